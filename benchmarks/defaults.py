@@ -1,0 +1,108 @@
+"""Search the data-set-dependent defaults of short runs, on validation data.
+
+    python benchmarks/defaults.py --dataset fashion-mnist --images-per-class 1 \
+        --network "conv(width=32)" --steps 500 --learning-rates 1e-3,3e-3,1e-2 \
+        --out docs/benchmarks/defaults.json
+
+Each setting distils once for every seed and trains fresh networks on each result; they
+are scored on the validation split, never on the test set. Rows are added to the JSON
+file.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+import dd_plugins
+from dd_plugins.artifact import DistilledSet
+from dd_plugins.data import RealData
+from dd_plugins.evaluate import accuracy, train_network, training_set_of
+from dd_plugins.randomness import derive
+from dd_plugins.run import resolve_precision
+
+
+def validation_accuracies(
+    distilled: DistilledSet, data: RealData, networks: int
+) -> list[float]:
+    """Train fresh networks on a set; return their accuracies on validation images."""
+    device = torch.device("cpu")
+    precision = resolve_precision("auto", device)
+    network = dd_plugins.get_network(distilled.header.evaluation_network)
+    found = []
+    for repeat in range(networks):
+        module = network.build(
+            data.image_shape,
+            data.num_classes,
+            generator=derive(1, "benchmark network", repeat),
+        ).to(memory_format=torch.channels_last)
+        trained = train_network(
+            module,
+            training_set_of(distilled, device=device),
+            generator=derive(1, "benchmark training", repeat),
+            precision=precision,
+        )
+        found.append(
+            accuracy(
+                trained,
+                data.validation,
+                distilled.transform,
+                device=device,
+                precision=precision,
+            )
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--data-root")
+    parser.add_argument("--images-per-class", type=int, default=1)
+    parser.add_argument("--network")
+    parser.add_argument("--steps", default="500")
+    parser.add_argument("--learning-rates", default="3e-3")
+    parser.add_argument("--options", default="", help="more options of frepo")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--networks", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
+    for steps in options.steps.split(","):
+        for rate in options.learning_rates.split(","):
+            more = f", {options.options}" if options.options else ""
+            spec = f"frepo(learning_rate={float(rate)}{more})"
+            accuracies: list[float] = []
+            seconds = 0.0
+            for seed in range(options.seeds):
+                started = time.perf_counter()
+                distilled = dd_plugins.distill(
+                    data,
+                    spec,
+                    images_per_class=options.images_per_class,
+                    steps=int(steps),
+                    seed=seed,
+                    network=options.network,
+                )
+                seconds += time.perf_counter() - started
+                accuracies += validation_accuracies(distilled, data, options.networks)
+            row = {
+                "dataset": options.dataset,
+                "images_per_class": options.images_per_class,
+                "network": distilled.header.network,
+                "distiller": distilled.header.distiller,
+                "steps": int(steps),
+                "seeds": options.seeds,
+                "distil_seconds": round(seconds / options.seeds, 1),
+                "validation_accuracy_mean": sum(accuracies) / len(accuracies),
+                "validation_accuracies": accuracies,
+            }
+            print(json.dumps(row), flush=True)
+            rows = json.loads(options.out.read_text()) if options.out.exists() else []
+            options.out.write_text(json.dumps([*rows, row], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

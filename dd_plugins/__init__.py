@@ -1,0 +1,33 @@
+"""Dataset distillation for PyTorch: distil, evaluate, and extend by plugins."""
+
+from dd_plugins.artifact import DistilledSet, export
+from dd_plugins.data import RealData
+from dd_plugins.distillers.base import AbstractDistiller, AbstractState
+from dd_plugins.engine import distill
+from dd_plugins.errors import DDError
+from dd_plugins.evaluate import Evaluation, evaluate
+from dd_plugins.hookspecs import hookimpl, hookspec
+from dd_plugins.lookup import get_dataset, get_distiller, get_network
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.spec import record
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = [
+    "AbstractDistiller",
+    "AbstractNetwork",
+    "AbstractState",
+    "AbstractWrapper",
+    "DDError",
+    "DistilledSet",
+    "Evaluation",
+    "RealData",
+    "distill",
+    "evaluate",
+    "export",
+    "get_dataset",
+    "get_distiller",
+    "get_network",
+    "hookimpl",
+    "hookspec",
+    "record",
+]

@@ -1,0 +1,5 @@
+"""``python -m dd_plugins`` is ``dd-plugins``."""
+
+from dd_plugins.cli import main
+
+main()

@@ -1,0 +1,376 @@
+"""DistilledSet, the artifact: one safetensors file that explains itself.
+
+The format stands in docs/artifact-format.md.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Self
+
+import numpy as np
+import pydantic
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from dd_plugins.distillers.base import LabelKind
+from dd_plugins.errors import FileError, OptionError
+from dd_plugins.files import write_atomically
+from dd_plugins.preprocess import Preprocessing, Transform
+
+__all__ = ["ARTIFACT_NAME", "DistilledSet", "Header", "library_versions"]
+
+ARTIFACT_NAME = "distilled.safetensors"
+"""The name of the artifact in the folder of a run."""
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "dd_plugins"
+_TRANSFORM_PREFIX = "transform."
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataRecord(_Strict):
+    """Which real data the set was distilled from.
+
+    Attributes:
+        name: the name by which the data set is found again.
+        fingerprint: SHA-256 over its training images and labels.
+        train_images: how many images it was distilled from.
+        image_size: the side to which images were resized, or None.
+    """
+
+    name: str
+    fingerprint: str
+    train_images: int
+    image_size: int | None = None
+
+
+class Header(_Strict):
+    """The header of an artifact: everything about it but its tensors.
+
+    Attributes:
+        format_version: version of the file format.
+        label_kind: ``"regression"``, ``"probabilities"`` or ``"classes"``.
+        value_space: ``"standardize"`` or ``"zca"``: what the pixels are in.
+        transform_stride: interleaving of the whitening (see ``Transform``).
+        class_names: one for each class.
+        initial_classes: the class that each image began as.
+        initial_indices: which training image each began as, by its place in the data
+            set; None for a set that did not begin as real images.
+        mirror: whether a mirror image is still of its class.
+        distiller: the spec, with every option that is not at its default.
+        options: every option of the distiller, as its spec writes it.
+        network: the spec of the network on which the set was distilled.
+        evaluation_network: the spec of the network that fits it for evaluation.
+        precision: dtype of the features while distilling.
+        steps: steps done.
+        seed: the seed of the run.
+        dataset: which real data.
+        versions: of Python and of the libraries that made it.
+        content_hash: SHA-256 over tensors and header (without this field).
+    """
+
+    format_version: int
+    label_kind: LabelKind
+    value_space: Preprocessing
+    transform_stride: int
+    class_names: list[str]
+    initial_classes: list[int]
+    initial_indices: list[int] | None
+    mirror: bool
+    distiller: str
+    options: dict[str, str]
+    network: str
+    evaluation_network: str
+    precision: str
+    steps: int
+    seed: int
+    dataset: DataRecord
+    versions: dict[str, str]
+    content_hash: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class DistilledSet:
+    """A distilled data set, and all that is needed to use it rightly.
+
+    Attributes:
+        images: float32 of shape ``(n, channels, height, width)``, in the value space of
+            the model (see :attr:`transform`); not clipped.
+        labels: float32 of shape ``(n, classes)``, of the kind in the header.
+        transform: maps images in [0, 1] to the value space and back.
+        header: where the set comes from and what it is.
+
+    Example:
+        >>> import dd_plugins
+        >>> distilled = dd_plugins.distill("digits", steps=2)
+        >>> distilled.pixels().shape
+        torch.Size([10, 1, 8, 8])
+    """
+
+    images: Tensor
+    labels: Tensor
+    transform: Transform
+    header: Header
+
+    def pixels(self) -> Tensor:
+        """Return the images as a person sees them: float32 in [0, 1], clipped."""
+        return self.transform.invert(self.images).clamp(0, 1)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Map real images to the value space of a model trained on this set.
+
+        Args:
+            images: uint8, or float in [0, 1], of shape ``(n, channels, height,
+                width)``.
+
+        Returns:
+            float32 of the same shape.
+
+        Raises:
+            OptionError: the images have another shape than the set's.
+        """
+        if images.shape[1:] != self.images.shape[1:]:
+            shape = ", ".join(map(str, self.images.shape[1:]))
+            raise OptionError(
+                f"images must have shape (n, {shape}), got {tuple(images.shape)}"
+            )
+        return self.transform(images)
+
+    def as_dataset(self, space: Literal["model", "pixels"] = "model") -> TensorDataset:
+        """Return a torch Dataset of ``(image, label)``.
+
+        Args:
+            space: ``"model"`` for images in the value space, ``"pixels"`` for [0, 1].
+        """
+        images = self.images if space == "model" else self.pixels()
+        return TensorDataset(images, self.labels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file, atomically, and return its path.
+
+        Raises:
+            FileError: the file cannot be written; an older one of that name stays.
+        """
+        tensors = self._tensors()
+        header = self.header.model_copy(update={"content_hash": self.content_hash()})
+        metadata = {_METADATA_KEY: header.model_dump_json()}
+        content = save(tensors, metadata=metadata)
+        return write_atomically(Path(path), lambda file: file.write(content))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read an artifact, and check it.
+
+        Args:
+            path: the file, or the folder of a run that holds it.
+
+        Raises:
+            FileError: the file is missing, damaged, foreign or of a newer version.
+        """
+        file = artifact_file(path)
+        header = cls.read_header(file)
+        try:
+            tensors = load_file(file)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise FileError(f"{file} is damaged: {error}") from error
+        try:
+            transform = Transform.from_tensors(
+                {
+                    name.removeprefix(_TRANSFORM_PREFIX): tensor
+                    for name, tensor in tensors.items()
+                    if name.startswith(_TRANSFORM_PREFIX)
+                },
+                header.transform_stride,
+            )
+            loaded = cls(tensors["images"], tensors["labels"], transform, header)
+        except KeyError as error:
+            raise FileError(f"{file} is damaged: it has no tensor {error}") from error
+        if loaded.content_hash() != header.content_hash:
+            raise FileError(
+                f"{file} is damaged: its content does not have the hash in its header"
+            )
+        return loaded
+
+    @staticmethod
+    def read_header(path: str | Path) -> Header:
+        """Read the header of an artifact, without loading tensors.
+
+        Raises:
+            FileError: the file is missing, damaged, foreign or of a newer version.
+        """
+        file = artifact_file(path)
+        try:
+            with safetensors.safe_open(file, framework="pt") as opened:
+                metadata: Mapping[str, str] = opened.metadata() or {}
+        except (safetensors.SafetensorError, OSError) as error:
+            raise FileError(
+                f"{file} is not an artifact of dd-plugins, or it is damaged: {error}"
+            ) from error
+        if _METADATA_KEY not in metadata:
+            raise FileError(
+                f"{file} is a safetensors file, but not an artifact of dd-plugins"
+            )
+        try:
+            fields = json.loads(metadata[_METADATA_KEY])
+            written = int(fields["format_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileError(f"{file} is damaged: its header is unreadable") from error
+        if written > FORMAT_VERSION:
+            raise FileError(
+                f"{file} has format version {written}, this dd-plugins reads up to "
+                f"{FORMAT_VERSION}; upgrade dd-plugins"
+            )
+        try:
+            return Header.model_validate(fields)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise FileError(
+                f"{file} is damaged: header field {where}: {first['msg']}"
+            ) from error
+
+    def content_hash(self) -> str:
+        """Return a SHA-256 over tensors and header, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._tensors().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().data)
+        fields = self.header.model_dump(exclude={"content_hash"})
+        digest.update(json.dumps(fields, sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {"images": self.images, "labels": self.labels}
+        for name, tensor in self.transform.tensors().items():
+            named[_TRANSFORM_PREFIX + name] = tensor
+        return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
+
+
+def artifact_file(path: str | Path) -> Path:
+    """Return the file that a path means: itself, or the artifact in a run's folder.
+
+    Raises:
+        FileError: there is no such file.
+    """
+    file = Path(path)
+    if file.is_dir():
+        if not (file / ARTIFACT_NAME).is_file():
+            raise FileError(
+                f"{file} holds no {ARTIFACT_NAME}; distil first, or finish the run "
+                "with --resume"
+            )
+        return file / ARTIFACT_NAME
+    if not file.is_file():
+        raise FileError(
+            f"{file} does not exist; expected an artifact or a run's folder"
+        )
+    return file
+
+
+def make_header(**fields: Any) -> Header:
+    """Return a header of the current format, with the versions of this process."""
+    return Header(format_version=FORMAT_VERSION, versions=library_versions(), **fields)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that an artifact records."""
+    libraries = ("dd-plugins", "torch", "torchvision", "numpy", "safetensors")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in libraries},
+    }
+
+
+def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
+    """Write a set in a form that needs no dd-plugins to read.
+
+    Args:
+        distilled: the set.
+        form: ``"folder"`` for PNG files in a folder for each class, with
+            ``labels.json``; ``"npz"`` for a NumPy archive; ``"pt"`` for a torch file
+            that loads with ``weights_only=True``.
+        out: the file, or the folder, to write.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OptionError: the form is unknown, or the folder exists and is not empty.
+        FileError: the file cannot be written.
+    """
+    path = Path(out)
+    match form:
+        case "folder":
+            return _export_folder(distilled, path)
+        case "npz":
+            arrays = {
+                name: np.asarray(value) for name, value in _exported(distilled).items()
+            }
+            return write_atomically(path, partial(_save_arrays, arrays=arrays))
+        case "pt":
+            return write_atomically(
+                path, lambda file: torch.save(_exported(distilled), file)
+            )
+    raise OptionError(f"form {form!r}: expected 'folder', 'npz' or 'pt'")
+
+
+def _save_arrays(file: BinaryIO, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+    np.savez(file, allow_pickle=False, **arrays)
+
+
+def _exported(distilled: DistilledSet) -> dict[str, Any]:
+    """Return what stands in an ``npz`` or ``pt`` file."""
+    header = distilled.header
+    return {
+        "pixels": distilled.pixels(),
+        "images": distilled.images,
+        "labels": distilled.labels,
+        "classes": torch.tensor(header.initial_classes),
+        "class_names": list(header.class_names),
+        "header": header.model_dump_json(),
+        **{
+            f"transform_{name}": tensor
+            for name, tensor in distilled.transform.tensors().items()
+        },
+    }
+
+
+def _export_folder(distilled: DistilledSet, folder: Path) -> Path:
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OptionError(f"{folder} exists and is not an empty folder; choose another")
+    header = distilled.header
+    rows = []
+    for index, pixels in enumerate(distilled.pixels()):
+        name = header.class_names[header.initial_classes[index]]
+        safe = name.replace("/", "_").replace("\\", "_").lstrip(".") or "_"
+        relative = (
+            Path(f"{header.initial_classes[index]:03d}-{safe}") / f"{index:05d}.png"
+        )
+        image = to_pil_image(pixels)
+        write_atomically(folder / relative, partial(image.save, format="PNG"))
+        rows.append({"file": str(relative), "label": distilled.labels[index].tolist()})
+    described = {
+        "label_kind": header.label_kind,
+        "class_names": header.class_names,
+        "images": rows,
+    }
+    text = json.dumps(described, indent=1)
+    write_atomically(folder / "labels.json", lambda file: file.write(text.encode()))
+    return folder

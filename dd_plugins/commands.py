@@ -1,0 +1,305 @@
+"""The built-in commands of ``dd-plugins``."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, artifact_file, export
+from dd_plugins.engine import distill
+from dd_plugins.errors import FileError
+from dd_plugins.evaluate import Evaluation, NetworkResult, evaluate
+from dd_plugins.files import write_atomically
+from dd_plugins.observers import IMAGES_NAME
+from dd_plugins.pictures import save_grid
+from dd_plugins.plugins import Plugin, loaded_plugins
+from dd_plugins.run import Precision
+
+__all__ = ["COMMANDS"]
+
+_path = click.Path(path_type=Path)
+_data_root = click.option(
+    "--data-root",
+    type=_path,
+    envvar="DD_DATA",
+    help="Folder that holds data sets.  [env: DD_DATA]",
+)
+_device = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, ..."
+)
+_precision = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of features; auto is bfloat16 where the hardware has it.",
+)
+_seed = click.option(
+    "--seed", default=0, show_default=True, help="From which every draw is derived."
+)
+
+
+@click.command("distill")
+@click.option(
+    "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
+)
+@click.option("--distiller", default="frepo", show_default=True, help="Spec.")
+@click.option(
+    "--ipc",
+    "images_per_class",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Synthetic images per class.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Default: by data set.")
+@_seed
+@click.option(
+    "--out", type=_path, help="Folder of the run.  [default: runs/DATASET-ipcN]"
+)
+@_data_root
+@click.option(
+    "--download", is_flag=True, help="Fetch a missing data set to --data-root."
+)
+@click.option(
+    "--image-size", type=click.IntRange(min=1), help="For folder:PATH: resize."
+)
+@click.option("--network", help="Spec.  [default: by data set, else conv]")
+@_device
+@_precision
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Time between checkpoints.",
+)
+def distill_command(
+    dataset: str, images_per_class: int, out: Path | None, **options: Any
+) -> None:
+    """Distil a data set.
+
+    Writes distilled.safetensors, checkpoint.pt, metrics.jsonl, images.png and
+    summary.json to the folder of the run.
+    """
+    if out is None:
+        last_part = Path(dataset.replace(":", "/")).name
+        out = Path("runs") / f"{last_part}-ipc{images_per_class}"
+    started = time.monotonic()
+    distilled = distill(
+        dataset, images_per_class=images_per_class, out=out, progress=True, **options
+    )
+    summary = distilled.header.model_dump() | {
+        "images": len(distilled),
+        "content_hash": distilled.content_hash(),
+        "seconds": round(time.monotonic() - started, 3),
+        **_last_validation(out),
+    }
+    _write_json(out / "summary.json", summary)
+    click.echo(f"{len(distilled)} images in {out / ARTIFACT_NAME}")
+    click.echo(f"picture: {out / IMAGES_NAME}")
+
+
+def _last_validation(out: Path) -> dict[str, float]:
+    """Return the last validation accuracy in the metrics of a run, if there is one."""
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines if "validation_accuracy" in line]
+    key = "validation_accuracy"
+    return {key: found[-1][key]} if found else {}
+
+
+@click.command("evaluate")
+@click.argument("path", type=_path)
+@click.option("--network", "networks", multiple=True, help="Spec; may be repeated.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Fresh networks for each spec.",
+)
+@click.option(
+    "--baselines",
+    is_flag=True,
+    help="Also train on as many random real images, and on all of them.",
+)
+@_data_root
+@_seed
+@_device
+@_precision
+@click.option("--json", "json_file", type=_path, help="Write the figures here.")
+def evaluate_command(
+    path: Path,
+    networks: tuple[str, ...],
+    repeats: int,
+    baselines: bool,
+    data_root: Path | None,
+    seed: int,
+    device: str,
+    precision: str,
+    json_file: Path | None,
+) -> None:
+    """Train fresh networks on a distilled set, and test them on real data."""
+    if json_file is not None and json_file.is_dir():
+        raise FileError(f"cannot write {json_file}: it is a folder")
+    distilled = DistilledSet.load(path)
+    with _training_progress() as on_progress:
+        found = evaluate(
+            distilled,
+            networks,
+            repeats=repeats,
+            baselines=baselines,
+            data_root=data_root,
+            seed=seed,
+            device=device,
+            precision=cast(Precision, precision),
+            on_progress=on_progress,
+        )
+    if json_file is not None:
+        _write_json(json_file, found.as_dict())
+    Console().print(_evaluation_table(found, distilled))
+
+
+@contextmanager
+def _training_progress() -> Iterator[Any]:
+    """Show how many networks are trained, on standard error."""
+    console = Console(stderr=True)
+    with console.status("reading data") as status:
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            text = f"training on {what}: {done} of {total} networks"
+            if console.is_terminal:
+                status.update(text)
+            elif done == total:
+                console.print(text, highlight=False, soft_wrap=True)
+
+        yield on_progress
+
+
+def _evaluation_table(found: Evaluation, distilled: DistilledSet) -> Table:
+    header = distilled.header
+    table = Table(
+        title=f"{header.dataset.name}: test accuracy on {found.test_images:,} images"
+    )
+    for column in ("network", "trained on", "images", "networks"):
+        table.add_column(column, justify="right" if column[-1] == "s" else "left")
+    for column in ("accuracy", "deviation", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    kinds = (
+        ("random real images", str(len(distilled)), found.random),
+        ("distilled set", str(len(distilled)), found.networks),
+        ("all real images", f"{header.dataset.train_images:,}", found.full),
+    )
+    for number in range(len(found.networks)):
+        for kind, images, results in kinds:
+            if results:
+                table.add_row(*_row(results[number], kind, images))
+    return table
+
+
+def _row(result: NetworkResult, kind: str, images: str) -> list[str]:
+    deviation = "" if result.std is None else f"{result.std:.4f}"
+    interval = (
+        "" if result.ci95 is None else f"{result.ci95[0]:.4f} to {result.ci95[1]:.4f}"
+    )
+    count = str(len(result.accuracies))
+    return [result.spec, kind, images, count, f"{result.mean:.4f}", deviation, interval]
+
+
+@click.command("show")
+@click.argument("path", type=_path)
+@click.option(
+    "--out", type=_path, help="PNG file.  [default: grid.png beside the artifact]"
+)
+def show_command(path: Path, out: Path | None) -> None:
+    """Draw the synthetic images, in [0, 1], as a labelled grid."""
+    distilled = DistilledSet.load(path)
+    target = out or artifact_file(path).parent / "grid.png"
+    click.echo(f"picture: {save_grid(distilled, target)}")
+
+
+@click.command("info")
+@click.argument("path", type=_path)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info_command(path: Path, as_json: bool) -> None:
+    """Tell what an artifact is, from its header, without loading tensors."""
+    header = DistilledSet.read_header(path)
+    fields = header.model_dump()
+    if as_json:
+        click.echo(json.dumps(fields, indent=1))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in fields.items():
+        table.add_row(name.replace("_", " "), _readable(value))
+    Console().print(table)
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {item}" for name, item in value.items())
+    if isinstance(value, list):
+        shown = ", ".join(map(str, value[:12]))
+        return f"{shown}, ... ({len(value)})" if len(value) > 12 else shown
+    return str(value)
+
+
+@click.command("export")
+@click.argument("path", type=_path)
+@click.option("--to", "form", type=click.Choice(["folder", "npz", "pt"]), required=True)
+@click.option("--out", type=_path, required=True, help="File or folder to write.")
+def export_command(path: Path, form: str, out: Path) -> None:
+    """Write a distilled set in a form that needs no dd-plugins to read."""
+    click.echo(f"exported to {export(DistilledSet.load(path), form, out)}")
+
+
+@click.command("plugins")
+@click.option("--all", "with_built_in", is_flag=True, help="The built-ins as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plugins_command(with_built_in: bool, as_json: bool) -> None:
+    """List plugins: distribution, hooks, what they offer, and what failed to load."""
+    found = [
+        plugin
+        for plugin in loaded_plugins().plugins
+        if with_built_in or not plugin.built_in
+    ]
+    if as_json:
+        click.echo(json.dumps([vars(plugin) for plugin in found], indent=1))
+        return
+    for plugin in found:
+        version = f" {plugin.version}" if plugin.version else ""
+        click.echo(f"{plugin}{version}: {_state(plugin)}")
+        for kind, names in plugin.offers.items():
+            click.echo(f"    {kind}: {', '.join(names)}")
+        if plugin.hooks:
+            click.echo(f"    hooks: {', '.join(plugin.hooks)}")
+
+
+def _state(plugin: Plugin) -> str:
+    if plugin.error is not None:
+        return f"failed: {plugin.error}"
+    if plugin.missing_extra is not None:
+        return f"needs {plugin.missing_extra}"
+    return "loaded"
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+COMMANDS = (
+    distill_command,
+    evaluate_command,
+    show_command,
+    info_command,
+    export_command,
+    plugins_command,
+)

@@ -1,0 +1,1 @@
+"""Distillation methods: one published method per file."""

@@ -1,0 +1,157 @@
+"""What a distiller is: a record of hyper-parameters that shapes gradients on pixels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data import RealSampler
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.run import Run, Task
+from dd_plugins.spec import Record
+from dd_plugins.synthetic import Leaves
+
+__all__ = [
+    "AbstractDistiller",
+    "AbstractState",
+    "LabelKind",
+    "Metrics",
+    "StateType",
+    "add_gradient",
+]
+
+LabelKind = Literal["regression", "probabilities", "classes"]
+"""What labels are: centred regression targets, probabilities, or class scores whose
+largest is the class."""
+
+Metrics = dict[str, Tensor]
+"""Named 0-d tensors of one step."""
+
+
+@dataclass
+class AbstractState(ABC):
+    """All that changes in a distiller during a run.
+
+    Attributes:
+        run: the run that the state belongs to; not saved.
+    """
+
+    run: Run
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers, strings, lists and dicts of them: nothing else."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore exactly what :meth:`state_dict` returned."""
+
+
+StateType = TypeVar("StateType", bound=AbstractState)
+
+
+class AbstractDistiller(Record, ABC, Generic[StateType]):
+    """A method of dataset distillation.
+
+    A subclass is a frozen record of hyper-parameters (see :func:`dd_plugins.record`),
+    registered by the hook ``dd_register_distillers`` under ``name``. The engine owns
+    the loop; at every step it calls :meth:`accumulate`, moves the set, and calls
+    :meth:`advance`. Every random draw comes from ``run.generator(purpose, step)``.
+    """
+
+    @abstractmethod
+    def for_task(self, task: Task) -> Self:
+        """Return the distiller with every option settled that depends on the task.
+
+        Called once, before anything else.
+        """
+
+    @abstractmethod
+    def default_steps(self, task: Task) -> int:
+        """Return how many steps a run takes if nobody says."""
+
+    def default_network(self, task: Task) -> AbstractNetwork | None:
+        """Return the network for this task, or None for the library's default."""
+        del task
+        return None
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """What the labels are that this method learns or keeps."""
+        return "classes"
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether labels are moved by the optimizer."""
+        return False
+
+    def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Return float32 ``(n, classes)`` labels for images of those classes."""
+        return torch.nn.functional.one_hot(labels, num_classes).float()
+
+    @abstractmethod
+    def setup(self, run: Run) -> StateType:
+        """Return the state at the start of a run; called once, also before a resume."""
+
+    @abstractmethod
+    def accumulate(
+        self, state: StateType, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Add this step's gradient to that of the pixels, and of learnable labels.
+
+        Called once a step. It must not change the leaves themselves.
+
+        Args:
+            state: what :meth:`setup` returned, as it is at this step.
+            leaves: the synthetic set.
+            real: draws of real images in the value space of the model.
+            step: the number of the step, from 0.
+
+        Returns:
+            What to report, ``"loss"`` among it.
+        """
+
+    @abstractmethod
+    def advance(self, state: StateType, leaves: Leaves, step: int) -> None:
+        """Advance the inner level, with the set as it is after the update of this step.
+
+        Args:
+            state: changed in place.
+            leaves: the synthetic set after the update.
+            step: the number of the step, from 0.
+        """
+
+    @abstractmethod
+    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        """Return the optimizer of the synthetic set."""
+
+    def schedule(
+        self, optimizer: torch.optim.Optimizer, steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the schedule, stepped after every update; constant here."""
+        del steps
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+
+    def predict(
+        self, state: StateType, leaves: Leaves, images: Tensor
+    ) -> Tensor | None:
+        """Return logits that the method itself gives to real images, or None.
+
+        Cheap figures for the progress display; where a method has none the engine
+        trains a fresh network on the set instead.
+
+        Args:
+            state: not changed.
+            leaves: the synthetic set.
+            images: float32 in the value space, ``(b, channels, height, width)``.
+        """
+        del state, leaves, images
+        return None
+
+
+def add_gradient(leaf: Tensor, gradient: Tensor) -> None:
+    """Add to the gradient of a leaf, which may have none yet."""
+    leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient

@@ -1,0 +1,426 @@
+"""The one loop: every distiller runs in it."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dd_plugins.artifact import (
+    ARTIFACT_NAME,
+    DataRecord,
+    DistilledSet,
+    library_versions,
+    make_header,
+)
+from dd_plugins.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from dd_plugins.data import DataOptions, Images, RealData, RealSampler, balanced_subset
+from dd_plugins.distillers.base import AbstractDistiller, AbstractState
+from dd_plugins.errors import FileError, OptionError, RunError
+from dd_plugins.evaluate import accuracy, train_network, training_set_of
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins import Plugins, loaded_plugins
+from dd_plugins.preprocess import Transform
+from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
+from dd_plugins.synthetic import Leaves, Synthetic
+
+__all__ = ["RUN_FILES", "distill"]
+
+DEFAULT_NETWORK = "conv"
+RUN_FILES = (
+    ARTIFACT_NAME,
+    CHECKPOINT_NAME,
+    "metrics.jsonl",
+    "images.png",
+    "summary.json",
+)
+"""What a run writes to its folder."""
+
+_VALIDATIONS = 10  # times in a run that validation accuracy is measured
+_VALIDATION_IMAGES = 1_000  # of them at most, at a time
+
+
+def distill(
+    data: "str | RealData | tuple[Tensor, Tensor] | Dataset[Any]" = "digits",
+    distiller: "str | AbstractDistiller[Any]" = "frepo",
+    *,
+    images_per_class: int = 1,
+    steps: int | None = None,
+    seed: int = 0,
+    network: str | AbstractNetwork | None = None,
+    out: str | Path | None = None,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    checkpoint_seconds: float = 30.0,
+    progress: bool = False,
+    plugins: Plugins | None = None,
+) -> DistilledSet:
+    """Distil a data set.
+
+    Args:
+        data: the name of a data set; or ``RealData``; or images and labels; or a
+            map-style Dataset of ``(image, label)``.
+        distiller: a spec, or a distiller.
+        images_per_class: synthetic images for each class, at least 1.
+        steps: steps of the run; by default the distiller's choice for the data set.
+        seed: from which every random draw is derived.
+        network: the architecture on which the set is distilled: a spec, or a network;
+            by default the distiller's choice.
+        out: the folder of the run: checkpoints, metrics, pictures and the artifact.
+        data_root: the folder that holds named data sets.
+        download: whether a missing named data set may be downloaded there.
+        image_size: side in pixels to which the images of a folder are resized.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of features: ``"auto"`` is bfloat16 where the hardware has it.
+        resume: go on with the run in ``out`` where it stopped, exactly.
+        overwrite: remove the run that ``out`` holds, and start anew.
+        checkpoint_seconds: a checkpoint is written when this much time has passed since
+            the last one; 0 for one at every step.
+        progress: whether to show progress on standard error.
+        plugins: where names are looked up and observers found; by default all that is
+            installed.
+
+    Returns:
+        The distilled set; with ``out`` also saved there.
+
+    Raises:
+        OptionError: an option is out of its range, or ``out`` holds a run already.
+        UnknownNameError: no plugin registers a name.
+        DataError: the data cannot be read or used.
+        FileError: a checkpoint is damaged or cannot be written.
+        RunError: a gradient was not finite, or the kernel singular.
+
+    Example:
+        >>> import dd_plugins
+        >>> distilled = dd_plugins.distill("digits", "frepo(pool_size=2)", steps=3)
+        >>> len(distilled), distilled.header.label_kind
+        (10, 'regression')
+    """
+    _check_options(images_per_class, steps, checkpoint_seconds, resume, overwrite, out)
+    found = plugins or loaded_plugins()
+    method = found.distiller(distiller)
+    chosen_network = None if network is None else found.network(network)
+    folder = None if out is None else _prepared_folder(Path(out), resume, overwrite)
+    target = resolve_device(device)
+    options = DataOptions(
+        root=None if data_root is None else Path(data_root),
+        download=download,
+        image_size=image_size,
+    )
+    real = _as_real_data(data, options, found)
+
+    task = Task(real.name, real.image_shape, real.num_classes, images_per_class, steps)
+    method = method.for_task(task)
+    chosen_network = (
+        chosen_network or method.default_network(task) or found.network(DEFAULT_NETWORK)
+    )
+    run = Run(
+        task,
+        repr(method),
+        chosen_network.for_distillation(),
+        steps or method.default_steps(task),
+        seed,
+        target,
+        resolve_precision(precision, target),
+        real.mirror,
+        folder,
+        progress,
+    )
+    loop = _Loop(run, method, chosen_network, real, found)
+    if resume and folder is not None and (folder / CHECKPOINT_NAME).exists():
+        loop.restore(load_checkpoint(folder / CHECKPOINT_NAME))
+    return loop.run_to_end(checkpoint_seconds)
+
+
+def _check_options(
+    images_per_class: int,
+    steps: int | None,
+    checkpoint_seconds: float,
+    resume: bool,
+    overwrite: bool,
+    out: str | Path | None,
+) -> None:
+    if images_per_class < 1:
+        raise OptionError(
+            f"images_per_class must be at least 1, got {images_per_class}"
+        )
+    if steps is not None and steps < 1:
+        raise OptionError(f"steps must be at least 1, got {steps}")
+    if not checkpoint_seconds >= 0:
+        raise OptionError(
+            f"checkpoint_seconds must not be negative, got {checkpoint_seconds}"
+        )
+    if resume and overwrite:
+        raise OptionError("resume and overwrite exclude each other; choose one")
+    if resume and out is None:
+        raise OptionError("resume needs the folder of the run: pass out")
+
+
+def _prepared_folder(out: Path, resume: bool, overwrite: bool) -> Path:
+    """Make sure that the folder may be written to; an old run is kept or removed."""
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"{out} is a file; choose a folder")
+    held = [name for name in RUN_FILES if (out / name).exists()]
+    if held and not resume and not overwrite:
+        raise OptionError(
+            f"{out} already holds a run ({', '.join(held)}); go on with --resume, "
+            "replace it with --overwrite, or choose another folder"
+        )
+    if resume and not held:
+        raise OptionError(f"{out} holds no run to resume; start one without --resume")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for name in held:
+                (out / name).unlink()
+    except OSError as error:
+        raise FileError(f"cannot write to {out}: {error.strerror}") from error
+    return out
+
+
+def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData:
+    match data:
+        case str():
+            return plugins.dataset(data, options)
+        case RealData():
+            return data
+        case (Tensor() as images, Tensor() as labels):
+            return RealData.from_tensors(images, labels)
+        case Dataset():
+            return RealData.from_dataset(data)
+    raise OptionError(
+        "data must be the name of a data set, RealData, a pair of tensors or a "
+        f"map-style torch Dataset, got {type(data).__name__}"
+    )
+
+
+@dataclass
+class _Loop:
+    """One run of the loop: what it reads, and what it changes."""
+
+    run: Run
+    distiller: AbstractDistiller[Any]
+    network: AbstractNetwork
+    real: RealData
+    plugins: Plugins
+
+    def __post_init__(self) -> None:
+        run, train = self.run, self.real.train
+        self.indices = balanced_subset(
+            train.labels, run.task.images_per_class, run.generator("initial images")
+        )
+        self.transform = Transform.fit(train.images, self.real.preprocessing)
+        images = self.transform(train.images)
+        self.sampler = RealSampler(
+            images, train.labels, seed=run.seed, device=run.device
+        )
+        self.synthetic = Synthetic(
+            images[self.indices].to(run.device),
+            self.distiller.initial_labels(
+                train.labels[self.indices], run.task.num_classes
+            ).to(run.device),
+            learn_labels=self.distiller.learns_labels,
+        )
+        self.state: AbstractState = self.distiller.setup(run)
+        self.optimizer = self.distiller.optimizer(self.synthetic.parameters())
+        self.schedule = self.distiller.schedule(self.optimizer, run.steps)
+        self.step = 0
+
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """Everything that must be the same when a run goes on."""
+        run = self.run
+        return {
+            "data set": self.real.fingerprint,
+            "preprocessing": self.transform.kind,
+            "images per class": run.task.images_per_class,
+            "distiller": run.distiller,
+            "network": repr(run.network),
+            "steps": run.steps,
+            "seed": run.seed,
+            "precision": str(run.precision),
+            "dd-plugins version": library_versions()["dd-plugins"],
+        }
+
+    def run_to_end(self, checkpoint_seconds: float) -> DistilledSet:
+        """Make every step that is left, and save and return the result."""
+        hook = self.plugins.manager.hook
+        distilled = None
+        hook.dd_before_run(run=self.run, first_step=self.step)
+        try:
+            self._make_steps(checkpoint_seconds)
+            distilled = self.distilled()
+            if self.run.out is not None:
+                distilled.save(self.run.out / ARTIFACT_NAME)
+            return distilled
+        except KeyboardInterrupt:
+            self._save_checkpoint()
+            raise
+        finally:
+            hook.dd_after_run(run=self.run, distilled=distilled)
+
+    def _make_steps(self, checkpoint_seconds: float) -> None:
+        started = saved = time.monotonic()
+        while self.step < self.run.steps:
+            metrics = self._one_step()
+            if self._validation_is_due():
+                metrics["validation_accuracy"] = self._validation_accuracy()
+            now = time.monotonic()
+            metrics["seconds"] = now - started
+            self.plugins.manager.hook.dd_after_step(
+                run=self.run, step=self.step, metrics=metrics, distilled=self.distilled
+            )
+            if now - saved >= checkpoint_seconds or self.step == self.run.steps:
+                self._save_checkpoint()
+                saved = time.monotonic()
+
+    def _one_step(self) -> dict[str, float]:
+        leaves = self.synthetic.decode()
+        metrics = self.distiller.accumulate(self.state, leaves, self.sampler, self.step)
+        self._guard(leaves, metrics)
+        self.synthetic.pull_back(leaves)
+        self.optimizer.step()
+        self.schedule.step()
+        self.distiller.advance(self.state, self.synthetic.decode(), self.step)
+        self.step += 1
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _guard(self, leaves: Leaves, metrics: Mapping[str, Tensor]) -> None:
+        """Stop before a gradient that is not finite reaches the set."""
+        if leaves.pixels.grad is None:
+            raise RunError(f"{self.run.distiller} added no gradient to the pixels")
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            return
+        out = self.run.out
+        good = None if out is None else out / CHECKPOINT_NAME
+        kept = f"; the last good checkpoint is {good}" if good and good.exists() else ""
+        loss = float(metrics.get("loss", torch.tensor(float("nan"))))
+        raise RunError(
+            f"the gradient is not finite at step {self.step} (loss {loss:g}); "
+            f"lower the learning rate, or use --precision float32{kept}"
+        )
+
+    def _validation_is_due(self) -> bool:
+        every = max(1, self.run.steps // _VALIDATIONS)
+        has_images = len(self.real.validation.labels) > 0
+        return has_images and (self.step % every == 0 or self.step == self.run.steps)
+
+    def _validation_accuracy(self) -> float:
+        """Return the accuracy on held-out images, by the method's own predictor.
+
+        A method that has none is judged by a fresh network trained on the set.
+        """
+        generator = self.run.generator("validation", self.step)
+        order = torch.randperm(len(self.real.validation.labels), generator=generator)
+        chosen = order[:_VALIDATION_IMAGES]
+        images = Images(*(tensor[chosen] for tensor in self.real.validation))
+        leaves = self.synthetic.decode()
+        probe = self.transform(images.images[:1]).to(self.run.device)
+        if self.distiller.predict(self.state, leaves, probe) is None:
+            task = self.run.task
+            module = self.network.for_evaluation().build(
+                task.image_shape, task.num_classes, generator=generator
+            )
+            classify: Callable[[Tensor], Tensor | None] = train_network(
+                module.to(self.run.device),
+                training_set_of(self.distilled(), device=self.run.device),
+                generator=generator,
+                precision=self.run.precision,
+            )
+        else:
+            classify = partial(self.distiller.predict, self.state, leaves)
+        return accuracy(
+            classify,  # type: ignore[arg-type]
+            images,
+            self.transform,
+            device=self.run.device,
+        )
+
+    def distilled(self) -> DistilledSet:
+        """Return the set as it is now."""
+        run, real = self.run, self.real
+        leaves = self.synthetic.decode()
+        header = make_header(
+            label_kind=self.distiller.label_kind,
+            value_space=self.transform.kind,
+            transform_stride=self.transform.stride,
+            class_names=list(real.class_names),
+            initial_classes=real.train.labels[self.indices].tolist(),
+            initial_indices=real.train_indices[self.indices].tolist(),
+            mirror=real.mirror,
+            distiller=run.distiller,
+            options={
+                name: repr(value) for name, value in self.distiller.options().items()
+            },
+            network=repr(run.network),
+            evaluation_network=repr(self.network.for_evaluation()),
+            precision=str(run.precision).removeprefix("torch."),
+            steps=self.step,
+            seed=run.seed,
+            dataset=DataRecord(
+                name=real.name,
+                fingerprint=real.fingerprint,
+                train_images=len(real.train.labels),
+                image_size=real.image_size,
+            ),
+        )
+        return DistilledSet(
+            leaves.pixels.detach().cpu().contiguous().clone(),
+            leaves.labels.detach().cpu().clone(),
+            self.transform,
+            header,
+        )
+
+    def _save_checkpoint(self) -> None:
+        if self.run.out is None:
+            return
+        content = {
+            "configuration": self.configuration,
+            "step": self.step,
+            "synthetic": self.synthetic.state_dict(),
+            "state": self.state.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        save_checkpoint(self.run.out / CHECKPOINT_NAME, content)
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            OptionError: the run is not the one that wrote it.
+            FileError: the checkpoint does not hold what it must.
+        """
+        try:
+            saved: dict[str, Any] = content["configuration"]
+            differing = [
+                f"{name} was {saved.get(name)!r}, is {value!r}"
+                for name, value in self.configuration.items()
+                if saved.get(name) != value
+            ]
+            if differing:
+                raise OptionError(
+                    f"cannot resume with other options: {'; '.join(differing)}; repeat "
+                    "the command of the first run with --resume"
+                )
+            self.synthetic.load_state_dict(content["synthetic"])
+            self.state.load_state_dict(content["state"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.schedule.load_state_dict(content["schedule"])
+            self.step = content["step"]
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise FileError(
+                f"the checkpoint is foreign or damaged ({type(error).__name__}: "
+                f"{error}); start anew with --overwrite"
+            ) from error

@@ -1,0 +1,56 @@
+"""Every error of this library: one base class and a leaf for each kind.
+
+A leaf is also the builtin error that it means, so that ``except ValueError`` works as
+a caller expects. A message names the argument, what was expected, what came and what to
+do. ``exit_status`` is what the command line ends with: 2 for wrong use, 1 for a
+failure.
+"""
+
+__all__ = [
+    "DDError",
+    "DataError",
+    "FileError",
+    "MissingExtraError",
+    "OptionError",
+    "PluginError",
+    "RunError",
+    "UnknownNameError",
+]
+
+
+class DDError(Exception):
+    """The base of every error that dd-plugins raises on purpose."""
+
+    exit_status = 1
+
+
+class OptionError(DDError, ValueError):
+    """An option, argument or spec string is malformed or out of its range."""
+
+    exit_status = 2
+
+
+class UnknownNameError(DDError, LookupError):
+    """No plugin registers this name; the message lists the known ones."""
+
+    exit_status = 2
+
+
+class DataError(DDError, ValueError):
+    """Real images or labels cannot be used as they are."""
+
+
+class FileError(DDError, ValueError):
+    """An artifact or a checkpoint is missing, damaged, foreign or too new."""
+
+
+class RunError(DDError, RuntimeError):
+    """A run had to stop: a non-finite gradient, a full disk, a singular kernel."""
+
+
+class PluginError(DDError, RuntimeError):
+    """A plugin cannot be registered."""
+
+
+class MissingExtraError(DDError, ImportError):
+    """An optional dependency is not installed; the message names the extra."""

@@ -1,0 +1,56 @@
+"""Files that are either whole or not there."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from dd_plugins.errors import FileError
+
+__all__ = ["write_atomically"]
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Write a file so that its name holds the old content or the new, never a part.
+
+    The content goes to a hidden file in the same folder, is flushed to the disk, and
+    takes the name in one step. Folders on the way are made.
+
+    Args:
+        path: the file to write.
+        write: writes the content to a binary file object.
+
+    Raises:
+        FileError: the folder or the file cannot be written (a full disk, permissions);
+            what stood under the name before is still good.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        _flush_folder(path.parent)
+    except OSError as error:
+        kept = "; the previous one is kept" if path.is_file() else ""
+        raise FileError(
+            f"cannot write {path}: {error.strerror or error}{kept}"
+        ) from error
+    return path
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the new name durable, where the system can open folders."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,172 @@
+"""Augmentation of image batches, with parameters that are explicit values.
+
+Parameters are sampled once, from a generator, and then applied; so the same parameters
+can be applied to two batches. Images are float of shape ``(n, channels, height,
+width)`` in any value space: nothing is clipped.
+
+:func:`random_augmentation` is the recipe with which FRePo evaluates (arXiv 2206.00719
+and its released code): one operation for the whole batch, drawn uniformly, with
+parameters of its own for each image.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "Affine",
+    "Colour",
+    "apply_affine",
+    "apply_colour",
+    "cut_out",
+    "flip",
+    "random_augmentation",
+]
+
+
+class Affine(NamedTuple):
+    """A similarity transform for each image, about its centre.
+
+    Attributes:
+        angle: rotation in radians, shape ``(n,)``.
+        zoom: part of the side that is seen, shape ``(n,)``; below 1 magnifies.
+        shift: shift of the view in units of half a side, as ``(x, y)``, shape ``(n,
+            2)``.
+    """
+
+    angle: Tensor
+    zoom: Tensor
+    shift: Tensor
+
+
+class Colour(NamedTuple):
+    """A change of colour for each image; each of shape ``(n,)``.
+
+    Attributes:
+        brightness: added to all values.
+        contrast: factor about the mean of the image.
+        saturation: factor about the mean of each pixel's channels.
+    """
+
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+
+
+def flip(images: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror, left to right, the images where ``flipped`` (bool, ``(n,)``) is set."""
+    return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+
+
+def apply_affine(images: Tensor, affine: Affine) -> Tensor:
+    """Resample images under a transform each: bilinear, the edge repeated outside."""
+    cosine, sine = affine.angle.cos() * affine.zoom, affine.angle.sin() * affine.zoom
+    rows = [
+        torch.stack([cosine, -sine, affine.shift[:, 0]], dim=1),
+        torch.stack([sine, cosine, affine.shift[:, 1]], dim=1),
+    ]
+    matrix = torch.stack(rows, dim=1).to(images)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def apply_colour(images: Tensor, colour: Colour) -> Tensor:
+    """Change brightness, then saturation, then contrast of each image."""
+    brightness, contrast, saturation = (
+        value.to(images)[:, None, None, None] for value in colour
+    )
+    images = images + brightness
+    grey = images.mean(dim=1, keepdim=True)
+    images = grey + (images - grey) * saturation
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + (images - mean) * contrast
+
+
+def cut_out(images: Tensor, corner: Tensor, size: int) -> Tensor:
+    """Set a square to zero; ``corner`` is its ``(row, column)``, shape ``(n, 2)``."""
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) - corner[:, :1].to(images.device)
+    columns = torch.arange(width, device=images.device) - corner[:, 1:].to(
+        images.device
+    )
+    in_rows, in_columns = (rows >= 0) & (rows < size), (columns >= 0) & (columns < size)
+    inside = in_rows[:, :, None] & in_columns[:, None, :]
+    return images.masked_fill(inside[:, None], 0.0)
+
+
+def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    flipped = torch.rand(len(images), generator=generator) < 0.5
+    return flip(images, flipped.to(images.device))
+
+
+def _random_colour(images: Tensor, generator: torch.Generator) -> Tensor:
+    amount = 0.25 * (2 * torch.rand(3, len(images), generator=generator) - 1)
+    return apply_colour(images, Colour(amount[0], amount[1].exp(), amount[2].exp()))
+
+
+def _random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    draws = torch.rand(3, len(images), generator=generator)
+    zoom = torch.exp(math.log(0.8) + draws[0] * math.log(1.25 / 0.8))
+    # The view moves by up to half of what it is larger or smaller than the image.
+    shift = (2 * draws[1:] - 1).mT * (zoom - 1).abs()[:, None]
+    return apply_affine(images, Affine(torch.zeros_like(zoom), zoom, shift))
+
+
+def _random_translation(images: Tensor, generator: torch.Generator) -> Tensor:
+    shift = 0.25 * (2 * torch.rand(len(images), 2, generator=generator) - 1)
+    zeros = torch.zeros(len(images))
+    return apply_affine(images, Affine(zeros, zeros + 1, shift))
+
+
+def _random_rotation(images: Tensor, generator: torch.Generator) -> Tensor:
+    degrees = 15 * (2 * torch.rand(len(images), generator=generator) - 1)
+    zeros = torch.zeros(len(images))
+    shift = torch.zeros(len(images), 2)
+    return apply_affine(images, Affine(degrees.deg2rad(), zeros + 1, shift))
+
+
+def _random_cut_out(images: Tensor, generator: torch.Generator) -> Tensor:
+    height, width = images.shape[-2:]
+    size = max(1, (min(height, width) // 4))
+    room = torch.tensor([height - size + 1, width - size + 1])
+    corner = (torch.rand(len(images), 2, generator=generator) * room).long()
+    return cut_out(images, corner, size)
+
+
+_Operation = Callable[[Tensor, torch.Generator], Tensor]
+_OPERATIONS: tuple[_Operation, ...] = (
+    _random_colour,
+    _random_crop,
+    _random_translation,
+    _random_rotation,
+    _random_cut_out,
+)
+
+
+def random_augmentation(
+    images: Tensor, *, generator: torch.Generator, mirror: bool = True
+) -> Tensor:
+    """Apply one operation, drawn uniformly, to the whole batch.
+
+    The operations and their ranges: colour (brightness ±0.25, contrast and saturation
+    by a factor exp(±0.25)), crop (zoom 0.8 to 1.25), translation (an eighth of the
+    side), rotation (15 degrees), cut-out (a square of a quarter of the side),
+    mirroring.
+
+    Args:
+        images: float of shape ``(n, channels, height, width)``.
+        generator: a CPU generator.
+        mirror: whether mirroring is among the operations; wrong for digits.
+
+    Example:
+        >>> images = torch.zeros(4, 1, 8, 8)
+        >>> random_augmentation(images, generator=torch.Generator()).shape
+        torch.Size([4, 1, 8, 8])
+    """
+    operations = (*_OPERATIONS, _random_flip) if mirror else _OPERATIONS
+    choice = int(torch.randint(len(operations), (), generator=generator))
+    return operations[choice](images, generator)

@@ -1,0 +1,123 @@
+"""Kernel ridge regression on features, and the losses of FRePo that stand on it.
+
+Reference: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature Regression",
+NeurIPS 2022, arXiv 2206.00719, section 3 and its released code.
+"""
+
+import torch
+from torch import Tensor
+
+from dd_plugins.errors import RunError
+
+__all__ = [
+    "centred_targets",
+    "half_squared_error",
+    "margin_loss",
+    "ridge_regression",
+]
+
+_JITTER_STEPS = 6
+_JITTER_GROWTH = 10.0
+
+
+def ridge_regression(
+    syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float = 1e-6
+) -> Tensor:
+    r"""Predict targets for ``features`` by kernel ridge regression on a synthetic set.
+
+    .. math:: K_{ts}\,\bigl(K_{ss} + \lambda\,\tfrac{\mathrm{tr} K_{ss}}{n}\,
+        I\bigr)^{-1}\,Y_s, \qquad K_{ab} = \Phi_a \Phi_b^\top
+
+    The ridge is relative to the mean eigenvalue of the kernel, so it does not depend on
+    the scale of the features. Gram matrices, factorisation and solve run in float64
+    whatever the precision of the features: with a ridge of 1e-6 the rounding of
+    float32, and all the more of TF32, can leave the matrix indefinite. If the
+    factorisation fails all the same (features that are equal up to rounding), the ridge
+    grows tenfold, up to six times.
+
+    Args:
+        syn_features: shape ``(n, d)``, any floating dtype.
+        syn_targets: shape ``(n, classes)``.
+        features: shape ``(b, d)``.
+        ridge: relative ridge, not negative.
+
+    Returns:
+        Predictions of shape ``(b, classes)`` in the dtype of ``syn_targets``;
+        differentiable in all three tensors.
+
+    Raises:
+        RunError: the kernel is not finite, or not positive definite with any ridge
+            tried.
+
+    Example:
+        One feature, y = 2 x; a tiny ridge interpolates:
+
+        >>> x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [4.0]])
+        >>> ridge_regression(x, y, torch.tensor([[3.0]])).round(decimals=3)
+        tensor([[6.]])
+
+    Reference: arXiv 2206.00719, equation 4 (the closed-form solution on features).
+    """
+    syn_features, features = syn_features.double(), features.double()
+    gram = syn_features @ syn_features.mT
+    cross_gram = features @ syn_features.mT
+    factor = _factorise(gram, ridge)
+    coefficients: Tensor = torch.cholesky_solve(syn_targets.double(), factor)
+    return (cross_gram @ coefficients).to(syn_targets.dtype)
+
+
+def _factorise(gram: Tensor, ridge: float) -> Tensor:
+    """Return the Cholesky factor of the ridged Gram matrix, of shape ``(n, n)``."""
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    mean_eigenvalue = gram.diagonal().mean()
+    if not torch.isfinite(mean_eigenvalue):
+        raise RunError("the kernel of the synthetic features is not finite")
+    for attempt in range(_JITTER_STEPS + 1):
+        relative = ridge * _JITTER_GROWTH**attempt
+        factor, failed = torch.linalg.cholesky_ex(
+            gram + relative * mean_eigenvalue * identity
+        )
+        if not failed:
+            return factor
+    raise RunError(
+        f"the kernel of the synthetic features is not positive definite, even with a "
+        f"relative ridge of {relative:g}: the features are all alike or zero; "
+        "use a larger ridge, another network or a smaller learning rate"
+    )
+
+
+def centred_targets(labels: Tensor, num_classes: int) -> Tensor:
+    """Return one-hot targets less their mean: ``1 - 1/C`` for the class, else ``-1/C``.
+
+    Args:
+        labels: int64 of shape ``(n,)``, in ``[0, num_classes)``.
+        num_classes: the number of classes C.
+
+    Returns:
+        float32 of shape ``(n, num_classes)``; each row sums to zero.
+    """
+    one_hot = torch.nn.functional.one_hot(labels, num_classes).float()
+    return one_hot - 1 / num_classes
+
+
+def half_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return half the squared error, summed over classes and averaged over the batch.
+
+    Args:
+        predictions: shape ``(b, classes)``.
+        targets: shape ``(b, classes)``.
+    """
+    return 0.5 * (predictions - targets).square().sum(dim=1).mean()
+
+
+def margin_loss(labels: Tensor) -> Tensor:
+    """Return the loss that keeps each label's top two values ``1/C`` apart.
+
+    ``mean(-min(top1 - top2, 1/C))``: constant, thus without gradient, while the margin
+    is large enough. As in the released code it does not ask which class is on top.
+
+    Args:
+        labels: learnable labels of shape ``(n, classes)``, at least two classes.
+    """
+    top = labels.topk(2, dim=1).values
+    return -(top[:, 0] - top[:, 1]).clamp(max=1 / labels.shape[1]).mean()

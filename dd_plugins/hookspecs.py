@@ -1,0 +1,192 @@
+"""Every hook of dd-plugins, and the markers that declare and implement them.
+
+A plugin is a module or an object with functions that are marked with :data:`hookimpl`
+and named like a hook below. A function may take fewer arguments than the hook gives.
+Hooks are
+stable: arguments may be added, never removed or renamed.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from dd_plugins.artifact import DistilledSet
+    from dd_plugins.data import DatasetLoader
+    from dd_plugins.distillers.base import AbstractDistiller
+    from dd_plugins.networks.base import AbstractNetwork
+    from dd_plugins.run import Run
+    from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = ["PROJECT", "hookimpl", "hookspec"]
+
+PROJECT = "dd_plugins"
+"""The name of the pluggy project and of the entry-point group."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class RegisterDistiller(Protocol):
+    """Offers a distiller class under its ``name``."""
+
+    def __call__(self, distiller: "type[AbstractDistiller[Any]]") -> None: ...
+
+
+class RegisterWrapper(Protocol):
+    """Offers a wrapper class under its ``name``."""
+
+    def __call__(self, wrapper: "type[AbstractWrapper]") -> None: ...
+
+
+class RegisterNetwork(Protocol):
+    """Offers a network class under its ``name``."""
+
+    def __call__(self, network: "type[AbstractNetwork]") -> None: ...
+
+
+class RegisterDataset(Protocol):
+    """Offers a data set: a name, and the function that loads it."""
+
+    def __call__(self, name: str, loader: "DatasetLoader") -> None: ...
+
+
+class RegisterCommand(Protocol):
+    """Offers a click command under its name."""
+
+    def __call__(self, command: "click.Command") -> None: ...
+
+
+class RegisterHookspecs(Protocol):
+    """Offers a module or class whose functions are marked with ``hookspec``."""
+
+    def __call__(self, namespace: object) -> None: ...
+
+
+@hookspec
+def dd_register_distillers(register: RegisterDistiller) -> None:
+    """Offer distillers.
+
+    Called once for each plugin, when plugins are loaded.
+
+    Args:
+        register: call it with a record class that extends ``AbstractDistiller``. A name
+            that another plugin offers already is an error naming both.
+    """
+
+
+@hookspec
+def dd_register_wrappers(register: RegisterWrapper) -> None:
+    """Offer wrappers: distillers that hold a distiller.
+
+    Called once for each plugin, when plugins are loaded. Wrappers and distillers share
+    one space of names.
+
+    Args:
+        register: call it with a record class that extends ``AbstractWrapper``.
+    """
+
+
+@hookspec
+def dd_register_networks(register: RegisterNetwork) -> None:
+    """Offer network architectures.
+
+    Called once for each plugin, when plugins are loaded.
+
+    Args:
+        register: call it with a record class that extends ``AbstractNetwork``.
+    """
+
+
+@hookspec
+def dd_register_datasets(register: RegisterDataset) -> None:
+    """Offer named data sets.
+
+    Called once for each plugin, when plugins are loaded; the loader is called when the
+    data set is asked for.
+
+    Args:
+        register: call it with a name in lower case and a function from ``DataOptions``
+            to ``RealData``.
+    """
+
+
+@hookspec
+def dd_register_commands(register: RegisterCommand) -> None:
+    """Offer commands of ``dd-plugins``.
+
+    Called once for each plugin, when the command line starts. Import what is heavy
+    inside the command.
+
+    Args:
+        register: call it with a ``click.Command`` (or group) that has a name.
+    """
+
+
+@hookspec
+def dd_register_hookspecs(register: RegisterHookspecs) -> None:
+    """Add hook specifications of the plugin's own, for other plugins to implement.
+
+    Called once for each plugin, before implementations are checked; so a plugin may
+    implement a hook of one that is loaded after it.
+
+    Args:
+        register: call it with a module or class whose functions are marked with
+            ``hookspec``.
+    """
+
+
+@hookspec
+def dd_missing_extra() -> str | None:
+    """Name the extra of its distribution that this plugin lacks to be of use.
+
+    Called once for each plugin, when plugins are loaded; shown where they are listed.
+
+    Returns:
+        What to install, such as ``"dd-plugins[privacy]"``; None if nothing is missing.
+    """
+
+
+@hookspec
+def dd_before_run(run: "Run", first_step: int) -> None:
+    """Observe the start of a run, before its first step.
+
+    Args:
+        run: the run; the same object is passed to the other observer hooks.
+        first_step: 0, or the step at which an interrupted run goes on.
+    """
+
+
+@hookspec
+def dd_after_step(
+    run: "Run", step: int, metrics: Mapping[str, float], distilled: "LazySet"
+) -> None:
+    """Observe the end of a step. Observers must not change the run or draw globally.
+
+    Args:
+        run: the run.
+        step: steps done, from 1.
+        metrics: what the distiller reported, ``loss`` among it, and
+            ``validation_accuracy`` in [0, 1] at the steps at which it is measured;
+            ``seconds`` since the run started or went on.
+        distilled: call it for the set as it is now; made only if somebody calls it.
+    """
+
+
+@hookspec
+def dd_after_run(run: "Run", distilled: "DistilledSet | None") -> None:
+    """Observe the end of a run, also of one that failed or was interrupted.
+
+    Args:
+        run: the run.
+        distilled: the result; None if the run did not reach its end.
+    """
+
+
+class LazySet(Protocol):
+    """Makes the set as it is at this step."""
+
+    def __call__(self) -> "DistilledSet": ...

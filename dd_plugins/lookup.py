@@ -1,0 +1,69 @@
+"""Look-up by name over all installed plugins."""
+
+from pathlib import Path
+from typing import Any
+
+from dd_plugins.data import DataOptions, RealData
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins import loaded_plugins
+
+__all__ = ["get_dataset", "get_distiller", "get_network"]
+
+
+def get_distiller(spec: str) -> AbstractDistiller[Any]:
+    """Return the distiller or wrapper that a spec stands for.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers a name in it.
+
+    Example:
+        >>> get_distiller("clip(frepo(pool_size=20), max_norm=0.5)")
+        clip(frepo(pool_size=20), max_norm=0.5)
+    """
+    return loaded_plugins().distiller(spec)
+
+
+def get_network(spec: str) -> AbstractNetwork:
+    """Return the network that a spec stands for.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers the name.
+
+    Example:
+        >>> get_network("conv(width=32)")
+        conv(width=32)
+    """
+    return loaded_plugins().network(spec)
+
+
+def get_dataset(
+    name: str,
+    *,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+) -> RealData:
+    """Load a named data set.
+
+    Args:
+        name: such as ``"digits"``, ``"cifar10"`` or ``"folder:PATH"``.
+        data_root: the folder that holds data sets.
+        download: whether a missing one may be downloaded there.
+        image_size: side in pixels to which the images of a folder are resized.
+
+    Raises:
+        OptionError: the name is malformed, or a folder is needed and not given.
+        UnknownNameError: no plugin registers the name.
+        DataError: the data is not there or not usable.
+
+    Example:
+        >>> data = get_dataset("digits")
+        >>> data.num_classes, data.image_shape
+        (10, (1, 8, 8))
+    """
+    root = None if data_root is None else Path(data_root)
+    options = DataOptions(root=root, download=download, image_size=image_size)
+    return loaded_plugins().dataset(name, options)

@@ -1,0 +1,1 @@
+"""Network architectures: a validated record for each family, one family per file."""

@@ -1,0 +1,110 @@
+"""What a network is here: a record of options that builds a module."""
+
+from abc import ABC, abstractmethod
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from dd_plugins.errors import OptionError
+from dd_plugins.randomness import isolated
+from dd_plugins.spec import Record
+
+__all__ = ["AbstractNetwork", "FeatureNetwork", "ImageShape", "Normalization", "norm"]
+
+ImageShape = tuple[int, int, int]
+"""Channels, height and width of one image."""
+
+Normalization = Literal["batch", "instance", "group", "none"]
+
+
+class FeatureNetwork(nn.Module):
+    """A body that gives flat features, and a linear head on them.
+
+    Args:
+        body: maps ``(n, channels, height, width)`` to ``(n, features)``.
+        head: maps ``(n, features)`` to ``(n, classes)``.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the input of the head, of shape ``(n, features)``."""
+        features: Tensor = self.body(images)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits of shape ``(n, classes)``."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+class AbstractNetwork(Record, ABC):
+    """An architecture with its options; :meth:`build` makes a module of it.
+
+    A class is registered by the hook ``dd_register_networks`` under ``name``.
+    """
+
+    @abstractmethod
+    def construct(
+        self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
+    ) -> FeatureNetwork:
+        """Make a freshly initialised module on the CPU.
+
+        Called for every fresh network of a run, inside a block in which the global CPU
+        random state is seeded from ``generator``: torch's own initialisers may be used.
+
+        Args:
+            image_shape: channels, height and width.
+            num_classes: outputs of the head.
+            generator: where initial weights come from.
+
+        Raises:
+            OptionError: the images are too small for this architecture.
+        """
+
+    def for_distillation(self) -> Self:
+        """Return the network as it is while distilling, where that is its choice."""
+        return self
+
+    def for_evaluation(self) -> Self:
+        """Return the network as it is when trained on the distilled set."""
+        return self
+
+    def build(
+        self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
+    ) -> FeatureNetwork:
+        """Make a fresh module; the global random state stays as it was.
+
+        Raises:
+            OptionError: the images are too small for this architecture.
+        """
+        with isolated(generator):
+            return self.construct(image_shape, num_classes, generator=generator)
+
+
+def norm(kind: Normalization, channels: int) -> nn.Module:
+    """Return a normalisation layer for ``channels``.
+
+    BatchNorm keeps running statistics with torch's momentum 0.9, which is the 0.1 of
+    FRePo's flax code. Group normalisation takes 32 channels a group at most; the
+    channels must be divisible. Instance normalisation is affine.
+    """
+    match kind:
+        case "batch":
+            return nn.BatchNorm2d(channels, momentum=0.9)
+        case "instance":
+            return nn.GroupNorm(channels, channels)
+        case "group":
+            groups = min(32, channels)
+            if channels % groups:
+                raise OptionError(
+                    f"normalization='group': {channels} channels cannot be divided "
+                    f"into {groups} groups; choose a width that is a multiple of 32"
+                )
+            return nn.GroupNorm(groups, channels)
+        case "none":
+            return nn.Identity()

@@ -1,0 +1,125 @@
+"""FRePo's convolutional network: the width doubles with every block."""
+
+import math
+from itertools import pairwise
+from typing import Self
+
+import torch
+from pydantic import PositiveInt
+from torch import nn
+
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    FeatureNetwork,
+    ImageShape,
+    Normalization,
+    norm,
+)
+from dd_plugins.spec import record
+
+__all__ = ["Conv", "lecun_normal_"]
+
+# The standard deviation of a unit normal that is cut off at two.
+_TRUNCATED_DEVIATION = 0.87962566103423978
+
+
+def lecun_normal_(module: nn.Module, generator: torch.Generator) -> None:
+    """Initialise every convolution and linear layer as flax does by default.
+
+    Weights are normal with variance ``1 / fan_in``, cut off at two deviations; biases
+    zero.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            fan_in = layer.weight[0].numel()
+            deviation = math.sqrt(1 / fan_in) / _TRUNCATED_DEVIATION
+            nn.init.trunc_normal_(
+                layer.weight, 0, deviation, -2 * deviation, 2 * deviation, generator
+            )
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+@record
+class Conv(AbstractNetwork):
+    """FRePo's network: blocks of normalisation, convolution, ReLU, average pooling.
+
+    Block ``i`` has ``width * 2**i`` channels; normalisation stands before the
+    convolution of every block but the first. "Width 128" is thus 128, 256 and 512
+    channels, not the constant 128 of
+    :class:`~dd_plugins.networks.dc_convnet.DCConvNet`.
+
+    Args:
+        width: channels of the first block.
+        depth: number of blocks; by default 3 for images of 32 pixels, one more with
+            each doubling, one less with each halving, at least 2.
+        normalization: ``"batch"``, ``"instance"``, ``"group"`` or ``"none"``; by
+            default batch while distilling and none when evaluating, as the paper does.
+
+    Reference: arXiv 2206.00719, appendix A.1, and the released code.
+
+    Differences: the released code pads every one-channel image by two pixels a side;
+        here
+    images of any channels are padded until the pooling divides them (28 to 32).
+    """
+
+    name = "conv"
+
+    width: PositiveInt = 128
+    depth: PositiveInt | None = None
+    normalization: Normalization | None = None
+
+    def for_distillation(self) -> Self:
+        """Choose batch normalisation unless another was asked for."""
+        return self._with_normalization("batch")
+
+    def for_evaluation(self) -> Self:
+        """Choose no normalisation unless one was asked for."""
+        return self._with_normalization("none")
+
+    def _with_normalization(self, normalization: Normalization) -> Self:
+        if self.normalization is not None:
+            return self
+        return type(self)(
+            width=self.width, depth=self.depth, normalization=normalization
+        )
+
+    def construct(
+        self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
+    ) -> FeatureNetwork:
+        """Make a freshly initialised module."""
+        channels, height, width = image_shape
+        depth = self.depth or max(2, round(math.log2(min(height, width))) - 2)
+        padding = _padding(height, width, depth)
+        height, width = height + 2 * (padding - 1), width + 2 * (padding - 1)
+        if min(height, width) < 2**depth:
+            raise OptionError(
+                f"conv: depth {depth} halves the image {depth} times, but it is only "
+                f"{height}x{width} pixels; use a smaller depth"
+            )
+        layers: list[nn.Module] = []
+        sizes = [channels, *(self.width * 2**block for block in range(depth))]
+        for block, (inputs, outputs) in enumerate(pairwise(sizes)):
+            if block > 0:
+                layers.append(norm(self.normalization or "none", inputs))
+            pad = padding if block == 0 else 1
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, padding=pad),
+                nn.ReLU(),
+                nn.AvgPool2d(2),
+            ]
+        features = sizes[-1] * (height // 2**depth) * (width // 2**depth)
+        body = nn.Sequential(*layers, nn.Flatten())
+        network = FeatureNetwork(body, nn.Linear(features, num_classes))
+        lecun_normal_(network, generator)
+        return network
+
+
+def _padding(height: int, width: int, depth: int) -> int:
+    """Return the padding of the first convolution that lets pooling divide evenly."""
+    unit = 2**depth
+    for extra in range(min(4, unit // 2)):
+        if (height + 2 * extra) % unit == 0 and (width + 2 * extra) % unit == 0:
+            return 1 + extra
+    return 1

@@ -1,0 +1,68 @@
+"""The ConvNet of Dataset Condensation, on which DC, DSA, DM and MTT are measured."""
+
+import torch
+from pydantic import PositiveInt
+from torch import nn
+
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    FeatureNetwork,
+    ImageShape,
+    Normalization,
+    norm,
+)
+from dd_plugins.spec import record
+
+__all__ = ["DCConvNet"]
+
+
+@record
+class DCConvNet(AbstractNetwork):
+    """Blocks of convolution, normalisation, ReLU, average pooling; constant width.
+
+    Args:
+        width: channels of every block.
+        depth: number of blocks.
+        normalization: ``"batch"``, ``"instance"``, ``"group"`` or ``"none"``.
+
+    Initialised as torch does by default, which is what the original relies on.
+
+    Reference: Zhao, Mopuri, Bilen, "Dataset Condensation with Gradient Matching", ICLR
+    2021, arXiv 2006.05929, section 3.1. Images of 28 pixels are padded to 32 there and
+    here.
+    """
+
+    name = "dc_convnet"
+
+    width: PositiveInt = 128
+    depth: PositiveInt = 3
+    normalization: Normalization = "instance"
+
+    def construct(
+        self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
+    ) -> FeatureNetwork:
+        """Make a freshly initialised module."""
+        del generator  # torch's own initialisers draw from the seeded global state
+        channels, height, width = image_shape
+        first_padding = 3 if (height, width) == (28, 28) else 1
+        height, width = (size + 2 * (first_padding - 1) for size in (height, width))
+        if min(height, width) < 2**self.depth:
+            raise OptionError(
+                f"dc_convnet: depth {self.depth} halves the image {self.depth} times, "
+                f"but it is only {height}x{width} pixels; use a smaller depth"
+            )
+        layers: list[nn.Module] = []
+        for block in range(self.depth):
+            inputs = channels if block == 0 else self.width
+            padding = first_padding if block == 0 else 1
+            layers += [
+                nn.Conv2d(inputs, self.width, 3, padding=padding),
+                norm(self.normalization, self.width),
+                nn.ReLU(),
+                nn.AvgPool2d(2),
+            ]
+        unit = 2**self.depth
+        features = self.width * (height // unit) * (width // unit)
+        body = nn.Sequential(*layers, nn.Flatten())
+        return FeatureNetwork(body, nn.Linear(features, num_classes))

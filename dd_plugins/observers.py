@@ -1,0 +1,186 @@
+"""The built-in observers of a run: progress display, metrics log, image snapshots.
+
+They are plugins like any other: objects with hook implementations, loaded with the
+built-ins.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from dd_plugins.files import write_atomically
+from dd_plugins.hookspecs import LazySet, hookimpl
+from dd_plugins.run import Run
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from dd_plugins.artifact import DistilledSet
+
+__all__ = ["image_snapshots", "metrics_log", "progress_display"]
+
+METRICS_NAME = "metrics.jsonl"
+IMAGES_NAME = "images.png"
+_LINES = 500  # of a metrics log, about
+_SNAPSHOT_SECONDS = 60.0
+_PLAIN_SECONDS = 10.0
+
+
+class MetricsLog:
+    """Appends a line of JSON to ``metrics.jsonl`` about 500 times in a run.
+
+    A run that goes on from a checkpoint first drops the lines after it.
+    """
+
+    @hookimpl
+    def dd_before_run(self, run: Run, first_step: int) -> None:
+        """Drop what was logged after the checkpoint."""
+        if run.out is None:
+            return
+        path = run.out / METRICS_NAME
+        kept = [line for line in _lines(path) if _step_of(line) <= first_step]
+        write_atomically(path, lambda file: file.write("".join(kept).encode()))
+
+    @hookimpl
+    def dd_after_step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        """Append this step, if it is due or was validated."""
+        due = step % math.ceil(run.steps / _LINES) == 0 or step == run.steps
+        if run.out is None or not (due or "validation_accuracy" in metrics):
+            return
+        line = json.dumps({"step": step, **metrics})
+        with (run.out / METRICS_NAME).open("a") as file:
+            file.write(line + "\n")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True) if path.exists() else []
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line; infinite for one that a kill cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+class ImageSnapshots:
+    """Keeps ``images.png`` current: about once a minute, and at the end."""
+
+    def __init__(self) -> None:
+        self._drawn = WeakKeyDictionary[Run, float]()
+
+    @hookimpl
+    def dd_before_run(self, run: Run) -> None:
+        """Start the clock."""
+        self._drawn[run] = time.monotonic()
+
+    @hookimpl
+    def dd_after_step(self, run: Run, distilled: LazySet) -> None:
+        """Draw the set as it is now, if a minute has passed."""
+        now = time.monotonic()
+        if run.out is not None and now - self._drawn[run] >= _SNAPSHOT_SECONDS:
+            _draw(distilled(), run.out)
+            self._drawn[run] = now
+
+    @hookimpl
+    def dd_after_run(self, run: Run, distilled: "DistilledSet | None") -> None:
+        """Draw the result."""
+        if run.out is not None and distilled is not None:
+            _draw(distilled, run.out)
+
+
+def _draw(distilled: "DistilledSet", out: Path) -> None:
+    from dd_plugins.pictures import save_grid
+
+    save_grid(distilled, out / IMAGES_NAME)
+
+
+@dataclass
+class _Display:
+    """The progress bar of one run; on no terminal, a line every ten seconds."""
+
+    progress: "Progress"
+    task: "TaskID"
+    shown: float = field(default_factory=time.monotonic)
+    validation: str = ""
+
+
+class ProgressDisplay:
+    """Shows steps, speed, time left, loss and validation accuracy on standard error."""
+
+    def __init__(self) -> None:
+        self._displays = WeakKeyDictionary[Run, _Display]()
+
+    @hookimpl
+    def dd_before_run(self, run: Run, first_step: int) -> None:
+        """Open the display."""
+        if not run.progress:
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        progress = Progress(
+            TextColumn("distilling"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        task = progress.add_task(
+            "", total=run.steps, completed=first_step, figures="starting"
+        )
+        progress.start()
+        self._displays[run] = _Display(progress, task)
+        if first_step:
+            progress.console.print(f"going on at step {first_step} of {run.steps}")
+
+    @hookimpl
+    def dd_after_step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        """Show where the run stands."""
+        display = self._displays.get(run)
+        if display is None:
+            return
+        if "validation_accuracy" in metrics:
+            display.validation = f" validation {metrics['validation_accuracy']:.3f}"
+        progress, task = display.progress, display.progress.tasks[display.task]
+        speed = (step - task.fields.setdefault("first", step - 1)) / metrics["seconds"]
+        figures = f"loss {metrics['loss']:.3f}{display.validation} {speed:.3g} steps/s"
+        progress.update(display.task, completed=step, figures=figures)
+        now = time.monotonic()
+        overdue = now - display.shown >= _PLAIN_SECONDS
+        if progress.disable and (overdue or step == run.steps):
+            left = (run.steps - step) / speed
+            line = f"step {step}/{run.steps} {figures}, {left:.0f} s left"
+            sys.stderr.write(f"{line}\n")
+            display.shown = now
+
+    @hookimpl
+    def dd_after_run(self, run: Run) -> None:
+        """Close the display."""
+        display = self._displays.pop(run, None)
+        if display is not None:
+            display.progress.stop()
+
+
+progress_display = ProgressDisplay()
+metrics_log = MetricsLog()
+image_snapshots = ImageSnapshots()

@@ -1,0 +1,350 @@
+"""The plugin manager: guarded loading, and look-up by name."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import Any, Generic, TypeVar
+
+import click
+import pluggy
+
+from dd_plugins import hookspecs
+from dd_plugins.data import DataOptions, DatasetLoader, RealData, split_name
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.errors import OptionError, PluginError
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.spec import Call, Record, build, parse, unknown_name
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = ["Plugin", "Plugins", "Registry", "loaded_plugins"]
+
+BUILT_IN = {
+    "built_in": "dd_plugins.built_in",
+    "progress_display": "dd_plugins.observers:progress_display",
+    "metrics_log": "dd_plugins.observers:metrics_log",
+    "image_snapshots": "dd_plugins.observers:image_snapshots",
+}
+"""The plugins that come with the library, in the form of entry points."""
+
+LOAD_VARIABLE = "DD_PLUGINS_LOAD"
+"""Environment variable: the only entry points to load, by comma; empty means none."""
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class Plugin:
+    """A plugin that was found, loaded or not.
+
+    Attributes:
+        name: the name of its entry point, or the one that the caller gave it.
+        distribution: the distribution that brings it, or None.
+        version: of that distribution, or None.
+        error: why it was not loaded, or None.
+        hooks: the hooks it implements.
+        offers: what it registered, by kind.
+        missing_extra: what must be installed for it to be of use, or None.
+        built_in: whether it is a part of dd-plugins itself.
+    """
+
+    name: str
+    distribution: str | None = None
+    version: str | None = None
+    error: str | None = None
+    hooks: list[str] = field(default_factory=list)
+    offers: dict[str, list[str]] = field(default_factory=dict)
+    missing_extra: str | None = None
+    built_in: bool = False
+
+    def __str__(self) -> str:
+        origin = "built in" if self.built_in else self.distribution
+        return f"{self.name} ({origin})" if origin else self.name
+
+
+@dataclass(frozen=True)
+class _Offer(Generic[Item]):
+    item: Item
+    plugin: Plugin
+
+
+class Registry(Generic[Item]):
+    """Things of one kind by name, each remembered with the plugin that offers it.
+
+    Args:
+        kind: what the things are, for messages: ``"distiller"``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._offers: dict[str, _Offer[Item]] = {}
+
+    def add(self, name: str, item: Item, plugin: Plugin) -> None:
+        """Add a thing.
+
+        Raises:
+            PluginError: the name is taken; the message names both plugins.
+        """
+        taken = self._offers.get(name)
+        if taken is not None:
+            raise PluginError(
+                f"{self.kind} {name!r} is registered by two plugins, {taken.plugin} "
+                f"and {plugin}; uninstall one, or name those to load in "
+                f"{LOAD_VARIABLE}"
+            )
+        self._offers[name] = _Offer(item, plugin)
+        plugin.offers.setdefault(self.kind, []).append(name)
+
+    def discard(self, plugin: Plugin) -> None:
+        """Forget what one plugin offered."""
+        self._offers = {
+            name: offer
+            for name, offer in self._offers.items()
+            if offer.plugin is not plugin
+        }
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        return sorted(self._offers)
+
+    def get(self, name: str) -> Item:
+        """Return the thing of that name.
+
+        Raises:
+            UnknownNameError: there is none; the message lists those known.
+        """
+        if name not in self._offers:
+            raise unknown_name(self.kind, name, self.names())
+        return self._offers[name].item
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._offers
+
+
+class Plugins:
+    """All that is loaded, and the objects that names and specs stand for.
+
+    Args:
+        load: names of the entry points or distributions to load; None for all of them.
+        extra: plugin objects to load besides, by name; for tests and for scripts that
+            bring a plugin of their own.
+
+    Attributes:
+        manager: the pluggy manager; ``manager.hook`` calls hooks.
+        plugins: every plugin that was found, also those that failed.
+
+    Raises:
+        PluginError: two plugins register one name, or one of ``extra`` is broken.
+    """
+
+    def __init__(
+        self, load: list[str] | None = None, extra: dict[str, object] | None = None
+    ) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.plugins: list[Plugin] = []
+        self.distillers = Registry[type[AbstractDistiller[Any]]]("distiller")
+        self.networks = Registry[type[AbstractNetwork]]("network")
+        self.datasets = Registry[DatasetLoader]("data set")
+        self.commands = Registry[click.Command]("command")
+        for name, value in BUILT_IN.items():
+            entry_point = EntryPoint(name, value, hookspecs.PROJECT)
+            self._load(Plugin(name, built_in=True), entry_point.load)
+        for name, given in (extra or {}).items():
+            self._load(Plugin(name), partial(_identity, given))
+        for distribution, entry_point in _entry_points(load):
+            name, version = distribution.metadata["Name"], distribution.version
+            self._load(Plugin(entry_point.name, name, version), entry_point.load)
+        self._check_pending()
+        for plugin in self.failures:
+            if plugin.distribution is None:  # in the caller's hands, not a stranger's
+                raise PluginError(f"plugin {plugin} is broken: {plugin.error}")
+
+    def _load(self, plugin: Plugin, load: Callable[[], object]) -> None:
+        """Load one plugin under a guard, and let it register what it offers."""
+        self.plugins.append(plugin)
+        try:
+            registered = load()
+            self.manager.register(registered, name=str(plugin))
+            hook_callers = self.manager.get_hookcallers(registered) or []
+            plugin.hooks = sorted(caller.name for caller in hook_callers)
+            self._collect(registered, plugin)
+        except PluginError:
+            raise
+        except Exception as error:  # a stranger's plugin may raise anything
+            self._withdraw(plugin, error)
+
+    def _withdraw(self, plugin: Plugin, error: Exception) -> None:
+        """Record why a plugin failed, and forget all that it registered."""
+        plugin.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        plugin.offers.clear()
+        for registry in (self.distillers, self.networks, self.datasets, self.commands):
+            registry.discard(plugin)
+        if self.manager.has_plugin(str(plugin)):
+            self.manager.unregister(name=str(plugin))
+
+    def _collect(self, registered: object, plugin: Plugin) -> None:
+        """Call this plugin's registration hooks, and no other's."""
+        others = [
+            other for other in self.manager.get_plugins() if other is not registered
+        ]
+
+        def only(hook: str) -> pluggy.HookCaller:
+            return self.manager.subset_hook_caller(hook, others)
+
+        only("dd_register_hookspecs")(register=self.manager.add_hookspecs)
+        distillers = _record_adder(self.distillers, AbstractDistiller, plugin)
+        wrappers = _record_adder(self.distillers, AbstractWrapper, plugin)
+        networks = _record_adder(self.networks, AbstractNetwork, plugin)
+        only("dd_register_distillers")(register=distillers)
+        only("dd_register_wrappers")(register=wrappers)
+        only("dd_register_networks")(register=networks)
+        only("dd_register_datasets")(
+            register=lambda name, loader: self.datasets.add(
+                _checked_dataset_name(name), loader, plugin
+            )
+        )
+        only("dd_register_commands")(
+            register=lambda command: self.commands.add(
+                command.name or "", command, plugin
+            )
+        )
+        missing = only("dd_missing_extra")()
+        plugin.missing_extra = missing[0] if missing else None
+
+    def _check_pending(self) -> None:
+        """Withdraw plugins that implement hooks which nobody specifies."""
+        while True:
+            try:
+                self.manager.check_pending()
+            except pluggy.PluginValidationError as error:
+                name = self.manager.get_name(error.plugin)
+                misspelt = next(each for each in self.plugins if str(each) == name)
+                self._withdraw(misspelt, error)
+            else:
+                return
+
+    @property
+    def failures(self) -> list[Plugin]:
+        """Return the plugins that were found but not loaded."""
+        return [plugin for plugin in self.plugins if plugin.error is not None]
+
+    def distiller(self, spec: "str | AbstractDistiller[Any]") -> AbstractDistiller[Any]:
+        """Return the distiller that a spec stands for; an object stays itself.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        if isinstance(spec, AbstractDistiller):
+            return spec
+        distiller: AbstractDistiller[Any] = self._build(self.distillers, parse(spec))
+        return distiller
+
+    def network(self, spec: str | AbstractNetwork) -> AbstractNetwork:
+        """Return the network that a spec stands for; an object stays itself.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        if isinstance(spec, AbstractNetwork):
+            return spec
+        network: AbstractNetwork = self._build(self.networks, parse(spec))
+        return network
+
+    def dataset(self, name: str, options: DataOptions) -> RealData:
+        """Load the data set of that name; what follows a colon is its argument.
+
+        Raises:
+            OptionError: the name is malformed.
+            UnknownNameError: no plugin registers it.
+            DataError: its data is not there or not usable.
+        """
+        registered, argument = split_name(name)
+        loader = self.datasets.get(registered)
+        return loader(
+            DataOptions(argument, options.root, options.download, options.image_size)
+        )
+
+    def _build(self, registry: Registry[type[Any]], call: Call) -> Any:
+        """Build a record; nested specs are built first."""
+        cls = registry.get(call.name)
+        arguments = tuple(self._value(value) for value in call.arguments)
+        options = {name: self._value(value) for name, value in call.options.items()}
+        return build(cls, Call(call.name, arguments, options))
+
+    def _value(self, value: Any) -> Any:
+        """Return a literal as it is, and build a nested spec of whatever kind."""
+        if isinstance(value, tuple):
+            return tuple(self._value(item) for item in value)
+        if not isinstance(value, Call):
+            return value
+        if value.name in self.networks and value.name not in self.distillers:
+            return self._build(self.networks, value)
+        return self._build(self.distillers, value)
+
+
+@cache
+def loaded_plugins() -> Plugins:
+    """Return the plugins of this process, loaded at the first call.
+
+    Raises:
+        PluginError: two plugins register one name.
+    """
+    variable = os.environ.get(LOAD_VARIABLE)
+    if variable is None:
+        return Plugins()
+    return Plugins(load=[name.strip() for name in variable.split(",") if name.strip()])
+
+
+def _entry_points(load: list[str] | None) -> list[tuple[Distribution, EntryPoint]]:
+    """Return the entry points to load, with the distribution that brings each."""
+    found: dict[tuple[str, str], tuple[Distribution, EntryPoint]] = {}
+    for distribution in distributions():
+        for entry_point in distribution.entry_points:
+            if entry_point.group == hookspecs.PROJECT:
+                # The same distribution may be found twice, on two entries of sys.path.
+                key = (distribution.metadata["Name"], entry_point.name)
+                found.setdefault(key, (distribution, entry_point))
+    if load is None:
+        return list(found.values())
+    known = {name for key in found for name in key}
+    for name in load:
+        if name not in known:
+            raise OptionError(
+                f"{LOAD_VARIABLE}: {unknown_name('plugin', name, sorted(known))}"
+            )
+    return [found[key] for key in found if load and set(key) & set(load)]
+
+
+def _record_adder(
+    registry: Registry[Any], base: type[Record], plugin: Plugin
+) -> Callable[[type[Record]], None]:
+    """Return the callback with which a plugin offers records of one kind."""
+
+    def register(cls: type[Record]) -> None:
+        if not (isinstance(cls, type) and issubclass(cls, base)):
+            raise TypeError(f"{cls!r} is not a subclass of {base.__name__}")
+        name = cls.__dict__.get("name")
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise TypeError(
+                f"{cls.__name__}.name must be an identifier, for specs; got {name!r}"
+            )
+        registry.add(name, cls, plugin)
+
+    return register
+
+
+def _identity(plugin: object) -> object:
+    return plugin
+
+
+def _checked_dataset_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError(
+            f"data set name {name!r}: expected lower-case letters, digits, '-' and '_'"
+        )
+    return name

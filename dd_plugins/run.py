@@ -1,0 +1,108 @@
+"""What a distiller is told of the run it serves."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
+from dd_plugins.randomness import derive
+
+__all__ = ["Precision", "Run", "Task", "resolve_device", "resolve_precision"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be distilled, before the options of the run are settled.
+
+    Attributes:
+        dataset: the name of the data set.
+        image_shape: channels, height and width.
+        num_classes: number of classes.
+        images_per_class: synthetic images for each class.
+        steps: steps that were asked for, or None.
+    """
+
+    dataset: str
+    image_shape: ImageShape
+    num_classes: int
+    images_per_class: int
+    steps: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, as distillers and observers see it.
+
+    Attributes:
+        task: what is distilled.
+        distiller: the spec of the distiller, complete.
+        network: the architecture on which the set is distilled.
+        steps: steps of the whole run.
+        seed: the seed from which every draw is derived.
+        device: where tensors live.
+        precision: dtype in which features are computed.
+        mirror: whether the mirror image of a real image is still of its class.
+        out: the folder of the run, or None.
+        progress: whether to show progress on standard error.
+    """
+
+    task: Task
+    distiller: str
+    network: AbstractNetwork
+    steps: int
+    seed: int
+    device: torch.device
+    precision: torch.dtype = torch.float32
+    mirror: bool = False
+    out: Path | None = None
+    progress: bool = False
+
+    def generator(self, purpose: str, step: int = 0) -> torch.Generator:
+        """Return the CPU generator for one purpose at one step (see ``randomness``)."""
+        return derive(self.seed, purpose, step)
+
+    def fresh_network(self, generator: torch.Generator) -> FeatureNetwork:
+        """Build the network with fresh weights, on the device, channels last."""
+        task = self.task
+        module = self.network.build(
+            task.image_shape, task.num_classes, generator=generator
+        )
+        # mypy does not know the overload of Module.to with a memory format.
+        moved: FeatureNetwork = module.to(
+            device=self.device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
+        return moved
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which features are computed in the run's precision."""
+        return torch.autocast(
+            self.device.type,
+            dtype=self.precision,
+            enabled=self.precision != torch.float32,
+        )
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device; ``"auto"`` is CUDA where there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the dtype of features; ``"auto"`` is bfloat16 if the hardware has it."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        has_bfloat16 = bool(
+            capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+        )
+    return torch.bfloat16 if has_bfloat16 else torch.float32

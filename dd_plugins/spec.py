@@ -1,0 +1,181 @@
+"""Spec strings: ``metadd(frepo(pool_size=20), weight=0.5)`` <-> objects.
+
+A spec string is a name, or a call with literal arguments; arguments may be specs again.
+It is read from Python's syntax tree and never evaluated. The ``repr`` of a record is
+its spec.
+"""
+
+import ast
+import dataclasses
+from difflib import SequenceMatcher
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import pydantic
+import pydantic.dataclasses
+
+from dd_plugins.errors import OptionError, UnknownNameError
+
+__all__ = ["Call", "Record", "build", "parse", "record", "unknown_name"]
+
+_MAX_LENGTH = 10_000  # a spec is typed by a person; deep nesting exhausts the parser
+
+RecordType = TypeVar("RecordType", bound="Record")
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A parsed spec: a registered name and its arguments, not looked up yet.
+
+    Attributes:
+        name: the registered name.
+        arguments: positional arguments: literals, tuples or further calls.
+        options: keyword arguments, likewise.
+    """
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Record:
+    """What a spec string builds: an immutable, validated record of options.
+
+    Attributes:
+        name: the name under which the class registers, an identifier.
+        positional: the fields that a spec gives by position.
+    """
+
+    name: ClassVar[str]
+    positional: ClassVar[tuple[str, ...]] = ()
+
+    def options(self) -> dict[str, Any]:
+        """Return every field with its value, in the order of declaration."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+        }
+
+    def __repr__(self) -> str:
+        """Return the spec: the name, and each option that is not at its default."""
+        positional = [repr(getattr(self, field)) for field in self.positional]
+        named = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if field.name not in self.positional
+            and getattr(self, field.name) != field.default
+        ]
+        arguments = ", ".join(positional + named)
+        return f"{self.name}({arguments})" if arguments else self.name
+
+
+@dataclass_transform(
+    kw_only_default=True, frozen_default=True, field_specifiers=(pydantic.Field,)
+)
+def record(cls: type[RecordType]) -> type[RecordType]:
+    """Make a subclass of :class:`Record` a frozen, keyword-only, validated dataclass.
+
+    Types are checked strictly (no string becomes a number), unknown options are
+    refused, and so are infinities and NaN.
+    """
+    config = pydantic.ConfigDict(
+        extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+    decorate = pydantic.dataclasses.dataclass(
+        frozen=True, kw_only=True, repr=False, config=config
+    )
+    return decorate(cls)  # type: ignore[return-value]
+
+
+def build(cls: type[RecordType], call: Call) -> RecordType:
+    """Build a record from a call whose nested calls are built already.
+
+    Raises:
+        OptionError: an option is unknown, misplaced or out of its range.
+    """
+    if len(call.arguments) > len(cls.positional):
+        takes = ", ".join(cls.positional) or "none; name its options"
+        raise OptionError(
+            f"{call.name}: {len(call.arguments)} positional argument(s) given, "
+            f"it takes {takes}"
+        )
+    options = dict(zip(cls.positional, call.arguments, strict=False))
+    for name, value in call.options.items():
+        if name in options:
+            raise OptionError(f"{call.name}: option {name!r} is given twice")
+        options[name] = value
+    try:
+        return cls(**options)
+    except pydantic.ValidationError as error:
+        raise OptionError(f"{call.name}: {_one_line(cls, error)}") from None
+
+
+def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
+    """Tell the first thing that is wrong with the options of ``cls``."""
+    detail = error.errors()[0]
+    option = ".".join(str(part) for part in detail["loc"]) or "options"
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return str(unknown_name("option", option, known))
+    if detail["type"] in ("missing", "missing_keyword_only_argument"):
+        return f"option {option!r} is required"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{option}: {message} (got {detail['input']!r})"
+
+
+def parse(text: str) -> Call:
+    """Read a spec string without evaluating it.
+
+    Raises:
+        OptionError: the text is not a name or a call with literal arguments.
+
+    Example:
+        >>> parse("frepo(pool_size=20)")
+        Call(name='frepo', arguments=(), options={'pool_size': 20})
+    """
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    if len(text) > _MAX_LENGTH:
+        raise OptionError(f"spec {shown!r}: longer than {_MAX_LENGTH} characters")
+    try:
+        value = _value(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", None) or str(error) or type(error).__name__
+        raise OptionError(
+            f"spec {shown!r}: {reason}; expected a name or a call with literal "
+            "arguments, such as 'frepo(pool_size=20)'"
+        ) from None
+    if not isinstance(value, Call):
+        raise OptionError(f"spec {shown!r}: expected a name, such as 'frepo'")
+    return value
+
+
+def _value(node: ast.expr) -> Any:
+    match node:
+        case ast.Name(id=name):
+            return Call(name)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
+            options: dict[str, Any] = {}
+            for keyword in keywords:
+                if keyword.arg is None:
+                    raise ValueError("'**' is not allowed")
+                if keyword.arg in options:
+                    raise ValueError(f"option {keyword.arg!r} is given twice")
+                options[keyword.arg] = _value(keyword.value)
+            return Call(
+                name, tuple(_value(argument) for argument in arguments), options
+            )
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return tuple(_value(item) for item in items)
+        case ast.Constant() | ast.UnaryOp():
+            return ast.literal_eval(node)
+    raise ValueError(f"{ast.unparse(node)!r} is not a literal")
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> UnknownNameError:
+    """Return the error for a name that nobody registered, nearest known names first."""
+
+    def unlikeness(candidate: str) -> tuple[float, str]:
+        likeness = SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
+        return -likeness, candidate
+
+    listed = ", ".join(sorted(known, key=unlikeness)) or "none"
+    return UnknownNameError(f"unknown {kind} {name!r}; known, nearest first: {listed}")

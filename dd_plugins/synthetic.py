@@ -1,0 +1,66 @@
+"""The learnable set: what the optimizer moves, and what a distiller sees of it."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Leaves", "Synthetic"]
+
+
+class Leaves(NamedTuple):
+    """The synthetic set as a distiller sees it: leaves of the autograd graph.
+
+    Attributes:
+        pixels: float32 of shape ``(n, channels, height, width)``, in the value space of
+            the model; takes a gradient.
+        labels: float32 of shape ``(n, classes)``; takes a gradient if it is learnable.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+
+class Synthetic:
+    """Plain pixels and labels, each one tensor; what is learned.
+
+    What lies behind the pixels is known here alone. The engine decodes the parameters
+    into leaves, the distiller adds to the gradients of the leaves, and
+    :meth:`pull_back` turns these into gradients of the parameters.
+
+    Args:
+        images: float32 of shape ``(n, channels, height, width)``.
+        labels: float32 of shape ``(n, classes)``.
+        learn_labels: whether the labels are parameters too.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, *, learn_labels: bool) -> None:
+        self._images = images.detach().clone(memory_format=torch.channels_last)
+        self._labels = labels.detach().clone()
+        self._learn_labels = learn_labels
+
+    def parameters(self) -> list[Tensor]:
+        """Return the tensors that the optimizer moves."""
+        return [self._images, self._labels] if self._learn_labels else [self._images]
+
+    def decode(self) -> Leaves:
+        """Return fresh leaves for one step, with no gradient yet."""
+        return Leaves(
+            self._images.detach().requires_grad_(),
+            self._labels.detach().requires_grad_(self._learn_labels),
+        )
+
+    def pull_back(self, leaves: Leaves) -> None:
+        """Set the gradients of the parameters from those of the leaves."""
+        self._images.grad = leaves.pixels.grad
+        self._labels.grad = leaves.labels.grad
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything that changes during a run."""
+        return {"images": self._images, "labels": self._labels}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`state_dict` returned, in place."""
+        self._images.copy_(state["images"])
+        self._labels.copy_(state["labels"])

@@ -1,0 +1,1 @@
+"""Wrappers: distillers that hold a distiller."""

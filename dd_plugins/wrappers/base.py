@@ -1,0 +1,108 @@
+"""What a wrapper is: a distiller that holds another and changes what it must."""
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data import RealSampler
+from dd_plugins.distillers.base import (
+    AbstractDistiller,
+    AbstractState,
+    LabelKind,
+    Metrics,
+)
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.run import Run, Task
+from dd_plugins.spec import record
+from dd_plugins.synthetic import Leaves
+
+__all__ = ["AbstractWrapper"]
+
+
+@record
+class AbstractWrapper(AbstractDistiller[AbstractState]):
+    """A distiller that passes everything on to ``base`` and adjusts the gradient.
+
+    A subclass implements :meth:`adjust`. Its spec names the base first:
+    ``clip(frepo(pool_size=20), max_norm=0.5)``. It is registered by the hook
+    ``dd_register_wrappers``.
+
+    Args:
+        base: the distiller that is wrapped.
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("base",)
+
+    base: AbstractDistiller[Any]
+
+    @abstractmethod
+    def adjust(
+        self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Change the gradients of the leaves after the base has added to them.
+
+        Returns:
+            Further metrics of the step.
+        """
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Labels are what they are for the base."""
+        kind: LabelKind = self.base.label_kind
+        return kind
+
+    @property
+    def learns_labels(self) -> bool:
+        """Labels are learned if the base learns them."""
+        return self.base.learns_labels
+
+    def for_task(self, task: Task) -> Self:
+        """Settle the base's options."""
+        return replace(self, base=self.base.for_task(task))
+
+    def default_steps(self, task: Task) -> int:
+        """Return the base's steps."""
+        return self.base.default_steps(task)
+
+    def default_network(self, task: Task) -> AbstractNetwork | None:
+        """Return the base's network."""
+        return self.base.default_network(task)
+
+    def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Return the base's labels."""
+        return self.base.initial_labels(labels, num_classes)
+
+    def setup(self, run: Run) -> AbstractState:
+        """Return the base's state."""
+        state: AbstractState = self.base.setup(run)
+        return state
+
+    def accumulate(
+        self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Let the base add its gradient, then adjust it."""
+        metrics = self.base.accumulate(state, leaves, real, step)
+        return metrics | self.adjust(state, leaves, real, step)
+
+    def advance(self, state: AbstractState, leaves: Leaves, step: int) -> None:
+        """Advance the base."""
+        self.base.advance(state, leaves, step)
+
+    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        """Return the base's optimizer."""
+        return self.base.optimizer(parameters)
+
+    def schedule(
+        self, optimizer: torch.optim.Optimizer, steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the base's schedule."""
+        return self.base.schedule(optimizer, steps)
+
+    def predict(
+        self, state: AbstractState, leaves: Leaves, images: Tensor
+    ) -> Tensor | None:
+        """Return the base's predictions."""
+        return self.base.predict(state, leaves, images)

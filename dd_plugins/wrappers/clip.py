@@ -1,0 +1,37 @@
+"""A bound on the norm of the gradient."""
+
+from pydantic import PositiveFloat
+from torch.nn.utils import clip_grad_norm_
+
+from dd_plugins.data import RealSampler
+from dd_plugins.distillers.base import AbstractState, Metrics
+from dd_plugins.spec import record
+from dd_plugins.synthetic import Leaves
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = ["Clip"]
+
+
+@record
+class Clip(AbstractWrapper):
+    """Scale the gradient on the pixels down to a norm, where it is larger.
+
+    For methods whose gradient has rare spikes: the moments of the image optimizer
+    remember a spike for hundreds of steps.
+
+    Args:
+        base: any distiller.
+        max_norm: largest Frobenius norm of the gradient on all pixels.
+    """
+
+    name = "clip"
+
+    max_norm: PositiveFloat = 1.0
+
+    def adjust(
+        self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Clip the gradient on the pixels and report its norm before."""
+        del state, real, step
+        # clip_grad_norm_ changes gradients in place, and returns the norm before.
+        return {"gradient_norm": clip_grad_norm_([leaves.pixels], self.max_norm)}

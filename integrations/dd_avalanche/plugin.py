@@ -1,0 +1,12 @@
+"""The plugin that dd-plugins loads: light, with or without Avalanche."""
+
+from importlib.util import find_spec
+
+from dd_avalanche.conversion import EXTRA
+from dd_plugins import hookimpl
+
+
+@hookimpl
+def dd_missing_extra() -> str | None:
+    """Name the extra, if Avalanche is not installed."""
+    return EXTRA if find_spec("avalanche") is None else None
