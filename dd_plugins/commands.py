@@ -165,7 +165,9 @@ def evaluate_command(
         )
     if json_file is not None:
         _write_json(json_file, found.as_dict())
-    Console().print(_evaluation_table(found, distilled))
+    console = Console()
+    for table in _evaluation_tables(found, distilled):
+        console.print(table)
 
 
 @contextmanager
@@ -184,34 +186,34 @@ def _training_progress() -> Iterator[Any]:
         yield on_progress
 
 
-def _evaluation_table(found: Evaluation, distilled: DistilledSet) -> Table:
+def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[Table]:
+    """Yield a table for each network: a row for each set that it was trained on."""
     header = distilled.header
-    table = Table(
-        title=f"{header.dataset.name}: test accuracy on {found.test_images:,} images"
-    )
-    for column in ("network", "trained on", "images", "networks"):
-        table.add_column(column, justify="right" if column[-1] == "s" else "left")
-    for column in ("accuracy", "deviation", "95 % interval"):
-        table.add_column(column, justify="right", no_wrap=True)
     kinds = (
         ("random real images", str(len(distilled)), found.random),
         ("distilled set", str(len(distilled)), found.networks),
         ("all real images", f"{header.dataset.train_images:,}", found.full),
     )
-    for number in range(len(found.networks)):
+    for number, result in enumerate(found.networks):
+        repeats = len(result.accuracies)
+        table = Table(
+            title=f"accuracy on {found.test_images:,} test images of "
+            f"{header.dataset.name}: {repeats} x {result.spec}"
+        )
+        table.add_column("trained on")
+        for column in ("images", "mean", "deviation", "95 % interval"):
+            table.add_column(column, justify="right", no_wrap=True)
         for kind, images, results in kinds:
             if results:
-                table.add_row(*_row(results[number], kind, images))
-    return table
+                table.add_row(kind, images, *_figures(results[number]))
+        yield table
 
 
-def _row(result: NetworkResult, kind: str, images: str) -> list[str]:
-    deviation = "" if result.std is None else f"{result.std:.4f}"
-    interval = (
-        "" if result.ci95 is None else f"{result.ci95[0]:.4f} to {result.ci95[1]:.4f}"
-    )
-    count = str(len(result.accuracies))
-    return [result.spec, kind, images, count, f"{result.mean:.4f}", deviation, interval]
+def _figures(result: NetworkResult) -> tuple[str, str, str]:
+    if result.std is None or result.ci95 is None:
+        return f"{result.mean:.4f}", "", ""
+    low, high = result.ci95
+    return f"{result.mean:.4f}", f"{result.std:.4f}", f"{low:.4f} to {high:.4f}"
 
 
 @click.command("show")

@@ -110,7 +110,9 @@ def distill(
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
     chosen_network = None if network is None else found.network(network)
-    folder = None if out is None else _prepared_folder(Path(out), resume, overwrite)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        _check_folder(folder, resume, overwrite)
     target = resolve_device(device)
     options = DataOptions(
         root=None if data_root is None else Path(data_root),
@@ -137,6 +139,9 @@ def distill(
         progress,
     )
     loop = _Loop(run, method, chosen_network, real, found)
+    # Only now, when all that can be known to be wrong is known, is an old run removed.
+    if folder is not None:
+        _prepare_folder(folder, overwrite)
     if resume and folder is not None and (folder / CHECKPOINT_NAME).exists():
         loop.restore(load_checkpoint(folder / CHECKPOINT_NAME))
     return loop.run_to_end(checkpoint_seconds)
@@ -166,11 +171,11 @@ def _check_options(
         raise OptionError("resume needs the folder of the run: pass out")
 
 
-def _prepared_folder(out: Path, resume: bool, overwrite: bool) -> Path:
-    """Make sure that the folder may be written to; an old run is kept or removed."""
+def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds a run, unless it is to go on or to be replaced."""
     if out.exists() and not out.is_dir():
         raise OptionError(f"{out} is a file; choose a folder")
-    held = [name for name in RUN_FILES if (out / name).exists()]
+    held = _held_files(out)
     if held and not resume and not overwrite:
         raise OptionError(
             f"{out} already holds a run ({', '.join(held)}); go on with --resume, "
@@ -178,14 +183,21 @@ def _prepared_folder(out: Path, resume: bool, overwrite: bool) -> Path:
         )
     if resume and not held:
         raise OptionError(f"{out} holds no run to resume; start one without --resume")
+
+
+def _prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make the folder, and remove the run that is to be replaced."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            for name in held:
+            for name in _held_files(out):
                 (out / name).unlink()
     except OSError as error:
         raise FileError(f"cannot write to {out}: {error.strerror}") from error
-    return out
+
+
+def _held_files(out: Path) -> list[str]:
+    return [name for name in RUN_FILES if (out / name).exists()]
 
 
 def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData:

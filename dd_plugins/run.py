@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.randomness import derive
 
@@ -88,10 +89,22 @@ class Run:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device; ``"auto"`` is CUDA where there is one, else the CPU."""
+    """Return the device; ``"auto"`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OptionError(
+            f"device {device!r} cannot be used: {reason}; try 'auto' or 'cpu'"
+        ) from error
+    return resolved
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:

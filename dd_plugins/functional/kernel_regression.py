@@ -62,7 +62,7 @@ def ridge_regression(
     gram = syn_features @ syn_features.mT
     cross_gram = features @ syn_features.mT
     factor = _factorise(gram, ridge)
-    coefficients: Tensor = torch.cholesky_solve(syn_targets.double(), factor)
+    coefficients = torch.cholesky_solve(syn_targets.double(), factor)
     return (cross_gram @ coefficients).to(syn_targets.dtype)
 
 
@@ -72,6 +72,7 @@ def _factorise(gram: Tensor, ridge: float) -> Tensor:
     mean_eigenvalue = gram.diagonal().mean()
     if not torch.isfinite(mean_eigenvalue):
         raise RunError("the kernel of the synthetic features is not finite")
+    factor: Tensor
     for attempt in range(_JITTER_STEPS + 1):
         relative = ridge * _JITTER_GROWTH**attempt
         factor, failed = torch.linalg.cholesky_ex(

@@ -1,0 +1,241 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+from torch import Tensor
+
+from dd_plugins.functional import augment
+from dd_plugins.functional.augment import (
+    Affine,
+    Colour,
+    apply_affine,
+    apply_colour,
+    cut_out,
+    flip,
+    random_augmentation,
+)
+
+
+def _images(n=3, channels=3, height=8, width=8):
+    generator = torch.Generator().manual_seed(0)
+    shape = (n, channels, height, width)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _affine(n, angle=0.0, zoom=1.0, shift=(0.0, 0.0)):
+    ones = torch.ones(n, dtype=torch.float64)
+    return Affine(angle * ones, zoom * ones, ones[:, None] * ones.new_tensor(shift))
+
+
+def _colour(n, brightness=0.0, contrast=1.0, saturation=1.0):
+    ones = torch.ones(n, dtype=torch.float64)
+    return Colour(brightness * ones, contrast * ones, saturation * ones)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda images: flip(images, torch.zeros(3, dtype=torch.bool)),
+        lambda images: apply_affine(images, _affine(3)),
+        lambda images: apply_colour(images, _colour(3)),
+        lambda images: cut_out(images, torch.zeros(3, 2), size=0),
+    ],
+    ids=["flip", "affine", "colour", "cut_out"],
+)
+def test_neutral_parameters_change_nothing(transform):
+    images = _images()
+
+    torch.testing.assert_close(transform(images), images, rtol=0, atol=1e-12)
+
+
+def test_flip_mirrors_only_the_marked_images():
+    images = _images()
+
+    flipped = flip(images, torch.tensor([True, False, True]))
+
+    expected = images.numpy().copy()
+    expected[[0, 2]] = expected[[0, 2], :, :, ::-1]
+    np.testing.assert_array_equal(flipped.numpy(), expected)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_rotation_by_right_angles_permutes_the_pixels(quarters):
+    images = _images()
+
+    rotated = apply_affine(images, _affine(3, angle=quarters * math.pi / 2))
+
+    expected = torch.rot90(images, quarters, dims=(-2, -1))
+    torch.testing.assert_close(rotated, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("right", "down"), [(1, 0), (0, -2), (3, 1)])
+def test_translation_by_whole_pixels_shifts_and_repeats_the_edge(right, down):
+    images = _images(height=6, width=10)
+
+    moved = apply_affine(images, _affine(3, shift=(2 * right / 10, 2 * down / 6)))
+
+    rows = (np.arange(6) + down).clip(0, 5)
+    columns = (np.arange(10) + right).clip(0, 9)
+    expected = images.numpy()[:, :, rows[:, None], columns]
+    np.testing.assert_allclose(moved.numpy(), expected, atol=1e-12)
+
+
+def test_affine_equals_bilinear_resampling_with_parameters_for_each_image():
+    images = _images(n=3, channels=1)
+    angle = torch.tensor([0.2, -1.0, 0.0], dtype=torch.float64)
+    zoom = torch.tensor([0.8, 1.25, 0.5], dtype=torch.float64)
+    shift = torch.tensor([[0.1, -0.2], [0.0, 0.3], [-0.4, 0.0]], dtype=torch.float64)
+
+    resampled = apply_affine(images, Affine(angle, zoom, shift))
+
+    centre, half = 3.5, 4.0
+    rows, columns = np.mgrid[:8, :8] - centre
+    for i in range(3):
+        cosine, sine = math.cos(angle[i]) * zoom[i], math.sin(angle[i]) * zoom[i]
+        x = centre + cosine.numpy() * columns - sine.numpy() * rows
+        y = centre + sine.numpy() * columns + cosine.numpy() * rows
+        seen = [y + half * shift[i, 1].item(), x + half * shift[i, 0].item()]
+        expected = map_coordinates(images[i, 0].numpy(), seen, order=1, mode="nearest")
+        np.testing.assert_allclose(resampled[i, 0].numpy(), expected, atol=1e-12)
+
+
+def test_colour_equals_a_loop_over_images_and_pixels():
+    images = _images(height=3, width=4)
+    brightness, contrast, saturation = torch.tensor(
+        [[0.2, -0.1, 0.0], [1.2, 0.8, 1.0], [0.7, 1.3, 2.0]], dtype=torch.float64
+    )
+
+    changed = apply_colour(images, Colour(brightness, contrast, saturation))
+
+    brightness, contrast, saturation = map(
+        Tensor.tolist, (brightness, contrast, saturation)
+    )
+    expected = images.numpy().copy()
+    for i in range(3):
+        expected[i] += brightness[i]
+        for row, column in np.ndindex(3, 4):
+            pixel = expected[i, :, row, column]
+            pixel[:] = pixel.mean() + saturation[i] * (pixel - pixel.mean())
+        mean = expected[i].mean()
+        expected[i] = mean + contrast[i] * (expected[i] - mean)
+    np.testing.assert_allclose(changed.numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (2, 5), (4, 7)])
+def test_cut_out_zeroes_one_square_and_nothing_else(corner):
+    images = _images(n=2, height=7, width=10)
+    row, column = corner
+
+    cut = cut_out(images, torch.tensor([corner, corner]), size=3)
+
+    expected = images.numpy().copy()
+    expected[:, :, row : row + 3, column : column + 3] = 0
+    np.testing.assert_array_equal(cut.numpy(), expected)
+    assert (cut == 0).sum() == 2 * 3 * 9
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Collect what the random operations apply, as (operation, parameters)."""
+    calls = []
+
+    def record(function):
+        def recorded(images, *parameters):
+            calls.append((_operation(function, parameters), parameters))
+            return function(images, *parameters)
+
+        monkeypatch.setattr(augment, function.__name__, recorded)
+
+    for function in (flip, apply_affine, apply_colour, cut_out):
+        record(function)
+    return calls
+
+
+def _operation(function, parameters):
+    if function is not apply_affine:
+        return function.__name__
+    (affine,) = parameters
+    if (affine.zoom != 1).any():
+        return "crop"
+    return "rotation" if (affine.angle != 0).any() else "translation"
+
+
+@pytest.mark.parametrize(
+    ("mirror", "operations"),
+    [
+        (True, {"apply_colour", "crop", "translation", "rotation", "cut_out", "flip"}),
+        (False, {"apply_colour", "crop", "translation", "rotation", "cut_out"}),
+    ],
+)
+def test_every_operation_is_drawn_equally_often(drawn, mirror, operations):
+    images, generator = torch.zeros(2, 1, 8, 8), torch.Generator().manual_seed(0)
+
+    for _ in range(600):
+        random_augmentation(images, generator=generator, mirror=mirror)
+
+    counts = Counter(operation for operation, _ in drawn)
+    assert counts.total() == 600
+    assert counts.keys() == operations
+    expected = 600 / len(operations)
+    assert all(abs(count - expected) < 40 for count in counts.values()), counts
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameter", "low", "high"),
+    [
+        ("apply_colour", lambda colour: colour.brightness, -0.25, 0.25),
+        ("apply_colour", lambda colour: colour.contrast.log(), -0.25, 0.25),
+        ("apply_colour", lambda colour: colour.saturation.log(), -0.25, 0.25),
+        ("crop", lambda affine: affine.zoom.log(), math.log(0.8), math.log(1.25)),
+        ("crop", lambda affine: affine.shift / (affine.zoom - 1)[:, None], -1, 1),
+        ("translation", lambda affine: affine.shift, -0.25, 0.25),  # of half a side
+        ("rotation", lambda affine: affine.angle.rad2deg(), -15, 15),
+        ("cut_out", lambda corner, size: corner[:, 0], 0, 8 - 2),
+        ("cut_out", lambda corner, size: corner[:, 1], 0, 12 - 2),
+        ("cut_out", lambda corner, size: torch.tensor([size]), 2, 2),
+        ("flip", lambda flipped: flipped.double(), 0, 1),
+    ],
+)
+def test_random_parameters_fill_their_range(drawn, operation, parameter, low, high):
+    images, generator = torch.zeros(500, 1, 8, 12), torch.Generator().manual_seed(0)
+
+    for _ in range(40):
+        random_augmentation(images, generator=generator)
+
+    values = torch.cat(
+        [parameter(*p).flatten() for name, p in drawn if name == operation]
+    )
+    slack = 0.02 * (high - low)
+    assert low - 1e-4 <= values.min() <= low + slack
+    assert high - slack <= values.max() <= high + 1e-4
+    assert values.double().mean() == pytest.approx(
+        (low + high) / 2, abs=0.05 * (high - low)
+    )
+
+
+def test_the_same_generator_state_gives_the_same_augmentation():
+    images = _images()
+
+    def augmented(seed):
+        generator = torch.Generator().manual_seed(seed)
+        results = [random_augmentation(images, generator=generator) for _ in range(12)]
+        return torch.stack(results)
+
+    torch.testing.assert_close(augmented(1), augmented(1), rtol=0, atol=0)
+    assert not torch.equal(augmented(1), augmented(2))
+
+
+def test_augmentation_touches_neither_its_input_nor_the_global_state():
+    images, generator = _images(), torch.Generator().manual_seed(0)
+    original, state = images.clone(), torch.get_rng_state()
+
+    for _ in range(30):
+        augmented = random_augmentation(images, generator=generator)
+        assert augmented.dtype == images.dtype
+        assert augmented.shape == images.shape
+
+    assert torch.equal(images, original)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from sklearn.kernel_ridge import KernelRidge
+
+from dd_plugins.errors import RunError
+from dd_plugins.functional import kernel_regression
+from dd_plugins.functional.kernel_regression import (
+    centred_targets,
+    half_squared_error,
+    margin_loss,
+    ridge_regression,
+)
+
+
+def _problem(n, d, batch=7, classes=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(shape, generator=generator, dtype=torch.float64)
+        for shape in [(n, d), (n, classes), (batch, d)]
+    )
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 1e-2, 0.5])
+@pytest.mark.parametrize(("n", "d"), [(5, 12), (20, 4)])
+def test_predictions_equal_a_dense_solve(n, d, ridge):
+    syn_features, syn_targets, features = _problem(n, d)
+    x, y, t = syn_features.numpy(), syn_targets.numpy(), features.numpy()
+    kernel = np.array([[np.dot(a, b) for b in x] for a in x])
+    kernel += ridge * np.trace(kernel) / n * np.eye(n)
+    expected = t @ x.T @ scipy.linalg.solve(kernel, y, assume_a="pos")
+
+    predictions = ridge_regression(syn_features, syn_targets, features, ridge=ridge)
+
+    np.testing.assert_allclose(predictions.numpy(), expected, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 1e-1])
+def test_predictions_equal_those_of_scikit_learn(ridge):
+    syn_features, syn_targets, features = _problem(9, 30)
+    alpha = ridge * float(syn_features.square().sum()) / 9
+    model = KernelRidge(kernel="linear", alpha=alpha)
+    model.fit(syn_features.numpy(), syn_targets.numpy())
+
+    predictions = ridge_regression(syn_features, syn_targets, features, ridge=ridge)
+
+    np.testing.assert_allclose(
+        predictions.numpy(), model.predict(features.numpy()), rtol=1e-9, atol=1e-11
+    )
+
+
+@pytest.mark.parametrize(("n", "d"), [(3, 5), (6, 2)])
+def test_gradients_equal_finite_differences_in_all_three_tensors(n, d):
+    inputs = [tensor.requires_grad_() for tensor in _problem(n, d, batch=2, classes=2)]
+
+    assert torch.autograd.gradcheck(
+        lambda *tensors: ridge_regression(*tensors, ridge=1e-2), inputs
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_predictions_do_not_depend_on_the_scale_of_the_features(scale):
+    syn_features, syn_targets, features = _problem(5, 3)
+    expected = ridge_regression(syn_features, syn_targets, features, ridge=1e-2)
+
+    scaled = ridge_regression(
+        scale * syn_features, syn_targets, scale * features, ridge=1e-2
+    )
+
+    torch.testing.assert_close(scaled, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_low_precision_features_are_solved_in_float64(dtype):
+    syn_features, syn_targets, features = _problem(200, 4)  # of rank 4: ridge decides
+    syn_features, features = syn_features.to(dtype), features.to(dtype)
+    expected = ridge_regression(syn_features.double(), syn_targets, features.double())
+
+    predictions = ridge_regression(syn_features, syn_targets, features)
+
+    torch.testing.assert_close(predictions, expected, rtol=0, atol=0)
+    assert predictions.isfinite().all()
+
+
+def test_predictions_have_the_dtype_of_the_targets():
+    syn_features, syn_targets, features = _problem(4, 6)
+
+    predictions = ridge_regression(
+        syn_features.bfloat16(), syn_targets.float(), features.bfloat16()
+    )
+
+    assert predictions.dtype == torch.float32
+
+
+def test_equal_rows_are_solved_with_a_larger_ridge(monkeypatch):
+    same = torch.ones(4, 3, dtype=torch.float64)
+    targets = torch.tensor([[0.0], [1.0], [2.0], [3.0]], dtype=torch.float64)
+
+    predictions = ridge_regression(same, targets, same[:1], ridge=1e-18)
+
+    # The ridge stops just above the rounding of float64, so a few digits are left.
+    torch.testing.assert_close(
+        predictions, targets.mean(dim=0)[None], rtol=0.2, atol=0.2
+    )
+    monkeypatch.setattr(kernel_regression, "_JITTER_STEPS", 0)
+    with pytest.raises(RunError, match="not positive definite"):
+        ridge_regression(same, targets, same[:1], ridge=1e-18)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0.0, "not positive definite.* use a larger ridge"),
+        (float("nan"), "not finite"),
+        (float("inf"), "not finite"),
+    ],
+)
+def test_a_hopeless_kernel_is_an_error(value, message):
+    _, syn_targets, features = _problem(4, 3)
+
+    with pytest.raises(RunError, match=message):
+        ridge_regression(torch.full((4, 3), value), syn_targets, features)
+
+
+def test_one_nan_among_the_synthetic_features_is_an_error():
+    syn_features, syn_targets, features = _problem(4, 3)
+    syn_features[2, 1] = float("nan")
+
+    with pytest.raises(RunError, match="not finite"):
+        ridge_regression(syn_features, syn_targets, features)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+def test_centred_targets_are_one_hot_less_their_mean(num_classes):
+    labels = torch.tensor([0, num_classes - 1, 1])
+    expected = np.eye(num_classes)[labels.numpy()] - 1 / num_classes
+
+    targets = centred_targets(labels, num_classes)
+
+    assert targets.dtype == torch.float32
+    np.testing.assert_allclose(targets.numpy(), expected, atol=1e-7)
+    np.testing.assert_allclose(targets.sum(dim=1).numpy(), 0, atol=1e-6)
+
+
+def test_half_squared_error_sums_over_classes_and_averages_over_the_batch():
+    predictions, targets, _ = _problem(6, 3, classes=3)
+    errors = predictions.numpy() - targets.numpy()
+    expected = np.mean([0.5 * np.sum(row**2) for row in errors])
+
+    loss = half_squared_error(predictions.requires_grad_(), targets)
+    (gradient,) = torch.autograd.grad(loss, predictions)
+
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(gradient, (predictions - targets).detach() / 6)
+
+
+@pytest.mark.parametrize(
+    ("row", "loss"),
+    [
+        ([0.7, 0.1, -0.2, 0.0], -0.25),  # margin 0.6, counted as 1/4
+        ([0.1, 0.0, 0.3, 0.2], -0.1),
+        ([0.3, -1.0, 0.3, 0.0], 0.0),
+        ([-5.0, -1.0, -2.0, -0.85], -0.15),
+    ],
+)
+def test_margin_loss_is_the_top_two_margin_up_to_one_over_classes(row, loss):
+    labels = torch.tensor([row], dtype=torch.float64)
+
+    assert margin_loss(labels).item() == pytest.approx(loss, abs=1e-12)
+
+
+def test_margin_loss_moves_only_labels_whose_margin_is_small():
+    labels = torch.tensor(
+        [[0.9, 0.1, 0.0, 0.0], [0.1, 0.0, 0.3, 0.2]],
+        dtype=torch.float64,
+        requires_grad=True,
+    )
+
+    (gradient,) = torch.autograd.grad(margin_loss(labels), labels)
+
+    expected = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -0.5, 0.5]]).double()
+    torch.testing.assert_close(gradient, expected)

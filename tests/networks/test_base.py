@@ -1,0 +1,145 @@
+import pytest
+import torch
+from torch import nn
+
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, norm
+from dd_plugins.networks.conv import Conv
+from dd_plugins.networks.dc_convnet import DCConvNet
+from dd_plugins.networks.mlp import MLP
+from dd_plugins.randomness import derive
+from dd_plugins.spec import record
+
+IMAGE_SHAPE = (3, 8, 8)
+
+
+@record
+class _Guest(AbstractNetwork):
+    """What a third party may write: torch's own initialisers, and global draws."""
+
+    name = "guest"
+
+    def construct(self, image_shape, num_classes, *, generator):
+        channels, _, _ = image_shape
+        body = nn.Sequential(
+            nn.Conv2d(channels, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        nn.init.orthogonal_(body[0].weight)
+        body.register_buffer("offset", torch.rand(2))
+        return FeatureNetwork(body, nn.Linear(2, num_classes))
+
+
+@record
+class _Failing(AbstractNetwork):
+    name = "failing"
+
+    def construct(self, image_shape, num_classes, *, generator):
+        torch.rand(1)
+        raise OptionError("failing: images are too small")
+
+
+NETWORKS = [Conv(width=4), DCConvNet(width=4, depth=2), MLP(width=4), _Guest()]
+
+
+def _weights(network, generator):
+    return network.build(IMAGE_SHAPE, 5, generator=generator).state_dict()
+
+
+def _equal(first, second):
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=repr)
+def test_the_same_generator_gives_the_same_weights(network):
+    first = _weights(network, derive(0, "weights"))
+    torch.rand(1)  # the global state must not matter
+
+    assert _equal(_weights(network, derive(0, "weights")), first)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=repr)
+def test_successive_builds_differ(network):
+    generator = derive(0, "weights")
+
+    assert not _equal(_weights(network, generator), _weights(network, generator))
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=repr)
+def test_building_leaves_the_global_state_untouched(network):
+    before = torch.get_rng_state()
+
+    _weights(network, derive(0, "weights"))
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_failing_to_build_leaves_the_global_state_untouched():
+    before = torch.get_rng_state()
+
+    with pytest.raises(OptionError, match="too small"):
+        _weights(_Failing(), derive(0, "weights"))
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=repr)
+def test_logits_are_the_head_of_the_flat_features(network):
+    module = network.build(IMAGE_SHAPE, 5, generator=derive(0, "weights")).eval()
+    images = torch.rand(3, *IMAGE_SHAPE, generator=derive(0, "images"))
+
+    features, logits = module.features(images), module(images)
+
+    assert features.shape == (3, module.head.in_features)
+    assert logits.shape == (3, 5)
+    torch.testing.assert_close(
+        logits, features @ module.head.weight.mT + module.head.bias
+    )
+
+
+@pytest.mark.parametrize("network", [MLP(), DCConvNet(), _Guest()], ids=repr)
+def test_a_network_is_the_same_for_distillation_and_evaluation(network):
+    assert network.for_distillation() == network
+    assert network.for_evaluation() == network
+
+
+def test_batch_normalisation_has_the_momentum_of_flax():
+    layer, images = norm("batch", 2), torch.rand(6, 2, 4, 4, generator=derive(0, "x"))
+
+    layer(images)
+
+    # A new running mean is 0.1 of the old one, here 0, and 0.9 of the batch's.
+    assert isinstance(layer, nn.BatchNorm2d)
+    torch.testing.assert_close(layer.running_mean, 0.9 * images.mean(dim=(0, 2, 3)))
+
+
+def test_instance_normalisation_is_affine_and_by_channel():
+    layer, images = norm("instance", 3), torch.rand(2, 3, 4, 4, generator=derive(0, ""))
+
+    expected = nn.functional.instance_norm(images)
+
+    torch.testing.assert_close(layer(images), expected)
+    assert [tuple(p.shape) for p in layer.parameters()] == [(3,), (3,)]
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(6, 6), (32, 32), (96, 32)])
+def test_group_normalisation_has_at_most_32_groups(channels, groups):
+    layer, images = norm("group", channels), torch.rand(2, channels, 3, 3)
+
+    grouped = images.view(2, groups, -1)
+    expected = (grouped - grouped.mean(dim=2, keepdim=True)) / torch.sqrt(
+        grouped.var(dim=2, keepdim=True, correction=0) + 1e-5
+    )
+
+    torch.testing.assert_close(layer(images), expected.view_as(images))
+
+
+def test_group_normalisation_of_indivisible_channels_is_an_error():
+    with pytest.raises(OptionError, match=r"48 channels.*32 groups.*multiple of 32"):
+        norm("group", 48)
+
+
+def test_no_normalisation_changes_nothing():
+    images = torch.rand(2, 3, 4, 4)
+
+    assert torch.equal(norm("none", 3)(images), images)

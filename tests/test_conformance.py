@@ -1,0 +1,45 @@
+"""Our own distillers and networks pass the checks that any plugin author can run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dd_plugins import AbstractDistiller, AbstractNetwork, get_distiller, get_network
+from dd_plugins.plugins import Plugins
+from dd_plugins.testing import DISTILLER_CHECKS, NETWORK_CHECKS, name_of
+
+DISTILLERS = [
+    "frepo(pool_size=2, learning_rate=0.01)",
+    "frepo(pool_size=2, learning_rate=0.01, flip=True, max_online_updates=1)",
+    "frepo(learning_rate=0.01, learn_labels=False, real_batch_size=16)",
+    "clip(frepo(pool_size=2, learning_rate=0.01), max_norm=0.05)",
+]
+NETWORKS = [
+    "conv(width=4)",
+    "conv(width=4, normalization='batch')",
+    "conv(width=32, normalization='group')",
+    "dc_convnet(width=4, depth=2)",
+    "mlp(width=8)",
+]
+
+
+@pytest.mark.parametrize("check", DISTILLER_CHECKS, ids=name_of)
+@pytest.mark.parametrize("spec", DISTILLERS)
+def test_distiller_conforms(
+    spec: str, check: Callable[[AbstractDistiller[Any]], None]
+) -> None:
+    check(get_distiller(spec))
+
+
+@pytest.mark.parametrize("check", NETWORK_CHECKS, ids=name_of)
+@pytest.mark.parametrize("spec", NETWORKS)
+def test_network_conforms(spec: str, check: Callable[[AbstractNetwork], None]) -> None:
+    check(get_network(spec))
+
+
+def test_every_built_in_is_in_a_table() -> None:
+    built_in = Plugins(load=[])
+    mentioned = " ".join(DISTILLERS + NETWORKS)
+    names = built_in.distillers.names() + built_in.networks.names()
+    assert [name for name in names if f"{name}(" not in mentioned] == []

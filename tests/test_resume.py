@@ -1,0 +1,178 @@
+"""A run that is killed and goes on ends as if it had not been."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd_plugins import DistilledSet
+
+STEPS = 80
+OPTIONS = ["--steps", str(STEPS), "--checkpoint-seconds", "0", "--ipc", "2"]
+DISTILLER = ["--distiller", "frepo(pool_size=3, max_online_updates=4, flip=True)"]
+
+
+def words(out: Path) -> list[str]:
+    network = ["--network", "conv(width=8, depth=2)"]
+    start = [sys.executable, "-m", "dd_plugins", "distill", "--out", str(out)]
+    return [*start, *OPTIONS, *DISTILLER, *network]
+
+
+def kill_after(seconds: float, command: list[str]) -> bool:
+    """Start a command and kill it after some seconds; tell whether it was still on."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=-3)
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
+    while not file.exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
+def test_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(words(whole), check=True, capture_output=True)
+
+    # The first kill comes soon after the first checkpoint, wherever that is.
+    process = subprocess.Popen(words(killed), stderr=subprocess.DEVNULL)
+    wait_for(killed / "checkpoint.pt", process)
+    moments = random.Random(0)
+    time.sleep(0.5 * moments.random())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "distilled.safetensors").exists(), "killed too late"
+
+    resume = [*words(killed), "--resume"]
+    for _ in range(2):
+        kill_after(3 + 4 * moments.random(), resume)
+    done = subprocess.run(resume, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    first, second = DistilledSet.load(whole), DistilledSet.load(killed)
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.labels, second.labels)
+    assert first.header == second.header
+    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").open()]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def test_run_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2')
+    command = [*words(out), "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == STEPS
+
+
+def test_interrupted_run_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+    command = [*words(tmp_path / "run"), "--checkpoint-seconds", "1000"]
+    command[command.index("--steps") + 1] = "100000"
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    _, printed = process.communicate()
+    assert process.returncode == 130
+    assert "--resume" in printed
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (["--seed", "1"], "seed was 0, is 1"),
+        (["--ipc", "3"], "images per class was 2, is 3"),
+        (["--steps", "9"], "steps was 8, is 9"),
+        (["--distiller", "frepo(pool_size=4)"], "distiller was"),
+        (["--network", "conv(width=4)"], "network was"),
+    ],
+)
+def test_resume_refuses_other_options(
+    finished: Path, changed: list[str], named: str
+) -> None:
+    command = [*words(finished), "--steps", "8", *changed, "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert named in done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    subprocess.run([*words(out), "--steps", "8"], check=True, capture_output=True)
+    return out
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
+    before = DistilledSet.load(finished)
+    command = [*words(finished), "--steps", "8", "--resume"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert DistilledSet.load(finished).content_hash() == before.content_hash()
+
+
+def test_full_disk_keeps_the_previous_checkpoint_good(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    subprocess.run([*words(out), "--steps", "8"], check=True, capture_output=True)
+    good = (out / "checkpoint.pt").read_bytes()
+    # No file may grow beyond half a checkpoint: what a full disk does to a write.
+    limited = (
+        "import resource, sys; from dd_plugins.cli import main; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(good) // 2},) * 2); "
+        "main(sys.argv[1:])"
+    )
+    (out / "distilled.safetensors").unlink()
+    command = [*words(out), "--steps", "8", "--resume"][3:]
+    rewind(out / "checkpoint.pt", 5)
+    before = (out / "checkpoint.pt").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *command], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "checkpoint.pt" in done.stderr
+    assert "the previous one is kept" in done.stderr
+    assert (out / "checkpoint.pt").read_bytes() == before
+    assert list(out.glob(".*")) == []
+
+
+def rewind(checkpoint: Path, step: int) -> None:
+    """Pretend that a checkpoint was written earlier."""
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content | {"step": step}, checkpoint)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "text"])
+def test_damaged_checkpoint_is_refused_in_one_line(finished: Path, damage: str) -> None:
+    file = finished / "checkpoint.pt"
+    good = file.read_bytes()
+    content = bytearray(good)
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    elif damage == "text":
+        content = bytearray(b"not a checkpoint")
+    file.write_bytes(content)
+    if damage == "foreign":
+        torch.save({"weights": torch.zeros(3)}, file)
+    command = [*words(finished), "--steps", "8", "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    file.write_bytes(good)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "--overwrite" in done.stderr

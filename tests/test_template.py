@@ -1,0 +1,93 @@
+"""The template plugin, installed into an environment of its own."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+TEMPLATE = ROOT / "docs" / "examples" / "dd-plugin-template"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the interpreter of a fresh environment with dd-plugins and the template.
+
+    The environment sees the installed libraries through a ``.pth`` file, so that
+    nothing is downloaded; the template itself is built and installed by pip.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    site = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    here = sysconfig.get_path("purelib")
+    line = f"import site; site.addsitedir({here!r})\n"
+    (Path(site) / "libraries-of-the-tests.pth").write_text(line)
+    copy = folder / "source"
+    subprocess.run(["cp", "-r", TEMPLATE, copy], check=True)
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    # An old setuptools that came with the environment would hide the installed one.
+    subprocess.run([*pip, "uninstall", "--yes", "setuptools"], check=True)
+    offline = ["--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "install", *offline, copy], check=True)
+    return python
+
+
+def run(python: Path, *words: object) -> str:
+    done = subprocess.run(
+        [python, *map(str, words)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_template_is_listed_with_distribution_and_offers(python: Path) -> None:
+    listed = json.loads(run(python, "-m", "dd_plugins", "plugins", "--json"))
+    (template,) = [plugin for plugin in listed if plugin["name"] == "template"]
+    assert template["distribution"] == "dd-plugin-template"
+    assert template["error"] is None
+    assert template["offers"] == {
+        "distiller": ["pixel_means"],
+        "network": ["linear"],
+        "command": ["labels"],
+    }
+
+
+def test_template_distils_and_is_evaluated(python: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["distill", "--distiller", "pixel_means(smoothing=0.5)", "--out", out]
+    run(python, "-m", "dd_plugins", *words, "--network", "linear", "--steps", 30)
+    figures = tmp_path / "figures.json"
+    words = ["evaluate", out, "--network", "linear(bias=False)", "--repeats", 2]
+    run(python, "-m", "dd_plugins", *words, "--json", figures)
+    (found,) = json.loads(figures.read_text())["networks"]
+    assert found["spec"] == "linear(bias=False)"
+    # Mean images classify four digits in five; ten random images do worse.
+    assert found["accuracy_mean"] > 0.8
+    labels = run(python, "-m", "dd_plugins", "labels", out)
+    assert labels.split() == [part for digit in "0123456789" for part in (digit, digit)]
+
+
+def test_without_the_template_its_names_are_unknown() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dd_plugins", "distill", "--distiller", "pixel_means"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "unknown distiller 'pixel_means'" in done.stderr
+
+
+def test_template_passes_its_own_tests(python: Path) -> None:
+    tests = python.parents[1] / "source"
+    printed = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests)
+    assert "10 passed" in printed
