@@ -124,7 +124,9 @@ def distill(
     task = Task(real.name, real.image_shape, real.num_classes, images_per_class, steps)
     method = method.for_task(task)
     chosen_network = (
-        chosen_network or method.default_network(task) or found.network(DEFAULT_NETWORK)
+        chosen_network
+        or method.default_network(task, target)
+        or found.network(DEFAULT_NETWORK)
     )
     run = Run(
         task,

@@ -79,7 +79,8 @@ def test_distil_evaluate_show_info_export(
 
     done = command_line("show", "run/distilled.safetensors", "--out", "grid.png")
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "grid.png").size[0] > 100
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size[0] > 100
 
     header = json.loads(command_line("info", "run", "--json").stdout)
     assert header["distiller"].startswith("frepo(")

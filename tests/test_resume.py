@@ -65,7 +65,8 @@ def test_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> 
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.labels, second.labels)
     assert first.header == second.header
-    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").open()]
+    lines = (killed / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
     assert steps == list(range(1, STEPS + 1))
 
 

@@ -73,9 +73,11 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def default_steps(self, task: Task) -> int:
         """Return how many steps a run takes if nobody says."""
 
-    def default_network(self, task: Task) -> AbstractNetwork | None:
+    def default_network(
+        self, task: Task, device: torch.device
+    ) -> AbstractNetwork | None:
         """Return the network for this task, or None for the library's default."""
-        del task
+        del task, device
         return None
 
     @property

@@ -65,9 +65,10 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
 def apply_affine(images: Tensor, affine: Affine) -> Tensor:
     """Resample images under a transform each: bilinear, the edge repeated outside."""
     cosine, sine = affine.angle.cos() * affine.zoom, affine.angle.sin() * affine.zoom
+    aspect = images.shape[-1] / images.shape[-2]  # each axis has a unit of its own
     rows = [
-        torch.stack([cosine, -sine, affine.shift[:, 0]], dim=1),
-        torch.stack([sine, cosine, affine.shift[:, 1]], dim=1),
+        torch.stack([cosine, -sine / aspect, affine.shift[:, 0]], dim=1),
+        torch.stack([sine * aspect, cosine, affine.shift[:, 1]], dim=1),
     ]
     matrix = torch.stack(rows, dim=1).to(images)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)

@@ -7,7 +7,7 @@ NeurIPS 2022, arXiv 2206.00719, section 3 and its released code.
 import torch
 from torch import Tensor
 
-from dd_plugins.errors import RunError
+from dd_plugins.errors import OptionError, RunError
 
 __all__ = [
     "centred_targets",
@@ -16,6 +16,7 @@ __all__ = [
     "ridge_regression",
 ]
 
+_SMALLEST_JITTER = 1e-12  # where a ridge of 0 begins to grow
 _JITTER_STEPS = 6
 _JITTER_GROWTH = 10.0
 
@@ -46,6 +47,7 @@ def ridge_regression(
         differentiable in all three tensors.
 
     Raises:
+        OptionError: the ridge is negative.
         RunError: the kernel is not finite, or not positive definite with any ridge
             tried.
 
@@ -58,6 +60,8 @@ def ridge_regression(
 
     Reference: arXiv 2206.00719, equation 4 (the closed-form solution on features).
     """
+    if ridge < 0:
+        raise OptionError(f"ridge must not be negative, got {ridge}")
     syn_features, features = syn_features.double(), features.double()
     gram = syn_features @ syn_features.mT
     cross_gram = features @ syn_features.mT
@@ -74,7 +78,9 @@ def _factorise(gram: Tensor, ridge: float) -> Tensor:
         raise RunError("the kernel of the synthetic features is not finite")
     factor: Tensor
     for attempt in range(_JITTER_STEPS + 1):
-        relative = ridge * _JITTER_GROWTH**attempt
+        relative = ridge
+        if attempt > 0:
+            relative = max(ridge, _SMALLEST_JITTER) * _JITTER_GROWTH**attempt
         factor, failed = torch.linalg.cholesky_ex(
             gram + relative * mean_eigenvalue * identity
         )

@@ -67,9 +67,11 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         """Return the base's steps."""
         return self.base.default_steps(task)
 
-    def default_network(self, task: Task) -> AbstractNetwork | None:
+    def default_network(
+        self, task: Task, device: torch.device
+    ) -> AbstractNetwork | None:
         """Return the base's network."""
-        return self.base.default_network(task)
+        return self.base.default_network(task, device)
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return the base's labels."""

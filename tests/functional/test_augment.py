@@ -193,14 +193,14 @@ def test_every_operation_is_drawn_equally_often(drawn, mirror, operations):
         ("crop", lambda affine: affine.shift / (affine.zoom - 1)[:, None], -1, 1),
         ("translation", lambda affine: affine.shift, -0.25, 0.25),  # of half a side
         ("rotation", lambda affine: affine.angle.rad2deg(), -15, 15),
-        ("cut_out", lambda corner, size: corner[:, 0], 0, 8 - 2),
-        ("cut_out", lambda corner, size: corner[:, 1], 0, 12 - 2),
-        ("cut_out", lambda corner, size: torch.tensor([size]), 2, 2),
+        ("cut_out", lambda corner, size: corner[:, 0], 0, 12 - 3),
+        ("cut_out", lambda corner, size: corner[:, 1], 0, 16 - 3),
+        ("cut_out", lambda corner, size: torch.tensor([size]), 3, 3),
         ("flip", lambda flipped: flipped.double(), 0, 1),
     ],
 )
 def test_random_parameters_fill_their_range(drawn, operation, parameter, low, high):
-    images, generator = torch.zeros(500, 1, 8, 12), torch.Generator().manual_seed(0)
+    images, generator = torch.zeros(500, 1, 12, 16), torch.Generator().manual_seed(0)
 
     for _ in range(40):
         random_augmentation(images, generator=generator)

@@ -1,0 +1,228 @@
+"""FRePo does what its paper and released code do (frepo.py names the differences)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dd_plugins.data import RealSampler
+from dd_plugins.distillers.frepo import FRePo, FRePoState
+from dd_plugins.networks.conv import Conv
+from dd_plugins.networks.mlp import MLP
+from dd_plugins.run import Run, Task
+from dd_plugins.synthetic import Leaves
+
+CPU = torch.device("cpu")
+TASK = Task("toy", (1, 8, 8), 3, 2)
+
+
+def run_of(network: Conv | MLP | None = None) -> Run:
+    network = network or Conv(width=4, depth=2, normalization="batch")
+    return Run(TASK, "frepo", network, 10, 0, CPU)
+
+
+def random_images(count: int, seed: int) -> Tensor:
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def leaves_of(distiller: FRePo) -> Leaves:
+    labels = distiller.initial_labels(torch.arange(6) % 3, 3)
+    return Leaves(random_images(6, 0).requires_grad_(), labels.requires_grad_())
+
+
+def sampler() -> RealSampler:
+    return RealSampler(random_images(30, 1), torch.arange(30) % 3, seed=0, device=CPU)
+
+
+def ages(state: FRePoState) -> list[int]:
+    return [model.updates for model in state.pool]
+
+
+def test_ages_of_the_pool_are_staggered() -> None:
+    assert ages(FRePo().setup(run_of())) == list(range(0, 100, 10))
+
+
+def test_model_is_replaced_after_one_more_than_the_maximum_of_updates() -> None:
+    distiller = FRePo(pool_size=1, max_online_updates=3)
+    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    seen = []
+    for step in range(10):
+        distiller.advance(state, leaves, step)
+        seen.append(ages(state)[0])
+    assert seen == [1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
+
+
+def test_replaced_model_is_new() -> None:
+    distiller = FRePo(pool_size=1, max_online_updates=1)
+    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    first = state.pool[0].network.state_dict()["head.weight"].clone()
+    for step in range(3):
+        distiller.advance(state, leaves, step)
+    assert ages(state) == [0]
+    second = state.pool[0].network.state_dict()["head.weight"]
+    assert not torch.allclose(first, second)
+
+
+def test_every_place_of_the_pool_is_visited_and_one_at_a_time() -> None:
+    distiller = FRePo(pool_size=5)
+    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    before, visited = ages(state), set()
+    for step in range(60):
+        distiller.advance(state, leaves, step)
+        changed = [
+            slot
+            for slot, (old, new) in enumerate(zip(before, ages(state), strict=True))
+            if old != new
+        ]
+        assert len(changed) == 1
+        visited.add(changed[0])
+        before = ages(state)
+    assert visited == set(range(5))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("learn_labels", [False, True])
+def test_gradient_is_that_of_the_paper_s_loss(flip: bool, learn_labels: bool) -> None:
+    distiller = FRePo(pool_size=1, flip=flip, learn_labels=learn_labels)
+    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    distiller.accumulate(state, leaves, sampler(), 0)
+
+    # The same in float64, written out plainly from the paper's equations.
+    network = state.pool[0].network.double().eval()
+    pixels = leaves.pixels.detach().double().requires_grad_()
+    labels = leaves.labels.detach().double().requires_grad_()
+    syn, targets = pixels, labels
+    if flip:
+        syn = torch.cat([pixels, pixels.flip(-1)])
+        targets = torch.cat([labels, labels])
+    real = random_images(30, 1).double()
+    phi_s, phi_t = network.features(syn), network.features(real).detach()
+    kernel = phi_s @ phi_s.T
+    ridge = 1e-6 * kernel.trace() / len(kernel) * torch.eye(len(kernel))
+    predicted = phi_t @ phi_s.T @ torch.linalg.inv(kernel + ridge) @ targets
+    wanted = torch.eye(3, dtype=torch.float64)[torch.arange(30) % 3] - 1 / 3
+    loss = (0.5 * (predicted - wanted) ** 2).sum(dim=1).mean()
+    if learn_labels:
+        top = labels.sort(dim=1, descending=True).values
+        margin = top[:, 0] - top[:, 1]
+        loss = loss - torch.minimum(margin, torch.tensor(1 / 3)).mean()
+    loss.backward()
+
+    assert leaves.pixels.grad is not None
+    assert pixels.grad is not None
+    scale = float(pixels.grad.abs().max())
+    error = (leaves.pixels.grad - pixels.grad).abs().max()
+    assert float(error) < 1e-3 * scale
+    if learn_labels:
+        torch.testing.assert_close(
+            leaves.labels.grad, labels.grad, check_dtype=False, rtol=1e-3, atol=1e-5
+        )
+    else:
+        assert leaves.labels.grad is None
+
+
+def test_meta_step_leaves_weights_and_statistics_alone() -> None:
+    distiller = FRePo(pool_size=2)
+    state = distiller.setup(run_of())
+    before = [
+        {name: value.clone() for name, value in model.network.state_dict().items()}
+        for model in state.pool
+    ]
+    distiller.accumulate(state, leaves_of(distiller), sampler(), 0)
+    for model, old in zip(state.pool, before, strict=True):
+        assert all(weight.grad is None for weight in model.network.parameters())
+        for name, value in model.network.state_dict().items():
+            assert torch.equal(value, old[name]), name
+
+
+def test_online_step_is_one_adam_step_on_the_current_labels() -> None:
+    distiller = FRePo(pool_size=1, online_learning_rate=0.01)
+    state = distiller.setup(run_of(MLP(width=5)))
+    leaves = leaves_of(distiller)
+    labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(5))
+    reference = MLP(width=5).build((1, 8, 8), 3, generator=torch.Generator())
+    reference.load_state_dict(state.pool[0].network.state_dict())
+    optimizer = torch.optim.Adam(reference.parameters(), lr=0.01)
+    error = reference(leaves.pixels.detach()) - labels
+    (error.square().sum(dim=1) / 2).mean().backward()
+    optimizer.step()
+
+    distiller.advance(state, Leaves(leaves.pixels, labels), 0)
+    for wanted, found in zip(
+        reference.parameters(), state.pool[0].network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_online_step_trains_batch_norm_on_the_synthetic_images() -> None:
+    distiller = FRePo(pool_size=1)
+    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    norm = state.pool[0].network.body[3]
+    assert isinstance(norm, torch.nn.BatchNorm2d)
+    body = state.pool[0].network.body[:3]
+    mean = body(leaves.pixels).mean(dim=(0, 2, 3)).detach()
+    distiller.advance(state, leaves, 0)
+    # Momentum 0.9 in torch's sense: nine tenths of the new batch.
+    assert norm.running_mean is not None
+    torch.testing.assert_close(norm.running_mean, 0.9 * mean)
+
+
+def test_large_sets_train_online_models_on_a_thousand_images() -> None:
+    distiller = FRePo(pool_size=1)
+    state = distiller.setup(run_of(MLP(width=2)))
+    seen = []
+    network = state.pool[0].network
+    network.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
+    for count in (999, 1000, 1500):
+        images, labels = random_images(count, 0), torch.zeros(count, 3)
+        distiller.advance(state, Leaves(images, labels), 0)
+    assert seen == [999, 1000, 1000]
+
+
+@pytest.mark.parametrize(("classes", "scale"), [(10, 1.0), (100, 10**0.5)])
+def test_labels_begin_centred_and_scaled(classes: int, scale: float) -> None:
+    labels = FRePo().initial_labels(torch.tensor([3]), classes)
+    assert float(labels[0, 3]) == pytest.approx((1 - 1 / classes) / scale)
+    assert float(labels[0, 0]) == pytest.approx(-1 / classes / scale)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "images_per_class", "flip"),
+    [
+        ("cifar10", 50, True),
+        ("cifar100", 1, True),
+        ("cifar100", 10, False),
+        ("mnist", 1, False),
+        ("fashion-mnist", 10, False),
+    ],
+)
+def test_flip_is_that_of_the_released_code(
+    dataset: str, images_per_class: int, flip: bool
+) -> None:
+    task = Task(dataset, (3, 32, 32), 10, images_per_class)
+    assert FRePo().for_task(task).flip is flip
+    assert FRePo(flip=not flip).for_task(task).flip is not flip
+
+
+def test_learning_rate_of_long_runs_is_the_paper_s() -> None:
+    task = Task("cifar10", (3, 32, 32), 10, 10, steps=500_000)
+    assert FRePo().for_task(task).learning_rate == 3e-4
+    short = FRePo().for_task(replace(task, steps=500)).learning_rate
+    assert short is not None
+    assert short > 1e-3
+    assert FRePo(learning_rate=0.5).for_task(task).learning_rate == 0.5
+
+
+def test_schedule_is_a_cosine_to_a_tenth() -> None:
+    distiller = FRePo(learning_rate=1.0)
+    optimizer = distiller.optimizer([torch.ones(1, requires_grad=True)])
+    schedule = distiller.schedule(optimizer, 100)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(100):
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == 1.0
+    assert rates[50] == pytest.approx(0.55)
+    assert rates[-1] == pytest.approx(0.1)

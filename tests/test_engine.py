@@ -1,0 +1,226 @@
+"""The loop: what it takes, what it refuses, whom it tells."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import data_root
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+import dd_plugins
+from dd_plugins import DistilledSet, hookimpl
+from dd_plugins.distillers.base import AbstractState, Metrics
+from dd_plugins.errors import DataError, OptionError, RunError
+from dd_plugins.plugins import Plugins
+from dd_plugins.run import Run
+from dd_plugins.spec import record
+from dd_plugins.synthetic import Leaves
+from dd_plugins.testing import toy_data
+from dd_plugins.wrappers.base import AbstractWrapper
+
+SMALL: dict[str, Any] = {"network": "conv(width=4, depth=2)", "steps": 4}
+SPEC = "frepo(pool_size=2)"
+
+
+def test_tensors_and_datasets_are_distilled_alike() -> None:
+    images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 4
+    first = dd_plugins.distill((images, labels), SPEC, **SMALL)
+    second = dd_plugins.distill(TensorDataset(images, labels), SPEC, **SMALL)
+    assert torch.equal(first.images, second.images)
+    assert first.header.class_names == ["0", "1", "2", "3"]
+    with pytest.raises(DataError, match="no test set"):
+        dd_plugins.evaluate(first, ["mlp"], data=toy_data_of(images, labels))
+
+
+def toy_data_of(images: Tensor, labels: Tensor) -> dd_plugins.RealData:
+    return dd_plugins.RealData.from_tensors(images, labels)
+
+
+def test_artifact_remembers_where_its_images_began() -> None:
+    data = toy_data()
+    distilled = dd_plugins.distill(data, SPEC, images_per_class=3, **SMALL)
+    header = distilled.header
+    assert header.initial_classes == [0, 0, 0, 1, 1, 1]
+    assert header.initial_indices is not None
+    # Class 0 has the even numbers, and what is held out never begins an image.
+    assert [index % 2 for index in header.initial_indices] == header.initial_classes
+    assert set(header.initial_indices) <= set(data.train_indices.tolist())
+
+
+def test_run_without_enough_real_images_is_refused() -> None:
+    with pytest.raises(OptionError, match="choose at most"):
+        dd_plugins.distill(toy_data(), SPEC, images_per_class=100, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"images_per_class": 0}, "images_per_class"),
+        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds"),
+        ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds"),
+        ({"resume": True}, "out"),
+        ({"device": "abacus"}, "device"),
+    ],
+)
+def test_wrong_option_is_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        dd_plugins.distill(toy_data(), SPEC, **(SMALL | options))
+
+
+def test_data_of_an_unknown_type_is_refused() -> None:
+    with pytest.raises(OptionError, match="got list"):
+        dd_plugins.distill([1, 2], SPEC, **SMALL)  # type: ignore[arg-type]
+
+
+@record
+class Poison(AbstractWrapper):
+    """Makes the gradient infinite at one step."""
+
+    name = "poison"
+
+    at: int = 2
+
+    def adjust(
+        self, state: AbstractState, leaves: Leaves, real: Any, step: int
+    ) -> Metrics:
+        if step == self.at and leaves.pixels.grad is not None:
+            leaves.pixels.grad[0] = float("inf")
+        return {}
+
+
+def test_gradient_that_is_not_finite_stops_the_run_with_the_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    poisoned = Poison(base=dd_plugins.get_distiller(SPEC))
+    with pytest.raises(
+        RunError, match=r"step 2 .*last good checkpoint is .*checkpoint"
+    ):
+        dd_plugins.distill(
+            toy_data(), poisoned, out=tmp_path, checkpoint_seconds=0, **SMALL
+        )
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 2
+    assert torch.isfinite(saved["synthetic"]["images"]).all()
+
+
+class Witness:
+    """An observer that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    @hookimpl
+    def dd_before_run(self, run: Run, first_step: int) -> None:
+        self.told.append(("before", run.steps, first_step))
+
+    @hookimpl
+    def dd_after_step(
+        self, step: int, metrics: Mapping[str, float], distilled: Any
+    ) -> None:
+        self.told.append(("step", step, sorted(metrics), distilled().header.steps))
+
+    @hookimpl
+    def dd_after_run(self, distilled: DistilledSet | None) -> None:
+        self.told.append(("after", distilled is not None))
+
+
+def test_observers_are_told_start_every_step_and_end() -> None:
+    witness = Witness()
+    plugins = Plugins(load=[], extra={"witness": witness})
+    dd_plugins.distill(toy_data(), SPEC, plugins=plugins, **SMALL)
+    assert witness.told[0] == ("before", 4, 0)
+    assert [told[1] for told in witness.told[1:-1]] == [1, 2, 3, 4]
+    assert [told[3] for told in witness.told[1:-1]] == [1, 2, 3, 4]
+    assert {"loss", "seconds", "validation_accuracy"} <= set(witness.told[-2][2])
+    assert witness.told[-1] == ("after", True)
+
+
+def test_observers_are_told_of_a_failure() -> None:
+    witness = Witness()
+    plugins = Plugins(load=[], extra={"witness": witness})
+    poisoned = Poison(base=plugins.distiller(SPEC))
+    with pytest.raises(RunError):
+        dd_plugins.distill(toy_data(), poisoned, plugins=plugins, **SMALL)
+    assert witness.told[-1] == ("after", False)
+
+
+def test_metrics_hold_losses_and_validation_accuracy(tmp_path: Path) -> None:
+    dd_plugins.distill(toy_data(), SPEC, out=tmp_path, **(SMALL | {"steps": 20}))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["step"] for row in rows] == list(range(1, 21))
+    validated = [row["step"] for row in rows if "validation_accuracy" in row]
+    assert validated == list(range(2, 21, 2))
+    assert all(0 <= row["batch_accuracy"] <= 1 for row in rows)
+    assert rows[-1]["validation_accuracy"] > 0.9
+
+
+def test_method_without_predictor_is_validated_by_a_fresh_network() -> None:
+    class Silent(type(dd_plugins.get_distiller("frepo"))):  # type: ignore[misc]
+        def predict(self, *given: Any) -> None:
+            return None
+
+    witness = Witness()
+    plugins = Plugins(load=[], extra={"witness": witness})
+    options = SMALL | {"steps": 1, "network": "mlp(width=8)"}
+    dd_plugins.distill(toy_data(), Silent(), plugins=plugins, **options)
+    assert "validation_accuracy" in witness.told[-2][2]
+
+
+def test_distilling_neither_reads_the_test_set_nor_changes_the_data() -> None:
+    data = toy_data()
+
+    def read_test() -> Any:
+        raise AssertionError("the test set was read")
+
+    object.__setattr__(data, "read_test", read_test)
+    before = data.train.images.clone()
+    dd_plugins.distill(data, SPEC, **SMALL)
+    assert torch.equal(before, data.train.images)
+
+
+def test_any_number_of_images_per_class() -> None:
+    for count in (2, 3, 7):
+        distilled = dd_plugins.distill(
+            toy_data(), SPEC, images_per_class=count, **(SMALL | {"steps": 1})
+        )
+        assert distilled.images.shape == (2 * count, 1, 8, 8)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_loss_falls_in_either_precision(precision: Any) -> None:
+    losses: list[float] = []
+
+    class Recorder:
+        @hookimpl
+        def dd_after_step(self, metrics: Mapping[str, float]) -> None:
+            losses.append(metrics["loss"])
+
+    plugins = Plugins(load=[], extra={"recorder": Recorder()})
+    options = SMALL | {"steps": 40, "precision": precision}
+    dd_plugins.distill("digits", SPEC, plugins=plugins, **options)
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind"), [("fashion-mnist", "standardize"), ("cifar10", "zca")]
+)
+def test_real_data_set_is_distilled(dataset: str, kind: str) -> None:
+    root = data_root(dataset)
+    options = SMALL | {"network": "conv(width=2)", "steps": 2}
+    distilled = dd_plugins.distill(
+        dataset, "frepo(pool_size=2, real_batch_size=64)", data_root=root, **options
+    )
+    assert distilled.header.value_space == kind
+    # The first images are still close to the real ones they began as.
+    data = dd_plugins.get_dataset(dataset, data_root=root)
+    indices = torch.tensor(distilled.header.initial_indices)
+    places = torch.searchsorted(data.train_indices, indices)
+    began = data.train.images[places].float() / 255
+    assert float((distilled.pixels() - began).abs().mean()) < 0.02

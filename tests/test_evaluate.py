@@ -1,0 +1,153 @@
+"""Evaluation: the protocol, the figures, and the single reading of the test set."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import dd_plugins
+from dd_plugins import DistilledSet
+from dd_plugins.data import Images
+from dd_plugins.errors import DataError, OptionError, UnknownNameError
+from dd_plugins.evaluate import (
+    NetworkResult,
+    TrainingSet,
+    accuracy,
+    train_network,
+    training_steps,
+)
+from dd_plugins.networks.mlp import MLP
+from dd_plugins.preprocess import Transform
+from dd_plugins.testing import toy_data
+
+
+@pytest.fixture(scope="module")
+def distilled() -> DistilledSet:
+    return dd_plugins.distill(
+        toy_data(), "frepo(pool_size=2)", steps=5, network="conv(width=4, depth=2)"
+    )
+
+
+def test_figures_are_mean_deviation_and_student_s_interval() -> None:
+    scores = (0.5, 0.6, 0.8)
+    result = NetworkResult("mlp", scores)
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(scores), scale=stats.sem(scores))
+    assert result.mean == pytest.approx(np.mean(scores))
+    assert result.std == pytest.approx(np.std(scores, ddof=1))
+    assert result.ci95 == pytest.approx((low, high))
+
+
+def test_one_network_has_no_interval() -> None:
+    assert NetworkResult("mlp", (0.5,)).as_dict()["accuracy_ci95"] is None
+
+
+@pytest.mark.parametrize(
+    ("images", "steps"),
+    [(2, 1000), (10, 1000), (100, 2000), (500, 5000), (1000, 10_000), (9999, 40_000)],
+)
+def test_steps_are_the_paper_s(images: int, steps: int) -> None:
+    assert training_steps(images) == steps
+
+
+def test_steps_grow_with_the_set() -> None:
+    steps = [training_steps(count) for count in range(10, 3000, 7)]
+    assert steps == sorted(steps)
+
+
+def test_test_set_is_read_once_after_all_training(distilled: DistilledSet) -> None:
+    events: list[str] = []
+    data = toy_data()
+
+    def read_test() -> Images:
+        events.append("test")
+        return toy_data().read_test()
+
+    dd_plugins.evaluate(
+        distilled,
+        ["mlp(width=4)", "mlp(width=5)"],
+        repeats=2,
+        baselines=True,
+        data=replace(data, read_test=read_test),
+        on_progress=lambda what, done, total: events.append("train"),
+    )
+    assert events.count("test") == 1
+    assert events[-1] == "test"
+
+
+def test_same_seed_gives_the_same_accuracies(distilled: DistilledSet) -> None:
+    def run(seed: int) -> tuple[float, ...]:
+        found = dd_plugins.evaluate(
+            distilled, ["mlp(width=3)"], repeats=3, data=toy_data(), seed=seed
+        )
+        return found.networks[0].accuracies
+
+    state = torch.random.get_rng_state()
+    assert run(0) == run(0)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_distilled_set_teaches_the_toy_problem(distilled: DistilledSet) -> None:
+    found = dd_plugins.evaluate(distilled, repeats=2, baselines=True, data=toy_data())
+    assert found.networks[0].spec == "conv(width=4, depth=2, normalization='none')"
+    assert found.networks[0].mean > 0.95
+    assert found.full[0].mean > 0.95
+    assert 0 <= found.random[0].mean <= 1
+
+
+def test_network_without_normalisation_is_the_default(distilled: DistilledSet) -> None:
+    given = dd_plugins.evaluate(
+        distilled, ["conv(width=3, depth=2)"], repeats=1, data=toy_data()
+    )
+    assert given.networks[0].spec == "conv(width=3, depth=2, normalization='none')"
+
+
+def test_random_images_differ_between_networks_and_keep_the_count() -> None:
+    """With 1-nearest-neighbour-like toys the random baseline varies with its draw."""
+    big = dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1)
+    found = dd_plugins.evaluate(big, ["mlp(width=64)"], repeats=3, baselines=True)
+    assert len(set(found.random[0].accuracies)) > 1
+    assert found.full[0].mean > found.random[0].mean + 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"repeats": 0}, OptionError, "repeats"),
+        ({"networks": ["mpl"]}, UnknownNameError, "nearest first: mlp"),
+        ({"networks": ["mlp", "mlp"]}, OptionError, "twice"),
+        ({"data": None}, UnknownNameError, "unknown data set 'toy'"),
+    ],
+)
+def test_wrong_option_is_refused(
+    distilled: DistilledSet, options: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        dd_plugins.evaluate(distilled, **({"data": toy_data()} | options))
+
+
+def test_data_of_other_classes_or_sizes_is_refused(distilled: DistilledSet) -> None:
+    images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(20) % 2
+    other = dd_plugins.RealData.from_tensors(images, labels, class_names=["a", "b"])
+    with pytest.raises(DataError, match="classes"):
+        dd_plugins.evaluate(distilled, data=other)
+    larger = dd_plugins.RealData.from_tensors(images.repeat(1, 1, 2, 2), labels)
+    with pytest.raises(DataError, match="shape"):
+        dd_plugins.evaluate(distilled, data=larger)
+
+
+@pytest.mark.parametrize("kind", ["regression", "probabilities", "classes"])
+def test_every_kind_of_labels_trains_a_network(kind: Any) -> None:
+    data, generator = toy_data(), torch.Generator().manual_seed(0)
+    transform = Transform.fit(data.train.images, "standardize")
+    one_hot = torch.nn.functional.one_hot(data.train.labels).float()
+    labels = one_hot - 0.5 if kind == "regression" else one_hot
+    images = transform(data.train.images)
+    training_set = TrainingSet(images, labels, kind, 150, False, batch_size=32)
+    network = MLP(width=16).build((1, 8, 8), 2, generator=generator)
+    trained = train_network(network, training_set, generator=generator)
+    device = torch.device("cpu")
+    assert accuracy(trained, data.read_test(), transform, device=device) > 0.95

@@ -1,0 +1,301 @@
+"""Spec strings: what is read, what is refused, and in which words."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field
+
+from dd_plugins import AbstractNetwork, get_distiller, get_network, record
+from dd_plugins.errors import DDError, OptionError, UnknownNameError
+from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.spec import Call, build, parse
+
+
+@record
+class Oven(AbstractNetwork):
+    """A record with every type of option that a spec can write."""
+
+    name = "oven"
+
+    label: str = "plain"
+    ratio: float = 1.0
+    sizes: tuple[int, ...] = (1, 2)
+    turbo: bool | None = None
+    mode: Literal["hot", "cold"] = "hot"
+
+    def construct(self, *given: Any, **options: Any) -> FeatureNetwork:
+        raise NotImplementedError
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message, which must be one line that a terminal can show."""
+    text = str(error)
+    assert text.isprintable(), f"not one printable line: {text!r}"
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ("frepo", Call("frepo")),
+        ("  frepo() ", Call("frepo")),
+        ("frepo(pool_size=20)", Call("frepo", (), {"pool_size": 20})),
+        ("f(-1, x=+2.5)", Call("f", (-1,), {"x": 2.5})),
+        ("f([1, 'a'], (None, True))", Call("f", ((1, "a"), (None, True)))),
+        ("f(g, h(i))", Call("f", (Call("g"), Call("h", (Call("i"),))))),
+    ],
+)
+def test_names_calls_and_literals_are_read(text: str, call: Call) -> None:
+    assert parse(text) == call
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "frepo",
+        "frepo(pool_size=20)",
+        "frepo(ridge=1e-05, learning_rate=0.01, learn_labels=False, flip=True)",
+        "clip(frepo)",
+        "clip(frepo(pool_size=20), max_norm=0.5)",
+        "clip(clip(frepo(flip=False), max_norm=2.0), max_norm=0.5)",
+    ],
+)
+def test_repr_of_a_distiller_is_its_spec(spec: str) -> None:
+    distiller = get_distiller(spec)
+    assert repr(distiller) == spec
+    assert get_distiller(repr(distiller)) == distiller
+
+
+@pytest.mark.parametrize(
+    "spec", ["mlp", "conv(width=32, depth=2)", "conv(normalization='group')"]
+)
+def test_repr_of_a_network_is_its_spec(spec: str) -> None:
+    assert repr(get_network(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("written", "shortest"),
+    [
+        ("frepo(pool_size=10)", "frepo"),
+        ("clip(base=frepo(), max_norm=1)", "clip(frepo)"),
+        ("frepo(flip=True, pool_size=3)", "frepo(pool_size=3, flip=True)"),
+    ],
+)
+def test_repr_names_what_differs_from_the_default(written: str, shortest: str) -> None:
+    assert repr(get_distiller(written)) == shortest
+
+
+@pytest.mark.xfail(strict=True, reason="repr shows an option whose default is Field()")
+def test_repr_knows_a_default_that_is_given_by_field() -> None:
+    @record
+    class Small(Oven):
+        name = "small"
+
+        width: int = Field(default=5, gt=0)
+
+    assert repr(Small()) == "small"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"label": 'it\'s "so"\n\\ \x00 ünï 🎈, x=1)'},
+        {"ratio": 1e-300},
+        {"ratio": -0.1},
+        {"sizes": ()},
+        {"sizes": (7,), "turbo": False, "mode": "cold"},
+    ],
+)
+def test_any_value_survives_being_written_and_read(options: dict[str, Any]) -> None:
+    oven = Oven(**options)
+    assert build(Oven, parse(repr(oven))) == oven
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "open('ran', 'w')",
+        "frepo(pool_size=open('ran', 'w'))",
+        "frepo(open('ran', 'w'))",
+        "frepo(**open('ran', 'w'))",
+        "frepo(*open('ran', 'w'))",
+        "frepo(ridge=[open('ran', 'w') for _ in (1,)])",
+        'frepo(ridge=f\'{open("ran", "w")}\')',
+        "frepo(ridge=(lambda: open('ran', 'w'))())",
+        "frepo(ridge=(x := open('ran', 'w')))",
+        "frepo(ridge=1 if open('ran', 'w') else 2)",
+        "frepo(ridge={open('ran', 'w'): 1})",
+        "frepo(ridge=-open('ran', 'w'))",
+        "frepo(ridge=open('ran', 'w') or 1)",
+        "(lambda: open('ran', 'w'))()",
+        "__import__('pathlib').Path('ran').touch()",
+        "frepo(pool_size=__import__('os').system('touch ran'))",
+        "open('ran', 'w').close()",
+        "open",
+        "frepo.__class__",
+        "frepo[open('ran', 'w')]",
+    ],
+)
+def test_hostile_text_is_refused_and_not_evaluated(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((OptionError, UnknownNameError)) as refused:
+        get_distiller(text)
+    one_line(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "  ",
+        "1",
+        "None",
+        "'frepo'",
+        "frepo(",
+        "frepo)",
+        "frepo; frepo",
+        "frepo\nfrepo",
+        "frepo = 1",
+        "frepo(pool_size=1, pool_size=2)",
+        "frepo(pool_size=)",
+        "frepo(\0)",
+        "frepo(\ud800)",
+        "frépo(1 2)",
+    ],
+)
+def test_malformed_text_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(OptionError, match="expected a name") as refused:
+        get_distiller(text)
+    assert repr(text) in one_line(refused.value)
+
+
+def test_specs_may_be_nested_deeper_than_anybody_needs() -> None:
+    spec = "clip(" * 90 + "frepo" + ")" * 90
+    assert repr(get_distiller(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "clip(" * 1000 + "frepo" + ")" * 1000,
+        "(" * 9000,
+        "[" * 4000 + "]" * 4000,
+        "-" * 9000 + "1",
+        "frepo(ridge=" + "-" * 9000 + "1)",
+        "a" + ".b" * 4900,
+        "a" + "()" * 4900,
+        "1" + "+1" * 4900,
+        "frepo(pool_size=1" + "0" * 5000 + ")",
+        "x" * 20_000,
+        "frepo(ridge=" + "1," * 100_000 + ")",
+    ],
+)
+def test_exhausting_text_is_refused_in_few_words(text: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        get_distiller(text)
+    assert len(one_line(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("freppo", "frepo"),
+        ("FREPO", "frepo"),
+        ("clipp", "clip"),
+        ("clip(clip(fepo))", "frepo"),
+        ("clip(clap(frepo))", "clip"),
+    ],
+)
+def test_unknown_distiller_lists_the_nearest_first(text: str, nearest: str) -> None:
+    with pytest.raises(UnknownNameError, match="unknown distiller") as refused:
+        get_distiller(text)
+    known = one_line(refused.value).split("nearest first: ")[1].split(", ")
+    assert known[0] == nearest
+    assert {"clip", "frepo"} <= set(known)
+
+
+def test_unknown_network_lists_networks_alone() -> None:
+    with pytest.raises(UnknownNameError, match="unknown network 'dc_convnett'") as told:
+        get_network("dc_convnett")
+    known = one_line(told.value).split("nearest first: ")[1].split(", ")
+    assert known[0] == "dc_convnet"
+    assert "frepo" not in known
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("frepo(poolsize=3)", "frepo: unknown option 'poolsize'.*first: pool_size,"),
+        ("clip(frepo(rigde=1))", "frepo: unknown option 'rigde'.*first: ridge,"),
+        ("clip", "clip: option 'base' is required"),
+        ("clip(max_norm=1)", "clip: option 'base' is required"),
+        ("clip(frepo, base=frepo)", "clip: option 'base' is given twice"),
+        ("clip(frepo, 2)", "clip: 2 positional argument"),
+        ("frepo(20)", "frepo: 1 positional argument"),
+    ],
+)
+def test_unknown_missing_or_misplaced_options_are_told(text: str, told: str) -> None:
+    with pytest.raises(OptionError, match=told) as refused:
+        get_distiller(text)
+    one_line(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        # No value is converted to another type.
+        ("pool_size='3'", r"pool_size: .*integer \(got '3'\)"),
+        ("pool_size=3.0", r"pool_size: .*integer \(got 3.0\)"),
+        ("pool_size=True", r"pool_size: .*integer \(got True\)"),
+        ("pool_size=None", r"pool_size: .*integer \(got None\)"),
+        ("pool_size=[3]", r"pool_size: .*integer \(got \(3,\)\)"),
+        ("pool_size=frepo", r"pool_size: .*integer \(got frepo\)"),
+        ("learn_labels=1", r"learn_labels: .*boolean \(got 1\)"),
+        ("ridge='1'", r"ridge: .*number \(got '1'\)"),
+        ("ridge=1j", r"ridge: .*number \(got 1j\)"),
+        # Ranges.
+        ("pool_size=0", r"pool_size: .*greater than 0 \(got 0\)"),
+        ("pool_size=-5", r"pool_size: .*greater than 0 \(got -5\)"),
+        ("ridge=-1e-9", r"ridge: .*\(got -1e-09\)"),
+        ("learning_rate=0", r"learning_rate: .*greater than 0 \(got 0\)"),
+        # Infinities.
+        ("ridge=1e999", r"ridge: .*finite number \(got inf\)"),
+        ("ridge=-1e999", r"ridge: .*finite number \(got -inf\)"),
+        ("ridge=1e999j", r"ridge: .*number"),
+    ],
+)
+def test_wrong_values_are_told_with_option_and_value(options: str, told: str) -> None:
+    with pytest.raises(OptionError, match=f"^frepo: {told}") as refused:
+        get_distiller(f"frepo({options})")
+    one_line(refused.value)
+
+
+def test_a_choice_lists_what_may_be_chosen() -> None:
+    with pytest.raises(OptionError, match=r"normalization: .*'group'.*got 'groups'"):
+        get_network("conv(normalization='groups')")
+
+
+def test_a_wrapper_refuses_what_is_no_distiller() -> None:
+    with pytest.raises(OptionError, match=r"clip: base: .*AbstractDistiller.*got conv"):
+        get_distiller("clip(conv)")
+
+
+@pytest.mark.parametrize(
+    ("error", "meant"), [(OptionError, ValueError), (UnknownNameError, LookupError)]
+)
+def test_errors_are_ours_and_the_builtin_they_mean(
+    error: type[DDError], meant: type[Exception]
+) -> None:
+    assert issubclass(error, DDError)
+    assert issubclass(error, meant)
+    assert error.exit_status == 2
+
+
+def test_a_record_cannot_be_changed() -> None:
+    distiller = get_distiller("frepo")
+    with pytest.raises(AttributeError):
+        distiller.pool_size = 3  # type: ignore[attr-defined]
