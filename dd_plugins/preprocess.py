@@ -68,8 +68,8 @@ class Transform:
             kind: ``"standardize"``, or ``"zca"`` for whitening after it.
 
         Raises:
-            DataError: ``kind`` is ``"zca"``, and the images are all alike or the sides of
-                large ones not divisible into sub-images of at most 64 pixels.
+            DataError: ``kind`` is ``"zca"``, and the images are all alike, or the sides
+                of large ones not divisible into sub-images of at most 64 pixels.
         """
         channels = images.shape[1]
         total = torch.zeros(channels, dtype=torch.float64)
@@ -108,10 +108,10 @@ class Transform:
             raise DataError("ZCA of images that are all alike; use 'standardize'")
         covariance.diagonal().add_(ZCA_RIDGE * covariance.diagonal().mean())
         eigenvalues, vectors = torch.linalg.eigh(covariance)
-        if (
-            count < size
-        ):  # as in the released code: directions without data keep scale 1
-            eigenvalues[: size - count] = 1.0
+        if count <= size:
+            # Directions without data keep scale 1, as in the released code; centred
+            # images span one direction less than there are images (overlooked there).
+            eigenvalues[: size - count + 1] = 1.0
         whitening = (vectors * eigenvalues.rsqrt()) @ vectors.mT
         return Transform(self.mean, self.deviation, centre, whitening.float(), stride)
 

@@ -31,8 +31,8 @@ def derive(seed: int, purpose: str, step: int = 0, rank: int = 0) -> torch.Gener
     """
     address = f"{seed}/{purpose}/{step}/{rank}".encode()
     digest = hashlib.sha256(address).digest()
-    # The top bit is dropped because the API is signed. Of the rest torch's CPU generator
-    # uses the low 32: two addresses of a run draw alike with a chance of about 1 in 4e9.
+    # The top bit is dropped because the API is signed. Of the rest torch's generator
+    # uses the low 32: two addresses draw alike with a chance of about 1 in 4e9.
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
 
