@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint install clean
+.PHONY: clean demo docs install lint test
 
 install: $(STAMP)
 
@@ -29,3 +29,7 @@ test: lint
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet '.[docs]'
+	$(BIN)/python -m sphinx --fail-on-warning -b html docs docs/_build

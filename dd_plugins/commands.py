@@ -255,7 +255,13 @@ def _readable(value: Any) -> str:
 
 @click.command("export")
 @click.argument("path", type=_path)
-@click.option("--to", "form", type=click.Choice(["folder", "npz", "pt"]), required=True)
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["folder", "npz", "pt"]),
+    required=True,
+    help="Folder of PNG files, NumPy archive, or torch file.",
+)
 @click.option("--out", type=_path, required=True, help="File or folder to write.")
 def export_command(path: Path, form: str, out: Path) -> None:
     """Write a distilled set in a form that needs no dd-plugins to read."""

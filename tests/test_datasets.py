@@ -1,0 +1,400 @@
+"""The named data sets: digits, torchvision's, and folders of images."""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import data_root
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from dd_plugins import RealData, get_dataset
+from dd_plugins.errors import DataError, OptionError
+
+TORCHVISION = ["mnist", "fashion-mnist", "cifar10", "cifar100"]
+
+
+def bug(reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(strict=True, reason=reason)
+
+
+def one_line(error: BaseException) -> str:
+    text = str(error)
+    assert text.isprintable(), f"not one printable line: {text!r}"
+    return text
+
+
+def test_digits_are_those_of_scikit_learn_each_in_one_split() -> None:
+    data = get_dataset("digits")
+    assert data.image_shape == (1, 8, 8)
+    assert data.class_names == tuple("0123456789")
+    assert (data.preprocessing, data.mirror) == ("standardize", False)
+    parts = [data.train, data.validation, data.read_test()]
+    assert [len(part.labels) for part in parts] == [1298, 139, 360]
+    found = [
+        (int(label), image.numpy().tobytes())
+        for part in parts
+        for image, label in zip(*part, strict=True)
+    ]
+    digits = load_digits()
+    expected = [
+        (int(label), (image / 16).astype(np.float32).tobytes())
+        for image, label in zip(digits.images, digits.target, strict=True)
+    ]
+    assert sorted(found) == sorted(expected)
+
+
+def test_digits_are_split_evenly_and_always_alike() -> None:
+    first = get_dataset("digits")
+    state = np.random.get_state()
+    try:
+        np.random.seed(5)
+        torch.manual_seed(5)
+        second = get_dataset("digits")
+    finally:
+        np.random.set_state(state)
+    assert first.fingerprint == second.fingerprint
+    first_test, second_test = first.read_test(), second.read_test()
+    assert torch.equal(first_test.images, second_test.images)
+    counts = torch.bincount(first_test.labels)
+    assert (counts.min(), counts.max()) == (35, 37)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "count", "first_label", "mirror", "preprocessing"),
+    [
+        ("mnist", (1, 28, 28), 60_000, 5, False, "standardize"),
+        ("fashion-mnist", (1, 28, 28), 60_000, 9, False, "standardize"),
+        ("cifar10", (3, 32, 32), 50_000, 6, True, "zca"),
+    ],
+)
+def test_torchvision_data_sets_are_read_whole(
+    name: str,
+    shape: tuple[int, int, int],
+    count: int,
+    first_label: int,
+    mirror: bool,
+    preprocessing: str,
+) -> None:
+    data = get_dataset(name, data_root=data_root(name))
+    assert (data.name, data.image_shape, data.num_classes) == (name, shape, 10)
+    assert (data.mirror, data.preprocessing) == (mirror, preprocessing)
+    held_out = torch.bincount(data.validation.labels)
+    all_labels = held_out + torch.bincount(data.train.labels)
+    assert int(all_labels.sum()) == count
+    assert torch.equal(held_out, all_labels * 5_000 // count)
+    assert data.train.images.dtype == torch.uint8
+    assert data.train_indices[0] == 0, "the first image happens to be kept"
+    assert data.train.labels[0] == first_label
+    # Channels come first and no axis is mixed up: neighbouring pixels are alike.
+    images = data.train.images[:500].float()
+    across = (images[..., 1:] - images[..., :-1]).abs().mean()
+    down = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
+    assert max(across, down) < 0.6 * images.std()
+    test = data.read_test()
+    assert torch.bincount(test.labels).tolist() == (
+        [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+        if name == "mnist"
+        else [1000] * 10
+    )
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_without_a_data_root_the_options_are_told(name: str) -> None:
+    with pytest.raises(OptionError, match="--data-root") as refused:
+        get_dataset(name)
+    assert "--download" in one_line(refused.value)
+    assert repr(name) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_missing_data_names_the_folder_and_how_to_fetch_it(
+    name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="pass --download to fetch it") as refused:
+        get_dataset(name, data_root=tmp_path)
+    assert f"{name!r} under {tmp_path}" in one_line(refused.value)
+    assert list(tmp_path.iterdir()) == [], "nothing is written unless asked"
+
+
+def write_mnist(root: Path, count: int = 40) -> Path:
+    """Write a data set in MNIST's format; return the folder of its files."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        pixels = np.arange(count * 16, dtype=np.uint8).reshape(count, 4, 4)
+        labels = np.arange(count, dtype=np.uint8) % 10
+        for name, array in (("images-idx3", pixels), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + struct.pack(
+                f">{array.ndim}i", *array.shape
+            )
+            (raw / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
+    return raw
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
+@pytest.mark.parametrize(
+    "length",
+    [0, pytest.param(3, marks=bug("AssertionError from torchvision")), 10, 40, -1],
+)
+def test_truncated_data_is_refused_in_one_line(
+    name: str, length: int, tmp_path: Path
+) -> None:
+    file = write_mnist(tmp_path) / name
+    assert get_dataset("mnist", data_root=tmp_path).image_shape == (1, 4, 4)
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(DataError, match=r"cannot read data set 'mnist' under") as told:
+        get_dataset("mnist", data_root=tmp_path)
+    one_line(told.value)
+
+
+def test_the_test_files_are_left_alone_until_the_test_set_is_read(
+    tmp_path: Path,
+) -> None:
+    raw = write_mnist(tmp_path)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(b"")
+    data = get_dataset("mnist", data_root=tmp_path)
+    with pytest.raises(DataError, match="cannot read data set 'mnist'"):
+        data.read_test()
+
+
+def test_damaged_cifar_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in [*(f"data_batch_{n}" for n in range(1, 6)), "batches.meta"]:
+        (folder / name).write_bytes(b"\x80damaged")
+    with pytest.raises(DataError, match="cannot read data set 'cifar10'") as refused:
+        get_dataset("cifar10", data_root=tmp_path)
+    one_line(refused.value)
+
+
+def picture(value: int, size: tuple[int, int] = (6, 5)) -> Image.Image:
+    """Return a coloured picture of that width and height, which ``value`` tells."""
+    width, height = size
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[..., 0] = value
+    pixels[0, 0, 1] = 255
+    return Image.fromarray(pixels)
+
+
+def write_classes(folder: Path, **counts: int) -> Path:
+    """Write numbered pictures, 10 apart, for each class."""
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            picture(10 * number).save(folder / name / f"{number:03d}.png")
+    return folder
+
+
+def load(folder: Path, image_size: int | None = None) -> RealData:
+    return get_dataset(f"folder:{folder}", image_size=image_size)
+
+
+def test_a_folder_gives_a_fifth_of_each_class_to_the_test_set(tmp_path: Path) -> None:
+    data = load(write_classes(tmp_path, cat=20, ant=10))
+    assert data.class_names == ("ant", "cat")
+    assert data.image_shape == (3, 5, 6)
+    assert data.name == f"folder:{tmp_path}"
+    kept, held_out, test = data.train, data.validation, data.read_test()
+    assert torch.bincount(test.labels).tolist() == [2, 4]
+    # Each picture is in one split, with the label of its folder.
+    found = sorted(
+        (int(label), int(image[0, 2, 2]))
+        for part in (kept, held_out, test)
+        for image, label in zip(*part, strict=True)
+    )
+    assert found == [(0, 10 * n) for n in range(10)] + [(1, 10 * n) for n in range(20)]
+
+
+def test_pictures_come_as_they_are(tmp_path: Path) -> None:
+    data = load(write_classes(tmp_path, ant=2, bee=2))
+    expected = torch.from_numpy(np.array(picture(10))).movedim(-1, 0)
+    assert data.train.images.dtype == torch.uint8
+    assert torch.equal(data.train.images[1], expected)
+
+
+def test_train_and_test_folders_are_the_two_splits(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", ant=10, bee=10)
+    write_classes(tmp_path / "test", ant=1, bee=3)
+    data = load(tmp_path)
+    assert data.class_names == ("ant", "bee")
+    assert len(data.train.labels) + len(data.validation.labels) == 20
+    test = data.read_test()
+    assert test.labels.tolist() == [0, 1, 1, 1]
+    assert test.images[:, 0, 2, 2].tolist() == [0, 0, 10, 20]
+
+
+def test_the_test_folder_is_not_read_before_it_is_asked_for(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", ant=3, bee=3)
+    broken = write_classes(tmp_path / "test", ant=1, bee=1) / "bee" / "000.png"
+    broken.write_bytes(b"no picture")
+    data = load(tmp_path)
+    with pytest.raises(DataError, match=f"cannot read image {broken}"):
+        data.read_test()
+
+
+def test_test_folder_with_other_classes_is_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", ant=3, bee=3)
+    write_classes(tmp_path / "test", ant=1, cat=1)
+    with pytest.raises(DataError, match="train and test hold different class folders"):
+        load(tmp_path).read_test()
+
+
+@bug("a folder of train and val is read as the two classes 'train' and 'val'")
+def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", ant=3, bee=3)
+    write_classes(tmp_path / "val", ant=3, bee=3)
+    with pytest.raises(DataError, match="test"):
+        load(tmp_path)
+
+
+def test_mixed_sizes_are_refused_unless_a_size_is_given(tmp_path: Path) -> None:
+    write_classes(tmp_path, ant=4, bee=4)
+    picture(7, (9, 12)).save(tmp_path / "ant" / "large.png")
+    with pytest.raises(DataError, match=r"\(3, 5, 6\) x8, \(3, 12, 9\) x1") as refused:
+        load(tmp_path)
+    assert "--image-size" in one_line(refused.value)
+    data = load(tmp_path, image_size=4)
+    assert data.image_shape == (3, 4, 4)
+    assert data.image_size == 4
+
+
+@pytest.mark.parametrize("size", [(8, 4), (4, 8), (16, 8)])
+def test_image_size_resizes_the_shorter_side_and_crops_the_centre(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    # The left, or the upper, half is black and the other white.
+    width, height = size
+    pixels = np.zeros((height, width), dtype=np.uint8)
+    pixels[:, width // 2 :] = 255
+    expected = np.zeros((4, 4), dtype=np.uint8)
+    expected[:, 2:] = 255
+    if height > width:
+        pixels = np.zeros((height, width), dtype=np.uint8)
+        pixels[height // 2 :] = 255
+        expected = expected.T
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "half.png")
+    image = load(tmp_path, image_size=4).train.images[0]
+    # Smoothing may change the pixels beside the edge, if it has to shrink.
+    tolerance = 80 if size == (16, 8) else 0
+    difference = image.int() - torch.from_numpy(expected.astype(np.int32))
+    assert int(difference.abs().max()) <= tolerance
+
+
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(value, marks=bug("ValueError of torchvision")) for value in (0, -3)],
+)
+def test_an_image_size_without_pixels_is_refused(size: int, tmp_path: Path) -> None:
+    write_classes(tmp_path, ant=2, bee=2)
+    with pytest.raises((OptionError, DataError), match="size"):
+        load(tmp_path, image_size=size)
+
+
+def truncated(png: bytes) -> bytes:
+    return png[: len(png) // 2]
+
+
+def flipped(png: bytes) -> bytes:
+    place = png.index(b"IDAT") + 8
+    return png[:place] + bytes([png[place] ^ 0xFF]) + png[place + 1 :]
+
+
+def short_header(png: bytes) -> bytes:
+    """Return a file with a header of five bytes, and its right checksum."""
+    chunk = b"IHDR" + png[16:21]
+    return png[:8] + struct.pack(">I", 5) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+def text(png: bytes) -> bytes:
+    return b"no picture" + png
+
+
+def empty(png: bytes) -> bytes:
+    return png[:0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        flipped,
+        text,
+        empty,
+        pytest.param(short_header, marks=bug("ValueError from Pillow")),
+    ],
+)
+def test_a_damaged_picture_is_named(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    file = write_classes(tmp_path, ant=3, bee=3) / "bee" / "001.png"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataError, match=f"cannot read image {file}") as refused:
+        load(tmp_path)
+    one_line(refused.value)
+
+
+@pytest.mark.parametrize("image_size", [None, 8])
+@pytest.mark.parametrize("kind", ["missing", "file", "empty", "no classes", "flat"])
+def test_a_path_without_classes_of_pictures_is_refused(
+    kind: str, image_size: int | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "pictures"
+    if kind == "file":
+        path.write_text("no folder")
+    elif kind == "empty":
+        path.mkdir()
+    elif kind == "no classes":
+        (path / "ant").mkdir(parents=True)
+        (path / "bee").mkdir()
+    elif kind == "flat":
+        path.mkdir()
+        picture(0).save(path / "000.png")
+    with pytest.raises(DataError, match=f"cannot read images under {path}: ") as told:
+        load(path, image_size)
+    one_line(told.value)
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    (write_classes(tmp_path, ant=3, bee=3) / "cat").mkdir()
+    with pytest.raises(DataError, match="cat"):
+        load(tmp_path)
+
+
+def test_a_folder_of_one_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 class found"):
+        load(write_classes(tmp_path, ant=6))
+
+
+def test_a_folder_may_be_relative_and_its_name_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_classes(tmp_path / "pictures", ant=2, bee=2)
+    monkeypatch.chdir(tmp_path)
+    name = get_dataset("folder:pictures").name
+    monkeypatch.chdir(os.sep)
+    assert get_dataset(name).class_names == ("ant", "bee")
+
+
+def test_folder_without_a_path_is_refused() -> None:
+    with pytest.raises(OptionError, match="folder:PATH"):
+        get_dataset("folder")
+
+
+@bug("an argument that the data set does not take is dropped without a word")
+def test_an_argument_that_is_not_taken_is_refused() -> None:
+    with pytest.raises(OptionError, match="digits"):
+        get_dataset("digits:3")
+
+
+@bug("--image-size is dropped without a word where it has no meaning")
+def test_an_image_size_that_is_not_taken_is_refused() -> None:
+    with pytest.raises(OptionError, match="size"):
+        get_dataset("digits", image_size=16)

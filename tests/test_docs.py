@@ -1,0 +1,101 @@
+"""The docs name what there is, exactly."""
+
+import inspect
+import re
+from pathlib import Path
+
+import click
+import pytest
+from conftest import ROOT
+
+import dd_plugins
+from dd_plugins import hookspecs
+from dd_plugins.artifact import Header
+from dd_plugins.plugins import Plugins
+
+DOCS = ROOT / "docs"
+PAGES = [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+HOOKS = {
+    name: function
+    for name, function in vars(hookspecs).items()
+    if name.startswith("dd_")
+}
+
+
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text()
+
+
+def signature(name: str) -> str:
+    """Return the signature of a hook without the modules of its types."""
+    written = f"{name}{inspect.signature(HOOKS[name])}"
+    return re.sub(r"\b(?:dd_plugins\.hookspecs|collections\.abc)\.", "", written)
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_hook_has_a_heading_and_its_exact_signature(name: str) -> None:
+    page = text_of("hooks.md")
+    assert f"### {name}\n" in page
+    assert f"    {signature(name)}\n" in page
+
+
+def test_hooks_page_names_no_hook_that_is_not_there() -> None:
+    headings = re.findall(r"### (dd_\w+)", text_of("hooks.md"))
+    assert sorted(headings) == sorted(HOOKS)
+
+
+def test_every_public_name_is_in_the_docs() -> None:
+    text = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    missing = [name for name in dd_plugins.__all__ if name not in text]
+    # The page of public names lists the rest, from the docstrings.
+    documented = [name for name in missing if getattr(dd_plugins, name).__doc__]
+    assert "automodule:: dd_plugins\n" in text_of("api.md")
+    assert missing == documented
+
+
+def test_every_built_in_name_is_in_the_quick_start() -> None:
+    built_in, page = Plugins(load=[]), text_of("quick-start.md")
+    registries = (
+        built_in.distillers,
+        built_in.networks,
+        built_in.datasets,
+        built_in.commands,
+    )
+    names = [name for registry in registries for name in registry.names()]
+    assert [name for name in names if not re.search(rf"\b{name}\b", page)] == []
+
+
+def test_every_field_of_the_header_is_in_the_format() -> None:
+    page = text_of("artifact-format.md")
+    assert [name for name in Header.model_fields if f"`{name}`" not in page] == []
+
+
+def test_every_file_has_its_room_in_the_architecture() -> None:
+    page = text_of("architecture.md")
+    files = [path.name for path in (ROOT / "dd_plugins").glob("*.py")]
+    files.remove("__main__.py")
+    assert [name for name in files if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert missing == []
+
+
+def test_every_command_and_option_has_help() -> None:
+    for name in Plugins(load=[]).commands.names():
+        command = Plugins(load=[]).commands.get(name)
+        assert command.help, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_template_in_the_docs_is_the_template() -> None:
+    package = DOCS / "examples" / "dd-plugin-template" / "dd_plugin_template"
+    source = (package / "distiller.py").read_text()
+    page = text_of("writing-a-plugin.md")
+    for line in re.findall(r"^    \w+: .* = .*$", page, flags=re.MULTILINE):
+        assert line in source

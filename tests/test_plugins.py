@@ -1,0 +1,600 @@
+"""Plugins: every hook, guarded loading, and what a bad plugin cannot do."""
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+
+import dd_plugins
+from dd_plugins import AbstractNetwork, AbstractWrapper, hookimpl, hookspec, record
+from dd_plugins import hookspecs as specifications
+from dd_plugins.cli import main
+from dd_plugins.data import DataOptions, RealData
+from dd_plugins.distillers.frepo import FRePo
+from dd_plugins.errors import OptionError, PluginError
+from dd_plugins.hookspecs import LazySet
+from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.plugins import BUILT_IN, Plugin, Plugins, loaded_plugins
+from dd_plugins.run import Run
+from dd_plugins.testing import toy_data
+
+SMALL: dict[str, Any] = {"network": "mlp(width=4)", "device": "cpu"}
+SPEC = "frepo(pool_size=1)"
+
+
+def bug(reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(strict=True, reason=reason)
+
+
+def one_line(text: str) -> str:
+    assert text.isprintable(), f"not one printable line: {text!r}"
+    return text
+
+
+def module(**hooks: Callable[..., Any]) -> ModuleType:
+    """Return a plugin with these hook implementations."""
+    plugin = ModuleType("plugin")
+    for name, function in hooks.items():
+        setattr(plugin, name, hookimpl(function))
+    return plugin
+
+
+def registering(kind: str, *offer: Any) -> ModuleType:
+    """Return a plugin that registers one thing: ``kind`` is the end of the hook."""
+    return module(**{f"dd_register_{kind}": lambda register: register(*offer)})
+
+
+def fresh(**extra: object) -> Plugins:
+    """Return the built-in plugins and these."""
+    return Plugins(load=[], extra=extra)
+
+
+@record
+class Mine(FRePo):
+    name = "mine"
+
+
+@record
+class Half(AbstractWrapper):
+    name = "half"
+
+    def adjust(self, state: Any, leaves: Any, real: Any, step: int) -> Any:
+        leaves.pixels.grad *= 0.5
+        return {"halved": leaves.pixels.grad.norm()}
+
+
+@record
+class Line(AbstractNetwork):
+    name = "line"
+
+    bias: bool = True
+
+    def construct(
+        self, image_shape: Any, num_classes: int, *, generator: torch.Generator
+    ) -> FeatureNetwork:
+        features = image_shape[0] * image_shape[1] * image_shape[2]
+        return FeatureNetwork(
+            nn.Flatten(), nn.Linear(features, num_classes, bias=self.bias)
+        )
+
+
+def load_toy(options: DataOptions) -> RealData:
+    return toy_data()
+
+
+@click.command()
+@click.argument("name")
+def greet(name: str) -> None:
+    click.echo(f"Hello {name}")
+
+
+OFFERS = [
+    ("distillers", Mine),
+    ("wrappers", Half),
+    ("networks", Line),
+    ("datasets", "toy", load_toy),
+    ("commands", greet),
+]
+"""One offer for each kind: the end of the hook, and what is registered."""
+
+
+def test_every_hook_has_a_test_of_its_name() -> None:
+    hooks = {name for name in vars(specifications) if name.startswith("dd_")}
+    assert len(hooks) >= 10
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
+    tested = set(re.findall(r"^ *def test_hook_(\w+)\(", tests, re.MULTILINE))
+    assert hooks - tested == set(), "write test_hook_<name>"
+    assert tested - hooks == set(), "these hooks are gone"
+
+
+def test_hook_dd_register_distillers() -> None:
+    plugins = fresh(mine=registering("distillers", Mine))
+    distiller = plugins.distiller("mine(pool_size=3)")
+    assert isinstance(distiller, Mine)
+    assert repr(distiller) == "mine(pool_size=3)"
+    assert repr(plugins.distiller("clip(mine)")) == "clip(mine)"
+    assert plugins.plugins[-1].offers == {"distiller": ["mine"]}
+
+
+def test_hook_dd_register_wrappers() -> None:
+    plugins = fresh(mine=registering("wrappers", Half))
+    distiller = plugins.distiller(f"half(half({SPEC}))")
+    assert repr(distiller) == f"half(half({SPEC}))"
+    norms: list[float] = []
+    witness = module(dd_after_step=lambda metrics: norms.append(metrics["halved"]))
+    plugins.manager.register(witness)
+    dd_plugins.distill(toy_data(), distiller, steps=1, plugins=plugins, **SMALL)
+    assert norms[0] > 0
+
+
+def test_hook_dd_register_networks() -> None:
+    plugins = fresh(mine=registering("networks", Line))
+    network = plugins.network("line(bias=False)")
+    built = network.build((1, 2, 3), 4, generator=torch.Generator())
+    assert built(torch.zeros(5, 1, 2, 3)).shape == (5, 4)
+    assert built.head.bias is None
+
+
+def test_hook_dd_register_datasets(tmp_path: Path) -> None:
+    asked = []
+
+    def load(options: DataOptions) -> RealData:
+        asked.append(options)
+        return toy_data()
+
+    plugins = fresh(mine=registering("datasets", "my-toys_2", load))
+    assert asked == [], "loaded before it is asked for"
+    options = DataOptions(root=tmp_path, download=True, image_size=7)
+    assert plugins.dataset("my-toys_2:some:where", options).num_classes == 2
+    assert asked == [DataOptions("some:where", tmp_path, True, 7)]
+
+
+def test_hook_dd_register_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugins = fresh(mine=registering("commands", greet))
+    monkeypatch.setattr("dd_plugins.cli.loaded_plugins", lambda: plugins)
+    main(["greet", "world"])
+    assert capsys.readouterr().out == "Hello world\n"
+    main(["--help"])
+    assert "greet" in capsys.readouterr().out
+
+
+class Attacks:
+    """Hook specifications of a plugin's own."""
+
+    @hookspec
+    def dd_attack(self, strength: int, kind: str) -> str:
+        """Attack."""
+
+
+@pytest.mark.parametrize("order", [("specs", "attack"), ("attack", "specs")])
+def test_hook_dd_register_hookspecs(order: tuple[str, str]) -> None:
+    given = {
+        "specs": registering("hookspecs", Attacks),
+        "attack": module(dd_attack=lambda strength: f"attack of {strength}"),
+    }
+    plugins = fresh(**{name: given[name] for name in order})
+    hook = plugins.manager.hook
+    assert hook.dd_attack(strength=3, kind="any") == ["attack of 3"]
+    attack = next(plugin for plugin in plugins.plugins if plugin.name == "attack")
+    assert attack.hooks == ["dd_attack"]
+
+
+@pytest.mark.parametrize("extra", ["somewhere[attacks]", None])
+def test_hook_dd_missing_extra(extra: str | None) -> None:
+    plugins = fresh(mine=module(dd_missing_extra=lambda: extra))
+    assert plugins.plugins[-1].missing_extra == extra
+    assert plugins.failures == []
+
+
+def observed(out: Path | None = None, **hooks: Callable[..., Any]) -> dict[str, Any]:
+    """Return the options of a run of three steps that these hooks observe."""
+    return SMALL | {"steps": 3, "plugins": fresh(observer=module(**hooks)), "out": out}
+
+
+def test_hook_dd_before_run(tmp_path: Path) -> None:
+    told: list[tuple[Run, int]] = []
+    options = observed(
+        tmp_path, dd_before_run=lambda run, first_step: told.append((run, first_step))
+    )
+    dd_plugins.distill(toy_data(), SPEC, seed=7, **options)
+    run, first_step = told[0]
+    assert (run.steps, run.seed, run.out, first_step) == (3, 7, tmp_path, 0)
+    assert run.distiller.startswith("frepo(pool_size=1")
+    dd_plugins.distill(toy_data(), SPEC, seed=7, resume=True, **options)
+    assert told[1][1] == 3
+
+
+def test_hook_dd_after_step() -> None:
+    told: list[tuple[int, Mapping[str, float], torch.Tensor]] = []
+
+    def after_step(step: int, metrics: Mapping[str, float], distilled: LazySet) -> None:
+        told.append((step, metrics, distilled().images))
+
+    result = dd_plugins.distill(toy_data(), SPEC, **observed(dd_after_step=after_step))
+    assert [step for step, _, _ in told] == [1, 2, 3]
+    assert all(metrics.keys() >= {"loss", "seconds"} for _, metrics, _ in told)
+    assert torch.equal(told[2][2], result.images)
+    assert not torch.equal(told[0][2], told[1][2]), "the set as it was at each step"
+
+
+def test_hook_dd_after_run() -> None:
+    told: list[tuple[Run, Any]] = []
+
+    def after_run(run: Run, distilled: Any) -> None:
+        told.append((run, distilled))
+
+    def fail(step: int) -> None:
+        raise OSError("an observer that fails")
+
+    result = dd_plugins.distill(toy_data(), SPEC, **observed(dd_after_run=after_run))
+    assert told[0][1] is result
+    failing = observed(dd_after_run=after_run, dd_after_step=fail)
+    with pytest.raises(OSError, match="observer that fails"):
+        dd_plugins.distill(toy_data(), SPEC, **failing)
+    assert told[1][1] is None
+
+
+def test_built_ins_are_plugins_like_any_other() -> None:
+    plugins = fresh()
+    assert [plugin.name for plugin in plugins.plugins] == list(BUILT_IN)
+    assert all(plugin.built_in and plugin.hooks for plugin in plugins.plugins)
+    assert set(plugins.distillers.names()) >= {"clip", "frepo"}
+
+
+def test_managers_are_independent_of_each_other() -> None:
+    fresh(mine=registering("networks", Line))
+    assert "line" not in fresh().networks
+
+
+@pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer[0])
+def test_a_name_registered_twice_is_an_error_that_names_both(offer: Any) -> None:
+    first, second = registering(*offer), registering(*offer)
+    with pytest.raises(PluginError, match=r"registered by two plugins") as refused:
+        fresh(first=first, second=second)
+    assert "first and second" in one_line(str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [("distillers", "frepo"), ("wrappers", "clip"), ("networks", "conv")],
+)
+def test_names_of_the_library_cannot_be_taken(kind: str, known: str) -> None:
+    base: dict[str, type] = {"distillers": FRePo, "wrappers": Half, "networks": Line}
+    taken = type("Taken", (base[kind],), {"name": known})
+    with pytest.raises(PluginError, match=rf"'{known}' .*built_in \(built in\) and me"):
+        fresh(me=registering(kind, taken))
+
+
+def test_wrappers_and_distillers_share_their_names() -> None:
+    wrapper = type("Wrapper", (Half,), {"name": "mine"})
+    with pytest.raises(PluginError, match=r"distiller 'mine' .*first and second"):
+        fresh(
+            first=registering("distillers", Mine),
+            second=registering("wrappers", wrapper),
+        )
+
+
+@pytest.mark.parametrize(
+    ("plugin", "told"),
+    [
+        (
+            module(dd_register_network=lambda: None),
+            "unknown hook 'dd_register_network'",
+        ),
+        (module(dd_after_steps=lambda: None), "unknown hook 'dd_after_steps'"),
+        (module(dd_after_step=lambda stp: None), "dd_after_step.*'stp'"),
+        (module(dd_register_networks=lambda register: 1 / 0), "ZeroDivisionError"),
+        (registering("distillers", "frepo"), "'frepo' is not a subclass"),
+        (registering("distillers", Line), "Line.* is not a subclass of AbstractDist"),
+        (registering("distillers", FRePo()), "frepo is not a subclass"),
+        (registering("wrappers", Mine), "Mine.* is not a subclass of AbstractWrapper"),
+        (registering("networks", Mine), "Mine.* is not a subclass of AbstractNetwork"),
+        (registering("networks", AbstractNetwork), "name must be an identifier"),
+        (registering("networks", type("No", (Line,), {})), "got None"),
+        (registering("networks", type("No", (Line,), {"name": "a-b"})), "got 'a-b'"),
+        (registering("networks", type("No", (Line,), {"name": 5})), "got 5"),
+        (registering("networks"), "TypeError"),
+        (registering("datasets", "Toy", load_toy), "data set name 'Toy'"),
+        (registering("datasets", "a:b", load_toy), "data set name 'a:b'"),
+        (registering("datasets", 5, load_toy), "TypeError"),
+        (registering("commands", "greet"), "AttributeError"),
+        (registering("commands", main), "AttributeError"),
+        (registering("hookspecs", Line), "did not find any 'dd_plugins' hooks"),
+        pytest.param(
+            registering("commands", click.Command(None)),
+            "name",
+            marks=bug("a command without a name is taken as ''"),
+        ),
+        pytest.param(
+            registering("datasets", "toy", 5),
+            "call",
+            marks=bug("a loader that cannot be called is taken"),
+        ),
+        pytest.param(
+            registering("networks", type("No", (Line,), {"name": "lambda"})),
+            "lambda",
+            marks=bug("a keyword is taken as a name, which no spec can write"),
+        ),
+        pytest.param(
+            registering(
+                "networks",
+                type("No", (AbstractNetwork,), {"name": "no", "construct": print}),
+            ),
+            "record",
+            marks=bug("a class that is no record is taken, and its use fails"),
+        ),
+    ],
+)
+def test_a_plugin_in_hand_that_is_broken_is_an_error(
+    plugin: ModuleType, told: str
+) -> None:
+    with pytest.raises(PluginError, match=f"plugin me is broken: .*{told}") as refused:
+        fresh(me=plugin)
+    one_line(str(refused.value))
+
+
+@bug("the plugin that specifies the hook is blamed, and withdrawn")
+def test_wrong_implementation_of_a_later_hook_is_blamed_itself() -> None:
+    wrong = module(dd_attack=lambda strenght: None)
+    with pytest.raises(PluginError, match="plugin wrong is broken"):
+        fresh(wrong=wrong, specs=registering("hookspecs", Attacks))
+
+
+GOOD = """
+from dd_plugins import hookimpl
+
+@hookimpl
+def dd_missing_extra():
+    return "{extra}"
+"""
+
+NETWORK = """
+from dd_plugins import AbstractNetwork, hookimpl, record
+
+@record
+class Net(AbstractNetwork):
+    name = "{name}"
+
+    def construct(self, image_shape, num_classes, *, generator):
+        raise NotImplementedError
+
+@hookimpl
+def dd_register_networks(register):
+    register(Net)
+    {afterwards}
+"""
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Install distributions, each of one entry point and one module, in an own place.
+
+    The module is ``<distribution>_module``; ``value`` replaces the entry point's.
+    """
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(
+        distribution: str,
+        entry_point: str,
+        source: str = GOOD.format(extra="nothing"),
+        *,
+        value: str | None = None,
+    ) -> None:
+        name = f"{distribution}_module"
+        (tmp_path / f"{name}.py").write_text(source)
+        info = tmp_path / f"{distribution}-1.5.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n"
+        (info / "METADATA").write_text(metadata)
+        entry = f"[dd_plugins]\n{entry_point} = {name if value is None else value}\n"
+        (info / "entry_points.txt").write_text(entry)
+        importlib.invalidate_caches()
+
+    yield write
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(file.stem, None)
+
+
+def found(plugins: Plugins, name: str) -> list[Plugin]:
+    return [plugin for plugin in plugins.plugins if plugin.name == name]
+
+
+def names(plugins: Plugins) -> set[str]:
+    """Return the names of plugins that no distribution of ours brings."""
+    own = (None, "dd-plugins")
+    return {plugin.name for plugin in plugins.plugins if plugin.distribution not in own}
+
+
+def test_an_installed_plugin_is_loaded_with_where_it_comes_from(
+    install: Install,
+) -> None:
+    install("dist_one", "one", GOOD.format(extra="dist_one[all]"))
+    (plugin,) = found(Plugins(), "one")
+    assert (plugin.distribution, plugin.version) == ("dist_one", "1.5")
+    assert (plugin.error, plugin.built_in) == (None, False)
+    assert plugin.hooks == ["dd_missing_extra"]
+    assert plugin.missing_extra == "dist_one[all]"
+    assert str(plugin) == "one (dist_one)"
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "cause"),
+    [
+        ("import not_there", None, "ModuleNotFoundError.*not_there"),
+        ("1 / 0", None, "ZeroDivisionError"),
+        ("def (", None, "SyntaxError"),
+        (GOOD, "dist_bad_module:absent", "AttributeError.*absent"),
+        (GOOD, "not_there.at.all", "ModuleNotFoundError.*not_there"),
+        (GOOD, "no module!", "Error"),
+        (GOOD.replace("missing", "mising"), None, "unknown hook 'dd_mising_extra'"),
+        (GOOD.replace("_extra()", "_extra(x)"), None, "PluginValidationError.*'x'"),
+        (GOOD.replace("return", "return missing +"), None, "NameError"),
+        (NETWORK.format(name="net", afterwards="register(5)"), None, "5 is not a"),
+        pytest.param(
+            "raise SystemExit(3)", None, "SystemExit", marks=bug("it ends the process")
+        ),
+    ],
+)
+def test_a_broken_plugin_is_reported_and_stops_no_other(
+    install: Install, source: str, value: str | None, cause: str
+) -> None:
+    install("dist_aaa", "before")
+    install("dist_bad", "bad", source, value=value)
+    install("dist_zzz", "zzz")
+    plugins = Plugins()
+    (failure,) = plugins.failures
+    assert (failure.name, failure.distribution) == ("bad", "dist_bad")
+    assert failure.error is not None
+    assert re.search(cause, one_line(failure.error))
+    # Nothing is left of it, and nothing is missing of the others.
+    assert failure.offers == {}
+    assert "net" not in plugins.networks
+    assert not plugins.manager.has_plugin("bad (dist_bad)")
+    assert names(plugins) >= {"before", "bad", "zzz"}
+    assert repr(plugins.distiller("frepo")) == "frepo"
+
+
+def damage_no_metadata(info: Path) -> None:
+    (info / "METADATA").unlink()
+
+
+def damage_no_name(info: Path) -> None:
+    (info / "METADATA").write_text("Metadata-Version: 2.1\n")
+
+
+def damage_entry_points(info: Path) -> None:
+    (info / "entry_points.txt").write_text("[of_others]\nno equals sign\n")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(damage_no_metadata, marks=bug("taken for a plugin in hand")),
+        pytest.param(damage_no_name, marks=bug("taken for a plugin in hand")),
+        pytest.param(damage_entry_points, marks=bug("TypeError from importlib")),
+    ],
+)
+def test_a_damaged_installation_stops_no_other(
+    install: Install, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    install("dist_aaa", "before")
+    install("dist_bad", "bad", "import not_there")
+    install("dist_zzz", "zzz")
+    damage(tmp_path / "dist_bad-1.5.dist-info")
+    importlib.invalidate_caches()
+    assert names(Plugins()) >= {"before", "zzz"}
+
+
+def test_two_distributions_may_share_the_name_of_an_entry_point(
+    install: Install,
+) -> None:
+    install("dist_one", "same", GOOD.format(extra="of one"))
+    install("dist_two", "same", GOOD.format(extra="of two"))
+    plugins = Plugins()
+    assert plugins.failures == []
+    assert {
+        (str(plugin), plugin.missing_extra) for plugin in found(plugins, "same")
+    } == {("same (dist_one)", "of one"), ("same (dist_two)", "of two")}
+
+
+def test_a_distribution_found_twice_is_loaded_once(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("dist_one", "one")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), f"{tmp_path}/.", *sys.path])
+    assert len(found(Plugins(), "one")) == 1
+
+
+def test_one_name_of_two_distributions_is_an_error_that_names_both(
+    install: Install,
+) -> None:
+    install("dist_one", "one", NETWORK.format(name="net", afterwards=""))
+    install("dist_two", "two", NETWORK.format(name="net", afterwards=""))
+    with pytest.raises(PluginError, match="network 'net' is registered by") as refused:
+        Plugins()
+    text = one_line(str(refused.value))
+    assert "one (dist_one)" in text
+    assert "two (dist_two)" in text
+    assert "DD_PLUGINS_LOAD" in text
+    # As the message says, naming one of them helps.
+    assert "net" in Plugins(load=["one"]).networks
+
+
+@pytest.fixture
+def variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], None]]:
+    """Set or unset DD_PLUGINS_LOAD for a process that has loaded nothing yet."""
+
+    def put(value: str | None) -> None:
+        if value is None:
+            monkeypatch.delenv("DD_PLUGINS_LOAD", raising=False)
+        else:
+            monkeypatch.setenv("DD_PLUGINS_LOAD", value)
+
+    loaded_plugins.cache_clear()
+    yield put
+    loaded_plugins.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("value", "loaded"),
+    [
+        (None, {"one", "two", "three"}),
+        ("", set()),
+        (" , ", set()),
+        ("one", {"one"}),
+        ("one,three", {"one", "three"}),
+        (" three , one,", {"one", "three"}),
+        ("dist_two", {"two"}),
+        ("dist_two,two", {"two"}),
+    ],
+)
+def test_the_variable_names_what_is_loaded(
+    install: Install,
+    variable: Callable[[str | None], None],
+    value: str | None,
+    loaded: set[str],
+) -> None:
+    for name in ("one", "two", "three"):
+        install(f"dist_{name}", name)
+    variable(value)
+    plugins = loaded_plugins()
+    assert names(plugins) & {"one", "two", "three"} == loaded
+    assert "frepo" in plugins.distillers, "what comes with the library is always there"
+    if value is not None:
+        assert names(plugins) == loaded
+    assert loaded_plugins() is plugins, "loaded once in a process"
+
+
+def test_what_the_variable_leaves_out_is_not_imported(
+    install: Install, variable: Callable[[str | None], None]
+) -> None:
+    install("dist_one", "one")
+    install("dist_two", "two")
+    variable("one")
+    loaded_plugins()
+    assert "dist_one_module" in sys.modules
+    assert "dist_two_module" not in sys.modules
+
+
+def test_the_variable_refuses_unknown_names(
+    install: Install, variable: Callable[[str | None], None]
+) -> None:
+    install("dist_one", "first_one")
+    variable("first_oen")
+    told = "DD_PLUGINS_LOAD: unknown plugin 'first_oen'; .*nearest first: first_one,"
+    with pytest.raises(OptionError, match=told) as refused:
+        loaded_plugins()
+    one_line(str(refused.value))
