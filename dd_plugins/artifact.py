@@ -6,6 +6,7 @@ The format stands in docs/artifact-format.md.
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -153,7 +154,12 @@ class DistilledSet:
 
         Args:
             space: ``"model"`` for images in the value space, ``"pixels"`` for [0, 1].
+
+        Raises:
+            OptionError: the space is neither.
         """
+        if space not in ("model", "pixels"):
+            raise OptionError(f"space must be 'model' or 'pixels', got {space!r}")
         images = self.images if space == "model" else self.pixels()
         return TensorDataset(images, self.labels)
 
@@ -228,7 +234,13 @@ class DistilledSet:
         try:
             fields = json.loads(metadata[_METADATA_KEY])
             written = int(fields["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise FileError(f"{file} is damaged: its header is unreadable") from error
         if written > FORMAT_VERSION:
             raise FileError(
@@ -355,11 +367,14 @@ def _export_folder(distilled: DistilledSet, folder: Path) -> Path:
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OptionError(f"{folder} exists and is not an empty folder; choose another")
+    channels = distilled.images.shape[1]
+    if channels not in (1, 3):
+        raise OptionError(f"PNG files hold 1 or 3 channels, not {channels}; use 'npz'")
     header = distilled.header
     rows = []
     for index, pixels in enumerate(distilled.pixels()):
         name = header.class_names[header.initial_classes[index]]
-        safe = name.replace("/", "_").replace("\\", "_").lstrip(".") or "_"
+        safe = re.sub(r"[^\w.-]+", "_", name)[:60]
         relative = (
             Path(f"{header.initial_classes[index]:03d}-{safe}") / f"{index:05d}.png"
         )

@@ -44,6 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(exit_request.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _end("stopped; a run with checkpoints goes on with --resume", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         if debug:
             raise

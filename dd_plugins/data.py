@@ -1,18 +1,19 @@
 """Real data: named data sets, a validation split, and draws of real batches."""
 
 import hashlib
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.networks.base import ImageShape
@@ -308,6 +309,11 @@ def balanced_subset(
 
 def _checked(images: Tensor, labels: Tensor) -> Images:
     """Return images and labels in their working dtypes, or say what is wrong."""
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
+        raise DataError(
+            "images and labels must be tensors, got "
+            f"{type(images).__name__} and {type(labels).__name__}; use torch.as_tensor"
+        )
     if images.ndim != 4 or 0 in images.shape:
         raise DataError(
             "images must have shape (n, channels, height, width), none of them 0; "
@@ -320,6 +326,7 @@ def _checked(images: Tensor, labels: Tensor) -> Images:
         )
     if labels.is_floating_point() or labels.is_complex():
         raise DataError(f"labels must be integers, got {labels.dtype}")
+    images, labels = images.detach(), labels.long()
     if labels.min() < 0:
         raise DataError(f"labels must not be negative, got {int(labels.min())}")
     if images.dtype != torch.uint8:
@@ -338,7 +345,7 @@ def _checked(images: Tensor, labels: Tensor) -> Images:
                 f"floating images must be in [0, 1], got [{float(low):g}, "
                 f"{float(high):g}]; scale them, or pass uint8"
             )
-    return Images(images.cpu(), labels.cpu().long())
+    return Images(images.cpu(), labels.cpu())
 
 
 def _stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Tensor]:
@@ -394,29 +401,28 @@ def _no_test_set() -> DataError:
 
 def _read_dataset(dataset: Dataset[Any]) -> Images:
     """Read every ``(image, label)`` pair of a map-style dataset."""
-    images, labels, shapes = [], [], Counter[tuple[int, ...]]()
-    try:
-        count = len(cast(Sized, dataset))
-    except TypeError:
+    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
         raise DataError(
             "expected a map-style dataset with a length; collect a stream first"
-        ) from None
-    for index in range(count):
+        )
+    images, labels, shapes = [], [], Counter[tuple[int, ...]]()
+    for index in range(len(dataset)):
         try:
             image, label = dataset[index]
-        except (TypeError, ValueError) as error:
+            tensor = _as_image(image, index)
+            labels.append(torch.tensor(operator.index(label), dtype=torch.int64))
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise DataError(
-                f"item {index} is not an (image, label) pair: {error}"
+                f"item {index} is not an (image, label) pair with an integer label: "
+                f"{' '.join(str(error).split())}"
             ) from error
-        tensor = _as_image(image, index)
         shapes[tuple(tensor.shape)] += 1
         images.append(tensor)
-        labels.append(int(label))
     if len(shapes) > 1:
         raise mixed_sizes(shapes)
     if not images:
         raise DataError("the dataset is empty")
-    return Images(torch.stack(images), torch.tensor(labels))
+    return Images(torch.stack(images), torch.stack(labels))
 
 
 def _as_image(image: Any, index: int) -> Tensor:
@@ -430,9 +436,8 @@ def _as_image(image: Any, index: int) -> Tensor:
     if tensor.ndim == 2:
         tensor = tensor[None]
     if tensor.ndim != 3:
-        raise DataError(
-            f"image {index} has shape {tuple(tensor.shape)}, expected 3 axes"
-        )
+        shape = tuple(tensor.shape)
+        raise ValueError(f"image {index} has shape {shape}, expected 3 axes")
     return tensor
 
 

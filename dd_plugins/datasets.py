@@ -30,7 +30,7 @@ def load_digits(options: DataOptions) -> RealData:
     The set has no test split of its own; a fifth, stratified and always the same, is
     it.
     """
-    del options  # embedded in scikit-learn: nothing to find, nothing to download
+    _refuse_unused("digits", options)
     from sklearn.datasets import load_digits as sklearn_digits
     from sklearn.model_selection import train_test_split
 
@@ -53,6 +53,18 @@ def load_digits(options: DataOptions) -> RealData:
     )
 
 
+def _refuse_unused(name: str, options: DataOptions) -> None:
+    """Refuse what only a folder takes."""
+    if options.argument is not None:
+        raise OptionError(f"data set {name!r} takes no argument after a colon")
+    if options.image_size is not None:
+        raise OptionError(f"data set {name!r} has images of one size; drop image_size")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @dataclass(frozen=True)
 class _Torchvision:
     """A data set of torchvision, by its class there."""
@@ -63,6 +75,7 @@ class _Torchvision:
     mirror: bool
 
     def __call__(self, options: DataOptions) -> RealData:
+        _refuse_unused(self.name, options)
         if options.root is None:
             raise OptionError(
                 f"data set {self.name!r} needs a folder: pass --data-root DIR (or set "
@@ -86,11 +99,11 @@ class _Torchvision:
             return getattr(datasets, self.class_name)(
                 str(root), train=train, download=download
             )
-        except (RuntimeError, OSError, EOFError, ValueError) as error:
+        except Exception as error:  # torchvision does not foresee damaged files
             todo = "" if download else "; pass --download to fetch it"
             raise DataError(
                 f"cannot read data set {self.name!r} under {root}: "
-                f"{' '.join(str(error).split())}{todo}"
+                f"{_one_line(error)}{todo}"
             ) from error
 
 
@@ -112,6 +125,13 @@ def load_folder(options: DataOptions) -> RealData:
         raise OptionError("data set 'folder' needs a path: 'folder:PATH'")
     path = Path(options.argument).expanduser().resolve()
     size = options.image_size
+    if size is not None and size < 1:
+        raise OptionError(f"image_size must be at least 1 pixel, got {size}")
+    if (path / "train").is_dir() and not (path / "test").is_dir():
+        raise DataError(
+            f"{path} holds 'train', but no 'test': add it, or name the training folder "
+            "itself to have a test split cut from it"
+        )
     name = f"folder:{path}"
     if (path / "train").is_dir() and (path / "test").is_dir():
         data, names = _read_folder(path / "train", size)
@@ -154,14 +174,14 @@ def _read_folder(path: Path, size: int | None) -> tuple[Images, list[str]]:
         found = ImageFolder(str(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
-            f"cannot read images under {path}: {' '.join(str(error).split())}"
+            f"cannot read images under {path}: {_one_line(error)}"
         ) from error
     images, shapes = [], Counter[tuple[int, ...]]()
     for file, _ in found.samples:
         try:
             image = found.loader(file)
-        except (OSError, SyntaxError) as error:  # what PIL raises for damaged files
-            raise DataError(f"cannot read image {file}: {error}") from error
+        except Exception as error:  # PIL raises many kinds for damaged files
+            raise DataError(f"cannot read image {file}: {_one_line(error)}") from error
         if size is not None:
             image = transforms.center_crop(
                 transforms.resize(image, [size], antialias=True), [size, size]

@@ -27,6 +27,7 @@ from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
+from dd_plugins.signals import DeferredInterrupt
 from dd_plugins.synthetic import Leaves, Synthetic
 
 __all__ = ["RUN_FILES", "distill"]
@@ -272,20 +273,23 @@ class _Loop:
         distilled = None
         hook.dd_before_run(run=self.run, first_step=self.step)
         try:
-            self._make_steps(checkpoint_seconds)
+            with DeferredInterrupt() as interrupt:
+                self._make_steps(checkpoint_seconds, interrupt)
             distilled = self.distilled()
             if self.run.out is not None:
                 distilled.save(self.run.out / ARTIFACT_NAME)
             return distilled
-        except KeyboardInterrupt:
-            self._save_checkpoint()
-            raise
         finally:
             hook.dd_after_run(run=self.run, distilled=distilled)
 
-    def _make_steps(self, checkpoint_seconds: float) -> None:
+    def _make_steps(
+        self, checkpoint_seconds: float, interrupt: DeferredInterrupt
+    ) -> None:
         started = saved = time.monotonic()
         while self.step < self.run.steps:
+            if interrupt.requested:
+                self._save_checkpoint()
+                raise KeyboardInterrupt
             metrics = self._one_step()
             if self._validation_is_due():
                 metrics["validation_accuracy"] = self._validation_accuracy()
@@ -417,7 +421,7 @@ class _Loop:
             FileError: the checkpoint does not hold what it must.
         """
         try:
-            saved: dict[str, Any] = content["configuration"]
+            saved = dict(content["configuration"])
             differing = [
                 f"{name} was {saved.get(name)!r}, is {value!r}"
                 for name, value in self.configuration.items()
@@ -433,7 +437,11 @@ class _Loop:
             self.optimizer.load_state_dict(content["optimizer"])
             self.schedule.load_state_dict(content["schedule"])
             self.step = content["step"]
-        except (KeyError, TypeError, RuntimeError) as error:
+            if not 0 <= self.step <= self.run.steps:
+                raise ValueError(f"step {self.step} of {self.run.steps}")
+        except OptionError:
+            raise
+        except Exception as error:  # what is restored may be anything
             raise FileError(
                 f"the checkpoint is foreign or damaged ({type(error).__name__}: "
                 f"{error}); start anew with --overwrite"

@@ -24,8 +24,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         FileError: the folder or the file cannot be written (a full disk, permissions);
             what stood under the name before is still good.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
+        part = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as file:
@@ -37,12 +37,18 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
             part.unlink(missing_ok=True)
             raise
         _flush_folder(path.parent)
-    except OSError as error:
-        kept = "; the previous one is kept" if path.is_file() else ""
-        raise FileError(
-            f"cannot write {path}: {error.strerror or error}{kept}"
-        ) from error
+    except (OSError, ValueError) as error:
+        kept = "; the previous one is kept" if _is_there(path) else ""
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot write {path}: {reason}{kept}") from error
     return path
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _flush_folder(folder: Path) -> None:

@@ -3,9 +3,11 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache, partial
 from importlib.metadata import Distribution, EntryPoint, distributions
+from keyword import iskeyword
 from typing import Any, Generic, TypeVar
 
 import click
@@ -155,8 +157,8 @@ class Plugins:
         for name, given in (extra or {}).items():
             self._load(Plugin(name), partial(_identity, given))
         for distribution, entry_point in _entry_points(load):
-            name, version = distribution.metadata["Name"], distribution.version
-            self._load(Plugin(entry_point.name, name, version), entry_point.load)
+            origin = _name_and_version(distribution)
+            self._load(Plugin(entry_point.name, *origin), entry_point.load)
         self._check_pending()
         for plugin in self.failures:
             if plugin.distribution is None:  # in the caller's hands, not a stranger's
@@ -173,10 +175,10 @@ class Plugins:
             self._collect(registered, plugin)
         except PluginError:
             raise
-        except Exception as error:  # a stranger's plugin may raise anything
+        except (Exception, SystemExit) as error:  # a stranger's plugin may do anything
             self._withdraw(plugin, error)
 
-    def _withdraw(self, plugin: Plugin, error: Exception) -> None:
+    def _withdraw(self, plugin: Plugin, error: BaseException) -> None:
         """Record why a plugin failed, and forget all that it registered."""
         plugin.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
         plugin.offers.clear()
@@ -203,7 +205,7 @@ class Plugins:
         only("dd_register_networks")(register=networks)
         only("dd_register_datasets")(
             register=lambda name, loader: self.datasets.add(
-                _checked_dataset_name(name), loader, plugin
+                *_checked_dataset(name, loader), plugin
             )
         )
         only("dd_register_commands")(
@@ -304,10 +306,14 @@ def _entry_points(load: list[str] | None) -> list[tuple[Distribution, EntryPoint
     """Return the entry points to load, with the distribution that brings each."""
     found: dict[tuple[str, str], tuple[Distribution, EntryPoint]] = {}
     for distribution in distributions():
-        for entry_point in distribution.entry_points:
+        try:
+            entry_points = distribution.entry_points
+        except Exception:  # a damaged installation is not for us to mend
+            continue
+        for entry_point in entry_points:
             if entry_point.group == hookspecs.PROJECT:
                 # The same distribution may be found twice, on two entries of sys.path.
-                key = (distribution.metadata["Name"], entry_point.name)
+                key = (_name_and_version(distribution)[0], entry_point.name)
                 found.setdefault(key, (distribution, entry_point))
     if load is None:
         return list(found.values())
@@ -320,6 +326,15 @@ def _entry_points(load: list[str] | None) -> list[tuple[Distribution, EntryPoint
     return [found[key] for key in found if load and set(key) & set(load)]
 
 
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    """Return the name and version of a distribution, whose metadata may be damaged."""
+    name: str | None = None
+    version: str | None = None
+    with suppress(Exception):
+        name, version = distribution.metadata["Name"], distribution.version
+    return name or "a distribution without a name", version or "unknown"
+
+
 def _record_adder(
     registry: Registry[Any], base: type[Record], plugin: Plugin
 ) -> Callable[[type[Record]], None]:
@@ -329,10 +344,12 @@ def _record_adder(
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise TypeError(f"{cls!r} is not a subclass of {base.__name__}")
         name = cls.__dict__.get("name")
-        if not (isinstance(name, str) and name.isidentifier()):
+        if not (isinstance(name, str) and name.isidentifier()) or iskeyword(name):
             raise TypeError(
                 f"{cls.__name__}.name must be an identifier, for specs; got {name!r}"
             )
+        if not is_dataclass(cls):
+            raise TypeError(f"{cls.__name__} is no record; decorate it with @record")
         registry.add(name, cls, plugin)
 
     return register
@@ -342,9 +359,11 @@ def _identity(plugin: object) -> object:
     return plugin
 
 
-def _checked_dataset_name(name: str) -> str:
+def _checked_dataset(name: str, loader: DatasetLoader) -> tuple[str, DatasetLoader]:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ValueError(
             f"data set name {name!r}: expected lower-case letters, digits, '-' and '_'"
         )
-    return name
+    if not callable(loader):
+        raise TypeError(f"the loader of data set {name!r} cannot be called")
+    return name, loader

@@ -14,6 +14,7 @@ A check raises ``AssertionError`` that says what a distiller must do. They run o
 problem in a few seconds each; the built-in distillers pass through the same table.
 """
 
+import signal
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -110,7 +111,7 @@ class _Interruption:
     @hookimpl
     def dd_after_step(self, step: int) -> None:
         if step == self._step:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
 
 def _run(

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dd_plugins import DistilledSet
+from dd_plugins.checkpoint import load_checkpoint, save_checkpoint
 
 STEPS = 80
 OPTIONS = ["--steps", str(STEPS), "--checkpoint-seconds", "0", "--ipc", "2"]
@@ -80,14 +81,17 @@ def test_run_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> N
     assert len((out / "metrics.jsonl").read_text().splitlines()) == STEPS
 
 
-def test_interrupted_run_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_leaves_a_checkpoint_and_says_so(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     command = [*words(tmp_path / "run"), "--checkpoint-seconds", "1000"]
     command[command.index("--steps") + 1] = "100000"
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "run" / "metrics.jsonl").exists():
         time.sleep(0.05)
     time.sleep(1)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, printed = process.communicate()
     assert process.returncode == 130
     assert "--resume" in printed
@@ -153,8 +157,7 @@ def test_full_disk_keeps_the_previous_checkpoint_good(tmp_path: Path) -> None:
 
 def rewind(checkpoint: Path, step: int) -> None:
     """Pretend that a checkpoint was written earlier."""
-    content = torch.load(checkpoint, weights_only=True)
-    torch.save(content | {"step": step}, checkpoint)
+    save_checkpoint(checkpoint, load_checkpoint(checkpoint) | {"step": step})
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "text"])

@@ -1,0 +1,35 @@
+"""Print the rows of a search (benchmarks/defaults.py) as a table for the docs.
+
+python benchmarks/table.py docs/benchmarks/defaults.json
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HEAD = (
+    "| data | images per class | network | distiller | steps "
+    "| seeds x networks | seconds | validation accuracy |"
+)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return a markdown table, a line for each row."""
+    lines = [HEAD, "|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        accuracies = row["validation_accuracies"]
+        network = row["network"].replace(", normalization='batch'", "")
+        low, high = min(accuracies), max(accuracies)
+        lines.append(
+            f"| {row['dataset']} | {row['images_per_class']} | `{network}` "
+            f"| `{row['distiller']}` | {row['steps']} "
+            f"| {row['seeds']} x {len(accuracies) // row['seeds']} "
+            f"| {row['distil_seconds']:.0f} "
+            f"| {row['validation_accuracy_mean']:.3f} ({low:.3f} to {high:.3f}) |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(json.loads(Path(sys.argv[1]).read_text())))

@@ -1,0 +1,40 @@
+"""Interruptions that wait for the end of a step."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+__all__ = ["DeferredInterrupt"]
+
+
+class DeferredInterrupt:
+    """Inside this block the first SIGINT or SIGTERM waits until somebody looks.
+
+    A step is not half done then, so a checkpoint can be written. A second signal
+    interrupts at once. Outside of the main thread, where Python delivers no signals,
+    nothing changes. As it leaves, the block puts the handlers back that were there.
+
+    Attributes:
+        requested: whether a signal has come.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
