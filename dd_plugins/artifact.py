@@ -206,6 +206,9 @@ class DistilledSet:
             loaded = cls(tensors["images"], tensors["labels"], transform, header)
         except KeyError as error:
             raise FileError(f"{file} is damaged: it has no tensor {error}") from error
+        count = len(header.initial_classes)
+        if len(loaded.images) != count or loaded.labels.shape[:1] != (count,):
+            raise FileError(f"{file} is damaged: not as many images as its header says")
         if loaded.content_hash() != header.content_hash:
             raise FileError(
                 f"{file} is damaged: its content does not have the hash in its header"

@@ -58,7 +58,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} is damaged, or not one of dd-plugins; start anew with "
             "--overwrite"
         )
-    loaded: dict[str, Any] = torch.load(
-        io.BytesIO(content), weights_only=True, map_location="cpu"
-    )
+    try:
+        loaded: dict[str, Any] = torch.load(
+            io.BytesIO(content), weights_only=True, map_location="cpu"
+        )
+    except Exception as error:  # torch's own text advises to run what the file holds
+        raise FileError(
+            f"checkpoint {path} holds more than plain values ({type(error).__name__}) "
+            "and is not loaded; start anew with --overwrite"
+        ) from error
     return loaded

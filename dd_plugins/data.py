@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -173,10 +173,23 @@ class RealData:
         """
         checked = _checked(images, labels)
         classes = int(checked.labels.max()) + 1
+        if classes > len(checked.labels):
+            raise DataError(
+                f"labels go up to {classes - 1}, but there are only "
+                f"{len(checked.labels)} images; number the classes from 0 without gaps"
+            )
         names = tuple(map(str, range(classes) if class_names is None else class_names))
         if classes > len(names):
             raise DataError(
                 f"labels go up to {classes - 1}, but there are {len(names)} class names"
+            )
+        for name_of_class in names:
+            if not name_of_class.isprintable():
+                raise DataError(f"class name {name_of_class!r} is not printable text")
+        if preprocessing not in get_args(Preprocessing):
+            raise DataError(
+                f"preprocessing must be one of {', '.join(get_args(Preprocessing))}, "
+                f"got {preprocessing!r}"
             )
         counts = torch.bincount(checked.labels, minlength=len(names))
         if not bool(counts.all()):

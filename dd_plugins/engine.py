@@ -158,12 +158,9 @@ def _check_options(
     overwrite: bool,
     out: str | Path | None,
 ) -> None:
-    if images_per_class < 1:
-        raise OptionError(
-            f"images_per_class must be at least 1, got {images_per_class}"
-        )
-    if steps is not None and steps < 1:
-        raise OptionError(f"steps must be at least 1, got {steps}")
+    for name, value in (("images_per_class", images_per_class), ("steps", steps)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise OptionError(f"{name} must be a whole number from 1, got {value!r}")
     if not checkpoint_seconds >= 0:
         raise OptionError(
             f"checkpoint_seconds must not be negative, got {checkpoint_seconds}"

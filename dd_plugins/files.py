@@ -36,11 +36,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        _flush_folder(path.parent)
     except (OSError, ValueError) as error:
         kept = "; the previous one is kept" if _is_there(path) else ""
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"cannot write {path}: {reason}{kept}") from error
+    _flush_folder(path.parent)
     return path
 
 

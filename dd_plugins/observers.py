@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from dd_plugins.errors import FileError
 from dd_plugins.files import write_atomically
 from dd_plugins.hookspecs import LazySet, hookimpl
 from dd_plugins.run import Run
@@ -54,8 +55,13 @@ class MetricsLog:
         if run.out is None or not (due or "validation_accuracy" in metrics):
             return
         line = json.dumps({"step": step, **metrics})
-        with (run.out / METRICS_NAME).open("a") as file:
-            file.write(line + "\n")
+        try:
+            with (run.out / METRICS_NAME).open("a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise FileError(
+                f"cannot write {run.out / METRICS_NAME}: {error.strerror}"
+            ) from error
 
 
 def _lines(path: Path) -> list[str]:

@@ -210,7 +210,7 @@ class Plugins:
         )
         only("dd_register_commands")(
             register=lambda command: self.commands.add(
-                command.name or "", command, plugin
+                _checked_command_name(command), command, plugin
             )
         )
         missing = only("dd_missing_extra")()
@@ -357,6 +357,12 @@ def _record_adder(
 
 def _identity(plugin: object) -> object:
     return plugin
+
+
+def _checked_command_name(command: click.Command) -> str:
+    if not isinstance(command, click.Command) or not command.name:
+        raise TypeError(f"{command!r} is not a click command with a name")
+    return command.name
 
 
 def _checked_dataset(name: str, loader: DatasetLoader) -> tuple[str, DatasetLoader]:

@@ -62,10 +62,16 @@ class Record:
             f"{field.name}={getattr(self, field.name)!r}"
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
             if field.name not in self.positional
-            and getattr(self, field.name) != field.default
+            and getattr(self, field.name) != _default(type(self), field.name)
         ]
         arguments = ", ".join(positional + named)
         return f"{self.name}({arguments})" if arguments else self.name
+
+
+def _default(cls: type[Record], option: str) -> object:
+    """Return the default of an option, given plainly or by ``pydantic.Field``."""
+    fields: dict[str, pydantic.fields.FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
+    return fields[option].get_default(call_default_factory=True)
 
 
 @dataclass_transform(

@@ -86,7 +86,6 @@ def test_repr_names_what_differs_from_the_default(written: str, shortest: str) -
     assert repr(get_distiller(written)) == shortest
 
 
-@pytest.mark.xfail(strict=True, reason="repr shows an option whose default is Field()")
 def test_repr_knows_a_default_that_is_given_by_field() -> None:
     @record
     class Small(Oven):

@@ -1,0 +1,457 @@
+"""The artifact: kept bit for bit, readable by others, and never taken if damaged."""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import dd_plugins
+from dd_plugins import DistilledSet, RealData, export, get_dataset
+from dd_plugins.artifact import ARTIFACT_NAME
+from dd_plugins.errors import DataError, FileError, OptionError
+
+SPEC = "frepo(pool_size=1, real_batch_size=64)"
+NETWORK = "conv(width=4, depth=1)"
+
+
+def one_line(error: BaseException) -> str:
+    text = str(error)
+    assert text.isprintable(), f"not one printable line: {text!r}"
+    return text
+
+
+@pytest.fixture(scope="module", params=["standardize", "zca"])
+def distilled(request: pytest.FixtureRequest) -> DistilledSet:
+    """A small set, in either value space."""
+    data = get_dataset("digits").with_preprocessing(request.param)
+    options: dict[str, Any] = {"network": NETWORK, "device": "cpu", "seed": 3}
+    return dd_plugins.distill(data, SPEC, steps=1, images_per_class=2, **options)
+
+
+@pytest.fixture(scope="module")
+def content(distilled: DistilledSet, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of its file."""
+    return distilled.save(tmp_path_factory.mktemp("set") / "set").read_bytes()
+
+
+@pytest.fixture
+def file(content: bytes, tmp_path: Path) -> Path:
+    """Its file, to be damaged."""
+    path = tmp_path / "set.safetensors"
+    path.write_bytes(content)
+    return path
+
+
+def tensors_of(distilled: DistilledSet) -> dict[str, Tensor]:
+    return {
+        "images": distilled.images,
+        "labels": distilled.labels,
+        **distilled.transform.tensors(),
+    }
+
+
+def test_saving_and_loading_keep_every_bit(
+    distilled: DistilledSet, file: Path, content: bytes, tmp_path: Path
+) -> None:
+    loaded = DistilledSet.load(file)
+    before, after = tensors_of(distilled), tensors_of(loaded)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert tensor.dtype == after[name].dtype == torch.float32
+        assert torch.equal(tensor, after[name]), name
+    assert loaded.transform.kind == distilled.transform.kind
+    assert loaded.header.content_hash == distilled.content_hash()
+    nameless = loaded.header.model_copy(update={"content_hash": ""})
+    assert nameless == distilled.header.model_copy(update={"content_hash": ""})
+    assert loaded.save(tmp_path / "again").read_bytes() == content
+
+
+def test_a_path_is_the_file_or_the_folder_that_holds_it(
+    distilled: DistilledSet, tmp_path: Path
+) -> None:
+    saved = distilled.save(tmp_path / "run" / ARTIFACT_NAME)
+    assert saved == tmp_path / "run" / ARTIFACT_NAME
+    for path in (saved, str(saved), saved.parent, str(saved.parent)):
+        assert torch.equal(DistilledSet.load(path).images, distilled.images)
+        assert DistilledSet.read_header(path).steps == 1
+
+
+def test_the_header_tells_where_the_set_comes_from(file: Path) -> None:
+    data = get_dataset("digits")
+    header = DistilledSet.read_header(file)
+    assert (header.format_version, header.label_kind) == (1, "regression")
+    assert header.distiller.startswith("frepo(pool_size=1, real_batch_size=64, ")
+    assert header.options["pool_size"] == "1"
+    assert header.options["max_online_updates"] == "100", "also what is at its default"
+    assert header.network == "conv(width=4, depth=1, normalization='batch')"
+    assert header.evaluation_network == "conv(width=4, depth=1, normalization='none')"
+    assert (header.steps, header.seed, header.mirror) == (1, 3, False)
+    assert header.class_names == list("0123456789")
+    assert header.initial_classes == [digit for digit in range(10) for _ in range(2)]
+    assert header.dataset.name == "digits"
+    assert header.dataset.fingerprint == data.fingerprint
+    assert header.dataset.train_images == len(data.train.labels)
+    assert header.versions.keys() >= {"python", "torch", "numpy", "dd-plugins"}
+
+
+def test_the_header_is_read_without_the_tensors(file: Path, content: bytes) -> None:
+    ruined = content[: len(content) // 2].ljust(len(content), b"\xff")
+    assert len(content) // 2 > header_end(content)
+    file.write_bytes(ruined)
+    assert DistilledSet.read_header(file).steps == 1
+    with pytest.raises(FileError, match="damaged"):
+        DistilledSet.load(file)
+
+
+def test_pixels_are_pictures_in_the_unit_range(distilled: DistilledSet) -> None:
+    pixels = distilled.pixels()
+    assert pixels.shape == (20, 1, 8, 8)
+    assert pixels.dtype == torch.float32
+    assert 0 <= pixels.min() < pixels.max() <= 1
+    far = replace(distilled, images=distilled.images * 100).pixels()
+    assert (far.min(), far.max()) == (0, 1)
+
+
+def test_preprocessing_is_undone_by_pixels(distilled: DistilledSet) -> None:
+    images = get_dataset("digits").read_test().images[:50]
+    values = distilled.preprocess(images)
+    assert torch.equal(values, distilled.transform(images))
+    assert not torch.allclose(values, images, atol=0.1)
+    back = replace(distilled, images=values).pixels()
+    torch.testing.assert_close(back, images, atol=1e-4, rtol=0)
+
+
+def test_preprocessing_divides_bytes_by_255(distilled: DistilledSet) -> None:
+    pixels = torch.arange(128, dtype=torch.uint8).view(2, 1, 8, 8)
+    assert torch.equal(distilled.preprocess(pixels), distilled.preprocess(pixels / 255))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 8, 8), (2, 1, 8, 7), (2, 3, 8, 8), (2, 64), (1, 2, 1, 8, 8), ()]
+)
+def test_preprocessing_refuses_other_shapes(
+    distilled: DistilledSet, shape: tuple[int, ...]
+) -> None:
+    told = rf"\(n, 1, 8, 8\), got {re.escape(str(shape))}"
+    with pytest.raises(OptionError, match=told) as refused:
+        distilled.preprocess(torch.zeros(shape))
+    one_line(refused.value)
+
+
+def test_the_set_is_a_torch_dataset_in_either_space(distilled: DistilledSet) -> None:
+    model, pixels = distilled.as_dataset(), distilled.as_dataset("pixels")
+    assert len(distilled) == len(model) == len(pixels) == 20
+    image, label = model[7]
+    assert torch.equal(image, distilled.images[7])
+    assert torch.equal(label, distilled.labels[7])
+    assert torch.equal(pixels[7][0], distilled.pixels()[7])
+    assert torch.equal(pixels[7][1], distilled.labels[7])
+
+
+def test_an_unknown_space_is_refused(distilled: DistilledSet) -> None:
+    with pytest.raises(OptionError, match="space"):
+        distilled.as_dataset("modle")  # type: ignore[arg-type]
+
+
+def header_end(content: bytes) -> int:
+    """Return where the tensors begin in a safetensors file."""
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def refused(file: Path) -> str:
+    """Return the one line with which a file is refused."""
+    with pytest.raises(FileError) as error:
+        DistilledSet.load(file)
+    assert str(file) in str(error.value)
+    return one_line(error.value)
+
+
+def test_a_file_cut_off_anywhere_is_refused(file: Path, content: bytes) -> None:
+    end = header_end(content)
+    lengths = {0, 1, 7, 8, 9, end - 1, end, end + 1, len(content) - 1}
+    lengths |= set(random.Random(0).sample(range(len(content)), 100))
+    for length in lengths:
+        file.write_bytes(content[:length])
+        refused(file)
+
+
+@pytest.mark.parametrize("part", ["length", "header", "tensors"])
+def test_a_bit_flipped_anywhere_is_found(part: str, file: Path, content: bytes) -> None:
+    end = header_end(content)
+    start, stop = {"length": (0, 8), "header": (8, end), "tensors": (end, None)}[part]
+    places = range(start, stop or len(content))
+    draw = random.Random(part)
+    bits = [(place, bit) for place in places for bit in range(8)]
+    for place, bit in draw.sample(bits, min(200, len(bits))):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << bit
+        file.write_bytes(damaged)
+        assert refused(file), (place, bit)
+
+
+def test_bytes_behind_the_end_are_refused(file: Path, content: bytes) -> None:
+    file.write_bytes(content + b"\0")
+    refused(file)
+
+
+def forge(file: Path, **fields: Any) -> None:
+    """Rewrite a file with other header fields."""
+    header = DistilledSet.read_header(file).model_dump() | fields
+    save_file(load_file(file), file, metadata={"dd_plugins": json.dumps(header)})
+
+
+@pytest.mark.parametrize("version", [2, 99, "2"])
+def test_a_newer_format_is_refused_with_what_to_do(file: Path, version: Any) -> None:
+    forge(file, format_version=version)
+    told = rf"format version {version}, this dd-plugins reads up to 1; upgrade"
+    assert re.search(told, refused(file))
+    with pytest.raises(FileError, match=told):
+        DistilledSet.read_header(file)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 4},
+        {"distiller": "mtt"},
+        {"class_names": list("9876543210")},
+        {"steps": "1"},
+        {"steps": None},
+        {"label_kind": "votes"},
+        {"value_space": "rgb"},
+        {"surprise": 1},
+        {"dataset": {"name": "mnist"}},
+        {"format_version": 0},
+        {"format_version": 1.5},
+        {"format_version": None},
+        {"format_version": [1]},
+        {"content_hash": "0" * 64},
+        {"content_hash": ""},
+        {"format_version": float("inf")},
+    ],
+    ids=str,
+)
+def test_a_changed_header_is_refused(file: Path, fields: dict[str, Any]) -> None:
+    forge(file, **fields)
+    assert "damaged" in refused(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no JSON",
+        "null",
+        "5",
+        "[]",
+        "{}",
+        "[" * 100_000,
+    ],
+    ids=lambda text: text[:8],
+)
+def test_a_header_that_is_no_header_is_refused(file: Path, text: str) -> None:
+    save_file(load_file(file), file, metadata={"dd_plugins": text})
+    assert "damaged" in refused(file)
+
+
+@pytest.mark.parametrize("name", ["images", "labels", "transform.mean"])
+@pytest.mark.parametrize("change", ["missing", "renamed", "other type", "other shape"])
+def test_changed_tensors_are_refused(file: Path, name: str, change: str) -> None:
+    tensors = load_file(file)
+    tensor = tensors.pop(name)
+    if change == "renamed":
+        tensors[f"{name}s"] = tensor
+    elif change == "other type":
+        tensors[name] = tensor.double()
+    elif change == "other shape":
+        tensors[name] = tensor.flatten()[None]
+    header = DistilledSet.read_header(file).model_dump_json()
+    save_file(tensors, file, metadata={"dd_plugins": header})
+    assert "damaged" in refused(file)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_a_safetensors_file_of_others_is_told_apart(
+    tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({"weight": torch.zeros(3)}, file, metadata=metadata)
+    assert "safetensors file, but not an artifact" in refused(file)
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "zeros", "torch", "image"])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "file"
+    if kind == "torch":
+        torch.save({"images": torch.zeros(3)}, file)
+    elif kind == "image":
+        Image.new("L", (4, 4)).save(file, format="PNG")
+    else:
+        bytes_of = {"text": b"not an artifact", "empty": b"", "zeros": bytes(1000)}
+        file.write_bytes(bytes_of[kind])
+    assert "not an artifact of dd-plugins" in refused(file)
+
+
+def test_a_missing_file_and_an_empty_folder_are_told(tmp_path: Path) -> None:
+    assert "does not exist" in refused(tmp_path / "nothing")
+    assert f"holds no {ARTIFACT_NAME}; distil first" in refused(tmp_path)
+    (tmp_path / ARTIFACT_NAME).mkdir()
+    assert f"holds no {ARTIFACT_NAME}" in refused(tmp_path)
+
+
+def test_exported_folder_holds_the_pixels_and_labels(
+    distilled: DistilledSet, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new" / "pictures"
+    assert export(distilled, "folder", folder) == folder
+    described = json.loads((folder / "labels.json").read_text())
+    assert described["label_kind"] == "regression"
+    assert described["class_names"] == list("0123456789")
+    rows = described["images"]
+    assert len(rows) == len(list(folder.rglob("*.png"))) == 20
+    labels = torch.tensor([row["label"] for row in rows])
+    assert torch.equal(labels, distilled.labels)
+    files = [folder / row["file"] for row in rows]
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files]) / 255
+    assert np.abs(pixels - distilled.pixels().numpy()[:, 0]).max() <= 1 / 255
+    classes = [file.parent.name for file in files]
+    expected = distilled.header.initial_classes
+    assert classes == [f"{number:03d}-{number}" for number in expected]
+
+
+def test_exported_folder_is_a_data_set_again(
+    distilled: DistilledSet, tmp_path: Path
+) -> None:
+    data = get_dataset(f"folder:{export(distilled, 'folder', tmp_path / 'pictures')}")
+    assert torch.bincount(data.train.labels).tolist() == [2] * 10
+
+
+def read_npz(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def read_pt(path: Path) -> dict[str, Any]:
+    read: dict[str, Any] = torch.load(path, weights_only=True)
+    return read
+
+
+@pytest.mark.parametrize(("form", "read"), [("npz", read_npz), ("pt", read_pt)])
+def test_exported_file_holds_all_and_needs_no_pickle(
+    distilled: DistilledSet,
+    form: str,
+    read: Callable[[Path], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / f"set.{form}"
+    assert export(distilled, form, path) == path
+    found = read(path)
+    expected: dict[str, Any] = {
+        "pixels": distilled.pixels(),
+        "images": distilled.images,
+        "labels": distilled.labels,
+        "classes": torch.tensor(distilled.header.initial_classes),
+    }
+    for name, tensor in distilled.transform.tensors().items():
+        expected[f"transform_{name}"] = tensor
+    for name, tensor in expected.items():
+        assert torch.equal(torch.as_tensor(found.pop(name)), tensor), name
+    assert list(found.pop("class_names")) == list("0123456789")
+    assert json.loads(str(found.pop("header")))["seed"] == 3
+    assert found == {}
+
+
+def test_exporting_leaves_what_is_there_alone(
+    distilled: DistilledSet, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    export(distilled, "folder", folder)  # an empty one is taken
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "mine").write_text("mine")
+    for occupied in (kept, kept / "mine"):
+        with pytest.raises(OptionError, match=r"choose another") as error:
+            export(distilled, "folder", occupied)
+        assert str(occupied) in one_line(error.value)
+    assert [(path.name, path.read_text()) for path in kept.iterdir()] == [
+        ("mine", "mine")
+    ]
+
+
+@pytest.mark.parametrize("form", ["zip", "", "Folder"])
+def test_an_unknown_form_is_refused(
+    distilled: DistilledSet, form: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match="expected 'folder', 'npz' or 'pt'"):
+        export(distilled, form, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["npz", "pt"])
+def test_exporting_onto_a_folder_is_a_file_error(
+    distilled: DistilledSet, form: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FileError, match="cannot write"):
+        export(distilled, form, tmp_path)
+
+
+def of_classes(distilled: DistilledSet, first: str) -> DistilledSet:
+    """Return the set with another name for the first class."""
+    names = [first, *distilled.header.class_names[1:]]
+    header = distilled.header.model_copy(update={"class_names": names})
+    return replace(distilled, header=header)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../outside",
+        "/absolute",
+        "..",
+        "back\\slash",
+        "",
+        "ünï 🎈",
+        "long " * 100,
+        "nul\0",
+    ],
+    ids=lambda name: repr(name)[:16],
+)
+def test_no_class_name_leads_out_of_the_folder(
+    distilled: DistilledSet, name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "deep" / "down"
+    export(of_classes(distilled, name), "folder", folder)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted([*folder.glob("*/*.png"), folder / "labels.json"])
+    assert len(files) == 21
+
+
+def test_a_class_name_that_is_no_text_does_not_lose_the_run(tmp_path: Path) -> None:
+    # What Python makes of a folder whose name is not in UTF-8.
+    names = ["caf\udce9", "tea"]
+    images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+    options: dict[str, Any] = {"network": NETWORK, "device": "cpu", "steps": 1}
+    with suppress(DataError):
+        data = RealData.from_tensors(images, labels, class_names=names)
+        dd_plugins.distill(data, SPEC, out=tmp_path / "run", **options)
+        assert DistilledSet.load(tmp_path / "run").header.class_names[1] == "tea"
+
+
+def test_pictures_of_five_channels_are_refused_for_a_folder(tmp_path: Path) -> None:
+    images = torch.rand(20, 5, 8, 8, generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"network": NETWORK, "device": "cpu", "steps": 1}
+    five = dd_plugins.distill((images, torch.arange(20) % 2), SPEC, **options)
+    with pytest.raises(OptionError, match="channels"):
+        export(five, "folder", tmp_path / "out")

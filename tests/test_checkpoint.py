@@ -1,0 +1,238 @@
+"""Checkpoints: exact, and never taken if they are damaged or foreign."""
+
+import io
+import os
+import pickle
+import random
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import dd_plugins
+from dd_plugins import DistilledSet
+from dd_plugins.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from dd_plugins.errors import DDError, FileError
+
+CONTENT: dict[str, Any] = {
+    "step": 3,
+    "weights": torch.linspace(-1, 1, 200),
+    "nested": {"list": [1, 2.5, "text", None, True], 0: {"state": torch.arange(4)}},
+}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two contents are the same, bit for bit."""
+    if isinstance(one, Tensor):
+        return (
+            isinstance(other, Tensor)
+            and one.dtype == other.dtype
+            and torch.equal(one, other)
+        )
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a checkpoint."""
+    path = tmp_path_factory.mktemp("checkpoint") / CHECKPOINT_NAME
+    save_checkpoint(path, CONTENT)
+    return path.read_bytes()
+
+
+def refused(path: Path) -> str:
+    """Return the one line with which a checkpoint is refused."""
+    with pytest.raises(FileError) as error:
+        load_checkpoint(path)
+    text = str(error.value)
+    assert text.isprintable(), f"not one printable line: {text!r}"
+    assert str(path) in text
+    assert "--overwrite" in text, "what to do"
+    return text
+
+
+def test_loading_gives_back_what_was_saved(good: bytes, tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT_NAME
+    path.write_bytes(good)
+    assert same(load_checkpoint(path), CONTENT)
+
+
+def test_a_checkpoint_cut_off_anywhere_is_refused(good: bytes, tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT_NAME
+    lengths = {0, 1, 4, len(good) - 22, len(good) - 1}
+    for length in lengths | set(random.Random(0).sample(range(len(good)), 100)):
+        path.write_bytes(good[:length])
+        refused(path)
+
+
+def test_a_bit_flipped_anywhere_is_found(good: bytes, tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT_NAME
+    draw = random.Random(0)
+    ends = range(len(good) - 100, len(good))
+    for place in [*draw.sample(range(len(good)), 1000), *ends]:
+        damaged = bytearray(good)
+        damaged[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        assert refused(path), place
+
+
+def test_bytes_behind_the_end_are_refused(good: bytes, tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT_NAME
+    path.write_bytes(good + b"\0")
+    refused(path)
+
+
+class Touch:
+    """An object that touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT_NAME
+    save_checkpoint(path, {"configuration": Touch(tmp_path / "ran")})
+    try:
+        refused(path)
+    finally:
+        assert not (tmp_path / "ran").exists()
+
+
+def zip_of(**records: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, record in records.items():
+            archive.writestr(name, record)
+    return buffer.getvalue()
+
+
+def torch_file(content: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a checkpoint",
+        bytes(1000),
+        pickle.dumps({"step": 3}),
+        zip_of(),
+        zip_of(readme=b"hello"),
+        torch_file({"step": 3}),
+        torch_file({"step": 3}, _use_new_zipfile_serialization=False),
+    ],
+    ids=["empty", "text", "zeros", "pickle", "empty zip", "zip", "torch", "old torch"],
+)
+def test_a_file_of_another_kind_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT_NAME
+    path.write_bytes(content)
+    assert refused(path)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_a_missing_checkpoint_is_a_file_error(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT_NAME
+    if kind == "folder":
+        path.mkdir()
+    with pytest.raises(FileError, match=CHECKPOINT_NAME):
+        load_checkpoint(path)
+
+
+OPTIONS: dict[str, Any] = {
+    "distiller": "frepo(pool_size=2, real_batch_size=64)",
+    "network": "mlp(width=4)",
+    "device": "cpu",
+    "steps": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    out = tmp_path_factory.mktemp("finished")
+    dd_plugins.distill(out=out, **OPTIONS)
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_a_run_goes_on_from_its_checkpoint(run: Path) -> None:
+    before = DistilledSet.load(run)
+    again = dd_plugins.distill(out=run, resume=True, **OPTIONS)
+    assert again.content_hash() == before.content_hash()
+
+
+GONE = object()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("configuration", GONE),
+        ("synthetic", GONE),
+        ("synthetic", {"images": torch.zeros(3)}),
+        ("state", 5),
+        ("schedule", 5),
+        ("step", GONE),
+        ("configuration", "text"),
+        ("state", {"pool": []}),
+        ("optimizer", {"state": {}, "param_groups": []}),
+        ("step", "three"),
+        ("step", 4000),
+    ],
+)
+def test_resuming_from_wrong_content_is_refused_and_loses_nothing(
+    name: str, value: Any, run: Path
+) -> None:
+    content = load_checkpoint(run / CHECKPOINT_NAME)
+    content[name] = value
+    if value is GONE:
+        del content[name]
+    refused_and_kept(run, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, [1, 2], None, torch.zeros(3)],
+    ids=str,
+)
+def test_resuming_from_foreign_content_is_refused_and_loses_nothing(
+    content: Any, run: Path
+) -> None:
+    refused_and_kept(run, content)
+
+
+def refused_and_kept(run: Path, content: Any) -> None:
+    """Check that a run does not go on from that content, and its folder stays."""
+    save_checkpoint(run / CHECKPOINT_NAME, content)
+    files = {path: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(FileError, match="--overwrite"):
+        dd_plugins.distill(out=run, resume=True, **OPTIONS)
+    assert {path: path.read_bytes() for path in run.iterdir()} == files
+
+
+def test_file_errors_are_ours_and_value_errors() -> None:
+    assert issubclass(FileError, DDError)
+    assert issubclass(FileError, ValueError)
+    assert FileError.exit_status == 1
