@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -99,3 +101,10 @@ def test_template_in_the_docs_is_the_template() -> None:
     page = text_of("writing-a-plugin.md")
     for line in re.findall(r"^    \w+: .* = .*$", page, flags=re.MULTILINE):
         assert line in source
+
+
+def test_table_of_defaults_is_that_of_the_figures() -> None:
+    figures = DOCS / "benchmarks" / "defaults.json"
+    command = [sys.executable, ROOT / "benchmarks" / "table.py", figures]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout in text_of("benchmarks/defaults.md")

@@ -59,10 +59,10 @@ _RECIPES = {
     "digits": _Recipe(500, 1e-2, None, Conv(width=32, depth=2)),
     "mnist": _Recipe(500, 1e-2, None),
     "fashion-mnist": _Recipe(500, 1e-2, None),
-    "cifar10": _Recipe(500, 1e-2, 1_000_000),
-    "cifar100": _Recipe(500, 1e-2, 1),
+    "cifar10": _Recipe(500, 5e-3, 1_000_000),
+    "cifar100": _Recipe(500, 5e-3, 1),
 }
-_OTHERWISE = _Recipe(500, 1e-2, None)
+_OTHERWISE = _Recipe(500, 5e-3, None)
 _ON_CPU = Conv(width=32)  # a sixteenth of the work of the paper's width of 128
 _PAPER_LEARNING_RATE = 3e-4
 _LONG_RUN = 50_000  # steps from which on the paper's learning rate is taken
