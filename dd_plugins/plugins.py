@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache, partial
@@ -151,31 +151,40 @@ class Plugins:
         self.networks = Registry[type[AbstractNetwork]]("network")
         self.datasets = Registry[DatasetLoader]("data set")
         self.commands = Registry[click.Command]("command")
-        for name, value in BUILT_IN.items():
-            entry_point = EntryPoint(name, value, hookspecs.PROJECT)
-            self._load(Plugin(name, built_in=True), entry_point.load)
-        for name, given in (extra or {}).items():
-            self._load(Plugin(name), partial(_identity, given))
-        for distribution, entry_point in _entry_points(load):
-            origin = _name_and_version(distribution)
-            self._load(Plugin(entry_point.name, *origin), entry_point.load)
+        imported = [
+            (plugin, self._import(plugin, load_it))
+            for plugin, load_it in _found(load, extra or {})
+        ]
+        # First those that specify hooks: then whoever implements one wrongly is found
+        # out when it is registered itself.
+        imported.sort(key=lambda pair: not hasattr(pair[1], "dd_register_hookspecs"))
+        for plugin, registered in imported:
+            if plugin.error is None:
+                self._register(plugin, registered)
         self._check_pending()
         for plugin in self.failures:
             if plugin.distribution is None:  # in the caller's hands, not a stranger's
                 raise PluginError(f"plugin {plugin} is broken: {plugin.error}")
 
-    def _load(self, plugin: Plugin, load: Callable[[], object]) -> None:
-        """Load one plugin under a guard, and let it register what it offers."""
+    def _import(self, plugin: Plugin, load_it: Callable[[], object]) -> object:
+        """Import one plugin under a guard."""
         self.plugins.append(plugin)
         try:
-            registered = load()
+            return load_it()
+        except (Exception, SystemExit) as error:  # a stranger's plugin may do anything
+            self._withdraw(plugin, error)
+            return None
+
+    def _register(self, plugin: Plugin, registered: object) -> None:
+        """Register one plugin under a guard, and let it register what it offers."""
+        try:
             self.manager.register(registered, name=str(plugin))
             hook_callers = self.manager.get_hookcallers(registered) or []
             plugin.hooks = sorted(caller.name for caller in hook_callers)
             self._collect(registered, plugin)
         except PluginError:
             raise
-        except (Exception, SystemExit) as error:  # a stranger's plugin may do anything
+        except (Exception, SystemExit) as error:
             self._withdraw(plugin, error)
 
     def _withdraw(self, plugin: Plugin, error: BaseException) -> None:
@@ -300,6 +309,20 @@ def loaded_plugins() -> Plugins:
     if variable is None:
         return Plugins()
     return Plugins(load=[name.strip() for name in variable.split(",") if name.strip()])
+
+
+def _found(
+    load: list[str] | None, extra: dict[str, object]
+) -> Iterator[tuple[Plugin, Callable[[], object]]]:
+    """Yield every plugin there is, and how it is imported: built-ins first."""
+    for name, value in BUILT_IN.items():
+        entry_point = EntryPoint(name, value, hookspecs.PROJECT)
+        yield Plugin(name, built_in=True), entry_point.load
+    for name, given in extra.items():
+        yield Plugin(name), partial(_identity, given)
+    for distribution, entry_point in _entry_points(load):
+        origin = _name_and_version(distribution)
+        yield Plugin(entry_point.name, *origin), entry_point.load
 
 
 def _entry_points(load: list[str] | None) -> list[tuple[Distribution, EntryPoint]]:

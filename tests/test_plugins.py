@@ -326,7 +326,6 @@ def test_a_plugin_in_hand_that_is_broken_is_an_error(
     one_line(str(refused.value))
 
 
-@pytest.mark.xfail(strict=True, reason="the specifying plugin is blamed and withdrawn")
 def test_wrong_implementation_of_a_later_hook_is_blamed_itself() -> None:
     wrong = module(dd_attack=lambda strenght: None)
     with pytest.raises(PluginError, match="plugin wrong is broken"):
