@@ -135,19 +135,16 @@ class ProgressDisplay:
             MofNCompleteColumn,
             Progress,
             TextColumn,
-            TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
         console = Console(stderr=True)
         progress = Progress(
-            TextColumn("distilling"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
@@ -166,10 +163,10 @@ class ProgressDisplay:
         if display is None:
             return
         if "validation_accuracy" in metrics:
-            display.validation = f" validation {metrics['validation_accuracy']:.3f}"
+            display.validation = f", validation {metrics['validation_accuracy']:.3f}"
         progress, task = display.progress, display.progress.tasks[display.task]
         speed = (step - task.fields.setdefault("first", step - 1)) / metrics["seconds"]
-        figures = f"loss {metrics['loss']:.3f}{display.validation} {speed:.3g} steps/s"
+        figures = f"loss {metrics['loss']:.3f}{display.validation}, {speed:.3g} steps/s"
         progress.update(display.task, completed=step, figures=figures)
         now = time.monotonic()
         overdue = now - display.shown >= _PLAIN_SECONDS
