@@ -67,8 +67,9 @@ class Header(_Strict):
         transform_stride: interleaving of the whitening (see ``Transform``).
         class_names: one for each class.
         initial_classes: the class that each image began as.
-        initial_indices: which training image each began as, by its place in the data
-            set; None for a set that did not begin as real images.
+        initial_indices: which training image each began as, by its place in the
+            training data as the data set is loaded (before the validation split); None
+            for a set that did not begin as real images.
         mirror: whether a mirror image is still of its class.
         distiller: the spec, with every option that is not at its default.
         options: every option of the distiller, as its spec writes it.
@@ -140,13 +141,21 @@ class DistilledSet:
             float32 of the same shape.
 
         Raises:
-            OptionError: the images have another shape than the set's.
+            OptionError: the images have another shape than the set's, or values that
+                are not those of images.
         """
         if images.shape[1:] != self.images.shape[1:]:
             shape = ", ".join(map(str, self.images.shape[1:]))
             raise OptionError(
                 f"images must have shape (n, {shape}), got {tuple(images.shape)}"
             )
+        if images.dtype != torch.uint8:
+            low, high = images.aminmax()
+            if not images.is_floating_point() or not (low >= 0 and high <= 1):
+                raise OptionError(
+                    f"images must be uint8, or floating in [0, 1]; got {images.dtype} "
+                    f"in [{float(low):g}, {float(high):g}]"
+                )
         return self.transform(images)
 
     def as_dataset(self, space: Literal["model", "pixels"] = "model") -> TensorDataset:
@@ -325,10 +334,12 @@ def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
         The path written.
 
     Raises:
-        OptionError: the form is unknown, or the folder exists and is not empty.
+        OptionError: the form is unknown, or what is to be written exists already.
         FileError: the file cannot be written.
     """
     path = Path(out)
+    if form != "folder" and path.exists():
+        raise OptionError(f"{path} exists; choose another name")
     match form:
         case "folder":
             return _export_folder(distilled, path)

@@ -1,6 +1,7 @@
 """The entry of the command line: finds commands by their hook, and reports errors."""
 
 import sys
+import traceback
 
 import click
 
@@ -17,10 +18,9 @@ class _PluginGroup(click.Group):
         del ctx
         return loaded_plugins().commands.names()
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         del ctx
-        commands = loaded_plugins().commands
-        return commands.get(cmd_name) if cmd_name in commands else None
+        return loaded_plugins().commands.get(cmd_name)
 
 
 @click.group(cls=_PluginGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,25 +43,27 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as exit_request:
         sys.exit(exit_request.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _end("stopped; a run with checkpoints goes on with --resume", 130)
+        _end("stopped; 'distill' goes on with the same words and --resume", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        if debug:
-            raise
+        _show_traceback(debug)
         context = getattr(error, "ctx", None)  # of usage errors only
         usage = f" (see '{context.command_path} --help')" if context else ""
         _end(f"{error.format_message()}{usage}", error.exit_code)
     except DDError as error:
-        if debug:
-            raise
+        _show_traceback(debug)
         _end(str(error), error.exit_status)
     except Exception as error:
-        if debug:
-            raise
+        _show_traceback(debug)
         reason = " ".join(str(error).split())
         _end(f"{type(error).__name__}: {reason}; --debug shows the traceback", 1)
+
+
+def _show_traceback(wanted: bool) -> None:
+    if wanted:
+        traceback.print_exc()
 
 
 def _end(message: str, status: int) -> None:

@@ -1,7 +1,6 @@
 """The built-in commands of ``dd-plugins``."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, artifact_file, export
-from dd_plugins.engine import distill
-from dd_plugins.errors import FileError
+from dd_plugins.checkpoint import CHECKPOINT_NAME
+from dd_plugins.engine import RUN_FILES, SUMMARY_NAME, distill
+from dd_plugins.errors import OptionError
 from dd_plugins.evaluate import Evaluation, NetworkResult, evaluate
 from dd_plugins.files import write_atomically
-from dd_plugins.observers import IMAGES_NAME
+from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.pictures import save_grid
 from dd_plugins.plugins import Plugin, loaded_plugins
 from dd_plugins.run import Precision
@@ -93,27 +93,31 @@ def distill_command(
     if out is None:
         last_part = Path(dataset.replace(":", "/")).name
         out = Path("runs") / f"{last_part}-ipc{images_per_class}"
-    started = time.monotonic()
+    resuming = options["resume"] and not options["overwrite"]
+    if resuming and not (out / CHECKPOINT_NAME).exists():
+        click.echo(f"{out} holds no checkpoint yet: starting at step 0", err=True)
     distilled = distill(
         dataset, images_per_class=images_per_class, out=out, progress=True, **options
     )
     summary = distilled.header.model_dump() | {
         "images": len(distilled),
         "content_hash": distilled.content_hash(),
-        "seconds": round(time.monotonic() - started, 3),
-        **_last_validation(out),
+        **_last_metrics(out / METRICS_NAME),
     }
-    _write_json(out / "summary.json", summary)
+    _write_json(out / SUMMARY_NAME, summary)
     click.echo(f"{len(distilled)} images in {out / ARTIFACT_NAME}")
     click.echo(f"picture: {out / IMAGES_NAME}")
 
 
-def _last_validation(out: Path) -> dict[str, float]:
-    """Return the last validation accuracy in the metrics of a run, if there is one."""
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines if "validation_accuracy" in line]
-    key = "validation_accuracy"
-    return {key: found[-1][key]} if found else {}
+def _last_metrics(path: Path) -> dict[str, float]:
+    """Return the seconds of all steps, and the last validation accuracy."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    found: dict[str, float] = {}
+    for row in rows:
+        found |= {
+            key: row[key] for key in ("seconds", "validation_accuracy") if key in row
+        }
+    return found
 
 
 @click.command("evaluate")
@@ -148,8 +152,8 @@ def evaluate_command(
     json_file: Path | None,
 ) -> None:
     """Train fresh networks on a distilled set, and test them on real data."""
-    if json_file is not None and json_file.is_dir():
-        raise FileError(f"cannot write {json_file}: it is a folder")
+    if json_file is not None:
+        _refuse_to_replace(json_file)
     distilled = DistilledSet.load(path)
     with _training_progress() as on_progress:
         found = evaluate(
@@ -192,7 +196,7 @@ def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[T
     kinds = (
         ("random real images", str(len(distilled)), found.random),
         ("distilled set", str(len(distilled)), found.networks),
-        ("all real images", f"{header.dataset.train_images:,}", found.full),
+        ("all training images", f"{header.dataset.train_images:,}", found.full),
     )
     for number, result in enumerate(found.networks):
         repeats = len(result.accuracies)
@@ -225,6 +229,7 @@ def show_command(path: Path, out: Path | None) -> None:
     """Draw the synthetic images, in [0, 1], as a labelled grid."""
     distilled = DistilledSet.load(path)
     target = out or artifact_file(path).parent / "grid.png"
+    _refuse_to_replace(target)
     click.echo(f"picture: {save_grid(distilled, target)}")
 
 
@@ -296,6 +301,14 @@ def _state(plugin: Plugin) -> str:
     if plugin.missing_extra is not None:
         return f"needs {plugin.missing_extra}"
     return "loaded"
+
+
+def _refuse_to_replace(target: Path) -> None:
+    """Refuse a folder, and a file that belongs to a run, as the place of an output."""
+    if target.is_dir():
+        raise OptionError(f"cannot write {target}: it is a folder")
+    if target.name in RUN_FILES and target.exists():
+        raise OptionError(f"{target} belongs to a run; choose another name")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

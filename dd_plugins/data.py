@@ -93,8 +93,7 @@ class RealData:
     Attributes:
         name: the name by which the data set is found again.
         train: training images, without those held out.
-        train_indices: int64, the place of each training image in the data set as it
-            came.
+        train_indices: int64, the place of each training image before the split.
         validation: images held out of the training data; may be empty.
         class_names: one for each class.
         read_test: reads the test set; call it once, when everything is chosen.
@@ -444,6 +443,11 @@ def _as_image(image: Any, index: int) -> Tensor:
         tensor = image
     else:
         # PIL images and arrays put channels last.
+        if getattr(image, "mode", None) in (
+            "1",
+            "P",
+        ):  # a bitmap, or numbers of colours
+            image = image.convert("L" if image.mode == "1" else "RGB")
         array = torch.from_numpy(np.array(image))
         tensor = array[None] if array.ndim == 2 else array.movedim(-1, 0)
     if tensor.ndim == 2:
@@ -463,7 +467,8 @@ def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:
     )
 
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+"""What a data set may be called."""
 
 
 def split_name(name: str) -> tuple[str, str | None]:
@@ -473,7 +478,7 @@ def split_name(name: str) -> tuple[str, str | None]:
         OptionError: the name is not of that form.
     """
     registered, colon, argument = name.partition(":")
-    if not _NAME.fullmatch(registered) or (colon and not argument):
+    if not DATASET_NAME.fullmatch(registered) or (colon and not argument):
         raise OptionError(
             f"data set {name!r}: expected a name such as 'cifar10' or 'folder:PATH'"
         )

@@ -1,7 +1,7 @@
 """The one loop: every distiller runs in it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,21 +24,23 @@ from dd_plugins.distillers.base import AbstractDistiller, AbstractState
 from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.evaluate import accuracy, train_network, training_set_of
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
 from dd_plugins.signals import DeferredInterrupt
-from dd_plugins.synthetic import Leaves, Synthetic
+from dd_plugins.synthetic import Synthetic
 
 __all__ = ["RUN_FILES", "distill"]
 
 DEFAULT_NETWORK = "conv"
+SUMMARY_NAME = "summary.json"
 RUN_FILES = (
     ARTIFACT_NAME,
     CHECKPOINT_NAME,
-    "metrics.jsonl",
-    "images.png",
-    "summary.json",
+    METRICS_NAME,
+    IMAGES_NAME,
+    SUMMARY_NAME,
 )
 """What a run writes to its folder."""
 
@@ -83,7 +85,8 @@ def distill(
         image_size: side in pixels to which the images of a folder are resized.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of features: ``"auto"`` is bfloat16 where the hardware has it.
-        resume: go on with the run in ``out`` where it stopped, exactly.
+        resume: go on with the run in ``out`` where it stopped, exactly; one that did
+            not reach its first checkpoint, or its folder, starts at step 0.
         overwrite: remove the run that ``out`` holds, and start anew.
         checkpoint_seconds: a checkpoint is written when this much time has passed since
             the last one; 0 for one at every step.
@@ -107,7 +110,9 @@ def distill(
         >>> len(distilled), distilled.header.label_kind
         (10, 'regression')
     """
-    _check_options(images_per_class, steps, checkpoint_seconds, resume, overwrite, out)
+    _check_options(
+        images_per_class, steps, seed, checkpoint_seconds, resume, overwrite, out
+    )
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
     chosen_network = None if network is None else found.network(network)
@@ -122,7 +127,14 @@ def distill(
     )
     real = _as_real_data(data, options, found)
 
-    task = Task(real.name, real.image_shape, real.num_classes, images_per_class, steps)
+    task = Task(
+        real.name,
+        real.image_shape,
+        real.num_classes,
+        images_per_class,
+        steps,
+        real.mirror,
+    )
     method = method.for_task(task)
     chosen_network = (
         chosen_network
@@ -137,7 +149,6 @@ def distill(
         seed,
         target,
         resolve_precision(precision, target),
-        real.mirror,
         folder,
         progress,
     )
@@ -153,6 +164,7 @@ def distill(
 def _check_options(
     images_per_class: int,
     steps: int | None,
+    seed: int,
     checkpoint_seconds: float,
     resume: bool,
     overwrite: bool,
@@ -161,6 +173,8 @@ def _check_options(
     for name, value in (("images_per_class", images_per_class), ("steps", steps)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise OptionError(f"{name} must be a whole number from 1, got {value!r}")
+    if not isinstance(seed, int):
+        raise OptionError(f"seed must be a whole number, got {seed!r}")
     if not checkpoint_seconds >= 0:
         raise OptionError(
             f"checkpoint_seconds must not be negative, got {checkpoint_seconds}"
@@ -181,8 +195,6 @@ def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
             f"{out} already holds a run ({', '.join(held)}); go on with --resume, "
             "replace it with --overwrite, or choose another folder"
         )
-    if resume and not held:
-        raise OptionError(f"{out} holds no run to resume; start one without --resume")
 
 
 def _prepare_folder(out: Path, overwrite: bool) -> None:
@@ -216,6 +228,10 @@ def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData
     )
 
 
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
 @dataclass
 class _Loop:
     """One run of the loop: what it reads, and what it changes."""
@@ -247,6 +263,7 @@ class _Loop:
         self.optimizer = self.distiller.optimizer(self.synthetic.parameters())
         self.schedule = self.distiller.schedule(self.optimizer, run.steps)
         self.step = 0
+        self.seconds = 0.0
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -261,6 +278,8 @@ class _Loop:
             "steps": run.steps,
             "seed": run.seed,
             "precision": str(run.precision),
+            "device": run.device.type,
+            "torch version": library_versions()["torch"],
             "dd-plugins version": library_versions()["dd-plugins"],
         }
 
@@ -268,8 +287,8 @@ class _Loop:
         """Make every step that is left, and save and return the result."""
         hook = self.plugins.manager.hook
         distilled = None
-        hook.dd_before_run(run=self.run, first_step=self.step)
         try:
+            hook.dd_before_run(run=self.run, first_step=self.step)
             with DeferredInterrupt() as interrupt:
                 self._make_steps(checkpoint_seconds, interrupt)
             distilled = self.distilled()
@@ -283,6 +302,7 @@ class _Loop:
         self, checkpoint_seconds: float, interrupt: DeferredInterrupt
     ) -> None:
         started = saved = time.monotonic()
+        before = self.seconds
         while self.step < self.run.steps:
             if interrupt.requested:
                 self._save_checkpoint()
@@ -291,7 +311,8 @@ class _Loop:
             if self._validation_is_due():
                 metrics["validation_accuracy"] = self._validation_accuracy()
             now = time.monotonic()
-            metrics["seconds"] = now - started
+            self.seconds = before + now - started
+            metrics["seconds"] = self.seconds
             self.plugins.manager.hook.dd_after_step(
                 run=self.run, step=self.step, metrics=metrics, distilled=self.distilled
             )
@@ -301,29 +322,37 @@ class _Loop:
 
     def _one_step(self) -> dict[str, float]:
         leaves = self.synthetic.decode()
-        metrics = self.distiller.accumulate(self.state, leaves, self.sampler, self.step)
-        self._guard(leaves, metrics)
+        try:
+            metrics = self.distiller.accumulate(
+                self.state, leaves, self.sampler, self.step
+            )
+        except RunError as error:
+            raise self._failure(str(error)) from error
+        if leaves.pixels.grad is None or "loss" not in metrics:
+            raise self._failure("accumulate added no gradient, or reported no loss")
+        loss = float(metrics["loss"])
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        if not _all_finite(gradients):
+            raise self._failure(f"the gradient is not finite (loss {loss:g})")
         self.synthetic.pull_back(leaves)
         self.optimizer.step()
+        if not _all_finite(self.synthetic.parameters()):
+            raise self._failure(
+                f"the set is not finite after an update (loss {loss:g})"
+            )
         self.schedule.step()
         self.distiller.advance(self.state, self.synthetic.decode(), self.step)
         self.step += 1
         return {name: float(value) for name, value in metrics.items()}
 
-    def _guard(self, leaves: Leaves, metrics: Mapping[str, Tensor]) -> None:
-        """Stop before a gradient that is not finite reaches the set."""
-        if leaves.pixels.grad is None:
-            raise RunError(f"{self.run.distiller} added no gradient to the pixels")
-        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
-        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
-            return
+    def _failure(self, what: str) -> RunError:
+        """Return the error with which a run stops, and what is still good."""
         out = self.run.out
         good = None if out is None else out / CHECKPOINT_NAME
         kept = f"; the last good checkpoint is {good}" if good and good.exists() else ""
-        loss = float(metrics.get("loss", torch.tensor(float("nan"))))
-        raise RunError(
-            f"the gradient is not finite at step {self.step} (loss {loss:g}); "
-            f"lower the learning rate, or use --precision float32{kept}"
+        return RunError(
+            f"{what}, at step {self.step} of {self.run.distiller}; lower the learning "
+            f"rate, or use --precision float32{kept}"
         )
 
     def _validation_is_due(self) -> bool:
@@ -403,6 +432,7 @@ class _Loop:
         content = {
             "configuration": self.configuration,
             "step": self.step,
+            "seconds": self.seconds,
             "synthetic": self.synthetic.state_dict(),
             "state": self.state.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -434,6 +464,7 @@ class _Loop:
             self.optimizer.load_state_dict(content["optimizer"])
             self.schedule.load_state_dict(content["schedule"])
             self.step = content["step"]
+            self.seconds = content["seconds"]
             if not 0 <= self.step <= self.run.steps:
                 raise ValueError(f"step {self.step} of {self.run.steps}")
         except OptionError:

@@ -15,14 +15,14 @@ from torch import Tensor
 from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import DataOptions, Images, RealData, balanced_subset
 from dd_plugins.distillers.base import LabelKind
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.functional.kernel_regression import centred_targets, half_squared_error
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.randomness import derive
-from dd_plugins.run import Precision, resolve_device, resolve_precision
+from dd_plugins.run import Precision, autocast, resolve_device, resolve_precision
 
 __all__ = [
     "Evaluation",
@@ -42,7 +42,7 @@ _TEST_BATCH = 1000
 
 # FRePo's steps by the number of synthetic images. Its 20,000 for 200 images stands
 # between 2,000 for 100 and 5,000 for 400: taken for a slip of the pen, and left out.
-_STEPS = {10: 1_000, 100: 2_000, 500: 5_000, 1_000: 10_000, 2_000: 40_000}
+_STEPS = {10: 1_000, 100: 2_000, 400: 5_000, 500: 5_000, 1_000: 10_000, 2_000: 40_000}
 
 # All real images: ten times the learning rate, and steps enough for digits and
 # Fashion-MNIST to level off (docs/benchmarks/defaults.md).
@@ -161,7 +161,7 @@ class TrainingSet:
 def training_steps(images: int) -> int:
     """Return how many steps a network is trained on a set of that many images.
 
-    FRePo's table, interpolated on logarithmic scales; 40,000 at most.
+    FRePo's table; between its entries we interpolate on logarithmic scales.
     """
     known, steps = np.log(list(_STEPS)), np.log(list(_STEPS.values()))
     return round(float(np.exp(np.interp(math.log(images), known, steps))))
@@ -213,7 +213,7 @@ def train_network(
         augmented = random_augmentation(
             batch_images, generator=generator, mirror=training_set.mirror
         ).contiguous(memory_format=torch.channels_last)
-        with _autocast(images.device, precision):
+        with autocast(images.device, precision):
             logits = network(augmented)
         optimizer.zero_grad(set_to_none=True)
         loss = _loss(logits.float(), batch_labels, training_set.label_kind)
@@ -221,12 +221,6 @@ def train_network(
         optimizer.step()
         scheduler.step()
     return network.eval()
-
-
-def _autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    return torch.autocast(
-        device.type, dtype=precision, enabled=precision != torch.float32
-    )
 
 
 def _batches(
@@ -275,7 +269,7 @@ def accuracy(
     correct = 0
     for start in range(0, len(data.labels), _TEST_BATCH):
         images = transform(data.images[start : start + _TEST_BATCH].to(device))
-        with _autocast(device, precision):
+        with autocast(device, precision):
             logits = network(images.contiguous(memory_format=torch.channels_last))
         labels = data.labels[start : start + _TEST_BATCH].to(device)
         correct += int((logits.argmax(dim=1) == labels).sum())
@@ -463,7 +457,7 @@ def evaluate(
     if data is None:
         root = None if data_root is None else Path(data_root)
         options = DataOptions(root=root, image_size=header.dataset.image_size)
-        data = found.dataset(header.dataset.name, options)
+        data = _data_by_name(distilled, found, options)
     _check_fit(distilled, data)
     target = resolve_device(device)
     evaluator = _Evaluator(
@@ -481,6 +475,27 @@ def evaluate(
             evaluator.train("random", network, evaluator.random_set)
             evaluator.train("full", network, evaluator.full_set)
     return evaluator.test()
+
+
+def _data_by_name(
+    distilled: DistilledSet, plugins: Plugins, options: DataOptions
+) -> RealData:
+    """Load the data that a set was distilled from; refuse it if it has changed."""
+    record = distilled.header.dataset
+    try:
+        data = plugins.dataset(record.name, options)
+    except UnknownNameError as error:
+        raise DataError(
+            f"the set was distilled from {record.name!r}, which no plugin offers here; "
+            "if it was given in Python, call dd_plugins.evaluate(..., data=...)"
+        ) from error
+    if data.fingerprint != record.fingerprint:
+        raise DataError(
+            f"the training images of {record.name!r} are not those that the set was "
+            "distilled from, so test images could be among them; distil again, or pass "
+            "data=... in Python"
+        )
+    return data
 
 
 def _check_fit(distilled: DistilledSet, data: RealData) -> None:

@@ -2,8 +2,7 @@
 
 A plugin is a module or an object with functions that are marked with :data:`hookimpl`
 and named like a hook below. A function may take fewer arguments than the hook gives.
-Hooks are
-stable: arguments may be added, never removed or renamed.
+Hooks are stable: arguments may be added, never removed or renamed.
 """
 
 from collections.abc import Mapping

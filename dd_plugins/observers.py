@@ -114,6 +114,8 @@ class _Display:
 
     progress: "Progress"
     task: "TaskID"
+    first_step: int
+    started: float = field(default_factory=time.monotonic)
     shown: float = field(default_factory=time.monotonic)
     validation: str = ""
 
@@ -152,7 +154,7 @@ class ProgressDisplay:
             "", total=run.steps, completed=first_step, figures="starting"
         )
         progress.start()
-        self._displays[run] = _Display(progress, task)
+        self._displays[run] = _Display(progress, task, first_step)
         if first_step:
             progress.console.print(f"going on at step {first_step} of {run.steps}")
 
@@ -164,11 +166,10 @@ class ProgressDisplay:
             return
         if "validation_accuracy" in metrics:
             display.validation = f", validation {metrics['validation_accuracy']:.3f}"
-        progress, task = display.progress, display.progress.tasks[display.task]
-        speed = (step - task.fields.setdefault("first", step - 1)) / metrics["seconds"]
+        progress, now = display.progress, time.monotonic()
+        speed = (step - display.first_step) / (now - display.started)
         figures = f"loss {metrics['loss']:.3f}{display.validation}, {speed:.3g} steps/s"
         progress.update(display.task, completed=step, figures=figures)
-        now = time.monotonic()
         overdue = now - display.shown >= _PLAIN_SECONDS
         if progress.disable and (overdue or step == run.steps):
             left = (run.steps - step) / speed

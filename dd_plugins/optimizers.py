@@ -24,8 +24,7 @@ class LAMB(torch.optim.Optimizer):
         weight_decay: added to the direction before it is scaled; not negative.
 
     Reference: You et al., "Large Batch Optimization for Deep Learning: Training BERT in
-        76
-    minutes", ICLR 2020, arXiv 1904.00962, algorithm 2.
+    76 minutes", ICLR 2020, arXiv 1904.00962, algorithm 2.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """The plugin manager: guarded loading, and look-up by name."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass
@@ -14,7 +13,13 @@ import click
 import pluggy
 
 from dd_plugins import hookspecs
-from dd_plugins.data import DataOptions, DatasetLoader, RealData, split_name
+from dd_plugins.data import (
+    DATASET_NAME,
+    DataOptions,
+    DatasetLoader,
+    RealData,
+    split_name,
+)
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.errors import OptionError, PluginError
 from dd_plugins.networks.base import AbstractNetwork
@@ -72,6 +77,10 @@ class _Offer(Generic[Item]):
     plugin: Plugin
 
 
+class NameConflictError(PluginError):
+    """Two plugins offer one name; which of them is meant only a person can say."""
+
+
 class Registry(Generic[Item]):
     """Things of one kind by name, each remembered with the plugin that offers it.
 
@@ -87,11 +96,14 @@ class Registry(Generic[Item]):
         """Add a thing.
 
         Raises:
-            PluginError: the name is taken; the message names both plugins.
+            NameConflictError: another plugin has taken it; the message names both.
+            ValueError: this plugin has registered it already.
         """
         taken = self._offers.get(name)
+        if taken is not None and taken.plugin is plugin:
+            raise ValueError(f"{self.kind} {name!r} is registered twice")
         if taken is not None:
-            raise PluginError(
+            raise NameConflictError(
                 f"{self.kind} {name!r} is registered by two plugins, {taken.plugin} "
                 f"and {plugin}; uninstall one, or name those to load in "
                 f"{LOAD_VARIABLE}"
@@ -138,7 +150,8 @@ class Plugins:
         plugins: every plugin that was found, also those that failed.
 
     Raises:
-        PluginError: two plugins register one name, or one of ``extra`` is broken.
+        NameConflictError: two plugins register one name.
+        PluginError: one of ``extra`` is broken.
     """
 
     def __init__(
@@ -157,7 +170,7 @@ class Plugins:
         ]
         # First those that specify hooks: then whoever implements one wrongly is found
         # out when it is registered itself.
-        imported.sort(key=lambda pair: not hasattr(pair[1], "dd_register_hookspecs"))
+        imported.sort(key=lambda pair: not _specifies_hooks(pair[1]))
         for plugin, registered in imported:
             if plugin.error is None:
                 self._register(plugin, registered)
@@ -182,7 +195,7 @@ class Plugins:
             hook_callers = self.manager.get_hookcallers(registered) or []
             plugin.hooks = sorted(caller.name for caller in hook_callers)
             self._collect(registered, plugin)
-        except PluginError:
+        except NameConflictError:
             raise
         except (Exception, SystemExit) as error:
             self._withdraw(plugin, error)
@@ -284,8 +297,18 @@ class Plugins:
         """Build a record; nested specs are built first."""
         cls = registry.get(call.name)
         arguments = tuple(self._value(value) for value in call.arguments)
+        for name, value in call.options.items():
+            if isinstance(value, Call) and not self._is_known(value):
+                raise OptionError(
+                    f"{call.name}: {name}={value.name} is neither a value nor a known "
+                    f"distiller or network; quote text ({value.name!r}), and write "
+                    "True, False or None with a capital"
+                )
         options = {name: self._value(value) for name, value in call.options.items()}
         return build(cls, Call(call.name, arguments, options))
+
+    def _is_known(self, call: Call) -> bool:
+        return call.name in self.distillers or call.name in self.networks
 
     def _value(self, value: Any) -> Any:
         """Return a literal as it is, and build a nested spec of whatever kind."""
@@ -378,6 +401,13 @@ def _record_adder(
     return register
 
 
+def _specifies_hooks(plugin: object) -> bool:
+    try:
+        return hasattr(plugin, "dd_register_hookspecs")
+    except Exception:  # hasattr passes on all but AttributeError
+        return False
+
+
 def _identity(plugin: object) -> object:
     return plugin
 
@@ -389,7 +419,7 @@ def _checked_command_name(command: click.Command) -> str:
 
 
 def _checked_dataset(name: str, loader: DatasetLoader) -> tuple[str, DatasetLoader]:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+    if not DATASET_NAME.fullmatch(name):
         raise ValueError(
             f"data set name {name!r}: expected lower-case letters, digits, '-' and '_'"
         )

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -11,7 +11,14 @@ from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.randomness import derive
 
-__all__ = ["Precision", "Run", "Task", "resolve_device", "resolve_precision"]
+__all__ = [
+    "Precision",
+    "Run",
+    "Task",
+    "autocast",
+    "resolve_device",
+    "resolve_precision",
+]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -26,6 +33,7 @@ class Task:
         num_classes: number of classes.
         images_per_class: synthetic images for each class.
         steps: steps that were asked for, or None.
+        mirror: whether the mirror image of a real image is still of its class.
     """
 
     dataset: str
@@ -33,6 +41,7 @@ class Task:
     num_classes: int
     images_per_class: int
     steps: int | None = None
+    mirror: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +56,6 @@ class Run:
         seed: the seed from which every draw is derived.
         device: where tensors live.
         precision: dtype in which features are computed.
-        mirror: whether the mirror image of a real image is still of its class.
         out: the folder of the run, or None.
         progress: whether to show progress on standard error.
     """
@@ -59,7 +67,6 @@ class Run:
     seed: int
     device: torch.device
     precision: torch.dtype = torch.float32
-    mirror: bool = False
     out: Path | None = None
     progress: bool = False
 
@@ -81,11 +88,16 @@ class Run:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which features are computed in the run's precision."""
-        return torch.autocast(
-            self.device.type,
-            dtype=self.precision,
-            enabled=self.precision != torch.float32,
-        )
+        return autocast(self.device, self.precision)
+
+
+def autocast(
+    device: torch.device, precision: torch.dtype
+) -> AbstractContextManager[object]:
+    """Return the context in which networks compute in ``precision``."""
+    return torch.autocast(
+        device.type, dtype=precision, enabled=precision != torch.float32
+    )
 
 
 def resolve_device(device: str) -> torch.device:
@@ -108,7 +120,16 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype of features; ``"auto"`` is bfloat16 if the hardware has it."""
+    """Return the dtype of features; ``"auto"`` is bfloat16 if the hardware has it.
+
+    Raises:
+        OptionError: there is no such precision.
+    """
+    if precision not in get_args(Precision):
+        raise OptionError(
+            f"precision must be one of {', '.join(get_args(Precision))}, "
+            f"got {precision!r}"
+        )
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if device.type == "cuda":

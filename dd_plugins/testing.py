@@ -14,11 +14,13 @@ A check raises ``AssertionError`` that says what a distiller must do. They run o
 problem in a few seconds each; the built-in distillers pass through the same table.
 """
 
+import random
 import signal
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -169,11 +171,20 @@ def check_same_seed_gives_same_result(distiller: Distiller) -> None:
 
 
 def check_global_random_state_is_untouched(distiller: Distiller) -> None:
-    """A run neither draws from torch's global generator nor seeds it."""
-    before = torch.random.get_rng_state()
+    """A run leaves the global generators of torch, NumPy and Python alone."""
+    before = _global_random_state()
     _run(distiller)
-    law = "a run must leave torch's global random state as it was; use run.generator"
-    assert torch.equal(before, torch.random.get_rng_state()), law
+    law = "a run must leave the global random state as it was; use run.generator"
+    assert _global_random_state() == before, law
+
+
+def _global_random_state() -> tuple[object, ...]:
+    numpy_state = np.random.get_state(legacy=True)
+    return (
+        torch.random.get_rng_state().numpy().tobytes(),
+        *(part.tobytes() if hasattr(part, "tobytes") else part for part in numpy_state),
+        random.getstate(),
+    )
 
 
 def check_inputs_are_unmodified(distiller: Distiller) -> None:
@@ -195,15 +206,19 @@ def check_gradients_are_added(distiller: Distiller) -> None:
     assert "loss" in metrics, "accumulate must report a 'loss'"
     assert torch.isfinite(metrics["loss"]), "the loss must be finite"
     assert fresh.leaves.pixels.grad is not None, "accumulate must add to pixels.grad"
-    start = torch.ones_like(given.leaves.pixels)
-    given.leaves.pixels.grad = start.clone()
-    given.accumulate()
     if isinstance(distiller, AbstractWrapper):
         return  # a wrapper may change the gradient of its base
-    law = "accumulate must add to pixels.grad, not replace it"
-    torch.testing.assert_close(
-        given.leaves.pixels.grad, start + fresh.leaves.pixels.grad, msg=law
-    )
+    for leaf in given.leaves:
+        if leaf.requires_grad:
+            leaf.grad = torch.ones_like(leaf)
+    given.accumulate()
+    for name, leaf, alone in zip(
+        given.leaves._fields, given.leaves, fresh.leaves, strict=True
+    ):
+        if leaf.requires_grad:
+            law = f"accumulate must add to {name}.grad, not replace it"
+            assert alone.grad is not None, f"accumulate must add to {name}.grad"
+            torch.testing.assert_close(leaf.grad, 1 + alone.grad, msg=law)
 
 
 def check_loss_falls(distiller: Distiller) -> None:

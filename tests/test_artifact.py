@@ -400,10 +400,10 @@ def test_an_unknown_form_is_refused(
 
 
 @pytest.mark.parametrize("form", ["npz", "pt"])
-def test_exporting_onto_a_folder_is_a_file_error(
+def test_exporting_replaces_nothing(
     distilled: DistilledSet, form: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(FileError, match="cannot write"):
+    with pytest.raises(OptionError, match="exists; choose another name"):
         export(distilled, form, tmp_path)
 
 

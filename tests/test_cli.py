@@ -75,7 +75,7 @@ def test_distil_evaluate_show_info_export(
         assert mean == pytest.approx(sum(row["accuracies"]) / 2)
         assert low <= mean <= high
         assert row["accuracy_std"] >= 0
-    assert "all real images" in done.stdout
+    assert "all training images" in done.stdout
 
     done = command_line("show", "run/distilled.safetensors", "--out", "grid.png")
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,8 @@ def test_distil_evaluate_show_info_export(
         (["--ipc", "1000"], "choose at most"),
         (["--steps", "0"], "--steps"),
         (["--device", "gpu"], "device"),
-        (["--resume"], "no run to resume"),
+        (["--network", "conv(normalization=batch)"], "quote text ('batch')"),
+        (["--distiller", "frepo(flip=true)"], "True, False or None"),
         (["--resume", "--overwrite"], "exclude each other"),
         (["--unknown"], "--unknown"),
     ],
@@ -200,10 +201,45 @@ def test_plugins_are_listed(command_line: Command) -> None:
     assert json.loads(none.stdout) == []
 
 
-def test_unknown_command_names_the_help(command_line: Command) -> None:
+def test_unknown_command_names_the_nearest(command_line: Command) -> None:
     done = command_line("distil")
     assert done.returncode == 2
-    assert "distil" in one_line(done.stderr)
+    assert "unknown command 'distil'; known, nearest first: distill" in one_line(
+        done.stderr
+    )
+
+
+def test_outputs_never_replace_what_belongs_to_a_run(
+    command_line: Command, quick_command_line: Callable[..., Ended], tmp_path: Path
+) -> None:
+    assert command_line("distill", "--out", "run", *SMALL).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for words in (
+        ["export", "run", "--to", "pt", "--out", "run/checkpoint.pt"],
+        ["export", "run", "--to", "npz", "--out", "run/summary.json"],
+        ["show", "run", "--out", "run/distilled.safetensors"],
+        ["evaluate", "run", "--json", "run/metrics.jsonl"],
+    ):
+        assert quick_command_line(*words).status == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_folder_that_changed_since_is_not_tested_on(
+    command_line: Command, tmp_path: Path
+) -> None:
+    """A new file moves others between training and test: a leak."""
+    for label, grey in (("dark", 40), ("light", 200)):
+        folder = tmp_path / "images" / label
+        folder.mkdir(parents=True)
+        for number in range(10):
+            image = Image.new("L", (8, 8), grey + number)
+            image.save(folder / f"b{number}.png")
+    words = ["distill", "--dataset", "folder:images", "--out", "run", *SMALL]
+    assert command_line(*words).returncode == 0
+    Image.new("L", (8, 8), 7).save(tmp_path / "images" / "dark" / "a.png")
+    done = command_line("evaluate", "run", "--repeats", 1)
+    assert done.returncode == 1
+    assert "not those that the set was distilled from" in one_line(done.stderr)
 
 
 def test_image_folder_is_distilled_and_evaluated(

@@ -321,7 +321,6 @@ IMAGE = IMAGES[0]
         ([(IMAGE, -1), (IMAGE, 0)], "must not be negative"),
         ([(IMAGE, 0), (IMAGE, 0)], "1 class found"),
         ([(IMAGE, 0), (IMAGE, 2)], "without gaps"),
-        ([(Image.new("1", (2, 2)), 0), (Image.new("1", (2, 2)), 1)], "uint8 or float"),
         ([{"image": IMAGE, "label": 0}], "item 0"),
         ([(None, 0)], "image 0|item 0"),
         ([("a.png", 0)], "image 0|item 0"),

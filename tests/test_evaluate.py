@@ -46,7 +46,7 @@ def test_one_network_has_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("images", "steps"),
-    [(2, 1000), (10, 1000), (100, 2000), (500, 5000), (1000, 10_000), (9999, 40_000)],
+    [(2, 1000), (10, 1000), (100, 2000), (400, 5000), (1000, 10_000), (9999, 40_000)],
 )
 def test_steps_are_the_paper_s(images: int, steps: int) -> None:
     assert training_steps(images) == steps
@@ -118,7 +118,7 @@ def test_random_images_differ_between_networks_and_keep_the_count() -> None:
         ({"repeats": 0}, OptionError, "repeats"),
         ({"networks": ["mpl"]}, UnknownNameError, "nearest first: mlp"),
         ({"networks": ["mlp", "mlp"]}, OptionError, "twice"),
-        ({"data": None}, UnknownNameError, "unknown data set 'toy'"),
+        ({"data": None}, DataError, "given in Python"),
     ],
 )
 def test_wrong_option_is_refused(

@@ -71,13 +71,18 @@ def test_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> 
     assert steps == list(range(1, STEPS + 1))
 
 
-def test_run_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_run_killed_before_its_first_checkpoint_starts_anew(
+    tmp_path: Path, begun: bool
+) -> None:
     out = tmp_path / "run"
-    out.mkdir()
-    (out / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2')
+    if begun:
+        out.mkdir()
+        (out / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2')
     command = [*words(out), "--resume"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "starting at step 0" in done.stderr
     assert len((out / "metrics.jsonl").read_text().splitlines()) == STEPS
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -57,6 +58,8 @@ class Faulty(AbstractDistiller[Steps]):
     def accumulate(
         self, state: Steps, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
+        if self.fault == "numpy":
+            np.random.seed(step)
         generator = None if self.fault == "global" else state.run.generator("x", step)
         batch = real.batch(0 if self.fault == "none" else step, 64)
         noise = 0.01 * torch.rand(leaves.pixels.shape, generator=generator)
@@ -91,6 +94,7 @@ def test_a_distiller_without_fault_passes(check: Any) -> None:
     [
         ("global", testing.check_same_seed_gives_same_result, "generator"),
         ("global", testing.check_global_random_state_is_untouched, "global"),
+        ("numpy", testing.check_global_random_state_is_untouched, "global"),
         ("writes", testing.check_inputs_are_unmodified, "pixels"),
         ("replaces", testing.check_gradients_are_added, "not replace"),
         ("rises", testing.check_loss_falls, "must fall"),

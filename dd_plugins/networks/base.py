@@ -90,7 +90,7 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
     """Return a normalisation layer for ``channels``.
 
     BatchNorm keeps running statistics with torch's momentum 0.9, which is the 0.1 of
-    FRePo's flax code. Group normalisation takes 32 channels a group at most; the
+    FRePo's flax code. Group normalisation takes 32 groups at most; the
     channels must be divisible. Instance normalisation is affine.
     """
     match kind:

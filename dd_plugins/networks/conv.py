@@ -60,8 +60,7 @@ class Conv(AbstractNetwork):
     Reference: arXiv 2206.00719, appendix A.1, and the released code.
 
     Differences: the released code pads every one-channel image by two pixels a side;
-        here
-    images of any channels are padded until the pooling divides them (28 to 32).
+    here images of any channels are padded until the pooling divides them (28 to 32).
     """
 
     name = "conv"
