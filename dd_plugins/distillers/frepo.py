@@ -23,7 +23,11 @@ from dd_plugins.functional.kernel_regression import (
     margin_loss,
     ridge_regression,
 )
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    FeatureNetwork,
+    features_in_chunks,
+)
 from dd_plugins.networks.conv import Conv
 from dd_plugins.optimizers import LAMB
 from dd_plugins.run import Run, Task
@@ -291,8 +295,8 @@ class FRePo(AbstractDistiller[FRePoState]):
             labels = torch.cat([labels, labels])
         with state.run.autocast():
             with torch.no_grad():
-                features = network.features(images)
-            syn_features = network.features(pixels)
+                features = features_in_chunks(network, images)
+            syn_features = features_in_chunks(network, pixels)
         return ridge_regression(syn_features, labels, features, ridge=self.ridge)
 
     def _slot(self, state: FRePoState, step: int) -> int:

@@ -10,12 +10,21 @@ from dd_plugins.errors import OptionError
 from dd_plugins.randomness import isolated
 from dd_plugins.spec import Record
 
-__all__ = ["AbstractNetwork", "FeatureNetwork", "ImageShape", "Normalization", "norm"]
+__all__ = [
+    "AbstractNetwork",
+    "FeatureNetwork",
+    "ImageShape",
+    "Normalization",
+    "features_in_chunks",
+    "norm",
+]
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width of one image."""
 
 Normalization = Literal["batch", "instance", "group", "none"]
+
+_PIXELS_IN_CHUNK = 64 * 32 * 32
 
 
 class FeatureNetwork(nn.Module):
@@ -84,6 +93,29 @@ class AbstractNetwork(Record, ABC):
         """
         with isolated(generator):
             return self.construct(image_shape, num_classes, generator=generator)
+
+
+def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
+    """Return the features of many images, on a CPU a few images at a time.
+
+    The layers of a small chunk stay in the processor's caches, and its memory is used
+    again for the next chunk instead of being asked from the system: FRePo's networks
+    run 1.7 to 6 times as fast (docs/benchmarks/frepo.md). In evaluation mode the
+    features of an image do not depend on its neighbours, so this changes no result but
+    by rounding.
+
+    Args:
+        network: in evaluation mode.
+        images: shape ``(n, channels, height, width)``.
+
+    Returns:
+        Features of shape ``(n, features)``, differentiable in the images.
+    """
+    pixels = images.shape[-2] * images.shape[-1]
+    size = max(1, _PIXELS_IN_CHUNK // pixels)
+    if images.device.type != "cpu" or len(images) <= size:
+        return network.features(images)
+    return torch.cat([network.features(chunk) for chunk in torch.split(images, size)])
 
 
 def norm(kind: Normalization, channels: int) -> nn.Module:

