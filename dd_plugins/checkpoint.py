@@ -1,16 +1,24 @@
-"""Checkpoints: atomic, verified, exact."""
+"""Checkpoints: atomic, verified, exact, and written beside the run."""
 
 import hashlib
 import io
+from collections.abc import Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from dd_plugins.errors import FileError
 from dd_plugins.files import write_atomically
 
-__all__ = ["CHECKPOINT_NAME", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "CHECKPOINT_NAME",
+    "CheckpointWriter",
+    "load_checkpoint",
+    "save_checkpoint",
+]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 """The name of the checkpoint in the folder of a run."""
@@ -20,25 +28,93 @@ _DIGEST_SIZE = 64
 # digest of the file becomes the comment, so that torch.load still reads the file.
 _NO_COMMENT = bytes(2)
 _COMMENT = _DIGEST_SIZE.to_bytes(2, "little")
+_BLOCK = 1 << 20  # bytes
+
+
+class _DigestingFile:
+    """Passes writes on to a file, and takes the digest of all but the last two bytes.
+
+    torch's own writer hides why a write failed; here the reason is kept.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._held_back = b""
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        view = memoryview(content)
+        try:
+            if len(view) >= len(_NO_COMMENT):
+                self._pass_on(self._held_back)
+                self._pass_on(view[: -len(_NO_COMMENT)])
+                self._held_back = bytes(view[-len(_NO_COMMENT) :])
+            else:
+                together = self._held_back + bytes(view)
+                self._pass_on(together[: -len(_NO_COMMENT)])
+                self._held_back = together[-len(_NO_COMMENT) :]
+        except OSError as error:
+            self.error = error
+            raise
+        return len(view)
+
+    def _pass_on(self, content: bytes | memoryview) -> None:
+        self._digest.update(content)
+        self._file.write(content)
+
+    def flush(self) -> None:
+        """Do nothing: whoever opened the file flushes it."""
+
+    def finish(self) -> None:
+        """Write the digest in the place of the empty comment."""
+        assert self._held_back == _NO_COMMENT
+        self._digest.update(_NO_COMMENT)
+        self._file.writelines([_COMMENT, self._digest.hexdigest().encode()])
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint; the previous one stays good until this one is whole.
+    """Write a checkpoint; the previous one stays good until this one is verified.
 
     Args:
         path: the file.
         content: tensors, numbers, strings, and lists and dicts of them.
 
     Raises:
-        FileError: it cannot be written, for example because the disk is full.
+        FileError: it cannot be written, for example because the disk is full, or what
+            was written is not what can be read.
     """
-    # Through memory: torch's own writer hides why a write to a full disk failed.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    written = buffer.getvalue()
-    digest = hashlib.sha256(written).hexdigest().encode()
-    body = memoryview(written)[: -len(_NO_COMMENT)]
-    write_atomically(path, lambda file: file.writelines([body, _COMMENT, digest]))
+
+    def write(file: BinaryIO) -> None:
+        digesting = _DigestingFile(file)
+        try:
+            torch.save(content, digesting)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise digesting.error or error from error
+        digesting.finish()
+
+    write_atomically(path, write, verify=_verify)
+
+
+def _verify(path: Path) -> None:
+    """Read a checkpoint back from its file and compare it with its digest.
+
+    Raises:
+        ValueError: they differ.
+    """
+    end_size = len(_COMMENT) + _DIGEST_SIZE
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = path.stat().st_size - end_size
+        while left > 0:
+            block = file.read(min(_BLOCK, left))
+            if not block:
+                break
+            digest.update(block)
+            left -= len(block)
+        digest.update(_NO_COMMENT)
+        if file.read() != _COMMENT + digest.hexdigest().encode():
+            raise ValueError("what was written cannot be read back")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -48,16 +124,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         FileError: it is missing, damaged, truncated or no checkpoint.
     """
     try:
+        _verify(path)
         content = path.read_bytes()
     except OSError as error:
         raise FileError(f"cannot read checkpoint {path}: {error.strerror}") from error
-    body, end = content[: -_DIGEST_SIZE - 2], content[-_DIGEST_SIZE - 2 :]
-    digest = hashlib.sha256(body + _NO_COMMENT).hexdigest().encode()
-    if end != _COMMENT + digest:
+    except ValueError as error:
         raise FileError(
             f"checkpoint {path} is damaged, or not one of dd-plugins; start anew with "
             "--overwrite"
-        )
+        ) from error
     try:
         loaded: dict[str, Any] = torch.load(
             io.BytesIO(content), weights_only=True, map_location="cpu"
@@ -68,3 +143,89 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "and is not loaded; start anew with --overwrite"
         ) from error
     return loaded
+
+
+class CheckpointWriter:
+    """Writes checkpoints in a thread of its own, while the run goes on.
+
+    The run stops only to copy its tensors, into buffers that are kept from one
+    checkpoint to the next. Use it as a context manager: at the end it waits for the
+    last one.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._buffers: dict[Hashable, Tensor] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        try:
+            self.wait()
+        except FileError:
+            if kind is None:  # else the error on its way is the one that counts
+                raise
+        finally:
+            self._thread.shutdown()
+
+    def prepare(self, content: dict[str, Any]) -> None:
+        """Make the buffers for content of this form, so that the first copy is fast."""
+        self._copy(content, ())
+
+    def save(self, content: dict[str, Any]) -> None:
+        """Copy the content, and begin to write it; first waits for the one before.
+
+        Raises:
+            FileError: the one before could not be written.
+        """
+        self.wait()
+        self._pending = self._thread.submit(
+            save_checkpoint, self._path, self._copy(content, ())
+        )
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written; never waits."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            FileError: it could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _copy(self, value: Any, place: tuple[Hashable, ...]) -> Any:
+        """Copy nested content, with its tensors in the buffers of their places."""
+        match value:
+            case Tensor():
+                buffer = self._buffers.get(place)
+                if (
+                    buffer is None
+                    or buffer.shape != value.shape
+                    or buffer.dtype != value.dtype
+                ):
+                    buffer = torch.empty_like(
+                        value, device="cpu", memory_format=torch.preserve_format
+                    )
+                    self._buffers[place] = buffer
+                return buffer.copy_(value.detach())
+            case dict():
+                return {
+                    key: self._copy(item, (*place, key)) for key, item in value.items()
+                }
+            case list() | tuple():
+                return type(value)(
+                    self._copy(item, (*place, number))
+                    for number, item in enumerate(value)
+                )
+        return value

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from dd_plugins.artifact import (
     library_versions,
     make_header,
 )
-from dd_plugins.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter, load_checkpoint
 from dd_plugins.data import DataOptions, Images, RealData, RealSampler, balanced_subset
 from dd_plugins.distillers.base import AbstractDistiller, AbstractState
 from dd_plugins.errors import FileError, OptionError, RunError
@@ -289,8 +290,8 @@ class _Loop:
         distilled = None
         try:
             hook.dd_before_run(run=self.run, first_step=self.step)
-            with DeferredInterrupt() as interrupt:
-                self._make_steps(checkpoint_seconds, interrupt)
+            with DeferredInterrupt() as interrupt, self._writer() as writer:
+                self._make_steps(checkpoint_seconds, interrupt, writer)
             distilled = self.distilled()
             if self.run.out is not None:
                 distilled.save(self.run.out / ARTIFACT_NAME)
@@ -299,13 +300,19 @@ class _Loop:
             hook.dd_after_run(run=self.run, distilled=distilled)
 
     def _make_steps(
-        self, checkpoint_seconds: float, interrupt: DeferredInterrupt
+        self,
+        checkpoint_seconds: float,
+        interrupt: DeferredInterrupt,
+        writer: CheckpointWriter | None,
     ) -> None:
+        if writer is not None:
+            writer.prepare(self._checkpoint())
         started = saved = time.monotonic()
         before = self.seconds
         while self.step < self.run.steps:
             if interrupt.requested:
-                self._save_checkpoint()
+                if writer is not None:
+                    writer.save(self._checkpoint())
                 raise KeyboardInterrupt
             metrics = self._one_step()
             if self._validation_is_due():
@@ -316,8 +323,11 @@ class _Loop:
             self.plugins.manager.hook.dd_after_step(
                 run=self.run, step=self.step, metrics=metrics, distilled=self.distilled
             )
+            if writer is None:
+                continue
+            writer.check()
             if now - saved >= checkpoint_seconds or self.step == self.run.steps:
-                self._save_checkpoint()
+                writer.save(self._checkpoint())
                 saved = time.monotonic()
 
     def _one_step(self) -> dict[str, float]:
@@ -426,10 +436,13 @@ class _Loop:
             header,
         )
 
-    def _save_checkpoint(self) -> None:
+    def _writer(self) -> AbstractContextManager[CheckpointWriter | None]:
         if self.run.out is None:
-            return
-        content = {
+            return nullcontext()
+        return CheckpointWriter(self.run.out / CHECKPOINT_NAME)
+
+    def _checkpoint(self) -> dict[str, Any]:
+        return {
             "configuration": self.configuration,
             "step": self.step,
             "seconds": self.seconds,
@@ -438,7 +451,6 @@ class _Loop:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
-        save_checkpoint(self.run.out / CHECKPOINT_NAME, content)
 
     def restore(self, content: dict[str, Any]) -> None:
         """Continue from a checkpoint.

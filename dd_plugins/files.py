@@ -10,7 +10,12 @@ from dd_plugins.errors import FileError
 __all__ = ["write_atomically"]
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+def write_atomically(
+    path: Path,
+    write: Callable[[BinaryIO], object],
+    *,
+    verify: Callable[[Path], object] | None = None,
+) -> Path:
     """Write a file so that its name holds the old content or the new, never a part.
 
     The content goes to a hidden file in the same folder, is flushed to the disk, and
@@ -19,6 +24,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     Args:
         path: the file to write.
         write: writes the content to a binary file object.
+        verify: reads the hidden file before it takes the name; raises ValueError or
+            OSError if it is not as it should be.
 
     Raises:
         FileError: the folder or the file cannot be written (a full disk, permissions);
@@ -32,6 +39,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
+            if verify is not None:
+                verify(part)
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
