@@ -1,5 +1,6 @@
 """The entry of the command line: finds commands by their hook, and reports errors."""
 
+import os
 import sys
 import traceback
 
@@ -67,7 +68,10 @@ def _show_traceback(wanted: bool) -> None:
 
 
 def _end(message: str, status: int) -> None:
-    click.echo(f"Error: {message}", err=True)
+    # Under torchrun several processes speak; only torchrun sets this variable.
+    rank = os.environ.get("RANK", "0")
+    speaker = "Error" if rank == "0" else f"Error in process {rank}"
+    click.echo(f"{speaker}: {message}", err=True)
     sys.exit(status)
 
 

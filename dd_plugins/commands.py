@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from dd_plugins import parallel
 from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, artifact_file, export
 from dd_plugins.checkpoint import CHECKPOINT_NAME
 from dd_plugins.engine import RUN_FILES, SUMMARY_NAME, distill
@@ -94,11 +95,19 @@ def distill_command(
         last_part = Path(dataset.replace(":", "/")).name
         out = Path("runs") / f"{last_part}-ipc{images_per_class}"
     resuming = options["resume"] and not options["overwrite"]
-    if resuming and not (out / CHECKPOINT_NAME).exists():
-        click.echo(f"{out} holds no checkpoint yet: starting at step 0", err=True)
-    distilled = distill(
-        dataset, images_per_class=images_per_class, out=out, progress=True, **options
-    )
+    with parallel.process_group():
+        first = parallel.rank() == 0
+        if first and resuming and not (out / CHECKPOINT_NAME).exists():
+            click.echo(f"{out} holds no checkpoint yet: starting at step 0", err=True)
+        distilled = distill(
+            dataset,
+            images_per_class=images_per_class,
+            out=out,
+            progress=True,
+            **options,
+        )
+    if not first:
+        return
     summary = distilled.header.model_dump() | {
         "images": len(distilled),
         "content_hash": distilled.content_hash(),
@@ -155,7 +164,8 @@ def evaluate_command(
     if json_file is not None:
         _refuse_to_replace(json_file)
     distilled = DistilledSet.load(path)
-    with _training_progress() as on_progress:
+    with parallel.process_group(), _training_progress() as on_progress:
+        first = parallel.rank() == 0
         found = evaluate(
             distilled,
             networks,
@@ -167,6 +177,8 @@ def evaluate_command(
             precision=cast(Precision, precision),
             on_progress=on_progress,
         )
+    if not first:
+        return
     if json_file is not None:
         _write_json(json_file, found.as_dict())
     console = Console()
@@ -182,6 +194,8 @@ def _training_progress() -> Iterator[Any]:
 
         def on_progress(what: str, done: int, total: int) -> None:
             text = f"training on {what}: {done} of {total} networks"
+            if parallel.rank() > 0:
+                return
             if console.is_terminal:
                 status.update(text)
             elif done == total:

@@ -246,18 +246,29 @@ class RealSampler:
     """Draws of real images, in the value space of the model.
 
     Batches are drawn without replacement, epoch after epoch. A draw is a function of
-    the seed and the step alone.
+    the seed and the step alone. Where several processes share a run, a batch is dealt
+    out to them: each gets every ``ranks``-th image of it.
 
     Args:
         images: float32 of shape ``(n, channels, height, width)``, transformed already.
         labels: int64 of shape ``(n,)``.
         seed: the seed of the run.
         device: where batches are put.
+        rank: the number of this process.
+        ranks: the number of processes.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, *, seed: int, device: torch.device
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
+        self._rank, self._ranks = rank, ranks
         self._images = images
         self._labels = labels
         self._device = device
@@ -291,6 +302,7 @@ class RealSampler:
                 rest = self._order(purpose, epoch + 1, total)[: size - len(order)]
                 order = torch.cat([order, rest])
             picked = members[order]
+        picked = picked[self._rank :: self._ranks]
         images = self._images[picked].to(self._device)
         return Batch(
             images.contiguous(memory_format=torch.channels_last),

@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dd_plugins import parallel
 from dd_plugins.artifact import (
     ARTIFACT_NAME,
     DataRecord,
@@ -30,7 +31,7 @@ from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
 from dd_plugins.signals import DeferredInterrupt
-from dd_plugins.synthetic import Synthetic
+from dd_plugins.synthetic import Leaves, Synthetic
 
 __all__ = ["RUN_FILES", "distill"]
 
@@ -45,6 +46,7 @@ RUN_FILES = (
 )
 """What a run writes to its folder."""
 
+_ADVICE = "lower the learning rate, or use --precision float32"
 _VALIDATIONS = 10  # times in a run that validation accuracy is measured
 _VALIDATION_IMAGES = 1_000  # of them at most, at a time
 
@@ -118,7 +120,8 @@ def distill(
     method = found.distiller(distiller)
     chosen_network = None if network is None else found.network(network)
     folder = None if out is None else Path(out)
-    if folder is not None:
+    writes = folder is not None and parallel.rank() == 0
+    if folder is not None and writes:
         _check_folder(folder, resume, overwrite)
     target = resolve_device(device)
     options = DataOptions(
@@ -150,15 +153,21 @@ def distill(
         seed,
         target,
         resolve_precision(precision, target),
-        folder,
+        folder if writes else None,
         progress,
+        parallel.rank(),
+        parallel.world_size(),
     )
-    loop = _Loop(run, method, chosen_network, real, found)
+    loop = _Loop(run, method, chosen_network, real, found, folder)
     # Only now, when all that can be known to be wrong is known, is an old run removed.
-    if folder is not None:
+    if folder is not None and writes:
         _prepare_folder(folder, overwrite)
-    if resume and folder is not None and (folder / CHECKPOINT_NAME).exists():
-        loop.restore(load_checkpoint(folder / CHECKPOINT_NAME))
+    if resume and folder is not None:
+        checkpoint = folder / CHECKPOINT_NAME
+        saved = load_checkpoint(checkpoint) if writes and checkpoint.exists() else None
+        saved = parallel.broadcast_object(saved)
+        if saved is not None:
+            loop.restore(saved)
     return loop.run_to_end(checkpoint_seconds)
 
 
@@ -229,8 +238,15 @@ def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData
     )
 
 
-def _all_finite(tensors: Iterable[Tensor]) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+def _all_finite(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
+
+
+class _Wishes(NamedTuple):
+    """What is to happen after a step, if any process wishes it."""
+
+    stop: bool
+    save: bool
 
 
 @dataclass
@@ -242,6 +258,7 @@ class _Loop:
     network: AbstractNetwork
     real: RealData
     plugins: Plugins
+    folder: Path | None
 
     def __post_init__(self) -> None:
         run, train = self.run, self.real.train
@@ -251,7 +268,12 @@ class _Loop:
         self.transform = Transform.fit(train.images, self.real.preprocessing)
         images = self.transform(train.images)
         self.sampler = RealSampler(
-            images, train.labels, seed=run.seed, device=run.device
+            images,
+            train.labels,
+            seed=run.seed,
+            device=run.device,
+            rank=run.rank,
+            ranks=run.ranks,
         )
         self.synthetic = Synthetic(
             images[self.indices].to(run.device),
@@ -288,6 +310,9 @@ class _Loop:
         """Make every step that is left, and save and return the result."""
         hook = self.plugins.manager.hook
         distilled = None
+        parallel.broadcast(self.synthetic.parameters())
+        if parallel.rank() > 0:
+            return self._run_silently(checkpoint_seconds)
         try:
             hook.dd_before_run(run=self.run, first_step=self.step)
             with DeferredInterrupt() as interrupt, self._writer() as writer:
@@ -299,6 +324,12 @@ class _Loop:
         finally:
             hook.dd_after_run(run=self.run, distilled=distilled)
 
+    def _run_silently(self, checkpoint_seconds: float) -> DistilledSet:
+        """Do the work of a process that neither reports nor writes."""
+        with DeferredInterrupt() as interrupt:
+            self._make_steps(checkpoint_seconds, interrupt, None)
+        return self.distilled()
+
     def _make_steps(
         self,
         checkpoint_seconds: float,
@@ -306,64 +337,97 @@ class _Loop:
         writer: CheckpointWriter | None,
     ) -> None:
         if writer is not None:
-            writer.prepare(self._checkpoint())
+            writer.prepare(self.state.state_dict())
         started = saved = time.monotonic()
         before = self.seconds
         while self.step < self.run.steps:
-            if interrupt.requested:
-                if writer is not None:
-                    writer.save(self._checkpoint())
-                raise KeyboardInterrupt
-            metrics = self._one_step()
-            if self._validation_is_due():
-                metrics["validation_accuracy"] = self._validation_accuracy()
-            now = time.monotonic()
-            self.seconds = before + now - started
-            metrics["seconds"] = self.seconds
-            self.plugins.manager.hook.dd_after_step(
-                run=self.run, step=self.step, metrics=metrics, distilled=self.distilled
+            due = parallel.rank() == 0 and (
+                time.monotonic() - saved >= checkpoint_seconds
             )
-            if writer is None:
-                continue
-            writer.check()
-            if now - saved >= checkpoint_seconds or self.step == self.run.steps:
-                writer.save(self._checkpoint())
+            metrics, wishes = self._one_step(_Wishes(interrupt.requested, due))
+            self.seconds = before + time.monotonic() - started
+            if parallel.rank() == 0:
+                self._report(metrics)
+            if writer is not None:
+                writer.check()
+            at_end = self.step == self.run.steps
+            if wishes.stop or wishes.save or at_end:
+                content = self._checkpoint()
+                if writer is not None:
+                    writer.save(content)
                 saved = time.monotonic()
+            if wishes.stop and not at_end:
+                raise KeyboardInterrupt
 
-    def _one_step(self) -> dict[str, float]:
+    def _report(self, metrics: dict[str, float]) -> None:
+        """Tell the observers of a step, with the validation accuracy if it is due."""
+        if self._validation_is_due():
+            metrics["validation_accuracy"] = self._validation_accuracy()
+        metrics["seconds"] = self.seconds
+        self.plugins.manager.hook.dd_after_step(
+            run=self.run, step=self.step, metrics=metrics, distilled=self.distilled
+        )
+
+    def _one_step(self, wishes: _Wishes) -> tuple[dict[str, float], _Wishes]:
+        """Make a step; return its metrics, and what any process wishes after it."""
         leaves = self.synthetic.decode()
         try:
             metrics = self.distiller.accumulate(
                 self.state, leaves, self.sampler, self.step
             )
         except RunError as error:
-            raise self._failure(str(error)) from error
+            raise self._failure(f"{error}; {_ADVICE}") from error
         if leaves.pixels.grad is None or "loss" not in metrics:
             raise self._failure("accumulate added no gradient, or reported no loss")
-        loss = float(metrics["loss"])
-        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
-        if not _all_finite(gradients):
-            raise self._failure(f"the gradient is not finite (loss {loss:g})")
+        wishes = self._average(leaves, metrics, wishes)
+        finite = _all_finite(leaf.grad for leaf in leaves if leaf.grad is not None)
+        # One transfer from the device for all figures of the step.
+        figures = torch.stack([*metrics.values(), finite.to(metrics["loss"])]).tolist()
+        reported = dict(zip(metrics, figures, strict=False))
+        if not figures[-1]:
+            raise self._failure(
+                f"the gradient is not finite (loss {reported['loss']:g}); {_ADVICE}"
+            )
         self.synthetic.pull_back(leaves)
         self.optimizer.step()
         if not _all_finite(self.synthetic.parameters()):
             raise self._failure(
-                f"the set is not finite after an update (loss {loss:g})"
+                "the set is not finite after an update "
+                f"(loss {reported['loss']:g}); {_ADVICE}"
             )
         self.schedule.step()
         self.distiller.advance(self.state, self.synthetic.decode(), self.step)
         self.step += 1
-        return {name: float(value) for name, value in metrics.items()}
+        return reported, wishes
+
+    def _average(
+        self, leaves: Leaves, metrics: dict[str, Tensor], wishes: _Wishes
+    ) -> _Wishes:
+        """Average gradients and metrics over the processes; return all their wishes."""
+        if parallel.world_size() == 1:
+            return wishes
+        learned = [leaf for leaf in leaves if leaf.grad is not None]
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        figures = torch.stack([value.float() for value in metrics.values()])
+        asked = torch.tensor(wishes, dtype=torch.float32, device=figures.device)
+        try:
+            *gradients, figures, asked = parallel.average([*gradients, figures, asked])
+        except RunError as error:
+            raise self._failure(str(error)) from error
+        for leaf, gradient in zip(learned, gradients, strict=True):
+            leaf.grad = gradient
+        metrics |= dict(zip(metrics, figures, strict=True))
+        return _Wishes(*(bool(wish) for wish in asked))
 
     def _failure(self, what: str) -> RunError:
         """Return the error with which a run stops, and what is still good."""
-        out = self.run.out
-        good = None if out is None else out / CHECKPOINT_NAME
-        kept = f"; the last good checkpoint is {good}" if good and good.exists() else ""
-        return RunError(
-            f"{what}, at step {self.step} of {self.run.distiller}; lower the learning "
-            f"rate, or use --precision float32{kept}"
+        good = None if self.folder is None else self.folder / CHECKPOINT_NAME
+        kept = (
+            f"; the last good checkpoint is {good}: --resume goes on with it"
+            if good and good.exists()
+            else ""
         )
+        return RunError(f"{what}, at step {self.step} of {self.run.distiller}{kept}")
 
     def _validation_is_due(self) -> bool:
         every = max(1, self.run.steps // _VALIDATIONS)
@@ -447,10 +511,18 @@ class _Loop:
             "step": self.step,
             "seconds": self.seconds,
             "synthetic": self.synthetic.state_dict(),
-            "state": self.state.state_dict(),
+            "state": self._whole_state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
+
+    def _whole_state(self) -> dict[str, Any]:
+        """Return the state of the distiller, put together from all processes."""
+        try:
+            parts = parallel.gather_objects(self.state.state_dict())
+        except RunError as error:
+            raise self._failure(str(error)) from error
+        return self.state.merge(parts)
 
     def restore(self, content: dict[str, Any]) -> None:
         """Continue from a checkpoint.

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd_plugins import parallel
 from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import DataOptions, Images, RealData, balanced_subset
 from dd_plugins.distillers.base import LabelKind
@@ -287,16 +288,21 @@ class _Evaluator:
     device: torch.device
     precision: torch.dtype
     on_progress: Callable[[str, int, int], None]
-    trained: dict[tuple[str, AbstractNetwork], list[FeatureNetwork]] = field(
-        default_factory=dict
-    )
+    asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
+    trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
 
     def train(
         self, kind: str, network: AbstractNetwork, draw: Callable[[int], TrainingSet]
     ) -> None:
-        """Train ``repeats`` fresh networks, each on the set that ``draw`` gives it."""
-        trained = self.trained.setdefault((kind, network), [])
+        """Train ``repeats`` fresh networks, each on the set that ``draw`` gives it.
+
+        They are dealt out to the processes.
+        """
+        first = len(self.asked) * self.repeats
+        self.asked.append((kind, repr(network)))
         for repeat in range(self.repeats):
+            if (first + repeat) % parallel.world_size() != parallel.rank():
+                continue
             self.on_progress(f"{kind}: {network!r}", repeat, self.repeats)
             module = network.build(
                 self.data.image_shape,
@@ -304,33 +310,37 @@ class _Evaluator:
                 generator=derive(self.seed, "evaluation network", repeat),
             ).to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             generator = derive(self.seed, f"evaluation of {kind}", repeat)
-            trained.append(
-                train_network(
-                    module, draw(repeat), generator=generator, precision=self.precision
-                )
+            train_network(
+                module, draw(repeat), generator=generator, precision=self.precision
             )
+            self.trained[first + repeat] = module
         self.on_progress(f"{kind}: {network!r}", self.repeats, self.repeats)
 
     def test(self) -> Evaluation:
         """Read the test set, once, and score every network on it."""
         test = self.data.read_test()
+        own_scores = {
+            job: accuracy(
+                module,
+                test,
+                self.distilled.transform,
+                device=self.device,
+                precision=self.precision,
+            )
+            for job, module in self.trained.items()
+        }
+        scores: dict[int, float] = {}
+        for part in parallel.gather_objects(own_scores):
+            scores |= part
         results: dict[str, list[NetworkResult]] = {
             "distilled": [],
             "random": [],
             "full": [],
         }
-        for (kind, network), modules in self.trained.items():
-            scores = [
-                accuracy(
-                    module,
-                    test,
-                    self.distilled.transform,
-                    device=self.device,
-                    precision=self.precision,
-                )
-                for module in modules
-            ]
-            results[kind].append(NetworkResult(repr(network), tuple(scores)))
+        for number, (kind, spec) in enumerate(self.asked):
+            first = number * self.repeats
+            own = [scores[job] for job in range(first, first + self.repeats)]
+            results[kind].append(NetworkResult(spec, tuple(own)))
         return Evaluation(
             tuple(results["distilled"]),
             tuple(results["random"]),

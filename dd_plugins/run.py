@@ -58,6 +58,8 @@ class Run:
         precision: dtype in which features are computed.
         out: the folder of the run, or None.
         progress: whether to show progress on standard error.
+        rank: the number of this process; process 0 reports and writes.
+        ranks: the number of processes that share the run.
     """
 
     task: Task
@@ -69,10 +71,19 @@ class Run:
     precision: torch.dtype = torch.float32
     out: Path | None = None
     progress: bool = False
+    rank: int = 0
+    ranks: int = 1
 
     def generator(self, purpose: str, step: int = 0) -> torch.Generator:
-        """Return the CPU generator for one purpose at one step (see ``randomness``)."""
+        """Return the CPU generator for one purpose at one step (see ``randomness``).
+
+        It is the same in every process that shares the run.
+        """
         return derive(self.seed, purpose, step)
+
+    def own_generator(self, purpose: str, step: int = 0) -> torch.Generator:
+        """Return a CPU generator of this process alone: each draws something else."""
+        return derive(self.seed, purpose, step, self.rank)
 
     def fresh_network(self, generator: torch.Generator) -> FeatureNetwork:
         """Build the network with fresh weights, on the device, channels last."""

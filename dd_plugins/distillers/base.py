@@ -1,7 +1,7 @@
 """What a distiller is: a record of hyper-parameters that shapes gradients on pixels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -48,6 +48,14 @@ class AbstractState(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore exactly what :meth:`state_dict` returned."""
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Put together what :meth:`state_dict` returned in each process of a run.
+
+        The result is saved, and loaded in each process when the run goes on, perhaps
+        in another number of processes. Here the state is the same in all of them.
+        """
+        return dict(parts[0])
 
 
 StateType = TypeVar("StateType", bound=AbstractState)

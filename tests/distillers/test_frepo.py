@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dd_plugins.data import RealSampler
 from dd_plugins.distillers.frepo import FRePo, FRePoState
+from dd_plugins.errors import OptionError
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
@@ -36,7 +37,7 @@ def sampler() -> RealSampler:
 
 
 def ages(state: FRePoState) -> list[int]:
-    return [model.updates for model in state.pool]
+    return [model.updates for model in state.pool.values()]
 
 
 def test_ages_of_the_pool_are_staggered() -> None:
@@ -127,10 +128,10 @@ def test_meta_step_leaves_weights_and_statistics_alone() -> None:
     state = distiller.setup(run_of())
     before = [
         {name: value.clone() for name, value in model.network.state_dict().items()}
-        for model in state.pool
+        for model in state.pool.values()
     ]
     distiller.accumulate(state, leaves_of(distiller), sampler(), 0)
-    for model, old in zip(state.pool, before, strict=True):
+    for model, old in zip(state.pool.values(), before, strict=True):
         assert all(weight.grad is None for weight in model.network.parameters())
         for name, value in model.network.state_dict().items():
             assert torch.equal(value, old[name]), name
@@ -166,6 +167,116 @@ def test_online_step_trains_batch_norm_on_the_synthetic_images() -> None:
     # Momentum 0.9 in torch's sense: nine tenths of the new batch.
     assert norm.running_mean is not None
     torch.testing.assert_close(norm.running_mean, 0.9 * mean)
+
+
+def test_visit_keeps_model_and_real_batch_for_its_updates() -> None:
+    distiller = FRePo(pool_size=4, updates_per_batch=3)
+    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    before, trained = ages(state), []
+    features = []
+    for step in range(6):
+        distiller.accumulate(state, leaves, sampler(), step)
+        assert state.visit is not None
+        features.append(state.visit.features)
+        distiller.advance(state, leaves, step)
+        trained.append(sum(ages(state)) - sum(before))
+    assert trained == [0, 0, 1, 1, 1, 2]
+    assert features[0] is features[1] is features[2]
+    assert features[3] is features[4] is features[5]
+    assert not torch.equal(features[2], features[3])
+
+
+def test_features_of_a_visit_are_the_same_after_a_restore() -> None:
+    distiller = FRePo(pool_size=2, updates_per_batch=4)
+    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    for step in range(2):
+        distiller.accumulate(state, leaves, sampler(), step)
+        distiller.advance(state, leaves, step)
+    assert state.visit is not None
+    features = state.visit.features
+    state.load_state_dict(state.state_dict())
+    distiller.accumulate(state, leaves, sampler(), 2)
+    assert state.visit.features is not features
+    assert torch.equal(state.visit.features, features)
+
+
+def test_model_is_trained_several_times_at_the_end_of_a_visit() -> None:
+    distiller = FRePo(pool_size=1, max_online_updates=4, online_steps=3)
+    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    seen = []
+    for step in range(4):
+        distiller.advance(state, leaves, step)
+        seen.append(ages(state)[0])
+    assert seen == [3, 0, 3, 0]  # the sixth update would be one too many: replaced
+
+
+def test_paper_preset_is_the_paper_in_every_option() -> None:
+    task = Task("cifar10", (3, 32, 32), 10, 10, steps=600)
+    paper = FRePo(preset="paper").for_task(task)
+    assert paper.options() | {"flip": None} == {
+        "preset": "paper",
+        "pool_size": 10,
+        "max_online_updates": 100,
+        "real_batch_size": 1024,
+        "updates_per_batch": 1,
+        "online_steps": 1,
+        "ridge": 1e-6,
+        "learning_rate": 3e-4,
+        "last_learning_rate": 0.1,
+        "online_learning_rate": 3e-4,
+        "learn_labels": True,
+        "flip": None,
+    }
+    assert FRePo(preset="paper").default_steps(task) == 500_000
+    network = FRePo(preset="paper").default_network(task, CPU)
+    assert repr(network) == "conv"
+
+
+def test_options_that_are_given_stand_in_any_preset() -> None:
+    task = Task("cifar10", (3, 32, 32), 10, 10)
+    for preset in ("fast", "paper"):
+        settled = FRePo(preset=preset, pool_size=3, online_steps=2).for_task(task)
+        assert (settled.pool_size, settled.online_steps) == (3, 2)
+
+
+def shared_run(rank: int, ranks: int) -> Run:
+    return replace(run_of(), rank=rank, ranks=ranks)
+
+
+def test_pool_is_dealt_out_to_the_processes() -> None:
+    distiller = FRePo(pool_size=5)
+    alone = distiller.setup(run_of())
+    states = [distiller.setup(shared_run(rank, 2)) for rank in range(2)]
+    assert [list(state.pool) for state in states] == [[0, 2, 4], [1, 3]]
+    for state in states:
+        for slot, model in state.pool.items():
+            one, other = (
+                found.network.state_dict()["head.weight"]
+                for found in (model, alone.pool[slot])
+            )
+            assert torch.equal(one, other)
+
+
+def test_pool_of_two_processes_goes_on_in_one_and_in_three() -> None:
+    distiller = FRePo(pool_size=5)
+    leaves = leaves_of(distiller)
+    states = [distiller.setup(shared_run(rank, 2)) for rank in range(2)]
+    for step in range(4):
+        for state in states:
+            distiller.advance(state, leaves, step)
+    merged = states[0].merge([state.state_dict() for state in states])
+    assert list(merged["pool"]) == list(range(5))
+    for ranks in (1, 3):
+        for rank in range(ranks):
+            state = distiller.setup(shared_run(rank, ranks))
+            state.load_state_dict(merged)
+            for slot, model in state.pool.items():
+                assert model.updates == merged["pool"][slot]["updates"]
+
+
+def test_more_processes_than_models_are_refused() -> None:
+    with pytest.raises(OptionError, match="pool_size=3 or more"):
+        FRePo(pool_size=2).setup(shared_run(0, 3))
 
 
 def test_large_sets_train_online_models_on_a_thousand_images() -> None:

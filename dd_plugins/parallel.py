@@ -1,0 +1,160 @@
+"""The few lines that make runs and evaluations work under torchrun.
+
+A process that was not started by ``torchrun`` is a group of one: everything here then
+does nothing, and at once.
+"""
+
+import gc
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dd_plugins.errors import RunError
+
+__all__ = [
+    "average",
+    "broadcast",
+    "broadcast_object",
+    "gather_objects",
+    "process_group",
+    "rank",
+    "reports_losses",
+    "world_size",
+]
+
+Value = TypeVar("Value")
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the processes that ``torchrun`` started, and leave them at the end.
+
+    Tensors on a GPU travel by NCCL, all others by gloo. Each process takes the GPU of
+    its local rank. Without torchrun, or inside a group that stands already, nothing
+    happens.
+
+    When a process dies, torchrun sends SIGTERM to the others at once. It is ignored in
+    this block, and after an error, so that they can say what happened; the loop of a
+    run has a handler of its own.
+    """
+    wanted = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not wanted or dist.is_initialized():
+        yield
+        return
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    except BaseException:
+        if not on_gpu:  # NCCL would wait for the processes that are gone
+            _leave()
+        raise
+    _leave()
+    signal.signal(signal.SIGTERM, previous)
+
+
+def _leave() -> None:
+    dist.destroy_process_group()
+    # What still refers to the group in a cycle would be freed while the interpreter is
+    # torn down, where the threads of gloo abort the process.
+    gc.collect()
+
+
+def rank() -> int:
+    """Return the number of this process, from 0; 0 reports and writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def reports_losses() -> Iterator[None]:
+    """Turn what torch raises when another process is gone into one clear error.
+
+    Raises:
+        RunError: another process died, or stopped with an error.
+    """
+    try:
+        yield
+    except dist.DistError as error:
+        raise _lost(error) from error
+    except RuntimeError as error:
+        if world_size() > 1:  # gloo raises plain RuntimeError
+            raise _lost(error) from error
+        raise
+
+
+def _lost(error: Exception) -> RunError:
+    first_line = str(error).strip().splitlines()[0]
+    return RunError(
+        "another process of this run died or stopped with an error of its own "
+        f"({first_line})"
+    )
+
+
+def average(tensors: list[Tensor]) -> list[Tensor]:
+    """Return the means over all processes, the same in each of them.
+
+    Args:
+        tensors: floating, on one device; of the same shapes in every process.
+
+    Raises:
+        RunError: another process is gone.
+    """
+    if world_size() == 1:
+        return tensors
+    flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
+    with reports_losses():
+        dist.all_reduce(flat)
+    flat /= world_size()
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [
+        part.view(tensor.shape).to(tensor.dtype)
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
+
+
+def broadcast(tensors: list[Tensor]) -> None:
+    """Overwrite tensors by those of process 0."""
+    if world_size() == 1:
+        return
+    with reports_losses():
+        for tensor in tensors:
+            sent = tensor.contiguous()
+            dist.broadcast(sent, src=0)
+            tensor.copy_(sent)
+
+
+def broadcast_object(value: Value) -> Value:
+    """Return the value of process 0; it is pickled on its way between our processes."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    with reports_losses():
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return the values of all processes, by rank, to each of them.
+
+    They are pickled on their way between our own processes.
+    """
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    with reports_losses():
+        dist.all_gather_object(found, value)
+    return found
