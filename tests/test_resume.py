@@ -71,6 +71,60 @@ def test_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> 
     assert steps == list(range(1, STEPS + 1))
 
 
+TWENTY_KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+import sklearn.datasets
+import dd_plugins
+from dd_plugins.checkpoint import load_checkpoint
+
+STEPS = 300
+
+def distil(out):
+    dd_plugins.distill(
+        "digits",
+        "frepo(pool_size=3, max_online_updates=4, updates_per_batch=3, online_steps=2)",
+        steps=STEPS, network="conv(width=8, depth=2)", out=out,
+        resume=True, checkpoint_seconds=0,
+    )
+
+# Nothing was computed before the forks: threads are made in the children alone.
+moments, out = random.Random(0), Path(sys.argv[1])
+for kill in range(20):
+    child = os.fork()
+    if child == 0:
+        distil(out)
+        os._exit(0)
+    before = step = load_checkpoint(out / "checkpoint.pt")["step"] if kill else 0
+    while kill % 2 == 0 and step < min(before + 1 + moments.randrange(12), STEPS):
+        time.sleep(0.005)
+        if (out / "checkpoint.pt").exists():
+            step = load_checkpoint(out / "checkpoint.pt")["step"]
+    time.sleep(0.2 * moments.random())
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    step = load_checkpoint(out / "checkpoint.pt")["step"]
+    print(step, os.WIFSIGNALED(status), flush=True)
+distil(out)
+distil(Path(sys.argv[2]))
+"""
+
+
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-c", TWENTY_KILLS, str(killed), str(whole)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kills = [line.split() for line in done.stdout.splitlines()]
+    assert [signalled for _, signalled in kills] == ["True"] * 20
+    steps = [int(step) for step, _ in kills]
+    assert steps == sorted(steps), "a kill lost a checkpoint"
+    assert len(set(steps)) >= 10
+    first, second = DistilledSet.load(whole), DistilledSet.load(killed)
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.labels, second.labels)
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_run_killed_before_its_first_checkpoint_starts_anew(
     tmp_path: Path, begun: bool

@@ -1,0 +1,161 @@
+"""What a step of FRePo costs: operations, bytes and memory, by formula.
+
+docs/scaling.md explains the formulas and checks them against measurements;
+benchmarks/frepo_speed.py measures.
+"""
+
+import math
+from dataclasses import dataclass
+
+FLOAT = 4  # bytes
+DOUBLE = 8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is distilled, on what, and how.
+
+    Attributes:
+        images_per_class: synthetic images for each class.
+        classes: number of classes.
+        side: of the images, in pixels, after padding.
+        channels: of the images.
+        width: channels of the first block of ``conv``.
+        depth: blocks of ``conv``.
+        real_batch: real images of a visit.
+        updates_per_batch: steps of a visit.
+        online_steps: training steps of the model at the end of a visit.
+        flip: whether mirrored copies stand beside the synthetic images.
+        pool: online models.
+        ranks: processes that share the run.
+        feature_bytes: of one number of an activation: 2 for bfloat16, 4 for float32.
+    """
+
+    images_per_class: int = 10
+    classes: int = 10
+    side: int = 32
+    channels: int = 3
+    width: int = 128
+    depth: int = 3
+    real_batch: int = 1024
+    updates_per_batch: int = 1
+    online_steps: int = 1
+    flip: bool = True
+    pool: int = 10
+    ranks: int = 1
+    feature_bytes: int = 2
+
+    @property
+    def synthetic(self) -> int:
+        """Synthetic images n."""
+        return self.images_per_class * self.classes
+
+    @property
+    def columns(self) -> int:
+        """Synthetic images that the regression sees: 2 n with mirrored copies."""
+        return self.synthetic * (2 if self.flip else 1)
+
+    @property
+    def online_batch(self) -> int:
+        """Synthetic images of an online step."""
+        return min(self.synthetic, 1000)
+
+    @property
+    def features(self) -> int:
+        """Features d of an image: the flattened last block."""
+        return self.width * 2 ** (self.depth - 1) * (self.side // 2**self.depth) ** 2
+
+    def block_operations(self) -> list[float]:
+        """Return the operations of the convolution of each block, for one image."""
+        inputs, operations = self.channels, []
+        for block in range(self.depth):
+            outputs, side = self.width * 2**block, self.side // 2**block
+            operations.append(2.0 * 9 * inputs * outputs * side**2)
+            inputs = outputs
+        return operations
+
+    def activations(self) -> float:
+        """Return the numbers that the blocks write for one image.
+
+        In each block: the normalised input, the convolution (ReLU works in place), and
+        the pooled output.
+        """
+        numbers, inputs = 0.0, 0
+        for block in range(self.depth):
+            outputs, side = self.width * 2**block, self.side // 2**block
+            numbers += inputs * side**2 + outputs * side**2 * 1.25
+            inputs = outputs
+        return numbers
+
+    def parameters(self) -> float:
+        """Return the number of weights of one model."""
+        inputs, total = self.channels, 0.0
+        for block in range(self.depth):
+            outputs = self.width * 2**block
+            total += outputs * (9 * inputs + 1) + (2 * inputs if block else 0)
+            inputs = outputs
+        return total + self.classes * (self.features + 1)
+
+
+def operations(setting: Setting) -> dict[str, float]:
+    """Return the floating-point operations of one step of one process, by part.
+
+    A convolution costs as much in each of three directions: forward, to its input, and
+    to its weights. Real features need the first, synthetic ones the first two, an
+    online step all three (but not to the input of the first block).
+    """
+    forward = sum(setting.block_operations())
+    first = setting.block_operations()[0]
+    m, d, c = setting.columns, setting.features, setting.classes
+    batch = setting.real_batch / setting.ranks
+    visits = 1 / setting.updates_per_batch
+    online = setting.online_batch * (3 * forward - first)
+    gram = 3 * 2 * m**2 * d  # forward, and to both factors
+    solve = m**3 / 3 + 4 * m**2 * c + 2 * m**3  # factor, solve, backward
+    predict = 2 * (m + 2 * batch) * d * c + 4 * m * d * c
+    return {
+        "real features": visits * batch * forward,
+        "synthetic forward": m * forward,
+        "synthetic backward": m * forward,
+        "regression": gram + solve + predict,
+        "online step": visits * setting.online_steps * online,
+    }
+
+
+def activation_bytes(setting: Setting) -> dict[str, float]:
+    """Return the bytes of activations written and read in one step, by part."""
+    image = 2 * setting.feature_bytes * setting.activations()
+    visits = 1 / setting.updates_per_batch
+    online = visits * setting.online_steps * setting.online_batch
+    return {
+        "real features": visits * setting.real_batch / setting.ranks * image,
+        "synthetic forward": setting.columns * image,
+        "synthetic backward": 2 * setting.columns * image,
+        "regression": 3 * DOUBLE * setting.columns * setting.features,
+        "online step": 3 * online * image + visits * 8 * FLOAT * setting.parameters(),
+    }
+
+
+def memory(setting: Setting, train_images: int) -> dict[str, float]:
+    """Return the bytes that a run holds at once in one process, by what they are.
+
+    Args:
+        setting: what is distilled.
+        train_images: real images in memory: as bytes, and once more whitened.
+    """
+    pixels = setting.channels * setting.side**2
+    models = math.ceil(setting.pool / setting.ranks)
+    kept = (
+        max(setting.columns, setting.online_batch)
+        * setting.feature_bytes
+        * setting.activations()
+    )
+    return {
+        "real images": train_images * pixels * (1 + FLOAT),
+        "whitening": (pixels**2) * (FLOAT + DOUBLE),
+        "pool with Adam": models * 3 * FLOAT * setting.parameters(),
+        "snapshot for a checkpoint": models * 3 * FLOAT * setting.parameters(),
+        "activations": kept,
+        "regression": 4 * DOUBLE * setting.columns * setting.features
+        + 4 * DOUBLE * setting.columns**2,
+    }

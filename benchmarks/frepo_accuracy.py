@@ -1,0 +1,224 @@
+"""Measure accuracy against the time spent on distilling.
+
+    python benchmarks/frepo_accuracy.py --dataset cifar10 --ipc 10 --minutes 30 \
+        --data-root DIR --out DIR
+
+First a few steps are timed; then one run is made of as many steps as fit into the
+minutes. The set is kept at an eighth, a quarter, a half and at the end of them.
+Networks trained on each are scored on validation images; five networks trained on the
+last one are scored on the test set, which is read once. Writes the run, a JSON file and
+a plot of both to the folder.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dd_plugins
+from dd_plugins.artifact import DistilledSet
+from dd_plugins.data import RealData
+from dd_plugins.evaluate import accuracy, train_network, training_set_of
+from dd_plugins.hookspecs import LazySet
+from dd_plugins.plugins import Plugins
+from dd_plugins.randomness import derive
+from dd_plugins.run import Run, resolve_precision
+
+FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
+TIMED = range(16, 48)  # steps: after warm-up, whole visits
+
+
+class Clock:
+    """An observer that notes when each step ended, without the time of validation."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    @dd_plugins.hookimpl
+    def dd_before_run(self, run: Run) -> None:
+        """Start."""
+        self.seconds = [time.perf_counter()]
+
+    @dd_plugins.hookimpl
+    def dd_after_step(self) -> None:
+        """Note the time."""
+        self.seconds.append(time.perf_counter())
+
+    def step_seconds(self) -> float:
+        """Return the mean seconds of a step, over the steps that count."""
+        times = [self.seconds[step + 1] - self.seconds[step] for step in TIMED]
+        usual = statistics.median(times)
+        return statistics.mean(time for time in times if time < 20 * usual)
+
+
+class Snapshots:
+    """An observer that keeps the set at some fractions of the run, and its seconds."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[float, DistilledSet]] = []
+
+    @dd_plugins.hookimpl
+    def dd_after_step(
+        self, run: Run, step: int, metrics: dict[str, float], distilled: LazySet
+    ) -> None:
+        """Keep the set, if it is time."""
+        if step in {round(run.steps * fraction) for fraction in FRACTIONS}:
+            self.kept.append((metrics["seconds"], distilled()))
+
+
+def validation_accuracies(
+    distilled: DistilledSet, data: RealData, spec: str, networks: int, device: Any
+) -> list[float]:
+    """Train fresh networks on a set; return their accuracies on validation images."""
+    precision = resolve_precision("auto", device)
+    found = []
+    for repeat in range(networks):
+        network = dd_plugins.get_network(spec).for_evaluation()
+        module = network.build(
+            data.image_shape,
+            data.num_classes,
+            generator=derive(1, "benchmark network", repeat),
+        ).to(device=device, memory_format=torch.channels_last)
+        trained = train_network(
+            module,
+            training_set_of(distilled, device=device),
+            generator=derive(1, "benchmark training", repeat),
+            precision=precision,
+        )
+        found.append(
+            accuracy(
+                trained,
+                data.validation,
+                distilled.transform,
+                device=device,
+                precision=precision,
+            )
+        )
+    return found
+
+
+def steps_that_fit(
+    data: RealData, minutes: float, options: dict[str, Any], spec: str
+) -> int:
+    """Return how many steps take that long, from the time of a few."""
+    clock = Clock()
+    plugins = Plugins(load=[], extra={"clock": clock})
+    dd_plugins.distill(data, spec, steps=TIMED.stop + 1, plugins=plugins, **options)
+    return max(1, int(0.97 * 60 * minutes / clock.step_seconds()))
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw accuracy against minutes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    points = result["validation"]
+    axes.plot(
+        [point["seconds"] / 60 for point in points],
+        [100 * statistics.mean(point["accuracies"]) for point in points],
+        "o-",
+        label="validation images",
+    )
+    test = result["test"]
+    low, high = test["accuracy_ci95"] or (test["accuracy_mean"],) * 2
+    mean = test["accuracy_mean"]
+    axes.errorbar(
+        [result["seconds"] / 60],
+        [100 * mean],
+        yerr=[[100 * (mean - low)], [100 * (high - mean)]],
+        fmt="s",
+        capsize=4,
+        label=f"test images, {len(test['accuracies'])} networks",
+    )
+    axes.set_xlabel("minutes of distilling")
+    axes.set_ylabel("accuracy in %")
+    axes.set_title(f"{result['dataset']}, {result['images_per_class']} images a class")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--steps", type=int, help="instead of as many as fit")
+    parser.add_argument("--distiller", default="frepo")
+    parser.add_argument("--network", default="conv")
+    parser.add_argument("--networks", type=int, default=5, help="for the test")
+    parser.add_argument("--validation-networks", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--data-root")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
+    shared: dict[str, Any] = {
+        "images_per_class": options.ipc,
+        "network": options.network,
+        "seed": options.seed,
+        "device": options.device,
+    }
+    steps = options.steps or steps_that_fit(
+        data, options.minutes, shared, options.distiller
+    )
+    snapshots = Snapshots()
+    started = time.perf_counter()
+    distilled = dd_plugins.distill(
+        data,
+        options.distiller,
+        steps=steps,
+        out=options.out,
+        overwrite=True,
+        progress=True,
+        plugins=Plugins(load=[], extra={"snapshots": snapshots}),
+        **shared,
+    )
+    seconds = time.perf_counter() - started
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    spec = distilled.header.evaluation_network
+    validation = [
+        {
+            "seconds": at,
+            "accuracies": validation_accuracies(
+                kept, data, spec, options.validation_networks, device
+            ),
+        }
+        for at, kept in [*snapshots.kept, (seconds, distilled)]
+    ]
+    started = time.perf_counter()
+    found = dd_plugins.evaluate(
+        distilled, [spec], repeats=options.networks, data=data, device=options.device
+    )
+    result = {
+        "dataset": options.dataset,
+        "images_per_class": options.ipc,
+        "distiller": distilled.header.distiller,
+        "network": distilled.header.network,
+        "steps": steps,
+        "seed": options.seed,
+        "seconds": seconds,
+        "evaluation_seconds": time.perf_counter() - started,
+        "validation": validation,
+        "test": found.networks[0].as_dict(),
+        "device": str(device),
+        "precision": distilled.header.precision,
+        "threads": torch.get_num_threads(),
+        "machine": platform.processor() or platform.machine(),
+        "date": date.today().isoformat(),
+        "torch": torch.__version__,
+    }
+    print(json.dumps(result, indent=1))
+    (options.out / "accuracy.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, options.out / "accuracy.png")
+
+
+if __name__ == "__main__":
+    main()
