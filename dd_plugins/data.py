@@ -269,8 +269,8 @@ class RealSampler:
         ranks: int = 1,
     ) -> None:
         self._rank, self._ranks = rank, ranks
-        self._images = images
-        self._labels = labels
+        self._images = _near(images, device)
+        self._labels = labels.to(self._images.device)
         self._device = device
         self._members = [
             (labels == label).nonzero().flatten()
@@ -302,12 +302,23 @@ class RealSampler:
                 rest = self._order(purpose, epoch + 1, total)[: size - len(order)]
                 order = torch.cat([order, rest])
             picked = members[order]
-        picked = picked[self._rank :: self._ranks]
+        picked = picked[self._rank :: self._ranks].to(self._images.device)
         images = self._images[picked].to(self._device)
         return Batch(
             images.contiguous(memory_format=torch.channels_last),
             self._labels[picked].to(self._device),
         )
+
+
+def _near(images: Tensor, device: torch.device) -> Tensor:
+    """Return images on a GPU if half of its free memory holds them, else as they are.
+
+    So nothing but indices travels to the GPU at each step.
+    """
+    if device.type != "cuda":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.nbytes <= free // 2 else images
 
 
 def balanced_subset(

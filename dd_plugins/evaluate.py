@@ -19,7 +19,7 @@ from dd_plugins.distillers.base import LabelKind
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.functional.kernel_regression import centred_targets, half_squared_error
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, chunk_size
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.randomness import derive
@@ -268,11 +268,12 @@ def accuracy(
         precision: dtype in which it computes.
     """
     correct = 0
-    for start in range(0, len(data.labels), _TEST_BATCH):
-        images = transform(data.images[start : start + _TEST_BATCH].to(device))
+    size = chunk_size(data.images) if device.type == "cpu" else _TEST_BATCH
+    for start in range(0, len(data.labels), size):
+        images = transform(data.images[start : start + size].to(device))
         with autocast(device, precision):
             logits = network(images.contiguous(memory_format=torch.channels_last))
-        labels = data.labels[start : start + _TEST_BATCH].to(device)
+        labels = data.labels[start : start + size].to(device)
         correct += int((logits.argmax(dim=1) == labels).sum())
     return correct / len(data.labels)
 

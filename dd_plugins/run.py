@@ -112,13 +112,17 @@ def autocast(
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device; ``"auto"`` is CUDA where there is one, else the CPU.
+    """Return the device; ``"auto"`` is CUDA, MPS or the CPU: the first there is.
 
     Raises:
         OptionError: there is no such device here.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cpu"
+        if torch.backends.mps.is_available():
+            device = "mps"
+        if torch.cuda.is_available():
+            device = "cuda"
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
@@ -145,6 +149,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if device.type == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "mps":
+        has_bfloat16 = False  # not measured on any
     else:
         capabilities = torch.cpu.get_capabilities()
         has_bfloat16 = bool(

@@ -67,11 +67,16 @@ def ridge_regression(
     if ridge < 0:
         raise OptionError(f"ridge must not be negative, got {ridge}")
     precise = torch.promote_types(features.dtype, torch.float32)
-    syn_features = syn_features.double()
+    syn_features = _in_float64(syn_features)
     factor = _factorise(syn_features @ syn_features.mT, ridge)
-    coefficients = torch.cholesky_solve(syn_targets.double(), factor)
-    weights = syn_features.mT @ coefficients
-    return (features.to(precise) @ weights.to(precise)).to(syn_targets.dtype)
+    coefficients = torch.cholesky_solve(_in_float64(syn_targets), factor)
+    weights = (syn_features.mT @ coefficients).to(precise).to(features.device)
+    return (features.to(precise) @ weights).to(syn_targets.dtype)
+
+
+def _in_float64(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, on the CPU if its device has no such numbers."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def _factorise(gram: Tensor, ridge: float) -> Tensor:

@@ -15,6 +15,7 @@ __all__ = [
     "FeatureNetwork",
     "ImageShape",
     "Normalization",
+    "chunk_size",
     "features_in_chunks",
     "norm",
 ]
@@ -95,6 +96,11 @@ class AbstractNetwork(Record, ABC):
             return self.construct(image_shape, num_classes, generator=generator)
 
 
+def chunk_size(images: Tensor) -> int:
+    """Return how many of these images a CPU had best compute at a time, at least 1."""
+    return max(1, _PIXELS_IN_CHUNK // (images.shape[-2] * images.shape[-1]))
+
+
 def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
     """Return the features of many images, on a CPU a few images at a time.
 
@@ -111,8 +117,7 @@ def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
     Returns:
         Features of shape ``(n, features)``, differentiable in the images.
     """
-    pixels = images.shape[-2] * images.shape[-1]
-    size = max(1, _PIXELS_IN_CHUNK // pixels)
+    size = chunk_size(images)
     if images.device.type != "cpu" or len(images) <= size:
         return network.features(images)
     return torch.cat([network.features(chunk) for chunk in torch.split(images, size)])
