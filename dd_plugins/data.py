@@ -1,24 +1,31 @@
 """Real data: named data sets, a validation split, and draws of real batches."""
 
 import hashlib
-import operator
+import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.networks.base import ImageShape
-from dd_plugins.preprocess import Preprocessing
+from dd_plugins.preprocess import Preprocessing, Transform
 from dd_plugins.randomness import derive
+from dd_plugins.streamed import (
+    ImageSource,
+    Items,
+    StreamedImages,
+    chunks,
+    fits_in_memory,
+    read_items,
+)
 
 __all__ = [
     "Batch",
@@ -33,17 +40,21 @@ __all__ = [
 _SPLIT_SEED = 0  # splits belong to the data set, not to a run: runs stay comparable
 _VALIDATION_PART = 0.1
 _LARGEST_VALIDATION = 5_000
+_HASHED = 4_096  # images at a time
+_SURVEYED = 64  # images at a time
+_FLOAT_BYTES = 4
 
 
 class Images(NamedTuple):
     """Labelled images.
 
     Attributes:
-        images: uint8, or float32 in [0, 1], of shape ``(n, channels, height, width)``.
+        images: uint8, or float32 in [0, 1], of shape ``(n, channels, height, width)``:
+            a tensor, or images that are read when they are needed.
         labels: int64 of shape ``(n,)``.
     """
 
-    images: Tensor
+    images: ImageSource
     labels: Tensor
 
 
@@ -86,7 +97,7 @@ class DatasetLoader(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RealData:
-    """Real images: training and validation in memory, the test set not read yet.
+    """Real images for training and validation, and a test set that is not read yet.
 
     Build one by :meth:`from_tensors`, :meth:`from_dataset` or a named data set.
 
@@ -127,9 +138,11 @@ class RealData:
     def fingerprint(self) -> str:
         """Return a SHA-256 over the training images and labels, in hexadecimal."""
         digest = hashlib.sha256()
-        for tensor in (*self.train, self.train_indices):
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
+        for source in (*self.train, self.train_indices):
+            for number, part in enumerate(chunks(source, _HASHED)):
+                if number == 0:
+                    digest.update(f"{part.dtype} {tuple(source.shape)}".encode())
+                digest.update(part.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
     @classmethod
@@ -170,7 +183,28 @@ class RealData:
             >>> data.num_classes, len(data.train.labels), len(data.validation.labels)
             (2, 18, 2)
         """
-        checked = _checked(images, labels)
+        return cls._split(
+            _checked(images, labels),
+            test=test,
+            class_names=class_names,
+            name=name,
+            preprocessing=preprocessing,
+            mirror=mirror,
+            image_size=image_size,
+        )
+
+    @classmethod
+    def _split(
+        cls,
+        checked: Images,
+        *,
+        test: tuple[Tensor, Tensor] | Callable[[], Images] | None = None,
+        class_names: Iterable[str] | None = None,
+        name: str = "tensors",
+        preprocessing: Preprocessing = "zca",
+        mirror: bool = False,
+        image_size: int | None = None,
+    ) -> "RealData":
         classes = int(checked.labels.max()) + 1
         if classes > len(checked.labels):
             raise DataError(
@@ -216,13 +250,23 @@ class RealData:
 
     @classmethod
     def from_dataset(
-        cls, dataset: Dataset[Any], *, test: Dataset[Any] | None = None, **options: Any
+        cls,
+        dataset: Dataset[Any],
+        *,
+        test: Dataset[Any] | None = None,
+        stream: bool | None = None,
+        workers: int = 2,
+        **options: Any,
     ) -> "RealData":
-        """Read a map-style dataset of ``(image, label)`` pairs into memory.
+        """Take a map-style dataset of ``(image, label)`` pairs.
 
         Args:
-            dataset: images are tensors, PIL images or arrays, all of one size.
+            dataset: images are tensors, PIL images or arrays, all of one size; the
+                same at every reading.
             test: the test set, likewise; read only when it is needed.
+            stream: whether the images stay in the dataset and are read when they are
+                needed; by default if half of the memory would not hold them.
+            workers: processes that read ahead while streaming; 0 for none.
             **options: as for :meth:`from_tensors`.
 
         Raises:
@@ -232,9 +276,11 @@ class RealData:
         def read_test() -> Images:
             if test is None:
                 raise _no_test_set()
-            return _read_dataset(test)
+            return Images(*read_dataset(test))
 
-        images, labels = _read_dataset(dataset)
+        if stream or (stream is None and not has_room(dataset)):
+            return cls._split(_survey(dataset, workers), test=read_test, **options)
+        images, labels = read_dataset(dataset)
         return cls.from_tensors(images, labels, test=read_test, **options)
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> "RealData":
@@ -250,28 +296,32 @@ class RealSampler:
     out to them: each gets every ``ranks``-th image of it.
 
     Args:
-        images: float32 of shape ``(n, channels, height, width)``, transformed already.
+        images: of shape ``(n, channels, height, width)``.
         labels: int64 of shape ``(n,)``.
         seed: the seed of the run.
         device: where batches are put.
+        transform: maps a batch to the value space; None if the images are in it.
         rank: the number of this process.
         ranks: the number of processes.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        images: ImageSource,
         labels: Tensor,
         *,
         seed: int,
         device: torch.device,
+        transform: Transform | None = None,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
         self._rank, self._ranks = rank, ranks
         self._images = _near(images, device)
-        self._labels = labels.to(self._images.device)
+        self._labels = labels.to(device)
         self._device = device
+        self._transform = transform
+        self._stream: _Stream | None = None
         self._members = [
             (labels == label).nonzero().flatten()
             for label in range(int(labels.max()) + 1)
@@ -285,13 +335,34 @@ class RealSampler:
 
     def batch(self, step: int, size: int) -> Batch:
         """Draw ``size`` images of any class; all of them if there are fewer."""
-        return self._draw("batch", step, size, torch.arange(len(self._labels)))
+        everything = torch.arange(len(self._labels))
+        if isinstance(self._images, StreamedImages):
+            return self._read_ahead(step, size, everything)
+        return self._draw("batch", step, size, everything)
 
     def class_batch(self, step: int, label: int, size: int) -> Batch:
         """Draw ``size`` images of one class; all of them if there are fewer."""
         return self._draw(f"batch of class {label}", step, size, self._members[label])
 
     def _draw(self, purpose: str, step: int, size: int, members: Tensor) -> Batch:
+        picked = self._picked(purpose, step, size, members)
+        if isinstance(self._images, Tensor):
+            return self._batch(self._images[picked.to(self._images.device)], picked)
+        return self._batch(self._images[picked], picked)
+
+    def _read_ahead(self, step: int, size: int, members: Tensor) -> Batch:
+        """Draw from a stream of batches, which workers read ahead step by step."""
+        assert isinstance(self._images, StreamedImages)
+        picked = partial(self._picked, "batch", size=size, members=members)
+        if self._stream is None or self._stream.coming != (step, size):
+            draws = (picked(later) for later in itertools.count(step))
+            self._stream = _Stream(self._images.batches(draws), (step, size))
+        images = next(self._stream.batches)
+        self._stream.coming = (step + 1, size)
+        return self._batch(images, picked(step))
+
+    def _picked(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
+        """Return the places of this process's images of a draw."""
         total = len(members)
         if size >= total:
             picked = members
@@ -302,20 +373,32 @@ class RealSampler:
                 rest = self._order(purpose, epoch + 1, total)[: size - len(order)]
                 order = torch.cat([order, rest])
             picked = members[order]
-        picked = picked[self._rank :: self._ranks].to(self._images.device)
-        images = self._images[picked].to(self._device)
+        return picked[self._rank :: self._ranks]
+
+    def _batch(self, images: Tensor, picked: Tensor) -> Batch:
+        images = images.to(self._device)
+        if self._transform is not None:
+            images = self._transform(images)
         return Batch(
             images.contiguous(memory_format=torch.channels_last),
-            self._labels[picked].to(self._device),
+            self._labels[picked.to(self._device)],
         )
 
 
-def _near(images: Tensor, device: torch.device) -> Tensor:
+@dataclass
+class _Stream:
+    """Batches that are read ahead, and the step and size of the one that comes."""
+
+    batches: Iterator[Tensor]
+    coming: tuple[int, int]
+
+
+def _near(images: ImageSource, device: torch.device) -> ImageSource:
     """Return images on a GPU if half of its free memory holds them, else as they are.
 
     So nothing but indices travels to the GPU at each step.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or not isinstance(images, Tensor):
         return images
     free, _ = torch.cuda.mem_get_info(device)
     return images.to(device) if images.nbytes <= free // 2 else images
@@ -364,23 +447,35 @@ def _checked(images: Tensor, labels: Tensor) -> Images:
     images, labels = images.detach(), labels.long()
     if labels.min() < 0:
         raise DataError(f"labels must not be negative, got {int(labels.min())}")
+    _check_values(images)
     if images.dtype != torch.uint8:
-        if not images.is_floating_point():
-            raise DataError(f"images must be uint8 or floating, got {images.dtype}")
         images = images.float()
-        bad = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten()
-        if len(bad):
-            raise DataError(
-                f"{len(bad)} image(s) hold values that are not finite, the first is "
-                f"number {int(bad[0])}; remove or mend them"
-            )
-        low, high = images.aminmax()
-        if low < 0 or high > 1:
-            raise DataError(
-                f"floating images must be in [0, 1], got [{float(low):g}, "
-                f"{float(high):g}]; scale them, or pass uint8"
-            )
     return Images(images.cpu(), labels.cpu())
+
+
+def _check_values(images: Tensor, first: int = 0) -> None:
+    """Refuse images that are neither uint8 nor finite and in [0, 1].
+
+    Args:
+        images: of any dtype.
+        first: the number of the first of them.
+    """
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise DataError(f"images must be uint8 or floating, got {images.dtype}")
+    bad = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten()
+    if len(bad):
+        raise DataError(
+            f"{len(bad)} image(s) hold values that are not finite, the first is "
+            f"number {first + int(bad[0])}; remove or mend them"
+        )
+    low, high = images.aminmax()
+    if low < 0 or high > 1:
+        raise DataError(
+            f"floating images must be in [0, 1], got [{float(low):g}, "
+            f"{float(high):g}]; scale them, or pass uint8"
+        )
 
 
 def _stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Tensor]:
@@ -401,7 +496,9 @@ def _stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, T
 
 
 def _take(data: Images, indices: Tensor) -> Images:
-    return Images(data.images[indices], data.labels[indices])
+    images = data.images
+    chosen = images[indices] if isinstance(images, Tensor) else images.select(indices)
+    return Images(chosen, data.labels[indices])
 
 
 def _test_reader(
@@ -434,51 +531,44 @@ def _no_test_set() -> DataError:
     return DataError("this data has no test set; pass test=... where it is built")
 
 
-def _read_dataset(dataset: Dataset[Any]) -> Images:
-    """Read every ``(image, label)`` pair of a map-style dataset."""
-    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
-        raise DataError(
-            "expected a map-style dataset with a length; collect a stream first"
-        )
+def read_dataset(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
+    """Read every ``(image, label)`` pair of a map-style dataset into memory."""
+    items = Items(dataset)
     images, labels, shapes = [], [], Counter[tuple[int, ...]]()
-    for index in range(len(dataset)):
-        try:
-            image, label = dataset[index]
-            tensor = _as_image(image, index)
-            labels.append(torch.tensor(operator.index(label), dtype=torch.int64))
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
-            raise DataError(
-                f"item {index} is not an (image, label) pair with an integer label: "
-                f"{' '.join(str(error).split())}"
-            ) from error
-        shapes[tuple(tensor.shape)] += 1
-        images.append(tensor)
+    for index in range(len(items)):
+        image, label = items[index]
+        shapes[tuple(image.shape)] += 1
+        images.append(image)
+        labels.append(label)
     if len(shapes) > 1:
         raise mixed_sizes(shapes)
-    if not images:
-        raise DataError("the dataset is empty")
-    return Images(torch.stack(images), torch.stack(labels))
+    return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
 
 
-def _as_image(image: Any, index: int) -> Tensor:
-    """Return ``(channels, height, width)`` from a tensor, a PIL image or an array."""
-    if isinstance(image, Tensor):
-        tensor = image
-    else:
-        # PIL images and arrays put channels last.
-        if getattr(image, "mode", None) in (
-            "1",
-            "P",
-        ):  # a bitmap, or numbers of colours
-            image = image.convert("L" if image.mode == "1" else "RGB")
-        array = torch.from_numpy(np.array(image))
-        tensor = array[None] if array.ndim == 2 else array.movedim(-1, 0)
-    if tensor.ndim == 2:
-        tensor = tensor[None]
-    if tensor.ndim != 3:
-        shape = tuple(tensor.shape)
-        raise ValueError(f"image {index} has shape {shape}, expected 3 axes")
-    return tensor
+def _survey(dataset: Dataset[Any], workers: int) -> Images:
+    """Check every pair of a map-style dataset once; leave the images where they are."""
+    items = Items(dataset)
+    numbers = torch.arange(len(items))
+    labels: list[int] = []
+    shapes = Counter[tuple[int, ...]]()
+    parts = (part.tolist() for part in torch.split(numbers, _SURVEYED))
+    for batch in read_items(items, parts, workers):
+        first = len(labels)
+        labels += [label for _, label in batch]
+        shapes.update(tuple(image.shape) for image, _ in batch)
+        if len(shapes) > 1:
+            raise mixed_sizes(shapes)
+        _check_values(torch.stack([image for image, _ in batch]), first)
+    (shape,) = shapes
+    images = StreamedImages(items, shape, numbers, workers=workers)
+    return Images(images, torch.tensor(labels, dtype=torch.int64))
+
+
+def has_room(dataset: Dataset[Any]) -> bool:
+    """Tell whether memory has room for a dataset's images, as bytes and whitened."""
+    items = Items(dataset)
+    image, _ = items[0]
+    return fits_in_memory(len(items) * (image.nbytes + _FLOAT_BYTES * image.numel()))
 
 
 def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:

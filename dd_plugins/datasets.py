@@ -1,6 +1,5 @@
 """The named data sets that come with the library; each is registered by the hook."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,13 +7,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
 from dd_plugins.data import (
     DataOptions,
     DatasetLoader,
     Images,
     RealData,
-    mixed_sizes,
+    has_room,
+    read_dataset,
 )
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.preprocess import Preprocessing
@@ -85,7 +86,9 @@ class _Torchvision:
         train = self._read(root, train=True, download=options.download)
         return RealData.from_tensors(
             *_tensors(train),
-            test=lambda: _tensors(self._read(root, train=False, download=False)),
+            test=lambda: Images(
+                *_tensors(self._read(root, train=False, download=False))
+            ),
             class_names=train.classes,
             name=self.name,
             preprocessing=self.preprocessing,
@@ -107,11 +110,11 @@ class _Torchvision:
             ) from error
 
 
-def _tensors(dataset: Any) -> Images:
+def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     """Return what a torchvision data set holds: uint8, channels first."""
     pixels: Tensor = torch.as_tensor(dataset.data)
     channels_first = pixels[:, None] if pixels.ndim == 3 else pixels.movedim(-1, 1)
-    return Images(channels_first.contiguous(), torch.as_tensor(dataset.targets))
+    return channels_first.contiguous(), torch.as_tensor(dataset.targets)
 
 
 def load_folder(options: DataOptions) -> RealData:
@@ -133,28 +136,63 @@ def load_folder(options: DataOptions) -> RealData:
             "itself to have a test split cut from it"
         )
     name = f"folder:{path}"
-    if (path / "train").is_dir() and (path / "test").is_dir():
+    split = (path / "train").is_dir()
+    training = _FolderItems(path / "train" if split else path, size)
+    if not has_room(training):
+        return _stream_folder(training, path / "test" if split else None, name)
+    if split:
         data, names = _read_folder(path / "train", size)
 
         def read_test() -> Images:
             test, test_names = _read_folder(path / "test", size)
             if test_names != names:
-                raise DataError(f"{path}: train and test hold different class folders")
-            return test
+                raise _other_classes(path)
+            return Images(*test)
 
         return RealData.from_tensors(
             *data, test=read_test, class_names=names, name=name, image_size=size
         )
-    data, names = _read_folder(path, size)
-    test_part = _every(data.labels, round(1 / _DIGITS_TEST_PART))
+    (images, labels), names = _read_folder(path, size)
+    test_part = _every(labels, round(1 / _DIGITS_TEST_PART))
     return RealData.from_tensors(
-        data.images[~test_part],
-        data.labels[~test_part],
-        test=(data.images[test_part], data.labels[test_part]),
+        images[~test_part],
+        labels[~test_part],
+        test=(images[test_part], labels[test_part]),
         class_names=names,
         name=name,
         image_size=size,
     )
+
+
+def _stream_folder(
+    training: "_FolderItems", test_path: Path | None, name: str
+) -> RealData:
+    """Leave the images of a folder that memory cannot hold where they are."""
+    kept: Dataset[Any] = training
+    if test_path is not None:
+        test_items = _FolderItems(test_path, training.size)
+        if test_items.found.classes != training.found.classes:
+            raise _other_classes(test_path.parent)
+        test: Dataset[Any] = test_items
+    else:
+        labels = torch.tensor(training.found.targets)
+        test_part = _every(labels, round(1 / _DIGITS_TEST_PART))
+        kept, test = (
+            Subset(training, part.nonzero().flatten().tolist())
+            for part in (~test_part, test_part)
+        )
+    return RealData.from_dataset(
+        kept,
+        test=test,
+        stream=True,
+        class_names=training.found.classes,
+        name=name,
+        image_size=training.size,
+    )
+
+
+def _other_classes(path: Path) -> DataError:
+    return DataError(f"{path}: train and test hold different class folders")
 
 
 def _every(labels: Tensor, nth: int) -> Tensor:
@@ -165,34 +203,44 @@ def _every(labels: Tensor, nth: int) -> Tensor:
     return mask
 
 
-def _read_folder(path: Path, size: int | None) -> tuple[Images, list[str]]:
-    """Read an image folder as torchvision finds it; all images must be of one size."""
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms.v2 import functional as transforms
+class _FolderItems(Dataset[tuple[Tensor, int]]):
+    """The images of a folder as torchvision finds them: uint8, perhaps resized."""
 
-    try:
-        found = ImageFolder(str(path))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(
-            f"cannot read images under {path}: {_one_line(error)}"
-        ) from error
-    images, shapes = [], Counter[tuple[int, ...]]()
-    for file, _ in found.samples:
+    def __init__(self, path: Path, size: int | None) -> None:
+        from torchvision.datasets import ImageFolder
+
         try:
-            image = found.loader(file)
+            self.found = ImageFolder(str(path))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DataError(
+                f"cannot read images under {path}: {_one_line(error)}"
+            ) from error
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.found.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from torchvision.transforms.v2 import functional as transforms
+
+        file, label = self.found.samples[index]
+        try:
+            image = self.found.loader(file)
         except Exception as error:  # PIL raises many kinds for damaged files
             raise DataError(f"cannot read image {file}: {_one_line(error)}") from error
-        if size is not None:
+        if self.size is not None:
             image = transforms.center_crop(
-                transforms.resize(image, [size], antialias=True), [size, size]
+                transforms.resize(image, [self.size], antialias=True), [self.size] * 2
             )
-        tensor = transforms.pil_to_tensor(image)
-        shapes[tuple(tensor.shape)] += 1
-        images.append(tensor)
-    if len(shapes) > 1:
-        raise mixed_sizes(shapes)
-    labels = torch.tensor([label for _, label in found.samples])
-    return Images(torch.stack(images), labels), found.classes
+        return transforms.pil_to_tensor(image), label
+
+
+def _read_folder(
+    path: Path, size: int | None
+) -> tuple[tuple[Tensor, Tensor], list[str]]:
+    """Read an image folder into memory; all images must be of one size."""
+    items = _FolderItems(path, size)
+    return read_dataset(items), items.found.classes
 
 
 DATASETS: dict[str, DatasetLoader] = {

@@ -31,6 +31,7 @@ from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
 from dd_plugins.signals import DeferredInterrupt
+from dd_plugins.streamed import fits_in_memory
 from dd_plugins.synthetic import Leaves, Synthetic
 
 __all__ = ["RUN_FILES", "distill"]
@@ -266,17 +267,21 @@ class _Loop:
             train.labels, run.task.images_per_class, run.generator("initial images")
         )
         self.transform = Transform.fit(train.images, self.real.preprocessing)
-        images = self.transform(train.images)
+        images = train.images
+        transform: Transform | None = self.transform
+        if isinstance(images, Tensor) and fits_in_memory(4 * images.numel()):
+            images, transform = self.transform(images), None
         self.sampler = RealSampler(
             images,
             train.labels,
             seed=run.seed,
             device=run.device,
+            transform=transform,
             rank=run.rank,
             ranks=run.ranks,
         )
         self.synthetic = Synthetic(
-            images[self.indices].to(run.device),
+            self.transform(train.images[self.indices]).to(run.device),
             self.distiller.initial_labels(
                 train.labels[self.indices], run.task.num_classes
             ).to(run.device),

@@ -24,6 +24,7 @@ from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.randomness import derive
 from dd_plugins.run import Precision, autocast, resolve_device, resolve_precision
+from dd_plugins.streamed import ImageSource, fits_in_memory
 
 __all__ = [
     "Evaluation",
@@ -139,7 +140,8 @@ class TrainingSet:
     """What a network is trained on, and how.
 
     Attributes:
-        images: float32 in the value space, ``(n, channels, height, width)``.
+        images: float32 in the value space, ``(n, channels, height, width)``, or what
+            gives some of them when it is indexed.
         labels: float32 ``(n, classes)``, of the kind ``label_kind``.
         label_kind: what the labels are; it picks the loss.
         steps: training steps.
@@ -149,7 +151,7 @@ class TrainingSet:
         warm_up: steps of linear warm-up.
     """
 
-    images: Tensor
+    images: "Tensor | _Whitened"
     labels: Tensor
     label_kind: LabelKind
     steps: int
@@ -157,6 +159,21 @@ class TrainingSet:
     learning_rate: float = _LEARNING_RATE
     batch_size: int = _LARGEST_BATCH
     warm_up: int = _WARM_UP
+
+
+@dataclass(frozen=True)
+class _Whitened:
+    """Real images that are read, and mapped to the value space, when they are drawn."""
+
+    source: ImageSource
+    transform: Transform
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        return self.transform(self.source[chosen].to(self.device))
 
 
 def training_steps(images: int) -> int:
@@ -209,12 +226,12 @@ def train_network(
     batches = _batches(len(images), training_set.batch_size, steps, generator)
     network.train()
     for chosen in batches:
-        batch_images = images if chosen is None else images[chosen.to(images.device)]
-        batch_labels = labels if chosen is None else labels[chosen.to(labels.device)]
+        everything = slice(None) if chosen is None else chosen
+        batch_images, batch_labels = images[everything], labels[everything]
         augmented = random_augmentation(
             batch_images, generator=generator, mirror=training_set.mirror
         ).contiguous(memory_format=torch.channels_last)
-        with autocast(images.device, precision):
+        with autocast(augmented.device, precision):
             logits = network(augmented)
         optimizer.zero_grad(set_to_none=True)
         loss = _loss(logits.float(), batch_labels, training_set.label_kind)
@@ -268,7 +285,7 @@ def accuracy(
         precision: dtype in which it computes.
     """
     correct = 0
-    size = chunk_size(data.images) if device.type == "cpu" else _TEST_BATCH
+    size = chunk_size(data.images.shape) if device.type == "cpu" else _TEST_BATCH
     for start in range(0, len(data.labels), size):
         images = transform(data.images[start : start + size].to(device))
         with autocast(device, precision):
@@ -377,7 +394,10 @@ class _Evaluator:
 
     @cached_property
     def _full_set(self) -> TrainingSet:
-        images = self.distilled.transform(self.data.train.images).to(self.device)
+        source, transform = self.data.train.images, self.distilled.transform
+        images: Tensor | _Whitened = _Whitened(source, transform, self.device)
+        if isinstance(source, Tensor) and fits_in_memory(4 * source.numel()):
+            images = images[:]
         return TrainingSet(
             images,
             self._real_labels(self.data.train.labels),

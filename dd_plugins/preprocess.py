@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd_plugins.errors import DataError
+from dd_plugins.streamed import ImageSource, chunks
 
 __all__ = ["ZCA_RIDGE", "Preprocessing", "Transform", "to_unit_range"]
 
@@ -59,7 +60,7 @@ class Transform:
         return "standardize" if self.whitening is None else "zca"
 
     @classmethod
-    def fit(cls, images: Tensor, kind: Preprocessing) -> "Transform":
+    def fit(cls, images: ImageSource, kind: Preprocessing) -> "Transform":
         """Learn the transform from training images.
 
         Args:
@@ -74,7 +75,7 @@ class Transform:
         channels = images.shape[1]
         total = torch.zeros(channels, dtype=torch.float64)
         squares = torch.zeros(channels, dtype=torch.float64)
-        for chunk in torch.split(images, _CHUNK):
+        for chunk in chunks(images, _CHUNK):
             values = to_unit_range(chunk).double()
             total += values.sum(dim=(0, 2, 3)).cpu()
             squares += values.square().sum(dim=(0, 2, 3)).cpu()
@@ -87,20 +88,20 @@ class Transform:
             return standardize
         return standardize._with_whitening(images)
 
-    def _with_whitening(self, images: Tensor) -> "Transform":
+    def _with_whitening(self, images: ImageSource) -> "Transform":
         """Return the transform that also whitens, fitted on ``images``."""
         stride = _stride(images.shape[-2], images.shape[-1])
         scale = Transform(self.mean, self.deviation, stride=stride)
         size = math.prod(images.shape[1:]) // stride**2
         count = len(images) * stride**2
         centre = torch.zeros(size, dtype=torch.float64)
-        for chunk in torch.split(images, _CHUNK):
+        for chunk in chunks(images, _CHUNK):
             centre += (
                 scale._flatten(scale._standardize(chunk)).double().sum(dim=0).cpu()
             )
         centre = (centre / count).float()
         covariance = torch.zeros(size, size, dtype=torch.float64)
-        for chunk in torch.split(images, _CHUNK):
+        for chunk in chunks(images, _CHUNK):
             flat = scale._flatten(scale._standardize(chunk)).cpu() - centre
             covariance += (flat.mT @ flat).double()
         covariance /= count

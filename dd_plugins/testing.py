@@ -145,7 +145,7 @@ class _OneStep:
             0,
             torch.device("cpu"),
         )
-        self.images, self.targets = data.train.images - 0.5, data.train.labels
+        self.images, self.targets = data.train.images[:] - 0.5, data.train.labels
         self.sampler = RealSampler(
             self.images, self.targets, seed=0, device=torch.device("cpu")
         )

@@ -96,9 +96,9 @@ class AbstractNetwork(Record, ABC):
             return self.construct(image_shape, num_classes, generator=generator)
 
 
-def chunk_size(images: Tensor) -> int:
-    """Return how many of these images a CPU had best compute at a time, at least 1."""
-    return max(1, _PIXELS_IN_CHUNK // (images.shape[-2] * images.shape[-1]))
+def chunk_size(shape: torch.Size) -> int:
+    """Return how many images of this shape a CPU had best compute at a time."""
+    return max(1, _PIXELS_IN_CHUNK // (shape[-2] * shape[-1]))
 
 
 def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
     Returns:
         Features of shape ``(n, features)``, differentiable in the images.
     """
-    size = chunk_size(images)
+    size = chunk_size(images.shape)
     if images.device.type != "cpu" or len(images) <= size:
         return network.features(images)
     return torch.cat([network.features(chunk) for chunk in torch.split(images, size)])
