@@ -15,6 +15,7 @@ import resource
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import dd_plugins
 from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter
-from dd_plugins.data import RealData
+from dd_plugins.data import Images, RealData
 from dd_plugins.plugins import Plugins
 from dd_plugins.run import Run
 
@@ -120,9 +121,11 @@ def random_data(images: int, side: int, channels: int, classes: int) -> RealData
     generator = torch.Generator().manual_seed(0)
     shape = (images, channels, side, side)
     pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-    return RealData.from_tensors(
+    data = RealData.from_tensors(
         pixels, torch.arange(images) % classes, name="random", mirror=True
     )
+    # Nothing is held out: a step that is validated would be no usual step.
+    return replace(data, validation=Images(pixels[:0], data.validation.labels[:0]))
 
 
 def main() -> None:

@@ -296,7 +296,7 @@ class RealSampler:
     out to them: each gets every ``ranks``-th image of it.
 
     Args:
-        images: of shape ``(n, channels, height, width)``.
+        images: of shape ``(n, channels, height, width)``, any floating dtype or uint8.
         labels: int64 of shape ``(n,)``.
         seed: the seed of the run.
         device: where batches are put.
@@ -377,6 +377,8 @@ class RealSampler:
 
     def _batch(self, images: Tensor, picked: Tensor) -> Batch:
         images = images.to(self._device)
+        if images.is_floating_point():
+            images = images.float()
         if self._transform is not None:
             images = self._transform(images)
         return Batch(

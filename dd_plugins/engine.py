@@ -270,7 +270,8 @@ class _Loop:
         images = train.images
         transform: Transform | None = self.transform
         if isinstance(images, Tensor) and fits_in_memory(4 * images.numel()):
-            images, transform = self.transform(images), None
+            # Networks round their input to the run's precision: it is kept like that.
+            images, transform = self.transform(images, dtype=run.precision), None
         self.sampler = RealSampler(
             images,
             train.labels,

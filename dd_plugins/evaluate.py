@@ -274,6 +274,7 @@ def accuracy(
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
+    batch_size: int = _TEST_BATCH,
 ) -> float:
     """Return the part of real images that a network classifies rightly, in [0, 1].
 
@@ -283,14 +284,14 @@ def accuracy(
         transform: maps the images to the value space.
         device: where the network lives.
         precision: dtype in which it computes.
+        batch_size: images that it is given at a time.
     """
     correct = 0
-    size = chunk_size(data.images.shape) if device.type == "cpu" else _TEST_BATCH
-    for start in range(0, len(data.labels), size):
-        images = transform(data.images[start : start + size].to(device))
+    for start in range(0, len(data.labels), batch_size):
+        images = transform(data.images[start : start + batch_size].to(device))
         with autocast(device, precision):
             logits = network(images.contiguous(memory_format=torch.channels_last))
-        labels = data.labels[start : start + size].to(device)
+        labels = data.labels[start : start + batch_size].to(device)
         correct += int((logits.argmax(dim=1) == labels).sum())
     return correct / len(data.labels)
 
@@ -337,6 +338,8 @@ class _Evaluator:
     def test(self) -> Evaluation:
         """Read the test set, once, and score every network on it."""
         test = self.data.read_test()
+        on_cpu = self.device.type == "cpu"
+        size = chunk_size(test.images.shape) if on_cpu else _TEST_BATCH
         own_scores = {
             job: accuracy(
                 module,
@@ -344,6 +347,7 @@ class _Evaluator:
                 self.distilled.transform,
                 device=self.device,
                 precision=self.precision,
+                batch_size=size,
             )
             for job, module in self.trained.items()
         }

@@ -116,24 +116,25 @@ class Transform:
         whitening = (vectors * eigenvalues.rsqrt()) @ vectors.mT
         return Transform(self.mean, self.deviation, centre, whitening.float(), stride)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Map images to the value space.
 
         Args:
             images: uint8, or float in [0, 1], of shape ``(n, channels, height,
                 width)``.
+            dtype: to which the result is rounded; everything is computed in float32.
 
         Returns:
-            float32 of the same shape, on the same device.
+            The values, of the same shape, on the same device.
         """
-        if self.whitening is None:
-            return self._standardize(images)
-        centre, whitening = self._on(images.device)
-        result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+        result = torch.empty(images.shape, dtype=dtype, device=images.device)
         for start in range(0, len(images), _CHUNK):
             chunk = self._standardize(images[start : start + _CHUNK])
-            flat = (self._flatten(chunk) - centre) @ whitening
-            result[start : start + _CHUNK] = self._unflatten(flat, images.shape)
+            if self.whitening is not None:
+                centre, whitening = self._on(images.device)
+                flat = (self._flatten(chunk) - centre) @ whitening
+                chunk = self._unflatten(flat, images.shape)
+            result[start : start + _CHUNK] = chunk
         return result
 
     def invert(self, values: Tensor) -> Tensor:

@@ -349,9 +349,9 @@ class FRePo(AbstractDistiller[FRePoState]):
         model.network.train()
         with state.run.autocast():
             outputs = model.network(pixels)
-        model.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(half_squared_error(outputs.float(), labels))
         model.optimizer.step()
+        model.optimizer.zero_grad(set_to_none=True)  # now: the whole pool waits
         model.updates += 1
 
     def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
