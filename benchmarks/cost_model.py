@@ -1,11 +1,20 @@
 """What a step of FRePo costs: operations, bytes and memory, by formula.
 
-docs/scaling.md explains the formulas and checks them against measurements;
-benchmarks/frepo_speed.py measures.
+    python benchmarks/cost_model.py docs/benchmarks/frepo-speed.json
+
+fits the four rates of a machine to what benchmarks/frepo_speed.py measured there, and
+predicts every measurement from rates fitted to the others. docs/scaling.md explains.
 """
 
+import json
 import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
 
 FLOAT = 4  # bytes
 DOUBLE = 8
@@ -141,7 +150,8 @@ def memory(setting: Setting, train_images: int) -> dict[str, float]:
 
     Args:
         setting: what is distilled.
-        train_images: real images in memory: as bytes, and once more whitened.
+        train_images: real images in memory: as bytes, and once more whitened, in the
+            precision of features.
     """
     pixels = setting.channels * setting.side**2
     models = math.ceil(setting.pool / setting.ranks)
@@ -151,7 +161,7 @@ def memory(setting: Setting, train_images: int) -> dict[str, float]:
         * setting.activations()
     )
     return {
-        "real images": train_images * pixels * (1 + FLOAT),
+        "real images": train_images * pixels * (1 + setting.feature_bytes),
         "whitening": (pixels**2) * (FLOAT + DOUBLE),
         "pool with Adam": models * 3 * FLOAT * setting.parameters(),
         "snapshot for a checkpoint": models * 3 * FLOAT * setting.parameters(),
@@ -159,3 +169,67 @@ def memory(setting: Setting, train_images: int) -> dict[str, float]:
         "regression": 4 * DOUBLE * setting.columns * setting.features
         + 4 * DOUBLE * setting.columns**2,
     }
+
+
+def costs(setting: Setting) -> list[float]:
+    """Return what takes time.
+
+    The operations of convolutions, the bytes that they move, the operations of the
+    regression in float64, and one step.
+    """
+    work, traffic = operations(setting), activation_bytes(setting)
+    regression = work.pop("regression")
+    del traffic["regression"]
+    return [sum(work.values()), sum(traffic.values()), regression, 1.0]
+
+
+def fit(settings: list[Setting], seconds: list[float]) -> Any:
+    """Return the seconds for each unit of cost that fit best, by relative error."""
+    table = np.array([costs(setting) for setting in settings])
+    measured = np.array(seconds)
+    found, _ = nnls(table / measured[:, None], np.ones(len(measured)))
+    return found
+
+
+def setting_of(row: dict[str, Any]) -> Setting:
+    """Return the setting of a row of benchmarks/frepo_speed.py."""
+    return Setting(
+        images_per_class=row["images_per_class"],
+        classes=row["classes"],
+        side=row["side"],
+        width=row["width"],
+        depth=row["depth"],
+        real_batch=row["batch"],
+        updates_per_batch=row["updates_per_batch"],
+        online_steps=row["online_steps"],
+        feature_bytes=2 if row["precision"] == "bfloat16" else 4,
+    )
+
+
+def main() -> None:
+    rows = json.loads(Path(sys.argv[1]).read_text())
+    settings = [setting_of(row) for row in rows]
+    seconds = [row["seconds_per_step"] for row in rows]
+    rates = fit(settings, seconds)
+    print(f"convolutions: {1e-9 / rates[0]:.0f} GFLOP/s")
+    print(f"activations:  {1e-9 / rates[1]:.1f} GB/s")
+    print(f"regression:   {1e-9 / rates[2]:.0f} GFLOP/s")
+    print(f"every step:   {1e3 * rates[3]:.0f} ms\n")
+    print(
+        "| width | classes x images | batch / updates | measured | predicted | error |"
+    )
+    print("|---|---|---|---|---|---|")
+    for number, setting in enumerate(settings):
+        others = [index for index in range(len(rows)) if index != number]
+        unit = fit([settings[i] for i in others], [seconds[i] for i in others])
+        predicted = float(np.dot(unit, costs(setting)))
+        error = predicted / seconds[number] - 1
+        print(
+            f"| {setting.width} | {setting.classes} x {setting.images_per_class} "
+            f"| {setting.real_batch} / {setting.updates_per_batch} "
+            f"| {seconds[number]:.3f} s | {predicted:.3f} s | {100 * error:+.0f} % |"
+        )
+
+
+if __name__ == "__main__":
+    main()
