@@ -23,12 +23,16 @@ from dd_plugins.evaluate import accuracy, train_network, training_set_of
 from dd_plugins.randomness import derive
 from dd_plugins.run import resolve_precision
 
+_CPU = torch.device("cpu")
+
 
 def validation_accuracies(
-    distilled: DistilledSet, data: RealData, networks: int
+    distilled: DistilledSet,
+    data: RealData,
+    networks: int,
+    device: torch.device = _CPU,
 ) -> list[float]:
     """Train fresh networks on a set; return their accuracies on validation images."""
-    device = torch.device("cpu")
     precision = resolve_precision("auto", device)
     network = dd_plugins.get_network(distilled.header.evaluation_network)
     found = []
@@ -37,7 +41,7 @@ def validation_accuracies(
             data.image_shape,
             data.num_classes,
             generator=derive(1, "benchmark network", repeat),
-        ).to(memory_format=torch.channels_last)
+        ).to(device=device, memory_format=torch.channels_last)
         trained = train_network(
             module,
             training_set_of(distilled, device=device),

@@ -21,15 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from defaults import validation_accuracies
 
 import dd_plugins
 from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import Images, RealData
-from dd_plugins.evaluate import accuracy, train_network, training_set_of
 from dd_plugins.hookspecs import LazySet
 from dd_plugins.plugins import Plugins
-from dd_plugins.randomness import derive
-from dd_plugins.run import Run, resolve_precision
+from dd_plugins.run import Run
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 TIMED = range(16, 48)  # steps: after warm-up, whole visits
@@ -69,37 +68,6 @@ class Snapshots:
         """Keep the set, if it is time."""
         if step in {round(run.steps * fraction) for fraction in FRACTIONS}:
             self.kept.append((metrics["seconds"], distilled()))
-
-
-def validation_accuracies(
-    distilled: DistilledSet, data: RealData, spec: str, networks: int, device: Any
-) -> list[float]:
-    """Train fresh networks on a set; return their accuracies on validation images."""
-    precision = resolve_precision("auto", device)
-    found = []
-    for repeat in range(networks):
-        network = dd_plugins.get_network(spec).for_evaluation()
-        module = network.build(
-            data.image_shape,
-            data.num_classes,
-            generator=derive(1, "benchmark network", repeat),
-        ).to(device=device, memory_format=torch.channels_last)
-        trained = train_network(
-            module,
-            training_set_of(distilled, device=device),
-            generator=derive(1, "benchmark training", repeat),
-            precision=precision,
-        )
-        found.append(
-            accuracy(
-                trained,
-                data.validation,
-                distilled.transform,
-                device=device,
-                precision=precision,
-            )
-        )
-    return found
 
 
 def steps_that_fit(
@@ -197,7 +165,7 @@ def main() -> None:
         {
             "seconds": at,
             "accuracies": validation_accuracies(
-                kept, data, spec, options.validation_networks, device
+                kept, data, options.validation_networks, device
             ),
         }
         for at, kept in [*snapshots.kept, (seconds, distilled)]
