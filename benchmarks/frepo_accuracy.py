@@ -116,7 +116,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
     )
     axes.set_xlabel("minutes of distilling")
     axes.set_ylabel("accuracy in %")
-    axes.set_title(f"{result['dataset']}, {result['images_per_class']} images a class")
+    axes.set_title(
+        f"{result['dataset']}, images per class: {result['images_per_class']}"
+    )
     axes.legend()
     figure.savefig(path, dpi=120)
 
