@@ -77,7 +77,7 @@ def test_repr_of_a_network_is_its_spec(spec: str) -> None:
 @pytest.mark.parametrize(
     ("written", "shortest"),
     [
-        ("frepo(pool_size=10)", "frepo"),
+        ("frepo(ridge=1e-06)", "frepo"),
         ("clip(base=frepo(), max_norm=1)", "clip(frepo)"),
         ("frepo(flip=True, pool_size=3)", "frepo(pool_size=3, flip=True)"),
     ],
@@ -250,7 +250,7 @@ def test_unknown_missing_or_misplaced_options_are_told(text: str, told: str) -> 
         ("pool_size='3'", r"pool_size: .*integer \(got '3'\)"),
         ("pool_size=3.0", r"pool_size: .*integer \(got 3.0\)"),
         ("pool_size=True", r"pool_size: .*integer \(got True\)"),
-        ("pool_size=None", r"pool_size: .*integer \(got None\)"),
+        ("ridge=None", r"ridge: .*number \(got None\)"),
         ("pool_size=[3]", r"pool_size: .*integer \(got \(3,\)\)"),
         ("pool_size=frepo", r"pool_size: .*integer \(got frepo\)"),
         ("learn_labels=1", r"learn_labels: .*boolean \(got 1\)"),
