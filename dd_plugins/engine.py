@@ -165,10 +165,9 @@ def distill(
         _prepare_folder(folder, overwrite)
     if resume and folder is not None:
         checkpoint = folder / CHECKPOINT_NAME
-        saved = load_checkpoint(checkpoint) if writes and checkpoint.exists() else None
-        saved = parallel.broadcast_object(saved)
-        if saved is not None:
-            loop.restore(saved)
+        saved = [load_checkpoint(checkpoint)] if writes and checkpoint.exists() else []
+        for content in parallel.broadcast_object(saved):
+            loop.restore(content)
     return loop.run_to_end(checkpoint_seconds)
 
 
@@ -346,14 +345,18 @@ class _Loop:
             writer.prepare(self.state.state_dict())
         started = saved = time.monotonic()
         before = self.seconds
+
+        def wishes_now() -> _Wishes:
+            due = time.monotonic() - saved >= checkpoint_seconds
+            return _Wishes(interrupt.requested, due and parallel.rank() == 0)
+
         while self.step < self.run.steps:
-            due = parallel.rank() == 0 and (
-                time.monotonic() - saved >= checkpoint_seconds
-            )
-            metrics, wishes = self._one_step(_Wishes(interrupt.requested, due))
+            metrics, wishes = self._one_step(wishes_now())
             self.seconds = before + time.monotonic() - started
             if parallel.rank() == 0:
                 self._report(metrics)
+            if parallel.world_size() == 1:  # nobody has to agree
+                wishes = wishes_now()
             if writer is not None:
                 writer.check()
             at_end = self.step == self.run.steps

@@ -91,7 +91,7 @@ def test_the_header_tells_where_the_set_comes_from(file: Path) -> None:
     data = get_dataset("digits")
     header = DistilledSet.read_header(file)
     assert (header.format_version, header.label_kind) == (1, "regression")
-    assert header.distiller.startswith("frepo(pool_size=1, real_batch_size=64, ")
+    assert header.distiller.startswith("frepo(pool_size=1, max_online_updates=100, ")
     assert header.options["pool_size"] == "1"
     assert header.options["max_online_updates"] == "100", "also what is at its default"
     assert header.network == "conv(width=4, depth=1, normalization='batch')"
