@@ -175,7 +175,11 @@ class CheckpointWriter:
             self._thread.shutdown()
 
     def prepare(self, content: dict[str, Any]) -> None:
-        """Make the buffers for content of this form, so that the first copy is fast."""
+        """Make the buffers for content of this form, so that the first copy is fast.
+
+        Args:
+            content: a part of what will be saved, under the same keys.
+        """
         self._copy(content, ())
 
     def save(self, content: dict[str, Any]) -> None:

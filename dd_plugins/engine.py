@@ -342,7 +342,7 @@ class _Loop:
         writer: CheckpointWriter | None,
     ) -> None:
         if writer is not None:
-            writer.prepare(self.state.state_dict())
+            writer.prepare({"state": self.state.state_dict()})  # placed as it is saved
         started = saved = time.monotonic()
         before = self.seconds
 

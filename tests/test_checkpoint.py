@@ -16,7 +16,12 @@ from torch import Tensor
 
 import dd_plugins
 from dd_plugins import DistilledSet
-from dd_plugins.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from dd_plugins.checkpoint import (
+    CHECKPOINT_NAME,
+    CheckpointWriter,
+    load_checkpoint,
+    save_checkpoint,
+)
 from dd_plugins.errors import DDError, FileError
 
 CONTENT: dict[str, Any] = {
@@ -236,3 +241,24 @@ def test_file_errors_are_ours_and_value_errors() -> None:
     assert issubclass(FileError, DDError)
     assert issubclass(FileError, ValueError)
     assert FileError.exit_status == 1
+
+
+def test_buffers_that_are_prepared_are_those_that_a_run_fills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: dict[Any, Tensor] = {}
+    fresh: list[Any] = []
+
+    class Watched(CheckpointWriter):
+        def prepare(self, content: dict[str, Any]) -> None:
+            super().prepare(content)
+            prepared.update(self._buffers)
+
+        def save(self, content: dict[str, Any]) -> None:
+            super().save(content)
+            fresh.extend(self._buffers.keys() - prepared.keys())
+
+    monkeypatch.setattr("dd_plugins.engine.CheckpointWriter", Watched)
+    dd_plugins.distill(out=tmp_path / "run", **OPTIONS)
+    assert any("pool" in place for place in prepared)
+    assert not [place for place in fresh if "pool" in place], "memory was asked anew"
