@@ -42,6 +42,7 @@ class Stopwatch:
         self.times: list[float] = []
         self.profiler: Any = None
         self.run: Run | None = None
+        self.memory = 0.0
 
     @dd_plugins.hookimpl
     def dd_before_run(self, run: Run) -> None:
@@ -55,6 +56,7 @@ class Stopwatch:
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
         if step == self.steps:
+            self.memory = peak_memory(run.device)  # the profiler holds some of its own
             activities = [ProfilerActivity.CPU]
             if run.device.type == "cuda":
                 activities.append(ProfilerActivity.CUDA)
@@ -175,7 +177,6 @@ def main() -> None:
     )
     assert watch.run is not None
     device = watch.run.device
-    memory = peak_memory(device)
     seconds = statistics.median(watch.step_seconds())
     by_part = operations(setting)
     rate = sum(by_part.values()) / seconds
@@ -194,7 +195,7 @@ def main() -> None:
         "operations_per_second": rate,
         "matrix_product_operations_per_second": product,
         "ratio": rate / product,
-        "peak_memory_bytes": memory,
+        "peak_memory_bytes": watch.memory,
         "checkpoint_stop_seconds": checkpoint_stop(
             watch.run, plugins.distiller(distilled.header.distiller)
         ),
