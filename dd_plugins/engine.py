@@ -24,7 +24,7 @@ from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter, load_checkp
 from dd_plugins.data import DataOptions, Images, RealData, RealSampler, balanced_subset
 from dd_plugins.distillers.base import AbstractDistiller, AbstractState
 from dd_plugins.errors import FileError, OptionError, RunError
-from dd_plugins.evaluate import accuracy, train_network, training_set_of
+from dd_plugins.evaluate import accuracy, recipe_for, training_set_of
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.plugins import Plugins, loaded_plugins
@@ -33,6 +33,7 @@ from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precisi
 from dd_plugins.signals import DeferredInterrupt
 from dd_plugins.streamed import fits_in_memory
 from dd_plugins.synthetic import Leaves, Synthetic
+from dd_plugins.training import train_network
 
 __all__ = ["RUN_FILES", "distill"]
 
@@ -459,9 +460,11 @@ class _Loop:
             module = self.network.for_evaluation().build(
                 task.image_shape, task.num_classes, generator=generator
             )
+            distilled = self.distilled()
             classify: Callable[[Tensor], Tensor | None] = train_network(
                 module.to(self.run.device),
-                training_set_of(self.distilled(), device=self.run.device),
+                training_set_of(distilled, device=self.run.device),
+                recipe_for(distilled),
                 generator=generator,
                 precision=self.run.precision,
             )

@@ -15,30 +15,28 @@ from torch import Tensor
 from dd_plugins import parallel
 from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import DataOptions, Images, RealData, balanced_subset
-from dd_plugins.distillers.base import LabelKind
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
-from dd_plugins.functional.augment import random_augmentation
-from dd_plugins.functional.kernel_regression import centred_targets, half_squared_error
+from dd_plugins.functional.kernel_regression import centred_targets
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, chunk_size
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.randomness import derive
 from dd_plugins.run import Precision, autocast, resolve_device, resolve_precision
-from dd_plugins.streamed import ImageSource, fits_in_memory
+from dd_plugins.streamed import fits_in_memory
+from dd_plugins.training import Recipe, TrainingSet, Whitened, train_network
 
 __all__ = [
     "Evaluation",
     "NetworkResult",
-    "TrainingSet",
     "accuracy",
     "evaluate",
-    "train_network",
+    "recipe_for",
+    "training_set_of",
     "training_steps",
 ]
 
 _LEARNING_RATE = 3e-4
 _WARM_UP = 500
-_LAST_LEARNING_RATE = 0.01  # of the first, at the end of the cosine
 _LARGEST_BATCH = 500
 _TEST_BATCH = 1000
 
@@ -48,9 +46,7 @@ _STEPS = {10: 1_000, 100: 2_000, 400: 5_000, 500: 5_000, 1_000: 10_000, 2_000: 4
 
 # All real images: ten times the learning rate, and steps enough for digits and
 # Fashion-MNIST to level off (docs/benchmarks/defaults.md).
-_FULL_STEPS = 1_000
-_FULL_LEARNING_RATE = 3e-3
-_FULL_BATCH = 128
+_ALL_REAL = Recipe(1_000, learning_rate=3e-3, batch_size=128, warm_up=100)
 
 
 @dataclass(frozen=True)
@@ -135,47 +131,6 @@ class Evaluation:
         return found | ({"baselines": baselines} if baselines else {})
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """What a network is trained on, and how.
-
-    Attributes:
-        images: float32 in the value space, ``(n, channels, height, width)``, or what
-            gives some of them when it is indexed.
-        labels: float32 ``(n, classes)``, of the kind ``label_kind``.
-        label_kind: what the labels are; it picks the loss.
-        steps: training steps.
-        mirror: whether mirroring is among the augmentations.
-        learning_rate: peak learning rate of Adam.
-        batch_size: images of a step.
-        warm_up: steps of linear warm-up.
-    """
-
-    images: "Tensor | _Whitened"
-    labels: Tensor
-    label_kind: LabelKind
-    steps: int
-    mirror: bool
-    learning_rate: float = _LEARNING_RATE
-    batch_size: int = _LARGEST_BATCH
-    warm_up: int = _WARM_UP
-
-
-@dataclass(frozen=True)
-class _Whitened:
-    """Real images that are read, and mapped to the value space, when they are drawn."""
-
-    source: ImageSource
-    transform: Transform
-    device: torch.device
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
-        return self.transform(self.source[chosen].to(self.device))
-
-
 def training_steps(images: int) -> int:
     """Return how many steps a network is trained on a set of that many images.
 
@@ -183,87 +138,6 @@ def training_steps(images: int) -> int:
     """
     known, steps = np.log(list(_STEPS)), np.log(list(_STEPS.values()))
     return round(float(np.exp(np.interp(math.log(images), known, steps))))
-
-
-def train_network(
-    network: FeatureNetwork,
-    training_set: TrainingSet,
-    *,
-    generator: torch.Generator,
-    precision: torch.dtype = torch.float32,
-) -> FeatureNetwork:
-    """Train a network on a set by the protocol that fits its labels.
-
-    Adam with linear warm-up and cosine decay; one augmentation for each batch; half the
-    squared error for regression targets, cross-entropy for probabilities and classes.
-
-    Args:
-        network: changed in place, on the device of the set.
-        training_set: what to train on, and how.
-        generator: a CPU generator for batches and augmentation.
-        precision: dtype in which the network computes; weights stay float32.
-
-    Returns:
-        The network, in evaluation mode.
-
-    Reference: arXiv 2206.00719, section 4, and the released evaluation script.
-    """
-    images, labels = training_set.images, training_set.labels
-    steps, warm_up = (
-        training_set.steps,
-        min(training_set.warm_up, training_set.steps // 2),
-    )
-    optimizer = torch.optim.Adam(network.parameters(), lr=training_set.learning_rate)
-
-    def scale(step: int) -> float:
-        if step < warm_up:
-            return step / warm_up
-        done = (step - warm_up) / (steps - warm_up)
-        cosine = 0.5 * (1 + math.cos(math.pi * done))
-        return _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
-
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-    batches = _batches(len(images), training_set.batch_size, steps, generator)
-    network.train()
-    for chosen in batches:
-        everything = slice(None) if chosen is None else chosen
-        batch_images, batch_labels = images[everything], labels[everything]
-        augmented = random_augmentation(
-            batch_images, generator=generator, mirror=training_set.mirror
-        ).contiguous(memory_format=torch.channels_last)
-        with autocast(augmented.device, precision):
-            logits = network(augmented)
-        optimizer.zero_grad(set_to_none=True)
-        loss = _loss(logits.float(), batch_labels, training_set.label_kind)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        scheduler.step()
-    return network.eval()
-
-
-def _batches(
-    count: int, size: int, steps: int, generator: torch.Generator
-) -> Iterable[Tensor | None]:
-    """Yield the indices of each batch, reshuffled every epoch; None for all images."""
-    order = torch.empty(0, dtype=torch.int64)
-    for _ in range(steps):
-        if count <= size:
-            yield None
-            continue
-        if len(order) < size:
-            order = torch.randperm(count, generator=generator)
-        yield order[:size]
-        order = order[size:]
-
-
-def _loss(logits: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
-    match kind:
-        case "regression":
-            return half_squared_error(logits, labels)
-        case "probabilities":
-            return F.cross_entropy(logits, labels)
-        case "classes":
-            return F.cross_entropy(logits, labels.argmax(dim=1))
 
 
 @torch.no_grad()
@@ -311,9 +185,12 @@ class _Evaluator:
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
 
     def train(
-        self, kind: str, network: AbstractNetwork, draw: Callable[[int], TrainingSet]
+        self,
+        kind: str,
+        network: AbstractNetwork,
+        draw: Callable[[int], tuple[TrainingSet, Recipe]],
     ) -> None:
-        """Train ``repeats`` fresh networks, each on the set that ``draw`` gives it.
+        """Train ``repeats`` fresh networks, each on what ``draw`` gives it.
 
         They are dealt out to the processes.
         """
@@ -330,7 +207,7 @@ class _Evaluator:
             ).to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             generator = derive(self.seed, f"evaluation of {kind}", repeat)
             train_network(
-                module, draw(repeat), generator=generator, precision=self.precision
+                module, *draw(repeat), generator=generator, precision=self.precision
             )
             self.trained[first + repeat] = module
         self.on_progress(f"{kind}: {network!r}", self.repeats, self.repeats)
@@ -370,12 +247,13 @@ class _Evaluator:
             len(test.labels),
         )
 
-    def distilled_set(self, repeat: int) -> TrainingSet:
+    def distilled_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set."""
         del repeat
-        return training_set_of(self.distilled, device=self.device)
+        training_set = training_set_of(self.distilled, device=self.device)
+        return training_set, recipe_for(self.distilled)
 
-    def random_set(self, repeat: int) -> TrainingSet:
+    def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return as many random real images of each class as the set has."""
         counts = torch.tensor(self.distilled.header.initial_classes).bincount()
         train = self.data.train
@@ -383,34 +261,30 @@ class _Evaluator:
         chosen = balanced_subset(train.labels, int(counts.max()), generator)
         images = self.distilled.transform(train.images[chosen]).to(self.device)
         labels = self._real_labels(train.labels[chosen])
-        return TrainingSet(
+        training_set = TrainingSet(
             images.contiguous(memory_format=torch.channels_last),
             labels,
             self.distilled.header.label_kind,
-            training_steps(len(images)),
             self.distilled.header.mirror,
         )
+        return training_set, recipe_for(self.distilled)
 
-    def full_set(self, repeat: int) -> TrainingSet:
+    def full_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return all real training images."""
         del repeat
-        return self._full_set
+        return self._full_set, _ALL_REAL
 
     @cached_property
     def _full_set(self) -> TrainingSet:
         source, transform = self.data.train.images, self.distilled.transform
-        images: Tensor | _Whitened = _Whitened(source, transform, self.device)
+        images: Tensor | Whitened = Whitened(source, transform, self.device)
         if isinstance(source, Tensor) and fits_in_memory(4 * source.numel()):
             images = images[:]
         return TrainingSet(
             images,
             self._real_labels(self.data.train.labels),
             self.distilled.header.label_kind,
-            _FULL_STEPS,
             self.distilled.header.mirror,
-            learning_rate=_FULL_LEARNING_RATE,
-            batch_size=_FULL_BATCH,
-            warm_up=_FULL_STEPS // 10,
         )
 
     def _real_labels(self, labels: Tensor) -> Tensor:
@@ -422,14 +296,23 @@ class _Evaluator:
 
 
 def training_set_of(distilled: DistilledSet, *, device: torch.device) -> TrainingSet:
-    """Return what the protocol trains on for a distilled set."""
+    """Return what networks are trained on for a distilled set."""
     images = distilled.images.to(device)
     return TrainingSet(
         images.contiguous(memory_format=torch.channels_last),
         distilled.labels.to(device),
         distilled.header.label_kind,
-        training_steps(len(distilled)),
         distilled.header.mirror,
+    )
+
+
+def recipe_for(distilled: DistilledSet) -> Recipe:
+    """Return how networks are trained on a distilled set.
+
+    Reference: arXiv 2206.00719, section 4, and the released evaluation script.
+    """
+    return Recipe(
+        training_steps(len(distilled)), _LEARNING_RATE, _LARGEST_BATCH, _WARM_UP
     )
 
 

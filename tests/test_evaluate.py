@@ -14,14 +14,13 @@ from dd_plugins.data import Images
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.evaluate import (
     NetworkResult,
-    TrainingSet,
     accuracy,
-    train_network,
     training_steps,
 )
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.preprocess import Transform
 from dd_plugins.testing import toy_data
+from dd_plugins.training import Recipe, TrainingSet, train_network
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +145,9 @@ def test_every_kind_of_labels_trains_a_network(kind: Any) -> None:
     one_hot = torch.nn.functional.one_hot(data.train.labels).float()
     labels = one_hot - 0.5 if kind == "regression" else one_hot
     images = transform(data.train.images)
-    training_set = TrainingSet(images, labels, kind, 150, False, batch_size=32)
+    training_set = TrainingSet(images, labels, kind, False)
+    recipe = Recipe(150, learning_rate=3e-4, batch_size=32, warm_up=75)
     network = MLP(width=16).build((1, 8, 8), 2, generator=generator)
-    trained = train_network(network, training_set, generator=generator)
+    trained = train_network(network, training_set, recipe, generator=generator)
     device = torch.device("cpu")
     assert accuracy(trained, data.read_test(), transform, device=device) > 0.95

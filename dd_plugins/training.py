@@ -1,0 +1,154 @@
+"""Training a network on a set of images: what on, and by which recipe."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dd_plugins.distillers.base import LabelKind
+from dd_plugins.functional.augment import random_augmentation
+from dd_plugins.functional.kernel_regression import half_squared_error
+from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.preprocess import Transform
+from dd_plugins.run import autocast
+from dd_plugins.streamed import ImageSource
+
+__all__ = ["Recipe", "TrainingSet", "Whitened", "label_loss", "train_network"]
+
+_LAST_LEARNING_RATE = 0.01  # of the first, at the end of the cosine
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a network is trained on.
+
+    Attributes:
+        images: float32 in the value space, ``(n, channels, height, width)``, or what
+            gives some of them when it is indexed.
+        labels: float32 ``(n, classes)``, of the kind ``label_kind``.
+        label_kind: what the labels are; it picks the loss.
+        mirror: whether mirroring is among the augmentations.
+    """
+
+    images: "Tensor | Whitened"
+    labels: Tensor
+    label_kind: LabelKind
+    mirror: bool
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Real images that are read, and mapped to the value space, when they are drawn."""
+
+    source: ImageSource
+    transform: Transform
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        return self.transform(self.source[chosen].to(self.device))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        steps: training steps.
+        learning_rate: the peak learning rate.
+        batch_size: images of a step; all of them if there are fewer.
+        warm_up: steps in which the learning rate rises linearly, at most half of all.
+    """
+
+    steps: int
+    learning_rate: float
+    batch_size: int
+    warm_up: int = 0
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return Adam."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate)
+
+    def scale(self, step: int) -> float:
+        """Return the learning rate at a step, in units of the peak."""
+        warm_up = min(self.warm_up, self.steps // 2)
+        if step < warm_up:
+            return step / warm_up
+        done = (step - warm_up) / (self.steps - warm_up)
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
+
+
+def train_network(
+    network: FeatureNetwork,
+    training_set: TrainingSet,
+    recipe: Recipe,
+    *,
+    generator: torch.Generator,
+    precision: torch.dtype = torch.float32,
+) -> FeatureNetwork:
+    """Train a network on a set by a recipe.
+
+    One augmentation for each batch; half the squared error for regression targets,
+    cross-entropy for probabilities and classes.
+
+    Args:
+        network: changed in place, on the device of the set.
+        training_set: what to train on.
+        recipe: how.
+        generator: a CPU generator for batches and augmentation.
+        precision: dtype in which the network computes; weights stay float32.
+
+    Returns:
+        The network, in evaluation mode.
+    """
+    images, labels = training_set.images, training_set.labels
+    optimizer = recipe.optimizer(network.parameters())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.scale)
+    batches = _batches(len(images), recipe.batch_size, recipe.steps, generator)
+    network.train()
+    for chosen in batches:
+        everything = slice(None) if chosen is None else chosen
+        batch_images, batch_labels = images[everything], labels[everything]
+        augmented = random_augmentation(
+            batch_images, generator=generator, mirror=training_set.mirror
+        ).contiguous(memory_format=torch.channels_last)
+        with autocast(augmented.device, precision):
+            logits = network(augmented)
+        optimizer.zero_grad(set_to_none=True)
+        loss = label_loss(logits.float(), batch_labels, training_set.label_kind)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        scheduler.step()
+    return network.eval()
+
+
+def _batches(
+    count: int, size: int, steps: int, generator: torch.Generator
+) -> Iterable[Tensor | None]:
+    """Yield the indices of each batch, reshuffled every epoch; None for all images."""
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        if count <= size:
+            yield None
+            continue
+        if len(order) < size:
+            order = torch.randperm(count, generator=generator)
+        yield order[:size]
+        order = order[size:]
+
+
+def label_loss(logits: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
+    """Return the loss that fits a kind of labels, the mean over the images."""
+    match kind:
+        case "regression":
+            return half_squared_error(logits, labels)
+        case "probabilities":
+            return F.cross_entropy(logits, labels)
+        case "classes":
+            return F.cross_entropy(logits, labels.argmax(dim=1))
