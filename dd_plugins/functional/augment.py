@@ -7,11 +7,14 @@ width)`` in any value space: nothing is clipped.
 :func:`random_augmentation` is the recipe with which FRePo evaluates (arXiv 2206.00719
 and its released code): one operation for the whole batch, drawn uniformly, with
 parameters of its own for each image.
+
+:func:`siamese_parameters` and :func:`siamese_augmentation` are differentiable Siamese
+augmentation (DSA): the same parameters for real and synthetic images.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,20 +23,24 @@ from torch import Tensor
 __all__ = [
     "Affine",
     "Colour",
+    "Siamese",
     "apply_affine",
     "apply_colour",
     "cut_out",
     "flip",
     "random_augmentation",
+    "siamese_augmentation",
+    "siamese_parameters",
 ]
 
 
 class Affine(NamedTuple):
-    """A similarity transform for each image, about its centre.
+    """A rotation, zoom and shift for each image, about its centre.
 
     Attributes:
         angle: rotation in radians, shape ``(n,)``.
-        zoom: part of the side that is seen, shape ``(n,)``; below 1 magnifies.
+        zoom: part of the side that is seen, shape ``(n,)``, or ``(n, 2)`` for ``(x,
+            y)``; below 1 magnifies.
         shift: shift of the view in units of half a side, as ``(x, y)``, shape ``(n,
             2)``.
     """
@@ -62,17 +69,27 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)
 
 
-def apply_affine(images: Tensor, affine: Affine) -> Tensor:
-    """Resample images under a transform each: bilinear, the edge repeated outside."""
-    cosine, sine = affine.angle.cos() * affine.zoom, affine.angle.sin() * affine.zoom
+def apply_affine(
+    images: Tensor, affine: Affine, padding: Literal["border", "zeros"] = "border"
+) -> Tensor:
+    """Resample images under a transform each, bilinearly.
+
+    Args:
+        images: shape ``(n, channels, height, width)``.
+        affine: one transform for each image.
+        padding: what lies outside: the edge repeated, or zeros.
+    """
+    cosine, sine = affine.angle.cos(), affine.angle.sin()
+    zoom = affine.zoom if affine.zoom.ndim == 2 else affine.zoom[:, None].expand(-1, 2)
+    zoom_x, zoom_y = zoom.unbind(dim=1)
     aspect = images.shape[-1] / images.shape[-2]  # each axis has a unit of its own
     rows = [
-        torch.stack([cosine, -sine / aspect, affine.shift[:, 0]], dim=1),
-        torch.stack([sine * aspect, cosine, affine.shift[:, 1]], dim=1),
+        torch.stack([cosine * zoom_x, -sine * zoom_y / aspect, affine.shift[:, 0]], 1),
+        torch.stack([sine * zoom_x * aspect, cosine * zoom_y, affine.shift[:, 1]], 1),
     ]
     matrix = torch.stack(rows, dim=1).to(images)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
 
 def apply_colour(images: Tensor, colour: Colour) -> Tensor:
@@ -171,3 +188,88 @@ def random_augmentation(
     operations = (*_OPERATIONS, _random_flip) if mirror else _OPERATIONS
     choice = int(torch.randint(len(operations), (), generator=generator))
     return operations[choice](images, generator)
+
+
+_SiameseOperation = Literal["colour", "crop", "cut_out", "flip", "scale", "rotation"]
+
+
+class Siamese(NamedTuple):
+    """The parameters of one differentiable Siamese augmentation.
+
+    Attributes:
+        operation: what is done.
+        draws: numbers in [0, 1) that its parameters follow from, of shape ``(3, n)``;
+            with ``n`` 1 all images share them.
+    """
+
+    operation: _SiameseOperation
+    draws: Tensor
+
+
+def siamese_parameters(
+    generator: torch.Generator, *, images: int = 1, mirror: bool = True
+) -> Siamese:
+    """Draw an operation uniformly, and its parameters.
+
+    Args:
+        generator: a CPU generator.
+        images: for how many images; 1 for parameters that all images share.
+        mirror: whether mirroring is among the operations; wrong for digits.
+    """
+    operations = [
+        operation
+        for operation in get_args(_SiameseOperation)
+        if mirror or operation != "flip"
+    ]
+    choice = int(torch.randint(len(operations), (), generator=generator))
+    return Siamese(operations[choice], torch.rand(3, images, generator=generator))
+
+
+def siamese_augmentation(images: Tensor, parameters: Siamese) -> Tensor:
+    """Apply differentiable Siamese augmentation.
+
+    The operations and their ranges: colour (brightness ±0.5, saturation by a factor 0
+    to 2, contrast by 0.5 to 1.5), crop (a shift by up to an eighth of the side),
+    cut-out (a square of half the side), mirroring, scale (each axis by 1/1.2 to 1.2),
+    rotation (±15 degrees). What comes in from outside is zero.
+
+    Args:
+        images: float of shape ``(n, channels, height, width)``, in any value space.
+        parameters: from :func:`siamese_parameters`; differentiable in the images.
+
+    Reference: Zhao, Bilen, "Dataset Condensation with Differentiable Siamese
+    Augmentation", ICML 2021, arXiv 2102.08259, and its released code: the strategy
+    ``color_crop_cutout_flip_scale_rotate``, one operation at a time.
+
+    Example:
+        >>> parameters = siamese_parameters(torch.Generator().manual_seed(0))
+        >>> siamese_augmentation(torch.zeros(4, 1, 8, 8), parameters).shape
+        torch.Size([4, 1, 8, 8])
+    """
+    count, _, height, width = images.shape
+    first, second, third = parameters.draws.expand(3, count)
+    zeros, no_shift = torch.zeros(count), torch.zeros(count, 2)
+    sides = torch.tensor([width, height])
+    match parameters.operation:
+        case "colour":
+            return apply_colour(images, Colour(first - 0.5, third + 0.5, 2 * second))
+        case "crop":
+            reach = (sides / 8 + 0.5).floor()
+            draws = torch.stack([first, second], dim=1)
+            pixels = (draws * (2 * reach + 1)).floor() - reach
+            affine = Affine(zeros, zeros + 1, 2 * pixels / sides)
+            return apply_affine(images, affine, "zeros")
+        case "cut_out":
+            size = int(min(height, width) / 2 + 0.5)
+            room = torch.tensor([height, width]) + 1 - size % 2
+            centre = (torch.stack([first, second], dim=1) * room).long()
+            return cut_out(images, centre - size // 2, size)
+        case "flip":
+            return flip(images, (first < 0.5).to(images.device))
+        case "scale":
+            draws = torch.stack([first, second], dim=1)
+            zoom = 1 / 1.2 + draws * (1.2 - 1 / 1.2)
+            return apply_affine(images, Affine(zeros, zoom, no_shift), "zeros")
+        case "rotation":
+            angle = (2 * first - 1) * math.radians(15)
+            return apply_affine(images, Affine(angle, zeros + 1, no_shift), "zeros")

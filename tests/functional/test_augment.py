@@ -11,11 +11,14 @@ from dd_plugins.functional import augment
 from dd_plugins.functional.augment import (
     Affine,
     Colour,
+    Siamese,
     apply_affine,
     apply_colour,
     cut_out,
     flip,
     random_augmentation,
+    siamese_augmentation,
+    siamese_parameters,
 )
 
 
@@ -239,3 +242,87 @@ def test_augmentation_touches_neither_its_input_nor_the_global_state():
 
     assert torch.equal(images, original)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def _siamese(operation, *draws):
+    return Siamese(operation, torch.tensor(draws, dtype=torch.float64)[:, None])
+
+
+def _sampled(image, x, y):
+    """Return an image seen at places, bilinearly; zero outside."""
+    return map_coordinates(image, [y, x], order=1, mode="grid-constant", cval=0.0)
+
+
+def test_siamese_operations_equal_their_plain_definitions():
+    images = _images(n=2, channels=3, height=16, width=16)
+    plain = images.numpy()
+
+    def check(operation, draws, expected, atol=1e-12):
+        found = siamese_augmentation(images, _siamese(operation, *draws)).numpy()
+        np.testing.assert_allclose(found, expected, atol=atol)
+
+    check("flip", (0.4, 0, 0), plain[..., ::-1])
+    check("flip", (0.6, 0, 0), plain)
+    # A shift by 2 of 16 pixels at most; the view moves right by 1 and up by 2.
+    padded = np.pad(plain, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    check("crop", (3.5 / 5, 0.1 / 5, 0), padded[..., 0:16, 3:19], atol=1e-5)
+    # A square of 8 pixels about row 4, column 15: it reaches over the edge.
+    cut = plain.copy()
+    cut[..., 0:8, 11:16] = 0
+    check("cut_out", (4.5 / 17, 15.5 / 17, 0), cut)
+    brighter = plain + (0.9 - 0.5)
+    pixel = brighter.mean(axis=1, keepdims=True)
+    saturated = pixel + 2 * 0.3 * (brighter - pixel)
+    mean = saturated.mean(axis=(1, 2, 3), keepdims=True)
+    contrasted = mean + (0.2 + 0.5) * (saturated - mean)
+    check("colour", (0.9, 0.3, 0.2), contrasted)
+    rows, columns = np.mgrid[:16, :16] - 7.5
+    wide, high = (1 / 1.2 + draw * (1.2 - 1 / 1.2) for draw in (0.1, 0.9))
+    angle = math.radians(15) * (2 * 0.8 - 1)
+    places = {
+        "scale": ((0.1, 0.9, 0), (wide * columns, high * rows)),
+        "rotation": (
+            (0.8, 0, 0),
+            (
+                math.cos(angle) * columns - math.sin(angle) * rows,
+                math.sin(angle) * columns + math.cos(angle) * rows,
+            ),
+        ),
+    }
+    for operation, (draws, (x, y)) in places.items():
+        expected = [
+            [_sampled(channel, x + 7.5, y + 7.5) for channel in image]
+            for image in plain
+        ]
+        check(operation, draws, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_siamese_operations_are_drawn_equally_often(mirror):
+    generator = torch.Generator().manual_seed(0)
+    drawn = [siamese_parameters(generator, mirror=mirror) for _ in range(600)]
+    counts = Counter(parameters.operation for parameters in drawn)
+    assert len(counts) == (6 if mirror else 5)
+    assert ("flip" in counts) == mirror
+    assert all(abs(count - 600 / len(counts)) < 40 for count in counts.values())
+
+
+def test_siamese_parameters_are_shared_or_each_image_s_own():
+    image = _images(n=1).expand(4, -1, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        shared = siamese_augmentation(image, siamese_parameters(generator))
+        torch.testing.assert_close(shared, shared[:1].expand_as(shared))
+    own = siamese_augmentation(image, Siamese("rotation", torch.rand(3, 4)))
+    assert not torch.allclose(own[0], own[1])
+
+
+@pytest.mark.parametrize(
+    "operation", ["colour", "crop", "cut_out", "flip", "scale", "rotation"]
+)
+def test_siamese_augmentation_is_differentiable(operation):
+    images = _images(n=2, channels=2, height=6, width=6).requires_grad_()
+    parameters = _siamese(operation, 0.3, 0.7, 0.6)
+    assert torch.autograd.gradcheck(
+        lambda pixels: siamese_augmentation(pixels, parameters), (images,)
+    )
