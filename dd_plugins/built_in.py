@@ -1,6 +1,8 @@
 """The plugin that registers all that comes with the library, by the public hooks."""
 
 from dd_plugins.datasets import DATASETS
+from dd_plugins.distillers.dm import DM
+from dd_plugins.distillers.dsa import DSA
 from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.hookspecs import (
     RegisterCommand,
@@ -19,7 +21,8 @@ from dd_plugins.wrappers.clip import Clip
 @hookimpl
 def dd_register_distillers(register: RegisterDistiller) -> None:
     """Offer the built-in distillers."""
-    register(FRePo)
+    for distiller in (FRePo, DSA, DM):
+        register(distiller)
 
 
 @hookimpl

@@ -72,6 +72,11 @@ _seed = click.option(
     "--image-size", type=click.IntRange(min=1), help="For folder:PATH: resize."
 )
 @click.option("--network", help="Spec.  [default: by data set, else conv]")
+@click.option(
+    "--initial-images",
+    type=click.Choice(["real", "noise"]),
+    help="What the set begins as.  [default: by distiller]",
+)
 @_device
 @_precision
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")

@@ -333,6 +333,18 @@ class RealSampler:
 
         self._order = order
 
+    @property
+    def labels(self) -> Tensor:
+        """The labels of all images, int64 on the CPU."""
+        return self._labels.cpu()
+
+    def read(self, places: Tensor) -> Batch:
+        """Return the images at these places, in whatever process."""
+        images = self._images
+        if isinstance(images, Tensor):
+            return self._batch(images[places.to(images.device)], places)
+        return self._batch(images[places], places)
+
     def batch(self, step: int, size: int) -> Batch:
         """Draw ``size`` images of any class; all of them if there are fewer."""
         everything = torch.arange(len(self._labels))
@@ -345,10 +357,7 @@ class RealSampler:
         return self._draw(f"batch of class {label}", step, size, self._members[label])
 
     def _draw(self, purpose: str, step: int, size: int, members: Tensor) -> Batch:
-        picked = self._picked(purpose, step, size, members)
-        if isinstance(self._images, Tensor):
-            return self._batch(self._images[picked.to(self._images.device)], picked)
-        return self._batch(self._images[picked], picked)
+        return self.read(self._picked(purpose, step, size, members))
 
     def _read_ahead(self, step: int, size: int, members: Tensor) -> Batch:
         """Draw from a stream of batches, which workers read ahead step by step."""

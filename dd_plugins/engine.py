@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -21,8 +21,12 @@ from dd_plugins.artifact import (
     make_header,
 )
 from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter, load_checkpoint
-from dd_plugins.data import DataOptions, Images, RealData, RealSampler, balanced_subset
-from dd_plugins.distillers.base import AbstractDistiller, AbstractState
+from dd_plugins.data import DataOptions, Images, RealData, RealSampler
+from dd_plugins.distillers.base import (
+    AbstractDistiller,
+    AbstractState,
+    InitialImages,
+)
 from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.evaluate import accuracy, recipe_for, training_set_of
 from dd_plugins.networks.base import AbstractNetwork
@@ -65,6 +69,7 @@ def distill(
     data_root: str | Path | None = None,
     download: bool = False,
     image_size: int | None = None,
+    initial_images: InitialImages | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     resume: bool = False,
@@ -88,6 +93,8 @@ def distill(
         data_root: the folder that holds named data sets.
         download: whether a missing named data set may be downloaded there.
         image_size: side in pixels to which the images of a folder are resized.
+        initial_images: what the set begins as: ``"real"`` images or ``"noise"``; by
+            default the distiller's choice.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of features: ``"auto"`` is bfloat16 where the hardware has it.
         resume: go on with the run in ``out`` where it stopped, exactly; one that did
@@ -118,6 +125,11 @@ def distill(
     _check_options(
         images_per_class, steps, seed, checkpoint_seconds, resume, overwrite, out
     )
+    if initial_images not in (None, *get_args(InitialImages)):
+        raise OptionError(
+            f"initial_images must be one of {', '.join(get_args(InitialImages))}, "
+            f"got {initial_images!r}"
+        )
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
     chosen_network = None if network is None else found.network(network)
@@ -160,7 +172,15 @@ def distill(
         parallel.rank(),
         parallel.world_size(),
     )
-    loop = _Loop(run, method, chosen_network, real, found, folder)
+    loop = _Loop(
+        run,
+        method,
+        chosen_network,
+        real,
+        found,
+        folder,
+        initial_images or method.initial_images,
+    )
     # Only now, when all that can be known to be wrong is known, is an old run removed.
     if folder is not None and writes:
         _prepare_folder(folder, overwrite)
@@ -260,12 +280,10 @@ class _Loop:
     real: RealData
     plugins: Plugins
     folder: Path | None
+    initial_images: InitialImages
 
     def __post_init__(self) -> None:
         run, train = self.run, self.real.train
-        self.indices = balanced_subset(
-            train.labels, run.task.images_per_class, run.generator("initial images")
-        )
         self.transform = Transform.fit(train.images, self.real.preprocessing)
         images = train.images
         transform: Transform | None = self.transform
@@ -281,8 +299,13 @@ class _Loop:
             rank=run.rank,
             ranks=run.ranks,
         )
+        self.indices = self.distiller.choose(run, self.sampler)
+        chosen = self.transform(train.images[self.indices])
+        if self.initial_images == "noise":
+            generator = run.generator("initial noise")
+            chosen = torch.randn(chosen.shape, generator=generator)
         self.synthetic = Synthetic(
-            self.transform(train.images[self.indices]).to(run.device),
+            chosen.to(run.device),
             self.distiller.initial_labels(
                 train.labels[self.indices], run.task.num_classes
             ).to(run.device),
@@ -302,6 +325,7 @@ class _Loop:
             "data set": self.real.fingerprint,
             "preprocessing": self.transform.kind,
             "images per class": run.task.images_per_class,
+            "initial images": self.initial_images,
             "distiller": run.distiller,
             "network": repr(run.network),
             "steps": run.steps,
@@ -487,7 +511,11 @@ class _Loop:
             transform_stride=self.transform.stride,
             class_names=list(real.class_names),
             initial_classes=real.train.labels[self.indices].tolist(),
-            initial_indices=real.train_indices[self.indices].tolist(),
+            initial_indices=(
+                real.train_indices[self.indices].tolist()
+                if self.initial_images == "real"
+                else None
+            ),
             mirror=real.mirror,
             distiller=run.distiller,
             options={

@@ -13,6 +13,11 @@ DISTILLERS = [
     "frepo(pool_size=2, learning_rate=0.01)",
     "frepo(pool_size=2, learning_rate=0.01, flip=True, max_online_updates=1)",
     "frepo(learning_rate=0.01, learn_labels=False, real_batch_size=16)",
+    "dm(real_batch_size=16)",
+    "dm(augment=False)",
+    "dsa(real_batch_size=16, updates_per_network=2)",
+    "dsa(augment=False)",
+    "clip(dm())",
     "clip(frepo(pool_size=2, learning_rate=0.01), max_norm=0.05)",
 ]
 NETWORKS = [

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, Self, TypeVar
 import torch
 from torch import Tensor
 
-from dd_plugins.data import RealSampler
+from dd_plugins.data import RealSampler, balanced_subset
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import Record
@@ -17,6 +17,7 @@ from dd_plugins.synthetic import Leaves
 __all__ = [
     "AbstractDistiller",
     "AbstractState",
+    "InitialImages",
     "LabelKind",
     "Metrics",
     "StateType",
@@ -26,6 +27,9 @@ __all__ = [
 LabelKind = Literal["regression", "probabilities", "classes"]
 """What labels are: centred regression targets, probabilities, or class scores whose
 largest is the class."""
+
+InitialImages = Literal["real", "noise"]
+"""What the synthetic images begin as: real images, or draws from a unit normal."""
 
 Metrics = dict[str, Tensor]
 """Named 0-d tensors of one step."""
@@ -97,6 +101,30 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def learns_labels(self) -> bool:
         """Whether labels are moved by the optimizer."""
         return False
+
+    @property
+    def initial_images(self) -> InitialImages:
+        """What the images begin as, if nobody says."""
+        return "real"
+
+    def choose(self, run: Run, real: RealSampler) -> Tensor:
+        """Return the places of the real images that the set begins as, class by class.
+
+        Here they are drawn at random.
+
+        Args:
+            run: the run, before anything else of it.
+            real: all real images and their labels.
+
+        Returns:
+            int64 of shape ``(classes * images per class,)``.
+
+        Raises:
+            OptionError: a class has too few images.
+        """
+        return balanced_subset(
+            real.labels, run.task.images_per_class, run.generator("initial images")
+        )
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return float32 ``(n, classes)`` labels for images of those classes."""

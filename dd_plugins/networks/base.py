@@ -17,6 +17,7 @@ __all__ = [
     "Normalization",
     "chunk_size",
     "features_in_chunks",
+    "has_batch_norm",
     "norm",
 ]
 
@@ -121,6 +122,11 @@ def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
     if images.device.type != "cpu" or len(images) <= size:
         return network.features(images)
     return torch.cat([network.features(chunk) for chunk in torch.split(images, size)])
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Tell whether an image's features depend on its neighbours in a training batch."""
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
 
 
 def norm(kind: Normalization, channels: int) -> nn.Module:

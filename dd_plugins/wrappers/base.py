@@ -11,6 +11,7 @@ from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
+    InitialImages,
     LabelKind,
     Metrics,
 )
@@ -72,6 +73,16 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     ) -> AbstractNetwork | None:
         """Return the base's network."""
         return self.base.default_network(task, device)
+
+    @property
+    def initial_images(self) -> InitialImages:
+        """Images begin as they do for the base."""
+        kind: InitialImages = self.base.initial_images
+        return kind
+
+    def choose(self, run: Run, real: RealSampler) -> Tensor:
+        """Let the base choose."""
+        return self.base.choose(run, real)
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return the base's labels."""
