@@ -1,6 +1,7 @@
 """The plugin that registers all that comes with the library, by the public hooks."""
 
 from dd_plugins.datasets import DATASETS
+from dd_plugins.distillers.core_set import Herding, KMeans, RandomImages
 from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.dsa import DSA
 from dd_plugins.distillers.frepo import FRePo
@@ -21,7 +22,7 @@ from dd_plugins.wrappers.clip import Clip
 @hookimpl
 def dd_register_distillers(register: RegisterDistiller) -> None:
     """Offer the built-in distillers."""
-    for distiller in (FRePo, DSA, DM):
+    for distiller in (FRePo, DSA, DM, RandomImages, Herding, KMeans):
         register(distiller)
 
 

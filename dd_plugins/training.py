@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,14 @@ from dd_plugins.preprocess import Transform
 from dd_plugins.run import autocast
 from dd_plugins.streamed import ImageSource
 
-__all__ = ["Recipe", "TrainingSet", "Whitened", "label_loss", "train_network"]
+__all__ = [
+    "DrawnImages",
+    "Recipe",
+    "TrainingSet",
+    "Whitened",
+    "label_loss",
+    "train_network",
+]
 
 _LAST_LEARNING_RATE = 0.01  # of the first, at the end of the cosine
 
@@ -33,10 +41,22 @@ class TrainingSet:
         mirror: whether mirroring is among the augmentations.
     """
 
-    images: "Tensor | Whitened"
+    images: "Tensor | DrawnImages"
     labels: Tensor
     label_kind: LabelKind
     mirror: bool
+
+
+class DrawnImages(Protocol):
+    """Images that are made, in the value space, when they are drawn."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        """Return some of them."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,20 @@ def test_artifact_remembers_where_its_images_began() -> None:
     assert set(header.initial_indices) <= set(data.train_indices.tolist())
 
 
+def test_set_may_begin_as_noise() -> None:
+    first, second = (
+        dd_plugins.distill(toy_data(), SPEC, initial_images="noise", seed=seed, **SMALL)
+        for seed in (0, 1)
+    )
+    assert first.header.initial_indices is None
+    assert not torch.equal(first.images, second.images)
+    # Steps this small leave noise what it was: of mean 0 and variance 1.
+    assert abs(float(first.images.mean())) < 0.3
+    assert 0.7 < float(first.images.std()) < 1.3
+    with pytest.raises(OptionError, match="initial_images must be one of real, noise"):
+        dd_plugins.distill(toy_data(), SPEC, initial_images="zeros", **SMALL)  # type: ignore[arg-type]
+
+
 def test_run_without_enough_real_images_is_refused() -> None:
     with pytest.raises(OptionError, match="choose at most"):
         dd_plugins.distill(toy_data(), SPEC, images_per_class=100, **SMALL)

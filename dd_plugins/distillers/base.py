@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dd_plugins.data import RealSampler, balanced_subset
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import Record
 from dd_plugins.synthetic import Leaves
@@ -20,8 +21,10 @@ __all__ = [
     "InitialImages",
     "LabelKind",
     "Metrics",
+    "NoState",
     "StateType",
     "add_gradient",
+    "classic_network",
 ]
 
 LabelKind = Literal["regression", "probabilities", "classes"]
@@ -60,6 +63,18 @@ class AbstractState(ABC):
         in another number of processes. Here the state is the same in all of them.
         """
         return dict(parts[0])
+
+
+@dataclass
+class NoState(AbstractState):
+    """The state of a distiller in which nothing changes but the set."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore nothing."""
 
 
 StateType = TypeVar("StateType", bound=AbstractState)
@@ -193,3 +208,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 def add_gradient(leaf: Tensor, gradient: Tensor) -> None:
     """Add to the gradient of a leaf, which may have none yet."""
     leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
+
+
+def classic_network(device: torch.device) -> AbstractNetwork:
+    """Return the ConvNet of DC, DSA and DM; on a CPU a quarter of its width."""
+    return DCConvNet(width=32) if device.type == "cpu" else DCConvNet()

@@ -1,8 +1,6 @@
 """DM: the mean features of random networks are matched, class by class."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -11,9 +9,10 @@ from torch import Tensor
 from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import (
     AbstractDistiller,
-    AbstractState,
     Metrics,
+    NoState,
     add_gradient,
+    classic_network,
 )
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
 from dd_plugins.functional.matching import mean_feature_distance
@@ -23,7 +22,6 @@ from dd_plugins.networks.base import (
     features_in_chunks,
     has_batch_norm,
 )
-from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
@@ -31,23 +29,10 @@ from dd_plugins.synthetic import Leaves
 __all__ = ["DM"]
 
 _SHORT_RUN = 1_000  # steps; the paper takes 20,000
-_ON_CPU = DCConvNet(width=32)  # a tenth of the work of the paper's width of 128
-
-
-@dataclass
-class DMState(AbstractState):
-    """Nothing: every step has a network of its own."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore nothing."""
 
 
 @record
-class DM(AbstractDistiller[DMState]):
+class DM(AbstractDistiller[NoState]):
     """Distribution matching: the cheapest of the methods that learn pixels.
 
     At every step a network is drawn that nobody has trained; for each class the mean
@@ -95,14 +80,14 @@ class DM(AbstractDistiller[DMState]):
     ) -> AbstractNetwork | None:
         """Return the paper's ConvNet; on a CPU a narrow one."""
         del task
-        return _ON_CPU if device.type == "cpu" else DCConvNet()
+        return classic_network(device)
 
-    def setup(self, run: Run) -> DMState:
+    def setup(self, run: Run) -> NoState:
         """Return the state, which is empty."""
-        return DMState(run)
+        return NoState(run)
 
     def accumulate(
-        self, state: DMState, leaves: Leaves, real: RealSampler, step: int
+        self, state: NoState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         """Add the gradient of the distance between the classes' mean features."""
         run = state.run
@@ -146,7 +131,7 @@ class DM(AbstractDistiller[DMState]):
         parameters = siamese_parameters(generator, mirror=run.task.mirror)
         return siamese_augmentation(images, parameters)
 
-    def advance(self, state: DMState, leaves: Leaves, step: int) -> None:
+    def advance(self, state: NoState, leaves: Leaves, step: int) -> None:
         """Do nothing: there is no inner level."""
 
     def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:

@@ -17,11 +17,11 @@ from dd_plugins.distillers.base import (
     InitialImages,
     Metrics,
     add_gradient,
+    classic_network,
 )
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
 from dd_plugins.functional.matching import gradient_distance
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_norm
-from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
@@ -29,7 +29,6 @@ from dd_plugins.synthetic import Leaves
 __all__ = ["DSA"]
 
 _SHORT_RUN = 200  # networks; the paper takes 1,000
-_ON_CPU = DCConvNet(width=32)  # a tenth of the work of the paper's width of 128
 _LARGEST_INNER_BATCH = 256
 _STATISTICS = 16  # real images of a class for the statistics of batch normalisation
 
@@ -116,7 +115,7 @@ class DSA(AbstractDistiller[DSAState]):
     ) -> AbstractNetwork | None:
         """Return the paper's ConvNet; on a CPU a narrow one."""
         del task
-        return _ON_CPU if device.type == "cpu" else DCConvNet()
+        return classic_network(device)
 
     @property
     def initial_images(self) -> InitialImages:

@@ -20,6 +20,7 @@ from dd_plugins.distillers.base import (
     add_gradient,
 )
 from dd_plugins.errors import OptionError
+from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
     half_squared_error,
@@ -54,6 +55,7 @@ class _Settings:
     learning_rate: float = 3e-4
     last_learning_rate: float = 0.1
     online_learning_rate: float = 3e-4
+    augment: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,9 @@ class FRePo(AbstractDistiller[FRePoState]):
         last_learning_rate: at the end of the cosine, relative to the first; in [0, 1].
         online_learning_rate: of Adam on the online models.
         learn_labels: whether labels are learned.
+        augment: whether the synthetic images are seen under a random augmentation, one
+            for each step, by the regression and in the models' training. The paper's is
+            False.
         flip: whether mirrored copies stand beside the synthetic images; by default as
             in the released code: for small sets of images whose mirror image is
             natural.
@@ -196,7 +201,8 @@ class FRePo(AbstractDistiller[FRePoState]):
     Differences: pool draws are derived from the seed (unseeded there); features may be
     computed in bfloat16, Gram matrix and solve run in float64 (float32 there); real
     batches are drawn without replacement from a whole permutation (a shuffle buffer
-    there); visits of several updates, and the settings of the fast preset, are ours.
+    there); visits of several updates, augmentation while distilling, and the settings
+    of the fast preset are ours.
     """
 
     name = "frepo"
@@ -212,6 +218,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     last_learning_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     online_learning_rate: PositiveFloat | None = None
     learn_labels: bool = True
+    augment: bool | None = None
     flip: bool | None = None
 
     def for_task(self, task: Task) -> Self:
@@ -297,7 +304,8 @@ class FRePo(AbstractDistiller[FRePoState]):
         visit = self._visit(state, model, real, step)
         num_classes = state.run.task.num_classes
         pixels, labels = leaves
-        syn_features = self._syn_features(state, model, pixels)
+        view = self._view(state.run, pixels, "augmentation", step)
+        syn_features = self._syn_features(state, model, view)
         # The two halves of the graph are walked one after the other: from the loss to
         # the features and labels, and from the features to the pixels.
         inner = syn_features.detach().requires_grad_()
@@ -346,9 +354,10 @@ class FRePo(AbstractDistiller[FRePoState]):
             chosen = torch.randperm(len(pixels), generator=generator)
             chosen = chosen[:_LARGEST_ONLINE_BATCH].to(pixels.device)
             pixels, labels = pixels[chosen], labels[chosen]
+        view = self._view(state.run, pixels, "online augmentation", draw)
         model.network.train()
         with state.run.autocast():
-            outputs = model.network(pixels)
+            outputs = model.network(view)
         torch.autograd.backward(half_squared_error(outputs.float(), labels))
         model.optimizer.step()
         model.optimizer.zero_grad(set_to_none=True)  # now: the whole pool waits
@@ -400,6 +409,14 @@ class FRePo(AbstractDistiller[FRePoState]):
         """
         with state.run.autocast():
             return features_in_chunks(model.network.eval(), images)
+
+    def _view(self, run: Run, pixels: Tensor, purpose: str, draw: int) -> Tensor:
+        """Return the images, or one random augmentation of them."""
+        if not self._settings.augment:
+            return pixels
+        generator = run.own_generator(purpose, draw)
+        view = random_augmentation(pixels, generator=generator, mirror=run.task.mirror)
+        return view.contiguous(memory_format=torch.channels_last)
 
     def _syn_features(
         self, state: FRePoState, model: _OnlineModel, pixels: Tensor

@@ -9,6 +9,7 @@ from torch import Tensor
 from dd_plugins.data import RealSampler
 from dd_plugins.distillers.frepo import FRePo, FRePoState
 from dd_plugins.errors import OptionError
+from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
@@ -225,6 +226,7 @@ def test_paper_preset_is_the_paper_in_every_option() -> None:
         "last_learning_rate": 0.1,
         "online_learning_rate": 3e-4,
         "learn_labels": True,
+        "augment": False,
         "flip": None,
     }
     assert FRePo(preset="paper").default_steps(task) == 500_000
@@ -337,3 +339,40 @@ def test_schedule_is_a_cosine_to_a_tenth() -> None:
     assert rates[0] == 1.0
     assert rates[50] == pytest.approx(0.55)
     assert rates[-1] == pytest.approx(0.1)
+
+
+def test_augmented_images_are_seen_by_regression_and_training_alone() -> None:
+    plain, augmented = FRePo(pool_size=1), FRePo(pool_size=1, augment=True)
+    gradients, weights = [], []
+    for distiller in (plain, augmented, augmented):
+        state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+        before = leaves.pixels.detach().clone()
+        distiller.accumulate(state, leaves, sampler(), 0)
+        distiller.advance(state, leaves, 0)
+        assert torch.equal(leaves.pixels, before)
+        gradients.append(leaves.pixels.grad)
+        weights.append(state.pool[0].network.state_dict()["head.weight"])
+        predicted = distiller.predict(state, leaves, random_images(5, 3))
+        assert torch.equal(
+            predicted, distiller.predict(state, leaves, random_images(5, 3))
+        )
+    for one, other, again in (gradients, weights):
+        assert one is not None
+        assert other is not None
+        assert not torch.allclose(one, other)
+        assert torch.equal(other, again)
+
+
+def test_augmented_gradient_is_that_of_the_augmented_images() -> None:
+    distiller = FRePo(pool_size=1, augment=True, flip=False)
+    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    distiller.accumulate(state, leaves, sampler(), 4)
+
+    generator = state.run.own_generator("augmentation", 4)
+    pixels = leaves.pixels.detach().clone().requires_grad_()
+    view = random_augmentation(pixels, generator=generator, mirror=False)
+    seen = Leaves(view.detach().requires_grad_(), leaves.labels.detach())
+    plain = FRePo(pool_size=1, augment=False, flip=False, learn_labels=False)
+    plain.accumulate(plain.setup(run_of()), seen, sampler(), 4)
+    torch.autograd.backward(view, seen.pixels.grad)
+    torch.testing.assert_close(leaves.pixels.grad, pixels.grad)

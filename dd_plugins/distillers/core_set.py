@@ -1,0 +1,230 @@
+"""Core sets: real images that are chosen, and left as they are."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeInt
+from torch import Tensor
+
+from dd_plugins.data import RealSampler
+from dd_plugins.distillers.base import (
+    AbstractDistiller,
+    Metrics,
+    NoState,
+    add_gradient,
+    classic_network,
+)
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import AbstractNetwork, features_in_chunks
+from dd_plugins.run import Run, Task
+from dd_plugins.spec import record
+from dd_plugins.synthetic import Leaves
+from dd_plugins.training import Recipe, TrainingSet, train_network
+
+__all__ = ["Herding", "KMeans", "RandomImages"]
+
+_READ = 500  # images at a time
+_MEASURED = 256  # real images of the batch that the report compares with
+
+
+class _CoreSet(AbstractDistiller[NoState]):
+    """A distiller that chooses real images, in :meth:`choose`, and never moves them.
+
+    A run takes one step, which reports how far the set's mean image is from that of a
+    real batch.
+    """
+
+    def for_task(self, task: Task) -> Self:
+        """Return the distiller: no option depends on the task."""
+        del task
+        return self
+
+    def default_steps(self, task: Task) -> int:
+        """Return 1: the images stay as they are, however many steps are made."""
+        del task
+        return 1
+
+    def default_network(
+        self, task: Task, device: torch.device
+    ) -> AbstractNetwork | None:
+        """Return the ConvNet of DC; on a CPU a narrow one."""
+        del task
+        return classic_network(device)
+
+    def setup(self, run: Run) -> NoState:
+        """Return the state, which is empty."""
+        return NoState(run)
+
+    def accumulate(
+        self, state: NoState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Add no gradient; report the squared distance of the mean images."""
+        del state
+        batch = real.batch(step, _MEASURED)
+        add_gradient(leaves.pixels, torch.zeros_like(leaves.pixels))
+        difference = batch.images.mean(dim=0) - leaves.pixels.detach().mean(dim=0)
+        return {"loss": difference.square().sum()}
+
+    def advance(self, state: NoState, leaves: Leaves, step: int) -> None:
+        """Do nothing: there is no inner level."""
+
+    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        """Return an optimizer that moves nothing."""
+        return torch.optim.SGD(parameters, lr=0.0)
+
+
+@record
+class RandomImages(_CoreSet):
+    """Random real images of each class: what every method has to beat."""
+
+    name = "random"
+
+
+class _EmbeddedCoreSet(_CoreSet):
+    """A core set that is chosen by features, class by class.
+
+    The features are those of the run's network after ``training_steps`` on the real
+    training data, or the pixels in the value space of the model if that is 0.
+    """
+
+    training_steps: NonNegativeInt
+
+    def choose(self, run: Run, real: RealSampler) -> Tensor:
+        """Choose from the features of each class."""
+        embed = _Embedding(run, real, self.training_steps)
+        wanted = run.task.images_per_class
+        chosen = []
+        for label in range(run.task.num_classes):
+            members = (real.labels == label).nonzero().flatten()
+            if len(members) < wanted:
+                raise OptionError(
+                    f"{wanted} images per class asked for, but class {label} has only "
+                    f"{len(members)} training images; choose at most {len(members)}"
+                )
+            places = self.pick(embed(members), wanted, run.generator(self.name, label))
+            chosen.append(members[places])
+        return torch.cat(chosen)
+
+    @abstractmethod
+    def pick(self, features: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
+        """Return the places of the images that are chosen from one class.
+
+        Args:
+            features: float32 of shape ``(n, d)``, on the CPU.
+            wanted: how many, at most n.
+            generator: of random draws, if there are any.
+        """
+
+
+@record
+class Herding(_EmbeddedCoreSet):
+    """Herding: images whose mean feature stays nearest to that of their class.
+
+    Images are taken one after the other, each the one that brings the mean of those
+    taken nearest to the mean of the class; features have length one, as in iCaRL.
+
+    Args:
+        training_steps: for which the network is trained whose features are taken; 0
+            for pixels.
+
+    Reference: Welling, "Herding dynamical weights to learn", ICML 2009; Rebuffi et al.,
+    "iCaRL", CVPR 2017, arXiv 1611.07725, algorithm 4.
+    """
+
+    name = "herding"
+
+    training_steps: NonNegativeInt = 500
+
+    def pick(self, features: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
+        """Take one image after the other."""
+        del generator  # nothing is drawn
+        features = F.normalize(features, dim=1)
+        mean = features.mean(dim=0)
+        total = torch.zeros_like(mean)
+        left = torch.ones(len(features), dtype=torch.bool)
+        places = []
+        for count in range(1, wanted + 1):
+            means = (total + features) / count
+            distances = (means - mean).square().sum(dim=1)
+            place = int(distances.masked_fill(~left, torch.inf).argmin())
+            places.append(place)
+            left[place] = False
+            total += features[place]
+        return torch.tensor(places)
+
+
+@record
+class KMeans(_EmbeddedCoreSet):
+    """k-means: of each cluster of a class the image that is nearest to its centre.
+
+    Args:
+        training_steps: for which the network is trained whose features are taken; 0
+            for pixels.
+
+    Reference: scikit-learn's ``KMeans``, one cluster for each image.
+    """
+
+    name = "kmeans"
+
+    training_steps: NonNegativeInt = 500
+
+    def pick(self, features: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
+        """Cluster, and take the nearest image that no other cluster has taken."""
+        from sklearn.cluster import KMeans as Clusters
+
+        seed = int(torch.randint(2**31, (), generator=generator))
+        clusters = Clusters(wanted, n_init=1, random_state=seed).fit(features.numpy())
+        distances = torch.from_numpy(clusters.transform(features.numpy()))
+        places: list[int] = []
+        for cluster in range(wanted):
+            order = distances[:, cluster].argsort().tolist()
+            places.append(next(place for place in order if place not in places))
+        return torch.tensor(places)
+
+
+@dataclass(frozen=True)
+class _AllImages:
+    """The real images, as training draws them."""
+
+    real: RealSampler
+
+    def __len__(self) -> int:
+        return len(self.real.labels)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        return self.real.read(torch.arange(len(self))[chosen]).images
+
+
+class _Embedding:
+    """The features of real images."""
+
+    def __init__(self, run: Run, real: RealSampler, training_steps: int) -> None:
+        self._run, self._real = run, real
+        self._network = run.fresh_network(run.generator("embedding network"))
+        self._pixels = training_steps == 0
+        if self._pixels:
+            return
+        labels = F.one_hot(real.labels, run.task.num_classes).float()
+        train_network(
+            self._network,
+            TrainingSet(
+                _AllImages(real), labels.to(run.device), "classes", run.task.mirror
+            ),
+            Recipe(training_steps, 3e-3, batch_size=128, warm_up=training_steps // 10),
+            generator=run.generator("embedding training"),
+            precision=run.precision,
+        )
+
+    def __call__(self, places: Tensor) -> Tensor:
+        """Return the features of the images at these places, ``(n, d)`` on the CPU."""
+        parts = []
+        for part in torch.split(places, _READ):
+            images = self._real.read(part).images
+            if not self._pixels:
+                with torch.no_grad(), self._run.autocast():
+                    images = features_in_chunks(self._network, images)
+            parts.append(images.flatten(1).float().cpu())
+        return torch.cat(parts)
