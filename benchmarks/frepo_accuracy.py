@@ -97,12 +97,13 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     points = result["validation"]
-    axes.plot(
-        [point["seconds"] / 60 for point in points],
-        [100 * statistics.mean(point["accuracies"]) for point in points],
-        "o-",
-        label="validation images",
-    )
+    if points:
+        axes.plot(
+            [point["seconds"] / 60 for point in points],
+            [100 * statistics.mean(point["accuracies"]) for point in points],
+            "o-",
+            label="validation images",
+        )
     test = result["test"]
     low, high = test["accuracy_ci95"] or (test["accuracy_mean"],) * 2
     mean = test["accuracy_mean"]
@@ -132,7 +133,7 @@ def main() -> None:
     parser.add_argument("--distiller", default="frepo")
     parser.add_argument("--network", default="conv")
     parser.add_argument("--networks", type=int, default=5, help="for the test")
-    parser.add_argument("--validation-networks", type=int, default=1)
+    parser.add_argument("--validation-networks", type=int, default=1, help="or 0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data-root")
@@ -171,6 +172,7 @@ def main() -> None:
             ),
         }
         for at, kept in [*snapshots.kept, (seconds, distilled)]
+        if options.validation_networks > 0
     ]
     started = time.perf_counter()
     found = dd_plugins.evaluate(
