@@ -13,9 +13,15 @@ from dd_plugins.hookspecs import (
     RegisterWrapper,
     hookimpl,
 )
+from dd_plugins.networks.alexnet import AlexNet
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.mlp import MLP
+from dd_plugins.networks.mobilenet import MobileNetV2
+from dd_plugins.networks.resnet import ResNet18
+from dd_plugins.networks.shufflenet import ShuffleNetV2
+from dd_plugins.networks.vgg import VGG11
+from dd_plugins.networks.vit import ViT
 from dd_plugins.wrappers.clip import Clip
 
 
@@ -35,7 +41,17 @@ def dd_register_wrappers(register: RegisterWrapper) -> None:
 @hookimpl
 def dd_register_networks(register: RegisterNetwork) -> None:
     """Offer the built-in networks."""
-    for network in (Conv, DCConvNet, MLP):
+    for network in (
+        Conv,
+        DCConvNet,
+        MLP,
+        AlexNet,
+        VGG11,
+        ResNet18,
+        MobileNetV2,
+        ShuffleNetV2,
+        ViT,
+    ):
         register(network)
 
 

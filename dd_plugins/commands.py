@@ -15,7 +15,7 @@ from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, artifact_file, expo
 from dd_plugins.checkpoint import CHECKPOINT_NAME
 from dd_plugins.engine import RUN_FILES, SUMMARY_NAME, distill
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluate import Evaluation, NetworkResult, evaluate
+from dd_plugins.evaluate import Evaluation, NetworkResult, Protocol, evaluate
 from dd_plugins.files import write_atomically
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.pictures import save_grid
@@ -145,6 +145,13 @@ def _last_metrics(path: Path) -> dict[str, float]:
     help="Fresh networks for each spec.",
 )
 @click.option(
+    "--protocol",
+    type=click.Choice(["auto", "frepo", "classic"]),
+    default="auto",
+    show_default=True,
+    help="How networks are trained; auto goes by the kind of labels.",
+)
+@click.option(
     "--baselines",
     is_flag=True,
     help="Also train on as many random real images, and on all of them.",
@@ -158,6 +165,7 @@ def evaluate_command(
     path: Path,
     networks: tuple[str, ...],
     repeats: int,
+    protocol: str,
     baselines: bool,
     data_root: Path | None,
     seed: int,
@@ -175,6 +183,7 @@ def evaluate_command(
             distilled,
             networks,
             repeats=repeats,
+            protocol=cast(Protocol, protocol),
             baselines=baselines,
             data_root=data_root,
             seed=seed,

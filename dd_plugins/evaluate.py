@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,12 +28,16 @@ from dd_plugins.training import Recipe, TrainingSet, Whitened, train_network
 __all__ = [
     "Evaluation",
     "NetworkResult",
+    "Protocol",
     "accuracy",
     "evaluate",
     "recipe_for",
     "training_set_of",
     "training_steps",
 ]
+
+Protocol = Literal["auto", "frepo", "classic"]
+"""How networks are trained on a distilled set."""
 
 _LEARNING_RATE = 3e-4
 _WARM_UP = 500
@@ -43,6 +47,10 @@ _TEST_BATCH = 1000
 # FRePo's steps by the number of synthetic images. Its 20,000 for 200 images stands
 # between 2,000 for 100 and 5,000 for 400: taken for a slip of the pen, and left out.
 _STEPS = {10: 1_000, 100: 2_000, 400: 5_000, 500: 5_000, 1_000: 10_000, 2_000: 40_000}
+
+# The protocol of DC, DSA, DM and MTT: a thousand epochs.
+_CLASSIC_EPOCHS = 1_000
+_CLASSIC_BATCH = 256
 
 # All real images: ten times the learning rate, and steps enough for digits and
 # Fashion-MNIST to level off (docs/benchmarks/defaults.md).
@@ -181,6 +189,7 @@ class _Evaluator:
     device: torch.device
     precision: torch.dtype
     on_progress: Callable[[str, int, int], None]
+    recipe: Recipe
     asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
 
@@ -251,7 +260,7 @@ class _Evaluator:
         """Return the distilled set."""
         del repeat
         training_set = training_set_of(self.distilled, device=self.device)
-        return training_set, recipe_for(self.distilled)
+        return training_set, self.recipe
 
     def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return as many random real images of each class as the set has."""
@@ -267,7 +276,7 @@ class _Evaluator:
             self.distilled.header.label_kind,
             self.distilled.header.mirror,
         )
-        return training_set, recipe_for(self.distilled)
+        return training_set, self.recipe
 
     def full_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return all real training images."""
@@ -306,13 +315,30 @@ def training_set_of(distilled: DistilledSet, *, device: torch.device) -> Trainin
     )
 
 
-def recipe_for(distilled: DistilledSet) -> Recipe:
+def recipe_for(distilled: DistilledSet, protocol: Protocol = "auto") -> Recipe:
     """Return how networks are trained on a distilled set.
 
-    Reference: arXiv 2206.00719, section 4, and the released evaluation script.
+    Args:
+        distilled: the set.
+        protocol: ``"frepo"`` is Adam with a warm-up and FRePo's augmentation (arXiv
+            2206.00719, section 4, and the released evaluation script); ``"classic"`` is
+            that of DC, DSA, DM and MTT: 1,000 epochs of SGD with DSA's augmentation
+            (arXiv 2102.08259, section 4.1, and its released code); ``"auto"`` is
+            FRePo's for regression targets and else the classic one.
     """
+    count = len(distilled)
+    if protocol == "auto":
+        regression = distilled.header.label_kind == "regression"
+        protocol = "frepo" if regression else "classic"
+    if protocol == "frepo":
+        return Recipe(training_steps(count), _LEARNING_RATE, _LARGEST_BATCH, _WARM_UP)
     return Recipe(
-        training_steps(len(distilled)), _LEARNING_RATE, _LARGEST_BATCH, _WARM_UP
+        _CLASSIC_EPOCHS * math.ceil(count / _CLASSIC_BATCH),
+        learning_rate=0.01,
+        batch_size=_CLASSIC_BATCH,
+        optimizer="sgd",
+        decay="halfway",
+        augmentation="dsa",
     )
 
 
@@ -321,6 +347,7 @@ def evaluate(
     networks: Iterable[str | AbstractNetwork] = (),
     *,
     repeats: int = 5,
+    protocol: Protocol = "auto",
     baselines: bool = False,
     data: RealData | None = None,
     data_root: str | Path | None = None,
@@ -339,6 +366,7 @@ def evaluate(
         networks: specs; by default the network that the set was distilled with, without
             normalisation if it is FRePo's.
         repeats: fresh networks for each spec, at least 1.
+        protocol: how networks are trained: see :func:`recipe_for`.
         baselines: whether to train on as many random real images, drawn anew for each
             network, and on all real images as well.
         data: the real data; by default found by the name in the artifact.
@@ -364,6 +392,10 @@ def evaluate(
     """
     if repeats < 1:
         raise OptionError(f"repeats must be at least 1, got {repeats}")
+    if protocol not in get_args(Protocol):
+        raise OptionError(
+            f"protocol must be one of {', '.join(get_args(Protocol))}, got {protocol!r}"
+        )
     found = plugins or loaded_plugins()
     if not isinstance(distilled, DistilledSet):
         distilled = DistilledSet.load(distilled)
@@ -386,6 +418,7 @@ def evaluate(
         target,
         resolve_precision(precision, target),
         on_progress or (lambda kind, done, total: None),
+        recipe_for(distilled, protocol),
     )
     for network in chosen:
         evaluator.train("distilled", network, evaluator.distilled_set)

@@ -3,14 +3,18 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd_plugins.distillers.base import LabelKind
-from dd_plugins.functional.augment import random_augmentation
+from dd_plugins.functional.augment import (
+    random_augmentation,
+    siamese_augmentation,
+    siamese_parameters,
+)
 from dd_plugins.functional.kernel_regression import half_squared_error
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.preprocess import Transform
@@ -83,16 +87,31 @@ class Recipe:
         learning_rate: the peak learning rate.
         batch_size: images of a step; all of them if there are fewer.
         warm_up: steps in which the learning rate rises linearly, at most half of all.
+        optimizer: ``"adam"``; or ``"sgd"`` with momentum 0.9 and weight decay 5e-4.
+        decay: ``"cosine"`` to a hundredth; or ``"halfway"``, to a tenth after half of
+            the steps.
+        augmentation: ``"frepo"`` (:func:`~dd_plugins.functional.augment.\
+random_augmentation`) or ``"dsa"``, whose operations are stronger; either with
+            parameters of its own for each image.
     """
 
     steps: int
     learning_rate: float
     batch_size: int
     warm_up: int = 0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    decay: Literal["cosine", "halfway"] = "cosine"
+    augmentation: Literal["frepo", "dsa"] = "frepo"
 
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return torch.optim.Adam(parameters, lr=self.learning_rate)
+    def make_optimizer(
+        self, parameters: Iterable[nn.Parameter]
+    ) -> torch.optim.Optimizer:
+        """Return the optimizer of a network."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=self.learning_rate)
+        return torch.optim.SGD(
+            parameters, lr=self.learning_rate, momentum=0.9, weight_decay=5e-4
+        )
 
     def scale(self, step: int) -> float:
         """Return the learning rate at a step, in units of the peak."""
@@ -100,8 +119,19 @@ class Recipe:
         if step < warm_up:
             return step / warm_up
         done = (step - warm_up) / (self.steps - warm_up)
+        if self.decay == "halfway":
+            return 1.0 if done < 0.5 else 0.1
         cosine = 0.5 * (1 + math.cos(math.pi * done))
         return _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
+
+    def augment(
+        self, images: Tensor, generator: torch.Generator, mirror: bool
+    ) -> Tensor:
+        """Return images under one random operation."""
+        if self.augmentation == "frepo":
+            return random_augmentation(images, generator=generator, mirror=mirror)
+        parameters = siamese_parameters(generator, images=len(images), mirror=mirror)
+        return siamese_augmentation(images, parameters)
 
 
 def train_network(
@@ -128,15 +158,15 @@ def train_network(
         The network, in evaluation mode.
     """
     images, labels = training_set.images, training_set.labels
-    optimizer = recipe.optimizer(network.parameters())
+    optimizer = recipe.make_optimizer(network.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.scale)
     batches = _batches(len(images), recipe.batch_size, recipe.steps, generator)
     network.train()
     for chosen in batches:
         everything = slice(None) if chosen is None else chosen
         batch_images, batch_labels = images[everything], labels[everything]
-        augmented = random_augmentation(
-            batch_images, generator=generator, mirror=training_set.mirror
+        augmented = recipe.augment(
+            batch_images, generator, training_set.mirror
         ).contiguous(memory_format=torch.channels_last)
         with autocast(augmented.device, precision):
             logits = network(augmented)

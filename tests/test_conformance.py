@@ -37,6 +37,17 @@ NETWORKS = [
     "conv(width=32, normalization='group')",
     "dc_convnet(width=4, depth=2)",
     "mlp(width=8)",
+    "alexnet(width=8)",
+    "alexnet(width=8, normalization='batch')",
+    "vgg11(width=4)",
+    "vgg11(width=4, normalization='none')",
+    "resnet18(width=4)",
+    "resnet18(width=8, normalization='batch')",
+    "mobilenet_v2(width=8)",
+    "mobilenet_v2(width=8, normalization='instance')",
+    "shufflenet_v2(width=8)",
+    "shufflenet_v2(width=8, normalization='instance')",
+    "vit(width=12, depth=2)",
 ]
 
 

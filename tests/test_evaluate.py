@@ -15,6 +15,7 @@ from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.evaluate import (
     NetworkResult,
     accuracy,
+    recipe_for,
     training_steps,
 )
 from dd_plugins.networks.mlp import MLP
@@ -151,3 +152,43 @@ def test_every_kind_of_labels_trains_a_network(kind: Any) -> None:
     trained = train_network(network, training_set, recipe, generator=generator)
     device = torch.device("cpu")
     assert accuracy(trained, data.read_test(), transform, device=device) > 0.95
+
+
+def test_labels_choose_the_protocol(distilled: DistilledSet) -> None:
+    scores = DistilledSet(
+        distilled.images,
+        distilled.labels,
+        distilled.transform,
+        distilled.header.model_copy(update={"label_kind": "classes"}),
+    )
+    assert recipe_for(distilled) == recipe_for(distilled, "frepo")
+    assert recipe_for(scores) == recipe_for(scores, "classic")
+
+
+def test_classic_protocol_is_that_of_the_original(distilled: DistilledSet) -> None:
+    recipe = recipe_for(distilled, "classic")
+    weight = torch.nn.Parameter(torch.ones(2))
+    (group,) = recipe.make_optimizer([weight]).param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.01, 0.9, 5e-4)
+    assert (recipe.steps, recipe.batch_size) == (1000, 256)
+    scales = [recipe.scale(step) for step in (0, 499, 500, 999)]
+    assert scales == [1.0, 1.0, 0.1, 0.1]
+
+
+def test_each_image_has_an_augmentation_of_its_own_in_the_classic_protocol(
+    distilled: DistilledSet,
+) -> None:
+    recipe = recipe_for(distilled, "classic")
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    views = [
+        recipe.augment(image.expand(6, -1, -1, -1), generator, True) for _ in range(8)
+    ]
+    # Only mirroring can leave six copies alike, and rarely does.
+    differing = [not torch.allclose(view, view[:1].expand_as(view)) for view in views]
+    assert sum(differing) >= 6
+
+
+def test_unknown_protocol_is_refused(distilled: DistilledSet) -> None:
+    with pytest.raises(OptionError, match="protocol must be one of auto, frepo"):
+        dd_plugins.evaluate(distilled, protocol="best", data=toy_data())  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ __all__ = [
     "features_in_chunks",
     "has_batch_norm",
     "norm",
+    "with_normalization",
 ]
 
 ImageShape = tuple[int, int, int]
@@ -151,3 +152,23 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
             return nn.GroupNorm(groups, channels)
         case "none":
             return nn.Identity()
+
+
+def with_normalization(module: nn.Module, kind: Normalization) -> nn.Module:
+    """Put another normalisation in place of every BatchNorm layer of a module.
+
+    For modules of torchvision, some of which know BatchNorm alone.
+
+    Args:
+        module: changed in place.
+        kind: see :func:`norm`.
+
+    Returns:
+        The module.
+    """
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, norm(kind, child.num_features))
+        else:
+            with_normalization(child, kind)
+    return module

@@ -1,0 +1,104 @@
+"""The networks of other architectures: sizes, widths, normalisation, known shapes."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import mobilenet_v2, resnet18, shufflenet_v2_x0_5
+
+from dd_plugins import get_network
+from dd_plugins.errors import DDError
+from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.randomness import derive
+
+NARROW = {
+    "alexnet": "alexnet(width=8{})",
+    "vgg11": "vgg11(width=4{})",
+    "resnet18": "resnet18(width=4{})",
+    "mobilenet_v2": "mobilenet_v2(width=8{})",
+    "shufflenet_v2": "shufflenet_v2(width=8{})",
+    "vit": "vit(width=12, depth=1{})",
+}
+CONVOLUTIONAL = [name for name in NARROW if name != "vit"]
+
+
+def _build(spec: str, shape: tuple[int, int, int] = (3, 32, 32)) -> FeatureNetwork:
+    return get_network(spec).build(shape, 10, generator=derive(0, "test"))
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)])
+@pytest.mark.parametrize("name", NARROW)
+def test_images_of_8_to_64_pixels_are_taken(
+    name: str, shape: tuple[int, int, int]
+) -> None:
+    network = _build(NARROW[name].format(""), shape)
+    images = torch.randn(2, *shape, generator=derive(0, "images"))
+    logits = network(images)
+    assert logits.shape == (2, 10)
+    assert not torch.allclose(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_normalisation_is_in_every_layer_or_nowhere(name: str) -> None:
+    kinds = {"batch": nn.BatchNorm2d, "instance": nn.GroupNorm}
+    for asked, kind in kinds.items():
+        modules = list(
+            _build(NARROW[name].format(f", normalization={asked!r}")).modules()
+        )
+        norms = [m for m in modules if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
+        convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+        assert len(norms) == len(convolutions)
+        assert all(isinstance(module, kind) for module in norms)
+    plain = _build(NARROW[name].format(", normalization='none'")).modules()
+    assert not any(isinstance(m, nn.BatchNorm2d | nn.GroupNorm) for m in plain)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_width_widens(name: str) -> None:
+    narrow = _parameters(_build(NARROW[name].format("")))
+    wide = {"vit": "vit(width=24, depth=1)"}.get(name, f"{name}(width=16)")
+    assert _parameters(_build(wide)) > narrow
+
+
+@pytest.mark.parametrize(
+    ("spec", "reference"),
+    [
+        ("resnet18(normalization='batch')", resnet18),
+        ("mobilenet_v2", mobilenet_v2),
+        ("shufflenet_v2", shufflenet_v2_x0_5),
+    ],
+)
+def test_body_has_the_parameters_of_torchvision_s(spec: str, reference) -> None:  # type: ignore[no-untyped-def]
+    """All but the stem's kernel and the head are torchvision's."""
+
+    def sizes(module: nn.Module) -> list[int]:
+        layers = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+        return sorted(layer.weight.numel() for layer in layers[1:])
+
+    assert sizes(_build(spec).body) == sizes(reference(num_classes=10))
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "message"),
+    [
+        ("alexnet", (3, 7, 7), "alexnet: images of 7x7 pixels are too small"),
+        ("vgg11", (3, 1, 1), "vgg11: images of 1x1 pixels are too small"),
+        ("shufflenet_v2", (3, 4, 4), "shufflenet_v2: images of 4x4 pixels"),
+        ("vit(width=10)", (3, 8, 8), "width 10 cannot be divided among 3 heads"),
+        ("shufflenet_v2(width=7)", (3, 32, 32), "width"),
+        ("resnet18(normalization='layer')", (3, 32, 32), "normalization"),
+    ],
+)
+def test_what_a_network_cannot_take_is_named(
+    spec: str, shape: tuple[int, int, int], message: str
+) -> None:
+    with pytest.raises(DDError, match=message):
+        _build(spec, shape)
+
+
+def test_patches_that_do_not_divide_the_image_are_padded() -> None:
+    network = _build("vit(width=12, depth=1, patch=5)", (1, 8, 12))
+    assert network(torch.zeros(2, 1, 8, 12)).shape == (2, 10)
