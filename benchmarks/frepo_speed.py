@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import dd_plugins
 from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter
-from dd_plugins.data import Images, RealData
+from dd_plugins.data import Images, RealData, RealSampler
 from dd_plugins.plugins import Plugins
 from dd_plugins.run import Run
 
@@ -94,9 +94,9 @@ def matrix_product_rate(device: torch.device) -> float:
     return 2 * size**3 / statistics.median(seconds[2:])
 
 
-def checkpoint_stop(run: Run, distiller: Any) -> float:
+def checkpoint_stop(run: Run, distiller: Any, real: RealSampler) -> float:
     """Return how many seconds a checkpoint of the pool stops a run."""
-    state = distiller.setup(run)
+    state = distiller.setup(run, real)
     stops = []
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -197,7 +197,11 @@ def main() -> None:
         "ratio": rate / product,
         "peak_memory_bytes": watch.memory,
         "checkpoint_stop_seconds": checkpoint_stop(
-            watch.run, plugins.distiller(distilled.header.distiller)
+            watch.run,
+            plugins.distiller(distilled.header.distiller),
+            RealSampler(
+                data.train.images[:1], data.train.labels[:1], seed=0, device=device
+            ),
         ),
     }
     print(json.dumps(row, indent=1))

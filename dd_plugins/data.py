@@ -35,6 +35,7 @@ __all__ = [
     "RealData",
     "RealSampler",
     "balanced_subset",
+    "class_members",
 ]
 
 _SPLIT_SEED = 0  # splits belong to the data set, not to a run: runs stay comparable
@@ -301,6 +302,8 @@ class RealSampler:
         seed: the seed of the run.
         device: where batches are put.
         transform: maps a batch to the value space; None if the images are in it.
+        content: names what is drawn from: the data's fingerprint and its
+            preprocessing. What is made from the images alone may be kept under it.
         rank: the number of this process.
         ranks: the number of processes.
     """
@@ -313,19 +316,18 @@ class RealSampler:
         seed: int,
         device: torch.device,
         transform: Transform | None = None,
+        content: str | None = None,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
+        self.content = content
         self._rank, self._ranks = rank, ranks
         self._images = _near(images, device)
         self._labels = labels.to(device)
         self._device = device
         self._transform = transform
         self._stream: _Stream | None = None
-        self._members = [
-            (labels == label).nonzero().flatten()
-            for label in range(int(labels.max()) + 1)
-        ]
+        self._members = class_members(labels)
 
         @lru_cache(maxsize=4)
         def order(purpose: str, epoch: int, size: int) -> Tensor:
@@ -424,16 +426,28 @@ def balanced_subset(
         OptionError: a class is smaller than that.
     """
     chosen = []
-    for label in range(int(labels.max()) + 1):
-        members = (labels == label).nonzero().flatten()
-        if len(members) < images_per_class:
-            raise OptionError(
-                f"{images_per_class} images per class asked for, but class {label} has "
-                f"only {len(members)} training images; choose at most {len(members)}"
-            )
+    for members in class_members(labels, images_per_class):
         order = torch.randperm(len(members), generator=generator)
         chosen.append(members[order[:images_per_class]])
     return torch.cat(chosen)
+
+
+def class_members(labels: Tensor, least: int = 0) -> list[Tensor]:
+    """Return the places of each class's images.
+
+    Raises:
+        OptionError: a class has fewer than ``least``.
+    """
+    found = []
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        if len(members) < least:
+            raise OptionError(
+                f"{least} images per class asked for, but class {label} has "
+                f"only {len(members)} training images; choose at most {len(members)}"
+            )
+        found.append(members)
+    return found
 
 
 def _checked(images: Tensor, labels: Tensor) -> Images:

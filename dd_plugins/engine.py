@@ -296,6 +296,7 @@ class _Loop:
             seed=run.seed,
             device=run.device,
             transform=transform,
+            content=f"{self.real.fingerprint} {self.transform.kind}",
             rank=run.rank,
             ranks=run.ranks,
         )
@@ -311,7 +312,7 @@ class _Loop:
             ).to(run.device),
             learn_labels=self.distiller.learns_labels,
         )
-        self.state: AbstractState = self.distiller.setup(run)
+        self.state: AbstractState = self.distiller.setup(run, self.sampler)
         self.optimizer = self.distiller.optimizer(self.synthetic.parameters())
         self.schedule = self.distiller.schedule(self.optimizer, run.steps)
         self.step = 0

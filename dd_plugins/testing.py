@@ -149,7 +149,7 @@ class _OneStep:
         self.sampler = RealSampler(
             self.images, self.targets, seed=0, device=torch.device("cpu")
         )
-        self.state = self.distiller.setup(self.run)
+        self.state = self.distiller.setup(self.run, self.sampler)
         first = torch.tensor([0, 1])
         self.leaves = Leaves(
             self.images[first].clone().requires_grad_(),

@@ -68,7 +68,7 @@ def gradients(rank, ranks):
     leaves = Leaves(draw(6, 0).requires_grad_(), labels.requires_grad_())
     real = RealSampler(draw(30, 1), torch.arange(30) % 3, seed=0, device=run.device,
                        rank=rank, ranks=ranks)
-    distiller.accumulate(distiller.setup(run), leaves, real, 3)
+    distiller.accumulate(distiller.setup(run, real), leaves, real, 3)
     return [leaves.pixels.grad, leaves.labels.grad]
 
 with parallel.process_group():

@@ -52,7 +52,7 @@ class Faulty(AbstractDistiller[Steps]):
     def default_steps(self, task: Task) -> int:
         return 10
 
-    def setup(self, run: Run) -> Steps:
+    def setup(self, run: Run, real: RealSampler) -> Steps:
         return Forgetful(run) if self.fault == "forgets" else Steps(run)
 
     def accumulate(

@@ -146,8 +146,13 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return torch.nn.functional.one_hot(labels, num_classes).float()
 
     @abstractmethod
-    def setup(self, run: Run) -> StateType:
-        """Return the state at the start of a run; called once, also before a resume."""
+    def setup(self, run: Run, real: RealSampler) -> StateType:
+        """Return the state at the start of a run; called once, also before a resume.
+
+        Args:
+            run: the run; the state keeps it.
+            real: real images, for what is trained on them beforehand.
+        """
 
     @abstractmethod
     def accumulate(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from dd_plugins.data import RealSampler
+from dd_plugins.data import RealSampler, class_members
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     Metrics,
@@ -17,7 +17,6 @@ from dd_plugins.distillers.base import (
     add_gradient,
     classic_network,
 )
-from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, features_in_chunks
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
@@ -54,7 +53,7 @@ class _CoreSet(AbstractDistiller[NoState]):
         del task
         return classic_network(device)
 
-    def setup(self, run: Run) -> NoState:
+    def setup(self, run: Run, real: RealSampler) -> NoState:
         """Return the state, which is empty."""
         return NoState(run)
 
@@ -94,16 +93,11 @@ class _EmbeddedCoreSet(_CoreSet):
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
         """Choose from the features of each class."""
-        embed = _Embedding(run, real, self.training_steps)
         wanted = run.task.images_per_class
+        classes = class_members(real.labels, wanted)
+        embed = _Embedding(run, real, self.training_steps)
         chosen = []
-        for label in range(run.task.num_classes):
-            members = (real.labels == label).nonzero().flatten()
-            if len(members) < wanted:
-                raise OptionError(
-                    f"{wanted} images per class asked for, but class {label} has only "
-                    f"{len(members)} training images; choose at most {len(members)}"
-                )
+        for label, members in enumerate(classes):
             places = self.pick(embed(members), wanted, run.generator(self.name, label))
             chosen.append(members[places])
         return torch.cat(chosen)

@@ -82,7 +82,7 @@ class DM(AbstractDistiller[NoState]):
         del task
         return classic_network(device)
 
-    def setup(self, run: Run) -> NoState:
+    def setup(self, run: Run, real: RealSampler) -> NoState:
         """Return the state, which is empty."""
         return NoState(run)
 

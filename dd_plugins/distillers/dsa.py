@@ -122,7 +122,7 @@ class DSA(AbstractDistiller[DSAState]):
         """DC begins with noise, DSA with real images."""
         return "real" if self.augment else "noise"
 
-    def setup(self, run: Run) -> DSAState:
+    def setup(self, run: Run, real: RealSampler) -> DSAState:
         """Return the first network."""
         return DSAState(run, _fresh_network(run, 0))
 

@@ -276,7 +276,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         """Return centred one-hot labels, divided by ``sqrt(classes / 10)``."""
         return centred_targets(labels, num_classes) / math.sqrt(num_classes / 10)
 
-    def setup(self, run: Run) -> FRePoState:
+    def setup(self, run: Run, real: RealSampler) -> FRePoState:
         """Fill the pool with fresh models whose ages are staggered.
 
         Ages start at 0, K/pool, 2K/pool, ..., so the models are replaced one at a time.

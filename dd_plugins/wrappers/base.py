@@ -88,9 +88,9 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         """Return the base's labels."""
         return self.base.initial_labels(labels, num_classes)
 
-    def setup(self, run: Run) -> AbstractState:
+    def setup(self, run: Run, real: RealSampler) -> AbstractState:
         """Return the base's state."""
-        state: AbstractState = self.base.setup(run)
+        state: AbstractState = self.base.setup(run, real)
         return state
 
     def accumulate(

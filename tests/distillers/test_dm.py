@@ -40,7 +40,7 @@ def test_gradient_is_that_of_the_paper_s_loss(
     run, leaves, step = _run(normalization), _leaves(), 3
     real = RealSampler(_images(30, 1), torch.arange(30) % 3, seed=0, device=CPU)
     distiller = DM(augment=augment, real_batch_size=7)
-    metrics = distiller.accumulate(distiller.setup(run), leaves, real, step)
+    metrics = distiller.accumulate(distiller.setup(run, real), leaves, real, step)
 
     # The same in float64, written out from the paper's equation.
     network = run.fresh_network(run.generator("matching network", step)).double()
@@ -82,8 +82,11 @@ def test_gradient_is_that_of_the_paper_s_loss(
 def test_every_step_has_a_network_of_its_own() -> None:
     run, distiller = _run(), DM(augment=False)
     real = RealSampler(_images(9, 1), torch.arange(9) % 3, seed=0, device=CPU)
+    state = distiller.setup(run, real)
     losses = [
-        distiller.accumulate(distiller.setup(run), _leaves(), real, step)["loss"].item()
+        distiller.accumulate(distiller.setup(run, real), _leaves(), real, step)[
+            "loss"
+        ].item()
         for step in range(3)
     ]
     assert len(set(losses)) == 3  # the real batch is all there is, the same each time

@@ -43,7 +43,7 @@ def _weights(state: DSAState) -> Tensor:
 def test_gradient_is_that_of_the_paper_s_loss(augment: bool) -> None:
     run, leaves, step = _run(), _leaves(), 3
     distiller = DSA(augment=augment, real_batch_size=7)
-    state = distiller.setup(run)
+    state = distiller.setup(run, _real())
     metrics = distiller.accumulate(state, leaves, _real(), step)
 
     # The same in float64, written out: cosines of each row of each weight's gradient.
@@ -98,7 +98,7 @@ def test_loops_lie_between_those_of_the_paper() -> None:
 def test_network_is_trained_between_updates_and_replaced_after_the_last() -> None:
     distiller = DSA(updates_per_network=3, inner_epochs=2)
     run, leaves = _run(), _leaves()
-    state = distiller.setup(run)
+    state = distiller.setup(run, _real())
     seen = [_weights(state).clone()]
     kept = [state.network]
     for step in range(6):
@@ -113,7 +113,7 @@ def test_network_is_trained_between_updates_and_replaced_after_the_last() -> Non
 def test_inner_training_is_plain_gradient_descent() -> None:
     distiller = DSA(augment=False, updates_per_network=2, inner_epochs=1)
     run, leaves = _run(), _leaves()
-    state = distiller.setup(run)
+    state = distiller.setup(run, _real())
     network = run.fresh_network(run.generator("matching network", 0))
     loss = F.cross_entropy(network(leaves.pixels.detach()), leaves.labels.argmax(1))
     gradients = torch.autograd.grad(loss, list(network.parameters()))
@@ -128,7 +128,7 @@ def test_inner_training_is_plain_gradient_descent() -> None:
 
 def test_batch_normalisation_takes_real_statistics_and_freezes() -> None:
     run, distiller = _run(DCConvNet(width=4, depth=2, normalization="batch")), DSA()
-    state = distiller.setup(run)
+    state = distiller.setup(run, _real())
     distiller.accumulate(state, _leaves(), _real(), 0)
     layers = [m for m in state.network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(layers) == 2

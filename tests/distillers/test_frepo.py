@@ -42,12 +42,12 @@ def ages(state: FRePoState) -> list[int]:
 
 
 def test_ages_of_the_pool_are_staggered() -> None:
-    assert ages(FRePo().setup(run_of())) == list(range(0, 100, 10))
+    assert ages(FRePo().setup(run_of(), sampler())) == list(range(0, 100, 10))
 
 
 def test_model_is_replaced_after_one_more_than_the_maximum_of_updates() -> None:
     distiller = FRePo(pool_size=1, max_online_updates=3)
-    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     seen = []
     for step in range(10):
         distiller.advance(state, leaves, step)
@@ -57,7 +57,7 @@ def test_model_is_replaced_after_one_more_than_the_maximum_of_updates() -> None:
 
 def test_replaced_model_is_new() -> None:
     distiller = FRePo(pool_size=1, max_online_updates=1)
-    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     first = state.pool[0].network.state_dict()["head.weight"].clone()
     for step in range(3):
         distiller.advance(state, leaves, step)
@@ -68,7 +68,7 @@ def test_replaced_model_is_new() -> None:
 
 def test_every_place_of_the_pool_is_visited_and_one_at_a_time() -> None:
     distiller = FRePo(pool_size=5)
-    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     before, visited = ages(state), set()
     for step in range(60):
         distiller.advance(state, leaves, step)
@@ -87,7 +87,7 @@ def test_every_place_of_the_pool_is_visited_and_one_at_a_time() -> None:
 @pytest.mark.parametrize("learn_labels", [False, True])
 def test_gradient_is_that_of_the_paper_s_loss(flip: bool, learn_labels: bool) -> None:
     distiller = FRePo(pool_size=1, flip=flip, learn_labels=learn_labels)
-    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     distiller.accumulate(state, leaves, sampler(), 0)
 
     # The same in float64, written out plainly from the paper's equations.
@@ -126,7 +126,7 @@ def test_gradient_is_that_of_the_paper_s_loss(flip: bool, learn_labels: bool) ->
 
 def test_meta_step_leaves_weights_and_statistics_alone() -> None:
     distiller = FRePo(pool_size=2)
-    state = distiller.setup(run_of())
+    state = distiller.setup(run_of(), sampler())
     before = [
         {name: value.clone() for name, value in model.network.state_dict().items()}
         for model in state.pool.values()
@@ -140,7 +140,7 @@ def test_meta_step_leaves_weights_and_statistics_alone() -> None:
 
 def test_online_step_is_one_adam_step_on_the_current_labels() -> None:
     distiller = FRePo(pool_size=1, online_learning_rate=0.01)
-    state = distiller.setup(run_of(MLP(width=5)))
+    state = distiller.setup(run_of(MLP(width=5)), sampler())
     leaves = leaves_of(distiller)
     labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(5))
     reference = MLP(width=5).build((1, 8, 8), 3, generator=torch.Generator())
@@ -159,7 +159,7 @@ def test_online_step_is_one_adam_step_on_the_current_labels() -> None:
 
 def test_online_step_trains_batch_norm_on_the_synthetic_images() -> None:
     distiller = FRePo(pool_size=1)
-    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     norm = state.pool[0].network.body[3]
     assert isinstance(norm, torch.nn.BatchNorm2d)
     body = state.pool[0].network.body[:3]
@@ -172,7 +172,7 @@ def test_online_step_trains_batch_norm_on_the_synthetic_images() -> None:
 
 def test_visit_keeps_model_and_real_batch_for_its_updates() -> None:
     distiller = FRePo(pool_size=4, updates_per_batch=3)
-    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     before, trained = ages(state), []
     features = []
     for step in range(6):
@@ -189,7 +189,7 @@ def test_visit_keeps_model_and_real_batch_for_its_updates() -> None:
 
 def test_features_of_a_visit_are_the_same_after_a_restore() -> None:
     distiller = FRePo(pool_size=2, updates_per_batch=4)
-    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     for step in range(2):
         distiller.accumulate(state, leaves, sampler(), step)
         distiller.advance(state, leaves, step)
@@ -203,7 +203,7 @@ def test_features_of_a_visit_are_the_same_after_a_restore() -> None:
 
 def test_model_is_trained_several_times_at_the_end_of_a_visit() -> None:
     distiller = FRePo(pool_size=1, max_online_updates=4, online_steps=3)
-    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     seen = []
     for step in range(4):
         distiller.advance(state, leaves, step)
@@ -247,8 +247,8 @@ def shared_run(rank: int, ranks: int) -> Run:
 
 def test_pool_is_dealt_out_to_the_processes() -> None:
     distiller = FRePo(pool_size=5)
-    alone = distiller.setup(run_of())
-    states = [distiller.setup(shared_run(rank, 2)) for rank in range(2)]
+    alone = distiller.setup(run_of(), sampler())
+    states = [distiller.setup(shared_run(rank, 2), sampler()) for rank in range(2)]
     assert [list(state.pool) for state in states] == [[0, 2, 4], [1, 3]]
     for state in states:
         for slot, model in state.pool.items():
@@ -262,7 +262,7 @@ def test_pool_is_dealt_out_to_the_processes() -> None:
 def test_pool_of_two_processes_goes_on_in_one_and_in_three() -> None:
     distiller = FRePo(pool_size=5)
     leaves = leaves_of(distiller)
-    states = [distiller.setup(shared_run(rank, 2)) for rank in range(2)]
+    states = [distiller.setup(shared_run(rank, 2), sampler()) for rank in range(2)]
     for step in range(4):
         for state in states:
             distiller.advance(state, leaves, step)
@@ -270,7 +270,7 @@ def test_pool_of_two_processes_goes_on_in_one_and_in_three() -> None:
     assert list(merged["pool"]) == list(range(5))
     for ranks in (1, 3):
         for rank in range(ranks):
-            state = distiller.setup(shared_run(rank, ranks))
+            state = distiller.setup(shared_run(rank, ranks), sampler())
             state.load_state_dict(merged)
             for slot, model in state.pool.items():
                 assert model.updates == merged["pool"][slot]["updates"]
@@ -278,12 +278,12 @@ def test_pool_of_two_processes_goes_on_in_one_and_in_three() -> None:
 
 def test_more_processes_than_models_are_refused() -> None:
     with pytest.raises(OptionError, match="pool_size=3 or more"):
-        FRePo(pool_size=2).setup(shared_run(0, 3))
+        FRePo(pool_size=2).setup(shared_run(0, 3), sampler())
 
 
 def test_large_sets_train_online_models_on_a_thousand_images() -> None:
     distiller = FRePo(pool_size=1)
-    state = distiller.setup(run_of(MLP(width=2)))
+    state = distiller.setup(run_of(MLP(width=2)), sampler())
     seen = []
     network = state.pool[0].network
     network.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
@@ -345,7 +345,7 @@ def test_augmented_images_are_seen_by_regression_and_training_alone() -> None:
     plain, augmented = FRePo(pool_size=1), FRePo(pool_size=1, augment=True)
     gradients, weights = [], []
     for distiller in (plain, augmented, augmented):
-        state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+        state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
         before = leaves.pixels.detach().clone()
         distiller.accumulate(state, leaves, sampler(), 0)
         distiller.advance(state, leaves, 0)
@@ -365,7 +365,7 @@ def test_augmented_images_are_seen_by_regression_and_training_alone() -> None:
 
 def test_augmented_gradient_is_that_of_the_augmented_images() -> None:
     distiller = FRePo(pool_size=1, augment=True, flip=False)
-    state, leaves = distiller.setup(run_of()), leaves_of(distiller)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     distiller.accumulate(state, leaves, sampler(), 4)
 
     generator = state.run.own_generator("augmentation", 4)
@@ -373,6 +373,6 @@ def test_augmented_gradient_is_that_of_the_augmented_images() -> None:
     view = random_augmentation(pixels, generator=generator, mirror=False)
     seen = Leaves(view.detach().requires_grad_(), leaves.labels.detach())
     plain = FRePo(pool_size=1, augment=False, flip=False, learn_labels=False)
-    plain.accumulate(plain.setup(run_of()), seen, sampler(), 4)
+    plain.accumulate(plain.setup(run_of(), sampler()), seen, sampler(), 4)
     torch.autograd.backward(view, seen.pixels.grad)
     torch.testing.assert_close(leaves.pixels.grad, pixels.grad)

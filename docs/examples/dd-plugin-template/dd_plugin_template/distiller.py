@@ -54,7 +54,7 @@ class PixelMeans(AbstractDistiller[PixelMeansState]):
     def default_steps(self, task: Task) -> int:
         return 100
 
-    def setup(self, run: Run) -> PixelMeansState:
+    def setup(self, run: Run, real: RealSampler) -> PixelMeansState:
         task = run.task
         shape = (task.num_classes, *task.image_shape)
         return PixelMeansState(run, torch.zeros(shape, device=run.device))
