@@ -23,6 +23,7 @@ from dd_plugins.networks.shufflenet import ShuffleNetV2
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.networks.vit import ViT
 from dd_plugins.wrappers.clip import Clip
+from dd_plugins.wrappers.metadd import MetaDD
 
 
 @hookimpl
@@ -35,7 +36,8 @@ def dd_register_distillers(register: RegisterDistiller) -> None:
 @hookimpl
 def dd_register_wrappers(register: RegisterWrapper) -> None:
     """Offer the built-in wrappers."""
-    register(Clip)
+    for wrapper in (Clip, MetaDD):
+        register(wrapper)
 
 
 @hookimpl

@@ -13,6 +13,7 @@ from rich.table import Table
 from dd_plugins import parallel
 from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, artifact_file, export
 from dd_plugins.checkpoint import CHECKPOINT_NAME
+from dd_plugins.data import DataOptions
 from dd_plugins.engine import RUN_FILES, SUMMARY_NAME, distill
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluate import Evaluation, NetworkResult, Protocol, evaluate
@@ -21,6 +22,7 @@ from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.pictures import save_grid
 from dd_plugins.plugins import Plugin, loaded_plugins
 from dd_plugins.run import Precision
+from dd_plugins.trained import train_networks
 
 __all__ = ["COMMANDS"]
 
@@ -200,6 +202,63 @@ def evaluate_command(
         console.print(table)
 
 
+@click.command("train-networks")
+@click.option(
+    "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
+)
+@click.option(
+    "--network", "networks", multiple=True, required=True, help="Spec; may be repeated."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=1_000,
+    show_default=True,
+    help="Training steps of each.",
+)
+@_data_root
+@click.option("--image-size", type=click.IntRange(min=1), help="For folder:PATH.")
+@click.option(
+    "--cache",
+    type=_path,
+    envvar="DD_CACHE",
+    help="Folder that keeps networks.  [env: DD_CACHE; default: the user's cache]",
+)
+@_device
+@_precision
+def train_networks_command(
+    dataset: str,
+    networks: tuple[str, ...],
+    steps: int,
+    data_root: Path | None,
+    image_size: int | None,
+    cache: Path | None,
+    device: str,
+    precision: str,
+) -> None:
+    """Train networks on real data, for wrappers that need them.
+
+    Networks that are kept already are not trained again; a command that was stopped
+    goes on with the first one that is missing.
+    """
+    plugins = loaded_plugins()
+    chosen = [plugins.network(spec) for spec in networks]
+    data = plugins.dataset(dataset, DataOptions(root=data_root, image_size=image_size))
+    reports = train_networks(
+        data,
+        chosen,
+        steps=steps,
+        device=device,
+        precision=cast(Precision, precision),
+        folder=cache,
+    )
+    for kept in reports:
+        score = kept.validation_accuracy
+        found = "no validation images" if score is None else f"validation {score:.4f}"
+        how = "kept before" if kept.was_there else "trained"
+        click.echo(f"{kept.network}: {how}, {found}, {kept.file}")
+
+
 @contextmanager
 def _training_progress() -> Iterator[Any]:
     """Show how many networks are trained, on standard error."""
@@ -347,6 +406,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 COMMANDS = (
     distill_command,
     evaluate_command,
+    train_networks_command,
     show_command,
     info_command,
     export_command,

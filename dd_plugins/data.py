@@ -36,6 +36,7 @@ __all__ = [
     "RealSampler",
     "balanced_subset",
     "class_members",
+    "sampler_of",
 ]
 
 _SPLIT_SEED = 0  # splits belong to the data set, not to a run: runs stay comparable
@@ -396,6 +397,38 @@ class RealSampler:
             images.contiguous(memory_format=torch.channels_last),
             self._labels[picked.to(self._device)],
         )
+
+
+def sampler_of(
+    data: RealData,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: torch.dtype,
+    rank: int = 0,
+    ranks: int = 1,
+) -> tuple[Transform, RealSampler]:
+    """Return the map to the value space, fitted to training images, and draws of them.
+
+    The images are kept in the value space, in the precision in which networks see them,
+    if memory has room; else they are mapped when they are drawn.
+    """
+    fitted = Transform.fit(data.train.images, data.preprocessing)
+    images = data.train.images
+    transform: Transform | None = fitted
+    if isinstance(images, Tensor) and fits_in_memory(_FLOAT_BYTES * images.numel()):
+        images, transform = fitted(images, dtype=precision), None
+    sampler = RealSampler(
+        images,
+        data.train.labels,
+        seed=seed,
+        device=device,
+        transform=transform,
+        content=f"{data.fingerprint} {fitted.kind}",
+        rank=rank,
+        ranks=ranks,
+    )
+    return fitted, sampler
 
 
 @dataclass

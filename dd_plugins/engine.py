@@ -21,23 +21,21 @@ from dd_plugins.artifact import (
     make_header,
 )
 from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter, load_checkpoint
-from dd_plugins.data import DataOptions, Images, RealData, RealSampler
+from dd_plugins.data import DataOptions, Images, RealData, sampler_of
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
     InitialImages,
 )
 from dd_plugins.errors import FileError, OptionError, RunError
-from dd_plugins.evaluate import accuracy, recipe_for, training_set_of
+from dd_plugins.evaluate import recipe_for, training_set_of
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.plugins import Plugins, loaded_plugins
-from dd_plugins.preprocess import Transform
 from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
 from dd_plugins.signals import DeferredInterrupt
-from dd_plugins.streamed import fits_in_memory
 from dd_plugins.synthetic import Leaves, Synthetic
-from dd_plugins.training import train_network
+from dd_plugins.training import accuracy, train_network
 
 __all__ = ["RUN_FILES", "distill"]
 
@@ -285,19 +283,11 @@ class _Loop:
 
     def __post_init__(self) -> None:
         run, train = self.run, self.real.train
-        self.transform = Transform.fit(train.images, self.real.preprocessing)
-        images = train.images
-        transform: Transform | None = self.transform
-        if isinstance(images, Tensor) and fits_in_memory(4 * images.numel()):
-            # Networks round their input to the run's precision: it is kept like that.
-            images, transform = self.transform(images, dtype=run.precision), None
-        self.sampler = RealSampler(
-            images,
-            train.labels,
+        self.transform, self.sampler = sampler_of(
+            self.real,
             seed=run.seed,
             device=run.device,
-            transform=transform,
-            content=f"{self.real.fingerprint} {self.transform.kind}",
+            precision=run.precision,
             rank=run.rank,
             ranks=run.ranks,
         )

@@ -14,22 +14,27 @@ from torch import Tensor
 
 from dd_plugins import parallel
 from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import DataOptions, Images, RealData, balanced_subset
+from dd_plugins.data import DataOptions, RealData, balanced_subset
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.functional.kernel_regression import centred_targets
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, chunk_size
 from dd_plugins.plugins import Plugins, loaded_plugins
-from dd_plugins.preprocess import Transform
 from dd_plugins.randomness import derive
-from dd_plugins.run import Precision, autocast, resolve_device, resolve_precision
+from dd_plugins.run import Precision, resolve_device, resolve_precision
 from dd_plugins.streamed import fits_in_memory
-from dd_plugins.training import Recipe, TrainingSet, Whitened, train_network
+from dd_plugins.training import (
+    Recipe,
+    TrainingSet,
+    Whitened,
+    accuracy,
+    real_data_recipe,
+    train_network,
+)
 
 __all__ = [
     "Evaluation",
     "NetworkResult",
     "Protocol",
-    "accuracy",
     "evaluate",
     "recipe_for",
     "training_set_of",
@@ -52,9 +57,7 @@ _STEPS = {10: 1_000, 100: 2_000, 400: 5_000, 500: 5_000, 1_000: 10_000, 2_000: 4
 _CLASSIC_EPOCHS = 1_000
 _CLASSIC_BATCH = 256
 
-# All real images: ten times the learning rate, and steps enough for digits and
-# Fashion-MNIST to level off (docs/benchmarks/defaults.md).
-_ALL_REAL = Recipe(1_000, learning_rate=3e-3, batch_size=128, warm_up=100)
+_FULL_STEPS = 1_000
 
 
 @dataclass(frozen=True)
@@ -146,36 +149,6 @@ def training_steps(images: int) -> int:
     """
     known, steps = np.log(list(_STEPS)), np.log(list(_STEPS.values()))
     return round(float(np.exp(np.interp(math.log(images), known, steps))))
-
-
-@torch.no_grad()
-def accuracy(
-    network: Callable[[Tensor], Tensor],
-    data: Images,
-    transform: Transform,
-    *,
-    device: torch.device,
-    precision: torch.dtype = torch.float32,
-    batch_size: int = _TEST_BATCH,
-) -> float:
-    """Return the part of real images that a network classifies rightly, in [0, 1].
-
-    Args:
-        network: maps images in the value space to logits.
-        data: real images in [0, 1] or uint8, and their labels.
-        transform: maps the images to the value space.
-        device: where the network lives.
-        precision: dtype in which it computes.
-        batch_size: images that it is given at a time.
-    """
-    correct = 0
-    for start in range(0, len(data.labels), batch_size):
-        images = transform(data.images[start : start + batch_size].to(device))
-        with autocast(device, precision):
-            logits = network(images.contiguous(memory_format=torch.channels_last))
-        labels = data.labels[start : start + batch_size].to(device)
-        correct += int((logits.argmax(dim=1) == labels).sum())
-    return correct / len(data.labels)
 
 
 @dataclass
@@ -281,7 +254,7 @@ class _Evaluator:
     def full_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return all real training images."""
         del repeat
-        return self._full_set, _ALL_REAL
+        return self._full_set, real_data_recipe(_FULL_STEPS)
 
     @cached_property
     def _full_set(self) -> TrainingSet:

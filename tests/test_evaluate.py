@@ -14,14 +14,13 @@ from dd_plugins.data import Images
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.evaluate import (
     NetworkResult,
-    accuracy,
     recipe_for,
     training_steps,
 )
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.preprocess import Transform
 from dd_plugins.testing import toy_data
-from dd_plugins.training import Recipe, TrainingSet, train_network
+from dd_plugins.training import Recipe, TrainingSet, accuracy, train_network
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Core sets: real images that are chosen, and left as they are."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -21,7 +20,8 @@ from dd_plugins.networks.base import AbstractNetwork, features_in_chunks
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
-from dd_plugins.training import Recipe, TrainingSet, train_network
+from dd_plugins.trained import real_training_set
+from dd_plugins.training import real_data_recipe, train_network
 
 __all__ = ["Herding", "KMeans", "RandomImages"]
 
@@ -179,19 +179,6 @@ class KMeans(_EmbeddedCoreSet):
         return torch.tensor(places)
 
 
-@dataclass(frozen=True)
-class _AllImages:
-    """The real images, as training draws them."""
-
-    real: RealSampler
-
-    def __len__(self) -> int:
-        return len(self.real.labels)
-
-    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
-        return self.real.read(torch.arange(len(self))[chosen]).images
-
-
 class _Embedding:
     """The features of real images."""
 
@@ -201,13 +188,10 @@ class _Embedding:
         self._pixels = training_steps == 0
         if self._pixels:
             return
-        labels = F.one_hot(real.labels, run.task.num_classes).float()
         train_network(
             self._network,
-            TrainingSet(
-                _AllImages(real), labels.to(run.device), "classes", run.task.mirror
-            ),
-            Recipe(training_steps, 3e-3, batch_size=128, warm_up=training_steps // 10),
+            real_training_set(run, real),
+            real_data_recipe(training_steps),
             generator=run.generator("embedding training"),
             precision=run.precision,
         )

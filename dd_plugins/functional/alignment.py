@@ -13,6 +13,7 @@ from torch import Tensor
 
 __all__ = [
     "agreement_with_labels",
+    "class_mean_distance",
     "distillation_loss",
     "map_overlap_loss",
     "map_presence_loss",
@@ -84,3 +85,20 @@ def distillation_loss(
     found = F.log_softmax(logits / temperature, dim=-1)
     divergence = (wanted.exp() * (wanted - found)).sum(dim=-1)
     return temperature**2 * divergence.mean()
+
+
+def class_mean_distance(features: Tensor, classes: Tensor, means: Tensor) -> Tensor:
+    """Return how far the mean features of each class are from given ones.
+
+    The squared distance a dimension, the mean over the classes that occur.
+
+    Args:
+        features: of the images, ``(n, d)``.
+        classes: int64, ``(n,)``.
+        means: of each class, ``(classes, d)``; constants.
+    """
+    present, places = torch.unique(classes, return_inverse=True)
+    totals = features.new_zeros(len(present), features.shape[1])
+    found = totals.index_add(0, places, features) / places.bincount()[:, None]
+    distance: Tensor = (found - means[present]).square().mean()
+    return distance

@@ -49,6 +49,10 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
             Further metrics of the step.
         """
 
+    def inner(self, state: AbstractState) -> AbstractState:
+        """Return the base's state; here the wrapper has none of its own."""
+        return state
+
     @property
     def label_kind(self) -> LabelKind:
         """Labels are what they are for the base."""
@@ -97,12 +101,12 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         """Let the base add its gradient, then adjust it."""
-        metrics = self.base.accumulate(state, leaves, real, step)
+        metrics = self.base.accumulate(self.inner(state), leaves, real, step)
         return metrics | self.adjust(state, leaves, real, step)
 
     def advance(self, state: AbstractState, leaves: Leaves, step: int) -> None:
         """Advance the base."""
-        self.base.advance(state, leaves, step)
+        self.base.advance(self.inner(state), leaves, step)
 
     def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Return the base's optimizer."""
@@ -118,4 +122,4 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         self, state: AbstractState, leaves: Leaves, images: Tensor
     ) -> Tensor | None:
         """Return the base's predictions."""
-        return self.base.predict(state, leaves, images)
+        return self.base.predict(self.inner(state), leaves, images)

@@ -65,3 +65,14 @@ def test_gradient_of_the_variance_treats_its_mean_as_constant() -> None:
     mean = maps.detach().mean(dim=0)
     expected = 2 * (maps.detach() - mean) / maps.numel()
     torch.testing.assert_close(exact, expected)
+
+
+def test_class_means_are_compared_class_by_class() -> None:
+    features, means = _random(5, 3), 2 * _random(4, 3)
+    classes = torch.tensor([2, 0, 2, 0, 2])  # classes 1 and 3 do not occur
+    values, kept = features.numpy(), classes.numpy()
+    expected = np.mean(
+        [(values[kept == c].mean(0) - means.numpy()[c]) ** 2 for c in (0, 2)]
+    )
+    found = alignment.class_mean_distance(features, classes, means).item()
+    assert found == pytest.approx(expected)

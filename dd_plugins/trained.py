@@ -1,0 +1,241 @@
+"""Networks trained on real data, kept in files under a key of all that made them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dd_plugins.data import RealData, RealSampler, sampler_of
+from dd_plugins.errors import FileError, OptionError
+from dd_plugins.files import write_atomically
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.randomness import derive
+from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
+from dd_plugins.training import (
+    Recipe,
+    TrainingSet,
+    accuracy,
+    real_data_recipe,
+    train_network,
+)
+
+__all__ = [
+    "Kept",
+    "RealImages",
+    "TrainedNetwork",
+    "cache_folder",
+    "real_training_set",
+    "train_networks",
+]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """All real images, as training draws them."""
+
+    real: RealSampler
+
+    def __len__(self) -> int:
+        return len(self.real.labels)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        return self.real.read(torch.arange(len(self))[chosen]).images
+
+
+def real_training_set(run: Run, real: RealSampler) -> TrainingSet:
+    """Return all real images with their classes."""
+    labels = F.one_hot(real.labels, run.task.num_classes).float()
+    return TrainingSet(
+        RealImages(real), labels.to(run.device), "classes", run.task.mirror
+    )
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network of an architecture, trained on real data by a recipe with a seed.
+
+    Attributes:
+        network: the architecture.
+        recipe: how it is trained.
+        seed: of its weights and of its training; not that of the run, so that runs of
+            all seeds share it.
+    """
+
+    network: AbstractNetwork
+    recipe: Recipe
+    seed: int = 0
+
+    def description(self, run: Run, real: RealSampler) -> dict[str, object]:
+        """Return everything that the weights are a function of."""
+        return {
+            "format": _FORMAT,
+            "data": real.content,
+            "network": repr(self.network),
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "precision": str(run.precision),
+        }
+
+    def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
+        """Return the file that holds the weights, or will."""
+        text = json.dumps(self.description(run, real), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return folder / f"{digest}.safetensors"
+
+    def obtain(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork:
+        """Return the network: from its file, or trained now and kept there.
+
+        Images that have no name are trained on, but nothing is kept.
+
+        Args:
+            run: for the shape of images, the classes, the device and the precision.
+            real: all training images.
+            folder: where networks are kept.
+
+        Returns:
+            The network, frozen and in evaluation mode, on the device of the run.
+
+        Raises:
+            FileError: the file is damaged or is not what its name says, or cannot be
+                written.
+            OptionError: the images are too small for the architecture.
+        """
+        generator = derive(self.seed, f"trained network {self.network!r}")
+        module = self.network.build(
+            run.task.image_shape, run.task.num_classes, generator=generator
+        ).to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        path = self.path(run, real, folder)
+        if real.content is not None and path.exists():
+            self._load(module, path, self.description(run, real))
+        else:
+            train_network(
+                module,
+                real_training_set(run, real),
+                self.recipe,
+                generator=generator,
+                precision=run.precision,
+            )
+            if real.content is not None:
+                self._save(module, path, self.description(run, real))
+        frozen: FeatureNetwork = module.eval().requires_grad_(False)
+        return frozen
+
+    def _save(
+        self, module: FeatureNetwork, path: Path, description: dict[str, object]
+    ) -> None:
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in module.state_dict().items()
+        }
+        metadata = {"description": json.dumps(description, sort_keys=True)}
+        content = safetensors.torch.save(tensors, metadata)
+        write_atomically(path, lambda file: file.write(content))
+
+    def _load(
+        self, module: FeatureNetwork, path: Path, description: dict[str, object]
+    ) -> None:
+        advice = "remove the file, and it is trained anew"
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                found = json.loads((file.metadata() or {}).get("description", "null"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise FileError(
+                f"{path} cannot be read as a network ({error}); {advice}"
+            ) from error
+        if found != description:
+            raise FileError(
+                f"{path} does not match its key: it holds {found}, asked for was "
+                f"{description}; {advice}"
+            )
+        try:
+            module.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise FileError(f"{path}: {reason}; {advice}") from error
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What :func:`train_networks` reports of one network.
+
+    Attributes:
+        network: its spec.
+        file: where it is kept.
+        was_there: whether it was there before.
+        validation_accuracy: on images held out of the training data, in [0, 1]; None
+            where there are none.
+    """
+
+    network: str
+    file: Path
+    was_there: bool
+    validation_accuracy: float | None
+
+
+def train_networks(
+    data: RealData,
+    networks: Sequence[AbstractNetwork],
+    *,
+    steps: int = 1_000,
+    device: str = "auto",
+    precision: Precision = "auto",
+    folder: Path | None = None,
+) -> Iterator[Kept]:
+    """Train networks on real data for later runs; those that are kept are left alone.
+
+    Call it again when it was stopped: it goes on with the first network that is not
+    there.
+
+    Args:
+        data: real data; training images are trained on.
+        networks: the architectures.
+        steps: for which each is trained, at least 1.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of the networks' arithmetic.
+        folder: where networks are kept; by default :func:`cache_folder`.
+
+    Yields:
+        A report of each network as soon as it is kept.
+
+    Raises:
+        FileError: a file is damaged, is not what its name says, or cannot be written.
+        OptionError: the images are too small for an architecture.
+    """
+    if steps < 1:
+        raise OptionError(f"steps must be at least 1, got {steps}")
+    target = resolve_device(device)
+    task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
+    dtype = resolve_precision(precision, target)
+    transform, real = sampler_of(data, seed=0, device=target, precision=dtype)
+    for network in networks:
+        run = Run(task, "", network, steps, 0, target, dtype)
+        wanted = TrainedNetwork(network, real_data_recipe(steps))
+        file = wanted.path(run, real, folder or cache_folder())
+        was_there = file.exists()
+        module = wanted.obtain(run, real, file.parent)
+        score = None
+        if len(data.validation.labels):
+            score = accuracy(
+                module, data.validation, transform, device=target, precision=dtype
+            )
+        yield Kept(repr(network), file, was_there, score)
+
+
+def cache_folder() -> Path:
+    """Return where trained networks are kept: ``DD_CACHE``, or the user's cache."""
+    chosen = os.environ.get("DD_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "dd-plugins"

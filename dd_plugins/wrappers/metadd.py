@@ -1,0 +1,365 @@
+"""MetaDD: data that several architectures read alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from dd_plugins.data import RealSampler
+from dd_plugins.distillers.base import AbstractState, Metrics, add_gradient
+from dd_plugins.errors import OptionError
+from dd_plugins.functional import alignment
+from dd_plugins.functional.augment import random_augmentation
+from dd_plugins.functional.cam import Outputs, map_layer, meta_ratio, observe
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, features_in_chunks
+from dd_plugins.networks.mobilenet import MobileNetV2
+from dd_plugins.networks.vgg import VGG11
+from dd_plugins.run import Run
+from dd_plugins.spec import record
+from dd_plugins.synthetic import Leaves
+from dd_plugins.trained import TrainedNetwork, cache_folder
+from dd_plugins.training import real_data_recipe
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = ["MetaDD"]
+
+_EPSILON = 1e-12
+_PROJECTED = 128  # dimensions of the space in which features are compared
+_MEASURED = 256  # real images of a class whose features make its mean
+
+Variant = Literal[
+    "paper",
+    "variance",
+    "overlap",
+    "features",
+    "real_features",
+    "logit_variance",
+    "feature_variance",
+]
+
+
+@dataclass
+class _Auxiliary:
+    """A frozen network, and what is known of it.
+
+    Attributes:
+        network: trained on the real data; on the CPU while it is not used.
+        layer: where its maps are taken.
+        projection: of its features to the common space, ``(d, 128)``.
+        means: the mean features of the real classes, ``(classes, d)``.
+        spread: the mean variance of a real feature within a class, 0-d.
+    """
+
+    network: FeatureNetwork
+    layer: nn.Module
+    projection: Tensor
+    means: Tensor
+    spread: Tensor
+
+
+@dataclass
+class MetaDDState(AbstractState):
+    """The base's state; the auxiliary networks are frozen and not part of it."""
+
+    base: AbstractState
+    auxiliaries: list[_Auxiliary]
+    teacher: FeatureNetwork | None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base's."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the base's."""
+        self.base.load_state_dict(state)
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Merge the base's."""
+        return self.base.merge(parts)
+
+
+@record
+class MetaDD(AbstractWrapper):
+    """Architecture-invariant features: the loss is small where architectures agree.
+
+    Auxiliary networks of different architectures are trained once on the real data and
+    frozen. Where they look on a synthetic image (class activation maps), or what they
+    make of it, is drawn together; the gradient of that is added to the base's, scaled
+    to a part of its length, so that one weight serves bases of any scale.
+
+    The gradient is exact with one auxiliary network on the device at a time: first each
+    looks, without a graph; then the loss is differentiated by what they saw, and each
+    carries its part of that back to the pixels.
+
+    Args:
+        base: any distiller.
+        networks: the auxiliary networks, two or more of different architectures.
+        variant: what is drawn together. ``"variance"``: the variance of the maps over
+            the architectures. ``"overlap"``: one minus the soft overlap of the maps.
+            ``"paper"``: the reconstruction of the paper's whole loss (cross-entropy,
+            divergence from the distilling architecture, presence and variance of maps,
+            each of weight one). ``"features"``: projected penultimate features, by a
+            loss of pytorch-metric-learning; the same image under two architectures is
+            the positive pair. ``"real_features"``: the mean features of a class's
+            images, drawn to those of the real class, in units of their own spread.
+            ``"logit_variance"``, ``"feature_variance"``: controls without maps.
+        rho: length of the added gradient in units of the base's; ignored if ``weight``
+            is given.
+        weight: a plain factor in place of ``rho``; the paper's is 1.
+        every: steps from one application to the next.
+        start: the first step with one.
+        augment: whether the networks look at a random augmentation of the images.
+        threshold: from which value on a pixel of a map counts, in (0, 1).
+        metric_loss: of ``"features"``: a loss of pytorch-metric-learning with its
+            options, such as ``"TripletMarginLoss(margin=0.1)"``; distances and reducers
+            are options of it, such as ``distance=CosineSimilarity()``.
+        miner: of ``"features"``: a miner of pytorch-metric-learning, or None.
+        training_steps: for which each auxiliary network is trained.
+        second_order: whether the weights of a map count as a function of the image.
+
+    Reference: Zhao et al., "MetaDD", arXiv 2410.05103; no code was released.
+
+    Differences: what the sources leave open is our reading (the direction of the
+    divergence, ``L_pos``, weights of one); the scale by ``rho``, every variant but
+    ``"paper"`` and ``"variance"``, are ours.
+    """
+
+    name = "metadd"
+
+    networks: Annotated[tuple[AbstractNetwork, ...], Field(min_length=2)] = (
+        VGG11(width=16),
+        MobileNetV2(width=16),
+    )
+    variant: Variant = "variance"
+    rho: NonNegativeFloat = 0.3
+    weight: NonNegativeFloat | None = None
+    every: PositiveInt = 1
+    start: NonNegativeInt = 0
+    augment: bool = False
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    temperature: PositiveFloat = 1.0
+    metric_loss: str = "NTXentLoss(temperature=0.1)"
+    miner: str | None = None
+    training_steps: PositiveInt = 1_000
+    second_order: bool = False
+
+    def setup(self, run: Run, real: RealSampler) -> MetaDDState:
+        """Train the auxiliary networks, or find them, beside the base's state."""
+        if self.variant == "features":
+            self._metric_loss()
+        teacher = None
+        if self.variant == "paper":
+            teacher = self._trained(run.network.for_evaluation(), run, real)
+        return MetaDDState(
+            run,
+            self.base.setup(run, real),
+            [
+                self._auxiliary(number, network, run, real)
+                for number, network in enumerate(self.networks)
+            ],
+            teacher,
+        )
+
+    def inner(self, state: AbstractState) -> AbstractState:
+        """Return the base's state."""
+        assert isinstance(state, MetaDDState)
+        return state.base
+
+    def adjust(
+        self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Add the gradient of the disagreement of the architectures."""
+        del real
+        assert isinstance(state, MetaDDState)
+        assert leaves.pixels.grad is not None
+        if step < self.start or (step - self.start) % self.every:
+            return {}
+        classes = leaves.labels.detach().argmax(dim=1)
+        seen = []
+        for auxiliary in state.auxiliaries:
+            pixels = self._view(state.run, leaves.pixels.detach(), step)
+            seen.append(self._observe(state.run, auxiliary, pixels, classes))
+        ratio = meta_ratio(
+            torch.stack([outputs.maps for outputs in seen]), self.threshold
+        ).mean()
+        leaves_of_loss = [
+            Outputs(*(output.requires_grad_() for output in outputs))
+            for outputs in seen
+        ]
+        loss = self._loss(state, leaves_of_loss, leaves, classes, step)
+        flat = [output for outputs in leaves_of_loss for output in outputs]
+        cotangents = torch.autograd.grad(loss, flat, allow_unused=True)
+        gradient = torch.zeros_like(leaves.pixels)
+        for number, auxiliary in enumerate(state.auxiliaries):
+            gradient += self._pull_back(
+                state.run,
+                auxiliary,
+                leaves,
+                classes,
+                step,
+                cotangents[3 * number :][:3],
+            )
+        add_gradient(
+            leaves.pixels, self._scale(leaves.pixels.grad, gradient) * gradient
+        )
+        return {"meta_loss": loss.detach(), "meta_ratio": ratio}
+
+    def _scale(self, base: Tensor, added: Tensor) -> float:
+        """Return the factor of the added gradient."""
+        if self.weight is not None:
+            return self.weight
+        return self.rho * float(base.norm()) / (float(added.norm()) + _EPSILON)
+
+    def _pull_back(
+        self,
+        run: Run,
+        auxiliary: _Auxiliary,
+        leaves: Leaves,
+        classes: Tensor,
+        step: int,
+        cotangents: Sequence[Tensor | None],
+    ) -> Tensor:
+        """Carry the gradient by what one network saw back to the pixels."""
+        pixels = leaves.pixels.detach().requires_grad_()
+        view = self._view(run, pixels, step)
+        outputs = self._observe(run, auxiliary, view, classes)
+        used = [
+            (output, cotangent)
+            for output, cotangent in zip(outputs, cotangents, strict=True)
+            if cotangent is not None
+        ]
+        (gradient,) = torch.autograd.grad(
+            [output for output, _ in used], [pixels], [given for _, given in used]
+        )
+        auxiliary.network.cpu()
+        return gradient
+
+    def _observe(
+        self, run: Run, auxiliary: _Auxiliary, view: Tensor, classes: Tensor
+    ) -> Outputs:
+        """Let one network look, which is on the device for as long as that takes."""
+        network = auxiliary.network.to(run.device)
+        outputs = observe(
+            network, auxiliary.layer, view, classes, second_order=self.second_order
+        )
+        if not view.requires_grad:
+            network.cpu()  # the graph of a view that takes a gradient needs it still
+        return outputs
+
+    def _view(self, run: Run, pixels: Tensor, step: int) -> Tensor:
+        """Return the images, or one random augmentation: the same for all networks."""
+        if not self.augment:
+            return pixels
+        generator = run.own_generator("metadd augmentation", step)
+        return random_augmentation(pixels, generator=generator, mirror=run.task.mirror)
+
+    def _loss(
+        self,
+        state: MetaDDState,
+        seen: list[Outputs],
+        leaves: Leaves,
+        classes: Tensor,
+        step: int,
+    ) -> Tensor:
+        maps = torch.stack([outputs.maps for outputs in seen])
+        logits = torch.stack([outputs.logits for outputs in seen])
+        loss: Tensor
+        match self.variant:
+            case "variance":
+                loss = alignment.variance(maps)
+            case "overlap":
+                loss = alignment.map_overlap_loss(maps, self.threshold)
+            case "logit_variance":
+                loss = alignment.variance(logits)
+            case "paper":
+                assert state.teacher is not None
+                view = self._view(state.run, leaves.pixels.detach(), step)
+                with torch.no_grad():
+                    teacher = state.teacher(view)
+                loss = (
+                    alignment.agreement_with_labels(logits, classes)
+                    + alignment.distillation_loss(logits, teacher, self.temperature)
+                    + alignment.map_presence_loss(maps)
+                    + alignment.variance(maps)
+                )
+            case "feature_variance":
+                loss = alignment.variance(self._projected(state, seen))
+            case "features":
+                embeddings = self._projected(state, seen)
+                images = torch.arange(len(classes), device=embeddings.device)
+                criterion, miner = self._metric_loss()
+                flat, labels = embeddings.flatten(0, 1), images.repeat(len(seen))
+                pairs = None if miner is None else miner(flat, labels)
+                loss = criterion(flat, labels, pairs)
+            case "real_features":
+                loss = torch.stack(
+                    [
+                        alignment.class_mean_distance(
+                            outputs.features, classes, auxiliary.means
+                        )
+                        / auxiliary.spread
+                        for outputs, auxiliary in zip(
+                            seen, state.auxiliaries, strict=True
+                        )
+                    ]
+                ).mean()
+        return loss
+
+    def _projected(self, state: MetaDDState, seen: list[Outputs]) -> Tensor:
+        """Return the features of all networks in one space, ``(M, n, 128)``."""
+        return torch.stack(
+            [
+                outputs.features @ auxiliary.projection / auxiliary.spread.sqrt()
+                for outputs, auxiliary in zip(seen, state.auxiliaries, strict=True)
+            ]
+        )
+
+    def _metric_loss(self) -> tuple[Any, Any]:
+        """Return the loss and the miner, or None, of pytorch-metric-learning."""
+        from dd_plugins.metric import metric_learning
+
+        miner = None if self.miner is None else metric_learning(self.miner)
+        return metric_learning(self.metric_loss), miner
+
+    def _auxiliary(
+        self, number: int, network: AbstractNetwork, run: Run, real: RealSampler
+    ) -> _Auxiliary:
+        """Train or find one network, and measure the real data with it."""
+        fresh = network.build(
+            run.task.image_shape,
+            run.task.num_classes,
+            generator=run.generator("auxiliary shape"),
+        )
+        try:
+            map_layer(fresh, run.task.image_shape)
+        except OptionError as error:
+            raise OptionError(f"metadd: {network!r} cannot be used: {error}") from error
+        module = self._trained(network, run, real)
+        layer = map_layer(module.cpu(), run.task.image_shape)
+        module.to(run.device)
+        means, variances = [], []
+        for label in range(run.task.num_classes):
+            batch = real.class_batch(0, label, _MEASURED)
+            with torch.no_grad():
+                features = features_in_chunks(module, batch.images).float()
+            means.append(features.mean(dim=0))
+            variances.append(features.var(dim=0, correction=0).mean())
+        size = len(means[0])
+        generator = run.generator("metadd projection", number)
+        projection = torch.randn(size, _PROJECTED, generator=generator)
+        return _Auxiliary(
+            module.cpu(),
+            layer,
+            projection.to(run.device) / _PROJECTED**0.5,
+            torch.stack(means),
+            torch.stack(variances).mean() + _EPSILON,
+        )
+
+    def _trained(
+        self, network: AbstractNetwork, run: Run, real: RealSampler
+    ) -> FeatureNetwork:
+        recipe = real_data_recipe(self.training_steps)
+        return TrainedNetwork(network, recipe).obtain(run, real, cache_folder())

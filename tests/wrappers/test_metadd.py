@@ -1,0 +1,234 @@
+"""MetaDD adds the gradient it should, from networks that are kept."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dd_plugins import get_distiller, trained
+from dd_plugins.data import RealSampler
+from dd_plugins.distillers.dm import DM
+from dd_plugins.errors import DDError, FileError, OptionError, UnknownNameError
+from dd_plugins.functional.cam import meta_ratio, observe
+from dd_plugins.networks.conv import Conv
+from dd_plugins.networks.dc_convnet import DCConvNet
+from dd_plugins.networks.mlp import MLP
+from dd_plugins.networks.vgg import VGG11
+from dd_plugins.run import Run, Task
+from dd_plugins.synthetic import Leaves
+from dd_plugins.wrappers.metadd import MetaDD, MetaDDState
+
+CPU = torch.device("cpu")
+TASK = Task("toy", (1, 8, 8), 3, 2)
+NETWORKS = (Conv(width=4, depth=2), VGG11(width=4), DCConvNet(width=4, depth=1))
+VARIANTS = [
+    "paper",
+    "variance",
+    "overlap",
+    "features",
+    "real_features",
+    "logit_variance",
+    "feature_variance",
+]
+
+
+def _metadd(**options: Any) -> MetaDD:
+    defaults: dict[str, Any] = {"networks": NETWORKS, "training_steps": 3}
+    return MetaDD(base=DM(real_batch_size=8), **(defaults | options))
+
+
+def _run() -> Run:
+    return Run(TASK, "metadd", Conv(width=4, depth=2), 10, 0, CPU)
+
+
+def _images(count: int, seed: int) -> Tensor:
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def _leaves() -> Leaves:
+    labels = torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 1, 2, 2]), 3).float()
+    return Leaves(_images(6, 0).requires_grad_(), labels)
+
+
+def _real(content: str | None = "toy images") -> RealSampler:
+    return RealSampler(
+        _images(30, 1), torch.arange(30) % 3, seed=0, device=CPU, content=content
+    )
+
+
+def _added(
+    distiller: MetaDD, step: int = 0
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return the base's gradient, what was added to it, and the metrics."""
+    state, leaves = distiller.setup(_run(), _real()), _leaves()
+    metrics = distiller.accumulate(state, leaves, _real(), step)
+    alone = _leaves()
+    distiller.base.accumulate(state.base, alone, _real(), step)
+    assert leaves.pixels.grad is not None
+    assert alone.pixels.grad is not None
+    return alone.pixels.grad, leaves.pixels.grad - alone.pixels.grad, metrics
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_network_at_a_time_gives_the_gradient_of_all_at_once(
+    variant: str, augment: bool
+) -> None:
+    distiller = _metadd(variant=variant, weight=1.0, augment=augment)
+    state = distiller.setup(_run(), _real())
+    leaves, step = _leaves(), 2
+    classes = leaves.labels.argmax(dim=1)
+    view = distiller._view(state.run, leaves.pixels, step)
+    seen = [
+        observe(auxiliary.network, auxiliary.layer, view, classes)
+        for auxiliary in state.auxiliaries
+    ]
+    loss = distiller._loss(state, seen, leaves, classes, step)
+    (expected,) = torch.autograd.grad(loss, leaves.pixels)
+
+    _, added, metrics = _added(distiller, step)
+    scale = float(expected.abs().max())
+    assert scale > 0
+    torch.testing.assert_close(added, expected, rtol=0, atol=1e-3 * scale)
+    assert metrics["meta_loss"].item() == pytest.approx(loss.item(), rel=1e-4)
+    ratio = meta_ratio(torch.stack([outputs.maps for outputs in seen])).mean()
+    assert metrics["meta_ratio"].item() == pytest.approx(ratio.item())
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.1, 1.0])
+def test_added_gradient_is_as_long_as_asked_for(rho: float) -> None:
+    base, added, _ = _added(_metadd(rho=rho))
+    assert float(added.norm()) == pytest.approx(rho * float(base.norm()), rel=1e-3)
+
+
+def test_gradient_is_added_from_the_start_on_and_every_few_steps() -> None:
+    distiller = _metadd(start=2, every=3)
+    applied = [step for step in range(9) if "meta_loss" in _added(distiller, step)[2]]
+    assert applied == [2, 5, 8]
+
+
+def test_networks_are_trained_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+    first = _metadd().setup(_run(), _real())
+    assert len(list(tmp_path.iterdir())) == len(NETWORKS)
+
+    def refuse(*given: object, **options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(trained, "train_network", refuse)
+    second = _metadd().setup(replace(_run(), seed=7), _real())
+    for one, other in zip(first.auxiliaries, second.auxiliaries, strict=True):
+        for name, weight in one.network.state_dict().items():
+            assert torch.equal(weight, other.network.state_dict()[name])
+    for other in (_metadd(training_steps=4), _metadd(networks=NETWORKS[::-1][:2] * 2)):
+        if other.training_steps == 4:
+            with pytest.raises(AssertionError, match="trained again"):
+                other.setup(_run(), _real())
+        else:
+            other.setup(_run(), _real())  # the same two, whatever their order
+    with pytest.raises(AssertionError, match="trained again"):
+        _metadd().setup(_run(), _real("other images"))
+    with pytest.raises(AssertionError, match="trained again"):
+        _metadd().setup(_run(), _real(None))  # images without a name
+
+
+def test_kept_network_that_does_not_match_its_key_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+    _metadd().setup(_run(), _real())
+    one, other, *_ = sorted(tmp_path.iterdir())
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(FileError, match="does not match its key"):
+        _metadd().setup(_run(), _real())
+    one.write_bytes(content[: len(content) // 2])
+    with pytest.raises(FileError, match="cannot be read as a network"):
+        _metadd().setup(_run(), _real())
+
+
+def test_auxiliary_networks_are_frozen_and_leave_the_state_to_the_base() -> None:
+    distiller = _metadd()
+    state = distiller.setup(_run(), _real())
+    before = [
+        {name: value.clone() for name, value in auxiliary.network.state_dict().items()}
+        for auxiliary in state.auxiliaries
+    ]
+    leaves = _leaves()
+    distiller.accumulate(state, leaves, _real(), 0)
+    distiller.advance(state, leaves, 0)
+    assert isinstance(state, MetaDDState)
+    assert state.state_dict() == state.base.state_dict()
+    for auxiliary, kept in zip(state.auxiliaries, before, strict=True):
+        assert not any(p.requires_grad for p in auxiliary.network.parameters())
+        for name, value in auxiliary.network.state_dict().items():
+            assert torch.equal(value, kept[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"networks": (MLP(), Conv(width=4))},
+            OptionError,
+            "mlp cannot be used: no",
+        ),
+        (
+            {"variant": "features", "metric_loss": "NTXent"},
+            UnknownNameError,
+            "unknown metric-learning class 'NTXent'; known, nearest first: NTXentLoss",
+        ),
+        (
+            {"variant": "features", "metric_loss": "NTXentLoss(heat=1)"},
+            OptionError,
+            "NTXentLoss: .*heat",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    options: dict[str, Any], error: type[DDError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        _metadd(**options).setup(_run(), _real())
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("metadd(conv)", "base"),
+        ("metadd()", "'base' is required"),
+        ("metadd(dm, networks=(vgg11,))", "networks"),
+        ("metadd(dm, variant='cam')", "variant"),
+        ("metadd(dm, threshold=1.0)", "threshold"),
+    ],
+)
+def test_wrong_specs_are_one_line(spec: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        get_distiller(spec)
+
+
+def test_spec_holds_networks_and_metric_loss() -> None:
+    spec = (
+        "metadd(dm, networks=(vgg11(width=8), vit), variant='features', "
+        "metric_loss='TripletMarginLoss(margin=0.1, distance=CosineSimilarity())')"
+    )
+    built = get_distiller(spec)
+    assert get_distiller(repr(built)) == built
+    assert isinstance(built, MetaDD)
+    assert built.networks[0] == VGG11(width=8)
+
+
+def test_any_loss_and_miner_of_metric_learning_will_do() -> None:
+    losses = []
+    for loss, miner in (
+        ("TripletMarginLoss(margin=0.5, distance=CosineSimilarity())", None),
+        ("MultiSimilarityLoss", "MultiSimilarityMiner(epsilon=0.5)"),
+    ):
+        distiller = _metadd(variant="features", metric_loss=loss, miner=miner)
+        losses.append(_added(distiller)[2]["meta_loss"].item())
+    assert losses[0] != losses[1]
