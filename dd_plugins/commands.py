@@ -22,7 +22,9 @@ from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.pictures import save_grid
 from dd_plugins.plugins import Plugin, loaded_plugins
 from dd_plugins.run import Precision
+from dd_plugins.spec import split_specs
 from dd_plugins.trained import train_networks
+from dd_plugins.transfer import Transfer, transfer
 
 __all__ = ["COMMANDS"]
 
@@ -200,6 +202,92 @@ def evaluate_command(
     console = Console()
     for table in _evaluation_tables(found, distilled):
         console.print(table)
+
+
+@click.command("transfer")
+@click.argument("paths", type=_path, nargs=-1, required=True)
+@click.option(
+    "--networks", required=True, help="Specs, separated by commas: the architectures."
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Fresh networks of each.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["auto", "frepo", "classic"]),
+    default="auto",
+    show_default=True,
+    help="How networks are trained; auto goes by the kind of labels.",
+)
+@_data_root
+@_seed
+@_device
+@_precision
+@click.option("--json", "json_file", type=_path, help="Write the figures here.")
+@click.option("--html", "html_file", type=_path, help="Write the tables here.")
+def transfer_command(
+    paths: tuple[Path, ...],
+    networks: str,
+    json_file: Path | None,
+    html_file: Path | None,
+    **options: Any,
+) -> None:
+    """Test distilled sets on architectures that they were not distilled with.
+
+    Two sets of the same base (a distiller, and the same inside a wrapper) are compared
+    in pairs, network by network.
+    """
+    for file in (json_file, html_file):
+        if file is not None:
+            _refuse_to_replace(file)
+    with parallel.process_group(), _training_progress() as on_progress:
+        first = parallel.rank() == 0
+        found = transfer(
+            paths, split_specs(networks), on_progress=on_progress, **options
+        )
+    if not first:
+        return
+    if json_file is not None:
+        _write_json(json_file, found.as_dict())
+    console = Console(record=html_file is not None)
+    for table in _transfer_tables(found):
+        console.print(table)
+    if html_file is not None:
+        page = console.export_html().encode()
+        write_atomically(html_file, lambda file: file.write(page))
+
+
+def _transfer_tables(found: Transfer) -> Iterator[Table]:
+    """Yield a table for each set, and one of the differences of two."""
+    for report in found.sets:
+        table = Table(title=f"{report.path}: {report.distiller}")
+        for column in ("architecture", "it was"):
+            table.add_column(column)
+        for column in ("mean", "deviation", "95 % interval"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for result, role in zip(report.results, report.roles, strict=True):
+            table.add_row(result.spec, role, *_figures(result))
+        mean = report.held_out()
+        if mean is not None:
+            table.add_row("mean of these", "held out", *_figures(mean))
+        yield table
+    if found.differences:
+        table = Table(title="second set less first, in pairs of equal networks")
+        table.add_column("architecture")
+        for column in ("mean", "95 % interval"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for difference in found.differences:
+            interval = (
+                "one pair"
+                if difference.ci95 is None
+                else f"{difference.ci95[0]:+.4f} to {difference.ci95[1]:+.4f}"
+            )
+            table.add_row(difference.spec, f"{difference.mean:+.4f}", interval)
+        yield table
 
 
 @click.command("train-networks")
@@ -406,6 +494,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 COMMANDS = (
     distill_command,
     evaluate_command,
+    transfer_command,
     train_networks_command,
     show_command,
     info_command,

@@ -1,7 +1,7 @@
 """Evaluation: train fresh networks on a distilled set, test them on real data, once."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ __all__ = [
     "NetworkResult",
     "Protocol",
     "evaluate",
+    "mean_interval",
     "recipe_for",
     "training_set_of",
     "training_steps",
@@ -58,6 +59,18 @@ _CLASSIC_EPOCHS = 1_000
 _CLASSIC_BATCH = 256
 
 _FULL_STEPS = 1_000
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean (Student's t); None for a single value."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    count, mean = len(values), float(np.mean(values))
+    deviation = float(np.std(values, ddof=1))
+    half = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    return mean - half, mean + half
 
 
 @dataclass(frozen=True)
@@ -87,13 +100,7 @@ class NetworkResult:
     @property
     def ci95(self) -> tuple[float, float] | None:
         """Return the 95 % interval of the mean (Student's t); None for one network."""
-        if self.std is None:
-            return None
-        from scipy.stats import t
-
-        count = len(self.accuracies)
-        half = float(t.ppf(0.975, count - 1)) * self.std / math.sqrt(count)
-        return self.mean - half, self.mean + half
+        return mean_interval(self.accuracies)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` writes."""

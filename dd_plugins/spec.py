@@ -15,7 +15,7 @@ import pydantic.dataclasses
 
 from dd_plugins.errors import OptionError, UnknownNameError
 
-__all__ = ["Call", "Record", "build", "parse", "record", "unknown_name"]
+__all__ = ["Call", "Record", "build", "parse", "record", "split_specs", "unknown_name"]
 
 _MAX_LENGTH = 10_000  # a spec is typed by a person; deep nesting exhausts the parser
 
@@ -152,6 +152,28 @@ def parse(text: str) -> Call:
     if not isinstance(value, Call):
         raise OptionError(f"spec {shown!r}: expected a name, such as 'frepo'")
     return value
+
+
+def split_specs(text: str) -> list[str]:
+    """Split specs that are separated by commas.
+
+    Raises:
+        OptionError: the text is not a list of specs.
+
+    Example:
+        >>> split_specs("mlp, vgg11(width=16, normalization='none')")
+        ['mlp', "vgg11(width=16, normalization='none')"]
+    """
+    try:
+        body = ast.parse(f"[{text}]", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        body = ast.Constant(None)
+    if not isinstance(body, ast.List) or not body.elts:
+        raise OptionError(
+            f"{text!r}: expected specs separated by commas, such as "
+            "'mlp,conv(width=32)'"
+        )
+    return [ast.unparse(item) for item in body.elts]
 
 
 def _value(node: ast.expr) -> Any:

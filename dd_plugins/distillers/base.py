@@ -108,6 +108,14 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return None
 
     @property
+    def architectures(self) -> tuple[AbstractNetwork, ...]:
+        """Networks, beside that of the run, that shape the set; none here.
+
+        A report of transfer holds no such architecture for unseen.
+        """
+        return ()
+
+    @property
     def label_kind(self) -> LabelKind:
         """What the labels are that this method learns or keeps."""
         return "classes"

@@ -54,6 +54,12 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         return state
 
     @property
+    def architectures(self) -> tuple[AbstractNetwork, ...]:
+        """Networks that shape the set: the base's."""
+        found: tuple[AbstractNetwork, ...] = self.base.architectures
+        return found
+
+    @property
     def label_kind(self) -> LabelKind:
         """Labels are what they are for the base."""
         kind: LabelKind = self.base.label_kind

@@ -146,6 +146,11 @@ class MetaDD(AbstractWrapper):
     training_steps: PositiveInt = 1_000
     second_order: bool = False
 
+    @property
+    def architectures(self) -> tuple[AbstractNetwork, ...]:
+        """The base's, and the auxiliary networks."""
+        return (*super().architectures, *self.networks)
+
     def setup(self, run: Run, real: RealSampler) -> MetaDDState:
         """Train the auxiliary networks, or find them, beside the base's state."""
         if self.variant == "features":

@@ -1,0 +1,116 @@
+"""The report of transfer: who was seen, who was not, and what a pair says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command
+from scipy import stats
+
+import dd_plugins
+from dd_plugins import DistilledSet
+from dd_plugins.errors import OptionError
+from dd_plugins.spec import split_specs
+from dd_plugins.testing import toy_data
+from dd_plugins.transfer import Transfer, transfer
+
+BASE = "frepo(pool_size=2)"
+WRAPPED = (
+    f"metadd({BASE}, networks=(vgg11(width=4), alexnet(width=8)), training_steps=5)"
+)
+NETWORKS = ["mlp(width=8)", "mlp(width=4)", "vgg11(width=8)"]
+
+
+@pytest.fixture(scope="module")
+def sets() -> list[DistilledSet]:
+    return [
+        dd_plugins.distill(toy_data(), spec, steps=3, network="conv(width=4, depth=2)")
+        for spec in (BASE, WRAPPED)
+    ]
+
+
+@pytest.fixture(scope="module")
+def found(sets: list[DistilledSet]) -> Transfer:
+    return transfer(sets, NETWORKS, repeats=2, data=toy_data())
+
+
+def test_roles_are_read_from_the_artifact(found: Transfer) -> None:
+    plain, wrapped = found.sets
+    own = "conv(width=4, depth=2, normalization='none')"
+    assert [result.spec for result in plain.results] == [own, *NETWORKS]
+    assert plain.roles == ("distilled with", "held out", "held out", "held out")
+    assert wrapped.roles[0] == "distilled with"
+    assert wrapped.roles[-1] == "seen by the wrapper"  # whatever the width
+    assert (plain.base, wrapped.base) == ("frepo", "frepo")
+
+
+def test_differences_are_paired_network_by_network(found: Transfer) -> None:
+    first, second = found.sets
+    for difference, one, other in zip(
+        found.differences[:-1], first.results, second.results, strict=True
+    ):
+        gains = np.subtract(other.accuracies, one.accuracies)
+        assert difference.spec == one.spec
+        assert difference.mean == pytest.approx(gains.mean())
+        if gains.std() > 0:
+            expected = stats.t.interval(0.95, 1, gains.mean(), stats.sem(gains))
+            assert difference.ci95 == pytest.approx(expected)
+    held_out = found.differences[-1]
+    assert held_out.spec == "held out"
+    means = [
+        np.mean([result.accuracies for result in report.results[1:3]], axis=0)
+        for report in found.sets
+    ]
+    assert held_out.mean == pytest.approx(float((means[1] - means[0]).mean()))
+    assert second.held_out() is not None
+
+
+def test_sets_of_other_bases_or_alone_are_not_compared(
+    sets: list[DistilledSet],
+) -> None:
+    assert not transfer(sets[:1], NETWORKS, repeats=1, data=toy_data()).differences
+    other = dd_plugins.distill(toy_data(), "random", network="conv(width=4, depth=2)")
+    report = transfer([sets[0], other], NETWORKS[:1], repeats=1, data=toy_data())
+    assert not report.differences
+    with pytest.raises(OptionError, match="no distilled set"):
+        transfer([], NETWORKS)
+
+
+def test_command_writes_tables_json_and_one_page(
+    command_line: Command, tmp_path: Path
+) -> None:
+    for spec, out in ((BASE, "plain"), (f"clip({BASE})", "clipped")):
+        result = command_line(
+            "distill", "--distiller", spec, "--steps", 2, "--out", out,
+            "--network", "conv(width=4, depth=2)",
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    result = command_line(
+        "transfer", "plain", "clipped", "--networks", "mlp(width=4),mlp(width=8)",
+        "--repeats", 2, "--json", "found.json", "--html", "found.html",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [report["base"] for report in found["sets"]] == ["frepo", "frepo"]
+    assert [row["role"] for row in found["sets"][0]["networks"]] == [
+        "distilled with",
+        "held out",
+        "held out",
+    ]
+    assert [row["spec"] for row in found["differences"]][-1] == "held out"
+    page = (tmp_path / "found.html").read_text()
+    assert "mlp(width=8)" in page
+    assert "held out" in page
+    assert "http" not in page.replace("http-equiv", "")
+    again = command_line(
+        "transfer", "plain", "--networks", "mlp", "--json", "plain/summary.json"
+    )
+    assert again.returncode == 2
+    assert "belongs to a run" in again.stderr
+
+
+@pytest.mark.parametrize("text", ["", "mlp,,", "mlp)", "(mlp"])
+def test_specs_that_cannot_be_split_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="expected specs separated by commas"):
+        split_specs(text)
