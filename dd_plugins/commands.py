@@ -29,6 +29,22 @@ from dd_plugins.transfer import Transfer, transfer
 __all__ = ["COMMANDS"]
 
 _path = click.Path(path_type=Path)
+_protocol = click.option(
+    "--protocol",
+    type=click.Choice(["auto", "frepo", "classic"]),
+    default="auto",
+    show_default=True,
+    help="How networks are trained; auto goes by the kind of labels.",
+)
+_json_file = click.option(
+    "--json", "json_file", type=_path, help="Write the figures here."
+)
+_dataset = click.option(
+    "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
+)
+_image_size = click.option(
+    "--image-size", type=click.IntRange(min=1), help="For folder:PATH: resize."
+)
 _data_root = click.option(
     "--data-root",
     type=_path,
@@ -51,9 +67,7 @@ _seed = click.option(
 
 
 @click.command("distill")
-@click.option(
-    "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
-)
+@_dataset
 @click.option("--distiller", default="frepo", show_default=True, help="Spec.")
 @click.option(
     "--ipc",
@@ -72,9 +86,7 @@ _seed = click.option(
 @click.option(
     "--download", is_flag=True, help="Fetch a missing data set to --data-root."
 )
-@click.option(
-    "--image-size", type=click.IntRange(min=1), help="For folder:PATH: resize."
-)
+@_image_size
 @click.option("--network", help="Spec.  [default: by data set, else conv]")
 @click.option(
     "--initial-images",
@@ -148,13 +160,7 @@ def _last_metrics(path: Path) -> dict[str, float]:
     show_default=True,
     help="Fresh networks for each spec.",
 )
-@click.option(
-    "--protocol",
-    type=click.Choice(["auto", "frepo", "classic"]),
-    default="auto",
-    show_default=True,
-    help="How networks are trained; auto goes by the kind of labels.",
-)
+@_protocol
 @click.option(
     "--baselines",
     is_flag=True,
@@ -164,7 +170,7 @@ def _last_metrics(path: Path) -> dict[str, float]:
 @_seed
 @_device
 @_precision
-@click.option("--json", "json_file", type=_path, help="Write the figures here.")
+@_json_file
 def evaluate_command(
     path: Path,
     networks: tuple[str, ...],
@@ -216,18 +222,12 @@ def evaluate_command(
     show_default=True,
     help="Fresh networks of each.",
 )
-@click.option(
-    "--protocol",
-    type=click.Choice(["auto", "frepo", "classic"]),
-    default="auto",
-    show_default=True,
-    help="How networks are trained; auto goes by the kind of labels.",
-)
+@_protocol
 @_data_root
 @_seed
 @_device
 @_precision
-@click.option("--json", "json_file", type=_path, help="Write the figures here.")
+@_json_file
 @click.option("--html", "html_file", type=_path, help="Write the tables here.")
 def transfer_command(
     paths: tuple[Path, ...],
@@ -291,9 +291,7 @@ def _transfer_tables(found: Transfer) -> Iterator[Table]:
 
 
 @click.command("train-networks")
-@click.option(
-    "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
-)
+@_dataset
 @click.option(
     "--network", "networks", multiple=True, required=True, help="Spec; may be repeated."
 )
@@ -305,7 +303,7 @@ def _transfer_tables(found: Transfer) -> Iterator[Table]:
     help="Training steps of each.",
 )
 @_data_root
-@click.option("--image-size", type=click.IntRange(min=1), help="For folder:PATH.")
+@_image_size
 @click.option(
     "--cache",
     type=_path,
