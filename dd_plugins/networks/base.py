@@ -1,5 +1,6 @@
 """What a network is here: a record of options that builds a module."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal, Self
 
@@ -16,6 +17,7 @@ __all__ = [
     "ImageShape",
     "Normalization",
     "chunk_size",
+    "default_depth",
     "features_in_chunks",
     "has_batch_norm",
     "norm",
@@ -96,6 +98,16 @@ class AbstractNetwork(Record, ABC):
         """
         with isolated(generator):
             return self.construct(image_shape, num_classes, generator=generator)
+
+
+def default_depth(image_shape: ImageShape) -> int:
+    """Return how many halving blocks suit images: 3 for 32 pixels.
+
+    One more with each doubling, one less with each halving, at least 2: the last block
+    sees maps of 8x8, or of half the image. On smaller ones instance normalisation
+    leaves next to nothing.
+    """
+    return max(2, round(math.log2(min(image_shape[1:]))) - 2)
 
 
 def chunk_size(shape: torch.Size) -> int:

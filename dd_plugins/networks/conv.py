@@ -14,6 +14,7 @@ from dd_plugins.networks.base import (
     FeatureNetwork,
     ImageShape,
     Normalization,
+    default_depth,
     norm,
 )
 from dd_plugins.spec import record
@@ -89,7 +90,7 @@ class Conv(AbstractNetwork):
     ) -> FeatureNetwork:
         """Make a freshly initialised module."""
         channels, height, width = image_shape
-        depth = self.depth or max(2, round(math.log2(min(height, width))) - 2)
+        depth = self.depth or default_depth(image_shape)
         padding = _padding(height, width, depth)
         height, width = height + 2 * (padding - 1), width + 2 * (padding - 1)
         if min(height, width) < 2**depth:

@@ -10,6 +10,7 @@ from dd_plugins.networks.base import (
     FeatureNetwork,
     ImageShape,
     Normalization,
+    default_depth,
     norm,
 )
 from dd_plugins.spec import record
@@ -23,7 +24,8 @@ class DCConvNet(AbstractNetwork):
 
     Args:
         width: channels of every block.
-        depth: number of blocks.
+        depth: number of blocks; by default 3 for images of 32 pixels, one more with
+            each doubling, one less with each halving, at least 2.
         normalization: ``"batch"``, ``"instance"``, ``"group"`` or ``"none"``.
 
     Initialised as torch does by default, which is what the original relies on.
@@ -36,7 +38,7 @@ class DCConvNet(AbstractNetwork):
     name = "dc_convnet"
 
     width: PositiveInt = 128
-    depth: PositiveInt = 3
+    depth: PositiveInt | None = None
     normalization: Normalization = "instance"
 
     def construct(
@@ -45,15 +47,16 @@ class DCConvNet(AbstractNetwork):
         """Make a freshly initialised module."""
         del generator  # torch's own initialisers draw from the seeded global state
         channels, height, width = image_shape
+        depth = self.depth or default_depth(image_shape)
         first_padding = 3 if (height, width) == (28, 28) else 1
         height, width = (size + 2 * (first_padding - 1) for size in (height, width))
-        if min(height, width) < 2**self.depth:
+        if min(height, width) < 2**depth:
             raise OptionError(
-                f"dc_convnet: depth {self.depth} halves the image {self.depth} times, "
+                f"dc_convnet: depth {depth} halves the image {depth} times, "
                 f"but it is only {height}x{width} pixels; use a smaller depth"
             )
         layers: list[nn.Module] = []
-        for block in range(self.depth):
+        for block in range(depth):
             inputs = channels if block == 0 else self.width
             padding = first_padding if block == 0 else 1
             layers += [
@@ -62,7 +65,7 @@ class DCConvNet(AbstractNetwork):
                 nn.ReLU(),
                 nn.AvgPool2d(2),
             ]
-        unit = 2**self.depth
+        unit = 2**depth
         features = self.width * (height // unit) * (width // unit)
         body = nn.Sequential(*layers, nn.Flatten())
         return FeatureNetwork(body, nn.Linear(features, num_classes))

@@ -65,3 +65,13 @@ def test_weights_are_uniform_as_torch_initialises_them():
 def test_images_that_the_pooling_uses_up_are_an_error(depth, image_shape):
     with pytest.raises(OptionError, match=r"only .* pixels; use a smaller depth"):
         _build(DCConvNet(width=1, depth=depth), image_shape)
+
+
+@pytest.mark.parametrize(
+    ("side", "depth"), [(8, 2), (16, 2), (28, 3), (32, 3), (64, 4)]
+)
+def test_depth_follows_the_size_of_the_images(side: int, depth: int) -> None:
+    """On maps of 2x2 instance normalisation leaves gradient matching nothing."""
+    network = DCConvNet(width=4).build((1, side, side), 3, generator=torch.Generator())
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(layers) == depth
