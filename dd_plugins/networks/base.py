@@ -142,6 +142,18 @@ def has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Group normalisation that is as fast in channels last as otherwise.
+
+    On a CPU torch's kernel for channels last takes up to seven times as long for a
+    training step as one that goes through contiguous memory and back.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        output = super().forward(input.contiguous())
+        return output.contiguous(memory_format=torch.channels_last)
+
+
 def norm(kind: Normalization, channels: int) -> nn.Module:
     """Return a normalisation layer for ``channels``.
 
@@ -153,7 +165,7 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
         case "batch":
             return nn.BatchNorm2d(channels, momentum=0.9)
         case "instance":
-            return nn.GroupNorm(channels, channels)
+            return _GroupNorm(channels, channels)
         case "group":
             groups = min(32, channels)
             if channels % groups:
@@ -161,7 +173,7 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
                     f"normalization='group': {channels} channels cannot be divided "
                     f"into {groups} groups; choose a width that is a multiple of 32"
                 )
-            return nn.GroupNorm(groups, channels)
+            return _GroupNorm(groups, channels)
         case "none":
             return nn.Identity()
 

@@ -1,5 +1,8 @@
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dd_plugins.errors import OptionError
@@ -165,3 +168,21 @@ def test_chunks_give_the_same_features_and_gradients(count):
 
     torch.testing.assert_close(chunked, whole)
     torch.testing.assert_close(gradient, whole_gradient)
+
+
+@pytest.mark.parametrize("kind", ["instance", "group"])
+def test_group_normalisation_is_torch_s_and_keeps_channels_last(kind: Any) -> None:
+    layer = norm(kind, 64)
+    with torch.no_grad():
+        layer.weight.normal_()
+        layer.bias.normal_()
+    groups = 64 if kind == "instance" else 32
+    images = torch.randn(3, 64, 5, 7).to(memory_format=torch.channels_last)
+    found = layer(images.requires_grad_())
+    expected = F.group_norm(images, groups, layer.weight, layer.bias)
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    weights = torch.randn(3, 64, 5, 7)
+    (one,) = torch.autograd.grad((found * weights).sum(), images)
+    (other,) = torch.autograd.grad((expected * weights).sum(), images)
+    torch.testing.assert_close(one, other)

@@ -44,7 +44,9 @@ def test_blocks_are_convolution_normalisation_relu_pooling(normalization, layer)
     body = _build(network, (3, 8, 8)).body
 
     block = [nn.Conv2d, layer, nn.ReLU, nn.AvgPool2d]
-    assert [type(part) for part in body] == [*block, *block, nn.Flatten]
+    expected = [*block, *block, nn.Flatten]
+    assert all(map(isinstance, body, expected))
+    assert len(body) == len(expected)
     convolutions = [part for part in body if isinstance(part, nn.Conv2d)]
     assert [part.out_channels for part in convolutions] == [4, 4]
 
