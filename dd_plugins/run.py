@@ -85,10 +85,17 @@ class Run:
         """Return a CPU generator of this process alone: each draws something else."""
         return derive(self.seed, purpose, step, self.rank)
 
-    def fresh_network(self, generator: torch.Generator) -> FeatureNetwork:
-        """Build the network with fresh weights, on the device, channels last."""
+    def fresh_network(
+        self, generator: torch.Generator, network: AbstractNetwork | None = None
+    ) -> FeatureNetwork:
+        """Build a network with fresh weights, on the device, channels last.
+
+        Args:
+            generator: of the weights.
+            network: the architecture; by default the run's.
+        """
         task = self.task
-        module = self.network.build(
+        module = (network or self.network).build(
             task.image_shape, task.num_classes, generator=generator
         )
         # mypy does not know the overload of Module.to with a memory format.

@@ -118,13 +118,15 @@ def build(cls: type[RecordType], call: Call) -> RecordType:
 def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
     """Tell the first thing that is wrong with the options of ``cls``."""
     detail = error.errors()[0]
-    option = ".".join(str(part) for part in detail["loc"]) or "options"
+    option = ".".join(str(part) for part in detail["loc"])
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return str(unknown_name("option", option, known))
     if detail["type"] in ("missing", "missing_keyword_only_argument"):
         return f"option {option!r} is required"
     message = detail["msg"].removeprefix("Value error, ")
+    if not option:  # it is the options together that do not fit
+        return str(message)
     return f"{option}: {message} (got {detail['input']!r})"
 
 

@@ -14,11 +14,12 @@ from dd_plugins.evaluate import NetworkResult, Protocol, evaluate, mean_interval
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.run import Precision
+from dd_plugins.training import Recipe
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["Difference", "SetTransfer", "Transfer", "transfer"]
 
-Role = Literal["distilled with", "seen by the wrapper", "held out"]
+Role = Literal["distilled with", "seen", "held out"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def transfer(
     networks: Sequence[str | AbstractNetwork],
     *,
     repeats: int = 5,
-    protocol: Protocol = "auto",
+    protocol: Protocol | Recipe = "auto",
     data: RealData | None = None,
     data_root: str | Path | None = None,
     seed: int = 0,
@@ -130,8 +131,8 @@ def transfer(
     """Train networks of several architectures on distilled sets; test and compare.
 
     The architecture that a set was distilled with is added where it is not named. What
-    an architecture was to a set is read from the set: *seen* are those of its wrappers,
-    by name, whatever their width; the rest is *held out*.
+    an architecture was to a set is read from the set: *seen* are those of its wrappers
+    and of its distiller, by name, whatever their width; the rest is *held out*.
 
     Args:
         sets: artifacts; two of the same base are compared in pairs.
@@ -154,6 +155,8 @@ def transfer(
     """
     if not sets:
         raise OptionError("no distilled set is given; name at least one artifact")
+    if protocol == "retrieval":
+        raise OptionError("transfer compares accuracies; evaluate scores retrieval")
     found = plugins or loaded_plugins()
     chosen = [found.network(spec).for_evaluation() for spec in networks]
     reports = []
@@ -199,7 +202,7 @@ def _base(distiller: Any) -> Any:
 def _role(network: AbstractNetwork, own: AbstractNetwork, seen: set[str]) -> Role:
     if network.name == own.name:
         return "distilled with"
-    return "seen by the wrapper" if network.name in seen else "held out"
+    return "seen" if network.name in seen else "held out"
 
 
 def _mean_of(results: Sequence[NetworkResult]) -> NetworkResult | None:

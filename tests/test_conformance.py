@@ -23,7 +23,7 @@ DISTILLERS = [
     "dsa(real_batch_size=16, updates_per_network=2)",
     "dsa(augment=False)",
     "metadd(dm(real_batch_size=16), "
-    "networks=(conv(width=4, depth=2), vgg11(width=4)), training_steps=5)",
+    "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,))",
     "clip(frepo(pool_size=2, learning_rate=0.01), max_norm=0.05)",
 ]
 # No loss falls where nothing moves, and herding draws nothing by the seed.

@@ -16,9 +16,7 @@ from dd_plugins.testing import toy_data
 from dd_plugins.transfer import Transfer, transfer
 
 BASE = "frepo(pool_size=2)"
-WRAPPED = (
-    f"metadd({BASE}, networks=(vgg11(width=4), alexnet(width=8)), training_steps=5)"
-)
+WRAPPED = f"metadd({BASE}, networks=(vgg11(width=4), alexnet(width=8)), stages=(5,))"
 NETWORKS = ["mlp(width=8)", "mlp(width=4)", "vgg11(width=8)"]
 
 
@@ -41,7 +39,7 @@ def test_roles_are_read_from_the_artifact(found: Transfer) -> None:
     assert [result.spec for result in plain.results] == [own, *NETWORKS]
     assert plain.roles == ("distilled with", "held out", "held out", "held out")
     assert wrapped.roles[0] == "distilled with"
-    assert wrapped.roles[-1] == "seen by the wrapper"  # whatever the width
+    assert wrapped.roles[-1] == "seen"  # whatever the width
     assert (plain.base, wrapped.base) == ("frepo", "frepo")
 
 

@@ -180,6 +180,8 @@ class FRePo(AbstractDistiller[FRePoState]):
             set; ``"paper"`` is the paper's in every option, 500,000 steps, and width
             128. A fast run of 50,000 steps and more takes the paper's learning rate.
         pool_size: online models; at least one for each process.
+        pool_networks: further architectures, of which the models of the pool are in
+            turn, beside the run's own. The paper's pool has one architecture.
         max_online_updates: training steps K after which a model is replaced.
         real_batch_size: real images of a visit.
         updates_per_batch: steps for which a visit lasts: the model, the real batch and
@@ -204,14 +206,15 @@ class FRePo(AbstractDistiller[FRePoState]):
     Differences: pool draws are derived from the seed (unseeded there); features may be
     computed in bfloat16, Gram matrix and solve run in float64 (float32 there); real
     batches are drawn without replacement from a whole permutation (a shuffle buffer
-    there); visits of several updates, augmentation while distilling, and the settings
-    of the fast preset are ours.
+    there); visits of several updates, pools of several architectures, augmentation
+    while distilling, and the settings of the fast preset are ours.
     """
 
     name = "frepo"
 
     preset: Literal["fast", "paper"] = "fast"
     pool_size: PositiveInt | None = None
+    pool_networks: tuple[AbstractNetwork, ...] = ()
     max_online_updates: PositiveInt | None = None
     real_batch_size: PositiveInt | None = None
     updates_per_batch: PositiveInt | None = None
@@ -261,6 +264,11 @@ class FRePo(AbstractDistiller[FRePoState]):
             return Conv()
         recipe = _recipe(task)
         return recipe.network or (_ON_CPU if device.type == "cpu" else Conv())
+
+    @property
+    def architectures(self) -> tuple[AbstractNetwork, ...]:
+        """Those of the pool beside the run's own."""
+        return self.pool_networks
 
     @property
     def label_kind(self) -> LabelKind:
@@ -448,7 +456,11 @@ class FRePo(AbstractDistiller[FRePoState]):
     def _fresh_model(
         self, run: Run, slot: int, step: int, updates: int
     ) -> _OnlineModel:
-        network = run.fresh_network(run.generator(f"pool model {slot}", step))
+        architectures = (run.network, *self.pool_networks)
+        network = run.fresh_network(
+            run.generator(f"pool model {slot}", step),
+            architectures[slot % len(architectures)],
+        )
         optimizer = torch.optim.Adam(
             network.parameters(), lr=self._settings.online_learning_rate
         )

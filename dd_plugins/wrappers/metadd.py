@@ -2,10 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from dd_plugins.data import RealSampler
@@ -65,7 +72,7 @@ class MetaDDState(AbstractState):
     """The base's state; the auxiliary networks are frozen and not part of it."""
 
     base: AbstractState
-    auxiliaries: list[_Auxiliary]
+    auxiliaries: list[list[_Auxiliary]]  # by architecture, and stage of training
     teacher: FeatureNetwork | None
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,7 +103,8 @@ class MetaDD(AbstractWrapper):
 
     Args:
         base: any distiller.
-        networks: the auxiliary networks, two or more of different architectures.
+        networks: the auxiliary networks, of different architectures; two or more
+            unless the variant is ``"real_features"``.
         variant: what is drawn together. ``"variance"``: the variance of the maps over
             the architectures. ``"overlap"``: one minus the soft overlap of the maps.
             ``"paper"``: the reconstruction of the paper's whole loss (cross-entropy,
@@ -111,13 +119,17 @@ class MetaDD(AbstractWrapper):
         weight: a plain factor in place of ``rho``; the paper's is 1.
         every: steps from one application to the next.
         start: the first step with one.
+        drawn: how many architectures look at the images each time, drawn at random;
+            by default all of them.
         augment: whether the networks look at a random augmentation of the images.
         threshold: from which value on a pixel of a map counts, in (0, 1).
         metric_loss: of ``"features"``: a loss of pytorch-metric-learning with its
             options, such as ``"TripletMarginLoss(margin=0.1)"``; distances and reducers
             are options of it, such as ``distance=CosineSimilarity()``.
         miner: of ``"features"``: a miner of pytorch-metric-learning, or None.
-        training_steps: for which each auxiliary network is trained.
+        stages: steps for which the auxiliary networks are trained; if there are
+            several, that many networks of each architecture are, and each time one of
+            them is drawn.
         second_order: whether the weights of a map count as a function of the image.
 
     Reference: Zhao et al., "MetaDD", arXiv 2410.05103; no code was released.
@@ -129,7 +141,7 @@ class MetaDD(AbstractWrapper):
 
     name = "metadd"
 
-    networks: Annotated[tuple[AbstractNetwork, ...], Field(min_length=2)] = (
+    networks: Annotated[tuple[AbstractNetwork, ...], Field(min_length=1)] = (
         VGG11(width=16),
         MobileNetV2(width=16),
     )
@@ -138,13 +150,25 @@ class MetaDD(AbstractWrapper):
     weight: NonNegativeFloat | None = None
     every: PositiveInt = 1
     start: NonNegativeInt = 0
+    drawn: PositiveInt | None = None
     augment: bool = False
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     temperature: PositiveFloat = 1.0
     metric_loss: str = "NTXentLoss(temperature=0.1)"
     miner: str | None = None
-    training_steps: PositiveInt = 1_000
+    stages: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1_000,)
     second_order: bool = False
+
+    @model_validator(mode="after")
+    def _compares_architectures(self) -> Self:
+        """Refuse to compare one architecture with itself."""
+        looking = min(len(self.networks), self.drawn or len(self.networks))
+        if looking < 2 and self.variant != "real_features":
+            raise ValueError(
+                f"variant={self.variant!r} compares architectures with each other: "
+                "at least two networks must look at once"
+            )
+        return self
 
     @property
     def architectures(self) -> tuple[AbstractNetwork, ...]:
@@ -157,12 +181,16 @@ class MetaDD(AbstractWrapper):
             self._metric_loss()
         teacher = None
         if self.variant == "paper":
-            teacher = self._trained(run.network.for_evaluation(), run, real)
+            architecture = run.network.for_evaluation()
+            teacher = self._trained(architecture, self.stages[-1], run, real)
         return MetaDDState(
             run,
             self.base.setup(run, real),
             [
-                self._auxiliary(number, network, run, real)
+                [
+                    self._auxiliary(number, network, stage, run, real)
+                    for stage in self.stages
+                ]
                 for number, network in enumerate(self.networks)
             ],
             teacher,
@@ -183,8 +211,8 @@ class MetaDD(AbstractWrapper):
         if step < self.start or (step - self.start) % self.every:
             return {}
         classes = leaves.labels.detach().argmax(dim=1)
-        seen = []
-        for auxiliary in state.auxiliaries:
+        auxiliaries, seen = self._draw(state, step), []
+        for auxiliary in auxiliaries:
             pixels = self._view(state.run, leaves.pixels.detach(), step)
             seen.append(self._observe(state.run, auxiliary, pixels, classes))
         ratio = meta_ratio(
@@ -194,11 +222,11 @@ class MetaDD(AbstractWrapper):
             Outputs(*(output.requires_grad_() for output in outputs))
             for outputs in seen
         ]
-        loss = self._loss(state, leaves_of_loss, leaves, classes, step)
+        loss = self._loss(state, auxiliaries, leaves_of_loss, leaves, classes, step)
         flat = [output for outputs in leaves_of_loss for output in outputs]
         cotangents = torch.autograd.grad(loss, flat, allow_unused=True)
         gradient = torch.zeros_like(leaves.pixels)
-        for number, auxiliary in enumerate(state.auxiliaries):
+        for number, auxiliary in enumerate(auxiliaries):
             gradient += self._pull_back(
                 state.run,
                 auxiliary,
@@ -211,6 +239,19 @@ class MetaDD(AbstractWrapper):
             leaves.pixels, self._scale(leaves.pixels.grad, gradient) * gradient
         )
         return {"meta_loss": loss.detach(), "meta_ratio": ratio}
+
+    def _draw(self, state: MetaDDState, step: int) -> list[_Auxiliary]:
+        """Return the networks that look this time, one of each drawn architecture."""
+        generator = state.run.own_generator("metadd networks", step)
+        order = torch.randperm(len(state.auxiliaries), generator=generator).tolist()
+        chosen = sorted(order[: self.drawn])
+        stages = torch.randint(
+            len(self.stages), (len(chosen),), generator=generator
+        ).tolist()
+        return [
+            state.auxiliaries[number][stage]
+            for number, stage in zip(chosen, stages, strict=True)
+        ]
 
     def _scale(self, base: Tensor, added: Tensor) -> float:
         """Return the factor of the added gradient."""
@@ -264,6 +305,7 @@ class MetaDD(AbstractWrapper):
     def _loss(
         self,
         state: MetaDDState,
+        auxiliaries: list[_Auxiliary],
         seen: list[Outputs],
         leaves: Leaves,
         classes: Tensor,
@@ -291,9 +333,9 @@ class MetaDD(AbstractWrapper):
                     + alignment.variance(maps)
                 )
             case "feature_variance":
-                loss = alignment.variance(self._projected(state, seen))
+                loss = alignment.variance(self._projected(auxiliaries, seen))
             case "features":
-                embeddings = self._projected(state, seen)
+                embeddings = self._projected(auxiliaries, seen)
                 images = torch.arange(len(classes), device=embeddings.device)
                 criterion, miner = self._metric_loss()
                 flat, labels = embeddings.flatten(0, 1), images.repeat(len(seen))
@@ -306,19 +348,17 @@ class MetaDD(AbstractWrapper):
                             outputs.features, classes, auxiliary.means
                         )
                         / auxiliary.spread
-                        for outputs, auxiliary in zip(
-                            seen, state.auxiliaries, strict=True
-                        )
+                        for outputs, auxiliary in zip(seen, auxiliaries, strict=True)
                     ]
                 ).mean()
         return loss
 
-    def _projected(self, state: MetaDDState, seen: list[Outputs]) -> Tensor:
+    def _projected(self, auxiliaries: list[_Auxiliary], seen: list[Outputs]) -> Tensor:
         """Return the features of all networks in one space, ``(M, n, 128)``."""
         return torch.stack(
             [
                 outputs.features @ auxiliary.projection / auxiliary.spread.sqrt()
-                for outputs, auxiliary in zip(seen, state.auxiliaries, strict=True)
+                for outputs, auxiliary in zip(seen, auxiliaries, strict=True)
             ]
         )
 
@@ -330,7 +370,12 @@ class MetaDD(AbstractWrapper):
         return metric_learning(self.metric_loss), miner
 
     def _auxiliary(
-        self, number: int, network: AbstractNetwork, run: Run, real: RealSampler
+        self,
+        number: int,
+        network: AbstractNetwork,
+        stage: int,
+        run: Run,
+        real: RealSampler,
     ) -> _Auxiliary:
         """Train or find one network, and measure the real data with it."""
         fresh = network.build(
@@ -342,14 +387,15 @@ class MetaDD(AbstractWrapper):
             map_layer(fresh, run.task.image_shape)
         except OptionError as error:
             raise OptionError(f"metadd: {network!r} cannot be used: {error}") from error
-        module = self._trained(network, run, real)
+        module = self._trained(network, stage, run, real)
         layer = map_layer(module.cpu(), run.task.image_shape)
         module.to(run.device)
         means, variances = [], []
         for label in range(run.task.num_classes):
-            batch = real.class_batch(0, label, _MEASURED)
+            images = real.class_batch(0, label, _MEASURED).images
             with torch.no_grad():
-                features = features_in_chunks(module, batch.images).float()
+                view = self._view(run, images, label)
+                features = features_in_chunks(module, view).float()
             means.append(features.mean(dim=0))
             variances.append(features.var(dim=0, correction=0).mean())
         size = len(means[0])
@@ -364,7 +410,7 @@ class MetaDD(AbstractWrapper):
         )
 
     def _trained(
-        self, network: AbstractNetwork, run: Run, real: RealSampler
+        self, network: AbstractNetwork, stage: int, run: Run, real: RealSampler
     ) -> FeatureNetwork:
-        recipe = real_data_recipe(self.training_steps)
+        recipe = real_data_recipe(stage)
         return TrainedNetwork(network, recipe).obtain(run, real, cache_folder())

@@ -45,6 +45,19 @@ def test_ages_of_the_pool_are_staggered() -> None:
     assert ages(FRePo().setup(run_of(), sampler())) == list(range(0, 100, 10))
 
 
+def test_models_of_the_pool_are_of_its_architectures_in_turn() -> None:
+    others = (MLP(width=4), Conv(width=2, depth=2, normalization="instance"))
+    distiller = FRePo(pool_size=4, max_online_updates=1, pool_networks=others)
+    assert distiller.architectures == others
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
+    expected = [4 * 2 * 4, 4, 2 * 2 * 4, 4 * 2 * 4]  # features of each architecture
+    for step in range(30):
+        widths = [model.network.head.in_features for model in state.pool.values()]
+        assert widths == expected
+        distiller.accumulate(state, leaves, sampler(), step)
+        distiller.advance(state, leaves, step)
+
+
 def test_model_is_replaced_after_one_more_than_the_maximum_of_updates() -> None:
     distiller = FRePo(pool_size=1, max_online_updates=3)
     state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
@@ -217,6 +230,7 @@ def test_paper_preset_is_the_paper_in_every_option() -> None:
     assert paper.options() | {"flip": None} == {
         "preset": "paper",
         "pool_size": 10,
+        "pool_networks": (),
         "max_online_updates": 100,
         "real_batch_size": 1024,
         "updates_per_batch": 1,

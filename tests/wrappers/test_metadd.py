@@ -36,7 +36,7 @@ VARIANTS = [
 
 
 def _metadd(**options: Any) -> MetaDD:
-    defaults: dict[str, Any] = {"networks": NETWORKS, "training_steps": 3}
+    defaults: dict[str, Any] = {"networks": NETWORKS, "stages": (3,)}
     return MetaDD(base=DM(real_batch_size=8), **(defaults | options))
 
 
@@ -84,9 +84,10 @@ def test_one_network_at_a_time_gives_the_gradient_of_all_at_once(
     view = distiller._view(state.run, leaves.pixels, step)
     seen = [
         observe(auxiliary.network, auxiliary.layer, view, classes)
-        for auxiliary in state.auxiliaries
+        for (auxiliary,) in state.auxiliaries
     ]
-    loss = distiller._loss(state, seen, leaves, classes, step)
+    auxiliaries = [auxiliary for (auxiliary,) in state.auxiliaries]
+    loss = distiller._loss(state, auxiliaries, seen, leaves, classes, step)
     (expected,) = torch.autograd.grad(loss, leaves.pixels)
 
     _, added, metrics = _added(distiller, step)
@@ -110,6 +111,34 @@ def test_gradient_is_added_from_the_start_on_and_every_few_steps() -> None:
     assert applied == [2, 5, 8]
 
 
+def test_one_stage_of_each_drawn_architecture_looks() -> None:
+    distiller = _metadd(variant="real_features", stages=(1, 2, 3), drawn=2)
+    state = distiller.setup(_run(), _real())
+    places = {
+        id(auxiliary): (number, stage)
+        for number, stages in enumerate(state.auxiliaries)
+        for stage, auxiliary in enumerate(stages)
+    }
+    assert len(places) == 9
+    draws = []
+    for step in range(60):
+        draws.append([places[id(one)] for one in distiller._draw(state, step)])
+        numbers = [number for number, _ in draws[-1]]
+        assert len(set(numbers)) == 2
+        again = [places[id(one)] for one in distiller._draw(state, step)]
+        assert again == draws[-1]
+    assert {place for draw in draws for place in draw} == set(places.values())
+
+
+def test_real_features_are_those_of_augmented_images_where_networks_see_such() -> None:
+    plain, augmented = (
+        _metadd(variant="real_features", augment=augment).setup(_run(), _real())
+        for augment in (False, True)
+    )
+    ((one, *_), (other, *_)) = plain.auxiliaries[0], augmented.auxiliaries[0]
+    assert not torch.allclose(one.means, other.means)
+
+
 def test_networks_are_trained_once_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,11 +151,11 @@ def test_networks_are_trained_once_and_kept(
 
     monkeypatch.setattr(trained, "train_network", refuse)
     second = _metadd().setup(replace(_run(), seed=7), _real())
-    for one, other in zip(first.auxiliaries, second.auxiliaries, strict=True):
+    for (one,), (other,) in zip(first.auxiliaries, second.auxiliaries, strict=True):
         for name, weight in one.network.state_dict().items():
             assert torch.equal(weight, other.network.state_dict()[name])
-    for other in (_metadd(training_steps=4), _metadd(networks=NETWORKS[::-1][:2] * 2)):
-        if other.training_steps == 4:
+    for other in (_metadd(stages=(4,)), _metadd(networks=NETWORKS[::-1][:2] * 2)):
+        if other.stages == (4,):
             with pytest.raises(AssertionError, match="trained again"):
                 other.setup(_run(), _real())
         else:
@@ -157,14 +186,14 @@ def test_auxiliary_networks_are_frozen_and_leave_the_state_to_the_base() -> None
     state = distiller.setup(_run(), _real())
     before = [
         {name: value.clone() for name, value in auxiliary.network.state_dict().items()}
-        for auxiliary in state.auxiliaries
+        for (auxiliary,) in state.auxiliaries
     ]
     leaves = _leaves()
     distiller.accumulate(state, leaves, _real(), 0)
     distiller.advance(state, leaves, 0)
     assert isinstance(state, MetaDDState)
     assert state.state_dict() == state.base.state_dict()
-    for auxiliary, kept in zip(state.auxiliaries, before, strict=True):
+    for (auxiliary,), kept in zip(state.auxiliaries, before, strict=True):
         assert not any(p.requires_grad for p in auxiliary.network.parameters())
         for name, value in auxiliary.network.state_dict().items():
             assert torch.equal(value, kept[name])
@@ -202,7 +231,10 @@ def test_what_cannot_be_used_is_named(
     [
         ("metadd(conv)", "base"),
         ("metadd()", "'base' is required"),
-        ("metadd(dm, networks=(vgg11,))", "networks"),
+        ("metadd(dm, networks=())", "networks"),
+        ("metadd(dm, networks=(vgg11,))", "compares architectures with each other"),
+        ("metadd(dm, drawn=1)", "compares architectures with each other"),
+        ("metadd(dm, stages=())", "stages"),
         ("metadd(dm, variant='cam')", "variant"),
         ("metadd(dm, threshold=1.0)", "threshold"),
     ],
