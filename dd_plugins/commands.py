@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import click
 from rich.console import Console
@@ -16,7 +16,13 @@ from dd_plugins.checkpoint import CHECKPOINT_NAME
 from dd_plugins.data import DataOptions
 from dd_plugins.engine import RUN_FILES, SUMMARY_NAME, distill
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluate import Evaluation, NetworkResult, Protocol, evaluate
+from dd_plugins.evaluate import (
+    Evaluation,
+    NetworkResult,
+    Protocol,
+    evaluate,
+    mean_interval,
+)
 from dd_plugins.files import write_atomically
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.pictures import save_grid
@@ -35,6 +41,14 @@ _protocol = click.option(
     default="auto",
     show_default=True,
     help="How networks are trained; auto goes by the kind of labels.",
+)
+_protocol_or_retrieval = click.option(
+    "--protocol",
+    type=click.Choice(get_args(Protocol)),
+    default="auto",
+    show_default=True,
+    help="How networks are trained; auto goes by the kind of labels. Retrieval scores "
+    "their features as well, with --baselines.",
 )
 _json_file = click.option(
     "--json", "json_file", type=_path, help="Write the figures here."
@@ -160,7 +174,7 @@ def _last_metrics(path: Path) -> dict[str, float]:
     show_default=True,
     help="Fresh networks for each spec.",
 )
-@_protocol
+@_protocol_or_retrieval
 @click.option(
     "--baselines",
     is_flag=True,
@@ -384,6 +398,30 @@ def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[T
             if results:
                 table.add_row(kind, images, *_figures(results[number]))
         yield table
+        if result.retrieval:
+            yield _retrieval_table(
+                [(kind, results[number]) for kind, _, results in kinds]
+            )
+
+
+def _retrieval_table(rows: list[tuple[str, NetworkResult]]) -> Table:
+    """Return a table of how well images are found by features."""
+    table = Table(
+        title=f"finding images of the same class by features: {rows[0][1].spec}"
+    )
+    table.add_column("trained on")
+    for name in rows[0][1].retrieval:
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    for kind, result in rows:
+        cells = []
+        for scores in result.retrieval.values():
+            interval = mean_interval(scores)
+            cell = f"{sum(scores) / len(scores):.4f}"
+            if interval is not None:
+                cell += f" ({interval[0]:.4f} to {interval[1]:.4f})"
+            cells.append(cell)
+        table.add_row(kind, *cells)
+    return table
 
 
 def _figures(result: NetworkResult) -> tuple[str, str, str]:

@@ -1,9 +1,9 @@
 """Evaluation: train fresh networks on a distilled set, test them on real data, once."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from dd_plugins import parallel
 from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import DataOptions, RealData, balanced_subset
+from dd_plugins.data import DataOptions, Images, RealData, balanced_subset
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.functional.kernel_regression import centred_targets
+from dd_plugins.metric import require_metric_learning, retrieval_scores
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, chunk_size
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.randomness import derive
@@ -26,8 +27,9 @@ from dd_plugins.training import (
     Recipe,
     TrainingSet,
     Whitened,
-    accuracy,
+    part_right,
     real_data_recipe,
+    real_outputs,
     train_network,
 )
 
@@ -42,8 +44,8 @@ __all__ = [
     "training_steps",
 ]
 
-Protocol = Literal["auto", "frepo", "classic"]
-"""How networks are trained on a distilled set."""
+Protocol = Literal["auto", "frepo", "classic", "retrieval"]
+"""How networks are trained on a distilled set, and what is asked of them."""
 
 _LEARNING_RATE = 3e-4
 _WARM_UP = 500
@@ -80,10 +82,13 @@ class NetworkResult:
     Attributes:
         spec: the spec of the network.
         accuracies: test accuracy of each trained network, in [0, 1].
+        retrieval: by the name of a score (see :func:`~dd_plugins.metric.\
+retrieval_scores`), that of each network's features, in [0, 1]; empty if not asked for.
     """
 
     spec: str
     accuracies: tuple[float, ...]
+    retrieval: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -110,7 +115,20 @@ class NetworkResult:
             "accuracy_std": self.std,
             "accuracy_ci95": None if self.ci95 is None else list(self.ci95),
             "accuracies": list(self.accuracies),
-        }
+        } | (
+            {"retrieval": {name: _figures(scores) for name, scores in retrieval}}
+            if (retrieval := self.retrieval.items())
+            else {}
+        )
+
+
+def _figures(scores: Sequence[float]) -> dict[str, Any]:
+    interval = mean_interval(scores)
+    return {
+        "mean": float(np.mean(scores)),
+        "ci95": None if interval is None else list(interval),
+        "scores": list(scores),
+    }
 
 
 @dataclass(frozen=True)
@@ -122,12 +140,16 @@ class Evaluation:
         random: the same, trained on as many random real images; empty if not asked for.
         full: the same, trained on all real images; empty if not asked for.
         test_images: the number of test images.
+        protocol: the one that was asked for; ``"recipe"`` if a recipe was given.
+        recipe: how the networks were trained on the distilled set and on random images.
     """
 
     networks: tuple[NetworkResult, ...]
     random: tuple[NetworkResult, ...] = ()
     full: tuple[NetworkResult, ...] = ()
     test_images: int = 0
+    protocol: str = "auto"
+    recipe: Recipe | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` writes.
@@ -138,6 +160,8 @@ class Evaluation:
         found: dict[str, Any] = {
             "networks": [result.as_dict() for result in self.networks],
             "test_images": self.test_images,
+            "protocol": self.protocol,
+            "recipe": None if self.recipe is None else asdict(self.recipe),
         }
         named = {"random": self.random, "full": self.full}
         baselines = {
@@ -170,6 +194,7 @@ class _Evaluator:
     precision: torch.dtype
     on_progress: Callable[[str, int, int], None]
     recipe: Recipe
+    protocol: str
     asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
 
@@ -204,20 +229,10 @@ class _Evaluator:
     def test(self) -> Evaluation:
         """Read the test set, once, and score every network on it."""
         test = self.data.read_test()
-        on_cpu = self.device.type == "cpu"
-        size = chunk_size(test.images.shape) if on_cpu else _TEST_BATCH
         own_scores = {
-            job: accuracy(
-                module,
-                test,
-                self.distilled.transform,
-                device=self.device,
-                precision=self.precision,
-                batch_size=size,
-            )
-            for job, module in self.trained.items()
+            job: self._scores(module, test) for job, module in self.trained.items()
         }
-        scores: dict[int, float] = {}
+        scores: dict[int, dict[str, float]] = {}
         for part in parallel.gather_objects(own_scores):
             scores |= part
         results: dict[str, list[NetworkResult]] = {
@@ -228,13 +243,34 @@ class _Evaluator:
         for number, (kind, spec) in enumerate(self.asked):
             first = number * self.repeats
             own = [scores[job] for job in range(first, first + self.repeats)]
-            results[kind].append(NetworkResult(spec, tuple(own)))
+            by_name = {name: tuple(found[name] for found in own) for name in own[0]}
+            accuracies = by_name.pop("accuracy")
+            results[kind].append(NetworkResult(spec, accuracies, by_name))
         return Evaluation(
             tuple(results["distilled"]),
             tuple(results["random"]),
             tuple(results["full"]),
             len(test.labels),
+            self.protocol,
+            self.recipe,
         )
+
+    def _scores(self, module: FeatureNetwork, test: Images) -> dict[str, float]:
+        """Return the accuracy of a network, and its retrieval scores if asked for."""
+        on_cpu = self.device.type == "cpu"
+        size = chunk_size(test.images.shape) if on_cpu else _TEST_BATCH
+        on_test = partial(
+            real_outputs,
+            data=test,
+            transform=self.distilled.transform,
+            device=self.device,
+            precision=self.precision,
+            batch_size=size,
+        )
+        found = {"accuracy": part_right(on_test(module), test.labels)}
+        if self.protocol == "retrieval":
+            found |= retrieval_scores(on_test(module.features), test.labels)
+        return found
 
     def distilled_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set."""
@@ -295,7 +331,7 @@ def training_set_of(distilled: DistilledSet, *, device: torch.device) -> Trainin
     )
 
 
-def recipe_for(distilled: DistilledSet, protocol: Protocol = "auto") -> Recipe:
+def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") -> Recipe:
     """Return how networks are trained on a distilled set.
 
     Args:
@@ -304,10 +340,13 @@ def recipe_for(distilled: DistilledSet, protocol: Protocol = "auto") -> Recipe:
             2206.00719, section 4, and the released evaluation script); ``"classic"`` is
             that of DC, DSA, DM and MTT: 1,000 epochs of SGD with DSA's augmentation
             (arXiv 2102.08259, section 4.1, and its released code); ``"auto"`` is
-            FRePo's for regression targets and else the classic one.
+            FRePo's for regression targets and else the classic one, and so is
+            ``"retrieval"``. A recipe is taken as it is.
     """
+    if isinstance(protocol, Recipe):
+        return protocol
     count = len(distilled)
-    if protocol == "auto":
+    if protocol in ("auto", "retrieval"):
         regression = distilled.header.label_kind == "regression"
         protocol = "frepo" if regression else "classic"
     if protocol == "frepo":
@@ -327,7 +366,7 @@ def evaluate(
     networks: Iterable[str | AbstractNetwork] = (),
     *,
     repeats: int = 5,
-    protocol: Protocol = "auto",
+    protocol: Protocol | Recipe = "auto",
     baselines: bool = False,
     data: RealData | None = None,
     data_root: str | Path | None = None,
@@ -346,7 +385,9 @@ def evaluate(
         networks: specs; by default the network that the set was distilled with, without
             normalisation if it is FRePo's.
         repeats: fresh networks for each spec, at least 1.
-        protocol: how networks are trained: see :func:`recipe_for`.
+        protocol: how networks are trained: see :func:`recipe_for`. ``"retrieval"`` asks
+            also how well images of a class are found by a network's features, and
+            turns ``baselines`` on; it needs pytorch-metric-learning.
         baselines: whether to train on as many random real images, drawn anew for each
             network, and on all real images as well.
         data: the real data; by default found by the name in the artifact.
@@ -372,10 +413,13 @@ def evaluate(
     """
     if repeats < 1:
         raise OptionError(f"repeats must be at least 1, got {repeats}")
-    if protocol not in get_args(Protocol):
+    if not isinstance(protocol, Recipe) and protocol not in get_args(Protocol):
         raise OptionError(
             f"protocol must be one of {', '.join(get_args(Protocol))}, got {protocol!r}"
         )
+    if protocol == "retrieval":
+        require_metric_learning()
+        baselines = True
     found = plugins or loaded_plugins()
     if not isinstance(distilled, DistilledSet):
         distilled = DistilledSet.load(distilled)
@@ -399,6 +443,7 @@ def evaluate(
         resolve_precision(precision, target),
         on_progress or (lambda kind, done, total: None),
         recipe_for(distilled, protocol),
+        "recipe" if isinstance(protocol, Recipe) else protocol,
     )
     for network in chosen:
         evaluator.train("distilled", network, evaluator.distilled_set)

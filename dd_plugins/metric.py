@@ -1,12 +1,58 @@
-"""Objects of pytorch-metric-learning, named by specs."""
+"""pytorch-metric-learning: its objects, named by specs, and its retrieval scores."""
 
 from types import ModuleType
 from typing import Any
 
+from torch import Tensor
+
 from dd_plugins.errors import OptionError
 from dd_plugins.spec import Call, parse, unknown_name
 
-__all__ = ["metric_learning"]
+__all__ = ["metric_learning", "require_metric_learning", "retrieval_scores"]
+
+_SCORES = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
+_QUERIES = 1024  # images whose distances to all others are in memory at a time
+
+
+def require_metric_learning() -> None:
+    """Raise an OptionError that says what to install if the package is missing."""
+    _classes()
+
+
+def retrieval_scores(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return how well images of a class are found among all by their embeddings.
+
+    Every image is a query, and all others are ranked by their cosine similarity to it.
+
+    Args:
+        embeddings: float, ``(n, d)``.
+        labels: integers, ``(n,)``.
+
+    Returns:
+        ``precision_at_1``, ``r_precision`` and ``mean_average_precision_at_r``, each in
+        [0, 1], as pytorch-metric-learning's ``AccuracyCalculator`` defines them; the
+        mean over all images whose class has another.
+
+    Raises:
+        OptionError: the package is missing.
+
+    Reference: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", arXiv
+    2003.08505, section 3.2.
+    """
+    require_metric_learning()
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+    from pytorch_metric_learning.utils.inference import CustomKNN
+
+    calculator = AccuracyCalculator(
+        include=_SCORES,
+        k="max_bin_count",
+        device=embeddings.device,
+        # Its own search needs faiss.
+        knn_func=CustomKNN(CosineSimilarity(), batch_size=_QUERIES),
+    )
+    found = calculator.get_accuracy(embeddings, labels)
+    return {name: float(found[name]) for name in _SCORES}
 
 
 def metric_learning(spec: str) -> Any:

@@ -29,7 +29,9 @@ __all__ = [
     "Whitened",
     "accuracy",
     "label_loss",
+    "part_right",
     "real_data_recipe",
+    "real_outputs",
     "train_network",
 ]
 
@@ -218,6 +220,37 @@ def label_loss(logits: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
 
 
 @torch.no_grad()
+def real_outputs(
+    network: Callable[[Tensor], Tensor],
+    data: Images,
+    transform: Transform,
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    batch_size: int = _TEST_BATCH,
+) -> Tensor:
+    """Return what a network makes of real images.
+
+    Args:
+        network: maps images in the value space to logits, or to features.
+        data: real images in [0, 1] or uint8, and their labels; one at least.
+        transform: maps the images to the value space.
+        device: where the network lives.
+        precision: dtype in which it computes.
+        batch_size: images that it is given at a time.
+
+    Returns:
+        float32 of shape ``(n, d)``, on the CPU.
+    """
+    found = []
+    for start in range(0, len(data.labels), batch_size):
+        images = transform(data.images[start : start + batch_size].to(device))
+        with autocast(device, precision):
+            outputs = network(images.contiguous(memory_format=torch.channels_last))
+        found.append(outputs.float().cpu())
+    return torch.cat(found)
+
+
 def accuracy(
     network: Callable[[Tensor], Tensor],
     data: Images,
@@ -231,17 +264,28 @@ def accuracy(
 
     Args:
         network: maps images in the value space to logits.
-        data: real images in [0, 1] or uint8, and their labels.
+        data: as for :func:`real_outputs`; and so are the others.
         transform: maps the images to the value space.
         device: where the network lives.
         precision: dtype in which it computes.
         batch_size: images that it is given at a time.
     """
-    correct = 0
-    for start in range(0, len(data.labels), batch_size):
-        images = transform(data.images[start : start + batch_size].to(device))
-        with autocast(device, precision):
-            logits = network(images.contiguous(memory_format=torch.channels_last))
-        labels = data.labels[start : start + batch_size].to(device)
-        correct += int((logits.argmax(dim=1) == labels).sum())
-    return correct / len(data.labels)
+    logits = real_outputs(
+        network,
+        data,
+        transform,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+    )
+    return part_right(logits, data.labels)
+
+
+def part_right(logits: Tensor, labels: Tensor) -> float:
+    """Return the part of images whose greatest logit is that of their class.
+
+    Args:
+        logits: shape ``(n, classes)``.
+        labels: integers of shape ``(n,)``, on any device.
+    """
+    return float((logits.argmax(dim=1) == labels.to(logits.device)).float().mean())

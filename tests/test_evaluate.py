@@ -21,6 +21,7 @@ from dd_plugins.networks.mlp import MLP
 from dd_plugins.preprocess import Transform
 from dd_plugins.testing import toy_data
 from dd_plugins.training import Recipe, TrainingSet, accuracy, train_network
+from dd_plugins.transfer import transfer
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +192,40 @@ def test_each_image_has_an_augmentation_of_its_own_in_the_classic_protocol(
 def test_unknown_protocol_is_refused(distilled: DistilledSet) -> None:
     with pytest.raises(OptionError, match="protocol must be one of auto, frepo"):
         dd_plugins.evaluate(distilled, protocol="best", data=toy_data())  # type: ignore[arg-type]
+
+
+def test_recipe_is_taken_as_the_protocol(distilled: DistilledSet) -> None:
+    recipe = Recipe(3, learning_rate=1e-3, batch_size=2)
+    found = dd_plugins.evaluate(
+        distilled, repeats=1, protocol=recipe, data=toy_data()
+    ).as_dict()
+    assert found["protocol"] == "recipe"
+    assert found["recipe"]["steps"] == 3
+
+
+def test_retrieval_scores_features_beside_both_baselines(
+    distilled: DistilledSet,
+) -> None:
+    found = dd_plugins.evaluate(
+        distilled, ["mlp(width=8)"], repeats=2, protocol="retrieval", data=toy_data()
+    )
+    figures = found.as_dict()
+    results = [figures["networks"][0], *figures["baselines"].values()]
+    assert len(results) == 3
+    for result in results:
+        assert list(result["retrieval"]) == [
+            "precision_at_1",
+            "r_precision",
+            "mean_average_precision_at_r",
+        ]
+        for score in result["retrieval"].values():
+            assert len(score["scores"]) == 2
+            assert 0 <= score["mean"] <= 1
+            assert score["ci95"][0] <= score["mean"] <= score["ci95"][1]
+    everything = figures["baselines"]["full"]["retrieval"]["precision_at_1"]
+    assert everything["mean"] > 0.9  # the toy classes are far apart
+
+
+def test_transfer_knows_no_retrieval(distilled: DistilledSet) -> None:
+    with pytest.raises(OptionError, match="evaluate scores retrieval"):
+        transfer([distilled], ["mlp"], protocol="retrieval", data=toy_data())
