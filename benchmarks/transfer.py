@@ -1,0 +1,201 @@
+"""Measure what a wrapper gains on architectures that a set was not distilled with.
+
+    python benchmarks/transfer.py --dataset fashion-mnist --ipc 10 --data-root DIR \
+        --distillers "frepo" "metadd(frepo)" --seeds 5 --out FILE.json
+
+The first distiller is the base that the others are compared with. Each distils once for
+every seed; on each set one fresh network of each architecture is trained for every
+repeat, from the same initial weights for all distillers of a seed. Gains are paired by
+seed. Choose on ``--split validation``, the default; ``--split test`` reads the test
+images, once for each set, when everything is chosen.
+
+Rows are added to the file as they are found, and those that are there are not measured
+again: a run that was stopped goes on when it is started again. ``--table`` prints what
+the file holds.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dd_plugins
+from dd_plugins.data import RealData
+from dd_plugins.evaluate import Protocol, mean_interval
+from dd_plugins.spec import split_specs
+from dd_plugins.training import Recipe
+from dd_plugins.transfer import transfer
+
+NARROW = (
+    "conv(width=32),alexnet(width=32),mlp(width=64),resnet18(width=16),"
+    "vit(width=64, depth=3)"
+)
+
+Row = dict[str, Any]
+
+
+def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -> Row:
+    """Distil once, and train networks of all architectures on the set."""
+    started = time.perf_counter()
+    distilled = dd_plugins.distill(
+        data,
+        spec,
+        images_per_class=options.ipc,
+        steps=options.steps,
+        network=options.network,
+        seed=seed,
+    )
+    seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    protocol: Protocol | Recipe = options.protocol
+    if options.training_steps is not None:
+        steps = options.training_steps
+        protocol = Recipe(steps, options.learning_rate, 500, warm_up=steps // 10)
+    scored = data
+    if options.split == "validation":
+        scored = replace(data, read_test=lambda: data.validation)
+    (report,) = transfer(
+        [distilled],
+        split_specs(options.networks),
+        repeats=options.repeats,
+        protocol=protocol,
+        data=scored,
+        seed=seed,
+    ).sets
+    return {
+        "distiller": spec,
+        "settled": report.distiller,
+        "seed": seed,
+        "distil_seconds": round(seconds, 1),
+        "transfer_seconds": round(time.perf_counter() - started, 1),
+        "roles": dict(zip((r.spec for r in report.results), report.roles, strict=True)),
+        "accuracies": {
+            result.spec: list(result.accuracies) for result in report.results
+        },
+    }
+
+
+def mean_of(row: Row, networks: Iterable[str]) -> float:
+    """Return the mean accuracy over some architectures."""
+    return statistics.mean(
+        statistics.mean(row["accuracies"][network]) for network in networks
+    )
+
+
+def summary(rows: list[Row], base: str) -> str:
+    """Return a markdown table: the base, and each other's gain over it."""
+    of_base = {row["seed"]: row for row in rows if row["distiller"] == base}
+    networks = list(next(iter(of_base.values()))["accuracies"])
+    specs = list(dict.fromkeys(row["distiller"] for row in rows))
+    held_out = [
+        network
+        for network in networks
+        if all(row["roles"][network] == "held out" for row in rows)
+    ]
+    lines = [
+        "| distiller | seeds | seconds | held out | "
+        + " | ".join(network.split("(")[0] for network in networks)
+        + " |",
+        "|---" * (4 + len(networks)) + "|",
+    ]
+    for spec in specs:
+        own = [
+            row
+            for row in rows
+            if row["distiller"] == spec and (spec == base or row["seed"] in of_base)
+        ]
+        seconds = statistics.median(row["distil_seconds"] for row in own)
+        cells = [
+            _cell(own, of_base, chosen, absolute=spec == base)
+            for chosen in (held_out, *([network] for network in networks))
+        ]
+        lines.append(
+            f"| `{spec}` | {len(own)} | {seconds:.0f} | " + " | ".join(cells) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _cell(
+    own: list[Row], of_base: dict[int, Row], networks: list[str], *, absolute: bool
+) -> str:
+    if not networks:
+        return ""
+    values = [100 * mean_of(row, networks) for row in own]
+    if absolute:
+        return f"{statistics.mean(values):.1f}"
+    gains = [
+        value - 100 * mean_of(of_base[row["seed"]], networks)
+        for value, row in zip(values, own, strict=True)
+    ]
+    interval = mean_interval(gains)
+    shown = f"{statistics.mean(gains):+.1f}"
+    if interval is None:
+        return shown
+    return f"{shown} ({interval[0]:+.1f} to {interval[1]:+.1f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="fashion-mnist")
+    parser.add_argument("--data-root")
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--distillers", nargs="+", default=["frepo", "metadd(frepo)"])
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--network", help="to distil with; by default by data set")
+    parser.add_argument("--networks", default=NARROW, help="to test with")
+    parser.add_argument("--protocol", default="auto", help="frepo or classic")
+    parser.add_argument(
+        "--training-steps", type=int, help="a shorter protocol, for a search: Adam"
+    )
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of that")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--split", choices=["validation", "test"], default="validation")
+    parser.add_argument("--table", action="store_true", help="measure nothing")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    setting = {
+        "dataset": options.dataset,
+        "images_per_class": options.ipc,
+        "steps": options.steps,
+        "network": options.network,
+        "networks": options.networks,
+        "repeats": options.repeats,
+        "protocol": options.protocol,
+        "training_steps": options.training_steps,
+        "learning_rate": options.learning_rate if options.training_steps else None,
+        "split": options.split,
+    }
+    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    data = None
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        for spec in options.distillers:
+            key = setting | {"distiller": spec, "seed": seed}
+            if options.table or any(key.items() <= row.items() for row in rows):
+                continue
+            data = data or dd_plugins.get_dataset(
+                options.dataset, data_root=options.data_root
+            )
+            row = setting | measure(data, spec, seed, options)
+            row |= {
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "date": date.today().isoformat(),
+            }
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    found = [row for row in rows if setting.items() <= row.items()]
+    print(summary(found, options.distillers[0]))
+
+
+if __name__ == "__main__":
+    main()
