@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 import dd_plugins
-from dd_plugins.data import RealData
+from dd_plugins.data import Images, RealData
 from dd_plugins.evaluate import Protocol, mean_interval
 from dd_plugins.spec import split_specs
 from dd_plugins.training import Recipe
@@ -80,6 +81,21 @@ def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -
             result.spec: list(result.accuracies) for result in report.results
         },
     }
+
+
+def resized(data: RealData, side: int) -> RealData:
+    """Return the data with images of another size: smaller ones make a search cheap."""
+
+    def resize(images: Images) -> Images:
+        pixels = images.images[:].float() / 255
+        return Images(F.interpolate(pixels, (side, side), mode="area"), images.labels)
+
+    return replace(
+        data,
+        train=resize(data.train),
+        validation=resize(data.validation),
+        read_test=lambda: resize(data.read_test()),
+    )
 
 
 def mean_of(row: Row, networks: Iterable[str]) -> float:
@@ -146,6 +162,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion-mnist")
     parser.add_argument("--data-root")
     parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--image-size", type=int, help="resize all images first")
     parser.add_argument("--distillers", nargs="+", default=["frepo", "metadd(frepo)"])
     parser.add_argument("--steps", type=int)
     parser.add_argument("--network", help="to distil with; by default by data set")
@@ -165,6 +182,7 @@ def main() -> None:
     setting = {
         "dataset": options.dataset,
         "images_per_class": options.ipc,
+        "image_size": options.image_size,
         "steps": options.steps,
         "network": options.network,
         "networks": options.networks,
@@ -181,9 +199,12 @@ def main() -> None:
             key = setting | {"distiller": spec, "seed": seed}
             if options.table or any(key.items() <= row.items() for row in rows):
                 continue
-            data = data or dd_plugins.get_dataset(
-                options.dataset, data_root=options.data_root
-            )
+            if data is None:
+                data = dd_plugins.get_dataset(
+                    options.dataset, data_root=options.data_root
+                )
+                if options.image_size is not None:
+                    data = resized(data, options.image_size)
             row = setting | measure(data, spec, seed, options)
             row |= {
                 "threads": torch.get_num_threads(),

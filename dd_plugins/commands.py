@@ -24,8 +24,9 @@ from dd_plugins.evaluate import (
     mean_interval,
 )
 from dd_plugins.files import write_atomically
+from dd_plugins.meta_features import meta_features
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
-from dd_plugins.pictures import save_grid
+from dd_plugins.pictures import save_features, save_grid
 from dd_plugins.plugins import Plugin, loaded_plugins
 from dd_plugins.run import Precision
 from dd_plugins.spec import split_specs
@@ -434,14 +435,49 @@ def _figures(result: NetworkResult) -> tuple[str, str, str]:
 @click.command("show")
 @click.argument("path", type=_path)
 @click.option(
-    "--out", type=_path, help="PNG file.  [default: grid.png beside the artifact]"
+    "--out",
+    type=_path,
+    help="PNG file.  [default: grid.png, or features.png, beside the artifact]",
 )
-def show_command(path: Path, out: Path | None) -> None:
-    """Draw the synthetic images, in [0, 1], as a labelled grid."""
+@click.option(
+    "--features",
+    is_flag=True,
+    help="Draw where networks that were trained on the real data look.",
+)
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    help="With --features: spec; repeat it.  [default: those of metadd]",
+)
+@_data_root
+@_device
+@_precision
+def show_command(
+    path: Path,
+    out: Path | None,
+    features: bool,
+    networks: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Draw the synthetic images, in [0, 1], as a labelled grid.
+
+    With --features: where several architectures look on the first image of each class
+    (class activation maps), and what all of them look at. Their networks are trained,
+    or found where metadd keeps them.
+    """
+    if networks and not features:
+        raise OptionError("--network is an option of --features")
     distilled = DistilledSet.load(path)
-    target = out or artifact_file(path).parent / "grid.png"
+    name = "features.png" if features else "grid.png"
+    target = out or artifact_file(path).parent / name
     _refuse_to_replace(target)
-    click.echo(f"picture: {save_grid(distilled, target)}")
+    if not features:
+        click.echo(f"picture: {save_grid(distilled, target)}")
+        return
+    found = meta_features(distilled, networks, **options)
+    click.echo(f"meta ratio: {float(found.ratio.mean()):.4f}")
+    click.echo(f"picture: {save_features(distilled, found, target)}")
 
 
 @click.command("info")

@@ -39,6 +39,7 @@ __all__ = [
     "Protocol",
     "evaluate",
     "mean_interval",
+    "real_data_of",
     "recipe_for",
     "training_set_of",
     "training_steps",
@@ -428,11 +429,7 @@ def evaluate(
     chosen = [found.network(spec).for_evaluation() for spec in specs]
     if len(set(map(repr, chosen))) < len(chosen):
         raise OptionError("a network is given twice; name each once")
-    if data is None:
-        root = None if data_root is None else Path(data_root)
-        options = DataOptions(root=root, image_size=header.dataset.image_size)
-        data = _data_by_name(distilled, found, options)
-    _check_fit(distilled, data)
+    data = real_data_of(distilled, data, data_root, found)
     target = resolve_device(device)
     evaluator = _Evaluator(
         distilled,
@@ -451,6 +448,32 @@ def evaluate(
             evaluator.train("random", network, evaluator.random_set)
             evaluator.train("full", network, evaluator.full_set)
     return evaluator.test()
+
+
+def real_data_of(
+    distilled: DistilledSet,
+    data: RealData | None,
+    data_root: str | Path | None,
+    plugins: Plugins,
+) -> RealData:
+    """Return the real data that belongs to a set.
+
+    Args:
+        distilled: the set.
+        data: the data, if it is at hand; by default found by the name in the artifact.
+        data_root: the folder that holds named data sets.
+        plugins: where the name is looked up.
+
+    Raises:
+        DataError: it cannot be read, or does not fit the set.
+    """
+    if data is None:
+        root = None if data_root is None else Path(data_root)
+        image_size = distilled.header.dataset.image_size
+        options = DataOptions(root=root, image_size=image_size)
+        data = _data_by_name(distilled, plugins, options)
+    _check_fit(distilled, data)
+    return data
 
 
 def _data_by_name(

@@ -171,6 +171,7 @@ class Kept:
 
     Attributes:
         network: its spec.
+        module: the network, frozen and in evaluation mode.
         file: where it is kept.
         was_there: whether it was there before.
         validation_accuracy: on images held out of the training data, in [0, 1]; None
@@ -178,6 +179,7 @@ class Kept:
     """
 
     network: str
+    module: FeatureNetwork
     file: Path
     was_there: bool
     validation_accuracy: float | None
@@ -229,7 +231,7 @@ def train_networks(
             score = accuracy(
                 module, data.validation, transform, device=target, precision=dtype
             )
-        yield Kept(repr(network), file, was_there, score)
+        yield Kept(repr(network), module, file, was_there, score)
 
 
 def cache_folder() -> Path:

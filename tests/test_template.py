@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from dd_plugins import DistilledSet
+
 TEMPLATE = ROOT / "docs" / "examples" / "dd-plugin-template"
 
 
@@ -75,6 +77,27 @@ def test_template_distils_and_is_evaluated(python: Path, tmp_path: Path) -> None
     assert found["accuracy_mean"] > 0.8
     labels = run(python, "-m", "dd_plugins", "labels", out)
     assert labels.split() == [part for digit in "0123456789" for part in (digit, digit)]
+
+
+def test_wrapper_takes_the_template_s_distiller(
+    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
+    networks = "networks=(vgg11(width=4), conv(width=4, depth=2)), stages=(5,)"
+    spec = f"metadd(pixel_means(smoothing=0.5), {networks})"
+    sets = []
+    for name, distiller in (("plain", "pixel_means(smoothing=0.5)"), ("wrapped", spec)):
+        out = tmp_path / name
+        words = ["distill", "--distiller", distiller, "--network", "linear"]
+        run(python, "-m", "dd_plugins", *words, "--steps", 30, "--out", out)
+        sets.append(DistilledSet.load(out))
+    plain, wrapped = sets
+    assert wrapped.header.distiller == spec
+    assert plain.content_hash() != wrapped.content_hash()
+    picture = tmp_path / "features.png"
+    words = ["show", tmp_path / "wrapped", "--features", "--out", picture]
+    assert "meta ratio: 0." in run(python, "-m", "dd_plugins", *words)
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_the_template_its_names_are_unknown() -> None:

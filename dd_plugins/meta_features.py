@@ -1,0 +1,117 @@
+"""Where architectures look on a distilled set: meta and heterogeneous features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd_plugins.artifact import DistilledSet
+from dd_plugins.data import RealData
+from dd_plugins.errors import OptionError
+from dd_plugins.evaluate import real_data_of
+from dd_plugins.functional.cam import map_layer, meta_ratio, observe
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins import Plugins, loaded_plugins
+from dd_plugins.run import Precision, resolve_device
+from dd_plugins.trained import train_networks
+from dd_plugins.wrappers.base import AbstractWrapper
+from dd_plugins.wrappers.metadd import MetaDD
+
+__all__ = ["MetaFeatures", "meta_features"]
+
+
+@dataclass(frozen=True)
+class MetaFeatures:
+    """Class activation maps of several trained networks on a set's images.
+
+    Attributes:
+        networks: the specs of the networks.
+        maps: float32 in [0, 1], ``(networks, n, height, width)``, on the CPU.
+        threshold: from which value on a pixel of a map counts.
+    """
+
+    networks: tuple[str, ...]
+    maps: Tensor
+    threshold: float = 0.5
+
+    @property
+    def meta(self) -> Tensor:
+        """Return which pixels all networks look at: bool, ``(n, height, width)``."""
+        return (self.maps >= self.threshold).all(dim=0)
+
+    @property
+    def heterogeneous(self) -> Tensor:
+        """Return which pixels each looks at, but not all: bool, as the maps."""
+        return (self.maps >= self.threshold) & ~self.meta
+
+    @property
+    def ratio(self) -> Tensor:
+        """Return each image's part of meta features: float32 in [0, 1], ``(n,)``."""
+        return meta_ratio(self.maps, self.threshold)
+
+
+def meta_features(
+    distilled: DistilledSet | str | Path,
+    networks: Sequence[str | AbstractNetwork] = (),
+    *,
+    threshold: float = 0.5,
+    data: RealData | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    plugins: Plugins | None = None,
+) -> MetaFeatures:
+    """Let trained networks look at a distilled set.
+
+    Args:
+        distilled: the set, or the path of an artifact or of a run's folder.
+        networks: specs, two or more; by default those of the set's ``metadd`` wrapper,
+            or those that the wrapper takes by default. They are trained on the real
+            data as the wrapper does, or found where it keeps them.
+        threshold: from which value on a pixel of a map counts, in (0, 1).
+        data: the real data; by default found by the name in the artifact.
+        data_root: the folder that holds named data sets.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of the networks' arithmetic.
+        plugins: where names are looked up; by default all that is installed.
+
+    Raises:
+        OptionError: an option is out of its range, or a network has no usable map.
+        UnknownNameError: no plugin registers a name.
+        FileError: the artifact, or a network that is kept, cannot be read.
+        DataError: the real data cannot be read, or does not fit the artifact.
+    """
+    found = plugins or loaded_plugins()
+    if not isinstance(distilled, DistilledSet):
+        distilled = DistilledSet.load(distilled)
+    wrapper = _wrapper(found.distiller(distilled.header.distiller))
+    chosen = [found.network(spec) for spec in networks] or list(wrapper.networks)
+    if len(chosen) < 2:
+        raise OptionError("features are compared: name two networks or more")
+    if not 0 < threshold < 1:
+        raise OptionError(f"threshold must be between 0 and 1, got {threshold}")
+    data = real_data_of(distilled, data, data_root, found)
+    target = resolve_device(device)
+    images = distilled.images.to(target)
+    classes = distilled.labels.argmax(dim=1).to(target)
+    maps = []
+    for kept in train_networks(
+        data, chosen, steps=wrapper.stages[-1], device=device, precision=precision
+    ):
+        layer = map_layer(kept.module.cpu(), data.image_shape)
+        seen = observe(kept.module.to(target), layer, images, classes)
+        maps.append(seen.maps.cpu())
+    return MetaFeatures(tuple(map(repr, chosen)), torch.stack(maps), threshold)
+
+
+def _wrapper(distiller: Any) -> MetaDD:
+    """Return the set's wrapper; where there is none, one as it is by default."""
+    outermost = distiller
+    while isinstance(distiller, AbstractWrapper):
+        if isinstance(distiller, MetaDD):
+            return distiller
+        distiller = distiller.base
+    return MetaDD(base=outermost)
