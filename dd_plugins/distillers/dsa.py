@@ -235,5 +235,5 @@ def _settle_statistics(
     with torch.no_grad(), run.autocast():
         network(images)
     for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             layer.eval()

@@ -12,6 +12,7 @@ from dd_plugins.randomness import isolated
 from dd_plugins.spec import Record
 
 __all__ = [
+    "BATCH_NORM_MOMENTUM",
     "AbstractNetwork",
     "FeatureNetwork",
     "ImageShape",
@@ -28,6 +29,9 @@ ImageShape = tuple[int, int, int]
 """Channels, height and width of one image."""
 
 Normalization = Literal["batch", "instance", "group", "none"]
+
+BATCH_NORM_MOMENTUM = 0.9
+"""torch's momentum of the running statistics: the 0.1 of FRePo's flax code."""
 
 _PIXELS_IN_CHUNK = 64 * 32 * 32
 
@@ -139,7 +143,8 @@ def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
 
 def has_batch_norm(network: nn.Module) -> bool:
     """Tell whether an image's features depend on its neighbours in a training batch."""
-    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d
+    return any(isinstance(layer, kinds) for layer in network.modules())
 
 
 class _GroupNorm(nn.GroupNorm):
@@ -157,13 +162,13 @@ class _GroupNorm(nn.GroupNorm):
 def norm(kind: Normalization, channels: int) -> nn.Module:
     """Return a normalisation layer for ``channels``.
 
-    BatchNorm keeps running statistics with torch's momentum 0.9, which is the 0.1 of
-    FRePo's flax code. Group normalisation takes 32 groups at most; the
-    channels must be divisible. Instance normalisation is affine.
+    BatchNorm keeps running statistics by ``BATCH_NORM_MOMENTUM``. Group normalisation
+    takes 32 groups at most; the channels must be divisible. Instance normalisation is
+    affine.
     """
     match kind:
         case "batch":
-            return nn.BatchNorm2d(channels, momentum=0.9)
+            return nn.BatchNorm2d(channels, momentum=BATCH_NORM_MOMENTUM)
         case "instance":
             return _GroupNorm(channels, channels)
         case "group":

@@ -2,12 +2,18 @@
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from pydantic import PositiveInt
 from torch import nn
 
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
+from dd_plugins.networks.base import (
+    BATCH_NORM_MOMENTUM,
+    AbstractNetwork,
+    FeatureNetwork,
+    ImageShape,
+)
 from dd_plugins.spec import record
 
 __all__ = ["MLP"]
@@ -20,6 +26,7 @@ class MLP(AbstractNetwork):
     Args:
         width: units of every hidden layer.
         depth: number of hidden layers.
+        normalization: before each ReLU: ``"batch"``, ``"layer"`` or ``"none"``.
 
     Initialised as torch does by default. The original of Dataset Condensation (arXiv
     2006.05929) has width 128 and depth 2, the defaults here.
@@ -29,6 +36,7 @@ class MLP(AbstractNetwork):
 
     width: PositiveInt = 128
     depth: PositiveInt = 2
+    normalization: Literal["batch", "layer", "none"] = "none"
 
     def construct(
         self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
@@ -39,6 +47,11 @@ class MLP(AbstractNetwork):
         for inputs, outputs in pairwise(
             [math.prod(image_shape), *self.depth * [self.width]]
         ):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers.append(nn.Linear(inputs, outputs))
+            if self.normalization == "batch":
+                layers.append(nn.BatchNorm1d(outputs, momentum=BATCH_NORM_MOMENTUM))
+            elif self.normalization == "layer":
+                layers.append(nn.LayerNorm(outputs))
+            layers.append(nn.ReLU())
         body = nn.Sequential(*layers)
         return FeatureNetwork(body, nn.Linear(self.width, num_classes))

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from dd_plugins.networks.base import has_batch_norm
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.randomness import derive
 
@@ -42,3 +43,23 @@ def test_features_are_the_last_rectified_layer():
         expected = np.maximum(expected @ weight.T + bias, 0)
     np.testing.assert_allclose(features, expected, atol=1e-12)
     assert (features == 0).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer"), [("batch", nn.BatchNorm1d), ("layer", nn.LayerNorm)]
+)
+def test_normalisation_stands_before_each_rectifier(kind, layer):
+    module = _build(MLP(width=6, depth=2, normalization=kind), (2, 3, 3))
+
+    expected = [nn.Flatten, *2 * [nn.Linear, layer, nn.ReLU]]
+    assert [type(part) for part in module.body] == expected
+    assert has_batch_norm(module) == (kind == "batch")
+    images = torch.rand(8, 2, 3, 3, generator=derive(0, "x"))
+    hidden = module.body[:3](images)  # in training mode
+    dimension = 0 if kind == "batch" else 1
+    torch.testing.assert_close(
+        hidden.mean(dimension),
+        torch.zeros(hidden.shape[1 - dimension]),
+        atol=1e-5,
+        rtol=0,
+    )
