@@ -99,7 +99,8 @@ class MetaDD(AbstractWrapper):
 
     The gradient is exact with one auxiliary network on the device at a time: first each
     looks, without a graph; then the loss is differentiated by what they saw, and each
-    carries its part of that back to the pixels.
+    carries its part of that back to the pixels. The loss of ``"real_features"`` is a
+    sum over the networks, and one look is enough.
 
     Args:
         base: any distiller.
@@ -211,13 +212,55 @@ class MetaDD(AbstractWrapper):
         if step < self.start or (step - self.start) % self.every:
             return {}
         classes = leaves.labels.detach().argmax(dim=1)
-        auxiliaries, seen = self._draw(state, step), []
+        auxiliaries = self._draw(state, step)
+        separable = self.variant == "real_features"
+        look = self._look_apart if separable else self._look_together
+        loss, gradient, maps = look(state, auxiliaries, leaves, classes, step)
+        add_gradient(
+            leaves.pixels, self._scale(leaves.pixels.grad, gradient) * gradient
+        )
+        metrics = {"meta_loss": loss.detach()}
+        if len(maps) > 1:  # of one network there is nothing to compare
+            ratio = meta_ratio(torch.stack(maps), self.threshold)
+            metrics["meta_ratio"] = ratio.mean()
+        return metrics
+
+    def _look_apart(
+        self,
+        state: MetaDDState,
+        auxiliaries: list[_Auxiliary],
+        leaves: Leaves,
+        classes: Tensor,
+        step: int,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return loss, gradient and maps where the loss is a sum over the networks."""
+        gradient, loss = torch.zeros_like(leaves.pixels), leaves.pixels.new_zeros(())
+        maps = []
+        for auxiliary in auxiliaries:
+            pixels = leaves.pixels.detach().requires_grad_()
+            view = self._view(state.run, pixels, step)
+            outputs = self._observe(state.run, auxiliary, view, classes)
+            part = self._loss(state, [auxiliary], [outputs], leaves, classes, step)
+            (added,) = torch.autograd.grad(part / len(auxiliaries), [pixels])
+            gradient += added
+            loss += part.detach() / len(auxiliaries)
+            maps.append(outputs.maps.detach())
+            auxiliary.network.cpu()
+        return loss, gradient, maps
+
+    def _look_together(
+        self,
+        state: MetaDDState,
+        auxiliaries: list[_Auxiliary],
+        leaves: Leaves,
+        classes: Tensor,
+        step: int,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return loss, gradient and maps where the loss needs what all networks saw."""
+        seen = []
         for auxiliary in auxiliaries:
             pixels = self._view(state.run, leaves.pixels.detach(), step)
             seen.append(self._observe(state.run, auxiliary, pixels, classes))
-        ratio = meta_ratio(
-            torch.stack([outputs.maps for outputs in seen]), self.threshold
-        ).mean()
         leaves_of_loss = [
             Outputs(*(output.requires_grad_() for output in outputs))
             for outputs in seen
@@ -235,10 +278,7 @@ class MetaDD(AbstractWrapper):
                 step,
                 cotangents[3 * number :][:3],
             )
-        add_gradient(
-            leaves.pixels, self._scale(leaves.pixels.grad, gradient) * gradient
-        )
-        return {"meta_loss": loss.detach(), "meta_ratio": ratio}
+        return loss, gradient, [outputs.maps.detach() for outputs in seen]
 
     def _draw(self, state: MetaDDState, step: int) -> list[_Auxiliary]:
         """Return the networks that look this time, one of each drawn architecture."""
