@@ -30,7 +30,7 @@ from dd_plugins.pictures import save_features, save_grid
 from dd_plugins.plugins import Plugin, loaded_plugins
 from dd_plugins.run import Precision
 from dd_plugins.spec import split_specs
-from dd_plugins.trained import train_networks
+from dd_plugins.trained import STAGES, train_networks
 from dd_plugins.transfer import Transfer, transfer
 
 __all__ = ["COMMANDS"]
@@ -312,10 +312,12 @@ def _transfer_tables(found: Transfer) -> Iterator[Table]:
 )
 @click.option(
     "--steps",
+    "stages",
     type=click.IntRange(min=1),
-    default=1_000,
+    multiple=True,
+    default=STAGES,
     show_default=True,
-    help="Training steps of each.",
+    help="Training steps; repeat it for a network of each stage.",
 )
 @_data_root
 @_image_size
@@ -330,7 +332,7 @@ def _transfer_tables(found: Transfer) -> Iterator[Table]:
 def train_networks_command(
     dataset: str,
     networks: tuple[str, ...],
-    steps: int,
+    stages: tuple[int, ...],
     data_root: Path | None,
     image_size: int | None,
     cache: Path | None,
@@ -348,7 +350,7 @@ def train_networks_command(
     reports = train_networks(
         data,
         chosen,
-        steps=steps,
+        stages=stages,
         device=device,
         precision=cast(Precision, precision),
         folder=cache,
@@ -357,7 +359,7 @@ def train_networks_command(
         score = kept.validation_accuracy
         found = "no validation images" if score is None else f"validation {score:.4f}"
         how = "kept before" if kept.was_there else "trained"
-        click.echo(f"{kept.network}: {how}, {found}, {kept.file}")
+        click.echo(f"{kept.network}, {kept.steps} steps: {how}, {found}, {kept.file}")
 
 
 @contextmanager

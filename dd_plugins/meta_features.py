@@ -99,7 +99,7 @@ def meta_features(
     classes = distilled.labels.argmax(dim=1).to(target)
     maps = []
     for kept in train_networks(
-        data, chosen, steps=wrapper.stages[-1], device=device, precision=precision
+        data, chosen, stages=wrapper.stages[-1:], device=device, precision=precision
     ):
         layer = map_layer(kept.module.cpu(), data.image_shape)
         seen = observe(kept.module.to(target), layer, images, classes)

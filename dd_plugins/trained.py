@@ -1,6 +1,7 @@
 """Networks trained on real data, kept in files under a key of all that made them."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from dd_plugins.training import (
 )
 
 __all__ = [
+    "STAGES",
     "Kept",
     "RealImages",
     "TrainedNetwork",
@@ -35,6 +37,9 @@ __all__ = [
     "real_training_set",
     "train_networks",
 ]
+
+STAGES = (3, 30, 300)
+"""Training steps of the networks that wrappers look through, if nobody says."""
 
 _FORMAT = 1
 
@@ -171,6 +176,7 @@ class Kept:
 
     Attributes:
         network: its spec.
+        steps: for which it was trained.
         module: the network, frozen and in evaluation mode.
         file: where it is kept.
         was_there: whether it was there before.
@@ -179,6 +185,7 @@ class Kept:
     """
 
     network: str
+    steps: int
     module: FeatureNetwork
     file: Path
     was_there: bool
@@ -189,7 +196,7 @@ def train_networks(
     data: RealData,
     networks: Sequence[AbstractNetwork],
     *,
-    steps: int = 1_000,
+    stages: Sequence[int] = STAGES,
     device: str = "auto",
     precision: Precision = "auto",
     folder: Path | None = None,
@@ -202,7 +209,8 @@ def train_networks(
     Args:
         data: real data; training images are trained on.
         networks: the architectures.
-        steps: for which each is trained, at least 1.
+        stages: steps for which each is trained, at least 1; a network of its own for
+            each stage.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
         folder: where networks are kept; by default :func:`cache_folder`.
@@ -214,13 +222,13 @@ def train_networks(
         FileError: a file is damaged, is not what its name says, or cannot be written.
         OptionError: the images are too small for an architecture.
     """
-    if steps < 1:
-        raise OptionError(f"steps must be at least 1, got {steps}")
+    if min(stages, default=0) < 1:
+        raise OptionError(f"stages must be one or more steps, got {tuple(stages)}")
     target = resolve_device(device)
     task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
     dtype = resolve_precision(precision, target)
     transform, real = sampler_of(data, seed=0, device=target, precision=dtype)
-    for network in networks:
+    for network, steps in itertools.product(networks, stages):
         run = Run(task, "", network, steps, 0, target, dtype)
         wanted = TrainedNetwork(network, real_data_recipe(steps))
         file = wanted.path(run, real, folder or cache_folder())
@@ -231,7 +239,7 @@ def train_networks(
             score = accuracy(
                 module, data.validation, transform, device=target, precision=dtype
             )
-        yield Kept(repr(network), module, file, was_there, score)
+        yield Kept(repr(network), steps, module, file, was_there, score)
 
 
 def cache_folder() -> Path:

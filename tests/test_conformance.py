@@ -15,6 +15,7 @@ from dd_plugins.testing import (
     name_of,
 )
 
+AUXILIARY = "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,)"
 DISTILLERS = [
     "frepo(pool_size=2, learning_rate=0.01)",
     "frepo(pool_size=2, learning_rate=0.01, flip=True, max_online_updates=1)",
@@ -22,8 +23,9 @@ DISTILLERS = [
     "dm(real_batch_size=16)",
     "dsa(real_batch_size=16, updates_per_network=2)",
     "dsa(augment=False)",
-    "metadd(dm(real_batch_size=16), "
-    "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,))",
+    f"metadd(frepo(pool_size=2, learning_rate=0.01), {AUXILIARY}, every=2)",
+    f"metadd(dsa(real_batch_size=16, updates_per_network=2), {AUXILIARY}, drawn=1)",
+    f"metadd(dm(real_batch_size=16), {AUXILIARY}, every=1, variant='variance')",
     "clip(frepo(pool_size=2, learning_rate=0.01), max_norm=0.05)",
 ]
 # No loss falls where nothing moves, and herding draws nothing by the seed.

@@ -73,7 +73,7 @@ def test_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> 
 
 AUXILIARY = (
     "networks=(conv(width=4, depth=2), vgg11(width=4), alexnet(width=4)), "
-    "variant='feature_variance', stages=(2, 5), drawn=2, augment=True"
+    "variant='feature_variance', stages=(2, 5), drawn=2, every=1"
 )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
+import dd_plugins
 from dd_plugins import get_network
 from dd_plugins.errors import OptionError
 from dd_plugins.testing import toy_data
@@ -18,13 +19,13 @@ def test_command_goes_on_where_it_stopped(
 ) -> None:
     first = command_line(*WORDS, "--network", "vgg11(width=4)")
     assert first.returncode == 0, first.stderr
-    assert first.stdout.startswith("vgg11(width=4): trained, validation 0.")
+    assert first.stdout.startswith("vgg11(width=4), 20 steps: trained, validation 0.")
     second = command_line(
         *WORDS, "--network", "vgg11(width=4)", "--network", "mlp(width=8)"
     )
     kept, trained = second.stdout.splitlines()
     assert kept == first.stdout.strip().replace(": trained,", ": kept before,")
-    assert trained.startswith("mlp(width=8): trained, validation 0.")
+    assert trained.startswith("mlp(width=8), 20 steps: trained, validation 0.")
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
@@ -50,12 +51,28 @@ def test_wrong_words_are_one_line(
 
 def test_networks_learn(tmp_path: Path) -> None:
     (report,) = train_networks(
-        toy_data(), [get_network("mlp(width=16)")], steps=60, folder=tmp_path
+        toy_data(), [get_network("mlp(width=16)")], stages=[60], folder=tmp_path
     )
     assert report.validation_accuracy is not None
     assert report.validation_accuracy > 0.9
-    with pytest.raises(OptionError, match="steps must be at least 1"):
-        next(train_networks(toy_data(), [], steps=0))
+    for stages in ([], [3, 0]):
+        with pytest.raises(OptionError, match="stages must be one or more steps"):
+            next(train_networks(toy_data(), [], stages=stages))
+
+
+def test_wrapper_finds_the_networks_that_were_trained_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+    specs = ["vgg11(width=4)", "conv(width=4, depth=2)"]
+    networks = [get_network(spec) for spec in specs]
+    reports = list(train_networks(toy_data(), networks, stages=[1, 2]))
+    kept = {report.file for report in reports}
+    assert kept == set(tmp_path.iterdir())
+    assert [report.steps for report in reports] == [1, 2, 1, 2]
+    wrapped = f"metadd(random, networks=({', '.join(specs)}), stages=(1, 2))"
+    dd_plugins.distill(toy_data(), wrapped, steps=2, network="mlp(width=4)")
+    assert set(tmp_path.iterdir()) == kept
 
 
 def test_cache_is_the_user_s_unless_another_is_named(

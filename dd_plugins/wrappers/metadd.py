@@ -22,12 +22,12 @@ from dd_plugins.functional import alignment
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.functional.cam import Outputs, map_layer, meta_ratio, observe
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, features_in_chunks
-from dd_plugins.networks.mobilenet import MobileNetV2
+from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
-from dd_plugins.trained import TrainedNetwork, cache_folder
+from dd_plugins.trained import STAGES, TrainedNetwork, cache_folder
 from dd_plugins.training import real_data_recipe
 from dd_plugins.wrappers.base import AbstractWrapper
 
@@ -113,8 +113,9 @@ class MetaDD(AbstractWrapper):
             each of weight one). ``"features"``: projected penultimate features, by a
             loss of pytorch-metric-learning; the same image under two architectures is
             the positive pair. ``"real_features"``: the mean features of a class's
-            images, drawn to those of the real class, in units of their own spread.
-            ``"logit_variance"``, ``"feature_variance"``: controls without maps.
+            images, drawn to those of the real class, in units of their own spread: the
+            one that measures best. ``"logit_variance"``, ``"feature_variance"``:
+            controls without maps.
         rho: length of the added gradient in units of the base's; ignored if ``weight``
             is given.
         weight: a plain factor in place of ``rho``; the paper's is 1.
@@ -124,6 +125,7 @@ class MetaDD(AbstractWrapper):
             by default all of them.
         augment: whether the networks look at a random augmentation of the images.
         threshold: from which value on a pixel of a map counts, in (0, 1).
+        temperature: of the divergence in ``"paper"``.
         metric_loss: of ``"features"``: a loss of pytorch-metric-learning with its
             options, such as ``"TripletMarginLoss(margin=0.1)"``; distances and reducers
             are options of it, such as ``distance=CosineSimilarity()``.
@@ -144,20 +146,20 @@ class MetaDD(AbstractWrapper):
 
     networks: Annotated[tuple[AbstractNetwork, ...], Field(min_length=1)] = (
         VGG11(width=16),
-        MobileNetV2(width=16),
+        DCConvNet(width=32),
     )
-    variant: Variant = "variance"
-    rho: NonNegativeFloat = 0.3
+    variant: Variant = "real_features"
+    rho: NonNegativeFloat = 2.0
     weight: NonNegativeFloat | None = None
-    every: PositiveInt = 1
+    every: PositiveInt = 8
     start: NonNegativeInt = 0
     drawn: PositiveInt | None = None
-    augment: bool = False
+    augment: bool = True
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     temperature: PositiveFloat = 1.0
     metric_loss: str = "NTXentLoss(temperature=0.1)"
     miner: str | None = None
-    stages: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1_000,)
+    stages: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = STAGES
     second_order: bool = False
 
     @model_validator(mode="after")

@@ -36,7 +36,13 @@ VARIANTS = [
 
 
 def _metadd(**options: Any) -> MetaDD:
-    defaults: dict[str, Any] = {"networks": NETWORKS, "stages": (3,)}
+    defaults: dict[str, Any] = {
+        "networks": NETWORKS,
+        "variant": "variance",
+        "every": 1,
+        "augment": False,
+        "stages": (3,),
+    }
     return MetaDD(base=DM(real_batch_size=8), **(defaults | options))
 
 
@@ -232,8 +238,14 @@ def test_what_cannot_be_used_is_named(
         ("metadd(conv)", "base"),
         ("metadd()", "'base' is required"),
         ("metadd(dm, networks=())", "networks"),
-        ("metadd(dm, networks=(vgg11,))", "compares architectures with each other"),
-        ("metadd(dm, drawn=1)", "compares architectures with each other"),
+        (
+            "metadd(dm, variant='paper', networks=(vgg11,))",
+            "compares architectures with each other",
+        ),
+        (
+            "metadd(dm, variant='overlap', drawn=1)",
+            "compares architectures with each other",
+        ),
         ("metadd(dm, stages=())", "stages"),
         ("metadd(dm, variant='cam')", "variant"),
         ("metadd(dm, threshold=1.0)", "threshold"),
