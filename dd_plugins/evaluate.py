@@ -24,6 +24,7 @@ from dd_plugins.randomness import derive
 from dd_plugins.run import Precision, resolve_device, resolve_precision
 from dd_plugins.streamed import fits_in_memory
 from dd_plugins.training import (
+    TEST_BATCH,
     Recipe,
     TrainingSet,
     Whitened,
@@ -51,7 +52,6 @@ Protocol = Literal["auto", "frepo", "classic", "retrieval"]
 _LEARNING_RATE = 3e-4
 _WARM_UP = 500
 _LARGEST_BATCH = 500
-_TEST_BATCH = 1000
 
 # FRePo's steps by the number of synthetic images. Its 20,000 for 200 images stands
 # between 2,000 for 100 and 5,000 for 400: taken for a slip of the pen, and left out.
@@ -259,7 +259,7 @@ class _Evaluator:
     def _scores(self, module: FeatureNetwork, test: Images) -> dict[str, float]:
         """Return the accuracy of a network, and its retrieval scores if asked for."""
         on_cpu = self.device.type == "cpu"
-        size = chunk_size(test.images.shape) if on_cpu else _TEST_BATCH
+        size = chunk_size(test.images.shape) if on_cpu else TEST_BATCH
         on_test = partial(
             real_outputs,
             data=test,

@@ -23,6 +23,7 @@ from dd_plugins.run import autocast
 from dd_plugins.streamed import ImageSource
 
 __all__ = [
+    "TEST_BATCH",
     "DrawnImages",
     "Recipe",
     "TrainingSet",
@@ -36,7 +37,8 @@ __all__ = [
 ]
 
 _LAST_LEARNING_RATE = 0.01  # of the first, at the end of the cosine
-_TEST_BATCH = 1000
+TEST_BATCH = 1000
+"""Real images that a network classifies at a time, if nobody says."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ def real_outputs(
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
-    batch_size: int = _TEST_BATCH,
+    batch_size: int = TEST_BATCH,
 ) -> Tensor:
     """Return what a network makes of real images.
 
@@ -258,7 +260,7 @@ def accuracy(
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
-    batch_size: int = _TEST_BATCH,
+    batch_size: int = TEST_BATCH,
 ) -> float:
     """Return the part of real images that a network classifies rightly, in [0, 1].
 
