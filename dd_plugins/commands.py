@@ -21,7 +21,6 @@ from dd_plugins.evaluate import (
     NetworkResult,
     Protocol,
     evaluate,
-    mean_interval,
 )
 from dd_plugins.files import write_atomically
 from dd_plugins.meta_features import meta_features
@@ -362,6 +361,13 @@ def train_networks_command(
         click.echo(f"{kept.network}, {kept.steps} steps: {how}, {found}, {kept.file}")
 
 
+_RETRIEVAL = {
+    "precision_at_1": "precision at 1",
+    "r_precision": "R-precision",
+    "mean_average_precision_at_r": "MAP@R",
+}
+
+
 @contextmanager
 def _training_progress() -> Iterator[Any]:
     """Show how many networks are trained, on standard error."""
@@ -409,21 +415,16 @@ def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[T
 
 def _retrieval_table(rows: list[tuple[str, NetworkResult]]) -> Table:
     """Return a table of how well images are found by features."""
-    table = Table(
-        title=f"finding images of the same class by features: {rows[0][1].spec}"
-    )
-    table.add_column("trained on")
-    for name in rows[0][1].retrieval:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    for kind, result in rows:
-        cells = []
-        for scores in result.retrieval.values():
-            interval = mean_interval(scores)
-            cell = f"{sum(scores) / len(scores):.4f}"
-            if interval is not None:
-                cell += f" ({interval[0]:.4f} to {interval[1]:.4f})"
-            cells.append(cell)
-        table.add_row(kind, *cells)
+    spec = rows[0][1].spec
+    table = Table(title=f"finding test images of the same class by features of {spec}")
+    for column in ("score", "trained on"):
+        table.add_column(column)
+    for column in ("mean", "deviation", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for score, title in _RETRIEVAL.items():
+        for number, (kind, result) in enumerate(rows):
+            figures = _figures(NetworkResult(spec, result.retrieval[score]))
+            table.add_row(title if number == 0 else "", kind, *figures)
     return table
 
 
