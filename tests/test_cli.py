@@ -77,6 +77,14 @@ def test_distil_evaluate_show_info_export(
         assert row["accuracy_std"] >= 0
     assert "all training images" in done.stdout
 
+    words = ["--repeats", 1, "--protocol", "retrieval", "--network", "mlp(width=8)"]
+    done = command_line("evaluate", "run", *words, "--json", "retrieval.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "retrieval.json").read_text())
+    assert found["protocol"] == "retrieval"
+    assert 0 < found["networks"][0]["retrieval"]["precision_at_1"]["mean"] <= 1
+    assert "MAP@R" in done.stdout
+
     done = command_line("show", "run/distilled.safetensors", "--out", "grid.png")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "grid.png") as grid:
