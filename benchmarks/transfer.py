@@ -87,7 +87,9 @@ def resized(data: RealData, side: int) -> RealData:
     """Return the data with images of another size: smaller ones make a search cheap."""
 
     def resize(images: Images) -> Images:
-        pixels = images.images[:].float() / 255
+        pixels = images.images[:]
+        if pixels.dtype == torch.uint8:
+            pixels = pixels / 255
         return Images(F.interpolate(pixels, (side, side), mode="area"), images.labels)
 
     return replace(
@@ -108,6 +110,8 @@ def mean_of(row: Row, networks: Iterable[str]) -> float:
 def summary(rows: list[Row], base: str) -> str:
     """Return a markdown table: the base, and each other's gain over it."""
     of_base = {row["seed"]: row for row in rows if row["distiller"] == base}
+    if not of_base:
+        raise SystemExit(f"no row of {base!r} in this setting, nothing to compare with")
     networks = list(next(iter(of_base.values()))["accuracies"])
     specs = list(dict.fromkeys(row["distiller"] for row in rows))
     held_out = [
@@ -127,6 +131,8 @@ def summary(rows: list[Row], base: str) -> str:
             for row in rows
             if row["distiller"] == spec and (spec == base or row["seed"] in of_base)
         ]
+        if not own:
+            continue
         seconds = statistics.median(row["distil_seconds"] for row in own)
         cells = [
             _cell(own, of_base, chosen, absolute=spec == base)

@@ -465,9 +465,9 @@ def show_command(
 ) -> None:
     """Draw the synthetic images, in [0, 1], as a labelled grid.
 
-    With --features: where several architectures look on the first image of each class
-    (class activation maps), and what all of them look at. Their networks are trained,
-    or found where metadd keeps them.
+    With --features: where several architectures look on the first image of each of 20
+    classes (class activation maps), and what all of them look at. Their networks are
+    trained, or found where metadd keeps them; the other options say how.
     """
     if networks and not features:
         raise OptionError("--network is an option of --features")

@@ -486,7 +486,7 @@ def _data_by_name(
     except UnknownNameError as error:
         raise DataError(
             f"the set was distilled from {record.name!r}, which no plugin offers here; "
-            "if it was given in Python, call dd_plugins.evaluate(..., data=...)"
+            "if it was given in Python, pass data=... there"
         ) from error
     if data.fingerprint != record.fingerprint:
         raise DataError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import RealData
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluate import real_data_of
 from dd_plugins.functional.cam import map_layer, meta_ratio, observe
 from dd_plugins.networks.base import AbstractNetwork
@@ -21,6 +21,8 @@ from dd_plugins.wrappers.base import AbstractWrapper
 from dd_plugins.wrappers.metadd import MetaDD
 
 __all__ = ["MetaFeatures", "meta_features"]
+
+_AT_A_TIME = 256  # images
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,12 @@ def meta_features(
         distilled: the set, or the path of an artifact or of a run's folder.
         networks: specs, two or more; by default those of the set's ``metadd`` wrapper,
             or those that the wrapper takes by default. They are trained on the real
-            data as the wrapper does, or found where it keeps them.
+            data for the longest of its stages, or found where it keeps them.
         threshold: from which value on a pixel of a map counts, in (0, 1).
         data: the real data; by default found by the name in the artifact.
         data_root: the folder that holds named data sets.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        precision: of the networks' arithmetic.
+        precision: of the networks' arithmetic in training.
         plugins: where names are looked up; by default all that is installed.
 
     Raises:
@@ -94,16 +96,28 @@ def meta_features(
     if not 0 < threshold < 1:
         raise OptionError(f"threshold must be between 0 and 1, got {threshold}")
     data = real_data_of(distilled, data, data_root, found)
+    if data.preprocessing != distilled.transform.kind:
+        raise DataError(
+            f"the set is in the value space {distilled.transform.kind!r}, the data is "
+            f"for {data.preprocessing!r}: their networks cannot look at it"
+        )
     target = resolve_device(device)
-    images = distilled.images.to(target)
-    classes = distilled.labels.argmax(dim=1).to(target)
+    classes = torch.tensor(distilled.header.initial_classes)
     maps = []
     for kept in train_networks(
-        data, chosen, stages=wrapper.stages[-1:], device=device, precision=precision
+        data, chosen, stages=[max(wrapper.stages)], device=device, precision=precision
     ):
         layer = map_layer(kept.module.cpu(), data.image_shape)
-        seen = observe(kept.module.to(target), layer, images, classes)
-        maps.append(seen.maps.cpu())
+        module = kept.module.to(target)
+        seen = [
+            observe(module, layer, images.to(target), wanted.to(target)).maps.cpu()
+            for images, wanted in zip(
+                torch.split(distilled.images, _AT_A_TIME),
+                torch.split(classes, _AT_A_TIME),
+                strict=True,
+            )
+        ]
+        maps.append(torch.cat(seen))
     return MetaFeatures(tuple(map(repr, chosen)), torch.stack(maps), threshold)
 
 

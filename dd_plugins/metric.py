@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import DataError, OptionError
 from dd_plugins.spec import Call, parse, unknown_name
 
 __all__ = ["metric_learning", "require_metric_learning", "retrieval_scores"]
@@ -35,11 +35,14 @@ def retrieval_scores(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
 
     Raises:
         OptionError: the package is missing.
+        DataError: no class has two images.
 
     Reference: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", arXiv
     2003.08505, section 3.2.
     """
     require_metric_learning()
+    if int(labels.bincount().max()) < 2:
+        raise DataError("retrieval needs a class with two test images or more")
     from pytorch_metric_learning.distances import CosineSimilarity
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
     from pytorch_metric_learning.utils.inference import CustomKNN

@@ -36,12 +36,17 @@ _PLAIN_SECONDS = 10.0
 class MetricsLog:
     """Appends a line of JSON to ``metrics.jsonl`` about 500 times in a run.
 
-    A run that goes on from a checkpoint first drops the lines after it.
+    A metric that is not of every step stands in the next line. A run that goes on from
+    a checkpoint first drops the lines after it.
     """
+
+    def __init__(self) -> None:
+        self._waiting = WeakKeyDictionary[Run, dict[str, float]]()
 
     @hookimpl
     def dd_before_run(self, run: Run, first_step: int) -> None:
         """Drop what was logged after the checkpoint."""
+        self._waiting[run] = {}
         if run.out is None:
             return
         path = run.out / METRICS_NAME
@@ -51,10 +56,13 @@ class MetricsLog:
     @hookimpl
     def dd_after_step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
         """Append this step, if it is due or was validated."""
+        waiting = self._waiting[run]
+        waiting |= metrics
         due = step % math.ceil(run.steps / _LINES) == 0 or step == run.steps
         if run.out is None or not (due or "validation_accuracy" in metrics):
             return
-        line = json.dumps({"step": step, **metrics})
+        line = json.dumps({"step": step, **waiting})
+        waiting.clear()
         try:
             with (run.out / METRICS_NAME).open("a") as file:
                 file.write(line + "\n")

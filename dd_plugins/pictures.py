@@ -14,6 +14,7 @@ from dd_plugins.meta_features import MetaFeatures
 __all__ = ["save_features", "save_grid"]
 
 _LARGEST_COLUMNS = 20
+_LOOKED_AT, _META = "orange", "red"  # colours of outlines
 _MOST_IMAGES = 1000  # a larger picture cannot be read; images are taken evenly by class
 
 
@@ -136,15 +137,15 @@ def save_features(
         )
         for axis, looked_at in zip(row[1:-1], maps[:, index], strict=True):
             axis.imshow(looked_at, cmap="viridis", vmin=0, vmax=1, alpha=0.6)
-            _outline(axis, looked_at >= features.threshold, "white")
-            _outline(axis, meta, "red")
+            _outline(axis, looked_at >= features.threshold, _LOOKED_AT)
+            _outline(axis, meta, _META)
         row[-1].imshow(meta, cmap="Reds", vmin=0, vmax=1.5, alpha=0.6 * meta)
         ratio = f"{100 * float(features.ratio[index]):.0f} %"
         row[-1].text(1.05, 0.5, ratio, transform=row[-1].transAxes, va="center")
     figure.legend(
         handles=[
-            Line2D([], [], color="grey", label="this network looks here (outline)"),
-            Line2D([], [], color="red", label="all networks look here: meta features"),
+            Line2D([], [], color=_LOOKED_AT, label="this network looks here"),
+            Line2D([], [], color=_META, label="all networks look here: meta features"),
         ],
         loc="outside lower center",
         ncols=2,

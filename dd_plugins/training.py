@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dd_plugins.data import Images
 from dd_plugins.distillers.base import LabelKind
+from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import (
     random_augmentation,
     siamese_augmentation,
@@ -110,6 +111,25 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger; either with
     optimizer: Literal["adam", "sgd"] = "adam"
     decay: Literal["cosine", "halfway"] = "cosine"
     augmentation: Literal["frepo", "dsa"] = "frepo"
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of its range.
+
+        Raises:
+            OptionError: it is.
+        """
+        if self.steps < 1 or self.batch_size < 1 or self.warm_up < 0:
+            raise OptionError(
+                "a recipe takes one step and one image a batch at least, and no "
+                f"negative warm-up: {self}"
+            )
+        for name in ("optimizer", "decay", "augmentation"):
+            known = get_args(get_type_hints(type(self))[name])
+            if getattr(self, name) not in known:
+                raise OptionError(
+                    f"{name} of a recipe must be one of {', '.join(known)}, got "
+                    f"{getattr(self, name)!r}"
+                )
 
     def make_optimizer(
         self, parameters: Iterable[nn.Parameter]

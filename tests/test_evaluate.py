@@ -229,3 +229,18 @@ def test_retrieval_scores_features_beside_both_baselines(
 def test_transfer_knows_no_retrieval(distilled: DistilledSet) -> None:
     with pytest.raises(OptionError, match="evaluate scores retrieval"):
         transfer([distilled], ["mlp"], protocol="retrieval", data=toy_data())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "one step and one image a batch"),
+        ({"batch_size": 0}, "one step and one image a batch"),
+        ({"optimizer": "Adam"}, "optimizer of a recipe must be one of adam, sgd"),
+        ({"decay": "linear"}, "decay of a recipe must be one of cosine, halfway"),
+        ({"augmentation": "none"}, "must be one of frepo, dsa"),
+    ],
+)
+def test_wrong_recipe_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Recipe(**({"steps": 3, "learning_rate": 0.1, "batch_size": 2} | options))

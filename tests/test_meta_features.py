@@ -1,5 +1,6 @@
 """Where networks look on a set is measured and drawn."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,15 +39,17 @@ def test_meta_and_heterogeneous_features_are_those_of_the_paper() -> None:
     assert found.ratio.tolist() == [0.5]
 
 
-def test_networks_look_at_every_image() -> None:
+def test_networks_look_at_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dd_plugins.meta_features._AT_A_TIME", 3)
     distilled = _distilled()
     found = meta_features(distilled, NETWORKS, data=toy_data())
     assert found.networks == tuple(NETWORKS)
     assert found.maps.shape == (2, len(distilled), 8, 8)
     assert float(found.maps.amin()) >= 0
     assert float(found.maps.amax()) <= 1
+    monkeypatch.setattr("dd_plugins.trained.train_network", None)  # they were kept
     again = meta_features(distilled, NETWORKS, data=toy_data())
-    assert torch.equal(found.maps, again.maps)  # the networks were kept
+    assert torch.equal(found.maps, again.maps)
 
 
 def test_networks_of_the_wrapper_look_unless_others_are_named() -> None:
@@ -73,6 +76,13 @@ def test_what_cannot_be_compared_is_named(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         meta_features(_distilled(), networks, threshold=threshold, data=toy_data())
+
+
+def test_data_of_another_value_space_is_refused() -> None:
+    other = replace(toy_data(), preprocessing="zca")
+    assert toy_data().preprocessing != "zca"
+    with pytest.raises(DataError, match="their networks cannot look at it"):
+        meta_features(_distilled(), NETWORKS, data=other)
 
 
 def test_data_that_nobody_offers_is_named() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dd_plugins
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import DataError, OptionError
 from dd_plugins.metric import metric_learning, retrieval_scores
 from dd_plugins.testing import toy_data
 
@@ -46,11 +46,17 @@ def test_scores_are_those_counted_by_hand(seed: int) -> None:
     assert found == pytest.approx(_by_hand(embeddings, labels), abs=1e-6)
 
 
+def test_images_without_a_second_of_their_class_are_refused() -> None:
+    with pytest.raises(DataError, match="two test images or more"):
+        retrieval_scores(torch.randn(4, 2), torch.arange(4))
+
+
 def test_missing_package_is_named_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     distilled = dd_plugins.distill(toy_data(), "random", network="mlp(width=8)")
     monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
+    monkeypatch.setattr(sys.modules["dd_plugins.evaluate"], "train_network", None)
     with pytest.raises(OptionError, match=r"pip install 'dd-plugins\[metric\]'"):
         dd_plugins.evaluate(distilled, protocol="retrieval", data=toy_data())
     with pytest.raises(OptionError, match="metric-learning is not installed"):

@@ -71,27 +71,38 @@ def test_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> 
     assert steps == list(range(1, STEPS + 1))
 
 
-AUXILIARY = (
-    "networks=(conv(width=4, depth=2), vgg11(width=4), alexnet(width=4)), "
-    "variant='feature_variance', stages=(2, 5), drawn=2, every=1"
-)
+AUXILIARY = "networks=(conv(width=4, depth=2), vgg11(width=4), alexnet(width=4))"
+MIXED = "frepo(pool_size=3, max_online_updates=4, pool_networks=(mlp(width=4),))"
 
 
 @pytest.mark.parametrize(
-    ("base", "network"),
+    ("base", "options", "network"),
     [
-        ("frepo(pool_size=3, max_online_updates=4)", "conv(width=8, depth=2)"),
-        ("dsa(real_batch_size=16)", "dc_convnet(width=8, depth=2)"),
-        ("dm(real_batch_size=16)", "dc_convnet(width=8, depth=2)"),
+        (MIXED, "stages=(2, 5), every=3, start=1", "conv(width=8, depth=2)"),
+        (
+            "dsa(real_batch_size=16)",
+            "variant='feature_variance', stages=(2, 5), drawn=2",
+            "dc_convnet(width=8, depth=2)",
+        ),
+        (
+            "dm(real_batch_size=16)",
+            "variant='paper', stages=(2,), every=1",
+            "dc_convnet(width=8, depth=2)",
+        ),
     ],
 )
 def test_killed_wrapped_run_ends_bit_for_bit_as_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, network: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    base: str,
+    options: str,
+    network: str,
 ) -> None:
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
     start = [sys.executable, "-m", "dd_plugins", "distill", "--steps", "24"]
-    options = ["--distiller", f"metadd({base}, {AUXILIARY})", "--network", network]
-    command = [*start, *options, "--checkpoint-seconds", "0", "--out"]
+    spec = f"metadd({base}, {AUXILIARY}, {options})"
+    chosen = ["--distiller", spec, "--network", network]
+    command = [*start, *chosen, "--checkpoint-seconds", "0", "--out"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, str(whole)], check=True, capture_output=True)
 
@@ -104,8 +115,10 @@ def test_killed_wrapped_run_ends_bit_for_bit_as_well(
     subprocess.run(resume, check=True, capture_output=True)
     first, second = DistilledSet.load(whole), DistilledSet.load(killed)
     assert first.content_hash() == second.content_hash()
-    lines = (whole / "metrics.jsonl").read_text().splitlines()
-    assert all(0 <= json.loads(line)["meta_ratio"] <= 1 for line in lines)
+    lines = map(json.loads, (whole / "metrics.jsonl").read_text().splitlines())
+    ratios = [line["meta_ratio"] for line in lines if "meta_ratio" in line]
+    assert len(ratios) == {"dm": 24, "ds": 3, "fr": 8}[base[:2]]
+    assert all(0 <= ratio <= 1 for ratio in ratios)
 
 
 TWENTY_KILLS = """

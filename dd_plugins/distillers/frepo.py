@@ -290,13 +290,19 @@ class FRePo(AbstractDistiller[FRePoState]):
         Ages start at 0, K/pool, 2K/pool, ..., so the models are replaced one at a time.
 
         Raises:
-            OptionError: there are more processes than models.
+            OptionError: there are more processes, or architectures, than models.
         """
         settings = self._settings
         if settings.pool_size < run.ranks:
             raise OptionError(
                 f"frepo: {run.ranks} processes share a pool of {settings.pool_size}; "
                 f"use pool_size={run.ranks} or more"
+            )
+        if settings.pool_size < 1 + len(self.pool_networks):
+            raise OptionError(
+                f"frepo: a pool of {settings.pool_size} has no room for "
+                f"{1 + len(self.pool_networks)} architectures; use "
+                f"pool_size={1 + len(self.pool_networks)} or more"
             )
         stagger = settings.max_online_updates // settings.pool_size
         return FRePoState(
@@ -456,7 +462,8 @@ class FRePo(AbstractDistiller[FRePoState]):
     def _fresh_model(
         self, run: Run, slot: int, step: int, updates: int
     ) -> _OnlineModel:
-        architectures = (run.network, *self.pool_networks)
+        others = [network.for_distillation() for network in self.pool_networks]
+        architectures = [run.network, *others]
         network = run.fresh_network(
             run.generator(f"pool model {slot}", step),
             architectures[slot % len(architectures)],

@@ -35,6 +35,7 @@ __all__ = ["MetaDD"]
 
 _EPSILON = 1e-12
 _PROJECTED = 128  # dimensions of the space in which features are compared
+_UNDER_ONE_OPERATION = 4  # real images, where their augmentation is averaged over
 _MEASURED = 256  # real images of a class whose features make its mean
 
 Variant = Literal[
@@ -113,9 +114,8 @@ class MetaDD(AbstractWrapper):
             each of weight one). ``"features"``: projected penultimate features, by a
             loss of pytorch-metric-learning; the same image under two architectures is
             the positive pair. ``"real_features"``: the mean features of a class's
-            images, drawn to those of the real class, in units of their own spread: the
-            one that measures best. ``"logit_variance"``, ``"feature_variance"``:
-            controls without maps.
+            images, drawn to those of the real class, in units of their own
+            spread. ``"logit_variance"``, ``"feature_variance"``: controls without maps.
         rho: length of the added gradient in units of the base's; ignored if ``weight``
             is given.
         weight: a plain factor in place of ``rho``; the paper's is 1.
@@ -165,7 +165,11 @@ class MetaDD(AbstractWrapper):
     @model_validator(mode="after")
     def _compares_architectures(self) -> Self:
         """Refuse to compare one architecture with itself."""
-        looking = min(len(self.networks), self.drawn or len(self.networks))
+        if self.drawn is not None and self.drawn > len(self.networks):
+            raise ValueError(
+                f"drawn={self.drawn} of {len(self.networks)} networks cannot be drawn"
+            )
+        looking = self.drawn or len(self.networks)
         if looking < 2 and self.variant != "real_features":
             raise ValueError(
                 f"variant={self.variant!r} compares architectures with each other: "
@@ -185,7 +189,7 @@ class MetaDD(AbstractWrapper):
         teacher = None
         if self.variant == "paper":
             architecture = run.network.for_evaluation()
-            teacher = self._trained(architecture, self.stages[-1], run, real)
+            teacher = self._trained(architecture, max(self.stages), run, real)
         return MetaDDState(
             run,
             self.base.setup(run, real),
@@ -344,6 +348,18 @@ class MetaDD(AbstractWrapper):
         generator = run.own_generator("metadd augmentation", step)
         return random_augmentation(pixels, generator=generator, mirror=run.task.mirror)
 
+    def _real_view(self, run: Run, images: Tensor, label: int) -> Tensor:
+        """Return real images of a class, a few under each of many augmentations."""
+        if not self.augment:
+            return images
+        generator = run.generator("metadd real augmentation", label)
+        return torch.cat(
+            [
+                random_augmentation(part, generator=generator, mirror=run.task.mirror)
+                for part in torch.split(images, _UNDER_ONE_OPERATION)
+            ]
+        )
+
     def _loss(
         self,
         state: MetaDDState,
@@ -436,7 +452,7 @@ class MetaDD(AbstractWrapper):
         for label in range(run.task.num_classes):
             images = real.class_batch(0, label, _MEASURED).images
             with torch.no_grad():
-                view = self._view(run, images, label)
+                view = self._real_view(run, images, label)
                 features = features_in_chunks(module, view).float()
             means.append(features.mean(dim=0))
             variances.append(features.var(dim=0, correction=0).mean())

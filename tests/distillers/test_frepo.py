@@ -10,6 +10,7 @@ from dd_plugins.data import RealSampler
 from dd_plugins.distillers.frepo import FRePo, FRePoState
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
+from dd_plugins.networks.base import has_batch_norm
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
@@ -56,6 +57,15 @@ def test_models_of_the_pool_are_of_its_architectures_in_turn() -> None:
         assert widths == expected
         distiller.accumulate(state, leaves, sampler(), step)
         distiller.advance(state, leaves, step)
+
+
+def test_architectures_of_the_pool_are_as_for_distilling_and_all_have_room() -> None:
+    distiller = FRePo(pool_size=2, pool_networks=(Conv(width=4, depth=2),))
+    state = distiller.setup(run_of(), sampler())
+    assert all(has_batch_norm(model.network) for model in state.pool.values())
+    crowded = FRePo(pool_size=2, pool_networks=(MLP(), MLP(width=4)))
+    with pytest.raises(OptionError, match="no room for 3 architectures"):
+        crowded.setup(run_of(), sampler())
 
 
 def test_model_is_replaced_after_one_more_than_the_maximum_of_updates() -> None:

@@ -19,6 +19,7 @@ from dd_plugins.networks.mlp import MLP
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic import Leaves
+from dd_plugins.wrappers import metadd
 from dd_plugins.wrappers.metadd import MetaDD, MetaDDState
 
 CPU = torch.device("cpu")
@@ -136,13 +137,23 @@ def test_one_stage_of_each_drawn_architecture_looks() -> None:
     assert {place for draw in draws for place in draw} == set(places.values())
 
 
-def test_real_features_are_those_of_augmented_images_where_networks_see_such() -> None:
-    plain, augmented = (
-        _metadd(variant="real_features", augment=augment).setup(_run(), _real())
-        for augment in (False, True)
-    )
-    ((one, *_), (other, *_)) = plain.auxiliaries[0], augmented.auxiliaries[0]
-    assert not torch.allclose(one.means, other.means)
+def test_real_features_are_a_mean_over_many_augmentations_if_there_are_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts: list[int] = []
+
+    def negative(images: Tensor, **options: object) -> Tensor:
+        parts.append(len(images))
+        return -images
+
+    monkeypatch.setattr(metadd, "random_augmentation", negative)
+    distiller = _metadd(variant="real_features", augment=True)
+    (auxiliary,) = distiller.setup(_run(), _real()).auxiliaries[0]
+    # Ten images of each of three classes, before each of the three networks.
+    assert parts == [4, 4, 2] * 9
+    images = -_real().class_batch(0, 1, 256).images
+    expected = auxiliary.network.features(images).mean(dim=0)
+    torch.testing.assert_close(auxiliary.means[1], expected)
 
 
 def test_networks_are_trained_once_and_kept(
@@ -246,6 +257,7 @@ def test_what_cannot_be_used_is_named(
             "metadd(dm, variant='overlap', drawn=1)",
             "compares architectures with each other",
         ),
+        ("metadd(dm, drawn=3)", "drawn=3 of 2 networks cannot be drawn"),
         ("metadd(dm, stages=())", "stages"),
         ("metadd(dm, variant='cam')", "variant"),
         ("metadd(dm, threshold=1.0)", "threshold"),
