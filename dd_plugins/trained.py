@@ -38,7 +38,7 @@ __all__ = [
     "train_networks",
 ]
 
-STAGES = (3, 30, 300)
+STAGES = (300,)
 """Training steps of the networks that wrappers look through, if nobody says."""
 
 _FORMAT = 1

@@ -78,7 +78,11 @@ MIXED = "frepo(pool_size=3, max_online_updates=4, pool_networks=(mlp(width=4),))
 @pytest.mark.parametrize(
     ("base", "options", "network"),
     [
-        (MIXED, "stages=(2, 5), every=3, start=1", "conv(width=8, depth=2)"),
+        (
+            MIXED,
+            "variant='real_features', stages=(2, 5), every=3, start=1",
+            "conv(width=8, depth=2)",
+        ),
         (
             "dsa(real_batch_size=16)",
             "variant='feature_variance', stages=(2, 5), drawn=2",

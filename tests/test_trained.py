@@ -70,7 +70,8 @@ def test_wrapper_finds_the_networks_that_were_trained_for_it(
     kept = {report.file for report in reports}
     assert kept == set(tmp_path.iterdir())
     assert [report.steps for report in reports] == [1, 2, 1, 2]
-    wrapped = f"metadd(random, networks=({', '.join(specs)}), stages=(1, 2))"
+    options = f"networks=({', '.join(specs)}), stages=(1, 2), variant='variance'"
+    wrapped = f"metadd(random, {options})"
     dd_plugins.distill(toy_data(), wrapped, steps=2, network="mlp(width=4)")
     assert set(tmp_path.iterdir()) == kept
 

@@ -148,10 +148,10 @@ class MetaDD(AbstractWrapper):
         VGG11(width=16),
         DCConvNet(width=32),
     )
-    variant: Variant = "real_features"
-    rho: NonNegativeFloat = 2.0
+    variant: Variant = "paper"
+    rho: NonNegativeFloat = 4.0
     weight: NonNegativeFloat | None = None
-    every: PositiveInt = 8
+    every: PositiveInt = 16
     start: NonNegativeInt = 0
     drawn: PositiveInt | None = None
     augment: bool = True
