@@ -49,8 +49,9 @@ def test_map_of_a_linear_head_is_the_weighted_sum_of_its_inputs(name: str) -> No
         torch.autograd.grad(found.square().sum(), images, retain_graph=True)[0]
         for found in (maps, expected)
     ]
-    assert float(gradients[1].abs().max()) > 0
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+    scale = float(gradients[1].abs().max())
+    assert scale > 0
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-3 * scale)
 
 
 @pytest.mark.parametrize(
