@@ -113,6 +113,8 @@ class RealData:
         preprocessing: what FRePo does with this kind of images.
         mirror: whether a mirror image is still of its class (not for digits).
         image_size: the size to which images were resized, or None.
+        transform: the map to the value space, if it is given: then none is fitted to
+            the training images.
     """
 
     name: str
@@ -124,6 +126,7 @@ class RealData:
     preprocessing: Preprocessing = "zca"
     mirror: bool = False
     image_size: int | None = None
+    transform: Transform | None = field(default=None, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -135,6 +138,13 @@ class RealData:
         """Return channels, height and width."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    @property
+    def value_space(self) -> str:
+        """Return what the images are mapped to: the kind, or the map by its content."""
+        if self.transform is None:
+            return self.preprocessing
+        return f"{self.transform.kind} {self.transform.fingerprint}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -159,10 +169,11 @@ class RealData:
         preprocessing: Preprocessing = "zca",
         mirror: bool = False,
         image_size: int | None = None,
+        validation: float = _VALIDATION_PART,
     ) -> "RealData":
         """Check tensors and cut a validation split from them.
 
-        A tenth of each class, at most 5,000 images in all, becomes the validation
+        A part of each class, at most 5,000 images in all, becomes the validation
         split. It depends on the data alone, not on the seed of a run.
 
         Args:
@@ -175,8 +186,10 @@ class RealData:
             preprocessing: ``"zca"`` or ``"standardize"``.
             mirror: whether a mirror image is still of its class.
             image_size: the size to which the images were resized, for the record.
+            validation: the part of each class that is held out, in [0, 1).
 
         Raises:
+            OptionError: that part is out of its range.
             DataError: shapes, values, labels or class names do not fit.
 
         Example:
@@ -193,6 +206,7 @@ class RealData:
             preprocessing=preprocessing,
             mirror=mirror,
             image_size=image_size,
+            validation=validation,
         )
 
     @classmethod
@@ -206,7 +220,10 @@ class RealData:
         preprocessing: Preprocessing = "zca",
         mirror: bool = False,
         image_size: int | None = None,
+        validation: float = _VALIDATION_PART,
     ) -> "RealData":
+        if not 0 <= validation < 1:
+            raise OptionError(f"validation must be in [0, 1), got {validation}")
         classes = int(checked.labels.max()) + 1
         if classes > len(checked.labels):
             raise DataError(
@@ -236,7 +253,7 @@ class RealData:
         if len(names) < 2:
             raise DataError(f"{len(names)} class found, at least 2 are needed")
         held_out, kept = _stratified_split(
-            checked.labels, _VALIDATION_PART, _LARGEST_VALIDATION
+            checked.labels, validation, _LARGEST_VALIDATION
         )
         return cls(
             name=name,
@@ -287,7 +304,11 @@ class RealData:
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> "RealData":
         """Return the same data, to be preprocessed in another way."""
-        return replace(self, preprocessing=preprocessing)
+        return replace(self, preprocessing=preprocessing, transform=None)
+
+    def with_transform(self, transform: Transform) -> "RealData":
+        """Return the same data, to be mapped to the value space by this transform."""
+        return replace(self, preprocessing=transform.kind, transform=transform)
 
 
 class RealSampler:
@@ -408,27 +429,29 @@ def sampler_of(
     rank: int = 0,
     ranks: int = 1,
 ) -> tuple[Transform, RealSampler]:
-    """Return the map to the value space, fitted to training images, and draws of them.
+    """Return the map to the value space, and draws of training images.
+
+    The map is fitted to them, unless the data bring their own.
 
     The images are kept in the value space, in the precision in which networks see them,
     if memory has room; else they are mapped when they are drawn.
     """
-    fitted = Transform.fit(data.train.images, data.preprocessing)
     images = data.train.images
-    transform: Transform | None = fitted
+    whole = data.transform or Transform.fit(images, data.preprocessing)
+    transform: Transform | None = whole
     if isinstance(images, Tensor) and fits_in_memory(_FLOAT_BYTES * images.numel()):
-        images, transform = fitted(images, dtype=precision), None
+        images, transform = whole(images, dtype=precision), None
     sampler = RealSampler(
         images,
         data.train.labels,
         seed=seed,
         device=device,
         transform=transform,
-        content=f"{data.fingerprint} {fitted.kind}",
+        content=f"{data.fingerprint} {data.value_space}",
         rank=rank,
         ranks=ranks,
     )
-    return fitted, sampler
+    return whole, sampler
 
 
 @dataclass

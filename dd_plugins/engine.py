@@ -32,6 +32,7 @@ from dd_plugins.evaluate import recipe_for, training_set_of
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.plugins import Plugins, loaded_plugins
+from dd_plugins.preprocess import Transform
 from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
 from dd_plugins.signals import DeferredInterrupt
 from dd_plugins.synthetic import Leaves, Synthetic
@@ -69,6 +70,8 @@ def distill(
     download: bool = False,
     image_size: int | None = None,
     initial_images: InitialImages | None = None,
+    context: DistilledSet | None = None,
+    refine_context: bool = False,
     device: str = "auto",
     precision: Precision = "auto",
     resume: bool = False,
@@ -94,6 +97,11 @@ def distill(
         image_size: side in pixels to which the images of a folder are resized.
         initial_images: what the set begins as: ``"real"`` images or ``"noise"``; by
             default the distiller's choice.
+        context: a set beside which this one is made. The distiller sees both together,
+            and both are returned, the context first. A class of which the context
+            holds images gets no new ones; ``data`` says, for these classes too, what
+            the whole is to be good for.
+        refine_context: whether the context is learned further as well.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of features: ``"auto"`` is bfloat16 where the hardware has it.
         resume: go on with the run in ``out`` where it stopped, exactly; one that did
@@ -109,7 +117,8 @@ def distill(
         The distilled set; with ``out`` also saved there.
 
     Raises:
-        OptionError: an option is out of its range, or ``out`` holds a run already.
+        OptionError: an option is out of its range, ``out`` holds a run already, or the
+            context is of other classes, images, labels or another value space.
         UnknownNameError: no plugin registers a name.
         DataError: the data cannot be read or used.
         FileError: a checkpoint is damaged or cannot be written.
@@ -122,7 +131,15 @@ def distill(
         (10, 'regression')
     """
     _check_options(
-        images_per_class, steps, seed, checkpoint_seconds, resume, overwrite, out
+        images_per_class,
+        steps,
+        seed,
+        checkpoint_seconds,
+        resume,
+        overwrite,
+        out,
+        context,
+        refine_context,
     )
     if initial_images not in (None, *get_args(InitialImages)):
         raise OptionError(
@@ -179,6 +196,8 @@ def distill(
         found,
         folder,
         initial_images or method.initial_images,
+        context,
+        refine_context,
     )
     # Only now, when all that can be known to be wrong is known, is an old run removed.
     if folder is not None and writes:
@@ -199,6 +218,8 @@ def _check_options(
     resume: bool,
     overwrite: bool,
     out: str | Path | None,
+    context: DistilledSet | None,
+    refine_context: bool,
 ) -> None:
     for name, value in (("images_per_class", images_per_class), ("steps", steps)):
         if value is not None and (not isinstance(value, int) or value < 1):
@@ -211,6 +232,8 @@ def _check_options(
         )
     if resume and overwrite:
         raise OptionError("resume and overwrite exclude each other; choose one")
+    if refine_context and context is None:
+        raise OptionError("refine_context needs a context")
     if resume and out is None:
         raise OptionError("resume needs the folder of the run: pass out")
 
@@ -258,6 +281,28 @@ def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData
     )
 
 
+def _check_context(
+    context: DistilledSet,
+    real: RealData,
+    transform: Transform,
+    distiller: AbstractDistiller[Any],
+) -> None:
+    """Refuse a context that cannot stand beside the set that is to be made."""
+    header = context.header
+    compared = {
+        "classes": (header.class_names, list(real.class_names)),
+        "image shape": (tuple(context.images.shape[1:]), real.image_shape),
+        "kind of labels": (header.label_kind, distiller.label_kind),
+        "value space": (context.transform.fingerprint, transform.fingerprint),
+    }
+    for what, (held, wanted) in compared.items():
+        if held != wanted:
+            raise OptionError(
+                f"the context has another {what} than the set that is to be made: "
+                f"{held} and {wanted}"
+            )
+
+
 def _all_finite(tensors: Iterable[Tensor]) -> Tensor:
     return torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
 
@@ -280,6 +325,8 @@ class _Loop:
     plugins: Plugins
     folder: Path | None
     initial_images: InitialImages
+    context: DistilledSet | None = None
+    refine_context: bool = False
 
     def __post_init__(self) -> None:
         run, train = self.run, self.real.train
@@ -291,17 +338,27 @@ class _Loop:
             rank=run.rank,
             ranks=run.ranks,
         )
-        self.indices = self.distiller.choose(run, self.sampler)
+        self.indices = self._places()
         chosen = self.transform(train.images[self.indices])
         if self.initial_images == "noise":
             generator = run.generator("initial noise")
             chosen = torch.randn(chosen.shape, generator=generator)
+        labels = self.distiller.initial_labels(
+            train.labels[self.indices], run.task.num_classes
+        )
+        fixed = None
+        if self.context is not None:
+            beside = Leaves(self.context.images, self.context.labels)
+            if self.refine_context:
+                chosen = torch.cat([beside.pixels, chosen])
+                labels = torch.cat([beside.labels, labels])
+            else:
+                fixed = Leaves(*(tensor.to(run.device) for tensor in beside))
         self.synthetic = Synthetic(
             chosen.to(run.device),
-            self.distiller.initial_labels(
-                train.labels[self.indices], run.task.num_classes
-            ).to(run.device),
+            labels.to(run.device),
             learn_labels=self.distiller.learns_labels,
+            fixed=fixed,
         )
         self.state: AbstractState = self.distiller.setup(run, self.sampler)
         self.optimizer = self.distiller.optimizer(self.synthetic.parameters())
@@ -309,15 +366,36 @@ class _Loop:
         self.step = 0
         self.seconds = 0.0
 
+    def _places(self) -> Tensor:
+        """Return the places of the real images that the new part of the set begins as.
+
+        Raises:
+            OptionError: the context does not fit, or leaves nothing to distil.
+        """
+        places = self.distiller.choose(self.run, self.sampler)
+        if self.context is None:
+            return places
+        _check_context(self.context, self.real, self.transform, self.distiller)
+        held = torch.tensor(self.context.header.initial_classes)
+        places = places[~torch.isin(self.real.train.labels[places], held)]
+        if not len(places) and not self.refine_context:
+            raise OptionError(
+                "the context holds images of every class; leave out those that are to "
+                "be made anew, or refine it"
+            )
+        return places
+
     @cached_property
     def configuration(self) -> dict[str, Any]:
         """Everything that must be the same when a run goes on."""
-        run = self.run
+        run, real = self.run, self.real
         return {
-            "data set": self.real.fingerprint,
-            "preprocessing": self.transform.kind,
+            "data set": real.fingerprint,
+            "preprocessing": real.value_space,
             "images per class": run.task.images_per_class,
             "initial images": self.initial_images,
+            "context": self.context and self.context.content_hash(),
+            "refining the context": self.context and self.refine_context,
             "distiller": run.distiller,
             "network": repr(run.network),
             "steps": run.steps,
@@ -499,17 +577,20 @@ class _Loop:
         """Return the set as it is now."""
         run, real = self.run, self.real
         leaves = self.synthetic.decode()
+        new_classes = real.train.labels[self.indices].tolist()
+        began_as = real.train_indices[self.indices].tolist()
+        known = self.initial_images == "real" and self.context is None
         header = make_header(
             label_kind=self.distiller.label_kind,
             value_space=self.transform.kind,
             transform_stride=self.transform.stride,
             class_names=list(real.class_names),
-            initial_classes=real.train.labels[self.indices].tolist(),
-            initial_indices=(
-                real.train_indices[self.indices].tolist()
-                if self.initial_images == "real"
-                else None
+            initial_classes=(
+                [*self.context.header.initial_classes, *new_classes]
+                if self.context
+                else new_classes
             ),
+            initial_indices=began_as if known else None,
             mirror=real.mirror,
             distiller=run.distiller,
             options={

@@ -1,5 +1,6 @@
 """Standardisation and ZCA whitening: invertible, and saved inside every artifact."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -192,6 +193,15 @@ class Transform:
         split = flat.view(-1, self.stride**2, channels, *small).transpose(1, 2)
         folded = split.reshape(-1, channels * self.stride**2, *small)
         return F.pixel_shuffle(folded, self.stride)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over its tensors and stride, in hexadecimal."""
+        digest = hashlib.sha256(str(self.stride).encode())
+        for name, tensor in self.tensors().items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that :meth:`from_tensors` needs, by name."""

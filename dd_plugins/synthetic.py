@@ -33,12 +33,22 @@ class Synthetic:
         images: float32 of shape ``(n, channels, height, width)``.
         labels: float32 of shape ``(n, classes)``.
         learn_labels: whether the labels are parameters too.
+        fixed: images and labels that stand before the others in the set, and are no
+            parameters: a distiller sees them, the optimizer does not.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, *, learn_labels: bool) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        learn_labels: bool,
+        fixed: Leaves | None = None,
+    ) -> None:
         self._images = images.detach().clone(memory_format=torch.channels_last)
         self._labels = labels.detach().clone()
         self._learn_labels = learn_labels
+        self._fixed = fixed or Leaves(self._images[:0], self._labels[:0])
 
     def parameters(self) -> list[Tensor]:
         """Return the tensors that the optimizer moves."""
@@ -46,15 +56,19 @@ class Synthetic:
 
     def decode(self) -> Leaves:
         """Return fresh leaves for one step, with no gradient yet."""
+        pixels, labels = self._images.detach(), self._labels.detach()
+        if len(self._fixed.pixels):
+            pixels = torch.cat([self._fixed.pixels, pixels])
+            labels = torch.cat([self._fixed.labels, labels])
         return Leaves(
-            self._images.detach().requires_grad_(),
-            self._labels.detach().requires_grad_(self._learn_labels),
+            pixels.requires_grad_(), labels.requires_grad_(self._learn_labels)
         )
 
     def pull_back(self, leaves: Leaves) -> None:
         """Set the gradients of the parameters from those of the leaves."""
-        self._images.grad = leaves.pixels.grad
-        self._labels.grad = leaves.labels.grad
+        count = len(self._fixed.pixels)
+        for parameter, leaf in zip((self._images, self._labels), leaves, strict=True):
+            parameter.grad = None if leaf.grad is None else leaf.grad[count:]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything that changes during a run."""

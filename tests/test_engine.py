@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dd_plugins import DistilledSet, hookimpl
 from dd_plugins.distillers.base import AbstractState, Metrics
 from dd_plugins.errors import DataError, OptionError, RunError
 from dd_plugins.plugins import Plugins
+from dd_plugins.preprocess import Transform
 from dd_plugins.run import Run
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
@@ -238,3 +240,123 @@ def test_real_data_set_is_distilled(dataset: str, kind: str) -> None:
     places = torch.searchsorted(data.train_indices, indices)
     began = data.train.images[places].float() / 255
     assert float((distilled.pixels() - began).abs().mean()) < 0.02
+
+
+CONTEXT_OPTIONS: dict[str, Any] = {**SMALL, "steps": 6, "images_per_class": 2}
+
+
+def _three_classes() -> dd_plugins.RealData:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(90, 1, 8, 8, generator=generator)
+    return dd_plugins.RealData.from_tensors(
+        images, torch.arange(90) % 3, preprocessing="standardize"
+    )
+
+
+def _context(data: dd_plugins.RealData, classes: list[int]) -> DistilledSet:
+    """A set of some of the classes, in the value space of all."""
+    whole = dd_plugins.distill(data, SPEC, **CONTEXT_OPTIONS)
+    kept = [
+        place
+        for place, label in enumerate(whole.header.initial_classes)
+        if label in classes
+    ]
+    header = whole.header.model_copy(
+        update={"initial_classes": [whole.header.initial_classes[k] for k in kept]}
+    )
+    return replace(
+        whole, images=whole.images[kept], labels=whole.labels[kept], header=header
+    )
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_set_is_made_beside_another(refined: bool) -> None:
+    data = _three_classes()
+    context = _context(data, [0, 2])
+    made = dd_plugins.distill(
+        data, SPEC, context=context, refine_context=refined, **CONTEXT_OPTIONS
+    )
+    assert made.header.initial_classes == [0, 0, 2, 2, 1, 1]
+    assert made.header.initial_indices is None
+    assert torch.equal(made.images[:4], context.images) is not refined
+    assert torch.equal(made.labels[:4], context.labels) is not refined
+    # The new images depend on the context: the distiller sees both together.
+    other = replace(context, images=context.images.flip(-1))
+    beside = dd_plugins.distill(
+        data, SPEC, context=other, refine_context=refined, **CONTEXT_OPTIONS
+    )
+    assert not torch.equal(beside.images[4:], made.images[4:])
+
+
+def test_run_beside_a_context_goes_on_exactly(tmp_path: Path) -> None:
+    data = _three_classes()
+    options: dict[str, Any] = {**CONTEXT_OPTIONS, "checkpoint_seconds": 0}
+    for refined in (False, True):
+        options |= {"context": _context(data, [1]), "refine_context": refined}
+        whole = dd_plugins.distill(data, SPEC, **options)
+        stop = Plugins(load=[], extra={"stop": Stop(3)})
+        out = tmp_path / str(refined)
+        with pytest.raises(KeyError):
+            dd_plugins.distill(data, SPEC, out=out, plugins=stop, **options)
+        resumed = dd_plugins.distill(data, SPEC, out=out, resume=True, **options)
+        assert torch.equal(resumed.images, whole.images)
+        assert torch.equal(resumed.labels, whole.labels)
+        options["context"] = _context(data, [2])
+        with pytest.raises(OptionError, match="context was"):
+            dd_plugins.distill(data, SPEC, out=out, resume=True, **options)
+
+
+class Stop:
+    """An observer that fails after some steps."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    @hookimpl
+    def dd_after_step(self, step: int) -> None:
+        if step == self.after:
+            raise KeyError(step)
+
+
+def test_context_that_does_not_fit_is_refused() -> None:
+    data = _three_classes()
+    context = _context(data, [0])
+
+    def made(context: DistilledSet | None, spec: str = SPEC, **options: Any) -> None:
+        dd_plugins.distill(data, spec, context=context, **CONTEXT_OPTIONS, **options)
+
+    with pytest.raises(OptionError, match="refine_context needs a context"):
+        made(None, refine_context=True)
+    with pytest.raises(OptionError, match="another kind of labels"):
+        made(context, "dm(real_batch_size=8)")
+    moved = replace(context.transform, mean=context.transform.mean + 1)
+    with pytest.raises(OptionError, match="another value space"):
+        made(replace(context, transform=moved))
+    with pytest.raises(OptionError, match="another image shape"):
+        made(replace(context, images=context.images[..., :4]))
+    named = context.header.model_copy(update={"class_names": ["a", "b", "c"]})
+    with pytest.raises(OptionError, match="another classes"):
+        made(replace(context, header=named))
+    with pytest.raises(OptionError, match="holds images of every class"):
+        made(_context(data, [0, 1, 2]))
+
+
+def test_data_may_bring_their_own_map_to_the_value_space() -> None:
+    data = _three_classes()
+    given = Transform(torch.tensor([0.25]), torch.tensor([0.5]))
+    distilled = dd_plugins.distill(data.with_transform(given), SPEC, **SMALL)
+    assert distilled.transform is given
+    fitted = dd_plugins.distill(data, SPEC, **SMALL)
+    assert not torch.equal(fitted.images, distilled.images)
+    again = data.with_transform(given).with_preprocessing("standardize")
+    assert torch.equal(dd_plugins.distill(again, SPEC, **SMALL).images, fitted.images)
+
+
+def test_nothing_may_be_held_out_for_validation() -> None:
+    images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+    data = dd_plugins.RealData.from_tensors(images, labels, validation=0.0)
+    assert (len(data.train.labels), len(data.validation.labels)) == (20, 0)
+    half = dd_plugins.RealData.from_tensors(images, labels, validation=0.5)
+    assert len(half.validation.labels) == 10
+    with pytest.raises(OptionError, match="validation must be in"):
+        dd_plugins.RealData.from_tensors(images, labels, validation=1.0)
