@@ -24,6 +24,7 @@ from dd_plugins.networks.vgg import VGG11
 from dd_plugins.networks.vit import ViT
 from dd_plugins.wrappers.clip import Clip
 from dd_plugins.wrappers.metadd import MetaDD
+from dd_plugins.wrappers.turned import Turned
 
 
 @hookimpl
@@ -36,7 +37,7 @@ def dd_register_distillers(register: RegisterDistiller) -> None:
 @hookimpl
 def dd_register_wrappers(register: RegisterWrapper) -> None:
     """Offer the built-in wrappers."""
-    for wrapper in (Clip, MetaDD):
+    for wrapper in (Clip, MetaDD, Turned):
         register(wrapper)
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "NetworkResult",
     "Protocol",
     "evaluate",
+    "frepo_recipe",
     "mean_interval",
     "real_data_of",
     "recipe_for",
@@ -332,6 +333,11 @@ def training_set_of(distilled: DistilledSet, *, device: torch.device) -> Trainin
     )
 
 
+def frepo_recipe(images: int) -> Recipe:
+    """Return FRePo's protocol for a set of so many images."""
+    return Recipe(training_steps(images), _LEARNING_RATE, _LARGEST_BATCH, _WARM_UP)
+
+
 def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") -> Recipe:
     """Return how networks are trained on a distilled set.
 
@@ -351,7 +357,7 @@ def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") ->
         regression = distilled.header.label_kind == "regression"
         protocol = "frepo" if regression else "classic"
     if protocol == "frepo":
-        return Recipe(training_steps(count), _LEARNING_RATE, _LARGEST_BATCH, _WARM_UP)
+        return frepo_recipe(count)
     return Recipe(
         _CLASSIC_EPOCHS * math.ceil(count / _CLASSIC_BATCH),
         learning_rate=0.01,

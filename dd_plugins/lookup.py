@@ -7,8 +7,9 @@ from dd_plugins.data import DataOptions, RealData
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import loaded_plugins
+from dd_plugins.spec import split_specs
 
-__all__ = ["get_dataset", "get_distiller", "get_network"]
+__all__ = ["get_dataset", "get_distiller", "get_network", "split_specs"]
 
 
 def get_distiller(spec: str) -> AbstractDistiller[Any]:

@@ -23,13 +23,13 @@ from dd_plugins.synthetic import Leaves
 from dd_plugins.trained import real_training_set
 from dd_plugins.training import real_data_recipe, train_network
 
-__all__ = ["Herding", "KMeans", "RandomImages"]
+__all__ = ["CoreSet", "Herding", "KMeans", "RandomImages"]
 
 _READ = 500  # images at a time
 _MEASURED = 256  # real images of the batch that the report compares with
 
 
-class _CoreSet(AbstractDistiller[NoState]):
+class CoreSet(AbstractDistiller[NoState]):
     """A distiller that chooses real images, in :meth:`choose`, and never moves them.
 
     A run takes one step, which reports how far the set's mean image is from that of a
@@ -76,13 +76,13 @@ class _CoreSet(AbstractDistiller[NoState]):
 
 
 @record
-class RandomImages(_CoreSet):
+class RandomImages(CoreSet):
     """Random real images of each class: what every method has to beat."""
 
     name = "random"
 
 
-class _EmbeddedCoreSet(_CoreSet):
+class _EmbeddedCoreSet(CoreSet):
     """A core set that is chosen by features, class by class.
 
     The features are those of the run's network after ``training_steps`` on the real

@@ -1,0 +1,195 @@
+"""Turned images as classes of their own, for sets that will meet other classes."""
+
+from dataclasses import replace
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data import Batch, RealSampler
+from dd_plugins.distillers.base import AbstractState, LabelKind, Metrics
+from dd_plugins.errors import OptionError
+from dd_plugins.run import Run, Task
+from dd_plugins.spec import record
+from dd_plugins.synthetic import Leaves
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = ["Turned", "turned_labels"]
+
+
+@record
+class Turned(AbstractWrapper):
+    """Distil with turned copies of the images as further classes.
+
+    A set that is distilled from two classes alone learns what tells these two apart,
+    and no more: beside classes that it has not met it is worse than real images. Here
+    the base sees each synthetic image in several turns, and each turn of a class is a
+    class of its own, for real images likewise. To tell all of them apart the images
+    have to hold more of what their class looks like. Nothing more is stored.
+
+    Meant for the experiences of a stream (``dd_avalanche``), which have few classes.
+
+    Args:
+        base: any distiller.
+        turns: how many: 4 quarter turns, of square images; or 2 half turns.
+
+    Reference: the labels are those of Lee, Hwang, Shin, "Self-supervised label
+    augmentation via input transformations", ICML 2020, arXiv 1910.05872, section 3.1;
+    to distil with them is ours.
+    """
+
+    name = "turned"
+
+    turns: Literal[2, 4] = 4
+
+    def for_task(self, task: Task) -> Self:
+        """Settle the base's options for as many classes as it will see.
+
+        Raises:
+            OptionError: quarter turns are asked for, and images are not square.
+        """
+        _, height, width = task.image_shape
+        if self.turns == 4 and height != width:
+            raise OptionError(
+                f"turned: images of {height}x{width} pixels have no quarter turns; use "
+                "turns=2"
+            )
+        return replace(self, base=self.base.for_task(self._more(task)))
+
+    def setup(self, run: Run, real: RealSampler) -> AbstractState:
+        """Return the base's state, of a run of more classes."""
+        more = replace(run, task=self._more(run.task))
+        return super().setup(more, self._turned(more, real))
+
+    def accumulate(
+        self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Let the base add its gradient on all turns; lead it back to the images."""
+        seen = self._all_turns(leaves)
+        copies = Leaves(*(tensor.detach() for tensor in seen))
+        copies.pixels.requires_grad_()
+        copies.labels.requires_grad_(leaves.labels.requires_grad)
+        metrics = super().accumulate(state, copies, self._turned(state.run, real), step)
+        for tensor, copy in zip(seen, copies, strict=True):
+            if copy.grad is not None:
+                torch.autograd.backward(tensor, copy.grad)
+        return metrics
+
+    def adjust(
+        self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Change nothing further."""
+        return {}
+
+    def advance(self, state: AbstractState, leaves: Leaves, step: int) -> None:
+        """Advance the base on all turns."""
+        seen = self._all_turns(leaves)
+        super().advance(state, Leaves(*(tensor.detach() for tensor in seen)), step)
+
+    def predict(
+        self, state: AbstractState, leaves: Leaves, images: Tensor
+    ) -> Tensor | None:
+        """Return the base's predictions for the classes of unturned images."""
+        found = super().predict(state, self._all_turns(leaves), images)
+        return None if found is None else found[:, : leaves.labels.shape[1]]
+
+    def _more(self, task: Task) -> Task:
+        return replace(task, num_classes=self.turns * task.num_classes)
+
+    def _turned(self, run: Run, real: RealSampler) -> RealSampler:
+        return _TurnedSampler(real, run, self.turns)
+
+    def _all_turns(self, leaves: Leaves) -> Leaves:
+        """Return the set in every turn, one turn after the other."""
+        pixels, labels = leaves
+        turns = range(self.turns)
+        return Leaves(
+            torch.cat([_turn(pixels, turn, self.turns) for turn in turns]),
+            torch.cat(
+                [
+                    turned_labels(labels, turn, self.turns, self.label_kind)
+                    for turn in turns
+                ]
+            ),
+        )
+
+
+def turned_labels(
+    labels: Tensor, turn: int, turns: int, label_kind: LabelKind
+) -> Tensor:
+    """Return the labels of images in a turn.
+
+    The classes of turn t are numbered from ``t * classes``. Regression targets stay
+    centred; probabilities and scores of other turns are 0.
+
+    Args:
+        labels: of the images as they are, float of shape ``(n, classes)``.
+        turn: which, from 0.
+        turns: how many there are.
+        label_kind: what the labels are.
+
+    Returns:
+        Shape ``(n, turns * classes)``.
+
+    Example:
+        >>> turned_labels(torch.tensor([[0.5, -0.5]]), 1, 2, "regression")
+        tensor([[-0.2500, -0.2500,  0.7500, -0.2500]])
+    """
+    classes = labels.shape[1]
+    elsewhere = 0.0
+    if label_kind == "regression":
+        elsewhere = -1 / (turns * classes)
+        labels = labels + 1 / classes + elsewhere
+    others = (turn * classes, (turns - 1 - turn) * classes)
+    return torch.nn.functional.pad(labels, others, value=elsewhere)
+
+
+def _turn(images: Tensor, turn: int, turns: int) -> Tensor:
+    """Turn images ``(n, channels, height, width)`` by a part of a whole turn."""
+    turned = torch.rot90(images, turn * 4 // turns, (-2, -1))
+    return turned.contiguous(memory_format=torch.channels_last)
+
+
+class _TurnedSampler(RealSampler):
+    """Draws of real images in every turn, of which each is a class of its own."""
+
+    def __init__(self, real: RealSampler, run: Run, turns: int) -> None:
+        self._real, self._run, self._turns = real, run, turns
+        self._classes = run.task.num_classes // turns
+        self.content = real.content and f"{real.content} in {turns} turns"
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels of all images in all turns, int64 on the CPU."""
+        labels = self._real.labels
+        turns = range(self._turns)
+        return torch.cat([labels + turn * self._classes for turn in turns])
+
+    def read(self, places: Tensor) -> Batch:
+        """Return the images at these places; all of one turn, then all of the next."""
+        count = len(self._real.labels)
+        return self._seen(self._real.read(places % count), places // count)
+
+    def batch(self, step: int, size: int) -> Batch:
+        """Draw images of any class, each in a turn of its own."""
+        batch = self._real.batch(step, size)
+        generator = self._run.own_generator("turns", step)
+        return self._seen(
+            batch,
+            torch.randint(self._turns, (len(batch.labels),), generator=generator),
+        )
+
+    def class_batch(self, step: int, label: int, size: int) -> Batch:
+        """Draw images of one class, all in one turn."""
+        turn, label = divmod(label, self._classes)
+        batch = self._real.class_batch(step, label, size)
+        return self._seen(batch, torch.full((len(batch.labels),), turn))
+
+    def _seen(self, batch: Batch, turns: Tensor) -> Batch:
+        """Return a batch, each image in its turn (int64, on the CPU)."""
+        turns = turns.to(batch.labels.device)
+        images = batch.images.clone()
+        for turn in range(1, self._turns):
+            chosen = turns == turn
+            images[chosen] = _turn(batch.images[chosen], turn, self._turns)
+        return Batch(images, batch.labels + turns * self._classes)

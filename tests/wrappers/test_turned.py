@@ -1,0 +1,140 @@
+"""Turned images are classes of their own, and what is learned comes back right."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import dd_plugins
+from dd_plugins.data import RealSampler
+from dd_plugins.distillers.base import AbstractState, LabelKind, Metrics, NoState
+from dd_plugins.distillers.dm import DM
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.conv import Conv
+from dd_plugins.plugins import Plugins
+from dd_plugins.run import Run, Task
+from dd_plugins.spec import record
+from dd_plugins.synthetic import Leaves
+from dd_plugins.wrappers.turned import Turned, turned_labels
+
+CPU = torch.device("cpu")
+SEEN: list[tuple[Leaves, RealSampler]] = []
+
+
+@record
+class Weighed(DM):
+    """A base of which every pixel and label has a gradient that is known."""
+
+    name = "weighed"
+
+    @property
+    def label_kind(self) -> LabelKind:
+        return "regression"
+
+    def accumulate(
+        self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        SEEN.append((leaves, real))
+        loss = sum((leaf * weights(leaf)).sum() for leaf in leaves)
+        assert isinstance(loss, Tensor)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {"loss": loss.detach()}
+
+
+def weights(leaf: Tensor) -> Tensor:
+    return torch.arange(leaf.numel()).view(leaf.shape).to(leaf)
+
+
+def _setting(turns: int) -> tuple[Turned, AbstractState, Leaves, RealSampler]:
+    run = Run(Task("toy", (1, 6, 6), 3, 1), "turned", Conv(width=4, depth=1), 5, 0, CPU)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(30) % 3
+    images = torch.rand(30, 1, 6, 6, generator=generator)
+    real = RealSampler(images, labels, seed=0, device=CPU)
+    wrapper = Turned(base=Weighed(), turns=turns).for_task(run.task)  # type: ignore[arg-type]
+    leaves = Leaves(
+        torch.rand(3, 1, 6, 6, generator=generator).requires_grad_(),
+        (torch.eye(3) - 1 / 3).requires_grad_(),
+    )
+    SEEN.clear()
+    return wrapper, wrapper.setup(run, real), leaves, real
+
+
+@pytest.mark.parametrize("turns", [2, 4])
+def test_gradient_is_that_of_the_images_through_their_turns(turns: int) -> None:
+    wrapper, state, leaves, real = _setting(turns)
+    wrapper.accumulate(state, leaves, real, 0)
+    ((seen, _),) = SEEN
+    assert seen.pixels.shape == (3 * turns, 1, 6, 6)
+    assert seen.labels.shape == (3 * turns, 3 * turns)
+    # By hand: each copy's weights are turned back and added up.
+    per_copy = weights(seen.pixels).chunk(turns)
+    by_hand = sum(
+        torch.rot90(part, -turn * 4 // turns, (-2, -1))
+        for turn, part in enumerate(per_copy)
+    )
+    assert torch.equal(leaves.pixels.grad, by_hand)  # type: ignore[arg-type]
+    blocks = weights(seen.labels).view(turns, 3, turns, 3)
+    assert torch.equal(
+        leaves.labels.grad,  # type: ignore[arg-type]
+        sum(blocks[turn, :, turn] for turn in range(turns)),  # type: ignore[arg-type]
+    )
+
+
+def test_every_turn_of_a_class_is_a_class_of_real_images() -> None:
+    wrapper, state, leaves, real = _setting(4)
+    wrapper.accumulate(state, leaves, real, 3)
+    ((_, turned),) = SEEN
+    assert isinstance(state, NoState)
+    assert state.run.task.num_classes == 12
+    assert turned.labels.tolist() == [
+        label + 3 * turn for turn in range(4) for label in real.labels.tolist()
+    ]
+    plain, some = real.batch(3, 20), turned.batch(3, 20)
+    assert len(set((some.labels // 3).tolist())) > 1
+    for image, label, before, known in zip(*some, *plain, strict=True):
+        turn = int(label) // 3
+        assert int(label) % 3 == int(known)
+        assert torch.equal(image, torch.rot90(before, turn, (-2, -1)))
+    one = turned.class_batch(0, 7, 4)  # class 1 in the second turn after none
+    assert one.labels.tolist() == [7] * 4
+    assert torch.equal(
+        one.images, torch.rot90(real.class_batch(0, 1, 4).images, 2, (-2, -1))
+    )
+    read = turned.read(torch.tensor([5, 35]))
+    assert read.labels.tolist() == [2, 5]
+    assert torch.equal(read.images[1], torch.rot90(read.images[0], 1, (-2, -1)))
+
+
+@pytest.mark.parametrize("kind", ["regression", "probabilities", "classes"])
+def test_labels_of_a_turn_are_of_their_kind(kind: LabelKind) -> None:
+    labels = torch.eye(3) - 1 / 3 if kind == "regression" else torch.eye(3)
+    turned = turned_labels(labels, 2, 4, kind)
+    wanted = torch.zeros(3, 12)
+    wanted[:, 6:9] = torch.eye(3)
+    if kind == "regression":
+        wanted -= 1 / 12
+    torch.testing.assert_close(turned, wanted)
+
+
+def test_predictions_are_for_images_as_they_are() -> None:
+    options: dict[str, Any] = {"network": "conv(width=4, depth=2)", "steps": 3}
+    seen: list[float] = []
+
+    class Watch:
+        @dd_plugins.hookimpl
+        def dd_after_step(self, metrics: dict[str, float]) -> None:
+            seen.append(metrics["validation_accuracy"])
+
+    plugins = Plugins(extra={"watch": Watch()})
+    dd_plugins.distill("digits", "turned(frepo)", plugins=plugins, **options)
+    assert len(seen) == 3
+    assert seen[-1] > 0.25  # chance is a tenth; among forty classes it is less
+
+
+def test_images_that_are_not_square_have_no_quarter_turns() -> None:
+    task = Task("toy", (1, 6, 8), 3, 1)
+    with pytest.raises(OptionError, match=r"6x8 .* turns=2"):
+        Turned(base=DM()).for_task(task)
+    assert Turned(base=DM(), turns=2).for_task(task).turns == 2
