@@ -1,8 +1,50 @@
 """Distilled sets in continual learning with avalanche-lib.
 
-Importing this package needs no Avalanche; using it does, and says so.
+Importing this package needs no Avalanche; what is made for its strategies is imported
+when it is first asked for, and says so if Avalanche is not installed.
 """
 
-from dd_avalanche.conversion import to_avalanche
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["to_avalanche"]
+from dd_avalanche.conversion import require_avalanche, to_avalanche
+from dd_avalanche.memory import DistilledMemory
+
+if TYPE_CHECKING:
+    from dd_avalanche.buffer import DistilledBuffer
+    from dd_avalanche.strategy import (
+        DistilledGDumb,
+        DistilledReplayPlugin,
+        LabelLoss,
+        SoftTargets,
+    )
+    from dd_avalanche.stream import restore_stream, save_stream
+
+__all__ = [
+    "DistilledBuffer",
+    "DistilledGDumb",
+    "DistilledMemory",
+    "DistilledReplayPlugin",
+    "LabelLoss",
+    "SoftTargets",
+    "restore_stream",
+    "save_stream",
+    "to_avalanche",
+]
+
+_MODULES = {
+    "DistilledBuffer": "buffer",
+    "DistilledGDumb": "strategy",
+    "DistilledReplayPlugin": "strategy",
+    "LabelLoss": "strategy",
+    "SoftTargets": "strategy",
+    "restore_stream": "stream",
+    "save_stream": "stream",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require_avalanche()
+    return getattr(import_module(f"dd_avalanche.{_MODULES[name]}"), name)

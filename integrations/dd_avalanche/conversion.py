@@ -1,14 +1,34 @@
 """From a distilled set to a data set of Avalanche."""
 
+import warnings
 from typing import Any
+
+import torch
 
 import dd_plugins
 from dd_plugins.errors import MissingExtraError
 
-__all__ = ["EXTRA", "to_avalanche"]
+__all__ = ["EXTRA", "require_avalanche", "to_avalanche"]
 
 EXTRA = "dd-plugins[avalanche]"
 """What to install for this integration to be of use."""
+
+
+def require_avalanche() -> None:
+    """Import Avalanche, or say what to install.
+
+    Raises:
+        MissingExtraError: it is not installed, or does not fit what is.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its many dependencies
+            import avalanche.benchmarks
+            import avalanche.training.plugins  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        raise MissingExtraError(
+            f"dd_avalanche needs avalanche-lib: pip install '{EXTRA}' ({error})"
+        ) from error
 
 
 def to_avalanche(distilled: dd_plugins.DistilledSet) -> Any:
@@ -23,13 +43,8 @@ def to_avalanche(distilled: dd_plugins.DistilledSet) -> Any:
     Raises:
         MissingExtraError: avalanche-lib is not installed.
     """
-    try:
-        from avalanche.benchmarks.utils import as_classification_dataset
-    except ImportError as error:
-        raise MissingExtraError(
-            f"dd_avalanche needs avalanche-lib: pip install '{EXTRA}'"
-        ) from error
-    import torch
+    require_avalanche()
+    from avalanche.benchmarks.utils import as_classification_dataset
 
     classes = torch.tensor(distilled.header.initial_classes)
     dataset = torch.utils.data.TensorDataset(distilled.images, classes)

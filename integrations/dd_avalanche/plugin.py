@@ -4,9 +4,18 @@ from importlib.util import find_spec
 
 from dd_avalanche.conversion import EXTRA
 from dd_plugins import hookimpl
+from dd_plugins.hookspecs import RegisterCommand
 
 
 @hookimpl
 def dd_missing_extra() -> str | None:
     """Name the extra, if Avalanche is not installed."""
     return EXTRA if find_spec("avalanche") is None else None
+
+
+@hookimpl
+def dd_register_commands(register: RegisterCommand) -> None:
+    """Offer ``dd-plugins continual``."""
+    from dd_avalanche.command import continual_command
+
+    register(continual_command)

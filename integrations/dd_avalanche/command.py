@@ -1,0 +1,308 @@
+"""The command ``dd-plugins continual``."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+import dd_plugins
+from dd_avalanche.continual import (
+    BENCHMARKS,
+    Experiment,
+    Protocol,
+    Row,
+    StreamResult,
+    Whitening,
+    continual,
+)
+from dd_avalanche.memory import DISTILLER, STEPS, Context
+from dd_plugins.errors import FileError, OptionError
+from dd_plugins.files import write_atomically
+from dd_plugins.lookup import split_specs
+
+__all__ = ["continual_command"]
+
+_path = click.Path(path_type=Path)
+_FORMAT_VERSION = 1
+
+
+@click.command("continual")
+@click.option(
+    "--benchmark",
+    type=click.Choice(list(BENCHMARKS)),
+    default="split-fashion-mnist",
+    show_default=True,
+)
+@click.option(
+    "--experiences",
+    type=click.IntRange(min=2),
+    default=5,
+    show_default=True,
+    help="Into which the classes are divided.",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Images at the end of the stream; an equal share for each class.",
+)
+@click.option(
+    "--policy",
+    default=f"{DISTILLER},random,herding",
+    show_default=True,
+    help="Specs, separated by commas: what fills the memory.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice([*get_args(Protocol), "both"]),
+    default="scratch",
+    show_default=True,
+    help="Train on the memory alone, or on current data with replay.",
+)
+@click.option(
+    "--context",
+    default="none",
+    show_default=True,
+    help="What stored images are while others are distilled: none, fixed, refined; "
+    "several separated by commas.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Orders of classes: a stream for each.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=STEPS,
+    show_default=True,
+    help="Of each distillation.",
+)
+@click.option(
+    "--network",
+    default="conv(width=32)",
+    show_default=True,
+    help="Spec: on which images are distilled, and what is tested.",
+)
+@click.option(
+    "--training-steps",
+    type=click.IntRange(min=1),
+    help="Of a network from scratch.  [default: FRePo's number]",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Over each experience, with replay.",
+)
+@click.option(
+    "--whitening",
+    type=click.Choice(get_args(Whitening)),
+    default="none",
+    show_default=True,
+    help="ZCA of all images, fitted to the first experience.",
+)
+@click.option(
+    "--data-root",
+    type=_path,
+    envvar="DD_DATA",
+    help="Folder that holds data sets.  [env: DD_DATA]",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda.")
+@click.option("--json", "json_file", type=_path, help="Write the figures here.")
+@click.option("--plot", type=_path, help="Draw accuracy after each experience here.")
+@click.option(
+    "--resume", is_flag=True, help="Keep the streams that the --json file holds."
+)
+def continual_command(
+    policy: str,
+    protocol: str,
+    context: str,
+    seeds: int,
+    data_root: Path | None,
+    json_file: Path | None,
+    plot: Path | None,
+    resume: bool,
+    **options: Any,
+) -> None:
+    """Compare distilled and real images as the memory of a class-incremental stream.
+
+    All policies hold as many images at the end. A learned image is stored as float32,
+    a real one as bytes, so rows of as many bytes stand beside: learned images with 256
+    levels, and more of the real ones.
+    """
+    if resume and json_file is None:
+        raise OptionError("--resume needs the file: pass --json")
+    contexts = [part.strip() for part in context.split(",")]
+    for name in contexts:
+        if name not in get_args(Context):
+            raise OptionError(
+                f"--context must be of {', '.join(get_args(Context))}, got {name!r}"
+            )
+    policies = split_specs(policy)
+    for spec in policies:
+        dd_plugins.get_distiller(spec)  # refuses it now, not after the first stream
+    protocols: tuple[Protocol, ...] = get_args(Protocol)
+    if protocol != "both":
+        protocols = (cast(Protocol, protocol),)
+    experiment = Experiment(**options)
+    kept = _Kept(experiment, json_file, resume)
+    console = Console()
+    data = dd_plugins.get_dataset(BENCHMARKS[experiment.benchmark], data_root=data_root)
+    with console.status("the first stream ...") as status:
+
+        def on_stream(stream: StreamResult) -> None:
+            kept.add(stream)
+            what = f"{stream.policy}, {stream.protocol}, {stream.store}"
+            status.update(f"done: {what}, order {stream.seed}: {stream.curve[-1]:.4f}")
+
+        rows = continual(
+            experiment,
+            policies,
+            protocols=protocols,
+            contexts=contexts,  # type: ignore[arg-type]
+            seeds=range(seeds),
+            data=data,
+            known=list(kept.streams),
+            on_stream=on_stream,
+        )
+    kept.write(rows)
+    for name in protocols:
+        console.print(_table(experiment, name, rows))
+    if plot is not None:
+        save_plot(experiment, rows, plot)
+        console.print(f"picture: {plot}", soft_wrap=True)
+
+
+class _Kept:
+    """The JSON file: written after each stream, so that a kill loses one at most."""
+
+    def __init__(self, experiment: Experiment, path: Path | None, resume: bool) -> None:
+        self.experiment, self.path = asdict(experiment), path
+        self.streams: list[StreamResult] = []
+        if path is None:
+            return
+        if path.exists() and not resume:
+            raise OptionError(f"{path} exists; keep its streams with --resume, or move")
+        if not path.exists():
+            self.write([])  # a folder that cannot be written to is known now
+            return
+        try:
+            content = json.loads(path.read_text())
+            before = content["experiment"]
+            self.streams = [StreamResult(**stream) for stream in content["streams"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FileError(f"{path} is not of this command: {error}") from error
+        if before != self.experiment:
+            differing = [
+                f"{name} was {before.get(name)!r}, is {value!r}"
+                for name, value in self.experiment.items()
+                if before.get(name) != value
+            ]
+            raise OptionError(
+                f"{path} holds streams of another experiment: {'; '.join(differing)}"
+            )
+
+    def add(self, stream: StreamResult) -> None:
+        self.streams.append(stream)
+        self.write([])
+
+    def write(self, rows: list[Row]) -> None:
+        if self.path is None:
+            return
+        content = {
+            "format_version": _FORMAT_VERSION,
+            "experiment": self.experiment,
+            "results": [row.as_dict() for row in rows],
+            "streams": [asdict(stream) for stream in self.streams],
+        }
+        text = json.dumps(content, indent=1) + "\n"
+        write_atomically(self.path, lambda file: file.write(text.encode()))
+
+
+def _table(experiment: Experiment, protocol: Protocol, rows: list[Row]) -> Table:
+    title = f"{experiment.benchmark}, {experiment.experiences} experiences, {protocol}"
+    table = Table(title=title)
+    table.add_column("memory", overflow="fold", min_width=14)
+    headings = ("images", "bytes", "final", "95 %", "forgotten", "seconds")
+    for column in headings:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        found = row.as_dict()
+        if found["protocol"] != protocol:
+            continue
+        table.add_row(
+            _name(row),
+            str(found["memory_images"]),
+            str(found["memory_bytes"]),
+            _percent(found["final_accuracy_mean"]),
+            _interval(found["final_accuracy_ci95"]),
+            _percent(found["forgetting_mean"]),
+            f"{found['distill_seconds']:.0f}",
+        )
+    return table
+
+
+def _name(row: Row) -> str:
+    """Return what tells a row from the others of its protocol."""
+    first = row.streams[0]
+    about = [
+        "" if first.context == "none" else f"context {first.context}",
+        "" if first.store in ("real", "none", "float32") else first.store,
+        "equal bytes" if row.equal_bytes else "",
+    ]
+    return ", ".join(filter(None, [first.policy, *about]))
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return "" if bounds is None else f"{_percent(bounds[0])}-{_percent(bounds[1])}"
+
+
+def save_plot(experiment: Experiment, rows: list[Row], path: Path) -> Path:
+    """Draw the accuracy over all classes seen, after each experience.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    protocols = list(dict.fromkeys(row.streams[0].protocol for row in rows))
+    figure = Figure(figsize=(7 * len(protocols), 5), layout="constrained")
+    for place, protocol in enumerate(protocols):
+        axes = figure.add_subplot(1, len(protocols), place + 1)
+        for row in rows:
+            found = row.as_dict()
+            if found["protocol"] != protocol:
+                continue
+            curve = found["accuracy_per_experience"]
+            stages = [
+                stage for stage, value in enumerate(curve, 1) if value is not None
+            ]
+            axes.plot(
+                stages,
+                [100 * curve[stage - 1] for stage in stages],
+                "--o" if row.equal_bytes else "-o",
+                label=_name(row),
+                markersize=4,
+            )
+        axes.set_title(f"{experiment.benchmark}, {protocol}")
+        axes.set_xlabel("experiences")
+        axes.set_ylabel("accuracy over the classes seen, in %")
+        axes.set_xticks(range(1, experiment.experiences + 1))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return write_atomically(
+        path, lambda file: figure.savefig(file, format="png", dpi=120)
+    )

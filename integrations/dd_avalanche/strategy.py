@@ -1,0 +1,224 @@
+"""What a strategy of Avalanche needs beside a distilled buffer."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from avalanche.models import avalanche_forward
+from avalanche.training.plugins import SupervisedPlugin
+from torch import Tensor, nn
+
+from dd_avalanche.buffer import DistilledBuffer
+from dd_avalanche.memory import spread_labels
+from dd_plugins.distillers.base import LabelKind
+from dd_plugins.errors import OptionError
+from dd_plugins.functional.kernel_regression import centred_targets
+from dd_plugins.randomness import derive
+from dd_plugins.training import label_loss
+
+__all__ = ["DistilledGDumb", "DistilledReplayPlugin", "LabelLoss", "SoftTargets"]
+
+
+class LabelLoss(nn.Module):
+    """The loss that fits learned labels, and classes as well: a strategy's criterion.
+
+    Half the squared error for regression targets, cross-entropy for everything else.
+    Classes, as evaluation gives them, are made into targets first. Labels of more
+    classes than the model has outputs, as a small head may, are narrowed to these.
+
+    Args:
+        label_kind: what learned labels are.
+    """
+
+    def __init__(self, label_kind: LabelKind) -> None:
+        super().__init__()
+        self.label_kind = label_kind
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss.
+
+        Args:
+            output: float of shape ``(n, classes)``.
+            target: int64 of shape ``(n,)``, or float of shape ``(n, any number of
+                classes)``.
+        """
+        width = output.shape[1]
+        if target.ndim == 1:
+            target = as_targets(target, width, self.label_kind)
+        elif target.shape[1] != width:
+            columns = range(target.shape[1])
+            target = spread_labels(target, columns, self.label_kind, range(width))
+        return label_loss(output, target, self.label_kind)
+
+
+def as_targets(classes: Tensor, num_classes: int, label_kind: LabelKind) -> Tensor:
+    """Return classes as labels of a kind, float32 ``(n, num_classes)``."""
+    if label_kind == "regression":
+        return centred_targets(classes, num_classes)
+    return F.one_hot(classes, num_classes).float()
+
+
+class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
+    """Make the labels of current data like the learned ones of a buffer.
+
+    With it a stock ``ReplayPlugin`` mixes both in one batch. The strategy's criterion
+    must be :class:`LabelLoss`, or fit the labels otherwise.
+
+    Args:
+        buffer: whose learned labels they are to be like.
+
+    Raises:
+        OptionError: its labels are hard; or, when training begins, the criterion is
+            cross-entropy, which takes no regression targets.
+    """
+
+    def __init__(self, buffer: DistilledBuffer) -> None:
+        super().__init__()
+        if buffer.labels != "learned":
+            raise OptionError(
+                "SoftTargets is for a buffer of learned labels: "
+                "DistilledBuffer(..., labels='learned', num_classes=...)"
+            )
+        self.buffer = buffer
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Refuse a criterion that would misread the labels."""
+        kind = self.buffer.memory.label_kind
+        if kind == "regression" and isinstance(
+            strategy._criterion, nn.CrossEntropyLoss
+        ):
+            raise OptionError(
+                "the learned labels are regression targets, not probabilities; give "
+                f"the strategy criterion=dd_avalanche.LabelLoss({kind!r})"
+            )
+
+    def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Put the labels of the adapted data set into vectors."""
+        memory = self.buffer.memory
+        assert memory.num_classes is not None
+        targets = _Targets(memory.num_classes, memory.label_kind)
+        strategy.adapted_dataset = _with_targets(strategy.adapted_dataset, targets)
+
+
+class _Targets:
+    """A target transform: a class to its vector; a vector stays."""
+
+    def __init__(self, num_classes: int, label_kind: LabelKind) -> None:
+        self.num_classes, self.label_kind = num_classes, label_kind
+
+    def __call__(self, label: Any) -> Tensor:
+        vector: Tensor = torch.as_tensor(label)
+        if vector.ndim:
+            return vector
+        return as_targets(vector[None], self.num_classes, self.label_kind)[0]
+
+
+def _with_targets(dataset: AvalancheDataset, targets: _Targets) -> AvalancheDataset:
+    """Return a data set whose labels pass through a transform, after all others.
+
+    The kind of the data set stays, with its task labels.
+    """
+    groups = TransformGroups(dict.fromkeys(("train", "eval"), (None, targets)))
+    return type(dataset)([dataset], transform_groups=groups)
+
+
+class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
+    """Replay from a distilled buffer in a batch of its own, with a loss of its own.
+
+    The loss on a batch from the buffer is added to that on the current data. The kind
+    of the labels picks it: see :class:`LabelLoss`. So learned labels of any kind go
+    with any criterion for the current data, and item layouts need not agree.
+
+    Args:
+        buffer: filled after each experience.
+        weight: of the buffer's loss.
+        batch_size: images from the buffer in each iteration, drawn anew; all of them if
+            there are fewer; by default as many as of current data.
+        seed: of the draws, which leave the global generators alone.
+
+    Raises:
+        OptionError: weight or batch size is out of its range.
+    """
+
+    def __init__(
+        self,
+        buffer: DistilledBuffer,
+        *,
+        weight: float = 1.0,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not weight > 0:
+            raise OptionError(f"weight must be positive, got {weight}")
+        if batch_size is not None and batch_size < 1:
+            raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+        self.buffer, self.weight, self.batch_size = buffer, weight, batch_size
+        self.seed = seed
+        self._draws = 0
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Add the buffer's loss."""
+        memory = self.buffer.memory
+        if not len(memory):
+            return
+        size = min(self.batch_size or strategy.train_mb_size, len(memory))
+        generator = derive(self.seed, "replay", self._draws)
+        self._draws += 1
+        chosen = torch.randperm(len(memory), generator=generator)[:size]
+        images = memory.images()[chosen].to(strategy.device)
+        tasks = memory.tasks()[chosen].to(strategy.device)
+        output = avalanche_forward(strategy.model, images, tasks)
+        kind: LabelKind = "classes"
+        labels = as_targets(memory.hard_labels()[chosen], output.shape[1], kind)
+        if self.buffer.labels == "learned":
+            kind = memory.label_kind
+            labels = memory.labels(output.shape[1])[chosen]
+        loss = label_loss(output, labels.to(output.device), kind)
+        strategy.loss = strategy.loss + self.weight * loss
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Distil the experience."""
+        self.buffer.post_adapt(strategy, strategy.experience)
+
+
+class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
+    """Train from scratch on the memory alone, at each experience.
+
+    First the experience is distilled into the buffer, then the model is trained on
+    nothing but the buffer, from the weights it had at the start: parameters, buffers
+    such as the statistics of normalisation, and the optimizer's state are all reset.
+    The protocol of the papers of FRePo and DM.
+
+    Args:
+        buffer: filled at the start of each experience.
+    """
+
+    def __init__(self, buffer: DistilledBuffer) -> None:
+        super().__init__()
+        self.buffer = buffer
+        self._initial: dict[str, Tensor] = {}
+
+    def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Distil, and put the buffer in the place of the experience."""
+        self.buffer.post_adapt(strategy, strategy.experience)
+        if len(self.buffer.memory):
+            strategy.adapted_dataset = self.buffer.buffer
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Reset the model, which has been adapted to the experience, and optimizer."""
+        state = strategy.model.state_dict()
+        for name, tensor in state.items():
+            kept = self._initial.get(name)
+            if kept is None:
+                self._initial[name] = tensor.detach().clone()
+            elif kept.shape == tensor.shape:
+                tensor.copy_(kept)
+            else:  # a head that has grown: its old units get their first weights
+                corner = tuple(slice(0, size) for size in kept.shape)
+                tensor[corner].copy_(kept)
+                self._initial[name] = tensor.detach().clone()
+        strategy.optimizer.state = defaultdict(dict)
