@@ -1,0 +1,574 @@
+"""Distilled replay in Avalanche: every kind of benchmark, strategy and label."""
+
+import difflib
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import dd_plugins
+from dd_plugins.errors import DataError, OptionError
+from dd_plugins.functional.kernel_regression import centred_targets
+
+pytest.importorskip(
+    "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
+)
+
+from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks.scenarios import (
+    class_incremental_benchmark,
+    new_instances_benchmark,
+    split_online_stream,
+)
+from avalanche.benchmarks.utils import (
+    _make_taskaware_classification_dataset,
+    as_classification_dataset,
+)
+from avalanche.benchmarks.utils.data_loader import ReplayDataLoader
+from avalanche.checkpointing import (
+    maybe_load_checkpoint,
+    save_checkpoint,
+)
+from avalanche.evaluation.metrics import (
+    accuracy_metrics,
+    class_accuracy_metrics,
+)
+from avalanche.models import IncrementalClassifier, MultiHeadClassifier
+from avalanche.models.dynamic_modules import MultiTaskModule
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.supervised import Naive
+
+from dd_avalanche import (
+    DistilledBuffer,
+    DistilledGDumb,
+    DistilledReplayPlugin,
+    LabelLoss,
+    SoftTargets,
+    restore_stream,
+    save_stream,
+)
+
+pytestmark = [
+    # Of Avalanche 0.6 and what it imports; none of them is ours.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+FREPO = "frepo(pool_size=1, real_batch_size=32, learning_rate=0.01)"
+OPTIONS: dict[str, Any] = {
+    "num_classes": 10,
+    "steps": 3,
+    "network": "conv(width=4, depth=2)",
+}
+
+
+class Digits(Dataset[tuple[Tensor, int]]):
+    """A few digits as tensors, as a torchvision data set with ToTensor gives them."""
+
+    def __init__(self, part: str, count: int = 400, transform: Any = None) -> None:
+        data = dd_plugins.get_dataset("digits")
+        images, labels = data.train if part == "train" else data.read_test()
+        assert isinstance(images, Tensor)
+        self.images = (images[:count].float() / images.max()).contiguous()
+        self.targets = labels[:count].tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = self.images[index]
+        if self.transform is not None:
+            image = self.transform(image)
+        return image, self.targets[index]
+
+
+def benchmark(kind: str) -> Any:
+    train, test = Digits("train"), Digits("test")
+    match kind:
+        case "class-incremental, with tasks of nc_benchmark":
+            return nc_benchmark(train, test, 5, task_labels=False, seed=0)
+        case "task-incremental":
+            return nc_benchmark(
+                train,
+                test,
+                5,
+                task_labels=True,
+                seed=0,
+                class_ids_from_zero_in_each_exp=True,
+            )
+        case "class-incremental":
+            plain = {
+                "train": as_classification_dataset(train),
+                "test": as_classification_dataset(test),
+            }
+            return class_incremental_benchmark(plain, num_experiences=5, seed=0)
+        case "class-incremental, task-aware":
+            aware = {
+                name: _make_taskaware_classification_dataset(data, task_labels=0)
+                for name, data in (("train", train), ("test", test))
+            }
+            return class_incremental_benchmark(aware, num_experiences=5, seed=0)
+        case "domain-incremental":
+            return new_instances_benchmark(
+                as_classification_dataset(train),
+                as_classification_dataset(test),
+                num_experiences=3,
+                shuffle=True,
+                seed=0,
+            )
+    raise AssertionError(kind)
+
+
+BENCHMARKS = [
+    "class-incremental, with tasks of nc_benchmark",
+    "task-incremental",
+    "class-incremental",
+    "class-incremental, task-aware",
+    "domain-incremental",
+]
+
+
+class MultiHead(MultiTaskModule):  # type: ignore[misc]
+    """A head for each task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+        self.head = MultiHeadClassifier(16)
+
+    def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
+        found: Tensor = self.head(self.body(x), task_labels)
+        return found
+
+
+def network(kind: str = "") -> nn.Module:
+    torch.manual_seed(0)
+    if kind == "task-incremental":
+        return MultiHead()
+    norm = nn.BatchNorm1d(16) if kind == "with buffers" else nn.ReLU()
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), norm, nn.Linear(16, 10))
+
+
+def strategy(model: nn.Module, plugins: list[Any], **options: Any) -> Any:
+    given: dict[str, Any] = {
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
+        "criterion": nn.CrossEntropyLoss(),
+        "train_mb_size": 16,
+        "eval_mb_size": 200,
+        "evaluator": EvaluationPlugin(accuracy_metrics(stream=True)),
+        "plugins": plugins,
+    }
+    return Naive(model=model, **(given | options))
+
+
+def buffer(labels: Any = "hard", size: int = 20, **options: Any) -> DistilledBuffer:
+    return DistilledBuffer(size, FREPO, labels=labels, **(OPTIONS | options))
+
+
+def plugins_for(how: str, held: DistilledBuffer) -> list[Any]:
+    if how == "own batch":
+        return [DistilledReplayPlugin(held)]
+    if how == "from scratch":
+        return [DistilledGDumb(held)]
+    stock = ReplayPlugin(held.max_size, storage_policy=held)
+    return [stock, SoftTargets(held)] if held.labels == "learned" else [stock]
+
+
+@pytest.mark.parametrize("labels", ["hard", "learned"])
+@pytest.mark.parametrize("how", ["replay", "own batch", "from scratch", "online"])
+@pytest.mark.parametrize("kind", BENCHMARKS)
+def test_every_combination_trains(kind: str, how: str, labels: str) -> None:
+    held = buffer(labels)
+    stream = benchmark(kind)
+    criterion: nn.Module = nn.CrossEntropyLoss()
+    if labels == "learned":
+        criterion = LabelLoss(held.memory.label_kind)
+    # The online streams of Avalanche 0.6 lose task labels: no model of several heads.
+    model = network("" if how == "online" else kind)
+    learner = strategy(model, plugins_for(how, held), criterion=criterion)
+    parts = stream.train_stream
+    # 25 does not divide the experiences, 40 does some.
+    if how == "online":
+        parts = split_online_stream(parts, 25, access_task_boundaries=True, seed=0)
+    losses = []
+    for experience in parts:
+        learner.train(experience)
+        losses.append(float(learner.loss))
+    assert len(held.memory.groups) == 10
+    assert len(held.buffer) == 20
+    assert all(map(math.isfinite, losses))
+    found = learner.eval(stream.test_stream)
+    assert all(0 <= value <= 1 for value in found.values())
+    image, label, *task = held.buffer[0]
+    assert image.shape == (1, 8, 8)
+    assert isinstance(label, int) is (labels == "hard")
+    assert bool(task) is (kind not in ("class-incremental", "domain-incremental"))
+
+
+def test_replay_remembers_what_training_alone_forgets() -> None:
+    accuracies = {}
+    for name in ("naive", "replay"):
+        held = DistilledBuffer(50, "random", num_classes=10, network=OPTIONS["network"])
+        plugins = plugins_for("replay", held) if name == "replay" else []
+        stream = benchmark("class-incremental")
+        learner = strategy(network(), plugins, train_epochs=5)
+        for experience in stream.train_stream:
+            learner.train(experience)
+        (accuracies[name],) = learner.eval(stream.test_stream).values()
+    assert accuracies["replay"] > accuracies["naive"] + 0.15
+
+
+def test_transforms_of_the_benchmark_are_respected_and_not_applied_twice() -> None:
+    def shifted(image: Tensor) -> Tensor:
+        return 2 * image - 5
+
+    train = as_classification_dataset(
+        Digits("train"),
+        transform_groups={
+            "train": (lambda image: image.flip(-1) - 100, None),
+            "eval": (shifted, None),
+        },
+    )
+    stream = class_incremental_benchmark(
+        {"train": train, "test": train}, num_experiences=5, seed=0
+    )
+    held = DistilledBuffer(20, "random", network=OPTIONS["network"])
+    experience = stream.train_stream[0]
+    held.post_adapt(None, experience)
+    known = torch.stack([item[0] for item in experience.dataset.eval()])
+    for part in (held.buffer, held.buffer.train(), held.buffer.eval()):
+        for image, *_ in part:
+            assert min((image - real).abs().max() for real in known) < 1e-4
+    # Mixed with current data, each keeps its own.
+    mixed = ReplayDataLoader(
+        experience.dataset.train(), held.buffer, batch_size=4, batch_size_mem=4
+    )
+    images = next(iter(mixed))[0]
+    assert (
+        sorted((images.flatten(1).mean(dim=1) < -50).tolist())
+        == [False] * 4 + [True] * 4
+    )
+
+
+def test_missing_transform_is_named() -> None:
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    train = as_classification_dataset(Digits("train", transform=to_pil_image))
+    stream = class_incremental_benchmark(
+        {"train": train, "test": train}, num_experiences=5, seed=0
+    )
+    with pytest.raises(DataError, match=r"images as Image; .* such as ToTensor\(\)"):
+        buffer().post_adapt(None, stream.train_stream[0])
+    sizes = itertools.cycle([8, 6])
+    uneven = as_classification_dataset(
+        Digits("train", transform=lambda image: image[..., : next(sizes)])
+    )
+    stream = class_incremental_benchmark(
+        {"train": uneven, "test": uneven}, num_experiences=5, seed=0
+    )
+    with pytest.raises(DataError, match="differ in shape"):
+        buffer().post_adapt(None, stream.train_stream[0])
+
+
+def test_metric_that_needs_task_labels_needs_them_of_the_benchmark() -> None:
+    for kind, works in (
+        ("class-incremental", False),
+        ("class-incremental, task-aware", True),
+    ):
+        held, stream = buffer(), benchmark(kind)
+        evaluator = EvaluationPlugin(class_accuracy_metrics(stream=True))
+        learner = strategy(network(), plugins_for("replay", held), evaluator=evaluator)
+        for experience in stream.train_stream[:2]:
+            learner.train(experience)
+        if works:
+            assert learner.eval(stream.test_stream)
+        else:  # with or without our buffer
+            with pytest.raises(AssertionError, match="Task label not found"):
+                learner.eval(stream.test_stream)
+
+
+def test_online_stream_without_boundaries_is_refused() -> None:
+    stream = benchmark("class-incremental")
+    parts = split_online_stream(stream.train_stream, 25, seed=0)
+    learner = strategy(network(), plugins_for("replay", buffer()))
+    with pytest.raises(OptionError, match="access_task_boundaries=True"):
+        learner.train(next(iter(parts)))
+
+
+def test_parts_of_an_online_experience_are_distilled_once_and_whole() -> None:
+    stream = benchmark("class-incremental")
+    whole, collected = buffer(), buffer()
+    experience = stream.train_stream[0]
+    count = len(experience.dataset)
+    for size in (count // 2, 25):  # with a rest, and perhaps without
+        collected = buffer()
+        parts = split_online_stream(
+            [experience], size, shuffle=False, access_task_boundaries=True, seed=0
+        )
+        for part in parts:
+            assert len(collected.buffer) == 0
+            collected.post_adapt(None, part)
+        whole = buffer()
+        whole.post_adapt(None, experience)
+        assert torch.equal(collected.memory.images(), whole.memory.images())
+
+
+def test_learned_labels_with_a_criterion_that_misreads_them_are_refused() -> None:
+    held = buffer("learned")
+    learner = strategy(network(), plugins_for("replay", held))
+    with pytest.raises(OptionError, match=r"criterion=dd_avalanche.LabelLoss"):
+        learner.train(benchmark("class-incremental").train_stream[0])
+    with pytest.raises(OptionError, match="for a buffer of learned labels"):
+        SoftTargets(buffer())
+    with pytest.raises(OptionError, match="need num_classes"):
+        DistilledBuffer(20, FREPO, labels="learned")
+    with pytest.raises(OptionError, match="labels must be one of hard, learned"):
+        buffer("soft")
+    with pytest.raises(OptionError, match="weight must be positive"):
+        DistilledReplayPlugin(buffer(), weight=0)
+    with pytest.raises(OptionError, match="batch_size must be"):
+        DistilledReplayPlugin(buffer(), batch_size=0)
+
+
+def test_label_loss_takes_vectors_and_classes_alike() -> None:
+    output, classes = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    squared = LabelLoss("regression")
+    assert torch.equal(
+        squared(output, classes), squared(output, centred_targets(classes, 4))
+    )
+    entropy = LabelLoss("probabilities")(output, classes)
+    torch.testing.assert_close(entropy, nn.functional.cross_entropy(output, classes))
+
+
+def test_own_batch_adds_the_loss_of_its_labels() -> None:
+    held = buffer("learned")
+    held.post_adapt(None, benchmark("class-incremental").train_stream[0])
+    model = network().eval()
+    plugin = DistilledReplayPlugin(held, weight=0.5, batch_size=100)
+
+    class Fake:
+        train_mb_size, device, loss = 8, torch.device("cpu"), torch.tensor(1.0)
+
+    fake = Fake()
+    fake.model = model  # type: ignore[attr-defined]
+    plugin.before_backward(fake)
+    memory = held.memory
+    with torch.no_grad():
+        error = model(memory.images()) - memory.labels(10)
+        by_hand = 1 + 0.5 * error.square().sum(dim=1).mean() / 2
+    torch.testing.assert_close(fake.loss.detach(), by_hand)
+
+
+def test_training_from_scratch_resets_everything() -> None:
+    stream = benchmark("class-incremental")
+    held = buffer()
+    model = network("with buffers")
+    initial = {name: value.clone() for name, value in model.state_dict().items()}
+    learner = strategy(model, [DistilledGDumb(held)])
+    seen: list[bool] = []
+    trained_on: list[int] = []
+
+    class Look(ReplayPlugin):  # type: ignore[misc]
+        def __init__(self) -> None: ...
+
+        def before_training_exp(self, strategy: Any, **kwargs: Any) -> None: ...
+
+        def after_training_exp(self, strategy: Any, **kwargs: Any) -> None: ...
+
+        def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+            state = strategy.model.state_dict()
+            same = all(torch.equal(state[name], initial[name]) for name in initial)
+            seen.append(same and not strategy.optimizer.state)
+            trained_on.append(len(strategy.adapted_dataset))
+
+    learner.plugins.append(Look())
+    for experience in stream.train_stream:
+        learner.train(experience)
+    assert seen == [True] * 5
+    assert trained_on == [20, 20, 18, 16, 20]
+    assert any(
+        not torch.equal(value, initial[name])
+        for name, value in learner.model.state_dict().items()
+    )
+
+
+def test_head_that_grows_begins_anew_as_well() -> None:
+    stream = benchmark("class-incremental")
+    model = nn.Sequential(nn.Flatten(), IncrementalClassifier(64, 2))
+    learner = strategy(model, [DistilledGDumb(buffer())])
+    first = None
+    for experience in stream.train_stream[:2]:
+        before = torch.get_rng_state()
+        torch.set_rng_state(before)
+        learner.train(experience)
+        assert first is None or model[1].classifier.weight.shape[0] >= 2
+        first = model[1].classifier.weight.shape[0]
+
+
+def test_distiller_touches_neither_model_nor_randomness() -> None:
+    stream = benchmark("class-incremental")
+    model = network().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    learner = strategy(model, [])
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    buffer().post_adapt(learner, stream.train_stream[0])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_buffer_is_resized_like_others() -> None:
+    held = buffer()
+    for experience in benchmark("class-incremental").train_stream[:2]:
+        held.post_adapt(None, experience)
+    assert len(held.buffer) == 20
+    held.resize(None, 8)
+    assert (len(held.buffer), held.max_size) == (8, 8)
+    with pytest.raises(OptionError, match="no room"):
+        held.resize(None, 3)
+    assert (len(held.buffer), held.max_size) == (8, 8)
+
+
+def test_avalanche_checkpoint_keeps_the_buffer(tmp_path: Path) -> None:
+    stream = benchmark("class-incremental, task-aware")
+    ends = []
+    for killed in (False, True):
+        held = buffer()
+        learner = strategy(
+            network(),
+            plugins_for("replay", held),
+            evaluator=EvaluationPlugin(),
+        )
+        torch.manual_seed(0)
+        learner.train(stream.train_stream[0])
+        if killed:
+            # Its own optimizer cannot be pickled by this version.
+            save_checkpoint(learner, tmp_path / "c.pkl", exclude=["optimizer"])
+            fresh = strategy(
+                network(),
+                plugins_for("replay", buffer()),
+                evaluator=EvaluationPlugin(),
+            )
+            learner, done = maybe_load_checkpoint(fresh, tmp_path / "c.pkl")
+            assert done == 1
+        policy = learner.plugins[0].storage_policy
+        assert len(policy.buffer) == 20
+        learner.train(stream.train_stream[1])
+        ends.append(policy.memory.images())
+    assert torch.equal(*ends)
+
+
+STREAM = """
+import sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, {folder!r})
+import torch
+from test_avalanche import benchmark, buffer, network, plugins_for, strategy
+from avalanche.training.plugins import EvaluationPlugin
+from dd_avalanche import restore_stream, save_stream
+
+stream = benchmark("class-incremental, task-aware").train_stream
+held = buffer(context="fixed")
+learner = strategy(
+    network(), plugins_for("replay", held), evaluator=EvaluationPlugin()
+)
+torch.manual_seed(7)
+done = restore_stream({out!r}, learner, held, stream)
+print("goes on with", done, flush=True)
+for number, experience in enumerate(stream[done:], done + 1):
+    learner.train(experience)
+    save_stream({out!r}, learner, held, number)
+    print("did", number, flush=True)
+torch.save(
+    [learner.model.state_dict(), held.memory.images(), torch.get_rng_state()],
+    {out!r} + "/end.pt",
+)
+"""
+
+
+def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
+    assert process.stdout is not None
+    yield from process.stdout
+
+
+def test_killed_stream_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
+    ends = []
+    for name in ("whole", "killed"):
+        out = tmp_path / name
+        script = tmp_path / f"{name}.py"
+        folder = str(Path(__file__).parent)
+        script.write_text(STREAM.format(folder=folder, out=str(out)))
+        command = [sys.executable, str(script)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if name == "killed":
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, env=environment
+            ) as process:
+                for line in _lines(process):
+                    if line.startswith("did 2"):
+                        time.sleep(0.1)  # somewhere in the third experience
+                        process.send_signal(signal.SIGKILL)
+                        break
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        first = done.stdout.splitlines()[0]
+        assert first == ("goes on with 0" if name == "whole" else "goes on with 2")
+        ends.append(torch.load(out / "end.pt", weights_only=True))
+        assert len(list(out.glob("buffer-*"))) == 1
+    (model, images, state), (model_again, images_again, state_again) = ends
+    assert torch.equal(images, images_again)
+    assert torch.equal(state, state_again)
+    for key, value in model.items():
+        assert torch.equal(value, model_again[key]), key
+
+
+def test_stream_of_another_model_is_refused(tmp_path: Path) -> None:
+    stream = benchmark("class-incremental").train_stream
+    held = buffer()
+    learner = strategy(network(), plugins_for("replay", held))
+    assert restore_stream(tmp_path, learner, held, stream) == 0
+    learner.train(stream[0])
+    save_stream(tmp_path, learner, held, 1)
+    other = strategy(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), [])
+    with pytest.raises(OptionError, match="another model"):
+        restore_stream(tmp_path, other, buffer(), stream)
+    with pytest.raises(OptionError, match="steps was 3, is 4"):
+        restore_stream(tmp_path, learner, buffer(steps=4), stream)
+
+
+def test_script_changes_by_two_lines_and_runs() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "examples"
+    texts = [
+        (folder / f"avalanche_{name}.py").read_text().splitlines()
+        for name in ("stock", "distilled")
+    ]
+    changed = [
+        line
+        for line in difflib.unified_diff(*texts, n=0, lineterm="")
+        if line[1:].strip() and not line.startswith(("+++", "---", "@@"))
+    ]
+    assert [line[0] for line in changed] == ["+", "-", "+"]  # an import, and a line
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name in ("stock", "distilled"):
+        done = subprocess.run(
+            [sys.executable, str(folder / f"avalanche_{name}.py")],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        accuracy = float(done.stdout.split()[-1])
+        assert accuracy > 0.3  # of ten classes, two of which were seen last
