@@ -3,7 +3,6 @@
 import torch
 from pydantic import PositiveInt
 from torch import nn
-from torchvision.models import MobileNetV2 as TorchvisionMobileNetV2
 
 from dd_plugins.networks.base import (
     AbstractNetwork,
@@ -64,6 +63,8 @@ class MobileNetV2(AbstractNetwork):
             stride = 2 if halved and side >= 4 else 1
             side //= stride
             setting.append([expansion, outputs, blocks, stride])
+        from torchvision.models import MobileNetV2 as TorchvisionMobileNetV2
+
         module = TorchvisionMobileNetV2(
             num_classes,
             width_mult=self.width / _FULL_WIDTH,

@@ -3,7 +3,6 @@
 import torch
 from pydantic import PositiveInt
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from dd_plugins.networks.base import (
     AbstractNetwork,
@@ -83,5 +82,7 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Module:
             nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False),
             norm("batch", outputs),
         )
+    from torchvision.models.resnet import BasicBlock
+
     block: nn.Module = BasicBlock(inputs, outputs, stride, shortcut)
     return block

@@ -5,7 +5,6 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import nn
-from torchvision.models import ShuffleNetV2 as TorchvisionShuffleNetV2
 
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import (
@@ -56,6 +55,8 @@ class ShuffleNetV2(AbstractNetwork):
                 f"least is {_SMALLEST_SIDE}x{_SMALLEST_SIDE}; resize them"
             )
         stages = [_STEM, self.width, 2 * self.width, 4 * self.width, _LAST]
+        from torchvision.models import ShuffleNetV2 as TorchvisionShuffleNetV2
+
         module = TorchvisionShuffleNetV2([4, 8, 4], stages, num_classes)
         stem = module.conv1
         stem[0] = nn.Conv2d(channels, _STEM, 3, padding=1, bias=False)

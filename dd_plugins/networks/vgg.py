@@ -3,7 +3,6 @@
 import torch
 from pydantic import PositiveInt
 from torch import nn
-from torchvision.models.vgg import make_layers
 
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import (
@@ -63,6 +62,8 @@ class VGG11(AbstractNetwork):
             if side // 2 >= _SMALLEST_MAP:
                 plan.append("M")
                 side //= 2
+        from torchvision.models.vgg import make_layers
+
         layers = make_layers(plan, batch_norm=True)
         layers[0] = nn.Conv2d(channels, self.width, 3, padding=1)
         with_normalization(layers, self.normalization)
