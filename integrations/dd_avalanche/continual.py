@@ -211,6 +211,8 @@ class _Stream:
             "zca" if experiment.whitening == "first" else "standardize"
         )
         self.transform = Transform.fit(data.train.images[first], kind)
+        channels = data.image_shape[0]
+        self.unchanged = Transform(torch.zeros(channels), torch.ones(channels))
         self.device = resolve_device(experiment.device)
         self.precision = resolve_precision("auto", self.device)
 
@@ -226,11 +228,11 @@ class _Stream:
 
     @cached_property
     def tests(self) -> list[Images]:
-        """The test images of each experience."""
+        """The test images of each experience, in the space of the model."""
+        places = [self.members(self.test.labels, classes) for classes in self.order]
         return [
-            Images(self.test.images[places], self.test.labels[places])
-            for classes in self.order
-            for places in [self.members(self.test.labels, classes)]
+            Images(self.transform(self.test.images[part]), self.test.labels[part])
+            for part in places
         ]
 
     def score(self, network: Callable[[Tensor], Tensor], parts: int) -> list[float]:
@@ -239,7 +241,7 @@ class _Stream:
             accuracy(
                 network,
                 test,
-                self.transform,
+                self.unchanged,
                 device=self.device,
                 precision=self.precision,
             )

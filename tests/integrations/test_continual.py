@@ -1,0 +1,209 @@
+"""``dd-plugins continual``: streams with a memory, compared."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command, data_root
+
+import dd_plugins
+from dd_avalanche.continual import Experiment, Row, StreamResult, continual
+from dd_plugins.errors import OptionError
+
+pytest.importorskip(
+    "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
+)
+
+FREPO = "frepo(pool_size=1, real_batch_size=32)"
+SHORT = [
+    *("--benchmark", "split-digits", "--memory", "20", "--steps", "3"),
+    *("--training-steps", "4", "--network", "conv(width=4, depth=2)"),
+]
+
+
+def test_command_compares_memories(command_line: Command, tmp_path: Path) -> None:
+    figures, picture = tmp_path / "c.json", tmp_path / "c.png"
+    done = command_line(
+        *("continual", *SHORT, "--policy", f"{FREPO}, random", "--protocol", "both"),
+        *("--seeds", "2", "--context", "none,fixed"),
+        *("--json", str(figures), "--plot", str(picture)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "split-digits, 5 experiences, replay" in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    content = json.loads(figures.read_text())
+    rows = content["results"]
+    found = [
+        (row["protocol"], row["policy"].split("(")[0], row["context"], row["store"])
+        for row in rows
+    ]
+    learned = [
+        ("frepo", context, store)
+        for context in ("none", "fixed")
+        for store in ("float32", "uint8")
+    ]
+    real = [("random", "none", "real")] * 2
+    bounds = [("naive", "none", "none"), ("joint", "none", "none")]
+    assert found == [
+        *[("replay", *row) for row in (*learned, *real, *bounds)],
+        *[("scratch", *row) for row in (*learned, *real, bounds[1])],
+    ]
+    for row in rows:
+        assert row["seeds"] == [0, 1]
+        assert len(row["accuracy_per_experience"]) == 5
+        low, high = row["final_accuracy_ci95"]
+        assert low <= row["final_accuracy_mean"] <= high
+        if row["policy"] == "joint":
+            assert row["forgetting_mean"] is None
+            continue
+        assert 0 <= row["average_incremental_accuracy_mean"] <= 1
+        assert -1 <= row["forgetting_mean"] <= 1
+    exact, rounded = rows[:2]
+    assert exact["memory_images"] == 20
+    assert exact["memory_bytes"] == 20 * 4 * (64 + 10)
+    assert rounded["memory_bytes"] == 20 * (64 + 2 * 4 + 4 * 10)
+    plain, equal = (row for row in rows[:7] if row["policy"] == "random")
+    assert (plain["memory_images"], plain["memory_bytes"]) == (20, 20 * 64)
+    assert equal["equal_bytes"] is True
+    assert equal["memory_images"] == exact["memory_bytes"] // 640 * 10
+    assert equal["memory_bytes"] <= exact["memory_bytes"]
+
+
+def test_stream_results_are_summed_up_right() -> None:
+    accuracies = [[0.8], [0.5, 0.7], [0.6, 0.4, 0.2]]
+    stream = StreamResult(
+        "random", "scratch", "none", "real", 0, 4, 40, accuracies, 1.0, 2.0
+    )
+    assert stream.curve == pytest.approx([0.8, 0.6, 0.4])
+    # From 0.8 to 0.6, and from 0.7 to 0.4.
+    assert stream.forgetting == pytest.approx(0.25)
+    row = Row((stream,)).as_dict()
+    assert row["final_accuracy_mean"] == pytest.approx(0.4)
+    assert row["final_accuracy_ci95"] is None
+    assert row["average_incremental_accuracy_mean"] == pytest.approx(0.6)
+
+
+def test_orders_are_those_that_the_papers_publish() -> None:
+    from dd_avalanche.continual import _Stream
+
+    data = dd_plugins.get_dataset("digits")
+    experiment = Experiment(benchmark="split-digits")
+    stream = _Stream(experiment, data, data.read_test(), seed=1)
+    # numpy.random.RandomState(1).permutation(10)
+    assert stream.order == [[2, 9], [6, 4], [0, 3], [1, 7], [8, 5]]
+    images, labels = stream.train(0)
+    assert set(labels.tolist()) == {2, 9}
+    # The space is that of the first experience: later classes were not looked at.
+    assert float(images.mean()) == pytest.approx(0, abs=1e-4)
+    later, _ = stream.train(1)
+    assert abs(float(later.mean())) > 1e-3
+
+
+def test_killed_comparison_keeps_its_streams(tmp_path: Path) -> None:
+    figures = tmp_path / "c.json"
+    command = [sys.executable, "-m", "dd_plugins", "continual", *SHORT]
+    command += ["--policy", "random, herding(training_steps=0)", "--json", str(figures)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    before: list[Any] = []
+    while len(before) < 2 and process.poll() is None:
+        time.sleep(0.02)
+        if figures.exists():
+            before = json.loads(figures.read_text())["streams"]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "keep its streams with --resume" in done.stderr
+    resumed = subprocess.run(
+        [*command, "--resume"], capture_output=True, text=True, env=environment
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    content = json.loads(figures.read_text())
+    assert content["streams"][: len(before)] == before
+    assert len(content["streams"]) == 15
+    other = [*command, "--resume", "--steps", "9"]
+    refused = subprocess.run(other, capture_output=True, text=True, env=environment)
+    assert refused.returncode == 2
+    assert "steps was 3, is 9" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--experiences", "3"], "10 classes cannot be divided into 3 experiences"),
+        (["--experiences", "10"], "of equally many classes, two or more"),
+        (["--memory", "9"], "no room for 10 classes; make it 10 or larger"),
+        (["--policy", "nothing"], "nothing"),
+        (["--context", "some"], "--context must be of none, fixed, refined"),
+        (["--resume"], "--resume needs the file"),
+        (["--benchmark", "split-mnist", "--data-root", "/nowhere"], "/nowhere"),
+        (["--json", "/proc/no.json"], "cannot write"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(
+    words: list[str], message: str, command_line: Command
+) -> None:
+    done = command_line("continual", *SHORT, *words)
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.strip().splitlines()
+    assert message in line
+    assert "Traceback" not in line
+
+
+def test_file_of_something_else_is_refused(
+    command_line: Command, tmp_path: Path
+) -> None:
+    for text in ("{}", "not json", '{"experiment": {}, "streams": [{"a": 1}]}'):
+        file = tmp_path / "c.json"
+        file.write_text(text)
+        done = command_line("continual", *SHORT, "--json", str(file), "--resume")
+        assert done.returncode == 1
+        assert "is not of this command" in done.stderr
+        assert file.read_text() == text
+
+
+@pytest.mark.parametrize("benchmark", ["split-fashion-mnist", "split-cifar10"])
+def test_real_benchmark_runs(benchmark: str) -> None:
+    name = benchmark.removeprefix("split-")
+    data = dd_plugins.get_dataset(name, data_root=data_root(name))
+    experiment = Experiment(
+        benchmark,
+        memory=10,
+        steps=2,
+        training_steps=3,
+        network="conv(width=4, depth=2)",
+    )
+    rows = continual(experiment, ["turned(frepo(pool_size=1))"], data=data)
+    assert [row.streams[0].store for row in rows] == ["float32", "uint8", "none"]
+    first, second = (torch.tensor(row.streams[0].curve) for row in rows[:2])
+    assert len(first) == len(second) == 5
+
+
+def test_images_may_be_whitened_by_the_first_experience() -> None:
+    data = dd_plugins.get_dataset("digits")
+    curves = []
+    for whitening in ("none", "first"):
+        experiment = Experiment(
+            "split-digits", memory=50, training_steps=60, whitening=whitening
+        )  # type: ignore[arg-type]
+        rows = continual(experiment, ["random"], data=data)
+        curves.append(rows[0].streams[0].curve)
+    assert curves[0] != curves[1]
+    assert all(curve[-1] is not None and curve[-1] > 0.2 for curve in curves)
+
+
+def test_unknown_protocol_and_whitening_are_refused() -> None:
+    data = dd_plugins.get_dataset("digits")
+    with pytest.raises(OptionError, match="protocol must be one of replay, scratch"):
+        continual(Experiment(), ["random"], protocols=["both"], data=data)  # type: ignore[list-item]
+    with pytest.raises(OptionError, match="whitening must be one of none, first"):
+        continual(Experiment(whitening="all"), ["random"], data=data)  # type: ignore[arg-type]
