@@ -104,8 +104,8 @@ _seed = click.option(
 @click.option("--network", help="Spec.  [default: by data set, else conv]")
 @click.option(
     "--initial-images",
-    type=click.Choice(["real", "noise"]),
-    help="What the set begins as.  [default: by distiller]",
+    help="What the set begins as: real, noise, or a core set such as herding.  "
+    "[default: by distiller]",
 )
 @_device
 @_precision

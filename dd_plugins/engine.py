@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ from dd_plugins.distillers.base import (
     AbstractState,
     InitialImages,
 )
-from dd_plugins.errors import FileError, OptionError, RunError
+from dd_plugins.distillers.core_set import CoreSet
+from dd_plugins.errors import FileError, OptionError, RunError, UnknownNameError
 from dd_plugins.evaluate import recipe_for, training_set_of
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
@@ -69,7 +70,7 @@ def distill(
     data_root: str | Path | None = None,
     download: bool = False,
     image_size: int | None = None,
-    initial_images: InitialImages | None = None,
+    initial_images: str | None = None,
     context: DistilledSet | None = None,
     refine_context: bool = False,
     device: str = "auto",
@@ -95,8 +96,9 @@ def distill(
         data_root: the folder that holds named data sets.
         download: whether a missing named data set may be downloaded there.
         image_size: side in pixels to which the images of a folder are resized.
-        initial_images: what the set begins as: ``"real"`` images or ``"noise"``; by
-            default the distiller's choice.
+        initial_images: what the set begins as: ``"real"`` images, ``"noise"``, or the
+            spec of a core set, such as ``"herding"``: the real images that it chooses.
+            By default the distiller's choice.
         context: a set beside which this one is made. The distiller sees both together,
             and both are returned, the context first. A class of which the context
             holds images gets no new ones; ``data`` says, for these classes too, what
@@ -141,13 +143,9 @@ def distill(
         context,
         refine_context,
     )
-    if initial_images not in (None, *get_args(InitialImages)):
-        raise OptionError(
-            f"initial_images must be one of {', '.join(get_args(InitialImages))}, "
-            f"got {initial_images!r}"
-        )
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
+    begins_as = _begins_as(initial_images or method.initial_images, found)
     chosen_network = None if network is None else found.network(network)
     folder = None if out is None else Path(out)
     writes = folder is not None and parallel.rank() == 0
@@ -195,7 +193,7 @@ def distill(
         real,
         found,
         folder,
-        initial_images or method.initial_images,
+        begins_as,
         context,
         refine_context,
     )
@@ -281,6 +279,27 @@ def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData
     )
 
 
+def _begins_as(initial_images: str, plugins: Plugins) -> "InitialImages | CoreSet":
+    """Return what a set begins as: a word, or the core set of a spec.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    for word in get_args(InitialImages):
+        if initial_images == word:
+            return cast(InitialImages, word)
+    try:
+        chosen = plugins.distiller(initial_images)
+    except UnknownNameError:
+        chosen = None
+    if not isinstance(chosen, CoreSet):
+        raise OptionError(
+            f"initial_images must be one of {', '.join(get_args(InitialImages))}, or a "
+            f"core set such as herding; got {initial_images!r}"
+        )
+    return chosen
+
+
 def _check_context(
     context: DistilledSet,
     real: RealData,
@@ -324,7 +343,7 @@ class _Loop:
     real: RealData
     plugins: Plugins
     folder: Path | None
-    initial_images: InitialImages
+    initial_images: "InitialImages | CoreSet"
     context: DistilledSet | None = None
     refine_context: bool = False
 
@@ -372,7 +391,10 @@ class _Loop:
         Raises:
             OptionError: the context does not fit, or leaves nothing to distil.
         """
-        places = self.distiller.choose(self.run, self.sampler)
+        chooser = self.distiller
+        if isinstance(self.initial_images, CoreSet):
+            chooser = self.initial_images
+        places = chooser.choose(self.run, self.sampler)
         if self.context is None:
             return places
         _check_context(self.context, self.real, self.transform, self.distiller)
@@ -393,7 +415,7 @@ class _Loop:
             "data set": real.fingerprint,
             "preprocessing": real.value_space,
             "images per class": run.task.images_per_class,
-            "initial images": self.initial_images,
+            "initial images": str(self.initial_images),
             "context": self.context and self.context.content_hash(),
             "refining the context": self.context and self.refine_context,
             "distiller": run.distiller,
@@ -579,7 +601,7 @@ class _Loop:
         leaves = self.synthetic.decode()
         new_classes = real.train.labels[self.indices].tolist()
         began_as = real.train_indices[self.indices].tolist()
-        known = self.initial_images == "real" and self.context is None
+        known = self.initial_images != "noise" and self.context is None
         header = make_header(
             label_kind=self.distiller.label_kind,
             value_space=self.transform.kind,

@@ -360,3 +360,17 @@ def test_nothing_may_be_held_out_for_validation() -> None:
     assert len(half.validation.labels) == 10
     with pytest.raises(OptionError, match="validation must be in"):
         dd_plugins.RealData.from_tensors(images, labels, validation=1.0)
+
+
+def test_set_may_begin_as_a_core_set() -> None:
+    data = _three_classes()
+    spec = "herding(training_steps=0)"
+    chosen = dd_plugins.distill(data, spec, images_per_class=2, network="mlp(width=4)")
+    begun = dd_plugins.distill(data, SPEC, initial_images=spec, **CONTEXT_OPTIONS)
+    assert begun.header.initial_indices == chosen.header.initial_indices
+    assert begun.header.distiller.startswith("frepo(")
+    plain = dd_plugins.distill(data, SPEC, **CONTEXT_OPTIONS)
+    assert plain.header.initial_indices != begun.header.initial_indices
+    for wrong in ("dm", "nois", "frepo(pool_size=2)"):
+        with pytest.raises(OptionError, match="or a core set such as herding"):
+            dd_plugins.distill(data, SPEC, initial_images=wrong, **CONTEXT_OPTIONS)

@@ -209,6 +209,7 @@ class DistilledMemory:
             (docs/integrations/avalanche.md). A core set takes none.
         network: on which images are distilled: a spec; by default the distiller's
             choice.
+        initial_images: what new images begin as: see :func:`dd_plugins.distill`.
         context: what the stored images of a task are while those of new classes are
             distilled: ``"none"``: out of sight, as the papers have it; ``"fixed"``:
             beside the new ones, which are learned to work together with them, and
@@ -239,6 +240,7 @@ class DistilledMemory:
     num_classes: int | None = None
     steps: int | None = STEPS
     network: str | None = None
+    initial_images: str | None = None
     context: Context = "none"
     whitening: Literal["none", "experience"] | Tensor = "none"
     store: Store = "float32"
@@ -529,6 +531,7 @@ class DistilledMemory:
                 steps=None if isinstance(self._method, CoreSet) else self.steps,
                 seed=self.seed * 100_003 + self.experiences,
                 network=self.network,
+                initial_images=self.initial_images,
                 context=context,
                 refine_context=self.context == "refined" and context is not None,
                 device=self.device,
@@ -718,6 +721,7 @@ class DistilledMemory:
             "images_per_class": self.images_per_class,
             "steps": self.steps,
             "network": self.network,
+            "initial_images": self.initial_images,
             "context": self.context,
             "whitening": (
                 self.whitening if isinstance(self.whitening, str) else "public images"
