@@ -86,6 +86,11 @@ _FORMAT_VERSION = 1
     help="Of each distillation.",
 )
 @click.option(
+    "--initial-images",
+    help="What learned images begin as: real, noise, or a core set such as herding.  "
+    "[default: by distiller]",
+)
+@click.option(
     "--network",
     default="conv(width=32)",
     show_default=True,

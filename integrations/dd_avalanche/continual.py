@@ -74,6 +74,8 @@ class Experiment:
         memory: images at the end of the stream; each class has an equal share from the
             start, as in the protocols of FRePo and DM.
         steps: of a distillation.
+        initial_images: what learned images begin as: see :func:`dd_plugins.distill`;
+            None for the distiller's choice.
         network: the architecture on which images are distilled, and that is tested
             without normalisation: a spec.
         training_steps: of a network on a memory, from scratch; None for FRePo's number.
@@ -89,6 +91,7 @@ class Experiment:
     experiences: int = 5
     memory: int = 100
     steps: int = STEPS
+    initial_images: str | None = None
     network: str = "conv(width=32)"
     training_steps: int | None = None
     epochs: int = 1
@@ -469,6 +472,7 @@ class _Memories:
             num_classes=classes,
             steps=experiment.steps,
             network=experiment.network,
+            initial_images=experiment.initial_images,
             context=context,
             mirror=stream.data.mirror,
             seed=stream.seed,

@@ -523,15 +523,16 @@ class DistilledMemory:
                 columns,
                 beside,
             )
+        chosen = isinstance(self._method, CoreSet)
         with _untouched_randomness():
             distilled = dd_plugins.distill(
                 data,
                 self._method,
                 images_per_class=images_per_class,
-                steps=None if isinstance(self._method, CoreSet) else self.steps,
+                steps=None if chosen else self.steps,
                 seed=self.seed * 100_003 + self.experiences,
                 network=self.network,
-                initial_images=self.initial_images,
+                initial_images=None if chosen else self.initial_images,
                 context=context,
                 refine_context=self.context == "refined" and context is not None,
                 device=self.device,
