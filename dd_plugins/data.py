@@ -307,7 +307,16 @@ class RealData:
         return replace(self, preprocessing=preprocessing, transform=None)
 
     def with_transform(self, transform: Transform) -> "RealData":
-        """Return the same data, to be mapped to the value space by this transform."""
+        """Return the same data, to be mapped to the value space by this transform.
+
+        Raises:
+            OptionError: it is for images of other channels.
+        """
+        if len(transform.mean) != self.image_shape[0]:
+            raise OptionError(
+                f"the transform is for {len(transform.mean)} channels, the images have "
+                f"{self.image_shape[0]}"
+            )
         return replace(self, preprocessing=transform.kind, transform=transform)
 
 

@@ -416,8 +416,8 @@ class _Loop:
             "preprocessing": real.value_space,
             "images per class": run.task.images_per_class,
             "initial images": str(self.initial_images),
-            "context": self.context and self.context.content_hash(),
-            "refining the context": self.context and self.refine_context,
+            "context": None if self.context is None else self.context.content_hash(),
+            "refining the context": self.context is not None and self.refine_context,
             "distiller": run.distiller,
             "network": repr(run.network),
             "steps": run.steps,
@@ -609,7 +609,7 @@ class _Loop:
             class_names=list(real.class_names),
             initial_classes=(
                 [*self.context.header.initial_classes, *new_classes]
-                if self.context
+                if self.context is not None
                 else new_classes
             ),
             initial_indices=began_as if known else None,

@@ -59,7 +59,7 @@ class Turned(AbstractWrapper):
     def setup(self, run: Run, real: RealSampler) -> AbstractState:
         """Return the base's state, of a run of more classes."""
         more = replace(run, task=self._more(run.task))
-        return super().setup(more, self._turned(more, real))
+        return super().setup(more, self._turned(more, real, run.task.num_classes))
 
     def accumulate(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
@@ -69,7 +69,9 @@ class Turned(AbstractWrapper):
         copies = Leaves(*(tensor.detach() for tensor in seen))
         copies.pixels.requires_grad_()
         copies.labels.requires_grad_(leaves.labels.requires_grad)
-        metrics = super().accumulate(state, copies, self._turned(state.run, real), step)
+        metrics = super().accumulate(
+            state, copies, self._turned(state.run, real, leaves.labels.shape[1]), step
+        )
         for tensor, copy in zip(seen, copies, strict=True):
             if copy.grad is not None:
                 torch.autograd.backward(tensor, copy.grad)
@@ -96,8 +98,8 @@ class Turned(AbstractWrapper):
     def _more(self, task: Task) -> Task:
         return replace(task, num_classes=self.turns * task.num_classes)
 
-    def _turned(self, run: Run, real: RealSampler) -> RealSampler:
-        return _TurnedSampler(real, run, self.turns)
+    def _turned(self, run: Run, real: RealSampler, classes: int) -> RealSampler:
+        return _TurnedSampler(real, run, self.turns, classes)
 
     def _all_turns(self, leaves: Leaves) -> Leaves:
         """Return the set in every turn, one turn after the other."""
@@ -153,9 +155,9 @@ def _turn(images: Tensor, turn: int, turns: int) -> Tensor:
 class _TurnedSampler(RealSampler):
     """Draws of real images in every turn, of which each is a class of its own."""
 
-    def __init__(self, real: RealSampler, run: Run, turns: int) -> None:
+    def __init__(self, real: RealSampler, run: Run, turns: int, classes: int) -> None:
         self._real, self._run, self._turns = real, run, turns
-        self._classes = run.task.num_classes // turns
+        self._classes = classes
         self.content = real.content and f"{real.content} in {turns} turns"
 
     @property

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import dd_plugins
-from dd_avalanche.memory import DISTILLER, DistilledMemory, Stored
+from dd_avalanche.memory import DISTILLER, DistilledMemory, Stored, untouched_randomness
 from dd_plugins.errors import DataError, OptionError
 
 __all__ = ["BufferLabels", "DistilledBuffer"]
@@ -44,8 +44,9 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             shape ``(num_classes,)``, for which the strategy needs
             :class:`~dd_avalanche.SoftTargets`.
         **options: those of :class:`~dd_avalanche.DistilledMemory`:
-            ``images_per_class``, ``num_classes``, ``steps``, ``network``, ``context``,
-            ``whitening``, ``store``, ``shrink``, ``mirror``, ``seed``, ``device``.
+            ``images_per_class``, ``num_classes``, ``steps``, ``network``,
+            ``initial_images``, ``context``, ``whitening``, ``store``, ``shrink``,
+            ``mirror``, ``seed``, ``device``.
 
     Attributes:
         memory: what is stored.
@@ -97,16 +98,45 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
                 tell where its experiences end.
         """
         del agent_state
-        self.layout = Layout.of(exp.dataset)
-        self._collected.append(_read(exp.dataset))
+        with untouched_randomness():  # an evaluation transform may draw
+            self.layout = Layout.of(exp.dataset)
+            part = _read(exp.dataset)
+        if isinstance(exp, OnlineCLExperience):
+            self._check_part(exp)
+        self._collected.append(part)
         if isinstance(exp, OnlineCLExperience) and not self._is_last(exp):
             return
         images, labels, tasks = map(torch.cat, zip(*self._collected, strict=True))
         self._collected = []
-        for task in sorted(set(tasks.tolist())):
-            chosen = tasks == task
-            self.memory.add(images[chosen], labels[chosen], task)
+        before = dict(self.memory.groups)
+        try:
+            for task in sorted(set(tasks.tolist())):
+                chosen = tasks == task
+                self.memory.add(images[chosen], labels[chosen], task)
+        except BaseException:
+            self.memory.groups = before
+            raise
         self._renew()
+
+    @property
+    def parts(self) -> int:
+        """The number of parts of an experience that wait for the last one."""
+        return len(self._collected)
+
+    def _check_part(self, exp: Any) -> None:
+        """Refuse a part of which it cannot be told where it belongs."""
+        if not exp.access_task_boundaries:
+            raise OptionError(
+                "an online stream must tell where its experiences end, so that they "
+                "are distilled whole: split_online_stream(..., "
+                "access_task_boundaries=True)"
+            )
+        if exp.is_first_subexp is not (not self._collected):
+            raise OptionError(
+                f"an experience of {exp.sub_stream_length} parts came after "
+                f"{self.parts} parts of another: the buffer has to see all parts of an "
+                "experience, in their order"
+            )
 
     def _is_last(self, exp: Any) -> bool:
         """Tell whether a part is the last of its experience.
@@ -114,15 +144,6 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         Parts are counted as well: where an experience divides into parts without rest,
         Avalanche 0.6 marks none as the last.
         """
-        if not exp.access_task_boundaries:
-            self._collected = []
-            raise OptionError(
-                "an online stream must tell where its experiences end, so that they "
-                "are distilled whole: split_online_stream(..., "
-                "access_task_boundaries=True)"
-            )
-        if exp.is_first_subexp:
-            self._collected = self._collected[-1:]
         counted = len(self._collected) == exp.sub_stream_length
         return bool(exp.is_last_subexp or counted)
 
@@ -158,9 +179,9 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             OptionError: it was written with other options.
         """
         self.memory.restore(folder)
-        self.max_size = self.memory.size
         self._collected = []
-        self.layout = Layout.of(like)
+        with untouched_randomness():
+            self.layout = Layout.of(like)
         self._renew()
 
     def _renew(self) -> None:
@@ -197,7 +218,8 @@ class Layout(NamedTuple):
     def of(cls, dataset: Any) -> "Layout":
         """Return the layout of a data set of Avalanche."""
         tasks = hasattr(dataset, "targets_task_labels")
-        return cls(tasks, len(dataset) > 0 and isinstance(dataset[0][1], Tensor))
+        items = dataset.eval()
+        return cls(tasks, len(items) > 0 and isinstance(items[0][1], Tensor))
 
 
 class _Items(Dataset[tuple[Tensor, "int | Tensor"]]):
@@ -250,6 +272,11 @@ def _read(dataset: Any) -> tuple[Tensor, Tensor, Tensor]:
             raise DataError(
                 "the experience gives images of shape "
                 f"{tuple(image.shape)}, expected (channels, height, width)"
+            )
+        if torch.as_tensor(label).numel() != 1:
+            raise DataError(
+                "the experience labels images with vectors of shape "
+                f"{tuple(torch.as_tensor(label).shape)}, expected classes"
             )
         images.append(image)
         labels.append(int(label))

@@ -202,7 +202,7 @@ class _Kept:
             return
         try:
             content = json.loads(path.read_text())
-            before = content["experiment"]
+            before = dict(content["experiment"])
             self.streams = [StreamResult(**stream) for stream in content["streams"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FileError(f"{path} is not of this command: {error}") from error

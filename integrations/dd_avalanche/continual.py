@@ -110,12 +110,13 @@ class StreamResult:
         context: what stored images are while others are distilled.
         store: how images are stored; ``"real"`` for those of the data set.
         seed: of the order, the distillations and the networks.
+        images_per_class: that the memory was to hold.
         memory_images: stored at the end.
         memory_bytes: of these and of labels that were learned.
         accuracies: after each experience, the accuracy on the test images of each
             experience so far; empty lists where it was not measured.
         distill_seconds: spent on distilling.
-        seconds: of the whole stream.
+        seconds: of the stream, without filling a memory that another one has filled.
     """
 
     policy: str
@@ -123,6 +124,7 @@ class StreamResult:
     context: Context
     store: str
     seed: int
+    images_per_class: int
     memory_images: int
     memory_bytes: int
     accuracies: list[list[float]]
@@ -345,12 +347,11 @@ def continual(
     def run(equal_bytes: bool, images_per_class: int, **about: Any) -> Row:
         streams = []
         for seed in seeds:
-            wanted = {**about, "seed": seed}
-            total = images_per_class * data.num_classes
-            key = _key({**wanted, "memory_images": total})
+            wanted = {**about, "seed": seed, "images_per_class": images_per_class}
+            key = _key(wanted)
             if key not in done:
                 stream = _Stream(experiment, data, test, seed)
-                result = _run(stream, memories, images_per_class, **wanted)
+                result = _run(stream, memories, **wanted)
                 done[key] = result
                 on_stream(result)
             streams.append(done[key])
@@ -394,7 +395,7 @@ def continual(
 
 def _key(stream: dict[str, Any]) -> tuple[Any, ...]:
     """Return what tells a stream from others of an experiment."""
-    names = ("policy", "protocol", "context", "store", "seed", "memory_images")
+    names = ("policy", "protocol", "context", "store", "seed", "images_per_class")
     return tuple(stream[name] for name in names)
 
 
@@ -488,8 +489,8 @@ class _Memories:
 def _run(
     stream: _Stream,
     memories: _Memories,
-    images_per_class: int,
     *,
+    images_per_class: int,
     policy: str,
     protocol: Protocol,
     context: Context,
@@ -524,6 +525,7 @@ def _run(
         context=context,
         store=store,
         seed=seed,
+        images_per_class=images_per_class,
         memory_images=images,
         memory_bytes=size if last is None or store == "real" else last.num_bytes,
         accuracies=accuracies,

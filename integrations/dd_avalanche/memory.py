@@ -3,6 +3,7 @@
 Nothing here needs Avalanche; :mod:`dd_avalanche.buffer` makes a storage policy of it.
 """
 
+import hashlib
 import json
 import random
 import time
@@ -38,6 +39,7 @@ __all__ = [
     "Store",
     "Stored",
     "spread_labels",
+    "untouched_randomness",
 ]
 
 DISTILLER = "turned(frepo)"
@@ -134,10 +136,10 @@ class Stored:
         """Return the first images alone."""
         return replace(
             self,
-            pixels=self.pixels[:count],
-            labels=self.labels[:count],
-            low=None if self.low is None else self.low[:count],
-            step=None if self.step is None else self.step[:count],
+            pixels=self.pixels[:count].clone(),  # else all of them stay in memory
+            labels=self.labels[:count].clone(),
+            low=None if self.low is None else self.low[:count].clone(),
+            step=None if self.step is None else self.step[:count].clone(),
         )
 
     def tensors(self) -> dict[str, Tensor | None]:
@@ -230,7 +232,8 @@ class DistilledMemory:
 
     Attributes:
         groups: what is stored, by task and class, in the order of appearance.
-        experiences: distillations so far, each of one task of one experience.
+        experiences: distillations so far: one for each task of an experience, and with
+            ``shrink="distil"`` one each time that room is made.
         seconds: spent on distilling.
     """
 
@@ -255,10 +258,9 @@ class DistilledMemory:
 
     def __post_init__(self) -> None:
         """Refuse what is out of its range."""
-        for name in ("size", "images_per_class", "steps"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise OptionError(f"{name} must be a whole number from 1, got {value}")
+        for name in ("size", "images_per_class", "steps", "num_classes"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name))
         choices = {"context": Context, "store": Store, "shrink": Shrink}
         for name, kind in choices.items():
             known = get_args(kind)
@@ -340,7 +342,10 @@ class DistilledMemory:
         new = sorted(set(labels.tolist()))
         wanted = self._room(len({*self.groups, *(Group(task, c) for c in new)}))
         counts = {c: int((labels == c).sum()) for c in new}
-        fewest = min(counts.values())
+        before = {c: self.groups[Group(task, c)].seen for c in self.classes(task)}
+        again = sorted(set(before) & set(new))
+        # A class that returns has copies of its stored images as well.
+        fewest = min(n + before.get(c, 0) for c, n in counts.items())
         if fewest < wanted:
             warnings.warn(
                 f"{wanted} images of each class asked for, but a class of this "
@@ -348,20 +353,22 @@ class DistilledMemory:
                 "classes",
                 stacklevel=2,
             )
-        before = {c: self.groups[Group(task, c)].seen for c in self.classes(task)}
-        beside = [] if self.context == "none" else sorted(set(before) - set(new))
-        again = sorted(set(before) & set(new))
-        columns = sorted({*new, *beside})
+        others = sorted(set(before) - set(new))
+        beside = [] if self.context == "none" else others
+        # One class needs others to be told from, if they are stored images.
+        told_from = others if len(new) == 1 else beside
+        columns = sorted({*new, *told_from})
         if len(columns) < 2:
             raise OptionError(
-                f"class {new[0]} stands alone in its experience: nothing tells it from "
-                "another. Give experiences two classes or more, or use context='fixed' "
-                "and begin with two"
+                f"class {new[0]} stands alone, and nothing is stored beside it to tell "
+                "it from; let a stream begin with two classes or more"
             )
         stored_before = dict(self.groups)
-        self._make_room(wanted)
-        stand_ins = [self._stand_ins(Group(task, c)) for c in (*again, *beside)]
         try:
+            self._make_room(wanted)
+            stand_ins = [
+                self._stand_ins(Group(task, c), wanted) for c in (*again, *told_from)
+            ]
             made = self._distil(
                 torch.cat([images, *(copies for copies, _ in stand_ins)]),
                 torch.cat([labels, *(classes for _, classes in stand_ins)]),
@@ -384,14 +391,14 @@ class DistilledMemory:
         Raises:
             OptionError: there are more classes than that.
         """
-        if size < 1:
-            raise OptionError(f"size must be a whole number from 1, got {size}")
-        before, self.size = self.size, size
+        _check_number("size", size)
+        before, groups = self.size, dict(self.groups)
+        self.size = size
         try:
             if self.groups:
                 self._make_room(self._room(len(self.groups)))
-        except OptionError:
-            self.size = before
+        except BaseException:
+            self.size, self.groups = before, groups
             raise
 
     def _checked(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -403,6 +410,18 @@ class DistilledMemory:
         if not torch.isfinite(images).all():
             raise DataError(
                 "the images of an experience hold values that are not finite"
+            )
+        low, high = (int(value) for value in labels.aminmax())
+        if low < 0 or (self.num_classes is not None and high >= self.num_classes):
+            raise DataError(
+                f"the classes of this experience go from {low} to {high}; expected 0 to "
+                f"{'any' if self.num_classes is None else self.num_classes - 1}"
+            )
+        whitening = self.whitening
+        if isinstance(whitening, Tensor) and whitening.shape[1:] != images.shape[1:]:
+            raise DataError(
+                f"the images of this experience are {tuple(images.shape[1:])}, the "
+                f"public ones {tuple(whitening.shape[1:])}"
             )
         if self.groups:
             held = next(iter(self.groups.values())).pixels.shape[1:]
@@ -466,10 +485,13 @@ class DistilledMemory:
                 seen = self.groups[group].seen
                 self.groups[group] = self._stored(made, group.label, seen)
 
-    def _stand_ins(self, group: Group) -> tuple[Tensor, Tensor]:
-        """Return copies of a group's images, as many as it has seen, and its label."""
+    def _stand_ins(self, group: Group, least: int) -> tuple[Tensor, Tensor]:
+        """Return copies of a group's images, as many as it has seen, and its label.
+
+        There are ``least`` at least, since a run chooses as many of each class.
+        """
         stored = self.groups[group]
-        places = torch.arange(max(stored.seen, len(stored))) % len(stored)
+        places = torch.arange(max(stored.seen, len(stored), least)) % len(stored)
         return stored.images[places], torch.full((len(places),), group.label)
 
     def _distil(
@@ -524,7 +546,7 @@ class DistilledMemory:
                 beside,
             )
         chosen = isinstance(self._method, CoreSet)
-        with _untouched_randomness():
+        with untouched_randomness():
             distilled = dd_plugins.distill(
                 data,
                 self._method,
@@ -658,7 +680,6 @@ class DistilledMemory:
         state = {
             "format_version": _FORMAT_VERSION,
             "configuration": self._configuration(),
-            "size": self.size,
             "experiences": self.experiences,
             "seconds": self.seconds,
             "header": self._header and self._header.model_dump(),
@@ -702,7 +723,7 @@ class DistilledMemory:
                     seen=about["seen"],
                     **parts,
                 )
-            size, experiences = int(state["size"]), int(state["experiences"])
+            experiences = int(state["experiences"])
             seconds = float(state["seconds"])
             header = state["header"] and Header.model_validate(state["header"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -711,7 +732,7 @@ class DistilledMemory:
             raise FileError(
                 f"{file} is damaged: {type(error).__name__}: {error}"
             ) from error
-        self.groups, self.size = groups, size
+        self.groups = groups
         self.experiences, self.seconds = experiences, seconds
         self._header = header
 
@@ -719,13 +740,17 @@ class DistilledMemory:
         """Return what must be the same where a memory is restored."""
         return {
             "distiller": repr(self.distiller),
+            "size": self.size,
+            "num_classes": self.num_classes,
             "images_per_class": self.images_per_class,
             "steps": self.steps,
             "network": self.network,
             "initial_images": self.initial_images,
             "context": self.context,
             "whitening": (
-                self.whitening if isinstance(self.whitening, str) else "public images"
+                self.whitening
+                if isinstance(self.whitening, str)
+                else f"public images {_digest(self.whitening)}"
             ),
             "store": self.store,
             "shrink": self.shrink,
@@ -772,6 +797,16 @@ class _UnitRange:
         )
 
 
+def _check_number(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise OptionError(f"{name} must be a whole number from 1, got {value!r}")
+
+
+def _digest(tensor: Tensor) -> str:
+    content = tensor.cpu().contiguous().float().numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
 def _names(columns: Sequence[int]) -> list[str]:
     return [f"class {column}" for column in columns]
 
@@ -789,7 +824,7 @@ def _label_scale(method: dd_plugins.AbstractDistiller[Any], classes: int) -> flo
 
 
 @contextmanager
-def _untouched_randomness() -> Iterator[None]:
+def untouched_randomness() -> Iterator[None]:
     """Leave the global generators of torch, NumPy and Python as they are.
 
     No distiller of the library draws from them; a stranger's may.

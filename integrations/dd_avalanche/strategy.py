@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from avalanche.benchmarks import OnlineCLExperience
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from avalanche.models import avalanche_forward
@@ -125,7 +126,19 @@ def _with_targets(dataset: AvalancheDataset, targets: _Targets) -> AvalancheData
     return type(dataset)([dataset], transform_groups=groups)
 
 
-class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
+class StatefulPlugin(SupervisedPlugin):  # type: ignore[misc]
+    """A plugin whose state a saved stream must hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers and containers of them."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        raise NotImplementedError
+
+
+class DistilledReplayPlugin(StatefulPlugin):
     """Replay from a distilled buffer in a batch of its own, with a loss of its own.
 
     The loss on a batch from the buffer is added to that on the current data. The kind
@@ -159,6 +172,7 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.buffer, self.weight, self.batch_size = buffer, weight, batch_size
         self.seed = seed
         self._draws = 0
+        self._kept: tuple[Any, Tensor] | None = None
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the buffer's loss."""
@@ -169,7 +183,7 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         generator = derive(self.seed, "replay", self._draws)
         self._draws += 1
         chosen = torch.randperm(len(memory), generator=generator)[:size]
-        images = memory.images()[chosen].to(strategy.device)
+        images = self._images()[chosen].to(strategy.device)
         tasks = memory.tasks()[chosen].to(strategy.device)
         output = avalanche_forward(strategy.model, images, tasks)
         kind: LabelKind = "classes"
@@ -180,21 +194,42 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         loss = label_loss(output, labels.to(output.device), kind)
         strategy.loss = strategy.loss + self.weight * loss
 
+    def _images(self) -> Tensor:
+        """Return the stored images, put together when they have changed."""
+        memory = self.buffer.memory
+        key = (id(memory), memory.experiences, len(memory))
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, memory.images())
+        return self._kept[1]
+
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Distil the experience."""
         self.buffer.post_adapt(strategy, strategy.experience)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many draws were made."""
+        return {"draws": self._draws}
 
-class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the next draw."""
+        self._draws = int(state["draws"])
+
+
+class DistilledGDumb(StatefulPlugin):
     """Train from scratch on the memory alone, at each experience.
 
     First the experience is distilled into the buffer, then the model is trained on
-    nothing but the buffer, from the weights it had at the start: parameters, buffers
-    such as the statistics of normalisation, and the optimizer's state are all reset.
-    The protocol of the papers of FRePo and DM.
+    nothing but the buffer, from the weights it had at the start: parameters, the
+    statistics of normalisation and the optimizer's state are reset. What adaptation
+    has told a model, such as which classes there are, stays. The protocol of the
+    papers of FRePo and DM.
 
     Args:
         buffer: filled at the start of each experience.
+
+    Raises:
+        OptionError: when training begins: the stream is an online one, whose parts
+            alone fill no buffer.
     """
 
     def __init__(self, buffer: DistilledBuffer) -> None:
@@ -204,14 +239,18 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Distil, and put the buffer in the place of the experience."""
+        if isinstance(strategy.experience, OnlineCLExperience):
+            raise OptionError(
+                "DistilledGDumb trains on whole experiences, not on the parts of an "
+                "online stream; use ReplayPlugin or DistilledReplayPlugin there"
+            )
         self.buffer.post_adapt(strategy, strategy.experience)
         if len(self.buffer.memory):
             strategy.adapted_dataset = self.buffer.buffer
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Reset the model, which has been adapted to the experience, and optimizer."""
-        state = strategy.model.state_dict()
-        for name, tensor in state.items():
+        for name, tensor in _weights(strategy.model).items():
             kept = self._initial.get(name)
             if kept is None:
                 self._initial[name] = tensor.detach().clone()
@@ -222,3 +261,20 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
                 tensor[corner].copy_(kept)
                 self._initial[name] = tensor.detach().clone()
         strategy.optimizer.state = defaultdict(dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights at the start."""
+        return {"initial": self._initial}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the weights at the start."""
+        self._initial = dict(state["initial"])
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's parameters and the statistics of its normalisation."""
+    found = {name: value.detach() for name, value in model.named_parameters()}
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            found |= dict(module.named_buffers(prefix))
+    return found

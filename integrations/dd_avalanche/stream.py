@@ -1,15 +1,19 @@
 """A stream that goes on, after the process was killed, as if it had not been."""
 
 import random
+import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
 from avalanche.models.utils import avalanche_model_adaptation
 
 from dd_avalanche.buffer import DistilledBuffer
+from dd_avalanche.strategy import StatefulPlugin
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.files import write_atomically
 
@@ -35,24 +39,29 @@ def save_stream(
         experiences: how many it has been trained on.
 
     Raises:
+        OptionError: an online experience is not complete.
         FileError: a file cannot be written; what was saved before is kept.
     """
+    if buffer.parts:
+        raise OptionError(
+            f"{buffer.parts} parts of an online experience wait for its last one; save "
+            "the stream after that"
+        )
     target = Path(folder)
-    memory = target / f"buffer-{experiences}"
+    before = _named_buffer(target / STREAM_NAME)
+    memory = target / f"buffer-{experiences}-{uuid4().hex[:8]}"
     buffer.save(memory)
     content = {
         "experiences": experiences,
         "buffer": memory.name,
         "model": strategy.model.state_dict(),
         "optimizer": strategy.optimizer.state_dict(),
+        "plugins": [plugin.state_dict() for plugin in _stateful(strategy)],
         "randomness": _randomness(),
     }
     write_atomically(target / STREAM_NAME, lambda file: torch.save(content, file))
-    for old in target.glob("buffer-*"):
-        if old != memory:
-            for file in old.iterdir():
-                file.unlink(missing_ok=True)
-            old.rmdir()
+    if before is not None:
+        shutil.rmtree(target / before, ignore_errors=True)
     return target
 
 
@@ -83,18 +92,28 @@ def restore_stream(
     if not file.exists():
         return 0
     try:
-        content = torch.load(file, weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
         experiences = int(content["experiences"])
         memory = source / content["buffer"]
         model, optimizer = content["model"], content["optimizer"]
-        randomness = content["randomness"]
+        plugins, randomness = content["plugins"], content["randomness"]
+    except OSError as error:
+        raise FileError(f"cannot read {file}: {error.strerror}") from error
     except Exception as error:  # what is read may be anything
         raise FileError(
             f"{file} is damaged ({type(error).__name__}); remove {source} to begin anew"
         ) from error
-    for number, experience in zip(range(experiences), stream, strict=False):
-        if number == 0:
-            buffer.restore(memory, like=experience.dataset)
+    done = [
+        experience for _, experience in zip(range(experiences), stream, strict=False)
+    ]
+    if len(done) < experiences:
+        raise OptionError(
+            f"of the stream in {source} {experiences} experiences are done; this one "
+            f"has {len(done)}"
+        )
+    if done:
+        buffer.restore(memory, like=done[0].dataset)
+    for experience in done:
         avalanche_model_adaptation(strategy.model, experience)
     strategy.model.to(strategy.device)
     try:
@@ -103,14 +122,30 @@ def restore_stream(
         # when training goes on.
         strategy.make_optimizer(reset_optimizer_state=True)
         strategy.optimizer.load_state_dict(optimizer)
+        for plugin, state in zip(_stateful(strategy), plugins, strict=True):
+            plugin.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise OptionError(
-            f"{source} was saved with another model or optimizer: {reason}"
+            f"{source} was saved with another model, optimizer or plugins: {reason}"
         ) from error
     strategy.clock.train_exp_counter = experiences
     _set_randomness(randomness)
     return experiences
+
+
+def _stateful(strategy: Any) -> list[StatefulPlugin]:
+    """Return the plugins of this package that have a state of their own."""
+    return [each for each in strategy.plugins if isinstance(each, StatefulPlugin)]
+
+
+def _named_buffer(file: Path) -> str | None:
+    """Return the folder of the buffer that a saved stream names, if it is ours."""
+    try:
+        name = str(torch.load(file, map_location="cpu", weights_only=True)["buffer"])
+    except Exception:  # there is none, or it is damaged: nothing is removed
+        return None
+    return name if re.fullmatch(r"buffer-\d+-[0-9a-f]{8}", name) else None
 
 
 def _randomness() -> dict[str, Any]:
@@ -119,6 +154,7 @@ def _randomness() -> dict[str, Any]:
     version, numbers, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
         "python": [version, list(numbers), gauss],
     }
@@ -126,6 +162,8 @@ def _randomness() -> dict[str, Any]:
 
 def _set_randomness(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all(state["cuda"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     version, numbers, gauss = state["python"]

@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import dd_plugins
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.errors import DataError, FileError, OptionError
 from dd_plugins.functional.kernel_regression import centred_targets
 
 pytest.importorskip(
@@ -403,21 +402,36 @@ def test_training_from_scratch_resets_everything() -> None:
     )
 
 
-def test_head_that_grows_begins_anew_as_well() -> None:
+def test_reset_keeps_what_adaptation_has_told_the_model() -> None:
+    """A head masks the outputs of classes that it has not met; that is no weight."""
     stream = benchmark("class-incremental")
-    model = nn.Sequential(nn.Flatten(), IncrementalClassifier(64, 2))
+    model = nn.Sequential(nn.Flatten(), IncrementalClassifier(64, 10))
     learner = strategy(model, [DistilledGDumb(buffer())])
-    first = None
-    for experience in stream.train_stream[:2]:
-        before = torch.get_rng_state()
-        torch.set_rng_state(before)
+    for experience in stream.train_stream:
         learner.train(experience)
-        assert first is None or model[1].classifier.weight.shape[0] >= 2
-        first = model[1].classifier.weight.shape[0]
+    assert model[1].active_units.tolist() == [1] * 10
+
+
+def test_training_from_scratch_on_parts_of_an_experience_is_refused() -> None:
+    parts = split_online_stream(
+        benchmark("class-incremental").train_stream, 25, access_task_boundaries=True
+    )
+    learner = strategy(network(), [DistilledGDumb(buffer())])
+    with pytest.raises(OptionError, match="not on the parts of an online stream"):
+        learner.train(next(iter(parts)))
 
 
 def test_distiller_touches_neither_model_nor_randomness() -> None:
-    stream = benchmark("class-incremental")
+    def noisy(image: Tensor) -> Tensor:
+        return image + 0.1 * torch.rand(1)
+
+    train = as_classification_dataset(
+        Digits("train"),
+        transform_groups={"train": (noisy, None), "eval": (noisy, None)},
+    )
+    stream = class_incremental_benchmark(
+        {"train": train, "test": train}, num_experiences=5, seed=0
+    )
     model = network().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     learner = strategy(model, [])
@@ -472,7 +486,7 @@ def test_avalanche_checkpoint_keeps_the_buffer(tmp_path: Path) -> None:
 
 
 STREAM = """
-import sys, warnings
+import os, signal, sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, {folder!r})
 import torch
@@ -483,15 +497,20 @@ from dd_avalanche import restore_stream, save_stream
 stream = benchmark("class-incremental, task-aware").train_stream
 held = buffer(context="fixed")
 learner = strategy(
-    network(), plugins_for("replay", held), evaluator=EvaluationPlugin()
+    network("with buffers" if {how!r} == "from scratch" else ""),
+    plugins_for({how!r}, held),
+    evaluator=EvaluationPlugin(),
 )
 torch.manual_seed(7)
 done = restore_stream({out!r}, learner, held, stream)
 print("goes on with", done, flush=True)
 for number, experience in enumerate(stream[done:], done + 1):
     learner.train(experience)
+    if number == {kill}:
+        # Between the two files of the next save: the last whole one must count.
+        save = held.save
+        held.save = lambda folder: (save(folder), os.kill(os.getpid(), signal.SIGKILL))
     save_stream({out!r}, learner, held, number)
-    print("did", number, flush=True)
 torch.save(
     [learner.model.state_dict(), held.memory.images(), torch.get_rng_state()],
     {out!r} + "/end.pt",
@@ -499,40 +518,75 @@ torch.save(
 """
 
 
-def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
-    assert process.stdout is not None
-    yield from process.stdout
-
-
-def test_killed_stream_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["replay", "own batch", "from scratch"])
+def test_killed_stream_ends_as_if_it_had_not_been_killed(
+    how: str, tmp_path: Path
+) -> None:
     ends = []
     for name in ("whole", "killed"):
         out = tmp_path / name
         script = tmp_path / f"{name}.py"
-        folder = str(Path(__file__).parent)
-        script.write_text(STREAM.format(folder=folder, out=str(out)))
-        command = [sys.executable, str(script)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        if name == "killed":
-            with subprocess.Popen(
-                command, stdout=subprocess.PIPE, text=True, env=environment
-            ) as process:
-                for line in _lines(process):
-                    if line.startswith("did 2"):
-                        time.sleep(0.1)  # somewhere in the third experience
-                        process.send_signal(signal.SIGKILL)
-                        break
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
+        folder = str(Path(__file__).parent)
+        for kill in (3, 0) if name == "killed" else (0,):
+            script.write_text(
+                STREAM.format(folder=folder, out=str(out), how=how, kill=kill)
+            )
+            done = subprocess.run(
+                [sys.executable, str(script)],
+                capture_output=True,
+                text=True,
+                env=environment,
+            )
+            wanted = -signal.SIGKILL if kill else 0
+            assert done.returncode == wanted, done.stderr
         first = done.stdout.splitlines()[0]
         assert first == ("goes on with 0" if name == "whole" else "goes on with 2")
         ends.append(torch.load(out / "end.pt", weights_only=True))
-        assert len(list(out.glob("buffer-*"))) == 1
     (model, images, state), (model_again, images_again, state_again) = ends
     assert torch.equal(images, images_again)
     assert torch.equal(state, state_again)
     for key, value in model.items():
         assert torch.equal(value, model_again[key]), key
+
+
+def test_saved_stream_leaves_other_files_alone(tmp_path: Path) -> None:
+    stream = benchmark("class-incremental").train_stream
+    held = buffer()
+    learner = strategy(network(), plugins_for("replay", held))
+    other = tmp_path / "buffer-notes" / "thesis.txt"
+    other.parent.mkdir()
+    other.write_text("mine")
+    for number, experience in enumerate(stream[:2], 1):
+        learner.train(experience)
+        save_stream(tmp_path, learner, held, number)
+    assert other.read_text() == "mine"
+    assert len(list(tmp_path.glob("buffer-*-*"))) == 1  # the older one is gone
+
+
+def test_stream_is_not_saved_within_an_experience(tmp_path: Path) -> None:
+    stream = benchmark("class-incremental").train_stream
+    parts = split_online_stream(stream, 25, access_task_boundaries=True, seed=0)
+    held = buffer()
+    learner = strategy(network(), plugins_for("replay", held))
+    first, second, *_ = itertools.islice(parts, 2)
+    learner.train(first)
+    with pytest.raises(OptionError, match="1 parts of an online experience wait"):
+        save_stream(tmp_path, learner, held, 1)
+    with pytest.raises(OptionError, match="after 1 parts of another"):
+        held.post_adapt(None, first)
+    held.post_adapt(None, second)
+
+
+def test_experience_of_several_tasks_is_added_whole_or_not_at_all() -> None:
+    train = Digits("train", 60)
+    tasks = [int(place > 40) for place in range(60)]
+    train.targets[41:] = [3] * 19  # one class alone in the second task
+    data = _make_taskaware_classification_dataset(train, task_labels=tasks)
+    held = buffer(size=40)
+    with pytest.raises(OptionError, match="class 3 stands alone"):
+        held.post_adapt(None, SimpleNamespace(dataset=data))
+    assert len(held.memory) == len(held.buffer) == 0
 
 
 def test_stream_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -547,6 +601,11 @@ def test_stream_of_another_model_is_refused(tmp_path: Path) -> None:
         restore_stream(tmp_path, other, buffer(), stream)
     with pytest.raises(OptionError, match="steps was 3, is 4"):
         restore_stream(tmp_path, learner, buffer(steps=4), stream)
+    with pytest.raises(OptionError, match="1 experiences are done; this one has 0"):
+        restore_stream(tmp_path, learner, buffer(), [])
+    (tmp_path / "stream.pt").write_bytes(b"nothing")
+    with pytest.raises(FileError, match="damaged"):
+        restore_stream(tmp_path, learner, buffer(), stream)
 
 
 def test_script_changes_by_two_lines_and_runs() -> None:

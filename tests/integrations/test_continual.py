@@ -80,7 +80,7 @@ def test_command_compares_memories(command_line: Command, tmp_path: Path) -> Non
 def test_stream_results_are_summed_up_right() -> None:
     accuracies = [[0.8], [0.5, 0.7], [0.6, 0.4, 0.2]]
     stream = StreamResult(
-        "random", "scratch", "none", "real", 0, 4, 40, accuracies, 1.0, 2.0
+        "random", "scratch", "none", "real", 0, 1, 4, 40, accuracies, 1.0, 2.0
     )
     assert stream.curve == pytest.approx([0.8, 0.6, 0.4])
     # From 0.8 to 0.6, and from 0.7 to 0.4.

@@ -20,6 +20,7 @@ from dd_avalanche.memory import (
 )
 from dd_plugins import DistilledSet
 from dd_plugins.errors import DataError, FileError, OptionError
+from dd_plugins.preprocess import Transform
 
 FREPO = "frepo(pool_size=2, real_batch_size=32, learning_rate=0.01)"
 OPTIONS: dict[str, Any] = {"network": "conv(width=4, depth=2)", "steps": 4}
@@ -156,6 +157,43 @@ def test_class_that_returns_is_distilled_from_old_and_new() -> None:
     assert set(known) == {True, False}
 
 
+def test_class_that_returns_with_few_images_keeps_its_share() -> None:
+    held = memory(20)
+    held.add(*experience(0, 1))
+    images, labels = experience(0, 1, seed=1)
+    held.add(images[19:], labels[19:])  # one image of class 0, twenty of class 1
+    counts = {group.label: len(stored) for group, stored in held.groups.items()}
+    assert counts == {0: 10, 1: 10}
+    assert held.groups[Group(0, 0)].seen == 21
+
+
+@pytest.mark.parametrize("context", ["fixed", "refined"])
+def test_context_may_have_seen_fewer_images_than_are_asked_for(context: Any) -> None:
+    held = memory(20, context=context)
+    with pytest.warns(UserWarning, match="only 3"):
+        held.add(*experience(0, 1, count=3))
+    held.add(*experience(2, 3))
+    counts = {group.label: len(stored) for group, stored in held.groups.items()}
+    assert counts == {0: 3, 1: 3, 2: 5, 3: 5}
+
+
+def test_whitening_is_never_of_what_is_stored() -> None:
+    """Copies of stored images stand among the data; ZCA is not fitted to them."""
+    fitted: list[int] = []
+    held = memory(8, context="fixed", whitening="experience", images_per_class=2)
+    plain = Transform.fit
+
+    def watched(images: Tensor, kind: Any) -> Transform:
+        fitted.append(len(images))
+        return plain(images, kind)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transform, "fit", watched)
+        held.add(*experience(0, 1))
+        held.add(*experience(2, 3, count=15))
+    assert fitted == [40, 30]
+
+
 def test_tasks_do_not_mix() -> None:
     held = memory(20, images_per_class=2)
     held.add(*experience(0, 1), task=0)
@@ -178,11 +216,14 @@ def test_one_class_alone_needs_others_beside_it() -> None:
     held = memory(20, context="fixed")
     with pytest.raises(OptionError, match="class 4 stands alone"):
         held.add(*experience(4))
-    held.add(*experience(0, 1))
-    held.add(*experience(4))
-    assert held.classes(0) == [0, 1, 4]
-    with pytest.raises(OptionError, match="context='fixed'"):
-        memory(20).add(*experience(4))
+    for context, distiller in (("fixed", FREPO), ("none", FREPO), ("none", "random")):
+        held = memory(20, distiller, context=context)
+        held.add(*experience(0, 1))
+        before = held.groups[Group(0, 0)].images
+        held.add(*experience(4))
+        assert held.classes(0) == [0, 1, 4]
+        after = held.groups[Group(0, 0)].images
+        assert torch.equal(after, before[: len(after)])
 
 
 @pytest.mark.parametrize("context", ["fixed", "refined"])
@@ -290,6 +331,10 @@ def test_damaged_or_foreign_memory_is_refused(tmp_path: Path) -> None:
         fresh.restore(tmp_path / "nowhere")
     with pytest.raises(OptionError, match="steps was 4, is 5"):
         memory(8, steps=5).restore(tmp_path)
+    with pytest.raises(OptionError, match="size was 8, is 9"):
+        memory(9).restore(tmp_path)
+    with pytest.raises(OptionError, match="num_classes was None, is 3"):
+        memory(8, num_classes=3).restore(tmp_path)
     for damaged in (content[:100], b"", content.replace(b"columns", b"colunms")):
         file.write_bytes(damaged)
         with pytest.raises(FileError, match="damaged"):
@@ -334,6 +379,7 @@ def test_global_random_generators_are_left_alone() -> None:
     [
         ({"size": 0}, "size must be a whole number from 1"),
         ({"images_per_class": 0}, "images_per_class must be"),
+        ({"num_classes": 0}, "num_classes must be"),
         ({"context": "both"}, "context must be one of none, fixed, refined"),
         ({"store": "int4"}, "store must be one of"),
         ({"shrink": "merge"}, "shrink must be one of"),
@@ -354,6 +400,12 @@ def test_images_that_cannot_be_used_are_refused() -> None:
         held.add(images / 0, labels)
     with pytest.raises(DataError, match=r"shape \(n, channels"):
         held.add(images[0], labels[:1])
+    with pytest.raises(DataError, match="go from 0 to 1; expected 0 to 0"):
+        memory(8, num_classes=1).add(images, labels)
+    with pytest.raises(DataError, match="go from -1 to 0"):
+        held.add(images, labels - 1)
+    with pytest.raises(DataError, match=r"the public ones \(1, 4, 4\)"):
+        memory(8, whitening=torch.rand(9, 1, 4, 4)).add(images, labels)
     held.add(images, labels)
     with warnings.catch_warnings(), pytest.raises(DataError, match="those before were"):
         held.add(images[..., :6], labels + 2)

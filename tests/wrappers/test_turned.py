@@ -133,6 +133,14 @@ def test_predictions_are_for_images_as_they_are() -> None:
     assert seen[-1] > 0.25  # chance is a tenth; among forty classes it is less
 
 
+def test_turned_stands_around_any_distiller_itself_included() -> None:
+    for spec in ("turned(turned(frepo(pool_size=1), turns=2), turns=2)", "turned(dm)"):
+        distilled = dd_plugins.distill(
+            "digits", spec, steps=2, network="conv(width=4, depth=2)"
+        )
+        assert distilled.labels.shape == (10, 10)
+
+
 def test_images_that_are_not_square_have_no_quarter_turns() -> None:
     task = Task("toy", (1, 6, 8), 3, 1)
     with pytest.raises(OptionError, match=r"6x8 .* turns=2"):
