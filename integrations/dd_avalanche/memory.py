@@ -414,7 +414,7 @@ class DistilledMemory:
         low, high = (int(value) for value in labels.aminmax())
         if low < 0 or (self.num_classes is not None and high >= self.num_classes):
             raise DataError(
-                f"the classes of this experience go from {low} to {high}; expected 0 to "
+                f"the classes of an experience go from {low} to {high}; expected 0 to "
                 f"{'any' if self.num_classes is None else self.num_classes - 1}"
             )
         whitening = self.whitening
