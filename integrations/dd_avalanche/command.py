@@ -19,7 +19,7 @@ from dd_avalanche.continual import (
     Whitening,
     continual,
 )
-from dd_avalanche.memory import DISTILLER, STEPS, Context
+from dd_avalanche.memory import DISTILLER, INITIAL_IMAGES, STEPS, Context
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.files import write_atomically
 from dd_plugins.lookup import split_specs
@@ -87,8 +87,9 @@ _FORMAT_VERSION = 1
 )
 @click.option(
     "--initial-images",
-    help="What learned images begin as: real, noise, or a core set such as herding.  "
-    "[default: by distiller]",
+    default=INITIAL_IMAGES,
+    show_default=True,
+    help="What learned images begin as: real, noise, or a core set.",
 )
 @click.option(
     "--network",

@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import dd_plugins
-from dd_avalanche.memory import STEPS, Context, DistilledMemory, Group, Stored
+from dd_avalanche.memory import (
+    INITIAL_IMAGES,
+    STEPS,
+    Context,
+    DistilledMemory,
+    Group,
+    Stored,
+)
 from dd_plugins.data import Images
 from dd_plugins.distillers.core_set import CoreSet
 from dd_plugins.errors import OptionError
@@ -74,8 +81,7 @@ class Experiment:
         memory: images at the end of the stream; each class has an equal share from the
             start, as in the protocols of FRePo and DM.
         steps: of a distillation.
-        initial_images: what learned images begin as: see :func:`dd_plugins.distill`;
-            None for the distiller's choice.
+        initial_images: what learned images begin as: see :func:`dd_plugins.distill`.
         network: the architecture on which images are distilled, and that is tested
             without normalisation: a spec.
         training_steps: of a network on a memory, from scratch; None for FRePo's number.
@@ -91,7 +97,7 @@ class Experiment:
     experiences: int = 5
     memory: int = 100
     steps: int = STEPS
-    initial_images: str | None = None
+    initial_images: str = INITIAL_IMAGES
     network: str = "conv(width=32)"
     training_steps: int | None = None
     epochs: int = 1

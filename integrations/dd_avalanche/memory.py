@@ -30,6 +30,7 @@ from dd_plugins.preprocess import Transform
 
 __all__ = [
     "DISTILLER",
+    "INITIAL_IMAGES",
     "MEMORY_NAME",
     "STEPS",
     "Context",
@@ -42,10 +43,13 @@ __all__ = [
     "untouched_randomness",
 ]
 
-DISTILLER = "turned(frepo)"
-"""The distiller that fills a memory, if nobody says."""
+DISTILLER = "dm(real_batch_size=64)"
+"""The distiller that fills a memory, if nobody says: what measured best."""
 
-STEPS = 150
+INITIAL_IMAGES = "herding(training_steps=0)"
+"""What new images begin as, if nobody says: the most typical ones, by their pixels."""
+
+STEPS = 100
 """Steps of a distillation, if nobody says."""
 
 MEMORY_NAME = "memory.safetensors"
@@ -211,7 +215,8 @@ class DistilledMemory:
             (docs/integrations/avalanche.md). A core set takes none.
         network: on which images are distilled: a spec; by default the distiller's
             choice.
-        initial_images: what new images begin as: see :func:`dd_plugins.distill`.
+        initial_images: what new images begin as (see :func:`dd_plugins.distill`); None
+            for the distiller's choice.
         context: what the stored images of a task are while those of new classes are
             distilled: ``"none"``: out of sight, as the papers have it; ``"fixed"``:
             beside the new ones, which are learned to work together with them, and
@@ -243,7 +248,7 @@ class DistilledMemory:
     num_classes: int | None = None
     steps: int | None = STEPS
     network: str | None = None
-    initial_images: str | None = None
+    initial_images: str | None = INITIAL_IMAGES
     context: Context = "none"
     whitening: Literal["none", "experience"] | Tensor = "none"
     store: Store = "float32"
