@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -350,14 +350,17 @@ def continual(
     memories = _Memories()
     rows = []
 
+    @cache
+    def stream_of(seed: int) -> _Stream:
+        return _Stream(experiment, data, test, seed)
+
     def run(equal_bytes: bool, images_per_class: int, **about: Any) -> Row:
         streams = []
         for seed in seeds:
             wanted = {**about, "seed": seed, "images_per_class": images_per_class}
             key = _key(wanted)
             if key not in done:
-                stream = _Stream(experiment, data, test, seed)
-                result = _run(stream, memories, **wanted)
+                result = _run(stream_of(seed), memories, **wanted)
                 done[key] = result
                 on_stream(result)
             streams.append(done[key])

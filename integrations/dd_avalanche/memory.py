@@ -107,13 +107,17 @@ class Stored:
     @classmethod
     def of(cls, images: Tensor, store: Store, **fields: Any) -> "Stored":
         """Store images: as they are, or rounded to 256 levels for each image."""
-        if store == "float32":
-            return cls(images.contiguous(), **fields)
+        exact = cls(images.contiguous(), **fields)
+        return exact if store == "float32" else exact.rounded()
+
+    def rounded(self) -> "Stored":
+        """Return the same with 256 levels for each image."""
+        images = self.images
         low = images.amin(dim=(1, 2, 3), keepdim=True)
         step = (images.amax(dim=(1, 2, 3), keepdim=True) - low) / _LEVELS
         step = torch.where(step > 0, step, torch.ones_like(step))
         levels = ((images - low) / step).round().clamp(0, _LEVELS).to(torch.uint8)
-        return cls(levels.contiguous(), low=low, step=step, **fields)
+        return replace(self, pixels=levels.contiguous(), low=low, step=step)
 
     @property
     def images(self) -> Tensor:
@@ -625,14 +629,7 @@ class DistilledMemory:
         """Return a memory of the same images with 256 levels each."""
         rounded = replace(self, store="uint8")
         for group, stored in self.groups.items():
-            rounded.groups[group] = Stored.of(
-                stored.images,
-                "uint8",
-                labels=stored.labels,
-                columns=stored.columns,
-                label_kind=stored.label_kind,
-                seen=stored.seen,
-            )
+            rounded.groups[group] = stored.rounded()
         rounded.experiences, rounded.seconds = self.experiences, self.seconds
         rounded._header = self._header
         return rounded
