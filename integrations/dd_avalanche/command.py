@@ -122,6 +122,9 @@ _FORMAT_VERSION = 1
     envvar="DD_DATA",
     help="Folder that holds data sets.  [env: DD_DATA]",
 )
+@click.option(
+    "--download", is_flag=True, help="Fetch a missing data set to --data-root."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda.")
 @click.option("--json", "json_file", type=_path, help="Write the figures here.")
 @click.option("--plot", type=_path, help="Draw accuracy after each experience here.")
@@ -134,6 +137,7 @@ def continual_command(
     context: str,
     seeds: int,
     data_root: Path | None,
+    download: bool,
     json_file: Path | None,
     plot: Path | None,
     resume: bool,
@@ -162,7 +166,9 @@ def continual_command(
     experiment = Experiment(**options)
     kept = _Kept(experiment, json_file, resume)
     console = Console()
-    data = dd_plugins.get_dataset(BENCHMARKS[experiment.benchmark], data_root=data_root)
+    data = dd_plugins.get_dataset(
+        BENCHMARKS[experiment.benchmark], data_root=data_root, download=download
+    )
     with console.status("the first stream ...") as status:
 
         def on_stream(stream: StreamResult) -> None:
