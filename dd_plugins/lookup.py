@@ -1,5 +1,6 @@
 """Look-up by name over all installed plugins."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def get_dataset(
 
     Args:
         name: such as ``"digits"``, ``"cifar10"`` or ``"folder:PATH"``.
-        data_root: the folder that holds data sets.
+        data_root: the folder that holds data sets; by default the one that the
+            environment variable ``DD_DATA`` names.
         download: whether a missing one may be downloaded there.
         image_size: side in pixels to which the images of a folder are resized.
 
@@ -65,6 +67,7 @@ def get_dataset(
         >>> data.num_classes, data.image_shape
         (10, (1, 8, 8))
     """
+    data_root = data_root or os.environ.get("DD_DATA") or None
     root = None if data_root is None else Path(data_root)
     options = DataOptions(root=root, download=download, image_size=image_size)
     return loaded_plugins().dataset(name, options)

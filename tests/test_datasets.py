@@ -101,7 +101,10 @@ def test_torchvision_data_sets_are_read_whole(
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_without_a_data_root_the_options_are_told(name: str) -> None:
+def test_without_a_data_root_the_options_are_told(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DD_DATA", raising=False)
     with pytest.raises(OptionError, match="--data-root") as refused:
         get_dataset(name)
     assert "--download" in one_line(refused.value)
@@ -131,6 +134,16 @@ def write_mnist(root: Path, count: int = 40) -> Path:
             )
             (raw / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
     return raw
+
+
+def test_data_root_is_that_of_the_environment_unless_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_DATA", str(tmp_path / "there"))
+    write_mnist(tmp_path / "there")
+    assert get_dataset("mnist").image_shape == (1, 4, 4)
+    with pytest.raises(DataError, match=f"under {tmp_path / 'other'}"):
+        get_dataset("mnist", data_root=tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
