@@ -15,6 +15,7 @@ from dd_avalanche.continual import (
     Experiment,
     Protocol,
     Row,
+    Store,
     StreamResult,
     Whitening,
     continual,
@@ -70,6 +71,12 @@ _FORMAT_VERSION = 1
     show_default=True,
     help="What stored images are while others are distilled: none, fixed, refined; "
     "several separated by commas.",
+)
+@click.option(
+    "--store",
+    default=",".join(get_args(Store)),
+    show_default=True,
+    help="How learned images are stored: float32, uint8; or both, measured apart.",
 )
 @click.option(
     "--seeds",
@@ -135,6 +142,7 @@ def continual_command(
     policy: str,
     protocol: str,
     context: str,
+    store: str,
     seeds: int,
     data_root: Path | None,
     download: bool,
@@ -147,16 +155,12 @@ def continual_command(
 
     All policies hold as many images at the end. A learned image is stored as float32,
     a real one as bytes, so rows of as many bytes stand beside: learned images with 256
-    levels, and more of the real ones.
+    levels, and as many more of the real ones.
     """
     if resume and json_file is None:
         raise OptionError("--resume needs the file: pass --json")
-    contexts = [part.strip() for part in context.split(",")]
-    for name in contexts:
-        if name not in get_args(Context):
-            raise OptionError(
-                f"--context must be of {', '.join(get_args(Context))}, got {name!r}"
-            )
+    contexts = _several("--context", context, get_args(Context))
+    stores = _several("--store", store, get_args(Store))
     policies = split_specs(policy)
     for spec in policies:
         dd_plugins.get_distiller(spec)  # refuses it now, not after the first stream
@@ -181,6 +185,7 @@ def continual_command(
             policies,
             protocols=protocols,
             contexts=contexts,  # type: ignore[arg-type]
+            stores=stores,  # type: ignore[arg-type]
             seeds=range(seeds),
             data=data,
             known=list(kept.streams),
@@ -192,6 +197,15 @@ def continual_command(
     if plot is not None:
         save_plot(experiment, rows, plot)
         console.print(f"picture: {plot}", soft_wrap=True)
+
+
+def _several(option: str, text: str, known: tuple[str, ...]) -> list[str]:
+    """Return the names that an option lists, each of them known."""
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise OptionError(f"{option} must be of {', '.join(known)}, got {name!r}")
+    return names
 
 
 class _Kept:

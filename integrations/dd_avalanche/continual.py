@@ -45,6 +45,7 @@ __all__ = [
     "Experiment",
     "Protocol",
     "Row",
+    "Store",
     "StreamResult",
     "Whitening",
     "continual",
@@ -65,6 +66,9 @@ Protocol = Literal["replay", "scratch"]
 Whitening = Literal["none", "first"]
 """The space of the model: standardised, or ZCA on top, fitted to the first
 experience."""
+
+Store = Literal["float32", "uint8"]
+"""How learned images are stored: as they are, or rounded to 256 levels an image."""
 
 NAIVE, JOINT = "naive", "joint"
 _REPLAY_RATE = 0.05  # of plain SGD
@@ -291,10 +295,11 @@ class _Stream:
             precision=self.precision,
         )
 
-    def full(self) -> Any:
-        """Train a fresh network on all real images."""
+    @cached_property
+    def joint(self) -> list[float]:
+        """The accuracy on each experience of a network trained on all real images."""
         train = self.data.train
-        return train_network(
+        network = train_network(
             self.fresh_network("network", -1),
             TrainingSet(
                 Whitened(train.images, self.transform, self.device),
@@ -306,6 +311,7 @@ class _Stream:
             generator=derive(self.seed, "training", -1),
             precision=self.precision,
         )
+        return self.score(network, self.experiment.experiences)
 
 
 def continual(
@@ -314,6 +320,7 @@ def continual(
     *,
     protocols: Sequence[Protocol] = ("scratch",),
     contexts: Sequence[Context] = ("none",),
+    stores: Sequence[Store] = ("float32", "uint8"),
     seeds: Sequence[int] = (0,),
     data: dd_plugins.RealData,
     known: Sequence[StreamResult] = (),
@@ -323,9 +330,8 @@ def continual(
 
     Beside the policies stand bounds: training on the current data alone (``"naive"``,
     with replay), and on all real images at once (``"joint"``). Real images are stored
-    as bytes, learned ones as float32: of the latter a row with 256 levels an image is
-    added, and of the former one with as many bytes as the first distilled policy
-    takes.
+    as bytes, learned ones as float32 and with 256 levels an image, a row for each; of
+    the real ones a row is added with as many bytes as the first row of learned ones.
 
     Test images are read once, and choose nothing.
 
@@ -334,6 +340,7 @@ def continual(
         policies: specs of distillers, core sets among them.
         protocols: ``"scratch"`` and ``"replay"``.
         contexts: what stored images are while others are distilled, for distillers.
+        stores: how learned images are stored.
         seeds: a stream for each.
         data: the real data of the benchmark.
         known: streams that need not be run again.
@@ -360,9 +367,8 @@ def continual(
             wanted = {**about, "seed": seed, "images_per_class": images_per_class}
             key = _key(wanted)
             if key not in done:
-                result = _run(stream_of(seed), memories, **wanted)
-                done[key] = result
-                on_stream(result)
+                done[key] = _run(stream_of(seed), memories, **wanted)
+                on_stream(done[key])
             streams.append(done[key])
         return Row(tuple(streams), equal_bytes)
 
@@ -375,7 +381,7 @@ def continual(
             if not learns:
                 chosen.append(policy)
             for context in contexts if learns else ("none",):
-                for store in ("float32", "uint8") if learns else ("real",):
+                for store in stores if learns else ("real",):
                     row = run(
                         False,
                         share,
@@ -515,7 +521,7 @@ def _run(
         last = filled.at(parts - 1, store)
     if policy == JOINT:
         accuracies: list[list[float]] = [[] for _ in range(parts - 1)]
-        accuracies.append(stream.score(stream.full(), parts))
+        accuracies.append(stream.joint)
     elif protocol == "replay":
         accuracies = _replay(stream, filled, store)
     else:

@@ -63,6 +63,7 @@ def test_command_compares_memories(command_line: Command, tmp_path: Path) -> Non
         assert low <= row["final_accuracy_mean"] <= high
         if row["policy"] == "joint":
             assert row["forgetting_mean"] is None
+            assert row["final_accuracies"] == rows[-1]["final_accuracies"]
             continue
         assert 0 <= row["average_incremental_accuracy_mean"] <= 1
         assert -1 <= row["forgetting_mean"] <= 1
@@ -144,6 +145,7 @@ def test_killed_comparison_keeps_its_streams(tmp_path: Path) -> None:
         (["--memory", "9"], "no room for 10 classes; make it 10 or larger"),
         (["--policy", "nothing"], "nothing"),
         (["--context", "some"], "--context must be of none, fixed, refined"),
+        (["--store", "uint8,png"], "--store must be of float32, uint8, got 'png'"),
         (["--resume"], "--resume needs the file"),
         (["--benchmark", "split-mnist", "--data-root", "/nowhere"], "/nowhere"),
         (["--json", "/proc/no.json"], "cannot write"),
@@ -199,6 +201,19 @@ def test_images_may_be_whitened_by_the_first_experience() -> None:
         curves.append(rows[0].streams[0].curve)
     assert curves[0] != curves[1]
     assert all(curve[-1] is not None and curve[-1] > 0.2 for curve in curves)
+
+
+def test_learned_images_may_be_stored_with_256_levels_alone() -> None:
+    data = dd_plugins.get_dataset("digits")
+    experiment = Experiment("split-digits", memory=10, steps=2, training_steps=2)
+    policies = ["dm(real_batch_size=8)", "random"]
+    rows = continual(experiment, policies, stores=["uint8"], data=data)
+    assert [row.streams[0].store for row in rows] == ["uint8", "real", "real", "none"]
+    learned, real, equal, _ = (row.as_dict() for row in rows)
+    # 64 bytes an image, and two numbers that say where its levels lie.
+    assert learned["memory_bytes"] == 10 * (64 + 2 * 4)
+    assert equal["equal_bytes"]
+    assert equal["final_accuracies"] == real["final_accuracies"]
 
 
 def test_unknown_protocol_and_whitening_are_refused() -> None:
