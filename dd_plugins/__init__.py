@@ -9,7 +9,7 @@ from dd_plugins.evaluate import Evaluation, evaluate
 from dd_plugins.hookspecs import hookimpl, hookspec
 from dd_plugins.lookup import get_dataset, get_distiller, get_network
 from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.spec import record
+from dd_plugins.spec import Record, record
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "DistilledSet",
     "Evaluation",
     "RealData",
+    "Record",
     "distill",
     "evaluate",
     "export",

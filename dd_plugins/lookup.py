@@ -2,15 +2,24 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dd_plugins.data import DataOptions, RealData
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import loaded_plugins
-from dd_plugins.spec import split_specs
+from dd_plugins.spec import Record, split_specs
 
-__all__ = ["get_dataset", "get_distiller", "get_network", "split_specs"]
+__all__ = [
+    "get_dataset",
+    "get_distiller",
+    "get_network",
+    "get_record",
+    "record_names",
+    "split_specs",
+]
+
+RecordType = TypeVar("RecordType", bound=Record)
 
 
 def get_distiller(spec: str) -> AbstractDistiller[Any]:
@@ -39,6 +48,34 @@ def get_network(spec: str) -> AbstractNetwork:
         conv(width=32)
     """
     return loaded_plugins().network(spec)
+
+
+def get_record(
+    spec: str, *, hook: str, kind: str, base: type[RecordType]
+) -> RecordType:
+    """Return the record that a spec stands for, of those that a plugin's hook collects.
+
+    For a plugin that has specified a hook of its own (``dd_register_hookspecs``), with
+    one argument ``register``, through which others offer records to it.
+
+    Args:
+        spec: such as ``"lira(online=False)"``.
+        hook: the name of the hook.
+        kind: what the records are, for messages: ``"attack"``.
+        base: the subclass of :class:`dd_plugins.Record` that all of them extend.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers the name.
+        PluginError: a plugin registers what is not of this kind.
+    """
+    plugins = loaded_plugins()
+    return plugins.record(plugins.records(hook, kind, base), spec)
+
+
+def record_names(*, hook: str, kind: str, base: type[Record]) -> list[str]:
+    """Return the names that :func:`get_record` knows, sorted."""
+    return loaded_plugins().records(hook, kind, base).names()
 
 
 def get_dataset(

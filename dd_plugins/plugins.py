@@ -40,6 +40,7 @@ LOAD_VARIABLE = "DD_PLUGINS_LOAD"
 """Environment variable: the only entry points to load, by comma; empty means none."""
 
 Item = TypeVar("Item")
+RecordType = TypeVar("RecordType", bound=Record)
 
 
 @dataclass
@@ -164,6 +165,7 @@ class Plugins:
         self.networks = Registry[type[AbstractNetwork]]("network")
         self.datasets = Registry[DatasetLoader]("data set")
         self.commands = Registry[click.Command]("command")
+        self._of_hooks: dict[str, Registry[Any]] = {}
         imported = [
             (plugin, self._import(plugin, load_it))
             for plugin, load_it in _found(load, extra or {})
@@ -292,6 +294,65 @@ class Plugins:
         return loader(
             DataOptions(argument, options.root, options.download, options.image_size)
         )
+
+    def records(
+        self, hook: str, kind: str, base: type[RecordType]
+    ) -> Registry[type[RecordType]]:
+        """Return what plugins register through a hook that a plugin has specified.
+
+        The hook has one argument, ``register``, like those that come with the library.
+
+        Args:
+            hook: its name.
+            kind: what is registered, for messages: ``"attack"``.
+            base: the class that all of them extend.
+
+        Raises:
+            PluginError: nobody specifies the hook, or a plugin registers something that
+                is not of this kind, or a name that another one has.
+        """
+        if hook not in self._of_hooks:
+            if not hasattr(self.manager.hook, hook):
+                raise PluginError(f"no plugin that is loaded specifies {hook}")
+            registry = Registry[type[RecordType]](kind)
+            for plugin in self.plugins:
+                registered = self.manager.get_plugin(str(plugin))
+                if registered is not None:
+                    self._register_by(hook, registered, registry, base, plugin)
+            self._of_hooks[hook] = registry
+        return self._of_hooks[hook]
+
+    def _register_by(
+        self,
+        hook: str,
+        registered: object,
+        registry: Registry[type[RecordType]],
+        base: type[RecordType],
+        plugin: Plugin,
+    ) -> None:
+        """Call one plugin's implementation of a hook, and no other's."""
+        others = [
+            other for other in self.manager.get_plugins() if other is not registered
+        ]
+        own = self.manager.subset_hook_caller(hook, others)
+        try:
+            own(register=_record_adder(registry, base, plugin))
+        except NameConflictError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"plugin {plugin} is broken: {hook}: {' '.join(str(error).split())}"
+            ) from error
+
+    def record(self, registry: Registry[type[RecordType]], spec: str) -> RecordType:
+        """Return the record of a registry that a spec stands for.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        found: RecordType = self._build(registry, parse(spec))
+        return found
 
     def _build(self, registry: Registry[type[Any]], call: Call) -> Any:
         """Build a record; nested specs are built first."""

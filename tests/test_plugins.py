@@ -20,7 +20,7 @@ from dd_plugins import hookspecs as specifications
 from dd_plugins.cli import main
 from dd_plugins.data import DataOptions, RealData
 from dd_plugins.distillers.frepo import FRePo
-from dd_plugins.errors import OptionError, PluginError
+from dd_plugins.errors import OptionError, PluginError, UnknownNameError
 from dd_plugins.hookspecs import LazySet
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.plugins import BUILT_IN, Plugin, Plugins, loaded_plugins
@@ -183,6 +183,66 @@ def test_hook_dd_register_hookspecs(order: tuple[str, str]) -> None:
     assert hook.dd_attack(strength=3, kind="any") == ["attack of 3"]
     attack = next(plugin for plugin in plugins.plugins if plugin.name == "attack")
     assert attack.hooks == ["dd_attack"]
+
+
+class Things:
+    @hookspec
+    def dd_register_things(self, register: Callable[..., None]) -> None:
+        """Offer things."""
+
+
+class Thing(dd_plugins.Record):
+    """What the hook of a plugin collects."""
+
+
+@dd_plugins.record
+class Rope(Thing):
+    name = "rope"
+    length: int = 3
+
+
+def offering_things(*offered: type[Any]) -> object:
+    def register(register: Callable[..., None]) -> None:
+        for each in offered:
+            register(each)
+
+    return module(dd_register_things=register)
+
+
+def test_records_of_a_hook_that_a_plugin_specifies() -> None:
+    plugins = fresh(specs=registering("hookspecs", Things), mine=offering_things(Rope))
+    things = plugins.records("dd_register_things", "thing", Thing)
+    assert things.names() == ["rope"]
+    assert plugins.record(things, "rope(length=5)") == Rope(length=5)
+    assert plugins.plugins[-1].offers == {"thing": ["rope"]}
+    assert plugins.records("dd_register_things", "thing", Thing) is things
+    with pytest.raises(UnknownNameError, match="unknown thing 'rop'; .*: rope"):
+        plugins.record(things, "rop")
+    with pytest.raises(OptionError, match="rope: length"):
+        plugins.record(things, "rope(length='long')")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mine": offering_things(int)}, r"plugin mine is broken: .* not a subclass"),
+        (
+            {"one": offering_things(Rope), "two": offering_things(Rope)},
+            "thing 'rope' is registered by two plugins, one and two",
+        ),
+    ],
+)
+def test_wrong_records_of_a_hook_name_the_plugin(
+    given: dict[str, object], message: str
+) -> None:
+    plugins = fresh(specs=registering("hookspecs", Things), **given)
+    with pytest.raises(PluginError, match=message):
+        plugins.records("dd_register_things", "thing", Thing)
+
+
+def test_records_of_a_hook_that_nobody_specifies() -> None:
+    with pytest.raises(PluginError, match="no plugin that is loaded specifies"):
+        fresh().records("dd_register_things", "thing", Thing)
 
 
 @pytest.mark.parametrize("extra", ["somewhere[attacks]", None])
