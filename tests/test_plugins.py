@@ -216,7 +216,7 @@ def test_records_of_a_hook_that_a_plugin_specifies() -> None:
     assert plugins.record(things, "rope(length=5)") == Rope(length=5)
     assert plugins.plugins[-1].offers == {"thing": ["rope"]}
     assert plugins.records("dd_register_things", "thing", Thing) is things
-    with pytest.raises(UnknownNameError, match="unknown thing 'rop'; .*: rope"):
+    with pytest.raises(UnknownNameError, match=r"unknown thing 'rop'; .*: rope"):
         plugins.record(things, "rop")
     with pytest.raises(OptionError, match="rope: length"):
         plugins.record(things, "rope(length='long')")

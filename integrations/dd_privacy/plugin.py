@@ -3,7 +3,34 @@
 from importlib.util import find_spec
 
 from dd_plugins import hookimpl
+from dd_plugins.hookspecs import RegisterCommand, RegisterHookspecs
+from dd_privacy import hookspecs
+from dd_privacy.hookspecs import RegisterAttack
 from dd_privacy.validation import EXTRA
+
+
+@hookimpl
+def dd_register_hookspecs(register: RegisterHookspecs) -> None:
+    """Offer the hook by which attacks are registered."""
+    register(hookspecs)
+
+
+@hookimpl
+def dd_register_attacks(register: RegisterAttack) -> None:
+    """Offer the attacks that come with this integration."""
+    from dd_privacy.attacks import BUILT_IN
+
+    for attack in BUILT_IN:
+        register(attack)
+
+
+@hookimpl
+def dd_register_commands(register: RegisterCommand) -> None:
+    """Offer ``dd-plugins audit`` and ``dd-plugins train-private``."""
+    from dd_privacy.command import audit_command, train_private_command
+
+    register(audit_command)
+    register(train_private_command)
 
 
 @hookimpl

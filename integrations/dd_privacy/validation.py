@@ -1,14 +1,43 @@
-"""Whether a network can be trained under differential privacy."""
+"""Whether a network can be trained under differential privacy; and preparing it."""
+
+import copy
+import warnings
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import dd_plugins
-from dd_plugins.errors import MissingExtraError
+from dd_plugins.errors import MissingExtraError, OptionError
 
-__all__ = ["EXTRA", "privacy_obstacles"]
+__all__ = [
+    "EXTRA",
+    "check_example_gradients",
+    "module_obstacles",
+    "prepare_for_opacus",
+    "privacy_obstacles",
+    "require_opacus",
+]
 
 EXTRA = "dd-plugins[privacy]"
 """What to install for this integration to be of use."""
+
+_CHECKED = 3  # examples whose gradients are compared
+_TOLERANCE = 1e-3
+
+
+def require_opacus() -> None:
+    """Refuse to go on without Opacus.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import opacus.validators  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"dd_privacy needs opacus: pip install '{EXTRA}'"
+        ) from error
 
 
 def privacy_obstacles(
@@ -30,13 +59,120 @@ def privacy_obstacles(
         MissingExtraError: opacus is not installed.
         UnknownNameError: no plugin registers the network.
     """
-    try:
-        from opacus.validators import ModuleValidator
-    except ImportError as error:
-        raise MissingExtraError(
-            f"dd_privacy needs opacus: pip install '{EXTRA}'"
-        ) from error
+    require_opacus()
     if isinstance(network, str):
         network = dd_plugins.get_network(network)
     module = network.build(image_shape, num_classes, generator=torch.Generator())
+    return module_obstacles(module)
+
+
+def module_obstacles(module: nn.Module) -> list[str]:
+    """Return what keeps a module from DP-SGD; empty if nothing does."""
+    from opacus.validators import ModuleValidator
+
     return [str(error) for error in ModuleValidator.validate(module, strict=False)]
+
+
+def prepare_for_opacus(module: nn.Module) -> nn.Module:
+    """Make a module fit for gradients of single examples; what it computes is the same.
+
+    Activations that overwrite their argument get in the way of Opacus's hooks. Its
+    gradients of convolutions are *wrong*, without an error, for images in channels
+    last (Opacus 1.6), so weights are made contiguous and layers that change the
+    layout are replaced.
+
+    Args:
+        module: changed in place.
+
+    Returns:
+        The module.
+    """
+    module.to(memory_format=torch.contiguous_format)
+    for parent in list(module.modules()):
+        if getattr(parent, "inplace", False):
+            parent.inplace = False  # type: ignore[assignment]
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.GroupNorm) and type(layer) is not nn.GroupNorm:
+                plain = nn.GroupNorm(layer.num_groups, layer.num_channels, layer.eps)
+                plain.weight, plain.bias = layer.weight, layer.bias
+                setattr(parent, name, plain)
+    return module
+
+
+def check_example_gradients(
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    ghost: bool = False,
+) -> None:
+    """Compare the lengths of Opacus's gradients of single examples with autograd's.
+
+    The guarantee of DP-SGD rests on them, and no error tells where they are wrong.
+
+    Args:
+        module: prepared by :func:`prepare_for_opacus`; not changed.
+        image_shape: channels, height and width.
+        num_classes: the number of classes.
+        ghost: whether lengths are those of ghost clipping.
+
+    Raises:
+        OptionError: they differ, or cannot be had.
+    """
+    from opacus.grad_sample import GradSampleModule
+    from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
+        GradSampleModuleFastGradientClipping,
+    )
+
+    generator = torch.Generator().manual_seed(0)
+    module = copy.deepcopy(module).train()  # Opacus's hooks see nothing else
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            layer.p = 0.0
+    images = torch.randn(_CHECKED, *image_shape, generator=generator)
+    labels = torch.randint(num_classes, (_CHECKED,), generator=generator)
+    wanted = torch.stack(
+        [
+            _gradient_length(copy.deepcopy(module), images[each], labels[each])
+            for each in torch.split(torch.arange(_CHECKED), 1)
+        ]
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if ghost:
+                hooked = GradSampleModuleFastGradientClipping(
+                    copy.deepcopy(module), max_grad_norm=1.0, use_ghost_clipping=True
+                )
+            else:
+                hooked = GradSampleModule(copy.deepcopy(module))
+            torch.autograd.backward(F.cross_entropy(hooked(images), labels))
+            if ghost:
+                found = hooked.get_norm_sample()
+            else:
+                parts = [
+                    parameter.grad_sample.flatten(1).square().sum(dim=1)
+                    for parameter in hooked.parameters()
+                ]
+                found = torch.stack(parts).sum(dim=0).sqrt()
+    except (RuntimeError, NotImplementedError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(
+            f"Opacus cannot take the gradients of single examples of this network: "
+            f"{reason}"
+        ) from error
+    if not torch.allclose(found, wanted, rtol=_TOLERANCE):
+        raise OptionError(
+            "Opacus's gradients of single examples of this network are wrong: lengths "
+            f"{found.tolist()}, should be {wanted.tolist()}; choose another network"
+        )
+
+
+def _gradient_length(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    torch.autograd.backward(F.cross_entropy(module(images), labels))
+    parts = [
+        parameter.grad.square().sum()
+        for parameter in module.parameters()
+        if parameter.grad is not None
+    ]
+    return torch.stack(parts).sum().sqrt()

@@ -1,0 +1,573 @@
+"""Audits: what attackers learn of a mechanism's members, with intervals."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dd_plugins.artifact import library_versions
+from dd_plugins.errors import OptionError
+from dd_plugins.evaluate import mean_interval
+from dd_plugins.lookup import get_record, record_names
+from dd_plugins.randomness import derive
+from dd_privacy.attacks import HOOK, AbstractAttack, Evidence, Reference
+from dd_privacy.game import Game
+from dd_privacy.mechanisms import AbstractMechanism
+from dd_privacy.runs import Done, Runs
+from dd_privacy.statistics import (
+    RATES,
+    Figure,
+    Scores,
+    advantage,
+    area,
+    balanced_accuracy,
+    one_run_epsilon,
+    true_positive_rate,
+)
+
+__all__ = [
+    "DEFAULT_ATTACKS",
+    "DELTA",
+    "Audit",
+    "AuditedMechanism",
+    "Group",
+    "OneRun",
+    "Row",
+    "attack_names",
+    "audit_runs",
+    "get_attack",
+]
+
+Group = Literal["initial_members", "other_members", "canaries"]
+"""Whom a figure is of: members that the released images began as, other members, and
+members with a wrong label; each against the non-members, mislabelled ones for the
+last."""
+
+GROUPS: tuple[Group, ...] = ("initial_members", "other_members", "canaries")
+
+DEFAULT_ATTACKS = (
+    "loss",
+    "modified_entropy",
+    "pixel_distance",
+    "feature_distance",
+    "lira",
+    "lira(online=False)",
+    "rmia",
+)
+"""The attacks of an audit if nobody says; those that need shadow runs if there are."""
+
+DELTA = 1e-5
+
+Array = NDArray[np.float64]
+
+
+def get_attack(spec: str) -> AbstractAttack:
+    """Return the attack that a spec stands for.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers the name.
+    """
+    return get_record(spec, hook=HOOK, kind="attack", base=AbstractAttack)  # type: ignore[type-abstract]
+
+
+def attack_names() -> list[str]:
+    """Return the names of all attacks, sorted."""
+    return record_names(hook=HOOK, kind="attack", base=AbstractAttack)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one attack learns of one group.
+
+    Attributes:
+        mechanism: its name.
+        attack: a spec.
+        threat_model: what the attacker sees: ``"images"``, ``"model"`` or ``"both"``.
+        group: whom the figures are of.
+        members: examples of the group, over all audited runs.
+        non_members: those that they are compared with.
+        auc: area under the ROC curve.
+        advantage: the greatest difference of true- and false-positive rate.
+        balanced_accuracy: of the guess at that threshold.
+        tpr_at_fpr: by false-positive rate.
+        curves: scores of each audited run, for a plot; not in the JSON file.
+    """
+
+    mechanism: str
+    attack: str
+    threat_model: str
+    group: Group
+    members: int
+    non_members: int
+    auc: Figure
+    advantage: Figure
+    balanced_accuracy: Figure
+    tpr_at_fpr: dict[float, Figure]
+    curves: tuple[Scores, ...] = field(repr=False, default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form that stands in a JSON file."""
+        return {
+            "mechanism": self.mechanism,
+            "attack": self.attack,
+            "threat_model": self.threat_model,
+            "group": self.group,
+            "members": self.members,
+            "non_members": self.non_members,
+            "auc": self.auc.as_dict(),
+            "advantage": self.advantage.as_dict(),
+            "balanced_accuracy": self.balanced_accuracy.as_dict(),
+            "tpr_at_fpr": {
+                f"{rate:g}": figure.as_dict()
+                for rate, figure in self.tpr_at_fpr.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """The lower bound on epsilon that one run of a mechanism gives.
+
+    Attributes:
+        mechanism: its name.
+        attack: a spec.
+        examples: which were members by fair coins.
+        guesses: for how many the attacker guessed, by thresholds from the other half.
+        correct: how many of these rightly.
+        delta: of the guarantee.
+        epsilon: no guarantee with a smaller one holds, at 95 % confidence.
+    """
+
+    mechanism: str
+    attack: str
+    examples: int
+    guesses: int
+    correct: int
+    delta: float
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class AuditedMechanism:
+    """A mechanism of an audit.
+
+    Attributes:
+        name: its name.
+        accuracies: of the models of its audited runs, on images that no run has seen.
+        epsilon: spent under differential privacy, the greatest; None without.
+        seconds: of a run, in the mean.
+        shadows: its shadow runs.
+        matched: whether it is the private one nearest in accuracy to what is audited.
+    """
+
+    name: str
+    accuracies: tuple[float, ...]
+    epsilon: float | None
+    seconds: float
+    shadows: int
+    matched: bool = False
+
+    @property
+    def accuracy(self) -> float | None:
+        """The mean accuracy."""
+        return float(np.mean(self.accuracies)) if self.accuracies else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form that stands in a JSON file."""
+        interval = mean_interval(self.accuracies)
+        return asdict(self) | {
+            "accuracy_mean": self.accuracy,
+            "accuracy_ci95": None if interval is None else list(interval),
+        }
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        about: what was audited: data set, counts, seed, versions.
+        mechanisms: what is audited first, then what it is compared with.
+        rows: one for each mechanism, attack and group.
+        one_run: lower bounds on epsilon; empty unless members were drawn by coins.
+        skipped: attacks that could not be made, with the reason.
+        shown: released images, and the nearest members of each; for a report.
+    """
+
+    about: dict[str, Any]
+    mechanisms: tuple[AuditedMechanism, ...]
+    rows: tuple[Row, ...]
+    one_run: tuple[OneRun, ...]
+    skipped: tuple[tuple[str, str, str], ...] = ()
+    shown: "Nearest | None" = field(repr=False, default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form that ``--json`` writes."""
+        return {
+            "format_version": 1,
+            "about": self.about,
+            "mechanisms": [each.as_dict() for each in self.mechanisms],
+            "results": [row.as_dict() for row in self.rows],
+            "one_run": [asdict(each) for each in self.one_run],
+            "skipped": [
+                {"mechanism": mechanism, "attack": attack, "reason": reason}
+                for mechanism, attack, reason in self.skipped
+            ],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """Released images, and the member that each is nearest to.
+
+    Attributes:
+        images: float32 ``(n, channels, height, width)`` in [0, 1].
+        members: the same, of the members.
+        distances: float32 ``(n,)``, between the two of each pair, pixels in [0, 1].
+        typical: float32 ``(n,)``: from that member to the nearest other member.
+    """
+
+    images: Tensor
+    members: Tensor
+    distances: Tensor
+    typical: Tensor
+
+
+def audit_runs(
+    runs: Runs,
+    mechanisms: Sequence[AbstractMechanism],
+    attacks: Sequence[str] | None = None,
+    *,
+    rates: Sequence[float] = RATES,
+    delta: float = DELTA,
+    processes: int = 1,
+    about: dict[str, Any] | None = None,
+    on_plan: Callable[[int, int, float], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Audit:
+    """Make the runs of mechanisms that are not there, and attack them.
+
+    Thresholds are chosen on one half of the examples, whose membership the attacker
+    knows, and scored on the other.
+
+    Args:
+        runs: the game, and where runs are kept.
+        mechanisms: what is audited first, then what it is compared with.
+        attacks: specs; by default all that the shadow runs allow of
+            :data:`DEFAULT_ATTACKS`.
+        rates: false-positive rates, in [0, 1), at which true positives are counted.
+        delta: for lower bounds on epsilon.
+        processes: in which runs are made.
+        about: what stands in the audit's record besides.
+        on_plan: called with how many runs are missing, of how many, and the seconds
+            that they will take one after the other, from a few steps of one; only then
+            is this estimated.
+        on_progress: called with how many runs are done, and of how many.
+
+    Raises:
+        OptionError: an option is out of its range, or an attack needs more shadow runs.
+        UnknownNameError: no plugin registers an attack.
+        FileError: a run cannot be written, or is damaged.
+    """
+    chosen = _chosen_attacks(attacks, len(runs.game.shadows))
+    for rate in rates:
+        if not 0 <= rate < 1:
+            raise OptionError(f"a false-positive rate must be in [0, 1), got {rate}")
+    if not 0 <= delta < 1:
+        raise OptionError(f"delta must be in [0, 1), got {delta}")
+    total = len(runs.game.targets) + len(runs.game.shadows)
+    shadowed = any(attack.references_needed for attack in chosen)
+    count = total if shadowed else len(runs.game.targets)
+    wanted = [(each, run) for each in mechanisms for run in range(count)]
+    if on_plan is not None:
+        on_plan(*_plan(runs, wanted))
+    runs.make_all(
+        wanted,
+        processes=processes,
+        on_done=lambda done: on_progress(done, len(wanted)),
+    )
+    found, rows, one_run, skipped, shown = [], [], [], [], None
+    for mechanism in mechanisms:
+        done = [runs.load(mechanism, run) for run in range(count)]
+        audited = _Audited(runs.game, mechanism.name, done)
+        found.append(audited.summary())
+        if shown is None:
+            shown = audited.nearest()
+        for attack in chosen:
+            reason = audited.obstacle(attack)
+            if reason is not None:
+                skipped.append((mechanism.name, repr(attack), reason))
+                continue
+            scores = audited.scores(attack)
+            rows += audited.rows(attack, scores, rates)
+            one_run += audited.one_run(attack, scores, delta)
+    return Audit(
+        {
+            "data": runs.game.name,
+            "examples": int((~runs.game.population).sum()),
+            "members": [int(mask.sum()) for mask in runs.game.targets],
+            "always_members": len(runs.game.always.labels),
+            "canaries": int(runs.game.canaries.sum()),
+            "population": int(runs.game.population.sum()),
+            "targets": len(runs.game.targets),
+            "shadows": len(runs.game.shadows) if shadowed else 0,
+            "by_coin": runs.game.by_coin,
+            "seed": runs.game.seed,
+            "versions": library_versions(),
+        }
+        | (about or {}),
+        _with_match(found),
+        tuple(rows),
+        tuple(one_run),
+        tuple(skipped),
+        shown,
+    )
+
+
+def _plan(
+    runs: Runs, wanted: Sequence[tuple[AbstractMechanism, int]]
+) -> tuple[int, int, float]:
+    """Return how many runs are missing, of how many, and how long they will take."""
+    missing = [job for job in wanted if not runs.is_done(*job)]
+    seconds = {
+        id(mechanism): mechanism.expected_seconds(runs.game.data(run))
+        for mechanism, run in {id(job[0]): job for job in missing}.values()
+    }
+    return len(missing), len(wanted), sum(seconds[id(job[0])] for job in missing)
+
+
+def _chosen_attacks(
+    attacks: Sequence[str] | None, shadows: int
+) -> list[AbstractAttack]:
+    """Return the attacks, refusing those for which there are too few shadow runs."""
+    found = [get_attack(spec) for spec in attacks or DEFAULT_ATTACKS]
+    if attacks is None:
+        return [attack for attack in found if attack.references_needed <= shadows]
+    for attack in found:
+        if attack.references_needed > shadows:
+            raise OptionError(
+                f"{attack!r} needs {attack.references_needed} shadow runs or more, "
+                f"there are {shadows}"
+            )
+    return found
+
+
+def _with_match(found: Sequence[AuditedMechanism]) -> tuple[AuditedMechanism, ...]:
+    """Mark the private mechanism that is nearest in accuracy to the audited one."""
+    wanted = found[0].accuracy
+    private = [each for each in found if each.epsilon is not None and each.accuracies]
+    if wanted is None or not private:
+        return tuple(found)
+    nearest = min(private, key=lambda each: abs((each.accuracy or 0) - wanted))
+    return tuple(
+        AuditedMechanism(**{**vars(each), "matched": each is nearest}) for each in found
+    )
+
+
+@dataclass(frozen=True)
+class _Audited:
+    """The runs of one mechanism: the audited ones first, then the shadows."""
+
+    game: Game
+    name: str
+    done: Sequence[Done]
+
+    @property
+    def targets(self) -> Sequence[Done]:
+        return self.done[: len(self.game.targets)]
+
+    @property
+    def shadows(self) -> Sequence[Done]:
+        return self.done[len(self.game.targets) :]
+
+    def summary(self) -> AuditedMechanism:
+        accuracies = [each.accuracy for each in self.targets]
+        spent = [each.epsilon for each in self.done if each.epsilon is not None]
+        return AuditedMechanism(
+            self.name,
+            tuple(value for value in accuracies if value is not None),
+            max(spent, default=None),
+            float(np.mean([each.seconds for each in self.done])),
+            len(self.shadows),
+        )
+
+    def nearest(self) -> Nearest | None:
+        """Return the first released images, and the nearest members of each."""
+        distilled = self.targets[0].distilled
+        if distilled is None:
+            return None
+        images = distilled.pixels()[:30].cpu()
+        pixels = self.game.images[self.game.targets[0]]
+        pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels
+        flat = pixels.flatten(1).float()
+        distances, places = torch.cdist(images.flatten(1), flat).min(dim=1)
+        among = torch.cdist(flat[places], flat)
+        others = among.topk(2, dim=1, largest=False).values[:, 1]
+        return Nearest(images, pixels[places].float(), distances, others)
+
+    @property
+    def known(self) -> Tensor:
+        """The examples whose membership the attacker knows: one half, by coins."""
+        coins = torch.rand(len(self.game), generator=derive(self.game.seed, "known"))
+        return (coins < 0.5) & ~self.game.population
+
+    def obstacle(self, attack: AbstractAttack) -> str | None:
+        """Return why an attack cannot be made on this mechanism, or None."""
+        if attack.threat_model != "model" and self.targets[0].distilled is None:
+            return "no images are released"
+        return None
+
+    def scores(self, attack: AbstractAttack) -> list[Array]:
+        """Return the scores of all examples, for each audited run; without ties."""
+        found = []
+        for target, run in enumerate(self.targets):
+            scored = self.game.scored[target]
+            known = self.known & scored
+            evidence = Evidence(
+                run.seen,
+                self.game.labels,
+                known,
+                self.game.targets[target] & known,
+                self.game.population,
+                [
+                    Reference(each.seen, members)
+                    for each, members in zip(
+                        self.shadows, self.game.shadows, strict=False
+                    )
+                ],
+                self.game.seed,
+            )
+            scores = attack.scores(evidence).double()
+            if scores.shape != self.game.labels.shape or not bool(
+                scores.isfinite().all()
+            ):
+                raise OptionError(
+                    f"{attack!r} must give each of {len(self.game)} examples a finite "
+                    f"score; got shape {tuple(scores.shape)}"
+                )
+            found.append(self._ranks(scores))
+        return found
+
+    def _ranks(self, scores: Tensor) -> Array:
+        """Return ranks in place of scores; ties are broken at random."""
+        generator = derive(self.game.seed, "ties")
+        order = torch.randperm(len(scores), generator=generator)
+        places = order[scores[order].argsort(stable=True)]
+        ranks = torch.empty(len(scores), dtype=torch.float64)
+        ranks[places] = torch.arange(len(scores), dtype=torch.float64)
+        return ranks.numpy()
+
+    def rows(
+        self, attack: AbstractAttack, scores: Sequence[Array], rates: Sequence[float]
+    ) -> list[Row]:
+        """Return a row for each group that has members."""
+        rows = []
+        for group in GROUPS:
+            masks = [self._group(group, target) for target in range(len(scores))]
+            if not any(bool(members.any()) for members, _ in masks):
+                continue
+            whole, halves = [], []
+            for values, (members, others) in zip(scores, masks, strict=True):
+                known = self.known
+                fresh = ~known if attack.learns_from_known else ~self.game.population
+                whole.append(_scores(values, members & fresh, others & fresh))
+                halves.append(
+                    (
+                        _scores(values, members & known, others & known),
+                        _scores(values, members & ~known, others & ~known),
+                    )
+                )
+            gained = advantage(halves)
+            rows.append(
+                Row(
+                    self.name,
+                    repr(attack),
+                    attack.threat_model,
+                    group,
+                    sum(len(each.members) for each in whole),
+                    sum(len(each.non_members) for each in whole),
+                    area(whole, seed=self.game.seed),
+                    gained,
+                    balanced_accuracy(gained),
+                    {rate: true_positive_rate(halves, rate) for rate in rates},
+                    tuple(whole),
+                )
+            )
+        return rows
+
+    def _group(self, group: Group, target: int) -> tuple[Tensor, Tensor]:
+        """Return the members of a group, and the non-members they are compared with."""
+        game = self.game
+        scored, members = game.scored[target], game.targets[target]
+        if group == "canaries":
+            return scored & members & game.canaries, scored & ~members & game.canaries
+        initial = self.targets[target].initial
+        chosen = initial if group == "initial_members" else ~initial
+        plain = scored & ~game.canaries
+        return plain & members & chosen, plain & ~members
+
+    def one_run(
+        self, attack: AbstractAttack, scores: Sequence[Array], delta: float
+    ) -> list[OneRun]:
+        """Return the lower bound on epsilon of the first audited run."""
+        if not self.game.by_coin:
+            return []
+        scored = self.game.scored[0]
+        if bool(self.game.canaries.any()):
+            scored = scored & self.game.canaries
+        members = self.game.targets[0].numpy()
+        known = (scored & self.known).numpy()
+        other = (scored & ~self.known).numpy()
+        high, low = _guessing_thresholds(scores[0][known], members[known], delta)
+        values, truth = scores[0][other], members[other]
+        called, cleared = values > high, values < low
+        guesses = int(called.sum() + cleared.sum())
+        correct = int((called & truth).sum() + (cleared & ~truth).sum())
+        epsilon = one_run_epsilon(
+            examples=len(values), guesses=guesses, correct=correct, delta=delta
+        )
+        return [
+            OneRun(
+                self.name, repr(attack), len(values), guesses, correct, delta, epsilon
+            )
+        ]
+
+
+def _scores(values: Array, members: Tensor, non_members: Tensor) -> Scores:
+    return Scores(values[members.numpy()], values[non_members.numpy()])
+
+
+def _guessing_thresholds(
+    values: Array, truth: NDArray[np.bool_], delta: float
+) -> tuple[float, float]:
+    """Return above and below which to guess: those with the best bound on this half."""
+    order = np.argsort(values)
+    count = len(values)
+    best, chosen = -1.0, (math.inf, -math.inf)
+    for part in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
+        guesses = max(1, round(part * count / 2))
+        if 2 * guesses > count:
+            continue
+        top, bottom = order[-guesses:], order[:guesses]
+        for calls, clears in ((top, bottom), (top, order[:0])):
+            found = one_run_epsilon(
+                examples=count,
+                guesses=len(calls) + len(clears),
+                correct=int(truth[calls].sum() + (~truth[clears]).sum()),
+                delta=delta,
+            )
+            if found > best:
+                best = found
+                low = values[clears].max() if len(clears) else -math.inf
+                # The thresholds themselves are guessed too, on the other half.
+                chosen = (
+                    float(np.nextafter(values[calls].min(), -math.inf)),
+                    float(np.nextafter(low, math.inf)),
+                )
+    return chosen

@@ -1,0 +1,528 @@
+"""The commands ``dd-plugins audit`` and ``dd-plugins train-private``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import dd_plugins
+from dd_plugins.artifact import ARTIFACT_NAME
+from dd_plugins.data import Images
+from dd_plugins.errors import OptionError
+from dd_plugins.files import write_atomically
+from dd_plugins.lookup import split_specs
+from dd_plugins.training import accuracy
+from dd_privacy.audit import DEFAULT_ATTACKS, DELTA, Audit, audit_runs
+from dd_privacy.game import Game, NonMembers, game_for_artifact, game_for_mechanism
+from dd_privacy.mechanisms import (
+    AbstractMechanism,
+    AllMembers,
+    Distillation,
+    GivenSet,
+    PrivateTraining,
+)
+from dd_privacy.private import Clipping, PrivateTrainer
+from dd_privacy.report import shown, write_report
+from dd_privacy.runs import Runs, audit_folder
+from dd_privacy.statistics import RATES, non_members_needed
+
+__all__ = ["audit_command", "train_private_command"]
+
+COMPARISONS = ("all", "random", "noise", "private")
+"""What an audited distiller may be compared with."""
+
+_path = click.Path(path_type=Path)
+_dataset = click.option("--dataset", required=True, help="Name of the data set.")
+_data_root = click.option(
+    "--data-root",
+    type=_path,
+    envvar="DD_DATA",
+    help="Folder that holds data sets.  [env: DD_DATA]",
+)
+_download = click.option(
+    "--download", is_flag=True, help="Fetch a missing data set to --data-root."
+)
+_device = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda."
+)
+_json = click.option("--json", "json_file", type=_path, help="Write the figures here.")
+
+
+@click.command("audit")
+@click.argument("audited", metavar="PATH|SPEC")
+@_dataset
+@click.option(
+    "--attacks",
+    help="Specs, separated by commas.  [default: those that the shadow runs allow of "
+    f"{', '.join(DEFAULT_ATTACKS)}]",
+)
+@click.option(
+    "--shadows",
+    type=click.IntRange(min=0),
+    default=16,
+    show_default=True,
+    help="Runs of the same mechanism on other members; 0 for none.",
+)
+@click.option(
+    "--members",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="Of a run; as many others are non-members.",
+)
+@click.option(
+    "--canaries",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Examples with a wrong label, half of them members.",
+)
+@click.option(
+    "--targets",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Audited runs, each on members of its own.",
+)
+@click.option(
+    "--non-members",
+    type=click.Choice(get_args(NonMembers)),
+    default="train",
+    show_default=True,
+    help="Training images left out, or the test set (FRePo's protocol).",
+)
+@click.option(
+    "--ipc",
+    "images_per_class",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Synthetic images per class.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Default: by data set.")
+@click.option("--network", help="Spec.  [default: by distiller]")
+@click.option("--initial-images", help="real, noise, or a core set.")
+@click.option(
+    "--training-steps",
+    type=click.IntRange(min=1),
+    help="Of a network on a set.  [default: the protocol's]",
+)
+@click.option(
+    "--compare",
+    default="",
+    help=f"Of {', '.join(COMPARISONS)}: trained on all members, on random ones, "
+    "distilled from noise, trained under differential privacy.",
+)
+@click.option(
+    "--epsilon",
+    default="1,4,10",
+    show_default=True,
+    help="Of private training, separated by commas.",
+)
+@click.option(
+    "--rates",
+    help="False-positive rates, separated by commas.  "
+    f"[default: {','.join(f'{rate:g}' for rate in RATES)}]",
+)
+@click.option(
+    "--delta",
+    type=float,
+    default=DELTA,
+    show_default=True,
+    help="Of lower bounds on epsilon, and of private training.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="In which runs are made side by side.",
+)
+@_json
+@click.option("--html", "html_file", type=_path, help="Write the report here.")
+@_data_root
+@_download
+@_device
+def audit_command(
+    audited: str,
+    dataset: str,
+    attacks: str | None,
+    compare: str,
+    rates: str | None,
+    epsilon: str,
+    delta: float,
+    processes: int,
+    json_file: Path | None,
+    html_file: Path | None,
+    data_root: Path | None,
+    download: bool,
+    **options: Any,
+) -> None:
+    """Measure what a distilled set tells of the images that it was made of.
+
+    A distiller's spec is run on members drawn at random; an artifact is audited as it
+    is. Attacks that need shadow runs repeat the whole distillation on other members.
+    Runs are kept, and found again when a stopped audit is started anew.
+    """
+    for file in (json_file, html_file):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise OptionError(f"{file.absolute().parent} is not a folder")
+    specs = None if attacks is None else split_specs(attacks)
+    chosen_rates = RATES if rates is None else _numbers("--rates", rates)
+    data = dd_plugins.get_dataset(dataset, data_root=data_root, download=download)
+    game, mechanisms = _prepared(
+        audited, data, options, _names(compare), _numbers("--epsilon", epsilon), delta
+    )
+    if rates is not None:
+        _check_resolved(game, chosen_rates)
+    runs = Runs(game, audit_folder())
+    console = Console()
+    found = _audited(
+        console, runs, mechanisms, specs, chosen_rates, delta, processes, dataset
+    )
+    if json_file is not None:
+        text = json.dumps(found.as_dict(), indent=1) + "\n"
+        write_atomically(json_file, lambda file: file.write(text.encode()))
+    for table in _tables(found):
+        console.print(table)
+    for mechanism, attack, reason in found.skipped:
+        console.print(f"{mechanism}: no {attack}: {reason}", soft_wrap=True)
+    if html_file is not None:
+        write_report(found, html_file)
+        console.print(f"report: {html_file}", soft_wrap=True)
+
+
+def _progress() -> Progress:
+    """Return a display that leaves no trace, and shows nothing to a file."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def _names(text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        if name not in COMPARISONS:
+            raise OptionError(
+                f"--compare must be of {', '.join(COMPARISONS)}, got {name!r}"
+            )
+    return names
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            f"{option} must be numbers separated by commas, got {text!r}"
+        ) from None
+
+
+def _check_resolved(game: Game, rates: Sequence[float]) -> None:
+    """Refuse rates that were asked for and that there are too few non-members for."""
+    there = int((game.scored & ~game.targets & ~game.canaries).sum(dim=1).min())
+    for rate in rates:
+        if 0 <= rate < 1 and there < non_members_needed(rate):
+            raise OptionError(
+                f"a false-positive rate of {rate:g} needs {non_members_needed(rate)} "
+                f"non-members, there are {there}; ask for more --members, or a higher "
+                "rate"
+            )
+
+
+def _prepared(
+    audited: str,
+    data: dd_plugins.RealData,
+    options: dict[str, Any],
+    comparisons: Sequence[str],
+    epsilons: Sequence[float],
+    delta: float,
+) -> tuple[Game, list[AbstractMechanism]]:
+    """Return who is a member of what, and the mechanisms: the audited one first."""
+    drawn = {name: options[name] for name in ("members", "shadows", "seed")}
+    how = {
+        name: options[name]
+        for name in (
+            "images_per_class",
+            "steps",
+            "network",
+            "initial_images",
+            "training_steps",
+            "device",
+        )
+    }
+    if Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file():
+        return _prepared_artifact(audited, data, options, drawn, comparisons)
+    if "/" in audited or audited.endswith(".safetensors"):
+        raise OptionError(f"{audited} does not exist, and is no spec of a distiller")
+    spec = repr(dd_plugins.get_distiller(audited))
+    game = game_for_mechanism(
+        data,
+        canaries=options["canaries"],
+        targets=options["targets"],
+        non_members=options["non_members"],
+        **drawn,
+    )
+    mechanism = Distillation(spec, distiller=spec, **how)
+    network = options["network"] or "conv(width=32)"
+    device = options["device"]
+    others: dict[str, list[AbstractMechanism]] = {
+        "all": [AllMembers("all members", device, network)],
+        "random": [
+            Distillation(
+                "random real images",
+                distiller="random",
+                **{**how, "steps": None, "initial_images": None},
+            )
+        ],
+        "noise": [
+            Distillation(
+                f"{spec} from noise",
+                distiller=spec,
+                **{**how, "initial_images": "noise"},
+            )
+        ],
+        "private": [
+            PrivateTraining(
+                f"DP-SGD, epsilon {epsilon:g}",
+                device,
+                PrivateTrainer(
+                    epsilon=epsilon,
+                    delta=delta,
+                    batch_size=min(512, max(1, options["members"] // 4)),
+                ),
+            )
+            for epsilon in epsilons
+        ],
+    }
+    return game, [mechanism, *(each for name in comparisons for each in others[name])]
+
+
+def _prepared_artifact(
+    audited: str,
+    data: dd_plugins.RealData,
+    options: dict[str, Any],
+    drawn: dict[str, Any],
+    comparisons: Sequence[str],
+) -> tuple[Game, list[AbstractMechanism]]:
+    for name, value in (
+        ("--canaries", options["canaries"]),
+        ("--compare", comparisons),
+    ):
+        if value:
+            raise OptionError(f"{name} goes with a distiller's spec, not an artifact")
+    distilled = dd_plugins.DistilledSet.load(audited)
+    record = distilled.header.dataset
+    if record.fingerprint != data.fingerprint:
+        raise OptionError(
+            f"{audited} was distilled from {record.name!r}, whose training images are "
+            f"not those of {data.name!r}"
+        )
+    places = distilled.header.initial_indices
+    initial = None if places is None else torch.tensor(places)
+    members = min(drawn["members"], len(data.train.labels))
+    game = game_for_artifact(data, initial, **{**drawn, "members": members})
+    steps = options["training_steps"]
+    given = GivenSet(str(audited), options["device"], distilled, steps)
+    return game, [given]
+
+
+def _audited(
+    console: Console,
+    runs: Runs,
+    mechanisms: Sequence[AbstractMechanism],
+    attacks: Sequence[str] | None,
+    rates: Sequence[float],
+    delta: float,
+    processes: int,
+    dataset: str,
+) -> Audit:
+    with _progress() as progress:
+        task = progress.add_task("runs", total=None)
+
+        def on_plan(missing: int, total: int, seconds: float) -> None:
+            console.print(
+                f"{total} runs, {total - missing} of them kept from before; about "
+                f"{_duration(seconds / min(processes, max(1, missing)))} for the rest",
+                soft_wrap=True,
+            )
+
+        return audit_runs(
+            runs,
+            mechanisms,
+            attacks,
+            rates=rates,
+            delta=delta,
+            processes=processes,
+            about={"dataset": dataset, "mechanism": mechanisms[0].description()},
+            on_plan=on_plan,
+            on_progress=lambda done, total: progress.update(
+                task, completed=done, total=total
+            ),
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _tables(found: Audit) -> list[Table]:
+    mechanisms = Table(title=f"what is audited: {found.about['data']}")
+    for column in ("mechanism", "accuracy", "epsilon", "seconds a run"):
+        mechanisms.add_column(
+            column, justify="left" if column == "mechanism" else "right"
+        )
+    for each in found.mechanisms:
+        mechanisms.add_row(
+            each.name + (" (nearest in accuracy)" if each.matched else ""),
+            "" if each.accuracy is None else f"{each.accuracy:.3f}",
+            "" if each.epsilon is None else f"{each.epsilon:.2f}",
+            f"{each.seconds:.1f}",
+        )
+    tables = [mechanisms]
+    for mechanism in found.mechanisms:
+        rows = [row for row in found.rows if row.mechanism == mechanism.name]
+        # What is withheld everywhere takes no column; the reasons stand in the file.
+        rates = sorted(
+            {
+                rate
+                for row in rows
+                for rate, figure in row.tpr_at_fpr.items()
+                if figure.withheld is None
+            },
+            reverse=True,
+        )
+        table = Table(title=f"attacks on {mechanism.name}", title_justify="left")
+        table.add_column("attack", overflow="fold")
+        table.add_column("members")
+        table.add_column("area under ROC", no_wrap=True)
+        for rate in rates:
+            table.add_column(f"found at {100 * rate:g} %", no_wrap=True)
+        for row in rows:
+            group = row.group.removesuffix("_members").replace("_", " ")
+            table.add_row(
+                row.attack,
+                f"{row.members} {group}",
+                shown(row.auc),
+                *(shown(row.tpr_at_fpr[rate], 100) for rate in rates),
+            )
+        tables.append(table)
+    return tables
+
+
+@click.command("train-private")
+@_dataset
+@click.option("--epsilon", type=float, required=True, help="The most to be spent.")
+@click.option("--delta", type=float, help="[default: 0.1 / images]")
+@click.option(
+    "--network", default=PrivateTrainer.network, show_default=True, help="Spec."
+)
+@click.option("--epochs", type=int, default=PrivateTrainer.epochs, show_default=True)
+@click.option(
+    "--batch-size",
+    type=int,
+    default=PrivateTrainer.batch_size,
+    show_default=True,
+    help="Expected: batches are drawn by coins.",
+)
+@click.option(
+    "--learning-rate",
+    type=float,
+    default=PrivateTrainer.learning_rate,
+    show_default=True,
+)
+@click.option(
+    "--clipping-norm",
+    type=float,
+    default=PrivateTrainer.clipping_norm,
+    show_default=True,
+)
+@click.option(
+    "--clipping",
+    type=click.Choice(get_args(Clipping)),
+    default=PrivateTrainer.clipping,
+    show_default=True,
+    help="Keep each gradient, or only its length (less memory).",
+)
+@click.option(
+    "--seed",
+    type=int,
+    help="For a run that can be repeated; whoever knows it can undo the noise.",
+)
+@click.option("--out", type=_path, required=True, help="The file to write.")
+@click.option("--test", is_flag=True, help="Measure accuracy on the test set.")
+@_json
+@_data_root
+@_download
+@_device
+def train_private_command(
+    dataset: str,
+    out: Path,
+    test: bool,
+    json_file: Path | None,
+    data_root: Path | None,
+    download: bool,
+    **options: Any,
+) -> None:
+    """Train a network under differential privacy (DP-SGD, Opacus).
+
+    Writes the weights, what was spent, and what that does not cover. Accuracy is
+    measured on validation images, which are not trained on, or on the test set.
+    """
+    trainer = PrivateTrainer(**options)
+    data = dd_plugins.get_dataset(dataset, data_root=data_root, download=download)
+    budget = trainer.budget(len(data.train.labels))
+    console = Console()
+    console.print(
+        f"{budget.steps} steps on {len(data.train.labels)} images, noise "
+        f"{budget.noise_multiplier:.3f}: epsilon {budget.epsilon:.3f} at delta "
+        f"{budget.delta:.2g} ({budget.accountant})",
+        soft_wrap=True,
+    )
+    if budget.fallback is not None:
+        console.print(f"not by PRV: {budget.fallback}", soft_wrap=True)
+    with _progress() as progress:
+        task = progress.add_task("training", total=budget.steps)
+        model = trainer.fit(
+            data.train.images[:],
+            data.train.labels,
+            class_names=data.class_names,
+            mirror=data.mirror,
+            on_step=lambda done, total: progress.update(task, completed=done),
+        )
+    model.save(out)
+    scored: Images = data.read_test() if test else data.validation
+    device = next(model.network.parameters()).device
+    found = (
+        accuracy(model.network, scored, model.transform, device=device)
+        if len(scored.labels)
+        else None
+    )
+    what = "test" if test else "validation"
+    if found is not None:
+        console.print(f"{what} accuracy: {found:.4f}, {len(scored.labels)} images")
+    console.print(f"model: {out}", soft_wrap=True)
+    console.print("epsilon does not cover:")
+    for sentence in model.not_covered:
+        console.print(f"  - {sentence}", soft_wrap=True)
+    if json_file is not None:
+        figures = {
+            "format_version": 1,
+            "budget": asdict(model.budget),
+            "accuracy": found,
+            "accuracy_on": what,
+            "images": len(scored.labels),
+            "not_covered": model.not_covered,
+            "about": model.about,
+        }
+        text = json.dumps(figures, indent=1) + "\n"
+        write_atomically(json_file, lambda file: file.write(text.encode()))

@@ -1,0 +1,321 @@
+"""What is audited: from members to released images and a model."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+
+import dd_plugins
+from dd_plugins.evaluate import recipe_for, training_set_of
+from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.preprocess import Transform
+from dd_plugins.randomness import derive
+from dd_plugins.run import Task, resolve_device, resolve_precision
+from dd_plugins.training import (
+    TrainingSet,
+    Whitened,
+    real_data_recipe,
+    train_network,
+)
+from dd_privacy.private import PrivateTrainer
+
+__all__ = [
+    "AbstractMechanism",
+    "AllMembers",
+    "Distillation",
+    "GivenSet",
+    "PrivateTraining",
+    "Released",
+]
+
+_PROBE = (2, 6)  # steps that are timed to tell how long all of them will take
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Released:
+    """What a mechanism makes of its members.
+
+    Attributes:
+        distilled: the released images; None if only a model is.
+        network: a model, in evaluation mode.
+        transform: maps images to the model's value space.
+        epsilon: spent under differential privacy; None without.
+    """
+
+    distilled: dd_plugins.DistilledSet | None
+    network: FeatureNetwork
+    transform: Transform
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True)
+class AbstractMechanism(ABC):
+    """A randomised map from members to what is released.
+
+    Attributes:
+        name: how the report calls it.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+    """
+
+    name: str
+    device: str = "auto"
+
+    @abstractmethod
+    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
+        """Run on members.
+
+        Args:
+            data: the members; all of them are training images.
+            seed: of the run.
+        """
+
+    def description(self) -> dict[str, object]:
+        """Return everything but members and seed that a run is a function of."""
+        found = asdict(self)
+        del found["name"]
+        return {"mechanism": type(self).__name__, **found}
+
+    @abstractmethod
+    def expected_seconds(self, data: dd_plugins.RealData) -> float:
+        """Return about how long a run takes, from a few steps of one."""
+
+
+@dataclass(frozen=True)
+class Distillation(AbstractMechanism):
+    """Distil the members, and train a network on the result.
+
+    Attributes:
+        distiller: a spec.
+        images_per_class: synthetic images for each class.
+        steps: of the distillation; None for the distiller's choice.
+        network: the architecture on which is distilled; None for the default.
+        initial_images: what the set begins as; None for the distiller's choice.
+        training_steps: of the network; None for the protocol's number.
+    """
+
+    distiller: str = "frepo"
+    images_per_class: int = 1
+    steps: int | None = None
+    network: str | None = None
+    initial_images: str | None = None
+    training_steps: int | None = None
+
+    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
+        """Distil and train."""
+        distilled = self._distilled(data, seed, self.steps)
+        return trained_on(distilled, seed, self.device, self.training_steps)
+
+    def _distilled(
+        self, data: dd_plugins.RealData, seed: int, steps: int | None
+    ) -> dd_plugins.DistilledSet:
+        return dd_plugins.distill(
+            data,
+            self.distiller,
+            images_per_class=self.images_per_class,
+            steps=steps,
+            network=self.network,
+            initial_images=self.initial_images,
+            device=self.device,
+            seed=seed,
+        )
+
+    def expected_seconds(self, data: dd_plugins.RealData) -> float:
+        """Return the time of a few steps, continued to all of them."""
+        few, more = _PROBE
+        first, short = _timed(lambda: self._distilled(data, 0, few))
+        _, longer = _timed(lambda: self._distilled(data, 0, more))
+        step = max(0.0, longer - short) / (more - few)
+        steps = self.steps or self._default_steps(data)
+        training = _training_seconds(first, self.device, self.training_steps)
+        return short + step * max(0, steps - few) + training
+
+    def _default_steps(self, data: dd_plugins.RealData) -> int:
+        distiller = dd_plugins.get_distiller(self.distiller)
+        task = Task(
+            data.name,
+            data.image_shape,
+            data.num_classes,
+            self.images_per_class,
+            None,
+            data.mirror,
+        )
+        return distiller.for_task(task).default_steps(task)
+
+
+@dataclass(frozen=True)
+class GivenSet(AbstractMechanism):
+    """A set that was distilled before: only the network is trained here.
+
+    Attributes:
+        distilled: the set.
+        training_steps: of the network; None for the protocol's number.
+    """
+
+    distilled: dd_plugins.DistilledSet | None = None
+    training_steps: int | None = None
+
+    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
+        """Train on the set."""
+        del data
+        assert self.distilled is not None
+        return trained_on(self.distilled, seed, self.device, self.training_steps)
+
+    def description(self) -> dict[str, object]:
+        """Return the set by its content."""
+        assert self.distilled is not None
+        return {
+            "mechanism": type(self).__name__,
+            "content": self.distilled.content_hash(),
+            "training_steps": self.training_steps,
+            "device": self.device,
+        }
+
+    def expected_seconds(self, data: dd_plugins.RealData) -> float:
+        """Return about how long training takes."""
+        del data
+        assert self.distilled is not None
+        return _training_seconds(self.distilled, self.device, self.training_steps)
+
+
+@dataclass(frozen=True)
+class AllMembers(AbstractMechanism):
+    """Train a network on all members: no images are released.
+
+    Attributes:
+        network: a spec.
+        training_steps: of the network.
+    """
+
+    network: str = "conv"
+    training_steps: int = 1_000
+
+    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
+        """Train."""
+        return self._trained(data, seed, self.training_steps)
+
+    def _trained(self, data: dd_plugins.RealData, seed: int, steps: int) -> Released:
+        device = resolve_device(self.device)
+        transform = Transform.fit(data.train.images, data.preprocessing)
+        network = _fresh_network(
+            self.network, data.image_shape, data.num_classes, seed, device
+        )
+        training_set = TrainingSet(
+            Whitened(data.train.images, transform, device),
+            F.one_hot(data.train.labels, data.num_classes).float().to(device),
+            "classes",
+            data.mirror,
+        )
+        train_network(
+            network,
+            training_set,
+            real_data_recipe(steps),
+            generator=derive(seed, "audited training"),
+            precision=resolve_precision("auto", device),
+        )
+        return Released(None, network, transform)
+
+    def expected_seconds(self, data: dd_plugins.RealData) -> float:
+        """Return the time of a few steps, continued to all of them."""
+        few = min(_PROBE[1], self.training_steps)
+        _, seconds = _timed(lambda: self._trained(data, 0, few))
+        return seconds / few * self.training_steps
+
+
+@dataclass(frozen=True)
+class PrivateTraining(AbstractMechanism):
+    """Train a network on all members under differential privacy.
+
+    Attributes:
+        trainer: how; its seed and its device are those of the run.
+    """
+
+    trainer: PrivateTrainer = field(default_factory=PrivateTrainer)
+
+    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
+        """Train. The seed is the run's, so that it can be repeated: an audit's need."""
+        trainer = replace(self.trainer, seed=seed, device=self.device)
+        model = trainer.fit(
+            data.train.images[:],
+            data.train.labels,
+            class_names=data.class_names,
+            mirror=data.mirror,
+        )
+        return Released(None, model.network, model.transform, model.budget.epsilon)
+
+    def expected_seconds(self, data: dd_plugins.RealData) -> float:
+        """Return the time of a pass over the members, as often as there will be one."""
+        images = len(data.train.labels)
+        once = replace(self, trainer=replace(self.trainer, epochs=1))
+        # Looking for the noise takes seconds, and is done once for all runs.
+        _, searching = _timed(lambda: self.trainer.budget(images))
+        once.trainer.budget(images)
+        _, seconds = _timed(lambda: once.run(data, 0))
+        return searching + seconds * self.trainer.epochs
+
+
+def _fresh_network(
+    network: str,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    seed: int,
+    device: torch.device,
+) -> FeatureNetwork:
+    """Return a network with fresh weights, on the device, channels last."""
+    module = (
+        dd_plugins.get_network(network)
+        .for_evaluation()
+        .build(image_shape, classes, generator=derive(seed, "audited network"))
+    )
+    # mypy does not know the overload of Module.to with a memory format.
+    moved: FeatureNetwork = module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+def trained_on(
+    distilled: dd_plugins.DistilledSet,
+    seed: int,
+    device: str,
+    training_steps: int | None,
+) -> Released:
+    """Train a fresh network on a distilled set, by the protocol of its label kind."""
+    target = resolve_device(device)
+    channels, height, width = distilled.images.shape[1:]
+    network = _fresh_network(
+        distilled.header.evaluation_network,
+        (channels, height, width),
+        len(distilled.header.class_names),
+        seed,
+        target,
+    )
+    recipe = recipe_for(distilled)
+    if training_steps is not None:
+        recipe = replace(recipe, steps=training_steps)
+    train_network(
+        network,
+        training_set_of(distilled, device=target),
+        recipe,
+        generator=derive(seed, "audited training"),
+        precision=resolve_precision("auto", target),
+    )
+    return Released(distilled, network, distilled.transform)
+
+
+def _training_seconds(
+    distilled: dd_plugins.DistilledSet, device: str, training_steps: int | None
+) -> float:
+    """Return about how long a network is trained on a set."""
+    total = training_steps or recipe_for(distilled).steps
+    few = min(_PROBE[1], total)
+    _, seconds = _timed(lambda: trained_on(distilled, 0, device, few))
+    return seconds / few * total
+
+
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    started = time.perf_counter()
+    return work(), time.perf_counter() - started

@@ -1,0 +1,357 @@
+"""Training under differential privacy, with Opacus."""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+import dd_plugins
+from dd_plugins.errors import FileError, OptionError
+from dd_plugins.files import write_atomically
+from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.preprocess import Transform
+from dd_plugins.randomness import derive
+from dd_plugins.run import resolve_device
+from dd_privacy.accounting import Budget, noise_multiplier_for
+from dd_privacy.validation import (
+    check_example_gradients,
+    module_obstacles,
+    prepare_for_opacus,
+    require_opacus,
+)
+
+__all__ = [
+    "NOT_COVERED",
+    "Clipping",
+    "PrivateModel",
+    "PrivateTrainer",
+    "public_transform",
+]
+
+Clipping = Literal["hooks", "ghost"]
+"""How gradients of single examples are clipped: by keeping each, or by two passes that
+keep only their lengths ("ghost clipping"), which takes less memory."""
+
+NOT_COVERED = (
+    "The choice of hyper-parameters on the same data: each further run spends again.",
+    "Accuracies measured on private validation images, if they are published.",
+    "The data set's name, the number of its images, its classes and their number.",
+    "Attacks on floating-point noise: Opacus's secure mode was off.",
+)
+"""What the epsilon of a model does not cover."""
+
+_SEEDED = "Anybody who knows the seed: noise and batches were drawn from it."
+
+_METADATA_KEY = "dd_privacy"
+_FORMAT_VERSION = 1
+
+
+def public_transform(channels: int) -> Transform:
+    """Return a map of [0, 1] to [-1, 1]: no statistic of private images is in it."""
+    half = torch.full((channels,), 0.5)
+    return Transform(half, half.clone())
+
+
+@dataclass(frozen=True, eq=False)
+class PrivateModel:
+    """A network that was trained under differential privacy.
+
+    Attributes:
+        network: in evaluation mode.
+        transform: maps images to its value space; a function of no private image.
+        budget: what was spent.
+        about: the network's spec, the classes, and how it was trained.
+    """
+
+    network: FeatureNetwork
+    transform: Transform
+    budget: Budget
+    about: dict[str, Any]
+
+    @property
+    def not_covered(self) -> list[str]:
+        """What epsilon says nothing of."""
+        seeded = self.about["trainer"]["seed"] is not None
+        return [*NOT_COVERED, *([_SEEDED] if seeded else [])]
+
+    def save(self, path: str | Path) -> Path:
+        """Write weights, what was spent and what that does not cover.
+
+        Raises:
+            FileError: the file cannot be written.
+        """
+        described = {
+            "format_version": _FORMAT_VERSION,
+            "budget": asdict(self.budget),
+            "not_covered": self.not_covered,
+            "about": self.about,
+        }
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.network.state_dict().items()
+        }
+        content = safetensors.torch.save(
+            tensors, {_METADATA_KEY: json.dumps(described)}
+        )
+        return write_atomically(Path(path), lambda file: file.write(content))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PrivateModel":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileError: the file is missing, damaged or of something else.
+        """
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                described = json.loads((file.metadata() or {})[_METADATA_KEY])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about, budget = described["about"], Budget(**described["budget"])
+            channels, height, width = about["image_shape"]
+            network = (
+                dd_plugins.get_network(about["network"])
+                .for_evaluation()
+                .build(
+                    (channels, height, width),
+                    len(about["class_names"]),
+                    generator=torch.Generator(),
+                )
+            )
+            network.load_state_dict(tensors)
+        except (
+            safetensors.SafetensorError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+        ) as error:
+            raise FileError(
+                f"{path} cannot be read as a private model: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        network.eval()
+        return cls(network, public_transform(channels), budget, about)
+
+
+@dataclass(frozen=True)
+class PrivateTrainer:
+    """Trains a network so that each example's influence is bounded: DP-SGD.
+
+    Poisson-sampled batches, gradients of single examples clipped to a norm, Gaussian
+    noise on their sum. Images are mapped to [-1, 1], which needs no private statistic.
+
+    Attributes:
+        network: a spec; without BatchNorm, which mixes examples.
+        epsilon: the most that may be spent.
+        delta: by default a tenth of one over the number of images.
+        epochs: expected passes over the images.
+        batch_size: expected; each image is in a batch by a coin.
+        learning_rate: of SGD with momentum 0.9.
+        clipping_norm: to which the gradient of an example is clipped.
+        clipping: ``"hooks"`` or ``"ghost"``.
+        seed: of weights, batches and noise, for a run that can be repeated. Whoever
+            knows it can take the noise away, so by default there is none, and they
+            come from the system's entropy.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+
+    Reference: Abadi et al., "Deep Learning with Differential Privacy" (2016),
+    algorithm 1.
+    """
+
+    network: str = "conv(width=32, normalization='group')"
+    epsilon: float = 4.0
+    delta: float | None = None
+    epochs: int = 15
+    batch_size: int = 512
+    learning_rate: float = 0.3
+    clipping_norm: float = 1.0
+    clipping: Clipping = "hooks"
+    seed: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of its range.
+
+        Raises:
+            OptionError: it is.
+        """
+        positive = ("epsilon", "epochs", "batch_size", "learning_rate", "clipping_norm")
+        for name in positive:
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise OptionError(f"{name} must be positive and finite, got {value}")
+        if self.delta is not None and not 0 < self.delta < 1:
+            raise OptionError(f"delta must be in (0, 1), got {self.delta}")
+        if self.clipping not in ("hooks", "ghost"):
+            raise OptionError(
+                f"clipping must be 'hooks' or 'ghost', got {self.clipping!r}"
+            )
+
+    def budget(self, images: int) -> Budget:
+        """Return what training on so many images will spend.
+
+        Raises:
+            OptionError: there are fewer images than a batch has.
+            MissingExtraError: opacus is not installed.
+        """
+        if images < self.batch_size:
+            raise OptionError(
+                f"{images} images are fewer than a batch of {self.batch_size}: every "
+                "step would see all of them; lower batch_size"
+            )
+        batches = math.ceil(images / self.batch_size)  # as Opacus counts them
+        return noise_multiplier_for(
+            self.epsilon,
+            sample_rate=1 / batches,
+            steps=self.epochs * batches,
+            delta=0.1 / images if self.delta is None else self.delta,
+        )
+
+    def fit(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        class_names: Sequence[str] | None = None,
+        mirror: bool = False,
+        on_step: Callable[[int, int], None] = lambda done, total: None,
+    ) -> PrivateModel:
+        """Train on private images.
+
+        Args:
+            images: uint8, or float in [0, 1], ``(n, channels, height, width)``.
+            labels: int64 ``(n,)``, from 0.
+            class_names: one for each class; by default the numbers.
+            mirror: whether each image is mirrored at random before its gradient.
+            on_step: called with the steps that are done, and of how many.
+
+        Raises:
+            OptionError: an option is out of its range, or the network cannot be trained
+                so.
+            MissingExtraError: opacus is not installed.
+        """
+        require_opacus()
+        names = tuple(class_names or map(str, range(int(labels.max()) + 1)))
+        budget = self.budget(len(labels))
+        device = resolve_device(self.device)
+        module = self._module(images, len(names)).to(device)
+        transform = public_transform(images.shape[1])
+        loader = DataLoader(
+            TensorDataset(torch.arange(len(labels))), batch_size=self.batch_size
+        )
+        optimizer = torch.optim.SGD(
+            module.parameters(), lr=self.learning_rate, momentum=0.9
+        )
+        private, optimizer, criterion, batches = self._make_private(
+            module, optimizer, loader, budget
+        )
+        private.train()
+        drawn = self._generator("mirror")
+        done = 0
+        while done < budget.steps:
+            for (places,) in batches:
+                pixels = transform(images[places]).to(device)
+                if mirror:
+                    flipped = torch.rand(len(pixels), generator=drawn) < 0.5
+                    pixels = torch.where(
+                        flipped.to(device)[:, None, None, None], pixels.flip(3), pixels
+                    )
+                optimizer.zero_grad()
+                loss = criterion(private(pixels), labels[places].to(device))
+                with warnings.catch_warnings():
+                    # The hooks of the first layer fire without gradients of images.
+                    warnings.simplefilter("ignore", UserWarning)
+                    loss.backward()
+                optimizer.step()
+                done += 1
+                on_step(done, budget.steps)
+                if done == budget.steps:
+                    break
+        trained: FeatureNetwork = private.to_standard_module()
+        return PrivateModel(
+            trained.eval(),
+            transform,
+            budget,
+            {
+                "network": self.network,
+                "image_shape": list(images.shape[1:]),
+                "class_names": list(names),
+                "images": len(labels),
+                "trainer": asdict(self),
+            },
+        )
+
+    def _module(self, images: Tensor, classes: int) -> FeatureNetwork:
+        channels, height, width = images.shape[1:]
+        module = (
+            dd_plugins.get_network(self.network)
+            .for_evaluation()
+            .build(
+                (channels, height, width), classes, generator=self._generator("network")
+            )
+        )
+        obstacles = module_obstacles(module)
+        if obstacles:
+            reason = " ".join(obstacles[0].split())
+            raise OptionError(
+                f"{self.network} cannot be trained under differential privacy: {reason}"
+            )
+        prepare_for_opacus(module)
+        check_example_gradients(
+            module,
+            (channels, height, width),
+            classes,
+            ghost=self.clipping == "ghost",
+        )
+        return module
+
+    def _make_private(
+        self,
+        module: FeatureNetwork,
+        optimizer: torch.optim.Optimizer,
+        loader: "DataLoader[Any]",
+        budget: Budget,
+    ) -> tuple[Any, Any, Any, Any]:
+        """Return Opacus's module, optimizer, criterion and loader."""
+        from opacus import PrivacyEngine
+
+        # A generator of their own: the global one starts alike in every process.
+        noise = torch.Generator(device=next(module.parameters()).device)
+        noise.manual_seed(self._generator("noise").initial_seed())
+        criterion = torch.nn.CrossEntropyLoss()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the secure mode is off: NOT_COVERED
+            parts = PrivacyEngine(accountant="rdp").make_private(
+                module=module,
+                optimizer=optimizer,
+                criterion=criterion,
+                data_loader=loader,
+                noise_multiplier=budget.noise_multiplier,
+                max_grad_norm=self.clipping_norm,
+                noise_generator=noise,
+                grad_sample_mode=self.clipping,
+            )
+        if self.clipping == "ghost":
+            private, optimizer, criterion, batches = parts
+        else:
+            private, optimizer, batches = parts
+        batches.batch_sampler.generator = self._generator("batches")
+        return private, optimizer, criterion, batches
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        """Return a generator of the seed, or of the system's entropy."""
+        if self.seed is not None:
+            return derive(self.seed, f"private {purpose}")
+        generator = torch.Generator()
+        generator.seed()
+        return generator

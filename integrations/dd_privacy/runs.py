@@ -1,0 +1,303 @@
+"""Runs of a mechanism: made once, kept under a key of their content, in processes."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import dd_plugins
+from dd_plugins.artifact import library_versions
+from dd_plugins.data import Images
+from dd_plugins.errors import FileError
+from dd_plugins.files import write_atomically
+from dd_plugins.randomness import derive
+from dd_plugins.run import resolve_precision
+from dd_plugins.trained import cache_folder
+from dd_plugins.training import real_outputs
+from dd_privacy.attacks import Seen
+from dd_privacy.game import Game
+from dd_privacy.mechanisms import AbstractMechanism, GivenSet, Released
+
+__all__ = ["Done", "Runs", "audit_folder"]
+
+_FORMAT = 1
+_FEATURES_AT_A_TIME = 2_000
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that is done.
+
+    Attributes:
+        seen: what it shows of each example of the game.
+        initial: bool ``(n,)``: the examples that its images began as.
+        distilled: the released images; None if only a model is released.
+        accuracy: of the model on the population, in [0, 1]; None if there is none.
+        epsilon: spent under differential privacy; None without.
+        seconds: that it took.
+    """
+
+    seen: Seen
+    initial: Tensor
+    distilled: dd_plugins.DistilledSet | None
+    accuracy: float | None
+    epsilon: float | None
+    seconds: float
+
+
+def audit_folder() -> Path:
+    """Return where runs are kept: a folder of the cache (see ``DD_CACHE``)."""
+    return cache_folder() / "audits"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of mechanisms on a game.
+
+    A run is a function of the mechanism, its members, the examples it is looked at on,
+    and a seed. It is kept in a folder under a key of all that; its last file is written
+    when everything is there, and a lock keeps two audits from making one run twice.
+
+    Attributes:
+        game: who is a member of which run.
+        folder: where runs are kept.
+    """
+
+    game: Game
+    folder: Path
+
+    def description(self, mechanism: AbstractMechanism, run: int) -> dict[str, object]:
+        """Return everything that a run is a function of."""
+        versions = library_versions()
+        return {
+            "format": _FORMAT,
+            **mechanism.description(),
+            "data": self.game.content(run),
+            "seed": self._seed(run),
+            "versions": {name: versions[name] for name in ("dd-plugins", "torch")},
+        }
+
+    def _seed(self, run: int) -> int:
+        generator = derive(self.game.seed, "audited run", run)
+        return int(torch.randint(2**31, (), generator=generator))
+
+    def path(self, mechanism: AbstractMechanism, run: int) -> Path:
+        """Return the folder that holds a run, or will."""
+        text = json.dumps(self.description(mechanism, run), sort_keys=True)
+        return self.folder / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def is_done(self, mechanism: AbstractMechanism, run: int) -> bool:
+        """Tell whether a run is there."""
+        return (self.path(mechanism, run) / "seen.safetensors").is_file()
+
+    def make(self, mechanism: AbstractMechanism, run: int) -> None:
+        """Make a run, unless it is there, or wait for the audit that is making it.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        folder = self.path(mechanism, run)
+        with _locked(folder):
+            if self.is_done(mechanism, run):
+                return
+            started = time.perf_counter()
+            data = self.game.data(run)
+            released = mechanism.run(data, self._seed(run))
+            tensors = self._look(released)
+            tensors["initial"] = self._initial(mechanism, released.distilled, run)
+            if released.distilled is not None:
+                released.distilled.save(folder / "distilled.safetensors")
+            about = {
+                "description": json.dumps(self.description(mechanism, run)),
+                "epsilon": json.dumps(released.epsilon),
+                "seconds": json.dumps(time.perf_counter() - started),
+            }
+            content = safetensors.torch.save(tensors, about)
+            write_atomically(
+                folder / "seen.safetensors", lambda file: file.write(content)
+            )
+
+    def _look(self, released: Released) -> dict[str, Tensor]:
+        """Return what a run shows of every example."""
+        device = next(released.network.parameters()).device
+        examples = Images(self.game.images, self.game.labels)
+        precision = resolve_precision("auto", device)
+
+        def of(network: Callable[[Tensor], Tensor]) -> Tensor:
+            return real_outputs(
+                network,
+                examples,
+                released.transform,
+                device=device,
+                precision=precision,
+            )
+
+        found = {"outputs": of(released.network)}
+        if released.distilled is None:
+            return found
+        images = released.distilled.images
+        pixels = of(lambda images: images.flatten(1))
+        found["pixel_distance"] = _nearest(pixels, images.flatten(1))
+        features = of(released.network.features)
+        with torch.no_grad():
+            own = released.network.features(images.to(device)).float().cpu()
+        found["feature_distance"] = _nearest(F.normalize(features), F.normalize(own))
+        return found
+
+    def _initial(
+        self,
+        mechanism: AbstractMechanism,
+        distilled: dd_plugins.DistilledSet | None,
+        run: int,
+    ) -> Tensor:
+        """Return which examples the images of a run began as."""
+        if isinstance(mechanism, GivenSet):
+            return self.game.began
+        mask = torch.zeros(len(self.game), dtype=torch.bool)
+        if distilled is None or distilled.header.initial_indices is None:
+            return mask
+        places = torch.tensor(distilled.header.initial_indices)
+        places = places - len(self.game.always.labels)
+        mask[self.game.members(run).nonzero().flatten()[places[places >= 0]]] = True
+        return mask
+
+    def load(self, mechanism: AbstractMechanism, run: int) -> Done:
+        """Return a run that is done.
+
+        Raises:
+            FileError: its files are missing or damaged.
+        """
+        folder = self.path(mechanism, run)
+        file = folder / "seen.safetensors"
+        advice = f"remove {folder}, and it is made anew"
+        try:
+            with safetensors.safe_open(file, framework="pt") as opened:
+                about = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            description = json.loads(about["description"])
+            epsilon, seconds = json.loads(about["epsilon"]), float(about["seconds"])
+            seen = Seen(
+                tensors["outputs"],
+                tensors.get("pixel_distance"),
+                tensors.get("feature_distance"),
+            )
+            initial = tensors["initial"]
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+            raise FileError(
+                f"{file} cannot be read as a run of an audit ({error}); {advice}"
+            ) from error
+        if description != self.description(mechanism, run):
+            raise FileError(f"{file} does not match its key; {advice}")
+        distilled = None
+        if seen.pixel_distance is not None:
+            distilled = dd_plugins.DistilledSet.load(folder / "distilled.safetensors")
+        population = self.game.population
+        accuracy = None
+        if bool(population.any()):
+            right = seen.outputs.argmax(dim=1) == self.game.labels
+            accuracy = float(right[population].float().mean())
+        return Done(seen, initial, distilled, accuracy, epsilon, seconds)
+
+    def make_all(
+        self,
+        wanted: Sequence[tuple[AbstractMechanism, int]],
+        *,
+        processes: int = 1,
+        on_done: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Make runs, those that are there excepted.
+
+        Args:
+            wanted: mechanisms, and the numbers of their runs.
+            processes: in which runs are made side by side; the cores are shared out.
+            on_done: called with how many are done.
+
+        Raises:
+            FileError: a run cannot be written.
+        """
+        missing = [job for job in wanted if not self.is_done(*job)]
+        done = len(wanted) - len(missing)
+        on_done(done)
+        for _ in self._made(missing, processes):
+            done += 1
+            on_done(done)
+
+    def _made(
+        self, missing: Sequence[tuple[AbstractMechanism, int]], processes: int
+    ) -> Iterator[None]:
+        if processes <= 1 or len(missing) <= 1:
+            for job in missing:
+                self.make(*job)
+                yield
+            return
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        executor = ProcessPoolExecutor(
+            min(processes, len(missing)),
+            # A process that is forked off one which has used torch's threads hangs.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_prepare,
+            initargs=(self, threads),
+        )
+        try:
+            futures = [executor.submit(_make, *job) for job in missing]
+            for future in as_completed(futures):
+                future.result()
+                yield
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+_worker: dict[str, Any] = {}
+
+
+def _prepare(runs: Runs, threads: int) -> None:
+    """Set a process up: the game is sent once, not with each run."""
+    torch.set_num_threads(threads)
+    _worker["runs"] = runs
+
+
+def _make(mechanism: AbstractMechanism, run: int) -> None:
+    _worker["runs"].make(mechanism, run)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; it is let go if this process dies."""
+    from filelock import FileLock
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        lock.acquire()
+    except OSError as error:
+        reason = error.strerror or error
+        raise FileError(f"cannot write {folder}: {reason}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _nearest(examples: Tensor, images: Tensor) -> Tensor:
+    """Return the distance of each example to the nearest image, float32 ``(n,)``."""
+    images = images.float()
+    parts = [
+        torch.cdist(part.float(), images, compute_mode="donot_use_mm_for_euclid_dist")
+        .min(dim=1)
+        .values
+        for part in torch.split(examples, _FEATURES_AT_A_TIME)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,351 @@
+"""Audits find planted leaks, find nothing where there is nothing, and go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command
+
+import dd_plugins
+from dd_plugins.data import RealData
+from dd_plugins.errors import FileError, OptionError
+from dd_privacy.audit import Audit, Row, audit_runs
+from dd_privacy.game import Game, game_for_artifact, game_for_mechanism
+from dd_privacy.mechanisms import AllMembers, Distillation, GivenSet
+from dd_privacy.report import write_report
+from dd_privacy.runs import Runs
+
+MLP = "mlp(width=32)"
+
+
+def noisy_data(count: int, hard: float = 0.0, seed: int = 0) -> RealData:
+    """Return 8x8 images of four classes; a part of them has labels by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 4
+    prototypes = torch.rand(4, 1, 8, 8, generator=generator)
+    noise = torch.rand(count, 1, 8, 8, generator=generator)
+    images = 0.5 * prototypes[labels] + 0.5 * noise
+    by_chance = torch.randint(4, (count,), generator=generator)
+    given = torch.where(
+        torch.rand(count, generator=generator) < hard, by_chance, labels
+    )
+    return RealData.from_tensors(
+        images, given, preprocessing="standardize", validation=0.05, name="noisy"
+    )
+
+
+def figures(audit: Audit) -> dict[tuple[str, str, str], Row]:
+    return {(row.mechanism, row.attack, row.group): row for row in audit.rows}
+
+
+def test_released_members_are_found_by_their_distance(tmp_path: Path) -> None:
+    game = game_for_mechanism(noisy_data(5000), members=2200)
+    copies = Distillation(
+        "copies",
+        "cpu",
+        "random",
+        images_per_class=25,
+        network=MLP,
+        training_steps=5,
+    )
+    found = figures(
+        audit_runs(Runs(game, tmp_path), [copies], ["pixel_distance", "loss"])
+    )
+    row = found["copies", "pixel_distance", "initial_members"]
+    assert row.members == 100
+    rate = row.tpr_at_fpr[0.01]
+    assert rate.estimate is not None
+    assert rate.ci95 is not None
+    assert rate.estimate >= 0.95
+    assert rate.ci95[0] > 0.9
+    assert row.auc.estimate == 1.0
+    others = found["copies", "pixel_distance", "other_members"]
+    assert others.auc.ci95 is not None
+    assert others.auc.ci95[0] < 0.5 < others.auc.ci95[1]
+
+
+def test_a_model_that_learns_its_members_by_heart_is_found_out(tmp_path: Path) -> None:
+    data = noisy_data(2400, hard=0.4)
+    game = game_for_mechanism(data, members=1100, canaries=100, shadows=8)
+    model = AllMembers("all", "cpu", "mlp(width=128)", 600)
+    audit = audit_runs(
+        Runs(game, tmp_path), [model], ["loss", "lira", "rmia", "pixel_distance"]
+    )
+    found = figures(audit)
+    loss, lira, rmia = (
+        found["all", attack, "other_members"] for attack in ("loss", "lira", "rmia")
+    )
+    for row in (lira, rmia):
+        assert row.auc.ci95 is not None
+        assert row.auc.ci95[0] > 0.5, "the interval is above chance"
+        rates = row.tpr_at_fpr[0.01], loss.tpr_at_fpr[0.01]
+        assert rates[0].ci95 is not None
+        assert rates[0].ci95[0] > 0.01
+        assert rates[0].estimate > 2 * rates[1].estimate  # type: ignore[operator]
+    canaries = found["all", "lira", "canaries"]
+    assert canaries.auc.ci95 is not None
+    assert canaries.auc.ci95[0] > 0.9
+    bounds = {each.attack: each.epsilon for each in audit.one_run}
+    assert bounds["lira"] > 1, "this model has no guarantee of epsilon 1"
+    assert audit.skipped == (("all", "pixel_distance", "no images are released"),)
+    assert audit.mechanisms[0].accuracy is not None
+
+
+def test_nothing_is_found_where_membership_is_a_coin(tmp_path: Path) -> None:
+    data = noisy_data(600)
+    released = dd_plugins.distill(data, "random", images_per_class=2, network=MLP)
+    given = GivenSet("given", "cpu", released, 10)
+    attacks = ["loss", "pixel_distance", "logistic_regression", "nearest_neighbours"]
+    audits = 40
+    held: Counter[tuple[str, str]] = Counter()
+    for seed in range(audits):
+        game = game_for_mechanism(data, members=280, seed=seed)
+        found = audit_runs(Runs(game, tmp_path), [given], attacks)
+        # The images are those of the first members in the data, not in this game.
+        for row in found.rows:
+            for name, figure, chance in (
+                ("auc", row.auc, 0.5),
+                ("advantage", row.advantage, 0.0),
+                ("rate 0", row.tpr_at_fpr[0.0], 1 / 120),
+            ):
+                assert figure.ci95 is not None
+                held[row.attack, name] += figure.ci95[0] <= chance <= figure.ci95[1]
+        assert all(each.epsilon < 1 for each in found.one_run)
+    assert len(held) == 3 * len(attacks)
+    # 33 of 40 or fewer would happen once in 200 times.
+    assert min(held.values()) > 33, held
+
+
+def test_memberships_of_the_game() -> None:
+    data = noisy_data(1000)
+    game = game_for_mechanism(data, members=400, canaries=40, targets=2, shadows=6)
+    assert game.targets.shape == (2, len(game))
+    assert 340 < int(game.targets[0].sum()) < 460
+    assert not torch.equal(*game.targets)
+    candidates = ~game.population
+    assert (game.shadows.sum(dim=0)[candidates] == 3).all(), "each in half of them"
+    assert not (game.shadows | game.targets.any(dim=0))[:, game.population].any()
+    again = game_for_mechanism(data, members=400, canaries=40, targets=2, shadows=6)
+    assert again.content(0) == game.content(0) != game.content(1)
+    plain = game_for_mechanism(data, members=400)
+    assert (plain.labels != game.labels).sum() == game.canaries.sum() == 40
+    members = game.data(0)
+    assert len(members.train.labels) == int(game.targets[0].sum())
+    assert len(members.validation.labels) == 0
+
+
+def test_frepo_protocol_takes_chunks_and_the_test_set() -> None:
+    data = dd_plugins.get_dataset("digits")
+    game = game_for_mechanism(
+        data, members=200, targets=3, shadows=4, non_members="test"
+    )
+    assert game.targets.sum(dim=1).tolist() == [200, 200, 200]
+    assert int(game.targets.sum(dim=0).max()) == 1, "chunks do not overlap"
+    test = data.read_test()
+    outside = game.scored[0] & ~game.targets[0]
+    assert int(outside.sum()) == len(test.labels)
+    assert torch.equal(game.images[outside], test.images[:])
+    assert not game.by_coin
+
+
+def test_artifact_is_audited_against_its_own_members(tmp_path: Path) -> None:
+    data = dd_plugins.get_dataset("digits")
+    made = dd_plugins.distill(
+        data, "frepo(pool_size=1)", images_per_class=2, steps=2, network=MLP
+    )
+    initial = torch.tensor(made.header.initial_indices)
+    game = game_for_artifact(data, initial, members=300, shadows=2)
+    places = data.train_indices[: len(data.train.labels)]
+    assert len(places) == len(data.train.labels)
+    given = GivenSet("given", "cpu", made, 5)
+    audit = audit_runs(Runs(game, tmp_path), [given], ["pixel_distance"])
+    found = figures(audit)
+    row = found["given", "pixel_distance", "initial_members"]
+    assert row.members == 20
+    assert row.auc.estimate is not None
+    assert row.auc.estimate > 0.95, "after two steps the images are still theirs"
+    assert audit.one_run == (), "membership was not by coin"
+
+
+def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
+    data = noisy_data(400)
+    for options, message in (
+        ({"members": 300}, "ask for 600 training images, 'noisy' has 380"),
+        ({"members": 0}, "must be at least 1"),
+        ({"members": 100, "canaries": 101}, "canaries must be between 0 and"),
+        ({"members": 100, "shadows": 1}, "shadows must be 0, or 2 or more"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            game_for_mechanism(data, **options)  # type: ignore[arg-type]
+    game = game_for_mechanism(data, members=100, shadows=2)
+    model = AllMembers("all", "cpu", MLP, 2)
+    runs = Runs(game, tmp_path)
+    with pytest.raises(OptionError, match="lira needs 4 shadow runs or more"):
+        audit_runs(runs, [model], ["lira"])
+    with pytest.raises(OptionError, match="delta must be in"):
+        audit_runs(runs, [model], ["loss"], delta=1.0)
+    assert list(tmp_path.iterdir()) == [], "refused before any run"
+
+
+def test_damaged_and_foreign_runs_are_refused(tmp_path: Path) -> None:
+    game = game_for_mechanism(noisy_data(200), members=80)
+    runs, model = Runs(game, tmp_path), AllMembers("all", "cpu", MLP, 2)
+    audit_runs(runs, [model], ["loss"])
+    file = runs.path(model, 0) / "seen.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    with pytest.raises(FileError, match=r"remove .* and it is made anew"):
+        audit_runs(runs, [model], ["loss"])
+    other = AllMembers("all", "cpu", MLP, 3)
+    runs.path(other, 0).mkdir()
+    (runs.path(other, 0) / "seen.safetensors").write_bytes(whole)
+    with pytest.raises(FileError, match="does not match its key"):
+        audit_runs(runs, [other], ["loss"])
+
+
+def test_report_is_one_file_that_needs_nothing(tmp_path: Path) -> None:
+    game = game_for_mechanism(noisy_data(300), members=120, canaries=20)
+    set_of = Distillation(
+        "<b>mine</b>", "cpu", "random", 2, network=MLP, training_steps=2
+    )
+    audit = audit_runs(Runs(game, tmp_path), [set_of], ["loss", "pixel_distance"])
+    page = write_report(audit, tmp_path / "report.html").read_text()
+    assert "<b>mine" not in page, "names are escaped"
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page
+    assert "It does not prove that nothing can be found" in " ".join(page.split())
+    assert "needs 1000 non-members" in page, "what is withheld says why"
+
+
+COMMAND = [
+    *("audit", "frepo(pool_size=1)", "--dataset", "digits", "--members", "300"),
+    *("--shadows", "4", "--steps", "8", "--training-steps", "5", "--network", MLP),
+]
+
+
+def test_command_writes_a_row_for_each_attack_and_group(
+    command_line: Command, tmp_path: Path
+) -> None:
+    done = command_line(
+        *COMMAND,
+        *("--canaries", "60", "--compare", "all,random,noise", "--processes", "2"),
+        *("--json", "a.json", "--html", "a.html"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20 runs, 0 of them kept from before; about" in done.stdout
+    content = json.loads((tmp_path / "a.json").read_text())
+    rows = content["results"]
+    audited = [row for row in rows if row["mechanism"].startswith("frepo(pool_size=1)")]
+    attacks = {row["attack"] for row in audited}
+    assert {"loss", "lira", "lira(online=False)", "rmia", "pixel_distance"} <= attacks
+    assert {row["group"] for row in audited} == {
+        "initial_members",
+        "other_members",
+        "canaries",
+    }
+    assert {row["threat_model"] for row in audited} == {"model", "images"}
+    for row in rows:
+        assert set(row["tpr_at_fpr"]) == {"0.01", "0.001", "0"}
+        for figure in (row["auc"], row["advantage"], *row["tpr_at_fpr"].values()):
+            assert set(figure) == {"estimate", "ci95", "withheld"}
+            assert (figure["estimate"] is None) == (figure["withheld"] is not None)
+    assert [each["name"] for each in content["mechanisms"]] == [
+        "frepo(pool_size=1)",
+        "all members",
+        "random real images",
+        "frepo(pool_size=1) from noise",
+    ]
+    assert "report: a.html" in done.stdout
+
+
+def test_killed_audit_goes_on(tmp_path: Path) -> None:
+    def command(folder: str) -> dict[str, Any]:
+        words = [sys.executable, "-m", "dd_plugins", *COMMAND, "--steps", "60"]
+        return {
+            "args": [*words, "--json", str(tmp_path / f"{folder}.json")],
+            "env": {**os.environ, "DD_CACHE": str(tmp_path / folder)},
+        }
+
+    process = subprocess.Popen(**command("killed"), stdout=subprocess.DEVNULL)
+    cache = tmp_path / "killed"
+    while process.poll() is None and len(list(cache.rglob("seen.safetensors"))) < 2:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list(cache.rglob("seen.safetensors")))
+    assert 2 <= kept < 5
+    # Two at once: what one is making the other waits for.
+    both = [
+        subprocess.Popen(**command("killed"), stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for each in both:
+        output, _ = each.communicate(timeout=200)
+        assert each.returncode == 0
+        assert "5 runs, " in output
+    assert len(list(cache.rglob("seen.safetensors"))) == 5
+    subprocess.run(**command("whole"), check=True, stdout=subprocess.DEVNULL)
+    resumed, whole = (
+        json.loads((tmp_path / f"{name}.json").read_text())["results"]
+        for name in ("killed", "whole")
+    )
+    assert resumed == whole
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--members", "700"], "ask for 1400 training images, 'digits' has 1298"),
+        (["--shadows", "2", "--attacks", "lira"], "lira needs 4 shadow runs or more"),
+        (["--attacks", "lyra"], "unknown attack 'lyra'; known, nearest first: lira"),
+        (["--rates", "0.001"], "needs 10000 non-members, there are"),
+        (["--rates", "often"], "--rates must be numbers separated by commas"),
+        (["--rates", "1"], "must be in [0, 1), got 1.0"),
+        (["--compare", "magic"], "--compare must be of all, random, noise, private"),
+        (["--json", "nowhere/a.json"], "nowhere is not a folder"),
+        (["--shadows", "1"], "shadows must be 0, or 2 or more, got 1"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(
+    words: list[str], message: str, command_line: Command
+) -> None:
+    done = command_line(*COMMAND, *words)
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.strip().splitlines()
+    assert message in line
+
+
+def test_artifact_of_another_data_set_is_refused(
+    command_line: Command, tmp_path: Path
+) -> None:
+    made = dd_plugins.distill(noisy_data(200), "random", network=MLP)
+    made.save(tmp_path / "set.safetensors")
+    words = ["audit", "set.safetensors", "--dataset", "digits", "--shadows", "0"]
+    done = command_line(*words)
+    assert done.returncode == 2
+    assert "'noisy', whose training images are not those of 'digits'" in done.stderr
+    own = dd_plugins.distill("digits", "random", network=MLP)
+    own.save(tmp_path / "own.safetensors")
+    words[1] = "own.safetensors"
+    refused = command_line(*words, "--canaries", "5")
+    assert "--canaries goes with a distiller's spec" in refused.stderr
+    done = command_line(*words, "--members", "300", "--training-steps", "3")
+    assert done.returncode == 0, done.stderr
+    missing = command_line("audit", "runs/none.safetensors", "--dataset", "digits")
+    assert "does not exist, and is no spec" in missing.stderr
+
+
+def test_a_game_is_what_a_process_is_sent() -> None:
+    import pickle
+
+    game = game_for_mechanism(noisy_data(200), members=80, shadows=2)
+    sent: Game = pickle.loads(pickle.dumps(game))
+    assert sent.content(1) == game.content(1)

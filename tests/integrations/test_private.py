@@ -1,0 +1,243 @@
+"""Training under differential privacy: what is spent, and what is refused."""
+
+import copy
+import json
+import math
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Command
+from scipy.optimize import brentq
+from scipy.stats import norm
+from torch import Tensor, nn
+
+import dd_plugins
+from dd_plugins.errors import FileError, OptionError
+from dd_privacy import accounting
+from dd_privacy.accounting import noise_multiplier_for, spent
+from dd_privacy.private import PrivateModel, PrivateTrainer
+from dd_privacy.validation import check_example_gradients, prepare_for_opacus
+
+pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
+
+SMALL = {"network": "conv(width=32, depth=2, normalization='group')", "batch_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("noise", "sample_rate", "steps", "epsilon"),
+    [
+        (1.777, 256 / 60000, 10000, 0.991),
+        (1.0, 0.01, 1000, 1.838),
+        (5.0, 1.0, 1, 0.736),
+    ],
+)
+def test_accountant_has_the_values_that_are_known(
+    noise: float, sample_rate: float, steps: int, epsilon: float
+) -> None:
+    found = spent(noise, sample_rate=sample_rate, steps=steps, delta=1e-5)
+    assert found.epsilon == pytest.approx(epsilon, abs=2e-3)
+    assert (found.accountant, found.fallback) == ("prv", None)
+
+
+def test_one_release_by_the_formula_of_the_gaussian_mechanism() -> None:
+    """Theorem 8 of Balle and Wang (2018): exact for one step with all examples."""
+    noise, delta = 3.0, 1e-5
+
+    def excess(epsilon: float) -> float:
+        a, b = 1 / (2 * noise), epsilon * noise
+        return float(norm.cdf(a - b) - math.exp(epsilon) * norm.cdf(-a - b)) - delta
+
+    found = spent(noise, sample_rate=1.0, steps=1, delta=delta)
+    assert found.epsilon == pytest.approx(brentq(excess, 0, 10), abs=0.02)
+
+
+def test_noise_for_an_epsilon_is_the_least() -> None:
+    found = noise_multiplier_for(1.0, sample_rate=256 / 60000, steps=10000, delta=1e-5)
+    assert 0.995 <= found.epsilon <= 1.0
+    assert found.noise_multiplier == pytest.approx(1.77, abs=0.01)
+    assert found.accountant == "prv"
+
+
+def test_fallback_to_rdp_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {"sample_rate": 0.02, "steps": 50, "delta": 1e-4}
+    small = spent(0.2, **about)  # type: ignore[arg-type]
+    assert small.accountant == "rdp"
+    assert small.fallback == "PRV is too dear for noise below 0.3"
+    known = accounting._epsilon
+
+    def overflows(accountant: str, *values: float) -> float:
+        if accountant == "prv":
+            raise OverflowError("the grid is too large")
+        return known(accountant, *values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(accounting, "_epsilon", overflows)
+    found = spent(1.1, **about)  # type: ignore[arg-type]
+    assert found.accountant == "rdp"
+    assert found.fallback == "PRV failed: the grid is too large"
+    least = noise_multiplier_for(3.3, **about)  # type: ignore[arg-type]
+    assert least.accountant == "rdp"
+    assert least.epsilon <= 3.3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": 0.0}, "epsilon must be positive and finite, got 0.0"),
+        ({"epsilon": float("inf")}, "epsilon must be positive and finite"),
+        ({"delta": 1.0}, r"delta must be in \(0, 1\), got 1.0"),
+        ({"epochs": 0}, "epochs must be positive"),
+        ({"clipping": "none"}, "clipping must be 'hooks' or 'ghost'"),
+        ({"batch_size": 500}, "300 images are fewer than a batch of 500"),
+        ({"epsilon": 1e-4, "delta": 1e-12}, "no noise keeps"),
+        ({"network": "resnet18(width=8, normalization='batch')"}, "BatchNorm"),
+        ({"network": "vit(width=48, depth=1)"}, "MultiheadAttention"),
+    ],
+)
+def test_what_would_void_the_guarantee_is_refused(
+    options: dict[str, object], message: str
+) -> None:
+    images = torch.rand(300, 1, 16, 16)
+    with pytest.raises(OptionError, match=message):
+        PrivateTrainer(**(SMALL | {"epochs": 1} | options)).fit(  # type: ignore[arg-type]
+            images, torch.arange(300) % 3
+        )
+
+
+class ChannelsLast(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def test_wrong_gradients_of_single_examples_are_found_out() -> None:
+    """Opacus 1.6 takes them of a convolution in channels last, and takes them wrong."""
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3), ChannelsLast(), nn.Conv2d(4, 4, 3), nn.Flatten()
+    )
+    module.append(nn.Linear(4 * 12 * 12, 3))
+    with pytest.raises(OptionError, match="of this network are wrong"):
+        check_example_gradients(module, (1, 16, 16), 3)
+    del module[1]
+    check_example_gradients(module, (1, 16, 16), 3)
+
+
+@pytest.mark.parametrize("ghost", [False, True])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "conv(width=32, depth=2, normalization='group')",
+        "conv(width=8, depth=2, normalization='instance')",
+        "dc_convnet(width=8, depth=2)",
+        "vgg11(width=8, normalization='group')",
+        "alexnet(width=8)",
+        "mlp(width=8)",
+    ],
+)
+def test_prepared_networks_compute_the_same_with_right_gradients(
+    spec: str, ghost: bool
+) -> None:
+    shape = (1, 16, 16)
+    network = dd_plugins.get_network(spec).for_evaluation()
+    module = network.build(shape, 3, generator=torch.Generator().manual_seed(0))
+    before = copy.deepcopy(module).eval()
+    prepare_for_opacus(module)
+    images = torch.rand(2, *shape)
+    torch.testing.assert_close(copy.deepcopy(module).eval()(images), before(images))
+    check_example_gradients(module, shape, 3, ghost=ghost)
+
+
+def test_both_ways_of_clipping_train_the_same_network() -> None:
+    images, labels = torch.rand(200, 1, 16, 16), torch.arange(200) % 3
+    trained = [
+        PrivateTrainer(
+            network="conv(width=32, depth=2, normalization='group')",
+            batch_size=64,
+            epochs=2,
+            clipping=clipping,  # type: ignore[arg-type]
+            seed=1,
+        ).fit(images, labels)
+        for clipping in ("hooks", "ghost")
+    ]
+    weights = [
+        nn.utils.parameters_to_vector(each.network.parameters()) for each in trained
+    ]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_seed_the_noise_differs_and_with_one_it_is_not_covered() -> None:
+    images, labels = torch.rand(80, 1, 16, 16), torch.arange(80) % 3
+    options = {**SMALL, "epochs": 1, "batch_size": 40, "network": "mlp(width=4)"}
+    secret = [PrivateTrainer(**options).fit(images, labels) for _ in range(2)]  # type: ignore[arg-type]
+    first, second = (
+        nn.utils.parameters_to_vector(each.network.parameters()) for each in secret
+    )
+    assert not torch.allclose(first, second)
+    assert not any("seed" in sentence for sentence in secret[0].not_covered)
+    seeded = [
+        PrivateTrainer(**options, seed=5).fit(images, labels)  # type: ignore[arg-type]
+        for _ in range(2)
+    ]
+    first, second = (
+        nn.utils.parameters_to_vector(each.network.parameters()) for each in seeded
+    )
+    assert torch.equal(first, second)
+    assert any("seed" in sentence for sentence in seeded[0].not_covered)
+
+
+def test_noise_has_the_deviation_that_is_accounted_for() -> None:
+    """With gradients of no length, all that moves the weights is noise."""
+    images = torch.zeros(100, 1, 8, 8)
+    trainer = PrivateTrainer(
+        network="mlp(width=64)",
+        epochs=1,
+        batch_size=100,
+        learning_rate=1.0,
+        clipping_norm=1e-6,
+        seed=0,
+    )
+    before = trainer._module(images, 3)
+    start = nn.utils.parameters_to_vector(before.parameters()).detach()
+    model = trainer.fit(images, torch.arange(100) % 3)
+    end = nn.utils.parameters_to_vector(model.network.parameters()).detach()
+    assert model.budget.steps == 1
+    wanted = model.budget.noise_multiplier * 1e-6 / 100
+    assert float((end - start).std()) == pytest.approx(wanted, rel=0.05)
+
+
+def test_command_trains_writes_and_says_what_is_not_covered(
+    command_line: Command, tmp_path: Path
+) -> None:
+    words = ["train-private", "--dataset", "digits", "--epsilon", "8"]
+    words += ["--epochs", "4", "--batch-size", "128", "--out", "m.safetensors"]
+    words += ["--network", "conv(width=32, depth=2, normalization='group')"]
+    done = command_line(*words, "--json", "m.json", "--test")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    figures = json.loads((tmp_path / "m.json").read_text())
+    assert 7.9 < figures["budget"]["epsilon"] <= 8
+    assert figures["accuracy"] > 0.3
+    assert figures["accuracy_on"] == "test"
+    assert "The choice of hyper-parameters on the same data" in done.stdout
+    model = PrivateModel.load(tmp_path / "m.safetensors")
+    assert model.budget.epsilon == figures["budget"]["epsilon"]
+    data = dd_plugins.get_dataset("digits")
+    test = data.read_test()
+    with torch.no_grad():
+        right = model.network(model.transform(test.images[:])).argmax(1) == test.labels
+    assert float(right.float().mean()) == pytest.approx(figures["accuracy"], abs=0.01)
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(FileError, match="cannot be read as a private model"):
+        PrivateModel.load(file)
+    refused = command_line(*words[:4], "-1", *words[5:])
+    assert refused.returncode == 2
+    assert "epsilon must be positive" in refused.stderr
+
+
+def test_training_warns_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PrivateTrainer(network="mlp(width=4)", batch_size=20, epochs=1).fit(
+            torch.rand(40, 1, 8, 8), torch.arange(40) % 3
+        )
