@@ -34,6 +34,7 @@ __all__ = [
     "Clipping",
     "PrivateModel",
     "PrivateTrainer",
+    "make_private",
     "public_transform",
 ]
 
@@ -197,23 +198,31 @@ class PrivateTrainer:
                 f"clipping must be 'hooks' or 'ghost', got {self.clipping!r}"
             )
 
-    def budget(self, images: int) -> Budget:
+    def budget(
+        self, images: int, *, batch_size: int | None = None, epochs: int | None = None
+    ) -> Budget:
         """Return what training on so many images will spend.
+
+        Args:
+            images: how many.
+            batch_size: in place of the trainer's.
+            epochs: likewise.
 
         Raises:
             OptionError: there are fewer images than a batch has.
             MissingExtraError: opacus is not installed.
         """
-        if images < self.batch_size:
+        size, passes = batch_size or self.batch_size, epochs or self.epochs
+        if images < size:
             raise OptionError(
-                f"{images} images are fewer than a batch of {self.batch_size}: every "
-                "step would see all of them; lower batch_size"
+                f"{images} images are fewer than a batch of {size}: every step would "
+                "see all of them; lower batch_size"
             )
-        batches = math.ceil(images / self.batch_size)  # as Opacus counts them
+        batches = math.ceil(images / size)  # as Opacus counts them
         return noise_multiplier_for(
             self.epsilon,
             sample_rate=1 / batches,
-            steps=self.epochs * batches,
+            steps=passes * batches,
             delta=0.1 / images if self.delta is None else self.delta,
         )
 
@@ -252,11 +261,18 @@ class PrivateTrainer:
         optimizer = torch.optim.SGD(
             module.parameters(), lr=self.learning_rate, momentum=0.9
         )
-        private, optimizer, criterion, batches = self._make_private(
-            module, optimizer, loader, budget
+        private, optimizer, criterion, batches = make_private(
+            module,
+            optimizer,
+            torch.nn.CrossEntropyLoss(),
+            loader,
+            budget,
+            clipping_norm=self.clipping_norm,
+            clipping=self.clipping,
+            generator=self.generator,
         )
         private.train()
-        drawn = self._generator("mirror")
+        drawn = self.generator("mirror")
         done = 0
         while done < budget.steps:
             for (places,) in batches:
@@ -297,7 +313,7 @@ class PrivateTrainer:
             dd_plugins.get_network(self.network)
             .for_evaluation()
             .build(
-                (channels, height, width), classes, generator=self._generator("network")
+                (channels, height, width), classes, generator=self.generator("network")
             )
         )
         obstacles = module_obstacles(module)
@@ -315,43 +331,77 @@ class PrivateTrainer:
         )
         return module
 
-    def _make_private(
-        self,
-        module: FeatureNetwork,
-        optimizer: torch.optim.Optimizer,
-        loader: "DataLoader[Any]",
-        budget: Budget,
-    ) -> tuple[Any, Any, Any, Any]:
-        """Return Opacus's module, optimizer, criterion and loader."""
-        from opacus import PrivacyEngine
-
-        # A generator of their own: the global one starts alike in every process.
-        noise = torch.Generator(device=next(module.parameters()).device)
-        noise.manual_seed(self._generator("noise").initial_seed())
-        criterion = torch.nn.CrossEntropyLoss()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the secure mode is off: NOT_COVERED
-            parts = PrivacyEngine(accountant="rdp").make_private(
-                module=module,
-                optimizer=optimizer,
-                criterion=criterion,
-                data_loader=loader,
-                noise_multiplier=budget.noise_multiplier,
-                max_grad_norm=self.clipping_norm,
-                noise_generator=noise,
-                grad_sample_mode=self.clipping,
-            )
-        if self.clipping == "ghost":
-            private, optimizer, criterion, batches = parts
-        else:
-            private, optimizer, batches = parts
-        batches.batch_sampler.generator = self._generator("batches")
-        return private, optimizer, criterion, batches
-
-    def _generator(self, purpose: str) -> torch.Generator:
+    def generator(self, purpose: str) -> torch.Generator:
         """Return a generator of the seed, or of the system's entropy."""
         if self.seed is not None:
             return derive(self.seed, f"private {purpose}")
         generator = torch.Generator()
         generator.seed()
         return generator
+
+
+def make_private(
+    module: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    criterion: torch.nn.Module,
+    loader: "DataLoader[Any]",
+    budget: Budget,
+    *,
+    clipping_norm: float,
+    generator: Callable[[str], torch.Generator],
+    clipping: Clipping = "hooks",
+) -> tuple[Any, Any, Any, Any]:
+    """Wrap what a training loop needs so that its steps spend a budget.
+
+    Args:
+        module: prepared by :func:`~dd_privacy.validation.prepare_for_opacus`.
+        optimizer: of its parameters.
+        criterion: the mean loss of a batch.
+        loader: of all private examples, without a sampler of its own.
+        budget: whose sample rate is that of the loader.
+        clipping_norm: to which the gradient of an example is clipped.
+        generator: of a purpose: noise and batches.
+        clipping: how.
+
+    Returns:
+        Opacus's module, optimizer, criterion and loader; the loader draws by Poisson
+        sampling.
+
+    Raises:
+        OptionError: the loader samples in a way that was not accounted for.
+    """
+    from opacus import PrivacyEngine
+    from torch.utils.data import RandomSampler, SequentialSampler
+
+    # Opacus takes one over the number of batches for the rate, whatever the sampler.
+    if type(loader.sampler) not in (RandomSampler, SequentialSampler):
+        raise OptionError(
+            f"a loader with a {type(loader.sampler).__name__} draws examples at rates "
+            "that are not accounted for; give one without a sampler"
+        )
+    if not math.isclose(1 / len(loader), budget.sample_rate):
+        raise OptionError(
+            f"the loader has {len(loader)} batches, the budget is for a sample rate of "
+            f"{budget.sample_rate:g}"
+        )
+    # A generator of their own: the global one starts alike in every process.
+    noise = torch.Generator(device=next(module.parameters()).device)
+    noise.manual_seed(generator("noise").initial_seed())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the secure mode is off: NOT_COVERED
+        parts = PrivacyEngine(accountant="rdp").make_private(
+            module=module,
+            optimizer=optimizer,
+            criterion=criterion,
+            data_loader=loader,
+            noise_multiplier=budget.noise_multiplier,
+            max_grad_norm=clipping_norm,
+            noise_generator=noise,
+            grad_sample_mode=clipping,
+        )
+    if clipping == "ghost":
+        private, optimizer, criterion, batches = parts
+    else:
+        private, optimizer, batches = parts
+    batches.batch_sampler.generator = generator("batches")
+    return private, optimizer, criterion, batches

@@ -90,6 +90,8 @@ differential privacy bounds what any attack can find.</p>
 {% for figure in row.tpr_at_fpr.values() %}{{ cell(figure, 100) }}{% endfor %}</tr>
 {% endfor %}
 </table>
+{% for reason in withheld(rows) %}<p class="withheld">Withheld: {{ reason }}.</p>
+{% endfor %}
 {% endif %}
 {% endfor %}
 {% if curves[each.name] %}
@@ -172,12 +174,12 @@ def write_report(audit: Audit, path: str | Path) -> Path:
         FileError: the file cannot be written.
     """
     from jinja2 import Environment
-    from markupsafe import Markup, escape
+    from markupsafe import Markup
 
     def cell(figure: Figure, scale: float) -> Markup:
         if figure.withheld is not None:
-            return Markup('<td class="withheld" title="{0}">withheld: {0}</td>').format(
-                escape(figure.withheld)
+            return Markup('<td class="withheld" title="{}">withheld</td>').format(
+                figure.withheld
             )
         return Markup("<td>{}</td>").format(shown(figure, scale))
 
@@ -195,6 +197,7 @@ def write_report(audit: Audit, path: str | Path) -> Path:
         threats=_THREATS,
         groups=_GROUPS,
         cell=cell,
+        withheld=_reasons,
         curves={
             name: _curves([row for rows in by_threat.values() for row in rows])
             for name, by_threat in found.items()
@@ -202,6 +205,17 @@ def write_report(audit: Audit, path: str | Path) -> Path:
         nearest=None if audit.shown is None else _nearest_picture(audit.shown),
     )
     return write_atomically(Path(path), lambda file: file.write(page.encode()))
+
+
+def _reasons(rows: list[Row]) -> list[str]:
+    """Return why figures are withheld, each reason once."""
+    figures = [
+        figure
+        for row in rows
+        for figure in (row.auc, row.advantage, *row.tpr_at_fpr.values())
+    ]
+    reasons = [figure.withheld for figure in figures if figure.withheld is not None]
+    return list(dict.fromkeys(reasons))
 
 
 def _png(figure: Any) -> str:
@@ -228,12 +242,14 @@ def _curves(rows: list[Row]) -> str | None:
                 axes.fill_between(
                     false, low, high, color=line.get_color(), alpha=0.12, linewidth=0
                 )
-        axes.plot([_LOWEST_RATE, 1], [_LOWEST_RATE, 1], "--", color="gray")
+        others = [row.non_members for row in drawn if row.group == group]
+        lowest = max(_LOWEST_RATE, 1 / max(others))  # what so many can tell
+        axes.plot([lowest, 1], [lowest, 1], "--", color="gray")
         axes.set(
             xscale="log",
             yscale="log",
-            xlim=(_LOWEST_RATE, 1),
-            ylim=(_LOWEST_RATE, 1.05),
+            xlim=(lowest, 1),
+            ylim=(lowest, 1.05),
             title=group.replace("_", " "),
             xlabel="false-positive rate",
             ylabel="true-positive rate",
