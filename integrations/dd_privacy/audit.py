@@ -335,11 +335,11 @@ def _plan(
 ) -> tuple[int, int, float]:
     """Return how many runs are missing, of how many, and how long they will take."""
     missing = [job for job in wanted if not runs.is_done(*job)]
-    seconds = {
-        id(mechanism): mechanism.expected_seconds(runs.game.data(run))
-        for mechanism, run in {id(job[0]): job for job in missing}.values()
-    }
-    return len(missing), len(wanted), sum(seconds[id(job[0])] for job in missing)
+    # One run of each kind is tried: audited ones and shadows may differ.
+    kinds = [(id(each), run < len(runs.game.targets)) for each, run in missing]
+    examples = dict(zip(kinds, missing, strict=True))
+    seconds = {kind: runs.expected_seconds(*job) for kind, job in examples.items()}
+    return len(missing), len(wanted), sum(seconds[kind] for kind in kinds)
 
 
 def _chosen_attacks(

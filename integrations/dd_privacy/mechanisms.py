@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
@@ -81,6 +82,10 @@ class AbstractMechanism(ABC):
         del found["name"]
         return {"mechanism": type(self).__name__, **found}
 
+    def for_shadows(self) -> "AbstractMechanism":
+        """Return what shadow runs run: this, unless its result is given."""
+        return self
+
     @abstractmethod
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Return about how long a run takes, from a few steps of one."""
@@ -152,6 +157,8 @@ class Distillation(AbstractMechanism):
 class GivenSet(AbstractMechanism):
     """A set that was distilled before: only the network is trained here.
 
+    Shadow runs distil anew, as its header says.
+
     Attributes:
         distilled: the set.
         training_steps: of the network; None for the protocol's number.
@@ -175,6 +182,25 @@ class GivenSet(AbstractMechanism):
             "training_steps": self.training_steps,
             "device": self.device,
         }
+
+    def for_shadows(self) -> AbstractMechanism:
+        """Return the distillation of the header.
+
+        It begins as the distiller chooses, or as noise if the set did: which core set
+        it began as, if any, is not in the header.
+        """
+        assert self.distilled is not None
+        header = self.distilled.header
+        return Distillation(
+            self.name,
+            self.device,
+            header.distiller,
+            max(Counter(header.initial_classes).values()),
+            header.steps or None,
+            header.network,
+            "noise" if header.initial_indices is None else None,
+            self.training_steps,
+        )
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Return about how long training takes."""

@@ -84,11 +84,20 @@ class Runs:
         versions = library_versions()
         return {
             "format": _FORMAT,
-            **mechanism.description(),
+            **self._of(mechanism, run).description(),
             "data": self.game.content(run),
             "seed": self._seed(run),
             "versions": {name: versions[name] for name in ("dd-plugins", "torch")},
         }
+
+    def _of(self, mechanism: AbstractMechanism, run: int) -> AbstractMechanism:
+        """Return what a run runs: the first ones are audited, the others shadows."""
+        audited = run < len(self.game.targets)
+        return mechanism if audited else mechanism.for_shadows()
+
+    def expected_seconds(self, mechanism: AbstractMechanism, run: int) -> float:
+        """Return about how long a run takes."""
+        return self._of(mechanism, run).expected_seconds(self.game.data(run))
 
     def _seed(self, run: int) -> int:
         generator = derive(self.game.seed, "audited run", run)
@@ -115,7 +124,7 @@ class Runs:
                 return
             started = time.perf_counter()
             data = self.game.data(run)
-            released = mechanism.run(data, self._seed(run))
+            released = self._of(mechanism, run).run(data, self._seed(run))
             tensors = self._look(released)
             tensors["initial"] = self._initial(mechanism, released.distilled, run)
             if released.distilled is not None:
@@ -164,7 +173,7 @@ class Runs:
         run: int,
     ) -> Tensor:
         """Return which examples the images of a run began as."""
-        if isinstance(mechanism, GivenSet):
+        if isinstance(self._of(mechanism, run), GivenSet):
             return self.game.began
         mask = torch.zeros(len(self.game), dtype=torch.bool)
         if distilled is None or distilled.header.initial_indices is None:

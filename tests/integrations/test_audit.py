@@ -175,6 +175,25 @@ def test_artifact_is_audited_against_its_own_members(tmp_path: Path) -> None:
     assert audit.one_run == (), "membership was not by coin"
 
 
+def test_shadow_runs_of_an_artifact_distil_anew(tmp_path: Path) -> None:
+    data = dd_plugins.get_dataset("digits")
+    spec = "frepo(pool_size=1)"
+    made = dd_plugins.distill(data, spec, images_per_class=2, steps=3, network=MLP)
+    game = game_for_artifact(data, None, members=300, shadows=4)
+    runs, given = Runs(game, tmp_path), GivenSet("given", "cpu", made, 5)
+    audit = audit_runs(runs, [given], ["lira"])
+    assert audit.about["shadows"] == 4
+    target, *shadows = (runs.load(given, run).distilled for run in range(5))
+    assert target is not None
+    assert torch.equal(target.images, made.images)
+    for each in shadows:
+        assert each is not None
+        assert not torch.equal(each.images, made.images)
+        assert each.header.distiller == made.header.distiller
+        assert each.header.steps == 3
+        assert len(each) == 20
+
+
 def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
     data = noisy_data(400)
     for options, message in (
