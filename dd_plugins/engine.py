@@ -28,7 +28,13 @@ from dd_plugins.distillers.base import (
     InitialImages,
 )
 from dd_plugins.distillers.core_set import CoreSet
-from dd_plugins.errors import FileError, OptionError, RunError, UnknownNameError
+from dd_plugins.errors import (
+    FileError,
+    OptionError,
+    RunError,
+    UnknownNameError,
+    what_differs,
+)
 from dd_plugins.evaluate import recipe_for, training_set_of
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
@@ -670,14 +676,10 @@ class _Loop:
         """
         try:
             saved = dict(content["configuration"])
-            differing = [
-                f"{name} was {saved.get(name)!r}, is {value!r}"
-                for name, value in self.configuration.items()
-                if saved.get(name) != value
-            ]
+            differing = what_differs(saved, self.configuration)
             if differing:
                 raise OptionError(
-                    f"cannot resume with other options: {'; '.join(differing)}; repeat "
+                    f"cannot resume with other options: {differing}; repeat "
                     "the command of the first run with --resume"
                 )
             self.synthetic.load_state_dict(content["synthetic"])

@@ -6,6 +6,9 @@ do. ``exit_status`` is what the command line ends with: 2 for wrong use, 1 for a
 failure.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 __all__ = [
     "DDError",
     "DataError",
@@ -15,6 +18,7 @@ __all__ = [
     "PluginError",
     "RunError",
     "UnknownNameError",
+    "what_differs",
 ]
 
 
@@ -54,3 +58,17 @@ class PluginError(DDError, RuntimeError):
 
 class MissingExtraError(DDError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
+
+
+def what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return which options are not what they were, for messages; empty if all are.
+
+    Example:
+        >>> what_differs({"seed": 1, "steps": 9}, {"seed": 2, "steps": 9})
+        'seed was 1, is 2'
+    """
+    return "; ".join(
+        f"{name} was {before.get(name)!r}, is {value!r}"
+        for name, value in now.items()
+        if before.get(name) != value
+    )

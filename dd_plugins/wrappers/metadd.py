@@ -1,7 +1,7 @@
 """MetaDD: data that several architectures read alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -24,7 +24,7 @@ from dd_plugins.functional.cam import Outputs, map_layer, meta_ratio, observe
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, features_in_chunks
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.vgg import VGG11
-from dd_plugins.run import Run
+from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
 from dd_plugins.trained import STAGES, TrainedNetwork, cache_folder
@@ -120,7 +120,8 @@ class MetaDD(AbstractWrapper):
             is given.
         weight: a plain factor in place of ``rho``; the paper's is 1.
         every: steps from one application to the next.
-        start: the first step with one.
+        start: the first step with one; by default after half of the steps, when the
+            base has settled: so the distilling architecture loses nothing by it.
         drawn: how many architectures look at the images each time, drawn at random;
             by default all of them.
         augment: whether the networks look at a random augmentation of the images.
@@ -152,7 +153,7 @@ class MetaDD(AbstractWrapper):
     rho: NonNegativeFloat = 4.0
     weight: NonNegativeFloat | None = None
     every: PositiveInt = 16
-    start: NonNegativeInt = 0
+    start: NonNegativeInt | None = None
     drawn: PositiveInt | None = None
     augment: bool = True
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -176,6 +177,13 @@ class MetaDD(AbstractWrapper):
                 "at least two networks must look at once"
             )
         return self
+
+    def for_task(self, task: Task) -> Self:
+        """Settle the start, and the base's options."""
+        settled = super().for_task(task)
+        if settled.start is not None:
+            return settled
+        return replace(settled, start=(task.steps or self.default_steps(task)) // 2)
 
     @property
     def architectures(self) -> tuple[AbstractNetwork, ...]:
@@ -215,6 +223,7 @@ class MetaDD(AbstractWrapper):
         del real
         assert isinstance(state, MetaDDState)
         assert leaves.pixels.grad is not None
+        assert self.start is not None  # settled for the task
         if step < self.start or (step - self.start) % self.every:
             return {}
         classes = leaves.labels.detach().argmax(dim=1)

@@ -21,7 +21,7 @@ from dd_avalanche.continual import (
     continual,
 )
 from dd_avalanche.memory import DISTILLER, INITIAL_IMAGES, STEPS, Context
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.errors import FileError, OptionError, what_differs
 from dd_plugins.files import write_atomically
 from dd_plugins.lookup import split_specs
 
@@ -227,14 +227,10 @@ class _Kept:
             self.streams = [StreamResult(**stream) for stream in content["streams"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FileError(f"{path} is not of this command: {error}") from error
-        if before != self.experiment:
-            differing = [
-                f"{name} was {before.get(name)!r}, is {value!r}"
-                for name, value in self.experiment.items()
-                if before.get(name) != value
-            ]
+        differing = what_differs(before, self.experiment)
+        if differing:
             raise OptionError(
-                f"{path} holds streams of another experiment: {'; '.join(differing)}"
+                f"{path} holds streams of another experiment: {differing}"
             )
 
     def add(self, stream: StreamResult) -> None:

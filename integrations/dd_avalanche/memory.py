@@ -24,7 +24,7 @@ import dd_plugins
 from dd_plugins.artifact import DistilledSet, Header
 from dd_plugins.distillers.base import LabelKind
 from dd_plugins.distillers.core_set import CoreSet
-from dd_plugins.errors import DataError, FileError, OptionError
+from dd_plugins.errors import DataError, FileError, OptionError, what_differs
 from dd_plugins.files import write_atomically
 from dd_plugins.preprocess import Transform
 
@@ -703,15 +703,9 @@ class DistilledMemory:
         state, tensors = _read(file)
         try:
             held = state["configuration"]
-            differing = [
-                f"{name} was {held.get(name)!r}, is {value!r}"
-                for name, value in self._configuration().items()
-                if held.get(name) != value
-            ]
+            differing = what_differs(held, self._configuration())
             if differing:
-                raise OptionError(
-                    f"{file} was written with other options: {'; '.join(differing)}"
-                )
+                raise OptionError(f"{file} was written with other options: {differing}")
             groups = {}
             for number, about in enumerate(state["groups"]):
                 parts = {

@@ -41,6 +41,7 @@ def _metadd(**options: Any) -> MetaDD:
         "networks": NETWORKS,
         "variant": "variance",
         "every": 1,
+        "start": 0,
         "augment": False,
         "stages": (3,),
     }
@@ -116,6 +117,14 @@ def test_gradient_is_added_from_the_start_on_and_every_few_steps() -> None:
     distiller = _metadd(start=2, every=3)
     applied = [step for step in range(9) if "meta_loss" in _added(distiller, step)[2]]
     assert applied == [2, 5, 8]
+
+
+def test_gradient_is_added_in_the_second_half_if_nobody_says() -> None:
+    distiller = _metadd(start=None)
+    assert distiller.for_task(replace(TASK, steps=31)).start == 15
+    own = distiller.base.default_steps(TASK)
+    assert distiller.for_task(TASK).start == own // 2
+    assert _metadd(start=3).for_task(TASK).start == 3
 
 
 def test_one_stage_of_each_drawn_architecture_looks() -> None:
