@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of as many as fit")
     parser.add_argument("--distiller", default="frepo")
     parser.add_argument("--network", default="conv")
+    parser.add_argument("--initial-images", help="real, noise, or a core set")
     parser.add_argument("--networks", type=int, default=5, help="for the test")
     parser.add_argument("--validation-networks", type=int, default=1, help="or 0")
     parser.add_argument("--seed", type=int, default=0)
@@ -143,6 +144,7 @@ def main() -> None:
     shared: dict[str, Any] = {
         "images_per_class": options.ipc,
         "network": options.network,
+        "initial_images": options.initial_images,
         "seed": options.seed,
         "device": options.device,
     }
@@ -183,6 +185,7 @@ def main() -> None:
         "images_per_class": options.ipc,
         "distiller": distilled.header.distiller,
         "network": distilled.header.network,
+        "initial_images": options.initial_images,
         "steps": steps,
         "seed": options.seed,
         "seconds": seconds,
