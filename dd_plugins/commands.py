@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from dd_plugins import options as shared
 from dd_plugins import parallel
 from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, artifact_file, export
 from dd_plugins.checkpoint import CHECKPOINT_NAME
@@ -34,7 +35,6 @@ from dd_plugins.transfer import Transfer, transfer
 
 __all__ = ["COMMANDS"]
 
-_path = click.Path(path_type=Path)
 _protocol = click.option(
     "--protocol",
     type=click.Choice(["auto", "frepo", "classic"]),
@@ -50,23 +50,11 @@ _protocol_or_retrieval = click.option(
     help="How networks are trained; auto goes by the kind of labels. Retrieval scores "
     "their features as well, with --baselines.",
 )
-_json_file = click.option(
-    "--json", "json_file", type=_path, help="Write the figures here."
-)
 _dataset = click.option(
     "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
 )
 _image_size = click.option(
     "--image-size", type=click.IntRange(min=1), help="For folder:PATH: resize."
-)
-_data_root = click.option(
-    "--data-root",
-    type=_path,
-    envvar="DD_DATA",
-    help="Folder that holds data sets.  [env: DD_DATA]",
-)
-_device = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, ..."
 )
 _precision = click.option(
     "--precision",
@@ -75,39 +63,25 @@ _precision = click.option(
     show_default=True,
     help="Of features; auto is bfloat16 where the hardware has it.",
 )
-_seed = click.option(
-    "--seed", default=0, show_default=True, help="From which every draw is derived."
-)
 
 
 @click.command("distill")
 @_dataset
 @click.option("--distiller", default="frepo", show_default=True, help="Spec.")
+@shared.images_per_class
+@shared.steps
+@shared.seed
 @click.option(
-    "--ipc",
-    "images_per_class",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Synthetic images per class.",
+    "--out",
+    type=shared.path_type,
+    help="Folder of the run.  [default: runs/DATASET-ipcN]",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Default: by data set.")
-@_seed
-@click.option(
-    "--out", type=_path, help="Folder of the run.  [default: runs/DATASET-ipcN]"
-)
-@_data_root
-@click.option(
-    "--download", is_flag=True, help="Fetch a missing data set to --data-root."
-)
+@shared.data_root
+@shared.download
 @_image_size
 @click.option("--network", help="Spec.  [default: by data set, else conv]")
-@click.option(
-    "--initial-images",
-    help="What the set begins as: real, noise, or a core set such as herding.  "
-    "[default: by distiller]",
-)
-@_device
+@shared.initial_images
+@shared.device
 @_precision
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
@@ -165,7 +139,7 @@ def _last_metrics(path: Path) -> dict[str, float]:
 
 
 @click.command("evaluate")
-@click.argument("path", type=_path)
+@click.argument("path", type=shared.path_type)
 @click.option("--network", "networks", multiple=True, help="Spec; may be repeated.")
 @click.option(
     "--repeats",
@@ -180,11 +154,11 @@ def _last_metrics(path: Path) -> dict[str, float]:
     is_flag=True,
     help="Also train on as many random real images, and on all of them.",
 )
-@_data_root
-@_seed
-@_device
+@shared.data_root
+@shared.seed
+@shared.device
 @_precision
-@_json_file
+@shared.json_file
 def evaluate_command(
     path: Path,
     networks: tuple[str, ...],
@@ -225,7 +199,7 @@ def evaluate_command(
 
 
 @click.command("transfer")
-@click.argument("paths", type=_path, nargs=-1, required=True)
+@click.argument("paths", type=shared.path_type, nargs=-1, required=True)
 @click.option(
     "--networks", required=True, help="Specs, separated by commas: the architectures."
 )
@@ -237,12 +211,14 @@ def evaluate_command(
     help="Fresh networks of each.",
 )
 @_protocol
-@_data_root
-@_seed
-@_device
+@shared.data_root
+@shared.seed
+@shared.device
 @_precision
-@_json_file
-@click.option("--html", "html_file", type=_path, help="Write the tables here.")
+@shared.json_file
+@click.option(
+    "--html", "html_file", type=shared.path_type, help="Write the tables here."
+)
 def transfer_command(
     paths: tuple[Path, ...],
     networks: str,
@@ -318,15 +294,15 @@ def _transfer_tables(found: Transfer) -> Iterator[Table]:
     show_default=True,
     help="Training steps; repeat it for a network of each stage.",
 )
-@_data_root
+@shared.data_root
 @_image_size
 @click.option(
     "--cache",
-    type=_path,
+    type=shared.path_type,
     envvar="DD_CACHE",
     help="Folder that keeps networks.  [env: DD_CACHE; default: the user's cache]",
 )
-@_device
+@shared.device
 @_precision
 def train_networks_command(
     dataset: str,
@@ -436,10 +412,10 @@ def _figures(result: NetworkResult) -> tuple[str, str, str]:
 
 
 @click.command("show")
-@click.argument("path", type=_path)
+@click.argument("path", type=shared.path_type)
 @click.option(
     "--out",
-    type=_path,
+    type=shared.path_type,
     help="PNG file.  [default: grid.png, or features.png, beside the artifact]",
 )
 @click.option(
@@ -453,8 +429,8 @@ def _figures(result: NetworkResult) -> tuple[str, str, str]:
     multiple=True,
     help="With --features: spec; repeat it.  [default: those of metadd]",
 )
-@_data_root
-@_device
+@shared.data_root
+@shared.device
 @_precision
 def show_command(
     path: Path,
@@ -484,7 +460,7 @@ def show_command(
 
 
 @click.command("info")
-@click.argument("path", type=_path)
+@click.argument("path", type=shared.path_type)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info_command(path: Path, as_json: bool) -> None:
     """Tell what an artifact is, from its header, without loading tensors."""
@@ -509,7 +485,7 @@ def _readable(value: Any) -> str:
 
 
 @click.command("export")
-@click.argument("path", type=_path)
+@click.argument("path", type=shared.path_type)
 @click.option(
     "--to",
     "form",
@@ -517,7 +493,9 @@ def _readable(value: Any) -> str:
     required=True,
     help="Folder of PNG files, NumPy archive, or torch file.",
 )
-@click.option("--out", type=_path, required=True, help="File or folder to write.")
+@click.option(
+    "--out", type=shared.path_type, required=True, help="File or folder to write."
+)
 def export_command(path: Path, form: str, out: Path) -> None:
     """Write a distilled set in a form that needs no dd-plugins to read."""
     click.echo(f"exported to {export(DistilledSet.load(path), form, out)}")

@@ -21,13 +21,13 @@ from dd_avalanche.continual import (
     continual,
 )
 from dd_avalanche.memory import DISTILLER, INITIAL_IMAGES, STEPS, Context
+from dd_plugins import options as shared
 from dd_plugins.errors import FileError, OptionError, what_differs
 from dd_plugins.files import write_atomically
 from dd_plugins.lookup import split_specs
 
 __all__ = ["continual_command"]
 
-_path = click.Path(path_type=Path)
 _FORMAT_VERSION = 1
 
 
@@ -123,18 +123,13 @@ _FORMAT_VERSION = 1
     show_default=True,
     help="ZCA of all images, fitted to the first experience.",
 )
+@shared.data_root
+@shared.download
+@shared.device
+@shared.json_file
 @click.option(
-    "--data-root",
-    type=_path,
-    envvar="DD_DATA",
-    help="Folder that holds data sets.  [env: DD_DATA]",
+    "--plot", type=shared.path_type, help="Draw accuracy after each experience here."
 )
-@click.option(
-    "--download", is_flag=True, help="Fetch a missing data set to --data-root."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda.")
-@click.option("--json", "json_file", type=_path, help="Write the figures here.")
-@click.option("--plot", type=_path, help="Draw accuracy after each experience here.")
 @click.option(
     "--resume", is_flag=True, help="Keep the streams that the --json file holds."
 )

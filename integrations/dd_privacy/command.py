@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import dd_plugins
+from dd_plugins import options as shared
 from dd_plugins.artifact import ARTIFACT_NAME
 from dd_plugins.data import Images
 from dd_plugins.errors import OptionError
@@ -38,21 +39,7 @@ __all__ = ["audit_command", "train_private_command"]
 COMPARISONS = ("all", "random", "noise", "private")
 """What an audited distiller may be compared with."""
 
-_path = click.Path(path_type=Path)
 _dataset = click.option("--dataset", required=True, help="Name of the data set.")
-_data_root = click.option(
-    "--data-root",
-    type=_path,
-    envvar="DD_DATA",
-    help="Folder that holds data sets.  [env: DD_DATA]",
-)
-_download = click.option(
-    "--download", is_flag=True, help="Fetch a missing data set to --data-root."
-)
-_device = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda."
-)
-_json = click.option("--json", "json_file", type=_path, help="Write the figures here.")
 
 
 @click.command("audit")
@@ -98,17 +85,10 @@ _json = click.option("--json", "json_file", type=_path, help="Write the figures 
     show_default=True,
     help="Training images left out, or the test set (FRePo's protocol).",
 )
-@click.option(
-    "--ipc",
-    "images_per_class",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Synthetic images per class.",
-)
-@click.option("--steps", type=click.IntRange(min=1), help="Default: by data set.")
+@shared.images_per_class
+@shared.steps
 @click.option("--network", help="Spec.  [default: by distiller]")
-@click.option("--initial-images", help="real, noise, or a core set.")
+@shared.initial_images
 @click.option(
     "--training-steps",
     type=click.IntRange(min=1),
@@ -138,7 +118,7 @@ _json = click.option("--json", "json_file", type=_path, help="Write the figures 
     show_default=True,
     help="Of lower bounds on epsilon, and of private training.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@shared.seed
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
@@ -146,11 +126,13 @@ _json = click.option("--json", "json_file", type=_path, help="Write the figures 
     show_default=True,
     help="In which runs are made side by side.",
 )
-@_json
-@click.option("--html", "html_file", type=_path, help="Write the report here.")
-@_data_root
-@_download
-@_device
+@shared.json_file
+@click.option(
+    "--html", "html_file", type=shared.path_type, help="Write the report here."
+)
+@shared.data_root
+@shared.download
+@shared.device
 def audit_command(
     audited: str,
     dataset: str,
@@ -458,12 +440,12 @@ def _tables(found: Audit) -> list[Table]:
     type=int,
     help="For a run that can be repeated; whoever knows it can undo the noise.",
 )
-@click.option("--out", type=_path, required=True, help="The file to write.")
+@click.option("--out", type=shared.path_type, required=True, help="The file to write.")
 @click.option("--test", is_flag=True, help="Measure accuracy on the test set.")
-@_json
-@_data_root
-@_download
-@_device
+@shared.json_file
+@shared.data_root
+@shared.download
+@shared.device
 def train_private_command(
     dataset: str,
     out: Path,

@@ -1,0 +1,73 @@
+"""Options that commands share, ours and those of plugins: click decorators.
+
+A plugin's command that reads data and trains should take them by the same names.
+"""
+
+from pathlib import Path
+
+import click
+
+__all__ = [
+    "data_root",
+    "device",
+    "download",
+    "images_per_class",
+    "initial_images",
+    "json_file",
+    "path_type",
+    "seed",
+    "steps",
+]
+
+path_type = click.Path(path_type=Path)
+"""The type of options and arguments that are paths."""
+
+data_root = click.option(
+    "--data-root",
+    type=path_type,
+    envvar="DD_DATA",
+    help="Folder that holds data sets.  [env: DD_DATA]",
+)
+"""``data_root: Path | None``."""
+
+download = click.option(
+    "--download", is_flag=True, help="Fetch a missing data set to --data-root."
+)
+"""``download: bool``."""
+
+device = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, ..."
+)
+"""``device: str``."""
+
+images_per_class = click.option(
+    "--ipc",
+    "images_per_class",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Synthetic images per class.",
+)
+"""``images_per_class: int``."""
+
+steps = click.option(
+    "--steps", type=click.IntRange(min=1), help="Default: by data set."
+)
+"""``steps: int | None``, of a distillation."""
+
+initial_images = click.option(
+    "--initial-images",
+    help="What the set begins as: real, noise, or a core set such as herding.  "
+    "[default: by distiller]",
+)
+"""``initial_images: str | None``."""
+
+seed = click.option(
+    "--seed", default=0, show_default=True, help="From which every draw is derived."
+)
+"""``seed: int``."""
+
+json_file = click.option(
+    "--json", "json_file", type=path_type, help="Write the figures here."
+)
+"""``json_file: Path | None``."""
