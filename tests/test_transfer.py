@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from dd_plugins import DistilledSet
 from dd_plugins.errors import OptionError
 from dd_plugins.spec import split_specs
 from dd_plugins.testing import toy_data
+from dd_plugins.training import Recipe
 from dd_plugins.transfer import Transfer, transfer
 
 BASE = "frepo(pool_size=2)"
 WRAPPED = f"metadd({BASE}, networks=(vgg11(width=4), alexnet(width=8)), stages=(5,))"
 NETWORKS = ["mlp(width=8)", "mlp(width=4)", "vgg11(width=8)"]
+QUICK = Recipe(steps=30, learning_rate=1e-3, batch_size=100)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def sets() -> list[DistilledSet]:
 
 @pytest.fixture(scope="module")
 def found(sets: list[DistilledSet]) -> Transfer:
-    return transfer(sets, NETWORKS, repeats=2, data=toy_data())
+    return transfer(sets, NETWORKS, repeats=2, protocol=QUICK, data=toy_data())
 
 
 def test_roles_are_read_from_the_artifact(found: Transfer) -> None:
@@ -67,9 +70,10 @@ def test_differences_are_paired_network_by_network(found: Transfer) -> None:
 def test_sets_of_other_bases_or_alone_are_not_compared(
     sets: list[DistilledSet],
 ) -> None:
-    assert not transfer(sets[:1], NETWORKS, repeats=1, data=toy_data()).differences
+    options: dict[str, Any] = {"repeats": 1, "protocol": QUICK, "data": toy_data()}
+    assert not transfer(sets[:1], NETWORKS, **options).differences
     other = dd_plugins.distill(toy_data(), "random", network="conv(width=4, depth=2)")
-    report = transfer([sets[0], other], NETWORKS[:1], repeats=1, data=toy_data())
+    report = transfer([sets[0], other], NETWORKS[:1], **options)
     assert not report.differences
     with pytest.raises(OptionError, match="no distilled set"):
         transfer([], NETWORKS)
