@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dd_plugins.artifact import library_versions
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluate import mean_interval
 from dd_plugins.lookup import get_record, record_names
 from dd_plugins.randomness import derive
@@ -62,6 +62,7 @@ DEFAULT_ATTACKS = (
 """The attacks of an audit if nobody says; those that need shadow runs if there are."""
 
 DELTA = 1e-5
+_MOST_OVERLAP = 0.01  # of the non-members; real data sets have a few duplicates
 
 Array = NDArray[np.float64]
 
@@ -273,6 +274,7 @@ def audit_runs(
     Raises:
         OptionError: an option is out of its range, or an attack needs more shadow runs.
         UnknownNameError: no plugin registers an attack.
+        DataError: non-members are members too.
         FileError: a run cannot be written, or is damaged.
     """
     chosen = _chosen_attacks(attacks, len(runs.game.shadows))
@@ -281,6 +283,7 @@ def audit_runs(
             raise OptionError(f"a false-positive rate must be in [0, 1), got {rate}")
     if not 0 <= delta < 1:
         raise OptionError(f"delta must be in [0, 1), got {delta}")
+    overlap = _checked_overlap(runs.game)
     total = len(runs.game.targets) + len(runs.game.shadows)
     shadowed = any(attack.references_needed for attack in chosen)
     count = total if shadowed else len(runs.game.targets)
@@ -318,6 +321,7 @@ def audit_runs(
             "targets": len(runs.game.targets),
             "shadows": len(runs.game.shadows) if shadowed else 0,
             "by_coin": runs.game.by_coin,
+            "non_members_that_equal_a_member": overlap,
             "seed": runs.game.seed,
             "versions": library_versions(),
         }
@@ -328,6 +332,19 @@ def audit_runs(
         tuple(skipped),
         shown,
     )
+
+
+def _checked_overlap(game: Game) -> list[int]:
+    """Return how many non-members equal a member; refuse more than a few."""
+    found = [game.overlap(target) for target in range(len(game.targets))]
+    for overlap, scored, members in zip(found, game.scored, game.targets, strict=True):
+        others = int((scored & ~members).sum())
+        if overlap > _MOST_OVERLAP * others:
+            raise DataError(
+                f"{overlap} of {others} non-members are members too, by their pixels: "
+                "no attack could tell them apart; remove duplicates from the data"
+            )
+    return found
 
 
 def _plan(

@@ -72,8 +72,30 @@ class Game:
     mirror: bool
     seed: int
 
+    def __post_init__(self) -> None:
+        """Refuse memberships that contradict each other.
+
+        Raises:
+            OptionError: they do.
+        """
+        count = len(self.labels)
+        for name in ("targets", "scored", "shadows"):
+            if getattr(self, name).shape[1:] != (count,):
+                raise OptionError(f"{name} must be of {count} examples")
+        inside = torch.cat([self.targets, self.shadows]).any(dim=0)
+        if bool((inside & self.population).any()):
+            raise OptionError("members and the population overlap")
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def overlap(self, target: int) -> int:
+        """Return how many non-members of an audited run are members by their pixels."""
+        members = self.images[self.targets[target]]
+        inside = {image.tobytes() for image in members.numpy()}
+        inside |= {image.tobytes() for image in self.always.images.numpy()}
+        others = self.images[self.scored[target] & ~self.targets[target]]
+        return sum(image.tobytes() in inside for image in others.numpy())
 
     def members(self, run: int) -> Tensor:
         """Return the members of a run: the audited ones come first, then the shadows.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from conftest import Command
 
 import dd_plugins
 from dd_plugins.data import RealData
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.errors import DataError, FileError, OptionError
 from dd_privacy.audit import Audit, Row, audit_runs
 from dd_privacy.game import Game, game_for_artifact, game_for_mechanism
 from dd_privacy.mechanisms import AllMembers, Distillation, GivenSet
@@ -212,6 +213,19 @@ def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="delta must be in"):
         audit_runs(runs, [model], ["loss"], delta=1.0)
     assert list(tmp_path.iterdir()) == [], "refused before any run"
+
+
+def test_non_members_that_are_members_are_refused(tmp_path: Path) -> None:
+    data = dd_plugins.get_dataset("digits")
+    leaking = replace(data, read_test=lambda: data.train)
+    game = game_for_mechanism(leaking, members=300, non_members="test")
+    model = AllMembers("all", "cpu", MLP, 2)
+    with pytest.raises(DataError, match="300 of 1298 non-members are members too"):
+        audit_runs(Runs(game, tmp_path), [model], ["loss"])
+    with pytest.raises(OptionError, match="members and the population overlap"):
+        replace(game, targets=game.targets | game.population)
+    with pytest.raises(OptionError, match="scored must be of 1737 examples"):
+        replace(game, scored=game.scored[:, 1:])
 
 
 def test_damaged_and_foreign_runs_are_refused(tmp_path: Path) -> None:
