@@ -236,6 +236,11 @@ def _check_options(
         )
     if resume and overwrite:
         raise OptionError("resume and overwrite exclude each other; choose one")
+    if context is not None and not isinstance(context, DistilledSet):
+        raise OptionError(
+            f"context must be a DistilledSet, got {type(context).__name__}; load a "
+            "path with DistilledSet.load"
+        )
     if refine_context and context is None:
         raise OptionError("refine_context needs a context")
     if resume and out is None:

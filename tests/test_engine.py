@@ -325,6 +325,8 @@ def test_context_that_does_not_fit_is_refused() -> None:
     def made(context: DistilledSet | None, spec: str = SPEC, **options: Any) -> None:
         dd_plugins.distill(data, spec, context=context, **CONTEXT_OPTIONS, **options)
 
+    with pytest.raises(OptionError, match="must be a DistilledSet, got str; load"):
+        made("runs/first")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="refine_context needs a context"):
         made(None, refine_context=True)
     with pytest.raises(OptionError, match="another kind of labels"):
