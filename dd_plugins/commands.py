@@ -53,9 +53,6 @@ _protocol_or_retrieval = click.option(
 _dataset = click.option(
     "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
 )
-_image_size = click.option(
-    "--image-size", type=click.IntRange(min=1), help="For folder:PATH: resize."
-)
 _precision = click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -78,7 +75,7 @@ _precision = click.option(
 )
 @shared.data_root
 @shared.download
-@_image_size
+@shared.image_size
 @click.option("--network", help="Spec.  [default: by data set, else conv]")
 @shared.initial_images
 @shared.device
@@ -295,7 +292,7 @@ def _transfer_tables(found: Transfer) -> Iterator[Table]:
     help="Training steps; repeat it for a network of each stage.",
 )
 @shared.data_root
-@_image_size
+@shared.image_size
 @click.option(
     "--cache",
     type=shared.path_type,

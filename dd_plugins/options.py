@@ -11,6 +11,7 @@ __all__ = [
     "data_root",
     "device",
     "download",
+    "image_size",
     "images_per_class",
     "initial_images",
     "json_file",
@@ -39,6 +40,11 @@ device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, ..."
 )
 """``device: str``."""
+
+image_size = click.option(
+    "--image-size", type=click.IntRange(min=1), help="For folder:PATH: resize."
+)
+"""``image_size: int | None``."""
 
 images_per_class = click.option(
     "--ipc",

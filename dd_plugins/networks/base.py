@@ -147,7 +147,7 @@ def has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(layer, kinds) for layer in network.modules())
 
 
-class _GroupNorm(nn.GroupNorm):
+class ChannelsLastGroupNorm(nn.GroupNorm):
     """Group normalisation that is as fast in channels last as otherwise.
 
     On a CPU torch's kernel for channels last takes up to seven times as long for a
@@ -170,7 +170,7 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
         case "batch":
             return nn.BatchNorm2d(channels, momentum=BATCH_NORM_MOMENTUM)
         case "instance":
-            return _GroupNorm(channels, channels)
+            return ChannelsLastGroupNorm(channels, channels)
         case "group":
             groups = min(32, channels)
             if channels % groups:
@@ -178,7 +178,7 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
                     f"normalization='group': {channels} channels cannot be divided "
                     f"into {groups} groups; choose a width that is a multiple of 32"
                 )
-            return _GroupNorm(groups, channels)
+            return ChannelsLastGroupNorm(groups, channels)
         case "none":
             return nn.Identity()
 

@@ -45,6 +45,8 @@ ThreatModel = Literal["images", "model", "both"]
 _TINY = 1e-12
 _SHARED_DEVIATION_BELOW = 64  # reference runs; LiRA's authors advise it
 _FOLDS = 5
+_FEWEST_RUNS = 2  # with an example, for a deviation
+_FEWEST_KNOWN = 20  # members, and non-members, to train a classifier on
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,13 @@ class LiRA(AbstractAttack):
             ]
         )
         members = torch.stack([each.members for each in evidence.references])
+        counts = members[:, ~evidence.population].sum(dim=0)
+        least = min(int(counts.min()), len(members) - int(counts.max()))
+        if self.online and least < _FEWEST_RUNS:
+            raise OptionError(
+                f"lira needs {_FEWEST_RUNS} shadow runs with each example and as many "
+                f"without, there are {least}"
+            )
         outside, spread_outside = _gaussian(found, ~members)
         if not self.online:
             score = (own - outside) / spread_outside
@@ -440,9 +449,10 @@ class _Classifier(AbstractAttack):
         features = self._features(evidence).numpy()
         known = evidence.known.numpy()
         truth = evidence.members.numpy()[known]
-        if min(truth.sum(), (~truth).sum()) < _FOLDS:
+        if min(truth.sum(), (~truth).sum()) < _FEWEST_KNOWN:
             raise OptionError(
-                f"{self.name} needs {_FOLDS} known members and as many non-members"
+                f"{self.name} needs {_FEWEST_KNOWN} known members and as many "
+                "non-members"
             )
         model = make_pipeline(StandardScaler(), self.classifier(evidence.seed))
         folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=evidence.seed)
@@ -527,12 +537,12 @@ class NearestNeighbours(_Classifier):
     """Nearest neighbours, on what a model makes of an example.
 
     Args:
-        neighbours: how many vote.
+        neighbours: how many vote, at most 20.
     """
 
     name = "nearest_neighbours"
 
-    neighbours: PositiveInt = 25
+    neighbours: Annotated[int, Field(ge=1, le=_FEWEST_KNOWN)] = 20
 
     def classifier(self, seed: int) -> Any:
         """Return scikit-learn's."""

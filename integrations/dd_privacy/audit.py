@@ -53,6 +53,7 @@ GROUPS: tuple[Group, ...] = ("initial_members", "other_members", "canaries")
 DEFAULT_ATTACKS = (
     "loss",
     "modified_entropy",
+    "logistic_regression(threat='both')",
     "pixel_distance",
     "feature_distance",
     "lira",
@@ -92,7 +93,7 @@ class Row:
         threat_model: what the attacker sees: ``"images"``, ``"model"`` or ``"both"``.
         group: whom the figures are of.
         members: examples of the group, over all audited runs.
-        non_members: those that they are compared with.
+        non_members: those that they are compared with, each counted once.
         auc: area under the ROC curve.
         advantage: the greatest difference of true- and false-positive rate.
         balanced_accuracy: of the guess at that threshold.
@@ -137,7 +138,7 @@ class OneRun:
 
     Attributes:
         mechanism: its name.
-        attack: a spec.
+        attack: a spec: the one that does best on the half whose membership is known.
         examples: which were members by fair coins.
         guesses: for how many the attacker guessed, by thresholds from the other half.
         correct: how many of these rightly.
@@ -302,14 +303,16 @@ def audit_runs(
         found.append(audited.summary())
         if shown is None:
             shown = audited.nearest()
+        found_by: list[tuple[AbstractAttack, list[Array]]] = []
         for attack in chosen:
-            reason = audited.obstacle(attack)
-            if reason is not None:
-                skipped.append((mechanism.name, repr(attack), reason))
+            try:
+                scores = audited.scores(attack)
+            except OptionError as error:  # the others are not lost by it
+                skipped.append((mechanism.name, repr(attack), str(error)))
                 continue
-            scores = audited.scores(attack)
             rows += audited.rows(attack, scores, rates)
-            one_run += audited.one_run(attack, scores, delta)
+            found_by.append((attack, scores))
+        one_run += audited.one_run(found_by, delta)
     return Audit(
         {
             "data": runs.game.name,
@@ -420,7 +423,9 @@ class _Audited:
         if distilled is None:
             return None
         images = distilled.pixels()[:30].cpu()
-        pixels = self.game.images[self.game.targets[0]]
+        pixels = torch.cat(
+            [self.game.images[self.game.targets[0]], self.game.always.images]
+        )
         pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels
         flat = pixels.flatten(1).float()
         distances, places = torch.cdist(images.flatten(1), flat).min(dim=1)
@@ -434,14 +439,14 @@ class _Audited:
         coins = torch.rand(len(self.game), generator=derive(self.game.seed, "known"))
         return (coins < 0.5) & ~self.game.population
 
-    def obstacle(self, attack: AbstractAttack) -> str | None:
-        """Return why an attack cannot be made on this mechanism, or None."""
-        if attack.threat_model != "model" and self.targets[0].distilled is None:
-            return "no images are released"
-        return None
-
     def scores(self, attack: AbstractAttack) -> list[Array]:
-        """Return the scores of all examples, for each audited run; without ties."""
+        """Return the scores of all examples, for each audited run; without ties.
+
+        Raises:
+            OptionError: the attack cannot be made on this mechanism.
+        """
+        if attack.threat_model != "model" and self.targets[0].distilled is None:
+            raise OptionError("no images are released")
         found = []
         for target, run in enumerate(self.targets):
             scored = self.game.scored[target]
@@ -508,7 +513,7 @@ class _Audited:
                     attack.threat_model,
                     group,
                     sum(len(each.members) for each in whole),
-                    sum(len(each.non_members) for each in whole),
+                    int(torch.stack([others for _, others in masks]).any(dim=0).sum()),
                     area(whole, seed=self.game.seed),
                     gained,
                     balanced_accuracy(gained),
@@ -530,10 +535,14 @@ class _Audited:
         return plain & members & chosen, plain & ~members
 
     def one_run(
-        self, attack: AbstractAttack, scores: Sequence[Array], delta: float
+        self, found: Sequence[tuple[AbstractAttack, Sequence[Array]]], delta: float
     ) -> list[OneRun]:
-        """Return the lower bound on epsilon of the first audited run."""
-        if not self.game.by_coin:
+        """Return the lower bound on epsilon of the first audited run.
+
+        The attack and its thresholds are those that do best on the known half: the
+        greatest of several bounds would not hold at their level.
+        """
+        if not (self.game.by_coin and found):
             return []
         scored = self.game.scored[0]
         if bool(self.game.canaries.any()):
@@ -541,8 +550,18 @@ class _Audited:
         members = self.game.targets[0].numpy()
         known = (scored & self.known).numpy()
         other = (scored & ~self.known).numpy()
-        high, low = _guessing_thresholds(scores[0][known], members[known], delta)
-        values, truth = scores[0][other], members[other]
+        (_, high, low), attack, values = max(
+            (
+                (
+                    _guessing_thresholds(scores[0][known], members[known], delta),
+                    attack,
+                    scores[0][other],
+                )
+                for attack, scores in found
+            ),
+            key=lambda candidate: candidate[0][0],
+        )
+        truth = members[other]
         called, cleared = values > high, values < low
         guesses = int(called.sum() + cleared.sum())
         correct = int((called & truth).sum() + (cleared & ~truth).sum())
@@ -562,11 +581,11 @@ def _scores(values: Array, members: Tensor, non_members: Tensor) -> Scores:
 
 def _guessing_thresholds(
     values: Array, truth: NDArray[np.bool_], delta: float
-) -> tuple[float, float]:
-    """Return above and below which to guess: those with the best bound on this half."""
+) -> tuple[float, float, float]:
+    """Return the best bound on this half, and above and below which to guess for it."""
     order = np.argsort(values)
     count = len(values)
-    best, chosen = -1.0, (math.inf, -math.inf)
+    best, high, low = -1.0, math.inf, -math.inf
     for part in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
         guesses = max(1, round(part * count / 2))
         if 2 * guesses > count:
@@ -580,11 +599,9 @@ def _guessing_thresholds(
                 delta=delta,
             )
             if found > best:
-                best = found
-                low = values[clears].max() if len(clears) else -math.inf
-                # The thresholds themselves are guessed too, on the other half.
-                chosen = (
-                    float(np.nextafter(values[calls].min(), -math.inf)),
-                    float(np.nextafter(low, math.inf)),
-                )
-    return chosen
+                # Scores as high or low as the last guessed one are guessed too.
+                best, high = found, float(np.nextafter(values[calls].min(), -math.inf))
+                low = -math.inf
+                if len(clears):
+                    low = float(np.nextafter(values[clears].max(), math.inf))
+    return best, high, low

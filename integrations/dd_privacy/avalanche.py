@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from avalanche.training.plugins.clock import Clock
+from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
+from opacus.grad_sample import AbstractGradSampleModule
+from torch import nn
 from torch.utils.data import DataLoader
 
 from dd_plugins.errors import OptionError
@@ -21,6 +24,17 @@ from dd_privacy.validation import (
 )
 
 __all__ = ["PrivateTrainingPlugin"]
+
+# Where strategies draw other data than a loader's, or use them in another way.
+_METHODS = (
+    "training_epoch",
+    "train_dataset_adaptation",
+    "_unpack_minibatch",
+    "forward",
+    "criterion",
+    "backward",
+    "optimizer_step",
+)
 
 
 class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -90,7 +104,12 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
             OptionError: the strategy has a plugin, a criterion or a model with which
                 the guarantee would not hold.
         """
+        if isinstance(strategy.model, AbstractGradSampleModule):  # training failed
+            self.after_training_exp(strategy)
         self._check(strategy)
+        warnings.filterwarnings(  # the hooks of the first layer see no image's gradient
+            "ignore", message="Full backward hook is firing", category=UserWarning
+        )
         data = strategy.adapted_dataset
         loader = DataLoader(data, batch_size=strategy.train_mb_size)
         budget = self.trainer.budget(
@@ -117,12 +136,6 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         strategy.model, strategy.optimizer = private, optimizer
         strategy.dataloader = batches
 
-    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Silence a warning: the hooks of the first layer see no image's gradient."""
-        warnings.filterwarnings(
-            "ignore", message="Full backward hook is firing", category=UserWarning
-        )
-
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Put the plain model and optimizer back."""
         strategy.model = strategy.model.to_standard_module()
@@ -132,6 +145,18 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._optimizer = None
 
     def _check(self, strategy: Any) -> None:
+        for method in _METHODS:
+            own = getattr(type(strategy), method)
+            if own is not getattr(SupervisedTemplate, method):
+                raise OptionError(
+                    f"{type(strategy).__name__} has a {method} of its own, which is "
+                    "not accounted for; use a strategy such as Naive"
+                )
+        if len(strategy.adapted_dataset) != len(strategy.experience.dataset):
+            raise OptionError(
+                "the data of the experience were added to; their images would be "
+                "accounted for as if they were of this experience alone"
+            )
         for plugin in strategy.plugins:
             if not isinstance(plugin, self.allowed):
                 raise OptionError(
@@ -139,10 +164,17 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
                     "one experience to the next, and the guarantee would be void; if "
                     "it carries nothing of the data, name its class in allowed="
                 )
-        reduction = getattr(strategy._criterion, "reduction", None)
-        if reduction != "mean":
+        criterion = strategy._criterion
+        if (
+            type(criterion) is not nn.CrossEntropyLoss
+            or criterion.reduction != "mean"
+            or criterion.weight is not None
+            or criterion.ignore_index >= 0
+        ):
             raise OptionError(
-                f"the criterion must have reduction='mean', got {reduction!r}"
+                "the criterion must be CrossEntropyLoss() without weights, the plain "
+                f"mean over a batch, got {criterion!r}: else what one example adds "
+                "depends on the others"
             )
         obstacles = module_obstacles(strategy.model)
         if obstacles:

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 import torch
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -38,6 +39,11 @@ __all__ = ["audit_command", "train_private_command"]
 
 COMPARISONS = ("all", "random", "noise", "private")
 """What an audited distiller may be compared with."""
+
+_OF_SPECS = (
+    *("canaries", "targets", "non_members", "images_per_class", "steps", "network"),
+    *("initial_images", "compare", "epsilon", "image_size"),
+)
 
 _dataset = click.option("--dataset", required=True, help="Name of the data set.")
 
@@ -132,10 +138,12 @@ _dataset = click.option("--dataset", required=True, help="Name of the data set."
 )
 @shared.data_root
 @shared.download
+@shared.image_size
 @shared.device
 def audit_command(
     audited: str,
     dataset: str,
+    image_size: int | None,
     attacks: str | None,
     compare: str,
     rates: str | None,
@@ -157,12 +165,22 @@ def audit_command(
     for file in (json_file, html_file):
         if file is not None and not file.absolute().parent.is_dir():
             raise OptionError(f"{file.absolute().parent} is not a folder")
+    is_artifact = Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file()
+    if is_artifact:
+        _refuse_for_artifact()
+        image_size = dd_plugins.DistilledSet.read_header(audited).dataset.image_size
     specs = None if attacks is None else split_specs(attacks)
     chosen_rates = RATES if rates is None else _numbers("--rates", rates)
-    data = dd_plugins.get_dataset(dataset, data_root=data_root, download=download)
-    game, mechanisms = _prepared(
-        audited, data, options, _names(compare), _numbers("--epsilon", epsilon), delta
+    data = dd_plugins.get_dataset(
+        dataset, data_root=data_root, download=download, image_size=image_size
     )
+    if is_artifact:
+        game, mechanisms = _prepared_artifact(audited, data, options)
+    else:
+        epsilons = _numbers("--epsilon", epsilon)
+        game, mechanisms = _prepared(
+            audited, data, options, _names(compare), epsilons, delta
+        )
     if rates is not None:
         _check_resolved(game, chosen_rates)
     runs = Runs(game, audit_folder())
@@ -189,7 +207,9 @@ def _progress() -> Progress:
 
 
 def _names(text: str) -> list[str]:
-    names = [part.strip() for part in text.split(",") if part.strip()]
+    names = list(
+        dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    )
     for name in names:
         if name not in COMPARISONS:
             raise OptionError(
@@ -200,7 +220,7 @@ def _names(text: str) -> list[str]:
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
         raise OptionError(
             f"{option} must be numbers separated by commas, got {text!r}"
@@ -219,6 +239,17 @@ def _check_resolved(game: Game, rates: Sequence[float]) -> None:
             )
 
 
+def _refuse_for_artifact() -> None:
+    """Refuse options that a finished set leaves no choice of."""
+    context = click.get_current_context()
+    for name in _OF_SPECS:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = next(each for each in context.command.params if each.name == name)
+            raise OptionError(
+                f"{option.opts[0]} goes with a distiller's spec, not with an artifact"
+            )
+
+
 def _prepared(
     audited: str,
     data: dd_plugins.RealData,
@@ -228,78 +259,84 @@ def _prepared(
     delta: float,
 ) -> tuple[Game, list[AbstractMechanism]]:
     """Return who is a member of what, and the mechanisms: the audited one first."""
-    drawn = {name: options[name] for name in ("members", "shadows", "seed")}
-    how = {
-        name: options[name]
-        for name in (
-            "images_per_class",
-            "steps",
-            "network",
-            "initial_images",
-            "training_steps",
-            "device",
-        )
-    }
-    if Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file():
-        return _prepared_artifact(audited, data, options, drawn, comparisons)
     if "/" in audited or audited.endswith(".safetensors"):
         raise OptionError(f"{audited} does not exist, and is no spec of a distiller")
     spec = repr(dd_plugins.get_distiller(audited))
     game = game_for_mechanism(
         data,
-        canaries=options["canaries"],
-        targets=options["targets"],
-        non_members=options["non_members"],
-        **drawn,
+        **{
+            name: options[name]
+            for name in (
+                *("members", "canaries", "targets"),
+                *("shadows", "non_members", "seed"),
+            )
+        },
     )
-    mechanism = Distillation(spec, distiller=spec, **how)
-    network = options["network"] or "conv(width=32)"
-    device = options["device"]
-    others: dict[str, list[AbstractMechanism]] = {
-        "all": [AllMembers("all members", device, network)],
-        "random": [
-            Distillation(
-                "random real images",
-                distiller="random",
-                **{**how, "steps": None, "initial_images": None},
-            )
-        ],
-        "noise": [
-            Distillation(
-                f"{spec} from noise",
-                distiller=spec,
-                **{**how, "initial_images": "noise"},
-            )
-        ],
-        "private": [
-            PrivateTraining(
-                f"DP-SGD, epsilon {epsilon:g}",
-                device,
-                PrivateTrainer(
-                    epsilon=epsilon,
-                    delta=delta,
-                    batch_size=min(512, max(1, options["members"] // 4)),
-                ),
-            )
-            for epsilon in epsilons
-        ],
+    chosen = {
+        name: options[name]
+        for name in (
+            *("images_per_class", "steps", "network"),
+            *("initial_images", "training_steps", "device"),
+        )
     }
-    return game, [mechanism, *(each for name in comparisons for each in others[name])]
+    mechanism = Distillation(spec, distiller=spec, **chosen)
+    others = [
+        other
+        for name in comparisons
+        for other in _compared(name, mechanism, data, epsilons, delta)
+    ]
+    return game, [mechanism, *others]
+
+
+def _compared(
+    name: str,
+    audited: Distillation,
+    data: dd_plugins.RealData,
+    epsilons: Sequence[float],
+    delta: float,
+) -> list[AbstractMechanism]:
+    """Return what an audited distillation is compared with, on the same network."""
+    network = audited.resolved_network(data)
+    device = audited.device
+    match name:
+        case "all":
+            return [AllMembers("all members", device, network)]
+        case "random":
+            return [
+                replace(
+                    audited,
+                    name="random real images",
+                    distiller="random",
+                    steps=None,
+                    network=network,
+                    initial_images=None,
+                )
+            ]
+        case "noise":
+            return [
+                replace(
+                    audited, name=f"{audited.name} from noise", initial_images="noise"
+                )
+            ]
+    return [
+        PrivateTraining(
+            f"DP-SGD, epsilon {epsilon:g}",
+            device,
+            PrivateTrainer(
+                epsilon=epsilon,
+                delta=delta,
+                batch_size=min(
+                    PrivateTrainer.batch_size, max(1, len(data.train.labels) // 8)
+                ),
+            ),
+        )
+        for epsilon in epsilons
+    ]
 
 
 def _prepared_artifact(
-    audited: str,
-    data: dd_plugins.RealData,
-    options: dict[str, Any],
-    drawn: dict[str, Any],
-    comparisons: Sequence[str],
+    audited: str, data: dd_plugins.RealData, options: dict[str, Any]
 ) -> tuple[Game, list[AbstractMechanism]]:
-    for name, value in (
-        ("--canaries", options["canaries"]),
-        ("--compare", comparisons),
-    ):
-        if value:
-            raise OptionError(f"{name} goes with a distiller's spec, not an artifact")
     distilled = dd_plugins.DistilledSet.load(audited)
     record = distilled.header.dataset
     if record.fingerprint != data.fingerprint:
@@ -308,12 +345,15 @@ def _prepared_artifact(
             f"not those of {data.name!r}"
         )
     places = distilled.header.initial_indices
-    initial = None if places is None else torch.tensor(places)
-    members = min(drawn["members"], len(data.train.labels))
-    game = game_for_artifact(data, initial, **{**drawn, "members": members})
+    game = game_for_artifact(
+        data,
+        None if places is None else torch.tensor(places),
+        members=min(options["members"], len(data.train.labels)),
+        shadows=options["shadows"],
+        seed=options["seed"],
+    )
     steps = options["training_steps"]
-    given = GivenSet(str(audited), options["device"], distilled, steps)
-    return game, [given]
+    return game, [GivenSet(str(audited), options["device"], distilled, steps)]
 
 
 def _audited(
@@ -445,9 +485,11 @@ def _tables(found: Audit) -> list[Table]:
 @shared.json_file
 @shared.data_root
 @shared.download
+@shared.image_size
 @shared.device
 def train_private_command(
     dataset: str,
+    image_size: int | None,
     out: Path,
     test: bool,
     json_file: Path | None,
@@ -461,7 +503,9 @@ def train_private_command(
     measured on validation images, which are not trained on, or on the test set.
     """
     trainer = PrivateTrainer(**options)
-    data = dd_plugins.get_dataset(dataset, data_root=data_root, download=download)
+    data = dd_plugins.get_dataset(
+        dataset, data_root=data_root, download=download, image_size=image_size
+    )
     budget = trainer.budget(len(data.train.labels))
     console = Console()
     console.print(

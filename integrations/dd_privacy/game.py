@@ -1,8 +1,10 @@
 """Who is a member of which run: the membership-inference game."""
 
 import hashlib
+import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ NonMembers = Literal["train", "test"]
 """Where non-members come from: training images left out, or the test set."""
 
 _POPULATION = 1_000  # images that no run ever sees, at most
+_LARGEST_RATIO = 1.25  # of the members of a shadow run to those of an audited one
 
 
 class Examples(NamedTuple):
@@ -116,7 +119,7 @@ class Game:
             torch.cat([self.always.images, self.images[chosen]]),
             torch.cat([self.always.labels, self.labels[chosen]]),
             class_names=self.class_names,
-            name=f"members of {self.name}",
+            name=self.name,  # recipes go by it
             preprocessing=self.preprocessing,
             mirror=self.mirror,
             validation=0,
@@ -124,18 +127,25 @@ class Game:
 
     def content(self, run: int) -> str:
         """Return a SHA-256 over all that a run is given, and is looked at on."""
-        digest = hashlib.sha256(
-            f"{self.class_names} {self.preprocessing} {self.mirror}".encode()
-        )
-        for tensor in (
-            *self.always,
-            self.images,
-            self.labels,
-            self.members(run),
-        ):
+        digest = self._examples.copy()
+        digest.update(self.members(run).numpy().data)
+        return str(digest.hexdigest())
+
+    @cached_property
+    def _examples(self) -> Any:
+        """A SHA-256 over all but memberships: hashed once."""
+        kind = (self.name, self.class_names, self.preprocessing, self.mirror)
+        digest = hashlib.sha256(str(kind).encode())
+        for tensor in (*self.always, self.images, self.labels):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().numpy().data)
-        return digest.hexdigest()
+        return digest
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the hash out: it cannot be sent to another process."""
+        return {
+            name: value for name, value in vars(self).items() if name != "_examples"
+        }
 
 
 def game_for_mechanism(
@@ -169,6 +179,11 @@ def game_for_mechanism(
     """
     _check_counts(members, canaries, targets, shadows)
     available = len(data.train.labels)
+    if canaries and non_members == "test":
+        raise OptionError(
+            "canaries are training images, and none of the test set to compare them "
+            "with; draw non-members from the training images"
+        )
     wanted = members * (2 if non_members == "train" else targets)
     if wanted > available:
         raise OptionError(
@@ -351,6 +366,12 @@ def _balanced(shadows: int, count: int, part: float, total: int, seed: int) -> T
     if shadows == 0:
         return torch.zeros(0, total, dtype=torch.bool)
     inside = min(shadows - 1, max(1, round(part * shadows)))
+    if not 1 / _LARGEST_RATIO <= inside / (part * shadows) <= _LARGEST_RATIO:
+        raise OptionError(
+            f"{shadows} shadow runs cannot have as many members as the audited ones "
+            f"and each example in equally many; ask for {math.ceil(1 / part)} or more, "
+            "or for none"
+        )
     ranks = torch.rand(shadows, count, generator=derive(seed, "shadow membership"))
     chosen = ranks.argsort(dim=0).argsort(dim=0) < inside
     return torch.cat(

@@ -5,7 +5,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 import dd_plugins
 from dd_plugins.evaluate import recipe_for, training_set_of
 from dd_plugins.networks.base import FeatureNetwork
-from dd_plugins.preprocess import Transform
+from dd_plugins.networks.conv import Conv
+from dd_plugins.preprocess import Preprocessing, Transform
 from dd_plugins.randomness import derive
 from dd_plugins.run import Task, resolve_device, resolve_precision
 from dd_plugins.training import (
@@ -68,19 +70,23 @@ class AbstractMechanism(ABC):
     device: str = "auto"
 
     @abstractmethod
-    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
+    def run(
+        self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
+    ) -> Released:
         """Run on members.
 
         Args:
             data: the members; all of them are training images.
             seed: of the run.
+            folder: for what lets a killed run go on; None for a run that starts anew.
         """
 
     def description(self) -> dict[str, object]:
         """Return everything but members and seed that a run is a function of."""
         found = asdict(self)
         del found["name"]
-        return {"mechanism": type(self).__name__, **found}
+        kind = type(self)
+        return {"mechanism": f"{kind.__module__}.{kind.__qualname__}", **found}
 
     def for_shadows(self) -> "AbstractMechanism":
         """Return what shadow runs run: this, unless its result is given."""
@@ -102,6 +108,8 @@ class Distillation(AbstractMechanism):
         network: the architecture on which is distilled; None for the default.
         initial_images: what the set begins as; None for the distiller's choice.
         training_steps: of the network; None for the protocol's number.
+        evaluation_network: what is trained on the set; None for what fits it.
+        preprocessing: in place of the data's.
     """
 
     distiller: str = "frepo"
@@ -110,15 +118,27 @@ class Distillation(AbstractMechanism):
     network: str | None = None
     initial_images: str | None = None
     training_steps: int | None = None
+    evaluation_network: str | None = None
+    preprocessing: Preprocessing | None = None
 
-    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
-        """Distil and train."""
-        distilled = self._distilled(data, seed, self.steps)
-        return trained_on(distilled, seed, self.device, self.training_steps)
+    def run(
+        self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
+    ) -> Released:
+        """Distil and train; a distillation that was killed goes on."""
+        distilled = self._distilled(data, seed, self.steps, folder)
+        return trained_on(
+            distilled, seed, self.device, self.training_steps, self.evaluation_network
+        )
 
     def _distilled(
-        self, data: dd_plugins.RealData, seed: int, steps: int | None
+        self,
+        data: dd_plugins.RealData,
+        seed: int,
+        steps: int | None,
+        folder: Path | None = None,
     ) -> dd_plugins.DistilledSet:
+        if self.preprocessing is not None:
+            data = data.with_preprocessing(self.preprocessing)
         return dd_plugins.distill(
             data,
             self.distiller,
@@ -128,6 +148,8 @@ class Distillation(AbstractMechanism):
             initial_images=self.initial_images,
             device=self.device,
             seed=seed,
+            out=folder,
+            resume=folder is not None,
         )
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
@@ -140,17 +162,30 @@ class Distillation(AbstractMechanism):
         training = _training_seconds(first, self.device, self.training_steps)
         return short + step * max(0, steps - few) + training
 
+    def resolved_network(self, data: dd_plugins.RealData) -> str:
+        """Return the spec of the network on which this distils."""
+        if self.network is not None:
+            return self.network
+        distiller, task = self._settled(data)
+        device = resolve_device(self.device)
+        return repr(distiller.default_network(task, device) or Conv())
+
     def _default_steps(self, data: dd_plugins.RealData) -> int:
-        distiller = dd_plugins.get_distiller(self.distiller)
+        distiller, task = self._settled(data)
+        return distiller.default_steps(task)
+
+    def _settled(
+        self, data: dd_plugins.RealData
+    ) -> tuple[dd_plugins.AbstractDistiller[Any], Task]:
         task = Task(
             data.name,
             data.image_shape,
             data.num_classes,
             self.images_per_class,
-            None,
+            self.steps,
             data.mirror,
         )
-        return distiller.for_task(task).default_steps(task)
+        return dd_plugins.get_distiller(self.distiller).for_task(task), task
 
 
 @dataclass(frozen=True)
@@ -167,9 +202,11 @@ class GivenSet(AbstractMechanism):
     distilled: dd_plugins.DistilledSet | None = None
     training_steps: int | None = None
 
-    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
+    def run(
+        self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
+    ) -> Released:
         """Train on the set."""
-        del data
+        del data, folder
         assert self.distilled is not None
         return trained_on(self.distilled, seed, self.device, self.training_steps)
 
@@ -187,7 +224,7 @@ class GivenSet(AbstractMechanism):
         """Return the distillation of the header.
 
         It begins as the distiller chooses, or as noise if the set did: which core set
-        it began as, if any, is not in the header.
+        it began as, and beside which set it was made, is not in the header.
         """
         assert self.distilled is not None
         header = self.distilled.header
@@ -200,6 +237,8 @@ class GivenSet(AbstractMechanism):
             header.network,
             "noise" if header.initial_indices is None else None,
             self.training_steps,
+            header.evaluation_network,
+            header.value_space,
         )
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
@@ -221,8 +260,11 @@ class AllMembers(AbstractMechanism):
     network: str = "conv"
     training_steps: int = 1_000
 
-    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
+    def run(
+        self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
+    ) -> Released:
         """Train."""
+        del folder
         return self._trained(data, seed, self.training_steps)
 
     def _trained(self, data: dd_plugins.RealData, seed: int, steps: int) -> Released:
@@ -263,8 +305,11 @@ class PrivateTraining(AbstractMechanism):
 
     trainer: PrivateTrainer = field(default_factory=PrivateTrainer)
 
-    def run(self, data: dd_plugins.RealData, seed: int) -> Released:
+    def run(
+        self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
+    ) -> Released:
         """Train. The seed is the run's, so that it can be repeated: an audit's need."""
+        del folder
         trainer = replace(self.trainer, seed=seed, device=self.device)
         model = trainer.fit(
             data.train.images[:],
@@ -308,12 +353,13 @@ def trained_on(
     seed: int,
     device: str,
     training_steps: int | None,
+    network: str | None = None,
 ) -> Released:
     """Train a fresh network on a distilled set, by the protocol of its label kind."""
     target = resolve_device(device)
     channels, height, width = distilled.images.shape[1:]
-    network = _fresh_network(
-        distilled.header.evaluation_network,
+    module = _fresh_network(
+        network or distilled.header.evaluation_network,
         (channels, height, width),
         len(distilled.header.class_names),
         seed,
@@ -323,13 +369,13 @@ def trained_on(
     if training_steps is not None:
         recipe = replace(recipe, steps=training_steps)
     train_network(
-        network,
+        module,
         training_set_of(distilled, device=target),
         recipe,
         generator=derive(seed, "audited training"),
         precision=resolve_precision("auto", target),
     )
-    return Released(distilled, network, distilled.transform)
+    return Released(distilled, module, distilled.transform)
 
 
 def _training_seconds(

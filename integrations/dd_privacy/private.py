@@ -47,6 +47,7 @@ NOT_COVERED = (
     "Accuracies measured on private validation images, if they are published.",
     "The data set's name, the number of its images, its classes and their number.",
     "Attacks on floating-point noise: Opacus's secure mode was off.",
+    "Attackers who can search the 32 bits that torch seeds its generators with.",
 )
 """What the epsilon of a model does not cover."""
 
@@ -81,8 +82,7 @@ class PrivateModel:
     @property
     def not_covered(self) -> list[str]:
         """What epsilon says nothing of."""
-        seeded = self.about["trainer"]["seed"] is not None
-        return [*NOT_COVERED, *([_SEEDED] if seeded else [])]
+        return [*NOT_COVERED, *([_SEEDED] if self.about["seeded"] else [])]
 
     def save(self, path: str | Path) -> Path:
         """Write weights, what was spent and what that does not cover.
@@ -247,10 +247,14 @@ class PrivateTrainer:
         Raises:
             OptionError: an option is out of its range, or the network cannot be trained
                 so.
+            DataError: images or labels are not as they should be.
             MissingExtraError: opacus is not installed.
         """
         require_opacus()
-        names = tuple(class_names or map(str, range(int(labels.max()) + 1)))
+        data = dd_plugins.RealData.from_tensors(  # checks them
+            images, labels, class_names=class_names, validation=0
+        )
+        names = data.class_names
         budget = self.budget(len(labels))
         device = resolve_device(self.device)
         module = self._module(images, len(names)).to(device)
@@ -303,7 +307,12 @@ class PrivateTrainer:
                 "image_shape": list(images.shape[1:]),
                 "class_names": list(names),
                 "images": len(labels),
-                "trainer": asdict(self),
+                "trainer": {  # a seed that is told takes the noise away
+                    name: value
+                    for name, value in asdict(self).items()
+                    if name != "seed"
+                },
+                "seeded": self.seed is not None,
             },
         )
 

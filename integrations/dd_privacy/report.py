@@ -265,6 +265,8 @@ def _curve(targets: tuple[Scores, ...]) -> tuple[Any, Any, Any, Any]:
     false = np.geomspace(_LOWEST_RATE, 1, _POINTS)
     above = np.zeros(_POINTS, dtype=int)
     for scores in targets:
+        if len(scores.non_members) == 0:
+            continue
         ordered = np.sort(scores.non_members)[::-1]
         ranks = np.minimum((false * len(ordered)).astype(int), len(ordered) - 1)
         thresholds = np.where(false >= 1, -np.inf, ordered[ranks])

@@ -4,11 +4,13 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from dd_plugins.data import Images
 from dd_plugins.errors import FileError
 from dd_plugins.files import write_atomically
 from dd_plugins.randomness import derive
-from dd_plugins.run import resolve_precision
+from dd_plugins.run import resolve_device, resolve_precision
 from dd_plugins.trained import cache_folder
 from dd_plugins.training import real_outputs
 from dd_privacy.attacks import Seen
@@ -81,13 +83,15 @@ class Runs:
 
     def description(self, mechanism: AbstractMechanism, run: int) -> dict[str, object]:
         """Return everything that a run is a function of."""
-        versions = library_versions()
+        chosen = self._of(mechanism, run)
+        device = resolve_device(chosen.device)
         return {
             "format": _FORMAT,
-            **self._of(mechanism, run).description(),
+            **chosen.description(),
             "data": self.game.content(run),
             "seed": self._seed(run),
-            "versions": {name: versions[name] for name in ("dd-plugins", "torch")},
+            "hardware": [device.type, str(resolve_precision("auto", device))],
+            "versions": library_versions() | _opacus_version(),
         }
 
     def _of(self, mechanism: AbstractMechanism, run: int) -> AbstractMechanism:
@@ -105,8 +109,11 @@ class Runs:
 
     def path(self, mechanism: AbstractMechanism, run: int) -> Path:
         """Return the folder that holds a run, or will."""
-        text = json.dumps(self.description(mechanism, run), sort_keys=True)
+        text = self._text(mechanism, run)
         return self.folder / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _text(self, mechanism: AbstractMechanism, run: int) -> str:
+        return json.dumps(self.description(mechanism, run), sort_keys=True)
 
     def is_done(self, mechanism: AbstractMechanism, run: int) -> bool:
         """Tell whether a run is there."""
@@ -124,13 +131,13 @@ class Runs:
                 return
             started = time.perf_counter()
             data = self.game.data(run)
-            released = self._of(mechanism, run).run(data, self._seed(run))
+            part = folder / "run"
+            released = self._of(mechanism, run).run(data, self._seed(run), part)
             tensors = self._look(released)
-            tensors["initial"] = self._initial(mechanism, released.distilled, run)
             if released.distilled is not None:
                 released.distilled.save(folder / "distilled.safetensors")
             about = {
-                "description": json.dumps(self.description(mechanism, run)),
+                "description": self._text(mechanism, run),
                 "epsilon": json.dumps(released.epsilon),
                 "seconds": json.dumps(time.perf_counter() - started),
             }
@@ -138,12 +145,12 @@ class Runs:
             write_atomically(
                 folder / "seen.safetensors", lambda file: file.write(content)
             )
+            shutil.rmtree(part, ignore_errors=True)
 
     def _look(self, released: Released) -> dict[str, Tensor]:
         """Return what a run shows of every example."""
         device = next(released.network.parameters()).device
         examples = Images(self.game.images, self.game.labels)
-        precision = resolve_precision("auto", device)
 
         def of(network: Callable[[Tensor], Tensor]) -> Tensor:
             return real_outputs(
@@ -151,7 +158,6 @@ class Runs:
                 examples,
                 released.transform,
                 device=device,
-                precision=precision,
             )
 
         found = {"outputs": of(released.network)}
@@ -196,29 +202,46 @@ class Runs:
             with safetensors.safe_open(file, framework="pt") as opened:
                 about = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            description = json.loads(about["description"])
+            description = about["description"]
             epsilon, seconds = json.loads(about["epsilon"]), float(about["seconds"])
             seen = Seen(
                 tensors["outputs"],
                 tensors.get("pixel_distance"),
                 tensors.get("feature_distance"),
             )
-            initial = tensors["initial"]
         except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
             raise FileError(
                 f"{file} cannot be read as a run of an audit ({error}); {advice}"
             ) from error
-        if description != self.description(mechanism, run):
+        if description != self._text(mechanism, run):
             raise FileError(f"{file} does not match its key; {advice}")
         distilled = None
         if seen.pixel_distance is not None:
             distilled = dd_plugins.DistilledSet.load(folder / "distilled.safetensors")
+            if distilled.header.label_kind == "regression":
+                seen = replace(seen, outputs=seen.outputs * self._scale(seen.outputs))
+        initial = self._initial(mechanism, distilled, run)
         population = self.game.population
         accuracy = None
         if bool(population.any()):
             right = seen.outputs.argmax(dim=1) == self.game.labels
             accuracy = float(right[population].float().mean())
         return Done(seen, initial, distilled, accuracy, epsilon, seconds)
+
+    def _scale(self, outputs: Tensor) -> float:
+        """Return by what regression outputs are scaled before a softmax.
+
+        Outputs near 0 and 1 make all probabilities alike, and every attack on them
+        blind; the scale is that of the greatest likelihood on the population.
+        """
+        population = self.game.population
+        if not bool(population.any()):
+            return 1.0
+        chosen, labels = outputs[population], self.game.labels[population]
+        return min(
+            (2.0**power for power in range(-2, 8)),
+            key=lambda scale: float(F.cross_entropy(scale * chosen, labels)),
+        )
 
     def make_all(
         self,
@@ -280,6 +303,13 @@ def _prepare(runs: Runs, threads: int) -> None:
 
 def _make(mechanism: AbstractMechanism, run: int) -> None:
     _worker["runs"].make(mechanism, run)
+
+
+def _opacus_version() -> dict[str, str]:
+    try:
+        return {"opacus": version("opacus")}
+    except PackageNotFoundError:
+        return {}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dd_plugins.errors import OptionError
+from dd_plugins.evaluate import mean_interval
 
 __all__ = [
     "FEWEST",
@@ -116,7 +117,8 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
     """Return the area under the ROC curve: the chance that a member scores higher.
 
     The estimate is the mean over the audited models. The interval is a percentile
-    bootstrap over the examples of each and, where there are several, over the models.
+    bootstrap over the examples of each and, where there are several, over the models,
+    no narrower than Student's t over the models.
     Where no resample differs from another, as when members and non-members do not
     overlap, the end that is not the estimate is that of Clopper and Pearson for the
     smaller group.
@@ -130,7 +132,10 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
     reason = _too_few(targets)
     if reason is not None:
         return Figure(None, None, reason)
-    targets = [scores for scores in targets if all(map(len, scores))]
+    # One example has no resamples.
+    targets = [scores for scores in targets if min(map(len, scores)) > 1]
+    if not targets:
+        return Figure(None, None, "no run has two members and two non-members")
 
     def area_of(members: Array, non_members: Array, axis: int = -1) -> Any:
         pairs = members.shape[axis] * non_members.shape[axis]
@@ -157,11 +162,28 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
     means = np.take_along_axis(resampled, drawn, axis=0).mean(axis=0)
     low, high = (float(bound) for bound in np.quantile(means, (0.025, 0.975)))
     estimate = float(np.mean(estimates))
-    if low == high and len(targets) == 1:
-        fewest = min(map(len, targets[0]))
+    if low == high:
+        fewest = min(len(group) for scores in targets for group in scores)
         bounds = clopper_pearson(round(estimate * fewest), fewest)
         low, high = min(bounds[0], low), max(bounds[1], high)
-    return Figure(estimate, (low, high))
+    return Figure(estimate, _over_models((low, high), estimates, (0.0, 1.0)))
+
+
+def _over_models(
+    found: tuple[float, float], estimates: Sequence[float], most: tuple[float, float]
+) -> tuple[float, float]:
+    """Return an interval that is no narrower than that over several models.
+
+    Resampling a few models says too little of how models differ, and they may share
+    their non-members; so Student's t over the models' own figures is a lower limit.
+    """
+    of_models = mean_interval(estimates)
+    if of_models is None:
+        return found
+    return (
+        max(most[0], min(found[0], of_models[0])),
+        min(most[1], max(found[1], of_models[1])),
+    )
 
 
 def _batch(scores: Scores) -> int:
@@ -184,12 +206,17 @@ def advantage(targets: Sequence[tuple[Scores, Scores]]) -> Figure:
     if reason is not None:
         return Figure(None, None, reason)
     members = non_members = true = false = 0
+    estimates = []
     for known, other in targets:
         threshold = _best_threshold(known)
-        true += int((other.members >= threshold).sum())
-        false += int((other.non_members >= threshold).sum())
+        called = [int((group >= threshold).sum()) for group in other]
+        true, false = true + called[0], false + called[1]
         members += len(other.members)
         non_members += len(other.non_members)
+        if all(map(len, other)):
+            estimates.append(
+                called[0] / len(other.members) - called[1] / len(other.non_members)
+            )
     if min(members, non_members) == 0:
         return Figure(None, None, "no member or no non-member in the second half")
     positive, negative = true / members, false / non_members
@@ -198,13 +225,11 @@ def advantage(targets: Sequence[tuple[Scores, Scores]]) -> Figure:
         clopper_pearson(false, non_members),
     )
     found = positive - negative
-    return Figure(
-        found,
-        (
-            max(-1.0, found - math.hypot(positive - low, most - negative)),
-            min(1.0, found + math.hypot(high - positive, negative - least)),
-        ),
+    bounds = (
+        max(-1.0, found - math.hypot(positive - low, most - negative)),
+        min(1.0, found + math.hypot(high - positive, negative - least)),
     )
+    return Figure(found, _over_models(bounds, estimates, (-1.0, 1.0)))
 
 
 def balanced_accuracy(gained: Figure) -> Figure:
@@ -260,19 +285,26 @@ def true_positive_rate(targets: Sequence[tuple[Scores, Scores]], rate: float) ->
             f"a false-positive rate of {rate:g} needs {non_members_needed(rate)} "
             f"non-members, there are {there}",
         )
-    total, above = 0, [0, 0, 0]
+    if min(len(known.non_members) for known, _ in targets) < FEWEST:
+        return Figure(None, None, "too few non-members in the first half")
+    total, above, estimates = 0, [0, 0, 0], []
     for known, other in targets:
         ordered = np.sort(known.non_members)[::-1]
         total += len(other.members)
         for place, rank in enumerate(_ranks(len(ordered), rate)):
             threshold = ordered[rank - 1] if rank <= len(ordered) else -math.inf
-            above[place] += int((other.members > threshold).sum())
+            count = int((other.members > threshold).sum())
+            above[place] += count
+            if place == 1 and len(other.members):
+                estimates.append(count / len(other.members))
     if total == 0:
         return Figure(None, None, "no member in the second half")
     strict, chosen, loose = above
     level = 0.95 if rate == 0 else 1 - 2 * _TAIL
     low, high = (clopper_pearson(count, total, level) for count in (strict, loose))
-    return Figure(chosen / total, (low[0], high[1]))
+    return Figure(
+        chosen / total, _over_models((low[0], high[1]), estimates, (0.0, 1.0))
+    )
 
 
 def _ranks(count: int, rate: float) -> tuple[int, int, int]:
@@ -381,7 +413,7 @@ def clopper_pearson_epsilon(
     """Return the epsilon that error rates over independent runs refute.
 
     The greater of what the true- and false-positive rates and what their complements
-    say; the level is shared among the four bounds.
+    say, each from an exact interval of both rates at the level.
 
     Args:
         true_positives: members that were called so.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import dd_plugins
 from dd_plugins.errors import MissingExtraError, OptionError
+from dd_plugins.networks.base import ChannelsLastGroupNorm
 
 __all__ = [
     "EXTRA",
@@ -78,8 +79,8 @@ def prepare_for_opacus(module: nn.Module) -> nn.Module:
 
     Activations that overwrite their argument get in the way of Opacus's hooks. Its
     gradients of convolutions are *wrong*, without an error, for images in channels
-    last (Opacus 1.6), so weights are made contiguous and layers that change the
-    layout are replaced.
+    last (Opacus 1.6), so weights are made contiguous and this library's layers that
+    change the layout are replaced.
 
     Args:
         module: changed in place.
@@ -92,7 +93,7 @@ def prepare_for_opacus(module: nn.Module) -> nn.Module:
         if getattr(parent, "inplace", False):
             parent.inplace = False  # type: ignore[assignment]
         for name, layer in parent.named_children():
-            if isinstance(layer, nn.GroupNorm) and type(layer) is not nn.GroupNorm:
+            if isinstance(layer, ChannelsLastGroupNorm):
                 plain = nn.GroupNorm(layer.num_groups, layer.num_channels, layer.eps)
                 plain.weight, plain.bias = layer.weight, layer.bias
                 setattr(parent, name, plain)
@@ -125,19 +126,20 @@ def check_example_gradients(
     )
 
     generator = torch.Generator().manual_seed(0)
-    module = copy.deepcopy(module).train()  # Opacus's hooks see nothing else
+    # Opacus's hooks see nothing but training.
+    module = copy.deepcopy(module).cpu().train()
     for layer in module.modules():
         if isinstance(layer, nn.modules.dropout._DropoutNd):
             layer.p = 0.0
     images = torch.randn(_CHECKED, *image_shape, generator=generator)
     labels = torch.randint(num_classes, (_CHECKED,), generator=generator)
-    wanted = torch.stack(
-        [
-            _gradient_length(copy.deepcopy(module), images[each], labels[each])
-            for each in torch.split(torch.arange(_CHECKED), 1)
-        ]
-    )
     try:
+        wanted = torch.stack(
+            [
+                _gradient_length(copy.deepcopy(module), images[each], labels[each])
+                for each in torch.split(torch.arange(_CHECKED), 1)
+            ]
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if ghost:
@@ -155,7 +157,7 @@ def check_example_gradients(
                     for parameter in hooked.parameters()
                 ]
                 found = torch.stack(parts).sum(dim=0).sqrt()
-    except (RuntimeError, NotImplementedError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(
             f"Opacus cannot take the gradients of single examples of this network: "

@@ -40,16 +40,20 @@ def evidence(
     population = torch.arange(count) >= count - count // 5
     ease = 2 * torch.randn(count, generator=generator)
 
-    def run() -> tuple[Seen, torch.Tensor]:
-        members = (torch.rand(count, generator=generator) < 0.5) & ~population
+    # Each example is a member of half of the shadow runs, as in an audit.
+    ranks = torch.rand(references, count, generator=generator).argsort(dim=0)
+    inside = ranks.argsort(dim=0) < references // 2
+
+    def run(members: torch.Tensor) -> tuple[Seen, torch.Tensor]:
+        members = members & ~population
         outputs = 0.5 * torch.randn(count, CLASSES, generator=generator)
         raised = ease + gain * members
         outputs[torch.arange(count), labels] += raised
         pixels = torch.rand(count, generator=generator) - 0.1 * gain * members
         return Seen(outputs, pixels, pixels.clone()), members
 
-    target, members = run()
-    others = [Reference(*run()) for _ in range(references)]
+    target, members = run(torch.rand(count, generator=generator) < 0.5)
+    others = [Reference(*run(inside[number])) for number in range(references)]
     known = (torch.rand(count, generator=generator) < 0.5) & ~population
     return (
         Evidence(target, labels, known, members & known, population, others, seed),
@@ -97,7 +101,7 @@ def test_confidence_loses_nothing_where_the_model_is_sure() -> None:
 
 def test_lira_is_the_ratio_of_two_gaussians() -> None:
     given, _ = evidence(40, references=12)
-    # Each example is in half of the runs, as in an audit.
+    given = dataclasses.replace(given, population=torch.zeros(40, dtype=torch.bool))
     ranks = torch.rand(12, 40).argsort(dim=0).argsort(dim=0)
     given = dataclasses.replace(
         given,
@@ -196,7 +200,9 @@ def test_attacks_say_what_they_need() -> None:
     assert [RMIA().references_needed, RMIA(scale=0.5).references_needed] == [2, 1]
     assert LiRA(signal="pixel_distance").threat_model == "images"
     given, _ = evidence(20)
-    with pytest.raises(OptionError, match="5 known members"):
+    with pytest.raises(OptionError, match="needs 2 shadow runs with each example"):
+        LiRA().scores(dataclasses.replace(given, references=given.references[:3]))
+    with pytest.raises(OptionError, match="20 known members"):
         LogisticRegression().scores(
             dataclasses.replace(given, members=torch.zeros(20, dtype=torch.bool))
         )

@@ -94,8 +94,9 @@ def test_a_model_that_learns_its_members_by_heart_is_found_out(tmp_path: Path) -
     canaries = found["all", "lira", "canaries"]
     assert canaries.auc.ci95 is not None
     assert canaries.auc.ci95[0] > 0.9
-    bounds = {each.attack: each.epsilon for each in audit.one_run}
-    assert bounds["lira"] > 1, "this model has no guarantee of epsilon 1"
+    (bound,) = audit.one_run  # by the attack that did best on the other half
+    assert bound.attack in ("loss", "lira", "rmia")
+    assert bound.epsilon > 1, "this model has no guarantee of epsilon 1"
     assert audit.skipped == (("all", "pixel_distance", "no images are released"),)
     assert audit.mechanisms[0].accuracy is not None
 
@@ -107,6 +108,7 @@ def test_nothing_is_found_where_membership_is_a_coin(tmp_path: Path) -> None:
     attacks = ["loss", "pixel_distance", "logistic_regression", "nearest_neighbours"]
     audits = 40
     held: Counter[tuple[str, str]] = Counter()
+    refuted = 0
     for seed in range(audits):
         game = game_for_mechanism(data, members=280, seed=seed)
         found = audit_runs(Runs(game, tmp_path), [given], attacks)
@@ -119,10 +121,12 @@ def test_nothing_is_found_where_membership_is_a_coin(tmp_path: Path) -> None:
             ):
                 assert figure.ci95 is not None
                 held[row.attack, name] += figure.ci95[0] <= chance <= figure.ci95[1]
-        assert all(each.epsilon < 1 for each in found.one_run)
+        (bound,) = found.one_run
+        refuted += bound.epsilon > 0
     assert len(held) == 3 * len(attacks)
     # 33 of 40 or fewer would happen once in 200 times.
     assert min(held.values()) > 33, held
+    assert refuted <= 6, "a bound above 0 is wrong in one of twenty audits"
 
 
 def test_memberships_of_the_game() -> None:
@@ -141,6 +145,45 @@ def test_memberships_of_the_game() -> None:
     members = game.data(0)
     assert len(members.train.labels) == int(game.targets[0].sum())
     assert len(members.validation.labels) == 0
+
+
+def test_audited_distillation_is_that_which_ships(tmp_path: Path) -> None:
+    data = dd_plugins.get_dataset("digits")
+    game = game_for_mechanism(data, members=300)
+    runs = Runs(game, tmp_path)
+    mechanism = Distillation("mine", "cpu", "frepo(pool_size=1)", training_steps=2)
+    short = replace(mechanism, steps=2)
+    runs.make(short, 0)
+    audited, plain = (
+        runs.load(short, 0).distilled,
+        dd_plugins.distill(data, "frepo(pool_size=1)", steps=2, device="cpu"),
+    )
+    assert audited is not None
+    for name in ("distiller", "options", "network", "value_space", "mirror"):
+        assert getattr(audited.header, name) == getattr(plain.header, name)
+    assert mechanism.resolved_network(data) == "conv(width=32, depth=2)"
+
+
+def test_killed_distillation_goes_on(tmp_path: Path) -> None:
+    game = game_for_mechanism(noisy_data(200), members=80)
+    runs = Runs(game, tmp_path)
+    mechanism = Distillation(
+        "mine", "cpu", "frepo(pool_size=1)", steps=9, network=MLP, training_steps=2
+    )
+    folder = runs.path(mechanism, 0) / "run"
+    data, seed = game.data(0), runs._seed(0)
+    dd_plugins.distill(
+        data, "frepo(pool_size=1)", steps=9, network=MLP, seed=seed, out=folder
+    )
+    steps = (folder / "metrics.jsonl").read_text()
+    resumed = mechanism.run(data, seed, folder)
+    assert resumed.distilled is not None
+    assert (folder / "metrics.jsonl").read_text() == steps, "no step is made again"
+    runs.make(mechanism, 0)
+    assert not folder.exists(), "what lets a run go on is removed with its end"
+    found = runs.load(mechanism, 0).distilled
+    assert found is not None
+    assert torch.equal(found.images, resumed.distilled.images)
 
 
 def test_frepo_protocol_takes_chunks_and_the_test_set() -> None:
@@ -178,12 +221,15 @@ def test_artifact_is_audited_against_its_own_members(tmp_path: Path) -> None:
 
 def test_shadow_runs_of_an_artifact_distil_anew(tmp_path: Path) -> None:
     data = dd_plugins.get_dataset("digits")
-    spec = "frepo(pool_size=1)"
-    made = dd_plugins.distill(data, spec, images_per_class=2, steps=3, network=MLP)
+    spec, network = "frepo(pool_size=1)", "conv(width=4, depth=2)"
+    made = dd_plugins.distill(data, spec, images_per_class=2, steps=3, network=network)
     game = game_for_artifact(data, None, members=300, shadows=4)
     runs, given = Runs(game, tmp_path), GivenSet("given", "cpu", made, 5)
     audit = audit_runs(runs, [given], ["lira"])
     assert audit.about["shadows"] == 4
+    assert given.for_shadows().evaluation_network == (
+        "conv(width=4, depth=2, normalization='none')"
+    )
     target, *shadows = (runs.load(given, run).distilled for run in range(5))
     assert target is not None
     assert torch.equal(target.images, made.images)
@@ -202,6 +248,7 @@ def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
         ({"members": 0}, "must be at least 1"),
         ({"members": 100, "canaries": 101}, "canaries must be between 0 and"),
         ({"members": 100, "shadows": 1}, "shadows must be 0, or 2 or more"),
+        ({"members": 100, "canaries": 5, "non_members": "test"}, "canaries are"),
     ):
         with pytest.raises(OptionError, match=message):
             game_for_mechanism(data, **options)  # type: ignore[arg-type]
@@ -284,7 +331,7 @@ def test_command_writes_a_row_for_each_attack_and_group(
         "other_members",
         "canaries",
     }
-    assert {row["threat_model"] for row in audited} == {"model", "images"}
+    assert {row["threat_model"] for row in audited} == {"model", "images", "both"}
     for row in rows:
         assert set(row["tpr_at_fpr"]) == {"0.01", "0.001", "0"}
         for figure in (row["auc"], row["advantage"], *row["tpr_at_fpr"].values()):
@@ -368,8 +415,9 @@ def test_artifact_of_another_data_set_is_refused(
     own = dd_plugins.distill("digits", "random", network=MLP)
     own.save(tmp_path / "own.safetensors")
     words[1] = "own.safetensors"
-    refused = command_line(*words, "--canaries", "5")
-    assert "--canaries goes with a distiller's spec" in refused.stderr
+    for given in (["--canaries", "5"], ["--ipc", "1"], ["--compare", "all"]):
+        refused = command_line(*words, *given)
+        assert f"{given[0]} goes with a distiller's spec" in refused.stderr
     done = command_line(*words, "--members", "300", "--training-steps", "3")
     assert done.returncode == 0, done.stderr
     missing = command_line("audit", "runs/none.safetensors", "--dataset", "digits")

@@ -8,6 +8,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from dd_plugins.errors import OptionError
+from dd_plugins.evaluate import mean_interval
 from dd_privacy.statistics import (
     Figure,
     Scores,
@@ -133,6 +134,41 @@ def test_area_of_several_models_varies_with_the_models_too() -> None:
     assert found.estimate == pytest.approx(np.mean(alone))
     assert found.ci95 is not None
     assert found.ci95[1] - found.ci95[0] > 0.2
+
+
+def test_intervals_over_models_are_no_narrower_than_students() -> None:
+    generator = np.random.default_rng(2)
+    shared = generator.normal(0, 1, 3000)  # as with the test set for all models
+    models = [
+        tuple(
+            scores(generator.normal(shift, 1, 500), half)
+            for half in np.split(shared, 2)
+        )
+        for shift in (0.0, 0.3, 0.6)
+    ]
+    for figure, lowest in (
+        (advantage, -1.0),
+        (lambda targets: true_positive_rate(targets, 0.01), 0.0),
+    ):
+        alone = [figure([model]).estimate for model in models]
+        low, high = mean_interval(alone)  # type: ignore[misc]
+        found = figure(models).ci95
+        assert found[0] <= max(low, lowest)
+        assert found[1] >= min(high, 1.0)
+
+
+def test_a_model_with_one_example_of_a_group_is_left_out() -> None:
+    full = scores(range(50, 60), range(50))
+    assert area([full, scores([7], range(50))]).estimate == area([full]).estimate
+    lonely = area([scores([7], range(50)) for _ in range(6)])
+    assert lonely.withheld == "no run has two members and two non-members"
+
+
+def test_highest_non_member_must_exist() -> None:
+    halves = (scores(range(20), []), scores(range(20), range(30)))
+    assert true_positive_rate([halves], 0.0).withheld == (
+        "too few non-members in the first half"
+    )
 
 
 def test_groups_that_do_not_overlap_have_an_interval_all_the_same() -> None:

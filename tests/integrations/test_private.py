@@ -14,7 +14,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 import dd_plugins
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.errors import DataError, FileError, OptionError
 from dd_privacy import accounting
 from dd_privacy.accounting import noise_multiplier_for, spent
 from dd_privacy.private import PrivateModel, PrivateTrainer
@@ -173,7 +173,7 @@ def test_without_a_seed_the_noise_differs_and_with_one_it_is_not_covered() -> No
         nn.utils.parameters_to_vector(each.network.parameters()) for each in secret
     )
     assert not torch.allclose(first, second)
-    assert not any("seed" in sentence for sentence in secret[0].not_covered)
+    assert not any("knows the seed" in each for each in secret[0].not_covered)
     seeded = [
         PrivateTrainer(**options, seed=5).fit(images, labels)  # type: ignore[arg-type]
         for _ in range(2)
@@ -182,7 +182,20 @@ def test_without_a_seed_the_noise_differs_and_with_one_it_is_not_covered() -> No
         nn.utils.parameters_to_vector(each.network.parameters()) for each in seeded
     )
     assert torch.equal(first, second)
-    assert any("seed" in sentence for sentence in seeded[0].not_covered)
+    assert any("knows the seed" in sentence for sentence in seeded[0].not_covered)
+    assert "seed" not in seeded[0].about["trainer"], "nobody is told"
+
+
+def test_images_and_labels_are_checked_first() -> None:
+    trainer = PrivateTrainer(network="mlp(width=4)", batch_size=20, epochs=1)
+    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
+    for given, message in (
+        ((255 * images, labels), "must be in"),
+        ((images, labels[:-1]), "40"),
+        ((images[:, 0], labels), "shape"),
+    ):
+        with pytest.raises(DataError, match=message):
+            trainer.fit(*given)
 
 
 def test_noise_has_the_deviation_that_is_accounted_for() -> None:

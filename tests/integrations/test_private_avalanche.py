@@ -18,7 +18,7 @@ from avalanche.training.plugins import (
     LwFPlugin,
     ReplayPlugin,
 )
-from avalanche.training.supervised import Naive
+from avalanche.training.supervised import ER_ACE, Cumulative, Naive
 
 from dd_privacy.accounting import noise_multiplier_for
 from dd_privacy.avalanche import PrivateTrainingPlugin
@@ -44,7 +44,7 @@ def strategy(plugins: list[Any], **options: Any) -> Any:
     model = options.pop("model", None) or nn.Sequential(
         nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4)
     )
-    return Naive(
+    return options.pop("strategy", Naive)(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
         train_mb_size=50,
@@ -96,7 +96,11 @@ def test_each_experience_is_trained_and_accounted_for() -> None:
     [
         ({"plugins": [ReplayPlugin(20)]}, "ReplayPlugin may carry"),
         ({"plugins": [LwFPlugin()]}, "LwFPlugin may carry"),
-        ({"criterion": nn.CrossEntropyLoss(reduction="sum")}, "reduction='mean'"),
+        ({"criterion": nn.CrossEntropyLoss(reduction="sum")}, "the plain mean"),
+        ({"criterion": nn.CrossEntropyLoss(torch.ones(4))}, "without weights"),
+        ({"criterion": nn.CrossEntropyLoss(ignore_index=1)}, "without weights"),
+        ({"strategy": Cumulative}, "Cumulative has a train_dataset_adaptation of its"),
+        ({"strategy": ER_ACE}, "ER_ACE has a training_epoch of its own"),
         (
             {
                 "model": nn.Sequential(
