@@ -26,7 +26,8 @@ DISTILLERS = [
     f"metadd(frepo(pool_size=2, learning_rate=0.01), {AUXILIARY}, every=2)",
     f"metadd(dsa(real_batch_size=16, updates_per_network=2), {AUXILIARY}, drawn=1, "
     "variant='real_features')",
-    f"metadd(dm(real_batch_size=16), {AUXILIARY}, every=1, variant='variance')",
+    f"metadd(dm(real_batch_size=16), {AUXILIARY}, every=1, start=0, "
+    "variant='variance')",
     "clip(frepo(pool_size=2, learning_rate=0.01), max_norm=0.05)",
     "turned(frepo(pool_size=2, learning_rate=0.01))",
     "turned(dm(real_batch_size=16), turns=2)",
