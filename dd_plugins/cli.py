@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as exit_request:
         sys.exit(exit_request.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _end("stopped; a command with --resume goes on by it and the same words", 130)
+        _end("stopped; give the same words again, with --resume if it has that", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(error.exit_code)
