@@ -494,11 +494,12 @@ class _Audited:
             masks = [self._group(group, target) for target in range(len(scores))]
             if not any(bool(members.any()) for members, _ in masks):
                 continue
-            whole, halves = [], []
+            whole, halves, compared = [], [], []
             for values, (members, others) in zip(scores, masks, strict=True):
                 known = self.known
                 fresh = ~known if attack.learns_from_known else ~self.game.population
                 whole.append(_scores(values, members & fresh, others & fresh))
+                compared.append(others & fresh)
                 halves.append(
                     (
                         _scores(values, members & known, others & known),
@@ -513,7 +514,7 @@ class _Audited:
                     attack.threat_model,
                     group,
                     sum(len(each.members) for each in whole),
-                    int(torch.stack([others for _, others in masks]).any(dim=0).sum()),
+                    int(torch.stack(compared).any(dim=0).sum()),
                     area(whole, seed=self.game.seed),
                     gained,
                     balanced_accuracy(gained),
