@@ -91,21 +91,20 @@ class Conv(AbstractNetwork):
         """Make a freshly initialised module."""
         channels, height, width = image_shape
         depth = self.depth or default_depth(image_shape)
-        padding = _padding(height, width, depth)
-        height, width = height + 2 * (padding - 1), width + 2 * (padding - 1)
+        extra = _extra_padding(height, width, depth)
+        height, width = height + 2 * extra, width + 2 * extra
         if min(height, width) < 2**depth:
             raise OptionError(
                 f"conv: depth {depth} halves the image {depth} times, but it is only "
                 f"{height}x{width} pixels; use a smaller depth"
             )
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [nn.ZeroPad2d(extra)] if extra else []
         sizes = [channels, *(self.width * 2**block for block in range(depth))]
         for block, (inputs, outputs) in enumerate(pairwise(sizes)):
             if block > 0:
                 layers.append(norm(self.normalization or "none", inputs))
-            pad = padding if block == 0 else 1
             layers += [
-                nn.Conv2d(inputs, outputs, 3, padding=pad),
+                nn.Conv2d(inputs, outputs, 3, padding=1),
                 nn.ReLU(inplace=True),
                 nn.AvgPool2d(2),
             ]
@@ -116,10 +115,10 @@ class Conv(AbstractNetwork):
         return network
 
 
-def _padding(height: int, width: int, depth: int) -> int:
-    """Return the padding of the first convolution that lets pooling divide evenly."""
+def _extra_padding(height: int, width: int, depth: int) -> int:
+    """Return the pixels a side that let pooling divide evenly."""
     unit = 2**depth
     for extra in range(min(4, unit // 2)):
         if (height + 2 * extra) % unit == 0 and (width + 2 * extra) % unit == 0:
-            return 1 + extra
-    return 1
+            return extra
+    return 0

@@ -48,19 +48,18 @@ class DCConvNet(AbstractNetwork):
         del generator  # torch's own initialisers draw from the seeded global state
         channels, height, width = image_shape
         depth = self.depth or default_depth(image_shape)
-        first_padding = 3 if (height, width) == (28, 28) else 1
-        height, width = (size + 2 * (first_padding - 1) for size in (height, width))
+        extra = 2 if (height, width) == (28, 28) else 0
+        height, width = height + 2 * extra, width + 2 * extra
         if min(height, width) < 2**depth:
             raise OptionError(
                 f"dc_convnet: depth {depth} halves the image {depth} times, "
                 f"but it is only {height}x{width} pixels; use a smaller depth"
             )
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [nn.ZeroPad2d(extra)] if extra else []
         for block in range(depth):
             inputs = channels if block == 0 else self.width
-            padding = first_padding if block == 0 else 1
             layers += [
-                nn.Conv2d(inputs, self.width, 3, padding=padding),
+                nn.Conv2d(inputs, self.width, 3, padding=1),
                 norm(self.normalization, self.width),
                 nn.ReLU(),
                 nn.AvgPool2d(2),

@@ -50,12 +50,36 @@ def test_the_default_depth_grows_with_each_doubling(side, depth):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("side", "padded"), [(28, 32), (30, 32), (32, 32), (29, 29)])
 def test_images_are_padded_until_the_pooling_divides_them(channels, side, padded):
-    first, *others = _convolutions(_build(Conv(width=1), (channels, side, side)))
+    module = _build(Conv(width=1), (channels, side, side))
+    first, *others = _convolutions(module)
+    shapes = []
+    first.register_forward_hook(lambda *seen: shapes.append(seen[-1].shape))
 
-    images = torch.zeros(1, channels, side, side)
+    module(torch.zeros(1, channels, side, side))
 
-    assert first(images).shape[-2:] == (padded, padded)
+    assert shapes == [(1, 1, padded, padded)]
     assert all(layer.padding == (1, 1) for layer in others)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [28, 32])
+def test_all_maps_keep_channels_last(channels, side):
+    module = _build(Conv(width=2), (channels, side, side))
+    found = []
+    for layer in module.body[:-1]:
+        layer.register_forward_hook(lambda *seen: found.append(seen[-1]))
+    images = torch.rand(3, channels, side, side)
+
+    module(images.contiguous(memory_format=torch.channels_last))
+
+    assert len(found) >= 9
+    for maps in found:
+        assert maps.permute(0, 2, 3, 1).stride() == _dense(maps), maps.shape
+
+
+def _dense(maps):
+    channels, height, width = maps.shape[1:]
+    return (height * width * channels, width * channels, channels, 1)
 
 
 def test_batch_normalisation_stands_before_every_convolution_but_the_first():
