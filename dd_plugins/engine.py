@@ -604,6 +604,7 @@ class _Loop:
             images,
             self.transform,
             device=self.run.device,
+            batch_size=len(images.labels),  # a prediction computes all that supports it
         )
 
     def distilled(self) -> DistilledSet:

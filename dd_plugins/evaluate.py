@@ -18,13 +18,12 @@ from dd_plugins.data import DataOptions, Images, RealData, balanced_subset
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.functional.kernel_regression import centred_targets
 from dd_plugins.metric import require_metric_learning, retrieval_scores
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, chunk_size
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.randomness import derive
 from dd_plugins.run import Precision, resolve_device, resolve_precision
 from dd_plugins.streamed import fits_in_memory
 from dd_plugins.training import (
-    TEST_BATCH,
     Recipe,
     TrainingSet,
     Whitened,
@@ -259,15 +258,12 @@ class _Evaluator:
 
     def _scores(self, module: FeatureNetwork, test: Images) -> dict[str, float]:
         """Return the accuracy of a network, and its retrieval scores if asked for."""
-        on_cpu = self.device.type == "cpu"
-        size = chunk_size(test.images.shape) if on_cpu else TEST_BATCH
         on_test = partial(
             real_outputs,
             data=test,
             transform=self.distilled.transform,
             device=self.device,
             precision=self.precision,
-            batch_size=size,
         )
         found = {"accuracy": part_right(on_test(module), test.labels)}
         if self.protocol == "retrieval":

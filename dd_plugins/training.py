@@ -18,13 +18,17 @@ from dd_plugins.functional.augment import (
     siamese_parameters,
 )
 from dd_plugins.functional.kernel_regression import half_squared_error
-from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.networks.base import (
+    FeatureNetwork,
+    chunk_size,
+    features_in_chunks,
+    has_batch_norm,
+)
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import autocast
 from dd_plugins.streamed import ImageSource
 
 __all__ = [
-    "TEST_BATCH",
     "DrawnImages",
     "Recipe",
     "TrainingSet",
@@ -38,8 +42,7 @@ __all__ = [
 ]
 
 _LAST_LEARNING_RATE = 0.01  # of the first, at the end of the cosine
-TEST_BATCH = 1000
-"""Real images that a network classifies at a time, if nobody says."""
+_TEST_BATCH = 1000  # real images on an accelerator at a time
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,8 @@ def train_network(
     optimizer = recipe.make_optimizer(network.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.scale)
     batches = _batches(len(images), recipe.batch_size, recipe.steps, generator)
+    # In training mode BatchNorm lets an image's outputs depend on its neighbours.
+    in_chunks = not has_batch_norm(network)
     network.train()
     for chosen in batches:
         everything = slice(None) if chosen is None else chosen
@@ -206,7 +211,10 @@ def train_network(
             batch_images, generator, training_set.mirror
         ).contiguous(memory_format=torch.channels_last)
         with autocast(augmented.device, precision):
-            logits = network(augmented)
+            if in_chunks:
+                logits = network.head(features_in_chunks(network, augmented))
+            else:
+                logits = network(augmented)
         optimizer.zero_grad(set_to_none=True)
         loss = label_loss(logits.float(), batch_labels, training_set.label_kind)
         torch.autograd.backward(loss)
@@ -249,24 +257,27 @@ def real_outputs(
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
-    batch_size: int = TEST_BATCH,
+    batch_size: int | None = None,
 ) -> Tensor:
     """Return what a network makes of real images.
 
     Args:
-        network: maps images in the value space to logits, or to features.
+        network: in evaluation mode; maps images in the value space to logits, or to
+            features.
         data: real images in [0, 1] or uint8, and their labels; one at least.
         transform: maps the images to the value space.
         device: where the network lives.
         precision: dtype in which it computes.
-        batch_size: images that it is given at a time.
+        batch_size: images that it is given at a time; None for what suits the device.
 
     Returns:
         float32 of shape ``(n, d)``, on the CPU.
     """
     found = []
-    for start in range(0, len(data.labels), batch_size):
-        images = transform(data.images[start : start + batch_size].to(device))
+    on_cpu = device.type == "cpu"
+    size = batch_size or (chunk_size(data.images.shape) if on_cpu else _TEST_BATCH)
+    for start in range(0, len(data.labels), size):
+        images = transform(data.images[start : start + size].to(device))
         with autocast(device, precision):
             outputs = network(images.contiguous(memory_format=torch.channels_last))
         found.append(outputs.float().cpu())
@@ -280,17 +291,17 @@ def accuracy(
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
-    batch_size: int = TEST_BATCH,
+    batch_size: int | None = None,
 ) -> float:
     """Return the part of real images that a network classifies rightly, in [0, 1].
 
     Args:
-        network: maps images in the value space to logits.
+        network: in evaluation mode; maps images in the value space to logits.
         data: as for :func:`real_outputs`; and so are the others.
         transform: maps the images to the value space.
         device: where the network lives.
         precision: dtype in which it computes.
-        batch_size: images that it is given at a time.
+        batch_size: images that it is given at a time; None for what suits the device.
     """
     logits = real_outputs(
         network,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
 import dd_plugins
 from dd_plugins import DistilledSet
@@ -17,6 +18,7 @@ from dd_plugins.evaluate import (
     recipe_for,
     training_steps,
 )
+from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.preprocess import Transform
 from dd_plugins.testing import toy_data
@@ -137,6 +139,28 @@ def test_data_of_other_classes_or_sizes_is_refused(distilled: DistilledSet) -> N
     larger = dd_plugins.RealData.from_tensors(images.repeat(1, 1, 2, 2), labels)
     with pytest.raises(DataError, match="shape"):
         dd_plugins.evaluate(distilled, data=larger)
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_training_in_chunks_is_training_on_whole_batches(
+    normalization: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(70, 1, 32, 32, generator=draw)
+    labels = torch.rand(70, 2, generator=draw)
+    training_set = TrainingSet(images, labels, "regression", False)
+
+    def trained() -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        conv = Conv(width=2, normalization=normalization)
+        network = conv.build((1, 32, 32), 2, generator=generator)
+        recipe = Recipe(3, learning_rate=1e-3, batch_size=70, optimizer="sgd")
+        train_network(network, training_set, recipe, generator=generator)
+        return dict(network.state_dict())
+
+    in_chunks = trained()
+    monkeypatch.setattr("dd_plugins.networks.base._PIXELS_IN_CHUNK", 2**30)
+    torch.testing.assert_close(in_chunks, trained())
 
 
 @pytest.mark.parametrize("kind", ["regression", "probabilities", "classes"])
