@@ -36,6 +36,22 @@ BATCH_NORM_MOMENTUM = 0.9
 _PIXELS_IN_CHUNK = 64 * 32 * 32
 
 
+class ChannelsLast(nn.Module):
+    """Images of one channel, with strides that say that channels come last.
+
+    Of these torch cannot tell, takes channels to come first, and picks kernels of
+    convolutions and of pooling by that: on a CPU the first convolution of ``conv`` and
+    its gradient take several times as long. The memory stays the same, and images of
+    several channels stay what they are.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        count, channels, height, width = images.shape
+        if channels != 1:
+            return images
+        return images.reshape(count, height, width, 1).permute(0, 3, 1, 2)
+
+
 class FeatureNetwork(nn.Module):
     """A body that gives flat features, and a linear head on them.
 
@@ -46,31 +62,19 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
+        self.layout = ChannelsLast()
         self.body = body
         self.head = head
 
     def features(self, images: Tensor) -> Tensor:
         """Return the input of the head, of shape ``(n, features)``."""
-        features: Tensor = self.body(_told_channels_last(images))
+        features: Tensor = self.body(self.layout(images))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits of shape ``(n, classes)``."""
         logits: Tensor = self.head(self.features(images))
         return logits
-
-
-def _told_channels_last(images: Tensor) -> Tensor:
-    """Return the same memory, with strides that say that channels come last.
-
-    Of images with one channel torch cannot tell, takes channels to come first, and
-    picks kernels of convolutions and of pooling by that: a training step of ``conv``
-    takes up to twice as long on a CPU.
-    """
-    count, channels, height, width = images.shape
-    if channels != 1:
-        return images
-    return images.reshape(count, height, width, 1).permute(0, 3, 1, 2)
 
 
 class AbstractNetwork(Record, ABC):

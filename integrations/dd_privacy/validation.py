@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import dd_plugins
 from dd_plugins.errors import MissingExtraError, OptionError
-from dd_plugins.networks.base import ChannelsLastGroupNorm
+from dd_plugins.networks.base import ChannelsLast, ChannelsLastGroupNorm
 
 __all__ = [
     "EXTRA",
@@ -97,6 +97,8 @@ def prepare_for_opacus(module: nn.Module) -> nn.Module:
                 plain = nn.GroupNorm(layer.num_groups, layer.num_channels, layer.eps)
                 plain.weight, plain.bias = layer.weight, layer.bias
                 setattr(parent, name, plain)
+            elif isinstance(layer, ChannelsLast):
+                setattr(parent, name, nn.Identity())
     return module
 
 
