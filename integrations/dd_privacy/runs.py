@@ -36,7 +36,6 @@ from dd_privacy.mechanisms import AbstractMechanism, GivenSet, Released
 __all__ = ["Done", "Runs", "audit_folder"]
 
 _FORMAT = 1
-_FEATURES_AT_A_TIME = 2_000
 
 
 @dataclass(frozen=True)
@@ -149,28 +148,33 @@ class Runs:
 
     def _look(self, released: Released) -> dict[str, Tensor]:
         """Return what a run shows of every example."""
-        device = next(released.network.parameters()).device
+        network, distilled = released.network, released.distilled
+        device = next(network.parameters()).device
         examples = Images(self.game.images, self.game.labels)
 
-        def of(network: Callable[[Tensor], Tensor]) -> Tensor:
-            return real_outputs(
-                network,
-                examples,
-                released.transform,
-                device=device,
-            )
+        def of(what: Callable[[Tensor], Tensor]) -> Tensor:
+            return real_outputs(what, examples, released.transform, device=device)
 
-        found = {"outputs": of(released.network)}
-        if released.distilled is None:
-            return found
-        images = released.distilled.images
-        pixels = of(lambda images: images.flatten(1))
-        found["pixel_distance"] = _nearest(pixels, images.flatten(1))
-        features = of(released.network.features)
+        if distilled is None:
+            return {"outputs": of(network)}
+        images = distilled.images.to(device)
         with torch.no_grad():
-            own = released.network.features(images.to(device)).float().cpu()
-        found["feature_distance"] = _nearest(F.normalize(features), F.normalize(own))
-        return found
+            own = F.normalize(network.features(images))
+
+        def together(pixels: Tensor) -> Tensor:
+            """Return outputs and both distances, of one pass through the network."""
+            features = network.features(pixels)
+            by_pixels = _nearest(pixels.flatten(1), images.flatten(1))
+            by_features = _nearest(F.normalize(features), own)
+            distances = torch.stack([by_pixels, by_features], dim=1)
+            return torch.cat([network.head(features).cpu(), distances], dim=1)
+
+        seen = of(together)
+        return {
+            "outputs": seen[:, :-2].contiguous(),
+            "pixel_distance": seen[:, -2].contiguous(),
+            "feature_distance": seen[:, -1].contiguous(),
+        }
 
     def _initial(
         self,
@@ -331,12 +335,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _nearest(examples: Tensor, images: Tensor) -> Tensor:
-    """Return the distance of each example to the nearest image, float32 ``(n,)``."""
-    images = images.float()
-    parts = [
-        torch.cdist(part.float(), images, compute_mode="donot_use_mm_for_euclid_dist")
-        .min(dim=1)
-        .values
-        for part in torch.split(examples, _FEATURES_AT_A_TIME)
-    ]
-    return torch.cat(parts)
+    """Return the distance of each example to the nearest image, float32 ``(n,)``.
+
+    In float64 on the CPU: products of matrices would else lose the distance of copies.
+    """
+    distances = torch.cdist(examples.cpu().double(), images.cpu().double())
+    return distances.min(dim=1).values.float()
