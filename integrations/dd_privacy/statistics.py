@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 FEWEST = 5
 """Members or non-members below which no figure is given."""
@@ -127,7 +128,7 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
         targets: the scores of each audited model.
         seed: of the resampling.
     """
-    from scipy.stats import bootstrap, mannwhitneyu
+    from scipy.stats import bootstrap
 
     reason = _too_few(targets)
     if reason is not None:
@@ -137,25 +138,21 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
     if not targets:
         return Figure(None, None, "no run has two members and two non-members")
 
-    def area_of(members: Array, non_members: Array, axis: int = -1) -> Any:
-        pairs = members.shape[axis] * non_members.shape[axis]
-        found = mannwhitneyu(members, non_members, axis=axis, method="asymptotic")
-        return found.statistic / pairs
-
     generator = np.random.default_rng(seed)
-    estimates = [float(area_of(*scores)) for scores in targets]
+    places = [_places(scores) for scores in targets]
+    estimates = [float(_area_of_places(*scores)) for scores in places]
     resampled = np.stack(
         [
             bootstrap(
-                tuple(scores),
-                area_of,
+                scores,
+                _area_of_places,
                 n_resamples=_RESAMPLES,
                 batch=_batch(scores),
                 vectorized=True,
                 method="percentile",
                 rng=generator,
             ).bootstrap_distribution
-            for scores in targets
+            for scores in places
         ]
     )
     drawn = generator.integers(len(targets), size=resampled.shape)
@@ -167,6 +164,35 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
         bounds = clopper_pearson(round(estimate * fewest), fewest)
         low, high = min(bounds[0], low), max(bounds[1], high)
     return Figure(estimate, _over_models((low, high), estimates, (0.0, 1.0)))
+
+
+def _places(scores: Scores) -> tuple[Places, Places]:
+    """Return the place of each score among the different ones: sorted once for all."""
+    _, places = np.unique(np.concatenate(scores), return_inverse=True)
+    members, non_members = np.split(places.astype(np.int64), [len(scores.members)])
+    return members, non_members
+
+
+def _area_of_places(members: Places, non_members: Places, axis: int = -1) -> Array:
+    """Return the part of pairs in which the member has the higher place.
+
+    Half a pair for equal places. Samples lie along the last axis.
+    """
+    assert axis == -1  # scipy hands it over
+    most = 1 + max(members.max(), non_members.max())
+
+    def counts(sample: Places) -> Places:
+        """Return how often each place occurs in each sample."""
+        rows = sample.reshape(-1, sample.shape[-1])
+        apart = rows + most * np.arange(len(rows))[:, None]
+        found = np.bincount(apart.ravel(), minlength=most * len(rows))
+        return found.reshape(*sample.shape[:-1], most)
+
+    of_non_members = counts(non_members)
+    below = of_non_members.cumsum(axis=-1) - of_non_members / 2
+    pairs = members.shape[-1] * non_members.shape[-1]
+    area_of: Array = (counts(members) * below).sum(axis=-1) / pairs
+    return area_of
 
 
 def _over_models(
@@ -186,9 +212,9 @@ def _over_models(
     )
 
 
-def _batch(scores: Scores) -> int:
-    """Return how many resamples are ranked at once: a few million numbers."""
-    return max(1, 2_000_000 // (len(scores.members) + len(scores.non_members)))
+def _batch(sample: Iterable[Places]) -> int:
+    """Return how many resamples are counted at once: a few million numbers."""
+    return max(1, 2_000_000 // sum(map(len, sample)))
 
 
 def advantage(targets: Sequence[tuple[Scores, Scores]]) -> Figure:
