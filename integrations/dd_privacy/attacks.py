@@ -91,6 +91,8 @@ class Evidence:
         population: bool ``(n,)``: examples that no run ever had as members.
         references: shadow runs.
         seed: of what is drawn.
+        scored: bool ``(n,)``: examples whose score is asked for; None for all. The
+            others need a score of any value.
     """
 
     target: Seen
@@ -100,6 +102,7 @@ class Evidence:
     population: Tensor
     references: Sequence[Reference] = ()
     seed: int = 0
+    scored: Tensor | None = None
 
 
 def confidence(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -456,12 +459,14 @@ class _Classifier(AbstractAttack):
             )
         model = make_pipeline(StandardScaler(), self.classifier(evidence.seed))
         folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=evidence.seed)
-        found = np.empty(len(features))
+        found = np.zeros(len(features))
         found[known] = cross_val_predict(
             model, features[known], truth, cv=folds, method="predict_proba"
         )[:, 1]
         model.fit(features[known], truth)
-        found[~known] = model.predict_proba(features[~known])[:, 1]
+        rest = ~known if evidence.scored is None else evidence.scored.numpy() & ~known
+        if rest.any():
+            found[rest] = model.predict_proba(features[rest])[:, 1]
         return torch.from_numpy(found)
 
     def _features(self, evidence: Evidence) -> Tensor:

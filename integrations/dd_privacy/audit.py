@@ -464,6 +464,7 @@ class _Audited:
                     )
                 ],
                 self.game.seed,
+                scored,
             )
             scores = attack.scores(evidence).double()
             if scores.shape != self.game.labels.shape or not bool(
