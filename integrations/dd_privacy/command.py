@@ -35,10 +35,11 @@ from dd_privacy.report import shown, write_report
 from dd_privacy.runs import Runs, audit_folder
 from dd_privacy.statistics import RATES, non_members_needed
 
-__all__ = ["audit_command", "train_private_command"]
+__all__ = ["audit_command", "tables", "train_private_command"]
 
 COMPARISONS = ("all", "random", "noise", "private")
 """What an audited distiller may be compared with."""
+
 
 _OF_SPECS = (
     *("canaries", "targets", "non_members", "images_per_class", "steps", "network"),
@@ -191,7 +192,7 @@ def audit_command(
     if json_file is not None:
         text = json.dumps(found.as_dict(), indent=1) + "\n"
         write_atomically(json_file, lambda file: file.write(text.encode()))
-    for table in _tables(found):
+    for table in tables(found):
         console.print(table)
     for mechanism, attack, reason in found.skipped:
         console.print(f"{mechanism}: no {attack}: {reason}", soft_wrap=True)
@@ -397,7 +398,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _tables(found: Audit) -> list[Table]:
+def tables(found: Audit) -> list[Table]:
+    """Return an audit for a terminal: mechanisms, and the attacks on each."""
     mechanisms = Table(title=f"what is audited: {found.about['data']}")
     for column in ("mechanism", "accuracy", "epsilon", "seconds a run"):
         mechanisms.add_column(
@@ -424,11 +426,12 @@ def _tables(found: Audit) -> list[Table]:
             reverse=True,
         )
         table = Table(title=f"attacks on {mechanism.name}", title_justify="left")
-        table.add_column("attack", overflow="fold")
+        # What wraps gives way on a narrow terminal: names must not.
+        table.add_column("attack", no_wrap=True)
         table.add_column("members")
-        table.add_column("area under ROC", no_wrap=True)
+        table.add_column("area under ROC")
         for rate in rates:
-            table.add_column(f"found at {100 * rate:g} %", no_wrap=True)
+            table.add_column(f"found at {100 * rate:g} %")
         for row in rows:
             group = row.group.removesuffix("_members").replace("_", " ")
             table.add_row(

@@ -1,5 +1,6 @@
 """Audits find planted leaks, find nothing where there is nothing, and go on."""
 
+import io
 import json
 import os
 import signal
@@ -14,15 +15,18 @@ from typing import Any
 import pytest
 import torch
 from conftest import Command
+from rich.console import Console
 
 import dd_plugins
 from dd_plugins.data import RealData
 from dd_plugins.errors import DataError, FileError, OptionError
 from dd_privacy.audit import Audit, Row, audit_runs
+from dd_privacy.command import tables
 from dd_privacy.game import Game, game_for_artifact, game_for_mechanism
 from dd_privacy.mechanisms import AllMembers, Distillation, GivenSet
 from dd_privacy.report import write_report
 from dd_privacy.runs import Runs
+from dd_privacy.statistics import Figure
 
 MLP = "mlp(width=32)"
 
@@ -303,6 +307,27 @@ def test_report_is_one_file_that_needs_nothing(tmp_path: Path) -> None:
     assert "http" not in page
     assert "It does not prove that nothing can be found" in " ".join(page.split())
     assert "needs 1000 non-members" in page, "what is withheld says why"
+
+
+def test_attacks_keep_their_names_on_a_narrow_terminal(tmp_path: Path) -> None:
+    game = game_for_mechanism(noisy_data(300), members=120)
+    set_of = Distillation("mine", "cpu", "random", 2, network=MLP, training_steps=2)
+    attacks = ["loss", "multilayer_perceptron", "pixel_distance"]
+    audit = audit_runs(Runs(game, tmp_path), [set_of], attacks)
+    figure = Figure(0.123456, (0.012345, 0.234567))
+    rows = [
+        replace(row, auc=figure, tpr_at_fpr=dict.fromkeys(row.tpr_at_fpr, figure))
+        for row in audit.rows
+    ]
+    terminal = Console(width=80, file=io.StringIO())
+    terminal.print(*tables(replace(audit, rows=rows)))
+    printed = terminal.file.getvalue()  # type: ignore[attr-defined]
+    for row in rows:
+        assert row.attack in printed
+        assert row.group.removesuffix("_members") in printed
+    assert printed.count("found at") == 3
+    assert printed.count("0.123") == len(rows)
+    assert printed.count("12.3") == 3 * len(rows)
 
 
 COMMAND = [
