@@ -103,19 +103,20 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             part = _read(exp.dataset)
         if isinstance(exp, OnlineCLExperience):
             self._check_part(exp)
+        elif self._collected:
+            raise OptionError(
+                f"a whole experience came after {self.parts} parts of an online one, "
+                "whose last part was never seen"
+            )
         self._collected.append(part)
         if isinstance(exp, OnlineCLExperience) and not self._is_last(exp):
             return
         images, labels, tasks = map(torch.cat, zip(*self._collected, strict=True))
         self._collected = []
-        before = dict(self.memory.groups)
-        try:
+        with self.memory.all_or_nothing():
             for task in sorted(set(tasks.tolist())):
                 chosen = tasks == task
                 self.memory.add(images[chosen], labels[chosen], task)
-        except BaseException:
-            self.memory.groups = before
-            raise
         self._renew()
 
     @property

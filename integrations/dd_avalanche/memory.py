@@ -32,6 +32,7 @@ __all__ = [
     "DISTILLER",
     "INITIAL_IMAGES",
     "MEMORY_NAME",
+    "NETWORK",
     "STEPS",
     "Context",
     "DistilledMemory",
@@ -45,6 +46,9 @@ __all__ = [
 
 DISTILLER = "dm(real_batch_size=64)"
 """The distiller that fills a memory, if nobody says: what measured best."""
+
+NETWORK = "conv(width=32)"
+"""On which images are distilled, if nobody says: where that was measured."""
 
 INITIAL_IMAGES = "herding(training_steps=0)"
 """What new images begin as, if nobody says: the most typical ones, by their pixels."""
@@ -133,12 +137,16 @@ class Stored:
         return self.low[place] + self.step[place] * self.pixels[place]
 
     @property
-    def num_bytes(self) -> int:
-        """Bytes of pixels, of what rounding needs, and of labels that are learned."""
+    def image_bytes(self) -> int:
+        """Bytes of pixels, and of what rounding needs."""
         tensors = [self.pixels, self.low, self.step]
-        if self.label_kind != "classes":
-            tensors.append(self.labels)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of images, and of labels that are learned."""
+        of_labels = 0 if self.label_kind == "classes" else self.labels.nbytes
+        return self.image_bytes + of_labels
 
     def first(self, count: int) -> "Stored":
         """Return the first images alone."""
@@ -203,7 +211,8 @@ class DistilledMemory:
     that was not before, and nothing twice.
 
     A class that comes again is distilled anew, from its new images and from copies of
-    its stored ones, as many as the real images that these stand for.
+    its stored ones, as many as the real images that these stand for. A core set keeps
+    its first images and chooses of the new ones, in that proportion.
 
     Args:
         size: images that it holds at most.
@@ -217,15 +226,15 @@ class DistilledMemory:
         steps: of each distillation; None for the distiller's choice. More fit the
             images to the few classes of an experience, and to no others
             (docs/integrations/avalanche.md). A core set takes none.
-        network: on which images are distilled: a spec; by default the distiller's
-            choice.
+        network: on which images are distilled: a spec; None for the distiller's choice.
         initial_images: what new images begin as (see :func:`dd_plugins.distill`); None
             for the distiller's choice.
         context: what the stored images of a task are while those of new classes are
-            distilled: ``"none"``: out of sight, as the papers have it; ``"fixed"``:
-            beside the new ones, which are learned to work together with them, and
-            standing for their classes among the targets; ``"refined"``: the same, and
-            learned further themselves.
+            distilled: ``"none"`` or False: out of sight, as the papers have it;
+            ``"fixed"`` or True: beside the new ones, which are learned to work together
+            with them, and standing for their classes among the targets; ``"refined"``:
+            the same, and learned further themselves. Methods that match each class by
+            itself (``dm``, ``dsa``) make little or nothing of it.
         whitening: the space in which images are distilled: ``"none"`` for that of the
             model, ``"experience"`` for ZCA of it, fitted to the images of the
             experience; or images of public data, float of shape ``(n, channels, height,
@@ -251,9 +260,9 @@ class DistilledMemory:
     images_per_class: int | None = None
     num_classes: int | None = None
     steps: int | None = STEPS
-    network: str | None = None
+    network: str | None = NETWORK
     initial_images: str | None = INITIAL_IMAGES
-    context: Context = "none"
+    context: Context | bool = "none"
     whitening: Literal["none", "experience"] | Tensor = "none"
     store: Store = "float32"
     shrink: Shrink = "truncate"
@@ -270,6 +279,8 @@ class DistilledMemory:
         for name in ("size", "images_per_class", "steps", "num_classes"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name))
+        if isinstance(self.context, bool):
+            self.context = "fixed" if self.context else "none"
         choices = {"context": Context, "store": Store, "shrink": Shrink}
         for name, kind in choices.items():
             known = get_args(kind)
@@ -296,6 +307,11 @@ class DistilledMemory:
     def num_bytes(self) -> int:
         """Bytes of everything that is stored."""
         return sum(stored.num_bytes for stored in self.groups.values())
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of what is stored, without labels."""
+        return sum(stored.image_bytes for stored in self.groups.values())
 
     @property
     def label_kind(self) -> LabelKind:
@@ -352,16 +368,18 @@ class DistilledMemory:
         wanted = self._room(len({*self.groups, *(Group(task, c) for c in new)}))
         counts = {c: int((labels == c).sum()) for c in new}
         before = {c: self.groups[Group(task, c)].seen for c in self.classes(task)}
-        again = sorted(set(before) & set(new))
-        # A class that returns has copies of its stored images as well.
-        fewest = min(n + before.get(c, 0) for c, n in counts.items())
-        if fewest < wanted:
+        # Of a class that returns stored images are there as well.
+        room = {c: min(wanted, n + before.get(c, 0)) for c, n in counts.items()}
+        short = {c: count for c, count in room.items() if count < wanted}
+        if short:
             warnings.warn(
-                f"{wanted} images of each class asked for, but a class of this "
-                f"experience has only {fewest}: as many are stored of each of its "
-                "classes",
+                f"{wanted} images of each class asked for, but there are only "
+                + ", ".join(f"{count} of class {c}" for c, count in short.items()),
                 stacklevel=2,
             )
+        # A chosen image must not be chosen twice, so there are no copies to choose.
+        chooses = isinstance(self._method, CoreSet)
+        again = [] if chooses else sorted(set(before) & set(new))
         others = sorted(set(before) - set(new))
         beside = [] if self.context == "none" else others
         # One class needs others to be told from, if they are stored images.
@@ -372,27 +390,63 @@ class DistilledMemory:
                 f"class {new[0]} stands alone, and nothing is stored beside it to tell "
                 "it from; let a stream begin with two classes or more"
             )
-        stored_before = dict(self.groups)
-        try:
+        with self.all_or_nothing():
             self._make_room(wanted)
-            stand_ins = [
+            copies = [
                 self._stand_ins(Group(task, c), wanted) for c in (*again, *told_from)
             ]
+            # A run makes as many of each class: few images are there several times.
+            copies += [
+                _repeated(images[labels == c], c, wanted - count)
+                for c, count in counts.items()
+                if count + (before.get(c, 0) if c in again else 0) < wanted
+            ]
             made = self._distil(
-                torch.cat([images, *(copies for copies, _ in stand_ins)]),
-                torch.cat([labels, *(classes for _, classes in stand_ins)]),
+                torch.cat([images, *(found for found, _ in copies)]),
+                torch.cat([labels, *(classes for _, classes in copies)]),
                 columns,
-                min(wanted, fewest),
+                wanted,
                 beside=[Group(task, c) for c in beside],
                 experience=images,
             )
+            learned = columns if self.context == "refined" else new
+            for c in learned:
+                group, seen = Group(task, c), before.get(c, 0) + counts.get(c, 0)
+                stored = self._stored(made, c, seen)
+                if chooses and counts.get(c, wanted) < wanted:  # all of them are chosen
+                    stored = self._as_they_are(images[labels == c], stored)
+                if chooses and c in before:
+                    stored = self._mixed(self.groups[group], stored, wanted)
+                self.groups[group] = stored.first(room.get(c, wanted))
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Leave the memory as it was if what is done within it fails."""
+        before = dict(self.groups), self.experiences, self._header, self.size
+        try:
+            yield
         except BaseException:
-            self.groups = stored_before
+            self.groups, self.experiences, self._header, self.size = before
             raise
-        learned = columns if self.context == "refined" else new
-        for c in learned:
-            seen = before.get(c, 0) + counts.get(c, 0)
-            self.groups[Group(task, c)] = self._stored(made, c, seen)
+
+    def _as_they_are(self, images: Tensor, chosen: Stored) -> Stored:
+        """Return images with the labels of others of their class."""
+        return Stored.of(
+            images,
+            self.store,
+            labels=chosen.labels[: len(images)],
+            columns=chosen.columns,
+            label_kind=chosen.label_kind,
+            seen=chosen.seen,
+        )
+
+    def _mixed(self, old: Stored, new: Stored, wanted: int) -> Stored:
+        """Return stored images and new ones, in proportion to what they stand for."""
+        share = round(wanted * old.seen / new.seen)
+        kept = min(len(old), max(share, wanted - len(new)))
+        images = torch.cat([old.images[:kept], new.images[: wanted - kept]])
+        labels = new.labels[:1].expand(len(images), -1).contiguous()
+        return self._as_they_are(images, replace(new, labels=labels))
 
     def resize(self, size: int) -> None:
         """Change how many images it holds at most; shrink what is stored, if need be.
@@ -401,14 +455,10 @@ class DistilledMemory:
             OptionError: there are more classes than that.
         """
         _check_number("size", size)
-        before, groups = self.size, dict(self.groups)
-        self.size = size
-        try:
+        with self.all_or_nothing():
+            self.size = size
             if self.groups:
                 self._make_room(self._room(len(self.groups)))
-        except BaseException:
-            self.size, self.groups = before, groups
-            raise
 
     def _checked(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if images.ndim != 4 or len(images) == 0:
@@ -753,6 +803,12 @@ class DistilledMemory:
             "mirror": self.mirror,
             "seed": self.seed,
         }
+
+
+def _repeated(images: Tensor, label: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return so many copies of the images of a class, in turn, and its label."""
+    places = torch.arange(count) % len(images)
+    return images[places], torch.full((count,), label)
 
 
 class _Made(NamedTuple):

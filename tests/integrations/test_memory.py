@@ -19,7 +19,7 @@ from dd_avalanche.memory import (
     spread_labels,
 )
 from dd_plugins import DistilledSet
-from dd_plugins.errors import DataError, FileError, OptionError
+from dd_plugins.errors import DataError, FileError, OptionError, UnknownNameError
 from dd_plugins.preprocess import Transform
 
 FREPO = "frepo(pool_size=2, real_batch_size=32, learning_rate=0.01)"
@@ -209,7 +209,57 @@ def test_experience_with_fewer_images_than_the_memory_asks_for() -> None:
     held = memory(20)
     with pytest.warns(UserWarning, match="only 3"):
         held.add(images[keep], labels[keep])
-    assert held.hard_labels().tolist() == [0] * 3 + [1] * 3
+    assert held.hard_labels().tolist() == [0] * 3 + [1] * 10
+
+
+@pytest.mark.parametrize("distiller", ["random", FREPO])
+def test_class_with_few_images_takes_none_from_others(distiller: str) -> None:
+    held = memory(40, distiller, images_per_class=10)
+    held.add(*experience(0, 1))
+    returning, few = experience(0, seed=1), experience(2, count=1)
+    with pytest.warns(UserWarning, match="only 1 of class 2"):
+        held.add(*(torch.cat(pair) for pair in zip(returning, few, strict=True)))
+    counts = {group.label: len(stored) for group, stored in held.groups.items()}
+    assert counts == {0: 10, 1: 10, 2: 1}
+
+
+@pytest.mark.parametrize("distiller", ["random", "herding"])
+def test_images_of_a_class_that_returns_stay_different(distiller: str) -> None:
+    held = memory(20, distiller, images_per_class=10)
+    offered = []
+    for seed in range(8):
+        offered.append(experience(0, 1, seed=seed))
+        held.add(*offered[-1])
+    stored = held.groups[Group(0, 0)].images
+    assert len(stored.flatten(1).unique(dim=0)) == len(stored) == 10
+    # Each experience stands for as many images; the earliest are not all that is left.
+    came_from = {
+        seed
+        for seed, (images, _) in enumerate(offered)
+        for image in stored
+        if (images - image).abs().flatten(1).amax(dim=1).min() < 1e-5
+    }
+    assert 7 in came_from
+    assert len(came_from) > 2
+
+
+def test_context_may_be_told_by_true_and_false() -> None:
+    assert memory(context=True).context == "fixed"
+    assert memory(context=False).context == "none"
+
+
+def test_failure_leaves_the_memory_as_it_was() -> None:
+    held = memory(4, shrink="distil")
+    held.add(*experience(0, 1))
+    images, experiences = held.images(), held.experiences
+    bad = experience(2, 3)[0][:, :, :4], experience(2, 3)[1]
+    with pytest.raises(DataError):
+        held.add(*bad)
+    held.network = "no_such_network"
+    with pytest.raises(UnknownNameError):
+        held.add(*experience(2, 3))
+    assert torch.equal(held.images(), images)
+    assert held.experiences == experiences
 
 
 def test_one_class_alone_needs_others_beside_it() -> None:
