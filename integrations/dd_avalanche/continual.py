@@ -122,7 +122,7 @@ class StreamResult:
         seed: of the order, the distillations and the networks.
         images_per_class: that the memory was to hold.
         memory_images: stored at the end.
-        memory_bytes: of these and of labels that were learned.
+        memory_bytes: of these, and from scratch of labels that were learned.
         accuracies: after each experience, the accuracy on the test images of each
             experience so far; empty lists where it was not measured.
         distill_seconds: spent on distilling.
@@ -150,13 +150,15 @@ class StreamResult:
     def forgetting(self) -> float | None:
         """How much an experience but the last falls from its best to the end, mean.
 
-        None for a stream that was measured at its end alone, or of one experience.
+        The best of the stages before the last: negative where the last one is better
+        (Chaudhry et al. 2018, arXiv 1801.10112, section 3.3). None for a stream that
+        was measured at its end alone, or of one experience.
         """
         *before, last = self.accuracies
         if not before or not all(before):
             return None
         return statistics.mean(
-            max(row[index] for row in self.accuracies[index:]) - last[index]
+            max(row[index] for row in before[index:]) - last[index]
             for index in range(len(before))
         )
 
@@ -534,6 +536,8 @@ def _run(
         ]
     images = 0 if last is None else len(last)
     size = images * _image_bytes(stream.data)
+    if last is not None and store != "real":  # replay takes hard labels
+        size = last.num_bytes if protocol == "scratch" else last.image_bytes
     return StreamResult(
         policy=policy,
         protocol=protocol,
@@ -542,7 +546,7 @@ def _run(
         seed=seed,
         images_per_class=images_per_class,
         memory_images=images,
-        memory_bytes=size if last is None or store == "real" else last.num_bytes,
+        memory_bytes=size,
         accuracies=accuracies,
         distill_seconds=0.0 if filled is None else filled.memory.seconds,
         seconds=time.perf_counter() - started,

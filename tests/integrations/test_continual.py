@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,11 @@ def test_command_compares_memories(command_line: Command, tmp_path: Path) -> Non
         assert -1 <= row["forgetting_mean"] <= 1
     exact, rounded = rows[:2]
     assert exact["memory_images"] == 20
-    assert exact["memory_bytes"] == 20 * 4 * (64 + 10)
-    assert rounded["memory_bytes"] == 20 * (64 + 2 * 4 + 4 * 10)
+    assert exact["memory_bytes"] == 20 * 4 * 64, "replay takes hard labels"
+    assert rounded["memory_bytes"] == 20 * (64 + 2 * 4)
+    exact_with_labels, rounded_with_labels = rows[8:10]
+    assert exact_with_labels["memory_bytes"] == 20 * 4 * (64 + 10)
+    assert rounded_with_labels["memory_bytes"] == 20 * (64 + 2 * 4 + 4 * 10)
     plain, equal = (row for row in rows[:7] if row["policy"] == "random")
     assert (plain["memory_images"], plain["memory_bytes"]) == (20, 20 * 64)
     assert equal["equal_bytes"] is True
@@ -86,6 +90,8 @@ def test_stream_results_are_summed_up_right() -> None:
     assert stream.curve == pytest.approx([0.8, 0.6, 0.4])
     # From 0.8 to 0.6, and from 0.7 to 0.4.
     assert stream.forgetting == pytest.approx(0.25)
+    better = replace(stream, accuracies=[[0.5], [0.6, 0.5], [0.7, 0.6, 0.5]])
+    assert better.forgetting == pytest.approx(-0.1), "what improves is no zero"
     row = Row((stream,)).as_dict()
     assert row["final_accuracy_mean"] == pytest.approx(0.4)
     assert row["final_accuracy_ci95"] is None
