@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.benchmarks.utils.transform_groups import TransformGroups
-from avalanche.models import avalanche_forward
+from avalanche.models import DynamicModule, avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
@@ -28,7 +28,9 @@ class LabelLoss(nn.Module):
 
     Half the squared error for regression targets, cross-entropy for everything else.
     Classes, as evaluation gives them, are made into targets first. Labels of more
-    classes than the model has outputs, as a small head may, are narrowed to these.
+    classes than the model has outputs, as a small head may, are narrowed to these. A
+    head that masks units, as Avalanche's ``IncrementalClassifier`` does by default, has
+    a squared error of millions on them: make it with ``masking=False``.
 
     Args:
         label_kind: what learned labels are.
@@ -87,14 +89,7 @@ class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a criterion that would misread the labels."""
-        kind = self.buffer.memory.label_kind
-        if kind == "regression" and isinstance(
-            strategy._criterion, nn.CrossEntropyLoss
-        ):
-            raise OptionError(
-                "the learned labels are regression targets, not probabilities; give "
-                f"the strategy criterion=dd_avalanche.LabelLoss({kind!r})"
-            )
+        _check_criterion(strategy, self.buffer)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Put the labels of the adapted data set into vectors."""
@@ -102,6 +97,21 @@ class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
         assert memory.num_classes is not None
         targets = _Targets(memory.num_classes, memory.label_kind)
         strategy.adapted_dataset = _with_targets(strategy.adapted_dataset, targets)
+
+
+def _check_criterion(strategy: Any, buffer: DistilledBuffer) -> None:
+    """Refuse cross-entropy for learned labels that are no probabilities.
+
+    Raises:
+        OptionError: it is the strategy's criterion.
+    """
+    kind = buffer.memory.label_kind
+    misread = buffer.labels == "learned" and kind == "regression"
+    if misread and isinstance(strategy._criterion, nn.CrossEntropyLoss):
+        raise OptionError(
+            "the learned labels are regression targets, not probabilities; give "
+            f"the strategy criterion=dd_avalanche.LabelLoss({kind!r})"
+        )
 
 
 class _Targets:
@@ -219,23 +229,27 @@ class DistilledGDumb(StatefulPlugin):
     """Train from scratch on the memory alone, at each experience.
 
     First the experience is distilled into the buffer, then the model is trained on
-    nothing but the buffer, from the weights it had at the start: parameters, the
-    statistics of normalisation and the optimizer's state are reset. What adaptation
-    has told a model, such as which classes there are, stays. The protocol of the
-    papers of FRePo and DM.
+    nothing but the buffer, from the weights it had at the start: parameters, buffers
+    and the optimizer's state are reset. What adaptation has told a model, such as which
+    classes there are, stays. The protocol of the papers of FRePo and DM.
 
     Args:
         buffer: filled at the start of each experience.
 
     Raises:
         OptionError: when training begins: the stream is an online one, whose parts
-            alone fill no buffer.
+            alone fill no buffer; or the criterion is cross-entropy, which takes no
+            regression targets.
     """
 
     def __init__(self, buffer: DistilledBuffer) -> None:
         super().__init__()
         self.buffer = buffer
         self._initial: dict[str, Tensor] = {}
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Refuse a criterion that would misread the labels."""
+        _check_criterion(strategy, self.buffer)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Distil, and put the buffer in the place of the experience."""
@@ -272,9 +286,9 @@ class DistilledGDumb(StatefulPlugin):
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's parameters and the statistics of its normalisation."""
+    """Return a model's parameters, and its buffers but for what adaptation sets."""
     found = {name: value.detach() for name, value in model.named_parameters()}
     for prefix, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
-            found |= dict(module.named_buffers(prefix))
+        if not isinstance(module, DynamicModule):
+            found |= dict(module.named_buffers(prefix, recurse=False))
     return found

@@ -22,6 +22,8 @@ __all__ = ["STREAM_NAME", "restore_stream", "save_stream"]
 STREAM_NAME = "stream.pt"
 """The file that holds where a stream stands; it loads without running code."""
 
+_BUFFER_NAME = re.compile(r"buffer-\d+-[0-9a-f]{8}")
+
 
 def save_stream(
     folder: str | Path, strategy: Any, buffer: DistilledBuffer, experiences: int
@@ -48,7 +50,6 @@ def save_stream(
             "the stream after that"
         )
     target = Path(folder)
-    before = _named_buffer(target / STREAM_NAME)
     memory = target / f"buffer-{experiences}-{uuid4().hex[:8]}"
     buffer.save(memory)
     content = {
@@ -56,12 +57,14 @@ def save_stream(
         "buffer": memory.name,
         "model": strategy.model.state_dict(),
         "optimizer": strategy.optimizer.state_dict(),
+        "clock": vars(strategy.clock),
         "plugins": [plugin.state_dict() for plugin in _stateful(strategy)],
         "randomness": _randomness(),
     }
     write_atomically(target / STREAM_NAME, lambda file: torch.save(content, file))
-    if before is not None:
-        shutil.rmtree(target / before, ignore_errors=True)
+    for other in target.iterdir():  # saved before, or left by a kill
+        if other != memory and _BUFFER_NAME.fullmatch(other.name):
+            shutil.rmtree(other, ignore_errors=True)
     return target
 
 
@@ -97,6 +100,7 @@ def restore_stream(
         memory = source / content["buffer"]
         model, optimizer = content["model"], content["optimizer"]
         plugins, randomness = content["plugins"], content["randomness"]
+        clock = dict(content["clock"])
     except OSError as error:
         raise FileError(f"cannot read {file}: {error.strerror}") from error
     except Exception as error:  # what is read may be anything
@@ -129,7 +133,7 @@ def restore_stream(
         raise OptionError(
             f"{source} was saved with another model, optimizer or plugins: {reason}"
         ) from error
-    strategy.clock.train_exp_counter = experiences
+    vars(strategy.clock).update(clock)
     _set_randomness(randomness)
     return experiences
 
@@ -137,15 +141,6 @@ def restore_stream(
 def _stateful(strategy: Any) -> list[StatefulPlugin]:
     """Return the plugins of this package that have a state of their own."""
     return [each for each in strategy.plugins if isinstance(each, StatefulPlugin)]
-
-
-def _named_buffer(file: Path) -> str | None:
-    """Return the folder of the buffer that a saved stream names, if it is ours."""
-    try:
-        name = str(torch.load(file, map_location="cpu", weights_only=True)["buffer"])
-    except Exception:  # there is none, or it is damaged: nothing is removed
-        return None
-    return name if re.fullmatch(r"buffer-\d+-[0-9a-f]{8}", name) else None
 
 
 def _randomness() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import difflib
 import itertools
-import math
 import os
 import signal
 import subprocess
@@ -45,7 +44,11 @@ from avalanche.evaluation.metrics import (
 )
 from avalanche.models import IncrementalClassifier, MultiHeadClassifier
 from avalanche.models.dynamic_modules import MultiTaskModule
-from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.plugins import (
+    EvaluationPlugin,
+    ReplayPlugin,
+    SupervisedPlugin,
+)
 from avalanche.training.supervised import Naive
 
 from dd_avalanche import (
@@ -156,7 +159,10 @@ def network(kind: str = "") -> nn.Module:
     if kind == "task-incremental":
         return MultiHead()
     norm = nn.BatchNorm1d(16) if kind == "with buffers" else nn.ReLU()
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), norm, nn.Linear(16, 10))
+    last = nn.Linear(16, 10)
+    if kind == "with buffers":
+        last = nn.utils.parametrizations.spectral_norm(last)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), norm, last)
 
 
 def strategy(model: nn.Module, plugins: list[Any], **options: Any) -> Any:
@@ -184,6 +190,17 @@ def plugins_for(how: str, held: DistilledBuffer) -> list[Any]:
     return [stock, SoftTargets(held)] if held.labels == "learned" else [stock]
 
 
+class Losses(SupervisedPlugin):  # type: ignore[misc]
+    """Keep the loss of each iteration: after training a strategy's own is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+
+    def before_update(self, strategy: Any, **kwargs: Any) -> None:
+        self.losses.append(float(strategy.loss))
+
+
 @pytest.mark.parametrize("labels", ["hard", "learned"])
 @pytest.mark.parametrize("how", ["replay", "own batch", "from scratch", "online"])
 @pytest.mark.parametrize("kind", BENCHMARKS)
@@ -200,13 +217,14 @@ def test_every_combination_trains(kind: str, how: str, labels: str) -> None:
     # 25 does not divide the experiences, 40 does some.
     if how == "online":
         parts = split_online_stream(parts, 25, access_task_boundaries=True, seed=0)
-    losses = []
+    watched = Losses()
+    learner.plugins.append(watched)
     for experience in parts:
         learner.train(experience)
-        losses.append(float(learner.loss))
     assert len(held.memory.groups) == 10
     assert len(held.buffer) == 20
-    assert all(map(math.isfinite, losses))
+    assert len(watched.losses) >= 5
+    assert all(0 <= loss < 100 for loss in watched.losses)
     found = learner.eval(stream.test_stream)
     assert all(0 <= value <= 1 for value in found.values())
     image, label, *task = held.buffer[0]
@@ -338,6 +356,21 @@ def test_learned_labels_with_a_criterion_that_misreads_them_are_refused() -> Non
         DistilledReplayPlugin(buffer(), weight=0)
     with pytest.raises(OptionError, match="batch_size must be"):
         DistilledReplayPlugin(buffer(), batch_size=0)
+
+
+def test_training_from_scratch_refuses_a_criterion_that_misreads() -> None:
+    learner = strategy(network(), plugins_for("from scratch", buffer("learned")))
+    with pytest.raises(OptionError, match=r"criterion=dd_avalanche.LabelLoss"):
+        learner.train(benchmark("class-incremental").train_stream[0])
+
+
+def test_whole_experience_after_parts_of_another_is_refused() -> None:
+    stream = benchmark("class-incremental").train_stream
+    parts = split_online_stream(stream, 25, access_task_boundaries=True, seed=0)
+    held = buffer()
+    held.post_adapt(None, next(iter(parts)))
+    with pytest.raises(OptionError, match="whole experience came after 1 parts"):
+        held.post_adapt(None, stream[1])
 
 
 def test_label_loss_takes_vectors_and_classes_alike() -> None:
@@ -512,7 +545,12 @@ for number, experience in enumerate(stream[done:], done + 1):
         held.save = lambda folder: (save(folder), os.kill(os.getpid(), signal.SIGKILL))
     save_stream({out!r}, learner, held, number)
 torch.save(
-    [learner.model.state_dict(), held.memory.images(), torch.get_rng_state()],
+    [
+        learner.model.state_dict(),
+        held.memory.images(),
+        torch.get_rng_state(),
+        vars(learner.clock),
+    ],
     {out!r} + "/end.pt",
 )
 """
@@ -543,7 +581,10 @@ def test_killed_stream_ends_as_if_it_had_not_been_killed(
         first = done.stdout.splitlines()[0]
         assert first == ("goes on with 0" if name == "whole" else "goes on with 2")
         ends.append(torch.load(out / "end.pt", weights_only=True))
-    (model, images, state), (model_again, images_again, state_again) = ends
+        assert len(list(out.glob("buffer-*"))) == 1, "the kill left one behind"
+    (model, images, state, clock), (model_again, images_again, state_again, _) = ends
+    assert clock == ends[1][-1]
+    assert clock["train_iterations"] > 0
     assert torch.equal(images, images_again)
     assert torch.equal(state, state_again)
     for key, value in model.items():
