@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from dd_plugins.errors import OptionError
 from dd_privacy.accounting import Budget
-from dd_privacy.private import PrivateTrainer, make_private
+from dd_privacy.private import PrivateTrainer, make_private, what_is_not_covered
 from dd_privacy.validation import (
     check_example_gradients,
     module_obstacles,
@@ -32,6 +33,16 @@ _METHODS = (
     "_unpack_minibatch",
     "forward",
     "criterion",
+    "_before_training_exp",
+    "_before_training_epoch",
+    "_before_training_iteration",
+    "_before_forward",
+    "_after_forward",
+    "_before_backward",
+    "_after_backward",
+    "_before_update",
+    "_after_update",
+    "_train_exp",
     "backward",
     "optimizer_step",
 )
@@ -55,6 +66,8 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         delta: by default a tenth of one over the images of the experience.
         clipping_norm: to which the gradient of an example is clipped.
         seed: see :class:`PrivateTrainer`.
+        disjoint: whether no image is in two experiences, as where classes are divided
+            among them; then what they spend does not add up.
         allowed: classes of plugins that carry nothing of the data.
 
     Attributes:
@@ -74,6 +87,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         delta: float | None = None,
         clipping_norm: float = 1.0,
         seed: int | None = None,
+        disjoint: bool = False,
         allowed: Sequence[type] = (),
     ) -> None:
         super().__init__()
@@ -83,19 +97,24 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         own = (Clock, EvaluationPlugin, PeriodicEval, PrivateTrainingPlugin)
         self.allowed = (*own, *allowed)
         self.budgets: dict[int, list[Budget]] = defaultdict(list)
+        self.disjoint = disjoint
         self._optimizer: torch.optim.Optimizer | None = None
 
     @property
     def epsilon_spent(self) -> float:
-        """What the whole stream has spent, if its experiences share no image.
+        """What the whole stream has spent.
 
-        Parallel composition over experiences, and the sum where one was trained on
-        several times. Each holds at its own delta.
+        The sum over all trainings, at the sum of their deltas; the greatest of the
+        experiences, each with the sum of its own trainings, if they share no image
+        (``disjoint``: parallel composition).
         """
-        return max(
-            (sum(each.epsilon for each in spent) for spent in self.budgets.values()),
-            default=0.0,
-        )
+        spent = [sum(b.epsilon for b in each) for each in self.budgets.values()]
+        return max(spent, default=0.0) if self.disjoint else sum(spent, 0.0)
+
+    @property
+    def not_covered(self) -> list[str]:
+        """What epsilon says nothing of."""
+        return what_is_not_covered(self.trainer.seed is not None)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Make model, optimizer and loader private.
@@ -122,6 +141,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         # The layers that were replaced kept their parameters, and the optimizer them.
         self._optimizer = strategy.optimizer
         experience = strategy.experience.current_experience
+        training = sum(map(len, self.budgets.values()))
         self.budgets[experience].append(budget)  # before the first step: it may fail
         module.train()
         private, optimizer, _, batches = make_private(
@@ -131,7 +151,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
             loader,
             budget,
             clipping_norm=self.trainer.clipping_norm,
-            generator=self.trainer.generator,
+            generator=partial(self.trainer.generator, training=training),
         )
         strategy.model, strategy.optimizer = private, optimizer
         strategy.dataloader = batches

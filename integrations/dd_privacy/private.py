@@ -36,6 +36,7 @@ __all__ = [
     "PrivateTrainer",
     "make_private",
     "public_transform",
+    "what_is_not_covered",
 ]
 
 Clipping = Literal["hooks", "ghost"]
@@ -55,6 +56,11 @@ _SEEDED = "Anybody who knows the seed: noise and batches were drawn from it."
 
 _METADATA_KEY = "dd_privacy"
 _FORMAT_VERSION = 1
+
+
+def what_is_not_covered(seeded: bool) -> list[str]:
+    """Return what an epsilon says nothing of; more of a run that can be repeated."""
+    return [*NOT_COVERED, *([_SEEDED] if seeded else [])]
 
 
 def public_transform(channels: int) -> Transform:
@@ -82,7 +88,7 @@ class PrivateModel:
     @property
     def not_covered(self) -> list[str]:
         """What epsilon says nothing of."""
-        return [*NOT_COVERED, *([_SEEDED] if self.about["seeded"] else [])]
+        return what_is_not_covered(self.about["seeded"])
 
     def save(self, path: str | Path) -> Path:
         """Write weights, what was spent and what that does not cover.
@@ -340,10 +346,16 @@ class PrivateTrainer:
         )
         return module
 
-    def generator(self, purpose: str) -> torch.Generator:
-        """Return a generator of the seed, or of the system's entropy."""
+    def generator(self, purpose: str, training: int = 0) -> torch.Generator:
+        """Return a generator of the seed, or of the system's entropy.
+
+        Args:
+            purpose: what is drawn.
+            training: the number of the training, where one model has several: noise
+                that is drawn twice protects nothing.
+        """
         if self.seed is not None:
-            return derive(self.seed, f"private {purpose}")
+            return derive(self.seed, f"private {purpose}", training)
         generator = torch.Generator()
         generator.seed()
         return generator

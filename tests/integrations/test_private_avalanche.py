@@ -85,9 +85,33 @@ def test_each_experience_is_trained_and_accounted_for() -> None:
     assert sum(sizes) / len(sizes) == pytest.approx(50, rel=0.2)
     wanted = noise_multiplier_for(20.0, sample_rate=1 / 4, steps=12, delta=1e-4)
     assert plugin.budgets == {0: [wanted], 1: [wanted]}
+    assert plugin.epsilon_spent == 2 * wanted.epsilon, "they may share images"
+    plugin.disjoint = True
     assert plugin.epsilon_spent == wanted.epsilon, "disjoint experiences"
     naive.train(stream[1])
     assert plugin.epsilon_spent == 2 * wanted.epsilon, "and one of them again"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_noise_and_batches_of_two_trainings_are_not_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def watched(*args: Any, generator: Any, **kwargs: Any) -> Any:
+        drawn.append(
+            tuple(generator(what).initial_seed() for what in ("noise", "batches"))
+        )
+        return make_private(*args, generator=generator, **kwargs)
+
+    monkeypatch.setattr("dd_privacy.avalanche.make_private", watched)
+    plugin = PrivateTrainingPlugin(epsilon=20.0, delta=1e-4, seed=0)
+    naive = strategy([plugin])
+    stream = benchmark().train_stream
+    for experience in (stream[0], stream[1], stream[1]):
+        naive.train(experience)
+    assert len({seed for pair in drawn for seed in pair}) == 6, drawn
+    assert any("seed" in sentence for sentence in plugin.not_covered)
 
 
 @pytest.mark.filterwarnings("ignore")
