@@ -439,6 +439,18 @@ class _Audited:
         coins = torch.rand(len(self.game), generator=derive(self.game.seed, "known"))
         return (coins < 0.5) & ~self.game.population
 
+    def _halves(self, attack: AbstractAttack) -> tuple[Tensor, Tensor]:
+        """Return on which examples thresholds are chosen, and on which they count.
+
+        Scores of examples that a classifier has learned from are those of other
+        classifiers, by cross-validation: a threshold on these may miss its rate on
+        fresh ones by far, so it is chosen on a half of the fresh ones.
+        """
+        if not attack.learns_from_known:
+            return self.known, ~self.known
+        coins = torch.rand(len(self.game), generator=derive(self.game.seed, "halves"))
+        return ~self.known & (coins < 0.5), ~self.known & (coins >= 0.5)
+
     def scores(self, attack: AbstractAttack) -> list[Array]:
         """Return the scores of all examples, for each audited run; without ties.
 
@@ -496,6 +508,7 @@ class _Audited:
             if not any(bool(members.any()) for members, _ in masks):
                 continue
             whole, halves, compared = [], [], []
+            chosen_on, counted_on = self._halves(attack)
             for values, (members, others) in zip(scores, masks, strict=True):
                 known = self.known
                 fresh = ~known if attack.learns_from_known else ~self.game.population
@@ -503,8 +516,8 @@ class _Audited:
                 compared.append(others & fresh)
                 halves.append(
                     (
-                        _scores(values, members & known, others & known),
-                        _scores(values, members & ~known, others & ~known),
+                        _scores(values, members & chosen_on, others & chosen_on),
+                        _scores(values, members & counted_on, others & counted_on),
                     )
                 )
             gained = advantage(halves)
