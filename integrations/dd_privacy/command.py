@@ -1,6 +1,7 @@
 """The commands ``dd-plugins audit`` and ``dd-plugins train-private``."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import dd_plugins
 from dd_plugins import options as shared
 from dd_plugins.artifact import ARTIFACT_NAME
 from dd_plugins.data import Images
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import FileError, OptionError
 from dd_plugins.files import write_atomically
 from dd_plugins.lookup import split_specs
 from dd_plugins.training import accuracy
@@ -284,7 +285,9 @@ def _prepared(
     others = [
         other
         for name in comparisons
-        for other in _compared(name, mechanism, data, epsilons, delta)
+        for other in _compared(
+            name, mechanism, data, options["members"], epsilons, delta
+        )
     ]
     return game, [mechanism, *others]
 
@@ -293,10 +296,14 @@ def _compared(
     name: str,
     audited: Distillation,
     data: dd_plugins.RealData,
+    members: int,
     epsilons: Sequence[float],
     delta: float,
 ) -> list[AbstractMechanism]:
-    """Return what an audited distillation is compared with, on the same network."""
+    """Return what an audited distillation is compared with.
+
+    On the same network; under differential privacy on the one of its trainer.
+    """
     network = audited.resolved_network(data)
     device = audited.device
     match name:
@@ -326,9 +333,7 @@ def _compared(
             PrivateTrainer(
                 epsilon=epsilon,
                 delta=delta,
-                batch_size=min(
-                    PrivateTrainer.batch_size, max(1, len(data.train.labels) // 8)
-                ),
+                batch_size=min(PrivateTrainer.batch_size, max(1, members // 8)),
             ),
         )
         for epsilon in epsilons
@@ -390,6 +395,19 @@ def _audited(
                 task, completed=done, total=total
             ),
         )
+
+
+def _check_writable(file: Path) -> None:
+    """Refuse a file that could not be written.
+
+    Raises:
+        FileError: it is a folder, or its folder cannot be written to.
+    """
+    if file.is_dir():
+        raise FileError(f"cannot write {file}: it is a folder")
+    folder = next(each for each in file.absolute().parents if each.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise FileError(f"cannot write {file}: {folder} is not writable")
 
 
 def _duration(seconds: float) -> str:
@@ -506,6 +524,9 @@ def train_private_command(
     measured on validation images, which are not trained on, or on the test set.
     """
     trainer = PrivateTrainer(**options)
+    for file in (out, json_file):  # known now: what is lost was paid for in epsilon
+        if file is not None:
+            _check_writable(file)
     data = dd_plugins.get_dataset(
         dataset, data_root=data_root, download=download, image_size=image_size
     )

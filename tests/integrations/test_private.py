@@ -246,6 +246,12 @@ def test_command_trains_writes_and_says_what_is_not_covered(
     refused = command_line(*words[:4], "-1", *words[5:])
     assert refused.returncode == 2
     assert "epsilon must be positive" in refused.stderr
+    (tmp_path / "folder").mkdir()
+    for option in ("--out", "--json"):
+        lost = command_line(*words, option, "folder")
+        assert lost.returncode == 1
+        assert "cannot write folder: it is a folder" in lost.stderr
+        assert "steps on" not in lost.stdout, "before anything is spent"
 
 
 def test_training_warns_of_nothing() -> None:
