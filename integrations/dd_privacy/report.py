@@ -18,7 +18,7 @@ _LOWEST_RATE = 1e-4
 
 _THREATS = {
     "images": "the attacker has the released images",
-    "model": "the attacker has a model that was trained on them",
+    "model": "the attacker has a model that this mechanism trained",
     "both": "the attacker has the released images and a model trained on them",
 }
 _GROUPS = {
@@ -79,14 +79,14 @@ differential privacy bounds what any attack can find.</p>
 <h3>Threat model: {{ sentence }}</h3>
 <table>
 <tr><th>attack</th><th>group</th><th>members</th><th>non-members</th>
-<th>area under ROC</th><th>advantage</th>
+<th>area under ROC</th><th>advantage</th><th>balanced accuracy</th>
 {% for rate in rows[0].tpr_at_fpr %}
 <th>members found at {{ "%g" | format(100 * rate) }} % false positives</th>
 {% endfor %}</tr>
 {% for row in rows %}
 <tr><td><code>{{ row.attack }}</code></td><td>{{ groups[row.group] }}</td>
 <td>{{ row.members }}</td><td>{{ row.non_members }}</td>
-{{ cell(row.auc, 1) }}{{ cell(row.advantage, 1) }}
+{{ cell(row.auc, 1) }}{{ cell(row.advantage, 1) }}{{ cell(row.balanced_accuracy, 1) }}
 {% for figure in row.tpr_at_fpr.values() %}{{ cell(figure, 100) }}{% endfor %}</tr>
 {% endfor %}
 </table>
@@ -212,7 +212,12 @@ def _reasons(rows: list[Row]) -> list[str]:
     figures = [
         figure
         for row in rows
-        for figure in (row.auc, row.advantage, *row.tpr_at_fpr.values())
+        for figure in (
+            row.auc,
+            row.advantage,
+            row.balanced_accuracy,
+            *row.tpr_at_fpr.values(),
+        )
     ]
     reasons = [figure.withheld for figure in figures if figure.withheld is not None]
     return list(dict.fromkeys(reasons))

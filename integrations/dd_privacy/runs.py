@@ -221,7 +221,12 @@ class Runs:
             raise FileError(f"{file} does not match its key; {advice}")
         distilled = None
         if seen.pixel_distance is not None:
-            distilled = dd_plugins.DistilledSet.load(folder / "distilled.safetensors")
+            try:
+                distilled = dd_plugins.DistilledSet.load(
+                    folder / "distilled.safetensors"
+                )
+            except FileError as error:
+                raise FileError(f"{error}; {advice}") from error
             if distilled.header.label_kind == "regression":
                 seen = replace(seen, outputs=seen.outputs * self._scale(seen.outputs))
         initial = self._initial(mechanism, distilled, run)

@@ -293,6 +293,11 @@ def test_damaged_and_foreign_runs_are_refused(tmp_path: Path) -> None:
     (runs.path(other, 0) / "seen.safetensors").write_bytes(whole)
     with pytest.raises(FileError, match="does not match its key"):
         audit_runs(runs, [other], ["loss"])
+    set_of = Distillation("mine", "cpu", "random", 2, network=MLP, training_steps=2)
+    audit_runs(runs, [set_of], ["loss"])
+    (runs.path(set_of, 0) / "distilled.safetensors").write_bytes(b"damaged")
+    with pytest.raises(FileError, match=r"remove .* and it is made anew"):
+        audit_runs(runs, [set_of], ["loss"])
 
 
 def test_report_is_one_file_that_needs_nothing(tmp_path: Path) -> None:
@@ -307,6 +312,7 @@ def test_report_is_one_file_that_needs_nothing(tmp_path: Path) -> None:
     assert "http" not in page
     assert "It does not prove that nothing can be found" in " ".join(page.split())
     assert "needs 1000 non-members" in page, "what is withheld says why"
+    assert "<th>balanced accuracy</th>" in page
 
 
 def test_attacks_keep_their_names_on_a_narrow_terminal(tmp_path: Path) -> None:
