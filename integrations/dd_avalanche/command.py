@@ -1,6 +1,9 @@
 """The command ``dd-plugins continual``."""
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -22,6 +25,8 @@ from dd_avalanche.continual import (
 )
 from dd_avalanche.memory import DISTILLER, INITIAL_IMAGES, STEPS, Context
 from dd_plugins import options as shared
+from dd_plugins.distillers.base import InitialImages
+from dd_plugins.distillers.core_set import CoreSet
 from dd_plugins.errors import FileError, OptionError, what_differs
 from dd_plugins.files import write_atomically
 from dd_plugins.lookup import split_specs
@@ -159,6 +164,13 @@ def continual_command(
     policies = split_specs(policy)
     for spec in policies:
         dd_plugins.get_distiller(spec)  # refuses it now, not after the first stream
+    begins_as, words = options["initial_images"], get_args(InitialImages)
+    known = begins_as in words
+    if not (known or isinstance(dd_plugins.get_distiller(begins_as), CoreSet)):
+        raise OptionError(
+            f"--initial-images must be one of {', '.join(words)}, or a core set such "
+            f"as herding; got {begins_as!r}"
+        )
     protocols: tuple[Protocol, ...] = get_args(Protocol)
     if protocol != "both":
         protocols = (cast(Protocol, protocol),)
@@ -168,7 +180,7 @@ def continual_command(
     data = dd_plugins.get_dataset(
         BENCHMARKS[experiment.benchmark], data_root=data_root, download=download
     )
-    with console.status("the first stream ...") as status:
+    with _plain_warnings(), console.status("the first stream ...") as status:
 
         def on_stream(stream: StreamResult) -> None:
             kept.add(stream)
@@ -194,6 +206,21 @@ def continual_command(
         console.print(f"picture: {plot}", soft_wrap=True)
 
 
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Say each warning once, in a line, without the code that it came from."""
+    said = set()
+
+    def say(message: Warning | str, *where: Any, **how: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            click.echo(f"Warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = say
+        yield
+
+
 def _several(option: str, text: str, known: tuple[str, ...]) -> list[str]:
     """Return the names that an option lists, each of them known."""
     names = [part.strip() for part in text.split(",")]
@@ -211,6 +238,8 @@ class _Kept:
         self.streams: list[StreamResult] = []
         if path is None:
             return
+        if path.is_dir():
+            raise OptionError(f"--json {path} is a folder; name a file in it")
         if path.exists() and not resume:
             raise OptionError(f"{path} exists; keep its streams with --resume, or move")
         if not path.exists():

@@ -82,6 +82,18 @@ def test_command_compares_memories(command_line: Command, tmp_path: Path) -> Non
     assert equal["memory_bytes"] <= exact["memory_bytes"]
 
 
+def test_warnings_are_lines_without_code(command_line: Command) -> None:
+    short = [word for word in SHORT if word not in ("--memory", "20")]
+    done = command_line(
+        *("continual", *short, "--memory", "2500", "--policy", "random"),
+        *("--seeds", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("Warning: 250 images of each class") for line in lines)
+    assert 1 <= len(lines) == len(set(lines))
+
+
 def test_stream_results_are_summed_up_right() -> None:
     accuracies = [[0.8], [0.5, 0.7], [0.6, 0.4, 0.2]]
     stream = StreamResult(
@@ -153,6 +165,8 @@ def test_killed_comparison_keeps_its_streams(tmp_path: Path) -> None:
         (["--context", "some"], "--context must be of none, fixed, refined"),
         (["--store", "uint8,png"], "--store must be of float32, uint8, got 'png'"),
         (["--resume"], "--resume needs the file"),
+        (["--initial-images", "dm", "--policy", "random"], "or a core set such as"),
+        (["--json", "/"], "--json / is a folder"),
         (["--benchmark", "split-mnist", "--data-root", "/nowhere"], "/nowhere"),
         (["--json", "/proc/no.json"], "cannot write"),
     ],
