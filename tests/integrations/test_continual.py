@@ -210,6 +210,29 @@ def test_real_benchmark_runs(benchmark: str) -> None:
     assert len(first) == len(second) == 5
 
 
+def test_hundred_classes_are_divided_into_ten_experiences() -> None:
+    """The shape of split CIFAR-100, of noise: its files are seldom at hand."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(800, 3, 8, 8, generator=generator)
+    labels = torch.arange(800) % 100
+    data = dd_plugins.RealData.from_tensors(
+        images, labels, test=(images[:200], labels[:200]), preprocessing="standardize"
+    )
+    experiment = Experiment(
+        "split-cifar100",
+        experiences=10,
+        memory=200,
+        steps=1,
+        training_steps=2,
+        network="conv(width=2, depth=2)",
+    )
+    policies = ["dm(real_batch_size=8)", "random"]
+    rows = continual(experiment, policies, stores=["uint8"], data=data)
+    learned = rows[0].as_dict()
+    assert learned["memory_images"] == 200
+    assert len(learned["accuracy_per_experience"]) == 10
+
+
 def test_images_may_be_whitened_by_the_first_experience() -> None:
     data = dd_plugins.get_dataset("digits")
     curves = []
