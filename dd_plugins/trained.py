@@ -41,7 +41,7 @@ __all__ = [
 STAGES = (300,)
 """Training steps of the networks that wrappers look through, if nobody says."""
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -35,7 +36,7 @@ from dd_privacy.mechanisms import AbstractMechanism, GivenSet, Released
 
 __all__ = ["Done", "Runs", "audit_folder"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -306,8 +307,17 @@ _worker: dict[str, Any] = {}
 
 def _prepare(runs: Runs, threads: int) -> None:
     """Set a process up: the game is sent once, not with each run."""
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _worker["runs"] = runs
+
+
+def _end_with_the_parent() -> None:
+    """End this process when the audit that started it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _make(mechanism: AbstractMechanism, run: int) -> None:

@@ -411,6 +411,31 @@ def test_killed_audit_goes_on(tmp_path: Path) -> None:
     assert resumed == whole
 
 
+def test_killed_audit_leaves_no_process_behind(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    words = ["--steps", "2000", "--processes", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dd_plugins", *COMMAND, *words],
+        env={**os.environ, "DD_CACHE": str(cache)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while process.poll() is None and len(list(cache.rglob("run"))) < 2:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail("its processes went on")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
