@@ -119,10 +119,11 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
 
     The estimate is the mean over the audited models. The interval is a percentile
     bootstrap over the examples of each and, where there are several, over the models,
-    no narrower than Student's t over the models.
-    Where no resample differs from another, as when members and non-members do not
-    overlap, the end that is not the estimate is that of Clopper and Pearson for the
-    smaller group.
+    no narrower than Student's t over the models. It is widened as that of a mean of as
+    few examples as the smaller group has: a percentile bootstrap of five would hold in
+    82 of 100 audits. Where no resample differs from another, as when members and
+    non-members do not overlap, the end that is not the estimate is that of Clopper and
+    Pearson for the smaller group.
 
     Args:
         targets: the scores of each audited model.
@@ -159,11 +160,29 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
     means = np.take_along_axis(resampled, drawn, axis=0).mean(axis=0)
     low, high = (float(bound) for bound in np.quantile(means, (0.025, 0.975)))
     estimate = float(np.mean(estimates))
+    together = min(sum(map(len, group)) for group in zip(*targets, strict=True))
+    low, high = _widened((low, high), estimate, together)
     if low == high:
         fewest = min(len(group) for scores in targets for group in scores)
         bounds = clopper_pearson(round(estimate * fewest), fewest)
         low, high = min(bounds[0], low), max(bounds[1], high)
     return Figure(estimate, _over_models((low, high), estimates, (0.0, 1.0)))
+
+
+def _widened(
+    found: tuple[float, float], estimate: float, count: int
+) -> tuple[float, float]:
+    """Return a bootstrap's interval as it should be for so few examples.
+
+    A resample's variance is ``(count - 1) / count`` of what it stands for, and
+    Student's t takes the place of the normal distribution (Hesterberg 2015, "What
+    teachers should know about the bootstrap", section 4.3).
+    """
+    from scipy.stats import norm, t
+
+    few = t.ppf(0.975, count - 1) / norm.ppf(0.975) * math.sqrt(count / (count - 1))
+    low, high = (estimate + few * (bound - estimate) for bound in found)
+    return max(0.0, low), min(1.0, high)
 
 
 def _places(scores: Scores) -> tuple[Places, Places]:

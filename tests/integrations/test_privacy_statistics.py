@@ -157,6 +157,18 @@ def test_intervals_over_models_are_no_narrower_than_students() -> None:
         assert found[1] >= min(high, 1.0)
 
 
+@pytest.mark.parametrize("members", [5, 10])
+def test_area_of_a_few_members_holds_as_often_as_it_says(members: int) -> None:
+    generator = np.random.default_rng(3)
+    held = 0
+    for seed in range(150):
+        drawn = generator.normal(size=members), generator.normal(size=300)
+        low, high = area([scores(*drawn)], seed=seed).ci95  # type: ignore[misc]
+        held += low <= 0.5 <= high
+    # Of a percentile bootstrap, without regard for how few there are, 123 of five.
+    assert held >= 133, "88 of 100; 95 are meant"
+
+
 def test_a_model_with_one_example_of_a_group_is_left_out() -> None:
     full = scores(range(50, 60), range(50))
     assert area([full, scores([7], range(50))]).estimate == area([full]).estimate
