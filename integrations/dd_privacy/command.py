@@ -68,9 +68,9 @@ _dataset = click.option("--dataset", required=True, help="Name of the data set."
 @click.option(
     "--members",
     type=click.IntRange(min=1),
-    default=10_000,
+    default=10_500,
     show_default=True,
-    help="Of a run; as many others are non-members.",
+    help="Of a run; about as many others are non-members.",
 )
 @click.option(
     "--canaries",
