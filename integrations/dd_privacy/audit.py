@@ -520,7 +520,8 @@ class _Audited:
                         _scores(values, members & counted_on, others & counted_on),
                     )
                 )
-            gained = advantage(halves)
+            shared = all(torch.equal(others, masks[0][1]) for _, others in masks)
+            gained = advantage(halves, shared_non_members=shared)
             rows.append(
                 Row(
                     self.name,
@@ -529,7 +530,7 @@ class _Audited:
                     group,
                     sum(len(each.members) for each in whole),
                     int(torch.stack(compared).any(dim=0).sum()),
-                    area(whole, seed=self.game.seed),
+                    area(whole, seed=self.game.seed, shared_non_members=shared),
                     gained,
                     balanced_accuracy(gained),
                     {rate: true_positive_rate(halves, rate) for rate in rates},

@@ -114,7 +114,9 @@ def _too_few(scores: Iterable[Scores]) -> str | None:
     return None
 
 
-def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
+def area(
+    targets: Sequence[Scores], *, seed: int = 0, shared_non_members: bool = False
+) -> Figure:
     """Return the area under the ROC curve: the chance that a member scores higher.
 
     The estimate is the mean over the audited models. The interval is a percentile
@@ -128,9 +130,9 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
     Args:
         targets: the scores of each audited model.
         seed: of the resampling.
+        shared_non_members: whether those of all models are the same examples in the
+            same order, as with a test set: they are then resampled together.
     """
-    from scipy.stats import bootstrap
-
     reason = _too_few(targets)
     if reason is not None:
         return Figure(None, None, reason)
@@ -142,20 +144,16 @@ def area(targets: Sequence[Scores], *, seed: int = 0) -> Figure:
     generator = np.random.default_rng(seed)
     places = [_places(scores) for scores in targets]
     estimates = [float(_area_of_places(*scores)) for scores in places]
-    resampled = np.stack(
-        [
-            bootstrap(
-                scores,
-                _area_of_places,
-                n_resamples=_RESAMPLES,
-                batch=_batch(scores),
-                vectorized=True,
-                method="percentile",
-                rng=generator,
-            ).bootstrap_distribution
-            for scores in places
-        ]
-    )
+    resampled = np.empty((len(places), _RESAMPLES))
+    for start in range(0, _RESAMPLES, _batch(places)):
+        columns = range(_RESAMPLES)[start : start + _batch(places)]
+        again = None
+        for row, (members, non_members) in enumerate(places):
+            chosen = _drawn(generator, len(columns), len(members))
+            if again is None or not shared_non_members:
+                again = _drawn(generator, len(columns), len(non_members))
+            found = _area_of_places(members[chosen], non_members[again])
+            resampled[row, columns] = found
     drawn = generator.integers(len(targets), size=resampled.shape)
     means = np.take_along_axis(resampled, drawn, axis=0).mean(axis=0)
     low, high = (float(bound) for bound in np.quantile(means, (0.025, 0.975)))
@@ -192,12 +190,11 @@ def _places(scores: Scores) -> tuple[Places, Places]:
     return members, non_members
 
 
-def _area_of_places(members: Places, non_members: Places, axis: int = -1) -> Array:
+def _area_of_places(members: Places, non_members: Places) -> Array:
     """Return the part of pairs in which the member has the higher place.
 
     Half a pair for equal places. Samples lie along the last axis.
     """
-    assert axis == -1  # scipy hands it over
     most = 1 + max(members.max(), non_members.max())
 
     def counts(sample: Places) -> Places:
@@ -231,12 +228,19 @@ def _over_models(
     )
 
 
-def _batch(sample: Iterable[Places]) -> int:
+def _batch(places: Iterable[tuple[Places, Places]]) -> int:
     """Return how many resamples are counted at once: a few million numbers."""
-    return max(1, 2_000_000 // sum(map(len, sample)))
+    return max(1, 2_000_000 // max(sum(map(len, each)) for each in places))
 
 
-def advantage(targets: Sequence[tuple[Scores, Scores]]) -> Figure:
+def _drawn(generator: np.random.Generator, count: int, size: int) -> Places:
+    """Return the places of so many resamples of so many examples."""
+    return generator.integers(size, size=(count, size))
+
+
+def advantage(
+    targets: Sequence[tuple[Scores, Scores]], *, shared_non_members: bool = False
+) -> Figure:
     """Return the greatest difference of the true- and the false-positive rate.
 
     The threshold is chosen on the first half of each model's examples and scored on
@@ -246,6 +250,8 @@ def advantage(targets: Sequence[tuple[Scores, Scores]]) -> Figure:
     Args:
         targets: for each audited model the scores of the half whose membership the
             attacker knows, and those of the other.
+        shared_non_members: whether those of all models are the same examples: each
+            counts once for the interval.
     """
     reason = _too_few(chain.from_iterable(targets))
     if reason is not None:
@@ -265,10 +271,12 @@ def advantage(targets: Sequence[tuple[Scores, Scores]]) -> Figure:
     if min(members, non_members) == 0:
         return Figure(None, None, "no member or no non-member in the second half")
     positive, negative = true / members, false / non_members
+    times = len(targets) if shared_non_members else 1
     (low, high), (least, most) = (
         clopper_pearson(true, members),
-        clopper_pearson(false, non_members),
+        clopper_pearson(round(false / times), round(non_members / times)),
     )
+    least, most = min(least, negative), max(most, negative)  # counts were rounded
     found = positive - negative
     bounds = (
         max(-1.0, found - math.hypot(positive - low, most - negative)),

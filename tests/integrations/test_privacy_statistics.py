@@ -169,6 +169,23 @@ def test_area_of_a_few_members_holds_as_often_as_it_says(members: int) -> None:
     assert held >= 133, "88 of 100; 95 are meant"
 
 
+def test_non_members_that_models_share_are_one_sample() -> None:
+    generator = np.random.default_rng(4)
+    held = {True: 0, False: 0}
+    for seed in range(100):
+        others = generator.normal(size=200)
+        models = [scores(generator.normal(size=200), others) for _ in range(5)]
+        for shared in held:
+            found = area(models, seed=seed, shared_non_members=shared).ci95
+            assert found is not None
+            held[shared] += found[0] <= 0.5 <= found[1]
+        gained = [(model, model) for model in models]
+        low, high = advantage(gained, shared_non_members=True).ci95  # type: ignore[misc]
+        one, two = advantage(gained).ci95  # type: ignore[misc]
+        assert high - low > two - one
+    assert held[True] >= 91 > held[False], held
+
+
 def test_a_model_with_one_example_of_a_group_is_left_out() -> None:
     full = scores(range(50, 60), range(50))
     assert area([full, scores([7], range(50))]).estimate == area([full]).estimate
