@@ -165,6 +165,7 @@ class AuditedMechanism:
         epsilon: spent under differential privacy, the greatest; None without.
         seconds: of a run, in the mean.
         shadows: its shadow runs.
+        about: everything but members and seed that its runs are a function of.
         matched: whether it is the private one nearest in accuracy to what is audited.
     """
 
@@ -173,6 +174,7 @@ class AuditedMechanism:
     epsilon: float | None
     seconds: float
     shadows: int
+    about: dict[str, object]
     matched: bool = False
 
     @property
@@ -299,7 +301,7 @@ def audit_runs(
     found, rows, one_run, skipped, shown = [], [], [], [], None
     for mechanism in mechanisms:
         done = [runs.load(mechanism, run) for run in range(count)]
-        audited = _Audited(runs.game, mechanism.name, done)
+        audited = _Audited(runs.game, mechanism, done)
         found.append(audited.summary())
         if shown is None:
             shown = audited.nearest()
@@ -395,8 +397,12 @@ class _Audited:
     """The runs of one mechanism: the audited ones first, then the shadows."""
 
     game: Game
-    name: str
+    mechanism: AbstractMechanism
     done: Sequence[Done]
+
+    @property
+    def name(self) -> str:
+        return self.mechanism.name
 
     @property
     def targets(self) -> Sequence[Done]:
@@ -415,6 +421,7 @@ class _Audited:
             max(spent, default=None),
             float(np.mean([each.seconds for each in self.done])),
             len(self.shadows),
+            self.mechanism.description(),
         )
 
     def nearest(self) -> Nearest | None:

@@ -374,6 +374,8 @@ def test_command_writes_a_row_for_each_attack_and_group(
         "random real images",
         "frepo(pool_size=1) from noise",
     ]
+    of_noise = content["mechanisms"][-1]["about"]
+    assert (of_noise["initial_images"], of_noise["steps"]) == ("noise", 8)
     assert "report: a.html" in done.stdout
 
 
