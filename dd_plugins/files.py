@@ -7,7 +7,21 @@ from typing import BinaryIO
 
 from dd_plugins.errors import FileError
 
-__all__ = ["write_atomically"]
+__all__ = ["check_writable", "write_atomically"]
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before what it is to hold is made.
+
+    Raises:
+        FileError: it is a folder, or the folder that it would stand in, or that would
+            be made for it, is not writable.
+    """
+    if path.is_dir():
+        raise FileError(f"cannot write {path}: it is a folder")
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise FileError(f"cannot write {path}: {folder} is not a writable folder")
 
 
 def write_atomically(

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from dd_plugins.errors import FileError
-from dd_plugins.files import write_atomically
+from dd_plugins.files import check_writable, write_atomically
 
 
 def content(text: bytes) -> Callable[[BinaryIO], object]:
@@ -174,3 +174,13 @@ def test_a_name_that_is_too_long_is_a_file_error(tmp_path: Path) -> None:
 def test_an_empty_path_is_a_file_error() -> None:
     with pytest.raises(FileError, match="cannot write"):
         write_atomically(Path(), content(b"new"))
+
+
+def test_file_that_could_not_be_written_is_known_before(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "deeper" / "a.json")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(FileError, match="it is a folder"):
+        check_writable(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="file is not a writable folder"):
+        check_writable(tmp_path / "file" / "a.json")

@@ -1,7 +1,6 @@
 """The commands ``dd-plugins audit`` and ``dd-plugins train-private``."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,8 +17,8 @@ import dd_plugins
 from dd_plugins import options as shared
 from dd_plugins.artifact import ARTIFACT_NAME
 from dd_plugins.data import Images
-from dd_plugins.errors import FileError, OptionError
-from dd_plugins.files import write_atomically
+from dd_plugins.errors import OptionError
+from dd_plugins.files import check_writable, write_atomically
 from dd_plugins.lookup import split_specs
 from dd_plugins.training import accuracy
 from dd_privacy.audit import DEFAULT_ATTACKS, DELTA, Audit, audit_runs
@@ -167,6 +166,8 @@ def audit_command(
     for file in (json_file, html_file):
         if file is not None and not file.absolute().parent.is_dir():
             raise OptionError(f"{file.absolute().parent} is not a folder")
+        if file is not None:
+            check_writable(file)
     is_artifact = Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file()
     if is_artifact:
         _refuse_for_artifact()
@@ -397,19 +398,6 @@ def _audited(
         )
 
 
-def _check_writable(file: Path) -> None:
-    """Refuse a file that could not be written.
-
-    Raises:
-        FileError: it is a folder, or its folder cannot be written to.
-    """
-    if file.is_dir():
-        raise FileError(f"cannot write {file}: it is a folder")
-    folder = next(each for each in file.absolute().parents if each.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise FileError(f"cannot write {file}: {folder} is not writable")
-
-
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -526,7 +514,7 @@ def train_private_command(
     trainer = PrivateTrainer(**options)
     for file in (out, json_file):  # known now: what is lost was paid for in epsilon
         if file is not None:
-            _check_writable(file)
+            check_writable(file)
     data = dd_plugins.get_dataset(
         dataset, data_root=data_root, download=download, image_size=image_size
     )

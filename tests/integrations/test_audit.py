@@ -449,6 +449,7 @@ def test_killed_audit_leaves_no_process_behind(tmp_path: Path) -> None:
         (["--rates", "1"], "must be in [0, 1), got 1.0"),
         (["--compare", "magic"], "--compare must be of all, random, noise, private"),
         (["--json", "nowhere/a.json"], "nowhere is not a folder"),
+        (["--html", "/"], "cannot write /: it is a folder"),
         (["--shadows", "1"], "shadows must be 0, or 2 or more, got 1"),
     ],
 )
