@@ -45,7 +45,7 @@ from dd_plugins.signals import DeferredInterrupt
 from dd_plugins.synthetic import Leaves, Synthetic
 from dd_plugins.training import accuracy, train_network
 
-__all__ = ["RUN_FILES", "distill"]
+__all__ = ["RUN_FILES", "begins_as", "distill"]
 
 DEFAULT_NETWORK = "conv"
 SUMMARY_NAME = "summary.json"
@@ -151,7 +151,7 @@ def distill(
     )
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
-    begins_as = _begins_as(initial_images or method.initial_images, found)
+    first_images = begins_as(initial_images or method.initial_images, found)
     chosen_network = None if network is None else found.network(network)
     folder = None if out is None else Path(out)
     writes = folder is not None and parallel.rank() == 0
@@ -199,7 +199,7 @@ def distill(
         real,
         found,
         folder,
-        begins_as,
+        first_images,
         context,
         refine_context,
     )
@@ -290,7 +290,7 @@ def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData
     )
 
 
-def _begins_as(initial_images: str, plugins: Plugins) -> "InitialImages | CoreSet":
+def begins_as(initial_images: str, plugins: Plugins) -> "InitialImages | CoreSet":
     """Return what a set begins as: a word, or the core set of a spec.
 
     Raises:

@@ -25,11 +25,11 @@ from dd_avalanche.continual import (
 )
 from dd_avalanche.memory import DISTILLER, INITIAL_IMAGES, STEPS, Context
 from dd_plugins import options as shared
-from dd_plugins.distillers.base import InitialImages
-from dd_plugins.distillers.core_set import CoreSet
+from dd_plugins.engine import begins_as
 from dd_plugins.errors import FileError, OptionError, what_differs
-from dd_plugins.files import write_atomically
+from dd_plugins.files import check_writable, write_atomically
 from dd_plugins.lookup import split_specs
+from dd_plugins.plugins import loaded_plugins
 
 __all__ = ["continual_command"]
 
@@ -164,13 +164,9 @@ def continual_command(
     policies = split_specs(policy)
     for spec in policies:
         dd_plugins.get_distiller(spec)  # refuses it now, not after the first stream
-    begins_as, words = options["initial_images"], get_args(InitialImages)
-    known = begins_as in words
-    if not (known or isinstance(dd_plugins.get_distiller(begins_as), CoreSet)):
-        raise OptionError(
-            f"--initial-images must be one of {', '.join(words)}, or a core set such "
-            f"as herding; got {begins_as!r}"
-        )
+    begins_as(options["initial_images"], loaded_plugins())
+    if plot is not None:
+        check_writable(plot)
     protocols: tuple[Protocol, ...] = get_args(Protocol)
     if protocol != "both":
         protocols = (cast(Protocol, protocol),)
@@ -238,8 +234,7 @@ class _Kept:
         self.streams: list[StreamResult] = []
         if path is None:
             return
-        if path.is_dir():
-            raise OptionError(f"--json {path} is a folder; name a file in it")
+        check_writable(path)
         if path.exists() and not resume:
             raise OptionError(f"{path} exists; keep its streams with --resume, or move")
         if not path.exists():
