@@ -510,15 +510,14 @@ class _Audited:
     ) -> list[Row]:
         """Return a row for each group that has members."""
         rows = []
+        chosen_on, counted_on = self._halves(attack)
+        fresh = ~self.known if attack.learns_from_known else ~self.game.population
         for group in GROUPS:
             masks = [self._group(group, target) for target in range(len(scores))]
             if not any(bool(members.any()) for members, _ in masks):
                 continue
             whole, halves, compared = [], [], []
-            chosen_on, counted_on = self._halves(attack)
             for values, (members, others) in zip(scores, masks, strict=True):
-                known = self.known
-                fresh = ~known if attack.learns_from_known else ~self.game.population
                 whole.append(_scores(values, members & fresh, others & fresh))
                 compared.append(others & fresh)
                 halves.append(

@@ -145,8 +145,9 @@ def area(
     places = [_places(scores) for scores in targets]
     estimates = [float(_area_of_places(*scores)) for scores in places]
     resampled = np.empty((len(places), _RESAMPLES))
-    for start in range(0, _RESAMPLES, _batch(places)):
-        columns = range(_RESAMPLES)[start : start + _batch(places)]
+    batch = _batch(places)
+    for start in range(0, _RESAMPLES, batch):
+        columns = range(_RESAMPLES)[start : start + batch]
         again = None
         for row, (members, non_members) in enumerate(places):
             chosen = _drawn(generator, len(columns), len(members))
