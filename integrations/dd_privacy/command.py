@@ -43,7 +43,7 @@ COMPARISONS = ("all", "random", "noise", "private")
 
 _OF_SPECS = (
     *("canaries", "targets", "non_members", "images_per_class", "steps", "network"),
-    *("initial_images", "compare", "epsilon", "image_size"),
+    *("initial_images", "compare", "all_steps", "epsilon", "image_size"),
 )
 
 _dataset = click.option("--dataset", required=True, help="Name of the data set.")
@@ -106,6 +106,14 @@ _dataset = click.option("--dataset", required=True, help="Name of the data set."
     default="",
     help=f"Of {', '.join(COMPARISONS)}: trained on all members, on random ones, "
     "distilled from noise, trained under differential privacy.",
+)
+@click.option(
+    "--all-steps",
+    type=click.IntRange(min=1),
+    default=AllMembers.training_steps,
+    show_default=True,
+    help="Of a network that --compare all trains; the more, the more it learns by "
+    "heart.",
 )
 @click.option(
     "--epsilon",
@@ -286,9 +294,7 @@ def _prepared(
     others = [
         other
         for name in comparisons
-        for other in _compared(
-            name, mechanism, data, options["members"], epsilons, delta
-        )
+        for other in _compared(name, mechanism, data, options, epsilons, delta)
     ]
     return game, [mechanism, *others]
 
@@ -297,7 +303,7 @@ def _compared(
     name: str,
     audited: Distillation,
     data: dd_plugins.RealData,
-    members: int,
+    options: dict[str, Any],
     epsilons: Sequence[float],
     delta: float,
 ) -> list[AbstractMechanism]:
@@ -309,7 +315,7 @@ def _compared(
     device = audited.device
     match name:
         case "all":
-            return [AllMembers("all members", device, network)]
+            return [AllMembers("all members", device, network, options["all_steps"])]
         case "random":
             return [
                 replace(
@@ -334,7 +340,9 @@ def _compared(
             PrivateTrainer(
                 epsilon=epsilon,
                 delta=delta,
-                batch_size=min(PrivateTrainer.batch_size, max(1, members // 8)),
+                batch_size=min(
+                    PrivateTrainer.batch_size, max(1, options["members"] // 8)
+                ),
             ),
         )
         for epsilon in epsilons
