@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dd_plugins.errors import DataError, FileError, OptionError
 from dd_privacy.audit import Audit, Row, audit_runs
 from dd_privacy.command import tables
 from dd_privacy.game import Game, game_for_artifact, game_for_mechanism
-from dd_privacy.mechanisms import AllMembers, Distillation, GivenSet
+from dd_privacy.mechanisms import AllMembers, Distillation, GivenSet, Released
 from dd_privacy.report import write_report
 from dd_privacy.runs import Runs
 from dd_privacy.statistics import Figure
@@ -131,6 +131,41 @@ def test_nothing_is_found_where_membership_is_a_coin(tmp_path: Path) -> None:
     # 33 of 40 or fewer would happen once in 200 times.
     assert min(held.values()) > 33, held
     assert refuted <= 6, "a bound above 0 is wrong in one of twenty audits"
+
+
+@dataclass(frozen=True)
+class Blind(AllMembers):
+    """Trains on images that are nobody's, in place of its members."""
+
+    def run(self, data: RealData, seed: int, folder: Path | None = None) -> Released:
+        return super().run(noisy_data(40, seed=1), seed, folder)
+
+
+def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) -> None:
+    data = noisy_data(600)
+    blind = Blind("blind", "cpu", MLP, 1)
+    attacks = [
+        *("lira", "lira(online=False)", "rmia", "entropy", "modified_entropy"),
+        *("random_forest(trees=10)", "multilayer_perceptron"),
+    ]
+    held: Counter[tuple[str, str]] = Counter()
+    refuted = 0
+    for seed in range(40):
+        game = game_for_mechanism(data, members=280, shadows=4, seed=seed)
+        found = audit_runs(Runs(game, tmp_path), [blind], attacks, rates=[0.1])
+        for row in found.rows:
+            for name, figure, chance in (
+                ("auc", row.auc, 0.5),
+                ("advantage", row.advantage, 0.0),
+                ("rate 0.1", row.tpr_at_fpr[0.1], 0.1),
+            ):
+                assert figure.ci95 is not None
+                held[row.attack, name] += figure.ci95[0] <= chance <= figure.ci95[1]
+        (bound,) = found.one_run
+        refuted += bound.epsilon > 0
+    assert len(held) == 3 * len(attacks)
+    assert min(held.values()) > 33, held
+    assert refuted <= 6
 
 
 def test_memberships_of_the_game() -> None:
