@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,6 @@ from dd_plugins.errors import (
     FileError,
     OptionError,
     RunError,
-    UnknownNameError,
     what_differs,
 )
 from dd_plugins.evaluate import recipe_for, training_set_of
@@ -45,7 +44,7 @@ from dd_plugins.signals import DeferredInterrupt
 from dd_plugins.synthetic import Leaves, Synthetic
 from dd_plugins.training import accuracy, train_network
 
-__all__ = ["RUN_FILES", "begins_as", "distill"]
+__all__ = ["RUN_FILES", "distill"]
 
 DEFAULT_NETWORK = "conv"
 SUMMARY_NAME = "summary.json"
@@ -151,7 +150,7 @@ def distill(
     )
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
-    first_images = begins_as(initial_images or method.initial_images, found)
+    first_images = found.initial_images(initial_images or method.initial_images)
     chosen_network = None if network is None else found.network(network)
     folder = None if out is None else Path(out)
     writes = folder is not None and parallel.rank() == 0
@@ -288,27 +287,6 @@ def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData
         "data must be the name of a data set, RealData, a pair of tensors or a "
         f"map-style torch Dataset, got {type(data).__name__}"
     )
-
-
-def begins_as(initial_images: str, plugins: Plugins) -> "InitialImages | CoreSet":
-    """Return what a set begins as: a word, or the core set of a spec.
-
-    Raises:
-        OptionError: it is neither.
-    """
-    for word in get_args(InitialImages):
-        if initial_images == word:
-            return cast(InitialImages, word)
-    try:
-        chosen = plugins.distiller(initial_images)
-    except UnknownNameError:
-        chosen = None
-    if not isinstance(chosen, CoreSet):
-        raise OptionError(
-            f"initial_images must be one of {', '.join(get_args(InitialImages))}, or a "
-            f"core set such as herding; got {initial_images!r}"
-        )
-    return chosen
 
 
 def _check_context(

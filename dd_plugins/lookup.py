@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dd_plugins.data import DataOptions, RealData
-from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.distillers.base import AbstractDistiller, InitialImages
+from dd_plugins.distillers.core_set import CoreSet
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import loaded_plugins
 from dd_plugins.spec import Record, split_specs
@@ -13,6 +14,7 @@ from dd_plugins.spec import Record, split_specs
 __all__ = [
     "get_dataset",
     "get_distiller",
+    "get_initial_images",
     "get_network",
     "get_record",
     "record_names",
@@ -51,6 +53,34 @@ def get_network(spec: str) -> AbstractNetwork:
 
 
 def get_record(
+def get_initial_images(spec: str) -> InitialImages | CoreSet:
+    """Return what a set begins as: ``"real"``, ``"noise"``, or a core set's record.
+
+    Raises:
+        OptionError: it is neither such a word nor the spec of a core set.
+    """
+    return loaded_plugins().initial_images(spec)
+
+
+def get_record(
+def get_initial_images(spec: str) -> InitialImages | CoreSet:
+    """Return what a set begins as: ``"real"``, ``"noise"``, or a core set's record.
+
+    Raises:
+        OptionError: it is neither such a word nor the spec of a core set.
+    """
+    return loaded_plugins().initial_images(spec)
+
+
+def record_versions(*used: Record) -> dict[str, str]:
+    """Return the version of each distribution that offers some of these records.
+
+    Distillers, wrappers and networks, and those within them; none for those that come
+    with the library.
+    """
+    return loaded_plugins().versions(*used)
+
+
     spec: str, *, hook: str, kind: str, base: type[RecordType]
 ) -> RecordType:
     """Return the record that a spec stands for, of those that a plugin's hook collects.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, is_dataclass
 from functools import cache, partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 from keyword import iskeyword
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast, get_args
 
 import click
 import pluggy
@@ -20,8 +20,9 @@ from dd_plugins.data import (
     RealData,
     split_name,
 )
-from dd_plugins.distillers.base import AbstractDistiller
-from dd_plugins.errors import OptionError, PluginError
+from dd_plugins.distillers.base import AbstractDistiller, InitialImages
+from dd_plugins.distillers.core_set import CoreSet
+from dd_plugins.errors import OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.spec import Call, Record, build, parse, unknown_name
 from dd_plugins.wrappers.base import AbstractWrapper
@@ -286,6 +287,26 @@ class Plugins:
 
         Raises:
             OptionError: the name is malformed.
+    def initial_images(self, spec: str) -> InitialImages | CoreSet:
+        """Return what a set begins as: a word, or the core set that a spec stands for.
+
+        Raises:
+            OptionError: it is neither.
+        """
+        for word in get_args(InitialImages):
+            if spec == word:
+                return cast(InitialImages, word)
+        try:
+            chosen = self.distiller(spec)
+        except UnknownNameError:
+            chosen = None
+        if not isinstance(chosen, CoreSet):
+            raise OptionError(
+                f"initial_images must be one of {', '.join(get_args(InitialImages))}, "
+                f"or a core set such as herding; got {spec!r}"
+            )
+        return chosen
+
             UnknownNameError: no plugin registers it.
             DataError: its data is not there or not usable.
         """

@@ -25,11 +25,9 @@ from dd_avalanche.continual import (
 )
 from dd_avalanche.memory import DISTILLER, INITIAL_IMAGES, STEPS, Context
 from dd_plugins import options as shared
-from dd_plugins.engine import begins_as
 from dd_plugins.errors import FileError, OptionError, what_differs
 from dd_plugins.files import check_writable, write_atomically
-from dd_plugins.lookup import split_specs
-from dd_plugins.plugins import loaded_plugins
+from dd_plugins.lookup import get_initial_images, split_specs
 
 __all__ = ["continual_command"]
 
@@ -164,7 +162,7 @@ def continual_command(
     policies = split_specs(policy)
     for spec in policies:
         dd_plugins.get_distiller(spec)  # refuses it now, not after the first stream
-    begins_as(options["initial_images"], loaded_plugins())
+    get_initial_images(options["initial_images"])
     if plot is not None:
         check_writable(plot)
     protocols: tuple[Protocol, ...] = get_args(Protocol)
