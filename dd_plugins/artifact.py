@@ -79,7 +79,8 @@ class Header(_Strict):
         steps: steps done.
         seed: the seed of the run.
         dataset: which real data.
-        versions: of Python and of the libraries that made it.
+        versions: of Python, of the libraries that made it, and of the distributions
+            whose plugins did.
         content_hash: SHA-256 over tensors and header (without this field).
     """
 
@@ -306,9 +307,10 @@ def artifact_file(path: str | Path) -> Path:
     return file
 
 
-def make_header(**fields: Any) -> Header:
+def make_header(plugin_versions: dict[str, str], **fields: Any) -> Header:
     """Return a header of the current format, with the versions of this process."""
-    return Header(format_version=FORMAT_VERSION, versions=library_versions(), **fields)
+    versions = library_versions() | plugin_versions
+    return Header(format_version=FORMAT_VERSION, versions=versions, **fields)
 
 
 def library_versions() -> dict[str, str]:

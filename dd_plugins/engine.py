@@ -41,6 +41,7 @@ from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
 from dd_plugins.signals import DeferredInterrupt
+from dd_plugins.spec import Record
 from dd_plugins.synthetic import Leaves, Synthetic
 from dd_plugins.training import accuracy, train_network
 
@@ -415,7 +416,19 @@ class _Loop:
             "device": run.device.type,
             "torch version": library_versions()["torch"],
             "dd-plugins version": library_versions()["dd-plugins"],
+            **{
+                f"{distribution} version": version
+                for distribution, version in self.plugin_versions.items()
+            },
         }
+
+    @cached_property
+    def plugin_versions(self) -> dict[str, str]:
+        """The versions of others' distributions that this run is a function of."""
+        used = [self.distiller, self.network, self.initial_images]
+        return self.plugins.versions(
+            *(each for each in used if isinstance(each, Record))
+        )
 
     def run_to_end(self, checkpoint_seconds: float) -> DistilledSet:
         """Make every step that is left, and save and return the result."""
@@ -593,6 +606,7 @@ class _Loop:
         began_as = real.train_indices[self.indices].tolist()
         known = self.initial_images != "noise" and self.context is None
         header = make_header(
+            self.plugin_versions,
             label_kind=self.distiller.label_kind,
             value_space=self.transform.kind,
             transform_stride=self.transform.stride,

@@ -18,6 +18,7 @@ __all__ = [
     "get_network",
     "get_record",
     "record_names",
+    "record_versions",
     "split_specs",
 ]
 
@@ -52,17 +53,6 @@ def get_network(spec: str) -> AbstractNetwork:
     return loaded_plugins().network(spec)
 
 
-def get_record(
-def get_initial_images(spec: str) -> InitialImages | CoreSet:
-    """Return what a set begins as: ``"real"``, ``"noise"``, or a core set's record.
-
-    Raises:
-        OptionError: it is neither such a word nor the spec of a core set.
-    """
-    return loaded_plugins().initial_images(spec)
-
-
-def get_record(
 def get_initial_images(spec: str) -> InitialImages | CoreSet:
     """Return what a set begins as: ``"real"``, ``"noise"``, or a core set's record.
 
@@ -81,6 +71,7 @@ def record_versions(*used: Record) -> dict[str, str]:
     return loaded_plugins().versions(*used)
 
 
+def get_record(
     spec: str, *, hook: str, kind: str, base: type[RecordType]
 ) -> RecordType:
     """Return the record that a spec stands for, of those that a plugin's hook collects.

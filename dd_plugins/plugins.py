@@ -135,6 +135,11 @@ class Registry(Generic[Item]):
             raise unknown_name(self.kind, name, self.names())
         return self._offers[name].item
 
+    def origin(self, item: object) -> Plugin | None:
+        """Return the plugin that offers a thing, or None if none does."""
+        offers = self._offers.values()
+        return next((offer.plugin for offer in offers if offer.item is item), None)
+
     def __contains__(self, name: object) -> bool:
         return name in self._offers
 
@@ -282,11 +287,6 @@ class Plugins:
         network: AbstractNetwork = self._build(self.networks, parse(spec))
         return network
 
-    def dataset(self, name: str, options: DataOptions) -> RealData:
-        """Load the data set of that name; what follows a colon is its argument.
-
-        Raises:
-            OptionError: the name is malformed.
     def initial_images(self, spec: str) -> InitialImages | CoreSet:
         """Return what a set begins as: a word, or the core set that a spec stands for.
 
@@ -307,6 +307,11 @@ class Plugins:
             )
         return chosen
 
+    def dataset(self, name: str, options: DataOptions) -> RealData:
+        """Load the data set of that name; what follows a colon is its argument.
+
+        Raises:
+            OptionError: the name is malformed.
             UnknownNameError: no plugin registers it.
             DataError: its data is not there or not usable.
         """
@@ -315,6 +320,25 @@ class Plugins:
         return loader(
             DataOptions(argument, options.root, options.download, options.image_size)
         )
+
+    def versions(self, *used: Record) -> dict[str, str]:
+        """Return the version of each distribution that offers some of these.
+
+        Distillers, wrappers and networks, and those within them; what comes with the
+        library, or from a plugin object without a distribution, has none of its own.
+        """
+        found = {}
+        for record in used:
+            origin = self.distillers.origin(type(record)) or self.networks.origin(
+                type(record)
+            )
+            if origin is not None and origin.distribution and origin.version:
+                found[origin.distribution] = origin.version
+            for value in record.options().values():
+                values = value if isinstance(value, tuple) else (value,)
+                within = [each for each in values if isinstance(each, Record)]
+                found |= self.versions(*within)
+        return found
 
     def records(
         self, hook: str, kind: str, base: type[RecordType]

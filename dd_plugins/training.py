@@ -103,8 +103,8 @@ class Recipe:
         decay: ``"cosine"`` to a hundredth; or ``"halfway"``, to a tenth after half of
             the steps.
         augmentation: ``"frepo"`` (:func:`~dd_plugins.functional.augment.\
-random_augmentation`) or ``"dsa"``, whose operations are stronger; either with
-            parameters of its own for each image.
+random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
+            parameters of its own for each image; or ``"none"``.
     """
 
     steps: int
@@ -113,7 +113,7 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger; either with
     warm_up: int = 0
     optimizer: Literal["adam", "sgd"] = "adam"
     decay: Literal["cosine", "halfway"] = "cosine"
-    augmentation: Literal["frepo", "dsa"] = "frepo"
+    augmentation: Literal["frepo", "dsa", "none"] = "frepo"
 
     def __post_init__(self) -> None:
         """Refuse what is out of its range.
@@ -159,6 +159,8 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger; either with
         self, images: Tensor, generator: torch.Generator, mirror: bool
     ) -> Tensor:
         """Return images under one random operation."""
+        if self.augmentation == "none":
+            return images
         if self.augmentation == "frepo":
             return random_augmentation(images, generator=generator, mirror=mirror)
         parameters = siamese_parameters(generator, images=len(images), mirror=mirror)

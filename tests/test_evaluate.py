@@ -163,6 +163,14 @@ def test_training_in_chunks_is_training_on_whole_batches(
     torch.testing.assert_close(in_chunks, trained())
 
 
+def test_images_are_augmented_unless_the_recipe_says_none() -> None:
+    images, generator = torch.rand(4, 1, 8, 8), torch.Generator().manual_seed(0)
+    recipe = Recipe(1, learning_rate=1e-3, batch_size=4)
+    assert not torch.equal(recipe.augment(images, generator, False), images)
+    plain = replace(recipe, augmentation="none")
+    assert torch.equal(plain.augment(images, generator, True), images)
+
+
 @pytest.mark.parametrize("kind", ["regression", "probabilities", "classes"])
 def test_every_kind_of_labels_trains_a_network(kind: Any) -> None:
     data, generator = toy_data(), torch.Generator().manual_seed(0)
@@ -262,7 +270,7 @@ def test_transfer_knows_no_retrieval(distilled: DistilledSet) -> None:
         ({"batch_size": 0}, "one step and one image a batch"),
         ({"optimizer": "Adam"}, "optimizer of a recipe must be one of adam, sgd"),
         ({"decay": "linear"}, "decay of a recipe must be one of cosine, halfway"),
-        ({"augmentation": "none"}, "must be one of frepo, dsa"),
+        ({"augmentation": "all"}, "must be one of frepo, dsa, none"),
     ],
 )
 def test_wrong_recipe_is_refused(options: dict[str, Any], message: str) -> None:

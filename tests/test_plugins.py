@@ -471,6 +471,43 @@ def test_an_installed_plugin_is_loaded_with_where_it_comes_from(
     assert str(plugin) == "one (dist_one)"
 
 
+WIDE = """
+from dd_plugins import AbstractNetwork, hookimpl, record
+from dd_plugins.networks.mlp import MLP
+
+@record
+class Wide(MLP):
+    name = "wide"
+
+@hookimpl
+def dd_register_networks(register):
+    register(Wide)
+"""
+
+
+def test_run_goes_on_with_the_plugin_version_that_began_it(
+    install: Install, tmp_path: Path
+) -> None:
+    install("dist_wide", "wide", WIDE)
+    plugins = Plugins()
+    options: dict[str, Any] = {
+        "images_per_class": 1,
+        "steps": 2,
+        "network": "wide(width=8)",
+    }
+    options |= {"out": tmp_path / "run", "plugins": plugins}
+    made = dd_plugins.distill("digits", "frepo(pool_size=1)", **options)
+    assert made.header.versions["dist_wide"] == "1.5"
+    nested = plugins.distiller("metadd(frepo, networks=(wide(width=8), mlp))")
+    assert plugins.versions(nested) == {"dist_wide": "1.5"}
+    assert plugins.versions(plugins.network("mlp")) == {}
+    dd_plugins.distill("digits", "frepo(pool_size=1)", resume=True, **options)
+    (upgraded,) = found(plugins, "wide")
+    upgraded.version = "1.6"
+    with pytest.raises(OptionError, match="dist_wide version was '1"):
+        dd_plugins.distill("digits", "frepo(pool_size=1)", resume=True, **options)
+
+
 @pytest.mark.parametrize(
     ("source", "value", "cause"),
     [

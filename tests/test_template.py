@@ -68,6 +68,7 @@ def test_template_distils_and_is_evaluated(python: Path, tmp_path: Path) -> None
     out = tmp_path / "run"
     words = ["distill", "--distiller", "pixel_means(smoothing=0.5)", "--out", out]
     run(python, "-m", "dd_plugins", *words, "--network", "linear", "--steps", 30)
+    assert DistilledSet.load(out).header.versions["dd-plugin-template"] == "0.1.0"
     figures = tmp_path / "figures.json"
     words = ["evaluate", out, "--network", "linear(bias=False)", "--repeats", 2]
     run(python, "-m", "dd_plugins", *words, "--json", figures)
@@ -92,6 +93,7 @@ def test_wrapper_takes_the_template_s_distiller(
         run(python, "-m", "dd_plugins", *words, "--steps", 30, "--out", out)
         sets.append(DistilledSet.load(out))
     plain, wrapped = sets
+    assert wrapped.header.versions == plain.header.versions
     # The start is settled: half of the steps.
     assert wrapped.header.distiller == spec.replace("stages", "start=15, stages")
     assert plain.content_hash() != wrapped.content_hash()

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 
 import dd_plugins
+from dd_plugins.distillers.core_set import CoreSet
 from dd_plugins.evaluate import recipe_for, training_set_of
+from dd_plugins.lookup import get_initial_images
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.networks.conv import Conv
 from dd_plugins.preprocess import Preprocessing, Transform
@@ -88,6 +90,10 @@ class AbstractMechanism(ABC):
         kind = type(self)
         return {"mechanism": f"{kind.__module__}.{kind.__qualname__}", **found}
 
+    @abstractmethod
+    def records(self) -> list[dd_plugins.Record]:
+        """Return the distillers and networks that a run is made with."""
+
     def for_shadows(self) -> "AbstractMechanism":
         """Return what shadow runs run: this, unless its result is given."""
         return self
@@ -151,6 +157,16 @@ class Distillation(AbstractMechanism):
             out=folder,
             resume=folder is not None,
         )
+
+    def records(self) -> list[dd_plugins.Record]:
+        """Return the distiller, the networks, and the core set that it begins as."""
+        networks = [self.network, self.evaluation_network]
+        first_images = get_initial_images(self.initial_images or "real")
+        return [
+            dd_plugins.get_distiller(self.distiller),
+            *(dd_plugins.get_network(each) for each in networks if each is not None),
+            *([first_images] if isinstance(first_images, CoreSet) else []),
+        ]
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Return the time of a few steps, continued to all of them."""
@@ -220,6 +236,11 @@ class GivenSet(AbstractMechanism):
             "device": self.device,
         }
 
+    def records(self) -> list[dd_plugins.Record]:
+        """Return the network that is trained on the set."""
+        assert self.distilled is not None
+        return [dd_plugins.get_network(self.distilled.header.evaluation_network)]
+
     def for_shadows(self) -> AbstractMechanism:
         """Return the distillation of the header.
 
@@ -255,10 +276,12 @@ class AllMembers(AbstractMechanism):
     Attributes:
         network: a spec.
         training_steps: of the network.
+        augment: whether images are augmented; if not, they are sooner learned by heart.
     """
 
     network: str = "conv"
     training_steps: int = 1_000
+    augment: bool = True
 
     def run(
         self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
@@ -279,14 +302,19 @@ class AllMembers(AbstractMechanism):
             "classes",
             data.mirror,
         )
+        recipe = real_data_recipe(steps)
         train_network(
             network,
             training_set,
-            real_data_recipe(steps),
+            recipe if self.augment else replace(recipe, augmentation="none"),
             generator=derive(seed, "audited training"),
             precision=resolve_precision("auto", device),
         )
         return Released(None, network, transform)
+
+    def records(self) -> list[dd_plugins.Record]:
+        """Return the network."""
+        return [dd_plugins.get_network(self.network)]
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Return the time of a few steps, continued to all of them."""
@@ -318,6 +346,10 @@ class PrivateTraining(AbstractMechanism):
             mirror=data.mirror,
         )
         return Released(None, model.network, model.transform, model.budget.epsilon)
+
+    def records(self) -> list[dd_plugins.Record]:
+        """Return the network."""
+        return [dd_plugins.get_network(self.trainer.network)]
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Return the time of a pass over the members, as often as there will be one."""

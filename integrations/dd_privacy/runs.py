@@ -26,6 +26,7 @@ from dd_plugins.artifact import library_versions
 from dd_plugins.data import Images
 from dd_plugins.errors import FileError
 from dd_plugins.files import write_atomically
+from dd_plugins.lookup import record_versions
 from dd_plugins.randomness import derive
 from dd_plugins.run import resolve_device, resolve_precision
 from dd_plugins.trained import cache_folder
@@ -91,7 +92,9 @@ class Runs:
             "data": self.game.content(run),
             "seed": self._seed(run),
             "hardware": [device.type, str(resolve_precision("auto", device))],
-            "versions": library_versions() | _opacus_version(),
+            "versions": library_versions()
+            | _opacus_version()
+            | record_versions(*chosen.records()),
         }
 
     def _of(self, mechanism: AbstractMechanism, run: int) -> AbstractMechanism:
