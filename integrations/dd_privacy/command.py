@@ -43,7 +43,8 @@ COMPARISONS = ("all", "random", "noise", "private")
 
 _OF_SPECS = (
     *("canaries", "targets", "non_members", "images_per_class", "steps", "network"),
-    *("initial_images", "compare", "all_steps", "epsilon", "image_size"),
+    *("initial_images", "compare", "all_steps", "all_plain"),
+    *("epsilon", "image_size"),
 )
 
 _dataset = click.option("--dataset", required=True, help="Name of the data set.")
@@ -112,8 +113,12 @@ _dataset = click.option("--dataset", required=True, help="Name of the data set."
     type=click.IntRange(min=1),
     default=AllMembers.training_steps,
     show_default=True,
-    help="Of a network that --compare all trains; the more, the more it learns by "
-    "heart.",
+    help="Of the network that --compare all trains.",
+)
+@click.option(
+    "--all-plain",
+    is_flag=True,
+    help="Train it without augmentation: it learns by heart sooner.",
 )
 @click.option(
     "--epsilon",
@@ -315,7 +320,9 @@ def _compared(
     device = audited.device
     match name:
         case "all":
-            return [AllMembers("all members", device, network, options["all_steps"])]
+            augment = not options["all_plain"]
+            steps = options["all_steps"]
+            return [AllMembers("all members", device, network, steps, augment)]
         case "random":
             return [
                 replace(

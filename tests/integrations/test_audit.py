@@ -383,7 +383,7 @@ def test_command_writes_a_row_for_each_attack_and_group(
     done = command_line(
         *COMMAND,
         *("--canaries", "60", "--compare", "all,random,noise", "--processes", "2"),
-        *("--json", "a.json", "--html", "a.html", "--all-steps", "12"),
+        *("--json", "a.json", "--html", "a.html", "--all-steps", "12", "--all-plain"),
     )
     assert done.returncode == 0, done.stderr
     assert "20 runs, 0 of them kept from before; about" in done.stdout
@@ -409,7 +409,8 @@ def test_command_writes_a_row_for_each_attack_and_group(
         "random real images",
         "frepo(pool_size=1) from noise",
     ]
-    assert content["mechanisms"][1]["about"]["training_steps"] == 12
+    of_all = content["mechanisms"][1]["about"]
+    assert (of_all["training_steps"], of_all["augment"]) == (12, False)
     of_noise = content["mechanisms"][-1]["about"]
     assert (of_noise["initial_images"], of_noise["steps"]) == ("noise", 8)
     assert "report: a.html" in done.stdout
