@@ -7,6 +7,7 @@ its spec.
 
 import ast
 import dataclasses
+import functools
 from difflib import SequenceMatcher
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -81,7 +82,8 @@ def record(cls: type[RecordType]) -> type[RecordType]:
     """Make a subclass of :class:`Record` a frozen, keyword-only, validated dataclass.
 
     Types are checked strictly (no string becomes a number), unknown options are
-    refused, and so are infinities and NaN.
+    refused, and so are infinities and NaN: with an OptionError of one line, whether a
+    spec or Python gives them.
     """
     config = pydantic.ConfigDict(
         extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
@@ -89,7 +91,18 @@ def record(cls: type[RecordType]) -> type[RecordType]:
     decorate = pydantic.dataclasses.dataclass(
         frozen=True, kw_only=True, repr=False, config=config
     )
-    return decorate(cls)  # type: ignore[return-value]
+    made: type[RecordType] = decorate(cls)  # type: ignore[assignment]
+    validate = made.__init__
+
+    @functools.wraps(validate)
+    def construct(self: RecordType, *arguments: Any, **options: Any) -> None:
+        try:
+            validate(self, *arguments, **options)
+        except pydantic.ValidationError as error:
+            raise OptionError(f"{cls.name}: {_one_line(cls, error)}") from None
+
+    made.__init__ = construct  # type: ignore[assignment, method-assign]
+    return made
 
 
 def build(cls: type[RecordType], call: Call) -> RecordType:
@@ -109,10 +122,7 @@ def build(cls: type[RecordType], call: Call) -> RecordType:
         if name in options:
             raise OptionError(f"{call.name}: option {name!r} is given twice")
         options[name] = value
-    try:
-        return cls(**options)
-    except pydantic.ValidationError as error:
-        raise OptionError(f"{call.name}: {_one_line(cls, error)}") from None
+    return cls(**options)
 
 
 def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:

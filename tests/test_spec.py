@@ -1,5 +1,6 @@
 """Spec strings: what is read, what is refused, and in which words."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ import pytest
 from pydantic import Field
 
 from dd_plugins import AbstractNetwork, get_distiller, get_network, record
+from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.errors import DDError, OptionError, UnknownNameError
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.spec import Call, build, parse
@@ -271,6 +273,21 @@ def test_wrong_values_are_told_with_option_and_value(options: str, told: str) ->
     with pytest.raises(OptionError, match=f"^frepo: {told}") as refused:
         get_distiller(f"frepo({options})")
     one_line(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"pool_size": 0}, r"^frepo: pool_size: .*greater than 0 \(got 0\)"),
+        ({"pool": 1}, "^frepo: unknown option 'pool'; known, nearest first: pool_"),
+    ],
+)
+def test_python_is_told_the_same(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told) as refused:
+        FRePo(**options)
+    one_line(refused.value)
+    with pytest.raises(OptionError, match=told):
+        dataclasses.replace(FRePo(), **options)
 
 
 def test_a_choice_lists_what_may_be_chosen() -> None:
