@@ -18,7 +18,7 @@ from dd_plugins.randomness import derive
 from dd_privacy.attacks import HOOK, AbstractAttack, Evidence, Reference
 from dd_privacy.game import Game
 from dd_privacy.mechanisms import AbstractMechanism
-from dd_privacy.runs import Done, Runs
+from dd_privacy.runs import Done, Runs, threads_of_one
 from dd_privacy.statistics import (
     RATES,
     Figure,
@@ -270,8 +270,7 @@ def audit_runs(
         processes: in which runs are made.
         about: what stands in the audit's record besides.
         on_plan: called with how many runs are missing, of how many, and the seconds
-            that they will take one after the other, from a few steps of one; only then
-            is this estimated.
+            that they will take, from a few steps of one; only then is this estimated.
         on_progress: called with how many runs are done, and of how many.
 
     Raises:
@@ -292,7 +291,7 @@ def audit_runs(
     count = total if shadowed else len(runs.game.targets)
     wanted = [(each, run) for each in mechanisms for run in range(count)]
     if on_plan is not None:
-        on_plan(*_plan(runs, wanted))
+        on_plan(*_plan(runs, wanted, processes))
     runs.make_all(
         wanted,
         processes=processes,
@@ -353,15 +352,18 @@ def _checked_overlap(game: Game) -> list[int]:
 
 
 def _plan(
-    runs: Runs, wanted: Sequence[tuple[AbstractMechanism, int]]
+    runs: Runs, wanted: Sequence[tuple[AbstractMechanism, int]], processes: int
 ) -> tuple[int, int, float]:
     """Return how many runs are missing, of how many, and how long they will take."""
     missing = [job for job in wanted if not runs.is_done(*job)]
     # One run of each kind is tried: audited ones and shadows may differ.
     kinds = [(id(each), run < len(runs.game.targets)) for each, run in missing]
     examples = dict(zip(kinds, missing, strict=True))
-    seconds = {kind: runs.expected_seconds(*job) for kind, job in examples.items()}
-    return len(missing), len(wanted), sum(seconds[kind] for kind in kinds)
+    processes = max(1, min(processes, len(missing)))
+    with threads_of_one(processes):
+        seconds = {kind: runs.expected_seconds(*job) for kind, job in examples.items()}
+    in_turn = sum(seconds[kind] for kind in kinds)
+    return len(missing), len(wanted), in_turn / processes
 
 
 def _chosen_attacks(

@@ -394,7 +394,7 @@ def _audited(
         def on_plan(missing: int, total: int, seconds: float) -> None:
             console.print(
                 f"{total} runs, {total - missing} of them kept from before; about "
-                f"{_duration(seconds / min(processes, max(1, missing)))} for the rest",
+                f"{_duration(seconds)} for the rest",
                 soft_wrap=True,
             )
 

@@ -35,7 +35,7 @@ from dd_privacy.attacks import Seen
 from dd_privacy.game import Game
 from dd_privacy.mechanisms import AbstractMechanism, GivenSet, Released
 
-__all__ = ["Done", "Runs", "audit_folder"]
+__all__ = ["Done", "Runs", "audit_folder", "threads_of_one"]
 
 _FORMAT = 2
 
@@ -288,13 +288,13 @@ class Runs:
                 self.make(*job)
                 yield
             return
-        threads = max(1, (os.cpu_count() or 1) // processes)
+        processes = min(processes, len(missing))
         executor = ProcessPoolExecutor(
-            min(processes, len(missing)),
+            processes,
             # A process that is forked off one which has used torch's threads hangs.
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_prepare,
-            initargs=(self, threads),
+            initargs=(self, _threads(processes)),
         )
         try:
             futures = [executor.submit(_make, *job) for job in missing]
@@ -303,6 +303,21 @@ class Runs:
                 yield
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+def _threads(processes: int) -> int:
+    return max(1, torch.get_num_threads() // processes)
+
+
+@contextmanager
+def threads_of_one(processes: int) -> Iterator[None]:
+    """Compute for a while with as many threads as each of several processes has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(_threads(processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 _worker: dict[str, Any] = {}

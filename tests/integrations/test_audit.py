@@ -1,5 +1,6 @@
 """Audits find planted leaks, find nothing where there is nothing, and go on."""
 
+import contextlib
 import io
 import json
 import os
@@ -140,6 +141,9 @@ class Blind(AllMembers):
     def run(self, data: RealData, seed: int, folder: Path | None = None) -> Released:
         return super().run(noisy_data(40, seed=1), seed, folder)
 
+    def expected_seconds(self, data: RealData) -> float:
+        return 10.0 * torch.get_num_threads()
+
 
 def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) -> None:
     data = noisy_data(600)
@@ -166,6 +170,35 @@ def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) 
     assert len(held) == 3 * len(attacks)
     assert min(held.values()) > 33, held
     assert refuted <= 6
+
+
+def test_estimate_is_of_processes_side_by_side(tmp_path: Path) -> None:
+    game = game_for_mechanism(noisy_data(300), members=120, targets=4)
+    blind = Blind("blind", "cpu", MLP, 1)
+    plans = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for processes in (1, 2, 8):
+            runs = Runs(game, tmp_path / str(processes))
+            with contextlib.suppress(InterruptedError):
+                audit_runs(
+                    runs,
+                    [blind],
+                    ["loss"],
+                    processes=processes,
+                    on_plan=lambda *plan: plans.append(plan),
+                    on_progress=_stop,
+                )
+            assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
+    # Four runs: of four threads each, of two by two, all at once of one.
+    assert plans == [(4, 4, 160.0), (4, 4, 40.0), (4, 4, 10.0)]
+
+
+def _stop(done: int, total: int) -> None:
+    raise InterruptedError
 
 
 def test_memberships_of_the_game() -> None:
