@@ -80,7 +80,7 @@ class Header(_Strict):
         seed: the seed of the run.
         dataset: which real data.
         versions: of Python, of the libraries that made it, and of the distributions
-            whose plugins did.
+            whose distillers, wrappers and networks did.
         content_hash: SHA-256 over tensors and header (without this field).
     """
 

@@ -68,7 +68,7 @@ def what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         'seed was 1, is 2'
     """
     return "; ".join(
-        f"{name} was {before.get(name)!r}, is {value!r}"
-        for name, value in now.items()
-        if before.get(name) != value
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
     )

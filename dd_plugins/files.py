@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,13 +15,20 @@ def check_writable(path: Path) -> None:
     """Refuse a file that could not be written, before what it is to hold is made.
 
     Raises:
-        FileError: it is a folder, or the folder that it would stand in, or that would
-            be made for it, is not writable.
+        FileError: it is a folder, or no file can have such a name, or the folder that
+            it, or its own folder, would stand in is not writable.
     """
-    if path.is_dir():
-        raise FileError(f"cannot write {path}: it is a folder")
-    folder = next(each for each in path.absolute().parents if each.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+    try:
+        with suppress(FileNotFoundError):
+            path.stat()  # tells names that no file can have
+        if path.is_dir():
+            raise FileError(f"cannot write {path}: it is a folder")
+        folder = next(each for each in path.absolute().parents if each.exists())
+        writable = folder.is_dir() and os.access(folder, os.W_OK)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot write {path}: {reason}") from error
+    if not writable:
         raise FileError(f"cannot write {path}: {folder} is not a writable folder")
 
 

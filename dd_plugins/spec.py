@@ -99,7 +99,7 @@ def record(cls: type[RecordType]) -> type[RecordType]:
         try:
             validate(self, *arguments, **options)
         except pydantic.ValidationError as error:
-            raise OptionError(f"{cls.name}: {_one_line(cls, error)}") from None
+            raise OptionError(f"{self.name}: {_one_line(type(self), error)}") from None
 
     made.__init__ = construct  # type: ignore[assignment, method-assign]
     return made
@@ -134,7 +134,9 @@ def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
         return str(unknown_name("option", option, known))
     if detail["type"] in ("missing", "missing_keyword_only_argument"):
         return f"option {option!r} is required"
-    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "unexpected_positional_argument":
+        return "name its options: it takes none by position"
+    message = " ".join(detail["msg"].removeprefix("Value error, ").split())
     if not option:  # it is the options together that do not fit
         return str(message)
     return f"{option}: {message} (got {detail['input']!r})"

@@ -158,7 +158,7 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
     def augment(
         self, images: Tensor, generator: torch.Generator, mirror: bool
     ) -> Tensor:
-        """Return images under one random operation."""
+        """Return images under one random operation; as they are under ``"none"``."""
         if self.augmentation == "none":
             return images
         if self.augmentation == "frepo":

@@ -182,5 +182,8 @@ def test_file_that_could_not_be_written_is_known_before(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="it is a folder"):
         check_writable(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="file is not a writable folder"):
+    with pytest.raises(FileError, match=r"cannot write .*a\.json"):
         check_writable(tmp_path / "file" / "a.json")
+    for name in ("a" * 300, "a\0b"):
+        with pytest.raises(FileError, match="cannot write"):
+            check_writable(tmp_path / name)

@@ -41,10 +41,11 @@ COMPARISONS = ("all", "random", "noise", "private")
 """What an audited distiller may be compared with."""
 
 
+_OF_COMPARISONS = {"all": ("all_steps", "all_plain"), "private": ("epsilon",)}
+
 _OF_SPECS = (
     *("canaries", "targets", "non_members", "images_per_class", "steps", "network"),
-    *("initial_images", "compare", "all_steps", "all_plain"),
-    *("epsilon", "image_size"),
+    *("initial_images", "compare", "all_steps", "all_plain", "epsilon", "image_size"),
 )
 
 _dataset = click.option("--dataset", required=True, help="Name of the data set.")
@@ -113,12 +114,12 @@ _dataset = click.option("--dataset", required=True, help="Name of the data set."
     type=click.IntRange(min=1),
     default=AllMembers.training_steps,
     show_default=True,
-    help="Of the network that --compare all trains.",
+    help="Of --compare all: training steps of the network.",
 )
 @click.option(
     "--all-plain",
     is_flag=True,
-    help="Train it without augmentation: it learns by heart sooner.",
+    help="Of --compare all: train without augmentation, to learn by heart sooner.",
 )
 @click.option(
     "--epsilon",
@@ -193,9 +194,11 @@ def audit_command(
     if is_artifact:
         game, mechanisms = _prepared_artifact(audited, data, options)
     else:
+        comparisons = _names(compare)
+        _refuse_unused(comparisons)
         epsilons = _numbers("--epsilon", epsilon)
         game, mechanisms = _prepared(
-            audited, data, options, _names(compare), epsilons, delta
+            audited, data, options, comparisons, epsilons, delta
         )
     if rates is not None:
         _check_resolved(game, chosen_rates)
@@ -257,13 +260,29 @@ def _check_resolved(game: Game, rates: Sequence[float]) -> None:
 
 def _refuse_for_artifact() -> None:
     """Refuse options that a finished set leaves no choice of."""
+    for option in _given(*_OF_SPECS):
+        raise OptionError(
+            f"{option} goes with a distiller's spec, not with an artifact"
+        )
+
+
+def _refuse_unused(comparisons: Sequence[str]) -> None:
+    """Refuse options of comparisons that are not made."""
+    for comparison, names in _OF_COMPARISONS.items():
+        if comparison not in comparisons:
+            for option in _given(*names):
+                raise OptionError(f"{option} goes with --compare {comparison}")
+
+
+def _given(*names: str) -> list[str]:
+    """Return which of these parameters the command line gives, as it writes them."""
     context = click.get_current_context()
-    for name in _OF_SPECS:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            option = next(each for each in context.command.params if each.name == name)
-            raise OptionError(
-                f"{option.opts[0]} goes with a distiller's spec, not with an artifact"
-            )
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in names
+        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def _prepared(
@@ -320,9 +339,9 @@ def _compared(
     device = audited.device
     match name:
         case "all":
-            augment = not options["all_plain"]
-            steps = options["all_steps"]
-            return [AllMembers("all members", device, network, steps, augment)]
+            plain, steps = options["all_plain"], options["all_steps"]
+            kind = "all members, plain" if plain else "all members"
+            return [AllMembers(kind, device, network, steps, augment=not plain)]
         case "random":
             return [
                 replace(

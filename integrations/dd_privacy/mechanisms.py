@@ -92,7 +92,10 @@ class AbstractMechanism(ABC):
 
     @abstractmethod
     def records(self) -> list[dd_plugins.Record]:
-        """Return the distillers and networks that a run is made with."""
+        """Return the distillers and networks by which a run is told to be made.
+
+        A default network is its distiller's.
+        """
 
     def for_shadows(self) -> "AbstractMechanism":
         """Return what shadow runs run: this, unless its result is given."""

@@ -153,7 +153,7 @@ def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) 
         *("random_forest(trees=10)", "multilayer_perceptron"),
     ]
     held: Counter[tuple[str, str]] = Counter()
-    refuted = 0
+    refuted, widest = 0, 0.0
     for seed in range(40):
         game = game_for_mechanism(data, members=280, shadows=4, seed=seed)
         found = audit_runs(Runs(game, tmp_path), [blind], attacks, rates=[0.1])
@@ -165,10 +165,12 @@ def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) 
             ):
                 assert figure.ci95 is not None
                 held[row.attack, name] += figure.ci95[0] <= chance <= figure.ci95[1]
+                widest = max(widest, figure.ci95[1] - figure.ci95[0])
         (bound,) = found.one_run
         refuted += bound.epsilon > 0
     assert len(held) == 3 * len(attacks)
     assert min(held.values()) > 33, held
+    assert widest < 0.6, "an interval that says nothing holds always"
     assert refuted <= 6
 
 
@@ -438,7 +440,7 @@ def test_command_writes_a_row_for_each_attack_and_group(
             assert (figure["estimate"] is None) == (figure["withheld"] is not None)
     assert [each["name"] for each in content["mechanisms"]] == [
         "frepo(pool_size=1)",
-        "all members",
+        "all members, plain",
         "random real images",
         "frepo(pool_size=1) from noise",
     ]
@@ -520,6 +522,8 @@ def test_killed_audit_leaves_no_process_behind(tmp_path: Path) -> None:
         (["--compare", "magic"], "--compare must be of all, random, noise, private"),
         (["--json", "nowhere/a.json"], "nowhere is not a folder"),
         (["--html", "/"], "cannot write /: it is a folder"),
+        (["--all-plain"], "--all-plain goes with --compare all"),
+        (["--compare", "all", "--epsilon", "1"], "--epsilon goes with --compare priv"),
         (["--shadows", "1"], "shadows must be 0, or 2 or more, got 1"),
     ],
 )
