@@ -9,7 +9,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
@@ -318,8 +318,11 @@ def library_versions() -> dict[str, str]:
     libraries = ("dd-plugins", "torch", "torchvision", "numpy", "safetensors")
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in libraries},
+        **{name: _version(name) for name in libraries},
     }
+
+
+_version = cache(version)  # reads a file
 
 
 def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:

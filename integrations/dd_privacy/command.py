@@ -178,10 +178,11 @@ def audit_command(
     Runs are kept, and found again when a stopped audit is started anew.
     """
     for file in (json_file, html_file):
-        if file is not None and not file.absolute().parent.is_dir():
+        if file is None:
+            continue
+        if not file.absolute().parent.is_dir():
             raise OptionError(f"{file.absolute().parent} is not a folder")
-        if file is not None:
-            check_writable(file)
+        check_writable(file)
     is_artifact = Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file()
     if is_artifact:
         _refuse_for_artifact()

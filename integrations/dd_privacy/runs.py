@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,7 @@ def _make(mechanism: AbstractMechanism, run: int) -> None:
     _worker["runs"].make(mechanism, run)
 
 
+@cache
 def _opacus_version() -> dict[str, str]:
     try:
         return {"opacus": version("opacus")}
