@@ -1,12 +1,17 @@
 """Files that are either whole or not there."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from dd_plugins.errors import FileError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["check_writable", "write_atomically"]
 
@@ -41,7 +46,8 @@ def write_atomically(
     """Write a file so that its name holds the old content or the new, never a part.
 
     The content goes to a hidden file in the same folder, is flushed to the disk, and
-    takes the name in one step. Folders on the way are made.
+    takes the name in one step. Folders on the way are made. Of two processes that write
+    the same file at once, one waits for the other (not on Windows).
 
     Args:
         path: the file to write.
@@ -56,23 +62,45 @@ def write_atomically(
     try:
         part = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            if verify is not None:
-                verify(part)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with _alone_with(part):
+            try:
+                with part.open("wb") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if verify is not None:
+                    verify(part)
+                part.replace(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
     except (OSError, ValueError) as error:
         kept = "; the previous one is kept" if _is_there(path) else ""
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"cannot write {path}: {reason}{kept}") from error
     _flush_folder(path.parent)
     return path
+
+
+@contextmanager
+def _alone_with(part: Path) -> Iterator[None]:
+    """Keep a file from other processes; wait while one of them has it.
+
+    A killed process holds no lock, so what it left is taken over.
+    """
+    held = fcntl is None
+    if held:
+        yield
+    while not held:
+        lock = os.open(part, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):  # it took its name while this one waited
+                held = os.path.samestat(os.fstat(lock), part.stat())
+            if held:
+                yield
+        finally:
+            os.close(lock)
 
 
 def _is_there(path: Path) -> bool:

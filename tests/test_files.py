@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -110,6 +111,31 @@ def test_the_part_of_a_killed_process_is_no_obstacle(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
     write_atomically(path, content(b"new"))
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"new"]
+
+
+def test_of_two_writers_of_a_file_one_waits(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    other = (
+        "import sys, time; from pathlib import Path;"
+        "from dd_plugins.files import write_atomically;"
+        "write_atomically(Path(sys.argv[1]), lambda file: ("
+        " print('writes', flush=True), sys.stdin.read(), file.write(b'other')))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", other, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout
+    process.stdout.readline()
+    with ThreadPoolExecutor() as pool:
+        own = pool.submit(write_atomically, path, content(b"own"))
+        with pytest.raises(TimeoutError):
+            own.result(timeout=0.5)
+        process.communicate()
+        assert process.returncode == 0
+        own.result(timeout=60)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"own"]
 
 
 FULL_DISK = """
