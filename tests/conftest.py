@@ -2,7 +2,10 @@
 
 import multiprocessing
 import os
+import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -48,24 +51,61 @@ def _main(
     main(words)
 
 
+class Started:
+    """A ``dd-plugins`` command that runs in a process of its own.
+
+    Args:
+        words: what stands behind ``dd-plugins``.
+        folder: where it runs.
+        environment: variables beside those of this process.
+    """
+
+    def __init__(self, *words: object, folder: Path, **environment: str) -> None:
+        self.arguments = [str(word) for word in words]
+        self._folder = tempfile.mkdtemp()
+        self._outputs = [Path(self._folder) / name for name in ("out", "err")]
+        self._process = _forks.Process(
+            target=_main,
+            args=(self.arguments, folder, self._outputs, {**os.environ, **environment}),
+        )
+        self._process.start()
+
+    def ended(self, seconds: float = 0) -> bool:
+        """Wait as long as that; tell whether it has come to its end."""
+        self._process.join(seconds)
+        return self._process.exitcode is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process.pid
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> subprocess.CompletedProcess[str]:
+        """Kill it, and return what it has said."""
+        self.send(signal.SIGKILL)
+        return self.finish()
+
+    def finish(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end, and return what it has said."""
+        late = not self.ended(240)
+        if late:
+            self._process.kill()
+            self._process.join()
+        texts = [path.read_text() if path.exists() else "" for path in self._outputs]
+        shutil.rmtree(self._folder)
+        if late:
+            raise subprocess.TimeoutExpired(self.arguments, 240, *texts)
+        code = self._process.exitcode
+        assert code is not None
+        return subprocess.CompletedProcess(self.arguments, code, *texts)
+
+
 @pytest.fixture
-def command_line(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
+def command_line(tmp_path: Path) -> Command:
     """Run ``dd-plugins`` in a process of its own, in an empty folder."""
 
     def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        outputs = [tmp_path_factory.mktemp("output") / name for name in ("out", "err")]
-        arguments = [str(word) for word in words]
-        process = _forks.Process(
-            target=_main,
-            args=(arguments, tmp_path, outputs, {**os.environ, **environment}),
-        )
-        process.start()
-        process.join(240)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(arguments, 240)
-        texts = [output.read_text() for output in outputs]
-        return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
+        return Started(*words, folder=tmp_path, **environment).finish()
 
     return run
 

@@ -1,7 +1,6 @@
 """A run that is killed and goes on ends as if it had not been."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -11,56 +10,52 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Command, Started
 
 from dd_plugins import DistilledSet
 from dd_plugins.checkpoint import load_checkpoint, save_checkpoint
 
-STEPS = 80
-OPTIONS = ["--steps", str(STEPS), "--checkpoint-seconds", "0", "--ipc", "2"]
+STEPS = 60
+OPTIONS = ["--steps", str(STEPS), "--ipc", "2"]
+OFTEN = ["--checkpoint-seconds", "0"]
 DISTILLER = ["--distiller", "frepo(pool_size=3, max_online_updates=4, flip=True)"]
 
 
 def words(out: Path) -> list[str]:
     network = ["--network", "conv(width=8, depth=2)"]
-    start = [sys.executable, "-m", "dd_plugins", "distill", "--out", str(out)]
-    return [*start, *OPTIONS, *DISTILLER, *network]
+    return ["distill", "--out", str(out), *OPTIONS, *DISTILLER, *network]
 
 
-def kill_after(seconds: float, command: list[str]) -> bool:
-    """Start a command and kill it after some seconds; tell whether it was still on."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=-3)
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
-    return False
+def run(*command: str, folder: Path) -> None:
+    done = Started(*command, folder=folder).finish()
+    assert done.returncode == 0, done.stderr
 
 
-def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
-    while not file.exists() and process.poll() is None:
-        time.sleep(0.01)
+def kill_at_a_checkpoint(*command: str, out: Path, later: float = 0) -> None:
+    """Run a command, and kill it some seconds after its first checkpoint."""
+    started = Started(*command, folder=out.parent)
+    while not (out / "checkpoint.pt").exists() and not started.ended(0.01):
+        pass
+    time.sleep(later)
+    started.kill()
+    assert not (out / "distilled.safetensors").exists(), "killed too late"
 
 
 def test_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(words(whole), check=True, capture_output=True)
+    plain = [sys.executable, "-m", "dd_plugins", *words(whole)]
+    subprocess.run(plain, check=True, capture_output=True)
 
-    # The first kill comes soon after the first checkpoint, wherever that is.
-    process = subprocess.Popen(words(killed), stderr=subprocess.DEVNULL)
-    wait_for(killed / "checkpoint.pt", process)
     moments = random.Random(0)
-    time.sleep(0.5 * moments.random())
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "distilled.safetensors").exists(), "killed too late"
-
-    resume = [*words(killed), "--resume"]
+    later = 0.5 * moments.random()
+    kill_at_a_checkpoint(*words(killed), *OFTEN, out=killed, later=later)
+    resume = [*words(killed), *OFTEN, "--resume"]
     for _ in range(2):
-        kill_after(3 + 4 * moments.random(), resume)
-    done = subprocess.run(resume, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+        started = Started(*resume, folder=tmp_path)
+        if not started.ended(1 + moments.random()):
+            started.send(signal.SIGKILL)
+        started.finish()
+    run(*resume, folder=tmp_path)
 
     first, second = DistilledSet.load(whole), DistilledSet.load(killed)
     assert torch.equal(first.images, second.images)
@@ -103,20 +98,14 @@ def test_killed_wrapped_run_ends_bit_for_bit_as_well(
     network: str,
 ) -> None:
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
-    start = [sys.executable, "-m", "dd_plugins", "distill", "--steps", "24"]
     spec = f"metadd({base}, {AUXILIARY}, {options})"
     chosen = ["--distiller", spec, "--network", network]
-    command = [*start, *chosen, "--checkpoint-seconds", "0", "--out"]
+    command = ["distill", "--steps", "24", *chosen]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, str(whole)], check=True, capture_output=True)
-
-    process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL)
-    wait_for(killed / "checkpoint.pt", process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "distilled.safetensors").exists(), "killed too late"
-    resume = [*command, str(killed), "--resume"]
-    subprocess.run(resume, check=True, capture_output=True)
+    run(*command, "--out", str(whole), folder=tmp_path)
+    to_kill = [*command, "--out", str(killed)]
+    kill_at_a_checkpoint(*to_kill, *OFTEN, out=killed)
+    run(*to_kill, "--resume", folder=tmp_path)
     first, second = DistilledSet.load(whole), DistilledSet.load(killed)
     assert first.content_hash() == second.content_hash()
     lines = map(json.loads, (whole / "metrics.jsonl").read_text().splitlines())
@@ -181,14 +170,13 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_run_killed_before_its_first_checkpoint_starts_anew(
-    tmp_path: Path, begun: bool
+    tmp_path: Path, begun: bool, command_line: Command
 ) -> None:
     out = tmp_path / "run"
     if begun:
         out.mkdir()
         (out / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2')
-    command = [*words(out), "--resume"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = command_line(*words(out), "--resume")
     assert done.returncode == 0, done.stderr
     assert "starting at step 0" in done.stderr
     assert len((out / "metrics.jsonl").read_text().splitlines()) == STEPS
@@ -200,14 +188,14 @@ def test_interrupted_run_leaves_a_checkpoint_and_says_so(
 ) -> None:
     command = [*words(tmp_path / "run"), "--checkpoint-seconds", "1000"]
     command[command.index("--steps") + 1] = "100000"
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    started = Started(*command, folder=tmp_path)
     while not (tmp_path / "run" / "metrics.jsonl").exists():
-        time.sleep(0.05)
-    time.sleep(1)
-    os.kill(process.pid, number)
-    _, printed = process.communicate()
-    assert process.returncode == 130
-    assert "--resume" in printed
+        assert not started.ended(0.05)
+    time.sleep(0.5)
+    started.send(number)
+    done = started.finish()
+    assert done.returncode == 130
+    assert "--resume" in done.stderr
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
 
@@ -222,10 +210,9 @@ def test_interrupted_run_leaves_a_checkpoint_and_says_so(
     ],
 )
 def test_resume_refuses_other_options(
-    finished: Path, changed: list[str], named: str
+    finished: Path, changed: list[str], named: str, command_line: Command
 ) -> None:
-    command = [*words(finished), "--steps", "8", *changed, "--resume"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = command_line(*words(finished), "--steps", "8", *changed, "--resume")
     assert done.returncode == 2
     assert named in done.stderr
 
@@ -233,20 +220,19 @@ def test_resume_refuses_other_options(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "run"
-    subprocess.run([*words(out), "--steps", "8"], check=True, capture_output=True)
+    run(*words(out), "--steps", "8", folder=out.parent)
     return out
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
     before = DistilledSet.load(finished)
-    command = [*words(finished), "--steps", "8", "--resume"]
-    subprocess.run(command, check=True, capture_output=True)
+    run(*words(finished), "--steps", "8", "--resume", folder=finished.parent)
     assert DistilledSet.load(finished).content_hash() == before.content_hash()
 
 
 def test_full_disk_keeps_the_previous_checkpoint_good(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    subprocess.run([*words(out), "--steps", "8"], check=True, capture_output=True)
+    run(*words(out), "--steps", "8", folder=tmp_path)
     good = (out / "checkpoint.pt").read_bytes()
     # No file may grow beyond half a checkpoint: what a full disk does to a write.
     limited = (
@@ -255,7 +241,7 @@ def test_full_disk_keeps_the_previous_checkpoint_good(tmp_path: Path) -> None:
         "main(sys.argv[1:])"
     )
     (out / "distilled.safetensors").unlink()
-    command = [*words(out), "--steps", "8", "--resume"][3:]
+    command = [*words(out), "--steps", "8", "--resume"]
     rewind(out / "checkpoint.pt", 5)
     before = (out / "checkpoint.pt").read_bytes()
     done = subprocess.run(
@@ -274,7 +260,9 @@ def rewind(checkpoint: Path, step: int) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "text"])
-def test_damaged_checkpoint_is_refused_in_one_line(finished: Path, damage: str) -> None:
+def test_damaged_checkpoint_is_refused_in_one_line(
+    finished: Path, damage: str, command_line: Command
+) -> None:
     file = finished / "checkpoint.pt"
     good = file.read_bytes()
     content = bytearray(good)
@@ -287,8 +275,7 @@ def test_damaged_checkpoint_is_refused_in_one_line(finished: Path, damage: str) 
     file.write_bytes(content)
     if damage == "foreign":
         torch.save({"weights": torch.zeros(3)}, file)
-    command = [*words(finished), "--steps", "8", "--resume"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = command_line(*words(finished), "--steps", "8", "--resume")
     file.write_bytes(good)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1

@@ -11,11 +11,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, Started
 from rich.console import Console
 
 import dd_plugins
@@ -452,32 +451,24 @@ def test_command_writes_a_row_for_each_attack_and_group(
 
 
 def test_killed_audit_goes_on(tmp_path: Path) -> None:
-    def command(folder: str) -> dict[str, Any]:
-        words = [sys.executable, "-m", "dd_plugins", *COMMAND, "--steps", "60"]
-        return {
-            "args": [*words, "--json", str(tmp_path / f"{folder}.json")],
-            "env": {**os.environ, "DD_CACHE": str(tmp_path / folder)},
-        }
+    def start(name: str) -> Started:
+        words = [*COMMAND, "--steps", "60", "--json", f"{name}.json"]
+        return Started(*words, folder=tmp_path, DD_CACHE=str(tmp_path / name))
 
-    process = subprocess.Popen(**command("killed"), stdout=subprocess.DEVNULL)
+    audit = start("killed")
     cache = tmp_path / "killed"
-    while process.poll() is None and len(list(cache.rglob("seen.safetensors"))) < 2:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    while len(list(cache.rglob("seen.safetensors"))) < 2 and not audit.ended(0.02):
+        pass
+    audit.kill()
     kept = len(list(cache.rglob("seen.safetensors")))
     assert 2 <= kept < 5
     # Two at once: what one is making the other waits for.
-    both = [
-        subprocess.Popen(**command("killed"), stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    for each in both:
-        output, _ = each.communicate(timeout=200)
-        assert each.returncode == 0
-        assert "5 runs, " in output
+    for each in [start("killed"), start("killed")]:
+        done = each.finish()
+        assert done.returncode == 0, done.stderr
+        assert "5 runs, " in done.stdout
     assert len(list(cache.rglob("seen.safetensors"))) == 5
-    subprocess.run(**command("whole"), check=True, stdout=subprocess.DEVNULL)
+    assert start("whole").finish().returncode == 0
     resumed, whole = (
         json.loads((tmp_path / f"{name}.json").read_text())["results"]
         for name in ("killed", "whole")

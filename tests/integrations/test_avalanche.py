@@ -521,38 +521,51 @@ def test_avalanche_checkpoint_keeps_the_buffer(tmp_path: Path) -> None:
 STREAM = """
 import os, signal, sys, warnings
 warnings.simplefilter("ignore")
-sys.path.insert(0, {folder!r})
+sys.path.insert(0, sys.argv[1])
 import torch
 from test_avalanche import benchmark, buffer, network, plugins_for, strategy
 from avalanche.training.plugins import EvaluationPlugin
 from dd_avalanche import restore_stream, save_stream
 
-stream = benchmark("class-incremental, task-aware").train_stream
-held = buffer(context="fixed")
-learner = strategy(
-    network("with buffers" if {how!r} == "from scratch" else ""),
-    plugins_for({how!r}, held),
-    evaluator=EvaluationPlugin(),
-)
-torch.manual_seed(7)
-done = restore_stream({out!r}, learner, held, stream)
-print("goes on with", done, flush=True)
-for number, experience in enumerate(stream[done:], done + 1):
-    learner.train(experience)
-    if number == {kill}:
-        # Between the two files of the next save: the last whole one must count.
-        save = held.save
-        held.save = lambda folder: (save(folder), os.kill(os.getpid(), signal.SIGKILL))
-    save_stream({out!r}, learner, held, number)
-torch.save(
-    [
-        learner.model.state_dict(),
-        held.memory.images(),
-        torch.get_rng_state(),
-        vars(learner.clock),
-    ],
-    {out!r} + "/end.pt",
-)
+how, whole, killed = sys.argv[2:]
+
+def learn(out, kill):
+    stream = benchmark("class-incremental, task-aware").train_stream
+    held = buffer(context="fixed")
+    learner = strategy(
+        network("with buffers" if how == "from scratch" else ""),
+        plugins_for(how, held),
+        evaluator=EvaluationPlugin(),
+    )
+    torch.manual_seed(7)
+    done = restore_stream(out, learner, held, stream)
+    print("goes on with", done, flush=True)
+    for number, experience in enumerate(stream[done:], done + 1):
+        learner.train(experience)
+        if number == kill:
+            # Between the two files of the next save: the last whole one must count.
+            save = held.save
+            held.save = lambda folder: (
+                save(folder), os.kill(os.getpid(), signal.SIGKILL)
+            )
+        save_stream(out, learner, held, number)
+    torch.save(
+        [
+            learner.model.state_dict(),
+            held.memory.images(),
+            torch.get_rng_state(),
+            vars(learner.clock),
+        ],
+        out + "/end.pt",
+    )
+
+# Nothing was computed before the forks: threads are made in the children alone.
+for out, kill in ((whole, 0), (killed, 3), (killed, 0)):
+    child = os.fork()
+    if child == 0:
+        learn(out, kill)
+        os._exit(0)
+    print("ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -560,28 +573,23 @@ torch.save(
 def test_killed_stream_ends_as_if_it_had_not_been_killed(
     how: str, tmp_path: Path
 ) -> None:
-    ends = []
-    for name in ("whole", "killed"):
-        out = tmp_path / name
-        script = tmp_path / f"{name}.py"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        folder = str(Path(__file__).parent)
-        for kill in (3, 0) if name == "killed" else (0,):
-            script.write_text(
-                STREAM.format(folder=folder, out=str(out), how=how, kill=kill)
-            )
-            done = subprocess.run(
-                [sys.executable, str(script)],
-                capture_output=True,
-                text=True,
-                env=environment,
-            )
-            wanted = -signal.SIGKILL if kill else 0
-            assert done.returncode == wanted, done.stderr
-        first = done.stdout.splitlines()[0]
-        assert first == ("goes on with 0" if name == "whole" else "goes on with 2")
-        ends.append(torch.load(out / "end.pt", weights_only=True))
-        assert len(list(out.glob("buffer-*"))) == 1, "the kill left one behind"
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    words = [str(Path(__file__).parent), how, *map(str, folders)]
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    lines = [line for line in done.stdout.splitlines() if " with " in line]
+    assert lines == [
+        *("goes on with 0", "ended with 0"),
+        *("goes on with 0", f"ended with {-signal.SIGKILL}"),
+        *("goes on with 2", "ended with 0"),
+    ], done.stderr
+    for folder in folders:
+        assert len(list(folder.glob("buffer-*"))) == 1, "the kill left one behind"
+    ends = [torch.load(folder / "end.pt", weights_only=True) for folder in folders]
     (model, images, state, clock), (model_again, images_again, state_again, _) = ends
     assert clock == ends[1][-1]
     assert clock["train_iterations"] > 0

@@ -1,18 +1,13 @@
 """``dd-plugins continual``: streams with a memory, compared."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Command, data_root
+from conftest import Command, Started, data_root
 
 import dd_plugins
 from dd_avalanche.continual import Experiment, Row, StreamResult, continual
@@ -126,31 +121,27 @@ def test_orders_are_those_that_the_papers_publish() -> None:
     assert abs(float(later.mean())) > 1e-3
 
 
-def test_killed_comparison_keeps_its_streams(tmp_path: Path) -> None:
+def test_killed_comparison_keeps_its_streams(
+    tmp_path: Path, command_line: Command
+) -> None:
     figures = tmp_path / "c.json"
-    command = [sys.executable, "-m", "dd_plugins", "continual", *SHORT]
-    command += ["--policy", "random, herding(training_steps=0)", "--json", str(figures)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    command = ["continual", *SHORT, "--json", "c.json"]
+    command += ["--policy", "random, herding(training_steps=0)"]
+    started = Started(*command, folder=tmp_path, OMP_NUM_THREADS="1")
     before: list[Any] = []
-    while len(before) < 2 and process.poll() is None:
-        time.sleep(0.02)
+    while len(before) < 2 and not started.ended(0.02):
         if figures.exists():
             before = json.loads(figures.read_text())["streams"]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    started.kill()
+    done = command_line(*command)
     assert done.returncode == 2
     assert "keep its streams with --resume" in done.stderr
-    resumed = subprocess.run(
-        [*command, "--resume"], capture_output=True, text=True, env=environment
-    )
+    resumed = command_line(*command, "--resume", OMP_NUM_THREADS="1")
     assert resumed.returncode == 0, resumed.stderr
     content = json.loads(figures.read_text())
     assert content["streams"][: len(before)] == before
     assert len(content["streams"]) == 15
-    other = [*command, "--resume", "--steps", "9"]
-    refused = subprocess.run(other, capture_output=True, text=True, env=environment)
+    refused = command_line(*command, "--resume", "--steps", "9")
     assert refused.returncode == 2
     assert "steps was 3, is 9" in refused.stderr
 
