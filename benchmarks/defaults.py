@@ -32,10 +32,16 @@ def validation_accuracies(
     data: RealData,
     networks: int,
     device: torch.device = _CPU,
+    network_spec: str | None = None,
 ) -> list[float]:
-    """Train fresh networks on a set; return their accuracies on validation images."""
+    """Train fresh networks on a set; return their accuracies on validation images.
+
+    They are of the set's own architecture unless another is given.
+    """
     precision = resolve_precision("auto", device)
-    network = dd_plugins.get_network(distilled.header.evaluation_network)
+    network = dd_plugins.get_network(
+        network_spec or distilled.header.evaluation_network
+    )
     found = []
     for repeat in range(networks):
         module = network.build(

@@ -90,6 +90,12 @@ def steps_that_fit(
     return max(1, int(0.97 * 60 * minutes / clock.step_seconds()))
 
 
+def seconds_spent(run: Path) -> float:
+    """Return the seconds that the steps of a run have taken so far."""
+    *_, last = (run / "metrics.jsonl").read_text().splitlines()
+    return float(json.loads(last)["seconds"])
+
+
 def plot(result: dict[str, Any], path: Path) -> None:
     """Draw accuracy against minutes."""
     from matplotlib.figure import Figure
@@ -131,7 +137,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--steps", type=int, help="instead of as many as fit")
     parser.add_argument("--distiller", default="frepo")
-    parser.add_argument("--network", default="conv")
+    parser.add_argument("--network", default="conv", help="on which is distilled")
+    parser.add_argument(
+        "--first",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NETWORK", "STEPS", "DISTILLER"),
+        help="distil so first, in OUT-first-1, and refine that set; may be repeated",
+    )
+    parser.add_argument(
+        "--evaluation-network",
+        default="conv(normalization='none')",
+        help="the paper's, of width 128, by default",
+    )
     parser.add_argument("--initial-images", help="real, noise, or a core set")
     parser.add_argument("--networks", type=int, default=5, help="for the test")
     parser.add_argument("--validation-networks", type=int, default=1, help="or 0")
@@ -139,7 +158,15 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data-root")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out, of as many --steps; the sets that it kept "
+        "on its way are not scored",
+    )
     options = parser.parse_args()
+    if options.resume and not options.steps:
+        parser.error("--resume goes with --steps")
     data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
     shared: dict[str, Any] = {
         "images_per_class": options.ipc,
@@ -152,39 +179,60 @@ def main() -> None:
         data, options.minutes, shared, options.distiller
     )
     snapshots = Snapshots()
-    started = time.perf_counter()
-    distilled = dd_plugins.distill(
-        data,
-        options.distiller,
-        steps=steps,
-        out=options.out,
-        overwrite=True,
-        progress=True,
-        plugins=Plugins(load=[], extra={"snapshots": snapshots}),
-        **shared,
-    )
-    seconds = time.perf_counter() - started
+    stages = [
+        (options.out.with_name(f"{options.out.name}-first-{place}"), *first)
+        for place, first in enumerate(options.first, start=1)
+    ]
+    stages.append((options.out, options.network, steps, options.distiller))
+    seconds, sooner, distilled = 0.0, 0.0, None
+    for folder, network, stage_steps, spec in stages:
+        is_last = folder == options.out
+        if is_last:
+            sooner = seconds
+        if options.resume and (folder / "metrics.jsonl").exists():
+            seconds += seconds_spent(folder)
+        started = time.perf_counter()
+        distilled = dd_plugins.distill(
+            data,
+            spec,
+            steps=int(stage_steps),
+            out=folder,
+            overwrite=not options.resume,
+            resume=options.resume,
+            progress=True,
+            plugins=Plugins(load=[], extra={"snapshots": snapshots} if is_last else {}),
+            context=distilled,
+            refine_context=distilled is not None,
+            **{**shared, "network": network},
+        )
+        seconds += time.perf_counter() - started
+    assert distilled is not None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    spec = distilled.header.evaluation_network
+    scored = options.evaluation_network
     validation = [
         {
             "seconds": at,
             "accuracies": validation_accuracies(
-                kept, data, options.validation_networks, device
+                kept, data, options.validation_networks, device, scored
             ),
         }
-        for at, kept in [*snapshots.kept, (seconds, distilled)]
+        for at, kept in [
+            *((sooner + at, kept) for at, kept in snapshots.kept),
+            (seconds, distilled),
+        ]
         if options.validation_networks > 0
     ]
     started = time.perf_counter()
     found = dd_plugins.evaluate(
-        distilled, [spec], repeats=options.networks, data=data, device=options.device
+        distilled, [scored], repeats=options.networks, data=data, device=options.device
     )
     result = {
         "dataset": options.dataset,
         "images_per_class": options.ipc,
         "distiller": distilled.header.distiller,
         "network": distilled.header.network,
+        "first": options.first,
+        "evaluation_network": scored,
         "initial_images": options.initial_images,
         "steps": steps,
         "seed": options.seed,
