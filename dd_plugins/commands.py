@@ -78,6 +78,12 @@ _precision = click.option(
 @shared.image_size
 @click.option("--network", help="Spec.  [default: by data set, else conv]")
 @shared.initial_images
+@click.option(
+    "--context",
+    type=shared.path_type,
+    help="A set beside which this one is made; both are written, as one.",
+)
+@click.option("--refine-context", is_flag=True, help="Learn that set further as well.")
 @shared.device
 @_precision
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
@@ -90,7 +96,11 @@ _precision = click.option(
     help="Time between checkpoints.",
 )
 def distill_command(
-    dataset: str, images_per_class: int, out: Path | None, **options: Any
+    dataset: str,
+    images_per_class: int,
+    out: Path | None,
+    context: Path | None,
+    **options: Any,
 ) -> None:
     """Distil a data set.
 
@@ -100,6 +110,7 @@ def distill_command(
     if out is None:
         last_part = Path(dataset.replace(":", "/")).name
         out = Path("runs") / f"{last_part}-ipc{images_per_class}"
+    beside = None if context is None else DistilledSet.load(context)
     resuming = options["resume"] and not options["overwrite"]
     with parallel.process_group():
         first = parallel.rank() == 0
@@ -109,6 +120,7 @@ def distill_command(
             dataset,
             images_per_class=images_per_class,
             out=out,
+            context=beside,
             progress=True,
             **options,
         )

@@ -232,6 +232,30 @@ def test_outputs_never_replace_what_belongs_to_a_run(
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+def test_a_set_is_refined_on_a_wider_network(
+    command_line: Command, tmp_path: Path
+) -> None:
+    done = command_line("distill", "--out", "narrow", *SMALL)
+    assert done.returncode == 0, done.stderr
+    wider = ["distill", "--steps", 3, "--network", "conv(width=8, depth=2)"]
+    refused = command_line(*wider, "--context", "narrow", "--out", "wide")
+    assert refused.returncode == 2
+    assert "the context holds images of every class" in one_line(refused.stderr)
+    refused = command_line(*wider, "--refine-context", "--out", "wide")
+    assert "refine_context needs a context" in one_line(refused.stderr)
+    missing = command_line(*wider, "--context", "nothing", "--out", "wide")
+    assert "nothing" in one_line(missing.stderr)
+    refine = [*wider, "--context", "narrow", "--refine-context", "--out", "wide"]
+    done = command_line(*refine)
+    assert done.returncode == 0, done.stderr
+    narrow, wide = (DistilledSet.load(tmp_path / name) for name in ("narrow", "wide"))
+    assert len(wide) == len(narrow) == 10
+    distance = (wide.images - narrow.images).norm() / narrow.images.norm()
+    assert 0 < distance < 0.2, "it begins as the narrow one's"
+    resumed = command_line(*wider, "--out", "wide", "--resume")
+    assert "context was" in one_line(resumed.stderr)
+
+
 def test_a_folder_that_changed_since_is_not_tested_on(
     command_line: Command, tmp_path: Path
 ) -> None:
