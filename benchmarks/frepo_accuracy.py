@@ -164,6 +164,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.resume and not options.steps:
         parser.error("--resume goes with --steps")
+    for _, first_steps, _ in options.first:
+        if not first_steps.isdecimal():
+            parser.error(f"--first takes a number of steps, got {first_steps!r}")
     data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
     shared: dict[str, Any] = {
         "images_per_class": options.ipc,
