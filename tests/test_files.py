@@ -116,7 +116,7 @@ def test_the_part_of_a_killed_process_is_no_obstacle(tmp_path: Path) -> None:
 def test_of_two_writers_of_a_file_one_waits(tmp_path: Path) -> None:
     path = tmp_path / "file"
     other = (
-        "import sys, time; from pathlib import Path;"
+        "import sys; from pathlib import Path;"
         "from dd_plugins.files import write_atomically;"
         "write_atomically(Path(sys.argv[1]), lambda file: ("
         " print('writes', flush=True), sys.stdin.read(), file.write(b'other')))"
