@@ -171,7 +171,6 @@ def main() -> None:
     shared: dict[str, Any] = {
         "images_per_class": options.ipc,
         "network": options.network,
-        "initial_images": options.initial_images,
         "seed": options.seed,
         "device": options.device,
     }
@@ -201,6 +200,7 @@ def main() -> None:
             resume=options.resume,
             progress=True,
             plugins=Plugins(load=[], extra={"snapshots": snapshots} if is_last else {}),
+            initial_images=options.initial_images if distilled is None else None,
             context=distilled,
             refine_context=distilled is not None,
             **{**shared, "network": network},

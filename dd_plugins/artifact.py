@@ -27,12 +27,19 @@ from dd_plugins.errors import FileError, OptionError
 from dd_plugins.files import write_atomically
 from dd_plugins.preprocess import Preprocessing, Transform
 
-__all__ = ["ARTIFACT_NAME", "DistilledSet", "Header", "library_versions"]
+__all__ = [
+    "ARTIFACT_NAME",
+    "ContextRecord",
+    "DistilledSet",
+    "Header",
+    "library_versions",
+]
 
 ARTIFACT_NAME = "distilled.safetensors"
 """The name of the artifact in the folder of a run."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_SINCE_VERSION_2 = {"initial_images", "context"}
 _METADATA_KEY = "dd_plugins"
 _TRANSFORM_PREFIX = "transform."
 
@@ -57,6 +64,18 @@ class DataRecord(_Strict):
     image_size: int | None = None
 
 
+class ContextRecord(_Strict):
+    """Beside which set a set was made, or of which it is a refinement.
+
+    Attributes:
+        refined: whether its images were learned further; they come first either way.
+        header: its header.
+    """
+
+    refined: bool
+    header: "Header"
+
+
 class Header(_Strict):
     """The header of an artifact: everything about it but its tensors.
 
@@ -69,7 +88,9 @@ class Header(_Strict):
         initial_classes: the class that each image began as.
         initial_indices: which training image each began as, by its place in the
             training data as the data set is loaded (before the validation split); None
-            for a set that did not begin as real images.
+            for a set that did not begin as real images of its data set.
+        initial_images: what the images that no context brought began as: ``"real"``,
+            ``"noise"`` or the spec of a core set; None in files of format version 1.
         mirror: whether a mirror image is still of its class.
         distiller: the spec, with every option that is not at its default.
         options: every option of the distiller, as its spec writes it.
@@ -79,6 +100,7 @@ class Header(_Strict):
         steps: steps done.
         seed: the seed of the run.
         dataset: which real data.
+        context: the set beside which this one was made; None if there was none.
         versions: of Python, of the libraries that made it, and of the distributions
             whose distillers, wrappers and networks did.
         content_hash: SHA-256 over tensors and header (without this field).
@@ -91,6 +113,7 @@ class Header(_Strict):
     class_names: list[str]
     initial_classes: list[int]
     initial_indices: list[int] | None
+    initial_images: str | None = None
     mirror: bool
     distiller: str
     options: dict[str, str]
@@ -100,8 +123,14 @@ class Header(_Strict):
     steps: int
     seed: int
     dataset: DataRecord
+    context: ContextRecord | None = None
     versions: dict[str, str]
     content_hash: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what its version of the format holds, without the content hash."""
+        newer = _SINCE_VERSION_2 if self.format_version < 2 else set()
+        return self.model_dump(exclude={"content_hash", *newer})
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +213,8 @@ class DistilledSet:
         """
         tensors = self._tensors()
         header = self.header.model_copy(update={"content_hash": self.content_hash()})
-        metadata = {_METADATA_KEY: header.model_dump_json()}
+        fields = header.fields() | {"content_hash": header.content_hash}
+        metadata = {_METADATA_KEY: json.dumps(fields)}
         content = save(tensors, metadata=metadata)
         return write_atomically(Path(path), lambda file: file.write(content))
 
@@ -275,8 +305,7 @@ class DistilledSet:
         for name, tensor in sorted(self._tensors().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().data)
-        fields = self.header.model_dump(exclude={"content_hash"})
-        digest.update(json.dumps(fields, sort_keys=True).encode())
+        digest.update(json.dumps(self.header.fields(), sort_keys=True).encode())
         return digest.hexdigest()
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -12,7 +12,13 @@ from rich.table import Table
 
 from dd_plugins import options as shared
 from dd_plugins import parallel
-from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, artifact_file, export
+from dd_plugins.artifact import (
+    ARTIFACT_NAME,
+    ContextRecord,
+    DistilledSet,
+    artifact_file,
+    export,
+)
 from dd_plugins.checkpoint import CHECKPOINT_NAME
 from dd_plugins.data import DataOptions
 from dd_plugins.engine import RUN_FILES, SUMMARY_NAME, distill
@@ -478,10 +484,24 @@ def info_command(path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(fields, indent=1))
         return
+    fields["context"] = _line_of(header.context)
     table = Table(show_header=False, box=None)
     for name, value in fields.items():
         table.add_row(name.replace("_", " "), _readable(value))
     Console().print(table)
+
+
+def _line_of(context: ContextRecord | None) -> str:
+    """Return what a set was made beside, and that beside what in turn."""
+    if context is None:
+        return "none"
+    held = context.header
+    made = (
+        f"{len(held.initial_classes)} images by {held.distiller} on {held.network}, "
+        f"{held.steps} steps, seed {held.seed}, "
+        f"{'learned further' if context.refined else 'kept as they were'}"
+    )
+    return made if held.context is None else f"{made}; beside {_line_of(held.context)}"
 
 
 def _readable(value: Any) -> str:

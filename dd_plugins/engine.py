@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from dd_plugins import parallel
 from dd_plugins.artifact import (
     ARTIFACT_NAME,
+    ContextRecord,
     DataRecord,
     DistilledSet,
     library_versions,
@@ -203,6 +204,11 @@ def distill(
         context,
         refine_context,
     )
+    if initial_images is not None and not len(loop.indices):
+        raise OptionError(
+            "the context holds images of every class, so that none begins as "
+            f"{initial_images}; leave out initial_images"
+        )
     # Only now, when all that can be known to be wrong is known, is an old run removed.
     if folder is not None and writes:
         _prepare_folder(folder, overwrite)
@@ -602,21 +608,16 @@ class _Loop:
         """Return the set as it is now."""
         run, real = self.run, self.real
         leaves = self.synthetic.decode()
-        new_classes = real.train.labels[self.indices].tolist()
-        began_as = real.train_indices[self.indices].tolist()
-        known = self.initial_images != "noise" and self.context is None
+        initial_classes, initial_indices = self._began_as()
         header = make_header(
             self.plugin_versions,
             label_kind=self.distiller.label_kind,
             value_space=self.transform.kind,
             transform_stride=self.transform.stride,
             class_names=list(real.class_names),
-            initial_classes=(
-                [*self.context.header.initial_classes, *new_classes]
-                if self.context is not None
-                else new_classes
-            ),
-            initial_indices=began_as if known else None,
+            initial_classes=initial_classes,
+            initial_indices=initial_indices,
+            initial_images=str(self.initial_images),
             mirror=real.mirror,
             distiller=run.distiller,
             options={
@@ -633,6 +634,7 @@ class _Loop:
                 train_images=len(real.train.labels),
                 image_size=real.image_size,
             ),
+            context=self._context_record,
         )
         return DistilledSet(
             leaves.pixels.detach().cpu().contiguous().clone(),
@@ -640,6 +642,27 @@ class _Loop:
             self.transform,
             header,
         )
+
+    def _began_as(self) -> tuple[list[int], list[int] | None]:
+        """Return the class and, where all are known, the real image of each image."""
+        classes = self.real.train.labels[self.indices].tolist()
+        places = self.real.train_indices[self.indices].tolist()
+        known = self.initial_images != "noise" or not places
+        if self.context is not None:
+            held = self.context.header
+            known &= held.dataset.fingerprint == self.real.fingerprint
+            known &= held.initial_indices is not None
+            classes = [*held.initial_classes, *classes]
+            places = [*(held.initial_indices or ()), *places]
+        return classes, places if known else None
+
+    @cached_property
+    def _context_record(self) -> ContextRecord | None:
+        if self.context is None:
+            return None
+        hashed = {"content_hash": self.context.content_hash()}
+        header = self.context.header.model_copy(update=hashed)
+        return ContextRecord(refined=self.refine_context, header=header)
 
     def _writer(self) -> AbstractContextManager[CheckpointWriter | None]:
         if self.run.out is None:

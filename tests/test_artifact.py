@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -90,7 +91,7 @@ def test_a_path_is_the_file_or_the_folder_that_holds_it(
 def test_the_header_tells_where_the_set_comes_from(file: Path) -> None:
     data = get_dataset("digits")
     header = DistilledSet.read_header(file)
-    assert (header.format_version, header.label_kind) == (1, "regression")
+    assert (header.format_version, header.label_kind) == (2, "regression")
     assert header.distiller.startswith("frepo(pool_size=1, max_online_updates=100, ")
     assert header.options["pool_size"] == "1"
     assert header.options["max_online_updates"] == "100", "also what is at its default"
@@ -205,16 +206,30 @@ def test_bytes_behind_the_end_are_refused(file: Path, content: bytes) -> None:
     refused(file)
 
 
+def test_files_of_version_1_stay_as_they_are(
+    distilled: DistilledSet, tmp_path: Path
+) -> None:
+    fields: dict[str, Any] = {"format_version": 1, "initial_images": None}
+    older = replace(distilled, header=distilled.header.model_copy(update=fields))
+    file = older.save(tmp_path / "older.safetensors")
+    with safe_open(file, framework="pt") as opened:
+        header = json.loads(opened.metadata()["dd_plugins"])
+    assert header.keys().isdisjoint({"initial_images", "context"})
+    assert (
+        DistilledSet.load(file).save(tmp_path / "2").read_bytes() == file.read_bytes()
+    )
+
+
 def forge(file: Path, **fields: Any) -> None:
     """Rewrite a file with other header fields."""
     header = DistilledSet.read_header(file).model_dump() | fields
     save_file(load_file(file), file, metadata={"dd_plugins": json.dumps(header)})
 
 
-@pytest.mark.parametrize("version", [2, 99, "2"])
+@pytest.mark.parametrize("version", [3, 99, "3"])
 def test_a_newer_format_is_refused_with_what_to_do(file: Path, version: Any) -> None:
     forge(file, format_version=version)
-    told = rf"format version {version}, this dd-plugins reads up to 1; upgrade"
+    told = rf"format version {version}, this dd-plugins reads up to 2; upgrade"
     assert re.search(told, refused(file))
     with pytest.raises(FileError, match=told):
         DistilledSet.read_header(file)

@@ -252,6 +252,12 @@ def test_a_set_is_refined_on_a_wider_network(
     assert len(wide) == len(narrow) == 10
     distance = (wide.images - narrow.images).norm() / narrow.images.norm()
     assert 0 < distance < 0.2, "it begins as the narrow one's"
+    told = " ".join(command_line("info", "wide", COLUMNS="400").stdout.split())
+    assert "context 10 images by frepo" in told
+    assert "learned further" in told
+    noise = command_line(*refine, "--overwrite", "--initial-images", "noise")
+    assert "so that none begins as noise" in one_line(noise.stderr)
+    assert DistilledSet.load(tmp_path / "wide").content_hash() == wide.content_hash()
     resumed = command_line(*wider, "--out", "wide", "--resume")
     assert "context was" in one_line(resumed.stderr)
 

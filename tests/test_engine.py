@@ -16,6 +16,7 @@ import dd_plugins
 from dd_plugins import DistilledSet, hookimpl
 from dd_plugins.distillers.base import AbstractState, Metrics
 from dd_plugins.errors import DataError, OptionError, RunError
+from dd_plugins.lookup import get_initial_images
 from dd_plugins.plugins import Plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import Run
@@ -261,8 +262,13 @@ def _context(data: dd_plugins.RealData, classes: list[int]) -> DistilledSet:
         for place, label in enumerate(whole.header.initial_classes)
         if label in classes
     ]
-    header = whole.header.model_copy(
-        update={"initial_classes": [whole.header.initial_classes[k] for k in kept]}
+    header = whole.header
+    assert header.initial_indices is not None
+    header = header.model_copy(
+        update={
+            "initial_classes": [header.initial_classes[place] for place in kept],
+            "initial_indices": [header.initial_indices[place] for place in kept],
+        }
     )
     return replace(
         whole, images=whole.images[kept], labels=whole.labels[kept], header=header
@@ -277,7 +283,18 @@ def test_set_is_made_beside_another(refined: bool) -> None:
         data, SPEC, context=context, refine_context=refined, **CONTEXT_OPTIONS
     )
     assert made.header.initial_classes == [0, 0, 2, 2, 1, 1]
-    assert made.header.initial_indices is None
+    began = made.header.initial_indices
+    assert began is not None
+    assert began[:4] == context.header.initial_indices
+    labels = data.train.labels[
+        torch.searchsorted(data.train_indices, torch.tensor(began))
+    ]
+    assert labels.tolist() == made.header.initial_classes
+    told = made.header.context
+    assert told is not None
+    assert told.refined is refined
+    assert told.header.content_hash == context.content_hash()
+    assert told.header.seed == context.header.seed
     assert torch.equal(made.images[:4], context.images) is not refined
     assert torch.equal(made.labels[:4], context.labels) is not refined
     # The new images depend on the context: the distiller sees both together.
@@ -339,8 +356,42 @@ def test_context_that_does_not_fit_is_refused() -> None:
     named = context.header.model_copy(update={"class_names": ["a", "b", "c"]})
     with pytest.raises(OptionError, match="another classes"):
         made(replace(context, header=named))
-    with pytest.raises(OptionError, match="holds images of every class"):
-        made(_context(data, [0, 1, 2]))
+    full = _context(data, [0, 1, 2])
+    with pytest.raises(OptionError, match="holds images of every class; leave out"):
+        made(full)
+    with pytest.raises(OptionError, match="so that none begins as noise"):
+        made(full, refine_context=True, initial_images="noise")
+
+
+@pytest.mark.parametrize("initial_images", ["real", "noise", "random"])
+def test_refined_set_tells_what_it_was(initial_images: str, tmp_path: Path) -> None:
+    data = _three_classes()
+    first = dd_plugins.distill(
+        data, SPEC, initial_images=initial_images, **CONTEXT_OPTIONS
+    )
+    options = CONTEXT_OPTIONS | {"out": tmp_path}
+    dd_plugins.distill(data, SPEC, context=first, refine_context=True, **options)
+    header = DistilledSet.load(tmp_path).header
+    assert header.context is not None
+    told = header.context.header
+    assert (told.initial_images, told.steps) == (
+        str(get_initial_images(initial_images)),
+        6,
+    )
+    assert header.initial_indices == told.initial_indices
+    assert (told.initial_indices is None) is (initial_images == "noise")
+    other = replace(
+        first,
+        header=first.header.model_copy(
+            update={
+                "dataset": told.dataset.model_copy(update={"fingerprint": "another"})
+            }
+        ),
+    )
+    moved = dd_plugins.distill(
+        data, SPEC, context=other, refine_context=True, **CONTEXT_OPTIONS
+    )
+    assert moved.header.initial_indices is None
 
 
 def test_data_may_bring_their_own_map_to_the_value_space() -> None:
