@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 
 import dd_plugins
+from dd_plugins.artifact import Header
 from dd_plugins.distillers.core_set import CoreSet
+from dd_plugins.errors import OptionError
 from dd_plugins.evaluate import recipe_for, training_set_of
 from dd_plugins.lookup import get_initial_images
 from dd_plugins.networks.base import FeatureNetwork
@@ -119,6 +121,8 @@ class Distillation(AbstractMechanism):
         training_steps: of the network; None for the protocol's number.
         evaluation_network: what is trained on the set; None for what fits it.
         preprocessing: in place of the data's.
+        refined: the distillation whose result this one learns further; None if it
+            begins anew.
     """
 
     distiller: str = "frepo"
@@ -129,18 +133,29 @@ class Distillation(AbstractMechanism):
     training_steps: int | None = None
     evaluation_network: str | None = None
     preprocessing: Preprocessing | None = None
+    refined: "Distillation | None" = None
 
     def run(
         self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
     ) -> Released:
         """Distil and train; a distillation that was killed goes on."""
-        distilled = self._distilled(data, seed, self.steps, folder)
+        distilled = self._distilled(data, seed, folder)
         return trained_on(
             distilled, seed, self.device, self.training_steps, self.evaluation_network
         )
 
     def _distilled(
+        self, data: dd_plugins.RealData, seed: int, folder: Path | None
+    ) -> dd_plugins.DistilledSet:
+        first = None
+        if self.refined is not None:
+            before = None if folder is None else folder / "refined"
+            first = self.refined._distilled(data, seed, before)
+        return self._distilled_from(first, data, seed, self.steps, folder)
+
+    def _distilled_from(
         self,
+        first: dd_plugins.DistilledSet | None,
         data: dd_plugins.RealData,
         seed: int,
         steps: int | None,
@@ -155,6 +170,8 @@ class Distillation(AbstractMechanism):
             steps=steps,
             network=self.network,
             initial_images=self.initial_images,
+            context=first,
+            refine_context=first is not None,
             device=self.device,
             seed=seed,
             out=folder,
@@ -169,17 +186,27 @@ class Distillation(AbstractMechanism):
             dd_plugins.get_distiller(self.distiller),
             *(dd_plugins.get_network(each) for each in networks if each is not None),
             *([first_images] if isinstance(first_images, CoreSet) else []),
+            *(self.refined.records() if self.refined is not None else []),
         ]
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Return the time of a few steps, continued to all of them."""
+        probe, seconds = self._probed(data)
+        return seconds + _training_seconds(probe, self.device, self.training_steps)
+
+    def _probed(
+        self, data: dd_plugins.RealData
+    ) -> tuple[dd_plugins.DistilledSet, float]:
+        """Return a set of a few steps, and about how long all of them take."""
+        first, before = None, 0.0
+        if self.refined is not None:
+            first, before = self.refined._probed(data)
         few, more = _PROBE
-        first, short = _timed(lambda: self._distilled(data, 0, few))
-        _, longer = _timed(lambda: self._distilled(data, 0, more))
+        probe, short = _timed(lambda: self._distilled_from(first, data, 0, few))
+        _, longer = _timed(lambda: self._distilled_from(first, data, 0, more))
         step = max(0.0, longer - short) / (more - few)
         steps = self.steps or self._default_steps(data)
-        training = _training_seconds(first, self.device, self.training_steps)
-        return short + step * max(0, steps - few) + training
+        return probe, before + short + step * max(0, steps - few)
 
     def resolved_network(self, data: dd_plugins.RealData) -> str:
         """Return the spec of the network on which this distils."""
@@ -245,31 +272,56 @@ class GivenSet(AbstractMechanism):
         return [dd_plugins.get_network(self.distilled.header.evaluation_network)]
 
     def for_shadows(self) -> AbstractMechanism:
-        """Return the distillation of the header.
+        """Return the distillation of the header, and of what it refined.
 
-        It begins as the distiller chooses, or as noise if the set did: which core set
-        it began as, and beside which set it was made, is not in the header.
+        Of a file of format version 1 it is not known which core set it began as, nor
+        what it refined: it begins as the distiller chooses, or as noise if it did.
+
+        Raises:
+            OptionError: it was made beside a set that shadow runs cannot make again.
         """
         assert self.distilled is not None
-        header = self.distilled.header
-        return Distillation(
-            self.name,
-            self.device,
-            header.distiller,
-            max(Counter(header.initial_classes).values()),
-            header.steps or None,
-            header.network,
-            "noise" if header.initial_indices is None else None,
-            self.training_steps,
-            header.evaluation_network,
-            header.value_space,
-        )
+        again = _distillation(self.distilled.header, self.name, self.device)
+        return replace(again, training_steps=self.training_steps)
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Return about how long training takes."""
         del data
         assert self.distilled is not None
         return _training_seconds(self.distilled, self.device, self.training_steps)
+
+
+def _distillation(header: Header, name: str, device: str) -> Distillation:
+    """Return the distillation that a header tells of, of other members."""
+    begun_as = header.initial_images
+    if header.format_version < 2 and header.initial_indices is None:
+        begun_as = "noise"
+    refined = None
+    if header.context is not None:
+        first = header.context.header
+        begun_as = None
+        if (
+            not header.context.refined
+            or first.initial_classes != header.initial_classes
+            or first.dataset.fingerprint != header.dataset.fingerprint
+        ):
+            raise OptionError(
+                f"{name} was made beside a set of other classes or data, which shadow "
+                "runs cannot make again; audit it without them"
+            )
+        refined = _distillation(first, name, device)
+    return Distillation(
+        name,
+        device,
+        header.distiller,
+        max(Counter(header.initial_classes).values()),
+        header.steps or None,
+        header.network,
+        begun_as,
+        evaluation_network=header.evaluation_network,
+        preprocessing=header.value_space,
+        refined=refined,
+    )
 
 
 @dataclass(frozen=True)

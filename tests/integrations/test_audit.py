@@ -314,6 +314,37 @@ def test_shadow_runs_of_an_artifact_distil_anew(tmp_path: Path) -> None:
         assert len(each) == 20
 
 
+def test_shadow_runs_repeat_what_a_set_refined(tmp_path: Path) -> None:
+    data = dd_plugins.get_dataset("digits")
+    spec, options = "frepo(pool_size=1)", {"images_per_class": 2, "network": MLP}
+    first = dd_plugins.distill(
+        data, spec, steps=2, initial_images="herding(training_steps=0)", **options
+    )
+    made = dd_plugins.distill(
+        data, spec, steps=3, context=first, refine_context=True, **options
+    )
+    began = torch.tensor(made.header.initial_indices)
+    game = game_for_artifact(data, began, members=300, shadows=2)
+    runs, given = Runs(game, tmp_path), GivenSet("given", "cpu", made, 5)
+    audit = audit_runs(runs, [given], ["lira(online=False)", "pixel_distance"])
+    row = figures(audit)["given", "pixel_distance", "initial_members"]
+    assert row.auc.estimate is not None
+    assert row.auc.estimate > 0.95, "after five steps the images are still theirs"
+    for shadow in (runs.load(given, run).distilled for run in (1, 2)):
+        assert shadow is not None
+        assert shadow.header.steps == 3
+        assert shadow.header.context is not None
+        before = shadow.header.context.header
+        assert (before.steps, before.initial_images) == (2, "herding(training_steps=0)")
+        assert before.seed == shadow.header.seed
+    kept = made.header.context
+    assert kept is not None
+    beside = kept.model_copy(update={"refined": False})
+    header = made.header.model_copy(update={"context": beside})
+    with pytest.raises(OptionError, match="which shadow runs cannot make again"):
+        GivenSet("given", "cpu", replace(made, header=header)).for_shadows()
+
+
 def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
     data = noisy_data(400)
     for options, message in (
