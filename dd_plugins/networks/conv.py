@@ -12,6 +12,7 @@ from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import (
     AbstractNetwork,
     FeatureNetwork,
+    HalvingAvgPool2d,
     ImageShape,
     Normalization,
     default_depth,
@@ -106,7 +107,7 @@ class Conv(AbstractNetwork):
             layers += [
                 nn.Conv2d(inputs, outputs, 3, padding=1),
                 nn.ReLU(inplace=True),
-                nn.AvgPool2d(2),
+                HalvingAvgPool2d(),
             ]
         features = sizes[-1] * (height // 2**depth) * (width // 2**depth)
         body = nn.Sequential(*layers, nn.Flatten())

@@ -8,6 +8,7 @@ from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import (
     AbstractNetwork,
     FeatureNetwork,
+    HalvingAvgPool2d,
     ImageShape,
     Normalization,
     default_depth,
@@ -62,7 +63,7 @@ class DCConvNet(AbstractNetwork):
                 nn.Conv2d(inputs, self.width, 3, padding=1),
                 norm(self.normalization, self.width),
                 nn.ReLU(),
-                nn.AvgPool2d(2),
+                HalvingAvgPool2d(),
             ]
         unit = 2**depth
         features = self.width * (height // unit) * (width // unit)

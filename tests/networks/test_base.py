@@ -9,6 +9,7 @@ from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import (
     AbstractNetwork,
     FeatureNetwork,
+    HalvingAvgPool2d,
     features_in_chunks,
     norm,
 )
@@ -186,3 +187,44 @@ def test_group_normalisation_is_torch_s_and_keeps_channels_last(kind: Any) -> No
     (one,) = torch.autograd.grad((found * weights).sum(), images)
     (other,) = torch.autograd.grad((expected * weights).sum(), images)
     torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(8, 6), (7, 6)], ids=str)
+def test_pooling_is_that_of_torch_to_the_last_bit(layout, dtype, size):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3, 5, *size, generator=generator).to(dtype)
+    weights = torch.randn(3, 5, size[0] // 2, 3, generator=generator).to(dtype)
+    pooled, gradients = [], []
+    for pooling in (nn.AvgPool2d(2), HalvingAvgPool2d()):
+        pixels = images.to(memory_format=layout).requires_grad_()
+        pooled.append(pooling(pixels))
+        (gradient,) = torch.autograd.grad((pooled[-1] * weights).sum(), pixels)
+        gradients.append(gradient)
+    assert torch.equal(*pooled)
+    assert torch.equal(*gradients)
+    assert gradients[1].is_contiguous(memory_format=layout)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # torch's own
+def test_pooling_is_differentiated_in_every_way():
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 3, 4, 4)
+    images = torch.randn(shape, generator=generator, dtype=torch.float64)
+    tangent = torch.randn(shape, generator=generator, dtype=torch.float64)
+    pooling = HalvingAvgPool2d()
+    pixels = images.clone().requires_grad_()
+    assert torch.autograd.gradcheck(pooling, pixels, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(pooling, pixels)
+    _, derivative = torch.func.jvp(pooling, (images,), (tangent,))
+    assert torch.equal(derivative, F.avg_pool2d(tangent, 2))
+
+    def energy(image, layer):
+        return layer(image.unsqueeze(0)).square().sum()
+
+    found, expected = (
+        torch.func.vmap(torch.func.grad(energy), in_dims=(0, None))(images, layer)
+        for layer in (pooling, nn.AvgPool2d(2))
+    )
+    assert torch.allclose(found, expected)

@@ -4,6 +4,7 @@ from scipy import stats
 from torch import nn
 
 from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import HalvingAvgPool2d
 from dd_plugins.networks.conv import Conv, lecun_normal_
 from dd_plugins.randomness import derive
 
@@ -85,7 +86,7 @@ def _dense(maps):
 def test_batch_normalisation_stands_before_every_convolution_but_the_first():
     body = _build(Conv(width=2, normalization="batch"), (3, 32, 32)).body
 
-    block = [nn.Conv2d, nn.ReLU, nn.AvgPool2d]
+    block = [nn.Conv2d, nn.ReLU, HalvingAvgPool2d]
     later = [nn.BatchNorm2d, *block]
     assert [type(layer) for layer in body] == [*block, *later, *later, nn.Flatten]
     norms = [layer for layer in body if isinstance(layer, nn.BatchNorm2d)]

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import HalvingAvgPool2d
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.randomness import derive
 
@@ -43,7 +44,7 @@ def test_blocks_are_convolution_normalisation_relu_pooling(normalization, layer)
 
     body = _build(network, (3, 8, 8)).body
 
-    block = [nn.Conv2d, layer, nn.ReLU, nn.AvgPool2d]
+    block = [nn.Conv2d, layer, nn.ReLU, HalvingAvgPool2d]
     expected = [*block, *block, nn.Flatten]
     assert all(map(isinstance, body, expected))
     assert len(body) == len(expected)
