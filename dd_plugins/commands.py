@@ -460,8 +460,9 @@ def show_command(
     classes (class activation maps), and what all of them look at. Their networks are
     trained, or found where metadd keeps them; the other options say how.
     """
-    if networks and not features:
-        raise OptionError("--network is an option of --features")
+    if not features:
+        for option in shared.given("networks", *options):
+            raise OptionError(f"{option} goes with --features")
     distilled = DistilledSet.load(path)
     name = "features.png" if features else "grid.png"
     target = out or artifact_file(path).parent / name

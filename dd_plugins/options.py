@@ -6,11 +6,13 @@ A plugin's command that reads data and trains should take them by the same names
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 __all__ = [
     "data_root",
     "device",
     "download",
+    "given",
     "image_size",
     "images_per_class",
     "initial_images",
@@ -77,3 +79,14 @@ json_file = click.option(
     "--json", "json_file", type=path_type, help="Write the figures here."
 )
 """``json_file: Path | None``."""
+
+
+def given(*names: str) -> list[str]:
+    """Return which of these parameters the command line gives, as it writes them."""
+    context = click.get_current_context()
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in names
+        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]

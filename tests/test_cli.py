@@ -90,6 +90,11 @@ def test_distil_evaluate_show_info_export(
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.size[0] > 100
 
+    for word, value in (("--network", "mlp"), ("--device", "cpu")):
+        refused = command_line("show", "run", word, value)
+        assert refused.returncode == 2
+        assert f"{word} goes with --features" in one_line(refused.stderr)
+
     header = json.loads(command_line("info", "run", "--json").stdout)
     assert header["distiller"].startswith("frepo(")
     assert header["dataset"]["name"] == "digits"

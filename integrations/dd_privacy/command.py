@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 import click
 import torch
-from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -261,7 +260,7 @@ def _check_resolved(game: Game, rates: Sequence[float]) -> None:
 
 def _refuse_for_artifact() -> None:
     """Refuse options that a finished set leaves no choice of."""
-    for option in _given(*_OF_SPECS):
+    for option in shared.given(*_OF_SPECS):
         raise OptionError(
             f"{option} goes with a distiller's spec, not with an artifact"
         )
@@ -271,19 +270,8 @@ def _refuse_unused(comparisons: Sequence[str]) -> None:
     """Refuse options of comparisons that are not made."""
     for comparison, names in _OF_COMPARISONS.items():
         if comparison not in comparisons:
-            for option in _given(*names):
+            for option in shared.given(*names):
                 raise OptionError(f"{option} goes with --compare {comparison}")
-
-
-def _given(*names: str) -> list[str]:
-    """Return which of these parameters the command line gives, as it writes them."""
-    context = click.get_current_context()
-    return [
-        option.opts[0]
-        for option in context.command.params
-        if option.name in names
-        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
-    ]
 
 
 def _prepared(
