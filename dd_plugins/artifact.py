@@ -90,7 +90,8 @@ class Header(_Strict):
             training data as the data set is loaded (before the validation split); None
             for a set that did not begin as real images of its data set.
         initial_images: what the images that no context brought began as: ``"real"``,
-            ``"noise"`` or the spec of a core set; None in files of format version 1.
+            ``"noise"`` or the spec of a core set; None if a context brought all, and in
+            files of format version 1.
         mirror: whether a mirror image is still of its class.
         distiller: the spec, with every option that is not at its default.
         options: every option of the distiller, as its spec writes it.
@@ -131,6 +132,10 @@ class Header(_Strict):
         """Return what its version of the format holds, without the content hash."""
         newer = _SINCE_VERSION_2 if self.format_version < 2 else set()
         return self.model_dump(exclude={"content_hash", *newer})
+
+    def text(self) -> str:
+        """Return the JSON that a file of its version holds."""
+        return json.dumps(self.fields() | {"content_hash": self.content_hash})
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +218,7 @@ class DistilledSet:
         """
         tensors = self._tensors()
         header = self.header.model_copy(update={"content_hash": self.content_hash()})
-        fields = header.fields() | {"content_hash": header.content_hash}
-        metadata = {_METADATA_KEY: json.dumps(fields)}
+        metadata = {_METADATA_KEY: header.text()}
         content = save(tensors, metadata=metadata)
         return write_atomically(Path(path), lambda file: file.write(content))
 
@@ -290,6 +294,8 @@ class DistilledSet:
                 f"{file} has format version {written}, this dd-plugins reads up to "
                 f"{FORMAT_VERSION}; upgrade dd-plugins"
             )
+        if written < 2 and not _SINCE_VERSION_2.isdisjoint(fields):
+            raise FileError(f"{file} is damaged: version 1 has no such header fields")
         try:
             return Header.model_validate(fields)
         except pydantic.ValidationError as error:
@@ -402,7 +408,7 @@ def _exported(distilled: DistilledSet) -> dict[str, Any]:
         "labels": distilled.labels,
         "classes": torch.tensor(header.initial_classes),
         "class_names": list(header.class_names),
-        "header": header.model_dump_json(),
+        "header": header.text(),
         **{
             f"transform_{name}": tensor
             for name, tensor in distilled.transform.tensors().items()

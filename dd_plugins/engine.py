@@ -105,7 +105,7 @@ def distill(
         image_size: side in pixels to which the images of a folder are resized.
         initial_images: what the set begins as: ``"real"`` images, ``"noise"``, or the
             spec of a core set, such as ``"herding"``: the real images that it chooses.
-            By default the distiller's choice.
+            By default the distiller's choice. Not beside a context of all classes.
         context: a set beside which this one is made. The distiller sees both together,
             and both are returned, the context first. A class of which the context
             holds images gets no new ones; ``data`` says, for these classes too, what
@@ -165,6 +165,15 @@ def distill(
         image_size=image_size,
     )
     real = _as_real_data(data, options, found)
+    if (
+        initial_images is not None
+        and context is not None
+        and len(set(context.header.initial_classes)) == real.num_classes
+    ):
+        raise OptionError(
+            "the context holds images of every class, so that none begins as "
+            f"{initial_images}; leave out initial_images"
+        )
 
     task = Task(
         real.name,
@@ -204,11 +213,6 @@ def distill(
         context,
         refine_context,
     )
-    if initial_images is not None and not len(loop.indices):
-        raise OptionError(
-            "the context holds images of every class, so that none begins as "
-            f"{initial_images}; leave out initial_images"
-        )
     # Only now, when all that can be known to be wrong is known, is an old run removed.
     if folder is not None and writes:
         _prepare_folder(folder, overwrite)
@@ -617,7 +621,7 @@ class _Loop:
             class_names=list(real.class_names),
             initial_classes=initial_classes,
             initial_indices=initial_indices,
-            initial_images=str(self.initial_images),
+            initial_images=str(self.initial_images) if len(self.indices) else None,
             mirror=real.mirror,
             distiller=run.distiller,
             options={

@@ -378,6 +378,7 @@ def test_refined_set_tells_what_it_was(initial_images: str, tmp_path: Path) -> N
         str(get_initial_images(initial_images)),
         6,
     )
+    assert header.initial_images is None, "the context brought all"
     assert header.initial_indices == told.initial_indices
     assert (told.initial_indices is None) is (initial_images == "noise")
     other = replace(

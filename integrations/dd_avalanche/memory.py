@@ -650,6 +650,7 @@ class DistilledMemory:
                     for _ in range(len(self.groups[group]))
                 ],
                 "initial_indices": None,
+                "context": None,  # of several experiences: it has no single history
             }
         )
         return DistilledSet(images, labels, transform, header)

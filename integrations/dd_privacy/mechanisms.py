@@ -144,6 +144,14 @@ class Distillation(AbstractMechanism):
             distilled, seed, self.device, self.training_steps, self.evaluation_network
         )
 
+    def description(self) -> dict[str, object]:
+        """Return the same; of what it refines as well, without its name."""
+        found = super().description()
+        del found["refined"]
+        if self.refined is not None:
+            found["refined"] = self.refined.description()
+        return found
+
     def _distilled(
         self, data: dd_plugins.RealData, seed: int, folder: Path | None
     ) -> dd_plugins.DistilledSet:
@@ -274,8 +282,9 @@ class GivenSet(AbstractMechanism):
     def for_shadows(self) -> AbstractMechanism:
         """Return the distillation of the header, and of what it refined.
 
-        Of a file of format version 1 it is not known which core set it began as, nor
-        what it refined: it begins as the distiller chooses, or as noise if it did.
+        A file of format version 1 does not tell which core set it began as, nor beside
+        which set it was made: it begins as the distiller chooses, or as noise if its
+        initial images are not known.
 
         Raises:
             OptionError: it was made beside a set that shadow runs cannot make again.
@@ -306,8 +315,8 @@ def _distillation(header: Header, name: str, device: str) -> Distillation:
             or first.dataset.fingerprint != header.dataset.fingerprint
         ):
             raise OptionError(
-                f"{name} was made beside a set of other classes or data, which shadow "
-                "runs cannot make again; audit it without them"
+                f"{name} was made beside a set that shadow runs cannot make again (of "
+                "other classes or data, or kept as it was); audit it with --shadows 0"
             )
         refined = _distillation(first, name, device)
     return Distillation(

@@ -337,11 +337,15 @@ def test_shadow_runs_repeat_what_a_set_refined(tmp_path: Path) -> None:
         before = shadow.header.context.header
         assert (before.steps, before.initial_images) == (2, "herding(training_steps=0)")
         assert before.seed == shadow.header.seed
+    again, renamed = given.for_shadows(), replace(given, name="other").for_shadows()
+    assert again.description() == renamed.description()
+    assert dd_plugins.get_distiller("herding(training_steps=0)") in again.records()
+    assert again.expected_seconds(game.data(1)) > 0
     kept = made.header.context
     assert kept is not None
     beside = kept.model_copy(update={"refined": False})
     header = made.header.model_copy(update={"context": beside})
-    with pytest.raises(OptionError, match="which shadow runs cannot make again"):
+    with pytest.raises(OptionError, match="that shadow runs cannot make again"):
         GivenSet("given", "cpu", replace(made, header=header)).for_shadows()
 
 

@@ -177,6 +177,16 @@ def test_context_may_have_seen_fewer_images_than_are_asked_for(context: Any) -> 
     assert counts == {0: 3, 1: 3, 2: 5, 3: 5}
 
 
+def test_header_does_not_grow_with_the_experiences(tmp_path: Path) -> None:
+    held = memory(12, context="fixed")
+    for first in (0, 2, 4):
+        held.add(*experience(first, first + 1))
+    assert held.distilled_set().header.context is None, "it has no single history"
+    held.save(tmp_path / "memory")
+    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*.safetensors"))
+    assert written.count(b"refined") == 1, "the last experience's context alone"
+
+
 def test_whitening_is_never_of_what_is_stored() -> None:
     """Copies of stored images stand among the data; ZCA is not fitted to them."""
     fitted: list[int] = []

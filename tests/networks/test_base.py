@@ -207,11 +207,22 @@ def test_pooling_is_that_of_torch_to_the_last_bit(layout, dtype, size):
     assert gradients[1].is_contiguous(memory_format=layout)
 
 
+def test_pooling_takes_single_images_and_compiles_whole():
+    pooling = HalvingAvgPool2d()
+    image = torch.randn(3, 4, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(pooling(image).sum(), image)
+    assert torch.equal(gradient, torch.full((3, 4, 4), 0.25))
+    compiled = torch.compile(pooling, fullgraph=True, backend="aot_eager")
+    images = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    assert torch.equal(compiled(images.requires_grad_()), pooling(images))
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # torch's own
 def test_pooling_is_differentiated_in_every_way():
     generator = torch.Generator().manual_seed(0)
     shape = (2, 3, 4, 4)
     images = torch.randn(shape, generator=generator, dtype=torch.float64)
+    images = images.to(memory_format=torch.channels_last)
     tangent = torch.randn(shape, generator=generator, dtype=torch.float64)
     pooling = HalvingAvgPool2d()
     pixels = images.clone().requires_grad_()
