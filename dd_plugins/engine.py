@@ -410,14 +410,14 @@ class _Loop:
     @cached_property
     def configuration(self) -> dict[str, Any]:
         """Everything that must be the same when a run goes on."""
-        run, real = self.run, self.real
+        run, real, context = self.run, self.real, self._context_record
         return {
             "data set": real.fingerprint,
             "preprocessing": real.value_space,
             "images per class": run.task.images_per_class,
             "initial images": str(self.initial_images),
-            "context": None if self.context is None else self.context.content_hash(),
-            "refining the context": self.context is not None and self.refine_context,
+            "context": None if context is None else context.header.content_hash,
+            "refining the context": context is not None and context.refined,
             "distiller": run.distiller,
             "network": repr(run.network),
             "steps": run.steps,

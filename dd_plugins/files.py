@@ -86,7 +86,8 @@ def write_atomically(
 def _alone_with(part: Path) -> Iterator[None]:
     """Keep a file from other processes; wait while one of them has it.
 
-    A killed process holds no lock, so what it left is taken over.
+    A killed process holds no lock, so what it left is taken over. The hidden file is
+    its own lock: filelock would leave one beside every file that is written.
     """
     held = fcntl is None
     if held:

@@ -308,7 +308,6 @@ def _distillation(header: Header, name: str, device: str) -> Distillation:
     refined = None
     if header.context is not None:
         first = header.context.header
-        begun_as = None
         if (
             not header.context.refined
             or first.initial_classes != header.initial_classes
