@@ -486,6 +486,7 @@ def info_command(path: Path, as_json: bool) -> None:
         click.echo(json.dumps(fields, indent=1))
         return
     fields["context"] = _line_of(header.context)
+    fields["initial_images"] = header.initial_images or "those of the context"
     if header.format_version < 2:
         fields["context"] = fields["initial_images"] = "not recorded in version 1"
     table = Table(show_header=False, box=None)

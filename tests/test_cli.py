@@ -260,6 +260,7 @@ def test_a_set_is_refined_on_a_wider_network(
     told = " ".join(command_line("info", "wide", COLUMNS="400").stdout.split())
     assert "context 10 images by frepo" in told
     assert "learned further" in told
+    assert "initial images those of the context" in told
     noise = command_line(*refine, "--overwrite", "--initial-images", "noise")
     assert "so that none begins as noise" in one_line(noise.stderr)
     assert DistilledSet.load(tmp_path / "wide").content_hash() == wide.content_hash()
