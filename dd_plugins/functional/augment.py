@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd_plugins.functional.resample import Padding, resample
+
 __all__ = [
     "Affine",
     "Colour",
@@ -69,9 +71,7 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)
 
 
-def apply_affine(
-    images: Tensor, affine: Affine, padding: Literal["border", "zeros"] = "border"
-) -> Tensor:
+def apply_affine(images: Tensor, affine: Affine, padding: Padding = "border") -> Tensor:
     """Resample images under a transform each, bilinearly.
 
     Args:
@@ -89,7 +89,7 @@ def apply_affine(
     ]
     matrix = torch.stack(rows, dim=1).to(images)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+    return resample(images, grid, padding)
 
 
 def apply_colour(images: Tensor, colour: Colour) -> Tensor:

@@ -1,0 +1,115 @@
+"""Bilinear resampling whose gradient is the same at every run, on a GPU as well.
+
+torch's gradient of ``grid_sample`` on a GPU adds up what several output pixels give to
+an input pixel in the order in which threads arrive, so that its last bits differ from
+run to run. Here the parts are rounded to integers first: their sum does not depend on
+the order.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Padding", "resample"]
+
+Padding = Literal["border", "zeros"]
+
+_BITS = 50  # of the largest sum: a float64 holds every integer up to 2**53
+
+
+def resample(images: Tensor, grid: Tensor, padding: Padding) -> Tensor:
+    """Sample images bilinearly at the points of a grid, as ``F.grid_sample`` does.
+
+    Args:
+        images: float of shape ``(n, channels, height, width)``.
+        grid: float of shape ``(n, rows, columns, 2)``: points ``(x, y)`` in units of
+            half a side, from the centre; -1 and 1 are the edges of the image
+            (``align_corners=False``). It takes no gradient.
+        padding: what lies outside: the edge repeated, or zeros.
+
+    Returns:
+        Images of shape ``(n, channels, rows, columns)``, differentiable any number of
+        times.
+    """
+    if images.device.type == "cpu":  # where torch's own gradient is exact, and faster
+        return _sampled(images, grid, padding)
+    sampled: Tensor = _Sample.apply(images, grid, padding)
+    return sampled
+
+
+def _sampled(images: Tensor, grid: Tensor, padding: Padding) -> Tensor:
+    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+
+
+class _Sample(torch.autograd.Function):
+    """Sampling, linear in the images."""
+
+    @staticmethod
+    def forward(images: Tensor, grid: Tensor, padding: Padding) -> Tensor:
+        return _sampled(images, grid, padding)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, Padding], output: Tensor
+    ) -> None:
+        """Keep where the samples were taken."""
+        images, grid, ctx.padding = inputs
+        ctx.size = (images.shape[-2], images.shape[-1])
+        ctx.save_for_backward(grid)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (grid,) = ctx.saved_tensors
+        return _Spread.apply(gradient, grid, ctx.padding, ctx.size), None, None
+
+
+class _Spread(torch.autograd.Function):
+    """The adjoint of sampling: every sample is given back to the pixels it is of."""
+
+    @staticmethod
+    def forward(
+        samples: Tensor, grid: Tensor, padding: Padding, size: tuple[int, int]
+    ) -> Tensor:
+        height, width = size
+        sides = grid.new_tensor([width, height])
+        points = ((grid + 1) * sides - 1) / 2
+        if padding == "border":
+            points = points.clamp(min=torch.zeros_like(sides), max=sides - 1)
+        steps = grid.new_tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
+        corners = points.floor().unsqueeze(-2) + steps  # the four pixels around a point
+        inside = ((corners >= 0) & (corners < sides)).all(dim=-1)
+        weights = (1 - (points.unsqueeze(-2) - corners).abs()).prod(dim=-1) * inside
+        column, row = (corners * inside.unsqueeze(-1)).long().unbind(dim=-1)
+
+        parts = samples.double().unsqueeze(-1) * weights.double().unsqueeze(1)
+        largest = parts.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
+        # A gradient that is not finite makes the unit so, and with it the result.
+        unit = largest * (weights[0].numel() / 2.0**_BITS)
+        sums = torch.zeros(
+            *samples.shape[:2], height * width, dtype=torch.int64, device=grid.device
+        )
+        places = (row * width + column).flatten(1).unsqueeze(1)
+        sums.scatter_add_(
+            2,
+            places.expand(-1, samples.shape[1], -1),
+            (parts / unit).round().long().flatten(2),
+        )
+        spread = sums.double() * unit
+        return spread.view(*samples.shape[:2], height, width).to(samples.dtype)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any,
+        inputs: tuple[Tensor, Tensor, Padding, tuple[int, int]],
+        output: Tensor,
+    ) -> None:
+        """Keep where the samples were taken."""
+        _, grid, ctx.padding, _ = inputs
+        ctx.save_for_backward(grid)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (grid,) = ctx.saved_tensors
+        return _Sample.apply(gradient, grid, ctx.padding), None, None, None
