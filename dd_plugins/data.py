@@ -353,10 +353,12 @@ class RealSampler:
     ) -> None:
         self.content = content
         self._rank, self._ranks = rank, ranks
-        self._images = _near(images, device)
+        self._images = images
+        if isinstance(images, Tensor):
+            self._images = _near(images, device)
         self._labels = labels.to(device)
         self._device = device
-        self._transform = transform
+        self._transform = None if transform is None else transform.to(device)
         self._stream: _Stream | None = None
         self._members = class_members(labels)
 
@@ -373,10 +375,10 @@ class RealSampler:
 
     def read(self, places: Tensor) -> Batch:
         """Return the images at these places, in whatever process."""
+        near = places.to(self._device)
         images = self._images
-        if isinstance(images, Tensor):
-            return self._batch(images[places.to(images.device)], places)
-        return self._batch(images[places], places)
+        on_device = isinstance(images, Tensor) and images.device == near.device
+        return self._batch(images[near if on_device else places], near)
 
     def batch(self, step: int, size: int) -> Batch:
         """Draw ``size`` images of any class; all of them if there are fewer."""
@@ -401,7 +403,7 @@ class RealSampler:
             self._stream = _Stream(self._images.batches(draws), (step, size))
         images = next(self._stream.batches)
         self._stream.coming = (step + 1, size)
-        return self._batch(images, picked(step))
+        return self._batch(images, picked(step).to(self._device))
 
     def _picked(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
         """Return the places of this process's images of a draw."""
@@ -417,7 +419,7 @@ class RealSampler:
             picked = members[order]
         return picked[self._rank :: self._ranks]
 
-    def _batch(self, images: Tensor, picked: Tensor) -> Batch:
+    def _batch(self, images: Tensor, places: Tensor) -> Batch:
         images = images.to(self._device)
         if images.is_floating_point():
             images = images.float()
@@ -425,7 +427,7 @@ class RealSampler:
             images = self._transform(images)
         return Batch(
             images.contiguous(memory_format=torch.channels_last),
-            self._labels[picked.to(self._device)],
+            self._labels[places],
         )
 
 
@@ -445,11 +447,12 @@ def sampler_of(
     The images are kept in the value space, in the precision in which networks see them,
     if memory has room; else they are mapped when they are drawn.
     """
-    images = data.train.images
+    images: ImageSource = data.train.images
     whole = data.transform or Transform.fit(images, data.preprocessing)
     transform: Transform | None = whole
     if isinstance(images, Tensor) and fits_in_memory(_FLOAT_BYTES * images.numel()):
-        images, transform = whole(images, dtype=precision), None
+        near = _near(images, device, precision.itemsize * images.numel())
+        images, transform = whole.to(near.device)(near, dtype=precision), None
     sampler = RealSampler(
         images,
         data.train.labels,
@@ -471,15 +474,20 @@ class _Stream:
     coming: tuple[int, int]
 
 
-def _near(images: ImageSource, device: torch.device) -> ImageSource:
+def _near(images: Tensor, device: torch.device, more: int = 0) -> Tensor:
     """Return images on a GPU if half of its free memory holds them, else as they are.
 
     So nothing but indices travels to the GPU at each step.
+
+    Args:
+        images: on any device.
+        device: of the run.
+        more: bytes that are to be made of them there.
     """
-    if device.type != "cuda" or not isinstance(images, Tensor):
+    if device.type != "cuda" or images.device == device:
         return images
     free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes <= free // 2 else images
+    return images.to(device) if images.nbytes + more <= free // 2 else images
 
 
 def balanced_subset(

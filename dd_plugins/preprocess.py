@@ -55,6 +55,15 @@ class Transform:
     whitening: Tensor | None = None
     stride: int = 1
 
+    def to(self, device: torch.device) -> "Transform":
+        """Return the same map, with its tensors on a device.
+
+        It maps images of any device; to those of another its tensors are copied at
+        every call.
+        """
+        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return Transform.from_tensors(moved, self.stride)
+
     @property
     def kind(self) -> Preprocessing:
         """``"zca"`` if images are whitened, else ``"standardize"``."""

@@ -227,3 +227,12 @@ def test_images_are_not_modified(kind, dtype):
 
     assert torch.equal(train, original)
     assert torch.equal(values, kept)
+
+
+def test_a_moved_transform_is_the_same_map():
+    images = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    transform = Transform.fit(images, "zca")
+    moved = transform.to(torch.device("cpu"))
+
+    assert moved.fingerprint == transform.fingerprint
+    assert torch.equal(moved(images), transform(images))
