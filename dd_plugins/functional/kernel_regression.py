@@ -14,6 +14,7 @@ __all__ = [
     "half_squared_error",
     "margin_loss",
     "ridge_regression",
+    "ridge_regression_ex",
 ]
 
 _SMALLEST_JITTER = 1e-12  # where a ridge of 0 begins to grow
@@ -66,40 +67,50 @@ def ridge_regression(
     """
     if ridge < 0:
         raise OptionError(f"ridge must not be negative, got {ridge}")
-    precise = torch.promote_types(features.dtype, torch.float32)
-    syn_features = _in_float64(syn_features)
-    factor = _factorise(syn_features @ syn_features.mT, ridge)
-    coefficients = torch.cholesky_solve(_in_float64(syn_targets), factor)
-    weights = (syn_features.mT @ coefficients).to(precise).to(features.device)
-    return (features.to(precise) @ weights).to(syn_targets.dtype)
-
-
-def _in_float64(tensor: Tensor) -> Tensor:
-    """Return a tensor in float64, on the CPU if its device has no such numbers."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
-
-
-def _factorise(gram: Tensor, ridge: float) -> Tensor:
-    """Return the Cholesky factor of the ridged Gram matrix, of shape ``(n, n)``."""
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    mean_eigenvalue = gram.diagonal().mean()
-    if not torch.isfinite(mean_eigenvalue):
-        raise RunError("the kernel of the synthetic features is not finite")
-    factor: Tensor
     for attempt in range(_JITTER_STEPS + 1):
         relative = ridge
         if attempt > 0:
             relative = max(ridge, _SMALLEST_JITTER) * _JITTER_GROWTH**attempt
-        factor, failed = torch.linalg.cholesky_ex(
-            gram + relative * mean_eigenvalue * identity
+        predictions, failed = ridge_regression_ex(
+            syn_features, syn_targets, features, ridge=relative
         )
         if not failed:
-            return factor
+            return predictions
+        if not torch.isfinite(syn_features).all():
+            raise RunError("the kernel of the synthetic features is not finite")
     raise RunError(
         f"the kernel of the synthetic features is not positive definite, even with a "
         f"relative ridge of {relative:g}: the features are all alike or zero; "
         "use a larger ridge, another network or a smaller learning rate"
     )
+
+
+def ridge_regression_ex(
+    syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """Predict as :func:`ridge_regression` does, once, and tell whether it failed.
+
+    Nothing here waits for the device or depends on a value, so a GPU can record it.
+
+    Returns:
+        The predictions, and a bool tensor of no dimension: whether the kernel was not
+        finite, or not positive definite; then the predictions mean nothing.
+    """
+    precise = torch.promote_types(features.dtype, torch.float32)
+    syn_features = _in_float64(syn_features)
+    gram = syn_features @ syn_features.mT
+    mean_eigenvalue = gram.diagonal().mean()
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    factor, info = torch.linalg.cholesky_ex(gram + ridge * mean_eigenvalue * identity)
+    coefficients = torch.cholesky_solve(_in_float64(syn_targets), factor)
+    weights = (syn_features.mT @ coefficients).to(precise).to(features.device)
+    predictions = (features.to(precise) @ weights).to(syn_targets.dtype)
+    return predictions, (info != 0) | ~torch.isfinite(mean_eigenvalue)
+
+
+def _in_float64(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, on the CPU if its device has no such numbers."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def centred_targets(labels: Tensor, num_classes: int) -> Tensor:
