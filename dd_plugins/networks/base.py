@@ -61,7 +61,12 @@ class _MeanOfFour(torch.autograd.Function):
 
     @staticmethod
     def forward(images: Tensor) -> Tensor:
-        return F.avg_pool2d(images, 2)
+        if not images.is_cuda:
+            return F.avg_pool2d(images, 2)
+        # torch's kernel for channels last takes three times as long on a GPU.
+        n, c, h, w = images.shape
+        squares = images.permute(0, 2, 3, 1).reshape(n, h // 2, 2, w // 2, 2, c)
+        return squares.mean(dim=(2, 4)).permute(0, 3, 1, 2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -70,8 +75,13 @@ class _MeanOfFour(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # Channels last, spelt out: vmap knows of no memory formats.
-        quarter = (gradient / 4).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        return F.interpolate(quarter, scale_factor=2, mode="nearest")
+        quarter = (gradient / 4).permute(0, 2, 3, 1).contiguous()
+        if not gradient.is_cuda:
+            quarter = quarter.permute(0, 3, 1, 2)
+            return F.interpolate(quarter, scale_factor=2, mode="nearest")
+        n, h, w, c = quarter.shape
+        squares = quarter[:, :, None, :, None].expand(n, h, 2, w, 2, c)
+        return squares.reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
