@@ -76,9 +76,11 @@ class LAMB(torch.optim.Optimizer):
 
         mean_hat = mean / (1 - beta1 ** state["step"])
         root = (square / (1 - beta2 ** state["step"])).sqrt()
-        direction = mean_hat / (root + group["eps"]) + group["weight_decay"] * tensor
+        direction = mean_hat / root.add_(group["eps"])
+        if group["weight_decay"]:
+            direction.add_(group["weight_decay"] * tensor)
         tensor_norm, direction_norm = tensor.norm(), direction.norm()
         scaled = tensor_norm / direction_norm
         usable = (tensor_norm > 0) & (direction_norm > 0)
-        ratio = torch.where(usable, scaled, torch.ones_like(scaled))
+        ratio = torch.where(usable, scaled, 1.0)
         tensor.sub_(group["lr"] * ratio * direction)
