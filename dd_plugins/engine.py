@@ -40,7 +40,14 @@ from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
-from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
+from dd_plugins.run import (
+    Precision,
+    Run,
+    Task,
+    exact_kernels,
+    resolve_device,
+    resolve_precision,
+)
 from dd_plugins.signals import DeferredInterrupt
 from dd_plugins.spec import Record
 from dd_plugins.synthetic import Leaves, Synthetic
@@ -221,7 +228,8 @@ def distill(
         saved = [load_checkpoint(checkpoint)] if writes and checkpoint.exists() else []
         for content in parallel.broadcast_object(saved):
             loop.restore(content)
-    return loop.run_to_end(checkpoint_seconds)
+    with exact_kernels():
+        return loop.run_to_end(checkpoint_seconds)
 
 
 def _check_options(
@@ -519,20 +527,21 @@ class _Loop:
             raise self._failure("accumulate added no gradient, or reported no loss")
         wishes = self._average(leaves, metrics, wishes)
         finite = _all_finite(leaf.grad for leaf in leaves if leaf.grad is not None)
-        # One transfer from the device for all figures of the step.
-        figures = torch.stack([*metrics.values(), finite.to(metrics["loss"])]).tolist()
-        reported = dict(zip(metrics, figures, strict=False))
-        if not figures[-1]:
-            raise self._failure(
-                f"the gradient is not finite (loss {reported['loss']:g}); {_ADVICE}"
-            )
         self.synthetic.pull_back(leaves)
         self.optimizer.step()
-        if not _all_finite(self.synthetic.parameters()):
-            raise self._failure(
-                "the set is not finite after an update "
-                f"(loss {reported['loss']:g}); {_ADVICE}"
-            )
+        finite_after = _all_finite(self.synthetic.parameters())
+        # One transfer from the device for all figures of the step. What comes after it
+        # keeps the device busy while the next step is prepared.
+        checks = [check.to(metrics["loss"]) for check in (finite, finite_after)]
+        figures = torch.stack([*metrics.values(), *checks]).tolist()
+        reported = dict(zip(metrics, figures, strict=False))
+        for is_finite, what in zip(
+            figures[-2:],
+            ("the gradient is not finite", "the set is not finite after an update"),
+            strict=True,
+        ):
+            if not is_finite:
+                raise self._failure(f"{what} (loss {reported['loss']:g}); {_ADVICE}")
         self.schedule.step()
         self.distiller.advance(self.state, self.synthetic.decode(), self.step)
         self.step += 1

@@ -1,6 +1,7 @@
 """What a distiller is told of the run it serves."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +17,7 @@ __all__ = [
     "Run",
     "Task",
     "autocast",
+    "exact_kernels",
     "resolve_device",
     "resolve_precision",
 ]
@@ -116,6 +118,21 @@ def autocast(
     return torch.autocast(
         device.type, dtype=precision, enabled=precision != torch.float32
     )
+
+
+@contextmanager
+def exact_kernels() -> Iterator[None]:
+    """Let cuDNN take only kernels that give the same bits at every run.
+
+    torch's own switch for that is one for the whole process; afterwards it is as it
+    was. It does nothing on other devices, whose kernels are exact.
+    """
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 def resolve_device(device: str) -> torch.device:

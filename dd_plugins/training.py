@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, get_args, get_type_hints
 
 import torch
@@ -25,7 +26,7 @@ from dd_plugins.networks.base import (
     has_batch_norm,
 )
 from dd_plugins.preprocess import Transform
-from dd_plugins.run import autocast
+from dd_plugins.run import autocast, exact_kernels
 from dd_plugins.streamed import ImageSource
 
 __all__ = [
@@ -87,7 +88,11 @@ class Whitened:
         return len(self.source)
 
     def __getitem__(self, chosen: Tensor | slice) -> Tensor:
-        return self.transform(self.source[chosen].to(self.device))
+        return self._near(self.source[chosen].to(self.device))
+
+    @cached_property
+    def _near(self) -> Transform:
+        return self.transform.to(self.device)
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,7 @@ def real_data_recipe(steps: int) -> Recipe:
     return Recipe(steps, learning_rate=3e-3, batch_size=128, warm_up=steps // 10)
 
 
+@exact_kernels()
 def train_network(
     network: FeatureNetwork,
     training_set: TrainingSet,
@@ -276,6 +282,7 @@ def real_outputs(
         float32 of shape ``(n, d)``, on the CPU.
     """
     found = []
+    transform = transform.to(device)
     on_cpu = device.type == "cpu"
     size = batch_size or (chunk_size(data.images.shape) if on_cpu else _TEST_BATCH)
     for start in range(0, len(data.labels), size):

@@ -428,3 +428,18 @@ def test_set_may_begin_as_a_core_set() -> None:
     for wrong in ("dm", "nois", "frepo(pool_size=2)"):
         with pytest.raises(OptionError, match="or a core set such as herding"):
             dd_plugins.distill(data, SPEC, initial_images=wrong, **CONTEXT_OPTIONS)
+
+
+def test_kernels_are_exact_in_a_run_and_the_switch_is_put_back():
+    seen = []
+
+    class Look:
+        @dd_plugins.hookimpl
+        def dd_after_step(self):
+            seen.append(torch.backends.cudnn.deterministic)
+
+    plugins = Plugins(load=[], extra={"look": Look()})
+    dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1, plugins=plugins)
+
+    assert seen == [True]
+    assert not torch.backends.cudnn.deterministic

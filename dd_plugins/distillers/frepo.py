@@ -1,16 +1,19 @@
 """FRePo: neural feature regression with a pool of online models."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
+from torch.func import functional_call
 from torch.profiler import record_function
 
+from dd_plugins.captured import Captured
 from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import (
     AbstractDistiller,
@@ -26,6 +29,7 @@ from dd_plugins.functional.kernel_regression import (
     half_squared_error,
     margin_loss,
     ridge_regression,
+    ridge_regression_ex,
 )
 from dd_plugins.networks.base import (
     AbstractNetwork,
@@ -117,14 +121,215 @@ class _OnlineModel:
     optimizer: torch.optim.Adam
     updates: int
 
+    def overwrite(self, other: "_OnlineModel") -> None:
+        """Take over all that training changes: weights, statistics and moments."""
+        pairs = list(zip(self.tensors(), other.tensors(), strict=True))
+        with torch.no_grad():
+            for dtype in {own.dtype for own, _ in pairs}:  # those of one dtype at once
+                alike = [pair for pair in pairs if pair[0].dtype == dtype]
+                torch._foreach_copy_(
+                    [own for own, _ in alike], [given for _, given in alike]
+                )
+
+    def tensors(self) -> list[Tensor]:
+        """Return all that training changes, always in the same order."""
+        moments = self.optimizer.state.values()
+        return [
+            *self.network.parameters(),
+            *self.network.buffers(),
+            *(tensor for each in moments for tensor in each.values()),
+        ]
+
+
+class _MetaGradient(NamedTuple):
+    """What a step adds to the gradients of the set, and its figures.
+
+    ``failed`` tells that the regression was not possible, and the rest means nothing.
+    """
+
+    view: Tensor
+    labels: Tensor
+    loss: Tensor
+    margin_loss: Tensor
+    batch_accuracy: Tensor
+    failed: Tensor
+
+
+def _take_turns(run: Run) -> bool:
+    """Tell whether models of one architecture share a bench."""
+    return run.device.type == "cuda"
+
+
+class _Bench:
+    """Where models of one architecture are computed with.
+
+    On a CPU each model has a bench of its own. On a GPU they take turns at one, for
+    whose tensors the kernels are recorded: those of a model are copied there and, once
+    it is trained, back.
+
+    Args:
+        frepo: the distiller.
+        run: the run.
+        model: whose tensors are the bench's.
+    """
+
+    def __init__(self, frepo: "FRePo", run: Run, model: _OnlineModel) -> None:
+        self.model = self.held = model
+        network = model.network
+        self._features = Captured(partial(_real_features, run, network))
+        gradient = partial(_meta_gradient, frepo, run, network)
+        self._gradient = Captured(partial(gradient, ridge_regression_ex))
+        self._careful_gradient = partial(gradient, _regression_or_error)
+        self._training = Captured(partial(_train, run, model), model.tensors)
+
+    def hold(self, model: _OnlineModel) -> Self:
+        """Take a model to the bench."""
+        if self.held is not model:
+            self.model.overwrite(model)
+            self.held = model
+        return self
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features of real images."""
+        with record_function("frepo: real features"):
+            (features,) = self._features(images)
+        return features
+
+    def gradient(
+        self, view: Tensor, labels: Tensor, features: Tensor, targets: Tensor
+    ) -> _MetaGradient:
+        """Return the gradient of the regression error, and of the margin loss.
+
+        Raises:
+            RunError: the kernel is singular with any ridge.
+        """
+        inputs = (view, labels, features, targets)
+        found = _MetaGradient(*self._gradient(*inputs))
+        if found.failed:  # rare: once more, with a ridge that grows
+            found = _MetaGradient(*self._careful_gradient(*inputs))
+        return found
+
+    def train(self, view: Tensor, labels: Tensor) -> None:
+        """Train the model that is held by one step."""
+        with record_function("frepo: online step"):
+            self._training(view, labels)
+            if self.held is not self.model:
+                self.held.overwrite(self.model)
+        self.held.updates += 1
+
+
+def _real_features(run: Run, network: FeatureNetwork, images: Tensor) -> tuple[Tensor]:
+    """Return the features of real images, which take no gradient."""
+    with torch.no_grad():
+        return (_features(run, network, images),)
+
+
+def _meta_gradient(
+    frepo: "FRePo",
+    run: Run,
+    network: FeatureNetwork,
+    regression: "_Regression",
+    view: Tensor,
+    labels: Tensor,
+    features: Tensor,
+    targets: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the fields of :class:`_MetaGradient`."""
+    view = view.detach().requires_grad_()
+    labels = labels.detach().requires_grad_(frepo.learn_labels)
+    with record_function("frepo: synthetic forward"):
+        syn_features = _features(run, network, frepo.mirrored(view))
+    # The two halves of the graph are walked one after the other: from the loss to the
+    # features and labels, and from the features to the view.
+    inner = syn_features.detach().requires_grad_()
+    with record_function("frepo: regression"):
+        predictions, failed = regression(
+            inner, frepo.labels_of_mirrored(labels), features, ridge=frepo.ridge
+        )
+        loss = half_squared_error(predictions, targets)
+        margin = margin_loss(labels)
+        if frepo.learn_labels:
+            gradient, labels_gradient = torch.autograd.grad(
+                loss + margin, [inner, labels]
+            )
+        else:
+            (gradient,) = torch.autograd.grad(loss, [inner])
+            labels_gradient = torch.zeros_like(labels)
+    with record_function("frepo: synthetic backward"):
+        (view_gradient,) = torch.autograd.grad(syn_features, [view], gradient)
+    right = predictions.argmax(dim=1) == targets.argmax(dim=1)
+    return _MetaGradient(
+        view_gradient,
+        labels_gradient,
+        loss.detach(),
+        margin.detach(),
+        right.float().mean(),
+        failed,
+    )
+
+
+def _train(
+    run: Run, model: _OnlineModel, view: Tensor, labels: Tensor
+) -> tuple[Tensor, ...]:
+    """Train a model on the synthetic set by one step."""
+    network, optimizer = model.network, model.optimizer
+    network.train()
+    # Of the weights fresh leaves are differentiated: torch ties a leaf to the stream in
+    # which it was first used, and a recording has a stream of its own.
+    leaves = {
+        name: parameter.detach().requires_grad_()
+        for name, parameter in network.named_parameters()
+    }
+    with run.autocast():
+        outputs = functional_call(network, leaves, (view,))
+    loss = half_squared_error(outputs.float(), labels)
+    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # now: the whole pool waits
+    return ()
+
+
+def _features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
+    """Return the features of images.
+
+    BatchNorm is in evaluation mode: its statistics come from the synthetic batches of
+    the online steps, for the real features as well.
+    """
+    with run.autocast():
+        return features_in_chunks(network.eval(), images)
+
+
+class _Regression(Protocol):
+    """Kernel regression that tells whether it failed."""
+
+    def __call__(
+        self,
+        syn_features: Tensor,
+        syn_targets: Tensor,
+        features: Tensor,
+        *,
+        ridge: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return predictions, and whether they mean nothing."""
+
+
+def _regression_or_error(
+    syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """Predict with a ridge that grows where it must, or raise."""
+    predictions = ridge_regression(syn_features, syn_targets, features, ridge=ridge)
+    return predictions, torch.tensor(False)
+
 
 @dataclass
 class _Visit:
-    """What a visit to a model computes once: a real batch's features and labels."""
+    """What a visit to a model computes once: a real batch's features and targets."""
 
     number: int
     features: Tensor
-    labels: Tensor
+    targets: Tensor
 
 
 @dataclass
@@ -132,7 +337,10 @@ class FRePoState(AbstractState):
     """The pool of online models: those that this process owns, by their slot."""
 
     pool: dict[int, _OnlineModel]
-    visit: _Visit | None = None  # not saved: a function of the rest
+    # Not saved, but functions of the rest:
+    visit: _Visit | None = None
+    # By architecture on a GPU, else by slot:
+    benches: dict[int, _Bench] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights, moments and update counts of every model."""
@@ -155,6 +363,7 @@ class FRePoState(AbstractState):
             model.optimizer.load_state_dict(saved["optimizer"])
             model.updates = saved["updates"]
         self.visit = None
+        self.benches.clear()
 
     def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Put the pool together from the models of all processes."""
@@ -320,34 +529,19 @@ class FRePo(AbstractDistiller[FRePoState]):
         self, state: FRePoState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         """Add the gradient of the regression error and of the labels' margin loss."""
-        model = state.pool[self._slot(state, step)]
-        visit = self._visit(state, model, real, step)
-        num_classes = state.run.task.num_classes
+        bench = self._bench(state, self._slot(state, step))
+        visit = self._visit(state, bench, real, step)
         pixels, labels = leaves
         view = self._view(state.run, pixels, "augmentation", step)
-        syn_features = self._syn_features(state, model, view)
-        # The two halves of the graph are walked one after the other: from the loss to
-        # the features and labels, and from the features to the pixels.
-        inner = syn_features.detach().requires_grad_()
-        with record_function("frepo: regression"):
-            predictions = self._regress(inner, labels, visit.features)
-            targets = centred_targets(visit.labels, num_classes)
-            loss = half_squared_error(predictions, targets)
-            metrics = {"loss": loss.detach()}
-            if self.learn_labels:
-                margin = margin_loss(labels)
-                metrics["margin_loss"] = margin.detach()
-                gradient, labels_gradient = torch.autograd.grad(
-                    loss + margin, [inner, labels]
-                )
-                add_gradient(labels, labels_gradient)
-            else:
-                (gradient,) = torch.autograd.grad(loss, [inner])
-        with record_function("frepo: synthetic backward"):
-            (gradient,) = torch.autograd.grad(syn_features, [pixels], gradient)
+        found = bench.gradient(view, labels, visit.features, visit.targets)
+        gradient = found.view
+        if view is not pixels:
+            (gradient,) = torch.autograd.grad(view, [pixels], gradient)
         add_gradient(pixels, gradient)
-        correct = predictions.argmax(dim=1) == visit.labels
-        metrics["batch_accuracy"] = correct.float().mean()
+        metrics = {"loss": found.loss, "batch_accuracy": found.batch_accuracy}
+        if self.learn_labels:
+            add_gradient(labels, found.labels)
+            metrics["margin_loss"] = found.margin_loss
         return metrics
 
     def advance(self, state: FRePoState, leaves: Leaves, step: int) -> None:
@@ -356,16 +550,16 @@ class FRePo(AbstractDistiller[FRePoState]):
         if (step + 1) % settings.updates_per_batch:
             return
         slot = self._slot(state, step)
-        model = state.pool[slot]
-        with record_function("frepo: online step"):
-            for number in range(settings.online_steps):
-                if model.updates > settings.max_online_updates:
+        for number in range(settings.online_steps):
+            if state.pool[slot].updates > settings.max_online_updates:
+                with record_function("frepo: online step"):
                     state.pool[slot] = self._fresh_model(state.run, slot, step, 0)
-                    return
-                self._train(state, model, leaves, step * settings.online_steps + number)
+                return
+            bench = self._bench(state, slot)
+            self._train(state, bench, leaves, step * settings.online_steps + number)
 
     def _train(
-        self, state: FRePoState, model: _OnlineModel, leaves: Leaves, draw: int
+        self, state: FRePoState, bench: _Bench, leaves: Leaves, draw: int
     ) -> None:
         """Train a model on the synthetic set, or on a draw from it, once."""
         pixels, labels = leaves.pixels.detach(), leaves.labels.detach()
@@ -374,14 +568,7 @@ class FRePo(AbstractDistiller[FRePoState]):
             chosen = torch.randperm(len(pixels), generator=generator)
             chosen = chosen[:_LARGEST_ONLINE_BATCH].to(pixels.device)
             pixels, labels = pixels[chosen], labels[chosen]
-        view = self._view(state.run, pixels, "online augmentation", draw)
-        model.network.train()
-        with state.run.autocast():
-            outputs = model.network(view)
-        torch.autograd.backward(half_squared_error(outputs.float(), labels))
-        model.optimizer.step()
-        model.optimizer.zero_grad(set_to_none=True)  # now: the whole pool waits
-        model.updates += 1
+        bench.train(self._view(state.run, pixels, "online augmentation", draw), labels)
 
     def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Return LAMB, with one trust ratio for all images and one for all labels."""
@@ -402,33 +589,34 @@ class FRePo(AbstractDistiller[FRePoState]):
         """Return the regression's predictions, on the oldest model of the pool."""
         oldest = max(state.pool.values(), key=lambda model: model.updates)
         with torch.no_grad():
-            syn_features = self._syn_features(state, oldest, leaves.pixels)
-            features = self._features(state, oldest, images)
-            return self._regress(syn_features, leaves.labels, features)
+            syn_features, features = (
+                _features(state.run, oldest.network, each)
+                for each in (self.mirrored(leaves.pixels), images)
+            )
+            labels = self.labels_of_mirrored(leaves.labels)
+            return ridge_regression(syn_features, labels, features, ridge=self.ridge)
+
+    def _bench(self, state: FRePoState, slot: int) -> _Bench:
+        """Return the bench that holds the model of a slot."""
+        model, benches = state.pool[slot], state.benches
+        shared = _take_turns(state.run)
+        key = slot % (1 + len(self.pool_networks)) if shared else slot
+        if key not in benches or not (shared or benches[key].model is model):
+            own = copy.deepcopy(model) if shared else model
+            benches[key] = _Bench(self, state.run, own)
+        return benches[key].hold(model)
 
     def _visit(
-        self, state: FRePoState, model: _OnlineModel, real: RealSampler, step: int
+        self, state: FRePoState, bench: _Bench, real: RealSampler, step: int
     ) -> _Visit:
         """Return the real features of this step's visit, computed at its first step."""
         settings = self._settings
         number = step // settings.updates_per_batch
         if state.visit is None or state.visit.number != number:
             batch = real.batch(number, settings.real_batch_size)
-            with record_function("frepo: real features"), torch.no_grad():
-                features = self._features(state, model, batch.images)
-            state.visit = _Visit(number, features, batch.labels)
+            targets = centred_targets(batch.labels, state.run.task.num_classes)
+            state.visit = _Visit(number, bench.features(batch.images), targets)
         return state.visit
-
-    def _features(
-        self, state: FRePoState, model: _OnlineModel, images: Tensor
-    ) -> Tensor:
-        """Return the features of images.
-
-        BatchNorm is in evaluation mode: its statistics come from the synthetic batches
-        of the online steps, for the real features as well.
-        """
-        with state.run.autocast():
-            return features_in_chunks(model.network.eval(), images)
 
     def _view(self, run: Run, pixels: Tensor, purpose: str, draw: int) -> Tensor:
         """Return the images, or one random augmentation of them."""
@@ -438,22 +626,13 @@ class FRePo(AbstractDistiller[FRePoState]):
         view = random_augmentation(pixels, generator=generator, mirror=run.task.mirror)
         return view.contiguous(memory_format=torch.channels_last)
 
-    def _syn_features(
-        self, state: FRePoState, model: _OnlineModel, pixels: Tensor
-    ) -> Tensor:
-        """Return the features of the synthetic set, mirrored copies included."""
-        with record_function("frepo: synthetic forward"):
-            if self.flip:
-                pixels = torch.cat([pixels, pixels.flip(-1)])
-            return self._features(state, model, pixels)
+    def mirrored(self, images: Tensor) -> Tensor:
+        """Return the images, and beside them, where asked for, mirrored copies."""
+        return torch.cat([images, images.flip(-1)]) if self.flip else images
 
-    def _regress(
-        self, syn_features: Tensor, labels: Tensor, features: Tensor
-    ) -> Tensor:
-        """Predict labels from features; mirrored copies share their labels."""
-        if self.flip:
-            labels = torch.cat([labels, labels])
-        return ridge_regression(syn_features, labels, features, ridge=self.ridge)
+    def labels_of_mirrored(self, labels: Tensor) -> Tensor:
+        """Return the labels of what :meth:`mirrored` returns."""
+        return torch.cat([labels, labels]) if self.flip else labels
 
     def _slot(self, state: FRePoState, step: int) -> int:
         """Return the slot that this step's visit is to, drawn uniformly."""
@@ -471,14 +650,18 @@ class FRePo(AbstractDistiller[FRePoState]):
             run.generator(f"pool model {slot}", step),
             architectures[slot % len(architectures)],
         )
+        recorded = run.device.type == "cuda"
         optimizer = torch.optim.Adam(
-            network.parameters(), lr=self._settings.online_learning_rate
+            network.parameters(),
+            lr=self._settings.online_learning_rate,
+            capturable=recorded,
+            fused=True if recorded else None,
         )
         # Adam would make its moments at the first step. Made here, all that a
         # checkpoint has to hold is there from the start.
         for parameter in network.parameters():
             optimizer.state[parameter] = {
-                "step": torch.tensor(0.0),
+                "step": torch.zeros((), device=run.device if recorded else None),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }

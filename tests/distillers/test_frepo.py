@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.data import RealSampler
+from dd_plugins.distillers import frepo
 from dd_plugins.distillers.frepo import FRePo, FRePoState
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
@@ -400,3 +401,47 @@ def test_augmented_gradient_is_that_of_the_augmented_images() -> None:
     plain.accumulate(plain.setup(run_of(), sampler()), seen, sampler(), 4)
     torch.autograd.backward(view, seen.pixels.grad)
     torch.testing.assert_close(leaves.pixels.grad, pixels.grad)
+
+
+@pytest.mark.parametrize("pool_networks", [(), (MLP(width=4),)])
+@pytest.mark.parametrize("updates_per_batch", [1, 3])
+def test_models_that_take_turns_at_a_bench_give_the_same_bits(
+    pool_networks: tuple[MLP, ...],
+    updates_per_batch: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    distiller = FRePo(
+        pool_size=4,
+        max_online_updates=6,
+        online_steps=2,
+        augment=True,
+        flip=True,
+        pool_networks=pool_networks,
+        updates_per_batch=updates_per_batch,
+    )
+    runs = []
+    for shared in (False, True):
+        monkeypatch.setattr(frepo, "_take_turns", lambda run, shared=shared: shared)
+        state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
+        for step in range(40):
+            distiller.accumulate(state, leaves, sampler(), step)
+            distiller.advance(state, leaves, step)
+        assert len(state.benches) == (1 + len(pool_networks) if shared else 4)
+        runs.append((leaves, state.state_dict()))
+
+    (one, one_state), (two, two_state) = runs
+    assert torch.equal(one.pixels.grad, two.pixels.grad)
+    assert torch.equal(one.labels.grad, two.labels.grad)
+    torch.testing.assert_close(one_state, two_state, rtol=0, atol=0)
+
+
+def test_equal_images_are_regressed_with_a_larger_ridge() -> None:
+    distiller = FRePo(ridge=1e-18, flip=False)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
+    pixels = leaves.pixels.detach()[:1].repeat(6, 1, 1, 1).requires_grad_()
+
+    metrics = distiller.accumulate(state, leaves._replace(pixels=pixels), sampler(), 0)
+
+    assert torch.isfinite(metrics["loss"])
+    assert pixels.grad is not None
+    assert torch.isfinite(pixels.grad).all()

@@ -1,0 +1,104 @@
+"""Functions of tensors whose kernels a GPU records once and then replays.
+
+A step of a distiller is some hundred small kernels, and a GPU is done with most of them
+before Python has asked for the next. Replayed as one CUDA graph they follow each other
+at once.
+"""
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Captured"]
+
+_WARM_UPS = 2  # calls before the recording, in which libraries set themselves up
+
+
+@dataclass
+class _Recording:
+    """A recorded call: where its inputs are read from, and its outputs written to."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    outputs: tuple[Tensor, ...]
+
+    def replay(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        with torch.no_grad():  # else the inputs would gather a history
+            for place, given in zip(self.inputs, inputs, strict=True):
+                place.copy_(given)
+        self.graph.replay()
+        return self.outputs
+
+
+class Captured:
+    """A function that is recorded on a GPU at its first call; elsewhere it is called.
+
+    It must do the same for all inputs of the same shapes: nothing in it may depend on
+    a value, wait for the device, or draw at random. A function that the GPU cannot
+    record is called each time, after one warning.
+
+    Args:
+        function: of tensors on one device, to a tuple of tensors.
+        changed: gives the tensors that a call changes, other than its outputs. The
+            calls that go before the recording leave no trace in them.
+
+    Example:
+        >>> double = Captured(lambda tensor: (2 * tensor,))
+        >>> double(torch.ones(2))
+        (tensor([2., 2.]),)
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        changed: Callable[[], Sequence[Tensor]] = tuple,
+    ) -> None:
+        self._function = function
+        self._changed = changed
+        self._recordings: dict[Hashable, _Recording | None] = {}
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return what the function makes of the inputs.
+
+        On a GPU the outputs are overwritten by the next call.
+        """
+        if inputs[0].device.type != "cuda":
+            return self._function(*inputs)
+        kind = tuple((each.shape, each.stride(), each.dtype) for each in inputs)
+        if kind not in self._recordings:
+            self._recordings[kind] = self._record(inputs)
+        recording = self._recordings[kind]
+        if recording is None:
+            return self._function(*inputs)
+        return recording.replay(inputs)
+
+    def _record(self, inputs: Sequence[Tensor]) -> _Recording | None:
+        """Record a call, or return None if it cannot be recorded."""
+        places = [each.detach().clone() for each in inputs]
+        kept = [(each, each.clone()) for each in self._changed()]
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(stream), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*capturable=True")  # it will be
+                for _ in range(_WARM_UPS):
+                    self._function(*places)
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph):
+                outputs = self._function(*places)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(
+                f"a part of a step cannot be recorded as a CUDA graph, and stays "
+                f"slower: {reason}",
+                stacklevel=2,
+            )
+            return None
+        finally:
+            for tensor, before in kept:
+                tensor.detach().copy_(before)
+        return _Recording(graph, places, outputs)

@@ -1,0 +1,134 @@
+"""What holds on a CPU holds on a CUDA GPU: the same bits at every run."""
+
+import os
+import signal
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dd_plugins
+from dd_plugins.captured import Captured
+from dd_plugins.data import RealData
+from dd_plugins.functional.resample import resample
+from dd_plugins.networks.base import HalvingAvgPool2d
+from dd_plugins.plugins import Plugins
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no CUDA GPU here"
+)
+CONV = "conv(width=16, normalization='none')"
+FREPO = "frepo(augment=True, real_batch_size=64, max_online_updates=20"
+RUNS = [
+    (f"{FREPO})", CONV),
+    (
+        "frepo(augment=False, real_batch_size=64, max_online_updates=20)",
+        "conv(width=16)",
+    ),
+    (f"{FREPO}, updates_per_batch=3, online_steps=2, pool_networks=({CONV},))", "conv"),
+    ("dsa()", "dc_convnet(width=16)"),
+    ("dm()", "dc_convnet(width=16)"),
+]
+
+
+def _data():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(
+        256, (600, 3, 32, 32), generator=generator, dtype=torch.uint8
+    )
+    return RealData.from_tensors(images, torch.arange(600) % 10, mirror=True)
+
+
+def _distil(spec, network, observers=(), **options):
+    return dd_plugins.distill(
+        _data(),
+        spec,
+        images_per_class=2,
+        steps=60,
+        network=network,
+        device="cuda",
+        plugins=Plugins(load=[], extra=dict(enumerate(observers))),
+        **options,
+    )
+
+
+@pytest.mark.parametrize(("spec", "network"), RUNS)
+def test_two_runs_give_the_same_bits(spec, network):
+    one, two = (_distil(spec, network) for _ in range(2))
+
+    assert torch.equal(one.images, two.images)
+    assert torch.equal(one.labels, two.labels)
+
+
+@pytest.mark.parametrize(("spec", "network"), RUNS[:3])
+def test_recorded_kernels_give_the_bits_of_called_ones(spec, network, monkeypatch):
+    recorded = _distil(spec, network)
+    monkeypatch.setattr(
+        Captured, "__call__", lambda self, *inputs: self._function(*inputs)
+    )
+    called = _distil(spec, network)
+
+    assert torch.equal(recorded.images, called.images)
+
+
+class _Interrupt:
+    @dd_plugins.hookimpl
+    def dd_after_step(self, step):
+        if step == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("spec", "network"), RUNS[:3])
+def test_an_interrupted_run_goes_on_bit_for_bit(spec, network, tmp_path):
+    whole = _distil(spec, network)
+    with pytest.raises(KeyboardInterrupt):
+        _distil(spec, network, [_Interrupt()], out=tmp_path)
+    resumed = _distil(spec, network, out=tmp_path, resume=True)
+
+    assert torch.equal(whole.images, resumed.images)
+    assert torch.equal(whole.labels, resumed.labels)
+
+
+class _Memory:
+    def __init__(self):
+        self.held = {}
+
+    @dd_plugins.hookimpl
+    def dd_after_step(self, step):
+        self.held[step] = torch.cuda.memory_allocated()
+
+
+def test_the_memory_of_a_run_does_not_grow():
+    memory = _Memory()
+    _distil(f"{FREPO})", CONV, [memory])
+
+    assert memory.held[60] < memory.held[30] + 2**20
+
+
+def test_pooling_is_that_of_torch():
+    images = torch.randn(4, 8, 16, 16, device="cuda", dtype=torch.float64)
+    images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+    pooled, expected = HalvingAvgPool2d()(images), F.avg_pool2d(images, 2)
+    gradients = [
+        torch.autograd.grad(each.square().sum(), images)[0]
+        for each in (pooled, expected)
+    ]
+
+    assert torch.equal(pooled, expected)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("padding", ["border", "zeros"])
+def test_resampling_has_the_gradient_of_torch(padding):
+    images = torch.randn(4, 3, 8, 8, device="cuda", dtype=torch.float64)
+    images.requires_grad_()
+    matrix = torch.eye(2, 3, device="cuda", dtype=torch.float64) * 1.2
+    grid = F.affine_grid(matrix.repeat(4, 1, 1), [4, 3, 10, 10], align_corners=False)
+    sampled = resample(images, grid, padding)
+    expected = F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+    gradients = [
+        torch.autograd.grad(each.square().sum(), images)[0]
+        for each in (sampled, expected)
+    ]
+
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
