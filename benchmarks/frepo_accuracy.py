@@ -29,7 +29,7 @@ from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import Images, RealData
 from dd_plugins.hookspecs import LazySet
 from dd_plugins.plugins import Plugins
-from dd_plugins.run import Run
+from dd_plugins.run import Run, resolve_device
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 TIMED = range(16, 48)  # steps: after warm-up, whole visits
@@ -207,7 +207,7 @@ def main() -> None:
         )
         seconds += time.perf_counter() - started
     assert distilled is not None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = resolve_device(options.device)
     scored = options.evaluation_network or distilled.header.evaluation_network
     validation = [
         {
