@@ -4,7 +4,8 @@
 
 The operations come from benchmarks/cost_model.py, and are set against the rate of a
 float32 product of 4096x4096 matrices measured in the same process. Whole steps are
-timed without the profiler, the parts with it. A row is added to the JSON file.
+timed without the profiler, the parts with it; on a GPU, where kernels are replayed,
+the parts cannot be told apart. A row is added to the JSON file.
 """
 
 import argparse

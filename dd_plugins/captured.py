@@ -1,8 +1,8 @@
 """Functions of tensors whose kernels a GPU records once and then replays.
 
-A step of a distiller is some hundred small kernels, and a GPU is done with most of them
-before Python has asked for the next. Replayed as one CUDA graph they follow each other
-at once.
+A step of a distiller is some hundreds of small kernels, and a GPU is done with most of
+them before Python has asked for the next. Replayed as one CUDA graph they follow each
+other at once.
 """
 
 import warnings
@@ -67,28 +67,33 @@ class Captured:
         """
         if inputs[0].device.type != "cuda":
             return self._function(*inputs)
-        kind = tuple((each.shape, each.stride(), each.dtype) for each in inputs)
+        kind = tuple((each.shape, each.dtype) for each in inputs)
         if kind not in self._recordings:
-            self._recordings[kind] = self._record(inputs)
+            with torch.cuda.device(inputs[0].device):
+                self._recordings[kind] = self._record(inputs)
         recording = self._recordings[kind]
         if recording is None:
             return self._function(*inputs)
         return recording.replay(inputs)
 
     def _record(self, inputs: Sequence[Tensor]) -> _Recording | None:
-        """Record a call, or return None if it cannot be recorded."""
+        """Record a call, or return None if it cannot be recorded.
+
+        The inputs' device is the current one.
+        """
         places = [each.detach().clone() for each in inputs]
         kept = [(each, each.clone()) for each in self._changed()]
         graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
+        around = torch.cuda.current_stream()
+        stream.wait_stream(around)
         try:
             with torch.cuda.stream(stream), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*capturable=True")  # it will be
                 for _ in range(_WARM_UPS):
                     self._function(*places)
-            torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph):
+            around.wait_stream(stream)
+            with torch.cuda.graph(graph, stream=stream):
                 outputs = self._function(*places)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
@@ -99,6 +104,7 @@ class Captured:
             )
             return None
         finally:
+            around.wait_stream(stream)
             for tensor, before in kept:
                 tensor.detach().copy_(before)
         return _Recording(graph, places, outputs)

@@ -451,8 +451,7 @@ def sampler_of(
     whole = data.transform or Transform.fit(images, data.preprocessing)
     transform: Transform | None = whole
     if isinstance(images, Tensor) and fits_in_memory(_FLOAT_BYTES * images.numel()):
-        near = _near(images, device, precision.itemsize * images.numel())
-        images, transform = whole.to(near.device)(near, dtype=precision), None
+        images, transform = whole.to(device)(images, dtype=precision), None
     sampler = RealSampler(
         images,
         data.train.labels,
@@ -474,20 +473,15 @@ class _Stream:
     coming: tuple[int, int]
 
 
-def _near(images: Tensor, device: torch.device, more: int = 0) -> Tensor:
+def _near(images: Tensor, device: torch.device) -> Tensor:
     """Return images on a GPU if half of its free memory holds them, else as they are.
 
     So nothing but indices travels to the GPU at each step.
-
-    Args:
-        images: on any device.
-        device: of the run.
-        more: bytes that are to be made of them there.
     """
-    if device.type != "cuda" or images.device == device:
+    if device.type != "cuda":
         return images
     free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes + more <= free // 2 else images
+    return images.to(device) if images.nbytes <= free // 2 else images
 
 
 def balanced_subset(

@@ -56,11 +56,7 @@ class Transform:
     stride: int = 1
 
     def to(self, device: torch.device) -> "Transform":
-        """Return the same map, with its tensors on a device.
-
-        It maps images of any device; to those of another its tensors are copied at
-        every call.
-        """
+        """Return the same map, computed on a device, wherever the images are."""
         moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
         return Transform.from_tensors(moved, self.stride)
 
@@ -132,17 +128,18 @@ class Transform:
         Args:
             images: uint8, or float in [0, 1], of shape ``(n, channels, height,
                 width)``.
-            dtype: to which the result is rounded; everything is computed in float32.
+            dtype: to which the result is rounded; everything is computed in float32,
+                on the device of the map's own tensors.
 
         Returns:
-            The values, of the same shape, on the same device.
+            The values, of the same shape, on the device of the images.
         """
         result = torch.empty(images.shape, dtype=dtype, device=images.device)
         for start in range(0, len(images), _CHUNK):
-            chunk = self._standardize(images[start : start + _CHUNK])
-            if self.whitening is not None:
-                centre, whitening = self._on(images.device)
-                flat = (self._flatten(chunk) - centre) @ whitening
+            near = images[start : start + _CHUNK].to(self.mean.device)
+            chunk = self._standardize(near)
+            if self.centre is not None and self.whitening is not None:
+                flat = (self._flatten(chunk) - self.centre) @ self.whitening
                 chunk = self._unflatten(flat, images.shape)
             result[start : start + _CHUNK] = chunk
         return result
@@ -169,11 +166,6 @@ class Transform:
     def _whitening64(self) -> Tensor:
         assert self.whitening is not None
         return self.whitening.cpu().double()
-
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        assert self.centre is not None
-        assert self.whitening is not None
-        return self.centre.to(device), self.whitening.to(device)
 
     def _by_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:
         shape = (1, -1, 1, 1)

@@ -125,7 +125,7 @@ def exact_kernels() -> Iterator[None]:
     """Let cuDNN take only kernels that give the same bits at every run.
 
     torch's own switch for that is one for the whole process; afterwards it is as it
-    was. It does nothing on other devices, whose kernels are exact.
+    was. It does nothing on other devices.
     """
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True

@@ -31,12 +31,15 @@ RUNS = [
 ]
 
 
-def _data():
+def _data(test=False):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(
         256, (600, 3, 32, 32), generator=generator, dtype=torch.uint8
     )
-    return RealData.from_tensors(images, torch.arange(600) % 10, mirror=True)
+    labels = torch.arange(600) % 10
+    return RealData.from_tensors(
+        images, labels, mirror=True, test=(images, labels) if test else None
+    )
 
 
 def _distil(spec, network, observers=(), **options):
@@ -47,7 +50,9 @@ def _distil(spec, network, observers=(), **options):
         steps=60,
         network=network,
         device="cuda",
-        plugins=Plugins(load=[], extra=dict(enumerate(observers))),
+        plugins=Plugins(
+            load=[], extra={str(place): each for place, each in enumerate(observers)}
+        ),
         **options,
     )
 
@@ -60,6 +65,7 @@ def test_two_runs_give_the_same_bits(spec, network):
     assert torch.equal(one.labels, two.labels)
 
 
+@pytest.mark.filterwarnings("ignore:.*capturable=True")  # not, while it is called
 @pytest.mark.parametrize(("spec", "network"), RUNS[:3])
 def test_recorded_kernels_give_the_bits_of_called_ones(spec, network, monkeypatch):
     recorded = _distil(spec, network)
@@ -105,8 +111,21 @@ def test_the_memory_of_a_run_does_not_grow():
     assert memory.held[60] < memory.held[30] + 2**20
 
 
-def test_pooling_is_that_of_torch():
-    images = torch.randn(4, 8, 16, 16, device="cuda", dtype=torch.float64)
+def test_networks_that_are_evaluated_get_the_same_bits():
+    distilled = _distil(f"{FREPO})", CONV)
+    scores = [
+        dd_plugins.evaluate(
+            distilled, [CONV], repeats=2, data=_data(test=True), device="cuda"
+        )
+        for _ in range(2)
+    ]
+
+    assert scores[0].networks[0].accuracies == scores[1].networks[0].accuracies
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_pooling_is_that_of_torch(dtype):
+    images = torch.randn(4, 8, 16, 16, device="cuda", dtype=dtype)
     images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
     pooled, expected = HalvingAvgPool2d()(images), F.avg_pool2d(images, 2)
     gradients = [

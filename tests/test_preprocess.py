@@ -233,6 +233,8 @@ def test_a_moved_transform_is_the_same_map():
     images = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     transform = Transform.fit(images, "zca")
     moved = transform.to(torch.device("cpu"))
+    away = transform.to(torch.device("meta"))
 
     assert moved.fingerprint == transform.fingerprint
     assert torch.equal(moved(images), transform(images))
+    assert {tensor.device.type for tensor in away.tensors().values()} == {"meta"}

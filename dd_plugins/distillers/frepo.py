@@ -211,10 +211,9 @@ class _Bench:
 
     def train(self, view: Tensor, labels: Tensor) -> None:
         """Train the model that is held by one step."""
-        with record_function("frepo: online step"):
-            self._training(view, labels)
-            if self.held is not self.model:
-                self.held.overwrite(self.model)
+        self._training(view, labels)
+        if self.held is not self.model:
+            self.held.overwrite(self.model)
         self.held.updates += 1
 
 
@@ -550,13 +549,13 @@ class FRePo(AbstractDistiller[FRePoState]):
         if (step + 1) % settings.updates_per_batch:
             return
         slot = self._slot(state, step)
-        for number in range(settings.online_steps):
-            if state.pool[slot].updates > settings.max_online_updates:
-                with record_function("frepo: online step"):
+        with record_function("frepo: online step"):
+            for number in range(settings.online_steps):
+                if state.pool[slot].updates > settings.max_online_updates:
                     state.pool[slot] = self._fresh_model(state.run, slot, step, 0)
-                return
-            bench = self._bench(state, slot)
-            self._train(state, bench, leaves, step * settings.online_steps + number)
+                    return
+                bench = self._bench(state, slot)
+                self._train(state, bench, leaves, step * settings.online_steps + number)
 
     def _train(
         self, state: FRePoState, bench: _Bench, leaves: Leaves, draw: int

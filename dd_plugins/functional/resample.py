@@ -1,6 +1,6 @@
-"""Bilinear resampling whose gradient is the same at every run, on a GPU as well.
+"""Bilinear resampling whose gradient is the same at every run, with CUDA as well.
 
-torch's gradient of ``grid_sample`` on a GPU adds up what several output pixels give to
+With CUDA torch's gradient of ``grid_sample`` adds up what several output pixels give to
 an input pixel in the order in which threads arrive, so that its last bits differ from
 run to run. Here the parts are rounded to integers first: their sum does not depend on
 the order.
@@ -33,7 +33,7 @@ def resample(images: Tensor, grid: Tensor, padding: Padding) -> Tensor:
         Images of shape ``(n, channels, rows, columns)``, differentiable any number of
         times.
     """
-    if images.device.type == "cpu":  # where torch's own gradient is exact, and faster
+    if images.device.type != "cuda":
         return _sampled(images, grid, padding)
     sampled: Tensor = _Sample.apply(images, grid, padding)
     return sampled
