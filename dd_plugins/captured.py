@@ -104,6 +104,7 @@ class Captured:
             )
             return None
         finally:
+            torch.cuda.set_stream(around)  # a recording that failed may have left it
             around.wait_stream(stream)
             for tensor, before in kept:
                 tensor.detach().copy_(before)
