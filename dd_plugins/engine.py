@@ -530,8 +530,8 @@ class _Loop:
         self.synthetic.pull_back(leaves)
         self.optimizer.step()
         finite_after = _all_finite(self.synthetic.parameters())
-        # One transfer from the device for all figures of the step. What comes after it
-        # keeps the device busy while the next step is prepared.
+        # One transfer from the device for all figures of the step. The state is not yet
+        # advanced, and no checkpoint holds what was just updated.
         checks = [check.to(metrics["loss"]) for check in (finite, finite_after)]
         figures = torch.stack([*metrics.values(), *checks]).tolist()
         reported = dict(zip(metrics, figures, strict=False))
