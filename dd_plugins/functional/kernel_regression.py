@@ -1,7 +1,9 @@
 """Kernel ridge regression on features, and the losses of FRePo that stand on it.
 
-Reference: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature Regression",
-NeurIPS 2022, arXiv 2206.00719, section 3 and its released code.
+References: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature
+Regression", NeurIPS 2022, arXiv 2206.00719, section 3 and its released code; for
+:func:`calibrated_cross_entropy` Loo, Hasani, Amini, Rus, "Efficient Dataset
+Distillation using Random Feature Approximation", NeurIPS 2022, arXiv 2210.12067.
 """
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from dd_plugins.errors import OptionError, RunError
 
 __all__ = [
+    "calibrated_cross_entropy",
     "centred_targets",
     "half_squared_error",
     "margin_loss",
@@ -20,6 +23,12 @@ __all__ = [
 _SMALLEST_JITTER = 1e-12  # where a ridge of 0 begins to grow
 _JITTER_STEPS = 6
 _JITTER_GROWTH = 10.0
+
+# Newton's method for the scale of calibrated_cross_entropy: to 1e-7 of the loss.
+_FIRST_SCALE = 10.0
+_SCALES = (0.1, 1000.0)
+_NEWTON_STEPS = 16
+_LARGEST_CHANGE = 4.0  # of the scale, as a factor, in a step
 
 
 def ridge_regression(
@@ -135,6 +144,43 @@ def half_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
         targets: shape ``(b, classes)``.
     """
     return 0.5 * (predictions - targets).square().sum(dim=1).mean()
+
+
+def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
+    r"""Return the cross-entropy of predictions at the scale that suits the batch best.
+
+    .. math:: \min_{\tau}\; -\tfrac1b \sum_i \log\,
+        \mathrm{softmax}(\tau\,p_i)_{y_i}, \qquad 0.1 \le \tau \le 1000
+
+    Regression predicts values between 0 and 1, whose softmax is nearly even; scaled (Platt
+    scaling), they are logits that are as sure as they are right. The loss does not
+    depend on the scale of the predictions.
+
+    Nothing here waits for the device or depends on a value, so a GPU can record it.
+
+    Args:
+        predictions: shape ``(b, classes)``, of a floating dtype.
+        classes: int64 of shape ``(b,)``, in ``[0, classes)``.
+
+    Returns:
+        The mean over the batch, differentiable in the predictions: at the minimum the
+        scale counts as a constant (the envelope theorem).
+
+    Reference: arXiv 2210.12067, section 3 (Platt scaling). There the scale is learned
+    beside the images; here it is found for each batch, so a run has no state of it.
+    """
+    known = predictions.detach()
+    right = known.gather(1, classes[:, None]).mean()
+    scale = known.new_full((), _FIRST_SCALE)
+    for _ in range(_NEWTON_STEPS):  # the loss is convex in the scale
+        probabilities = torch.softmax(scale * known, dim=1)
+        means = (probabilities * known).sum(dim=1, keepdim=True)
+        slope = means.mean() - right
+        curvature = (probabilities * (known - means).square()).sum(dim=1).mean()
+        step = slope / curvature.clamp(min=torch.finfo(known.dtype).tiny)
+        scale = (scale - step).clamp(scale / _LARGEST_CHANGE, scale * _LARGEST_CHANGE)
+        scale = scale.clamp(*_SCALES)
+    return torch.nn.functional.cross_entropy(scale * predictions, classes)
 
 
 def margin_loss(labels: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
 """FRePo does what its paper and released code do (frepo.py names the differences)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from dd_plugins.data import RealSampler
 from dd_plugins.distillers import frepo
-from dd_plugins.distillers.frepo import FRePo, FRePoState
+from dd_plugins.distillers.frepo import FRePo, FRePoState, Loss
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.networks.base import has_batch_norm
@@ -107,10 +109,36 @@ def test_every_place_of_the_pool_is_visited_and_one_at_a_time() -> None:
     assert visited == set(range(5))
 
 
+def squared_error(predicted: Tensor, wanted: Tensor) -> Tensor:
+    return (0.5 * (predicted - wanted) ** 2).sum(dim=1).mean()
+
+
+def least_log_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
+    right = wanted.argmax(dim=1)
+
+    def at(scale: float) -> Tensor:
+        logits = scale * predicted
+        return (logits.logsumexp(dim=1) - logits[range(len(right)), right]).mean()
+
+    best = minimize_scalar(
+        lambda scale: float(at(scale).detach()), bounds=(0.1, 1000), method="bounded"
+    )
+    return at(best.x)
+
+
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("learn_labels", [False, True])
-def test_gradient_is_that_of_the_paper_s_loss(flip: bool, learn_labels: bool) -> None:
-    distiller = FRePo(pool_size=1, flip=flip, learn_labels=learn_labels)
+@pytest.mark.parametrize(
+    ("loss", "written_out"),
+    [("squared-error", squared_error), ("cross-entropy", least_log_loss)],
+)
+def test_gradient_is_that_of_the_loss(
+    flip: bool,
+    learn_labels: bool,
+    loss: Loss,
+    written_out: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    distiller = FRePo(pool_size=1, flip=flip, learn_labels=learn_labels, loss=loss)
     state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     distiller.accumulate(state, leaves, sampler(), 0)
 
@@ -128,12 +156,12 @@ def test_gradient_is_that_of_the_paper_s_loss(flip: bool, learn_labels: bool) ->
     ridge = 1e-6 * kernel.trace() / len(kernel) * torch.eye(len(kernel))
     predicted = phi_t @ phi_s.T @ torch.linalg.inv(kernel + ridge) @ targets
     wanted = torch.eye(3, dtype=torch.float64)[torch.arange(30) % 3] - 1 / 3
-    loss = (0.5 * (predicted - wanted) ** 2).sum(dim=1).mean()
+    objective = written_out(predicted, wanted)
     if learn_labels:
         top = labels.sort(dim=1, descending=True).values
         margin = top[:, 0] - top[:, 1]
-        loss = loss - torch.minimum(margin, torch.tensor(1 / 3)).mean()
-    loss.backward()
+        objective = objective - torch.minimum(margin, torch.tensor(1 / 3)).mean()
+    objective.backward()
 
     assert leaves.pixels.grad is not None
     assert pixels.grad is not None
@@ -252,6 +280,7 @@ def test_paper_preset_is_the_paper_in_every_option() -> None:
         "online_learning_rate": 3e-4,
         "learn_labels": True,
         "augment": False,
+        "loss": "squared-error",
         "flip": None,
     }
     assert FRePo(preset="paper").default_steps(task) == 500_000

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.optimize
+import scipy.special
 import torch
 from sklearn.kernel_ridge import KernelRidge
 
 from dd_plugins.errors import RunError
 from dd_plugins.functional import kernel_regression
 from dd_plugins.functional.kernel_regression import (
+    calibrated_cross_entropy,
     centred_targets,
     half_squared_error,
     margin_loss,
@@ -153,6 +156,71 @@ def test_half_squared_error_sums_over_classes_and_averages_over_the_batch():
 
     assert loss.item() == pytest.approx(expected, rel=1e-12)
     torch.testing.assert_close(gradient, (predictions - targets).detach() / 6)
+
+
+def _noisy_predictions(noise, *, batch=40, classes=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    right = torch.randint(classes, (batch,), generator=generator)
+    disturbed = torch.randn(batch, classes, generator=generator, dtype=torch.float64)
+    return centred_targets(right, classes).double() + noise * disturbed, right
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_calibrated_cross_entropy_is_the_least_of_any_scale(noise, classes):
+    predictions, right = _noisy_predictions(noise, classes=classes)
+
+    def log_loss(scale):
+        logits = scale * predictions.numpy()
+        chosen = logits[np.arange(len(right)), right.numpy()]
+        return np.mean(scipy.special.logsumexp(logits, axis=1) - chosen)
+
+    best = scipy.optimize.minimize_scalar(
+        log_loss, bounds=(0.1, 1000), method="bounded", options={"xatol": 1e-9}
+    )
+
+    loss = calibrated_cross_entropy(predictions, right)
+
+    assert loss.item() == pytest.approx(best.fun, abs=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.2, 7.0])
+def test_calibrated_cross_entropy_does_not_depend_on_the_scale(factor):
+    predictions, right = _noisy_predictions(0.3)
+
+    scaled = calibrated_cross_entropy(factor * predictions, right)
+
+    torch.testing.assert_close(scaled, calibrated_cross_entropy(predictions, right))
+
+
+def test_calibrated_cross_entropy_has_the_gradient_of_the_least_loss():
+    predictions, right = _noisy_predictions(0.3, batch=6)
+
+    assert torch.autograd.gradcheck(
+        lambda values: calibrated_cross_entropy(values, right),
+        [predictions.requires_grad_()],
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("predictions", "least"),
+    [
+        ([[1.0, 0.0], [0.0, 1.0]], 0.0),  # all right: the largest scale
+        ([[0.0, 1.0], [1.0, 0.0]], float(np.log1p(np.exp(0.1)))),  # all wrong
+        ([[0.5, 0.5], [0.2, 0.2]], float(np.log(2))),  # nothing to tell them by
+    ],
+)
+def test_calibrated_cross_entropy_is_finite_where_no_scale_is_best(
+    predictions, least, dtype
+):
+    predictions = torch.tensor(predictions, dtype=dtype, requires_grad=True)
+
+    loss = calibrated_cross_entropy(predictions, torch.tensor([0, 1]))
+    (gradient,) = torch.autograd.grad(loss, predictions)
+
+    assert loss.item() == pytest.approx(least, abs=1e-6)
+    assert torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize(
