@@ -97,9 +97,7 @@ _LONG_RUN = 50_000
 # faster are worth another; cross-entropy gains everywhere, two points for cifar10.
 _DIGITS = _Settings(learning_rate=1e-2, loss="cross-entropy")
 _GREY = replace(_DIGITS, real_batch_size=256)
-_COLOUR = replace(
-    _GREY, learning_rate=5e-3, augment=True, online_learning_rate=1e-3
-)
+_COLOUR = replace(_GREY, learning_rate=5e-3, augment=True, online_learning_rate=1e-3)
 _RECIPES = {
     "digits": _Recipe(500, _DIGITS, 0, Conv(width=32, depth=2)),
     "mnist": _Recipe(800, _GREY, 0),

@@ -152,9 +152,9 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
     .. math:: \min_{\tau}\; -\tfrac1b \sum_i \log\,
         \mathrm{softmax}(\tau\,p_i)_{y_i}, \qquad 0.1 \le \tau \le 1000
 
-    Regression predicts values between 0 and 1, whose softmax is nearly even; scaled (Platt
-    scaling), they are logits that are as sure as they are right. The loss does not
-    depend on the scale of the predictions.
+    Regression predicts values between 0 and 1, whose softmax is nearly even; scaled
+    (Platt scaling), they are logits that are as sure as they are right. The loss does
+    not depend on the scale of the predictions.
 
     Nothing here waits for the device or depends on a value, so a GPU can record it.
 
