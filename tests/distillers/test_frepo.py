@@ -372,6 +372,28 @@ def test_flip_is_that_of_the_released_code(
     assert FRePo(flip=not flip).for_task(task).flip is not flip
 
 
+@pytest.mark.parametrize(
+    ("dataset", "channels", "images_per_class", "loss"),
+    [
+        ("digits", 1, 1, "cross-entropy"),
+        ("mnist", 1, 1, "cross-entropy"),
+        ("fashion-mnist", 1, 1, "squared-error"),
+        ("fashion-mnist", 1, 10, "cross-entropy"),
+        ("cifar10", 3, 1, "cross-entropy"),
+        ("a folder", 1, 1, "squared-error"),
+        ("a folder", 1, 2, "cross-entropy"),
+        ("a folder", 3, 1, "cross-entropy"),
+    ],
+)
+def test_loss_of_short_runs_is_the_one_that_was_measured_best(
+    dataset: str, channels: int, images_per_class: int, loss: str
+) -> None:
+    task = Task(dataset, (channels, 28, 28), 10, images_per_class)
+    assert FRePo().for_task(task).loss == loss
+    assert FRePo(loss="squared-error").for_task(task).loss == "squared-error"
+    assert FRePo(loss="cross-entropy").for_task(task).loss == "cross-entropy"
+
+
 def test_learning_rate_of_long_runs_is_the_paper_s() -> None:
     task = Task("cifar10", (3, 32, 32), 10, 10, steps=500_000)
     assert FRePo().for_task(task).learning_rate == 3e-4
