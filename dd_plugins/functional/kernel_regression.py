@@ -166,8 +166,9 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
         The mean over the batch, differentiable in the predictions: at the minimum the
         scale counts as a constant (the envelope theorem).
 
-    Reference: arXiv 2210.12067, section 3 (Platt scaling). There the scale is learned
-    beside the images; here it is found for each batch, so a run has no state of it.
+    Reference: arXiv 2210.12067, where it is called Platt scaling. There the scale is
+    learned beside the images; here it is found for each batch, and a run has nothing
+    more to keep.
     """
     known = predictions.detach()
     right = known.gather(1, classes[:, None]).mean()
