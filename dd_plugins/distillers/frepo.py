@@ -102,8 +102,8 @@ _LONG_RUN = 50_000
 # measured for digits, mnist, fashion-mnist and cifar10 and carried over to their
 # neighbours: docs/benchmarks/defaults.md and frepo.md. Augmentation is worth two points
 # for cifar10 and costs as many, or more, for grey images; models that are trained
-# faster are worth another. Cross-entropy gains 1 to 2 points, but for one image a class
-# of fashion-mnist, where it loses as many.
+# faster are worth another. Cross-entropy gains half a point to two, but for one image a
+# class of fashion-mnist, where it loses two to four.
 _DIGITS = _Settings(learning_rate=1e-2, loss="cross-entropy")
 _GREY = replace(_DIGITS, real_batch_size=256)
 _COLOUR = replace(_GREY, learning_rate=5e-3, augment=True, online_learning_rate=1e-3)
@@ -422,9 +422,11 @@ class FRePo(AbstractDistiller[FRePoState]):
             for each step, by the regression and in the models' training. The paper's is
             False.
         loss: what the regression's predictions of the real labels are judged by:
-            ``"squared-error"``, the paper's, or ``"cross-entropy"``, for which they are
-            scaled as suits each real batch best
-            (:func:`~dd_plugins.functional.kernel_regression.calibrated_cross_entropy`).
+            ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the temperature
+            that suits each real batch best
+            (:func:`~dd_plugins.functional.kernel_regression.calibrated_cross_entropy`);
+            by default the latter in a fast run, but for one grey image a class of
+            Fashion-MNIST and of data sets that were not measured.
         flip: whether mirrored copies stand beside the synthetic images; by default as
             in the released code: for small sets of images whose mirror image is
             natural.

@@ -24,11 +24,11 @@ _SMALLEST_JITTER = 1e-12  # where a ridge of 0 begins to grow
 _JITTER_STEPS = 6
 _JITTER_GROWTH = 10.0
 
-# Newton's method for the scale of calibrated_cross_entropy: to 1e-7 of the loss.
-_FIRST_SCALE = 10.0
-_SCALES = (0.1, 1000.0)
-_NEWTON_STEPS = 16
-_LARGEST_CHANGE = 4.0  # of the scale, as a factor, in a step
+# Bounds and start of the inverse temperature of calibrated_cross_entropy, in units of
+# 1 over the spread of the predictions, and the steps that find it: to 1e-5 of the loss.
+_INVERSES = (0.01, 100.0)
+_FIRST_INVERSE = 5.0
+_NEWTON_STEPS = 12
 
 
 def ridge_regression(
@@ -147,14 +147,19 @@ def half_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
-    r"""Return the cross-entropy of predictions at the scale that suits the batch best.
+    r"""Return the cross-entropy at the temperature that suits the batch best.
 
-    .. math:: \min_{\tau}\; -\tfrac1b \sum_i \log\,
-        \mathrm{softmax}(\tau\,p_i)_{y_i}, \qquad 0.1 \le \tau \le 1000
+    .. math:: \min_{\beta > 0}\; -\tfrac1b \sum_i \sum_c t_{ic}\,\log\,
+        \mathrm{softmax}(\beta\,p_i)_c, \qquad
+        t_{ic} = (1 - \epsilon)\,[c = y_i] + \tfrac{\epsilon}{C}, \quad
+        \epsilon = \tfrac{1}{b + 2}
 
-    Regression predicts values between 0 and 1, whose softmax is nearly even; scaled
-    (Platt scaling), they are logits that are as sure as they are right. The loss does
-    not depend on the scale of the predictions.
+    Regression predicts values between 0 and 1, whose softmax is nearly even; divided by
+    a temperature, they are logits that are as sure as they are right. So the loss does
+    not depend on the scale of the predictions. Smoothing the labels by
+    :math:`\epsilon` leaves a best temperature for a batch that is all right.
+    Predictions that are worse than chance are taken at the highest temperature, a
+    hundred times their spread.
 
     Nothing here waits for the device or depends on a value, so a GPU can record it.
 
@@ -164,24 +169,35 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
 
     Returns:
         The mean over the batch, differentiable in the predictions: at the minimum the
-        scale counts as a constant (the envelope theorem).
+        temperature counts as a constant (the envelope theorem).
 
-    Reference: arXiv 2210.12067, where it is called Platt scaling. There the scale is
-    learned beside the images; here it is found for each batch, and a run has nothing
-    more to keep.
+    References: arXiv 2210.12067, which calls it Platt scaling and learns the
+    temperature beside the images; here it is found for each batch, and a run has
+    nothing more to keep. Guo et al., "On Calibration of Modern Neural Networks",
+    arXiv 1706.04599 (temperature scaling).
     """
+    smoothing = 1 / (len(predictions) + 2)
+    tiny = torch.finfo(predictions.dtype).tiny
     known = predictions.detach()
-    right = known.gather(1, classes[:, None]).mean()
-    scale = known.new_full((), _FIRST_SCALE)
-    for _ in range(_NEWTON_STEPS):  # the loss is convex in the scale
-        probabilities = torch.softmax(scale * known, dim=1)
+    spread = (known.amax(dim=1) - known.amin(dim=1)).mean().clamp(min=tiny)
+    known = known / spread
+    right = known.gather(1, classes[:, None])
+    wanted = (1 - smoothing) * right.mean() + smoothing * known.mean()
+    lowest, highest = (known.new_full((), bound) for bound in _INVERSES)
+    inverse = known.new_full((), _FIRST_INVERSE)
+    for _ in range(_NEWTON_STEPS):  # the loss is convex in the inverse temperature
+        probabilities = torch.softmax(inverse * known, dim=1)
         means = (probabilities * known).sum(dim=1, keepdim=True)
-        slope = means.mean() - right
+        slope = means.mean() - wanted
         curvature = (probabilities * (known - means).square()).sum(dim=1).mean()
-        step = slope / curvature.clamp(min=torch.finfo(known.dtype).tiny)
-        scale = (scale - step).clamp(scale / _LARGEST_CHANGE, scale * _LARGEST_CHANGE)
-        scale = scale.clamp(*_SCALES)
-    return torch.nn.functional.cross_entropy(scale * predictions, classes)
+        lowest = torch.where(slope < 0, inverse, lowest)
+        highest = torch.where(slope < 0, highest, inverse)
+        newton = inverse - slope / curvature.clamp(min=tiny)
+        inside = (lowest < newton) & (newton < highest)
+        inverse = torch.where(inside, newton, (lowest * highest).sqrt())
+    return torch.nn.functional.cross_entropy(
+        inverse / spread * predictions, classes, label_smoothing=smoothing
+    )
 
 
 def margin_loss(labels: Tensor) -> Tensor:

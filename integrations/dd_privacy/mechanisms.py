@@ -287,7 +287,8 @@ class GivenSet(AbstractMechanism):
         initial images are not known.
 
         Raises:
-            OptionError: it was made beside a set that shadow runs cannot make again.
+            OptionError: it was made beside a set that shadow runs cannot make again, or
+                by a distiller that has got further options since.
         """
         assert self.distilled is not None
         again = _distillation(self.distilled.header, self.name, self.device)
@@ -302,6 +303,13 @@ class GivenSet(AbstractMechanism):
 
 def _distillation(header: Header, name: str, device: str) -> Distillation:
     """Return the distillation that a header tells of, of other members."""
+    distiller = dd_plugins.get_distiller(header.distiller)
+    unknown = sorted(set(distiller.options()) - set(header.options))
+    if unknown:
+        raise OptionError(
+            f"{name} was made when {distiller.name} had no {', '.join(unknown)}: "
+            "shadow runs may not repeat it; audit it with --shadows 0"
+        )
     begun_as = header.initial_images
     if header.format_version < 2 and header.initial_indices is None:
         begun_as = "noise"

@@ -38,7 +38,7 @@ from dd_privacy.mechanisms import AbstractMechanism, GivenSet, Released
 
 __all__ = ["Done", "Runs", "audit_folder", "threads_of_one"]
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)

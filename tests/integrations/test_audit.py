@@ -347,6 +347,12 @@ def test_shadow_runs_repeat_what_a_set_refined(tmp_path: Path) -> None:
     header = made.header.model_copy(update={"context": beside})
     with pytest.raises(OptionError, match="that shadow runs cannot make again"):
         GivenSet("given", "cpu", replace(made, header=header)).for_shadows()
+    older = {name: made.header.options[name] for name in ("pool_size", "ridge")}
+    header = made.header.model_copy(update={"options": older})
+    with pytest.raises(
+        OptionError, match=r"frepo had no augment, .*, loss, .*--shadows 0"
+    ):
+        GivenSet("given", "cpu", replace(made, header=header)).for_shadows()
 
 
 def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
