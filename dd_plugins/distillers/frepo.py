@@ -652,15 +652,15 @@ class FRePo(AbstractDistiller[FRePoState]):
         """Return the images, and beside them, where asked for, mirrored copies."""
         return torch.cat([images, images.flip(-1)]) if self.flip else images
 
+    def labels_of_mirrored(self, labels: Tensor) -> Tensor:
+        """Return the labels of what :meth:`mirrored` returns."""
+        return torch.cat([labels, labels]) if self.flip else labels
+
     def loss_of(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of predictions, both of shape ``(b, classes)``."""
         if self._settings.loss == "cross-entropy":
             return calibrated_cross_entropy(predictions, targets.argmax(dim=1))
         return half_squared_error(predictions, targets)
-
-    def labels_of_mirrored(self, labels: Tensor) -> Tensor:
-        """Return the labels of what :meth:`mirrored` returns."""
-        return torch.cat([labels, labels]) if self.flip else labels
 
     def _slot(self, state: FRePoState, step: int) -> int:
         """Return the slot that this step's visit is to, drawn uniformly."""
