@@ -32,5 +32,5 @@ clean:
 	rm -rf $(VENV) runs build *.egg-info
 
 docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet '.[docs]'
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python -m sphinx --fail-on-warning -b html docs docs/_build
