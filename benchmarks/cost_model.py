@@ -119,9 +119,10 @@ def operations(setting: Setting) -> dict[str, float]:
     batch = setting.real_batch / setting.ranks
     visits = 1 / setting.updates_per_batch
     online = setting.online_batch * (3 * forward - first)
-    gram = 3 * 2 * m**2 * d  # forward, and to both factors
-    solve = m**3 / 3 + 4 * m**2 * c + 2 * m**3  # factor, solve, backward
-    predict = 2 * (m + 2 * batch) * d * c + 4 * m * d * c
+    order = min(m, d)  # of the system: the Gram matrix of images or of features
+    gram = 2 * m * d * order
+    solve = order**3 / 3 + 4 * order**2 * c  # factor; one solve, and one backward
+    predict = 10 * m * d * c + 4 * batch * d * c
     return {
         "real features": visits * batch * forward,
         "synthetic forward": m * forward,
@@ -167,7 +168,7 @@ def memory(setting: Setting, train_images: int) -> dict[str, float]:
         "snapshot for a checkpoint": models * 3 * FLOAT * setting.parameters(),
         "activations": kept,
         "regression": 4 * DOUBLE * setting.columns * setting.features
-        + 4 * DOUBLE * setting.columns**2,
+        + 2 * DOUBLE * min(setting.columns, setting.features) ** 2,
     }
 
 

@@ -62,6 +62,30 @@ def test_gradients_equal_finite_differences_in_all_three_tensors(n, d):
     )
 
 
+def test_without_a_ridge_more_images_than_features_are_least_squares():
+    syn_features, syn_targets, features = _problem(9, 4)
+    weights, *_ = np.linalg.lstsq(syn_features.numpy(), syn_targets.numpy())
+
+    predictions = ridge_regression(syn_features, syn_targets, features, ridge=0)
+
+    np.testing.assert_allclose(
+        predictions.numpy(), features.numpy() @ weights, rtol=1e-10, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("n", "d"), [(3, 5), (6, 2)])
+def test_a_second_derivative_is_refused(n, d):
+    syn_features, syn_targets, features = _problem(n, d)
+    syn_features.requires_grad_()
+    predictions = ridge_regression(syn_features, syn_targets, features, ridge=1e-2)
+    (gradient,) = torch.autograd.grad(
+        predictions.square().sum(), [syn_features], create_graph=True
+    )
+
+    with pytest.raises(RuntimeError, match="twice"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("scale", [1e-8, 1e8])
 def test_predictions_do_not_depend_on_the_scale_of_the_features(scale):
     syn_features, syn_targets, features = _problem(5, 3)
