@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -102,19 +103,27 @@ def _verify(path: Path) -> None:
     Raises:
         ValueError: they differ.
     """
-    end_size = len(_COMMENT) + _DIGEST_SIZE
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        left = path.stat().st_size - end_size
-        while left > 0:
-            block = file.read(min(_BLOCK, left))
-            if not block:
-                break
-            digest.update(block)
-            left -= len(block)
-        digest.update(_NO_COMMENT)
-        if file.read() != _COMMENT + digest.hexdigest().encode():
-            raise ValueError("what was written cannot be read back")
+        _check(file)
+
+
+def _check(file: BinaryIO) -> None:
+    """Compare an open checkpoint with its digest; another may take its place.
+
+    Raises:
+        ValueError: they differ.
+    """
+    digest = hashlib.sha256()
+    left = os.fstat(file.fileno()).st_size - len(_COMMENT) - _DIGEST_SIZE
+    while left > 0:
+        block = file.read(min(_BLOCK, left))
+        if not block:
+            break
+        digest.update(block)
+        left -= len(block)
+    digest.update(_NO_COMMENT)
+    if file.read() != _COMMENT + digest.hexdigest().encode():
+        raise ValueError("what was written cannot be read back")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -124,8 +133,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         FileError: it is missing, damaged, truncated or no checkpoint.
     """
     try:
-        _verify(path)
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            _check(file)
+            file.seek(0)
+            content = file.read()
     except OSError as error:
         raise FileError(f"cannot read checkpoint {path}: {error.strerror}") from error
     except ValueError as error:

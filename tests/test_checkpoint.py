@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,29 @@ def test_loading_gives_back_what_was_saved(good: bytes, tmp_path: Path) -> None:
     path = tmp_path / CHECKPOINT_NAME
     path.write_bytes(good)
     assert same(load_checkpoint(path), CONTENT)
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_whole(
+    good: bytes, tmp_path: Path
+) -> None:
+    path, longer = tmp_path / CHECKPOINT_NAME, {**CONTENT, "more": torch.ones(999)}
+    save_checkpoint(path, longer)
+    for name, content in {"a": good, "b": path.read_bytes()}.items():
+        (tmp_path / name).write_bytes(content)
+    writer = subprocess.Popen(
+        [
+            "sh",
+            "-c",
+            f"while :; do for n in a b; do ln -f $n c; mv c {path}; done; done",
+        ],
+        cwd=tmp_path,
+    )
+    try:
+        found = [load_checkpoint(path) for _ in range(1000)]
+    finally:
+        writer.kill()
+        writer.wait()
+    assert all(same(each, CONTENT) or same(each, longer) for each in found)
 
 
 def test_a_checkpoint_cut_off_anywhere_is_refused(good: bytes, tmp_path: Path) -> None:
