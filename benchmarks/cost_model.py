@@ -167,7 +167,10 @@ def memory(setting: Setting, train_images: int) -> dict[str, float]:
         "pool with Adam": models * 3 * FLOAT * setting.parameters(),
         "snapshot for a checkpoint": models * 3 * FLOAT * setting.parameters(),
         "activations": kept,
-        "regression": 4 * DOUBLE * setting.columns * setting.features
+        "regression": 4
+        * DOUBLE
+        * (setting.columns + setting.classes)
+        * setting.features
         + 2 * DOUBLE * min(setting.columns, setting.features) ** 2,
     }
 

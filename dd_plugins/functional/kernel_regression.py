@@ -107,8 +107,9 @@ def ridge_regression_ex(
     Nothing here waits for the device or depends on a value, so a GPU can record it.
 
     Returns:
-        The predictions, and a bool tensor of no dimension: whether the kernel was not
-        finite, or not positive definite; then the predictions mean nothing.
+        The predictions, and a bool tensor of no dimension: whether the system that was
+        solved, of the images or of the features if they are fewer, was not finite, or
+        not positive definite; then the predictions mean nothing.
     """
     precise = torch.promote_types(features.dtype, torch.float32)
     weights, failed = _RidgeWeights.apply(

@@ -25,14 +25,18 @@ def _problem(n, d, batch=7, classes=3, seed=0):
     )
 
 
+def _dense_solve(syn_features, syn_targets, features, ridge):
+    x, y, t = (each.double().numpy() for each in (syn_features, syn_targets, features))
+    kernel = np.array([[np.dot(a, b) for b in x] for a in x])
+    kernel += ridge * np.trace(kernel) / len(x) * np.eye(len(x))
+    return t @ x.T @ scipy.linalg.solve(kernel, y, assume_a="pos")
+
+
 @pytest.mark.parametrize("ridge", [1e-6, 1e-2, 0.5])
 @pytest.mark.parametrize(("n", "d"), [(5, 12), (20, 4)])
 def test_predictions_equal_a_dense_solve(n, d, ridge):
     syn_features, syn_targets, features = _problem(n, d)
-    x, y, t = syn_features.numpy(), syn_targets.numpy(), features.numpy()
-    kernel = np.array([[np.dot(a, b) for b in x] for a in x])
-    kernel += ridge * np.trace(kernel) / n * np.eye(n)
-    expected = t @ x.T @ scipy.linalg.solve(kernel, y, assume_a="pos")
+    expected = _dense_solve(syn_features, syn_targets, features, ridge)
 
     predictions = ridge_regression(syn_features, syn_targets, features, ridge=ridge)
 
@@ -87,8 +91,9 @@ def test_a_second_derivative_is_refused(n, d):
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e8])
-def test_predictions_do_not_depend_on_the_scale_of_the_features(scale):
-    syn_features, syn_targets, features = _problem(5, 3)
+@pytest.mark.parametrize("d", [3, 8])
+def test_predictions_do_not_depend_on_the_scale_of_the_features(scale, d):
+    syn_features, syn_targets, features = _problem(5, d)
     expected = ridge_regression(syn_features, syn_targets, features, ridge=1e-2)
 
     scaled = ridge_regression(
@@ -99,15 +104,19 @@ def test_predictions_do_not_depend_on_the_scale_of_the_features(scale):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_low_precision_features_are_solved_in_float64(dtype):
-    syn_features, syn_targets, features = _problem(200, 4)  # of rank 4: ridge decides
-    syn_features, features = syn_features.to(dtype), features.to(dtype)
-    expected = ridge_regression(syn_features.double(), syn_targets, features.double())
+@pytest.mark.parametrize("d", [4, 300])
+def test_low_precision_features_are_solved_in_float64(dtype, d):
+    # 200 images along four directions: were they solved in float32, its rounding would
+    # be as large as the ridge.
+    directions, syn_targets, _ = _problem(200, 4)
+    spread = torch.cat([torch.eye(4).double(), 1e-3 * _problem(4, d - 4)[0]], dim=1)
+    syn_features = (directions @ spread).to(dtype)
+    features = (_problem(200, 4)[2] @ spread).to(dtype)
+    expected = _dense_solve(syn_features, syn_targets, features, 1e-6)
 
     predictions = ridge_regression(syn_features, syn_targets, features)
 
-    torch.testing.assert_close(predictions, expected, rtol=1e-5, atol=1e-7)
-    assert predictions.isfinite().all()
+    np.testing.assert_allclose(predictions.numpy(), expected, rtol=1e-5, atol=2e-6)
 
 
 def test_predictions_have_the_dtype_of_the_targets():
@@ -120,8 +129,9 @@ def test_predictions_have_the_dtype_of_the_targets():
     assert predictions.dtype == torch.float32
 
 
-def test_equal_rows_are_solved_with_a_larger_ridge(monkeypatch):
-    same = torch.ones(4, 3, dtype=torch.float64)
+@pytest.mark.parametrize("d", [3, 9])
+def test_equal_rows_are_solved_with_a_larger_ridge(monkeypatch, d):
+    same = torch.ones(4, d, dtype=torch.float64)
     targets = torch.tensor([[0.0], [1.0], [2.0], [3.0]], dtype=torch.float64)
 
     predictions = ridge_regression(same, targets, same[:1], ridge=1e-18)
@@ -143,15 +153,17 @@ def test_equal_rows_are_solved_with_a_larger_ridge(monkeypatch):
         (float("inf"), "not finite"),
     ],
 )
-def test_a_hopeless_kernel_is_an_error(value, message):
-    _, syn_targets, features = _problem(4, 3)
+@pytest.mark.parametrize("d", [3, 7])
+def test_a_hopeless_kernel_is_an_error(value, message, d):
+    _, syn_targets, features = _problem(4, d)
 
     with pytest.raises(RunError, match=message):
-        ridge_regression(torch.full((4, 3), value), syn_targets, features)
+        ridge_regression(torch.full((4, d), value), syn_targets, features)
 
 
-def test_one_nan_among_the_synthetic_features_is_an_error():
-    syn_features, syn_targets, features = _problem(4, 3)
+@pytest.mark.parametrize("d", [3, 7])
+def test_one_nan_among_the_synthetic_features_is_an_error(d):
+    syn_features, syn_targets, features = _problem(4, d)
     syn_features[2, 1] = float("nan")
 
     with pytest.raises(RunError, match="not finite"):
