@@ -155,6 +155,7 @@ def memory(setting: Setting, train_images: int) -> dict[str, float]:
             precision of features.
     """
     pixels = setting.channels * setting.side**2
+    m, d = setting.columns, setting.features
     models = math.ceil(setting.pool / setting.ranks)
     kept = (
         max(setting.columns, setting.online_batch)
@@ -167,11 +168,7 @@ def memory(setting: Setting, train_images: int) -> dict[str, float]:
         "pool with Adam": models * 3 * FLOAT * setting.parameters(),
         "snapshot for a checkpoint": models * 3 * FLOAT * setting.parameters(),
         "activations": kept,
-        "regression": 4
-        * DOUBLE
-        * (setting.columns + setting.classes)
-        * setting.features
-        + 2 * DOUBLE * min(setting.columns, setting.features) ** 2,
+        "regression": DOUBLE * (4 * (m + setting.classes) * d + 2 * min(m, d) ** 2),
     }
 
 

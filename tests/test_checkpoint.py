@@ -81,14 +81,8 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_whole(
     save_checkpoint(path, longer)
     for name, content in {"a": good, "b": path.read_bytes()}.items():
         (tmp_path / name).write_bytes(content)
-    writer = subprocess.Popen(
-        [
-            "sh",
-            "-c",
-            f"while :; do for n in a b; do ln -f $n c; mv c {path}; done; done",
-        ],
-        cwd=tmp_path,
-    )
+    replacing = f"while :; do for n in a b; do ln -f $n c; mv c {path.name}; done; done"
+    writer = subprocess.Popen(["sh", "-c", replacing], cwd=tmp_path)
     try:
         found = [load_checkpoint(path) for _ in range(1000)]
     finally:

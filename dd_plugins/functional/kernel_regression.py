@@ -143,11 +143,11 @@ class _RidgeWeights(torch.autograd.Function):
         factor, info = torch.linalg.cholesky_ex(gram)
         if tall:
             weights = torch.cholesky_solve(_thin(features.mT, targets), factor)
-            remainders = targets - _thin(
-                features, weights
-            )  # the ridge times coefficients
+            # The coefficients times the ridge:
+            remainders = targets - _thin(features, weights)
         else:
-            remainders = torch.cholesky_solve(targets, factor)  # the coefficients
+            # The coefficients themselves:
+            remainders = torch.cholesky_solve(targets, factor)
             weights = _thin(features.mT, remainders)
         failed = (info != 0) | ~torch.isfinite(mean_eigenvalue)
         ctx.mark_non_differentiable(failed)
@@ -165,7 +165,8 @@ class _RidgeWeights(torch.autograd.Function):
             of_ridge = (weights * adjoint).sum()
         else:
             targets_gradient = torch.cholesky_solve(_thin(features, gradient), factor)
-            adjoint = gradient - _thin(features.mT, targets_gradient)  # times the ridge
+            # Here the ridge is in the adjoint:
+            adjoint = gradient - _thin(features.mT, targets_gradient)
             of_ridge = (remainders * targets_gradient).sum()
         features_gradient = torch.addmm(
             (-2 * ctx.ridge / len(features)) * of_ridge * features,
