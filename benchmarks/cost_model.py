@@ -35,6 +35,7 @@ class Setting:
         updates_per_batch: steps of a visit.
         online_steps: training steps of the model at the end of a visit.
         flip: whether mirrored copies stand beside the synthetic images.
+        augmented_copies: of each image beside it, mirrored copies apart.
         pool: online models.
         ranks: processes that share the run.
         feature_bytes: of one number of an activation: 2 for bfloat16, 4 for float32.
@@ -50,6 +51,7 @@ class Setting:
     updates_per_batch: int = 1
     online_steps: int = 1
     flip: bool = True
+    augmented_copies: int = 0
     pool: int = 10
     ranks: int = 1
     feature_bytes: int = 2
@@ -62,7 +64,7 @@ class Setting:
     @property
     def columns(self) -> int:
         """Synthetic images that the regression sees: 2 n with mirrored copies."""
-        return self.synthetic * (2 if self.flip else 1)
+        return self.synthetic * (2 if self.flip else 1) * (1 + self.augmented_copies)
 
     @property
     def online_batch(self) -> int:
@@ -203,6 +205,7 @@ def setting_of(row: dict[str, Any]) -> Setting:
         real_batch=row["batch"],
         updates_per_batch=row["updates_per_batch"],
         online_steps=row["online_steps"],
+        augmented_copies=row.get("augmented_copies", 0),
         feature_bytes=2 if row["precision"] == "bfloat16" else 4,
     )
 

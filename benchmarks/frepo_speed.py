@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--updates-per-batch", type=int, default=1)
     parser.add_argument("--online-steps", type=int, default=1)
+    parser.add_argument("--augmented-copies", type=int, default=0)
     parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
@@ -156,13 +157,15 @@ def main() -> None:
         real_batch=options.batch,
         updates_per_batch=options.updates_per_batch,
         online_steps=options.online_steps,
+        augmented_copies=options.augmented_copies,
     )
     steps = WARM_UP + options.steps
     watch = Stopwatch(steps)
     spec = (
         f"frepo(preset='paper', flip=True, real_batch_size={options.batch}, "
         f"updates_per_batch={options.updates_per_batch}, "
-        f"online_steps={options.online_steps})"
+        f"online_steps={options.online_steps}, "
+        f"augmented_copies={options.augmented_copies})"
     )
     plugins = Plugins(load=[], extra={"stopwatch": watch})
     data = random_data(options.train_images, options.side, 3, options.classes)

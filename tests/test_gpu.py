@@ -25,6 +25,7 @@ RUNS = [
         "frepo(augment=False, real_batch_size=64, max_online_updates=20)",
         "conv(width=16)",
     ),
+    (f"{FREPO}, augmented_copies=2)", CONV),
     (f"{FREPO}, updates_per_batch=3, online_steps=2, pool_networks=({CONV},))", "conv"),
     ("dsa()", "dc_convnet(width=16)"),
     ("dm()", "dc_convnet(width=16)"),
@@ -66,7 +67,7 @@ def test_two_runs_give_the_same_bits(spec, network):
 
 
 @pytest.mark.filterwarnings("ignore:.*capturable=True")  # not, while it is called
-@pytest.mark.parametrize(("spec", "network"), RUNS[:3])
+@pytest.mark.parametrize(("spec", "network"), RUNS[:4])
 def test_recorded_kernels_give_the_bits_of_called_ones(spec, network, monkeypatch):
     recorded = _distil(spec, network)
     monkeypatch.setattr(
@@ -84,7 +85,7 @@ class _Interrupt:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize(("spec", "network"), RUNS[:3])
+@pytest.mark.parametrize(("spec", "network"), RUNS[:4])
 def test_an_interrupted_run_goes_on_bit_for_bit(spec, network, tmp_path):
     whole = _distil(spec, network)
     with pytest.raises(KeyboardInterrupt):

@@ -126,7 +126,8 @@ STEPS = 300
 def distil(out):
     dd_plugins.distill(
         "digits",
-        "frepo(pool_size=3, max_online_updates=4, updates_per_batch=3, online_steps=2)",
+        "frepo(pool_size=3, max_online_updates=4, updates_per_batch=3, online_steps=2, "
+        "augmented_copies=1)",
         steps=STEPS, network="conv(width=8, depth=2)", out=out,
         resume=True, checkpoint_seconds=0,
     )

@@ -8,7 +8,13 @@ from functools import cached_property, partial
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from torch import Tensor
 from torch.func import functional_call
 from torch.profiler import record_function
@@ -64,6 +70,8 @@ class _Settings:
     last_learning_rate: float = 0.1
     online_learning_rate: float = 3e-4
     augment: bool = False
+    augmented_copies: int = 0
+    ridge: float = 1e-6
     loss: Loss = "squared-error"
 
 
@@ -94,6 +102,8 @@ class _Recipe:
 
 _PAPER = _Settings()
 _PAPER_STEPS = 500_000
+# With augmented copies, which a network that is trained on them does not fit exactly.
+_RIDGE_OF_COPIES = 1e-2
 # Steps from which on the paper's learning rate is taken: our guess, nothing between
 # 1,000 and 500,000 steps was measured.
 _LONG_RUN = 50_000
@@ -257,7 +267,7 @@ def _meta_gradient(
     inner = syn_features.detach().requires_grad_()
     with record_function("frepo: regression"):
         predictions, failed = regression(
-            inner, frepo.labels_of_mirrored(labels), features, ridge=frepo.ridge
+            inner, frepo.labels_of(inner, labels), features, ridge=frepo.settled_ridge
         )
         loss = frepo.loss_of(predictions, targets)
         margin = margin_loss(labels)
@@ -312,6 +322,12 @@ def _features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
     """
     with run.autocast():
         return features_in_chunks(network.eval(), images)
+
+
+def _augmented(run: Run, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images under one random operation."""
+    view = random_augmentation(images, generator=generator, mirror=run.task.mirror)
+    return view.contiguous(memory_format=torch.channels_last)
 
 
 class _Regression(Protocol):
@@ -413,7 +429,8 @@ class FRePo(AbstractDistiller[FRePoState]):
             its features stay the same meanwhile. The paper's is 1.
         online_steps: training steps of the model at the end of a visit. The paper's
             is 1.
-        ridge: ridge relative to the mean eigenvalue of the kernel.
+        ridge: ridge relative to the mean eigenvalue of the kernel; by default the
+            paper's 1e-6, and 1e-2 with augmented copies.
         learning_rate: of images and labels, in units of their norm (LAMB).
         last_learning_rate: at the end of the cosine, relative to the first; in [0, 1].
         online_learning_rate: of Adam on the online models.
@@ -421,6 +438,9 @@ class FRePo(AbstractDistiller[FRePoState]):
         augment: whether the synthetic images are seen under a random augmentation, one
             for each step, by the regression and in the models' training. The paper's is
             False.
+        augmented_copies: with ``augment``, random augmentations of each image that
+            stand beside it in the regression, as a network meets them that is trained
+            on the set; 0 for one in its place. The paper has none.
         loss: what the regression's predictions of the real labels are judged by:
             ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the temperature
             that suits each real batch best
@@ -438,8 +458,8 @@ class FRePo(AbstractDistiller[FRePoState]):
     computed in bfloat16, Gram matrix and solve run in float64 (float32 there); real
     batches are drawn without replacement from a whole permutation (a shuffle buffer
     there); visits of several updates, pools of several architectures, augmentation
-    while distilling, cross-entropy as the loss, and the settings of the fast preset are
-    ours.
+    while distilling, by augmented copies or without, cross-entropy as the loss, and the
+    settings of the fast preset are ours.
     """
 
     name = "frepo"
@@ -451,12 +471,13 @@ class FRePo(AbstractDistiller[FRePoState]):
     real_batch_size: PositiveInt | None = None
     updates_per_batch: PositiveInt | None = None
     online_steps: PositiveInt | None = None
-    ridge: NonNegativeFloat = 1e-6
+    ridge: NonNegativeFloat | None = None
     learning_rate: PositiveFloat | None = None
     last_learning_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     online_learning_rate: PositiveFloat | None = None
     learn_labels: bool = True
     augment: bool | None = None
+    augmented_copies: NonNegativeInt | None = None
     loss: Loss | None = None
     flip: bool | None = None
 
@@ -476,11 +497,13 @@ class FRePo(AbstractDistiller[FRePoState]):
 
     def _settled(self, defaults: _Settings) -> _Settings:
         """Return the settings, by default those given."""
-        given = {field.name: getattr(self, field.name) for field in fields(_Settings)}
-        return replace(
-            defaults,
-            **{name: value for name, value in given.items() if value is not None},
-        )
+        options = {field.name: getattr(self, field.name) for field in fields(_Settings)}
+        given = {name: value for name, value in options.items() if value is not None}
+        wanted = 0 if self.augment is False else defaults.augmented_copies
+        if given.setdefault("augmented_copies", wanted):
+            given.setdefault("augment", True)
+            given.setdefault("ridge", _RIDGE_OF_COPIES)
+        return replace(defaults, **given)
 
     @cached_property
     def _settings(self) -> _Settings:
@@ -524,7 +547,8 @@ class FRePo(AbstractDistiller[FRePoState]):
         Ages start at 0, K/pool, 2K/pool, ..., so the models are replaced one at a time.
 
         Raises:
-            OptionError: there are more processes, or architectures, than models.
+            OptionError: there are more processes, or architectures, than models; or
+                augmented copies without augmentation.
         """
         settings = self._settings
         if settings.pool_size < run.ranks:
@@ -537,6 +561,11 @@ class FRePo(AbstractDistiller[FRePoState]):
                 f"frepo: a pool of {settings.pool_size} has no room for "
                 f"{1 + len(self.pool_networks)} architectures; use "
                 f"pool_size={1 + len(self.pool_networks)} or more"
+            )
+        if settings.augmented_copies and not settings.augment:
+            raise OptionError(
+                f"frepo: augmented_copies={settings.augmented_copies} takes "
+                "augment=True, or none said"
             )
         stagger = settings.max_online_updates // settings.pool_size
         return FRePoState(
@@ -554,7 +583,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         bench = self._bench(state, self._slot(state, step))
         visit = self._visit(state, bench, real, step)
         pixels, labels = leaves
-        view = self._view(state.run, pixels, "augmentation", step)
+        view = self._support(state.run, pixels, step)
         found = bench.gradient(view, labels, visit.features, visit.targets)
         gradient = found.view
         if view is not pixels:
@@ -590,7 +619,10 @@ class FRePo(AbstractDistiller[FRePoState]):
             chosen = torch.randperm(len(pixels), generator=generator)
             chosen = chosen[:_LARGEST_ONLINE_BATCH].to(pixels.device)
             pixels, labels = pixels[chosen], labels[chosen]
-        bench.train(self._view(state.run, pixels, "online augmentation", draw), labels)
+        if self._settings.augment:
+            generator = state.run.own_generator("online augmentation", draw)
+            pixels = _augmented(state.run, pixels, generator)
+        bench.train(pixels, labels)
 
     def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Return LAMB, with one trust ratio for all images and one for all labels."""
@@ -615,8 +647,9 @@ class FRePo(AbstractDistiller[FRePoState]):
                 _features(state.run, oldest.network, each)
                 for each in (self.mirrored(leaves.pixels), images)
             )
-            labels = self.labels_of_mirrored(leaves.labels)
-            return ridge_regression(syn_features, labels, features, ridge=self.ridge)
+            labels = self.labels_of(syn_features, leaves.labels)
+            ridge = self.settled_ridge
+            return ridge_regression(syn_features, labels, features, ridge=ridge)
 
     def _bench(self, state: FRePoState, slot: int) -> _Bench:
         """Return the bench that holds the model of a slot."""
@@ -640,21 +673,29 @@ class FRePo(AbstractDistiller[FRePoState]):
             state.visit = _Visit(number, bench.features(batch.images), targets)
         return state.visit
 
-    def _view(self, run: Run, pixels: Tensor, purpose: str, draw: int) -> Tensor:
-        """Return the images, or one random augmentation of them."""
+    def _support(self, run: Run, pixels: Tensor, step: int) -> Tensor:
+        """Return the images that support the regression, in blocks of the whole set."""
         if not self._settings.augment:
             return pixels
-        generator = run.own_generator(purpose, draw)
-        view = random_augmentation(pixels, generator=generator, mirror=run.task.mirror)
-        return view.contiguous(memory_format=torch.channels_last)
+        generator = run.own_generator("augmentation", step)
+        copies = self._settings.augmented_copies
+        if not copies:
+            return _augmented(run, pixels, generator)
+        views = [_augmented(run, pixels, generator) for _ in range(copies)]
+        return torch.cat([pixels, *views])
 
     def mirrored(self, images: Tensor) -> Tensor:
         """Return the images, and beside them, where asked for, mirrored copies."""
         return torch.cat([images, images.flip(-1)]) if self.flip else images
 
-    def labels_of_mirrored(self, labels: Tensor) -> Tensor:
-        """Return the labels of what :meth:`mirrored` returns."""
-        return torch.cat([labels, labels]) if self.flip else labels
+    def labels_of(self, support: Tensor, labels: Tensor) -> Tensor:
+        """Return the labels of what supports the regression: whole sets, stacked."""
+        return labels.repeat(len(support) // len(labels), 1)
+
+    @property
+    def settled_ridge(self) -> float:
+        """The ridge, by default that of the other options."""
+        return self._settings.ridge
 
     def loss_of(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of predictions, both of shape ``(b, classes)``."""

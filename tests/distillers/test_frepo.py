@@ -289,6 +289,7 @@ def test_paper_preset_is_the_paper_in_every_option() -> None:
         "online_learning_rate": 3e-4,
         "learn_labels": True,
         "augment": False,
+        "augmented_copies": 0,
         "loss": "squared-error",
         "flip": None,
     }
@@ -463,6 +464,68 @@ def test_augmented_gradient_is_that_of_the_augmented_images() -> None:
     torch.testing.assert_close(leaves.pixels.grad, pixels.grad)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmented_copies_stand_beside_the_images_in_the_regression(flip: bool) -> None:
+    distiller = FRePo(pool_size=1, augmented_copies=2, flip=flip)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
+    metrics = distiller.accumulate(state, leaves, sampler(), 4)
+
+    generator = state.run.own_generator("augmentation", 4)
+    pixels, labels = (leaf.detach().clone().requires_grad_() for leaf in leaves)
+    support = [pixels]
+    for _ in range(2):
+        view = random_augmentation(pixels, generator=generator, mirror=False)
+        support.append(view)
+    stacked, repeated = torch.cat(support), torch.cat([labels, labels, labels])
+    seen = Leaves(*(each.detach().requires_grad_() for each in (stacked, repeated)))
+    plain = FRePo(pool_size=1, augment=False, flip=flip, ridge=1e-2)
+    expected = plain.accumulate(plain.setup(run_of(), sampler()), seen, sampler(), 4)
+    assert metrics["loss"] == expected["loss"]
+    torch.autograd.backward(stacked, seen.pixels.grad)
+    torch.testing.assert_close(leaves.pixels.grad, pixels.grad)
+    assert leaves.labels.grad is not None
+    assert leaves.labels.grad.shape == labels.shape
+
+
+def test_labels_of_augmented_copies_are_those_of_the_images() -> None:
+    distiller = FRePo(pool_size=1, augmented_copies=1, learn_labels=True)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
+
+    def loss_at(labels: Tensor) -> Tensor:
+        moved = Leaves(leaves.pixels.detach().requires_grad_(), labels)
+        found = distiller.accumulate(state, moved, sampler(), 0)
+        return found["loss"] + found["margin_loss"]
+
+    distiller.accumulate(state, leaves, sampler(), 0)
+    gradient = leaves.labels.grad
+    assert gradient is not None
+    nudge = 1e-2 * torch.randn(
+        gradient.shape, generator=torch.Generator().manual_seed(2)
+    )
+    ahead, behind = (
+        loss_at((leaves.labels.detach() + sign * nudge).requires_grad_())
+        for sign in (1, -1)
+    )
+    assert (ahead - behind) / 2 == pytest.approx(
+        float((gradient * nudge).sum()), rel=1e-2
+    )
+
+
+def test_augmented_copies_settle_augmentation_and_ridge() -> None:
+    task = Task("toy", (1, 8, 8), 3, 2)
+    for preset in ("fast", "paper"):
+        copied = FRePo(preset=preset, augmented_copies=2).for_task(task)
+        assert (copied.augment, copied.ridge) == (True, 1e-2)
+        assert FRePo(preset=preset, ridge=0.5, augmented_copies=2).for_task(
+            task
+        ).ridge == pytest.approx(0.5)
+        plain = FRePo(preset=preset, augment=False).for_task(task)
+        assert (plain.augmented_copies, plain.ridge) == (0, 1e-6)
+    contradiction = FRePo(augment=False, augmented_copies=2)
+    with pytest.raises(OptionError, match="augmented_copies=2 takes augment=True"):
+        contradiction.setup(run_of(), sampler())
+
+
 @pytest.mark.parametrize("pool_networks", [(), (MLP(width=4),)])
 @pytest.mark.parametrize("updates_per_batch", [1, 3])
 def test_models_that_take_turns_at_a_bench_give_the_same_bits(
@@ -474,7 +537,7 @@ def test_models_that_take_turns_at_a_bench_give_the_same_bits(
         pool_size=4,
         max_online_updates=6,
         online_steps=2,
-        augment=True,
+        augmented_copies=2,
         flip=True,
         pool_networks=pool_networks,
         updates_per_batch=updates_per_batch,
