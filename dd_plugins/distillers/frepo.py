@@ -83,20 +83,19 @@ class _Recipe:
         steps: steps of a short run, minutes on a CPU; the paper takes 500,000.
         settings: the options of a short run.
         flip_up_to: images per class up to which mirrored copies help; 0 for never.
-        cross_entropy_from: images per class from which on cross-entropy helps.
         network: the architecture; None for the paper's, narrower on a CPU.
     """
 
     steps: int
     settings: _Settings
     flip_up_to: float
-    cross_entropy_from: int = 1
     network: AbstractNetwork | None = None
 
-    def settings_for(self, images_per_class: int) -> _Settings:
-        """Return the options of a short run with so many images a class."""
-        if images_per_class < self.cross_entropy_from:
-            return replace(self.settings, loss="squared-error")
+    def settings_for(self, images: int) -> _Settings:
+        """Return the options of a short run for so many images in all."""
+        for most, copies in _COPIES.items():
+            if images <= most:
+                return replace(self.settings, augmented_copies=copies)
         return self.settings
 
 
@@ -104,23 +103,25 @@ _PAPER = _Settings()
 _PAPER_STEPS = 500_000
 # With augmented copies, which a network that is trained on them does not fit exactly.
 _RIDGE_OF_COPIES = 1e-2
+# Augmented copies of a short run, by the largest number of images in all; measured for
+# 10 and 100, and costly for many.
+_COPIES = {50: 7, 200: 3}
 # Steps from which on the paper's learning rate is taken: our guess, nothing between
 # 1,000 and 500,000 steps was measured.
 _LONG_RUN = 50_000
 
 # The data-set-dependent defaults. ``flip`` is the released code's; the rest was
 # measured for digits, mnist, fashion-mnist and cifar10 and carried over to their
-# neighbours: docs/benchmarks/defaults.md and frepo.md. Augmentation is worth two points
-# for cifar10 and costs as many, or more, for grey images; models that are trained
-# faster are worth another. Cross-entropy gains half a point to two, but for one image a
-# class of fashion-mnist, where it loses two to four.
+# neighbours: docs/benchmarks/defaults.md and frepo.md. Up to 200 images, augmented
+# copies are worth two to five points on any of them. Above, augmentation of one view is
+# for colour images alone, where it gains two points; grey ones lose as many.
 _DIGITS = _Settings(learning_rate=1e-2, loss="cross-entropy")
 _GREY = replace(_DIGITS, real_batch_size=256)
 _COLOUR = replace(_GREY, learning_rate=5e-3, augment=True, online_learning_rate=1e-3)
 _RECIPES = {
     "digits": _Recipe(500, _DIGITS, 0, network=Conv(width=32, depth=2)),
     "mnist": _Recipe(800, _GREY, 0),
-    "fashion-mnist": _Recipe(800, _GREY, 0, cross_entropy_from=2),
+    "fashion-mnist": _Recipe(800, _GREY, 0),
     "cifar10": _Recipe(800, _COLOUR, math.inf),
     "cifar100": _Recipe(800, _COLOUR, 1),
 }
@@ -134,7 +135,7 @@ def _recipe(task: Task) -> _Recipe:
     if task.image_shape[0] == 3:
         return _Recipe(800, _COLOUR, flip_up_to)
     settings = replace(_GREY, learning_rate=5e-3)
-    return _Recipe(800, settings, flip_up_to, cross_entropy_from=2)
+    return _Recipe(800, settings, flip_up_to)
 
 
 @dataclass
@@ -440,16 +441,16 @@ class FRePo(AbstractDistiller[FRePoState]):
             False.
         augmented_copies: with ``augment``, random augmentations of each image that
             stand beside it in the regression, as a network meets them that is trained
-            on the set; 0 for one in its place. The paper has none.
+            on the set; 0 for one in its place. By default 7 in a fast run for up to 50
+            images in all, 3 for up to 200, else 0. The paper has none.
         loss: what the regression's predictions of the real labels are judged by:
             ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the temperature
             that suits each real batch best
             (:func:`~dd_plugins.functional.kernel_regression.calibrated_cross_entropy`);
-            by default the latter in a fast run, but for one grey image a class of
-            Fashion-MNIST and of data sets that were not measured.
+            by default the latter in a fast run.
         flip: whether mirrored copies stand beside the synthetic images; by default as
             in the released code: for small sets of images whose mirror image is
-            natural.
+            natural; but not with augmented copies, of which some are mirrored.
 
     Reference: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature
     Regression", NeurIPS 2022, arXiv 2206.00719, algorithm 1, and its released code.
@@ -484,15 +485,16 @@ class FRePo(AbstractDistiller[FRePoState]):
     def for_task(self, task: Task) -> Self:
         """Settle every option by the preset and the table of recipes."""
         recipe = _recipe(task)
-        short = recipe.settings_for(task.images_per_class)
-        settings = _PAPER if self.preset == "paper" else short
+        short = recipe.settings_for(task.images_per_class * task.num_classes)
+        defaults = _PAPER if self.preset == "paper" else short
         if (task.steps or recipe.steps) >= _LONG_RUN:
-            settings = replace(settings, learning_rate=_PAPER.learning_rate)
-        flip = task.images_per_class <= recipe.flip_up_to
+            defaults = replace(defaults, learning_rate=_PAPER.learning_rate)
+        settings = self._settled(defaults)
+        flip = (
+            task.images_per_class <= recipe.flip_up_to and not settings.augmented_copies
+        )
         return replace(
-            self,
-            **vars(self._settled(settings)),
-            flip=flip if self.flip is None else self.flip,
+            self, **vars(settings), flip=flip if self.flip is None else self.flip
         )
 
     def _settled(self, defaults: _Settings) -> _Settings:

@@ -378,30 +378,46 @@ def test_flip_is_that_of_the_released_code(
     dataset: str, images_per_class: int, flip: bool
 ) -> None:
     task = Task(dataset, (3, 32, 32), 10, images_per_class)
-    assert FRePo().for_task(task).flip is flip
+    assert FRePo(augmented_copies=0).for_task(task).flip is flip
     assert FRePo(flip=not flip).for_task(task).flip is not flip
 
 
+@pytest.mark.parametrize("dataset", ["digits", "fashion-mnist", "cifar10", "a folder"])
+def test_short_runs_take_cross_entropy(dataset: str) -> None:
+    task = Task(dataset, (1, 28, 28), 10, 1)
+    assert FRePo().for_task(task).loss == "cross-entropy"
+    assert FRePo(loss="squared-error").for_task(task).loss == "squared-error"
+
+
 @pytest.mark.parametrize(
-    ("dataset", "channels", "images_per_class", "loss"),
+    ("channels", "classes", "images_per_class", "copies"),
     [
-        ("digits", 1, 1, "cross-entropy"),
-        ("mnist", 1, 1, "cross-entropy"),
-        ("fashion-mnist", 1, 1, "squared-error"),
-        ("fashion-mnist", 1, 10, "cross-entropy"),
-        ("cifar10", 3, 1, "cross-entropy"),
-        ("a folder", 1, 1, "squared-error"),
-        ("a folder", 1, 2, "cross-entropy"),
-        ("a folder", 3, 1, "cross-entropy"),
+        (1, 10, 1, 7),
+        (1, 10, 5, 7),
+        (1, 10, 20, 3),
+        (1, 10, 21, 0),
+        (3, 10, 1, 7),
+        (3, 100, 2, 3),
+        (3, 100, 3, 0),
     ],
 )
-def test_loss_of_short_runs_is_the_one_that_was_measured_best(
-    dataset: str, channels: int, images_per_class: int, loss: str
+@pytest.mark.parametrize("known", [False, True])
+def test_short_runs_for_few_images_take_augmented_copies(
+    channels: int, classes: int, images_per_class: int, copies: int, known: bool
 ) -> None:
-    task = Task(dataset, (channels, 28, 28), 10, images_per_class)
-    assert FRePo().for_task(task).loss == loss
-    assert FRePo(loss="squared-error").for_task(task).loss == "squared-error"
-    assert FRePo(loss="cross-entropy").for_task(task).loss == "cross-entropy"
+    name = {1: "mnist", 3: f"cifar{classes}"}[channels] if known else "a folder"
+    shape = (channels, 32, 32)
+    task = Task(name, shape, classes, images_per_class, mirror=channels == 3)
+    short = FRePo().for_task(task)
+    assert short.augmented_copies == copies
+    assert short.augment is (copies > 0 or channels == 3)
+    assert short.ridge == pytest.approx(1e-2 if copies else 1e-6)
+    assert not (short.flip and copies)
+    for without in (FRePo(augmented_copies=0), FRePo(augment=False)):
+        settled = without.for_task(task)
+        assert settled.augmented_copies == 0
+        assert settled.ridge == pytest.approx(1e-6)
+        assert settled.augment is (channels == 3 and without.augment is None)
 
 
 def test_learning_rate_of_long_runs_is_the_paper_s() -> None:
