@@ -63,7 +63,7 @@ class Setting:
 
     @property
     def columns(self) -> int:
-        """Synthetic images that the regression sees: 2 n with mirrored copies."""
+        """Synthetic images that the regression sees, with all their copies."""
         return self.synthetic * (2 if self.flip else 1) * (1 + self.augmented_copies)
 
     @property

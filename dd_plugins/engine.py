@@ -189,6 +189,8 @@ def distill(
         images_per_class,
         steps,
         real.mirror,
+        held=len(context) if context is not None else 0,
+        held_classes=len(set(context.header.initial_classes)) if context else 0,
     )
     method = method.for_task(task)
     chosen_network = (

@@ -36,6 +36,8 @@ class Task:
         images_per_class: synthetic images for each class.
         steps: steps that were asked for, or None.
         mirror: whether the mirror image of a real image is still of its class.
+        held: images of a context, which are part of the set.
+        held_classes: classes that begin with none beside the context's.
     """
 
     dataset: str
@@ -44,6 +46,14 @@ class Task:
     images_per_class: int
     steps: int | None = None
     mirror: bool = False
+    held: int = 0
+    held_classes: int = 0
+
+    @property
+    def synthetic_images(self) -> int:
+        """Images of the set, those of a context included."""
+        begun = self.images_per_class * (self.num_classes - self.held_classes)
+        return self.held + begun
 
 
 @dataclass(frozen=True, eq=False)

@@ -275,6 +275,21 @@ def _context(data: dd_plugins.RealData, classes: list[int]) -> DistilledSet:
     )
 
 
+def test_images_of_a_context_count_when_options_are_settled() -> None:
+    options = {"network": "conv(width=4, depth=2)", "plugins": Plugins(load=[])}
+    first = dd_plugins.distill(
+        "digits", "frepo", images_per_class=6, steps=1, **options
+    )
+    further = dd_plugins.distill(
+        "digits", "frepo", steps=1, context=first, refine_context=True, **options
+    )
+    alone = dd_plugins.distill("digits", "frepo", steps=1, **options)
+    copies = [
+        made.header.options["augmented_copies"] for made in (first, further, alone)
+    ]
+    assert copies == ["3", "3", "7"]
+
+
 @pytest.mark.parametrize("refined", [False, True])
 def test_set_is_made_beside_another(refined: bool) -> None:
     data = _three_classes()

@@ -18,14 +18,15 @@ pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no CUDA GPU here"
 )
 CONV = "conv(width=16, normalization='none')"
-FREPO = "frepo(augment=True, real_batch_size=64, max_online_updates=20"
+COMMON = "augment=True, real_batch_size=64, max_online_updates=20"
+FREPO = f"frepo({COMMON}, augmented_copies=0"
 RUNS = [
     (f"{FREPO})", CONV),
     (
         "frepo(augment=False, real_batch_size=64, max_online_updates=20)",
         "conv(width=16)",
     ),
-    (f"{FREPO}, augmented_copies=2)", CONV),
+    (f"frepo({COMMON}, augmented_copies=2)", CONV),
     (f"{FREPO}, updates_per_batch=3, online_steps=2, pool_networks=({CONV},))", "conv"),
     ("dsa()", "dc_convnet(width=16)"),
     ("dm()", "dc_convnet(width=16)"),

@@ -79,7 +79,7 @@ def test_repr_of_a_network_is_its_spec(spec: str) -> None:
 @pytest.mark.parametrize(
     ("written", "shortest"),
     [
-        ("frepo(ridge=1e-06)", "frepo"),
+        ("frepo(learn_labels=True)", "frepo"),
         ("clip(base=frepo(), max_norm=1)", "clip(frepo)"),
         ("frepo(flip=True, pool_size=3)", "frepo(pool_size=3, flip=True)"),
     ],
@@ -252,7 +252,7 @@ def test_unknown_missing_or_misplaced_options_are_told(text: str, told: str) -> 
         ("pool_size='3'", r"pool_size: .*integer \(got '3'\)"),
         ("pool_size=3.0", r"pool_size: .*integer \(got 3.0\)"),
         ("pool_size=True", r"pool_size: .*integer \(got True\)"),
-        ("ridge=None", r"ridge: .*number \(got None\)"),
+        ("learn_labels=None", r"learn_labels: .*boolean \(got None\)"),
         ("pool_size=[3]", r"pool_size: .*integer \(got \(3,\)\)"),
         ("pool_size=frepo", r"pool_size: .*integer \(got frepo\)"),
         ("learn_labels=1", r"learn_labels: .*boolean \(got 1\)"),

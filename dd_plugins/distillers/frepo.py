@@ -93,19 +93,17 @@ class _Recipe:
 
     def settings_for(self, images: int) -> _Settings:
         """Return the options of a short run for so many images in all."""
-        for most, copies in _COPIES.items():
-            if images <= most:
-                return replace(self.settings, augmented_copies=copies)
-        return self.settings
+        copies = next((each for most, each in _COPIES if images <= most), 0)
+        return replace(self.settings, augmented_copies=copies)
 
 
 _PAPER = _Settings()
 _PAPER_STEPS = 500_000
 # With augmented copies, which a network that is trained on them does not fit exactly.
 _RIDGE_OF_COPIES = 1e-2
-# Augmented copies of a short run, by the largest number of images in all; measured for
-# 10 and 100, and costly for many.
-_COPIES = {50: 7, 200: 3}
+# Augmented copies of a short run for up to so many images in all: measured for 10 and
+# 100, and costly for many.
+_COPIES = ((50, 7), (200, 3))
 # Steps from which on the paper's learning rate is taken: our guess, nothing between
 # 1,000 and 500,000 steps was measured.
 _LONG_RUN = 50_000
@@ -113,8 +111,9 @@ _LONG_RUN = 50_000
 # The data-set-dependent defaults. ``flip`` is the released code's; the rest was
 # measured for digits, mnist, fashion-mnist and cifar10 and carried over to their
 # neighbours: docs/benchmarks/defaults.md and frepo.md. Up to 200 images, augmented
-# copies are worth two to five points on any of them. Above, augmentation of one view is
-# for colour images alone, where it gains two points; grey ones lose as many.
+# copies gain two to five points at one image a class, up to two at ten. Above,
+# augmentation of one view is for colour images alone, where it gains two points; grey
+# ones lose as many.
 _DIGITS = _Settings(learning_rate=1e-2, loss="cross-entropy")
 _GREY = replace(_DIGITS, real_batch_size=256)
 _COLOUR = replace(_GREY, learning_rate=5e-3, augment=True, online_learning_rate=1e-3)
@@ -268,7 +267,10 @@ def _meta_gradient(
     inner = syn_features.detach().requires_grad_()
     with record_function("frepo: regression"):
         predictions, failed = regression(
-            inner, frepo.labels_of(inner, labels), features, ridge=frepo.settled_ridge
+            inner,
+            frepo.labels_of_support(labels, inner),
+            features,
+            ridge=frepo.settled_ridge,
         )
         loss = frepo.loss_of(predictions, targets)
         margin = margin_loss(labels)
@@ -436,12 +438,13 @@ class FRePo(AbstractDistiller[FRePoState]):
         last_learning_rate: at the end of the cosine, relative to the first; in [0, 1].
         online_learning_rate: of Adam on the online models.
         learn_labels: whether labels are learned.
-        augment: whether the synthetic images are seen under a random augmentation, one
-            for each step, by the regression and in the models' training. The paper's is
-            False.
-        augmented_copies: with ``augment``, random augmentations of each image that
-            stand beside it in the regression, as a network meets them that is trained
-            on the set; 0 for one in its place. By default 7 in a fast run for up to 50
+        augment: whether the models' training sees the synthetic images under a random
+            augmentation, another at each step, and so does the regression: in their
+            place, or beside them as ``augmented_copies``. By default with copies, and
+            in a fast run for colour images. The paper's is False.
+        augmented_copies: random augmentations of each image that stand beside it in
+            the regression, as a network meets them that is trained on the set; 0 for
+            one in its place, with ``augment``. By default 7 in a fast run for up to 50
             images in all, 3 for up to 200, else 0. The paper has none.
         loss: what the regression's predictions of the real labels are judged by:
             ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the temperature
@@ -485,7 +488,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     def for_task(self, task: Task) -> Self:
         """Settle every option by the preset and the table of recipes."""
         recipe = _recipe(task)
-        short = recipe.settings_for(task.images_per_class * task.num_classes)
+        short = recipe.settings_for(task.synthetic_images)
         defaults = _PAPER if self.preset == "paper" else short
         if (task.steps or recipe.steps) >= _LONG_RUN:
             defaults = replace(defaults, learning_rate=_PAPER.learning_rate)
@@ -566,8 +569,8 @@ class FRePo(AbstractDistiller[FRePoState]):
             )
         if settings.augmented_copies and not settings.augment:
             raise OptionError(
-                f"frepo: augmented_copies={settings.augmented_copies} takes "
-                "augment=True, or none said"
+                f"frepo: augmented_copies={settings.augmented_copies} is augmentation: "
+                "leave out augment=False"
             )
         stagger = settings.max_online_updates // settings.pool_size
         return FRePoState(
@@ -649,7 +652,7 @@ class FRePo(AbstractDistiller[FRePoState]):
                 _features(state.run, oldest.network, each)
                 for each in (self.mirrored(leaves.pixels), images)
             )
-            labels = self.labels_of(syn_features, leaves.labels)
+            labels = self.labels_of_support(leaves.labels, syn_features)
             ridge = self.settled_ridge
             return ridge_regression(syn_features, labels, features, ridge=ridge)
 
@@ -690,8 +693,8 @@ class FRePo(AbstractDistiller[FRePoState]):
         """Return the images, and beside them, where asked for, mirrored copies."""
         return torch.cat([images, images.flip(-1)]) if self.flip else images
 
-    def labels_of(self, support: Tensor, labels: Tensor) -> Tensor:
-        """Return the labels of what supports the regression: whole sets, stacked."""
+    def labels_of_support(self, labels: Tensor, support: Tensor) -> Tensor:
+        """Return the labels of what supports the regression: the set, several times."""
         return labels.repeat(len(support) // len(labels), 1)
 
     @property

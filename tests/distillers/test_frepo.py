@@ -499,11 +499,55 @@ def test_augmented_copies_stand_beside_the_images_in_the_regression(flip: bool) 
     assert metrics["loss"] == expected["loss"]
     torch.autograd.backward(stacked, seen.pixels.grad)
     torch.testing.assert_close(leaves.pixels.grad, pixels.grad)
-    assert leaves.labels.grad is not None
-    assert leaves.labels.grad.shape == labels.shape
+    # The margin is larger than the least, so the margin loss has no gradient.
+    assert seen.labels.grad is not None
+    summed = seen.labels.grad.unflatten(0, (3, 6)).sum(dim=0)
+    torch.testing.assert_close(leaves.labels.grad, summed)
 
 
-def test_labels_of_augmented_copies_are_those_of_the_images() -> None:
+def test_models_are_trained_under_augmentation_if_there_are_copies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained = []
+    monkeypatch.setattr(
+        frepo._Bench, "train", lambda self, view, labels: trained.append(view)
+    )
+    distiller = FRePo(pool_size=1, augmented_copies=2)
+    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
+    distiller.advance(state, leaves, 3)
+
+    generator = state.run.own_generator("online augmentation", 3)
+    expected = random_augmentation(leaves.pixels, generator=generator, mirror=False)
+    torch.testing.assert_close(trained, [expected])
+
+
+def test_each_process_draws_augmented_copies_of_its_own() -> None:
+    distiller = FRePo(pool_size=2, augmented_copies=1)
+    leaves = leaves_of(distiller)
+    one, other = (
+        distiller._support(shared_run(rank, 2), leaves.pixels, 0) for rank in range(2)
+    )
+    assert torch.equal(one[:6], other[:6])
+    assert not torch.allclose(one[6:], other[6:])
+
+
+def test_predictions_have_the_ridge_of_augmented_copies() -> None:
+    copied, ridged, plain = (
+        FRePo(pool_size=1, augmented_copies=1),
+        FRePo(pool_size=1, augment=True, ridge=1e-2),
+        FRePo(pool_size=1, augment=True),
+    )
+    one, other, another = (
+        each.predict(
+            each.setup(run_of(), sampler()), leaves_of(each), random_images(5, 3)
+        )
+        for each in (copied, ridged, plain)
+    )
+    assert torch.equal(one, other)
+    assert not torch.allclose(one, another)
+
+
+def test_labels_of_augmented_copies_have_the_whole_gradient() -> None:
     distiller = FRePo(pool_size=1, augmented_copies=1, learn_labels=True)
     state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
 
@@ -538,7 +582,7 @@ def test_augmented_copies_settle_augmentation_and_ridge() -> None:
         plain = FRePo(preset=preset, augment=False).for_task(task)
         assert (plain.augmented_copies, plain.ridge) == (0, 1e-6)
     contradiction = FRePo(augment=False, augmented_copies=2)
-    with pytest.raises(OptionError, match="augmented_copies=2 takes augment=True"):
+    with pytest.raises(OptionError, match="leave out augment=False"):
         contradiction.setup(run_of(), sampler())
 
 
