@@ -17,7 +17,7 @@ from dd_plugins.distillers.core_set import CoreSet
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluate import recipe_for, training_set_of
 from dd_plugins.lookup import get_initial_images
-from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.networks.base import FeatureNetwork, ImageShape
 from dd_plugins.networks.conv import Conv
 from dd_plugins.preprocess import Preprocessing, Transform
 from dd_plugins.randomness import derive
@@ -291,7 +291,10 @@ class GivenSet(AbstractMechanism):
                 by a distiller that has got further options since.
         """
         assert self.distilled is not None
-        again = _distillation(self.distilled.header, self.name, self.device)
+        _, channels, height, width = self.distilled.images.shape
+        again = _distillation(
+            self.distilled.header, (channels, height, width), self.name, self.device
+        )
         return replace(again, training_steps=self.training_steps)
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
@@ -301,14 +304,32 @@ class GivenSet(AbstractMechanism):
         return _training_seconds(self.distilled, self.device, self.training_steps)
 
 
-def _distillation(header: Header, name: str, device: str) -> Distillation:
+def _distillation(
+    header: Header, image_shape: ImageShape, name: str, device: str
+) -> Distillation:
     """Return the distillation that a header tells of, of other members."""
     distiller = dd_plugins.get_distiller(header.distiller)
-    unknown = sorted(set(distiller.options()) - set(header.options))
+    images_per_class = max(Counter(header.initial_classes).values())
+    # A spec that tells every option stays as it is when it is settled.
+    task = Task(
+        header.dataset.name,
+        image_shape,
+        len(header.class_names),
+        images_per_class,
+        header.steps or None,
+        header.mirror,
+    )
+    settled = distiller.for_task(task).options()
+    unknown = sorted(
+        option
+        for option, value in distiller.options().items()
+        if option not in header.options or settled[option] != value
+    )
     if unknown:
         raise OptionError(
-            f"{name} was made when {distiller.name} had no {', '.join(unknown)}: "
-            "shadow runs may not repeat it; audit it with --shadows 0"
+            f"{name} does not tell {', '.join(unknown)} of {distiller.name} in full, "
+            "which has got options since: shadow runs may not repeat it; audit it with "
+            "--shadows 0"
         )
     begun_as = header.initial_images
     if header.format_version < 2 and header.initial_indices is None:
@@ -325,12 +346,12 @@ def _distillation(header: Header, name: str, device: str) -> Distillation:
                 f"{name} was made beside a set that shadow runs cannot make again (of "
                 "other classes or data, or kept as it was); audit it with --shadows 0"
             )
-        refined = _distillation(first, name, device)
+        refined = _distillation(first, image_shape, name, device)
     return Distillation(
         name,
         device,
         header.distiller,
-        max(Counter(header.initial_classes).values()),
+        images_per_class,
         header.steps or None,
         header.network,
         begun_as,

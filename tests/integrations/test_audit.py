@@ -350,8 +350,18 @@ def test_shadow_runs_repeat_what_a_set_refined(tmp_path: Path) -> None:
     older = {name: made.header.options[name] for name in ("pool_size", "ridge")}
     header = made.header.model_copy(update={"options": older})
     with pytest.raises(
-        OptionError, match=r"frepo had no augment, .*, loss, .*--shadows 0"
+        OptionError, match=r"given does not tell augment, .*, loss, .*--shadows 0"
     ):
+        GivenSet("given", "cpu", replace(made, header=header)).for_shadows()
+
+
+def test_shadow_runs_of_a_wrapper_ask_for_the_options_of_its_base() -> None:
+    options = {"images_per_class": 2, "network": MLP, "steps": 2}
+    made = dd_plugins.distill("digits", "clip(frepo(pool_size=1))", **options)
+    assert GivenSet("given", "cpu", made).for_shadows().steps == 2
+    older = {"distiller": "clip(frepo(pool_size=1, flip=False), max_norm=1.0)"}
+    header = made.header.model_copy(update=older)
+    with pytest.raises(OptionError, match=r"not tell base of clip .*--shadows 0"):
         GivenSet("given", "cpu", replace(made, header=header)).for_shadows()
 
 
