@@ -19,7 +19,8 @@ AUXILIARY = "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,)"
 DISTILLERS = [
     "frepo(pool_size=2, learning_rate=0.01)",
     "frepo(pool_size=2, learning_rate=0.01, flip=True, max_online_updates=1)",
-    "frepo(learning_rate=0.01, learn_labels=False, real_batch_size=16, augment=False)",
+    "frepo(learning_rate=0.01, learn_labels=False, real_batch_size=16, augment=False, "
+    "loss='squared-error')",
     "dm(real_batch_size=16)",
     "dsa(real_batch_size=16, updates_per_network=2)",
     "dsa(augment=False)",
