@@ -96,7 +96,12 @@ class Turned(AbstractWrapper):
         return None if found is None else found[:, : leaves.labels.shape[1]]
 
     def _more(self, task: Task) -> Task:
-        return replace(task, num_classes=self.turns * task.num_classes)
+        return replace(
+            task,
+            num_classes=self.turns * task.num_classes,
+            held=self.turns * task.held,
+            held_classes=self.turns * task.held_classes,
+        )
 
     def _turned(self, run: Run, real: RealSampler, classes: int) -> RealSampler:
         return _TurnedSampler(real, run, self.turns, classes)

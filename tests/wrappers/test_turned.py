@@ -10,6 +10,7 @@ import dd_plugins
 from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import AbstractState, LabelKind, Metrics, NoState
 from dd_plugins.distillers.dm import DM
+from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.conv import Conv
 from dd_plugins.plugins import Plugins
@@ -139,6 +140,19 @@ def test_turned_stands_around_any_distiller_itself_included() -> None:
             "digits", spec, steps=2, network="conv(width=4, depth=2)"
         )
         assert distilled.labels.shape == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("held", "images_per_class", "copies"), [(0, 1, 7), (0, 3, 3), (60, 1, 0)]
+)
+def test_options_of_the_base_are_settled_for_all_turns(
+    held: int, images_per_class: int, copies: int
+) -> None:
+    task = Task(
+        "toy", (1, 8, 8), 10, images_per_class, held=held, held_classes=min(held, 6)
+    )
+    settled = Turned(base=FRePo()).for_task(task).base
+    assert settled.options()["augmented_copies"] == copies
 
 
 def test_images_that_are_not_square_have_no_quarter_turns() -> None:
