@@ -547,30 +547,6 @@ def test_predictions_have_the_ridge_of_augmented_copies() -> None:
     assert not torch.allclose(one, another)
 
 
-def test_labels_of_augmented_copies_have_the_whole_gradient() -> None:
-    distiller = FRePo(pool_size=1, augmented_copies=1, learn_labels=True)
-    state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
-
-    def loss_at(labels: Tensor) -> Tensor:
-        moved = Leaves(leaves.pixels.detach().requires_grad_(), labels)
-        found = distiller.accumulate(state, moved, sampler(), 0)
-        return found["loss"] + found["margin_loss"]
-
-    distiller.accumulate(state, leaves, sampler(), 0)
-    gradient = leaves.labels.grad
-    assert gradient is not None
-    nudge = 1e-2 * torch.randn(
-        gradient.shape, generator=torch.Generator().manual_seed(2)
-    )
-    ahead, behind = (
-        loss_at((leaves.labels.detach() + sign * nudge).requires_grad_())
-        for sign in (1, -1)
-    )
-    assert (ahead - behind) / 2 == pytest.approx(
-        float((gradient * nudge).sum()), rel=1e-2
-    )
-
-
 def test_augmented_copies_settle_augmentation_and_ridge() -> None:
     task = Task("toy", (1, 8, 8), 3, 2)
     for preset in ("fast", "paper"):
