@@ -5,6 +5,7 @@ does nothing, and at once.
 """
 
 import gc
+import importlib
 import os
 import signal
 from collections.abc import Iterator
@@ -47,6 +48,9 @@ def process_group() -> Iterator[None]:
     if not wanted or dist.is_initialized():
         yield
         return
+    # Its functions take the group that stands when they are defined as their default,
+    # and keep it for good; torch imports them at the first step of an optimizer.
+    importlib.import_module("torch.distributed.nn.functional")
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
