@@ -176,7 +176,7 @@ def real_data_recipe(steps: int) -> Recipe:
     """Return how networks are trained on all real images.
 
     Ten times the learning rate of the protocol for distilled sets; 1,000 steps are
-    enough for digits and Fashion-MNIST to level off (docs/benchmarks/defaults.md).
+    enough for digits to level off, and a short training for larger data sets.
     """
     return Recipe(steps, learning_rate=3e-3, batch_size=128, warm_up=steps // 10)
 

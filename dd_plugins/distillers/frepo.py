@@ -112,8 +112,8 @@ _LONG_RUN = 50_000
 # measured for digits, mnist, fashion-mnist and cifar10 and carried over to their
 # neighbours: docs/benchmarks/defaults.md and frepo.md. Up to 200 images, augmented
 # copies gain two to five points at one image a class, up to two at ten. Above,
-# augmentation of one view is for colour images alone, where it gains two points; grey
-# ones lose as many.
+# augmentation of one view is for colour images alone, where it gains one to two points;
+# grey ones lose two to five.
 _DIGITS = _Settings(learning_rate=1e-2, loss="cross-entropy")
 _GREY = replace(_DIGITS, real_batch_size=256)
 _COLOUR = replace(_GREY, learning_rate=5e-3, augment=True, online_learning_rate=1e-3)
