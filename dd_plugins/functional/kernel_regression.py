@@ -237,7 +237,9 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
 
     Returns:
         The mean over the batch, differentiable in the predictions: at the minimum the
-        temperature counts as a constant (the envelope theorem).
+        temperature counts as a constant (the envelope theorem). So it does at the
+        highest temperature, where the derivative of the loss may be zero and this one
+        still leads to predictions that are right.
 
     References: arXiv 2210.12067, which calls it Platt scaling and learns the
     temperature beside the images; here it is found for each batch, and a run has
@@ -261,10 +263,10 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
         lowest = torch.where(slope < 0, inverse, lowest)
         highest = torch.where(slope < 0, highest, inverse)
         newton = inverse - slope / curvature.clamp(min=tiny)
-        inside = (lowest < newton) & (newton < highest)
+        inside = (lowest <= newton) & (newton <= highest)  # an end may be the minimum
         inverse = torch.where(inside, newton, (lowest * highest).sqrt())
     return torch.nn.functional.cross_entropy(
-        inverse / spread * predictions, classes, label_smoothing=smoothing
+        inverse * (predictions / spread), classes, label_smoothing=smoothing
     )
 
 

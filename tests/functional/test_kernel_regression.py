@@ -251,6 +251,23 @@ def test_calibrated_cross_entropy_has_the_gradient_of_the_least_loss():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_calibrated_cross_entropy_stays_at_the_minimum_that_it_found(dtype):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        right = torch.randint(10, (16,), generator=generator)
+        signal = torch.nn.functional.one_hot(right, 10)
+        predictions = torch.randn(16, 10, generator=generator) + 0.5 * signal
+        if predictions[signal == 1].mean() < predictions.mean() + 0.05:
+            continue  # as wrong as chance: the highest temperature
+        predictions = predictions.to(dtype).requires_grad_()
+        loss = calibrated_cross_entropy(predictions, right)
+        (gradient,) = torch.autograd.grad(loss, predictions)
+        # The loss does not depend on the scale, so its gradient has no part along it.
+        along = (gradient * predictions).sum().abs()
+        assert along < 1e-5 * gradient.norm() * predictions.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "predictions",
     [
