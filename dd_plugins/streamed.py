@@ -2,6 +2,8 @@
 
 import operator
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dd_plugins.errors import DataError
+from dd_plugins.randomness import derive
 
 __all__ = ["ImageSource", "Items", "StreamedImages", "chunks", "fits_in_memory"]
 
@@ -71,11 +74,19 @@ def read_items(
 ) -> Iterator[list[tuple[Tensor, int]]]:
     """Read batches of items, ahead of their use if there are workers.
 
+    A data set that draws random numbers from torch draws the same ones in every reading
+    by workers; nothing is drawn from the global generator of this process.
+
     Raises:
         DataError: an item cannot be read.
     """
     loader: Iterable[list[tuple[Tensor, int] | DataError]] = DataLoader(
-        _Reported(items), batch_sampler=batches, num_workers=workers, collate_fn=list
+        _Reported(items),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_outlive_signals,
+        generator=derive(0, "reading"),
     )
     for batch in loader:
         read = []
@@ -84,6 +95,27 @@ def read_items(
                 raise item
             read.append(item)
         yield read
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a worker go on when all processes of a run are told to stop at once.
+
+    The run needs it until its checkpoint is written, and then ends it: only the SIGTERM
+    of its own run ends a worker, where the system tells who sent it (not on macOS).
+    """
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    run = os.getppid()
+
+    def end_with_the_run() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != run:
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=end_with_the_run, daemon=True).start()
 
 
 class StreamedImages:
@@ -181,6 +213,8 @@ def _as_image(image: Any, index: int) -> Tensor:
             image = image.convert("L" if mode == "1" else "RGB")
         array = torch.from_numpy(np.array(image))
         tensor = array[None] if array.ndim == 2 else array.movedim(-1, 0)
+    if tensor.is_floating_point():
+        tensor = tensor.float()  # as they are kept in memory
     if tensor.ndim == 2:
         tensor = tensor[None]
     if tensor.ndim != 3:

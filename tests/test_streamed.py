@@ -1,5 +1,9 @@
 """Images that stay in their dataset give what images in memory give."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import dd_plugins
 from dd_plugins import RealData
+from dd_plugins.checkpoint import load_checkpoint
 from dd_plugins.data import DataOptions, RealSampler
 from dd_plugins.datasets import load_folder
 from dd_plugins.errors import DataError
@@ -172,3 +177,78 @@ def test_chunks_cover_all_images_in_order() -> None:
 def test_no_memory_holds_a_yottabyte() -> None:
     assert fits_in_memory(1)
     assert not fits_in_memory(1e24)
+
+
+def test_reading_draws_nothing_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    data = RealData.from_dataset(Pairs(), stream=True, workers=2)
+    data.train.images[:]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_floats_are_the_same_data_streamed_or_not(dtype: torch.dtype) -> None:
+    images = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    pairs = TensorDataset(images.to(dtype), torch.arange(20) % 2)
+    memory, streamed = (
+        RealData.from_dataset(pairs, stream=stream, workers=0)
+        for stream in (False, True)
+    )
+    assert streamed.fingerprint == memory.fingerprint
+    assert torch.equal(streamed.train.images[:], memory.train.images[:])
+
+
+STOPPED = """
+import sys, time
+import torch
+from torch.utils.data import Dataset
+import dd_plugins
+from dd_plugins.plugins import Plugins
+
+class Told:
+    @dd_plugins.hookimpl
+    def dd_after_step(self, step):
+        print("step", flush=True)
+
+class Slow(Dataset):
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return torch.full((1, 8, 8), index / 200), index % 2
+
+data = dd_plugins.RealData.from_dataset(
+    Slow(), stream=True, preprocessing="standardize"
+)
+try:
+    dd_plugins.distill(
+        data, "frepo(pool_size=2, real_batch_size=100)", steps=10_000,
+        network="mlp(width=4)", out=sys.argv[1], checkpoint_seconds=1000,
+        plugins=Plugins(load=[], extra={"told": Told()}),
+    )
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_group_that_is_told_to_stop_leaves_a_checkpoint(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "step\n"
+    os.killpg(process.pid, number)
+    output, errors = process.communicate(timeout=120)
+    assert output.endswith("interrupted\n"), errors
+    assert load_checkpoint(out / "checkpoint.pt")["step"] > 0
+    with pytest.raises(ProcessLookupError):  # no worker is left behind
+        os.killpg(process.pid, 0)
