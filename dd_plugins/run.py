@@ -1,7 +1,7 @@
 """What a distiller is told of the run it serves."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -132,17 +132,25 @@ def autocast(
 
 @contextmanager
 def exact_kernels() -> Iterator[None]:
-    """Let cuDNN take only kernels that give the same bits at every run.
+    """Let cuDNN take only kernels that give the same bits at every run, in float32.
 
-    torch's own switch for that is one for the whole process; afterwards it is as it
-    was. It does nothing on other devices.
+    By default torch lets it round what convolutions multiply to the 10 bits of TF32.
+    torch's own switches are for the whole process; afterwards they are as they were.
+    Whoever has set the precision by torch's newer ones (``fp32_precision``) keeps it.
+    Nothing changes on other devices.
     """
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
+    cudnn = torch.backends.cudnn
+    wanted = {"deterministic": True, "benchmark": False}
+    with suppress(RuntimeError):  # the newer switches were set: this one says nothing
+        wanted |= {"allow_tf32": False} if cudnn.allow_tf32 else {}
+    before = {name: getattr(cudnn, name) for name in wanted}
     try:
+        for name, value in wanted.items():
+            setattr(cudnn, name, value)
         yield
     finally:
-        torch.backends.cudnn.deterministic = before
+        for name, value in before.items():
+            setattr(cudnn, name, value)
 
 
 def resolve_device(device: str) -> torch.device:

@@ -13,6 +13,7 @@ from dd_plugins.data import RealData
 from dd_plugins.functional.resample import resample
 from dd_plugins.networks.base import HalvingAvgPool2d
 from dd_plugins.plugins import Plugins
+from dd_plugins.run import exact_kernels
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no CUDA GPU here"
@@ -153,3 +154,15 @@ def test_resampling_has_the_gradient_of_torch(padding):
     ]
 
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
+
+
+def test_convolutions_in_float32_are_not_rounded_to_tf32():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(8, 64, 16, 16, generator=generator).cuda()
+    weights = torch.randn(64, 64, 3, 3, generator=generator).cuda()
+    exact = F.conv2d(images.double(), weights.double())
+
+    with exact_kernels():
+        found = F.conv2d(images, weights)
+
+    assert (found - exact).abs().max() < 1e-5 * exact.abs().max()
