@@ -167,7 +167,7 @@ def _outline(axis: Any, mask: NDArray[np.bool_], colour: str) -> None:
 
 
 def _draw(axis: Any, pixels: Tensor) -> None:
-    """Draw an image: its first three channels, or a grey one."""
+    """Draw an image: its first three channels as colours, or else the first as grey."""
     image = pixels.permute(1, 2, 0).numpy()
-    grey = image.shape[2] == 1
+    grey = image.shape[2] < 3
     axis.imshow(image[..., 0] if grey else image[..., :3], cmap="gray", vmin=0, vmax=1)
