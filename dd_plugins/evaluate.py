@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dd_plugins import parallel
 from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import DataOptions, Images, RealData, balanced_subset
+from dd_plugins.data import DataOptions, Images, RealData, class_members
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.functional.kernel_regression import centred_targets
 from dd_plugins.metric import require_metric_learning, retrieval_scores
@@ -277,11 +277,19 @@ class _Evaluator:
         return training_set, self.recipe
 
     def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
-        """Return as many random real images of each class as the set has."""
-        counts = torch.tensor(self.distilled.header.initial_classes).bincount()
+        """Return as many random real images of each class as the set has.
+
+        If it has more than there are real ones, all of these.
+        """
+        held = torch.tensor(self.distilled.header.initial_classes)
+        counts = held.bincount(minlength=self.data.num_classes)
         train = self.data.train
         generator = derive(self.seed, "random real images", repeat)
-        chosen = balanced_subset(train.labels, int(counts.max()), generator)
+        parts = []
+        for members, count in zip(class_members(train.labels), counts, strict=True):
+            order = torch.randperm(len(members), generator=generator)
+            parts.append(members[order[:count]])
+        chosen = torch.cat(parts)
         images = self.distilled.transform(train.images[chosen]).to(self.device)
         labels = self._real_labels(train.labels[chosen])
         training_set = TrainingSet(

@@ -1,5 +1,6 @@
 """Evaluation: the protocol, the figures, and the single reading of the test set."""
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 import dd_plugins
-from dd_plugins import DistilledSet
+from dd_plugins import DistilledSet, RealData
 from dd_plugins.data import Images
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.evaluate import (
@@ -276,3 +277,35 @@ def test_transfer_knows_no_retrieval(distilled: DistilledSet) -> None:
 def test_wrong_recipe_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Recipe(**({"steps": 3, "learning_rate": 0.1, "batch_size": 2} | options))
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"), [([0, 0, 0, 1], [3, 1]), ([0] * 9 + [1] * 9, [6, 6])]
+)
+def test_random_images_are_as_many_of_each_class_as_the_set_has(
+    held: list[int], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(12) % 2
+    data = RealData.from_tensors(images, labels, test=(images, labels), validation=0)
+    distilled = dd_plugins.distill(
+        data,
+        "frepo(pool_size=1)",
+        images_per_class=len(held) // 2,
+        initial_images="noise",
+        steps=1,
+        network="mlp(width=2)",
+    )
+    distilled.header.initial_classes[:] = held
+    seen = []
+
+    def spy(module: Any, training_set: TrainingSet, *rest: Any, **options: Any) -> Any:
+        seen.append(training_set.labels.argmax(dim=1).bincount().tolist())
+        return train_network(module, training_set, *rest, **options)
+
+    monkeypatch.setattr(sys.modules["dd_plugins.evaluate"], "train_network", spy)
+    recipe = Recipe(2, 1e-3, 10)
+    dd_plugins.evaluate(
+        distilled, ["mlp"], repeats=1, baselines=True, data=data, protocol=recipe
+    )
+    assert seen[1] == expected
