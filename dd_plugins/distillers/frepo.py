@@ -572,12 +572,12 @@ class FRePo(AbstractDistiller[FRePoState]):
                 f"frepo: augmented_copies={settings.augmented_copies} is augmentation: "
                 "leave out augment=False"
             )
-        stagger = settings.max_online_updates // settings.pool_size
+        oldest, size = settings.max_online_updates, settings.pool_size
         return FRePoState(
             run,
             {
-                slot: self._fresh_model(run, slot, -1, slot * stagger)
-                for slot in range(run.rank, settings.pool_size, run.ranks)
+                slot: self._fresh_model(run, slot, -1, slot * oldest // size)
+                for slot in range(run.rank, size, run.ranks)
             },
         )
 

@@ -47,6 +47,8 @@ def ages(state: FRePoState) -> list[int]:
 
 def test_ages_of_the_pool_are_staggered() -> None:
     assert ages(FRePo().setup(run_of(), sampler())) == list(range(0, 100, 10))
+    young = FRePo(pool_size=6, max_online_updates=4)
+    assert ages(young.setup(run_of(), sampler())) == [0, 0, 1, 2, 2, 3]
 
 
 def test_models_of_the_pool_are_of_its_architectures_in_turn() -> None:
