@@ -406,8 +406,17 @@ class RealSampler:
         return self._batch(images, picked(step).to(self._device))
 
     def _picked(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
-        """Return the places of this process's images of a draw."""
+        """Return the places of this process's images of a draw.
+
+        Raises:
+            OptionError: there is not an image for each process.
+        """
         total = len(members)
+        if min(size, total) < self._ranks:
+            raise OptionError(
+                f"{min(size, total)} real image(s) cannot be dealt out to "
+                f"{self._ranks} processes; draw more, or use fewer processes"
+            )
         if size >= total:
             picked = members
         else:
@@ -505,15 +514,16 @@ def class_members(labels: Tensor, least: int = 0) -> list[Tensor]:
     Raises:
         OptionError: a class has fewer than ``least``.
     """
-    found = []
-    for label in range(int(labels.max()) + 1):
-        members = (labels == label).nonzero().flatten()
-        if len(members) < least:
-            raise OptionError(
-                f"{least} images per class asked for, but class {label} has "
-                f"only {len(members)} training images; choose at most {len(members)}"
-            )
-        found.append(members)
+    found = [
+        (labels == label).nonzero().flatten() for label in range(int(labels.max()) + 1)
+    ]
+    smallest = min(range(len(found)), key=lambda label: len(found[label]))
+    if len(found[smallest]) < least:
+        raise OptionError(
+            f"{least} images per class asked for, but class {smallest} has only "
+            f"{len(found[smallest])} training images beside those held out for "
+            f"validation; choose at most {len(found[smallest])}"
+        )
     return found
 
 

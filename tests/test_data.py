@@ -444,6 +444,17 @@ def test_labels_of_a_batch_belong_to_its_images() -> None:
     assert labels.tolist() == [place % 5 for place in places(images, 10)]
 
 
+def test_a_draw_without_an_image_for_each_process_is_refused() -> None:
+    few = RealSampler(
+        torch.rand(6, 1, 2, 2), torch.arange(6) % 2, seed=0, device=CPU, ranks=4
+    )
+    assert len(few.batch(0, 4).labels) == 1
+    for draw in (lambda: few.batch(0, 3), lambda: few.class_batch(0, 1, 9)):
+        with pytest.raises(OptionError, match=r"3 real image.* to 4 processes") as told:
+            draw()
+        one_line(told.value)
+
+
 def test_a_balanced_subset_has_so_many_different_images_of_each_class() -> None:
     labels = labels_of([12, 5, 7])
     chosen = balanced_subset(labels, 5, derive(0, "subset"))
