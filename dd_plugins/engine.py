@@ -1,8 +1,9 @@
 """The one loop: every distiller runs in it."""
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from dd_plugins.errors import (
     what_differs,
 )
 from dd_plugins.evaluate import recipe_for, training_set_of
+from dd_plugins.files import alone_in
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.plugins import Plugins, loaded_plugins
@@ -223,15 +225,15 @@ def distill(
         refine_context,
     )
     # Only now, when all that can be known to be wrong is known, is an old run removed.
-    if folder is not None and writes:
-        _prepare_folder(folder, overwrite)
-    if resume and folder is not None:
-        checkpoint = folder / CHECKPOINT_NAME
-        saved = [load_checkpoint(checkpoint)] if writes and checkpoint.exists() else []
-        for content in parallel.broadcast_object(saved):
-            loop.restore(content)
-    with exact_kernels():
-        return loop.run_to_end(checkpoint_seconds)
+    with _folder_of_its_own(folder if writes else None, resume, overwrite):
+        if resume and folder is not None:
+            checkpoint = folder / CHECKPOINT_NAME
+            there = writes and checkpoint.exists()
+            saved = [load_checkpoint(checkpoint)] if there else []
+            for content in parallel.broadcast_object(saved):
+                loop.restore(content)
+        with exact_kernels():
+            return loop.run_to_end(checkpoint_seconds)
 
 
 def _check_options(
@@ -277,17 +279,30 @@ def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
             f"{out} already holds a run ({', '.join(held)}); go on with --resume, "
             "replace it with --overwrite, or choose another folder"
         )
+    if resume and ARTIFACT_NAME in held and CHECKPOINT_NAME not in held:
+        raise OptionError(
+            f"{out} holds a finished set ({ARTIFACT_NAME}), but no checkpoint to go on "
+            "from; replace it with --overwrite, or choose another folder"
+        )
 
 
-def _prepare_folder(out: Path, overwrite: bool) -> None:
-    """Make the folder, and remove the run that is to be replaced."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _folder_of_its_own(
+    out: Path | None, resume: bool, overwrite: bool
+) -> Iterator[None]:
+    """Make the folder, remove the run that is to be replaced, and keep others out."""
+    if out is None:
+        yield
+        return
+    with alone_in(out):
+        _check_folder(out, resume, overwrite)  # another may have been here meanwhile
         if overwrite:
-            for name in _held_files(out):
-                (out / name).unlink()
-    except OSError as error:
-        raise FileError(f"cannot write to {out}: {error.strerror}") from error
+            try:
+                for name in _held_files(out):
+                    (out / name).unlink()
+            except OSError as error:
+                raise FileError(f"cannot write to {out}: {error.strerror}") from error
+        yield
 
 
 def _held_files(out: Path) -> list[str]:
@@ -367,14 +382,14 @@ class _Loop:
             rank=run.rank,
             ranks=run.ranks,
         )
-        self.indices = self._places()
-        chosen = self.transform(train.images[self.indices])
-        if self.initial_images == "noise":
+        self.classes, self.indices = self._beginning()
+        if self.indices is None:
+            shape = (len(self.classes), *run.task.image_shape)
             generator = run.generator("initial noise")
-            chosen = torch.randn(chosen.shape, generator=generator)
-        labels = self.distiller.initial_labels(
-            train.labels[self.indices], run.task.num_classes
-        )
+            chosen = torch.randn(shape, generator=generator)
+        else:
+            chosen = self.transform(train.images[self.indices])
+        labels = self.distiller.initial_labels(self.classes, run.task.num_classes)
         fixed = None
         if self.context is not None:
             beside = Leaves(self.context.images, self.context.labels)
@@ -395,27 +410,35 @@ class _Loop:
         self.step = 0
         self.seconds = 0.0
 
-    def _places(self) -> Tensor:
-        """Return the places of the real images that the new part of the set begins as.
+    def _beginning(self) -> tuple[Tensor, Tensor | None]:
+        """Return the classes of the new part of the set, and what it begins as.
+
+        That are the places of real images; None if it begins as noise.
 
         Raises:
             OptionError: the context does not fit, or leaves nothing to distil.
         """
-        chooser = self.distiller
-        if isinstance(self.initial_images, CoreSet):
-            chooser = self.initial_images
-        places = chooser.choose(self.run, self.sampler)
+        task, places = self.run.task, None
+        if self.initial_images == "noise":
+            classes = torch.arange(task.num_classes)
+            classes = classes.repeat_interleave(task.images_per_class)
+        else:
+            chooser = self.distiller
+            if isinstance(self.initial_images, CoreSet):
+                chooser = self.initial_images
+            places = chooser.choose(self.run, self.sampler)
+            classes = self.real.train.labels[places]
         if self.context is None:
-            return places
+            return classes, places
         _check_context(self.context, self.real, self.transform, self.distiller)
         held = torch.tensor(self.context.header.initial_classes)
-        places = places[~torch.isin(self.real.train.labels[places], held)]
-        if not len(places) and not self.refine_context:
+        new = ~torch.isin(classes, held)
+        if not new.any() and not self.refine_context:
             raise OptionError(
                 "the context holds images of every class; leave out those that are to "
                 "be made anew, or refine it"
             )
-        return places
+        return classes[new], None if places is None else places[new]
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -424,6 +447,7 @@ class _Loop:
         return {
             "data set": real.fingerprint,
             "preprocessing": real.value_space,
+            "mirror": real.mirror,
             "images per class": run.task.images_per_class,
             "initial images": str(self.initial_images),
             "context": None if context is None else context.header.content_hash,
@@ -459,11 +483,15 @@ class _Loop:
             return self._run_silently(checkpoint_seconds)
         try:
             hook.dd_before_run(run=self.run, first_step=self.step)
-            with DeferredInterrupt() as interrupt, self._writer() as writer:
-                self._make_steps(checkpoint_seconds, interrupt, writer)
-            distilled = self.distilled()
-            if self.run.out is not None:
-                distilled.save(self.run.out / ARTIFACT_NAME)
+            try:
+                with DeferredInterrupt() as interrupt, self._writer() as writer:
+                    self._make_steps(checkpoint_seconds, interrupt, writer)
+            finally:  # the set counts, even if its last checkpoint cannot be written
+                if self.step == self.run.steps:
+                    distilled = self.distilled()
+                    if self.run.out is not None:
+                        distilled.save(self.run.out / ARTIFACT_NAME)
+            assert distilled is not None
             return distilled
         finally:
             hook.dd_after_run(run=self.run, distilled=distilled)
@@ -500,9 +528,9 @@ class _Loop:
                 writer.check()
             at_end = self.step == self.run.steps
             if wishes.stop or wishes.save or at_end:
-                content = self._checkpoint()
-                if writer is not None:
-                    writer.save(content)
+                state = self._whole_state()
+                if writer is not None and state is not None:
+                    writer.save(self._checkpoint(state))
                 saved = time.monotonic()
             if wishes.stop and not at_end:
                 raise KeyboardInterrupt
@@ -510,7 +538,12 @@ class _Loop:
     def _report(self, metrics: dict[str, float]) -> None:
         """Tell the observers of a step, with the validation accuracy if it is due."""
         if self._validation_is_due():
-            metrics["validation_accuracy"] = self._validation_accuracy()
+            try:
+                metrics["validation_accuracy"] = self._validation_accuracy()
+            except RunError as error:  # a figure on the way is not worth the run
+                warnings.warn(
+                    f"no validation accuracy at step {self.step}: {error}", stacklevel=2
+                )
         metrics["seconds"] = self.seconds
         self.plugins.manager.hook.dd_after_step(
             run=self.run, step=self.step, metrics=metrics, distilled=self.distilled
@@ -528,7 +561,8 @@ class _Loop:
         if leaves.pixels.grad is None or "loss" not in metrics:
             raise self._failure("accumulate added no gradient, or reported no loss")
         wishes = self._average(leaves, metrics, wishes)
-        finite = _all_finite(leaf.grad for leaf in leaves if leaf.grad is not None)
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        finite = _all_finite([metrics["loss"], *gradients])
         self.synthetic.pull_back(leaves)
         self.optimizer.step()
         finite_after = _all_finite(self.synthetic.parameters())
@@ -539,7 +573,10 @@ class _Loop:
         reported = dict(zip(metrics, figures, strict=False))
         for is_finite, what in zip(
             figures[-2:],
-            ("the gradient is not finite", "the set is not finite after an update"),
+            (
+                "the loss or its gradient is not finite",
+                "the set is not finite after an update",
+            ),
             strict=True,
         ):
             if not is_finite:
@@ -632,7 +669,7 @@ class _Loop:
             class_names=list(real.class_names),
             initial_classes=initial_classes,
             initial_indices=initial_indices,
-            initial_images=str(self.initial_images) if len(self.indices) else None,
+            initial_images=str(self.initial_images) if len(self.classes) else None,
             mirror=real.mirror,
             distiller=run.distiller,
             options={
@@ -660,9 +697,11 @@ class _Loop:
 
     def _began_as(self) -> tuple[list[int], list[int] | None]:
         """Return the class and, where all are known, the real image of each image."""
-        classes = self.real.train.labels[self.indices].tolist()
-        places = self.real.train_indices[self.indices].tolist()
-        known = self.initial_images != "noise" or not places
+        classes = self.classes.tolist()
+        places = []
+        known = self.indices is not None or not classes
+        if self.indices is not None:
+            places = self.real.train_indices[self.indices].tolist()
         if self.context is not None:
             held = self.context.header
             known &= held.dataset.fingerprint == self.real.fingerprint
@@ -684,24 +723,29 @@ class _Loop:
             return nullcontext()
         return CheckpointWriter(self.run.out / CHECKPOINT_NAME)
 
-    def _checkpoint(self) -> dict[str, Any]:
+    def _checkpoint(self, state: dict[str, Any]) -> dict[str, Any]:
         return {
             "configuration": self.configuration,
             "step": self.step,
             "seconds": self.seconds,
             "synthetic": self.synthetic.state_dict(),
-            "state": self._whole_state(),
+            "state": state,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
 
-    def _whole_state(self) -> dict[str, Any]:
-        """Return the state of the distiller, put together from all processes."""
+    def _whole_state(self) -> dict[str, Any] | None:
+        """Return the state of the distiller, put together from all processes.
+
+        Only process 0, which writes it, gets it; and none if nothing is written.
+        """
+        if self.folder is None:
+            return None
         try:
-            parts = parallel.gather_objects(self.state.state_dict())
+            parts = parallel.gather_to_first(self.state.state_dict())
         except RunError as error:
             raise self._failure(str(error)) from error
-        return self.state.merge(parts)
+        return None if parts is None else self.state.merge(parts)
 
     def restore(self, content: dict[str, Any]) -> None:
         """Continue from a checkpoint.

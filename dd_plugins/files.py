@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_writable", "write_atomically"]
+__all__ = ["alone_in", "check_writable", "write_atomically"]
+
+_PATIENCE = 10.0  # seconds; the workers of a killed process end a little later
 
 
 def check_writable(path: Path) -> None:
@@ -80,6 +83,46 @@ def write_atomically(
         raise FileError(f"cannot write {path}: {reason}{kept}") from error
     _flush_folder(path.parent)
     return path
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep it from other processes that ask for it (not on Windows).
+
+    Raises:
+        FileError: another process has it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise FileError(f"cannot write to {folder}: {error.strerror}") from error
+    if lock is None:
+        yield
+        return
+    try:
+        patience_ends = time.monotonic() + _PATIENCE
+        while not _takes(lock):
+            if time.monotonic() > patience_ends:
+                raise FileError(
+                    f"another process is at work in {folder}; wait for its end, or "
+                    "choose another folder"
+                )
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _takes(lock: int) -> bool:
+    """Lock an open folder; tell whether no other process has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
 
 
 @contextmanager

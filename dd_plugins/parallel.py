@@ -6,6 +6,7 @@ does nothing, and at once.
 
 import gc
 import importlib
+import io
 import os
 import signal
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ __all__ = [
     "broadcast",
     "broadcast_object",
     "gather_objects",
+    "gather_to_first",
     "process_group",
     "rank",
     "reports_losses",
@@ -162,3 +164,21 @@ def gather_objects(value: Any) -> list[Any]:
     with reports_losses():
         dist.all_gather_object(found, value)
     return found
+
+
+def gather_to_first(value: Any) -> list[Any] | None:
+    """Return the values of all processes, by rank, to process 0; None to the others.
+
+    Tensors arrive on the CPU: none is made again on the GPU of another process.
+
+    Args:
+        value: tensors, numbers, strings, and lists, tuples and dicts of them.
+    """
+    if world_size() == 1:
+        return [value]
+    packed = io.BytesIO()
+    torch.save(value, packed)
+    parts: list[bytes] | None = [b""] * world_size() if rank() == 0 else None
+    with reports_losses():
+        dist.gather_object(packed.getvalue(), parts)
+    return parts and [torch.load(io.BytesIO(part), "cpu") for part in parts]

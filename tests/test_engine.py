@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 import dd_plugins
 from dd_plugins import DistilledSet, hookimpl
 from dd_plugins.distillers.base import AbstractState, Metrics
-from dd_plugins.errors import DataError, OptionError, RunError
+from dd_plugins.errors import DataError, FileError, OptionError, RunError
 from dd_plugins.lookup import get_initial_images
 from dd_plugins.plugins import Plugins
 from dd_plugins.preprocess import Transform
@@ -126,6 +126,24 @@ def test_gradient_that_is_not_finite_stops_the_run_with_the_good_checkpoint(
     assert torch.isfinite(saved["synthetic"]["images"]).all()
 
 
+@record
+class Dumb(AbstractWrapper):
+    """Says that the loss is not a number, and leaves the gradient as it is."""
+
+    name = "dumb"
+
+    def adjust(
+        self, state: AbstractState, leaves: Leaves, real: Any, step: int
+    ) -> Metrics:
+        return {"loss": torch.tensor(float("nan"))}
+
+
+def test_loss_that_is_not_finite_stops_the_run() -> None:
+    dumb = Dumb(base=dd_plugins.get_distiller(SPEC))
+    with pytest.raises(RunError, match=r"loss or its gradient .* \(loss nan\)"):
+        dd_plugins.distill(toy_data(), dumb, **SMALL)
+
+
 class Witness:
     """An observer that remembers what it was told."""
 
@@ -188,6 +206,93 @@ def test_method_without_predictor_is_validated_by_a_fresh_network() -> None:
     options = SMALL | {"steps": 1, "network": "mlp(width=8)"}
     dd_plugins.distill(toy_data(), Silent(), plugins=plugins, **options)
     assert "validation_accuracy" in witness.told[-2][2]
+
+
+def test_run_goes_on_where_its_validation_fails() -> None:
+    class Sick(type(dd_plugins.get_distiller("frepo"))):  # type: ignore[misc]
+        def predict(self, *given: Any) -> Tensor:
+            raise RunError("the kernel is singular")
+
+    witness = Witness()
+    plugins = Plugins(load=[], extra={"witness": witness})
+    with pytest.warns(UserWarning, match=r"no validation accuracy at step \d: the k"):
+        dd_plugins.distill(toy_data(), Sick(), plugins=plugins, **SMALL)
+    assert witness.told[-1] == ("after", True)
+    assert not any("validation_accuracy" in told[2] for told in witness.told[1:-1])
+
+
+def test_finished_set_is_saved_though_its_checkpoint_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise FileError(f"cannot write {path}: no space left")
+
+    monkeypatch.setattr("dd_plugins.checkpoint.save_checkpoint", full)
+    with pytest.raises(FileError, match="no space left"):
+        dd_plugins.distill(toy_data(), SPEC, out=tmp_path, **SMALL)
+    saved = DistilledSet.load(tmp_path)
+    monkeypatch.undo()
+    again = dd_plugins.distill(toy_data(), SPEC, **SMALL)
+    assert saved.content_hash() == again.content_hash()
+    assert saved.header.steps == SMALL["steps"]
+
+
+def test_finished_set_without_a_checkpoint_is_not_replaced_by_resume(
+    tmp_path: Path,
+) -> None:
+    dd_plugins.distill(toy_data(), SPEC, out=tmp_path, **SMALL)
+    (tmp_path / "checkpoint.pt").unlink()
+    before = (tmp_path / "distilled.safetensors").read_bytes()
+    with pytest.raises(OptionError, match="no checkpoint to go on from"):
+        dd_plugins.distill(
+            toy_data(), SPEC, out=tmp_path, resume=True, **(SMALL | {"seed": 7})
+        )
+    assert (tmp_path / "distilled.safetensors").read_bytes() == before
+
+
+def test_run_with_another_mirror_is_not_resumed(tmp_path: Path) -> None:
+    data = replace(toy_data(), mirror=True)
+    dd_plugins.distill(data, SPEC, out=tmp_path, **SMALL)
+    with pytest.raises(OptionError, match="mirror was True, is False"):
+        dd_plugins.distill(toy_data(), SPEC, out=tmp_path, resume=True, **SMALL)
+
+
+def test_folder_of_a_run_that_goes_on_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dd_plugins.files._PATIENCE", 0.2)
+
+    class Second:
+        """An observer that starts the run a second time."""
+
+        @hookimpl
+        def dd_after_step(self, step: int) -> None:
+            if step == 2:
+                with pytest.raises(FileError, match="another process is at work in"):
+                    dd_plugins.distill(
+                        toy_data(), SPEC, out=tmp_path, overwrite=True, **SMALL
+                    )
+
+    plugins = Plugins(load=[], extra={"second": Second()})
+    dd_plugins.distill(toy_data(), SPEC, out=tmp_path, plugins=plugins, **SMALL)
+    assert (tmp_path / "distilled.safetensors").exists()
+    dd_plugins.distill(toy_data(), SPEC, out=tmp_path, overwrite=True, **SMALL)
+
+
+def test_noise_needs_no_real_image_for_each_of_its_own() -> None:
+    images = torch.rand(12, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = toy_data_of(images, torch.arange(12) % 3)
+    options = SMALL | {"images_per_class": 6, "initial_images": "noise"}
+    distilled = dd_plugins.distill(data, SPEC, **options)
+    assert distilled.header.initial_classes == [0] * 6 + [1] * 6 + [2] * 6
+    assert distilled.header.initial_indices is None
+
+
+def test_images_of_two_channels_are_pictured(tmp_path: Path) -> None:
+    images = torch.rand(12, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = toy_data_of(images, torch.arange(12) % 3)
+    dd_plugins.distill(data, SPEC, out=tmp_path, **SMALL)
+    assert (tmp_path / "images.png").stat().st_size > 0
 
 
 def test_distilling_neither_reads_the_test_set_nor_changes_the_data() -> None:
@@ -445,16 +550,34 @@ def test_set_may_begin_as_a_core_set() -> None:
             dd_plugins.distill(data, SPEC, initial_images=wrong, **CONTEXT_OPTIONS)
 
 
-def test_kernels_are_exact_in_a_run_and_the_switch_is_put_back():
+def test_kernels_are_exact_in_a_run_and_the_switches_are_put_back(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     seen = []
+
+    def switches():
+        cudnn = torch.backends.cudnn
+        return cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
 
     class Look:
         @dd_plugins.hookimpl
         def dd_after_step(self):
-            seen.append(torch.backends.cudnn.deterministic)
+            seen.append(switches())
 
+    before = switches()
     plugins = Plugins(load=[], extra={"look": Look()})
     dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1, plugins=plugins)
 
-    assert seen == [True]
-    assert not torch.backends.cudnn.deterministic
+    assert before == (False, True, True)
+    assert seen == [(True, False, False)]
+    assert switches() == before
+
+
+def test_precision_by_the_newer_switches_of_torch_is_kept():
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    conv.fp32_precision = "ieee"
+    try:
+        dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1)
+        assert conv.fp32_precision == "ieee"
+    finally:
+        conv.fp32_precision = before
