@@ -26,6 +26,7 @@ from defaults import validation_accuracies
 
 import dd_plugins
 from dd_plugins.artifact import DistilledSet
+from dd_plugins.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from dd_plugins.data import Images, RealData
 from dd_plugins.hookspecs import LazySet
 from dd_plugins.plugins import Plugins
@@ -92,9 +93,11 @@ def steps_that_fit(
 
 
 def seconds_spent(run: Path) -> float:
-    """Return the seconds that the steps of a run have taken so far."""
-    *_, last = (run / "metrics.jsonl").read_text().splitlines()
-    return float(json.loads(last)["seconds"])
+    """Return the seconds that the steps of a run took up to its checkpoint."""
+    checkpoint = run / CHECKPOINT_NAME
+    if not checkpoint.exists():
+        return 0.0
+    return float(load_checkpoint(checkpoint)["seconds"])
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -161,6 +164,9 @@ def main() -> None:
         help="go on with the run in --out, of as many --steps; the sets that it kept "
         "on its way are not scored",
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the runs that are there"
+    )
     options = parser.parse_args()
     if options.resume and not options.steps:
         parser.error("--resume goes with --steps")
@@ -188,7 +194,7 @@ def main() -> None:
         is_last = folder == options.out
         if is_last:
             sooner = seconds
-        if options.resume and (folder / "metrics.jsonl").exists():
+        if options.resume:
             seconds += seconds_spent(folder)
         started = time.perf_counter()
         distilled = dd_plugins.distill(
@@ -196,7 +202,7 @@ def main() -> None:
             spec,
             steps=int(stage_steps),
             out=folder,
-            overwrite=not options.resume,
+            overwrite=options.overwrite,
             resume=options.resume,
             progress=True,
             plugins=Plugins(load=[], extra={"snapshots": snapshots} if is_last else {}),

@@ -3,20 +3,21 @@
     python benchmarks/frepo_speed.py --width 128 --out FILE
 
 The operations come from benchmarks/cost_model.py, and are set against the rate of a
-float32 product of 4096x4096 matrices measured in the same process. Whole steps are
-timed without the profiler, the parts with it; on a GPU, where kernels are replayed,
-the parts cannot be told apart. A row is added to the JSON file.
+float32 product of 4096x4096 matrices measured in the same process. Steps are timed
+without the profiler, the parts with it; on a GPU, where kernels are replayed, the parts
+cannot be told apart. All are means over whole visits, of which the median visit counts.
+A row is added to the JSON file.
 """
 
 import argparse
 import itertools
 import json
+import math
 import platform
 import resource
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,27 @@ from torch.profiler import ProfilerActivity, profile
 
 import dd_plugins
 from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter
-from dd_plugins.data import Images, RealData, RealSampler
+from dd_plugins.data import RealData, RealSampler
 from dd_plugins.plugins import Plugins
 from dd_plugins.run import Run
 
-WARM_UP = 3
+WARM_UP = 3  # steps at least
 PROFILED = 5
 
 
 class Stopwatch:
-    """An observer that takes the time of every step, and profiles the last few."""
+    """An observer that takes the time of every step, and profiles the last few.
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    Args:
+        steps: that are timed, at least.
+        visit: steps of a visit; all that is measured is of whole visits.
+    """
+
+    def __init__(self, steps: int, visit: int) -> None:
+        whole = [math.ceil(each / visit) * visit for each in (WARM_UP, steps, PROFILED)]
+        self.warm_up, timed, self.profiled = whole
+        self.visit = visit
+        self.steps = self.warm_up + timed
         self.times: list[float] = []
         self.profiler: Any = None
         self.run: Run | None = None
@@ -63,13 +72,15 @@ class Stopwatch:
                 activities.append(ProfilerActivity.CUDA)
             self.profiler = profile(activities=activities, acc_events=True)
             self.profiler.start()
-        elif step == self.steps + PROFILED:
+        elif step == self.steps + self.profiled:
             self.profiler.stop()
 
     def step_seconds(self) -> list[float]:
-        """Return the time of every step that was timed without the profiler."""
-        times = self.times[WARM_UP - 1 : self.steps]
-        return [later - sooner for sooner, later in itertools.pairwise(times)]
+        """Return the mean seconds of a step, for every visit without the profiler."""
+        ends = self.times[self.warm_up - 1 : self.steps : self.visit]
+        return [
+            (later - sooner) / self.visit for sooner, later in itertools.pairwise(ends)
+        ]
 
     def part_seconds(self) -> dict[str, float]:
         """Return the seconds that each part of a step took, by the profiler."""
@@ -77,7 +88,7 @@ class Stopwatch:
         for event in self.profiler.key_averages():
             if event.key.startswith("frepo: "):
                 spent = event.cpu_time_total or event.device_time_total
-                found[event.key.removeprefix("frepo: ")] = spent / 1e6 / PROFILED
+                found[event.key.removeprefix("frepo: ")] = spent / 1e6 / self.profiled
         return found
 
 
@@ -124,11 +135,11 @@ def random_data(images: int, side: int, channels: int, classes: int) -> RealData
     generator = torch.Generator().manual_seed(0)
     shape = (images, channels, side, side)
     pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-    data = RealData.from_tensors(
-        pixels, torch.arange(images) % classes, name="random", mirror=True
-    )
+    labels = torch.arange(images) % classes
     # Nothing is held out: a step that is validated would be no usual step.
-    return replace(data, validation=Images(pixels[:0], data.validation.labels[:0]))
+    return RealData.from_tensors(
+        pixels, labels, name="random", mirror=True, validation=0
+    )
 
 
 def main() -> None:
@@ -159,8 +170,7 @@ def main() -> None:
         online_steps=options.online_steps,
         augmented_copies=options.augmented_copies,
     )
-    steps = WARM_UP + options.steps
-    watch = Stopwatch(steps)
+    watch = Stopwatch(options.steps, options.updates_per_batch)
     spec = (
         f"frepo(preset='paper', flip=True, real_batch_size={options.batch}, "
         f"updates_per_batch={options.updates_per_batch}, "
@@ -173,7 +183,7 @@ def main() -> None:
         data,
         spec,
         images_per_class=options.images_per_class,
-        steps=steps + PROFILED,
+        steps=watch.steps + watch.profiled,
         network=f"conv(width={options.width}, depth={options.depth})",
         device=options.device,
         precision=options.precision,
