@@ -477,24 +477,37 @@ class _Loop:
     def run_to_end(self, checkpoint_seconds: float) -> DistilledSet:
         """Make every step that is left, and save and return the result."""
         hook = self.plugins.manager.hook
-        distilled = None
+        first_step, distilled = self.step, None
         parallel.broadcast(self.synthetic.parameters())
         if parallel.rank() > 0:
             return self._run_silently(checkpoint_seconds)
         try:
-            hook.dd_before_run(run=self.run, first_step=self.step)
+            hook.dd_before_run(run=self.run, first_step=first_step)
             try:
                 with DeferredInterrupt() as interrupt, self._writer() as writer:
                     self._make_steps(checkpoint_seconds, interrupt, writer)
             finally:  # the set counts, even if its last checkpoint cannot be written
                 if self.step == self.run.steps:
-                    distilled = self.distilled()
-                    if self.run.out is not None:
-                        distilled.save(self.run.out / ARTIFACT_NAME)
+                    distilled = self._saved(first_step)
             assert distilled is not None
             return distilled
         finally:
             hook.dd_after_run(run=self.run, distilled=distilled)
+
+    def _saved(self, first_step: int) -> DistilledSet:
+        """Return the finished set, saved if there is a folder.
+
+        One that was finished and saved before is as it was: fitted by another number of
+        threads, the map to the value space differs in its last bits.
+        """
+        if self.run.out is None:
+            return self.distilled()
+        path = self.run.out / ARTIFACT_NAME
+        if first_step == self.run.steps and path.exists():
+            return DistilledSet.load(path)
+        distilled = self.distilled()
+        distilled.save(path)
+        return distilled
 
     def _run_silently(self, checkpoint_seconds: float) -> DistilledSet:
         """Do the work of a process that neither reports nor writes."""
