@@ -205,6 +205,7 @@ def setting_of(row: dict[str, Any]) -> Setting:
         real_batch=row["batch"],
         updates_per_batch=row["updates_per_batch"],
         online_steps=row["online_steps"],
+        flip=row.get("flip", True),
         augmented_copies=row.get("augmented_copies", 0),
         feature_bytes=2 if row["precision"] == "bfloat16" else 4,
     )

@@ -152,7 +152,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--updates-per-batch", type=int, default=1)
     parser.add_argument("--online-steps", type=int, default=1)
-    parser.add_argument("--augmented-copies", type=int, default=0)
+    parser.add_argument(
+        "--augmented-copies", type=int, default=0, help="in place of mirrored ones"
+    )
     parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
@@ -168,11 +170,12 @@ def main() -> None:
         real_batch=options.batch,
         updates_per_batch=options.updates_per_batch,
         online_steps=options.online_steps,
+        flip=options.augmented_copies == 0,
         augmented_copies=options.augmented_copies,
     )
     watch = Stopwatch(options.steps, options.updates_per_batch)
     spec = (
-        f"frepo(preset='paper', flip=True, real_batch_size={options.batch}, "
+        f"frepo(preset='paper', flip={setting.flip}, real_batch_size={options.batch}, "
         f"updates_per_batch={options.updates_per_batch}, "
         f"online_steps={options.online_steps}, "
         f"augmented_copies={options.augmented_copies})"
@@ -197,6 +200,7 @@ def main() -> None:
     product = matrix_product_rate(device)
     row = {
         **{key: value for key, value in vars(options).items() if key != "out"},
+        "flip": setting.flip,
         "device": str(device),
         "precision": distilled.header.precision,
         "threads": torch.get_num_threads(),
