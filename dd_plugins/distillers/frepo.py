@@ -101,19 +101,19 @@ _PAPER = _Settings()
 _PAPER_STEPS = 500_000
 # With augmented copies, which a network that is trained on them does not fit exactly.
 _RIDGE_OF_COPIES = 1e-2
-# Augmented copies of a short run for up to so many images in all: measured for 10 and
-# 100, and costly for many.
-_COPIES = ((50, 7), (200, 3))
+# Augmented copies of a short run for up to so many images in all: measured for 10, 100
+# and 500, and costly for many.
+_COPIES = ((50, 7), (200, 3), (500, 1))
 # Steps from which on the paper's learning rate is taken: our guess, nothing between
 # 1,000 and 500,000 steps was measured.
 _LONG_RUN = 50_000
 
 # The data-set-dependent defaults. ``flip`` is the released code's; the rest was
 # measured for digits, mnist, fashion-mnist and cifar10 and carried over to their
-# neighbours: docs/benchmarks/defaults.md and frepo.md. Up to 200 images, augmented
-# copies gain two to five points at one image a class, up to two at ten. Above,
-# augmentation of one view is for colour images alone, where it gains one to two points;
-# grey ones lose two to five.
+# neighbours: docs/benchmarks/defaults.md and frepo.md. Up to 500 images, augmented
+# copies gain two to five points at one image a class, up to two at ten and fifty.
+# Above, augmentation of one view is for colour images alone, where it gains one to two
+# points; grey ones lose two to five.
 _DIGITS = _Settings(learning_rate=1e-2, loss="cross-entropy")
 _GREY = replace(_DIGITS, real_batch_size=256)
 _COLOUR = replace(_GREY, learning_rate=5e-3, augment=True, online_learning_rate=1e-3)
@@ -445,7 +445,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         augmented_copies: random augmentations of each image that stand beside it in
             the regression, as a network meets them that is trained on the set; 0 for
             one in its place, with ``augment``. By default 7 in a fast run for up to 50
-            images in all, 3 for up to 200, else 0. The paper has none.
+            images in all, 3 for up to 200, 1 for up to 500, else 0. The paper has none.
         loss: what the regression's predictions of the real labels are judged by:
             ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the temperature
             that suits each real batch best

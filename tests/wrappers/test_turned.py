@@ -143,7 +143,8 @@ def test_turned_stands_around_any_distiller_itself_included() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "images_per_class", "copies"), [(0, 1, 7), (0, 3, 3), (60, 1, 0)]
+    ("held", "images_per_class", "copies"),
+    [(0, 1, 7), (0, 3, 3), (60, 1, 1), (200, 1, 0)],
 )
 def test_options_of_the_base_are_settled_for_all_turns(
     held: int, images_per_class: int, copies: int
