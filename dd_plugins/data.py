@@ -36,6 +36,7 @@ __all__ = [
     "RealSampler",
     "balanced_subset",
     "class_members",
+    "random_members",
     "sampler_of",
 ]
 
@@ -501,10 +502,24 @@ def balanced_subset(
     Raises:
         OptionError: a class is smaller than that.
     """
+    members = class_members(labels, images_per_class)
+    return random_members(members, [images_per_class] * len(members), generator)
+
+
+def random_members(
+    members: list[Tensor], counts: list[int], generator: torch.Generator
+) -> Tensor:
+    """Draw so many random places of each class, or all of it if there are fewer.
+
+    Args:
+        members: the places of each class's images, from :func:`class_members`.
+        counts: one for each class.
+        generator: of the draws.
+    """
     chosen = []
-    for members in class_members(labels, images_per_class):
-        order = torch.randperm(len(members), generator=generator)
-        chosen.append(members[order[:images_per_class]])
+    for places, count in zip(members, counts, strict=True):
+        order = torch.randperm(len(places), generator=generator)
+        chosen.append(places[order[:count]])
     return torch.cat(chosen)
 
 

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from dd_plugins import parallel
 from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import DataOptions, Images, RealData, class_members
+from dd_plugins.data import (
+    DataOptions,
+    Images,
+    RealData,
+    class_members,
+    random_members,
+)
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.functional.kernel_regression import centred_targets
 from dd_plugins.metric import require_metric_learning, retrieval_scores
@@ -285,11 +291,8 @@ class _Evaluator:
         counts = held.bincount(minlength=self.data.num_classes)
         train = self.data.train
         generator = derive(self.seed, "random real images", repeat)
-        parts = []
-        for members, count in zip(class_members(train.labels), counts, strict=True):
-            order = torch.randperm(len(members), generator=generator)
-            parts.append(members[order[:count]])
-        chosen = torch.cat(parts)
+        members = class_members(train.labels)
+        chosen = random_members(members, counts.tolist(), generator)
         images = self.distilled.transform(train.images[chosen]).to(self.device)
         labels = self._real_labels(train.labels[chosen])
         training_set = TrainingSet(
