@@ -3,23 +3,27 @@
     python benchmarks/frepo_accuracy.py --dataset cifar10 --ipc 10 --minutes 30 \
         --data-root DIR --out DIR
 
-First a few steps are timed; then one run is made of as many steps as fit into the
-minutes; with ``--first``, of a set that narrower networks distilled before. The set is
-kept at an eighth, a quarter, a half and at the end of them. Networks trained on each
-are scored on validation images; five networks trained on the last one are scored on the
-test set, which is read once. Writes the run, a JSON file and a plot of both to the
-folder.
+The minutes are shared out to narrow networks first and wider ones last, as won the
+searches of docs/benchmarks/frepo.md; a few steps of each are timed, and as many made as
+fit. Networks of the paper's width are trained on the result. ``--network``,
+``--distiller``, ``--steps`` and ``--first`` say otherwise.
+
+The set is kept at an eighth, a quarter, a half and at the end of the last network's
+steps. Networks trained on each are scored on validation images; five networks trained
+on the last one are scored on the test set, which is read once. Writes the run, a JSON
+file and a plot of both to the folder.
 """
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from defaults import validation_accuracies
@@ -34,6 +38,56 @@ from dd_plugins.run import Run, resolve_device
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 TIMED = range(16, 48)  # steps: after warm-up, whole visits
+PAPERS_NETWORK = "conv(normalization='none')"  # of width 128
+
+
+class Stage(NamedTuple):
+    """What is distilled on one network; the next stage refines it."""
+
+    network: str
+    steps: int
+    distiller: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A stage whose steps are not known yet.
+
+    Attributes:
+        network: the architecture to distil on.
+        learning_rate: of a stage of 2,500 steps; with more it falls by their root.
+        options: what else FRePo is told.
+        share: the part of all minutes.
+        most_steps: where it ends sooner.
+    """
+
+    network: str
+    learning_rate: float
+    options: str
+    share: float
+    most_steps: float = math.inf
+
+    def distiller(self, steps: int) -> str:
+        """Return FRePo's spec for so many steps."""
+        rate = min(5e-3, self.learning_rate * math.sqrt(2500 / steps))
+        return f"frepo(learning_rate={rate:.2g}, {self.options})"
+
+
+def plans(data: RealData, images_per_class: int) -> list[Plan]:
+    """Return what won the searches of docs/benchmarks/frepo.md.
+
+    Longer stages than those of ``most_steps`` were not measured, or lost.
+    """
+    colour = data.train.images.shape[1] == 3
+    normalization = ", normalization='none'" if colour else ""
+    narrow, wider = (f"conv(width={width}{normalization})" for width in (32, 64))
+    if images_per_class * data.num_classes <= 50:
+        if colour:
+            few = "real_batch_size=128, max_online_updates=300"
+            return [Plan(narrow, 3e-3, few, 1, 10_000)]
+        return [Plan(narrow, 3.8e-3, "online_learning_rate=0.0003", 1, 4_000)]
+    options = "max_online_updates=300" if colour else "online_learning_rate=0.001"
+    return [Plan(narrow, 3e-3, options, 1 / 3), Plan(wider, 1.8e-3, options, 2 / 3)]
 
 
 class Clock:
@@ -89,7 +143,35 @@ def steps_that_fit(
         plugins=plugins,
         **options,
     )
-    return max(1, int(0.97 * 60 * minutes / clock.step_seconds()))
+    return max(1, int(0.95 * 60 * minutes / clock.step_seconds()))
+
+
+def planned_stages(
+    data: RealData, minutes: float, shared: dict[str, Any]
+) -> list[Stage]:
+    """Return the stages that fit into the minutes."""
+    stages = []
+    for plan in plans(data, shared["images_per_class"]):
+        options = {**shared, "network": plan.network}
+        fit = steps_that_fit(
+            data, plan.share * minutes, options, plan.distiller(TIMED.stop)
+        )
+        steps = int(min(fit, plan.most_steps))
+        stages.append(Stage(plan.network, steps, plan.distiller(steps)))
+    return stages
+
+
+def given_stages(
+    data: RealData, options: argparse.Namespace, shared: dict[str, Any]
+) -> list[Stage]:
+    """Return the stages of the command line."""
+    network = options.network or "conv"
+    spec = options.distiller or "frepo"
+    steps = options.steps or steps_that_fit(
+        data, options.minutes, {**shared, "network": network}, spec
+    )
+    first = [Stage(each[0], int(each[1]), each[2]) for each in options.first]
+    return [*first, Stage(network, steps, spec)]
 
 
 def seconds_spent(run: Path) -> float:
@@ -134,14 +216,17 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
+def command_line() -> argparse.Namespace:
+    """Return the options, checked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--steps", type=int, help="instead of as many as fit")
-    parser.add_argument("--distiller", default="frepo")
-    parser.add_argument("--network", default="conv", help="on which is distilled")
+    parser.add_argument("--distiller", help="frepo, if not narrow networks come first")
+    parser.add_argument(
+        "--network", help="on which is distilled; conv, if not narrow ones come first"
+    )
     parser.add_argument(
         "--first",
         nargs=3,
@@ -150,7 +235,10 @@ def main() -> None:
         metavar=("NETWORK", "STEPS", "DISTILLER"),
         help="distil so first, in OUT-first-1, and refine that set; may be repeated",
     )
-    parser.add_argument("--evaluation-network", help="by default the set's own")
+    parser.add_argument(
+        "--evaluation-network",
+        help=f"{PAPERS_NETWORK} if narrow networks come first, or else the set's own",
+    )
     parser.add_argument("--initial-images", help="real, noise, or a core set")
     parser.add_argument("--networks", type=int, default=5, help="for the test")
     parser.add_argument("--validation-networks", type=int, default=1, help="or 0")
@@ -173,34 +261,42 @@ def main() -> None:
     for _, first_steps, _ in options.first:
         if not first_steps.isdecimal():
             parser.error(f"--first takes a number of steps, got {first_steps!r}")
-    data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
-    shared: dict[str, Any] = {
-        "images_per_class": options.ipc,
-        "network": options.network,
-        "seed": options.seed,
-        "device": options.device,
-    }
-    steps = options.steps or steps_that_fit(
-        data, options.minutes, shared, options.distiller
-    )
+    return options
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A set, those kept on its way, each with its seconds, and its own seconds."""
+
+    distilled: DistilledSet
+    sooner: list[tuple[float, DistilledSet]]
+    seconds: float
+
+
+def distil(
+    data: RealData,
+    stages: list[Stage],
+    options: argparse.Namespace,
+    shared: dict[str, Any],
+) -> Distilled:
+    """Distil on one network after the other, in folders beside --out and in it."""
     snapshots = Snapshots()
-    stages = [
-        (options.out.with_name(f"{options.out.name}-first-{place}"), *first)
-        for place, first in enumerate(options.first, start=1)
-    ]
-    stages.append((options.out, options.network, steps, options.distiller))
     seconds, sooner, distilled = 0.0, 0.0, None
-    for folder, network, stage_steps, spec in stages:
-        is_last = folder == options.out
+    for place, stage in enumerate(stages, start=1):
+        is_last = place == len(stages)
+        folder = options.out
         if is_last:
             sooner = seconds
+        else:
+            folder = folder.with_name(f"{folder.name}-first-{place}")
         if options.resume:
             seconds += seconds_spent(folder)
         started = time.perf_counter()
         distilled = dd_plugins.distill(
             data,
-            spec,
-            steps=int(stage_steps),
+            stage.distiller,
+            network=stage.network,
+            steps=stage.steps,
             out=folder,
             overwrite=options.overwrite,
             resume=options.resume,
@@ -209,12 +305,37 @@ def main() -> None:
             initial_images=options.initial_images if distilled is None else None,
             context=distilled,
             refine_context=distilled is not None,
-            **{**shared, "network": network},
+            **shared,
         )
         seconds += time.perf_counter() - started
     assert distilled is not None
+    kept = [(sooner + at, each) for at, each in snapshots.kept]
+    return Distilled(distilled, kept, seconds)
+
+
+def main() -> None:
+    options = command_line()
+    data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
+    shared: dict[str, Any] = {
+        "images_per_class": options.ipc,
+        "seed": options.seed,
+        "device": options.device,
+    }
+    by_plan = not (
+        options.network or options.distiller or options.steps or options.first
+    )
+    if by_plan:
+        stages = planned_stages(data, options.minutes, shared)
+    else:
+        stages = given_stages(data, options, shared)
+    for stage in stages:  # enough to go on with --first, --steps and --resume
+        print(*stage, sep=", ", flush=True)
+    found = distil(data, stages, options, shared)
+    distilled = found.distilled
     device = resolve_device(options.device)
-    scored = options.evaluation_network or distilled.header.evaluation_network
+    scored = options.evaluation_network or (
+        PAPERS_NETWORK if by_plan else distilled.header.evaluation_network
+    )
     validation = [
         {
             "seconds": at,
@@ -222,14 +343,11 @@ def main() -> None:
                 kept, data, options.validation_networks, device, scored
             ),
         }
-        for at, kept in [
-            *((sooner + at, kept) for at, kept in snapshots.kept),
-            (seconds, distilled),
-        ]
+        for at, kept in [*found.sooner, (found.seconds, distilled)]
         if options.validation_networks > 0
     ]
     started = time.perf_counter()
-    found = dd_plugins.evaluate(
+    tested = dd_plugins.evaluate(
         distilled, [scored], repeats=options.networks, data=data, device=options.device
     )
     result = {
@@ -237,15 +355,15 @@ def main() -> None:
         "images_per_class": options.ipc,
         "distiller": distilled.header.distiller,
         "network": distilled.header.network,
-        "first": options.first,
+        "first": stages[:-1],
         "evaluation_network": scored,
         "initial_images": options.initial_images,
-        "steps": steps,
+        "steps": stages[-1].steps,
         "seed": options.seed,
-        "seconds": seconds,
+        "seconds": found.seconds,
         "evaluation_seconds": time.perf_counter() - started,
         "validation": validation,
-        "test": found.networks[0].as_dict(),
+        "test": tested.networks[0].as_dict(),
         "device": str(device),
         "precision": distilled.header.precision,
         "threads": torch.get_num_threads(),
