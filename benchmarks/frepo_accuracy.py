@@ -55,7 +55,8 @@ class Plan:
 
     Attributes:
         network: the architecture to distil on.
-        learning_rate: of a stage of 2,500 steps; with more it falls by their root.
+        learning_rate: of a stage of 2,500 steps; with more it falls by their root, to
+            the smallest that was measured.
         options: what else FRePo is told.
         share: the part of all minutes.
         most_steps: where it ends sooner.
@@ -69,7 +70,8 @@ class Plan:
 
     def distiller(self, steps: int) -> str:
         """Return FRePo's spec for so many steps."""
-        rate = min(5e-3, self.learning_rate * math.sqrt(2500 / steps))
+        rate = self.learning_rate * math.sqrt(2500 / steps)
+        rate = min(max(rate, 1e-3), 5e-3)
         return f"frepo(learning_rate={rate:.2g}, {self.options})"
 
 
@@ -78,7 +80,7 @@ def plans(data: RealData, images_per_class: int) -> list[Plan]:
 
     Longer stages than those of ``most_steps`` were not measured, or lost.
     """
-    colour = data.train.images.shape[1] == 3
+    colour = data.image_shape[0] == 3
     normalization = ", normalization='none'" if colour else ""
     narrow, wider = (f"conv(width={width}{normalization})" for width in (32, 64))
     if images_per_class * data.num_classes <= 50:
