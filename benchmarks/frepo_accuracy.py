@@ -350,7 +350,14 @@ def main() -> None:
     ]
     started = time.perf_counter()
     tested = dd_plugins.evaluate(
-        distilled, [scored], repeats=options.networks, data=data, device=options.device
+        distilled,
+        [scored],
+        repeats=options.networks,
+        data=data,
+        device=options.device,
+        on_progress=lambda what, done, total: print(
+            f"{what}, {done} of {total}", flush=True
+        ),
     )
     result = {
         "dataset": options.dataset,
