@@ -55,21 +55,23 @@ class Plan:
 
     Attributes:
         network: the architecture to distil on.
-        learning_rate: of a stage of 2,500 steps; with more it falls by their root, to
-            the smallest that was measured.
-        options: what else FRePo is told.
+        options: what FRePo is told.
         share: the part of all minutes.
         most_steps: where it ends sooner.
+        learning_rate: of a stage of 2,500 steps; with more it falls by their root, to
+            the smallest that was measured. None for FRePo's own, whatever the steps.
     """
 
     network: str
-    learning_rate: float
     options: str
     share: float
     most_steps: float = math.inf
+    learning_rate: float | None = None
 
     def distiller(self, steps: int) -> str:
         """Return FRePo's spec for so many steps."""
+        if self.learning_rate is None:
+            return f"frepo({self.options})"
         rate = self.learning_rate * math.sqrt(2500 / steps)
         rate = min(max(rate, 1e-3), 5e-3)
         return f"frepo(learning_rate={rate:.2g}, {self.options})"
@@ -86,10 +88,13 @@ def plans(data: RealData, images_per_class: int) -> list[Plan]:
     if images_per_class * data.num_classes <= 50:
         if colour:
             few = "real_batch_size=128, max_online_updates=300"
-            return [Plan(narrow, 3e-3, few, 1, 10_000)]
-        return [Plan(narrow, 3.8e-3, "online_learning_rate=0.0003", 1, 4_000)]
+            return [Plan(narrow, few, 1, most_steps=10_000)]
+        return [Plan(narrow, "", 1, most_steps=4_000)]
     options = "max_online_updates=300" if colour else "online_learning_rate=0.001"
-    return [Plan(narrow, 3e-3, options, 1 / 3), Plan(wider, 1.8e-3, options, 2 / 3)]
+    return [
+        Plan(narrow, options, 1 / 3, learning_rate=3e-3),
+        Plan(wider, options, 2 / 3, learning_rate=1.8e-3),
+    ]
 
 
 class Clock:
