@@ -138,7 +138,8 @@ def steps_that_fit(
 ) -> int:
     """Return how many steps take that long, from the time of a few.
 
-    They are timed without validation, which in a long run takes next to nothing.
+    A tenth of the minutes is left for what is not timed: the transform, validation,
+    and a machine that has become slower.
     """
     clock = Clock()
     plugins = Plugins(load=[], extra={"clock": clock})
@@ -150,7 +151,7 @@ def steps_that_fit(
         plugins=plugins,
         **options,
     )
-    return max(1, int(0.95 * 60 * minutes / clock.step_seconds()))
+    return max(1, int(0.9 * 60 * minutes / clock.step_seconds()))
 
 
 def planned_stages(
