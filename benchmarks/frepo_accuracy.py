@@ -6,7 +6,8 @@
 The minutes are shared out to narrow networks first and wider ones last, as won the
 searches of docs/benchmarks/frepo.md; a few steps of each are timed, and as many made as
 fit. Networks of the paper's width are trained on the result. ``--network``,
-``--distiller``, ``--steps`` and ``--first`` say otherwise.
+``--distiller``, ``--steps`` and ``--first`` say otherwise. What was planned is printed
+in these words, with which ``--resume`` goes on after an interruption.
 
 The set is kept at an eighth, a quarter, a half and at the end of the last network's
 steps. Networks trained on each are scored on validation images; five networks trained
@@ -18,7 +19,9 @@ import argparse
 import json
 import math
 import platform
+import shlex
 import statistics
+import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import date
@@ -32,6 +35,7 @@ import dd_plugins
 from dd_plugins.artifact import DistilledSet
 from dd_plugins.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from dd_plugins.data import Images, RealData
+from dd_plugins.errors import DDError
 from dd_plugins.hookspecs import LazySet
 from dd_plugins.plugins import Plugins
 from dd_plugins.run import Run, resolve_device
@@ -182,6 +186,21 @@ def given_stages(
     return [*first, Stage(network, steps, spec)]
 
 
+def words(stages: list[Stage], scored: str | None) -> str:
+    """Return the options that ask for these stages."""
+    *first, last = stages
+    asked = [
+        word
+        for stage in first
+        for word in ("--first", stage.network, str(stage.steps), stage.distiller)
+    ]
+    asked += ["--network", last.network, "--steps", str(last.steps)]
+    asked += ["--distiller", last.distiller]
+    if scored is not None:
+        asked += ["--evaluation-network", scored]
+    return shlex.join(asked)
+
+
 def seconds_spent(run: Path) -> float:
     """Return the seconds that the steps of a run took up to its checkpoint."""
     checkpoint = run / CHECKPOINT_NAME
@@ -329,21 +348,17 @@ def main() -> None:
         "seed": options.seed,
         "device": options.device,
     }
-    by_plan = not (
-        options.network or options.distiller or options.steps or options.first
-    )
-    if by_plan:
-        stages = planned_stages(data, options.minutes, shared)
-    else:
+    scored = options.evaluation_network
+    if options.network or options.distiller or options.steps or options.first:
         stages = given_stages(data, options, shared)
-    for stage in stages:  # enough to go on with --first, --steps and --resume
-        print(*stage, sep=", ", flush=True)
+    else:
+        stages = planned_stages(data, options.minutes, shared)
+        scored = scored or PAPERS_NETWORK
+    print(words(stages, scored), flush=True)
     found = distil(data, stages, options, shared)
     distilled = found.distilled
     device = resolve_device(options.device)
-    scored = options.evaluation_network or (
-        PAPERS_NETWORK if by_plan else distilled.header.evaluation_network
-    )
+    scored = scored or distilled.header.evaluation_network
     validation = [
         {
             "seconds": at,
@@ -392,4 +407,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DDError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Error: stopped; --resume goes on, with the options printed above")
