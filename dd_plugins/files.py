@@ -1,6 +1,9 @@
 """Files that are either whole or not there, and folders that one process has."""
 
+import errno
 import os
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,11 +19,17 @@ except ImportError:  # Windows
 
 __all__ = ["alone_in", "check_writable", "write_atomically"]
 
+_ALONE = os.O_WRONLY
+for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has them
+    _ALONE |= getattr(os, _flag, 0)
 _PATIENCE = 10.0  # seconds; the workers of a killed process end a little later
 
 
 def check_writable(path: Path) -> None:
     """Refuse a file that could not be written, before what it is to hold is made.
+
+    A hidden file is made where it, or the first folder on its way, would stand, and is
+    removed again: some systems say that a folder can be written to, and refuse then.
 
     Raises:
         FileError: it is a folder, or no file can have such a name, or the folder that
@@ -32,12 +41,17 @@ def check_writable(path: Path) -> None:
         if path.is_dir():
             raise FileError(f"cannot write {path}: it is a folder")
         folder = next(each for each in path.absolute().parents if each.exists())
-        writable = folder.is_dir() and os.access(folder, os.W_OK)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"cannot write {path}: {reason}") from error
-    if not writable:
-        raise FileError(f"cannot write {path}: {folder} is not a writable folder")
+    try:
+        if not os.access(folder, os.W_OK):
+            raise PermissionError
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FileError(
+            f"cannot write {path}: {folder} is not a writable folder"
+        ) from error
 
 
 def write_atomically(
@@ -67,7 +81,7 @@ def write_atomically(
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone_with(part):
             try:
-                with part.open("wb") as file:
+                with _opened(part) as file:
                     write(file)
                     file.flush()
                     os.fsync(file.fileno())
@@ -136,15 +150,44 @@ def _alone_with(part: Path) -> Iterator[None]:
     if held:
         yield
     while not held:
-        lock = os.open(part, os.O_WRONLY | os.O_CREAT, 0o666)
+        lock = _opened_alone(part)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with suppress(FileNotFoundError):  # it took its name while this one waited
-                held = os.path.samestat(os.fstat(lock), part.stat())
+                held = os.path.samestat(os.fstat(lock), part.lstat())
             if held:
                 yield
         finally:
             os.close(lock)
+
+
+def _opened_alone(part: Path) -> int:
+    """Open a hidden file for writing; remove whatever else was put under its name.
+
+    In a folder that others can write to, its name may have been given to a link, a
+    second name of somebody's file, or a pipe that never answers.
+    """
+    while True:
+        with suppress(FileNotFoundError):
+            there = part.lstat()
+            if not stat.S_ISREG(there.st_mode) or there.st_nlink > 1:
+                part.unlink()
+        try:
+            lock = os.open(part, _ALONE | os.O_CREAT, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # put there just now
+                continue
+            raise
+        opened = os.fstat(lock)
+        if stat.S_ISREG(opened.st_mode) and opened.st_nlink <= 1:
+            return lock
+        os.close(lock)
+
+
+def _opened(part: Path) -> BinaryIO:
+    """Open the hidden file anew and empty, without following a link."""
+    descriptor = os.open(part, _ALONE | os.O_CREAT | os.O_TRUNC, 0o666)
+    return os.fdopen(descriptor, "wb")
 
 
 def _is_there(path: Path) -> bool:

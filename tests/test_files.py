@@ -213,3 +213,30 @@ def test_file_that_could_not_be_written_is_known_before(tmp_path: Path) -> None:
     for name in ("a" * 300, "a\0b"):
         with pytest.raises(FileError, match="cannot write"):
             check_writable(tmp_path / name)
+
+
+def test_a_planted_hidden_name_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    part = tmp_path / "shared" / ".file.part"
+    part.parent.mkdir()
+    plants = {
+        "link": lambda: part.symlink_to(precious),
+        "link to nothing": lambda: part.symlink_to(tmp_path / "nowhere"),
+        "second name": lambda: part.hardlink_to(precious),
+        "pipe": lambda: os.mkfifo(part),
+    }
+    for what, plant in plants.items():
+        precious.write_bytes(b"precious")
+        plant()
+        path = write_atomically(
+            tmp_path / "shared" / "file", lambda file: file.write(b"written")
+        )
+        assert precious.read_bytes() == b"precious", what
+        assert path.read_bytes() == b"written", what
+        assert not path.is_symlink(), what
+        assert not (tmp_path / "nowhere").exists(), what
+
+
+def test_a_folder_that_only_says_it_can_be_written_to_is_refused() -> None:
+    with pytest.raises(FileError, match="not a writable folder"):
+        check_writable(Path("/proc/figures.json"))
