@@ -3,19 +3,23 @@
 import hashlib
 import itertools
 import re
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, get_args
+from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.errors import DataError, DDWarning, OptionError
 from dd_plugins.networks.base import ImageShape
+from dd_plugins.pixels import Axes, where_channels_are
 from dd_plugins.preprocess import Preprocessing, Transform
 from dd_plugins.randomness import derive
 from dd_plugins.streamed import (
@@ -46,6 +50,7 @@ _LARGEST_VALIDATION = 5_000
 _HASHED = 4_096  # images at a time
 _SURVEYED = 64  # images at a time
 _FLOAT_BYTES = 4
+_MOST_WHITENED = 4_800  # values of an image: whitened by default up to 3x40x40
 
 
 class Images(NamedTuple):
@@ -161,16 +166,17 @@ class RealData:
     @classmethod
     def from_tensors(
         cls,
-        images: Tensor,
-        labels: Tensor,
+        images: Tensor | NDArray[Any],
+        labels: Tensor | NDArray[Any] | Sequence[int],
         *,
-        test: tuple[Tensor, Tensor] | Callable[[], Images] | None = None,
+        test: tuple[Any, Any] | Callable[[], Images] | None = None,
         class_names: Iterable[str] | None = None,
         name: str = "tensors",
-        preprocessing: Preprocessing = "zca",
+        preprocessing: Preprocessing | None = None,
         mirror: bool = False,
         image_size: int | None = None,
         validation: float = _VALIDATION_PART,
+        channels: Axes | None = None,
     ) -> "RealData":
         """Check tensors and cut a validation split from them.
 
@@ -178,16 +184,21 @@ class RealData:
         split. It depends on the data alone, not on the seed of a run.
 
         Args:
-            images: uint8, or float in [0, 1], of shape ``(n, channels, height,
-                width)``.
-            labels: integers of shape ``(n,)``, from 0.
+            images: uint8, or float in [0, 1]: a tensor of shape ``(n, channels,
+                height, width)``, an array of shape ``(n, height, width, channels)``, or
+                either of shape ``(n, height, width)``.
+            labels: integers of shape ``(n,)`` or ``(n, 1)``, from 0.
             test: test images and labels, or a function that reads them.
             class_names: one for each class; by default the numbers.
             name: under which the artifact remembers the data set.
-            preprocessing: ``"zca"`` or ``"standardize"``.
+            preprocessing: ``"zca"`` or ``"standardize"``; by default ``"zca"`` for
+                images of at most 4,800 values, such as 3x40x40. Whitening of larger
+                ones takes minutes, and its matrix hundreds of megabytes.
             mirror: whether a mirror image is still of its class.
             image_size: the size to which the images were resized, for the record.
             validation: the part of each class that is held out, in [0, 1).
+            channels: where the channels stand, ``"first"`` or ``"last"``, if the sizes
+                do not tell (see :func:`~dd_plugins.pixels.channels_first`).
 
         Raises:
             OptionError: that part is out of its range.
@@ -200,8 +211,8 @@ class RealData:
             (2, 18, 2)
         """
         return cls._split(
-            _checked(images, labels),
-            test=test,
+            _checked(images, labels, channels),
+            test=_TestReader(test, channels),
             class_names=class_names,
             name=name,
             preprocessing=preprocessing,
@@ -215,14 +226,18 @@ class RealData:
         cls,
         checked: Images,
         *,
-        test: tuple[Tensor, Tensor] | Callable[[], Images] | None = None,
+        test: "_TestReader",
         class_names: Iterable[str] | None = None,
         name: str = "tensors",
-        preprocessing: Preprocessing = "zca",
+        preprocessing: Preprocessing | None = None,
         mirror: bool = False,
         image_size: int | None = None,
         validation: float = _VALIDATION_PART,
     ) -> "RealData":
+        if isinstance(class_names, str):
+            raise DataError(
+                f"class_names is one string, {class_names!r}; pass a list of names"
+            )
         if not 0 <= validation < 1:
             raise OptionError(f"validation must be in [0, 1), got {validation}")
         classes = int(checked.labels.max()) + 1
@@ -239,6 +254,9 @@ class RealData:
         for name_of_class in names:
             if not name_of_class.isprintable():
                 raise DataError(f"class name {name_of_class!r} is not printable text")
+        shape = checked.images.shape[1:]
+        if preprocessing is None:
+            preprocessing = _default_preprocessing(shape)
         if preprocessing not in get_args(Preprocessing):
             raise DataError(
                 f"preprocessing must be one of {', '.join(get_args(Preprocessing))}, "
@@ -262,7 +280,7 @@ class RealData:
             train_indices=kept,
             validation=_take(checked, held_out),
             class_names=names,
-            read_test=_test_reader(test, checked.images.shape[1:], len(names)),
+            read_test=test.fitting(shape, len(names)),
             preprocessing=preprocessing,
             mirror=mirror,
             image_size=image_size,
@@ -276,32 +294,53 @@ class RealData:
         test: Dataset[Any] | None = None,
         stream: bool | None = None,
         workers: int = 2,
+        class_names: Iterable[str] | None = None,
+        channels: Axes | None = None,
         **options: Any,
     ) -> "RealData":
         """Take a map-style dataset of ``(image, label)`` pairs.
 
         Args:
             dataset: images are tensors, PIL images or arrays, all of one size; the
-                same at every reading.
+                same at every reading. An item may be a mapping (see
+                :class:`~dd_plugins.streamed.Items`).
             test: the test set, likewise; read only when it is needed.
             stream: whether the images stay in the dataset and are read when they are
                 needed; by default if half of the memory would not hold them.
             workers: processes that read ahead while streaming; 0 for none.
+            class_names: one for each class; by default those that the dataset names
+                (``dataset.classes``) if there are as many, else the numbers.
+            channels: where the channels stand, if the sizes do not tell.
             **options: as for :meth:`from_tensors`.
 
         Raises:
             DataError: an item is not a pair, or the images differ in size.
         """
+        items = Items(dataset, channels)
+        if stream or (stream is None and not has_room(items)):
+            checked = _survey(items, workers)
+        else:
+            checked = _checked(*read_dataset(items), "first")
+        if class_names is None:
+            class_names = _class_names(dataset, int(checked.labels.max()) + 1)
+        return cls._split(
+            checked,
+            test=_TestReader(test, channels),
+            class_names=class_names,
+            **options,
+        )
 
-        def read_test() -> Images:
-            if test is None:
-                raise _no_test_set()
-            return Images(*read_dataset(test))
+    def check_test(self) -> None:
+        """Refuse a test set that cannot serve, as far as this shows without reading it.
 
-        if stream or (stream is None and not has_room(dataset)):
-            return cls._split(_survey(dataset, workers), test=read_test, **options)
-        images, labels = read_dataset(dataset)
-        return cls.from_tensors(images, labels, test=read_test, **options)
+        Tensors, and the first item of a dataset, are looked at; functions are not
+        called.
+
+        Raises:
+            DataError: there is no test set, or it does not fit the training images.
+        """
+        if isinstance(self.read_test, _TestReader):
+            self.read_test.check()
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> "RealData":
         """Return the same data, to be preprocessed in another way."""
@@ -542,17 +581,32 @@ def class_members(labels: Tensor, least: int = 0) -> list[Tensor]:
     return found
 
 
-def _checked(images: Tensor, labels: Tensor) -> Images:
+def _checked(images: Any, labels: Any, channels: Axes | None = None) -> Images:
     """Return images and labels in their working dtypes, or say what is wrong."""
-    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-        raise DataError(
-            "images and labels must be tensors, got "
-            f"{type(images).__name__} and {type(labels).__name__}; use torch.as_tensor"
-        )
+    is_tensor = isinstance(images, Tensor)
+    images, labels = _as_tensor(images, "images"), _as_tensor(labels, "labels")
+    if images.ndim == 3:  # grey, without an axis for it
+        images, channels = images[:, None], "first"
     if images.ndim != 4 or 0 in images.shape:
         raise DataError(
             "images must have shape (n, channels, height, width), none of them 0; "
             f"got {tuple(images.shape)}"
+        )
+    try:
+        where = channels or where_channels_are(
+            tuple(images.shape[1:]), is_tensor=is_tensor
+        )
+    except DataError as error:
+        raise DataError(
+            f"each image {str(error).replace('(-1, 0)', '(-1, 1)')}"
+        ) from error
+    images = images.movedim(-1, 1).contiguous() if where == "last" else images
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and len(labels) == len(images):
+        raise DataError(
+            f"labels must have shape ({len(images)},), got {tuple(labels.shape)}: one "
+            "label an image is expected, and multi-label data are not supported"
         )
     if labels.shape != images.shape[:1]:
         raise DataError(
@@ -570,6 +624,51 @@ def _checked(images: Tensor, labels: Tensor) -> Images:
     return Images(images.cpu(), labels.cpu())
 
 
+def _as_tensor(values: Any, what: str) -> Tensor:
+    """Return a tensor of what a person holds: a tensor, an array, a list of numbers."""
+    try:
+        if not isinstance(values, Tensor | np.ndarray | list | tuple):
+            raise TypeError(f"a {type(values).__name__}")
+        return (
+            torch.as_tensor(np.array(values))
+            if not isinstance(values, Tensor)
+            else values
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{what} must be a tensor or an array of numbers, got {reason}"
+        ) from error
+
+
+def _class_names(dataset: Any, classes: int) -> list[str] | None:
+    """Return the names that a dataset has for its classes, if there are as many."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    names = getattr(dataset, "classes", None)
+    if not isinstance(names, list | tuple) or len(names) != classes:
+        return None
+    return list(map(str, names)) if all(map(_is_name, names)) else None
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isprintable()
+
+
+def _default_preprocessing(shape: torch.Size) -> Preprocessing:
+    """Return what is done with images of this shape if nobody says it."""
+    if shape.numel() <= _MOST_WHITENED:
+        return "zca"
+    warnings.warn(
+        f"images of {'x'.join(map(str, shape))} are standardised by channel, not "
+        "whitened, since whitening so many values takes long; choose by preprocessing "
+        "('standardize' or 'zca')",
+        DDWarning,
+        stacklevel=4,
+    )
+    return "standardize"
+
+
 def _check_values(images: Tensor, first: int = 0) -> None:
     """Refuse images that are neither uint8 nor finite and in [0, 1].
 
@@ -580,7 +679,10 @@ def _check_values(images: Tensor, first: int = 0) -> None:
     if images.dtype == torch.uint8:
         return
     if not images.is_floating_point():
-        raise DataError(f"images must be uint8 or floating, got {images.dtype}")
+        raise DataError(
+            f"images must be uint8 or floating, got {images.dtype}; divide them by the "
+            "largest value that a pixel can have"
+        )
     bad = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten()
     if len(bad):
         raise DataError(
@@ -618,56 +720,117 @@ def _take(data: Images, indices: Tensor) -> Images:
     return Images(chosen, data.labels[indices])
 
 
-def _test_reader(
-    test: tuple[Tensor, Tensor] | Callable[[], Images] | None,
-    shape: torch.Size,
-    num_classes: int,
-) -> Callable[[], Images]:
-    """Return a function that reads the test set and checks that it fits."""
+@dataclass(frozen=True)
+class _TestReader:
+    """Reads a test set when it is called, and tells before whether it can serve.
 
-    def read() -> Images:
-        if test is None:
-            raise _no_test_set()
-        checked = _checked(*(test() if callable(test) else test))
-        if checked.images.shape[1:] != shape:
-            raise DataError(
-                f"test images are {tuple(checked.images.shape[1:])}, training images "
-                f"{tuple(shape)}"
-            )
-        if checked.labels.max() >= num_classes:
-            raise DataError(
-                f"test labels go up to {int(checked.labels.max())}, but the training "
-                f"data has {num_classes} classes"
-            )
+    Attributes:
+        test: images and labels, a dataset, a function that reads them, or None.
+        channels: where the channels of images stand, if it is stated.
+        shape: that of the training images.
+        num_classes: their classes.
+    """
+
+    test: Any
+    channels: Axes | None = None
+    shape: tuple[int, ...] = ()
+    num_classes: int = 0
+
+    def fitting(self, shape: torch.Size, num_classes: int) -> "_TestReader":
+        """Return the reader of a test set for such training data; check tensors now."""
+        reader = replace(self, shape=tuple(shape), num_classes=num_classes)
+        if isinstance(self.test, tuple):
+            reader()
+        return reader
+
+    def __call__(self) -> Images:
+        match self.test:
+            case None:
+                raise _no_test_set()
+            case (images, labels):
+                checked = _checked(images, labels, self.channels)
+            case _ if self._is_function():
+                images, labels = self.test()
+                checked = _checked(images, labels, self.channels)
+            case _:
+                images, labels = read_dataset(Items(self.test, self.channels))
+                checked = _checked(images, labels, "first")
+        self._check_fit(tuple(checked.images.shape[1:]), int(checked.labels.max()))
         return checked
 
-    return read
+    def _is_function(self) -> bool:
+        return callable(self.test) and not hasattr(self.test, "__getitem__")
+
+    def check(self) -> None:
+        """Find what can be known to be wrong before the test set is read."""
+        if self.test is None:
+            raise _no_test_set()
+        if isinstance(self.test, tuple) or self._is_function():
+            return
+        if isinstance(self.test, HasSizes):
+            self.test.check_sizes((self.shape[1], self.shape[2]))
+        image, label = Items(self.test, self.channels)[0]
+        self._check_fit(tuple(image.shape), label)
+
+    def _check_fit(self, shape: tuple[int, ...], label: int) -> None:
+        if shape != tuple(self.shape):
+            raise DataError(f"test images are {shape}, training images {self.shape}")
+        if label >= self.num_classes:
+            raise DataError(
+                f"test labels go up to {label}, but the training data has "
+                f"{self.num_classes} classes; number them alike, from 0"
+            )
+
+
+@runtime_checkable
+class HasSizes(Protocol):
+    """A dataset that knows the sizes of its images without reading them."""
+
+    def check_sizes(self, size: tuple[int, int]) -> None:
+        """Refuse images that have not this height and width.
+
+        Raises:
+            DataError: there are some.
+        """
+        ...
 
 
 def _no_test_set() -> DataError:
     return DataError("this data has no test set; pass test=... where it is built")
 
 
-def read_dataset(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
-    """Read every ``(image, label)`` pair of a map-style dataset into memory."""
-    items = Items(dataset)
+def read_dataset(items: Items) -> tuple[Tensor, Tensor]:
+    """Read every ``(image, label)`` pair into memory.
+
+    Raises:
+        DataError: an item is not such a pair, or the images differ in size.
+    """
     images, labels, shapes = [], [], Counter[tuple[int, ...]]()
     for index in range(len(items)):
         image, label = items[index]
         shapes[tuple(image.shape)] += 1
+        if len(shapes) > 1:
+            raise mixed_sizes(shapes)
         images.append(image)
         labels.append(label)
-    if len(shapes) > 1:
-        raise mixed_sizes(shapes)
+        if image.dtype != images[0].dtype:
+            raise _mixed_dtypes(images[0].dtype, image.dtype, index)
     return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
 
 
-def _survey(dataset: Dataset[Any], workers: int) -> Images:
+def _mixed_dtypes(one: torch.dtype, other: torch.dtype, number: int) -> DataError:
+    return DataError(
+        f"image number {number} is of {other}, those before it of {one}; convert all "
+        "to one"
+    )
+
+
+def _survey(items: Items, workers: int) -> Images:
     """Check every pair of a map-style dataset once; leave the images where they are."""
-    items = Items(dataset)
     numbers = torch.arange(len(items))
     labels: list[int] = []
     shapes = Counter[tuple[int, ...]]()
+    dtype = items[0][0].dtype
     parts = (part.tolist() for part in torch.split(numbers, _SURVEYED))
     for batch in read_items(items, parts, workers):
         first = len(labels)
@@ -675,15 +838,17 @@ def _survey(dataset: Dataset[Any], workers: int) -> Images:
         shapes.update(tuple(image.shape) for image, _ in batch)
         if len(shapes) > 1:
             raise mixed_sizes(shapes)
+        for place, (image, _) in enumerate(batch):
+            if image.dtype != dtype:
+                raise _mixed_dtypes(dtype, image.dtype, first + place)
         _check_values(torch.stack([image for image, _ in batch]), first)
     (shape,) = shapes
     images = StreamedImages(items, shape, numbers, workers=workers)
     return Images(images, torch.tensor(labels, dtype=torch.int64))
 
 
-def has_room(dataset: Dataset[Any]) -> bool:
+def has_room(items: Items) -> bool:
     """Tell whether memory has room for a dataset's images, as bytes and whitened."""
-    items = Items(dataset)
     image, _ = items[0]
     return fits_in_memory(len(items) * (image.nbytes + _FLOAT_BYTES * image.numel()))
 
@@ -691,6 +856,13 @@ def has_room(dataset: Dataset[Any]) -> bool:
 def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:
     """Return the error for images of several sizes, the commonest first."""
     listed = ", ".join(f"{shape} x{count}" for shape, count in shapes.most_common(4))
+    sizes, channels = {shape[1:] for shape in shapes}, {shape[0] for shape in shapes}
+    if len(sizes) == 1:
+        numbers = " and ".join(map(str, sorted(channels)))
+        return DataError(
+            f"images of {numbers} channels (channels, height, width): {listed}; "
+            "convert all to RGB, or all to grey"
+        )
     return DataError(
         f"images of {len(shapes)} sizes (channels, height, width): {listed}; "
         "resize them to one, for a folder by --image-size"

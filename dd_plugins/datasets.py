@@ -1,5 +1,6 @@
 """The named data sets that come with the library; each is registered by the hook."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -7,22 +8,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
-from dd_plugins.data import (
-    DataOptions,
-    DatasetLoader,
-    Images,
-    RealData,
-    has_room,
-    read_dataset,
-)
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.data import DataOptions, DatasetLoader, Images, RealData
+from dd_plugins.errors import DataError, DDWarning, OptionError
+from dd_plugins.image_folders import ImageFolder, find_images, find_splits
+from dd_plugins.pixels import open_image, pixels_of, size_of
 from dd_plugins.preprocess import Preprocessing
 
 __all__ = ["DATASETS", "load_digits", "load_folder"]
 
 _DIGITS_TEST_PART = 0.2
+_TEST_EVERY = 5  # of a folder without a test split
 
 
 def load_digits(options: DataOptions) -> RealData:
@@ -120,127 +117,132 @@ def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
 def load_folder(options: DataOptions) -> RealData:
     """Load a folder of images: one subfolder for each class.
 
-    ``PATH/train`` and ``PATH/test``, if both are there, are the two splits; else a
-    fifth of each class, always the same, is the test set. With ``image_size`` the
-    shorter side is resized to it and the centre is cropped.
+    A training and a test split are recognised (:func:`find_splits`); else a fifth of
+    each class, always the same, is the test set: one image at least where a class has
+    two. With ``image_size`` the shorter side is resized to it and the centre is
+    cropped. Images of any mode become RGB (:func:`pixels_of`).
     """
     if options.argument is None:
         raise OptionError("data set 'folder' needs a path: 'folder:PATH'")
-    path = Path(options.argument).expanduser().resolve()
+    path = _resolved(options.argument, options.root)
     size = options.image_size
     if size is not None and size < 1:
         raise OptionError(f"image_size must be at least 1 pixel, got {size}")
-    if (path / "train").is_dir() and not (path / "test").is_dir():
-        raise DataError(
-            f"{path} holds 'train', but no 'test': add it, or name the training folder "
-            "itself to have a test split cut from it"
-        )
-    name = f"folder:{path}"
-    split = (path / "train").is_dir()
-    training = _FolderItems(path / "train" if split else path, size)
-    if not has_room(training):
-        return _stream_folder(training, path / "test" if split else None, name)
-    if split:
-        data, names = _read_folder(path / "train", size)
-
-        def read_test() -> Images:
-            test, test_names = _read_folder(path / "test", size)
-            if test_names != names:
-                raise _other_classes(path)
-            return Images(*test)
-
-        return RealData.from_tensors(
-            *data, test=read_test, class_names=names, name=name, image_size=size
-        )
-    (images, labels), names = _read_folder(path, size)
-    test_part = _every(labels, round(1 / _DIGITS_TEST_PART))
-    return RealData.from_tensors(
-        images[~test_part],
-        labels[~test_part],
-        test=(images[test_part], labels[test_part]),
-        class_names=names,
-        name=name,
-        image_size=size,
-    )
-
-
-def _stream_folder(
-    training: "_FolderItems", test_path: Path | None, name: str
-) -> RealData:
-    """Leave the images of a folder that memory cannot hold where they are."""
-    kept: Dataset[Any] = training
-    if test_path is not None:
-        test_items = _FolderItems(test_path, training.size)
-        if test_items.found.classes != training.found.classes:
-            raise _other_classes(test_path.parent)
-        test: Dataset[Any] = test_items
+    splits = find_splits(path)
+    found = find_images(splits.train)
+    if splits.test is not None:
+        training = _FolderItems(found.samples, size)
+        test = _FolderItems(find_images(splits.test).samples, size)
     else:
-        labels = torch.tensor(training.found.targets)
-        test_part = _every(labels, round(1 / _DIGITS_TEST_PART))
-        kept, test = (
-            Subset(training, part.nonzero().flatten().tolist())
+        test_part = _test_part(found)
+        training, test = (
+            _FolderItems(
+                [
+                    each
+                    for each, is_in in zip(found.samples, part, strict=True)
+                    if is_in
+                ],
+                size,
+            )
             for part in (~test_part, test_part)
         )
-    return RealData.from_dataset(
-        kept,
-        test=test,
-        stream=True,
-        class_names=training.found.classes,
-        name=name,
-        image_size=training.size,
+    data = RealData.from_dataset(
+        training,
+        test=test if len(test) else None,
+        class_names=found.classes,
+        name=f"folder:{path}",
+        image_size=size,
     )
+    if splits.test is None:
+        _, height, width = data.image_shape
+        test.check_sizes((height, width))
+    return data
 
 
-def _other_classes(path: Path) -> DataError:
-    return DataError(f"{path}: train and test hold different class folders")
+def _resolved(argument: str, root: Path | None) -> Path:
+    """Return the absolute path of a folder.
+
+    A relative one that is not here may be in the folder of data sets.
+    """
+    try:
+        path = Path(argument).expanduser()
+        if root is not None and not path.is_absolute() and not path.exists():
+            path = root / path
+        return path.resolve(strict=True)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # a loop of links, a user that is not known
+        reason = getattr(error, "strerror", None) or _one_line(error)
+        raise DataError(f"cannot read images under {argument}: {reason}") from error
 
 
-def _every(labels: Tensor, nth: int) -> Tensor:
-    """Return a mask of every ``nth`` image of each class, in order of names."""
+def _test_part(found: ImageFolder) -> Tensor:
+    """Return a mask of every fifth image of each class, in order of names.
+
+    Of a class of two to four it is the last one; a class of one image has none.
+    """
+    labels = torch.tensor(found.labels)
     mask = torch.zeros(len(labels), dtype=torch.bool)
-    for label in range(int(labels.max()) + 1):
-        mask[(labels == label).nonzero().flatten()[nth - 1 :: nth]] = True
+    untested = []
+    for label, name in enumerate(found.classes):
+        members = (labels == label).nonzero().flatten()
+        if len(members) == 1:
+            untested.append(name)
+        elif len(members) < _TEST_EVERY:
+            mask[members[-1]] = True
+        else:
+            mask[members[_TEST_EVERY - 1 :: _TEST_EVERY]] = True
+    if untested:
+        warnings.warn(
+            f"{found.path}: the only image of class "
+            f"{', '.join(map(repr, untested[:5]))} is trained on, and none of it is "
+            f"tested ({len(untested)} such classes)",
+            DDWarning,
+            stacklevel=2,
+        )
     return mask
 
 
 class _FolderItems(Dataset[tuple[Tensor, int]]):
-    """The images of a folder as torchvision finds them: uint8, perhaps resized."""
+    """Image files with their labels, as colour images: uint8, perhaps resized."""
 
-    def __init__(self, path: Path, size: int | None) -> None:
-        from torchvision.datasets import ImageFolder
-
-        try:
-            self.found = ImageFolder(str(path))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise DataError(
-                f"cannot read images under {path}: {_one_line(error)}"
-            ) from error
-        self.size = size
+    def __init__(self, samples: list[tuple[Path, int]], size: int | None) -> None:
+        self._samples = samples
+        self._size = size
+        self.targets = [label for _, label in samples]
 
     def __len__(self) -> int:
-        return len(self.found.samples)
+        return len(self._samples)
+
+    def check_sizes(self, size: tuple[int, int]) -> None:
+        """Refuse files of another height and width, by their headers."""
+        if self._size is not None:
+            return
+        for file, _ in self._samples:
+            try:
+                found = size_of(file)
+            except Exception as error:  # PIL raises many kinds for damaged files
+                raise _cannot_read(file, error) from error
+            if found != size:
+                raise DataError(
+                    f"images of 2 sizes: {file} is {found[0]}x{found[1]}, others are "
+                    f"{size[0]}x{size[1]}; resize them to one by --image-size"
+                )
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from torchvision.transforms.v2 import functional as transforms
-
-        file, label = self.found.samples[index]
+        file, label = self._samples[index]
         try:
-            image = self.found.loader(file)
+            with open_image(file, resized=self._size is not None) as image:
+                return pixels_of(image, channels=3, size=self._size), label
+        except DataError as error:
+            raise DataError(f"image {file} {error}") from error
         except Exception as error:  # PIL raises many kinds for damaged files
-            raise DataError(f"cannot read image {file}: {_one_line(error)}") from error
-        if self.size is not None:
-            image = transforms.center_crop(
-                transforms.resize(image, [self.size], antialias=True), [self.size] * 2
-            )
-        return transforms.pil_to_tensor(image), label
+            raise _cannot_read(file, error) from error
 
 
-def _read_folder(
-    path: Path, size: int | None
-) -> tuple[tuple[Tensor, Tensor], list[str]]:
-    """Read an image folder into memory; all images must be of one size."""
-    items = _FolderItems(path, size)
-    return read_dataset(items), items.found.classes
+def _cannot_read(file: Path, error: Exception) -> DataError:
+    return DataError(f"cannot read image {file}: {_one_line(error)}")
 
 
 DATASETS: dict[str, DatasetLoader] = {

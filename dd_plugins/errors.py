@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "DDError",
+    "DDWarning",
     "DataError",
     "FileError",
     "MissingExtraError",
@@ -26,6 +27,13 @@ class DDError(Exception):
     """The base of every error that dd-plugins raises on purpose."""
 
     exit_status = 1
+
+
+class DDWarning(UserWarning):
+    """Something that a user should know of, and that stops nothing.
+
+    The command line prints it in one line.
+    """
 
 
 class OptionError(DDError, ValueError):

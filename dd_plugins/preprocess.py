@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd_plugins.errors import DataError
-from dd_plugins.streamed import ImageSource, chunks
+from dd_plugins.streamed import ImageSource, chunks, fits_in_memory
 
 __all__ = ["ZCA_RIDGE", "Preprocessing", "Transform", "to_unit_range"]
 
@@ -22,6 +22,7 @@ ZCA_RIDGE = 0.1
 """Ridge on the covariance, relative to its mean eigenvalue (FRePo's ``zca_reg``)."""
 
 _LARGEST_WHITENED_SIDE = 64  # beyond it the covariance would not fit; see Transform
+_LEAST_EIGENVALUE = 1e-10  # of the largest one: below it there is rounding alone
 _CHUNK = 2048  # images that are whitened or summed up at a time
 
 
@@ -43,7 +44,12 @@ class Transform:
         deviation: float32 of shape ``(channels,)``.
         centre: mean of the flattened standardised sub-images, float32 of shape
             ``(d,)``.
-        whitening: symmetric ZCA matrix, float32 of shape ``(d, d)``.
+        whitening: symmetric ZCA matrix, float32 of shape ``(d, d)``; None where it is
+            written by its directions.
+        directions: of fewer images than pixels: the orthonormal directions in which
+            images differ, float32 of shape ``(r, d)``. The matrix is the identity in
+            all others.
+        scales: by which whitening scales each direction, float32 of shape ``(r,)``.
         stride: how many interleaved sub-images there are along each side.
 
     Reference: FRePo's released code (arXiv 2206.00719, appendix A.1).
@@ -54,6 +60,8 @@ class Transform:
     centre: Tensor | None = None
     whitening: Tensor | None = None
     stride: int = 1
+    directions: Tensor | None = None
+    scales: Tensor | None = None
 
     def to(self, device: torch.device) -> "Transform":
         """Return the same map, computed on a device, wherever the images are."""
@@ -63,7 +71,7 @@ class Transform:
     @property
     def kind(self) -> Preprocessing:
         """``"zca"`` if images are whitened, else ``"standardize"``."""
-        return "standardize" if self.whitening is None else "zca"
+        return "standardize" if self.centre is None else "zca"
 
     @classmethod
     def fit(cls, images: ImageSource, kind: Preprocessing) -> "Transform":
@@ -100,27 +108,65 @@ class Transform:
         scale = Transform(self.mean, self.deviation, stride=stride)
         size = math.prod(images.shape[1:]) // stride**2
         count = len(images) * stride**2
+        needed = 3 * 8 * size * min(size, count)  # float64: images or a matrix, twice
+        if not fits_in_memory(needed):
+            raise DataError(
+                f"whitening images of {size} values takes {needed / 1e9:.0f} GB, more "
+                "than half of the memory; make them smaller, or use preprocessing "
+                "'standardize'"
+            )
         centre = torch.zeros(size, dtype=torch.float64)
         for chunk in chunks(images, _CHUNK):
             centre += (
                 scale._flatten(scale._standardize(chunk)).double().sum(dim=0).cpu()
             )
         centre = (centre / count).float()
+        if count <= size:
+            return self._with_directions(images, scale, centre, count)
         covariance = torch.zeros(size, size, dtype=torch.float64)
         for chunk in chunks(images, _CHUNK):
             flat = scale._flatten(scale._standardize(chunk)).cpu() - centre
             covariance += (flat.mT @ flat).double()
         covariance /= count
         if not covariance.diagonal().sum() > 0:
-            raise DataError("ZCA of images that are all alike; use 'standardize'")
+            raise _all_alike()
         covariance.diagonal().add_(ZCA_RIDGE * covariance.diagonal().mean())
         eigenvalues, vectors = torch.linalg.eigh(covariance)
-        if count <= size:
-            # Directions without data keep scale 1, as in the released code; centred
-            # images span one direction less than there are images (overlooked there).
-            eigenvalues[: size - count + 1] = 1.0
         whitening = (vectors * eigenvalues.rsqrt()) @ vectors.mT
         return Transform(self.mean, self.deviation, centre, whitening.float(), stride)
+
+    def _with_directions(
+        self, images: ImageSource, scale: "Transform", centre: Tensor, count: int
+    ) -> "Transform":
+        """Return the transform that also whitens, of at most as many images as pixels.
+
+        Directions without data keep scale 1, as in the released code; centred images
+        span one direction less than there are images (overlooked there). So the matrix
+        is the identity plus one of low rank, found from the products of the images.
+        """
+        flat = torch.cat(
+            [
+                scale._flatten(scale._standardize(chunk)).cpu() - centre
+                for chunk in chunks(images, _CHUNK)
+            ]
+        ).double()
+        eigenvalues, vectors = torch.linalg.eigh(flat @ flat.mT / count)
+        total = float(eigenvalues.sum())
+        if not total > 0:
+            raise _all_alike()
+        kept = eigenvalues > _LEAST_EIGENVALUE * eigenvalues[-1]
+        kept[0] = False  # the direction that centring took
+        eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
+        directions = vectors.mT @ flat / (count * eigenvalues).sqrt()[:, None]
+        ridge = ZCA_RIDGE * total / flat.shape[1]
+        return Transform(
+            self.mean,
+            self.deviation,
+            centre,
+            stride=scale.stride,
+            directions=directions.float().contiguous(),
+            scales=(eigenvalues + ridge).rsqrt().float(),
+        )
 
     def __call__(self, images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Map images to the value space.
@@ -138,8 +184,8 @@ class Transform:
         for start in range(0, len(images), _CHUNK):
             near = images[start : start + _CHUNK].to(self.mean.device)
             chunk = self._standardize(near)
-            if self.centre is not None and self.whitening is not None:
-                flat = (self._flatten(chunk) - self.centre) @ self.whitening
+            if self.centre is not None:
+                flat = self._whiten(self._flatten(chunk) - self.centre)
                 chunk = self._unflatten(flat, images.shape)
             result[start : start + _CHUNK] = chunk
         return result
@@ -153,14 +199,34 @@ class Transform:
         Returns:
             float32 images, in [0, 1] where the values came from such images.
         """
-        if self.whitening is not None and self.centre is not None:
+        if self.centre is not None:
             flat = self._flatten(values.float())
-            # The ridge bounds the condition of the matrix: 175 at most for CIFAR.
-            solved = torch.linalg.solve(self._whitening64, flat.cpu().double().mT).mT
-            flat = solved.float().to(values.device) + self.centre.to(values.device)
+            flat = self._unwhiten(flat.cpu().double()).float().to(values.device)
+            flat = flat + self.centre.to(values.device)
             values = self._unflatten(flat, values.shape)
         mean, deviation = self._by_channel(values.device)
         return values.float() * deviation + mean
+
+    def _whiten(self, flat: Tensor) -> Tensor:
+        """Return rows of standardised, centred sub-images in the whitened space."""
+        if self.whitening is not None:
+            return flat @ self.whitening
+        assert self.directions is not None
+        assert self.scales is not None
+        along = (flat @ self.directions.mT) * (self.scales - 1)
+        return flat + along @ self.directions
+
+    def _unwhiten(self, flat: Tensor) -> Tensor:
+        """Undo :meth:`_whiten`, in float64."""
+        if self.whitening is not None:
+            # The ridge bounds the condition of the matrix: 175 at most for CIFAR.
+            solved: Tensor = torch.linalg.solve(self._whitening64, flat.mT)
+            return solved.mT
+        assert self.directions is not None
+        assert self.scales is not None
+        directions = self.directions.cpu().double()
+        along = (flat @ directions.mT) * (1 / self.scales.cpu().double() - 1)
+        return flat + along @ directions
 
     @cached_property
     def _whitening64(self) -> Tensor:
@@ -207,9 +273,15 @@ class Transform:
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that :meth:`from_tensors` needs, by name."""
         named = {"mean": self.mean, "deviation": self.deviation}
-        if self.centre is not None and self.whitening is not None:
-            named |= {"centre": self.centre, "whitening": self.whitening}
-        return named
+        whole = {
+            "centre": self.centre,
+            "whitening": self.whitening,
+            "directions": self.directions,
+            "scales": self.scales,
+        }
+        return named | {
+            name: tensor for name, tensor in whole.items() if tensor is not None
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], stride: int) -> "Transform":
@@ -220,7 +292,13 @@ class Transform:
             tensors.get("centre"),
             tensors.get("whitening"),
             stride,
+            tensors.get("directions"),
+            tensors.get("scales"),
         )
+
+
+def _all_alike() -> DataError:
+    return DataError("ZCA of images that are all alike; use 'standardize'")
 
 
 def _stride(height: int, width: int) -> int:

@@ -1,36 +1,47 @@
 """Images that stay in a map-style dataset, and are read when they are needed."""
 
+import math
 import operator
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dd_plugins.errors import DataError
+from dd_plugins.pixels import Axes, channels_first
 from dd_plugins.randomness import derive
 
 __all__ = ["ImageSource", "Items", "StreamedImages", "chunks", "fits_in_memory"]
 
-_FEW = 64  # images that are read without starting workers
+_PART = 64  # images that are read at a time
+_WORTH_WORKERS = 4_096  # images: for fewer, starting workers takes longer than reading
+_IMAGE_KEYS = ("image", "img", "pixel_values")
+_LABEL_KEYS = ("label", "labels", "target", "class")
 
 
 class Items(Dataset[tuple[Tensor, int]]):
     """The ``(image, label)`` pairs of a map-style dataset, checked one by one.
 
     Args:
-        dataset: images are tensors, PIL images or arrays; labels integers.
+        dataset: images are tensors, PIL images or arrays; labels are whole numbers, or
+            arrays of one. An item may be a mapping with an image under ``image``,
+            ``img`` or ``pixel_values`` and a label under ``label``, ``labels``,
+            ``target`` or ``class``.
+        channels: where the channels of arrays and tensors stand; by default told by
+            their sizes (see :func:`~dd_plugins.pixels.channels_first`).
 
     Raises:
         DataError: the dataset has no length, is empty, or an item is not such a pair.
     """
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
+    def __init__(self, dataset: Dataset[Any], channels: Axes | None = None) -> None:
         if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
             raise DataError(
                 "expected a map-style dataset with a length; collect a stream first"
@@ -38,22 +49,74 @@ class Items(Dataset[tuple[Tensor, int]]):
         if len(dataset) == 0:
             raise DataError("the dataset is empty")
         self._dataset = dataset
+        self._channels = channels
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
-            image, label = self._dataset[index]
-            number = torch.tensor(operator.index(label), dtype=torch.int64)
-            return _as_image(image, index), int(number)
+            item = self._dataset[index]
         except DataError:
             raise
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # a stranger's dataset may do anything
             raise DataError(
-                f"item {index} is not an (image, label) pair with an integer label: "
+                f"item {index} cannot be read: {type(error).__name__}: "
                 f"{' '.join(str(error).split())}"
             ) from error
+        not_a_pair = f"item {index} is not an (image, label) pair with an integer label"
+        try:
+            image, label = _pair(item)
+            number = _number(label)
+        except DataError as error:
+            raise DataError(f"{not_a_pair}: {error}") from error
+        try:
+            return channels_first(image, self._channels), number
+        except DataError as error:
+            raise DataError(f"image {index} {error}") from error
+        except Exception as error:
+            raise DataError(
+                f"{not_a_pair}: its image is a {type(image).__name__}, expected a "
+                f"tensor, an array or a PIL image ({' '.join(str(error).split())})"
+            ) from error
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    """Return image and label of an item."""
+    if isinstance(item, Mapping):
+        found = [
+            next((item[key] for key in keys if key in item), None)
+            for keys in (_IMAGE_KEYS, _LABEL_KEYS)
+        ]
+        if any(each is None for each in found):
+            raise DataError(
+                f"it is a dict with keys {', '.join(map(str, item))}; expected an "
+                f"image under {', '.join(_IMAGE_KEYS)} and a label under "
+                f"{', '.join(_LABEL_KEYS)}"
+            )
+        return found[0], found[1]
+    if not isinstance(item, tuple | list):
+        raise DataError(f"it is a {type(item).__name__}")
+    if len(item) != 2:
+        raise DataError(f"it is a {type(item).__name__} of {len(item)}")
+    return item[0], item[1]
+
+
+def _number(label: Any) -> int:
+    """Return a label as a number, also one in an array of one element."""
+    shape = tuple(getattr(label, "shape", ()))
+    if math.prod(shape) != 1:
+        raise DataError(
+            f"its label has shape {shape}; one label an image is expected, and "
+            "multi-label data are not supported"
+        )
+    try:
+        number = operator.index(label.item() if shape else label)
+    except TypeError as error:
+        raise DataError(f"its label is a {type(label).__name__}") from error
+    if abs(number) >= 2**63:
+        raise DataError(f"its label {number} is too large")
+    return number
 
 
 class _Reported(Dataset[tuple[Tensor, int] | DataError]):
@@ -149,8 +212,8 @@ class StreamedImages:
 
     def __getitem__(self, chosen: slice | Tensor) -> Tensor:
         numbers = self._numbers[chosen]
-        workers = self._workers if len(numbers) > _FEW else 0
-        parts = [part.tolist() for part in torch.split(numbers, _FEW)]
+        workers = self._workers if len(numbers) > _WORTH_WORKERS else 0
+        parts = [part.tolist() for part in torch.split(numbers, _PART)]
         read = [
             image
             for batch in read_items(self._items, parts, workers)
@@ -194,30 +257,34 @@ def chunks(images: ImageSource, size: int) -> Iterable[Tensor]:
 
 
 def fits_in_memory(size: float) -> bool:
-    """Tell whether so many bytes are less than half of this machine's memory."""
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # no such question on this system
-        return True
-    return size < total / 2
+    """Tell whether so many bytes are less than half of the memory of this process.
+
+    That of the machine, or what a container or a batch system allows, if it is less.
+    """
+    return size < _memory() / 2
 
 
-def _as_image(image: Any, index: int) -> Tensor:
-    """Return ``(channels, height, width)`` from a tensor, a PIL image or an array."""
-    if isinstance(image, Tensor):
-        tensor = image
-    else:
-        # PIL images and arrays put channels last.
-        mode = getattr(image, "mode", None)
-        if mode in ("1", "P"):  # a bitmap, or numbers of colours
-            image = image.convert("L" if mode == "1" else "RGB")
-        array = torch.from_numpy(np.array(image))
-        tensor = array[None] if array.ndim == 2 else array.movedim(-1, 0)
-    if tensor.is_floating_point():
-        tensor = tensor.float()  # as they are kept in memory
-    if tensor.ndim == 2:
-        tensor = tensor[None]
-    if tensor.ndim != 3:
-        shape = tuple(tensor.shape)
-        raise ValueError(f"image {index} has shape {shape}, expected 3 axes")
-    return tensor
+def _memory() -> float:
+    """Return how many bytes this process may have; infinite if nothing tells."""
+    found = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):  # not asked on this system
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            found.append(limit)
+    groups = ["memory/memory.limit_in_bytes", "memory.max"]  # version 1, and a root
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, kinds, own = line.split(":", 2)
+            if number == "0":
+                parts = Path(own.lstrip("/"))
+                groups += [f"{part}/memory.max" for part in (parts, *parts.parents)]
+            elif "memory" in kinds.split(","):
+                groups.append(f"memory/{own.lstrip('/')}/memory.limit_in_bytes")
+    for group in groups:
+        with suppress(OSError, ValueError):  # "max" is no limit
+            found.append(int((Path("/sys/fs/cgroup") / group).read_text()))
+    return min(found)

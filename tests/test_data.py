@@ -1,5 +1,6 @@
 """Real data in memory: what is refused, the splits, the draws."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +9,17 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from dd_plugins import RealData, get_dataset
 from dd_plugins.data import Images, RealSampler, balanced_subset
-from dd_plugins.errors import DataError, DDError, OptionError, UnknownNameError
+from dd_plugins.errors import (
+    DataError,
+    DDError,
+    DDWarning,
+    OptionError,
+    UnknownNameError,
+)
 from dd_plugins.randomness import derive
 
 CPU = torch.device("cpu")
@@ -64,7 +71,7 @@ def with_pixel(value: float) -> Tensor:
 @pytest.mark.parametrize(
     ("images", "labels", "told"),
     [
-        (IMAGES[:, 0], LABELS, r"images must have shape .*\(20, 2, 2\)"),
+        (IMAGES[0, 0], LABELS, r"images must have shape .*\(2, 2\)"),
         (IMAGES[:0], LABELS[:0], r"images must have shape .*\(0, 1, 2, 2\)"),
         (IMAGES[..., :0], LABELS, r"images must have shape .*\(20, 1, 2, 0\)"),
         (IMAGES.int(), LABELS, r"images must be uint8 or floating, .*int32"),
@@ -76,7 +83,7 @@ def with_pixel(value: float) -> Tensor:
         (with_pixel(-0.5), LABELS, r"in \[0, 1\], got \[-0.5, 1\]"),
         (IMAGES * 255, LABELS, r"in \[0, 1\], got \[0, 255\]; scale them"),
         (IMAGES, LABELS[:-1], r"labels must have shape \(20,\).*got \(19,\)"),
-        (IMAGES, LABELS[:, None], r"labels must have shape \(20,\).*got \(20, 1\)"),
+        (IMAGES, LABELS[:, None].repeat(1, 2), r"\(20, 2\).*multi-label data"),
         (IMAGES, LABELS[0], r"labels must have shape \(20,\).*got \(\)"),
         (IMAGES, LABELS.float(), r"labels must be integers, got torch.float32"),
         (IMAGES, LABELS.cfloat(), r"labels must be integers, got torch.complex64"),
@@ -84,8 +91,15 @@ def with_pixel(value: float) -> Tensor:
         (IMAGES, LABELS * 2, r"no training image of class '1'"),
         (IMAGES, LABELS + 1, r"no training image of class '0'"),
         (IMAGES, LABELS * 0, r"1 class found, at least 2"),
-        (IMAGES.numpy(), LABELS, "tensor"),
-        (IMAGES, LABELS.numpy(), "tensor"),
+        ("images", LABELS, "images must be a tensor or an array.*str"),
+        (np.array([None]), LABELS, "images must be a tensor or an array.*object"),
+        (IMAGES, np.array(["a"]), "labels must be a tensor or an array.*"),
+        (
+            torch.rand(20, 28, 28, 3),
+            LABELS,
+            r"channels come first; use movedim\(-1, 1\)",
+        ),
+        (np.zeros((20, 9, 9, 7)), LABELS, "pass channels='first' or 'last'"),
     ],
 )
 def test_wrong_tensors_are_refused_in_one_line(
@@ -259,10 +273,14 @@ def test_test_dataset_is_not_read_before_it_is_asked_for() -> None:
     ],
 )
 def test_test_set_that_does_not_fit_is_refused(test: Any, told: str) -> None:
-    data = RealData.from_tensors(IMAGES, LABELS, test=test)
     with pytest.raises(DataError, match=told) as refused:
-        data.read_test()
+        RealData.from_tensors(IMAGES, LABELS, test=test).check_test()
     one_line(refused.value)
+    if test is not None:  # by a function it is found when the test set is read
+        data = RealData.from_tensors(IMAGES, LABELS, test=lambda: Images(*test))
+        data.check_test()
+        with pytest.raises(DataError, match=told):
+            data.read_test()
 
 
 def pil(array: np.ndarray) -> Image.Image:
@@ -275,11 +293,13 @@ def channels_first(array: np.ndarray) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3), (4, 5, 4)])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3), (7, 8, 4)])
 @pytest.mark.parametrize("convert", [pil, np.asarray, channels_first])
 def test_pil_images_arrays_and_tensors_give_the_same_data(
     convert: Callable[[np.ndarray], Any], shape: tuple[int, ...]
 ) -> None:
+    if convert is pil and shape[-1] == 4:
+        pytest.skip("transparent images are composited: see test_pixels.py")
     arrays = np.random.default_rng(0).integers(0, 256, (10, *shape), dtype=np.uint8)
     items = [(convert(array), index % 2) for index, array in enumerate(arrays)]
     data = RealData.from_dataset(Items(items), class_names=["a", "b"])
@@ -315,13 +335,17 @@ IMAGE = IMAGES[0]
             [(IMAGE, 0), (IMAGE, 0), (torch.zeros(1, 3, 2), 1)],
             r"2 sizes .*\(1, 2, 2\) x2, \(1, 3, 2\) x1; .*--image-size",
         ),
-        ([(IMAGE, 0), (torch.zeros(3, 2, 2), 1)], "2 sizes"),
+        ([(IMAGE, 0), (torch.zeros(3, 2, 2), 1)], "of 1 and 3 channels.*to RGB"),
+        ([(IMAGE, 0), (IMAGE.byte(), 1)], "image number 1 is of torch.uint8"),
+        ([(IMAGE, np.array([1, 0, 1]))], r"shape \(3,\); one label.*multi-label"),
+        ([{"pixels": IMAGE, "label": 0}], "dict with keys pixels, label; expected"),
+        ([(IMAGE, 0), (Image.new("I", (2, 2)), 1)], "image 1 has pixels of 32-bit"),
         ([(IMAGE, 0), (IMAGE[None], 1)], r"image 1 has shape \(1, 1, 2, 2\)"),
         ([(torch.zeros(4), 0)], r"image 0 has shape \(4,\)"),
         ([(IMAGE, -1), (IMAGE, 0)], "must not be negative"),
         ([(IMAGE, 0), (IMAGE, 0)], "1 class found"),
         ([(IMAGE, 0), (IMAGE, 2)], "without gaps"),
-        ([{"image": IMAGE, "label": 0}], "item 0"),
+        ([{"image": IMAGE, "label": 0}], "1 class found"),
         ([(None, 0)], "image 0|item 0"),
         ([("a.png", 0)], "image 0|item 0"),
         ([(IMAGE, "cat")], "label|item 0"),
@@ -338,6 +362,159 @@ def test_wrong_items_of_a_dataset_are_refused_in_one_line(
     with pytest.raises(DataError, match=told) as refused:
         RealData.from_dataset(Items(items))
     one_line(refused.value)
+
+
+class Raising(Items):
+    def __getitem__(self, index: int) -> Any:
+        if index == 13:
+            raise self.error
+        return IMAGES[index], index % 2
+
+    error: Exception
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("truncated\nfile"),
+        AttributeError("x"),
+        IndexError("y"),
+        ZeroDivisionError(),
+    ],
+)
+def test_whatever_a_dataset_raises_names_the_item(
+    error: Exception, stream: bool
+) -> None:
+    items = Raising([None] * 20)
+    items.error = error
+    with pytest.raises(
+        DataError, match=f"item 13 cannot be read: {type(error).__name__}"
+    ):
+        RealData.from_dataset(items, stream=stream, workers=0)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda image, label: (image, np.array([label])),
+        lambda image, label: [image, np.array([[label]], dtype=np.uint8)],
+        lambda image, label: {"image": image, "label": label},
+        lambda image, label: {"img": image, "labels": torch.tensor([label])},
+        lambda image, label: {
+            "pixel_values": image,
+            "target": np.int16(label),
+            "id": 3,
+        },
+    ],
+)
+def test_items_as_data_sets_bring_them_are_read(pair: Callable[..., Any]) -> None:
+    items = [pair(image, index % 2) for index, image in enumerate(IMAGES)]
+    data = RealData.from_dataset(Items(items))
+    assert torch.equal(data.train.labels, LABELS[data.train_indices])
+    assert torch.equal(data.train.images, IMAGES[data.train_indices])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "array", "expected"),
+    [
+        ((3, 8, 9), True, (3, 8, 9)),
+        ((1, 8, 9), True, (1, 8, 9)),
+        ((4, 8, 9), True, (4, 8, 9)),
+        ((8, 9, 1), True, (1, 8, 9)),
+        ((8, 9, 3), True, (3, 8, 9)),
+        ((3, 3, 3), True, (3, 3, 3)),
+        ((8, 3, 9), False, (8, 3, 9)),
+        ((3, 8, 3), False, (3, 8, 3)),
+        ((5, 8, 9), False, (5, 8, 9)),
+        ((8, 9, 3), False, None),
+        ((28, 28, 1), False, None),
+        ((5, 8, 9), True, None),
+    ],
+)
+def test_axes_are_told_by_sizes_or_refused(
+    shape: tuple[int, ...], array: bool, expected: tuple[int, ...] | None, stream: bool
+) -> None:
+    image = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
+    items = Items(
+        [(image if array else torch.from_numpy(image), n % 2) for n in range(9)]
+    )
+    if expected is None:
+        with pytest.raises(DataError, match="channels='"):
+            RealData.from_dataset(items, stream=stream, workers=0)
+        data = RealData.from_dataset(items, stream=stream, workers=0, channels="last")
+        assert data.image_shape == (shape[2], *shape[:2])
+        return
+    data = RealData.from_dataset(items, stream=stream, workers=0)
+    assert data.image_shape == expected
+    last = array and shape[-1] in (1, 3)
+    moved = np.moveaxis(image, -1, 0) if last else image
+    assert torch.equal(data.train.images[:1][0], torch.from_numpy(moved.copy()))
+
+
+def test_tensors_and_arrays_are_taken_as_people_hold_them() -> None:
+    expected = RealData.from_tensors(IMAGES, LABELS).fingerprint
+    grey, numbers = IMAGES[:, 0], LABELS[:, None]
+    for images, labels in (
+        (grey, LABELS),
+        (grey.numpy(), LABELS.numpy()),
+        (IMAGES.numpy(), LABELS.tolist()),
+        (IMAGES.movedim(1, -1).contiguous().numpy(), numbers.numpy()),
+        (IMAGES.double(), numbers.to(torch.uint8)),
+    ):
+        assert RealData.from_tensors(images, labels).fingerprint == expected
+    colours = torch.rand(20, 9, 8, 3)
+    data = RealData.from_tensors(colours, LABELS, channels="last")
+    assert data.image_shape == (3, 9, 8)
+
+
+def test_a_dataset_brings_the_names_of_its_classes() -> None:
+    items = Items([(image, index % 2) for index, image in enumerate(IMAGES)])
+    assert RealData.from_dataset(items).class_names == ("0", "1")
+    items.classes = ["cat", "dog"]
+    assert RealData.from_dataset(items).class_names == ("cat", "dog")
+    part = Subset(Subset(items, range(18)), range(16))
+    assert RealData.from_dataset(part).class_names == ("cat", "dog")
+    for others in (["one"], ["a", "b", "c"], "ab", ["a", 3], {"a": 0, "b": 1}):
+        items.classes = others
+        assert RealData.from_dataset(items).class_names == ("0", "1")
+
+
+def test_one_string_is_no_list_of_names() -> None:
+    with pytest.raises(DataError, match="one string, 'ab'; pass a list"):
+        RealData.from_tensors(IMAGES, LABELS, class_names="ab")
+
+
+def test_large_images_are_not_whitened_unless_asked_for() -> None:
+    small, large = torch.rand(8, 3, 40, 40), torch.rand(8, 3, 40, 41)
+    labels = torch.arange(8) % 2
+    assert RealData.from_tensors(small, labels).preprocessing == "zca"
+    with pytest.warns(DDWarning, match="3x40x41 are standardised"):
+        data = RealData.from_tensors(large, labels)
+    assert data.preprocessing == "standardize"
+    for asked in ("zca", "standardize"):
+        data = RealData.from_tensors(large, labels, preprocessing=asked)
+        assert data.preprocessing == asked
+
+
+def test_a_test_dataset_is_looked_at_before_it_is_read() -> None:
+    items = Items([(image, index % 2) for index, image in enumerate(IMAGES)])
+    for test, told in (
+        (Items([]), "empty"),
+        (Items([(torch.zeros(1, 3, 2), 0)] * 9), r"test images are \(1, 3, 2\)"),
+        (Items([(IMAGE, 2)] * 9), "test labels go up to 2"),
+        (Items([3]), "item 0 is not an"),
+    ):
+        data = RealData.from_dataset(items, test=test)
+        assert test.read == []
+        with pytest.raises(DataError, match=told):
+            data.check_test()
+        assert len(test.read) <= 1
+    data = RealData.from_dataset(items, test=items)
+    items.read.clear()
+    data.check_test()
+    assert items.read == [0]
 
 
 class Stream(IterableDataset[Any]):

@@ -1,0 +1,341 @@
+"""The one finder of image files: which classes a folder holds, and which splits."""
+
+import re
+import stat
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from dd_plugins.errors import DataError, DDWarning
+
+__all__ = ["ImageFolder", "Splits", "find_images", "find_splits"]
+
+_SYSTEM = {
+    "$recycle.bin",
+    "@eadir",
+    "__macosx",
+    "__pycache__",
+    "desktop.ini",
+    "lost+found",
+    "system volume information",
+    "thumbs.db",
+}
+_TRAIN = {"train", "training"}
+_TEST = {"test", "testing"}
+_VALIDATION = {"val", "valid", "validation"}
+_SUFFIX = re.compile(r"[\W_]*(set|data|split|images)?[\W_\d]*$")
+# Pillow tells what they are, but cannot read their pixels by itself.
+_NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_NAMED = 5  # of anything, in a message
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The image files of a folder with a subfolder for each class.
+
+    Attributes:
+        path: the folder.
+        classes: the names of the subfolders in NFC, sorted.
+        samples: each file with the index of its class.
+    """
+
+    path: Path
+    classes: list[str]
+    samples: list[tuple[Path, int]]
+
+    @property
+    def labels(self) -> list[int]:
+        """Return the class of each image."""
+        return [label for _, label in self.samples]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The folders that hold the splits of a data set.
+
+    Attributes:
+        train: the folder of the training images.
+        test: the folder of the test images; None if a part of ``train`` is to be cut
+            off for them.
+    """
+
+    train: Path
+    test: Path | None
+
+
+def find_splits(path: Path) -> Splits:
+    """Tell whether a folder holds classes, or splits that hold them.
+
+    ``train`` and ``test`` are known in any case and by their usual other names
+    (``Training``, ``test_set``). Without a test split that has the classes of the
+    training images, ``val`` is the test set.
+
+    Raises:
+        DataError: the folder cannot be read; or it holds a training split alone; or
+            its subfolders look like splits and have other names.
+    """
+    folders = _subfolders(path)
+    roles: dict[str, list[Path]] = {}
+    for folder in folders:
+        roles.setdefault(_role(folder.name), []).append(folder)
+    if "class" in roles:
+        holding = [set(map(_name_of, _subfolders(folder))) for folder in folders]
+        alike = len(folders) > 1 and len(holding[0]) > 1
+        alike = alike and all(names == holding[0] for names in holding)
+        if alike and not any(map(_holds_images, folders)):
+            raise DataError(
+                f"{path}: its subfolders {_listed(f.name for f in folders)} all hold "
+                "the same folders, so they look like splits; call them 'train' and "
+                "'test', or name one of them as the data set"
+            )
+    if "train" not in roles:
+        return Splits(path, None)
+    if not _subfolders(roles["train"][0]):
+        if "class" not in roles and len(roles) > 1:
+            raise DataError(
+                f"{path} holds {_listed(f.name for f in folders)}, which look like "
+                "splits, but no class folders in them; sort the images into folders "
+                "named by their class"
+            )
+        return Splits(path, None)  # a class may be called 'train'
+    for role, (first, *others) in roles.items():
+        if role != "class" and others:
+            raise DataError(
+                f"{path} holds {first.name!r} and {others[0].name!r}, both of which "
+                f"look like the {role} split; remove one"
+            )
+    train = roles["train"][0]
+    found = [roles[role][0] for role in ("test", "validation") if role in roles]
+    if not found:
+        raise DataError(
+            f"{path} holds {train.name!r}, but no 'test': add it, or name the training "
+            "folder itself to have a test split cut from it"
+        )
+    classes = set(map(_name_of, _subfolders(train)))
+    for folder in found:
+        if set(map(_name_of, _subfolders(folder))) == classes:
+            _tell_of_unused(path, folders, (train, folder))
+            return Splits(train, folder)
+    raise _other_classes(train, found[0], classes)
+
+
+def _other_classes(train: Path, test: Path, classes: set[str]) -> DataError:
+    held = set(map(_name_of, _subfolders(test)))
+    if not held:
+        return DataError(
+            f"{test} holds no class folders, so nothing tells the classes of its "
+            f"images; sort them into folders named as those of {train}"
+        )
+    parts = [
+        f"{where} has {_listed(sorted(more))} alone"
+        for where, more in ((train.name, classes - held), (test.name, held - classes))
+        if more
+    ]
+    return DataError(
+        f"{train.parent}: {train.name} and {test.name} hold different class folders: "
+        + "; ".join(parts)
+    )
+
+
+def _tell_of_unused(path: Path, folders: list[Path], used: tuple[Path, Path]) -> None:
+    unused = [folder.name for folder in folders if folder not in used]
+    if unused:
+        warnings.warn(
+            f"{path}: {_listed(unused)} not read; {used[1].name!r} is the test set, "
+            "and validation images are held out of the training images",
+            DDWarning,
+            stacklevel=2,
+        )
+
+
+def find_images(path: Path) -> ImageFolder:
+    """List the images of a folder that has a subfolder for each class.
+
+    Subfolders of these are searched too. A folder or file that links lead to twice is
+    taken once, and links to folders above are not followed. Hidden files and those of operating systems are left out; what else was
+    passed over is counted and told in one warning.
+
+    Raises:
+        DataError: the folder cannot be read, has no subfolders, or one of them holds
+            no image.
+    """
+    passed_over = Counter[str]()
+    folders: dict[str, list[Path]] = {}
+    for entry in _entries(path):
+        if _is_folder(entry):
+            folders.setdefault(_name_of(entry), []).append(entry)
+        else:
+            passed_over["in no class folder"] += 1
+    if not folders:
+        raise DataError(
+            f"cannot read images under {path}: expected a subfolder for each class, "
+            "found none"
+        )
+    names = sorted(folders)
+    samples: list[tuple[Path, int]] = []
+    taken = set[tuple[int, int]]()
+    for label, files in enumerate(_files_by_class(path, folders, names)):
+        images = [file for file in files if _passes(file, taken, passed_over)]
+        images.sort(key=lambda file: (str(file.parent), file.name))
+        samples += [(file, label) for file in images]
+    empty = sorted(set(range(len(names))) - {label for _, label in samples})
+    if empty:
+        raise DataError(
+            f"cannot read images under {path}: no image is in "
+            f"{_listed(names[label] for label in empty)}{_told(passed_over, '; ')}"
+        )
+    if passed_over:
+        warnings.warn(f"{path}{_told(passed_over, ': ')}", DDWarning, stacklevel=2)
+    return ImageFolder(path, names, samples)
+
+
+def _files_by_class(
+    path: Path, folders: dict[str, list[Path]], names: list[str]
+) -> list[list[Path]]:
+    """Return the files under the folders of each class, each folder once."""
+    files: list[list[Path]] = [[] for _ in names]
+    roots = [
+        (label, each) for label, name in enumerate(names) for each in folders[name]
+    ]
+    links = [(label, folder) for label, folder in roots if folder.is_symlink()]
+    own = [(label, folder) for label, folder in roots if not folder.is_symlink()]
+    # A link to a folder above would bring in whatever else lies there.
+    above = {_identity(folder) for folder in (path, *path.resolve().parents)}
+    visited = {_identity(folder) for _, folder in own} | above
+    for label, folder in own:
+        files[label] += _walk(label, folder, visited, links)
+    # Links come after all that is here itself: one may lead to another class.
+    for label, link in links:  # grows while it is walked through
+        if (identity := _identity(link)) not in visited:
+            visited.add(identity)
+            files[label] += _walk(label, link, visited, links)
+    return files
+
+
+def _passes(file: Path, taken: set[tuple[int, int]], passed_over: Counter[str]) -> bool:
+    """Tell whether a file is an image that was not taken before; count what is not."""
+    why = _why_passed_over(file)
+    if why is None and (identity := _identity(file)) in taken:
+        why = "links to images that are there"
+    if why is not None:
+        passed_over[why] += 1
+        return False
+    taken.add(identity)
+    return True
+
+
+def _told(passed_over: Counter[str], before: str) -> str:
+    if not passed_over:
+        return ""
+    reasons = ", ".join(
+        f"{count} {reason}" for reason, count in passed_over.most_common(_NAMED)
+    )
+    return f"{before}{passed_over.total()} files passed over ({reasons})"
+
+
+def _walk(
+    label: int,
+    folder: Path,
+    visited: set[tuple[int, int]],
+    links: list[tuple[int, Path]],
+) -> Iterator[Path]:
+    """Yield the files under a folder; folders that are links are left for later."""
+    for entry in _entries(folder):
+        if not _is_folder(entry):
+            yield entry
+        elif entry.is_symlink():
+            links.append((label, entry))
+        elif (identity := _identity(entry)) not in visited:
+            visited.add(identity)
+            yield from _walk(label, entry, visited, links)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what a folder holds, sorted, without hidden and system files."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"cannot read images under {folder}: {error.strerror}"
+        ) from error
+    return [
+        entry
+        for entry in entries
+        if not entry.name.startswith(".") and entry.name.lower() not in _SYSTEM
+    ]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [entry for entry in _entries(folder) if _is_folder(entry)]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(_why_passed_over(entry) is None for entry in _entries(folder))
+
+
+def _why_passed_over(file: Path) -> str | None:
+    """Return why a file is not read as an image; None for one that is."""
+    try:
+        mode = file.stat().st_mode
+    except (OSError, RuntimeError):
+        return "a broken link"
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if not stat.S_ISREG(mode):
+        return "no regular file"
+    ending = file.suffix.lower()
+    if ending not in _endings():
+        return f"ending in {ending!r}" if ending else "without an ending"
+    return None
+
+
+@cache
+def _endings() -> frozenset[str]:
+    """Return the endings of the formats whose pixels Pillow reads."""
+    Image.init()
+    return frozenset(
+        ending
+        for ending, form in Image.registered_extensions().items()
+        if form in Image.OPEN and form not in _NOT_READ
+    )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file or folder apart, whatever links lead to it."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _name_of(folder: Path) -> str:
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def _role(name: str) -> str:
+    word = _SUFFIX.sub("", name.casefold())
+    for role, words in (
+        ("train", _TRAIN),
+        ("test", _TEST),
+        ("validation", _VALIDATION),
+    ):
+        if word in words:
+            return role
+    return "class"
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return ", ".join(map(repr, listed[:_NAMED])) + more

@@ -1,0 +1,192 @@
+"""The one reader of images: from a file, PIL image, array or tensor to pixels."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+from dd_plugins.errors import DataError
+
+__all__ = [
+    "BACKGROUND",
+    "Axes",
+    "channels_first",
+    "open_image",
+    "pixels_of",
+    "size_of",
+    "where_channels_are",
+]
+
+BACKGROUND = "white"
+"""The colour on which transparent images are composited."""
+
+Axes = Literal["first", "last"]
+"""Where the channels of an image stand among its axes."""
+
+_CHANNELS = (1, 3, 4)  # that an image usually has: grey, colour, colour and alpha
+_16_BITS = 65535
+_MOST_PIXELS = 178_956_970  # Pillow's own limit, beyond which it refuses
+_MOST_PIXELS_RESIZED = 2**30  # three bytes each while the image is made smaller
+
+
+@contextmanager
+def open_image(file: Path, *, resized: bool) -> Iterator[Image.Image]:
+    """Open an image file; refuse one of too many pixels before they are read.
+
+    Args:
+        file: the file.
+        resized: whether the image will be made smaller, so that it may be larger.
+
+    Raises:
+        DataError: it has too many pixels; the message is what is to be said of it.
+        OSError: it cannot be read; Pillow raises other errors too for damaged files.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None  # a folder is the user's own: the limits are ours
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            most = _MOST_PIXELS_RESIZED if resized else _MOST_PIXELS
+            if width * height > most:
+                advice = "shrink it" if resized else "shrink it, say by --image-size,"
+                raise DataError(
+                    f"has {width}x{height} pixels, more than {most:,}; {advice} or "
+                    "remove it"
+                )
+            yield image
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def pixels_of(
+    image: Image.Image, *, channels: Literal[3] | None = None, size: int | None = None
+) -> Tensor:
+    """Return the pixels of a PIL image of any mode.
+
+    The orientation that EXIF tells is applied. Transparent images are composited on
+    white. Palettes, CMYK and other colour spaces become RGB. 16-bit pixels are scaled
+    to 8 bits, so that 65535 becomes 255; floating pixels stay as they are.
+
+    Args:
+        image: the image.
+        channels: 3 for colour in any case; by default 1 for grey images.
+        size: side in pixels to which the shorter side is resized, before the centre is
+            cropped; None for the image as it is.
+
+    Returns:
+        uint8, or float32 of a floating image, of shape ``(channels, height, width)``.
+
+    Raises:
+        DataError: the pixels are 32-bit integers, whose range nobody knows.
+    """
+    from torchvision.transforms.v2 import functional as transforms
+
+    is_pgm = image.format == "PPM"  # whose 16 bits Pillow calls integers
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and is_pgm):
+        image = _of_8_bits(image)
+    image = _without_palette(image)
+    if size is not None:
+        image = transforms.center_crop(
+            transforms.resize(image, [size], antialias=True), [size] * 2
+        )
+    array = torch.from_numpy(np.array(image))
+    pixels = array[None] if array.ndim == 2 else array.movedim(-1, 0)
+    if channels is not None and len(pixels) != channels:
+        pixels = pixels.expand(channels, -1, -1)
+    return pixels.contiguous()
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Return an image of 16 bits scaled to 8, rounded."""
+    wide = np.asarray(image.convert("I"), dtype=np.int64)
+    narrow = (wide * 255 + _16_BITS // 2) // _16_BITS
+    return Image.fromarray(narrow.astype(np.uint8))
+
+
+def _without_palette(image: Image.Image) -> Image.Image:
+    """Return the image in mode L, RGB or F, upon white where it is transparent."""
+    mode = image.mode
+    if mode == "I":
+        raise DataError(
+            "has pixels of 32-bit integers, whose range is not known; save it with 8 "
+            "or 16 bits"
+        )
+    if mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
+        image = image.convert(mode.upper())
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        grey = mode in ("1", "L", "LA", "La")
+        canvas = Image.new("RGBA", image.size, BACKGROUND)
+        return Image.alpha_composite(canvas, image).convert("L" if grey else "RGB")
+    if mode in ("1", "L"):
+        return image.convert("L")
+    if mode in ("F", "RGB"):
+        return image
+    return image.convert("RGB")
+
+
+def size_of(file: Path) -> tuple[int, int]:
+    """Return height and width of an image file as it is read, from its header alone."""
+    with Image.open(file) as image:
+        width, height = image.size
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        # Pillow has turned the sizes of TIFF files itself.
+        turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"
+    return (width, height) if turned else (height, width)
+
+
+def channels_first(image: Any, axes: Axes | None = None) -> Tensor:
+    """Return ``(channels, height, width)`` from a PIL image, an array or a tensor.
+
+    Channels of tensors are first and those of arrays last, unless the sizes say
+    otherwise: an array whose first axis alone is 1, 3 or 4 has them there.
+
+    Args:
+        image: a PIL image; or an array or a tensor of two or three axes.
+        axes: where the channels are, if the sizes do not tell.
+
+    Raises:
+        DataError: it has another number of axes, or its sizes say nothing, or speak
+            against the rule for tensors.
+    """
+    if isinstance(image, Image.Image):
+        return pixels_of(image)
+    is_tensor = isinstance(image, Tensor)
+    tensor = image if is_tensor else torch.from_numpy(np.array(image))
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    if tensor.ndim != 3:
+        raise DataError(f"has shape {tuple(tensor.shape)}, expected 3 axes")
+    where = axes or where_channels_are(tuple(tensor.shape), is_tensor=is_tensor)
+    tensor = tensor.movedim(-1, 0) if where == "last" else tensor
+    # As they are kept in memory.
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def where_channels_are(shape: tuple[int, ...], *, is_tensor: bool) -> Axes:
+    """Return where the channels of an image of this shape, of three axes, stand.
+
+    Raises:
+        DataError: a tensor looks as if they were last; or an array has a usual number
+            of channels neither first nor last.
+    """
+    first, last = shape[0] in _CHANNELS, shape[-1] in _CHANNELS
+    if is_tensor:
+        if last and not first and shape[0] > shape[-1]:
+            raise DataError(
+                f"is a tensor of shape {shape}: channels come first; use "
+                "movedim(-1, 0), or pass channels='last'"
+            )
+        return "first"
+    if not first and not last:
+        raise DataError(
+            f"is an array of shape {shape}, and neither its first nor its "
+            "last axis is of 1, 3 or 4 channels; pass channels='first' or 'last'"
+        )
+    return "last" if last else "first"
