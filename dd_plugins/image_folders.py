@@ -158,8 +158,9 @@ def find_images(path: Path) -> ImageFolder:
     """List the images of a folder that has a subfolder for each class.
 
     Subfolders of these are searched too. A folder or file that links lead to twice is
-    taken once, and links to folders above are not followed. Hidden files and those of operating systems are left out; what else was
-    passed over is counted and told in one warning.
+    taken once, and links to folders above are not followed. Hidden files and those of
+    operating systems are left out; what else was passed over is counted and told in one
+    warning.
 
     Raises:
         DataError: the folder cannot be read, has no subfolders, or one of them holds

@@ -179,6 +179,50 @@ def test_no_memory_holds_a_yottabyte() -> None:
     assert not fits_in_memory(1e24)
 
 
+def test_a_limit_below_the_machine_s_memory_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container, a batch job and a shell's limit may each allow less."""
+    code = (
+        "import resource; from dd_plugins.streamed import fits_in_memory\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30, 16 * 2**30))\n"
+        "assert fits_in_memory(7.9 * 2**30) and not fits_in_memory(8.1 * 2**30)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    groups = {"0::/job/step": "job/memory.max", "0::/": "memory.max"}
+    groups |= {"4:cpu,memory:/job": "memory/job/memory.limit_in_bytes"}
+    real = Path.read_text
+    for line, file in groups.items():
+
+        def read_text(path: Path, line: str = line, file: str = file) -> str:
+            if path == Path("/proc/self/cgroup"):
+                return line + "\n"
+            if path.is_relative_to("/sys/fs/cgroup"):
+                if path == Path("/sys/fs/cgroup") / file:
+                    return "1000000\n"
+                return "max\n"
+            return real(path)
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+        assert fits_in_memory(499_999)
+        assert not fits_in_memory(500_001)
+
+
+def test_draws_of_a_step_start_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be started anew at each step: hours for what takes minutes."""
+    data = RealData.from_dataset(
+        Pairs(300), stream=True, workers=2, preprocessing="standardize"
+    )
+    sampler = RealSampler(
+        data.train.images, data.train.labels, seed=0, device=CPU, transform=None
+    )
+    monkeypatch.setattr(
+        "torch.utils.data.dataloader._MultiProcessingDataLoaderIter.__init__", None
+    )
+    assert len(sampler.class_batch(0, 1, 80).labels) == 80
+    assert len(data.train.images[torch.arange(200)]) == 200
+
+
 def test_reading_draws_nothing_from_the_global_generator() -> None:
     before = torch.get_rng_state()
     data = RealData.from_dataset(Pairs(), stream=True, workers=2)
