@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "DDError",
+    "DDWarning",
     "DataError",
     "FileError",
     "MissingExtraError",
@@ -26,6 +27,10 @@ class DDError(Exception):
     """The base of every error that dd-plugins raises on purpose."""
 
     exit_status = 1
+
+
+class DDWarning(UserWarning):
+    """Something beside the work failed, or may not be as expected; the work goes on."""
 
 
 class OptionError(DDError, ValueError):
@@ -53,7 +58,7 @@ class RunError(DDError, RuntimeError):
 
 
 class PluginError(DDError, RuntimeError):
-    """A plugin cannot be registered."""
+    """A plugin cannot be registered, or gave back what it must not."""
 
 
 class MissingExtraError(DDError, ImportError):
