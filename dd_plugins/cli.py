@@ -1,12 +1,18 @@
 """The entry of the command line: finds commands by their hook, and reports errors."""
 
+import errno
 import os
+import re
 import sys
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
+import torch
 
-from dd_plugins.errors import DDError
+from dd_plugins.errors import DDError, DDWarning
 from dd_plugins.plugins import loaded_plugins
 
 __all__ = ["main"]
@@ -40,7 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        command_line.main(words, prog_name="dd-plugins", standalone_mode=False)
+        with _warnings_in_a_line():
+            command_line.main(words, prog_name="dd-plugins", standalone_mode=False)
     except click.exceptions.Exit as exit_request:
         sys.exit(exit_request.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -58,8 +65,69 @@ def main(arguments: list[str] | None = None) -> None:
         _end(str(error), error.exit_status)
     except Exception as error:
         _show_traceback(debug)
+        if _is_out_of_memory(error):
+            _end(_memory_advice(error), 1)
         reason = " ".join(str(error).split())
         _end(f"{type(error).__name__}: {reason}; --debug shows the traceback", 1)
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Show the library's own warnings without a place in its source."""
+    before = warnings.formatwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if issubclass(category, DDWarning):
+            return f"Warning: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = show
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory"
+    r"|std::bad_alloc|CUBLAS_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+_ASKED = re.compile(
+    r"(?:tried|unable) to allocate (?P<amount>[\d.]+) ?(?P<unit>[KMGT]?i?B|bytes)",
+    re.IGNORECASE,
+)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether Python, NumPy, torch or the system had no memory to give."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+
+
+def _memory_advice(error: Exception) -> str:
+    """Return how much memory was asked for, where that is known, and what to do."""
+    found = _ASKED.search(str(error))
+    asked = ""
+    if found:
+        amount, unit = found["amount"], found["unit"]
+        if unit.lower() == "bytes":
+            amount, unit = f"{float(amount) / 1e9:.3g}", "GB"
+        asked = f" ({amount} {unit} more asked for)"
+    return (
+        f"out of memory{asked}; take less of it by a narrower network, smaller images, "
+        "or a smaller real_batch_size or pool_size; or free some, and go on from a "
+        "run's last checkpoint by the same words with --resume"
+    )
 
 
 def _show_traceback(wanted: bool) -> None:

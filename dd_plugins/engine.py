@@ -47,6 +47,7 @@ from dd_plugins.run import (
     Run,
     Task,
     exact_kernels,
+    plain_torch,
     resolve_device,
     resolve_precision,
 )
@@ -74,6 +75,7 @@ _VALIDATION_IMAGES = 1_000  # of them at most, at a time
 _PROBE_STEPS = 200  # that a network is trained for such a figure
 
 
+@plain_torch()
 def distill(
     data: "str | RealData | tuple[Tensor, Tensor] | Dataset[Any]" = "digits",
     distiller: "str | AbstractDistiller[Any]" = "frepo",

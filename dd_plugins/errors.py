@@ -61,7 +61,7 @@ class RunError(DDError, RuntimeError):
 
 
 class PluginError(DDError, RuntimeError):
-    """A plugin cannot be registered."""
+    """A plugin cannot be registered, or gave back what it must not."""
 
 
 class MissingExtraError(DDError, ImportError):

@@ -1,9 +1,11 @@
 """The plugin manager: guarded loading, and look-up by name."""
 
+import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 from keyword import iskeyword
@@ -22,9 +24,9 @@ from dd_plugins.data import (
 )
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.distillers.core_set import CoreSet
-from dd_plugins.errors import OptionError, PluginError, UnknownNameError
+from dd_plugins.errors import DDWarning, OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.spec import Call, Record, build, parse, unknown_name
+from dd_plugins.spec import Call, Record, build, is_record, parse, unknown_name
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["Plugin", "Plugins", "Registry", "loaded_plugins"]
@@ -39,6 +41,11 @@ BUILT_IN = {
 
 LOAD_VARIABLE = "DD_PLUGINS_LOAD"
 """Environment variable: the only entry points to load, by comma; empty means none."""
+
+_NO_RECORD = (
+    "is no record, though a class above it may be: its options would be neither "
+    "checked nor saved; decorate it with @dd_plugins.record"
+)
 
 Item = TypeVar("Item")
 RecordType = TypeVar("RecordType", bound=Record)
@@ -101,6 +108,12 @@ class Registry(Generic[Item]):
             NameConflictError: another plugin has taken it; the message names both.
             ValueError: this plugin has registered it already.
         """
+        self.check_free(name, plugin)
+        self._offers[name] = _Offer(item, plugin)
+        plugin.offers.setdefault(self.kind, []).append(name)
+
+    def check_free(self, name: str, plugin: Plugin) -> None:
+        """Refuse a name that is taken, as :meth:`add` does."""
         taken = self._offers.get(name)
         if taken is not None and taken.plugin is plugin:
             raise ValueError(f"{self.kind} {name!r} is registered twice")
@@ -110,8 +123,6 @@ class Registry(Generic[Item]):
                 f"and {plugin}; uninstall one, or name those to load in "
                 f"{LOAD_VARIABLE}"
             )
-        self._offers[name] = _Offer(item, plugin)
-        plugin.offers.setdefault(self.kind, []).append(name)
 
     def discard(self, plugin: Plugin) -> None:
         """Forget what one plugin offered."""
@@ -183,6 +194,7 @@ class Plugins:
             if plugin.error is None:
                 self._register(plugin, registered)
         self._check_pending()
+        self._check_marks()
         for plugin in self.failures:
             if plugin.distribution is None:  # in the caller's hands, not a stranger's
                 raise PluginError(f"plugin {plugin} is broken: {plugin.error}")
@@ -191,7 +203,7 @@ class Plugins:
         """Import one plugin under a guard."""
         self.plugins.append(plugin)
         try:
-            return load_it()
+            return _by_identity(load_it())
         except (Exception, SystemExit) as error:  # a stranger's plugin may do anything
             self._withdraw(plugin, error)
             return None
@@ -212,20 +224,21 @@ class Plugins:
         """Record why a plugin failed, and forget all that it registered."""
         plugin.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
         plugin.offers.clear()
-        for registry in (self.distillers, self.networks, self.datasets, self.commands):
+        registries: list[Registry[Any]] = [
+            self.distillers,
+            self.networks,
+            self.datasets,
+            self.commands,
+            *self._of_hooks.values(),
+        ]
+        for registry in registries:
             registry.discard(plugin)
         if self.manager.has_plugin(str(plugin)):
             self.manager.unregister(name=str(plugin))
 
     def _collect(self, registered: object, plugin: Plugin) -> None:
         """Call this plugin's registration hooks, and no other's."""
-        others = [
-            other for other in self.manager.get_plugins() if other is not registered
-        ]
-
-        def only(hook: str) -> pluggy.HookCaller:
-            return self.manager.subset_hook_caller(hook, others)
-
+        only = partial(self._only, registered)
         only("dd_register_hookspecs")(register=self.manager.add_hookspecs)
         distillers = _record_adder(self.distillers, AbstractDistiller, plugin)
         wrappers = _record_adder(self.distillers, AbstractWrapper, plugin)
@@ -244,7 +257,31 @@ class Plugins:
             )
         )
         missing = only("dd_missing_extra")()
+        if missing and not isinstance(missing[0], str):
+            raise TypeError(
+                f"dd_missing_extra must return text or None: {missing[0]!r}"
+            )
         plugin.missing_extra = missing[0] if missing else None
+
+    def _only(self, registered: object, hook: str) -> pluggy.HookCaller:
+        """Return what calls one plugin's implementation of a hook, and no other's."""
+        others = self.manager.get_plugins()
+        return self.manager.subset_hook_caller(
+            hook, [other for other in others if other is not registered]
+        )
+
+    def each(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
+        """Return the plugins that implement a hook, each with what calls it alone.
+
+        They stand in the order in which the hook itself calls them.
+        """
+        found: dict[str, pluggy.HookCaller] = {}
+        for implementation in reversed(
+            getattr(self.manager.hook, hook).get_hookimpls()
+        ):
+            name = implementation.plugin_name
+            found.setdefault(name, self._only(implementation.plugin, hook))
+        return list(found.items())
 
     def _check_pending(self) -> None:
         """Withdraw plugins that implement hooks which nobody specifies."""
@@ -257,6 +294,25 @@ class Plugins:
                 self._withdraw(misspelt, error)
             else:
                 return
+
+    def _check_marks(self) -> None:
+        """Withdraw plugins with a function that is named like a hook, but unmarked."""
+        hooks = [name for name in vars(self.manager.hook) if name.startswith("dd_")]
+        for plugin in self.plugins:
+            registered = self.manager.get_plugin(str(plugin))
+            for name in hooks:
+                function = getattr(registered, name, None)
+                marked = any(
+                    hasattr(function, f"{hookspecs.PROJECT}_{mark}")
+                    for mark in ("impl", "spec")
+                )
+                if inspect.isroutine(function) and not marked:
+                    unmarked = PluginError(
+                        f"{name} is not marked, and would never be called; decorate it "
+                        "with dd_plugins.hookimpl"
+                    )
+                    self._withdraw(plugin, unmarked)
+                    break
 
     @property
     def failures(self) -> list[Plugin]:
@@ -271,7 +327,8 @@ class Plugins:
             UnknownNameError: a name in it is not registered.
         """
         if isinstance(spec, AbstractDistiller):
-            return spec
+            return _checked_object(spec)
+        _check_spec(spec, "distiller", "frepo(pool_size=20)")
         distiller: AbstractDistiller[Any] = self._build(self.distillers, parse(spec))
         return distiller
 
@@ -283,7 +340,8 @@ class Plugins:
             UnknownNameError: a name in it is not registered.
         """
         if isinstance(spec, AbstractNetwork):
-            return spec
+            return _checked_object(spec)
+        _check_spec(spec, "network", "conv(width=32)")
         network: AbstractNetwork = self._build(self.networks, parse(spec))
         return network
 
@@ -310,16 +368,29 @@ class Plugins:
     def dataset(self, name: str, options: DataOptions) -> RealData:
         """Load the data set of that name; what follows a colon is its argument.
 
+        It gets the name that was asked for, under which an evaluation finds it again,
+        unless its loader has settled the argument: a path, say.
+
         Raises:
             OptionError: the name is malformed.
             UnknownNameError: no plugin registers it.
             DataError: its data is not there or not usable.
+            PluginError: its loader returns something else than data.
         """
         registered, argument = split_name(name)
         loader = self.datasets.get(registered)
-        return loader(
+        found = loader(
             DataOptions(argument, options.root, options.download, options.image_size)
         )
+        if not isinstance(found, RealData):
+            raise PluginError(
+                f"the loader of data set {registered!r} (plugin "
+                f"{self.datasets.origin(loader)}) must return RealData, got "
+                f"{type(found).__name__}"
+            )
+        if found.name == name or found.name.startswith(f"{registered}:"):
+            return found
+        return replace(found, name=name)
 
     def versions(self, *used: Record) -> dict[str, str]:
         """Return the version of each distribution that offers some of these.
@@ -353,8 +424,9 @@ class Plugins:
             base: the class that all of them extend.
 
         Raises:
-            PluginError: nobody specifies the hook, or a plugin registers something that
-                is not of this kind, or a name that another one has.
+            PluginError: nobody specifies the hook, or a plugin in the caller's hands is
+                broken, or registers a name that another one has. An installed one that
+                is broken is withdrawn, with a warning.
         """
         if hook not in self._of_hooks:
             if not hasattr(self.manager.hook, hook):
@@ -362,8 +434,13 @@ class Plugins:
             registry = Registry[type[RecordType]](kind)
             for plugin in self.plugins:
                 registered = self.manager.get_plugin(str(plugin))
-                if registered is not None:
+                if registered is None:
+                    continue
+                try:
                     self._register_by(hook, registered, registry, base, plugin)
+                except PluginError:
+                    registry.discard(plugin)  # it may be asked for once more
+                    raise
             self._of_hooks[hook] = registry
         return self._of_hooks[hook]
 
@@ -375,19 +452,23 @@ class Plugins:
         base: type[RecordType],
         plugin: Plugin,
     ) -> None:
-        """Call one plugin's implementation of a hook, and no other's."""
-        others = [
-            other for other in self.manager.get_plugins() if other is not registered
-        ]
-        own = self.manager.subset_hook_caller(hook, others)
+        """Let one plugin register its records by a hook, under a guard."""
+        own = self._only(registered, hook)
         try:
             own(register=_record_adder(registry, base, plugin))
         except NameConflictError:
             raise
-        except Exception as error:
-            raise PluginError(
-                f"plugin {plugin} is broken: {hook}: {' '.join(str(error).split())}"
-            ) from error
+        except (Exception, SystemExit) as error:
+            what = f"{hook}: {' '.join(str(error).split())}"
+            if plugin.distribution is None:  # in the caller's hands, or our own
+                raise PluginError(f"plugin {plugin} is broken: {what}") from error
+            registry.discard(plugin)
+            self._withdraw(plugin, error)
+            warnings.warn(
+                f"plugin {plugin} is withdrawn, with all that it offers: {what}",
+                DDWarning,
+                stacklevel=4,
+            )
 
     def record(self, registry: Registry[type[RecordType]], spec: str) -> RecordType:
         """Return the record of a registry that a spec stands for.
@@ -500,8 +581,14 @@ def _record_adder(
             raise TypeError(
                 f"{cls.__name__}.name must be an identifier, for specs; got {name!r}"
             )
-        if not is_dataclass(cls):
-            raise TypeError(f"{cls.__name__} is no record; decorate it with @record")
+        registry.check_free(name, plugin)
+        if not is_record(cls):
+            raise TypeError(f"{cls.__name__} {_NO_RECORD}")
+        missing = sorted(getattr(cls, "__abstractmethods__", ()))
+        if missing:
+            raise TypeError(
+                f"{cls.__name__} is abstract; it must define {', '.join(missing)}"
+            )
         registry.add(name, cls, plugin)
 
     return register
@@ -516,6 +603,56 @@ def _specifies_hooks(plugin: object) -> bool:
 
 def _identity(plugin: object) -> object:
     return plugin
+
+
+class _ByIdentity:
+    """A plugin object that is compared as the object it is, not by its content.
+
+    pluggy keeps plugins in sets and looks them up by ``==``: a dataclass object has no
+    hash, and two of the same content would be one.
+    """
+
+    def __init__(self, plugin: object) -> None:
+        self._plugin = plugin
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plugin, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._plugin)
+
+
+def _by_identity(plugin: object) -> object:
+    """Return a plugin, in a shell if its class compares objects by their content."""
+    kind = type(plugin)
+    plain = kind.__eq__ is object.__eq__ and kind.__hash__ is object.__hash__
+    return plugin if plain else _ByIdentity(plugin)
+
+
+def _check_spec(spec: object, kind: str, example: str) -> None:
+    """Refuse what is neither text nor, as the caller has found, a record of its kind.
+
+    Raises:
+        OptionError: it is something else, such as a module of torch.
+    """
+    if not isinstance(spec, str):
+        got = spec.__name__ if isinstance(spec, type) else type(spec).__name__
+        raise OptionError(
+            f"a {kind} is a spec such as {example!r}, or an object of a subclass of "
+            f"Abstract{kind.capitalize()}, got {got}; docs/writing-a-plugin.md shows "
+            "how to make one"
+        )
+
+
+def _checked_object(record: RecordType) -> RecordType:
+    """Return a record that was given as an object.
+
+    Raises:
+        OptionError: its class was not made by ``record``.
+    """
+    if not is_record(type(record)):
+        raise OptionError(f"{type(record).__name__} {_NO_RECORD}")
+    return record
 
 
 def _checked_command_name(command: click.Command) -> str:

@@ -1,7 +1,7 @@
 """What a distiller is told of the run it serves."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +18,7 @@ __all__ = [
     "Task",
     "autocast",
     "exact_kernels",
+    "plain_torch",
     "resolve_device",
     "resolve_precision",
 ]
@@ -153,11 +154,32 @@ def exact_kernels() -> Iterator[None]:
             setattr(cudnn, name, value)
 
 
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Compute as in a fresh process, whatever the caller has told torch.
+
+    Gradients are taken, new tensors are float32 and on the CPU where nobody says, and
+    operations are not autocast. Afterwards all is as it was.
+    """
+    dtype = torch.get_default_dtype()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch.get_default_device() != torch.device("cpu"):
+            stack.enter_context(torch.device("cpu"))  # it takes time at every call
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
+        yield
+
+
 def resolve_device(device: str) -> torch.device:
     """Return the device; ``"auto"`` is CUDA, MPS or the CPU: the first there is.
 
     Raises:
-        OptionError: there is no such device here.
+        OptionError: there is no such device here, or its tensors hold no values.
     """
     if device == "auto":
         device = "cpu"
@@ -167,8 +189,8 @@ def resolve_device(device: str) -> torch.device:
             device = "cuda"
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros((), device=resolved).item()  # "meta" has tensors without values
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise OptionError(
             f"device {device!r} cannot be used: {reason}; try 'auto' or 'cpu'"

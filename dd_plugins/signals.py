@@ -7,13 +7,20 @@ from typing import Any, Self
 
 __all__ = ["DeferredInterrupt"]
 
+_DEFERRED = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    if name in signal.Signals.__members__
+)
+
 
 class DeferredInterrupt:
-    """Inside this block the first SIGINT or SIGTERM waits until somebody looks.
+    """Inside this block the first SIGINT, SIGTERM or SIGHUP waits for somebody to look.
 
     A step is not half done then, so a checkpoint can be written. A second signal
-    interrupts at once. Outside of the main thread, where Python delivers no signals,
-    nothing changes. As it leaves, the block puts the handlers back that were there.
+    interrupts at once. A SIGHUP that is ignored, as under ``nohup``, stays so. Outside
+    of the main thread, where Python delivers no signals, nothing changes. As it leaves,
+    the block puts the handlers back that were there.
 
     Attributes:
         requested: whether a signal has come.
@@ -25,7 +32,12 @@ class DeferredInterrupt:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _DEFERRED:
+                if (
+                    number.name == "SIGHUP"
+                    and signal.getsignal(number) == signal.SIG_IGN
+                ):
+                    continue
                 self._previous[number] = signal.signal(number, self._remember)
         return self
 

@@ -8,17 +8,29 @@ its spec.
 import ast
 import dataclasses
 import functools
+import warnings
 from difflib import SequenceMatcher
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeGuard, TypeVar, dataclass_transform
 
 import pydantic
 import pydantic.dataclasses
 
 from dd_plugins.errors import OptionError, UnknownNameError
 
-__all__ = ["Call", "Record", "build", "parse", "record", "split_specs", "unknown_name"]
+__all__ = [
+    "Call",
+    "Record",
+    "build",
+    "is_record",
+    "parse",
+    "record",
+    "split_specs",
+    "unknown_name",
+]
 
 _MAX_LENGTH = 10_000  # a spec is typed by a person; deep nesting exhausts the parser
+_MAX_BITS = 64  # of a whole number; torch takes no more, and Python does not print all
+_MARK = "__made_by_record__"
 
 RecordType = TypeVar("RecordType", bound="Record")
 
@@ -95,14 +107,43 @@ def record(cls: type[RecordType]) -> type[RecordType]:
     validate = made.__init__
 
     @functools.wraps(validate)
-    def construct(self: RecordType, *arguments: Any, **options: Any) -> None:
+    def construct(self: RecordType, /, *arguments: Any, **options: Any) -> None:
+        _check_options(type(self), options)
         try:
             validate(self, *arguments, **options)
         except pydantic.ValidationError as error:
             raise OptionError(f"{self.name}: {_one_line(type(self), error)}") from None
 
     made.__init__ = construct  # type: ignore[assignment, method-assign]
+    setattr(made, _MARK, True)
     return made
+
+
+def is_record(cls: type) -> TypeGuard[type[Record]]:
+    """Tell whether :func:`record` made this class itself, not only one above it."""
+    return _MARK in vars(cls)
+
+
+def _check_options(cls: type[Record], options: dict[str, Any]) -> None:
+    """Refuse options that no record could even be asked for.
+
+    Raises:
+        OptionError: a name is no field's, or a whole number is of more than 64 bits.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name, value in options.items():
+        if name not in known:
+            raise OptionError(f"{cls.name}: {unknown_name('option', name, known)}")
+        values = value if isinstance(value, tuple | list) else (value,)
+        if any(_is_too_large(each) for each in values):
+            raise OptionError(
+                f"{cls.name}: {name}: a whole number of more than {_MAX_BITS} bits; "
+                "give a smaller one"
+            )
+
+
+def _is_too_large(value: object) -> bool:
+    return isinstance(value, int) and value.bit_length() > _MAX_BITS
 
 
 def build(cls: type[RecordType], call: Call) -> RecordType:
@@ -152,19 +193,15 @@ def parse(text: str) -> Call:
         >>> parse("frepo(pool_size=20)")
         Call(name='frepo', arguments=(), options={'pool_size': 20})
     """
-    shown = text if len(text) <= 80 else f"{text[:77]}..."
-    if len(text) > _MAX_LENGTH:
-        raise OptionError(f"spec {shown!r}: longer than {_MAX_LENGTH} characters")
     try:
-        value = _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = getattr(error, "msg", None) or str(error) or type(error).__name__
+        value = _value(_tree(text))
+    except _UNREADABLE as error:
         raise OptionError(
-            f"spec {shown!r}: {reason}; expected a name or a call with literal "
-            "arguments, such as 'frepo(pool_size=20)'"
+            f"spec {_shown(text)}: {_reason(error)}; expected a name or a call with "
+            "literal arguments, such as 'frepo(pool_size=20)'"
         ) from None
     if not isinstance(value, Call):
-        raise OptionError(f"spec {shown!r}: expected a name, such as 'frepo'")
+        raise OptionError(f"spec {_shown(text)}: expected a name, such as 'frepo'")
     return value
 
 
@@ -179,15 +216,53 @@ def split_specs(text: str) -> list[str]:
         ['mlp', "vgg11(width=16, normalization='none')"]
     """
     try:
-        body = ast.parse(f"[{text}]", mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        body = ast.Constant(None)
-    if not isinstance(body, ast.List) or not body.elts:
+        body = _tree(f"[{text}]")
+        if not isinstance(body, ast.List) or not body.elts:
+            raise ValueError("there is none")
+        return [ast.unparse(item) for item in body.elts]
+    except _UNREADABLE as error:
         raise OptionError(
-            f"{text!r}: expected specs separated by commas, such as "
-            "'mlp,conv(width=32)'"
-        )
-    return [ast.unparse(item) for item in body.elts]
+            f"{_shown(text)}: {_reason(error)}; expected specs separated by commas, "
+            "such as 'mlp,conv(width=32)'"
+        ) from None
+
+
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+
+
+def _tree(text: str) -> ast.expr:
+    """Return the syntax tree of a text; a warning of Python's is an error.
+
+    Raises:
+        SyntaxError: it is none of an expression, or a text in it has an escape that
+            Python does not know.
+        ValueError: it is too long, or no text.
+        RecursionError: it is nested too deeply.
+        MemoryError: likewise.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"a spec is text, got {type(text).__name__}")
+    if len(text) > _MAX_LENGTH:
+        raise ValueError(f"longer than {_MAX_LENGTH} characters")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SyntaxWarning)
+        warnings.simplefilter("error", DeprecationWarning)  # of escapes, in Python 3.11
+        try:
+            return ast.parse(text.strip(), mode="eval").body
+        except (SyntaxWarning, DeprecationWarning) as warning:
+            raise ValueError(str(warning)) from None
+
+
+def _shown(text: str) -> str:
+    shown = str(text)
+    return repr(shown if len(shown) <= 80 else f"{shown[:77]}...")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RecursionError | MemoryError):
+        return "nested too deeply"
+    text = getattr(error, "msg", None) or str(error) or type(error).__name__
+    return " ".join(text.split())
 
 
 def _value(node: ast.expr) -> Any:
@@ -207,7 +282,11 @@ def _value(node: ast.expr) -> Any:
             )
         case ast.List(elts=items) | ast.Tuple(elts=items):
             return tuple(_value(item) for item in items)
-        case ast.Constant() | ast.UnaryOp():
+        case ast.Constant():
+            return node.value
+        case ast.UnaryOp(
+            op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=number)
+        ) if type(number) in (int, float, complex):
             return ast.literal_eval(node)
     raise ValueError(f"{ast.unparse(node)!r} is not a literal")
 
