@@ -20,6 +20,7 @@ from dd_plugins.artifact import (
     ContextRecord,
     DataRecord,
     DistilledSet,
+    check_nesting,
     library_versions,
     make_header,
 )
@@ -268,6 +269,8 @@ def _check_options(
             f"context must be a DistilledSet, got {type(context).__name__}; load a "
             "path with DistilledSet.load"
         )
+    if context is not None:
+        check_nesting(context.header, more=1)
     if refine_context and context is None:
         raise OptionError("refine_context needs a context")
     if resume and out is None:
