@@ -303,6 +303,15 @@ class RealData:
         images, labels = read_dataset(dataset)
         return cls.from_tensors(images, labels, test=read_test, **options)
 
+    def check_test(self) -> None:
+        """Refuse a test set that cannot serve, without reading its images.
+
+        Raises:
+            DataError: there is none.
+        """
+        if getattr(self.read_test, "is_missing", False):
+            raise _no_test_set()
+
     def with_preprocessing(self, preprocessing: Preprocessing) -> "RealData":
         """Return the same data, to be preprocessed in another way."""
         return replace(self, preprocessing=preprocessing, transform=None)
@@ -641,6 +650,7 @@ def _test_reader(
             )
         return checked
 
+    read.is_missing = test is None  # type: ignore[attr-defined]
     return read
 
 
