@@ -1,12 +1,11 @@
 """What callers give, in the forms in which people hold it."""
 
 import hashlib
-import operator
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, SupportsIndex, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -26,32 +25,9 @@ __all__ = [
     "as_real_data",
     "prepared",
     "was_asked_for",
-    "whole_number",
 ]
 
 _ASKED_FOR = "asked-for"  # a folder of the cache
-
-
-def whole_number(name: str, value: object, *, least: int | None = None) -> int:
-    """Return a whole number that Python, numpy or a tensor of one number holds.
-
-    Args:
-        name: of the argument, for the message.
-        value: what was given; True and False are no numbers here.
-        least: the smallest that is taken; by default there is none.
-
-    Raises:
-        OptionError: it is no whole number, or is too small.
-    """
-    number = None
-    logical = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
-    if isinstance(value, SupportsIndex) and not logical:
-        with suppress(TypeError, ValueError, RuntimeError):
-            number = operator.index(value)
-    if number is None or (least is not None and number < least):
-        start = "" if least is None else f" from {least}"
-        raise OptionError(f"{name} must be a whole number{start}, got {value!r}")
-    return number
 
 
 def as_networks(
