@@ -516,7 +516,9 @@ def prepare_evaluation(
             if baselines:
                 evaluator.train("random", network, evaluator.random_set)
                 evaluator.train("full", network, evaluator.full_set)
-        return evaluator.test()
+        found = evaluator.test()
+        evaluator.trained.clear()  # several evaluations may be prepared at once
+        return found
 
     return run
 
