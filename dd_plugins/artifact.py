@@ -5,12 +5,16 @@ The format stands in docs/artifact-format.md.
 
 import hashlib
 import json
+import os
 import platform
 import re
-from collections.abc import Mapping
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
@@ -24,8 +28,9 @@ from torch.utils.data import TensorDataset
 
 from dd_plugins.distillers.base import LabelKind
 from dd_plugins.errors import FileError, OptionError
-from dd_plugins.files import write_atomically
+from dd_plugins.files import check_writable, write_atomically
 from dd_plugins.preprocess import Preprocessing, Transform
+from dd_plugins.text import plain
 
 __all__ = [
     "ARTIFACT_NAME",
@@ -42,6 +47,31 @@ FORMAT_VERSION = 2
 _SINCE_VERSION_2 = {"initial_images", "context"}
 _METADATA_KEY = "dd_plugins"
 _TRANSFORM_PREFIX = "transform."
+
+DEEPEST_CONTEXT = 200
+"""How deep contexts may be nested: that of a context's context, and so on."""
+
+_NO_ARTIFACT = (
+    f"not an artifact of dd-plugins; give the {ARTIFACT_NAME} that distill writes, or "
+    "the run's folder"
+)
+_BEGINNINGS = {
+    b"\x89HDF\r\n": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89PNG\r\n": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"\x80\x02": "a torch file of the old form, or another pickle",
+    b"\x80\x03": "a pickle",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+    b"\x1f\x8b": "a gzip archive",
+    b"{": "a JSON file",
+}
+"""What a file is that begins so."""
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+_LISTED = 1_000  # entries of a folder that are looked at to tell what it is
 
 
 class _Strict(pydantic.BaseModel):
@@ -133,6 +163,14 @@ class Header(_Strict):
         newer = _SINCE_VERSION_2 if self.format_version < 2 else set()
         return self.model_dump(exclude={"content_hash", *newer})
 
+    @property
+    def nesting(self) -> int:
+        """Return how deep contexts are nested: 0 for a set that has none."""
+        depth, context = 0, self.context
+        while context is not None:
+            depth, context = depth + 1, context.header.context
+        return depth
+
     def text(self) -> str:
         """Return the JSON that a file of its version holds."""
         return json.dumps(self.fields() | {"content_hash": self.content_hash})
@@ -162,8 +200,17 @@ class DistilledSet:
     header: Header
 
     def pixels(self) -> Tensor:
-        """Return the images as a person sees them: float32 in [0, 1], clipped."""
-        return self.transform.invert(self.images).clamp(0, 1)
+        """Return the images as a person sees them: float32 in [0, 1], clipped.
+
+        Raises:
+            FileError: the whitening of a foreign artifact cannot be undone.
+        """
+        try:
+            return self.transform.invert(self.images).clamp(0, 1)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise FileError(
+                "the set's whitening matrix is singular: there is no way back to pixels"
+            ) from error
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Map real images to the value space of a model trained on this set.
@@ -215,7 +262,9 @@ class DistilledSet:
 
         Raises:
             FileError: the file cannot be written; an older one of that name stays.
+            OptionError: contexts are nested too deep.
         """
+        check_nesting(self.header)
         tensors = self._tensors()
         header = self.header.model_copy(update={"content_hash": self.content_hash()})
         metadata = {_METADATA_KEY: header.text()}
@@ -236,8 +285,8 @@ class DistilledSet:
         header = cls.read_header(file)
         try:
             tensors = load_file(file)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise FileError(f"{file} is damaged: {error}") from error
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise _damaged(file, str(error)) from error
         try:
             transform = Transform.from_tensors(
                 {
@@ -249,14 +298,12 @@ class DistilledSet:
             )
             loaded = cls(tensors["images"], tensors["labels"], transform, header)
         except KeyError as error:
-            raise FileError(f"{file} is damaged: it has no tensor {error}") from error
-        count = len(header.initial_classes)
-        if len(loaded.images) != count or loaded.labels.shape[:1] != (count,):
-            raise FileError(f"{file} is damaged: not as many images as its header says")
+            raise _damaged(file, f"it has no tensor {error}") from error
+        fault = next(_faults(loaded, tensors), None)
+        if fault:
+            raise _damaged(file, fault)
         if loaded.content_hash() != header.content_hash:
-            raise FileError(
-                f"{file} is damaged: its content does not have the hash in its header"
-            )
+            raise _damaged(file, "its content does not have the hash in its header")
         return loaded
 
     @staticmethod
@@ -270,14 +317,16 @@ class DistilledSet:
         try:
             with safetensors.safe_open(file, framework="pt") as opened:
                 metadata: Mapping[str, str] = opened.metadata() or {}
-        except (safetensors.SafetensorError, OSError) as error:
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            foreign = _foreign(file)
+            if foreign:
+                raise FileError(f"{file} is {foreign}, {_NO_ARTIFACT}") from error
             raise FileError(
-                f"{file} is not an artifact of dd-plugins, or it is damaged: {error}"
+                f"{file} is not an artifact of dd-plugins, or it is damaged: "
+                f"{_one_line(error)}"
             ) from error
         if _METADATA_KEY not in metadata:
-            raise FileError(
-                f"{file} is a safetensors file, but not an artifact of dd-plugins"
-            )
+            raise FileError(f"{file} is a safetensors file, but {_NO_ARTIFACT}")
         try:
             fields = json.loads(metadata[_METADATA_KEY])
             written = int(fields["format_version"])
@@ -288,22 +337,26 @@ class DistilledSet:
             OverflowError,
             RecursionError,
         ) as error:
-            raise FileError(f"{file} is damaged: its header is unreadable") from error
+            raise _damaged(file, "its header is unreadable") from error
         if written > FORMAT_VERSION:
             raise FileError(
                 f"{file} has format version {written}, this dd-plugins reads up to "
                 f"{FORMAT_VERSION}; upgrade dd-plugins"
             )
         if written < 2 and not _SINCE_VERSION_2.isdisjoint(fields):
-            raise FileError(f"{file} is damaged: version 1 has no such header fields")
+            raise _damaged(file, "version 1 has no such header fields")
         try:
-            return Header.model_validate(fields)
+            header = Header.model_validate(fields)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise FileError(
-                f"{file} is damaged: header field {where}: {first['msg']}"
-            ) from error
+            raise _damaged(file, f"header field {where}: {first['msg']}") from error
+        if header.nesting > DEEPEST_CONTEXT:
+            raise _damaged(
+                file,
+                f"contexts are nested {header.nesting} deep, {DEEPEST_CONTEXT} at most",
+            )
+        return header
 
     def content_hash(self) -> str:
         """Return a SHA-256 over tensors and header, in hexadecimal."""
@@ -321,6 +374,125 @@ class DistilledSet:
         return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
 
 
+def _damaged(file: Path, fault: str) -> FileError:
+    """Return the error for a file that is not as the format says."""
+    what = " ".join(fault.split())
+    return FileError(f"{file} is damaged: {plain(what)[:300]}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _faults(loaded: DistilledSet, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield in what a set is not as the format's page says; only the first counts.
+
+    Whoever writes a file by other means, or on purpose, can give it a right hash.
+
+    Args:
+        loaded: the set, made of tensors that nobody has looked at.
+        tensors: all tensors of its file.
+    """
+    header, images, labels = loaded.header, loaded.images, loaded.labels
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            yield f"tensor {name} must be float32, is {str(tensor.dtype)[6:]}"
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            yield f"tensor {name} holds values that are not finite"
+    count, classes = len(header.initial_classes), len(header.class_names)
+    if images.ndim != 4 or 0 in images.shape:
+        yield (
+            "images must have shape (n, channels, height, width), none of them 0, "
+            f"have {tuple(images.shape)}"
+        )
+    if len(images) != count or labels.shape[:1] != (count,):
+        yield "not as many images as its header says"
+    if labels.shape != (count, classes):
+        yield f"labels must have shape {(count, classes)}, have {tuple(labels.shape)}"
+    outside = [label for label in header.initial_classes if not 0 <= label < classes]
+    if outside:
+        yield f"class {outside[0]} is none of its {classes} classes"
+    places = header.initial_indices
+    if places is not None and (len(places) != count or min(places) < 0):
+        yield "header field initial_indices: must hold a place for each image"
+    yield from _faults_of_transform(loaded)
+    known = loaded._tensors().keys()
+    unknown = sorted(tensors.keys() - known)
+    if unknown:
+        yield f"it has a tensor {unknown[0]}, which the format has not"
+
+
+def _faults_of_transform(loaded: DistilledSet) -> Iterator[str]:
+    """Yield in what the map to the value space does not fit the images."""
+    transform, header = loaded.transform, loaded.header
+    channels, height, width = loaded.images.shape[1:]
+    if transform.kind != header.value_space:
+        yield (
+            f"its value space is {header.value_space}, its tensors are those of "
+            f"{transform.kind}"
+        )
+    stride = header.transform_stride
+    if stride < 1 or height % stride or width % stride:
+        yield f"transform_stride {stride} does not divide {height}x{width} images"
+    size = channels * height * width // stride**2
+    shapes = {
+        "mean": (channels,),
+        "deviation": (channels,),
+        "centre": (size,),
+        "whitening": (size, size),
+    }
+    for name, tensor in transform.tensors().items():
+        wanted = shapes.get(name)
+        if wanted is not None and tensor.shape != wanted:
+            yield f"transform.{name} must have shape {wanted}, has " + str(
+                tuple(tensor.shape)
+            )
+    if not (transform.deviation > 0).all():
+        yield "transform.deviation must be above 0 for every channel"
+    matrix = transform.whitening
+    if matrix is not None and not torch.allclose(
+        matrix, matrix.mT, rtol=0, atol=1e-3 * float(matrix.abs().max())
+    ):
+        yield "transform.whitening must be symmetric"
+
+
+def check_nesting(header: Header, *, more: int = 0) -> None:
+    """Refuse a set whose contexts are nested too deep to be written.
+
+    Args:
+        header: of the set.
+        more: how much deeper a set will be that has it for a context.
+
+    Raises:
+        OptionError: it is too deep; the message says how to begin anew.
+    """
+    if header.nesting + more > DEEPEST_CONTEXT:
+        raise OptionError(
+            f"contexts would be nested {header.nesting + more} deep, "
+            f"{DEEPEST_CONTEXT} at most: each set remembers the one that it was made "
+            "beside; forget those of the context by dataclasses.replace(context, "
+            "header=context.header.model_copy(update={'context': None}))"
+        )
+
+
+def as_set(given: "DistilledSet | str | os.PathLike[str]") -> DistilledSet:
+    """Return a set, loaded if a path is given.
+
+    Raises:
+        OptionError: it is neither a set nor a path.
+        FileError: the artifact cannot be read.
+    """
+    if isinstance(given, DistilledSet):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise OptionError(
+            "a distilled set, or the path of an artifact or of a run's folder, was "
+            f"expected, got {type(given).__name__}"
+        )
+    return DistilledSet.load(Path(given))
+
+
 def artifact_file(path: str | Path) -> Path:
     """Return the file that a path means: itself, or the artifact in a run's folder.
 
@@ -328,18 +500,67 @@ def artifact_file(path: str | Path) -> Path:
         FileError: there is no such file.
     """
     file = Path(path)
-    if file.is_dir():
-        if not (file / ARTIFACT_NAME).is_file():
-            raise FileError(
-                f"{file} holds no {ARTIFACT_NAME}; distil first, or finish the run "
-                "with --resume"
-            )
-        return file / ARTIFACT_NAME
-    if not file.is_file():
+    try:
+        # Path.is_dir tells of no refusal, and of names that no file can have.
+        there = file.stat()
+        held = (file / ARTIFACT_NAME).is_file() if file.is_dir() else None
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileError(
             f"{file} does not exist; expected an artifact or a run's folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot read {plain(str(file))}: {reason}") from error
+    if held:
+        return file / ARTIFACT_NAME
+    if held is not None:
+        if _holds_pictures(file):
+            raise FileError(
+                f"{file} is a folder of images, not of a run; distil it first: "
+                f"dd-plugins distill --dataset 'folder:{file}'"
+            )
+        raise FileError(
+            f"{file} holds no {ARTIFACT_NAME}; distil first, or finish the run "
+            "with --resume"
         )
+    if not stat.S_ISREG(there.st_mode):
+        raise FileError(f"{file} is no file; expected an artifact or a run's folder")
     return file
+
+
+def _foreign(file: Path) -> str | None:
+    """Return what a file is that is no safetensors file, if it can be told."""
+    try:
+        with file.open("rb") as opened:
+            beginning = opened.read(16)
+        if beginning.startswith(b"PK"):
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+            if any(name.endswith("data.pkl") for name in names):
+                return "a torch file (.pt)"
+            if any(name.endswith(".npy") for name in names):
+                return "a NumPy archive (.npz)"
+            return "a zip archive"
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+    return next(
+        (what for start, what in _BEGINNINGS.items() if beginning.startswith(start)),
+        None,
+    )
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Tell whether a folder, or one in it, holds pictures and no files of a run."""
+    if any((folder / name).exists() for name in ("checkpoint.pt", "metrics.jsonl")):
+        return False
+    try:
+        entries = list(islice(folder.iterdir(), _LISTED))
+        for inner in entries[:10]:
+            if inner.is_dir():
+                entries += islice(inner.iterdir(), 10)
+    except OSError:
+        return False
+    return any(entry.suffix.lower() in _PICTURES for entry in entries)
 
 
 def make_header(plugin_versions: dict[str, str], **fields: Any) -> Header:
@@ -378,8 +599,10 @@ def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
         FileError: the file cannot be written.
     """
     path = Path(out)
-    if form != "folder" and path.exists():
-        raise OptionError(f"{path} exists; choose another name")
+    if form in ("npz", "pt"):
+        if os.path.lexists(path):
+            raise OptionError(f"{path} exists; choose another name")
+        check_writable(path)
     match form:
         case "folder":
             return _export_folder(distilled, path)

@@ -14,6 +14,7 @@ import torch
 
 from dd_plugins.errors import DDError, DDWarning
 from dd_plugins.plugins import loaded_plugins
+from dd_plugins.text import plain
 
 __all__ = ["main"]
 
@@ -59,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
         _show_traceback(debug)
         context = getattr(error, "ctx", None)  # of usage errors only
         usage = f" (see '{context.command_path} --help')" if context else ""
-        _end(f"{error.format_message()}{usage}", error.exit_code)
+        message = " ".join(error.format_message().split())  # click's may have lines
+        _end(f"{message}{usage}", error.exit_code)
     except DDError as error:
         _show_traceback(debug)
         _end(str(error), error.exit_status)
@@ -139,7 +141,7 @@ def _end(message: str, status: int) -> None:
     # Under torchrun several processes speak; only torchrun sets this variable.
     rank = os.environ.get("RANK", "0")
     speaker = "Error" if rank == "0" else f"Error in process {rank}"
-    click.echo(f"{speaker}: {message}", err=True)
+    click.echo(f"{speaker}: {plain(message)}", err=True)
     sys.exit(status)
 
 

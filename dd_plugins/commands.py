@@ -1,17 +1,20 @@
 """The built-in commands of ``dd-plugins``."""
 
+import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dd_plugins import options as shared
 from dd_plugins import parallel
+from dd_plugins.arguments import as_real_data, prepared
 from dd_plugins.artifact import (
     ARTIFACT_NAME,
     ContextRecord,
@@ -21,7 +24,7 @@ from dd_plugins.artifact import (
 )
 from dd_plugins.checkpoint import CHECKPOINT_NAME
 from dd_plugins.data import DataOptions
-from dd_plugins.engine import RUN_FILES, SUMMARY_NAME, distill
+from dd_plugins.engine import SUMMARY_NAME, distill
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluate import (
     Evaluation,
@@ -32,14 +35,20 @@ from dd_plugins.evaluate import (
 from dd_plugins.files import write_atomically
 from dd_plugins.meta_features import meta_features
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
+from dd_plugins.outputs import check_outputs
 from dd_plugins.pictures import save_features, save_grid
 from dd_plugins.plugins import Plugin, loaded_plugins
+from dd_plugins.preprocess import Preprocessing
 from dd_plugins.run import Precision
 from dd_plugins.spec import split_specs
+from dd_plugins.text import plain
 from dd_plugins.trained import STAGES, train_networks
 from dd_plugins.transfer import Transfer, transfer
 
 __all__ = ["COMMANDS"]
+
+_PAGE_WIDTH = 120  # characters of a line of an HTML page
+_LONGEST_NAME = 200  # characters of a class name that are shown
 
 _protocol = click.option(
     "--protocol",
@@ -82,6 +91,8 @@ _precision = click.option(
 @shared.data_root
 @shared.download
 @shared.image_size
+@shared.preprocessing
+@shared.mirror
 @click.option("--network", help="Spec.  [default: by data set, else conv]")
 @shared.initial_images
 @click.option(
@@ -121,7 +132,7 @@ def distill_command(
     with parallel.process_group():
         first = parallel.rank() == 0
         if first and resuming and not (out / CHECKPOINT_NAME).exists():
-            click.echo(f"{out} holds no checkpoint yet: starting at step 0", err=True)
+            _say(f"{out} holds no checkpoint yet: starting at step 0", err=True)
         distilled = distill(
             dataset,
             images_per_class=images_per_class,
@@ -138,8 +149,8 @@ def distill_command(
         **_last_metrics(out / METRICS_NAME),
     }
     _write_json(out / SUMMARY_NAME, summary)
-    click.echo(f"{len(distilled)} images in {out / ARTIFACT_NAME}")
-    click.echo(f"picture: {out / IMAGES_NAME}")
+    _say(f"{len(distilled)} images in {out / ARTIFACT_NAME}")
+    _say(f"picture: {out / IMAGES_NAME}")
 
 
 def _last_metrics(path: Path) -> dict[str, float]:
@@ -169,26 +180,30 @@ def _last_metrics(path: Path) -> dict[str, float]:
     is_flag=True,
     help="Also train on as many random real images, and on all of them.",
 )
+@shared.real_data
 @shared.data_root
 @shared.seed
 @shared.device
 @_precision
 @shared.json_file
+@shared.overwrite
 def evaluate_command(
     path: Path,
     networks: tuple[str, ...],
     repeats: int,
     protocol: str,
     baselines: bool,
+    data: str | None,
     data_root: Path | None,
     seed: int,
     device: str,
     precision: str,
     json_file: Path | None,
+    overwrite: bool,
 ) -> None:
     """Train fresh networks on a distilled set, and test them on real data."""
-    if json_file is not None:
-        _refuse_to_replace(json_file)
+    inputs = [artifact_file(path)]
+    check_outputs((json_file, "JSON"), inputs=inputs, overwrite=overwrite)
     distilled = DistilledSet.load(path)
     with parallel.process_group(), _training_progress() as on_progress:
         first = parallel.rank() == 0
@@ -198,6 +213,7 @@ def evaluate_command(
             repeats=repeats,
             protocol=cast(Protocol, protocol),
             baselines=baselines,
+            data=data,
             data_root=data_root,
             seed=seed,
             device=device,
@@ -206,11 +222,10 @@ def evaluate_command(
         )
     if not first:
         return
-    if json_file is not None:
-        _write_json(json_file, found.as_dict())
-    console = Console()
-    for table in _evaluation_tables(found, distilled):
-        console.print(table)
+    _all_of(
+        lambda: _print(Console(), _evaluation_tables(found, distilled)),
+        lambda: _write_json(json_file, found.as_dict()),
+    )
 
 
 @click.command("transfer")
@@ -226,6 +241,7 @@ def evaluate_command(
     help="Fresh networks of each.",
 )
 @_protocol
+@shared.real_data
 @shared.data_root
 @shared.seed
 @shared.device
@@ -234,21 +250,26 @@ def evaluate_command(
 @click.option(
     "--html", "html_file", type=shared.path_type, help="Write the tables here."
 )
+@shared.overwrite
 def transfer_command(
     paths: tuple[Path, ...],
     networks: str,
     json_file: Path | None,
     html_file: Path | None,
+    overwrite: bool,
     **options: Any,
 ) -> None:
     """Test distilled sets on architectures that they were not distilled with.
 
-    Two sets of the same base (a distiller, and the same inside a wrapper) are compared
-    in pairs, network by network.
+    Two sets of the same base (a distiller, and the same inside a wrapper), distilled
+    from the same data, are compared in pairs, network by network.
     """
-    for file in (json_file, html_file):
-        if file is not None:
-            _refuse_to_replace(file)
+    check_outputs(
+        (json_file, "JSON"),
+        (html_file, "HTML"),
+        inputs=[artifact_file(path) for path in paths],
+        overwrite=overwrite,
+    )
     with parallel.process_group(), _training_progress() as on_progress:
         first = parallel.rank() == 0
         found = transfer(
@@ -256,32 +277,36 @@ def transfer_command(
         )
     if not first:
         return
-    if json_file is not None:
-        _write_json(json_file, found.as_dict())
-    console = Console(record=html_file is not None)
-    for table in _transfer_tables(found):
-        console.print(table)
-    if html_file is not None:
-        page = console.export_html().encode()
-        write_atomically(html_file, lambda file: file.write(page))
+    _all_of(
+        lambda: _print(Console(), _transfer_tables(found)),
+        lambda: _write_json(json_file, found.as_dict()),
+        lambda: _write_page(html_file, _transfer_tables(found)),
+    )
 
 
-def _transfer_tables(found: Transfer) -> Iterator[Table]:
+def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
     """Yield a table for each set, and one of the differences of two."""
     for report in found.sets:
-        table = Table(title=f"{report.path}: {report.distiller}")
+        title = f"{report.path}: {report.distiller}, {report.images} images"
+        table = Table(title=_text(title))
         for column in ("architecture", "it was"):
             table.add_column(column)
         for column in ("mean", "deviation", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
         for result, role in zip(report.results, report.roles, strict=True):
-            table.add_row(result.spec, role, *_figures(result))
+            table.add_row(_text(result.spec), role, *_figures(result))
         mean = report.held_out()
         if mean is not None:
             table.add_row("mean of these", "held out", *_figures(mean))
         yield table
+    if found.not_compared:
+        yield _text(found.not_compared)
     if found.differences:
-        table = Table(title="second set less first, in pairs of equal networks")
+        sizes = [report.images for report in found.sets]
+        title = "second set less first, in pairs of equal networks"
+        if len(set(sizes)) > 1:
+            title += f" ({sizes[1]} images less {sizes[0]})"
+        table = Table(title=title)
         table.add_column("architecture")
         for column in ("mean", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
@@ -291,7 +316,7 @@ def _transfer_tables(found: Transfer) -> Iterator[Table]:
                 if difference.ci95 is None
                 else f"{difference.ci95[0]:+.4f} to {difference.ci95[1]:+.4f}"
             )
-            table.add_row(difference.spec, f"{difference.mean:+.4f}", interval)
+            table.add_row(_text(difference.spec), f"{difference.mean:+.4f}", interval)
         yield table
 
 
@@ -311,6 +336,8 @@ def _transfer_tables(found: Transfer) -> Iterator[Table]:
 )
 @shared.data_root
 @shared.image_size
+@shared.preprocessing
+@shared.mirror
 @click.option(
     "--cache",
     type=shared.path_type,
@@ -325,6 +352,8 @@ def train_networks_command(
     stages: tuple[int, ...],
     data_root: Path | None,
     image_size: int | None,
+    preprocessing: str | None,
+    mirror: bool | None,
     cache: Path | None,
     device: str,
     precision: str,
@@ -336,7 +365,12 @@ def train_networks_command(
     """
     plugins = loaded_plugins()
     chosen = [plugins.network(spec) for spec in networks]
-    data = plugins.dataset(dataset, DataOptions(root=data_root, image_size=image_size))
+    options = DataOptions(root=data_root, image_size=image_size)
+    data = prepared(
+        as_real_data(dataset, options, plugins),
+        cast(Preprocessing | None, preprocessing),
+        mirror,
+    )
     reports = train_networks(
         data,
         chosen,
@@ -349,7 +383,7 @@ def train_networks_command(
         score = kept.validation_accuracy
         found = "no validation images" if score is None else f"validation {score:.4f}"
         how = "kept before" if kept.was_there else "trained"
-        click.echo(f"{kept.network}, {kept.steps} steps: {how}, {found}, {kept.file}")
+        _say(f"{kept.network}, {kept.steps} steps: {how}, {found}, {kept.file}")
 
 
 _RETRIEVAL = {
@@ -366,7 +400,7 @@ def _training_progress() -> Iterator[Any]:
     with console.status("reading data") as status:
 
         def on_progress(what: str, done: int, total: int) -> None:
-            text = f"training on {what}: {done} of {total} networks"
+            text = _text(f"training on {what}: {done} of {total} networks")
             if parallel.rank() > 0:
                 return
             if console.is_terminal:
@@ -388,8 +422,10 @@ def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[T
     for number, result in enumerate(found.networks):
         repeats = len(result.accuracies)
         table = Table(
-            title=f"accuracy on {found.test_images:,} test images of "
-            f"{header.dataset.name}: {repeats} x {result.spec}"
+            title=_text(
+                f"accuracy on {found.test_images:,} test images of "
+                f"{header.dataset.name}: {repeats} x {result.spec}"
+            )
         )
         table.add_column("trained on")
         for column in ("images", "mean", "deviation", "95 % interval"):
@@ -407,7 +443,8 @@ def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[T
 def _retrieval_table(rows: list[tuple[str, NetworkResult]]) -> Table:
     """Return a table of how well images are found by features."""
     spec = rows[0][1].spec
-    table = Table(title=f"finding test images of the same class by features of {spec}")
+    title = f"finding test images of the same class by features of {spec}"
+    table = Table(title=_text(title))
     for column in ("score", "trained on"):
         table.add_column(column)
     for column in ("mean", "deviation", "95 % interval"):
@@ -444,14 +481,17 @@ def _figures(result: NetworkResult) -> tuple[str, str, str]:
     multiple=True,
     help="With --features: spec; repeat it.  [default: those of metadd]",
 )
+@shared.real_data
 @shared.data_root
 @shared.device
 @_precision
+@shared.overwrite
 def show_command(
     path: Path,
     out: Path | None,
     features: bool,
     networks: tuple[str, ...],
+    overwrite: bool,
     **options: Any,
 ) -> None:
     """Draw the synthetic images, in [0, 1], as a labelled grid.
@@ -463,16 +503,16 @@ def show_command(
     if not features:
         for option in shared.given("networks", *options):
             raise OptionError(f"{option} goes with --features")
-    distilled = DistilledSet.load(path)
-    name = "features.png" if features else "grid.png"
-    target = out or artifact_file(path).parent / name
-    _refuse_to_replace(target)
+    file = artifact_file(path)
+    target = out or file.parent / ("features.png" if features else "grid.png")
+    check_outputs((target, "PNG"), inputs=[file], overwrite=overwrite)
+    distilled = DistilledSet.load(file)
     if not features:
-        click.echo(f"picture: {save_grid(distilled, target)}")
+        _say(f"picture: {save_grid(distilled, target)}")
         return
     found = meta_features(distilled, networks, **options)
     click.echo(f"meta ratio: {float(found.ratio.mean()):.4f}")
-    click.echo(f"picture: {save_features(distilled, found, target)}")
+    _say(f"picture: {save_features(distilled, found, target)}")
 
 
 @click.command("info")
@@ -491,7 +531,7 @@ def info_command(path: Path, as_json: bool) -> None:
         fields["context"] = fields["initial_images"] = "not recorded in version 1"
     table = Table(show_header=False, box=None)
     for name, value in fields.items():
-        table.add_row(name.replace("_", " "), _readable(value))
+        table.add_row(name.replace("_", " "), _text(_readable(value)))
     Console().print(table)
 
 
@@ -512,9 +552,13 @@ def _readable(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {item}" for name, item in value.items())
     if isinstance(value, list):
-        shown = ", ".join(map(str, value[:12]))
+        shown = ", ".join(_cut(str(item)) for item in value[:12])
         return f"{shown}, ... ({len(value)})" if len(value) > 12 else shown
     return str(value)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
 @click.command("export")
@@ -531,7 +575,7 @@ def _readable(value: Any) -> str:
 )
 def export_command(path: Path, form: str, out: Path) -> None:
     """Write a distilled set in a form that needs no dd-plugins to read."""
-    click.echo(f"exported to {export(DistilledSet.load(path), form, out)}")
+    _say(f"exported to {export(DistilledSet.load(path), form, out)}")
 
 
 @click.command("plugins")
@@ -549,11 +593,11 @@ def plugins_command(with_built_in: bool, as_json: bool) -> None:
         return
     for plugin in found:
         version = f" {plugin.version}" if plugin.version else ""
-        click.echo(f"{plugin}{version}: {_state(plugin)}")
+        _say(f"{plugin}{version}: {_state(plugin)}")
         for kind, names in plugin.offers.items():
-            click.echo(f"    {kind}: {', '.join(names)}")
+            _say(f"    {kind}: {', '.join(names)}")
         if plugin.hooks:
-            click.echo(f"    hooks: {', '.join(plugin.hooks)}")
+            _say(f"    hooks: {', '.join(plugin.hooks)}")
 
 
 def _state(plugin: Plugin) -> str:
@@ -564,17 +608,48 @@ def _state(plugin: Plugin) -> str:
     return "loaded"
 
 
-def _refuse_to_replace(target: Path) -> None:
-    """Refuse a folder, and a file that belongs to a run, as the place of an output."""
-    if target.is_dir():
-        raise OptionError(f"cannot write {target}: it is a folder")
-    if target.name in RUN_FILES and target.exists():
-        raise OptionError(f"{target} belongs to a run; choose another name")
+def _text(content: object) -> Text:
+    """Return what comes from names and paths as rich shows it: as it is written."""
+    return Text(plain(str(content)))
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _say(line: str, *, err: bool = False) -> None:
+    """Print a line that may hold names and paths."""
+    click.echo(plain(line), err=err)
+
+
+def _print(console: Console, parts: Iterable[Table | Text]) -> None:
+    for part in parts:
+        console.print(part)
+
+
+def _all_of(*actions: Callable[[], object]) -> None:
+    """Do one after the other, each even if one before it fails; then raise its error.
+
+    So figures are printed even if their file cannot be written, and the file is written
+    even if nobody reads what is printed.
+    """
+    with ExitStack() as stack:
+        for action in reversed(actions):
+            stack.callback(action)
+
+
+def _write_json(path: Path | None, content: dict[str, Any]) -> None:
+    """Write figures to a file, if one was asked for."""
+    if path is None:
+        return
     text = json.dumps(content, indent=1) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _write_page(path: Path | None, tables: Iterable[Table | Text]) -> None:
+    """Write tables to an HTML page, if one was asked for."""
+    if path is None:
+        return
+    console = Console(record=True, file=io.StringIO(), width=_PAGE_WIDTH)
+    _print(console, tables)
+    page = console.export_html().encode()
+    write_atomically(path, lambda file: file.write(page))
 
 
 COMMANDS = (

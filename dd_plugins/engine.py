@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins import parallel
+from dd_plugins.arguments import as_real_data, prepared
 from dd_plugins.artifact import (
     ARTIFACT_NAME,
     ContextRecord,
     DataRecord,
     DistilledSet,
+    check_nesting,
     library_versions,
     make_header,
 )
@@ -41,7 +43,7 @@ from dd_plugins.files import alone_in
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.plugins import Plugins, loaded_plugins
-from dd_plugins.preprocess import Transform
+from dd_plugins.preprocess import Preprocessing, Transform
 from dd_plugins.run import (
     Precision,
     Run,
@@ -88,6 +90,8 @@ def distill(
     data_root: str | Path | None = None,
     download: bool = False,
     image_size: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    mirror: bool | None = None,
     initial_images: str | None = None,
     context: DistilledSet | None = None,
     refine_context: bool = False,
@@ -102,8 +106,8 @@ def distill(
     """Distil a data set.
 
     Args:
-        data: the name of a data set; or ``RealData``; or images and labels; or a
-            map-style Dataset of ``(image, label)``.
+        data: the name of a data set; or ``RealData``; or images and labels, tensors or
+            numpy arrays; or a map-style Dataset of ``(image, label)``.
         distiller: a spec, or a distiller.
         images_per_class: synthetic images for each class, at least 1.
         steps: steps of the run; by default the distiller's choice for the data set.
@@ -114,6 +118,8 @@ def distill(
         data_root: the folder that holds named data sets.
         download: whether a missing named data set may be downloaded there.
         image_size: side in pixels to which the images of a folder are resized.
+        preprocessing: ``"standardize"`` or ``"zca"``; by default the data's own.
+        mirror: whether a mirror image is still of its class; by default the data's own.
         initial_images: what the set begins as: ``"real"`` images, ``"noise"``, or the
             spec of a core set, such as ``"herding"``: the real images that it chooses.
             By default the distiller's choice. Not beside a context of all classes.
@@ -175,7 +181,7 @@ def distill(
         download=download,
         image_size=image_size,
     )
-    real = _as_real_data(data, options, found)
+    real = prepared(as_real_data(data, options, found), preprocessing, mirror)
     if (
         initial_images is not None
         and context is not None
@@ -265,6 +271,8 @@ def _check_options(
             f"context must be a DistilledSet, got {type(context).__name__}; load a "
             "path with DistilledSet.load"
         )
+    if context is not None:
+        check_nesting(context.header, more=1)
     if refine_context and context is None:
         raise OptionError("refine_context needs a context")
     if resume and out is None:
@@ -309,22 +317,6 @@ def _folder_of_its_own(
 
 def _held_files(out: Path) -> list[str]:
     return [name for name in RUN_FILES if (out / name).exists()]
-
-
-def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData:
-    match data:
-        case str():
-            return plugins.dataset(data, options)
-        case RealData():
-            return data
-        case (Tensor() as images, Tensor() as labels):
-            return RealData.from_tensors(images, labels)
-        case Dataset():
-            return RealData.from_dataset(data)
-    raise OptionError(
-        "data must be the name of a data set, RealData, a pair of tensors or a "
-        f"map-style torch Dataset, got {type(data).__name__}"
-    )
 
 
 def _check_context(

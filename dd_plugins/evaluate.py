@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,10 +10,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils.data import Dataset
 
 from dd_plugins import parallel
-from dd_plugins.artifact import DistilledSet
+from dd_plugins.arguments import as_networks, as_real_data, was_asked_for
+from dd_plugins.artifact import DistilledSet, as_set
+from dd_plugins.checks import whole_number
 from dd_plugins.data import (
     DataOptions,
     Images,
@@ -24,9 +28,9 @@ from dd_plugins.data import (
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.functional.kernel_regression import centred_targets
 from dd_plugins.metric import require_metric_learning, retrieval_scores
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.plugins import Plugins, loaded_plugins
-from dd_plugins.randomness import derive
+from dd_plugins.randomness import derive, isolated
 from dd_plugins.run import Precision, resolve_device, resolve_precision
 from dd_plugins.streamed import fits_in_memory
 from dd_plugins.training import (
@@ -46,8 +50,11 @@ __all__ = [
     "evaluate",
     "frepo_recipe",
     "mean_interval",
+    "own_network",
+    "prepare_evaluation",
     "real_data_of",
     "recipe_for",
+    "refuse_huge",
     "training_set_of",
     "training_steps",
 ]
@@ -68,6 +75,11 @@ _CLASSIC_EPOCHS = 1_000
 _CLASSIC_BATCH = 256
 
 _FULL_STEPS = 1_000
+
+# What the network that an artifact names may take; larger ones must be asked for.
+_MOST_PARAMETERS = 250_000_000  # 1 GB of weights
+_MOST_TENSORS = 10_000
+_LARGEST_OPTION = 1_000_000
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -377,12 +389,12 @@ def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") ->
 
 def evaluate(
     distilled: DistilledSet | str | Path,
-    networks: Iterable[str | AbstractNetwork] = (),
+    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork] = (),
     *,
     repeats: int = 5,
     protocol: Protocol | Recipe = "auto",
     baselines: bool = False,
-    data: RealData | None = None,
+    data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -392,19 +404,23 @@ def evaluate(
 ) -> Evaluation:
     """Train fresh networks on a distilled set and test them on real data.
 
-    All networks are trained before the test set is read; it is read once.
+    All networks are trained before the test set is read; it is read once. What can be
+    known of it without reading its images is checked before.
 
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
-        networks: specs; by default the network that the set was distilled with, without
-            normalisation if it is FRePo's.
+        networks: one spec, or several; by default the network that the set was
+            distilled with, without normalisation if it is FRePo's.
         repeats: fresh networks for each spec, at least 1.
         protocol: how networks are trained: see :func:`recipe_for`. ``"retrieval"`` asks
             also how well images of a class are found by a network's features, and
             turns ``baselines`` on; it needs pytorch-metric-learning.
         baselines: whether to train on as many random real images, drawn anew for each
             network, and on all real images as well.
-        data: the real data; by default found by the name in the artifact.
+        data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
+            default found by the name in the artifact. What is given by name, such as
+            the ``"folder:PATH"`` to which a folder was moved, must hold the images that
+            the set was distilled from.
         data_root: the folder that holds named data sets.
         seed: of networks, batches and random images.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
@@ -416,17 +432,53 @@ def evaluate(
         OptionError: an option is out of its range.
         UnknownNameError: no plugin registers a name.
         FileError: the artifact cannot be read.
-        DataError: the real data cannot be read, or does not fit the artifact.
+        DataError: the real data cannot be read, or does not fit the artifact, or has no
+            test set.
 
     Example:
         >>> import dd_plugins
         >>> distilled = dd_plugins.distill("digits", steps=2)
-        >>> found = dd_plugins.evaluate(distilled, ["mlp(width=8)"], repeats=2)
+        >>> found = dd_plugins.evaluate(distilled, "mlp(width=8)", repeats=2)
         >>> [round(result.mean) in (0, 1) for result in found.networks]
         [True]
     """
-    if repeats < 1:
-        raise OptionError(f"repeats must be at least 1, got {repeats}")
+    return prepare_evaluation(
+        distilled,
+        networks,
+        repeats=repeats,
+        protocol=protocol,
+        baselines=baselines,
+        data=data,
+        data_root=data_root,
+        seed=seed,
+        device=device,
+        precision=precision,
+        plugins=plugins,
+        on_progress=on_progress,
+    )()
+
+
+def prepare_evaluation(
+    distilled: DistilledSet | str | Path,
+    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork],
+    *,
+    repeats: int,
+    protocol: Protocol | Recipe,
+    baselines: bool,
+    data: Any,
+    data_root: str | Path | None,
+    seed: int,
+    device: str,
+    precision: Precision,
+    plugins: Plugins | None,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> Callable[[], Evaluation]:
+    """Check all that an evaluation needs, and return what makes it.
+
+    Arguments and errors are those of :func:`evaluate`.
+    """
+    repeats = whole_number("repeats", repeats, least=1)
+    seed = whole_number("seed", seed)
     if not isinstance(protocol, Recipe) and protocol not in get_args(Protocol):
         raise OptionError(
             f"protocol must be one of {', '.join(get_args(Protocol))}, got {protocol!r}"
@@ -435,37 +487,116 @@ def evaluate(
         require_metric_learning()
         baselines = True
     found = plugins or loaded_plugins()
-    if not isinstance(distilled, DistilledSet):
-        distilled = DistilledSet.load(distilled)
-    header = distilled.header
-    specs = list(networks) or [header.evaluation_network]
-    chosen = [found.network(spec).for_evaluation() for spec in specs]
+    distilled = as_set(distilled)
+    asked = as_networks(networks, found) or [own_network(distilled, found)]
+    chosen = [network.for_evaluation() for network in asked]
     if len(set(map(repr, chosen))) < len(chosen):
         raise OptionError("a network is given twice; name each once")
-    data = real_data_of(distilled, data, data_root, found)
     target = resolve_device(device)
+    dtype = resolve_precision(precision, target)
+    data = real_data_of(distilled, data, data_root, found)
+    data.check_test()
+    for network in chosen:  # whoever is too deep for the images says so now
+        network.build(data.image_shape, data.num_classes, generator=derive(seed, ""))
     evaluator = _Evaluator(
         distilled,
         data,
         repeats,
         seed,
         target,
-        resolve_precision(precision, target),
+        dtype,
         on_progress or (lambda kind, done, total: None),
         recipe_for(distilled, protocol),
         "recipe" if isinstance(protocol, Recipe) else protocol,
     )
-    for network in chosen:
-        evaluator.train("distilled", network, evaluator.distilled_set)
-        if baselines:
-            evaluator.train("random", network, evaluator.random_set)
-            evaluator.train("full", network, evaluator.full_set)
-    return evaluator.test()
+
+    def run() -> Evaluation:
+        for network in chosen:
+            evaluator.train("distilled", network, evaluator.distilled_set)
+            if baselines:
+                evaluator.train("random", network, evaluator.random_set)
+                evaluator.train("full", network, evaluator.full_set)
+        found = evaluator.test()
+        evaluator.trained.clear()  # several evaluations may be prepared at once
+        return found
+
+    return run
+
+
+def own_network(distilled: DistilledSet, plugins: Plugins) -> AbstractNetwork:
+    """Return the network that a set names for its evaluation.
+
+    An artifact may come from anywhere: a network that would fill the memory is not
+    built because the artifact says so.
+
+    Raises:
+        OptionError: it is larger than an artifact may ask for, or too deep for the
+            images, or its spec is malformed.
+        UnknownNameError: no plugin registers it.
+    """
+    network = plugins.network(distilled.header.evaluation_network)
+    refuse_huge(network, distilled)
+    return network
+
+
+def refuse_huge(network: AbstractNetwork, distilled: DistilledSet) -> None:
+    """Refuse a network that an artifact names and that would fill the memory.
+
+    Raises:
+        OptionError: it is larger than an artifact may ask for, or too deep for the
+            images.
+    """
+    channels, height, width = distilled.images.shape[1:]
+    classes = len(distilled.header.class_names)
+    if _is_huge(network, (channels, height, width), classes):
+        raise OptionError(
+            f"the artifact names the network {network!r}, which is larger than an "
+            f"artifact may ask for ({_MOST_PARAMETERS:,} parameters); name a network "
+            "by --network, or this one if it is wanted"
+        )
+
+
+def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
+    """Tell whether a network is larger than what an artifact may ask for.
+
+    It is built of tensors without memory, and no further than its size is known.
+    """
+    options = network.options().values()
+    if any(isinstance(each, int) and each > _LARGEST_OPTION for each in options):
+        return True
+    tensors = parameters = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal tensors, parameters
+        del module, name
+        if parameter is not None:
+            tensors, parameters = tensors + 1, parameters + parameter.numel()
+        if parameters > _MOST_PARAMETERS or tensors > _MOST_TENSORS:
+            raise _HugeNetworkError
+
+    generator = derive(0, "size of a network")
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with isolated(generator), torch.device("meta"):
+            network.construct(shape, classes, generator=generator)
+    except _HugeNetworkError:
+        return True
+    except OptionError:
+        raise
+    except Exception:  # a plugin's network that needs values: it is built as it is
+        return False
+    finally:
+        hook.remove()
+    return False
+
+
+class _HugeNetworkError(Exception):
+    """Ends the construction of a network whose size is known well enough."""
 
 
 def real_data_of(
     distilled: DistilledSet,
-    data: RealData | None,
+    data: Any,
     data_root: str | Path | None,
     plugins: Plugins,
 ) -> RealData:
@@ -473,41 +604,65 @@ def real_data_of(
 
     Args:
         distilled: the set.
-        data: the data, if it is at hand; by default found by the name in the artifact.
+        data: the data, if it is at hand, in any form that ``distill`` takes; by default
+            found by the name in the artifact.
         data_root: the folder that holds named data sets.
         plugins: where the name is looked up.
 
     Raises:
+        OptionError: the data is of no such form.
         DataError: it cannot be read, or does not fit the set.
     """
-    if data is None:
-        root = None if data_root is None else Path(data_root)
-        image_size = distilled.header.dataset.image_size
-        options = DataOptions(root=root, image_size=image_size)
-        data = _data_by_name(distilled, plugins, options)
-    _check_fit(distilled, data)
-    return data
+    root = None if data_root is None else Path(data_root)
+    options = DataOptions(root=root, image_size=distilled.header.dataset.image_size)
+    if data is None or isinstance(data, str):
+        found = _data_by_name(distilled, data, plugins, options)
+    else:
+        found = as_real_data(data, options, plugins)
+    _check_fit(distilled, found)
+    return found
 
 
 def _data_by_name(
-    distilled: DistilledSet, plugins: Plugins, options: DataOptions
+    distilled: DistilledSet, given: str | None, plugins: Plugins, options: DataOptions
 ) -> RealData:
-    """Load the data that a set was distilled from; refuse it if it has changed."""
-    record = distilled.header.dataset
-    try:
-        data = plugins.dataset(record.name, options)
-    except UnknownNameError as error:
+    """Load the data that a set was distilled from; refuse it if it has changed.
+
+    It comes as it was when the set was distilled: with that preprocessing.
+    """
+    header, record = distilled.header, distilled.header.dataset
+    name = record.name if given is None else given
+    if given is None and not was_asked_for(name):
         raise DataError(
-            f"the set was distilled from {record.name!r}, which no plugin offers here; "
+            f"the artifact names {name!r} for its real data, which nobody has asked "
+            f"for here, so it was not read; if it is yours, say so by --dataset "
+            f"{name!r} (data={name!r} in Python), or name the place where the images "
+            "are now"
+        )
+    try:
+        data = as_real_data(name, options, plugins)
+    except UnknownNameError as error:
+        if given is not None:
+            raise
+        raise DataError(
+            f"the set was distilled from {name!r}, which no plugin offers here; "
             "if it was given in Python, pass data=... there"
+        ) from error
+    except DataError as error:
+        if given is not None:
+            raise
+        raise DataError(
+            f"{error}; if the images have moved, name their place by --dataset"
         ) from error
     if data.fingerprint != record.fingerprint:
         raise DataError(
-            f"the training images of {record.name!r} are not those that the set was "
-            "distilled from, so test images could be among them; distil again, or pass "
-            "data=... in Python"
+            f"the training images of {name!r} are not those that the set was "
+            "distilled from, so test images could be among them; distil again, name "
+            "the place of the right ones by --dataset, or pass data=... in Python"
         )
-    return data
+    if data.preprocessing != header.value_space:
+        data = data.with_preprocessing(header.value_space)
+    return replace(data, mirror=header.mirror)
 
 
 def _check_fit(distilled: DistilledSet, data: RealData) -> None:

@@ -1,17 +1,19 @@
 """Where architectures look on a distilled set: meta and heterogeneous features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from dd_plugins.artifact import DistilledSet
+from dd_plugins.arguments import as_networks
+from dd_plugins.artifact import DistilledSet, as_set
 from dd_plugins.data import RealData
 from dd_plugins.errors import DataError, OptionError
-from dd_plugins.evaluate import real_data_of
+from dd_plugins.evaluate import real_data_of, refuse_huge
 from dd_plugins.functional.cam import map_layer, meta_ratio, observe
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import Plugins, loaded_plugins
@@ -57,10 +59,10 @@ class MetaFeatures:
 
 def meta_features(
     distilled: DistilledSet | str | Path,
-    networks: Sequence[str | AbstractNetwork] = (),
+    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork] = (),
     *,
     threshold: float = 0.5,
-    data: RealData | None = None,
+    data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
@@ -74,7 +76,8 @@ def meta_features(
             or those that the wrapper takes by default. They are trained on the real
             data for the longest of its stages, or found where it keeps them.
         threshold: from which value on a pixel of a map counts, in (0, 1).
-        data: the real data; by default found by the name in the artifact.
+        data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
+            default found by the name in the artifact.
         data_root: the folder that holds named data sets.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic in training.
@@ -87,27 +90,29 @@ def meta_features(
         DataError: the real data cannot be read, or does not fit the artifact.
     """
     found = plugins or loaded_plugins()
-    if not isinstance(distilled, DistilledSet):
-        distilled = DistilledSet.load(distilled)
+    distilled = as_set(distilled)
     wrapper = _wrapper(found.distiller(distilled.header.distiller))
-    chosen = [found.network(spec) for spec in networks] or list(wrapper.networks)
+    chosen = as_networks(networks, found)
+    for network in () if chosen else wrapper.networks:
+        refuse_huge(network, distilled)
+    chosen = chosen or list(wrapper.networks)
     if len(chosen) < 2:
         raise OptionError("features are compared: name two networks or more")
     if not 0 < threshold < 1:
         raise OptionError(f"threshold must be between 0 and 1, got {threshold}")
-    data = real_data_of(distilled, data, data_root, found)
-    if data.preprocessing != distilled.transform.kind:
+    real = real_data_of(distilled, data, data_root, found)
+    if real.preprocessing != distilled.transform.kind:
         raise DataError(
             f"the set is in the value space {distilled.transform.kind!r}, the data is "
-            f"for {data.preprocessing!r}: their networks cannot look at it"
+            f"for {real.preprocessing!r}: their networks cannot look at it"
         )
     target = resolve_device(device)
     classes = torch.tensor(distilled.header.initial_classes)
     maps = []
     for kept in train_networks(
-        data, chosen, stages=[max(wrapper.stages)], device=device, precision=precision
+        real, chosen, stages=[max(wrapper.stages)], device=device, precision=precision
     ):
-        layer = map_layer(kept.module.cpu(), data.image_shape)
+        layer = map_layer(kept.module.cpu(), real.image_shape)
         module = kept.module.to(target)
         seen = [
             observe(module, layer, images.to(target), wanted.to(target)).maps.cpu()

@@ -4,9 +4,12 @@ A plugin's command that reads data and trains should take them by the same names
 """
 
 from pathlib import Path
+from typing import get_args
 
 import click
 from click.core import ParameterSource
+
+from dd_plugins.preprocess import Preprocessing
 
 __all__ = [
     "data_root",
@@ -17,7 +20,11 @@ __all__ = [
     "images_per_class",
     "initial_images",
     "json_file",
+    "mirror",
+    "overwrite",
     "path_type",
+    "preprocessing",
+    "real_data",
     "seed",
     "steps",
 ]
@@ -47,6 +54,28 @@ image_size = click.option(
     "--image-size", type=click.IntRange(min=1), help="For folder:PATH: resize."
 )
 """``image_size: int | None``."""
+
+preprocessing = click.option(
+    "--preprocessing",
+    type=click.Choice(get_args(Preprocessing)),
+    help="Standardise the images, or whiten them too.  [default: by data set]",
+)
+"""``preprocessing: str | None``."""
+
+mirror = click.option(
+    "--mirror/--no-mirror",
+    default=None,
+    help="Whether a mirror image is still of its class.  [default: by data set]",
+)
+"""``mirror: bool | None``."""
+
+real_data = click.option(
+    "--dataset",
+    "data",
+    help="Where the real data is: a name, or folder:PATH.  [default: as the artifact "
+    "names it]",
+)
+"""``data: str | None``, of a command that is given an artifact."""
 
 images_per_class = click.option(
     "--ipc",
@@ -79,6 +108,11 @@ json_file = click.option(
     "--json", "json_file", type=path_type, help="Write the figures here."
 )
 """``json_file: Path | None``."""
+
+overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace outputs, whatever they hold."
+)
+"""``overwrite: bool``, of a command that writes figures or pictures."""
 
 
 def given(*names: str) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from dd_plugins.engine import RUN_FILES
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import FileError, OptionError
 from dd_plugins.files import check_writable
 
 __all__ = ["OutputKind", "check_outputs"]
@@ -57,6 +57,8 @@ def check_outputs(
         seen.add(identity)
         if path.name in RUN_FILES and path.exists():
             raise OptionError(f"{path} belongs to a run; choose another name")
+        if path.exists() and not path.is_file():
+            raise FileError(f"cannot write {path}: it is a device, or no plain file")
         if path.exists() and not overwrite and not _is(path, kind):
             raise OptionError(
                 f"{path} exists, and holds "
@@ -72,8 +74,13 @@ def _identity(path: Path) -> Path:
 
 def _is(path: Path, kind: OutputKind) -> bool:
     """Tell whether a file begins as an output of this kind does; an empty one may."""
-    with path.open("rb") as file:
-        beginning = file.read(_READ)
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_READ)
+    except OSError as error:
+        raise FileError(
+            f"cannot read {path}, to know what would be replaced: {error.strerror}"
+        ) from error
     beginning = beginning.lstrip() if kind != "PNG" else beginning
     if kind == "HTML":
         beginning = beginning.lower()

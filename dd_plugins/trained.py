@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd_plugins.checks import whole_number
 from dd_plugins.data import RealData, RealSampler, sampler_of
 from dd_plugins.errors import FileError, OptionError
-from dd_plugins.files import write_atomically
+from dd_plugins.files import check_writable
+from dd_plugins.kept import load_tensors, save_tensors
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.randomness import derive
 from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
+from dd_plugins.sources import code_of
 from dd_plugins.training import (
     Recipe,
     TrainingSet,
@@ -41,7 +42,9 @@ __all__ = [
 STAGES = (300,)
 """Training steps of the networks that wrappers look through, if nobody says."""
 
-_FORMAT = 2
+_FORMAT = 3
+_KIND = "a trained network"
+_ADVICE = "remove the file, and it is trained anew"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class TrainedNetwork:
             "format": _FORMAT,
             "data": real.content,
             "network": repr(self.network),
+            "code": code_of(self.network),
+            "mirror": run.task.mirror,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
             "precision": str(run.precision),
@@ -115,14 +120,9 @@ class TrainedNetwork:
                 written.
             OptionError: the images are too small for the architecture.
         """
-        generator = derive(self.seed, f"trained network {self.network!r}")
-        module = self.network.build(
-            run.task.image_shape, run.task.num_classes, generator=generator
-        ).to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        path = self.path(run, real, folder)
-        if real.content is not None and path.exists():
-            self._load(module, path, self.description(run, real))
-        else:
+        module = self.found(run, real, folder)
+        if module is None:
+            module, generator = self._fresh(run)
             train_network(
                 module,
                 real_training_set(run, real),
@@ -131,43 +131,48 @@ class TrainedNetwork:
                 precision=run.precision,
             )
             if real.content is not None:
-                self._save(module, path, self.description(run, real))
+                described = json.dumps(self.description(run, real), sort_keys=True)
+                save_tensors(
+                    self.path(run, real, folder),
+                    module.state_dict(),
+                    {"description": described},
+                )
         frozen: FeatureNetwork = module.eval().requires_grad_(False)
         return frozen
 
-    def _save(
-        self, module: FeatureNetwork, path: Path, description: dict[str, object]
-    ) -> None:
-        tensors = {
-            name: value.detach().cpu().contiguous()
-            for name, value in module.state_dict().items()
-        }
-        metadata = {"description": json.dumps(description, sort_keys=True)}
-        content = safetensors.torch.save(tensors, metadata)
-        write_atomically(path, lambda file: file.write(content))
+    def found(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork | None:
+        """Return the network if it is kept; else None, once it is known that it can be.
 
-    def _load(
-        self, module: FeatureNetwork, path: Path, description: dict[str, object]
-    ) -> None:
-        advice = "remove the file, and it is trained anew"
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                found = json.loads((file.metadata() or {}).get("description", "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
+        Raises:
+            FileError: its file is damaged or is not what its name says, or could not be
+                written.
+            OptionError: the images are too small for the architecture.
+        """
+        module, _ = self._fresh(run)
+        if real.content is None:
+            return None
+        path = self.path(run, real, folder)
+        if not path.exists():
+            check_writable(path)
+            return None
+        tensors, described = load_tensors(path, what=_KIND, advice=_ADVICE)
+        wanted = json.dumps(self.description(run, real), sort_keys=True)
+        if described.get("description") != wanted:
             raise FileError(
-                f"{path} cannot be read as a network ({error}); {advice}"
-            ) from error
-        if found != description:
-            raise FileError(
-                f"{path} does not match its key: it holds {found}, asked for was "
-                f"{description}; {advice}"
+                f"{path} does not match its key: it holds "
+                f"{described.get('description')}, asked for was {wanted}; {_ADVICE}"
             )
         try:
             module.load_state_dict(tensors)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise FileError(f"{path}: {reason}; {advice}") from error
+            reason = " ".join(str(error).split())
+            raise FileError(f"{path}: {reason}; {_ADVICE}") from error
+        return module
+
+    def _fresh(self, run: Run) -> tuple[FeatureNetwork, torch.Generator]:
+        """Return the network as training begins, and the draws of its training."""
+        generator = derive(self.seed, f"trained network {self.network!r}")
+        return run.fresh_network(generator, self.network), generator
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ class Kept:
 
 def train_networks(
     data: RealData,
-    networks: Sequence[AbstractNetwork],
+    networks: Sequence[AbstractNetwork] | AbstractNetwork,
     *,
     stages: Sequence[int] = STAGES,
     device: str = "auto",
@@ -204,11 +209,11 @@ def train_networks(
     """Train networks on real data for later runs; those that are kept are left alone.
 
     Call it again when it was stopped: it goes on with the first network that is not
-    there.
+    there. All files are tried before the first network is trained.
 
     Args:
         data: real data; training images are trained on.
-        networks: the architectures.
+        networks: the architectures, or one.
         stages: steps for which each is trained, at least 1; a network of its own for
             each stage.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
@@ -220,26 +225,49 @@ def train_networks(
 
     Raises:
         FileError: a file is damaged, is not what its name says, or cannot be written.
-        OptionError: the images are too small for an architecture.
+        OptionError: an argument is of another type, or the images are too small for an
+            architecture.
     """
+    if not isinstance(data, RealData):
+        raise OptionError(
+            f"data must be RealData, such as get_dataset gives, got "
+            f"{type(data).__name__}"
+        )
+    architectures = (
+        [networks] if isinstance(networks, AbstractNetwork) else list(networks)
+    )
+    for network in architectures:
+        if not isinstance(network, AbstractNetwork):
+            raise OptionError(
+                f"networks must be such as get_network('mlp') gives, got {network!r}"
+            )
+    stages = [whole_number("a stage", steps) for steps in stages]
     if min(stages, default=0) < 1:
         raise OptionError(f"stages must be one or more steps, got {tuple(stages)}")
     target = resolve_device(device)
     task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
     dtype = resolve_precision(precision, target)
     transform, real = sampler_of(data, seed=0, device=target, precision=dtype)
-    for network, steps in itertools.product(networks, stages):
-        run = Run(task, "", network, steps, 0, target, dtype)
-        wanted = TrainedNetwork(network, real_data_recipe(steps))
-        file = wanted.path(run, real, folder or cache_folder())
+    place = folder or cache_folder()
+    jobs = [
+        (
+            Run(task, "", network, steps, 0, target, dtype),
+            TrainedNetwork(network, real_data_recipe(steps)),
+        )
+        for network, steps in itertools.product(architectures, stages)
+    ]
+    for run, wanted in jobs:  # all that can be known to be wrong is found before
+        wanted.found(run, real, place)
+    for run, wanted in jobs:
+        file = wanted.path(run, real, place)
         was_there = file.exists()
-        module = wanted.obtain(run, real, file.parent)
+        module = wanted.obtain(run, real, place)
         score = None
         if len(data.validation.labels):
             score = accuracy(
                 module, data.validation, transform, device=target, precision=dtype
             )
-        yield Kept(repr(network), steps, module, file, was_there, score)
+        yield Kept(repr(run.network), run.steps, module, file, was_there, score)
 
 
 def cache_folder() -> Path:

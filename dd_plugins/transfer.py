@@ -1,16 +1,26 @@
 """How distilled data serves architectures that it was not distilled with."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from dd_plugins.artifact import DistilledSet
+from dd_plugins.arguments import as_networks
+from dd_plugins.artifact import DistilledSet, as_set
 from dd_plugins.data import RealData
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluate import NetworkResult, Protocol, evaluate, mean_interval
+from dd_plugins.evaluate import (
+    NetworkResult,
+    Protocol,
+    mean_interval,
+    own_network,
+    prepare_evaluation,
+    real_data_of,
+)
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.run import Precision
@@ -32,6 +42,8 @@ class SetTransfer:
         base: the name of the distiller inside all wrappers.
         roles: what each architecture was to the set, in the order of the results.
         results: the accuracies on each architecture.
+        images: how many synthetic images it has.
+        data: the fingerprint of the data set that it was distilled from.
     """
 
     path: str
@@ -39,6 +51,8 @@ class SetTransfer:
     base: str
     roles: tuple[Role, ...]
     results: tuple[NetworkResult, ...]
+    images: int = 0
+    data: str = ""
 
     def held_out(self) -> NetworkResult | None:
         """Return the mean over the held-out architectures, network by network."""
@@ -75,11 +89,13 @@ class Transfer:
     Attributes:
         sets: one for each artifact.
         differences: by architecture, and over all that both sets hold out; empty
-            unless there are two sets of the same base.
+            unless there are two sets of the same base, distilled from the same data.
+        not_compared: why there are none, if there are two sets; else empty.
     """
 
     sets: tuple[SetTransfer, ...]
     differences: tuple[Difference, ...]
+    not_compared: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` writes."""
@@ -89,6 +105,7 @@ class Transfer:
                     "path": found.path,
                     "distiller": found.distiller,
                     "base": found.base,
+                    "images": found.images,
                     "networks": [
                         result.as_dict() | {"role": role}
                         for result, role in zip(found.results, found.roles, strict=True)
@@ -111,16 +128,17 @@ class Transfer:
                 }
                 for difference in self.differences
             ],
+            "not_compared": self.not_compared,
         }
 
 
 def transfer(
-    sets: Sequence[DistilledSet | str | Path],
-    networks: Sequence[str | AbstractNetwork],
+    sets: DistilledSet | str | Path | Iterable[DistilledSet | str | Path],
+    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork],
     *,
     repeats: int = 5,
     protocol: Protocol | Recipe = "auto",
-    data: RealData | None = None,
+    data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -132,11 +150,13 @@ def transfer(
 
     The architecture that a set was distilled with is added where it is not named. What
     an architecture was to a set is read from the set: *seen* are those of its wrappers
-    and of its distiller, by name, whatever their width; the rest is *held out*.
+    and of its distiller, by name, whatever their width; the rest is *held out*. All
+    sets and their data are read and checked before the first network is trained.
 
     Args:
-        sets: artifacts; two of the same base are compared in pairs.
-        networks: the architectures: specs.
+        sets: artifacts, or one; two of the same base, distilled from the same data, are
+            compared in pairs.
+        networks: the architectures: specs, or one.
         repeats: fresh networks of each; network number i begins alike on every set.
         protocol: as for :func:`dd_plugins.evaluate`.
         data: as there; and so are the others.
@@ -153,44 +173,63 @@ def transfer(
         FileError: an artifact cannot be read.
         DataError: the real data cannot be read, or does not fit.
     """
-    if not sets:
+    if isinstance(sets, DistilledSet | str | Path):
+        sets = [sets]
+    given = list(sets)
+    if not given:
         raise OptionError("no distilled set is given; name at least one artifact")
     if protocol == "retrieval":
         raise OptionError("transfer compares accuracies; evaluate scores retrieval")
     found = plugins or loaded_plugins()
-    chosen = [found.network(spec).for_evaluation() for spec in networks]
-    reports = []
-    for number, given in enumerate(sets):
-        distilled = (
-            given if isinstance(given, DistilledSet) else DistilledSet.load(given)
-        )
-        own = found.network(distilled.header.evaluation_network)
+    chosen = [network.for_evaluation() for network in as_networks(networks, found)]
+    loaded = [as_set(each) for each in given]
+    known: dict[str, RealData] = {}  # sets of the same data share it
+    prepared, reports = [], []
+    for number, (name, distilled) in enumerate(zip(given, loaded, strict=True)):
+        header = distilled.header
+        own = found.network(header.evaluation_network)
+        if repr(own) not in map(repr, chosen):
+            own = own_network(distilled, found)
         all_networks = [own, *(n for n in chosen if repr(n) != repr(own))]
-        distiller = found.distiller(distilled.header.distiller)
+        distiller = found.distiller(header.distiller)
         seen = {network.name for network in distiller.architectures}
-        evaluation = evaluate(
-            distilled,
-            all_networks,
-            repeats=repeats,
-            protocol=protocol,
-            data=data,
-            data_root=data_root,
-            seed=seed,
-            device=device,
-            precision=precision,
-            plugins=found,
-            on_progress=on_progress,
+        record = header.dataset.model_dump_json()
+        key = f"{record} {header.value_space} {header.mirror}"
+        if key not in known:
+            known[key] = real_data_of(distilled, data, data_root, found)
+        prepared.append(
+            prepare_evaluation(
+                distilled,
+                all_networks,
+                repeats=repeats,
+                protocol=protocol,
+                baselines=False,
+                data=known[key],
+                data_root=data_root,
+                seed=seed,
+                device=device,
+                precision=precision,
+                plugins=found,
+                on_progress=on_progress,
+            )
         )
         reports.append(
             SetTransfer(
-                f"set {number + 1}" if isinstance(given, DistilledSet) else str(given),
-                distilled.header.distiller,
+                f"set {number + 1}" if isinstance(name, DistilledSet) else str(name),
+                header.distiller,
                 _base(distiller).name,
                 tuple(_role(network, own, seen) for network in all_networks),
-                evaluation.networks,
+                (),
+                len(distilled),
+                header.dataset.fingerprint,
             )
         )
-    return Transfer(tuple(reports), _differences(reports))
+    reports = [
+        replace(report, results=evaluation().networks)
+        for report, evaluation in zip(reports, prepared, strict=True)
+    ]
+    reason = _why_not(reports)
+    return Transfer(tuple(reports), () if reason else _differences(reports), reason)
 
 
 def _base(distiller: Any) -> Any:
@@ -212,9 +251,23 @@ def _mean_of(results: Sequence[NetworkResult]) -> NetworkResult | None:
     return NetworkResult("held out", tuple(float(mean) for mean in means))
 
 
+def _why_not(reports: Sequence[SetTransfer]) -> str:
+    """Return why two sets are not compared; empty if they are, or are not two."""
+    if len(reports) != 2:
+        return ""
+    first, second = reports
+    if first.data != second.data:
+        return "not compared: the sets were distilled from different data"
+    if first.base != second.base:
+        return (
+            f"not compared: the base is {first.base} in one, {second.base} in the other"
+        )
+    return ""
+
+
 def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
     """Compare two sets of one base on the architectures that both were tried on."""
-    if len(reports) != 2 or reports[0].base != reports[1].base:
+    if len(reports) != 2:
         return ()
     first, second = reports
     others = {
