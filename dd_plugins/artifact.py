@@ -43,7 +43,8 @@ __all__ = [
 ARTIFACT_NAME = "distilled.safetensors"
 """The name of the artifact in the folder of a run."""
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_VERSION_WITHOUT_DIRECTIONS = 2  # what need not be version 3 is written for old readers
 _SINCE_VERSION_2 = {"initial_images", "context"}
 _METADATA_KEY = "dd_plugins"
 _TRANSFORM_PREFIX = "transform."
@@ -436,12 +437,23 @@ def _faults_of_transform(loaded: DistilledSet) -> Iterator[str]:
     if stride < 1 or height % stride or width % stride:
         yield f"transform_stride {stride} does not divide {height}x{width} images"
     size = channels * height * width // stride**2
+    rank = 0 if transform.scales is None else transform.scales.numel()
     shapes = {
         "mean": (channels,),
         "deviation": (channels,),
         "centre": (size,),
         "whitening": (size, size),
+        "directions": (rank, size),
+        "scales": (rank,),
     }
+    whole = transform.whitening is not None
+    parts = {transform.directions is not None, transform.scales is not None}
+    if transform.centre is not None and parts != {not whole}:
+        yield "zca needs transform.whitening, or transform.directions and scales"
+    if transform.centre is None and (whole or parts != {False}):
+        yield "tensors of a whitening without transform.centre"
+    if True in parts and header.format_version < FORMAT_VERSION:
+        yield f"version {header.format_version} has no transform.directions"
     for name, tensor in transform.tensors().items():
         wanted = shapes.get(name)
         if wanted is not None and tensor.shape != wanted:
@@ -450,6 +462,8 @@ def _faults_of_transform(loaded: DistilledSet) -> Iterator[str]:
             )
     if not (transform.deviation > 0).all():
         yield "transform.deviation must be above 0 for every channel"
+    if transform.scales is not None and not (transform.scales > 0).all():
+        yield "transform.scales must be above 0"
     matrix = transform.whitening
     if matrix is not None and not torch.allclose(
         matrix, matrix.mT, rtol=0, atol=1e-3 * float(matrix.abs().max())
@@ -563,10 +577,18 @@ def _holds_pictures(folder: Path) -> bool:
     return any(entry.suffix.lower() in _PICTURES for entry in entries)
 
 
-def make_header(plugin_versions: dict[str, str], **fields: Any) -> Header:
+def make_header(
+    plugin_versions: dict[str, str], transform: Transform, **fields: Any
+) -> Header:
     """Return a header of the current format, with the versions of this process."""
-    versions = library_versions() | plugin_versions
-    return Header(format_version=FORMAT_VERSION, versions=versions, **fields)
+    by_directions = transform.directions is not None
+    return Header(
+        format_version=FORMAT_VERSION if by_directions else _VERSION_WITHOUT_DIRECTIONS,
+        versions=library_versions() | plugin_versions,
+        value_space=transform.kind,
+        transform_stride=transform.stride,
+        **fields,
+    )
 
 
 def library_versions() -> dict[str, str]:

@@ -670,9 +670,8 @@ class _Loop:
         initial_classes, initial_indices = self._began_as()
         header = make_header(
             self.plugin_versions,
+            self.transform,
             label_kind=self.distiller.label_kind,
-            value_space=self.transform.kind,
-            transform_stride=self.transform.stride,
             class_names=list(real.class_names),
             initial_classes=initial_classes,
             initial_indices=initial_indices,

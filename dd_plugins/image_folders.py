@@ -171,8 +171,8 @@ def find_images(path: Path) -> ImageFolder:
     for entry in _entries(path):
         if _is_folder(entry):
             folders.setdefault(_name_of(entry), []).append(entry)
-        else:
-            passed_over["in no class folder"] += 1
+        elif _why_passed_over(entry) is None:
+            passed_over["images in no class folder"] += 1
     if not folders:
         raise DataError(
             f"cannot read images under {path}: expected a subfolder for each class, "

@@ -233,10 +233,10 @@ def forge(file: Path, **fields: Any) -> None:
     save_file(load_file(file), file, metadata={"dd_plugins": json.dumps(header)})
 
 
-@pytest.mark.parametrize("version", [3, 99, "3"])
+@pytest.mark.parametrize("version", [4, 99, "4"])
 def test_a_newer_format_is_refused_with_what_to_do(file: Path, version: Any) -> None:
     forge(file, format_version=version)
-    told = rf"format version {version}, this dd-plugins reads up to 2; upgrade"
+    told = rf"format version {version}, this dd-plugins reads up to 3; upgrade"
     assert re.search(told, refused(file))
     with pytest.raises(FileError, match=told):
         DistilledSet.read_header(file)
@@ -357,7 +357,8 @@ def test_exported_folder_is_a_data_set_again(
     distilled: DistilledSet, tmp_path: Path
 ) -> None:
     data = get_dataset(f"folder:{export(distilled, 'folder', tmp_path / 'pictures')}")
-    assert torch.bincount(data.train.labels).tolist() == [2] * 10
+    assert torch.bincount(data.train.labels).tolist() == [1] * 10
+    assert torch.bincount(data.read_test().labels).tolist() == [1] * 10
 
 
 def read_npz(path: Path) -> dict[str, Any]:
@@ -478,3 +479,18 @@ def test_pictures_of_five_channels_are_refused_for_a_folder(tmp_path: Path) -> N
     five = dd_plugins.distill((images, torch.arange(20) % 2), SPEC, **options)
     with pytest.raises(OptionError, match="channels"):
         export(five, "folder", tmp_path / "out")
+
+
+def test_whitening_by_directions_is_saved_in_little_room(tmp_path: Path) -> None:
+    """Fewer images than pixels need no matrix of all pixels."""
+    images = torch.rand(12, 3, 16, 16)
+    data = RealData.from_tensors(images, torch.arange(12) % 2, preprocessing="zca")
+    made = dd_plugins.distill(data, "random", steps=1, network="conv(width=2, depth=1)")
+    assert (made.header.format_version, made.header.value_space) == (3, "zca")
+    path = made.save(tmp_path / "set.safetensors")
+    assert path.stat().st_size < 100_000  # the matrix alone is of 2.4 MB
+    loaded = DistilledSet.load(path)
+    assert torch.equal(loaded.preprocess(images), made.preprocess(images))
+    torch.testing.assert_close(
+        loaded.pixels(), images[made.header.initial_indices], atol=1e-4, rtol=0
+    )

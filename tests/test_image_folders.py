@@ -165,7 +165,8 @@ def test_what_is_passed_over_is_counted_and_told_once(tmp_path: Path) -> None:
     write(tmp_path, "ant", "bee")
     for name in ("notes.txt", "more.txt", "film.mp4", "plain"):
         (tmp_path / "ant" / name).write_text("x")
-    (tmp_path / "labels.csv").write_text("x")
+    (tmp_path / "labels.csv").write_text("x")  # beside the classes: no image is lost
+    Image.new("RGB", (8, 8)).save(tmp_path / "loose.png")
     os.mkfifo(tmp_path / "bee" / "pipe.png")
     (tmp_path / "bee" / "gone.png").symlink_to("nowhere.png")
     with pytest.warns(DDWarning) as told:
@@ -173,7 +174,12 @@ def test_what_is_passed_over_is_counted_and_told_once(tmp_path: Path) -> None:
     assert len(told) == 1
     text = str(told[0].message)
     assert "7 files passed over" in text
-    for part in ("2 ending in '.txt'", "1 ending in '.mp4'", "1 without an ending"):
+    for part in (
+        "2 ending in '.txt'",
+        "1 ending in '.mp4'",
+        "1 without an ending",
+        "1 images in",
+    ):
         assert part in text
 
 
