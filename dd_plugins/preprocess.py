@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd_plugins.errors import DataError
+from dd_plugins.errors import DataError, DDWarning
 from dd_plugins.streamed import ImageSource, chunks, fits_in_memory
 
 __all__ = ["ZCA_RIDGE", "Preprocessing", "Transform", "to_unit_range"]
@@ -22,6 +23,7 @@ ZCA_RIDGE = 0.1
 """Ridge on the covariance, relative to its mean eigenvalue (FRePo's ``zca_reg``)."""
 
 _LARGEST_WHITENED_SIDE = 64  # beyond it the covariance would not fit; see Transform
+_LONG_TO_WHITEN = 4_000  # rows and columns of a matrix that is decomposed
 _LEAST_EIGENVALUE = 1e-10  # of the largest one: below it there is rounding alone
 _CHUNK = 2048  # images that are whitened or summed up at a time
 
@@ -114,6 +116,13 @@ class Transform:
                 f"whitening images of {size} values takes {needed / 1e9:.0f} GB, more "
                 "than half of the memory; make them smaller, or use preprocessing "
                 "'standardize'"
+            )
+        if min(size, count) > _LONG_TO_WHITEN:
+            warnings.warn(
+                f"whitening is fitted to {len(images):,} images of {size:,} values: "
+                "this takes minutes",
+                DDWarning,
+                stacklevel=3,
             )
         centre = torch.zeros(size, dtype=torch.float64)
         for chunk in chunks(images, _CHUNK):
