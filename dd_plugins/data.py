@@ -121,6 +121,8 @@ class RealData:
         image_size: the size to which images were resized, or None.
         transform: the map to the value space, if it is given: then none is fitted to
             the training images.
+        too_large_to_whiten: whether images are standardised for their size alone; a run
+            says so when it begins.
     """
 
     name: str
@@ -133,6 +135,7 @@ class RealData:
     mirror: bool = False
     image_size: int | None = None
     transform: Transform | None = field(default=None, repr=False)
+    too_large_to_whiten: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -255,8 +258,9 @@ class RealData:
             if not name_of_class.isprintable():
                 raise DataError(f"class name {name_of_class!r} is not printable text")
         shape = checked.images.shape[1:]
+        too_large = preprocessing is None and shape.numel() > _MOST_WHITENED
         if preprocessing is None:
-            preprocessing = _default_preprocessing(shape)
+            preprocessing = "standardize" if too_large else "zca"
         if preprocessing not in get_args(Preprocessing):
             raise DataError(
                 f"preprocessing must be one of {', '.join(get_args(Preprocessing))}, "
@@ -281,6 +285,7 @@ class RealData:
             validation=_take(checked, held_out),
             class_names=names,
             read_test=test.fitting(shape, len(names)),
+            too_large_to_whiten=too_large,
             preprocessing=preprocessing,
             mirror=mirror,
             image_size=image_size,
@@ -344,7 +349,12 @@ class RealData:
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> "RealData":
         """Return the same data, to be preprocessed in another way."""
-        return replace(self, preprocessing=preprocessing, transform=None)
+        return replace(
+            self,
+            preprocessing=preprocessing,
+            transform=None,
+            too_large_to_whiten=False,
+        )
 
     def with_transform(self, transform: Transform) -> "RealData":
         """Return the same data, to be mapped to the value space by this transform.
@@ -497,6 +507,14 @@ def sampler_of(
     if memory has room; else they are mapped when they are drawn.
     """
     images: ImageSource = data.train.images
+    if data.too_large_to_whiten:
+        warnings.warn(
+            f"images of {'x'.join(map(str, data.image_shape))} are standardised by "
+            "channel, not whitened, since whitening so many values takes long; choose "
+            "by preprocessing ('standardize' or 'zca')",
+            DDWarning,
+            stacklevel=2,
+        )
     whole = data.transform or Transform.fit(images, data.preprocessing)
     transform: Transform | None = whole
     if isinstance(images, Tensor) and fits_in_memory(_FLOAT_BYTES * images.numel()):
@@ -653,20 +671,6 @@ def _class_names(dataset: Any, classes: int) -> list[str] | None:
 
 def _is_name(name: Any) -> bool:
     return isinstance(name, str) and name.isprintable()
-
-
-def _default_preprocessing(shape: torch.Size) -> Preprocessing:
-    """Return what is done with images of this shape if nobody says it."""
-    if shape.numel() <= _MOST_WHITENED:
-        return "zca"
-    warnings.warn(
-        f"images of {'x'.join(map(str, shape))} are standardised by channel, not "
-        "whitened, since whitening so many values takes long; choose by preprocessing "
-        "('standardize' or 'zca')",
-        DDWarning,
-        stacklevel=4,
-    )
-    return "standardize"
 
 
 def _check_values(images: Tensor, first: int = 0) -> None:

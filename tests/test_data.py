@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from dd_plugins import RealData, get_dataset
-from dd_plugins.data import Images, RealSampler, balanced_subset
+from dd_plugins.data import Images, RealSampler, balanced_subset, sampler_of
 from dd_plugins.errors import (
     DataError,
     DDError,
@@ -490,12 +490,18 @@ def test_large_images_are_not_whitened_unless_asked_for() -> None:
     small, large = torch.rand(8, 3, 40, 40), torch.rand(8, 3, 40, 41)
     labels = torch.arange(8) % 2
     assert RealData.from_tensors(small, labels).preprocessing == "zca"
-    with pytest.warns(DDWarning, match="3x40x41 are standardised"):
-        data = RealData.from_tensors(large, labels)
+    data = RealData.from_tensors(large, labels)
     assert data.preprocessing == "standardize"
-    for asked in ("zca", "standardize"):
-        data = RealData.from_tensors(large, labels, preprocessing=asked)
-        assert data.preprocessing == asked
+    asked = {"device": CPU, "precision": torch.float32, "seed": 0}
+    with pytest.warns(DDWarning, match="3x40x41 are standardised"):
+        sampler_of(data, **asked)
+    for kind in ("zca", "standardize"):
+        for chosen in (
+            RealData.from_tensors(large, labels, preprocessing=kind),
+            data.with_preprocessing(kind),
+        ):
+            transform, _ = sampler_of(chosen, **asked)
+            assert transform.kind == kind
 
 
 def test_a_test_dataset_is_looked_at_before_it_is_read() -> None:
