@@ -285,10 +285,11 @@ def transfer_command(
 
 
 def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
-    """Yield a table for each set, and one of the differences of two."""
+    """Yield a title and a table for each set, and for the differences of two."""
     for report in found.sets:
         title = f"{report.path}: {report.distiller}, {report.images} images"
-        table = Table(title=_text(title))
+        yield _text(title)
+        table = Table()
         for column in ("architecture", "it was"):
             table.add_column(column)
         for column in ("mean", "deviation", "95 % interval"):
@@ -306,7 +307,8 @@ def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
         title = "second set less first, in pairs of equal networks"
         if len(set(sizes)) > 1:
             title += f" ({sizes[1]} images less {sizes[0]})"
-        table = Table(title=title)
+        yield _text(title)
+        table = Table()
         table.add_column("architecture")
         for column in ("mean", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
@@ -411,8 +413,10 @@ def _training_progress() -> Iterator[Any]:
         yield on_progress
 
 
-def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[Table]:
-    """Yield a table for each network: a row for each set that it was trained on."""
+def _evaluation_tables(
+    found: Evaluation, distilled: DistilledSet
+) -> Iterator[Table | Text]:
+    """Yield a title and a table for each network: a row for each training set."""
     header = distilled.header
     kinds = (
         ("random real images", str(len(distilled)), found.random),
@@ -421,12 +425,11 @@ def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[T
     )
     for number, result in enumerate(found.networks):
         repeats = len(result.accuracies)
-        table = Table(
-            title=_text(
-                f"accuracy on {found.test_images:,} test images of "
-                f"{header.dataset.name}: {repeats} x {result.spec}"
-            )
+        yield _text(
+            f"accuracy on {found.test_images:,} test images of "
+            f"{header.dataset.name}: {repeats} x {result.spec}"
         )
+        table = Table()
         table.add_column("trained on")
         for column in ("images", "mean", "deviation", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
@@ -435,6 +438,9 @@ def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[T
                 table.add_row(kind, images, *_figures(results[number]))
         yield table
         if result.retrieval:
+            yield _text(
+                f"finding test images of the same class by features of {result.spec}"
+            )
             yield _retrieval_table(
                 [(kind, results[number]) for kind, _, results in kinds]
             )
@@ -443,8 +449,7 @@ def _evaluation_tables(found: Evaluation, distilled: DistilledSet) -> Iterator[T
 def _retrieval_table(rows: list[tuple[str, NetworkResult]]) -> Table:
     """Return a table of how well images are found by features."""
     spec = rows[0][1].spec
-    title = f"finding test images of the same class by features of {spec}"
-    table = Table(title=_text(title))
+    table = Table()
     for column in ("score", "trained on"):
         table.add_column(column)
     for column in ("mean", "deviation", "95 % interval"):
@@ -619,8 +624,9 @@ def _say(line: str, *, err: bool = False) -> None:
 
 
 def _print(console: Console, parts: Iterable[Table | Text]) -> None:
+    """Print tables and their titles; what a title names is not cut into lines."""
     for part in parts:
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
 def _all_of(*actions: Callable[[], object]) -> None:

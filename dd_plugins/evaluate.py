@@ -79,7 +79,7 @@ _FULL_STEPS = 1_000
 # What the network that an artifact names may take; larger ones must be asked for.
 _MOST_PARAMETERS = 250_000_000  # 1 GB of weights
 _MOST_TENSORS = 10_000
-_LARGEST_OPTION = 1_000_000
+_LARGEST_OPTION = 20_000
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -578,7 +578,10 @@ def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
     hook = register_module_parameter_registration_hook(count)
     try:
         with isolated(generator), torch.device("meta"):
-            network.construct(shape, classes, generator=generator)
+            built = network.construct(shape, classes, generator=generator)
+            sizes = [
+                parameter.numel() for parameter in built.parameters()
+            ]  # copies too
     except _HugeNetworkError:
         return True
     except OptionError:
@@ -587,7 +590,7 @@ def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
         return False
     finally:
         hook.remove()
-    return False
+    return sum(sizes) > _MOST_PARAMETERS or len(sizes) > _MOST_TENSORS
 
 
 class _HugeNetworkError(Exception):

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import random
 import re
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +22,7 @@ from torch import Tensor
 
 import dd_plugins
 from dd_plugins import DistilledSet, RealData, export, get_dataset
-from dd_plugins.artifact import ARTIFACT_NAME
+from dd_plugins.artifact import ARTIFACT_NAME, DEEPEST_CONTEXT, ContextRecord
 from dd_plugins.errors import DataError, FileError, OptionError
 
 SPEC = "frepo(pool_size=1, real_batch_size=64)"
@@ -494,3 +496,225 @@ def test_whitening_by_directions_is_saved_in_little_room(tmp_path: Path) -> None
     torch.testing.assert_close(
         loaded.pixels(), images[made.header.initial_indices], atol=1e-4, rtol=0
     )
+
+
+def rewrite(file: Path, tensors: dict[str, Tensor], **fields: Any) -> None:
+    """Rewrite a file with other tensors and header fields, and with a right hash."""
+    header = {**DistilledSet.read_header(file).model_dump(), **fields}
+    del header["content_hash"]
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    digest.update(json.dumps(header, sort_keys=True).encode())
+    header["content_hash"] = digest.hexdigest()
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(whole, file, metadata={"dd_plugins": json.dumps(header)})
+
+
+def filled(tensor: Tensor, value: float) -> Tensor:
+    changed = tensor.clone()
+    changed.view(-1)[0] = value
+    return changed
+
+
+WRONG_TENSORS: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
+    "NaN pixel": ("images", lambda t: filled(t, torch.nan), "not finite"),
+    "infinite label": ("labels", lambda t: filled(t, torch.inf), "not finite"),
+    "labels of width 1": ("labels", lambda t: t[:, :1], "labels must have shape"),
+    "labels for 11": (
+        "labels",
+        lambda t: torch.cat([t, t[:, :1]], dim=1),
+        "labels must have shape",
+    ),
+    "flat labels": ("labels", lambda t: t[:, 0], "labels must have shape"),
+    "no dimension": ("labels", lambda t: t[0, 0], "not as many images"),
+    "float64": ("images", Tensor.double, "must be float32, is float64"),
+    "bfloat16": ("images", Tensor.bfloat16, "must be float32, is bfloat16"),
+    "bytes": ("labels", lambda t: t.to(torch.uint8), "must be float32, is uint8"),
+    "complex": ("images", lambda t: t.to(torch.complex64), "is complex64"),
+    "float8": ("labels", lambda t: t.to(torch.float8_e4m3fn), "is float8_e4m3fn"),
+    "3 axes": ("images", lambda t: t[:, 0], "images must have shape"),
+    "5 axes": ("images", lambda t: t[None], "images must have shape"),
+    "no axis": ("images", lambda t: t[0, 0, 0, 0], "images must have shape"),
+    "no images": ("images", lambda t: t[:0], "images must have shape"),
+    "other height": ("images", lambda t: t[:, :, :0], "images must have shape"),
+    "mean of 3": ("transform.mean", lambda t: t.expand(3), "mean must have shape"),
+    "mean of no axis": ("transform.mean", lambda t: t[0], "mean must have shape"),
+    "deviation 0": ("transform.deviation", lambda t: 0 * t, "deviation must be above"),
+    "deviation below 0": ("transform.deviation", lambda t: -t, "must be above 0"),
+    "half a mean": ("transform.mean", Tensor.half, "must be float32, is float16"),
+    "another tensor": ("extra", lambda t: t, "it has a tensor extra"),
+    "another of the transform": ("transform.x", lambda t: t, "a tensor transform.x"),
+}
+
+
+@pytest.mark.parametrize("change", WRONG_TENSORS)
+def test_tensors_that_the_format_excludes_are_refused_with_a_right_hash(
+    file: Path, change: str
+) -> None:
+    name, wrong, told = WRONG_TENSORS[change]
+    tensors = load_file(file)
+    rewrite(file, tensors)
+    DistilledSet.load(file)  # the hash of the rewritten file is right
+    tensors[name] = wrong(tensors.get(name, torch.ones(1)))
+    rewrite(file, tensors)
+    assert told in refused(file)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"initial_classes": [*range(10), *range(9), -1]}, "class -1 is none of"),
+        ({"initial_classes": [*range(10), *range(9), 10]}, "class 10 is none of"),
+        ({"initial_classes": [10**30] * 20}, "is none of its 10 classes"),
+        ({"initial_classes": [1e30] * 20}, "header field initial_classes"),
+        ({"initial_indices": [1, 2]}, "a place for each image"),
+        ({"initial_indices": [-1] * 20}, "a place for each image"),
+        ({"class_names": []}, "labels must have shape"),
+        ({"transform_stride": 0}, "transform_stride 0 does not divide"),
+        ({"transform_stride": 3}, "transform_stride 3 does not divide"),
+        ({"surprise\x1b[2J\n": 1}, "header field surprise\\x1b[2J"),
+    ],
+    ids=str,
+)
+def test_header_fields_that_do_not_fit_are_refused_with_a_right_hash(
+    file: Path, fields: dict[str, Any], told: str
+) -> None:
+    rewrite(file, load_file(file), **fields)
+    assert told in refused(file)
+
+
+def test_a_value_space_without_its_tensors_is_refused(file: Path) -> None:
+    tensors = load_file(file)
+    other = {"zca": "standardize", "standardize": "zca"}
+    space = DistilledSet.read_header(file).value_space
+    rewrite(file, tensors, value_space=other[space])
+    assert "value space is" in refused(file)
+    if space == "zca":
+        rewrite(file, tensors, value_space=space)
+        for name, wrong, told in (
+            ("whitening", tensors["transform.whitening"].triu(), "symmetric"),
+            ("whitening", torch.eye(63), "whitening must have shape (64, 64)"),
+            ("whitening", torch.eye(64)[None], "whitening must have shape (64, 64)"),
+            ("centre", torch.zeros(1), "centre must have shape (64,)"),
+        ):
+            rewrite(file, tensors | {f"transform.{name}": wrong}, value_space=space)
+            assert told in refused(file)
+        del tensors["transform.centre"]
+        rewrite(file, tensors, value_space=space)
+        assert "transform.whitening, which the format has not" in refused(file)
+
+
+def test_a_whitening_that_cannot_be_undone_is_one_line(file: Path) -> None:
+    tensors = load_file(file)
+    if "transform.whitening" in tensors:
+        tensors["transform.whitening"].zero_()
+        rewrite(file, tensors)
+        with pytest.raises(FileError, match="singular"):
+            DistilledSet.load(file).pixels()
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("pt", "is a torch file (.pt), not an artifact"),
+        ("npz", "is a NumPy archive (.npz), not an artifact"),
+        ("old pt", "is a torch file of the old form"),
+        ("npy", "is a NumPy array, not"),
+        ("h5", "is an HDF5 file, not"),
+        ("zip", "is a zip archive, not"),
+        ("cut zip", "not an artifact of dd-plugins"),
+        ("png", "is a picture, not"),
+    ],
+)
+def test_a_file_of_others_is_called_by_its_kind(
+    distilled: DistilledSet, tmp_path: Path, kind: str, told: str
+) -> None:
+    file = tmp_path / "foreign"
+    content = {
+        "h5": b"\x89HDF\r\n\x1a\n" + bytes(100),
+        "cut zip": b"PK\x03\x04" + bytes(100),
+    }
+    match kind:
+        case "pt" | "npz":
+            export(distilled, kind, file)
+        case "old pt":
+            saved = {"images": distilled.images}
+            torch.save(saved, file, _use_new_zipfile_serialization=False)
+        case "npy":
+            with file.open("wb") as opened:
+                np.save(opened, distilled.images.numpy())
+        case "zip":
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.writestr("readme", "text")
+        case "png":
+            Image.new("L", (4, 4)).save(file, format="PNG")
+        case _:
+            file.write_bytes(content[kind])
+    assert told in refused(file)
+
+
+def test_a_folder_of_images_is_no_run(distilled: DistilledSet, tmp_path: Path) -> None:
+    for path in (tmp_path / "nested" / "class", tmp_path / "flat"):
+        path.mkdir(parents=True)
+        Image.new("L", (4, 4)).save(path / "a.png")
+    for folder in ("nested", "flat"):
+        assert "distil it first" in refused(tmp_path / folder)
+    run = tmp_path / "run"  # stopped before its end
+    run.mkdir()
+    Image.new("L", (4, 4)).save(run / "images.png")
+    (run / "checkpoint.pt").touch()
+    assert "finish the run with --resume" in refused(run)
+
+
+def test_a_path_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
+    for name in ("a\0b", "x" * 300):
+        with pytest.raises(FileError, match="cannot read"):
+            DistilledSet.load(tmp_path / name)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(FileError, match="cannot read"):
+        DistilledSet.load(loop)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="is no file"):
+        DistilledSet.load(tmp_path / "pipe")
+
+
+def nested(distilled: DistilledSet, depth: int) -> DistilledSet:
+    """Return a set with so many contexts, each within the other."""
+    header = distilled.header
+    for _ in range(depth):
+        record = ContextRecord(refined=True, header=header)
+        header = distilled.header.model_copy(update={"context": record})
+    return replace(distilled, header=header)
+
+
+def test_contexts_end_where_they_can_still_be_written(
+    distilled: DistilledSet, tmp_path: Path
+) -> None:
+    deepest = nested(distilled, DEEPEST_CONTEXT)
+    loaded = DistilledSet.load(deepest.save(tmp_path / "deepest"))
+    assert loaded.header.nesting == DEEPEST_CONTEXT
+    assert loaded.content_hash() == deepest.content_hash()
+    deeper = nested(distilled, DEEPEST_CONTEXT + 1)
+    with pytest.raises(OptionError, match="forget those of the context") as error:
+        deeper.save(tmp_path / "deeper")
+    one_line(error.value)
+    with pytest.raises(OptionError, match="forget those of the context"):
+        dd_plugins.distill("digits", SPEC, context=deepest, refine_context=True)
+    forgetful = replace(
+        deepest, header=deepest.header.model_copy(update={"context": None})
+    )
+    forgetful.save(tmp_path / "forgetful")
+
+
+@pytest.mark.parametrize("depth", [201, 254, 300, 5000])
+def test_contexts_too_deep_are_refused_in_reading(file: Path, depth: int) -> None:
+    text = DistilledSet.read_header(file).text()
+    start = text.index('"context": null')
+    before, after = text[:start], text[start + len('"context": null') :]
+    opening = f'{before}"context": {{"refined": true, "header": '
+    whole = opening * depth + text + f"}}{after}" * depth
+    save_file(load_file(file), file, metadata={"dd_plugins": whole})
+    assert "damaged" in refused(file)

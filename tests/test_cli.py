@@ -1,7 +1,12 @@
 """The command line, in a process of its own."""
 
+import html
 import json
+import os
+import re
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +15,9 @@ import torch
 from conftest import Command
 from PIL import Image
 
-from dd_plugins import DistilledSet
+from dd_plugins import DistilledSet, distill
 from dd_plugins.cli import main
+from dd_plugins.errors import FileError
 
 SMALL = ["--steps", 3, "--network", "conv(width=4, depth=2)"]
 
@@ -308,3 +314,275 @@ def test_image_folder_is_distilled_and_evaluated(
     (found,) = json.loads((tmp_path / "f.json").read_text())["networks"]
     assert found["accuracy_mean"] == 1.0
     assert found["accuracy_ci95"] is None
+
+
+class Said(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+Quick = Callable[..., Said]
+
+
+@pytest.fixture
+def untrained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Quick:
+    """Run ``dd-plugins`` in this process; evaluations leave networks as they are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+    evaluation = sys.modules["dd_plugins.evaluate"]  # its name means the function
+    monkeypatch.setattr(evaluation, "train_network", lambda module, *_, **__: module)
+
+    def run(*words: object) -> Said:
+        status = 0
+        try:
+            main(list(map(str, words)))
+        except SystemExit as ended:
+            status = int(str(ended.code))
+        said = capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def digits() -> DistilledSet:
+    return distill("digits", "random", steps=1, network="mlp(width=2)")
+
+
+NAMES = [
+    "x[/y]",
+    "[red]z",
+    "[link=javascript:alert(1)]x",
+    "$5$ :smile: 100%",
+    "\x1b[2J\x1b]0;title\x07",
+    "two\nlines",
+    "right\u202eleft",
+    "back\\",
+    "<b>&amp;</b>",
+]
+
+
+def shown(name: str) -> str:
+    """Return how a name is to be seen: printable, and else as it is."""
+    escapes = {"\x1b": r"\x1b", "\x07": r"\x07", "\n": r"\n", "\u202e": r"\u202e"}
+    return "".join(escapes.get(each, each) for each in name)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+def test_paths_and_names_are_plain_text(
+    untrained: Quick, digits: DistilledSet, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    record = digits.header.dataset.model_copy(update={"name": f"of {name}"})
+    header = digits.header.model_copy(
+        update={"class_names": [name, *"123456789"], "dataset": record}
+    )
+    replace(digits, header=header).save(folder / "named")
+    digits.save(folder / "set")
+    words = ["--networks", "mlp(width=4)", "--repeats", 1, "--html", "page.html"]
+    said = untrained("transfer", folder / "set", *words)
+    assert said.status == 0, said.stderr
+    assert shown(name) in said.stdout
+    page = (tmp_path / "page.html").read_text()
+    assert "<a " not in page
+    visible = html.unescape(re.sub(r"<[^>]*>", "", page))
+    assert shown(name) in "".join(visible.split("\n"))
+    said = untrained("info", folder / "named")
+    assert said.status == 0, said.stderr
+    assert said.stdout.count(shown(name)) == 2
+    for words in (["show", folder / "set", "--out", folder / "a.png"],):
+        assert shown(name) in untrained(*words).stdout
+    refused = untrained("info", folder / "none")
+    assert shown(name) in one_line(refused.stderr)
+    for said in (refused, untrained("evaluate", folder / "named")):
+        assert "\x1b" not in said.stdout + said.stderr
+        one_line(said.stderr)
+
+
+def test_long_names_are_cut(
+    untrained: Quick, digits: DistilledSet, tmp_path: Path
+) -> None:
+    names = ["long " * 100_000, *"123456789"]
+    header = digits.header.model_copy(update={"class_names": names})
+    replace(digits, header=header).save(tmp_path / "set")
+    assert len(untrained("info", "set").stdout) < 20_000
+
+
+def test_outputs_are_tried_before_the_work(
+    untrained: Quick,
+    digits: DistilledSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dd_plugins.commands.evaluate", None)
+    monkeypatch.setattr("dd_plugins.commands.transfer", None)
+    monkeypatch.setattr("dd_plugins.commands.save_grid", None)
+    path = digits.save(tmp_path / "set.safetensors")
+    before = path.read_bytes()
+    (tmp_path / "mine").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(path)
+    commands = (
+        ["evaluate", path, "--json"],
+        ["transfer", path, "--networks", "mlp", "--json"],
+        ["transfer", path, "--networks", "mlp", "--html"],
+        ["show", path, "--out"],
+    )
+    outputs = ("mine/x", "/proc/x", tmp_path, "mine", "pipe", "/dev/null", "link", path)
+    for command in commands:
+        for output in outputs:
+            said = untrained(*command, output)
+            assert said.status in (1, 2), (command, output)
+            one_line(said.stderr)
+            if output not in ("mine", "mine/x"):
+                assert untrained(*command, output, "--overwrite").status in (1, 2)
+    both = untrained(*commands[1], "new", "--html", "new")
+    assert "named for two outputs" in one_line(both.stderr)
+    assert path.read_bytes() == before
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_overwrite_replaces_what_is_of_another_kind(
+    untrained: Quick, digits: DistilledSet, tmp_path: Path
+) -> None:
+    digits.save(tmp_path / "set")
+    words = ["evaluate", "set", "--repeats", 1, "--json", "figures"]
+    (tmp_path / "figures").write_text("mine")
+    assert "--overwrite" in one_line(untrained(*words).stderr)
+    assert untrained(*words, "--overwrite").status == 0
+    assert untrained(*words).status == 0, "figures replace figures"
+    assert json.loads((tmp_path / "figures").read_text())["test_images"] == 360
+
+
+def test_figures_are_printed_though_their_files_cannot_be_written(
+    untrained: Quick,
+    digits: DistilledSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digits.save(tmp_path / "set")
+
+    def full(path: Path, write: object) -> None:
+        raise FileError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("dd_plugins.commands.write_atomically", full)
+    said = untrained("evaluate", "set", "--repeats", 1, "--json", "new")
+    assert said.status == 1
+    assert "mlp(width=2)" in said.stdout
+    assert "No space left" in one_line(said.stderr.splitlines()[-1])
+    words = ["--networks", "mlp", "--repeats", 1, "--json", "new", "--html", "page"]
+    said = untrained("transfer", "set", *words)
+    assert said.status == 1
+    assert "distilled with" in said.stdout
+
+
+def test_figures_are_written_though_nobody_reads_the_screen(
+    untrained: Quick,
+    digits: DistilledSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digits.save(tmp_path / "set")
+
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("dd_plugins.commands._print", closed)
+    words = ["evaluate", "set", "--repeats", 1, "--json", "figures.json"]
+    assert untrained(*words).status == 1
+    assert json.loads((tmp_path / "figures.json").read_text())["networks"]
+
+
+def test_export_without_a_form_is_one_line(
+    untrained: Quick, digits: DistilledSet, tmp_path: Path
+) -> None:
+    digits.save(tmp_path / "set")
+    said = untrained("export", "set", "--out", "new")
+    assert said.status == 2
+    assert "folder, npz, pt" in one_line(said.stderr)
+    for out in ("set/below", "/proc/new"):
+        said = untrained("export", "set", "--to", "npz", "--out", out)
+        assert said.status in (1, 2)
+        one_line(said.stderr)
+
+
+def pictures(folder: Path) -> None:
+    for label, grey in (("dark", 40), ("light", 200)):
+        (folder / label).mkdir(parents=True)
+        for number in range(10):
+            image = Image.new("RGB", (8, 8), (grey, grey, 20 * number))
+            image.save(folder / label / f"{number}.png")
+
+
+def test_a_folder_is_preprocessed_as_asked_and_found_where_it_moved(
+    untrained: Quick, tmp_path: Path
+) -> None:
+    pictures(tmp_path / "old")
+    words = ["distill", "--dataset", "folder:old", "--distiller", "random", *SMALL]
+    options = ["--preprocessing", "standardize", "--mirror", "--out", "run"]
+    said = untrained(*words, *options)
+    assert said.status == 0, said.stderr
+    header = DistilledSet.read_header(tmp_path / "run")
+    assert (header.value_space, header.mirror) == ("standardize", True)
+    said = untrained(*words, "--out", "run", "--resume")
+    assert "preprocessing was 'standardize', is 'zca'" in one_line(said.stderr)
+
+    evaluate = ["evaluate", "run", "--repeats", 1]
+    assert untrained(*evaluate).status == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert "--dataset" in one_line(untrained(*evaluate).stderr.splitlines()[-1])
+    pictures(tmp_path / "other")
+    (tmp_path / "other" / "dark" / "0.png").unlink()
+    said = untrained(*evaluate, "--dataset", "folder:other")
+    assert "not those that the set was distilled from" in said.stderr
+    for command in (
+        evaluate,
+        ["transfer", "run", "--networks", "mlp(width=2)", "--repeats", 1],
+    ):
+        said = untrained(*command, "--dataset", "folder:new")
+        assert said.status == 0, said.stderr
+    said = untrained(*evaluate, "--dataset", "digits")
+    assert "not those that the set was distilled from" in said.stderr
+    said = untrained("show", "run", "--dataset", "folder:new")
+    assert "--dataset goes with --features" in one_line(said.stderr)
+
+    words = ["train-networks", "--network", "mlp(width=2)", "--steps", 1]
+    for more in ([], ["--preprocessing", "standardize"], ["--mirror"]):
+        said = untrained(*words, "--dataset", "folder:new", "--cache", "kept", *more)
+        assert said.status == 0, said.stderr
+        assert ": trained," in said.stdout
+
+
+def test_a_folder_that_an_artifact_names_is_not_read_unasked(
+    untrained: Quick, digits: DistilledSet, tmp_path: Path
+) -> None:
+    pictures(tmp_path / "private")
+    record = digits.header.dataset.model_copy(
+        update={"name": f"folder:{tmp_path / 'private'}"}
+    )
+    header = digits.header.model_copy(update={"dataset": record})
+    replace(digits, header=header).save(tmp_path / "foreign")
+    for command in (
+        ["evaluate", "foreign"],
+        ["transfer", "foreign", "--networks", "mlp"],
+        ["show", "foreign", "--features", "--network", "conv", "--network", "vgg11"],
+    ):
+        said = untrained(*command)
+        assert said.status == 1
+        assert "nobody has asked for here" in said.stderr
+        assert "--dataset" in said.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_found_before_the_training(
+    untrained: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dd_plugins.trained.train_network", None)
+    (tmp_path / "file").touch()
+    words = ["train-networks", "--network", "mlp(width=2)", "--cache"]
+    for folder in ("file", "/proc/cache"):
+        said = untrained(*words, folder)
+        assert said.status == 1
+        assert "cannot write" in one_line(said.stderr)

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ from torch import Tensor
 
 import dd_plugins
 from dd_plugins import DistilledSet, RealData
-from dd_plugins.data import Images
+from dd_plugins.data import DataOptions, Images
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.evaluate import (
     NetworkResult,
+    real_data_of,
     recipe_for,
     training_steps,
 )
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
+from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.testing import toy_data
 from dd_plugins.training import Recipe, TrainingSet, accuracy, train_network
@@ -309,3 +312,198 @@ def test_random_images_are_as_many_of_each_class_as_the_set_has(
         distilled, ["mlp"], repeats=1, baselines=True, data=data, protocol=recipe
     )
     assert seen[1] == expected
+
+
+QUICK = Recipe(2, 1e-3, 16)
+
+
+def quickly(distilled: DistilledSet, *networks: Any, **options: Any) -> Any:
+    given = {"repeats": 1, "protocol": QUICK, "data": toy_data()} | options
+    return dd_plugins.evaluate(distilled, *networks, **given)
+
+
+def test_one_spec_is_a_list_of_one(distilled: DistilledSet) -> None:
+    for given in (
+        "mlp(width=4)",
+        ("mlp(width=4)",),
+        MLP(width=4),
+        iter([MLP(width=4)]),
+    ):
+        (found,) = quickly(distilled, given).networks
+        assert found.spec == "mlp(width=4)"
+    for wrong in (None, 3, [3], [None], torch.nn.Linear(2, 2)):
+        with pytest.raises(OptionError, match=r"specs? such as"):
+            quickly(distilled, wrong)
+
+
+@pytest.mark.parametrize(
+    "repeats", [np.int64(2), np.uint8(2), np.array(2), torch.tensor(2)], ids=repr
+)
+def test_whole_numbers_of_numpy_and_torch_are_taken(
+    distilled: DistilledSet, repeats: Any
+) -> None:
+    found = quickly(distilled, "mlp(width=4)", repeats=repeats, seed=np.int32(3))
+    same = quickly(distilled, "mlp(width=4)", repeats=2, seed=3)
+    assert found.networks[0].accuracies == same.networks[0].accuracies
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [True, np.True_, torch.tensor(True), 2.0, np.float32(2), "2", None, [2], -1],
+)
+def test_what_is_no_whole_number_is_refused(
+    distilled: DistilledSet, wrong: Any
+) -> None:
+    with pytest.raises(OptionError, match="repeats must be a whole number from 1, got"):
+        quickly(distilled, repeats=wrong)
+    if wrong != -1:
+        with pytest.raises(OptionError, match="seed must be a whole number, got"):
+            quickly(distilled, seed=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, torch.zeros(2), b"path"])
+def test_what_is_no_distilled_set_is_one_line(wrong: Any) -> None:
+    with pytest.raises(OptionError, match="the path of an artifact"):
+        dd_plugins.evaluate(wrong)
+
+
+def test_real_data_may_have_any_form_that_distill_takes() -> None:
+    images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 2
+    made = dd_plugins.distill((images, labels), "random", steps=1, network=MLP(width=2))
+    for form in (
+        (images, labels),
+        [images, labels],
+        (images.numpy(), labels.numpy()),
+        (images.numpy()[::-1], labels.numpy()),
+        torch.utils.data.TensorDataset(images, labels),
+    ):
+        with pytest.raises(DataError, match="no test set"):
+            quickly(made, data=form)
+    for wrong in (3, (images,), (1, 2), (images.numpy(), "names"), {"images": images}):
+        with pytest.raises(OptionError, match="data must be the name of a data set"):
+            quickly(made, data=wrong)
+    with pytest.raises(DataError, match="array of object"):
+        quickly(made, data=(np.array([None]), labels.numpy()))
+    with pytest.raises(DataError, match="not those that the set was distilled from"):
+        quickly(made, data="digits")
+    with pytest.raises(UnknownNameError, match="nearest first: digits"):
+        quickly(made, data="digit")
+    digits = dd_plugins.distill("digits", "random", steps=1, network=MLP(width=2))
+    assert quickly(digits, data="digits").test_images == 360
+
+
+def test_numpy_arrays_are_distilled_as_their_tensors() -> None:
+    images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 2
+    one, other = (
+        dd_plugins.distill(data, "random", steps=1, network=MLP(width=2))
+        for data in ((images, labels), (images.numpy(), labels.numpy()))
+    )
+    assert one.content_hash() == other.content_hash()
+
+
+def test_nothing_is_trained_before_all_is_checked(
+    distilled: DistilledSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    options = {"on_progress": lambda what, done, total: trained.append(what)}
+    with pytest.raises(OptionError, match="smaller depth"):
+        quickly(distilled, ["mlp(width=2)", "conv(depth=9)"], **options)
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(20, 1, 8, 8, generator=generator), torch.arange(20) % 2
+    without = RealData.from_tensors(images, labels)
+    with pytest.raises(DataError, match="no test set"):
+        quickly(distilled, data=without, **options)
+    for path in ("no device", "no precision"):
+        with pytest.raises(OptionError):
+            quickly(distilled, **options, **{path.split()[1]: path})
+
+    def unfit(self: RealData) -> None:
+        raise DataError("a test set that does not fit")
+
+    monkeypatch.setattr(RealData, "check_test", unfit)
+    with pytest.raises(DataError, match="that does not fit"):
+        quickly(distilled, **options)
+    with pytest.raises(DataError, match="that does not fit"):
+        transfer([distilled], "mlp", data=toy_data(), **options)  # type: ignore[arg-type]
+    assert trained == []
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "conv(width=1000000, depth=2)",
+        "mlp(width=20000)",
+        "mlp(width=4, depth=1000000000)",
+        "mlp(width=1, depth=20000)",
+        "vit(width=15000)",
+        "vit(width=1500, depth=40)",
+    ],
+)
+def test_an_artifact_cannot_ask_for_a_network_that_fills_the_memory(
+    distilled: DistilledSet, network: str
+) -> None:
+    header = distilled.header.model_copy(update={"evaluation_network": network})
+    foreign = replace(distilled, header=header)
+    with pytest.raises(OptionError, match="name a network by --network"):
+        quickly(foreign)
+    with pytest.raises(OptionError, match="name a network by --network"):
+        transfer(foreign, "mlp(width=2)", data=toy_data(), protocol=QUICK)
+    assert quickly(foreign, "mlp(width=2)").networks[0].spec == "mlp(width=2)"
+
+
+class _Spy:
+    """A plugin with a data set that tells what was asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str | None] = []
+
+    @dd_plugins.hookimpl
+    def dd_register_datasets(self, register: Any) -> None:
+        register("spy", self.load)
+
+    def load(self, options: DataOptions) -> RealData:
+        self.asked.append(options.argument)
+        return replace(toy_data(), name=f"spy:{options.argument}")
+
+
+def test_what_an_artifact_names_is_not_followed_unasked(
+    distilled: DistilledSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
+    spy = _Spy()
+    plugins = Plugins(load=[], extra={"spy": spy})
+    record = distilled.header.dataset.model_copy(update={"name": "spy:/etc"})
+    header = distilled.header.model_copy(update={"dataset": record})
+    foreign = replace(distilled, header=header)
+    options = {"data": None, "plugins": plugins}
+    with pytest.raises(DataError, match=r"nobody has asked for here.*--dataset"):
+        quickly(foreign, **options)
+    assert spy.asked == []
+    quickly(foreign, data="spy:/etc", plugins=plugins)
+    quickly(foreign, **options)  # it is known by now
+    assert spy.asked == ["/etc", "/etc"]
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "file"))
+    quickly(foreign, data="spy:/etc", plugins=plugins)  # nothing is kept, nothing fails
+    with pytest.raises(DataError, match="nobody has asked for here"):
+        quickly(foreign, **options)
+
+
+def test_data_by_name_comes_as_it_was_distilled() -> None:
+    made = dd_plugins.distill(
+        "digits",
+        "random",
+        steps=1,
+        network=MLP(width=2),
+        preprocessing="zca",
+        mirror=True,
+    )
+    assert (made.header.value_space, made.header.mirror) == ("zca", True)
+    for name in (None, "digits"):
+        data = real_data_of(made, name, None, loaded_plugins())
+        assert (data.preprocessing, data.mirror) == ("zca", True)
+    assert quickly(made, data=None).test_images == 360
+    with pytest.raises(OptionError, match="preprocessing must be one of standardize"):
+        dd_plugins.distill("digits", preprocessing="whiten")  # type: ignore[arg-type]

@@ -97,3 +97,21 @@ def test_picture_is_drawn_even_where_nobody_looks(tmp_path: Path) -> None:
     features = MetaFeatures(("one", "other"), maps)
     picture = save_features(distilled, features, tmp_path / "features.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_spec_and_other_preprocessing_are_understood() -> None:
+    with pytest.raises(OptionError, match="name two networks or more"):
+        meta_features(_distilled(), "vgg11", data=toy_data())
+    spec = f"metadd(random, networks=({', '.join(NETWORKS)}), stages=(1,))"
+    whitened = dd_plugins.distill(
+        "digits", spec, steps=1, network="mlp(width=4)", preprocessing="zca"
+    )
+    assert len(meta_features(whitened).maps) == 2
+
+
+def test_the_wrapper_of_an_artifact_cannot_fill_the_memory() -> None:
+    distilled = _distilled()
+    spec = "metadd(random, networks=(vgg11(width=4), vgg11(width=5000)), stages=(1,))"
+    header = distilled.header.model_copy(update={"distiller": spec})
+    with pytest.raises(OptionError, match="name a network by --network"):
+        meta_features(replace(distilled, header=header), data=toy_data())

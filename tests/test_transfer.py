@@ -1,6 +1,7 @@
 """The report of transfer: who was seen, who was not, and what a pair says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from conftest import Command
 from scipy import stats
 
 import dd_plugins
-from dd_plugins import DistilledSet
-from dd_plugins.errors import OptionError
+from dd_plugins import DistilledSet, RealData
+from dd_plugins.errors import DataError, FileError, OptionError
 from dd_plugins.spec import split_specs
 from dd_plugins.testing import toy_data
 from dd_plugins.training import Recipe
@@ -116,3 +117,62 @@ def test_command_writes_tables_json_and_one_page(
 def test_specs_that_cannot_be_split_are_refused(text: str) -> None:
     with pytest.raises(OptionError, match="expected specs separated by commas"):
         split_specs(text)
+
+
+OPTIONS: dict[str, Any] = {"repeats": 1, "protocol": QUICK}
+
+
+def test_sets_of_different_data_are_not_compared(sets: list[DistilledSet]) -> None:
+    images = toy_data().train.images.flip(0)
+    test = toy_data().read_test()
+    data = RealData.from_tensors(
+        images, toy_data().train.labels, test=test, preprocessing="standardize"
+    )
+    other = dd_plugins.distill(data, BASE, steps=1, network="conv(width=4, depth=2)")
+    found = transfer([sets[0], other], "mlp(width=2)", data=toy_data(), **OPTIONS)
+    assert not found.differences
+    assert "distilled from different data" in found.not_compared
+    assert found.as_dict()["not_compared"] == found.not_compared
+    another = dd_plugins.distill(
+        toy_data(), "random", steps=1, network="conv(width=4, depth=2)"
+    )
+    found = transfer([sets[0], another], "mlp(width=2)", data=toy_data(), **OPTIONS)
+    assert "the base is frepo in one, random in the other" in found.not_compared
+
+
+def test_sets_of_one_data_set_are_compared_whatever_their_size(
+    sets: list[DistilledSet],
+) -> None:
+    larger = dd_plugins.distill(
+        toy_data(), BASE, steps=1, images_per_class=3, network="conv(width=4, depth=2)"
+    )
+    found = transfer([sets[0], larger], "mlp(width=2)", data=toy_data(), **OPTIONS)
+    assert found.differences
+    assert not found.not_compared
+    assert [report.images for report in found.sets] == [2, 6]
+
+
+def test_one_set_and_one_spec_are_lists_of_one(
+    sets: list[DistilledSet], tmp_path: Path
+) -> None:
+    path = sets[0].save(tmp_path / "set")
+    for given in (sets[0], path, str(path), [path]):
+        found = transfer(given, "mlp(width=2)", data=toy_data(), **OPTIONS)
+        (report,) = found.sets
+        assert [result.spec for result in report.results][1:] == ["mlp(width=2)"]
+        assert not found.not_compared
+
+
+def test_all_sets_are_checked_before_the_first_is_trained_on(
+    sets: list[DistilledSet], tmp_path: Path
+) -> None:
+    trained: list[str] = []
+    options = OPTIONS | {"on_progress": lambda what, *rest: trained.append(what)}
+    with pytest.raises(FileError, match="does not exist"):
+        transfer([sets[0], tmp_path / "none"], "mlp", data=toy_data(), **options)
+    larger = replace(sets[1], images=sets[1].images.repeat(1, 1, 2, 2))
+    with pytest.raises(DataError, match="the set has images of shape"):
+        transfer([sets[0], larger], "mlp", data=toy_data(), **options)
+    with pytest.raises(OptionError, match="smaller depth"):
+        transfer(sets, ["mlp", "conv(depth=9)"], data=toy_data(), **options)
+    assert trained == []
