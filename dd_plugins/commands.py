@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -49,6 +50,7 @@ __all__ = ["COMMANDS"]
 
 _PAGE_WIDTH = 120  # characters of a line of an HTML page
 _LONGEST_NAME = 200  # characters of a class name that are shown
+_LONGEST_VALUE = 4_000  # and of a field of a header
 
 _protocol = click.option(
     "--protocol",
@@ -536,7 +538,9 @@ def info_command(path: Path, as_json: bool) -> None:
         fields["context"] = fields["initial_images"] = "not recorded in version 1"
     table = Table(show_header=False, box=None)
     for name, value in fields.items():
-        table.add_row(name.replace("_", " "), _text(_readable(value)))
+        table.add_row(
+            name.replace("_", " "), _text(_cut(_readable(value), _LONGEST_VALUE))
+        )
     Console().print(table)
 
 
@@ -562,8 +566,8 @@ def _readable(value: Any) -> str:
     return str(value)
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+def _cut(text: str, most: int = _LONGEST_NAME) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 @click.command("export")
@@ -614,8 +618,14 @@ def _state(plugin: Plugin) -> str:
 
 
 def _text(content: object) -> Text:
-    """Return what comes from names and paths as rich shows it: as it is written."""
-    return Text(plain(str(content)))
+    """Return what comes from names and paths as rich shows it: as it is written.
+
+    What the screen's encoding has not is written as an escape, so that no table is lost
+    to it.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = plain(str(content)).encode(encoding, "backslashreplace").decode(encoding)
+    return Text(shown, overflow="fold")
 
 
 def _say(line: str, *, err: bool = False) -> None:

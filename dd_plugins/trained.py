@@ -120,6 +120,8 @@ class TrainedNetwork:
                 written.
             OptionError: the images are too small for the architecture.
         """
+        path = self.path(run, real, folder)
+        described = json.dumps(self.description(run, real), sort_keys=True)
         module = self.found(run, real, folder)
         if module is None:
             module, generator = self._fresh(run)
@@ -131,12 +133,7 @@ class TrainedNetwork:
                 precision=run.precision,
             )
             if real.content is not None:
-                described = json.dumps(self.description(run, real), sort_keys=True)
-                save_tensors(
-                    self.path(run, real, folder),
-                    module.state_dict(),
-                    {"description": described},
-                )
+                save_tensors(path, module.state_dict(), {"description": described})
         frozen: FeatureNetwork = module.eval().requires_grad_(False)
         return frozen
 

@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -586,3 +587,19 @@ def test_a_cache_that_cannot_be_written_is_found_before_the_training(
         said = untrained(*words, folder)
         assert said.status == 1
         assert "cannot write" in one_line(said.stderr)
+
+
+def test_names_are_shown_on_a_screen_of_few_characters(
+    digits: DistilledSet, tmp_path: Path
+) -> None:
+    names = ["ünï 🎈", *"123456789"]
+    header = digits.header.model_copy(update={"class_names": names})
+    file = replace(digits, header=header).save(tmp_path / "set")
+    said = subprocess.run(
+        [sys.executable, "-m", "dd_plugins", "info", file],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stderr
+    assert r"\xfcn\xef \U0001f388" in said.stdout
