@@ -603,7 +603,31 @@ def test_a_value_space_without_its_tensors_is_refused(file: Path) -> None:
             assert told in refused(file)
         del tensors["transform.centre"]
         rewrite(file, tensors, value_space=space)
-        assert "transform.whitening, which the format has not" in refused(file)
+        assert "its tensors are those of standardize" in refused(file)
+        rewrite(file, tensors, value_space="standardize")
+        assert "a whitening without transform.centre" in refused(file)
+
+
+def test_whitening_by_directions_is_checked(tmp_path: Path) -> None:
+    images = torch.rand(12, 1, 8, 8)
+    data = RealData.from_tensors(images, torch.arange(12) % 2, preprocessing="zca")
+    made = dd_plugins.distill(data, "random", steps=1, network="conv(width=2, depth=1)")
+    path = made.save(tmp_path / "set.safetensors")
+    tensors = load_file(path)
+    scales = tensors["transform.scales"]
+    for changed, told in (
+        ({"scales": -scales}, "transform.scales must be above 0"),
+        ({"scales": scales[1:]}, "transform.directions must have shape"),
+        ({"whitening": torch.eye(64)}, "needs transform.whitening, or"),
+    ):
+        named = {f"transform.{name}": value for name, value in changed.items()}
+        rewrite(path, tensors | named)
+        assert told in refused(path)
+    rewrite(path, tensors, format_version=2)
+    assert "version 2 has no transform.directions" in refused(path)
+    del tensors["transform.scales"]
+    rewrite(path, tensors, format_version=3)
+    assert "needs transform.whitening, or" in refused(path)
 
 
 def test_a_whitening_that_cannot_be_undone_is_one_line(file: Path) -> None:
