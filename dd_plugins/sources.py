@@ -1,0 +1,132 @@
+"""Which code made something: versions of what is installed, sources of what is not."""
+
+import hashlib
+import inspect
+import marshal
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from types import FunctionType
+
+from dd_plugins.spec import Record
+
+__all__ = ["code_of", "source_digest"]
+
+_OWN = ("dd_plugins", "dd_avalanche", "dd_privacy")
+
+
+def code_of(*records: Record) -> dict[str, str]:
+    """Return what names the code of records and of those within them, for a key.
+
+    The library's own code has no entry: what it makes is keyed by a format.
+
+    Args:
+        *records: networks, distillers, wrappers or others.
+
+    Returns:
+        For a package that is installed, the version of each distribution that brings
+        it, by name; for any other, one under development say, ``source_digest`` of its
+        files.
+    """
+    found: dict[str, str] = {}
+    for cls in sorted(_classes(records), key=lambda cls: cls.__module__):
+        package = cls.__module__.partition(".")[0]
+        if package in _OWN or package in sys.stdlib_module_names - {"__main__"}:
+            continue
+        versions = _installed(package)
+        if versions is None:
+            found |= {f"source of {package}": _digest(package, cls)}
+        else:
+            found |= versions
+    return found
+
+
+def source_digest(*records: Record) -> str | None:
+    """Return a SHA-256 over the sources of what is not installed, in hexadecimal.
+
+    Every Python file of a package counts, since one may use another; of a script or a
+    notebook, its own text.
+
+    Args:
+        *records: as for :func:`code_of`.
+
+    Returns:
+        None if all of them come with the library or are installed.
+    """
+    sources = {
+        name: digest
+        for name, digest in code_of(*records).items()
+        if name.startswith("source of ")
+    }
+    if not sources:
+        return None
+    return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
+
+
+def _classes(records: Iterable[Record]) -> set[type]:
+    """Return the classes of records, of those within them, and all their bases."""
+    found: set[type] = set()
+    for record in records:
+        found |= set(type(record).__mro__) - {object}
+        for value in record.options().values():
+            values = value if isinstance(value, tuple) else (value,)
+            found |= _classes(each for each in values if isinstance(each, Record))
+    return found
+
+
+def _files(package: str) -> Iterator[Path]:
+    """Yield the Python files of a package, or the one of a module."""
+    module = sys.modules.get(package)
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    for folder in folders:
+        yield from sorted(folder.rglob("*.py"))
+    file = getattr(module, "__file__", None)
+    if not folders and file is not None and Path(file).is_file():
+        yield Path(file)
+
+
+@cache
+def _installed(package: str) -> dict[str, str] | None:
+    """Return the versions of a package that lies where packages are installed."""
+    folders = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    folders |= {Path(each) for each in sys.path if each.endswith("-packages")}
+    places = {folder.resolve() for folder in folders}
+    files = list(_files(package))
+    if not files or not all(
+        places.intersection(file.resolve().parents) for file in files
+    ):
+        return None
+    versions = {}
+    for name in packages_distributions().get(package, ()):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions or None
+
+
+def _digest(package: str, cls: type) -> str:
+    """Return a SHA-256 over the sources of a package, or else over a class."""
+    digest = hashlib.sha256()
+    files = list(_files(package))
+    for file in files:
+        digest.update(f"{file.name} {file.stat().st_size} ".encode())
+        digest.update(file.read_bytes())
+    if not files:  # typed into a console or a notebook
+        digest.update(_text_of(cls))
+    return digest.hexdigest()
+
+
+def _text_of(cls: type) -> bytes:
+    try:
+        return inspect.getsource(cls).encode()
+    except (OSError, TypeError):
+        codes = [
+            (name, marshal.dumps(value.__code__))
+            for name, value in sorted(vars(cls).items())
+            if isinstance(value, FunctionType)
+        ]
+        return repr(codes).encode()
