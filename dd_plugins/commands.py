@@ -592,6 +592,7 @@ def export_command(path: Path, form: str, out: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plugins_command(with_built_in: bool, as_json: bool) -> None:
     """List plugins: distribution, hooks, what they offer, and what failed to load."""
+    loaded_plugins().collect_all()
     found = [
         plugin
         for plugin in loaded_plugins().plugins

@@ -411,6 +411,19 @@ class Plugins:
                 found |= self.versions(*within)
         return found
 
+    def collect_all(self) -> None:
+        """Let plugins register what else is registered when it is looked up: for lists.
+
+        By hooks that plugins have specified, of one argument ``register``.
+        """
+        for name, caller in list(vars(self.manager.hook).items()):
+            arguments = getattr(getattr(caller, "spec", None), "argnames", None)
+            if hasattr(hookspecs, name) or arguments != ("register",):
+                continue
+            kind = name.removeprefix("dd_register_").removesuffix("s")
+            with suppress(PluginError):  # whoever looks it up is told
+                self.records(name, kind, Record)
+
     def records(
         self, hook: str, kind: str, base: type[RecordType]
     ) -> Registry[type[RecordType]]:

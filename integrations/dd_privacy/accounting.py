@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from dd_plugins.checks import whole_number
 from dd_plugins.errors import OptionError
-from dd_privacy.validation import require_opacus
+from dd_privacy.validation import number, require_opacus
 
 __all__ = ["Accountant", "Budget", "noise_multiplier_for", "spent"]
 
@@ -42,7 +43,6 @@ class Budget:
     fallback: str | None = None
 
 
-@cache
 def spent(
     noise_multiplier: float, *, sample_rate: float, steps: int, delta: float
 ) -> Budget:
@@ -58,9 +58,17 @@ def spent(
         OptionError: an argument is out of its range.
         MissingExtraError: opacus is not installed.
     """
-    _check(sample_rate, steps, delta)
+    checked = _checked(sample_rate, steps, delta)
+    noise_multiplier = number("noise_multiplier", noise_multiplier)
     if not noise_multiplier > 0:
         raise OptionError(f"noise_multiplier must be positive, got {noise_multiplier}")
+    return _spent(noise_multiplier, *checked)
+
+
+@cache  # behind the checks: to the cache 1.0 and True are the same as 1
+def _spent(
+    noise_multiplier: float, sample_rate: float, steps: int, delta: float
+) -> Budget:
     about = (delta, noise_multiplier, sample_rate, steps)
     if noise_multiplier < _SMALLEST_NOISE:
         reason = f"PRV is too dear for noise below {_SMALLEST_NOISE}"
@@ -94,7 +102,6 @@ def _epsilon(
         return float(found.get_epsilon(delta))
 
 
-@cache
 def noise_multiplier_for(
     epsilon: float, *, sample_rate: float, steps: int, delta: float
 ) -> Budget:
@@ -113,9 +120,17 @@ def noise_multiplier_for(
         OptionError: an argument is out of its range, or no noise is enough.
         MissingExtraError: opacus is not installed.
     """
-    _check(sample_rate, steps, delta)
+    checked = _checked(sample_rate, steps, delta)
+    epsilon = number("epsilon", epsilon)
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise OptionError(f"epsilon must be positive and finite, got {epsilon}")
+    return _noise_multiplier_for(epsilon, *checked)
+
+
+@cache
+def _noise_multiplier_for(
+    epsilon: float, sample_rate: float, steps: int, delta: float
+) -> Budget:
     require_opacus()
     from opacus.accountants.utils import get_noise_multiplier
 
@@ -149,10 +164,14 @@ def noise_multiplier_for(
     return best
 
 
-def _check(sample_rate: float, steps: int, delta: float) -> None:
+def _checked(sample_rate: float, steps: int, delta: float) -> tuple[float, int, float]:
+    """Return them as numbers of Python, if they are in their range."""
+    sample_rate, delta = number("sample_rate", sample_rate), number("delta", delta)
+    steps = whole_number("steps", steps)
     if not 0 < sample_rate <= 1:
         raise OptionError(f"sample_rate must be in (0, 1], got {sample_rate}")
     if steps < 1:
         raise OptionError(f"steps must be at least 1, got {steps}")
     if not 0 < delta < 1:
         raise OptionError(f"delta must be in (0, 1), got {delta}")
+    return sample_rate, steps, delta

@@ -1,9 +1,10 @@
 """Audits: what attackers learn of a mechanism's members, with intervals."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,11 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dd_plugins.artifact import library_versions
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.checks import whole_number
+from dd_plugins.errors import DataError, DDError, OptionError
 from dd_plugins.evaluate import mean_interval
-from dd_plugins.lookup import get_record, record_names
+from dd_plugins.lookup import get_record, record_names, split_specs
 from dd_plugins.randomness import derive
-from dd_privacy.attacks import HOOK, AbstractAttack, Evidence, Reference
+from dd_privacy.attacks import (
+    HOOK,
+    AbstractAttack,
+    Evidence,
+    Reference,
+    ThreatModel,
+)
 from dd_privacy.game import Game
 from dd_privacy.mechanisms import AbstractMechanism
 from dd_privacy.runs import Done, Runs, threads_of_one
@@ -29,6 +37,7 @@ from dd_privacy.statistics import (
     one_run_epsilon,
     true_positive_rate,
 )
+from dd_privacy.validation import number
 
 __all__ = [
     "DEFAULT_ATTACKS",
@@ -200,7 +209,7 @@ class Audit:
         mechanisms: what is audited first, then what it is compared with.
         rows: one for each mechanism, attack and group.
         one_run: lower bounds on epsilon; empty unless members were drawn by coins.
-        skipped: attacks that could not be made, with the reason.
+        skipped: attacks that could not be made, or that failed, with the reason.
         shown: released images, and the nearest members of each; for a report.
     """
 
@@ -258,7 +267,8 @@ def audit_runs(
     """Make the runs of mechanisms that are not there, and attack them.
 
     Thresholds are chosen on one half of the examples, whose membership the attacker
-    knows, and scored on the other.
+    knows, and scored on the other. An attack that fails leaves the others as they are,
+    and each gets evidence of its own.
 
     Args:
         runs: the game, and where runs are kept.
@@ -276,10 +286,13 @@ def audit_runs(
     Raises:
         OptionError: an option is out of its range, or an attack needs more shadow runs.
         UnknownNameError: no plugin registers an attack.
-        DataError: non-members are members too.
+        DataError: non-members are members too, or a run has no member of a class.
         FileError: a run cannot be written, or is damaged.
+        RunError: a run failed, or a process was killed.
     """
-    chosen = _chosen_attacks(attacks, len(runs.game.shadows))
+    processes, delta = whole_number("processes", processes), number("delta", delta)
+    rates = [number("a false-positive rate", rate) for rate in rates]
+    chosen, broken = _chosen_attacks(attacks, len(runs.game.shadows))
     for rate in rates:
         if not 0 <= rate < 1:
             raise OptionError(f"a false-positive rate must be in [0, 1), got {rate}")
@@ -287,8 +300,9 @@ def audit_runs(
         raise OptionError(f"delta must be in [0, 1), got {delta}")
     overlap = _checked_overlap(runs.game)
     total = len(runs.game.targets) + len(runs.game.shadows)
-    shadowed = any(attack.references_needed for attack in chosen)
+    shadowed = any(needed for _, needed in chosen)
     count = total if shadowed else len(runs.game.targets)
+    runs.game.check_classes(count)
     wanted = [(each, run) for each in mechanisms for run in range(count)]
     if on_plan is not None:
         on_plan(*_plan(runs, wanted, processes))
@@ -304,14 +318,17 @@ def audit_runs(
         found.append(audited.summary())
         if shown is None:
             shown = audited.nearest()
+        skipped += [(mechanism.name, attack, reason) for attack, reason in broken]
         found_by: list[tuple[AbstractAttack, list[Array]]] = []
-        for attack in chosen:
+        for attack, _ in chosen:
             try:
                 scores = audited.scores(attack)
-            except OptionError as error:  # the others are not lost by it
-                skipped.append((mechanism.name, repr(attack), str(error)))
+                of_attack = audited.rows(attack, scores, rates)
+            # The others are not lost by what a stranger's attack does.
+            except (Exception, SystemExit) as error:
+                skipped.append((mechanism.name, repr(attack), _reason(error)))
                 continue
-            rows += audited.rows(attack, scores, rates)
+            rows += of_attack
             found_by.append((attack, scores))
         one_run += audited.one_run(found_by, delta)
     return Audit(
@@ -368,18 +385,44 @@ def _plan(
 
 def _chosen_attacks(
     attacks: Sequence[str] | None, shadows: int
-) -> list[AbstractAttack]:
-    """Return the attacks, refusing those for which there are too few shadow runs."""
-    found = [get_attack(spec) for spec in attacks or DEFAULT_ATTACKS]
-    if attacks is None:
-        return [attack for attack in found if attack.references_needed <= shadows]
-    for attack in found:
-        if attack.references_needed > shadows:
+) -> tuple[list[tuple[AbstractAttack, int]], list[tuple[str, str]]]:
+    """Return the attacks with the shadow runs they need, and those that are broken.
+
+    Args:
+        attacks: specs; None for the default ones that the shadow runs allow.
+        shadows: how many shadow runs there are.
+
+    Returns:
+        Each attack with what it needs; the spec of each broken one with the reason.
+
+    Raises:
+        OptionError: there are too few shadow runs for an attack, or there is none.
+    """
+    specs = split_specs(attacks) if isinstance(attacks, str) else attacks
+    if specs is not None and not specs:
+        raise OptionError("name one attack or more; by default several are made")
+    asked = [get_attack(spec) for spec in DEFAULT_ATTACKS if specs is None]
+    asked += [get_attack(spec) for spec in specs or ()]
+    chosen, broken = [], []
+    for attack in {repr(each): each for each in asked}.values():
+        try:
+            needed = whole_number("references_needed", attack.references_needed)
+        except (Exception, SystemExit) as error:
+            broken.append((repr(attack), _reason(error)))
+            continue
+        if needed <= shadows:
+            chosen.append((attack, needed))
+        elif specs is not None:
             raise OptionError(
-                f"{attack!r} needs {attack.references_needed} shadow runs or more, "
-                f"there are {shadows}"
+                f"{attack!r} needs {needed} shadow runs or more, there are {shadows}"
             )
-    return found
+    return chosen, broken
+
+
+def _reason(error: BaseException) -> str:
+    """Return why an attack could not be made, in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, DDError) else f"{type(error).__name__}: {text}"
 
 
 def _with_match(found: Sequence[AuditedMechanism]) -> tuple[AuditedMechanism, ...]:
@@ -466,7 +509,13 @@ class _Audited:
         Raises:
             OptionError: the attack cannot be made on this mechanism.
         """
-        if attack.threat_model != "model" and self.targets[0].distilled is None:
+        threat_model = attack.threat_model
+        if threat_model not in get_args(ThreatModel):
+            raise OptionError(
+                f"threat model {threat_model!r} must be one of "
+                f"{', '.join(get_args(ThreatModel))}"
+            )
+        if threat_model != "model" and self.targets[0].distilled is None:
             raise OptionError("no images are released")
         found = []
         for target, run in enumerate(self.targets):
@@ -487,7 +536,9 @@ class _Audited:
                 self.game.seed,
                 scored,
             )
-            scores = attack.scores(evidence).double()
+            # A copy: what an attack does to its evidence is no other's concern.
+            given: object = attack.scores(copy.deepcopy(evidence))
+            scores = torch.as_tensor(given).detach().cpu().double()
             if scores.shape != self.game.labels.shape or not bool(
                 scores.isfinite().all()
             ):

@@ -11,14 +11,17 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 import dd_plugins
 from dd_plugins import options as shared
-from dd_plugins.artifact import ARTIFACT_NAME
+from dd_plugins.artifact import ARTIFACT_NAME, artifact_file
 from dd_plugins.data import Images
 from dd_plugins.errors import OptionError
-from dd_plugins.files import check_writable, write_atomically
+from dd_plugins.files import write_atomically
 from dd_plugins.lookup import split_specs
+from dd_plugins.outputs import check_outputs
+from dd_plugins.text import plain
 from dd_plugins.training import accuracy
 from dd_privacy.audit import DEFAULT_ATTACKS, DELTA, Audit, audit_runs
 from dd_privacy.game import Game, NonMembers, game_for_artifact, game_for_mechanism
@@ -48,6 +51,9 @@ _OF_SPECS = (
 )
 
 _dataset = click.option("--dataset", required=True, help="Name of the data set.")
+_overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace files that hold something else."
+)
 
 
 @click.command("audit")
@@ -150,6 +156,7 @@ _dataset = click.option("--dataset", required=True, help="Name of the data set."
 @click.option(
     "--html", "html_file", type=shared.path_type, help="Write the report here."
 )
+@_overwrite
 @shared.data_root
 @shared.download
 @shared.image_size
@@ -166,6 +173,7 @@ def audit_command(
     processes: int,
     json_file: Path | None,
     html_file: Path | None,
+    overwrite: bool,
     data_root: Path | None,
     download: bool,
     **options: Any,
@@ -181,8 +189,13 @@ def audit_command(
             continue
         if not file.absolute().parent.is_dir():
             raise OptionError(f"{file.absolute().parent} is not a folder")
-        check_writable(file)
-    is_artifact = Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file()
+    is_artifact = _is_artifact(audited)
+    check_outputs(
+        (json_file, "JSON"),
+        (html_file, "HTML"),
+        inputs=[artifact_file(audited)] if is_artifact else [],
+        overwrite=overwrite,
+    )
     if is_artifact:
         _refuse_for_artifact()
         image_size = dd_plugins.DistilledSet.read_header(audited).dataset.image_size
@@ -213,10 +226,23 @@ def audit_command(
     for table in tables(found):
         console.print(table)
     for mechanism, attack, reason in found.skipped:
-        console.print(f"{mechanism}: no {attack}: {reason}", soft_wrap=True)
+        _say(console, f"{mechanism}: no {attack}: {reason}")
     if html_file is not None:
         write_report(found, html_file)
-        console.print(f"report: {html_file}", soft_wrap=True)
+        _say(console, f"report: {html_file}")
+
+
+def _say(console: Console, line: str) -> None:
+    """Print one line as it is: names in it are no markup, and move no cursor."""
+    console.print(Text(plain(line)), soft_wrap=True)
+
+
+def _is_artifact(audited: str) -> bool:
+    """Tell whether a file or a run's folder is audited, not a distiller's spec."""
+    try:
+        return Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file()
+    except (OSError, ValueError):  # a name that no file can have, or no permission
+        return False
 
 
 def _progress() -> Progress:
@@ -400,10 +426,10 @@ def _audited(
         task = progress.add_task("runs", total=None)
 
         def on_plan(missing: int, total: int, seconds: float) -> None:
-            console.print(
+            _say(
+                console,
                 f"{total} runs, {total - missing} of them kept from before; about "
                 f"{_duration(seconds)} for the rest",
-                soft_wrap=True,
             )
 
         return audit_runs(
@@ -429,14 +455,14 @@ def _duration(seconds: float) -> str:
 
 def tables(found: Audit) -> list[Table]:
     """Return an audit for a terminal: mechanisms, and the attacks on each."""
-    mechanisms = Table(title=f"what is audited: {found.about['data']}")
+    mechanisms = Table(title=_title(f"what is audited: {found.about['data']}"))
     for column in ("mechanism", "accuracy", "epsilon", "seconds a run"):
         mechanisms.add_column(
             column, justify="left" if column == "mechanism" else "right"
         )
     for each in found.mechanisms:
         mechanisms.add_row(
-            each.name + (" (nearest in accuracy)" if each.matched else ""),
+            Text(plain(each.name) + (" (nearest in accuracy)" if each.matched else "")),
             "" if each.accuracy is None else f"{each.accuracy:.3f}",
             "" if each.epsilon is None else f"{each.epsilon:.2f}",
             f"{each.seconds:.1f}",
@@ -454,7 +480,9 @@ def tables(found: Audit) -> list[Table]:
             },
             reverse=True,
         )
-        table = Table(title=f"attacks on {mechanism.name}", title_justify="left")
+        table = Table(
+            title=_title(f"attacks on {mechanism.name}"), title_justify="left"
+        )
         # What wraps gives way on a narrow terminal: names must not.
         table.add_column("attack", no_wrap=True)
         table.add_column("members")
@@ -464,13 +492,17 @@ def tables(found: Audit) -> list[Table]:
         for row in rows:
             group = row.group.removesuffix("_members").replace("_", " ")
             table.add_row(
-                row.attack,
+                Text(plain(row.attack)),
                 f"{row.members} {group}",
                 shown(row.auc),
                 *(shown(row.tpr_at_fpr[rate], 100) for rate in rates),
             )
         tables.append(table)
     return tables
+
+
+def _title(text: str) -> Text:
+    return Text(plain(text), style="table.title")
 
 
 @click.command("train-private")
@@ -515,6 +547,7 @@ def tables(found: Audit) -> list[Table]:
 @click.option("--out", type=shared.path_type, required=True, help="The file to write.")
 @click.option("--test", is_flag=True, help="Measure accuracy on the test set.")
 @shared.json_file
+@_overwrite
 @shared.data_root
 @shared.download
 @shared.image_size
@@ -525,6 +558,7 @@ def train_private_command(
     out: Path,
     test: bool,
     json_file: Path | None,
+    overwrite: bool,
     data_root: Path | None,
     download: bool,
     **options: Any,
@@ -535,22 +569,23 @@ def train_private_command(
     measured on validation images, which are not trained on, or on the test set.
     """
     trainer = PrivateTrainer(**options)
-    for file in (out, json_file):  # known now: what is lost was paid for in epsilon
-        if file is not None:
-            check_writable(file)
+    dd_plugins.get_network(trainer.network)
+    # Known now: what is lost later was paid for in epsilon.
+    check_outputs((json_file, "JSON"), (out, "tensors"), overwrite=overwrite)
     data = dd_plugins.get_dataset(
         dataset, data_root=data_root, download=download, image_size=image_size
     )
+    trainer.check(data.image_shape, data.num_classes)
     budget = trainer.budget(len(data.train.labels))
     console = Console()
-    console.print(
+    _say(
+        console,
         f"{budget.steps} steps on {len(data.train.labels)} images, noise "
         f"{budget.noise_multiplier:.3f}: epsilon {budget.epsilon:.3f} at delta "
         f"{budget.delta:.2g} ({budget.accountant})",
-        soft_wrap=True,
     )
     if budget.fallback is not None:
-        console.print(f"not by PRV: {budget.fallback}", soft_wrap=True)
+        _say(console, f"not by PRV: {budget.fallback}")
     with _progress() as progress:
         task = progress.add_task("training", total=budget.steps)
         model = trainer.fit(
@@ -570,11 +605,11 @@ def train_private_command(
     )
     what = "test" if test else "validation"
     if found is not None:
-        console.print(f"{what} accuracy: {found:.4f}, {len(scored.labels)} images")
-    console.print(f"model: {out}", soft_wrap=True)
-    console.print("epsilon does not cover:")
+        _say(console, f"{what} accuracy: {found:.4f}, {len(scored.labels)} images")
+    _say(console, f"model: {out}")
+    _say(console, "epsilon does not cover:")
     for sentence in model.not_covered:
-        console.print(f"  - {sentence}", soft_wrap=True)
+        _say(console, f"  - {sentence}")
     if json_file is not None:
         figures = {
             "format_version": 1,

@@ -1,15 +1,16 @@
 """Who is a member of which run: the membership-inference game."""
 
 import hashlib
-import math
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 import dd_plugins
+from dd_plugins.checks import whole_number
 from dd_plugins.data import Images
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.preprocess import Preprocessing
@@ -21,6 +22,7 @@ NonMembers = Literal["train", "test"]
 """Where non-members come from: training images left out, or the test set."""
 
 _POPULATION = 1_000  # images that no run ever sees, at most
+_MOST_RUNS = 1_000  # audited ones, and shadows; LiRA's authors take 256
 _LARGEST_RATIO = 1.25  # of the members of a shadow run to those of an audited one
 
 
@@ -100,6 +102,30 @@ class Game:
         others = self.images[self.scored[target] & ~self.targets[target]]
         return sum(image.tobytes() in inside for image in others.numpy())
 
+    def check_classes(self, runs: int) -> None:
+        """Refuse memberships that leave a run without members of a class.
+
+        Args:
+            runs: how many are to be made, the audited ones first.
+
+        Raises:
+            DataError: a run has none of a class.
+        """
+        inside = torch.cat([self.targets, self.shadows])[:runs]
+        for label, name in enumerate(self.class_names):
+            if bool((self.always.labels == label).any()):
+                continue
+            chosen = self.labels == label
+            lacking = (~inside[:, chosen].any(dim=1)).nonzero().flatten().tolist()
+            if lacking:
+                raise DataError(
+                    f"class {name!r} has {int((chosen & ~self.population).sum())} of "
+                    f"the images that are drawn, and {len(lacking)} of {len(inside)} "
+                    f"runs have none of them as a member (the first is run "
+                    f"{lacking[0]}); ask for more members (--members), for another "
+                    "seed, or leave the rare class out of the data"
+                )
+
     def members(self, run: int) -> Tensor:
         """Return the members of a run: the audited ones come first, then the shadows.
 
@@ -177,7 +203,14 @@ def game_for_mechanism(
     Raises:
         OptionError: an option is out of its range, or there are too few images.
     """
-    _check_counts(members, canaries, targets, shadows)
+    members, canaries, targets, shadows, seed = _checked_counts(
+        members, canaries, targets, shadows, seed
+    )
+    if non_members not in get_args(NonMembers):
+        raise OptionError(
+            f"non_members must be one of {', '.join(get_args(NonMembers))}, "
+            f"got {non_members!r}"
+        )
     available = len(data.train.labels)
     if canaries and non_members == "test":
         raise OptionError(
@@ -257,7 +290,7 @@ def game_for_artifact(
     Raises:
         OptionError: an option is out of its range, or there are too few images.
     """
-    _check_counts(members, 0, 1, shadows)
+    members, _, _, shadows, seed = _checked_counts(members, 0, 1, shadows, seed)
     available = len(data.train.labels)
     if members > available:
         raise OptionError(
@@ -303,7 +336,19 @@ def game_for_artifact(
     )
 
 
-def _check_counts(members: int, canaries: int, targets: int, shadows: int) -> None:
+def _checked_counts(
+    members: int, canaries: int, targets: int, shadows: int, seed: int
+) -> tuple[int, int, int, int, int]:
+    """Return them as numbers of Python, if they are in their range."""
+    members, canaries = (
+        whole_number("members", members),
+        whole_number("canaries", canaries),
+    )
+    targets, shadows = (
+        whole_number("targets", targets),
+        whole_number("shadows", shadows),
+    )
+    seed = whole_number("seed", seed)
     if members < 1 or targets < 1:
         raise OptionError(
             f"members and targets must be at least 1, got {members} and {targets}"
@@ -314,6 +359,12 @@ def _check_counts(members: int, canaries: int, targets: int, shadows: int) -> No
         raise OptionError(
             f"canaries must be between 0 and the {members} members, got {canaries}"
         )
+    if max(targets, shadows) > _MOST_RUNS:
+        raise OptionError(
+            f"there can be {_MOST_RUNS} audited runs, and as many shadow runs, at "
+            f"most; got {targets} and {shadows}"
+        )
+    return members, canaries, targets, shadows, seed
 
 
 def _all(source: Images) -> Examples:
@@ -365,15 +416,29 @@ def _balanced(shadows: int, count: int, part: float, total: int, seed: int) -> T
     """Return memberships of shadow runs: each example is in the same number of them."""
     if shadows == 0:
         return torch.zeros(0, total, dtype=torch.bool)
-    inside = min(shadows - 1, max(1, round(part * shadows)))
-    if not 1 / _LARGEST_RATIO <= inside / (part * shadows) <= _LARGEST_RATIO:
+    if not _fits(shadows, part):
+        fewer = next((n for n in range(shadows - 1, 1, -1) if _fits(n, part)), None)
+        more = next(n for n in itertools.count(shadows + 1) if _fits(n, part))
         raise OptionError(
-            f"{shadows} shadow runs cannot have as many members as the audited ones "
-            f"and each example in equally many; ask for {math.ceil(1 / part)} or more, "
-            "or for none"
+            f"{shadows} shadow runs cannot have about as many members as the audited "
+            "ones and each example in equally many; ask for "
+            f"{more if fewer is None else f'{fewer} or for {more}'} shadow runs, or "
+            "for none"
         )
+    inside = _inside(shadows, part)
     ranks = torch.rand(shadows, count, generator=derive(seed, "shadow membership"))
     chosen = ranks.argsort(dim=0).argsort(dim=0) < inside
     return torch.cat(
         [chosen, torch.zeros(shadows, total - count, dtype=torch.bool)], dim=1
     )
+
+
+def _inside(shadows: int, part: float) -> int:
+    """Return in how many shadow runs each example is."""
+    return min(shadows - 1, max(1, round(part * shadows)))
+
+
+def _fits(shadows: int, part: float) -> bool:
+    """Tell whether shadow runs have about as many members as they should."""
+    ratio = _inside(shadows, part) / (part * shadows)
+    return 1 / _LARGEST_RATIO <= ratio <= _LARGEST_RATIO

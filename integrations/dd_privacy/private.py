@@ -4,7 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import dd_plugins
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.checks import whole_number
+from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.files import write_atomically
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.preprocess import Transform
@@ -25,8 +26,10 @@ from dd_privacy.accounting import Budget, noise_multiplier_for
 from dd_privacy.validation import (
     check_example_gradients,
     module_obstacles,
+    number,
     prepare_for_opacus,
     require_opacus,
+    trained_parameters,
 )
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "Clipping",
     "PrivateModel",
     "PrivateTrainer",
+    "check_finite",
     "make_private",
     "public_transform",
     "what_is_not_covered",
@@ -160,7 +164,7 @@ class PrivateTrainer:
     Attributes:
         network: a spec; without BatchNorm, which mixes examples.
         epsilon: the most that may be spent.
-        delta: by default a tenth of one over the number of images.
+        delta: below one over the number of images; by default a tenth of that.
         epochs: expected passes over the images.
         batch_size: expected; each image is in a batch by a coin.
         learning_rate: of SGD with momentum 0.9.
@@ -187,18 +191,26 @@ class PrivateTrainer:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse what is out of its range.
+        """Refuse what is out of its range; keep numbers as Python's own.
 
         Raises:
             OptionError: it is.
         """
-        positive = ("epsilon", "epochs", "batch_size", "learning_rate", "clipping_norm")
-        for name in positive:
-            value = getattr(self, name)
+        kinds: dict[str, Callable[[str, object], float]] = {
+            **dict.fromkeys(("epsilon", "learning_rate", "clipping_norm"), number),
+            **dict.fromkeys(("epochs", "batch_size"), whole_number),
+        }
+        for name, of_kind in kinds.items():
+            value = of_kind(name, getattr(self, name))
             if not (value > 0 and math.isfinite(value)):
                 raise OptionError(f"{name} must be positive and finite, got {value}")
-        if self.delta is not None and not 0 < self.delta < 1:
-            raise OptionError(f"delta must be in (0, 1), got {self.delta}")
+            object.__setattr__(self, name, value)
+        if self.delta is not None:
+            object.__setattr__(self, "delta", number("delta", self.delta))
+            if not 0 < self.delta < 1:
+                raise OptionError(f"delta must be in (0, 1), got {self.delta}")
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole_number("seed", self.seed))
         if self.clipping not in ("hooks", "ghost"):
             raise OptionError(
                 f"clipping must be 'hooks' or 'ghost', got {self.clipping!r}"
@@ -215,14 +227,27 @@ class PrivateTrainer:
             epochs: likewise.
 
         Raises:
-            OptionError: there are fewer images than a batch has.
+            OptionError: there are fewer images than a batch has, or delta is so large
+                that one of them could be published as it is.
             MissingExtraError: opacus is not installed.
         """
-        size, passes = batch_size or self.batch_size, epochs or self.epochs
+        given = self
+        if batch_size is not None:
+            given = replace(given, batch_size=batch_size)
+        if epochs is not None:
+            given = replace(given, epochs=epochs)
+        images = whole_number("images", images)
+        size, passes = given.batch_size, given.epochs
         if images < size:
             raise OptionError(
                 f"{images} images are fewer than a batch of {size}: every step would "
                 "see all of them; lower batch_size"
+            )
+        if self.delta is not None and self.delta >= 1 / images:
+            raise OptionError(
+                f"delta {self.delta:g} is too large for {images} images: to publish "
+                f"one of them as it is has a delta of 1/{images}; choose a smaller "
+                f"one, such as {0.1 / images:.2g}, the default"
             )
         batches = math.ceil(images / size)  # as Opacus counts them
         return noise_multiplier_for(
@@ -254,6 +279,7 @@ class PrivateTrainer:
             OptionError: an option is out of its range, or the network cannot be trained
                 so.
             DataError: images or labels are not as they should be.
+            RunError: training diverged; what it spent is spent all the same.
             MissingExtraError: opacus is not installed.
         """
         require_opacus()
@@ -261,15 +287,17 @@ class PrivateTrainer:
             images, labels, class_names=class_names, validation=0
         )
         names = data.class_names
-        budget = self.budget(len(labels))
+        # The working dtypes: what was given may be of others.
+        images, labels = data.train.images[:], data.train.labels
         device = resolve_device(self.device)
         module = self._module(images, len(names)).to(device)
+        budget = self.budget(len(labels))
         transform = public_transform(images.shape[1])
         loader = DataLoader(
             TensorDataset(torch.arange(len(labels))), batch_size=self.batch_size
         )
         optimizer = torch.optim.SGD(
-            module.parameters(), lr=self.learning_rate, momentum=0.9
+            trained_parameters(module), lr=self.learning_rate, momentum=0.9
         )
         private, optimizer, criterion, batches = make_private(
             module,
@@ -301,11 +329,13 @@ class PrivateTrainer:
                 optimizer.step()
                 done += 1
                 on_step(done, budget.steps)
-                if done == budget.steps:
+                if done >= budget.steps:
                     break
+            check_finite(private, budget)
         trained: FeatureNetwork = private.to_standard_module()
+        _check_outputs(trained.eval(), transform, data.image_shape, budget)
         return PrivateModel(
-            trained.eval(),
+            trained,
             transform,
             budget,
             {
@@ -322,14 +352,30 @@ class PrivateTrainer:
             },
         )
 
+    def check(self, image_shape: tuple[int, int, int], classes: int) -> None:
+        """Refuse a network or a device that does not serve, as :meth:`fit` does.
+
+        Args:
+            image_shape: channels, height and width.
+            classes: how many.
+
+        Raises:
+            OptionError: the network cannot be trained under differential privacy, or
+                there is no such device.
+            UnknownNameError: no plugin registers the network.
+            MissingExtraError: opacus is not installed.
+        """
+        require_opacus()
+        resolve_device(self.device)
+        self._module(torch.empty(1, *image_shape), classes)
+
     def _module(self, images: Tensor, classes: int) -> FeatureNetwork:
         channels, height, width = images.shape[1:]
+        shape = (channels, height, width)
         module = (
             dd_plugins.get_network(self.network)
             .for_evaluation()
-            .build(
-                (channels, height, width), classes, generator=self.generator("network")
-            )
+            .build(shape, classes, generator=self.generator("network"))
         )
         obstacles = module_obstacles(module)
         if obstacles:
@@ -338,12 +384,7 @@ class PrivateTrainer:
                 f"{self.network} cannot be trained under differential privacy: {reason}"
             )
         prepare_for_opacus(module)
-        check_example_gradients(
-            module,
-            (channels, height, width),
-            classes,
-            ghost=self.clipping == "ghost",
-        )
+        check_example_gradients(module, shape, classes, ghost=self.clipping == "ghost")
         return module
 
     def generator(self, purpose: str, training: int = 0) -> torch.Generator:
@@ -359,6 +400,44 @@ class PrivateTrainer:
         generator = torch.Generator()
         generator.seed()
         return generator
+
+
+def check_finite(module: torch.nn.Module, budget: Budget) -> None:
+    """Refuse a model that diverged; its weights alone are looked at, no image.
+
+    Args:
+        module: while it is trained, or afterwards.
+        budget: of its training.
+
+    Raises:
+        RunError: it holds values that are not finite; names the epsilon that is spent.
+    """
+    if all(bool(value.isfinite().all()) for value in module.state_dict().values()):
+        return
+    raise _diverged("weights are no longer finite", budget)
+
+
+def _check_outputs(
+    network: FeatureNetwork,
+    transform: Transform,
+    image_shape: tuple[int, int, int],
+    budget: Budget,
+) -> None:
+    """Refuse a model whose outputs are not finite, on images that are nobody's."""
+    device = next(network.parameters()).device
+    public = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        outputs = network(transform(public).to(device))
+    if not bool(outputs.isfinite().all()):
+        raise _diverged("outputs are not finite", budget)
+
+
+def _diverged(what: str, budget: Budget) -> RunError:
+    return RunError(
+        f"private training diverged: {what}; no model is kept, but epsilon "
+        f"{budget.epsilon:.3f} at delta {budget.delta:.2g} is spent on these images; "
+        "lower the learning rate"
+    )
 
 
 def make_private(

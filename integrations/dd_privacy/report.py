@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dd_plugins.files import write_atomically
+from dd_plugins.text import plain
 from dd_privacy.audit import Audit, Nearest, Row
 from dd_privacy.statistics import Figure, Scores, clopper_pearson
 
@@ -189,7 +190,7 @@ def write_report(audit: Audit, path: str | Path) -> Path:
     for row in audit.rows:
         found[row.mechanism][row.threat_model].append(row)
     template = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_plain
     ).from_string(_TEMPLATE)
     page = template.render(
         audit=audit,
@@ -205,6 +206,11 @@ def write_report(audit: Audit, path: str | Path) -> Path:
         nearest=None if audit.shown is None else _nearest_picture(audit.shown),
     )
     return write_atomically(Path(path), lambda file: file.write(page.encode()))
+
+
+def _plain(value: object) -> object:
+    """Return what stands in the page: text without control codes, else what it is."""
+    return plain(value) if type(value) is str else value  # not Markup
 
 
 def _reasons(rows: list[Row]) -> list[str]:
@@ -243,7 +249,7 @@ def _curves(rows: list[Row]) -> str | None:
         for row in drawn:
             if row.group == group:
                 false, true, low, high = _curve(row.curves)
-                (line,) = axes.plot(false, true, label=row.attack)
+                (line,) = axes.plot(false, true, label=plain(row.attack))
                 axes.fill_between(
                     false, low, high, color=line.get_color(), alpha=0.12, linewidth=0
                 )
@@ -260,7 +266,8 @@ def _curves(rows: list[Row]) -> str | None:
             ylabel="true-positive rate",
         )
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, loc="lower right")
+        for text in axes.legend(fontsize=7, loc="lower right").get_texts():
+            text.set_parse_math(False)  # a name with dollar signs is no formula
     return _png(canvas)
 
 

@@ -1,23 +1,26 @@
 """Runs of a mechanism: made once, kept under a key of their content, in processes."""
 
 import hashlib
+import inspect
 import json
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,11 +28,12 @@ from torch import Tensor
 import dd_plugins
 from dd_plugins.artifact import library_versions
 from dd_plugins.data import Images
-from dd_plugins.errors import FileError
-from dd_plugins.files import write_atomically
+from dd_plugins.errors import FileError, RunError
+from dd_plugins.kept import load_tensors, save_tensors
 from dd_plugins.lookup import record_versions
 from dd_plugins.randomness import derive
 from dd_plugins.run import resolve_device, resolve_precision
+from dd_plugins.sources import code_of
 from dd_plugins.trained import cache_folder
 from dd_plugins.training import real_outputs
 from dd_privacy.attacks import Seen
@@ -38,7 +42,8 @@ from dd_privacy.mechanisms import AbstractMechanism, GivenSet, Released
 
 __all__ = ["Done", "Runs", "audit_folder", "threads_of_one"]
 
-_FORMAT = 3
+_FORMAT = 4
+_PATIENCE = 5.0  # seconds for the checkpoint of a run that is stopped
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Runs:
         """Return everything that a run is a function of."""
         chosen = self._of(mechanism, run)
         device = resolve_device(chosen.device)
+        records = chosen.records()
         return {
             "format": _FORMAT,
             **chosen.description(),
@@ -95,7 +101,8 @@ class Runs:
             "hardware": [device.type, str(resolve_precision("auto", device))],
             "versions": library_versions()
             | _opacus_version()
-            | record_versions(*chosen.records()),
+            | record_versions(*records),
+            "code": [_source(type(chosen)), code_of(*records)],
         }
 
     def _of(self, mechanism: AbstractMechanism, run: int) -> AbstractMechanism:
@@ -142,13 +149,11 @@ class Runs:
                 released.distilled.save(folder / "distilled.safetensors")
             about = {
                 "description": self._text(mechanism, run),
+                "distilled": _content(released.distilled),
                 "epsilon": json.dumps(released.epsilon),
                 "seconds": json.dumps(time.perf_counter() - started),
             }
-            content = safetensors.torch.save(tensors, about)
-            write_atomically(
-                folder / "seen.safetensors", lambda file: file.write(content)
-            )
+            save_tensors(folder / "seen.safetensors", tensors, about)
             shutil.rmtree(part, ignore_errors=True)
 
     def _look(self, released: Released) -> dict[str, Tensor]:
@@ -207,10 +212,8 @@ class Runs:
         folder = self.path(mechanism, run)
         file = folder / "seen.safetensors"
         advice = f"remove {folder}, and it is made anew"
+        tensors, about = load_tensors(file, what="a run of an audit", advice=advice)
         try:
-            with safetensors.safe_open(file, framework="pt") as opened:
-                about = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             description = about["description"]
             epsilon, seconds = json.loads(about["epsilon"]), float(about["seconds"])
             seen = Seen(
@@ -218,7 +221,7 @@ class Runs:
                 tensors.get("pixel_distance"),
                 tensors.get("feature_distance"),
             )
-        except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        except (ValueError, KeyError) as error:
             raise FileError(
                 f"{file} cannot be read as a run of an audit ({error}); {advice}"
             ) from error
@@ -232,8 +235,12 @@ class Runs:
                 )
             except FileError as error:
                 raise FileError(f"{error}; {advice}") from error
-            if distilled.header.label_kind == "regression":
-                seen = replace(seen, outputs=seen.outputs * self._scale(seen.outputs))
+        if _content(distilled) != about.get("distilled"):
+            raise FileError(
+                f"{file} was made with other images than {folder} holds; {advice}"
+            )
+        if distilled is not None and distilled.header.label_kind == "regression":
+            seen = replace(seen, outputs=seen.outputs * self._scale(seen.outputs))
         initial = self._initial(mechanism, distilled, run)
         population = self.game.population
         accuracy = None
@@ -273,6 +280,7 @@ class Runs:
 
         Raises:
             FileError: a run cannot be written.
+            RunError: a process was killed, or code has changed since this one began.
         """
         missing = [job for job in wanted if not self.is_done(*job)]
         done = len(wanted) - len(missing)
@@ -290,20 +298,37 @@ class Runs:
                 yield
             return
         processes = min(processes, len(missing))
+        # A process that is forked off one which has used torch's threads hangs.
+        context = multiprocessing.get_context("spawn")
+        alive, held = context.Pipe(duplex=False)
         executor = ProcessPoolExecutor(
             processes,
-            # A process that is forked off one which has used torch's threads hangs.
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=context,
             initializer=_prepare,
-            initargs=(self, _threads(processes)),
+            initargs=(self, _threads(processes), alive),
         )
         try:
-            futures = [executor.submit(_make, *job) for job in missing]
-            for future in as_completed(futures):
-                future.result()
+            jobs = {executor.submit(_make, *job): job for job in missing}
+            for future in as_completed(jobs):
+                if future.result() != self.path(*jobs[future]):
+                    raise RunError(
+                        "code of this audit was changed while its runs were made; give "
+                        "the same words again: those of the old code are made anew"
+                    )
                 yield
+        except BaseException as error:
+            held.close()  # what is at work now is not waited for
+            if not isinstance(error, BrokenProcessPool):
+                raise
+            raise RunError(
+                "a process that made runs was killed, perhaps for lack of memory; "
+                "runs that are done are kept: give the same words again, with fewer "
+                "processes if memory was short"
+            ) from error
         finally:
             executor.shutdown(cancel_futures=True)
+            held.close()
+            alive.close()
 
 
 def _threads(processes: int) -> int:
@@ -324,23 +349,54 @@ def threads_of_one(processes: int) -> Iterator[None]:
 _worker: dict[str, Any] = {}
 
 
-def _prepare(runs: Runs, threads: int) -> None:
+def _prepare(runs: Runs, threads: int, alive: Connection) -> None:
     """Set a process up: the game is sent once, not with each run."""
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    _worker["ending"] = False
+    threading.Thread(target=_end_with_the_parent, args=(alive,), daemon=True).start()
     torch.set_num_threads(threads)
     _worker["runs"] = runs
 
 
-def _end_with_the_parent() -> None:
-    """End this process when the audit that started it was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _end_with_the_parent(alive: Connection) -> None:
+    """End this process when the audit that started it has stopped, or was killed.
+
+    A distillation writes a checkpoint at a signal; what takes longer is given up.
+
+    Args:
+        alive: of a pipe whose other end the audit alone holds.
+    """
+    with suppress(EOFError, OSError):
+        alive.recv()  # nothing is ever sent: it ends when the pipe is closed
+    _worker["ending"] = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE)
+    os._exit(1)
 
 
-def _make(mechanism: AbstractMechanism, run: int) -> None:
-    _worker["runs"].make(mechanism, run)
+def _make(mechanism: AbstractMechanism, run: int) -> Path:
+    """Make a run in this process; return where it is kept, by the code loaded here."""
+    runs: Runs = _worker["runs"]
+    try:
+        runs.make(mechanism, run)
+        return runs.path(mechanism, run)
+    finally:
+        if _worker["ending"]:  # no other run is begun
+            os._exit(1)
+
+
+def _source(kind: type) -> str | None:
+    """Return the source of the module of a mechanism that is not of this package."""
+    if kind.__module__.partition(".")[0] == __package__:
+        return None
+    try:
+        return inspect.getsource(sys.modules[kind.__module__])
+    except (OSError, TypeError, KeyError):  # typed into a console
+        return None
+
+
+def _content(distilled: dd_plugins.DistilledSet | None) -> str:
+    """Return the hash of the released images; empty if there are none."""
+    return "" if distilled is None else distilled.content_hash()
 
 
 @cache

@@ -15,9 +15,11 @@ __all__ = [
     "EXTRA",
     "check_example_gradients",
     "module_obstacles",
+    "number",
     "prepare_for_opacus",
     "privacy_obstacles",
     "require_opacus",
+    "trained_parameters",
 ]
 
 EXTRA = "dd-plugins[privacy]"
@@ -25,6 +27,20 @@ EXTRA = "dd-plugins[privacy]"
 
 _CHECKED = 3  # examples whose gradients are compared
 _TOLERANCE = 1e-3
+
+
+def number(name: str, value: object) -> float:
+    """Return a number, of Python, NumPy or torch, as Python's.
+
+    Raises:
+        OptionError: it is text, a truth value, or no single number.
+    """
+    try:
+        if isinstance(value, bool | str | bytes):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise OptionError(f"{name} must be a number, got {value!r}") from None
 
 
 def require_opacus() -> None:
@@ -71,7 +87,27 @@ def module_obstacles(module: nn.Module) -> list[str]:
     """Return what keeps a module from DP-SGD; empty if nothing does."""
     from opacus.validators import ModuleValidator
 
-    return [str(error) for error in ModuleValidator.validate(module, strict=False)]
+    found = [str(error) for error in ModuleValidator.validate(module, strict=False)]
+    # Opacus looks at layers that are trained alone; a frozen one mixes examples too.
+    found += [
+        f"the BatchNorm layer {name!r} mixes the examples of a batch, and keeps their "
+        "mean, although it is frozen; put GroupNorm in its place, or join it with the "
+        "layer before it (torch.nn.utils.fuse_conv_bn_eval)"
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        and not any(each.requires_grad for each in layer.parameters(recurse=False))
+    ]
+    if not trained_parameters(module):
+        found.append(
+            "no parameter takes a gradient: all are frozen; thaw those to be trained "
+            "(requires_grad_(True))"
+        )
+    return found
+
+
+def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that take a gradient: those that are not frozen."""
+    return [each for each in module.parameters() if each.requires_grad]
 
 
 def prepare_for_opacus(module: nn.Module) -> nn.Module:
@@ -120,7 +156,9 @@ def check_example_gradients(
         ghost: whether lengths are those of ghost clipping.
 
     Raises:
-        OptionError: they differ, or cannot be had.
+        OptionError: they differ, or cannot be had; or the network is called in another
+            way, has parameters that no output depends on, or remembers images in
+            buffers.
     """
     from opacus.grad_sample import GradSampleModule
     from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
@@ -135,6 +173,7 @@ def check_example_gradients(
             layer.p = 0.0
     images = torch.randn(_CHECKED, *image_shape, generator=generator)
     labels = torch.randint(num_classes, (_CHECKED,), generator=generator)
+    _check_call(module, images, labels, num_classes)
     try:
         wanted = torch.stack(
             [
@@ -157,19 +196,92 @@ def check_example_gradients(
                 parts = [
                     parameter.grad_sample.flatten(1).square().sum(dim=1)
                     for parameter in hooked.parameters()
+                    if parameter.requires_grad
                 ]
                 found = torch.stack(parts).sum(dim=0).sqrt()
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # Opacus, or a stranger's layer under its hooks
         raise OptionError(
-            f"Opacus cannot take the gradients of single examples of this network: "
-            f"{reason}"
+            "Opacus cannot take the gradients of single examples of this network: "
+            f"{_reason(error)}"
         ) from error
     if not torch.allclose(found, wanted, rtol=_TOLERANCE):
         raise OptionError(
             "Opacus's gradients of single examples of this network are wrong: lengths "
             f"{found.tolist()}, should be {wanted.tolist()}; choose another network"
         )
+
+
+def _check_call(
+    module: nn.Module, images: Tensor, labels: Tensor, num_classes: int
+) -> None:
+    """Refuse networks that are not called with images alone, each for itself.
+
+    Args:
+        module: in training mode; not changed.
+        images: random.
+        labels: likewise.
+        num_classes: the number of classes.
+    """
+    tried = copy.deepcopy(module)
+    before = {name: value.clone() for name, value in tried.named_buffers()}
+    try:
+        outputs = tried(images)
+    except Exception as error:  # a stranger's network may do anything
+        raise OptionError(
+            f"the network cannot be called with images alone ({_reason(error)}); one "
+            "of several heads, which asks for task labels, cannot be trained so: give "
+            "it a single head"
+        ) from error
+    if not isinstance(outputs, Tensor):
+        raise OptionError(
+            f"the network gives a {type(outputs).__name__} where one tensor of "
+            "outputs is expected; one of several heads, which asks for task labels, "
+            "cannot be trained so: give it a single head"
+        )
+    if outputs.ndim != 2 or len(outputs) != len(images):
+        raise OptionError(
+            f"the network gives outputs of shape {tuple(outputs.shape)} for "
+            f"{len(images)} images, expected ({len(images)}, classes)"
+        )
+    if outputs.shape[1] < num_classes:
+        raise OptionError(
+            f"the network tells {outputs.shape[1]} classes, the labels are of "
+            f"{num_classes}; give its head an output for each class"
+        )
+    for name, value in tried.named_buffers():
+        if not torch.equal(value, before.get(name, value)):
+            raise OptionError(
+                f"the network changes {name!r} by the images that it sees, and no "
+                "noise covers that; choose layers that keep no statistics of images"
+            )
+    try:
+        torch.autograd.backward(F.cross_entropy(outputs, labels))
+    except Exception as error:  # as above
+        raise OptionError(
+            f"no gradient of the network can be taken: {_reason(error)}"
+        ) from error
+    unused = [
+        name
+        for name, parameter in tried.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
+    if unused:
+        raise OptionError(
+            f"no output depends on {', '.join(unused[:5])}; freeze parameters that are "
+            "not used (requires_grad_(False)), or remove them"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Return an error in one line, with what to do where that is known."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "BackwardHookFunction" in text:
+        return (
+            "it changes the output of a layer in place, as torchvision's ResNet does "
+            "(out += identity), which Opacus's hooks forbid; write out = out + "
+            "identity, or choose another network, such as conv"
+        )
+    return text
 
 
 def _gradient_length(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """Attacks against calculations by hand, and where there is nothing to find."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from conftest import Command
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
@@ -221,3 +223,12 @@ def test_specs_of_attacks() -> None:
         get_attack("lyra")
     with pytest.raises(OptionError, match="lira: signal"):
         get_attack("lira(signal='smell')")
+
+
+def test_attacks_are_listed_with_the_plugin_that_offers_them(
+    command_line: Command,
+) -> None:
+    found = json.loads(command_line("plugins", "--json").stdout)
+    (own,) = [plugin for plugin in found if plugin["name"] == "privacy"]
+    assert sorted(own["offers"]["attack"]) == attack_names()
+    assert "attack: loss, " in command_line("plugins").stdout

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +21,9 @@ from rich.console import Console
 
 import dd_plugins
 from dd_plugins.data import RealData
-from dd_plugins.errors import DataError, FileError, OptionError
-from dd_privacy.audit import Audit, Row, audit_runs
+from dd_plugins.errors import DataError, FileError, OptionError, RunError
+from dd_privacy.attacks import AbstractAttack, Evidence
+from dd_privacy.audit import Audit, Row, audit_runs, get_attack
 from dd_privacy.command import tables
 from dd_privacy.game import Game, game_for_artifact, game_for_mechanism
 from dd_privacy.mechanisms import AllMembers, Distillation, GivenSet, Released
@@ -605,3 +608,400 @@ def test_a_game_is_what_a_process_is_sent() -> None:
     game = game_for_mechanism(noisy_data(200), members=80, shadows=2)
     sent: Game = pickle.loads(pickle.dumps(game))
     assert sent.content(1) == game.content(1)
+
+
+def audited(tmp_path: Path, attacks: list[str], **options: Any) -> Audit:
+    """Return a small audit of random images, with a member of every class."""
+    game = game_for_mechanism(noisy_data(300), members=120, seed=3)
+    set_of = Distillation("mine", "cpu", "random", 2, network=MLP, training_steps=2)
+    return audit_runs(Runs(game, tmp_path), [set_of], attacks, **options)
+
+
+class OfModel(AbstractAttack):
+    @property
+    def threat_model(self) -> Any:
+        return "model"
+
+    def scores(self, evidence: Evidence) -> Any:
+        return evidence.labels.double()
+
+
+@dd_plugins.record
+class Overwrites(OfModel):
+    """Works in place on all that it is given."""
+
+    name = "overwrites"
+
+    def scores(self, evidence: Evidence) -> Any:
+        own = evidence.target
+        for each in (own, *(reference.seen for reference in evidence.references)):
+            each.outputs.zero_()
+            assert each.pixel_distance is not None
+            each.pixel_distance.fill_(1)
+        for reference in evidence.references:
+            reference.members.logical_not_()
+        for mask in (evidence.known, evidence.members, evidence.population):
+            mask.fill_(True)
+        evidence.labels.zero_()
+        assert evidence.scored is not None
+        evidence.scored.fill_(False)
+        return own.outputs[:, 0]
+
+
+@dd_plugins.record
+class Raises(OfModel):
+    name = "raises"
+    where: str = "scores"
+
+    @property
+    def threat_model(self) -> Any:
+        if self.where == "threat_model":
+            raise KeyError("threat")
+        return "everything" if self.where == "nowhere" else "model"
+
+    @property
+    def references_needed(self) -> int:
+        if self.where == "references_needed":
+            raise ZeroDivisionError
+        return 0
+
+    @property
+    def learns_from_known(self) -> bool:
+        if self.where == "learns_from_known":
+            raise AttributeError("known\nof two lines")
+        return False
+
+    def scores(self, evidence: Evidence) -> Any:
+        if self.where == "exit":
+            raise SystemExit(3)
+        if self.where == "scores":
+            raise ValueError("singular [red]matrix")
+        if self.where == "none":
+            return None
+        if self.where == "few":
+            return [0.0]
+        if self.where == "columns":
+            return evidence.labels.double()[:, None]
+        if self.where == "list":
+            return [float(each) for each in evidence.labels]
+        return evidence.labels.numpy()
+
+
+@pytest.fixture
+def strange_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let attacks of this file be found, as if a plugin registered them."""
+
+    def find(spec: str) -> AbstractAttack:
+        name, _, where = spec.partition(":")
+        if name == "raises":
+            return Raises(where=where)
+        return Overwrites() if name == "overwrites" else get_attack(spec)
+
+    monkeypatch.setattr("dd_privacy.audit.get_attack", find)
+
+
+@pytest.mark.usefixtures("strange_attacks")
+def test_no_attack_changes_the_evidence_of_another(tmp_path: Path) -> None:
+    game = game_for_mechanism(noisy_data(300), members=120, shadows=4, canaries=20)
+    set_of = Distillation("mine", "cpu", "random", 2, network=MLP, training_steps=2)
+    names = ["loss", "lira", "rmia", "pixel_distance"]
+    runs = Runs(game, tmp_path)
+    alone = audit_runs(runs, [set_of, replace(set_of, name="again")], names)
+    after = audit_runs(
+        runs,
+        [set_of, replace(set_of, name="again")],
+        ["overwrites", names[0], "overwrites", *names[1:]],
+    )
+    rows = [row.as_dict() for row in after.rows if row.attack != "overwrites"]
+    assert len(rows) < len(after.rows)
+    assert rows == [row.as_dict() for row in alone.rows]
+    assert after.skipped == ()
+
+
+@pytest.mark.usefixtures("strange_attacks")
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("scores", "ValueError: singular [red]matrix"),
+        ("exit", "SystemExit: 3"),
+        ("none", "RuntimeError: "),
+        ("few", "must give each of "),
+        ("columns", "must give each of "),
+        ("threat_model", "KeyError: 'threat'"),
+        ("references_needed", "ZeroDivisionError: "),
+        ("learns_from_known", "AttributeError: known of two lines"),
+        ("nowhere", "threat model 'everything' must be one of images, model, both"),
+    ],
+)
+def test_an_attack_that_fails_is_named_and_the_others_stay(
+    where: str, reason: str, tmp_path: Path
+) -> None:
+    found = audited(tmp_path, ["loss", f"raises:{where}", "pixel_distance"])
+    assert {row.attack for row in found.rows} == {"loss", "pixel_distance"}
+    ((mechanism, attack, why),) = found.skipped
+    assert (mechanism, attack) == ("mine", repr(Raises(where=where)))
+    assert reason in why
+    assert found.as_dict()["skipped"][0]["reason"] == why
+    page = write_report(found, tmp_path / "report.html").read_text()
+    assert "Not made" in page
+
+
+@pytest.mark.usefixtures("strange_attacks")
+def test_scores_may_be_a_list_or_an_array(tmp_path: Path) -> None:
+    found = audited(tmp_path, ["raises:list", "raises:array"])
+    assert found.skipped == ()
+    first, second = (
+        [row.auc for row in found.rows if f"'{kind}'" in row.attack]
+        for kind in ("list", "array")
+    )
+    assert first == second != []
+
+
+def test_attacks_are_named_at_least_once_and_made_once(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="name one attack or more"):
+        audited(tmp_path, [])
+    once = audited(tmp_path, ["loss"])
+    for attacks in (["loss", "loss"], "loss"):
+        again = audited(tmp_path, attacks)  # type: ignore[arg-type]
+        assert [row.as_dict() for row in again.rows] == [
+            row.as_dict() for row in once.rows
+        ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"members": 100.5}, "members must be a whole number"),
+        ({"members": True}, "members must be a whole number"),
+        ({"members": 100, "seed": 1.0}, "seed must be a whole number"),
+        ({"members": 100, "targets": "2"}, "targets must be a whole number"),
+        ({"members": 100, "non_members": "val"}, "non_members must be one of train"),
+        ({"members": 100, "shadows": 10**6}, "there can be 1000 audited runs"),
+        ({"members": 100, "targets": 10**6}, "there can be 1000 audited runs"),
+        ({"members": 100, "shadows": 3}, "ask for 2 or for 4 shadow runs, or for none"),
+    ],
+)
+def test_games_of_other_numbers_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        game_for_mechanism(noisy_data(400), **options)
+
+
+@pytest.mark.parametrize("shadows", [2, 3, 5, 7])
+def test_shadow_runs_that_a_refusal_asks_for_are_taken(shadows: int) -> None:
+    data = noisy_data(400)
+
+    def made(count: int) -> Game:
+        return game_for_mechanism(
+            data, members=60, shadows=count, non_members="test", targets=2
+        )
+
+    data = replace(data, read_test=lambda: noisy_data(300, seed=9).train)
+    try:
+        made(shadows)
+    except OptionError as error:
+        asked = [int(word) for word in re.findall(r"\d+", str(error).split("ask")[1])]
+        assert asked
+        assert shadows not in asked
+        for count in asked:
+            assert made(count).shadows.shape[0] == count
+
+
+def rare_data() -> RealData:
+    """Return data whose last class has four images."""
+    generator = torch.Generator().manual_seed(0)
+    return RealData.from_tensors(
+        torch.rand(300, 1, 8, 8, generator=generator),
+        torch.cat([torch.arange(296) % 3, torch.full((4,), 3)]),
+        validation=0.05,
+        preprocessing="standardize",
+        class_names=["a", "b", "c", "[red]rare"],
+    )
+
+
+def test_members_of_all_runs_are_checked_before_the_first(tmp_path: Path) -> None:
+    model = AllMembers("all", "cpu", MLP, 2)
+    data = rare_data()
+    game = next(
+        game
+        for game in (
+            game_for_mechanism(data, members=60, shadows=6, seed=seed)
+            for seed in range(300)
+        )
+        if _lacks_late(game)
+    )
+    runs = Runs(game, tmp_path)
+    with pytest.raises(DataError, match=r"class '\[red\]rare' .*--members"):
+        audit_runs(runs, [model], ["loss", "lira"])
+    assert list(tmp_path.iterdir()) == [], "no run is made"
+    # Without shadow runs only the audited one is made, and it has all classes.
+    assert audit_runs(runs, [model], ["loss"]).rows
+
+
+def _lacks_late(game: Game) -> bool:
+    """Tell whether a shadow run lacks the rare class, and no audited one does."""
+    rare = game.labels == 3
+    audited_has = bool(game.targets[:, rare].any())
+    return audited_has and not bool(game.shadows[:, rare].any(dim=1).all())
+
+
+def test_one_flipped_bit_of_a_kept_run_is_found(tmp_path: Path) -> None:
+    audited(tmp_path, ["loss"])
+    (file,) = tmp_path.rglob("seen.safetensors")
+    whole = file.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for at in (start, (start + len(whole)) // 2, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        file.write_bytes(damaged)
+        with pytest.raises(FileError, match=r"remove .* and it is made anew"):
+            audited(tmp_path, ["loss"])
+    file.write_bytes(whole.replace(b'"seconds":"', b'"seconds":"9', 1))
+    with pytest.raises(FileError):
+        audited(tmp_path, ["loss"])
+    file.write_bytes(whole)
+    # The released images of another run are whole as well, but not those.
+    other = dd_plugins.distill(noisy_data(300), "random", images_per_class=2, seed=8)
+    other.save(file.parent / "distilled.safetensors")
+    with pytest.raises(FileError, match="other images"):
+        audited(tmp_path, ["loss"])
+
+
+PLUGIN = """
+from dd_plugins import hookimpl, record
+from dd_plugins.distillers.core_set import {base}
+{more}
+@record
+class Mine({base}):
+    name = "mine"
+
+@hookimpl
+def dd_register_distillers(register):
+    register(Mine)
+"""
+
+
+@pytest.mark.parametrize("change", ["comment", "value"])
+def test_kept_runs_know_the_code_that_made_them(
+    change: str, command_line: Command, tmp_path: Path
+) -> None:
+    info = tmp_path / "mine_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: mine-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dd_plugins]\nmine = mine_plugin\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    words = ["audit", "mine", "--dataset", "digits", "--members", "200"]
+    words += ["--shadows", "0", "--training-steps", "2", "--network", MLP]
+    words += ["--attacks", "loss"]
+    kept = []
+    texts = ["", "# a word" if change == "comment" else "FACTOR = 2", ""]
+    for more in texts:
+        text = PLUGIN.format(base="RandomImages", more=more)
+        (tmp_path / "mine_plugin.py").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-m", "dd_plugins", *words],
+            env={**os.environ, "PYTHONPATH": path, "DD_CACHE": str(tmp_path / "cache")},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        kept.append("1 of them kept from before" in done.stdout)
+    assert kept == [False, False, True], "the first code finds its run again"
+
+
+def test_names_are_plain_text_wherever_an_audit_shows_them(tmp_path: Path) -> None:
+    game = game_for_mechanism(noisy_data(300), members=120)
+    name = "[red]x[/y] [link=javascript:alert(1)]z \x1b[2J:cat: $5_$10 <b>\udcff"
+    set_of = Distillation(name, "cpu", "random", 2, network=MLP, training_steps=2)
+    found = audit_runs(Runs(game, tmp_path), [set_of], ["loss"])
+    odd = replace(found.rows[0], attack=f"mine(text={name!r})")
+    found = replace(
+        found,
+        about={**found.about, "data": name},
+        rows=(odd, *found.rows[1:]),
+        skipped=((name, "mine", name),),
+    )
+    terminal = Console(width=400, file=io.StringIO(), force_terminal=True)
+    terminal.print(*tables(found))
+    printed = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "[red]x[/y] [link=javascript:alert(1)]z \\x1b[2J:cat: $5_$10" in printed
+    assert "\x1b[2J" not in printed
+    assert "\x1b]8" not in printed, "no link"
+    page = write_report(found, tmp_path / "report.html").read_text()
+    assert "\x1b" not in page
+    assert "<b>" not in page
+    assert "[red]x[/y]" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--json", "run/distilled.safetensors"], "is read by this command"),
+        (["--json", "set.safetensors"], "is read by this command"),
+        (["--html", "link.html"], "is read by this command"),
+        (["--json", "a", "--html", "./a"], "is named for two outputs"),
+        (["--json", "notes.txt"], "notes.txt exists, and holds no JSON"),
+        (["--html", "old.json"], "old.json exists, and holds no HTML"),
+        (["--html", "run/summary.json", "--overwrite"], "belongs to a run"),
+    ],
+)
+def test_outputs_replace_nothing_else(
+    words: list[str], message: str, command_line: Command, tmp_path: Path
+) -> None:
+    made = dd_plugins.distill("digits", "random", network=MLP, out=tmp_path / "run")
+    if words[1] != "run/distilled.safetensors":
+        made.save(tmp_path / "set.safetensors")
+    (tmp_path / "link.html").symlink_to("set.safetensors")
+    for name in ("notes.txt", "old.json", "run/summary.json"):
+        (tmp_path / name).write_text("{}" if name == "old.json" else "mine")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    audited_set = "run" if "run" in words[1] else "set.safetensors"
+    done = command_line(
+        *("audit", audited_set, "--dataset", "digits", "--shadows", "0"), *words
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    for file, content in before.items():
+        assert file.read_bytes() == content
+
+
+def test_a_killed_process_of_an_audit_is_told_of(tmp_path: Path) -> None:
+    game = game_for_mechanism(noisy_data(300), members=120, targets=3)
+    with pytest.raises(RunError, match=r"was killed, .* give the same words again"):
+        audit_runs(
+            Runs(game, tmp_path),
+            [Killed("killed", "cpu", MLP, 2)],
+            ["loss"],
+            processes=2,
+        )
+
+
+@dataclass(frozen=True)
+class Killed(AllMembers):
+    """Is killed at work, as by a kernel that has no memory left."""
+
+    def run(self, data: RealData, seed: int, folder: Path | None = None) -> Released:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_stopped_audit_keeps_what_its_processes_have_done(tmp_path: Path) -> None:
+    """The signal goes to the audit alone, as from a scheduler, not from a terminal."""
+    cache = tmp_path / "cache"
+    words = [*COMMAND, "--steps", "100000", "--processes", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dd_plugins", *words],
+        env={**os.environ, "DD_CACHE": str(cache)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and len(list(cache.rglob("metrics.jsonl"))) < 2:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert len(list(cache.rglob("checkpoint.pt"))) == 2
