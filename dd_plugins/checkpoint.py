@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from dd_plugins.errors import FileError
+from dd_plugins.errors import FileError, PluginError
 from dd_plugins.files import write_atomically
 
 __all__ = [
@@ -165,10 +165,20 @@ class CheckpointWriter:
 
     Args:
         path: the file.
+        constant: what belongs to every checkpoint and never changes; it is not copied.
+        written: called when a checkpoint is there, in the thread that wrote it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        constant: Mapping[str, Any] | None = None,
+        written: Callable[[], object] = lambda: None,
+    ) -> None:
         self._path = path
+        self._constant = dict(constant or {})
+        self._written = written
         self._buffers: dict[Hashable, Tensor] = {}
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._pending: Future[None] | None = None
@@ -190,6 +200,9 @@ class CheckpointWriter:
 
         Args:
             content: a part of what will be saved, under the same keys.
+
+        Raises:
+            PluginError: it holds what could not be loaded again.
         """
         self._copy(content, ())
 
@@ -198,11 +211,15 @@ class CheckpointWriter:
 
         Raises:
             FileError: the one before could not be written.
+            PluginError: the content holds what could not be loaded again.
         """
         self.wait()
-        self._pending = self._thread.submit(
-            save_checkpoint, self._path, self._copy(content, ())
-        )
+        copied = self._constant | self._copy(content, ())
+        self._pending = self._thread.submit(self._write, copied)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        save_checkpoint(self._path, content)
+        self._written()
 
     def check(self) -> None:
         """Raise the error of a checkpoint that could not be written; never waits."""
@@ -235,12 +252,37 @@ class CheckpointWriter:
                     self._buffers[place] = buffer
                 return buffer.copy_(value.detach())
             case dict():
+                for key in value:
+                    _check_plain(key, place, "the key ")
                 return {
                     key: self._copy(item, (*place, key)) for key, item in value.items()
                 }
-            case list() | tuple():
+            case list() | tuple() if type(value) in (list, tuple, torch.Size):
                 return type(value)(
-                    self._copy(item, (*place, number))
-                    for number, item in enumerate(value)
+                    [
+                        self._copy(item, (*place, number))
+                        for number, item in enumerate(value)
+                    ]
                 )
+        _check_plain(value, place)
         return value
+
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_OF_TORCH = (torch.dtype, torch.device)
+
+
+def _check_plain(value: Any, place: tuple[Hashable, ...], what: str = "") -> None:
+    """Refuse what a checkpoint can be given, but would not give back.
+
+    Raises:
+        PluginError: it is no plain value; the message names its place.
+    """
+    if type(value) in _PLAIN or isinstance(value, _OF_TORCH):
+        return
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise PluginError(
+        f"a checkpoint cannot hold {what}{'.'.join(map(str, place))}: it is a "
+        f"{kind.removeprefix('builtins.')}; state_dict must return tensors, numbers, "
+        "strings, and lists, tuples and dicts of them"
+    )

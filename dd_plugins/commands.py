@@ -143,9 +143,15 @@ def distill_command(
 
 
 def _last_metrics(path: Path) -> dict[str, float]:
-    """Return the seconds of all steps, and the last validation accuracy."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    """Return the seconds of all steps, and the last validation accuracy.
+
+    As far as they were logged: a run does not end because they cannot be.
+    """
     found: dict[str, float] = {}
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    except (OSError, ValueError):
+        return found
     for row in rows:
         found |= {
             key: row[key] for key in ("seconds", "validation_accuracy") if key in row

@@ -381,6 +381,10 @@ class RealSampler:
         on_device = isinstance(images, Tensor) and images.device == near.device
         return self._batch(images[near if on_device else places], near)
 
+    def close(self) -> None:
+        """End the processes that read ahead, if there are any."""
+        self._stream = None  # what holds them
+
     def batch(self, step: int, size: int) -> Batch:
         """Draw ``size`` images of any class; all of them if there are fewer."""
         everything = torch.arange(len(self._labels))
@@ -449,25 +453,26 @@ def sampler_of(
     precision: torch.dtype,
     rank: int = 0,
     ranks: int = 1,
+    transform: Transform | None = None,
 ) -> tuple[Transform, RealSampler]:
     """Return the map to the value space, and draws of training images.
 
-    The map is fitted to them, unless the data bring their own.
+    The map is fitted to them, unless it is given, or the data bring their own.
 
     The images are kept in the value space, in the precision in which networks see them,
     if memory has room; else they are mapped when they are drawn.
     """
     images: ImageSource = data.train.images
-    whole = data.transform or Transform.fit(images, data.preprocessing)
-    transform: Transform | None = whole
+    whole = transform or data.transform or Transform.fit(images, data.preprocessing)
+    later: Transform | None = whole
     if isinstance(images, Tensor) and fits_in_memory(_FLOAT_BYTES * images.numel()):
-        images, transform = whole.to(device)(images, dtype=precision), None
+        images, later = whole.to(device)(images, dtype=precision), None
     sampler = RealSampler(
         images,
         data.train.labels,
         seed=seed,
         device=device,
-        transform=transform,
+        transform=later,
         content=f"{data.fingerprint} {data.value_space}",
         rank=rank,
         ranks=ranks,

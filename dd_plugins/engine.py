@@ -1,11 +1,16 @@
 """The one loop: every distiller runs in it."""
 
+import copy
+import math
+import operator
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
+from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,22 +31,39 @@ from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter, load_checkp
 from dd_plugins.data import DataOptions, Images, RealData, sampler_of
 from dd_plugins.distillers.base import (
     AbstractDistiller,
-    AbstractState,
     InitialImages,
+    check_saved,
 )
 from dd_plugins.distillers.core_set import CoreSet
 from dd_plugins.errors import (
+    DDError,
+    DDWarning,
     FileError,
     OptionError,
+    PluginError,
     RunError,
     what_differs,
 )
 from dd_plugins.evaluate import recipe_for, training_set_of
-from dd_plugins.files import alone_in
 from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
+from dd_plugins.observers import Observers
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
+from dd_plugins.randomness import isolated
+from dd_plugins.returned import (
+    check_label_kind,
+    check_labels,
+    check_logits,
+    check_metrics,
+    check_network,
+    check_optimizer,
+    check_places,
+    check_saved_state,
+    check_schedule,
+    check_settled,
+    check_state,
+    check_steps,
+)
 from dd_plugins.run import (
     Precision,
     Run,
@@ -51,25 +73,25 @@ from dd_plugins.run import (
     resolve_device,
     resolve_precision,
 )
+from dd_plugins.run_folder import (
+    RUN_FILES,
+    SUMMARY_NAME,
+    check_folder,
+    folder_of_its_own,
+    in_place_of_the_old,
+)
 from dd_plugins.signals import DeferredInterrupt
 from dd_plugins.spec import Record
 from dd_plugins.synthetic import Leaves, Synthetic
 from dd_plugins.training import accuracy, train_network
 
-__all__ = ["RUN_FILES", "distill"]
+__all__ = ["RUN_FILES", "SUMMARY_NAME", "distill"]
 
 DEFAULT_NETWORK = "conv"
-SUMMARY_NAME = "summary.json"
-RUN_FILES = (
-    ARTIFACT_NAME,
-    CHECKPOINT_NAME,
-    METRICS_NAME,
-    IMAGES_NAME,
-    SUMMARY_NAME,
-)
-"""What a run writes to its folder."""
 
 _ADVICE = "lower the learning rate, or use --precision float32"
+_LONGEST_REASON = 200  # characters
+_LARGEST = 1e6  # in the value space, where images are of variance 1 by channel
 _VALIDATIONS = 10  # times in a run that validation accuracy is measured
 _VALIDATION_IMAGES = 1_000  # of them at most, at a time
 _PROBE_STEPS = 200  # that a network is trained for such a figure
@@ -150,17 +172,10 @@ def distill(
         >>> len(distilled), distilled.header.label_kind
         (10, 'regression')
     """
-    _check_options(
-        images_per_class,
-        steps,
-        seed,
-        checkpoint_seconds,
-        resume,
-        overwrite,
-        out,
-        context,
-        refine_context,
-    )
+    images_per_class = _whole_number("images_per_class", images_per_class, least=1)
+    steps = None if steps is None else _whole_number("steps", steps, least=1)
+    seed = _whole_number("seed", seed)
+    _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
     first_images = found.initial_images(initial_images or method.initial_images)
@@ -168,7 +183,7 @@ def distill(
     folder = None if out is None else Path(out)
     writes = folder is not None and parallel.rank() == 0
     if folder is not None and writes:
-        _check_folder(folder, resume, overwrite)
+        check_folder(folder, resume, overwrite)
     target = resolve_device(device)
     options = DataOptions(
         root=None if data_root is None else Path(data_root),
@@ -196,17 +211,18 @@ def distill(
         held=len(context) if context is not None else 0,
         held_classes=len(set(context.header.initial_classes)) if context else 0,
     )
-    method = method.for_task(task)
+    method = check_settled(method, method.for_task(task))
+    check_label_kind(method)
     chosen_network = (
         chosen_network
-        or method.default_network(task, target)
+        or check_network(method, method.default_network(task, target))
         or found.network(DEFAULT_NETWORK)
     )
     run = Run(
         task,
         repr(method),
         chosen_network.for_distillation(),
-        steps or method.default_steps(task),
+        steps or check_steps(method, method.default_steps(task)),
         seed,
         target,
         resolve_precision(precision, target),
@@ -226,22 +242,37 @@ def distill(
         context,
         refine_context,
     )
-    # Only now, when all that can be known to be wrong is known, is an old run removed.
-    with _folder_of_its_own(folder if writes else None, resume, overwrite):
+    own_folder = folder if writes else None
+    if not resume:  # what is wrong is found before there is a folder
+        loop.prepare()
+    with folder_of_its_own(own_folder, resume, overwrite):
         if resume and folder is not None:
             checkpoint = folder / CHECKPOINT_NAME
             there = writes and checkpoint.exists()
             saved = [load_checkpoint(checkpoint)] if there else []
-            for content in parallel.broadcast_object(saved):
-                loop.restore(content)
-        with exact_kernels():
-            return loop.run_to_end(checkpoint_seconds)
+            loop.prepare(*parallel.broadcast_object(saved))
+        replaced = in_place_of_the_old(own_folder if overwrite else None)
+        with exact_kernels(), replaced as has_checkpoint:
+            return loop.run_to_end(checkpoint_seconds, has_checkpoint)
+
+
+def _whole_number(name: str, value: Any, least: int | None = None) -> int:
+    """Return a whole number, of Python's or another library's.
+
+    Raises:
+        OptionError: it is none, or too small.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        start = "" if least is None else f" from {least}"
+        raise OptionError(f"{name} must be a whole number{start}, got {value!r}")
+    return number
 
 
 def _check_options(
-    images_per_class: int,
-    steps: int | None,
-    seed: int,
     checkpoint_seconds: float,
     resume: bool,
     overwrite: bool,
@@ -249,15 +280,13 @@ def _check_options(
     context: DistilledSet | None,
     refine_context: bool,
 ) -> None:
-    for name, value in (("images_per_class", images_per_class), ("steps", steps)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise OptionError(f"{name} must be a whole number from 1, got {value!r}")
-    if not isinstance(seed, int):
-        raise OptionError(f"seed must be a whole number, got {seed!r}")
-    if not checkpoint_seconds >= 0:
+    if not isinstance(checkpoint_seconds, Real) or not checkpoint_seconds >= 0:
         raise OptionError(
-            f"checkpoint_seconds must not be negative, got {checkpoint_seconds}"
+            "checkpoint_seconds must be a number that is not negative, got "
+            f"{checkpoint_seconds!r}"
         )
+    if out is not None and not isinstance(out, str | PathLike):
+        raise OptionError(f"out must be a path, got {type(out).__name__}")
     if resume and overwrite:
         raise OptionError("resume and overwrite exclude each other; choose one")
     if context is not None and not isinstance(context, DistilledSet):
@@ -269,46 +298,6 @@ def _check_options(
         raise OptionError("refine_context needs a context")
     if resume and out is None:
         raise OptionError("resume needs the folder of the run: pass out")
-
-
-def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds a run, unless it is to go on or to be replaced."""
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"{out} is a file; choose a folder")
-    held = _held_files(out)
-    if held and not resume and not overwrite:
-        raise OptionError(
-            f"{out} already holds a run ({', '.join(held)}); go on with --resume, "
-            "replace it with --overwrite, or choose another folder"
-        )
-    if resume and ARTIFACT_NAME in held and CHECKPOINT_NAME not in held:
-        raise OptionError(
-            f"{out} holds a finished set ({ARTIFACT_NAME}), but no checkpoint to go on "
-            "from; replace it with --overwrite, or choose another folder"
-        )
-
-
-@contextmanager
-def _folder_of_its_own(
-    out: Path | None, resume: bool, overwrite: bool
-) -> Iterator[None]:
-    """Make the folder, remove the run that is to be replaced, and keep others out."""
-    if out is None:
-        yield
-        return
-    with alone_in(out):
-        _check_folder(out, resume, overwrite)  # another may have been here meanwhile
-        if overwrite:
-            try:
-                for name in _held_files(out):
-                    (out / name).unlink()
-            except OSError as error:
-                raise FileError(f"cannot write to {out}: {error.strerror}") from error
-        yield
-
-
-def _held_files(out: Path) -> list[str]:
-    return [name for name in RUN_FILES if (out / name).exists()]
 
 
 def _as_real_data(data: Any, options: DataOptions, plugins: Plugins) -> RealData:
@@ -353,6 +342,16 @@ def _all_finite(tensors: Iterable[Tensor]) -> Tensor:
     return torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
 
 
+def _largest(tensors: Iterable[Tensor]) -> Tensor:
+    """Return the largest absolute value; NaN if there is one."""
+    ends = [end for tensor in tensors for end in tensor.aminmax()]
+    return torch.stack(ends).abs().amax()
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DDWarning, stacklevel=3)
+
+
 class _Wishes(NamedTuple):
     """What is to happen after a step, if any process wishes it."""
 
@@ -374,10 +373,25 @@ class _Loop:
     context: DistilledSet | None = None
     refine_context: bool = False
 
-    def __post_init__(self) -> None:
+    def prepare(self, saved: dict[str, Any] | None = None) -> None:
+        """Make all that a run begins with, or goes on with from a checkpoint.
+
+        Raises:
+            OptionError: the context does not fit, or the run is not the one that wrote
+                the checkpoint.
+            FileError: the checkpoint does not hold what it must.
+            PluginError: a method of the distiller returned something else.
+        """
+        transform = None if saved is None else self._transform_of(saved)
+        self._begin(transform)
+        if saved is not None:
+            self._restore(saved)
+
+    def _begin(self, transform: Transform | None) -> None:
         run, train = self.run, self.real.train
         self.transform, self.sampler = sampler_of(
             self.real,
+            transform=transform,
             seed=run.seed,
             device=run.device,
             precision=run.precision,
@@ -391,7 +405,9 @@ class _Loop:
             chosen = torch.randn(shape, generator=generator)
         else:
             chosen = self.transform(train.images[self.indices])
-        labels = self.distiller.initial_labels(self.classes, run.task.num_classes)
+        classes, count = run.task.num_classes, len(self.classes)
+        labels = self.distiller.initial_labels(self.classes, classes)
+        labels = check_labels(self.distiller, labels, count, classes)
         fixed = None
         if self.context is not None:
             beside = Leaves(self.context.images, self.context.labels)
@@ -406,11 +422,20 @@ class _Loop:
             learn_labels=self.distiller.learns_labels,
             fixed=fixed,
         )
-        self.state: AbstractState = self.distiller.setup(run, self.sampler)
-        self.optimizer = self.distiller.optimizer(self.synthetic.parameters())
-        self.schedule = self.distiller.schedule(self.optimizer, run.steps)
+        state = self.distiller.setup(run, self.sampler)
+        self.state = check_state(self.distiller, state)
+        self.optimizer, self.schedule = self._moving(self.synthetic.parameters())
         self.step = 0
         self.seconds = 0.0
+
+    def _moving(
+        self, parameters: list[Tensor]
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """Return what moves these tensors."""
+        optimizer = self.distiller.optimizer(parameters)
+        optimizer = check_optimizer(self.distiller, optimizer, parameters)
+        schedule = self.distiller.schedule(optimizer, self.run.steps)
+        return optimizer, check_schedule(self.distiller, schedule, optimizer)
 
     def _beginning(self) -> tuple[Tensor, Tensor | None]:
         """Return the classes of the new part of the set, and what it begins as.
@@ -428,8 +453,15 @@ class _Loop:
             chooser = self.distiller
             if isinstance(self.initial_images, CoreSet):
                 chooser = self.initial_images
-            places = chooser.choose(self.run, self.sampler)
-            classes = self.real.train.labels[places]
+            labels = self.real.train.labels
+            places = check_places(
+                chooser,
+                chooser.choose(self.run, self.sampler),
+                labels,
+                task.num_classes,
+                task.images_per_class,
+            )
+            classes = labels[places]
         if self.context is None:
             return classes, places
         _check_context(self.context, self.real, self.transform, self.distiller)
@@ -476,17 +508,27 @@ class _Loop:
             *(each for each in used if isinstance(each, Record))
         )
 
-    def run_to_end(self, checkpoint_seconds: float) -> DistilledSet:
-        """Make every step that is left, and save and return the result."""
-        hook = self.plugins.manager.hook
+    def run_to_end(
+        self, checkpoint_seconds: float, has_checkpoint: Callable[[], object]
+    ) -> DistilledSet:
+        """Make every step that is left, and save and return the result.
+
+        Args:
+            checkpoint_seconds: the time between checkpoints.
+            has_checkpoint: called when there is one.
+        """
         first_step, distilled = self.step, None
         parallel.broadcast(self.synthetic.parameters())
         if parallel.rank() > 0:
             return self._run_silently(checkpoint_seconds)
+        self.observers = Observers(self.plugins)
         try:
-            hook.dd_before_run(run=self.run, first_step=first_step)
+            self.observers.before_run(self.run, first_step)
             try:
-                with DeferredInterrupt() as interrupt, self._writer() as writer:
+                with (
+                    DeferredInterrupt() as interrupt,
+                    self._writer(has_checkpoint) as writer,
+                ):
                     self._make_steps(checkpoint_seconds, interrupt, writer)
             finally:  # the set counts, even if its last checkpoint cannot be written
                 if self.step == self.run.steps:
@@ -494,27 +536,33 @@ class _Loop:
             assert distilled is not None
             return distilled
         finally:
-            hook.dd_after_run(run=self.run, distilled=distilled)
+            self.sampler.close()
+            self.observers.after_run(self.run, distilled)
 
     def _saved(self, first_step: int) -> DistilledSet:
         """Return the finished set, saved if there is a folder.
 
-        One that was finished and saved before is as it was: fitted by another number of
-        threads, the map to the value space differs in its last bits.
+        One that was finished and saved before stays as it is, unless it is damaged.
         """
         if self.run.out is None:
             return self.distilled()
         path = self.run.out / ARTIFACT_NAME
         if first_step == self.run.steps and path.exists():
-            return DistilledSet.load(path)
+            try:
+                return DistilledSet.load(path)
+            except FileError as error:
+                _warn(f"{error}; it is written again from the last checkpoint")
         distilled = self.distilled()
         distilled.save(path)
         return distilled
 
     def _run_silently(self, checkpoint_seconds: float) -> DistilledSet:
         """Do the work of a process that neither reports nor writes."""
-        with DeferredInterrupt() as interrupt:
-            self._make_steps(checkpoint_seconds, interrupt, None)
+        try:
+            with DeferredInterrupt() as interrupt:
+                self._make_steps(checkpoint_seconds, interrupt, None)
+        finally:
+            self.sampler.close()
         return self.distilled()
 
     def _make_steps(
@@ -524,7 +572,7 @@ class _Loop:
         writer: CheckpointWriter | None,
     ) -> None:
         if writer is not None:
-            writer.prepare({"state": self.state.state_dict()})  # placed as it is saved
+            writer.prepare({"state": self._own_state()})  # placed as it is saved
         started = saved = time.monotonic()
         before = self.seconds
 
@@ -533,10 +581,11 @@ class _Loop:
             return _Wishes(interrupt.requested, due and parallel.rank() == 0)
 
         while self.step < self.run.steps:
-            metrics, wishes = self._one_step(wishes_now())
+            with self._told_failures():
+                metrics, wishes = self._one_step(wishes_now())
             self.seconds = before + time.monotonic() - started
             if parallel.rank() == 0:
-                self._report(metrics)
+                self._report(metrics, interrupt)
             if parallel.world_size() == 1:  # nobody has to agree
                 wishes = wishes_now()
             if writer is not None:
@@ -550,19 +599,49 @@ class _Loop:
             if wishes.stop and not at_end:
                 raise KeyboardInterrupt
 
-    def _report(self, metrics: dict[str, float]) -> None:
-        """Tell the observers of a step, with the validation accuracy if it is due."""
-        if self._validation_is_due():
-            try:
-                metrics["validation_accuracy"] = self._validation_accuracy()
-            except RunError as error:  # a figure on the way is not worth the run
-                warnings.warn(
-                    f"no validation accuracy at step {self.step}: {error}", stacklevel=2
-                )
-        metrics["seconds"] = self.seconds
-        self.plugins.manager.hook.dd_after_step(
-            run=self.run, step=self.step, metrics=metrics, distilled=self.distilled
-        )
+    def _report(self, metrics: dict[str, float], interrupt: DeferredInterrupt) -> None:
+        """Tell the observers of a step, with the validation accuracy if it is due.
+
+        A KeyboardInterrupt of theirs is a wish to stop after this step.
+        """
+        stopping = interrupt.requested
+        try:
+            if self._validation_is_due():
+                metrics |= self._validation()
+            metrics["seconds"] = self.seconds
+            self.observers.after_step(self.run, self.step, metrics, self.distilled)
+        except KeyboardInterrupt:
+            if stopping or interrupt.requested:  # a second signal does not wait
+                raise
+            interrupt.requested = True
+
+    def _validation(self) -> dict[str, float]:
+        """Return the validation accuracy: a figure on the way is not worth the run."""
+        try:
+            return {"validation_accuracy": self._validation_accuracy()}
+        except PluginError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            what = "" if isinstance(error, DDError) else f"{type(error).__name__}: "
+            _warn(f"no validation accuracy at step {self.step}: {what}{reason}")
+            return {}
+
+    @contextmanager
+    def _told_failures(self) -> Iterator[None]:
+        """Say of a step that failed where it was, what is kept, and what to do."""
+        try:
+            yield
+        except (RuntimeError, OverflowError) as error:
+            text = str(error).strip()
+            if "overflow" in text:  # a rate that no float32 holds
+                raise self._failure(f"{text.splitlines()[0]}; {_ADVICE}") from error
+            if text.startswith("DataLoader worker"):
+                raise self._failure(
+                    "a process that reads images was ended from outside, as a system "
+                    "does that runs out of memory; read with fewer workers"
+                ) from error
+            raise
 
     def _one_step(self, wishes: _Wishes) -> tuple[dict[str, float], _Wishes]:
         """Make a step; return its metrics, and what any process wishes after it."""
@@ -573,6 +652,7 @@ class _Loop:
             )
         except RunError as error:
             raise self._failure(f"{error}; {_ADVICE}") from error
+        check_metrics(self.distiller, metrics, leaves.pixels.device)
         if leaves.pixels.grad is None or "loss" not in metrics:
             raise self._failure("accumulate added no gradient, or reported no loss")
         wishes = self._average(leaves, metrics, wishes)
@@ -580,22 +660,22 @@ class _Loop:
         finite = _all_finite([metrics["loss"], *gradients])
         self.synthetic.pull_back(leaves)
         self.optimizer.step()
-        finite_after = _all_finite(self.synthetic.parameters())
+        largest = _largest(self.synthetic.parameters())
         # One transfer from the device for all figures of the step. The state is not yet
         # advanced, and no checkpoint holds what was just updated.
-        checks = [check.to(metrics["loss"]) for check in (finite, finite_after)]
+        checks = [check.to(metrics["loss"]) for check in (finite, largest)]
         figures = torch.stack([*metrics.values(), *checks]).tolist()
         reported = dict(zip(metrics, figures, strict=False))
-        for is_finite, what in zip(
-            figures[-2:],
-            (
-                "the loss or its gradient is not finite",
-                "the set is not finite after an update",
-            ),
-            strict=True,
-        ):
-            if not is_finite:
-                raise self._failure(f"{what} (loss {reported['loss']:g}); {_ADVICE}")
+        is_finite, size = figures[-2:]
+        wrong = None
+        if not is_finite:
+            wrong = "the loss or its gradient is not finite"
+        elif not math.isfinite(size):
+            wrong = "the set is not finite after an update"
+        elif size > _LARGEST:
+            wrong = f"the set has grown to {size:.2g}, which is no image, in an update"
+        if wrong:
+            raise self._failure(f"{wrong} (loss {reported['loss']:g}); {_ADVICE}")
         self.schedule.step()
         self.distiller.advance(self.state, self.synthetic.decode(), self.step)
         self.step += 1
@@ -647,8 +727,13 @@ class _Loop:
         images = Images(*(tensor[chosen] for tensor in self.real.validation))
         leaves = self.synthetic.decode()
         probe = self.transform(images.images[:1]).to(self.run.device)
-        if self.distiller.predict(self.state, leaves, probe) is None:
-            task = self.run.task
+        task = self.run.task
+
+        def predict(images: Tensor) -> Tensor | None:
+            logits = self.distiller.predict(self.state, leaves, images)
+            return check_logits(self.distiller, logits, len(images), task.num_classes)
+
+        if predict(probe) is None:
             module = self.network.for_evaluation().build(
                 task.image_shape, task.num_classes, generator=generator
             )
@@ -662,7 +747,7 @@ class _Loop:
                 precision=self.run.precision,
             )
         else:
-            classify = partial(self.distiller.predict, self.state, leaves)
+            classify = predict
         return accuracy(
             classify,  # type: ignore[arg-type]
             images,
@@ -733,10 +818,22 @@ class _Loop:
         header = self.context.header.model_copy(update=hashed)
         return ContextRecord(refined=self.refine_context, header=header)
 
-    def _writer(self) -> AbstractContextManager[CheckpointWriter | None]:
+    def _writer(
+        self, written: Callable[[], object]
+    ) -> AbstractContextManager[CheckpointWriter | None]:
         if self.run.out is None:
             return nullcontext()
-        return CheckpointWriter(self.run.out / CHECKPOINT_NAME)
+        transform = {
+            "tensors": {
+                name: tensor.cpu() for name, tensor in self.transform.tensors().items()
+            },
+            "stride": self.transform.stride,
+        }
+        return CheckpointWriter(
+            self.run.out / CHECKPOINT_NAME,
+            constant={"transform": transform, "place": self._place},
+            written=written,
+        )
 
     def _checkpoint(self, state: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -749,6 +846,19 @@ class _Loop:
             "schedule": self.schedule.state_dict(),
         }
 
+    @cached_property
+    def _place(self) -> dict[str, Any]:
+        """Where the run is, as far as its last bits may depend on it."""
+        device = self.run.device
+        if device.type == "cuda":
+            processor = torch.cuda.get_device_name(device)
+        else:
+            processor = torch.backends.cpu.get_cpu_capability()
+        return {"processes": self.run.ranks, "processor": processor}
+
+    def _own_state(self) -> dict[str, Any]:
+        return check_saved_state(self.distiller, self.state.state_dict())
+
     def _whole_state(self) -> dict[str, Any] | None:
         """Return the state of the distiller, put together from all processes.
 
@@ -757,38 +867,111 @@ class _Loop:
         if self.folder is None:
             return None
         try:
-            parts = parallel.gather_to_first(self.state.state_dict())
+            parts = parallel.gather_to_first(self._own_state())
         except RunError as error:
             raise self._failure(str(error)) from error
-        return None if parts is None else self.state.merge(parts)
+        if parts is None:
+            return None
+        return check_saved_state(self.distiller, self.state.merge(parts), "merge")
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """Continue from a checkpoint.
+    def _transform_of(self, saved: dict[str, Any]) -> Transform | None:
+        """Return the map to the value space that a checkpoint holds, if it holds one.
+
+        Fitted again, by another number of threads, it would differ in its last bits.
 
         Raises:
-            OptionError: the run is not the one that wrote it.
+            OptionError: the run is not the one that wrote the checkpoint.
             FileError: the checkpoint does not hold what it must.
         """
-        try:
-            saved = dict(content["configuration"])
-            differing = what_differs(saved, self.configuration)
+        with _foreign_is_told():
+            before = dict(saved["configuration"])
+            differing = what_differs(before, self.configuration)
             if differing:
+                advice = "repeat the command of the first run with --resume"
+                if before | {"steps": self.run.steps} == self.configuration:
+                    advice += (
+                        "; to learn its set further, pass the run as --context with "
+                        "--refine-context, and another --out"
+                    )
                 raise OptionError(
-                    f"cannot resume with other options: {differing}; repeat "
-                    "the command of the first run with --resume"
+                    f"cannot resume with other options: {differing}; {advice}"
                 )
-            self.synthetic.load_state_dict(content["synthetic"])
-            self.state.load_state_dict(content["state"])
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.schedule.load_state_dict(content["schedule"])
-            self.step = content["step"]
-            self.seconds = content["seconds"]
-            if not 0 <= self.step <= self.run.steps:
-                raise ValueError(f"step {self.step} of {self.run.steps}")
-        except OptionError:
-            raise
-        except Exception as error:  # what is restored may be anything
-            raise FileError(
-                f"the checkpoint is foreign or damaged ({type(error).__name__}: "
-                f"{error}); start anew with --overwrite"
-            ) from error
+            if "transform" not in saved:
+                return None
+            transform = Transform.from_tensors(**saved["transform"])
+            for name, tensor in transform.tensors().items():
+                check_saved(tensor, torch.empty(tensor.shape), f"transform.{name}")
+            image = self.real.train.images[:1]
+            if transform(image).shape != image.shape:
+                raise ValueError("the transform is for other images")
+            return transform
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        """Continue from a checkpoint, whose configuration is that of the run.
+
+        Raises:
+            FileError: the checkpoint does not hold what it must.
+        """
+        with _foreign_is_told():
+            step, seconds = saved["step"], saved["seconds"]
+            if type(step) is not int or not 0 <= step <= self.run.steps:
+                raise ValueError(f"step {step!r} of {self.run.steps}")
+            check_saved(seconds, self.seconds, "seconds")
+            if seconds < 0:
+                raise ValueError(f"{seconds} seconds")
+            check_saved(saved["synthetic"], self.synthetic.state_dict(), "synthetic")
+            if step < self.run.steps:
+                self._rehearse(saved)
+            self.synthetic.load_state_dict(saved["synthetic"])
+            self.state.load_state_dict(saved["state"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.load_state_dict(saved["schedule"])
+            self.step, self.seconds = step, seconds
+        moved = what_differs(saved.get("place", self._place), self._place)
+        if moved and step < self.run.steps:
+            _warn(
+                f"this run goes on elsewhere ({moved}): its set will not be, bit for "
+                "bit, that of a run without a break"
+            )
+
+    def _rehearse(self, saved: dict[str, Any]) -> None:
+        """Make a step of the optimizer and the schedule that were saved, with copies.
+
+        What they hold is known to torch alone; it fails here, or moves nothing to
+        where no image is.
+        """
+        parameters = [tensor.clone() for tensor in self.synthetic.parameters()]
+        with isolated(self.run.generator("rehearsal")):  # the global state stays
+            optimizer, schedule = self._moving(parameters)
+            optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
+            schedule.load_state_dict(copy.deepcopy(saved["schedule"]))
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+            schedule.step()
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        if not all(map(math.isfinite, rates)):
+            raise ValueError("a learning rate is not finite")
+        if not _largest(parameters) <= _LARGEST:
+            raise ValueError("the optimizer holds values that are not finite")
+
+
+@contextmanager
+def _foreign_is_told() -> Iterator[None]:
+    """Say in a line that a checkpoint is not what it must be.
+
+    Raises:
+        FileError: anything but an OptionError came.
+    """
+    try:
+        yield
+    except (OptionError, MemoryError):
+        raise
+    except Exception as error:  # what is restored may be anything
+        reason = " ".join(str(error).split())
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]}..."
+        raise FileError(
+            f"the checkpoint is foreign or damaged ({type(error).__name__}: {reason}); "
+            "start anew with --overwrite"
+        ) from error

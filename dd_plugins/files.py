@@ -109,8 +109,9 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = None if fcntl is None else os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise FileError(f"cannot write to {folder}: {error.strerror}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot write to {folder}: {reason}") from error
     if lock is None:
         yield
         return

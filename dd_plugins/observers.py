@@ -1,20 +1,21 @@
-"""The built-in observers of a run: progress display, metrics log, image snapshots.
+"""How a run is observed, and its built-in observers.
 
-They are plugins like any other: objects with hook implementations, loaded with the
-built-ins.
+Progress display, metrics log and image snapshots are plugins like any other: objects
+with hook implementations, loaded with the built-ins.
 """
 
 import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from dd_plugins.errors import FileError
+from dd_plugins.errors import DDWarning, FileError
 from dd_plugins.files import write_atomically
 from dd_plugins.hookspecs import LazySet, hookimpl
 from dd_plugins.run import Run
@@ -23,14 +24,78 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from dd_plugins.artifact import DistilledSet
+    from dd_plugins.plugins import Plugins
 
-__all__ = ["image_snapshots", "metrics_log", "progress_display"]
+__all__ = ["Observers", "image_snapshots", "metrics_log", "progress_display"]
 
 METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images.png"
 _LINES = 500  # of a metrics log, about
 _SNAPSHOT_SECONDS = 60.0
 _PLAIN_SECONDS = 10.0
+
+
+class Observers:
+    """The observers of one run, told one by one: a run does not end with one of them.
+
+    One that fails is named in a warning and not told of further steps; at the end it is
+    told, so that it can close what it has opened, and named once more.
+
+    Args:
+        plugins: where they are found.
+    """
+
+    def __init__(self, plugins: "Plugins") -> None:
+        self._hooks = {
+            hook: plugins.each(hook)
+            for hook in ("dd_before_run", "dd_after_step", "dd_after_run")
+        }
+        self._failed: dict[str, str] = {}
+
+    def before_run(self, run: Run, first_step: int) -> None:
+        """Tell of the start."""
+        self._tell("dd_before_run", run=run, first_step=first_step)
+
+    def after_step(
+        self, run: Run, step: int, metrics: Mapping[str, float], distilled: LazySet
+    ) -> None:
+        """Tell of a step."""
+        for name, call in self._hooks["dd_after_step"]:
+            if name not in self._failed:
+                own = dict(metrics)  # what one of them changes is not another's
+                given = {"step": step, "metrics": own, "distilled": distilled}
+                self._guarded(name, "dd_after_step", call, run=run, **given)
+
+    def after_run(self, run: Run, distilled: "DistilledSet | None") -> None:
+        """Tell of the end, and which of them did not see all of it."""
+        self._tell("dd_after_run", run=run, distilled=distilled)
+        if self._failed:
+            failures = "; ".join(f"{who}: {why}" for who, why in self._failed.items())
+            _warn(f"of this run, observers failed that are not part of it: {failures}")
+
+    def _tell(self, hook: str, **given: Any) -> None:
+        for name, call in self._hooks[hook]:
+            self._guarded(name, hook, call, **given)
+
+    def _guarded(
+        self, name: str, hook: str, call: Callable[..., object], **given: Any
+    ) -> None:
+        try:
+            call(**given)
+        except (Exception, SystemExit) as error:
+            if name in self._failed:
+                return
+            reason = " ".join(str(error).split())
+            self._failed[name] = f"{type(error).__name__} in {hook}: {reason}"
+            where = f" at step {given['step']}" if "step" in given else ""
+            _warn(
+                f"observer {name} failed{where} and sees no further steps; the run "
+                f"goes on ({self._failed[name]})"
+            )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DDWarning, stacklevel=3)
 
 
 class MetricsLog:
@@ -51,7 +116,7 @@ class MetricsLog:
             return
         path = run.out / METRICS_NAME
         kept = [line for line in _lines(path) if _step_of(line) <= first_step]
-        write_atomically(path, lambda file: file.write("".join(kept).encode()))
+        write_atomically(path, lambda file: file.write(b"".join(kept)))
 
     @hookimpl
     def dd_after_step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
@@ -72,15 +137,15 @@ class MetricsLog:
             ) from error
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines(keepends=True) if path.exists() else []
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True) if path.exists() else []
 
 
-def _step_of(line: str) -> float:
-    """Return the step of a line; infinite for one that a kill cut off."""
+def _step_of(line: bytes) -> float:
+    """Return the step of a line; infinite for one that a kill or a crash has spoilt."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 

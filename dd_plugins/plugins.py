@@ -647,11 +647,19 @@ def _check_spec(spec: object, kind: str, example: str) -> None:
 def _checked_object(record: RecordType) -> RecordType:
     """Return a record that was given as an object.
 
+    A class that adds methods alone needs no decorator for that.
+
     Raises:
-        OptionError: its class was not made by ``record``.
+        OptionError: its class declares options, and was not made by ``record``.
     """
-    if not is_record(type(record)):
-        raise OptionError(f"{type(record).__name__} {_NO_RECORD}")
+    for cls in type(record).__mro__:
+        if is_record(cls):
+            break
+        if any(
+            "ClassVar" not in str(kind)
+            for kind in inspect.get_annotations(cls).values()
+        ):
+            raise OptionError(f"{type(record).__name__} {_NO_RECORD}")
     return record
 
 

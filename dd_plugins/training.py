@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dd_plugins.data import Images
 from dd_plugins.distillers.base import LabelKind
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import OptionError, PluginError
 from dd_plugins.functional.augment import (
     random_augmentation,
     siamese_augmentation,
@@ -204,6 +204,9 @@ def train_network(
 
     Returns:
         The network, in evaluation mode.
+
+    Raises:
+        PluginError: the network gives other logits than one for each class.
     """
     images, labels = training_set.images, training_set.labels
     optimizer = recipe.make_optimizer(network.parameters())
@@ -223,6 +226,11 @@ def train_network(
                 logits = network.head(features_in_chunks(network, augmented))
             else:
                 logits = network(augmented)
+        if logits.shape != batch_labels.shape:
+            raise PluginError(
+                f"{network.origin}: the head of a network must give logits of shape "
+                f"{tuple(batch_labels.shape)}, got {tuple(logits.shape)}"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss = label_loss(logits.float(), batch_labels, training_set.label_kind)
         torch.autograd.backward(loss)

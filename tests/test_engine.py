@@ -433,7 +433,7 @@ def test_run_beside_a_context_goes_on_exactly(tmp_path: Path) -> None:
         whole = dd_plugins.distill(data, SPEC, **options)
         stop = Plugins(load=[], extra={"stop": Stop(3)})
         out = tmp_path / str(refined)
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyboardInterrupt):
             dd_plugins.distill(data, SPEC, out=out, plugins=stop, **options)
         resumed = dd_plugins.distill(data, SPEC, out=out, resume=True, **options)
         assert torch.equal(resumed.images, whole.images)
@@ -444,7 +444,7 @@ def test_run_beside_a_context_goes_on_exactly(tmp_path: Path) -> None:
 
 
 class Stop:
-    """An observer that fails after some steps."""
+    """An observer that stops the run after some steps."""
 
     def __init__(self, after: int) -> None:
         self.after = after
@@ -452,7 +452,7 @@ class Stop:
     @hookimpl
     def dd_after_step(self, step: int) -> None:
         if step == self.after:
-            raise KeyError(step)
+            raise KeyboardInterrupt
 
 
 def test_context_that_does_not_fit_is_refused() -> None:

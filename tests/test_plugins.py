@@ -20,7 +20,7 @@ from dd_plugins import hookspecs as specifications
 from dd_plugins.cli import main
 from dd_plugins.data import DataOptions, RealData
 from dd_plugins.distillers.frepo import FRePo
-from dd_plugins.errors import OptionError, PluginError, UnknownNameError
+from dd_plugins.errors import DDWarning, OptionError, PluginError, UnknownNameError
 from dd_plugins.hookspecs import LazySet
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.plugins import BUILT_IN, Plugin, Plugins, loaded_plugins
@@ -295,9 +295,17 @@ def test_hook_dd_after_run() -> None:
     result = dd_plugins.distill(toy_data(), SPEC, **observed(dd_after_run=after_run))
     assert told[0][1] is result
     failing = observed(dd_after_run=after_run, dd_after_step=fail)
-    with pytest.raises(OSError, match="observer that fails"):
+    with pytest.warns(DDWarning, match="observer that fails"):
         dd_plugins.distill(toy_data(), SPEC, **failing)
-    assert told[1][1] is None
+    assert isinstance(told[1][1], dd_plugins.DistilledSet)
+
+    def stop(step: int) -> None:
+        raise KeyboardInterrupt
+
+    stopping = observed(dd_after_run=after_run, dd_after_step=stop)
+    with pytest.raises(KeyboardInterrupt):
+        dd_plugins.distill(toy_data(), SPEC, **stopping)
+    assert told[2][1] is None
 
 
 def test_built_ins_are_plugins_like_any_other() -> None:

@@ -1,5 +1,6 @@
 """What a distiller is: a record of hyper-parameters that shapes gradients on pixels."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = [
     "NoState",
     "StateType",
     "add_gradient",
+    "check_saved",
     "classic_network",
 ]
 
@@ -221,6 +223,51 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 def add_gradient(leaf: Tensor, gradient: Tensor) -> None:
     """Add to the gradient of a leaf, which may have none yet."""
     leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
+
+
+def check_saved(saved: object, now: object, place: str = "state") -> None:
+    """Refuse what was saved where it is of another form than what is there now.
+
+    A hash finds damage. It does not find what somebody else has written.
+
+    Args:
+        saved: tensors, numbers, strings, and lists and dicts of them.
+        now: the same of a fresh state: its keys, shapes and types are expected.
+        place: what they are, for messages.
+
+    Raises:
+        ValueError: a key, shape or type differs, or a number is not finite.
+    """
+    match now:
+        case Tensor():
+            if not isinstance(saved, Tensor) or _form(saved) != _form(now):
+                raise ValueError(f"{place} is {_form(saved)}, expected {_form(now)}")
+            if saved.is_floating_point() and not torch.isfinite(saved).all():
+                raise ValueError(f"{place} holds values that are not finite")
+        case Mapping():
+            if not isinstance(saved, Mapping) or saved.keys() != now.keys():
+                keys = list(saved) if isinstance(saved, Mapping) else _form(saved)
+                raise ValueError(f"{place} is {keys}, expected {list(now)}")
+            for key, value in now.items():
+                check_saved(saved[key], value, f"{place}.{key}")
+        case list() | tuple():
+            if not isinstance(saved, list | tuple) or len(saved) != len(now):
+                raise ValueError(
+                    f"{place} is {_form(saved)}, expected {len(now)} items"
+                )
+            for number, value in enumerate(now):
+                check_saved(saved[number], value, f"{place}.{number}")
+        case _:
+            if type(saved) is not type(now):
+                raise ValueError(f"{place} is {_form(saved)}, expected {_form(now)}")
+            if isinstance(saved, float) and not math.isfinite(saved):
+                raise ValueError(f"{place} is not finite")
+
+
+def _form(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return type(value).__name__
 
 
 def classic_network(device: torch.device) -> AbstractNetwork:

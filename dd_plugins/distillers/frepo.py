@@ -27,6 +27,7 @@ from dd_plugins.distillers.base import (
     LabelKind,
     Metrics,
     add_gradient,
+    check_saved,
 )
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
@@ -388,9 +389,19 @@ class FRePoState(AbstractState):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore every model in place."""
+        """Restore every model in place.
+
+        Raises:
+            ValueError: a model is missing, or of another form.
+        """
+        own = self.state_dict()["pool"]
+        if not own.keys() <= state["pool"].keys():
+            raise ValueError(f"the pool is {list(state['pool'])}, expected {list(own)}")
         for slot, model in self.pool.items():
             saved = state["pool"][slot]
+            check_saved(saved, own[slot], f"pool.{slot}")
+            if saved["updates"] < 0:
+                raise ValueError(f"pool.{slot}.updates is negative")
             model.network.load_state_dict(saved["network"])
             model.optimizer.load_state_dict(saved["optimizer"])
             model.updates = saved["updates"]

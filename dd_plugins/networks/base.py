@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import OptionError, PluginError
 from dd_plugins.randomness import isolated
 from dd_plugins.spec import Record
 
@@ -119,7 +119,12 @@ class FeatureNetwork(nn.Module):
     Args:
         body: maps ``(n, channels, height, width)`` to ``(n, features)``.
         head: maps ``(n, features)`` to ``(n, classes)``.
+
+    Attributes:
+        origin: the name of the network that built it, for messages.
     """
+
+    origin = "network"
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -128,8 +133,19 @@ class FeatureNetwork(nn.Module):
         self.head = head
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the input of the head, of shape ``(n, features)``."""
+        """Return the input of the head, of shape ``(n, features)``.
+
+        Raises:
+            PluginError: the body gives something else.
+        """
         features: Tensor = self.body(self.layout(images))
+        if not isinstance(features, Tensor) or features.ndim != 2:
+            shape = tuple(getattr(features, "shape", ()))
+            raise PluginError(
+                f"{self.origin}: the body of a network must give features of shape "
+                f"(n, features), got {type(features).__name__} of shape {shape}; end "
+                "it with nn.Flatten()"
+            )
         return features
 
     def forward(self, images: Tensor) -> Tensor:
@@ -177,9 +193,17 @@ class AbstractNetwork(Record, ABC):
 
         Raises:
             OptionError: the images are too small for this architecture.
+            PluginError: :meth:`construct` returned something else.
         """
         with isolated(generator):
-            return self.construct(image_shape, num_classes, generator=generator)
+            module = self.construct(image_shape, num_classes, generator=generator)
+        if not isinstance(module, FeatureNetwork):
+            raise PluginError(
+                f"{self.name}.construct must return a FeatureNetwork(body, head), got "
+                f"{type(module).__name__}"
+            )
+        module.origin = self.name
+        return module
 
 
 def default_depth(image_shape: ImageShape) -> int:

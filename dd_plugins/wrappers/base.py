@@ -16,6 +16,7 @@ from dd_plugins.distillers.base import (
     Metrics,
 )
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.returned import check_metrics
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
@@ -108,7 +109,10 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     ) -> Metrics:
         """Let the base add its gradient, then adjust it."""
         metrics = self.base.accumulate(self.inner(state), leaves, real, step)
-        return metrics | self.adjust(state, leaves, real, step)
+        device = leaves.pixels.device
+        check_metrics(self.base, metrics, device)
+        adjusted = self.adjust(state, leaves, real, step)
+        return metrics | check_metrics(self, adjusted, device, "adjust")
 
     def advance(self, state: AbstractState, leaves: Leaves, step: int) -> None:
         """Advance the base."""
