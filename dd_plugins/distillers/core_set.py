@@ -138,11 +138,12 @@ class Herding(_EmbeddedCoreSet):
         features = F.normalize(features, dim=1)
         mean = features.mean(dim=0)
         total = torch.zeros_like(mean)
+        means = torch.empty_like(features)  # as large as the images of the class
         left = torch.ones(len(features), dtype=torch.bool)
         places = []
         for count in range(1, wanted + 1):
-            means = (total + features) / count
-            distances = (means - mean).square().sum(dim=1)
+            torch.add(total, features, out=means).div_(count)
+            distances = means.sub_(mean).square_().sum(dim=1)
             place = int(distances.masked_fill(~left, torch.inf).argmin())
             places.append(place)
             left[place] = False

@@ -1,5 +1,6 @@
 """The command ``dd-plugins continual``."""
 
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator
@@ -22,16 +23,18 @@ from dd_avalanche.continual import (
     StreamResult,
     Whitening,
     continual,
+    stream_key,
 )
 from dd_avalanche.memory import DISTILLER, INITIAL_IMAGES, STEPS, Context
 from dd_plugins import options as shared
 from dd_plugins.errors import FileError, OptionError, what_differs
-from dd_plugins.files import check_writable, write_atomically
+from dd_plugins.files import write_atomically
 from dd_plugins.lookup import get_initial_images, split_specs
+from dd_plugins.outputs import check_outputs
 
 __all__ = ["continual_command"]
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
 
 
 @click.command("continual")
@@ -136,6 +139,11 @@ _FORMAT_VERSION = 1
 @click.option(
     "--resume", is_flag=True, help="Keep the streams that the --json file holds."
 )
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Begin the --json file anew; replace whatever --plot names.",
+)
 def continual_command(
     policy: str,
     protocol: str,
@@ -147,6 +155,7 @@ def continual_command(
     json_file: Path | None,
     plot: Path | None,
     resume: bool,
+    overwrite: bool,
     **options: Any,
 ) -> None:
     """Compare distilled and real images as the memory of a class-incremental stream.
@@ -157,19 +166,25 @@ def continual_command(
     """
     if resume and json_file is None:
         raise OptionError("--resume needs the file: pass --json")
+    if resume and overwrite:
+        raise OptionError("--resume keeps the file, --overwrite does not: pass one")
     contexts = _several("--context", context, get_args(Context))
     stores = _several("--store", store, get_args(Store))
     policies = split_specs(policy)
     for spec in policies:
         dd_plugins.get_distiller(spec)  # refuses it now, not after the first stream
     get_initial_images(options["initial_images"])
-    if plot is not None:
-        check_writable(plot)
+    check_outputs((json_file, "JSON"), (plot, "PNG"), overwrite=overwrite)
+    if json_file is not None and json_file.exists() and not (resume or overwrite):
+        raise OptionError(
+            f"{json_file} exists; keep its streams with --resume, or replace it with "
+            "--overwrite"
+        )
     protocols: tuple[Protocol, ...] = get_args(Protocol)
     if protocol != "both":
         protocols = (cast(Protocol, protocol),)
     experiment = Experiment(**options)
-    kept = _Kept(experiment, json_file, resume)
+    kept = _Kept(experiment, json_file, anew=overwrite)
     console = Console()
     data = dd_plugins.get_dataset(
         BENCHMARKS[experiment.benchmark], data_root=data_root, download=download
@@ -225,46 +240,98 @@ def _several(option: str, text: str, known: tuple[str, ...]) -> list[str]:
 
 
 class _Kept:
-    """The JSON file: written after each stream, so that a kill loses one at most."""
+    """The JSON file: written after each stream, so that a kill loses one at most.
 
-    def __init__(self, experiment: Experiment, path: Path | None, resume: bool) -> None:
+    Several processes may write to it at once, for different policies: what others have
+    added is read again under the lock of each write.
+    """
+
+    def __init__(
+        self, experiment: Experiment, path: Path | None, *, anew: bool = False
+    ) -> None:
         self.experiment, self.path = asdict(experiment), path
         self.streams: list[StreamResult] = []
-        if path is None:
-            return
-        check_writable(path)
-        if path.exists() and not resume:
-            raise OptionError(f"{path} exists; keep its streams with --resume, or move")
-        if not path.exists():
-            self.write([])  # a folder that cannot be written to is known now
-            return
-        try:
-            content = json.loads(path.read_text())
-            before = dict(content["experiment"])
-            self.streams = [StreamResult(**stream) for stream in content["streams"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FileError(f"{path} is not of this command: {error}") from error
-        differing = what_differs(before, self.experiment)
-        if differing:
-            raise OptionError(
-                f"{path} holds streams of another experiment: {differing}"
-            )
+        if path is not None and anew:
+            content = self._content([], [])
+            write_atomically(path, lambda file: file.write(content))
+        self.write([])  # a file that cannot be gone on with is known now
 
     def add(self, stream: StreamResult) -> None:
         self.streams.append(stream)
         self.write([])
 
     def write(self, rows: list[Row]) -> None:
+        """Add streams and rows to those of the file."""
         if self.path is None:
             return
+        self._read()  # the reason of its errors, in one line
+        write_atomically(self.path, lambda file: file.write(self._merged(rows)))
+
+    def _merged(self, rows: list[Row]) -> bytes:
+        """Return the file with what this process has to add."""
+        before, results = self._read()
+        known = {stream_key(asdict(stream)): stream for stream in before}
+        for stream in self.streams:
+            known.setdefault(stream_key(asdict(stream)), stream)
+        self.streams = list(known.values())
+        found = {_row_key(row): row for row in map(Row.as_dict, rows)}
+        for row in results:
+            found.setdefault(_row_key(row), row)
+        return self._content(list(found.values()), self.streams)
+
+    def _content(
+        self, results: list[dict[str, Any]], streams: list[StreamResult]
+    ) -> bytes:
+        """Return the file that holds these, with its hash."""
         content = {
             "format_version": _FORMAT_VERSION,
             "experiment": self.experiment,
-            "results": [row.as_dict() for row in rows],
-            "streams": [asdict(stream) for stream in self.streams],
+            "results": results,
+            "streams": [asdict(stream) for stream in streams],
         }
-        text = json.dumps(content, indent=1) + "\n"
-        write_atomically(self.path, lambda file: file.write(text.encode()))
+        content["content_hash"] = _content_hash(content)
+        return (json.dumps(content, indent=1) + "\n").encode()
+
+    def _read(self) -> tuple[list[StreamResult], list[dict[str, Any]]]:
+        """Return the streams and the results that the file holds.
+
+        Raises:
+            FileError: it is damaged, or not of this command or version.
+            OptionError: its streams are of another experiment.
+        """
+        assert self.path is not None
+        if not self.path.exists():
+            return [], []
+        try:
+            content = json.loads(self.path.read_text())
+            before = dict(content["experiment"])
+            saved = content.get("content_hash")
+            streams = [StreamResult(**stream) for stream in content["streams"]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileError(f"{self.path} is not of this command: {error}") from error
+        if saved is None or saved != _content_hash(content):
+            what = "has no hash: it is of an older version"
+            if saved is not None:
+                what = "is damaged: its content does not have the hash that it names"
+            raise FileError(f"{self.path} {what}; begin it anew with --overwrite")
+        differing = what_differs(before, self.experiment)
+        if differing:
+            raise OptionError(
+                f"{self.path} holds streams of another experiment: {differing}"
+            )
+        return streams, content["results"]
+
+
+def _row_key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what tells the results of a row from those of others."""
+    names = ("policy", "protocol", "context", "store", "equal_bytes", "memory_images")
+    return tuple(row[name] for name in names)
+
+
+def _content_hash(content: dict[str, Any]) -> str:
+    """Return a SHA-256 over all of a file but the hash itself."""
+    held = {name: value for name, value in content.items() if name != "content_hash"}
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 
 def _table(experiment: Experiment, protocol: Protocol, rows: list[Row]) -> Table:

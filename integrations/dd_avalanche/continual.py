@@ -49,6 +49,7 @@ __all__ = [
     "StreamResult",
     "Whitening",
     "continual",
+    "stream_key",
 ]
 
 BENCHMARKS = {
@@ -355,7 +356,7 @@ def continual(
     """
     _check(experiment, protocols, data)
     test = data.read_test()
-    done = {_key(asdict(stream)): stream for stream in known}
+    done = {stream_key(asdict(stream)): stream for stream in known}
     memories = _Memories()
     rows = []
 
@@ -367,7 +368,7 @@ def continual(
         streams = []
         for seed in seeds:
             wanted = {**about, "seed": seed, "images_per_class": images_per_class}
-            key = _key(wanted)
+            key = stream_key(wanted)
             if key not in done:
                 done[key] = _run(stream_of(seed), memories, **wanted)
                 on_stream(done[key])
@@ -410,7 +411,7 @@ def continual(
     return rows
 
 
-def _key(stream: dict[str, Any]) -> tuple[Any, ...]:
+def stream_key(stream: dict[str, Any]) -> tuple[Any, ...]:
     """Return what tells a stream from others of an experiment."""
     names = ("policy", "protocol", "context", "store", "seed", "images_per_class")
     return tuple(stream[name] for name in names)

@@ -5,28 +5,32 @@ Nothing here needs Avalanche; :mod:`dd_avalanche.buffer` makes a storage policy 
 
 import hashlib
 import json
+import math
 import random
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.utils.data import Dataset
 
 import dd_plugins
 from dd_plugins.artifact import DistilledSet, Header
+from dd_plugins.data import Images
 from dd_plugins.distillers.base import LabelKind
 from dd_plugins.distillers.core_set import CoreSet
+from dd_plugins.distillers.dm import DM
 from dd_plugins.errors import DataError, FileError, OptionError, what_differs
-from dd_plugins.files import write_atomically
+from dd_plugins.kept import load_tensors, save_tensors
 from dd_plugins.preprocess import Transform
+from dd_plugins.streamed import ImageSource, Items, StreamedImages
+from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = [
     "DISTILLER",
@@ -68,9 +72,10 @@ Store = Literal["float32", "uint8"]
 Shrink = Literal["truncate", "distil"]
 """How the images of a class become fewer."""
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
 _METADATA_KEY = "dd_avalanche"
 _LEVELS = 255
+_READ = 256  # images that are gathered at a time
 
 
 class Group(NamedTuple):
@@ -133,7 +138,7 @@ class Stored:
     def image(self, place: int) -> Tensor:
         """Return one image in the value space of the model, float32."""
         if self.low is None or self.step is None:
-            return self.pixels[place]
+            return self.pixels[place].clone()  # transforms may work in place
         return self.low[place] + self.step[place] * self.pixels[place]
 
     @property
@@ -214,6 +219,12 @@ class DistilledMemory:
     its stored ones, as many as the real images that these stand for. A core set keeps
     its first images and chooses of the new ones, in that proportion.
 
+    There may be nothing to tell the first class of a task from. Core sets, and ``dm``,
+    which matches each class alone, need no other one; other distillers do.
+
+    Nothing is copied of the images of an experience, but for ``whitening``: they are
+    gathered as they are drawn. Copies of stored images are references as well.
+
     Args:
         size: images that it holds at most.
         distiller: a spec, or a distiller; core sets (``random``, ``herding``,
@@ -273,6 +284,7 @@ class DistilledMemory:
     experiences: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
     _header: Header | None = field(default=None, init=False, repr=False)
+    _made_size: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what is out of its range."""
@@ -299,6 +311,7 @@ class DistilledMemory:
             )
         if isinstance(self.distiller, str):
             self.distiller = dd_plugins.get_distiller(self.distiller)
+        self._made_size = self.size
 
     def __len__(self) -> int:
         return sum(map(len, self.groups.values()))
@@ -360,7 +373,8 @@ class DistilledMemory:
 
         Raises:
             OptionError: the memory is smaller than the number of classes; or nothing
-                stands beside the images of one class alone.
+                stands beside the images of one class alone, and the distiller needs
+                another one.
             DataError: images cannot be used.
         """
         images, labels = self._checked(images, labels)
@@ -385,29 +399,25 @@ class DistilledMemory:
         # One class needs others to be told from, if they are stored images.
         told_from = others if len(new) == 1 else beside
         columns = sorted({*new, *told_from})
-        if len(columns) < 2:
+        if len(columns) < 2 and not _matches_each_class_alone(self._method):
             raise OptionError(
                 f"class {new[0]} stands alone, and nothing is stored beside it to tell "
-                "it from; let a stream begin with two classes or more"
+                f"it from; {self.distiller!r} needs another one: let a stream begin "
+                "with two classes or more, or take dm or a core set such as herding"
             )
         with self.all_or_nothing():
             self._make_room(wanted)
-            copies = [
-                self._stand_ins(Group(task, c), wanted) for c in (*again, *told_from)
-            ]
+            pool = _Pool(images, labels)
+            for c in (*again, *told_from):
+                # As many copies as images were seen, and as a run chooses at least.
+                stored = self.groups[Group(task, c)]
+                pool.add(stored.images, c, max(stored.seen, len(stored), wanted))
             # A run makes as many of each class: few images are there several times.
-            copies += [
-                _repeated(images[labels == c], c, wanted - count)
-                for c, count in counts.items()
-                if count + (before.get(c, 0) if c in again else 0) < wanted
-            ]
+            for c, count in counts.items():
+                if count + (before.get(c, 0) if c in again else 0) < wanted:
+                    pool.add(images[labels == c], c, wanted - count)
             made = self._distil(
-                torch.cat([images, *(found for found, _ in copies)]),
-                torch.cat([labels, *(classes for _, classes in copies)]),
-                columns,
-                wanted,
-                beside=[Group(task, c) for c in beside],
-                experience=images,
+                pool, columns, wanted, beside=[Group(task, c) for c in beside]
             )
             learned = columns if self.context == "refined" else new
             for c in learned:
@@ -466,7 +476,7 @@ class DistilledMemory:
                 "the images of an experience must have shape (n, channels, height, "
                 f"width), n from 1; got {tuple(images.shape)}"
             )
-        if not torch.isfinite(images).all():
+        if not all(math.isfinite(value) for value in images.aminmax()):
             raise DataError(
                 "the images of an experience hold values that are not finite"
             )
@@ -539,60 +549,52 @@ class DistilledMemory:
             labels = torch.cat(
                 [torch.full((len(self.groups[g]),), g.label) for g in held]
             )
-            made = self._distil(images, labels, columns, wanted)
+            made = self._distil(_Pool(images, labels), columns, wanted)
             for group in held:
                 seen = self.groups[group].seen
                 self.groups[group] = self._stored(made, group.label, seen)
 
-    def _stand_ins(self, group: Group, least: int) -> tuple[Tensor, Tensor]:
-        """Return copies of a group's images, as many as it has seen, and its label.
-
-        There are ``least`` at least, since a run chooses as many of each class.
-        """
-        stored = self.groups[group]
-        places = torch.arange(max(stored.seen, len(stored), least)) % len(stored)
-        return stored.images[places], torch.full((len(places),), group.label)
-
     def _distil(
         self,
-        images: Tensor,
-        labels: Tensor,
+        pool: "_Pool",
         columns: Sequence[int],
         images_per_class: int,
         *,
         beside: Sequence[Group] = (),
-        experience: Tensor | None = None,
     ) -> "_Made":
         """Distil images; return what was made, in the space of the model.
 
         Args:
-            images: in the space of the model.
-            labels: their classes.
+            pool: the images and their classes, in the space of the model.
             columns: all classes there are, sorted.
             images_per_class: for each class that is not beside.
             beside: groups that are the context.
-            experience: those of the images to which ZCA may be fitted; by default all.
         """
         started = time.perf_counter()
-        unit = _UnitRange.of(images)
+        unit = pool.unit = _UnitRange.of(pool.parts)
         transform = unit.to_values
+        images: ImageSource = _Gathered(pool, pool.numbers)
         if isinstance(self.whitening, Tensor) or self.whitening == "experience":
             if isinstance(self.whitening, Tensor):
-                experience = self.whitening.float()
-            transform = Transform.fit(
-                unit.to_unit(images if experience is None else experience), "zca"
-            )
+                fitted: ImageSource = unit.to_unit(self.whitening.float())
+            else:
+                fitted = _Gathered(
+                    pool, torch.arange(len(pool.parts[0])), clamped=False
+                )
+            transform = Transform.fit(fitted, "zca")
+            images = images[:]  # else each draw would be whitened anew
         places = torch.zeros(max(columns) + 1, dtype=torch.int64)
         places[list(columns)] = torch.arange(len(columns))
         columns = self._columns(columns)
-        data = dd_plugins.RealData.from_tensors(
-            unit.to_unit(images).clamp(0, 1),
-            places[labels],
+        data = dd_plugins.RealData(
             name="experience",
-            validation=0.0,
+            train=Images(images, places[pool.labels]),
+            train_indices=torch.arange(len(pool.labels)),
+            validation=Images(torch.empty(0, *images.shape[1:]), places[:0]),
+            class_names=tuple(_names(columns)),
+            read_test=_no_test_set,
             mirror=self.mirror,
         ).with_transform(transform)
-        data = replace(data, class_names=tuple(_names(columns)))
         scale = _label_scale(self._method, len(columns))
         context = None
         if beside:
@@ -699,7 +701,7 @@ class DistilledMemory:
         groups = [Group(task, column) for column in columns]
         columns = self._columns(columns)
         images = torch.cat([self.groups[group].images for group in groups])
-        to_values = _UnitRange.of(images).to_values
+        to_values = _UnitRange.of([images]).to_values
         return self._as_set(
             images, self._labels(groups, columns), to_values, columns, groups
         )
@@ -720,7 +722,7 @@ class DistilledMemory:
         for number, (group, stored) in enumerate(self.groups.items()):
             for name, tensor in stored.tensors().items():
                 if tensor is not None:
-                    tensors[f"{number}.{name}"] = tensor.contiguous()
+                    tensors[f"{number}.{name}"] = tensor
             described.append(
                 {
                     "task": group.task,
@@ -733,18 +735,22 @@ class DistilledMemory:
         state = {
             "format_version": _FORMAT_VERSION,
             "configuration": self._configuration(),
+            "size": self.size,
             "experiences": self.experiences,
             "seconds": self.seconds,
             "header": self._header and self._header.model_dump(),
             "groups": described,
         }
-        content = save(tensors, metadata={_METADATA_KEY: json.dumps(state)})
         for task in sorted({group.task for group in self.groups}):
             self.distilled_set(task).save(target / f"task-{task}.safetensors")
-        return write_atomically(target / MEMORY_NAME, lambda file: file.write(content))
+        return save_tensors(
+            target / MEMORY_NAME, tensors, {_METADATA_KEY: json.dumps(state)}
+        )
 
     def restore(self, folder: str | Path) -> None:
         """Take up what :meth:`save` wrote; nothing changes if that cannot be done.
+
+        A memory that was resized before it was saved has that size again.
 
         Raises:
             FileError: the file is missing, damaged or foreign.
@@ -754,7 +760,14 @@ class DistilledMemory:
         state, tensors = _read(file)
         try:
             held = state["configuration"]
-            differing = what_differs(held, self._configuration())
+            size = state["size"]
+            _check_number("size", size)
+            own = self._configuration()
+            if (
+                self.size == size
+            ):  # as it was when it was saved, if not when it was made
+                own["size"] = held["size"]
+            differing = what_differs(held, own)
             if differing:
                 raise OptionError(f"{file} was written with other options: {differing}")
             groups = {}
@@ -779,7 +792,8 @@ class DistilledMemory:
             raise FileError(
                 f"{file} is damaged: {type(error).__name__}: {error}"
             ) from error
-        self.groups = groups
+        self.groups, self.size = groups, size
+        self._made_size = held["size"]
         self.experiences, self.seconds = experiences, seconds
         self._header = header
 
@@ -787,7 +801,7 @@ class DistilledMemory:
         """Return what must be the same where a memory is restored."""
         return {
             "distiller": repr(self.distiller),
-            "size": self.size,
+            "size": self._made_size,
             "num_classes": self.num_classes,
             "images_per_class": self.images_per_class,
             "steps": self.steps,
@@ -806,10 +820,85 @@ class DistilledMemory:
         }
 
 
-def _repeated(images: Tensor, label: int, count: int) -> tuple[Tensor, Tensor]:
-    """Return so many copies of the images of a class, in turn, and its label."""
-    places = torch.arange(count) % len(images)
-    return images[places], torch.full((count,), label)
+def _matches_each_class_alone(method: dd_plugins.AbstractDistiller[Any]) -> bool:
+    """Tell whether what a method makes of a class depends on no other class."""
+    while isinstance(method, AbstractWrapper):
+        method = method.base
+    return isinstance(method, CoreSet | DM)
+
+
+def _no_test_set() -> Images:
+    raise DataError("an experience has no test set")
+
+
+class _Pool(Dataset[tuple[Tensor, int]]):
+    """The images of a distillation, of which some stand there several times.
+
+    They are gathered when they are asked for: a copy is a number, and takes no room.
+
+    Args:
+        images: those of the experience, in the space of the model.
+        labels: their classes.
+
+    Attributes:
+        parts: these images, and further ones.
+        numbers: int64, one for each image that stands there, among those of all parts.
+        labels: int64, its class.
+        unit: the map to [0, 1].
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.parts = [images]
+        self.numbers = torch.arange(len(images))
+        self.labels = labels
+        self.unit = _UnitRange(0.0, 1.0, images.shape[1])
+
+    def add(self, images: Tensor, label: int, count: int) -> None:
+        """Add so many copies of images of a class, taken in turn."""
+        copies = torch.arange(count) % len(images) + len(self)
+        self.parts.append(images)
+        self.numbers = torch.cat([self.numbers, copies])
+        self.labels = torch.cat([self.labels, torch.full((count,), label)])
+
+    def gathered(self, numbers: Tensor) -> Tensor:
+        """Return images by their numbers, mapped to [0, 1], float32."""
+        result = torch.empty(len(numbers), *self.parts[0].shape[1:])
+        for start in range(0, len(numbers), _READ):
+            wanted = numbers[start : start + _READ]
+            found = result[start : start + _READ]
+            first = 0
+            for part in self.parts:
+                here = (wanted >= first) & (wanted < first + len(part))
+                found[here] = part[wanted[here] - first]
+                first += len(part)
+        return result.sub_(self.unit.low).div_(self.unit.scale)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        return self.gathered(torch.tensor([number]))[0], 0
+
+
+class _Gathered(StreamedImages):
+    """Images of a pool: what a tensor of them would give, without its room."""
+
+    def __init__(self, pool: _Pool, numbers: Tensor, *, clamped: bool = True) -> None:
+        super().__init__(Items(pool), pool.parts[0].shape[1:], numbers, workers=0)
+        self._pool, self._places, self._clamped = pool, numbers, clamped
+
+    def __getitem__(self, chosen: slice | Tensor) -> Tensor:
+        images = self._pool.gathered(self._places[chosen])
+        return images.clamp_(0, 1) if self._clamped else images
+
+    def select(self, chosen: Tensor) -> "_Gathered":
+        """Return some of the images, without gathering them."""
+        return _Gathered(self._pool, self._places[chosen], clamped=self._clamped)
+
+    def batches(self, draws: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Gather batch after batch."""
+        for draw in draws:
+            yield self[draw]
 
 
 class _Made(NamedTuple):
@@ -830,10 +919,11 @@ class _UnitRange:
     channels: int
 
     @classmethod
-    def of(cls, images: Tensor) -> "_UnitRange":
+    def of(cls, parts: Sequence[Tensor]) -> "_UnitRange":
         """Return the map that takes all values of these images to [0, 1]."""
-        low, high = (float(value) for value in images.aminmax())
-        return cls(low, (high - low) or 1.0, images.shape[1])
+        low = min(float(images.min()) for images in parts)
+        high = max(float(images.max()) for images in parts)
+        return cls(low, (high - low) or 1.0, parts[0].shape[1])
 
     def to_unit(self, values: Tensor) -> Tensor:
         return (values - self.low) / self.scale
@@ -899,19 +989,20 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     if not file.is_file():
         raise FileError(f"{file} does not exist; expected a saved memory")
+    advice = f"remove {file.parent}, and fill the memory anew"
+    tensors, described = load_tensors(
+        file, what="a memory of dd_avalanche", advice=advice
+    )
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-        state = json.loads(metadata[_METADATA_KEY])
+        state = json.loads(described[_METADATA_KEY])
         version = int(state["format_version"])
-        tensors = load_file(file)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise FileError(
-            f"{file} is not a memory of dd_avalanche, or it is damaged: {error}"
+            f"{file} is not a memory of dd_avalanche ({type(error).__name__}); {advice}"
         ) from error
-    if version > _FORMAT_VERSION:
+    if version != _FORMAT_VERSION:
         raise FileError(
-            f"{file} has format version {version}, this dd_avalanche reads up to "
-            f"{_FORMAT_VERSION}; upgrade dd-plugins"
+            f"{file} has format version {version}, this dd_avalanche reads "
+            f"{_FORMAT_VERSION}; upgrade dd-plugins, or {advice}"
         )
     return state, tensors

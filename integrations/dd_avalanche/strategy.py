@@ -122,9 +122,10 @@ class _Targets:
 
     def __call__(self, label: Any) -> Tensor:
         vector: Tensor = torch.as_tensor(label)
-        if vector.ndim:
+        if vector.is_floating_point():
             return vector
-        return as_targets(vector[None], self.num_classes, self.label_kind)[0]
+        classes = vector.reshape(1).long()
+        return as_targets(classes, self.num_classes, self.label_kind)[0]
 
 
 def _with_targets(dataset: AvalancheDataset, targets: _Targets) -> AvalancheDataset:
@@ -136,19 +137,7 @@ def _with_targets(dataset: AvalancheDataset, targets: _Targets) -> AvalancheData
     return type(dataset)([dataset], transform_groups=groups)
 
 
-class StatefulPlugin(SupervisedPlugin):  # type: ignore[misc]
-    """A plugin whose state a saved stream must hold."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return tensors, numbers and containers of them."""
-        raise NotImplementedError
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        raise NotImplementedError
-
-
-class DistilledReplayPlugin(StatefulPlugin):
+class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Replay from a distilled buffer in a batch of its own, with a loss of its own.
 
     The loss on a batch from the buffer is added to that on the current data. The kind
@@ -214,7 +203,7 @@ class DistilledReplayPlugin(StatefulPlugin):
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Distil the experience."""
-        self.buffer.post_adapt(strategy, strategy.experience)
+        self.buffer.fill(strategy, strategy.experience, mixed=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many draws were made."""
@@ -225,7 +214,7 @@ class DistilledReplayPlugin(StatefulPlugin):
         self._draws = int(state["draws"])
 
 
-class DistilledGDumb(StatefulPlugin):
+class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
     """Train from scratch on the memory alone, at each experience.
 
     First the experience is distilled into the buffer, then the model is trained on
@@ -258,7 +247,7 @@ class DistilledGDumb(StatefulPlugin):
                 "DistilledGDumb trains on whole experiences, not on the parts of an "
                 "online stream; use ReplayPlugin or DistilledReplayPlugin there"
             )
-        self.buffer.post_adapt(strategy, strategy.experience)
+        self.buffer.fill(strategy, strategy.experience, mixed=False)
         if len(self.buffer.memory):
             strategy.adapted_dataset = self.buffer.buffer
 

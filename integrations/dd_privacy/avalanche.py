@@ -1,8 +1,10 @@
 """Private training in avalanche-lib: each experience under differential privacy."""
 
+import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,7 @@ from opacus.grad_sample import AbstractGradSampleModule
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import OptionError, RunError
 from dd_privacy.accounting import Budget
 from dd_privacy.private import PrivateTrainer, make_private, what_is_not_covered
 from dd_privacy.validation import (
@@ -25,6 +27,8 @@ from dd_privacy.validation import (
 )
 
 __all__ = ["PrivateTrainingPlugin"]
+
+_NEVER = 1e-9  # a chance that is not reckoned with
 
 # Where strategies draw other data than a loader's, or use them in another way.
 _METHODS = (
@@ -60,6 +64,10 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
     What other plugins carry from one experience to the next (replay buffers, importance
     weights) is not accounted for, so every plugin that is not named in ``allowed`` is
     refused.
+
+    A batch may be empty: its step is made and accounted for like any other, and metrics
+    are not asked about it. What was spent is saved and restored with a stream, by
+    ``dd_avalanche.save_stream`` as by Avalanche's ``save_checkpoint``.
 
     Args:
         epsilon: the most that may be spent on an experience.
@@ -99,6 +107,9 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.budgets: dict[int, list[Budget]] = defaultdict(list)
         self.disjoint = disjoint
         self._optimizer: torch.optim.Optimizer | None = None
+        self._budget: Budget | None = None
+        self._made = 0
+        self._shape: tuple[int, ...] = ()
 
     @property
     def epsilon_spent(self) -> float:
@@ -121,10 +132,11 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
 
         Raises:
             OptionError: the strategy has a plugin, a criterion or a model with which
-                the guarantee would not hold.
+                the guarantee would not hold; or a model that takes no empty batch,
+                where one may come.
         """
         if isinstance(strategy.model, AbstractGradSampleModule):  # training failed
-            self.after_training_exp(strategy)
+            self._put_back(strategy)
         self._check(strategy)
         warnings.filterwarnings(  # the hooks of the first layer see no image's gradient
             "ignore", message="Full backward hook is firing", category=UserWarning
@@ -138,11 +150,15 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         image = data[0][0]
         classes = 1 + int(torch.as_tensor([int(y) for y in data.targets]).max())
         check_example_gradients(module, tuple(image.shape), classes)
+        empty = (1 - budget.sample_rate) ** len(data)
+        if empty * budget.steps > _NEVER:
+            _check_takes_nothing(module, image, empty)
         # The layers that were replaced kept their parameters, and the optimizer them.
         self._optimizer = strategy.optimizer
         experience = strategy.experience.current_experience
         training = sum(map(len, self.budgets.values()))
         self.budgets[experience].append(budget)  # before the first step: it may fail
+        self._budget, self._made, self._shape = budget, 0, tuple(image.shape)
         module.train()
         private, optimizer, _, batches = make_private(
             module,
@@ -153,11 +169,99 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
             clipping_norm=self.trainer.clipping_norm,
             generator=partial(self.trainer.generator, training=training),
         )
+        # Opacus rounds one over the rate down: 92 steps for 93 batches.
+        batches.batch_sampler.steps = len(loader)
         strategy.model, strategy.optimizer = private, optimizer
-        strategy.dataloader = batches
+        evaluators = [p for p in strategy.plugins if isinstance(p, EvaluationPlugin)]
+        strategy.dataloader = _Batches(batches, evaluators)
+
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Count the steps.
+
+        Raises:
+            RunError: there would be more of them than were accounted for.
+        """
+        if self._budget is not None and self._made == self._budget.steps:
+            self._put_back(strategy)
+            raise RunError(
+                f"{self._made} steps were accounted for, and training goes on; let no "
+                "plugin lengthen it"
+            )
+        self._made += 1
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Stop where training has diverged; the weights tell, which are private.
+
+        Raises:
+            RunError: a weight is not finite; it tells what was spent.
+        """
+        weights = strategy.model.parameters()
+        if not all(bool(torch.isfinite(value).all()) for value in weights):
+            self._stop(strategy, f"weights are not finite after step {self._made}")
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Put the plain model and optimizer back."""
+        """Put the plain model and optimizer back.
+
+        Raises:
+            RunError: the outputs for an image of ones are not finite; it tells what was
+                spent.
+        """
+        self._put_back(strategy)
+        model = copy.deepcopy(strategy.model).eval()
+        with torch.no_grad():
+            outputs = model(torch.ones(1, *self._shape, device=strategy.device))
+        if not bool(torch.isfinite(outputs).all()):
+            self._stop(strategy, "the outputs of the model are not finite")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was spent."""
+        spent = {
+            experience: [asdict(budget) for budget in each]
+            for experience, each in self.budgets.items()
+        }
+        return {"spent": spent}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what was spent.
+
+        Raises:
+            OptionError: something else was spent since.
+        """
+        spent = {
+            int(experience): [Budget(**about) for about in each]
+            for experience, each in state["spent"].items()
+        }
+        forgotten = [
+            experience
+            for experience, each in self.budgets.items()
+            if each != spent.get(experience, [])[: len(each)]
+        ]
+        if forgotten:
+            raise OptionError(
+                f"this plugin has spent on experience {forgotten[0]} what was not "
+                "saved, and what would be forgotten; restore into a new plugin"
+            )
+        self.budgets = defaultdict(list, spent)
+
+    def _stop(self, strategy: Any, reason: str) -> None:
+        """Put the plain model back, and say what was spent on it.
+
+        Raises:
+            RunError: always.
+        """
+        self._put_back(strategy)
+        assert self._budget is not None
+        raise RunError(
+            f"training diverged: {reason}; epsilon {self._budget.epsilon:.3g} at delta "
+            f"{self._budget.delta:.3g} was booked for this experience and is spent, "
+            f"{self.epsilon_spent:.3g} in all; lower the learning rate, and begin with "
+            "a new model"
+        )
+
+    def _put_back(self, strategy: Any) -> None:
+        """Put the plain model and optimizer back, if they are not there already."""
+        if not isinstance(strategy.model, AbstractGradSampleModule):
+            return
         strategy.model = strategy.model.to_standard_module()
         strategy.optimizer = self._optimizer
         for parameter in strategy.model.parameters():
@@ -202,3 +306,59 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
             raise OptionError(
                 f"the model cannot be trained under differential privacy: {reason}"
             )
+
+
+class _Batches:
+    """A loader whose empty batches no metric is asked about.
+
+    Avalanche's metrics divide by the size of a batch. They rest until the loop asks for
+    the batch that follows.
+    """
+
+    def __init__(
+        self, loader: "DataLoader[Any]", evaluators: list[EvaluationPlugin]
+    ) -> None:
+        self._loader, self._evaluators = loader, evaluators
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            active = [each.active for each in self._evaluators]
+            try:
+                if not len(batch[0]):
+                    for each in self._evaluators:
+                        each.active = False
+                yield batch
+            finally:
+                for each, before in zip(self._evaluators, active, strict=True):
+                    each.active = before
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+
+def _check_takes_nothing(module: nn.Module, image: Any, chance: float) -> None:
+    """Refuse a model that fails on an empty batch, before anything is spent.
+
+    Args:
+        module: prepared for Opacus; not changed.
+        image: one of its inputs.
+        chance: that a batch is empty.
+
+    Raises:
+        OptionError: it fails.
+    """
+    trial = copy.deepcopy(module).train()
+    device = next(trial.parameters()).device
+    try:
+        trial(image[None][:0].to(device))
+    except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())
+        raise OptionError(
+            f"a batch is empty with a chance of {chance:.2g}, and the model takes none "
+            f"({reason}); raise train_mb_size, or flatten by flatten(1)"
+        ) from error

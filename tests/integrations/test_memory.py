@@ -1,6 +1,9 @@
 """A memory of distilled images: what it holds, how it grows, shrinks and is kept."""
 
+import json
+import os
 import random
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import dd_plugins
@@ -20,6 +24,7 @@ from dd_avalanche.memory import (
 )
 from dd_plugins import DistilledSet
 from dd_plugins.errors import DataError, FileError, OptionError, UnknownNameError
+from dd_plugins.kept import load_tensors, save_tensors
 from dd_plugins.preprocess import Transform
 
 FREPO = "frepo(pool_size=2, real_batch_size=32, learning_rate=0.01)"
@@ -273,9 +278,13 @@ def test_failure_leaves_the_memory_as_it_was() -> None:
 
 
 def test_one_class_alone_needs_others_beside_it() -> None:
-    held = memory(20, context="fixed")
-    with pytest.raises(OptionError, match="class 4 stands alone"):
-        held.add(*experience(4))
+    for distiller in (FREPO, f"turned({FREPO})", "dsa(real_batch_size=8)"):
+        held = memory(20, distiller, context="fixed")
+        with pytest.raises(
+            OptionError, match="class 4 stands alone.*take dm or a core"
+        ):
+            held.add(*experience(4))
+        assert len(held) == 0
     for context, distiller in (("fixed", FREPO), ("none", FREPO), ("none", "random")):
         held = memory(20, distiller, context=context)
         held.add(*experience(0, 1))
@@ -381,12 +390,122 @@ def test_saved_memory_is_an_artifact_as_well(tmp_path: Path) -> None:
         held.distilled_set(1)
 
 
+@pytest.mark.parametrize(
+    "distiller",
+    [
+        "random",
+        "herding(training_steps=0)",
+        "herding(training_steps=2)",
+        "kmeans(training_steps=0)",
+        "dm(real_batch_size=8)",
+        "clip(dm(real_batch_size=8))",
+        "turned(dm(real_batch_size=8))",
+    ],
+)
+def test_memory_may_begin_with_one_class(distiller: str, tmp_path: Path) -> None:
+    held = memory(12, distiller)
+    held.add(*experience(3))
+    held.add(*experience(0, seed=1), task=2)  # one class of a task
+    assert held.hard_labels().tolist() == [3] * 6 + [0] * 6
+    assert held.labels(4).argmax(dim=1).tolist() == [3] * 6 + [0] * 6
+    assert bool(torch.isfinite(held.images()).all())
+    held.save(tmp_path)
+    assert DistilledSet.load(tmp_path / "task-0.safetensors").header.class_names == [
+        "class 3"
+    ]
+    again = memory(12, distiller)
+    again.restore(tmp_path)
+    for each in (held, again):
+        each.add(*experience(3, 1, seed=2))
+        assert each.groups[Group(0, 3)].seen == 40
+    assert torch.equal(held.images(), again.images())
+
+
+def test_flipped_bit_of_a_saved_memory_is_refused(tmp_path: Path) -> None:
+    held = memory(8, "random", store="uint8")
+    held.add(*experience(0, 1))
+    file = held.save(tmp_path)
+    content = bytearray(file.read_bytes())
+    fresh = memory(8, "random", store="uint8")
+    for place in range(0, len(content), len(content) // 100):
+        content[place] ^= 0x40
+        file.write_bytes(content)
+        with pytest.raises(FileError, match="remove"):
+            fresh.restore(tmp_path)
+        content[place] ^= 0x40
+    assert len(fresh) == 0
+    file.write_bytes(content)
+    fresh.restore(tmp_path)
+    assert torch.equal(fresh.images(), held.images())
+
+
+@pytest.mark.parametrize("size", [6, 20])
+def test_memory_that_was_resized_is_restored(size: int, tmp_path: Path) -> None:
+    held = memory(12, "random")
+    held.add(*experience(0, 1))
+    held.resize(size)
+    held.save(tmp_path)
+    made_alike, of_that_size = memory(12, "random"), memory(size, "random")
+    for again in (made_alike, of_that_size):
+        again.restore(tmp_path)
+        assert (again.size, len(again)) == (size, len(held))
+        again.save(tmp_path / "again")
+        memory(12, "random").restore(tmp_path / "again")
+    with pytest.raises(OptionError, match="size was 12, is 13"):
+        memory(13, "random").restore(tmp_path)
+
+
+def test_image_is_a_copy_of_what_is_stored() -> None:
+    held = memory(4, "random")
+    held.add(*experience(0, 1))
+    before = held.images()
+    held.groups[Group(0, 0)].image(0).add_(5)
+    assert torch.equal(held.images(), before)
+
+
+def peak() -> float:
+    """Return the most memory of this process since it was set back, in MiB."""
+    (line,) = re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return float(line) / 1024
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK),
+    reason="the peak of memory cannot be set back on this system",
+)
+@pytest.mark.parametrize(
+    ("distiller", "initial"),
+    [
+        ("dm(real_batch_size=8)", None),
+        ("dm(real_batch_size=8)", "herding(training_steps=0)"),
+        ("herding(training_steps=0)", None),
+    ],
+)
+def test_experience_is_in_memory_three_times_at_most(
+    distiller: str, initial: str | None
+) -> None:
+    """Two of these: what the caller holds is the first."""
+    shape = (3_000, 3, 64, 64)
+    labels = torch.arange(shape[0]) % 2
+    images = torch.rand(shape)
+    size = images.nbytes / 2**20
+    held = memory(20, distiller, steps=1, initial_images=initial)
+    held.add(images[:20], labels[:20])  # what is imported and made once
+    # The second time as many stand-ins beside them; herding has features of them, too.
+    for _ in range(1 if initial else 2):
+        Path("/proc/self/clear_refs").write_text("5")
+        before = peak()
+        held.add(images, labels)
+        assert peak() - before < 2.2 * size  # and what computing takes
+
+
 def test_damaged_or_foreign_memory_is_refused(tmp_path: Path) -> None:
     held = memory(8)
     held.add(*experience(0, 1))
     file = held.save(tmp_path)
     content = file.read_bytes()
     fresh = memory(8)
+    tensors, described = load_tensors(file, what="a memory", advice="")
     with pytest.raises(FileError, match="does not exist"):
         fresh.restore(tmp_path / "nowhere")
     with pytest.raises(OptionError, match="steps was 4, is 5"):
@@ -397,14 +516,19 @@ def test_damaged_or_foreign_memory_is_refused(tmp_path: Path) -> None:
         memory(8, num_classes=3).restore(tmp_path)
     for damaged in (content[:100], b"", content.replace(b"columns", b"colunms")):
         file.write_bytes(damaged)
-        with pytest.raises(FileError, match="damaged"):
+        with pytest.raises(FileError, match=r"(damaged|cannot be read).*remove .*anew"):
             fresh.restore(tmp_path)
-    file.write_bytes(content.replace(b'format_version\\": 1', b'format_version\\": 9'))
-    with pytest.raises(FileError, match="upgrade"):
+    for version, advice in ((9, "upgrade dd-plugins"), (1, "remove")):
+        state = json.loads(described["dd_avalanche"]) | {"format_version": version}
+        save_tensors(file, tensors, {"dd_avalanche": json.dumps(state)})
+        with pytest.raises(FileError, match=f"format version {version}.*{advice}"):
+            fresh.restore(tmp_path)
+    save_file(tensors, file, described)  # as versions before hashes wrote it
+    with pytest.raises(FileError, match="no hash; remove"):
         fresh.restore(tmp_path)
     artifact = DistilledSet.load(tmp_path / "task-0.safetensors")
     artifact.save(tmp_path / MEMORY_NAME)
-    with pytest.raises(FileError, match="not a memory"):
+    with pytest.raises(FileError, match="a memory of dd_avalanche"):
         fresh.restore(tmp_path)
     assert len(fresh) == 0
 
