@@ -31,7 +31,7 @@ from dd_plugins.metric import require_metric_learning, retrieval_scores
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.randomness import derive, isolated
-from dd_plugins.run import Precision, resolve_device, resolve_precision
+from dd_plugins.run import Precision, plain_torch, resolve_device, resolve_precision
 from dd_plugins.streamed import fits_in_memory
 from dd_plugins.training import (
     Recipe,
@@ -458,6 +458,7 @@ def evaluate(
     )()
 
 
+@plain_torch()
 def prepare_evaluation(
     distilled: DistilledSet | str | Path,
     networks: str | AbstractNetwork | Iterable[str | AbstractNetwork],
@@ -510,6 +511,7 @@ def prepare_evaluation(
         "recipe" if isinstance(protocol, Recipe) else protocol,
     )
 
+    @plain_torch()
     def run() -> Evaluation:
         for network in chosen:
             evaluator.train("distilled", network, evaluator.distilled_set)

@@ -17,7 +17,7 @@ from dd_plugins.evaluate import real_data_of, refuse_huge
 from dd_plugins.functional.cam import map_layer, meta_ratio, observe
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import Plugins, loaded_plugins
-from dd_plugins.run import Precision, resolve_device
+from dd_plugins.run import Precision, plain_torch, resolve_device
 from dd_plugins.trained import train_networks
 from dd_plugins.wrappers.base import AbstractWrapper
 from dd_plugins.wrappers.metadd import MetaDD
@@ -57,6 +57,7 @@ class MetaFeatures:
         return meta_ratio(self.maps, self.threshold)
 
 
+@plain_torch()
 def meta_features(
     distilled: DistilledSet | str | Path,
     networks: str | AbstractNetwork | Iterable[str | AbstractNetwork] = (),

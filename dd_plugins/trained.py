@@ -19,7 +19,14 @@ from dd_plugins.files import check_writable
 from dd_plugins.kept import load_tensors, save_tensors
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.randomness import derive
-from dd_plugins.run import Precision, Run, Task, resolve_device, resolve_precision
+from dd_plugins.run import (
+    Precision,
+    Run,
+    Task,
+    plain_torch,
+    resolve_device,
+    resolve_precision,
+)
 from dd_plugins.sources import code_of
 from dd_plugins.training import (
     Recipe,
@@ -102,6 +109,7 @@ class TrainedNetwork:
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         return folder / f"{digest}.safetensors"
 
+    @plain_torch()
     def obtain(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork:
         """Return the network: from its file, or trained now and kept there.
 
@@ -137,6 +145,7 @@ class TrainedNetwork:
         frozen: FeatureNetwork = module.eval().requires_grad_(False)
         return frozen
 
+    @plain_torch()
     def found(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork | None:
         """Return the network if it is kept; else None, once it is known that it can be.
 

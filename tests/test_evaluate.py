@@ -507,3 +507,24 @@ def test_data_by_name_comes_as_it_was_distilled() -> None:
     assert quickly(made, data=None).test_images == 360
     with pytest.raises(OptionError, match="preprocessing must be one of standardize"):
         dd_plugins.distill("digits", preprocessing="whiten")  # type: ignore[arg-type]
+
+
+def test_what_torch_was_told_before_changes_no_figure() -> None:
+    data = dd_plugins.get_dataset("digits")
+    made = dd_plugins.distill(data, "random", steps=1, network="conv(width=2, depth=1)")
+
+    def figures() -> object:
+        recipe = Recipe(3, 1e-3, 16)
+        return dd_plugins.evaluate(
+            made, "mlp(width=4)", data=data, repeats=1, protocol=recipe, baselines=True
+        ).as_dict()
+
+    expected = figures()
+    for told in (torch.no_grad(), torch.inference_mode(), torch.device("meta")):
+        with told:
+            assert figures() == expected
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert figures() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
