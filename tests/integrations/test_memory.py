@@ -281,7 +281,7 @@ def test_one_class_alone_needs_others_beside_it() -> None:
     for distiller in (FREPO, f"turned({FREPO})", "dsa(real_batch_size=8)"):
         held = memory(20, distiller, context="fixed")
         with pytest.raises(
-            OptionError, match="class 4 stands alone.*take dm or a core"
+            OptionError, match=r"class 4 stands alone.*take dm or a core"
         ):
             held.add(*experience(4))
         assert len(held) == 0
