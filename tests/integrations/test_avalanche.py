@@ -1,15 +1,18 @@
 """Distilled replay in Avalanche: every kind of benchmark, strategy and label."""
 
 import difflib
+import io
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,16 +26,22 @@ pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
 )
 
-from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark
 from avalanche.benchmarks.scenarios import (
     class_incremental_benchmark,
     new_instances_benchmark,
     split_online_stream,
 )
+from avalanche.benchmarks.scenarios.online import (
+    split_continuous_linear_decay_stream,
+)
 from avalanche.benchmarks.utils import (
+    AvalancheDataset,
     _make_taskaware_classification_dataset,
     as_classification_dataset,
+    concat_datasets,
 )
+from avalanche.benchmarks.utils.data_attribute import DataAttribute
 from avalanche.benchmarks.utils.data_loader import ReplayDataLoader
 from avalanche.checkpointing import (
     maybe_load_checkpoint,
@@ -42,14 +51,22 @@ from avalanche.evaluation.metrics import (
     accuracy_metrics,
     class_accuracy_metrics,
 )
-from avalanche.models import IncrementalClassifier, MultiHeadClassifier
+from avalanche.models import (
+    IncrementalClassifier,
+    MultiHeadClassifier,
+    SCRModel,
+)
 from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.plugins import (
     EvaluationPlugin,
+    EWCPlugin,
+    LRSchedulerPlugin,
+    LwFPlugin,
+    MIRPlugin,
     ReplayPlugin,
     SupervisedPlugin,
 )
-from avalanche.training.supervised import Naive
+from avalanche.training.supervised import ER_AML, SCR, Naive
 
 from dd_avalanche import (
     DistilledBuffer,
@@ -633,7 +650,7 @@ def test_experience_of_several_tasks_is_added_whole_or_not_at_all() -> None:
     train.targets[41:] = [3] * 19  # one class alone in the second task
     data = _make_taskaware_classification_dataset(train, task_labels=tasks)
     held = buffer(size=40)
-    with pytest.raises(OptionError, match="class 3 stands alone"):
+    with pytest.raises(OptionError, match="class 3 stands alone"):  # by FRePo
         held.post_adapt(None, SimpleNamespace(dataset=data))
     assert len(held.memory) == len(held.buffer) == 0
 
@@ -680,3 +697,422 @@ def test_script_changes_by_two_lines_and_runs() -> None:
         assert done.returncode == 0, done.stderr
         accuracy = float(done.stdout.split()[-1])
         assert accuracy > 0.3  # of ten classes, two of which were seen last
+
+
+@pytest.mark.parametrize("kind", BENCHMARKS)
+def test_buffer_stands_before_and_after_new_data(kind: str) -> None:
+    stream = list(benchmark(kind).train_stream)
+    held = buffer()
+    for experience in stream[:2]:  # of several tasks, where there are tasks
+        held.post_adapt(None, experience)
+    new = stream[2].dataset
+    part = held.buffer.subset([0, len(held.buffer) - 1])
+    for order in (
+        [held.buffer, new],
+        [new, held.buffer],
+        [part, new, stream[0].dataset],
+        [held.buffer, held.buffer, new],
+        [*held.buffer_datasets, new],
+    ):
+        together = concat_datasets(order)
+        assert len(together) == sum(map(len, order))
+        wanted = [int(item[1]) for each in order for item in each]
+        assert [int(label) for label in together.targets] == wanted
+        if "task" in kind:  # each item with that of its own
+            tasks = [int(item[2]) for each in order for item in each]
+            assert [int(task) for task in together.targets_task_labels] == tasks
+            assert [int(item[2]) for item in together] == tasks
+
+
+class Few(Dataset[Any]):
+    """Items of any layout."""
+
+    def __init__(self, make: Any, low: int = 0, count: int = 12) -> None:
+        self.targets = [low + place % 2 for place in range(count)]
+        self.make = make
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Any:
+        generator = torch.Generator().manual_seed(index)
+        image = torch.rand(1, 8, 8, generator=generator)
+        return self.make(image, self.targets[index], index)
+
+
+def labelled(make: Any, low: int = 0, *attributes: DataAttribute) -> AvalancheDataset:
+    few = Few(make, low)
+    targets = DataAttribute(few.targets, "targets")
+    return AvalancheDataset([few], data_attributes=[targets, *attributes])
+
+
+def chosen(size: int = 8, **options: Any) -> DistilledBuffer:
+    return DistilledBuffer(size, "random", network=OPTIONS["network"], **options)
+
+
+def pair(image: Tensor, label: int, place: int) -> tuple[Any, Any]:
+    return image, label
+
+
+def beside(low: int) -> AvalancheDataset:
+    return labelled(pair, low, DataAttribute([3] * 12, "targets_task_labels"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda low: labelled(pair, low),
+        beside,
+        lambda low: labelled(lambda x, y, i: (x, torch.tensor(y)), low),
+        lambda low: labelled(lambda x, y, i: (x, torch.tensor([y])), low),
+        lambda low: labelled(lambda x, y, i: (x, torch.tensor(y).int()), low),
+        lambda low: labelled(lambda x, y, i: [x.double(), np.int64(y)], low),
+        lambda low: labelled(lambda x, y, i: (x.half(), y), low),
+    ],
+)
+def test_items_have_the_parts_of_the_benchmark(make: Any) -> None:
+    stream = benchmark_from_datasets(train=[make(0), make(2)]).train_stream
+    held = chosen()
+    held.post_adapt(None, stream[0])
+    batch = next(
+        iter(
+            ReplayDataLoader(
+                stream[1].dataset, held.buffer, batch_size=4, batch_size_mem=4
+            )
+        )
+    )
+    ours, theirs = held.buffer[0], stream[1].dataset[0]
+    assert len(ours) == len(theirs)
+    assert ours[0].dtype == theirs[0].dtype == batch[0].dtype
+    if isinstance(theirs[1], Tensor):
+        assert (ours[1].shape, ours[1].dtype) == (theirs[1].shape, theirs[1].dtype)
+    assert len(batch[0]) == 8
+    if hasattr(stream[0].dataset, "targets_task_labels"):
+        assert list(held.buffer.targets_task_labels) == [3] * 8
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        labelled(pair, 0, DataAttribute([7] * 12, "domain", use_in_getitem=True)),
+        labelled(lambda x, y, i: (x, y, i)),
+        labelled(lambda x, y, i: (x, y, 0, x)),
+    ],
+)
+def test_items_of_further_parts_are_refused_where_they_are_mixed(dataset: Any) -> None:
+    experience = benchmark_from_datasets(train=[dataset]).train_stream[0]
+    held = chosen()
+    with pytest.raises(DataError, match=r"use_in_getitem=False.*DistilledReplayPlugin"):
+        held.post_adapt(None, experience)
+    assert len(held.buffer) == 0
+    DistilledReplayPlugin(held).after_training_exp(
+        SimpleNamespace(experience=experience)
+    )
+    assert len(held.memory) == 8
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x, y, i: {"image": x, "label": y}, "dictionaries with 'image', 'lab"),
+        (lambda x, y, i: (x,), "sequences of 1 part"),
+        (lambda x, y, i: x, "items as Tensor"),
+        (lambda x, y, i: None, "items as NoneType"),
+        (lambda x, y, i: (x, "ab"[y]), "labels images with 'a', expected whole"),
+        (lambda x, y, i: (x, None), "labels images with None"),
+        (lambda x, y, i: (x, y + 0.5), "labels images with 0.5"),
+        (lambda x, y, i: (x, np.array([1, 0, 1])), r"vectors of shape \(3,\)"),
+        (lambda x, y, i: (x, y if i < 5 else "b"), "labels images with 'b'"),
+    ],
+)
+def test_items_that_are_no_pairs_are_refused(make: Any, message: str) -> None:
+    held = chosen()
+    with pytest.raises(DataError, match=message):
+        held.post_adapt(None, SimpleNamespace(dataset=labelled(make)))
+    assert len(held.memory) == 0
+
+
+@pytest.mark.parametrize("labels", ["hard", "learned"])
+@pytest.mark.parametrize("store", ["float32", "uint8"])
+def test_what_is_stored_is_not_changed_through_items(labels: str, store: str) -> None:
+    make = labelled(lambda x, y, i: (x, torch.tensor(y)))
+    held = chosen(store=store, labels=labels, num_classes=4)
+    held.post_adapt(None, SimpleNamespace(dataset=make))
+    before = held.memory.images(), held.memory.labels(4), held.memory.hard_labels()
+    groups = held.buffer.replace_current_transform_group(
+        (lambda image: image.mul_(9), lambda label: label.add_(1))
+    )
+    for _ in range(2):
+        for item in [*groups, *held.buffer]:
+            item[0].zero_()
+    again = held.memory.images(), held.memory.labels(4), held.memory.hard_labels()
+    assert all(map(torch.equal, before, again))
+    assert int(held.buffer[0][1].max()) <= 1
+
+
+def test_experience_without_images_is_passed_over() -> None:
+    stream = benchmark("class-incremental, task-aware").train_stream
+    empty = SimpleNamespace(dataset=stream[0].dataset.subset([]))
+    held = buffer()
+    held.post_adapt(None, empty)  # the first
+    assert len(held.buffer) == 0
+    held.post_adapt(None, stream[0])
+    before, layout = held.memory.images(), held.layout
+    held.post_adapt(None, empty)
+    held.update_from_dataset(empty.dataset)
+    assert torch.equal(held.memory.images(), before)
+    assert held.layout == layout
+    assert len(held.buffer[0]) == 3
+
+
+def test_empty_part_of_an_online_experience_is_counted() -> None:
+    stream = benchmark("class-incremental").train_stream[:1]
+    parts = list(split_online_stream(stream, 25, access_task_boundaries=True))
+    whole, held = buffer(), buffer()
+    for part in parts:
+        whole.post_adapt(None, part)
+        if part is parts[1]:
+            part._dataset = part.dataset.subset([])
+        held.post_adapt(None, part)
+    assert held.parts == 0
+    assert sum(group.seen for group in held.memory.groups.values()) == (
+        sum(group.seen for group in whole.memory.groups.values()) - 25
+    )
+
+
+def test_groups_are_those_of_a_class_balanced_buffer() -> None:
+    stream = benchmark("class-incremental").train_stream
+    held = chosen(20)
+    held.post_adapt(None, stream[0])
+    assert set(held.buffer_groups) == {group.label for group in held.memory.groups}
+    for label, group in held.buffer_groups.items():
+        assert {int(item[1]) for item in group.buffer} == {label}
+        with pytest.raises(OptionError, match="resize the buffer"):
+            group.resize(None, 3)
+    assert sum(map(len, held.buffer_datasets)) == len(held.buffer)
+    held.resize(None, 8)
+    assert list(map(len, held.buffer_datasets)) == [4, 4]
+    by_hand = chosen(20)
+    by_hand.update_from_dataset(stream[0].dataset, None)
+    by_hand.resize(None, 8)
+    assert torch.equal(by_hand.memory.images(), held.memory.images())
+
+
+def small_scr(policy: DistilledBuffer) -> Any:
+    model = SCRModel(
+        feature_extractor=nn.Sequential(nn.Flatten(), nn.Linear(64, 8)),
+        projection=nn.Linear(8, 8),
+    )
+    learner = SCR(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        augmentations=nn.Identity(),
+        mem_size=20,
+        train_mb_size=10,
+        batch_size_mem=10,
+        evaluator=None,
+    )
+    learner.replay_plugin.storage_policy = policy
+    return learner
+
+
+def small_er_aml(policy: DistilledBuffer) -> Any:
+    body, head = nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), nn.Linear(8, 10)
+    model = nn.Sequential(body, head)
+    learner = ER_AML(
+        model=model,
+        feature_extractor=body,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        mem_size=20,
+        train_mb_size=2,
+        batch_size_mem=10,
+        evaluator=None,
+    )
+    learner.storage_policy = policy
+    learner.plugins[0].storage_policy = policy
+    return learner
+
+
+def small_mir(policy: DistilledBuffer) -> Any:
+    plugin = MIRPlugin(batch_size_mem=4, mem_size=20, subsample=8)
+    plugin.storage_policy = policy
+    return strategy(network(), [plugin])
+
+
+@pytest.mark.parametrize("make", [small_scr, small_er_aml, small_mir])
+def test_strategies_that_read_groups_train(make: Any) -> None:
+    torch.manual_seed(0)
+    held = chosen(20)
+    learner = make(held)
+    stream = benchmark("class-incremental, task-aware").train_stream
+    for experience in stream[:3]:
+        learner.train(experience)
+    assert len(held.buffer_groups) == 6
+
+
+def test_stream_without_boundaries_is_told_what_it_can_have() -> None:
+    stream = benchmark("class-incremental").train_stream
+    parts = split_continuous_linear_decay_stream(
+        stream, experience_size=40, iters_per_virtual_epoch=3, beta=0.5, shuffle=True
+    )
+    held = chosen(40)
+    part = next(iter(parts))
+    with pytest.raises(OptionError, match=r"update_from_dataset\(\)"):
+        held.post_adapt(None, part)
+    held.update_from_dataset(part.dataset)
+    assert len(held.buffer) > 0
+
+
+def test_buffer_of_two_plugins_is_filled_once() -> None:
+    stream = benchmark("class-incremental").train_stream
+    for plugins in (
+        lambda held: [
+            ReplayPlugin(20, storage_policy=held),
+            DistilledReplayPlugin(held),
+        ],
+        lambda held: [DistilledGDumb(held), ReplayPlugin(20, storage_policy=held)],
+    ):
+        held = chosen(20)
+        learner = strategy(network(), plugins(held))
+        for experience in (stream[0], stream[1], stream[1]):
+            learner.train(experience)
+        seen = [len(each.dataset) for each in (stream[0], stream[1], stream[1])]
+        stored = held.memory.groups.values()
+        assert sum(group.seen for group in stored) == sum(seen)
+        assert held.memory.experiences == 3, "one trained on again is taken again"
+
+
+class Counting(SupervisedPlugin):  # type: ignore[misc]
+    """A plugin of a stranger, with a state of its own."""
+
+    def __init__(self, state: Any = 0) -> None:
+        super().__init__()
+        self.state = state
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        if isinstance(self.state, int):
+            self.state += 1
+
+
+class Saved(Counting):
+    """The same, with what a saved stream needs."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": self.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state = state["state"]
+
+
+def scheduled(learner: Any) -> Any:
+    schedule = torch.optim.lr_scheduler.StepLR(learner.optimizer, 1)
+    learner.plugins.insert(0, LRSchedulerPlugin(schedule))
+    return learner
+
+
+@pytest.mark.parametrize(
+    ("make", "lost"),
+    [
+        (lambda: [], None),
+        (lambda: [Saved()], None),
+        (lambda: [EWCPlugin(1.0)], "EWCPlugin"),
+        (lambda: [LwFPlugin(), EWCPlugin(1.0)], "LwFPlugin, EWCPlugin"),
+        (lambda: [ReplayPlugin(20)], "ReplayPlugin"),  # with a buffer of its own
+        (lambda: [Counting()], "Counting"),
+        (lambda: [Counting("a setting")], None),
+        ("scheduled", "LRSchedulerPlugin"),
+    ],
+)
+def test_plugins_whose_state_is_lost_are_named(
+    make: Any, lost: str | None, tmp_path: Path
+) -> None:
+    stream = benchmark("class-incremental, task-aware").train_stream
+
+    def made() -> tuple[DistilledBuffer, Any]:
+        held = chosen(20)
+        own = [] if make == "scheduled" else make()
+        learner = strategy(network(), [*plugins_for("replay", held), *own])
+        return held, scheduled(learner) if make == "scheduled" else learner
+
+    held, learner = made()
+    learner.train(stream[0])
+    save_stream(tmp_path, learner, held, 1)
+    held, learner = made()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert restore_stream(tmp_path, learner, held, stream) == 1
+    told = [str(w.message) for w in said if "is not restored" in str(w.message)]
+    assert len(told) == (lost is not None), told
+    if lost is not None:
+        assert told[0].startswith(f"the state of {lost} is not restored")
+    found = [plugin.state for plugin in learner.plugins if isinstance(plugin, Saved)]
+    assert found in ([], [1])
+
+
+def test_plugins_with_a_state_must_be_those_that_were_saved(tmp_path: Path) -> None:
+    stream = benchmark("class-incremental").train_stream
+
+    def save(plugin: Any) -> None:
+        held = chosen(20)
+        learner = strategy(network(), [*plugins_for("replay", held), plugin])
+        learner.train(stream[0])
+        save_stream(tmp_path, learner, held, 1)
+
+    save(Saved())
+    learner = strategy(network(), [])
+    before = learner.model[1].weight.clone()
+    with pytest.raises(OptionError, match="plugins Saved, the strategy has none"):
+        restore_stream(tmp_path, learner, chosen(20), stream)
+    assert torch.equal(learner.model[1].weight, before)
+    for state in (nn.Linear(2, 2), lambda: 0):
+        with pytest.raises(OptionError, match="state_dict of Saved cannot be saved"):
+            save(Saved(state))
+
+
+def test_flipped_bit_of_a_saved_stream_is_refused(tmp_path: Path) -> None:
+    stream = benchmark("class-incremental").train_stream
+    held = chosen(20)
+    learner = strategy(network(), plugins_for("replay", held))
+    learner.train(stream[0])
+    save_stream(tmp_path, learner, held, 1)
+    file = tmp_path / "stream.pt"
+    content = bytearray(file.read_bytes())
+    assert torch.load(file, weights_only=True)["experiences"] == 1
+
+    def refused(message: str) -> None:
+        with pytest.raises(FileError, match=rf"{message}.*remove .* anew") as error:
+            restore_stream(tmp_path, learner, chosen(20), stream)
+        assert "\n" not in str(error.value)
+
+    for place in [*range(0, len(content), len(content) // 100), len(content) - 1]:
+        content[place] ^= 0x40
+        file.write_bytes(content)
+        refused("damaged")
+        content[place] ^= 0x40
+    for part in (content[:50], content[:-1], content + b"more", b""):
+        file.write_bytes(part)
+        refused("damaged")
+    saved = torch.load(io.BytesIO(content), weights_only=True)
+    torch.save(saved, file)  # as it was written before there was a digest
+    refused("older version without a digest")
+    file.write_bytes(content)
+    (memory,) = tmp_path.glob("buffer-*/memory.safetensors")
+    kept = memory.read_bytes()
+    memory.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    refused("damaged")
+    memory.write_bytes(kept)
+    assert restore_stream(tmp_path, learner, chosen(20), stream) == 1
+
+
+def test_resized_buffer_is_restored_with_its_stream(tmp_path: Path) -> None:
+    stream = benchmark("class-incremental").train_stream
+    held = chosen(20)
+    learner = strategy(network(), plugins_for("replay", held))
+    learner.train(stream[0])
+    held.resize(None, 10)
+    save_stream(tmp_path, learner, held, 1)
+    again = chosen(20)
+    learner = strategy(network(), plugins_for("replay", again))
+    restore_stream(tmp_path, learner, again, stream)
+    assert (again.max_size, len(again.buffer)) == (10, 10)
+    assert torch.equal(again.memory.images(), held.memory.images())

@@ -1,5 +1,7 @@
 """Private training of an Avalanche strategy: loader, accounting, refusals."""
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,19 +9,23 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import OptionError, RunError
 
 pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
 pytest.importorskip("avalanche.training", reason="avalanche-lib is not installed")
 
 from avalanche.benchmarks import nc_benchmark
+from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
+from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training.plugins import (
     EvaluationPlugin,
     LwFPlugin,
     ReplayPlugin,
+    SupervisedPlugin,
 )
 from avalanche.training.supervised import ER_ACE, Cumulative, Naive
 
+from dd_avalanche import DistilledBuffer, restore_stream, save_stream
 from dd_privacy.accounting import noise_multiplier_for
 from dd_privacy.avalanche import PrivateTrainingPlugin
 from dd_privacy.private import PrivateTrainer, make_private
@@ -47,11 +53,14 @@ def strategy(plugins: list[Any], **options: Any) -> Any:
     return options.pop("strategy", Naive)(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
-        train_mb_size=50,
-        train_epochs=3,
         plugins=plugins,
-        evaluator=EvaluationPlugin(),
-        **{"criterion": nn.CrossEntropyLoss(), **options},
+        **{
+            "criterion": nn.CrossEntropyLoss(),
+            "train_mb_size": 50,
+            "train_epochs": 3,
+            "evaluator": EvaluationPlugin(),
+            **options,
+        },
     )
 
 
@@ -169,3 +178,147 @@ def test_loaders_that_sample_otherwise_are_refused() -> None:
         make_private(
             *given, DataLoader(data, batch_size=20), trainer.budget(100), **about
         )
+
+
+def stored() -> DistilledBuffer:
+    return DistilledBuffer(8, "random", network="conv(width=4, depth=2)")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_was_spent_survives_every_way_of_saving(tmp_path: Path) -> None:
+    stream = benchmark().train_stream
+
+    def made(**options: Any) -> tuple[PrivateTrainingPlugin, Any]:
+        plugin = PrivateTrainingPlugin(epsilon=9.0, seed=0, **options)
+        return plugin, strategy([plugin])
+
+    plugin, learner = made()
+    for experience in (stream[0], stream[0]):
+        learner.train(experience)
+    assert plugin.epsilon_spent > 10
+    held = stored()
+    held.post_adapt(None, stream[0])
+    save_stream(tmp_path, learner, held, 1)
+    again, fresh = made()
+    restore_stream(tmp_path, fresh, stored(), stream)
+    assert again.budgets == plugin.budgets
+    fresh.train(stream[1])
+    assert again.epsilon_spent > plugin.epsilon_spent
+    apart, fresh = made(disjoint=True)
+    restore_stream(tmp_path, fresh, stored(), stream)
+    assert apart.epsilon_spent == plugin.epsilon_spent, "one experience, twice"
+    # A plugin that spent something else does not forget it.
+    other, fresh = made()
+    fresh.train(stream[1])
+    spent = other.epsilon_spent
+    with pytest.raises(OptionError, match="spent on experience 1 what was not saved"):
+        restore_stream(tmp_path, fresh, stored(), stream)
+    assert other.epsilon_spent == spent
+    with pytest.raises(OptionError, match="PrivateTrainingPlugin, the strategy has no"):
+        restore_stream(tmp_path, strategy([]), stored(), stream)
+    # Avalanche's own way, and a copy.
+    save_checkpoint(learner, tmp_path / "c.pkl", exclude=["optimizer"])
+    loaded, _ = maybe_load_checkpoint(made()[1], tmp_path / "c.pkl")
+    assert loaded.plugins[0].budgets == plugin.budgets
+    assert copy.deepcopy(plugin).epsilon_spent == plugin.epsilon_spent
+
+
+class Steps(SupervisedPlugin):  # type: ignore[misc]
+    """Keep the sizes of the batches that were stepped on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def after_update(self, strategy: Any, **kwargs: Any) -> None:
+        self.sizes.append(len(strategy.mb_y))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_metrics_rest_on_empty_batches_and_steps_are_made_all_the_same() -> None:
+    steps, stream = Steps(), benchmark().train_stream
+    plugin = PrivateTrainingPlugin(epsilon=9.0, seed=0, allowed=[Steps])
+    evaluator = EvaluationPlugin(
+        accuracy_metrics(minibatch=True, epoch=True, epoch_running=True),
+        loss_metrics(minibatch=True, epoch=True),
+        loggers=[],
+    )
+    learner = strategy(
+        [plugin, steps], evaluator=evaluator, train_mb_size=1, train_epochs=1
+    )
+    learner.train(stream[0])
+    assert 0 in steps.sizes
+    assert len(steps.sizes) == plugin.budgets[0][0].steps == 200
+    found = evaluator.get_all_metrics()
+    values = [value for _, each in found.values() for value in each]
+    assert len(found["Loss_MB/train_phase/train_stream/Task000"][1]) == sum(
+        size > 0 for size in steps.sizes
+    )
+    assert all(0 <= value < 100 for value in values)
+    assert evaluator.active
+    (accuracy,) = found["Top1_Acc_Epoch/train_phase/train_stream/Task000"][1]
+    assert 0 < accuracy <= 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_as_many_steps_are_made_as_are_accounted_for() -> None:
+    """One over the rate of 93 batches is a little less than 93."""
+    labels = torch.arange(186) % 4
+    data = Images(torch.rand(186, 1, 8, 8), labels)
+    stream = nc_benchmark(data, data, 1, task_labels=False, seed=0).train_stream
+    steps = Steps()
+    plugin = PrivateTrainingPlugin(epsilon=9.0, seed=0, allowed=[Steps])
+    learner = strategy([plugin, steps], train_mb_size=2, train_epochs=2)
+    learner.train(stream[0])
+    assert len(steps.sizes) == plugin.budgets[0][0].steps == 186
+
+    class Longer(Steps):
+        def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+            strategy.training_epoch()
+
+    plugin = PrivateTrainingPlugin(epsilon=9.0, seed=0, allowed=[Longer])
+    longer = Longer()
+    learner = strategy([plugin, longer], train_mb_size=93, train_epochs=1)
+    with pytest.raises(RunError, match="2 steps were accounted for, and training goes"):
+        learner.train(stream[0])
+    assert len(longer.sizes) == 2
+
+
+class Viewed(nn.Module):
+    """A network that reshapes as many do, which no empty batch survives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.last(images.view(images.size(0), -1))
+        return found
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_model_that_takes_no_empty_batch_is_refused_before_anything_is_spent() -> None:
+    stream = benchmark().train_stream
+    plugin = PrivateTrainingPlugin(epsilon=9.0, seed=0)
+    learner = strategy([plugin], model=Viewed(), train_mb_size=2)
+    with pytest.raises(OptionError, match=r"empty with a chance of 0\.13.*flatten"):
+        learner.train(stream[0])
+    assert plugin.epsilon_spent == 0
+    # No empty batch is to be reckoned with.
+    learner = strategy([plugin], model=Viewed(), train_mb_size=50, train_epochs=1)
+    learner.train(stream[0])
+    assert plugin.epsilon_spent > 8
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_training_that_diverges_stops_and_tells_what_was_spent(epochs: int) -> None:
+    plugin = PrivateTrainingPlugin(epsilon=9.0, seed=0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 4))
+    learner = strategy([plugin], model=model, train_epochs=epochs, train_mb_size=200)
+    learner.optimizer.param_groups[0]["lr"] = 1e30
+    with pytest.raises(RunError, match=r"diverged.*epsilon 8\.\d+ at delta .*is spent"):
+        learner.train(benchmark().train_stream[0])
+    assert plugin.epsilon_spent > 8, "it stays booked"
+    assert learner.model is model, "the plain model is back"
+    assert type(learner.optimizer) is torch.optim.SGD
