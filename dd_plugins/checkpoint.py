@@ -145,7 +145,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "--overwrite"
         ) from error
     try:
-        loaded: dict[str, Any] = torch.load(
+        loaded: Any = torch.load(
             io.BytesIO(content), weights_only=True, map_location="cpu"
         )
     except Exception as error:  # torch's own text advises to run what the file holds
@@ -153,6 +153,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} holds more than plain values ({type(error).__name__}) "
             "and is not loaded; start anew with --overwrite"
         ) from error
+    if not isinstance(loaded, dict):
+        raise FileError(
+            f"checkpoint {path} is foreign or damaged: it holds no dict, but a "
+            f"{type(loaded).__name__}; start anew with --overwrite"
+        )
     return loaded
 
 

@@ -407,8 +407,10 @@ class _Loop:
             FileError: the checkpoint does not hold what it must.
             PluginError: a method of the distiller returned something else.
         """
+        self.step = 0
         transform = None if saved is None else self._transform_of(saved)
-        self._begin(transform)
+        with self._told_failures():
+            self._begin(transform)
         if saved is not None:
             self._restore(saved)
 
@@ -450,7 +452,6 @@ class _Loop:
         state = self.distiller.setup(run, self.sampler)
         self.state = check_state(self.distiller, state)
         self.optimizer, self.schedule = self._moving(self.synthetic.parameters())
-        self.step = 0
         self.seconds = 0.0
 
     def _moving(
@@ -654,7 +655,7 @@ class _Loop:
 
     @contextmanager
     def _told_failures(self) -> Iterator[None]:
-        """Say of a step that failed where it was, what is kept, and what to do."""
+        """Say of what failed at which step it was, what is kept, and what to do."""
         try:
             yield
         except (RuntimeError, OverflowError) as error:
@@ -976,8 +977,10 @@ class _Loop:
         parameters = [tensor.clone() for tensor in self.synthetic.parameters()]
         with isolated(self.run.generator("rehearsal")):  # the global state stays
             optimizer, schedule = self._moving(parameters)
+            base_rates = getattr(schedule, "base_lrs", None)
             optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
             schedule.load_state_dict(copy.deepcopy(saved["schedule"]))
+            check_saved(getattr(schedule, "base_lrs", None), base_rates, "base_lrs")
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
             optimizer.step()
