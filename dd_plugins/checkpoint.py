@@ -155,8 +155,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(loaded, dict):
         raise FileError(
-            f"checkpoint {path} holds a {type(loaded).__name__}, expected a dict; "
-            "start anew with --overwrite"
+            f"checkpoint {path} is foreign or damaged: it holds no dict, but a "
+            f"{type(loaded).__name__}; start anew with --overwrite"
         )
     return loaded
 

@@ -102,7 +102,7 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _ASKED = re.compile(
-    r"(?:tried|unable) to allocate (?P<amount>[\d.]+) ?(?P<unit>[KMGT]?i?B|bytes)",
+    r"(?:tried|unable) to allocate (?P<amount>[\d.]+) ?(?P<unit>bytes|[KMGT]?i?B)",
     re.IGNORECASE,
 )
 

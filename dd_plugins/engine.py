@@ -74,6 +74,7 @@ from dd_plugins.run import (
     plain_torch,
     resolve_device,
     resolve_precision,
+    threads,
 )
 from dd_plugins.run_folder import (
     RUN_FILES,
@@ -93,6 +94,7 @@ DEFAULT_NETWORK = "conv"
 
 _ADVICE = "lower the learning rate, or use --precision float32"
 _LONGEST_REASON = 200  # characters
+_MOST_THREADS = 4096
 _LARGEST = 1e6  # in the value space, where images are of variance 1 by channel
 _VALIDATIONS = 10  # times in a run that validation accuracy is measured
 _VALIDATION_IMAGES = 1_000  # of them at most, at a time
@@ -252,14 +254,37 @@ def distill(
     if not resume:  # what is wrong is found before there is a folder
         loop.prepare()
     with folder_of_its_own(own_folder, resume, overwrite):
+        saved = []
         if resume and folder is not None:
             checkpoint = folder / CHECKPOINT_NAME
             there = writes and checkpoint.exists()
             saved = [load_checkpoint(checkpoint)] if there else []
-            loop.prepare(*parallel.broadcast_object(saved))
+            saved = parallel.broadcast_object(saved)
         replaced = in_place_of_the_old(own_folder if overwrite else None)
-        with exact_kernels(), replaced as has_checkpoint:
+        with _threads_of(*saved), exact_kernels(), replaced as has_checkpoint:
+            if resume:
+                loop.prepare(*saved)
             return loop.run_to_end(checkpoint_seconds, has_checkpoint)
+
+
+def _threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[None]:
+    """Return the block in which a run has the threads that it began with.
+
+    Raises:
+        FileError: the checkpoint does not hold what it must.
+    """
+    own = torch.get_num_threads()
+    with _foreign_is_told():
+        place = {} if saved is None else dict(saved.get("place", {}))
+        count = place.get("threads", own)
+        if type(count) is not int or not 1 <= count <= _MOST_THREADS:
+            raise ValueError(f"{count!r} threads")
+    if count != own:
+        _warn(
+            f"this run goes on with the number of threads that it began with, {count} "
+            f"and not {own}: so it ends with the same bits"
+        )
+    return threads(count)
 
 
 def _whole_number(name: str, value: Any, least: int | None = None) -> int:
@@ -374,8 +399,10 @@ class _Loop:
             FileError: the checkpoint does not hold what it must.
             PluginError: a method of the distiller returned something else.
         """
+        self.step = 0
         transform = None if saved is None else self._transform_of(saved)
-        self._begin(transform)
+        with self._told_failures():
+            self._begin(transform)
         if saved is not None:
             self._restore(saved)
 
@@ -417,7 +444,6 @@ class _Loop:
         state = self.distiller.setup(run, self.sampler)
         self.state = check_state(self.distiller, state)
         self.optimizer, self.schedule = self._moving(self.synthetic.parameters())
-        self.step = 0
         self.seconds = 0.0
 
     def _moving(
@@ -621,7 +647,7 @@ class _Loop:
 
     @contextmanager
     def _told_failures(self) -> Iterator[None]:
-        """Say of a step that failed where it was, what is kept, and what to do."""
+        """Say of what failed at which step it was, what is kept, and what to do."""
         try:
             yield
         except (RuntimeError, OverflowError) as error:
@@ -845,7 +871,11 @@ class _Loop:
             processor = torch.cuda.get_device_name(device)
         else:
             processor = torch.backends.cpu.get_cpu_capability()
-        return {"processes": self.run.ranks, "processor": processor}
+        return {
+            "processes": self.run.ranks,
+            "threads": torch.get_num_threads(),
+            "processor": processor,
+        }
 
     def _own_state(self) -> dict[str, Any]:
         return check_saved_state(self.distiller, self.state.state_dict())
@@ -876,6 +906,9 @@ class _Loop:
         """
         with _foreign_is_told():
             before = dict(saved["configuration"])
+            for name, value in before.items():
+                if not isinstance(value, str | int | float | None):
+                    raise ValueError(f"{name} is a {type(value).__name__}")
             differing = what_differs(before, self.configuration)
             if differing:
                 advice = "repeat the command of the first run with --resume"
@@ -889,6 +922,7 @@ class _Loop:
                 )
             if "transform" not in saved:
                 return None
+            check_saved(saved["transform"]["stride"], 1, "transform.stride")
             transform = Transform.from_tensors(**saved["transform"])
             for name, tensor in transform.tensors().items():
                 check_saved(tensor, torch.empty(tensor.shape), f"transform.{name}")
@@ -918,7 +952,7 @@ class _Loop:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             self.step, self.seconds = step, seconds
-        moved = what_differs(saved.get("place", self._place), self._place)
+            moved = what_differs(dict(saved.get("place", self._place)), self._place)
         if moved and step < self.run.steps:
             _warn(
                 f"this run goes on elsewhere ({moved}): its set will not be, bit for "
@@ -934,8 +968,10 @@ class _Loop:
         parameters = [tensor.clone() for tensor in self.synthetic.parameters()]
         with isolated(self.run.generator("rehearsal")):  # the global state stays
             optimizer, schedule = self._moving(parameters)
+            base_rates = getattr(schedule, "base_lrs", None)
             optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
             schedule.load_state_dict(copy.deepcopy(saved["schedule"]))
+            check_saved(getattr(schedule, "base_lrs", None), base_rates, "base_lrs")
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
             optimizer.step()

@@ -619,20 +619,19 @@ def _identity(plugin: object) -> object:
 
 
 class _ByIdentity:
-    """A plugin object that is compared as the object it is, not by its content.
+    """The functions of a plugin object, compared as the object it is.
 
     pluggy keeps plugins in sets and looks them up by ``==``: a dataclass object has no
-    hash, and two of the same content would be one.
+    hash, and two of the same content would be one. It looks for marked functions
+    without asking ``__getattr__``.
     """
 
     def __init__(self, plugin: object) -> None:
-        self._plugin = plugin
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plugin, name)
-
-    def __dir__(self) -> list[str]:
-        return dir(self._plugin)
+        for name in dir(plugin):
+            if not name.startswith("__") and inspect.isroutine(
+                inspect.getattr_static(plugin, name)  # no property is computed
+            ):
+                setattr(self, name, getattr(plugin, name))
 
 
 def _by_identity(plugin: object) -> object:

@@ -21,6 +21,7 @@ __all__ = [
     "plain_torch",
     "resolve_device",
     "resolve_precision",
+    "threads",
 ]
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -173,6 +174,17 @@ def plain_torch() -> Iterator[None]:
         stack.callback(torch.set_default_dtype, dtype)
         torch.set_default_dtype(torch.float32)
         yield
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute in so many threads, on which the last bits of large sums depend."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def resolve_device(device: str) -> torch.device:

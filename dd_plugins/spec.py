@@ -216,7 +216,7 @@ def split_specs(text: str) -> list[str]:
         ['mlp', "vgg11(width=16, normalization='none')"]
     """
     try:
-        body = _tree(f"[{text}]")
+        body = _tree(f"[{text}]" if isinstance(text, str) else text)
         if not isinstance(body, ast.List) or not body.elts:
             raise ValueError("there is none")
         return [ast.unparse(item) for item in body.elts]

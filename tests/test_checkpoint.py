@@ -1,5 +1,6 @@
 """Checkpoints: exact, and never taken if they are damaged or foreign."""
 
+import copy
 import io
 import os
 import pickle
@@ -16,14 +17,16 @@ import torch
 from torch import Tensor
 
 import dd_plugins
-from dd_plugins import DistilledSet
+from dd_plugins import DistilledSet, hookimpl
 from dd_plugins.checkpoint import (
     CHECKPOINT_NAME,
     CheckpointWriter,
     load_checkpoint,
     save_checkpoint,
 )
-from dd_plugins.errors import DDError, FileError
+from dd_plugins.errors import DDError, DDWarning, FileError, OptionError
+from dd_plugins.plugins import Plugins
+from dd_plugins.testing import toy_data
 
 CONTENT: dict[str, Any] = {
     "step": 3,
@@ -280,3 +283,152 @@ def test_buffers_that_are_prepared_are_those_that_a_run_fills(
     dd_plugins.distill(out=tmp_path / "run", **OPTIONS)
     assert any("pool" in place for place in prepared)
     assert not [place for place in fresh if "pool" in place], "memory was asked anew"
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps that was stopped after three."""
+    out = tmp_path_factory.mktemp("stopped")
+
+    class Stop:
+        @hookimpl
+        def dd_after_step(self, step: int) -> None:
+            if step == 3:
+                raise KeyboardInterrupt
+
+    plugins = Plugins(load=[], extra={"stop": Stop()})
+    with pytest.raises(KeyboardInterrupt):
+        go_on(out, plugins=plugins)
+    return out
+
+
+def go_on(out: Path, **options: Any) -> DistilledSet:
+    options = {"steps": 6, "network": "conv(width=4, depth=2)"} | options
+    spec = "frepo(pool_size=1, real_batch_size=16)"
+    return dd_plugins.distill(
+        toy_data(), spec, out=out, device="cpu", resume=True, **options
+    )
+
+
+def put(value: Any, place: tuple[Any, ...], new: Any) -> Any:
+    """Return nested content with another value in a place."""
+    if not place:
+        return new(value) if callable(new) else new
+    changed = copy.copy(value)
+    changed[place[0]] = put(value[place[0]], place[1:], new)
+    return changed
+
+
+def without(key: Any) -> Any:
+    return lambda value: {name: each for name, each in value.items() if name != key}
+
+
+NAN = float("nan")
+WEIGHTS = ("state", "pool", 0, "network")
+MOMENTS = ("optimizer", "state", 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "new"),
+    [
+        (("seconds",), -1.0),
+        (("seconds",), NAN),
+        (("seconds",), "long"),
+        (("step",), -1),
+        (("step",), 7),
+        (("step",), True),
+        ((), without("schedule")),
+        ((), lambda content: [content]),
+        (("configuration",), ["seed"]),
+        (("configuration", "seed"), torch.zeros(3)),
+        (("synthetic", "images"), torch.zeros(1)),  # would be broadcast
+        (("synthetic", "images"), lambda images: images * NAN),
+        (("synthetic", "labels"), lambda labels: labels.double()),
+        (("state",), without("pool")),
+        (("state", "pool"), {}),
+        (WEIGHTS, without("head.bias")),
+        ((*WEIGHTS, "head.bias"), torch.zeros(3)),
+        ((*WEIGHTS, "head.bias"), torch.tensor([0.0, NAN])),
+        (("state", "pool", 0, "updates"), -1),
+        (("state", "pool", 0, "optimizer", "param_groups"), []),
+        (MOMENTS, without("exp_avg")),
+        (MOMENTS, {"step": 1}),
+        ((*MOMENTS, "exp_avg_sq"), lambda moment: moment - 1),
+        ((*MOMENTS, "exp_avg_sq"), torch.zeros(2)),
+        ((*MOMENTS, "step"), -1),
+        ((*MOMENTS, "step"), "many"),
+        (("optimizer", "param_groups", 0), without("betas")),
+        (("optimizer", "param_groups", 0, "lr"), NAN),
+        (("schedule", "last_epoch"), "late"),
+        (("schedule", "base_lrs"), []),
+        (("transform", "stride"), 1.5),
+        (("transform", "tensors", "mean"), torch.zeros(3)),
+        (("transform", "tensors", "deviation"), torch.tensor([NAN])),
+        (("place",), 5),
+        (("place", "threads"), 0),
+        (("place", "threads"), 10**9),
+    ],
+)
+def test_forged_checkpoint_is_refused_in_a_line(
+    stopped: Path, place: tuple[Any, ...], new: Any
+) -> None:
+    path = stopped / "checkpoint.pt"
+    good = path.read_bytes()
+    try:
+        save_checkpoint(path, put(load_checkpoint(path), place, new))
+        forged = path.read_bytes()
+        with pytest.raises(FileError, match=r"foreign or damaged.*--overwrite") as told:
+            go_on(stopped)
+        assert str(told.value).isprintable()
+        assert len(str(told.value)) < 500
+        assert path.read_bytes() == forged
+    finally:
+        path.write_bytes(good)
+
+
+def test_checkpoint_holds_what_its_run_depends_on(stopped: Path) -> None:
+    content = load_checkpoint(stopped / "checkpoint.pt")
+    assert content["place"]["threads"] == torch.get_num_threads()
+    before = torch.get_num_threads()
+    whole = dd_plugins.distill(
+        toy_data(),
+        "frepo(pool_size=1, real_batch_size=16)",
+        steps=6,
+        network="conv(width=4, depth=2)",
+        device="cpu",
+    )
+    moved = stopped.parent / "moved"
+    shutil.copytree(stopped, moved)
+    save_checkpoint(moved / "checkpoint.pt", put(content, ("place", "processes"), 2))
+    with pytest.warns(DDWarning, match="elsewhere .processes was 2, is 1"):
+        resumed = go_on(moved)
+    assert torch.equal(whole.images, resumed.images)
+    shutil.rmtree(moved)
+    shutil.copytree(stopped, moved)
+    torch.set_num_threads(before + 1)
+    try:
+        with pytest.warns(
+            DDWarning, match=f"began with, {before} and not {before + 1}"
+        ):
+            resumed = go_on(moved)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    assert resumed.content_hash() == whole.content_hash()
+
+
+def test_damaged_artifact_of_a_finished_run_is_written_again(stopped: Path) -> None:
+    done = stopped.parent / "done"
+    shutil.copytree(stopped, done)
+    go_on(done)
+    artifact = done / "distilled.safetensors"
+    good = artifact.read_bytes()
+    for damaged in (good[:1000], b"", good[:-8] + bytes(8)):
+        artifact.write_bytes(damaged)
+        with pytest.warns(DDWarning, match="written again from the last checkpoint"):
+            go_on(done)
+        assert artifact.read_bytes() == good
+    with pytest.raises(OptionError, match=r"steps was 6, is 9; .*--refine-context"):
+        go_on(done, steps=9)
+    with pytest.raises(OptionError, match=r"seed was 0, is 1.*--resume$"):
+        go_on(done, steps=9, seed=1)

@@ -1,6 +1,9 @@
 """The loop: what it takes, what it refuses, whom it tells."""
 
 import json
+import multiprocessing
+import os
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +13,11 @@ import pytest
 import torch
 from conftest import data_root
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 import dd_plugins
 from dd_plugins import DistilledSet, hookimpl
+from dd_plugins.cli import main
 from dd_plugins.distillers.base import AbstractState, Metrics
 from dd_plugins.errors import DataError, FileError, OptionError, RunError
 from dd_plugins.lookup import get_initial_images
@@ -581,3 +585,105 @@ def test_precision_by_the_newer_switches_of_torch_is_kept():
         assert conv.fp32_precision == "ieee"
     finally:
         conv.fp32_precision = before
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (MemoryError(), "out of memory;"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't "
+                "allocate memory: you tried to allocate 14400000000 bytes. Error code"
+            ),
+            "(14.4 GB more asked for)",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+            "(20.00 MiB more asked for)",
+        ),
+        (
+            MemoryError("Unable to allocate 8.94 GiB for an array with shape (9,)"),
+            "(8.94 GiB more asked for)",
+        ),
+        (OSError(12, "Cannot allocate memory"), "out of memory;"),
+    ],
+)
+def test_the_command_line_says_what_to_do_without_memory(
+    error: Exception,
+    asked: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*given: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("dd_plugins.commands.distill", fail)
+    with pytest.raises(SystemExit) as ended:
+        main(["distill", "--steps", "1"])
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert asked in told
+    assert "smaller" in told
+    assert "--resume" in told
+
+
+@pytest.mark.parametrize("spec", ["dm", "dsa", "turned(dm)"])
+def test_a_set_that_leaves_every_range_is_no_result(spec: str) -> None:
+    wild = spec.replace("dm", "dm(learning_rate=1e30)")
+    wild = wild.replace("dsa", "dsa(learning_rate=1e30)")
+    with pytest.raises(RunError, match=r"has grown to .*lower the learning rate"):
+        dd_plugins.distill(toy_data(), wild, **SMALL)
+
+
+def test_a_rate_beyond_float32_is_told_at_its_step() -> None:
+    for spec in (
+        "dm(learning_rate=1e300)",
+        "dsa(learning_rate=1e300)",
+        "clip(dm(learning_rate=1e300))",
+    ):
+        with pytest.raises(RunError, match=r"overflow; lower the learning rate"):
+            dd_plugins.distill(toy_data(), spec, **SMALL)
+
+
+class Pairs(Dataset[tuple[Tensor, int]]):
+    """Images that are read by workers, one of which may be killed."""
+
+    def __init__(self, kill: bool) -> None:
+        self.kill, self.main = kill, os.getpid()
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if self.kill and os.getpid() != self.main and index % 10 == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        generator = torch.Generator().manual_seed(index)
+        return torch.rand(1, 8, 8, generator=generator), index % 2
+
+
+def _streamed(pairs: Pairs) -> dd_plugins.RealData:
+    return dd_plugins.RealData.from_dataset(
+        pairs, stream=True, workers=1, preprocessing="standardize"
+    )
+
+
+STREAMED: dict[str, Any] = {
+    "distiller": "frepo(pool_size=1, real_batch_size=50)",
+    "network": "conv(width=2)",
+    "steps": 2,
+}
+
+
+def test_workers_end_with_their_run() -> None:
+    dd_plugins.distill(_streamed(Pairs(kill=False)), **STREAMED)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_killed_worker_is_told_with_advice() -> None:
+    pairs = Pairs(kill=False)
+    data = _streamed(pairs)
+    pairs.kill = True
+    with pytest.raises(RunError, match=r"ended from outside.*fewer workers, at step"):
+        dd_plugins.distill(data, **STREAMED)

@@ -1,5 +1,6 @@
 """Plugins: every hook, guarded loading, and what a bad plugin cannot do."""
 
+import dataclasses
 import importlib
 import re
 import sys
@@ -696,3 +697,109 @@ def test_the_variable_refuses_unknown_names(
     with pytest.raises(OptionError, match=told) as refused:
         loaded_plugins()
     one_line(str(refused.value))
+
+
+@record
+class Ideal(AbstractNetwork):
+    """It does not say how it is constructed."""
+
+    name = "ideal"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "told"),
+    [
+        (registering("distillers", type("M", (Mine,), {"name": "m"})), "no record"),
+        (registering("wrappers", type("H", (Half,), {"name": "h"})), "no record"),
+        (registering("networks", type("L", (Line,), {"name": "l"})), "no record"),
+        (registering("networks", Ideal), "Ideal is abstract; .* construct"),
+        (module(dd_missing_extra=lambda: 5), "dd_missing_extra must return text"),
+    ],
+)
+def test_what_is_registered_is_a_whole_record(plugin: ModuleType, told: str) -> None:
+    with pytest.raises(PluginError, match=told):
+        fresh(me=plugin)
+
+
+def unmarked(name: str) -> ModuleType:
+    plugin = ModuleType("plugin")
+    setattr(plugin, name, lambda register: None)
+    return plugin
+
+
+def test_a_function_named_like_a_hook_must_be_marked() -> None:
+    for name in ("dd_register_networks", "dd_after_step"):
+        with pytest.raises(PluginError, match=f"{name} is not marked.*hookimpl"):
+            fresh(me=unmarked(name))
+    with pytest.raises(PluginError, match="dd_attack is not marked"):
+        fresh(me=unmarked("dd_attack"), specs=registering("hookspecs", Attacks))
+    fresh(me=unmarked("dd_helper"), specs=module())  # no hook
+
+
+@dataclasses.dataclass
+class Board:
+    seen: list[int] = dataclasses.field(default_factory=list)
+
+    @hookimpl
+    def dd_after_step(self, step: int) -> None:
+        self.seen.append(step)
+
+
+class Odd:  # noqa: PLW1641
+    """It cannot be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not with me")
+
+    @hookimpl
+    def dd_register_networks(self, register: Any) -> None:
+        register(Line)
+
+
+def test_plugin_objects_need_neither_a_hash_nor_an_order() -> None:
+    boards = [Board(), Board()]  # equal ones are two
+    plugins = fresh(one=boards[0], two=boards[1], odd=Odd())
+    assert "line" in plugins.networks
+    dd_plugins.distill(toy_data(), SPEC, steps=2, plugins=plugins, **SMALL)
+    assert [board.seen for board in boards] == [[1, 2], [1, 2]]
+
+
+def test_an_installed_plugin_that_fails_in_a_later_hook_is_withdrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "stranger-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: stranger\nVersion: 1"
+    )
+    (folder / "entry_points.txt").write_text("[dd_plugins]\nstranger = strangers\n")
+    (tmp_path / "strangers.py").write_text(
+        "from dd_plugins import hookimpl\n"
+        "@hookimpl\ndef dd_register_things(register): raise SystemExit('older')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    plugins = Plugins(
+        load=["stranger"],
+        extra={
+            "specs": registering("hookspecs", Things),
+            "mine": offering_things(Rope),
+        },
+    )
+    with pytest.warns(DDWarning, match=r"stranger \(stranger\) is withdrawn.* older"):
+        things = plugins.records("dd_register_things", "thing", Thing)
+    assert things.names() == ["rope"]
+    assert [plugin.name for plugin in plugins.failures] == ["stranger"]
+
+
+def test_an_object_whose_class_declares_options_must_be_a_record() -> None:
+    class Silent(FRePo):
+        rate: float = 2.0
+
+    class Louder(FRePo):
+        def default_steps(self, task: Any) -> int:
+            return 3
+
+    with pytest.raises(OptionError, match="Silent is no record"):
+        fresh().distiller(Silent())
+    assert fresh().distiller(Louder()) == Louder()

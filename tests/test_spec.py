@@ -11,7 +11,7 @@ from dd_plugins import AbstractNetwork, get_distiller, get_network, record
 from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.errors import DDError, OptionError, UnknownNameError
 from dd_plugins.networks.base import FeatureNetwork
-from dd_plugins.spec import Call, build, parse
+from dd_plugins.spec import Call, build, parse, split_specs
 
 
 @record
@@ -315,3 +315,43 @@ def test_a_record_cannot_be_changed() -> None:
     distiller = get_distiller("frepo")
     with pytest.raises(AttributeError):
         distiller.pool_size = 3  # type: ignore[attr-defined]
+
+
+BIG = "0x" + "f" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("frepo(self=1)", "unknown option 'self'"),
+        ("frepo(__dataclass_self__=1)", "unknown option '__dataclass_self__'"),
+        (f"frepo(learning_rate={BIG})", "more than 64 bits"),
+        (f"frepo(pool_size={BIG})", "more than 64 bits"),
+        (f"frepo(pool_size=-{BIG})", "more than 64 bits"),
+        (f"metadd(frepo, stages=(1, {BIG}))", "more than 64 bits"),
+        ("frepo(loss='\\d')", "invalid escape"),
+        ("frepo(pool_size=1if 1 else 2)", "invalid decimal literal"),
+        ("frepo(pool_size=" + "-" * 9000 + "1)", "nested too deeply"),
+        ("frepo(pool_size=not 1)", "not 1' is not a literal"),
+    ],
+)
+def test_hostile_specs_are_refused_in_a_line(text: str, told: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        get_distiller(text)
+    assert told in str(refused.value)
+    assert len(str(refused.value)) < 1000
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["mlp," * 5000, "-" * 9000 + "1", "not " * 2400 + "1", f"mlp({BIG})", "", 5]
+)
+def test_hostile_lists_of_specs_are_refused_in_a_line(text: str) -> None:
+    with pytest.raises(OptionError, match="expected specs") as refused:
+        split_specs(text)
+    assert len(str(refused.value)) < 500
+
+
+def test_python_may_not_give_a_number_that_cannot_be_printed_either() -> None:
+    with pytest.raises(OptionError, match="pool_size: a whole number of more than 64"):
+        FRePo(pool_size=10**5000)
