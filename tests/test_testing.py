@@ -12,9 +12,13 @@ from torch import Tensor
 from dd_plugins import AbstractDistiller, AbstractState, record, testing
 from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import Metrics, add_gradient
+from dd_plugins.lookup import get_record
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic import Leaves
+from dd_privacy.attacks import AbstractAttack, Evidence
+
+HOOK = "dd_register_attacks"
 
 
 @dataclass
@@ -135,3 +139,45 @@ def test_a_faulty_network_is_found(fault: str, check: Any) -> None:
     check(FaultyNetwork())
     with pytest.raises(AssertionError):
         check(FaultyNetwork(fault=fault))
+
+
+@pytest.mark.parametrize("check", testing.ATTACK_CHECKS, ids=testing.name_of)
+def test_checks_of_attacks(check: Any) -> None:
+    for spec in ("loss", "pixel_distance", "lira"):
+        check(get_record(spec, hook=HOOK, kind="attack", base=AbstractAttack))
+
+
+@record
+class FaultyAttack(AbstractAttack):
+    name = "faulty_attack"
+
+    fault: str
+
+    @property
+    def threat_model(self) -> Any:
+        return "nothing" if self.fault == "threat" else "model"
+
+    def scores(self, evidence: Evidence) -> Tensor:
+        if self.fault == "writes":
+            evidence.target.outputs.zero_()
+        if self.fault == "draws":
+            return torch.rand(len(evidence.labels), dtype=torch.float64)
+        if self.fault == "raises":
+            raise KeyError("outputs")
+        found = evidence.target.outputs.sum(dim=1)
+        return found if self.fault == "float32" else found.double()
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "told"),
+    [
+        ("threat", testing.check_attack_is_a_record, "threat_model must be one of"),
+        ("writes", testing.check_attack_changes_no_evidence, "was changed"),
+        ("draws", testing.check_attack_scores, "same scores"),
+        ("raises", testing.check_attack_scores, "must not raise KeyError"),
+        ("float32", testing.check_attack_scores, "float64 scores"),
+    ],
+)
+def test_a_fault_of_an_attack_is_found(fault: str, check: Any, told: str) -> None:
+    with pytest.raises(AssertionError, match=told):
+        check(FaultyAttack(fault=fault))
