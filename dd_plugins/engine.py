@@ -476,7 +476,6 @@ class _Loop:
                 chooser,
                 chooser.choose(self.run, self.sampler),
                 labels,
-                task.num_classes,
                 task.images_per_class,
             )
             classes = labels[places]

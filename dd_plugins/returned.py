@@ -82,27 +82,25 @@ def check_label_kind(source: Distiller) -> None:
         raise _refused(source, "label_kind", expected, source.label_kind)
 
 
-def check_places(
-    source: Distiller, got: Any, labels: Tensor, num_classes: int, per_class: int
-) -> Tensor:
+def check_places(source: Distiller, got: Any, labels: Tensor, per_class: int) -> Tensor:
     """Check what ``choose`` returned: places of real images, class by class.
 
     Args:
         source: the distiller or core set.
         got: what it returned.
-        labels: of all real images, on the CPU.
-        num_classes: number of classes.
+        labels: of all real images, on the CPU; a class may have none.
         per_class: images of each that are wanted.
     """
+    present = torch.unique(labels)
     expected = f"int64 places of {per_class} real images of each class, class by class"
     if (
         not isinstance(got, Tensor)
         or got.dtype != torch.int64
-        or got.shape != (num_classes * per_class,)
+        or got.shape != (len(present) * per_class,)
     ):
         raise _refused(source, "choose", expected, got)
     places: Tensor = got.cpu()
-    wanted = torch.arange(num_classes).repeat_interleave(per_class)
+    wanted = present.repeat_interleave(per_class)
     if places.min() < 0 or places.max() >= len(labels):
         raise PluginError(
             f"{source.name}.choose must return {expected}, got places from "

@@ -489,14 +489,23 @@ def test_experience_is_in_memory_three_times_at_most(
     labels = torch.arange(shape[0]) % 2
     images = torch.rand(shape)
     size = images.nbytes / 2**20
-    held = memory(20, distiller, steps=1, initial_images=initial)
-    held.add(images[:20], labels[:20])  # what is imported and made once
-    # The second time as many stand-ins beside them; herding has features of them, too.
-    for _ in range(1 if initial else 2):
-        Path("/proc/self/clear_refs").write_text("5")
-        before = peak()
-        held.add(images, labels)
-        assert peak() - before < 2.2 * size  # and what computing takes
+
+    def growth() -> list[float]:
+        """Return by how many MiB the peak grew with each experience."""
+        held = memory(20, distiller, steps=1, initial_images=initial)
+        held.add(images[:20], labels[:20])  # what is imported and made once
+        grown = []
+        # The second time as many stand-ins beside them; herding has features of them.
+        for _ in range(1 if initial else 2):
+            Path("/proc/self/clear_refs").write_text("5")
+            before = peak()
+            held.add(images, labels)
+            grown.append(peak() - before)
+        return grown
+
+    # What computing takes comes and goes with the allocator: the least of three tries.
+    tries = [growth() for _ in range(3)]
+    assert max(map(min, zip(*tries, strict=True))) < 2.2 * size
 
 
 def test_damaged_or_foreign_memory_is_refused(tmp_path: Path) -> None:

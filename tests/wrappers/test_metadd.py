@@ -203,7 +203,7 @@ def test_kept_network_that_does_not_match_its_key_is_refused(
     with pytest.raises(FileError, match="does not match its key"):
         _metadd().setup(_run(), _real())
     one.write_bytes(content[: len(content) // 2])
-    with pytest.raises(FileError, match="cannot be read as a network"):
+    with pytest.raises(FileError, match="cannot be read as a trained network"):
         _metadd().setup(_run(), _real())
 
 
