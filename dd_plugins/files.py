@@ -38,12 +38,13 @@ def check_writable(path: Path) -> None:
     try:
         with suppress(FileNotFoundError):
             path.stat()  # tells names that no file can have
-        if path.is_dir():
-            raise FileError(f"cannot write {path}: it is a folder")
+        is_folder = path.is_dir()
         folder = next(each for each in path.absolute().parents if each.exists())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"cannot write {path}: {reason}") from error
+    if is_folder:
+        raise FileError(f"cannot write {path}: it is a folder")
     try:
         if not os.access(folder, os.W_OK):
             raise PermissionError

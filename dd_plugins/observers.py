@@ -32,6 +32,7 @@ METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images.png"
 _LINES = 500  # of a metrics log, about
 _SNAPSHOT_SECONDS = 60.0
+_PAUSE_PER_DRAWING = 10  # times as long as the drawing took
 _PLAIN_SECONDS = 10.0
 
 
@@ -150,23 +151,28 @@ def _step_of(line: bytes) -> float:
 
 
 class ImageSnapshots:
-    """Keeps ``images.png`` current: about once a minute, and at the end."""
+    """Keeps ``images.png`` current: about once a minute, and at the end.
+
+    Drawing takes a tenth of a run's time at most.
+    """
 
     def __init__(self) -> None:
-        self._drawn = WeakKeyDictionary[Run, float]()
+        self._due = WeakKeyDictionary[Run, float]()
 
     @hookimpl
     def dd_before_run(self, run: Run) -> None:
         """Start the clock."""
-        self._drawn[run] = time.monotonic()
+        self._due[run] = time.monotonic() + _SNAPSHOT_SECONDS
 
     @hookimpl
     def dd_after_step(self, run: Run, distilled: LazySet) -> None:
-        """Draw the set as it is now, if a minute has passed."""
-        now = time.monotonic()
-        if run.out is not None and now - self._drawn[run] >= _SNAPSHOT_SECONDS:
+        """Draw the set as it is now, if it is time."""
+        started = time.monotonic()
+        if run.out is not None and started >= self._due[run]:
             _draw(distilled(), run.out)
-            self._drawn[run] = now
+            ended = time.monotonic()
+            pause = max(_SNAPSHOT_SECONDS, _PAUSE_PER_DRAWING * (ended - started))
+            self._due[run] = ended + pause
 
     @hookimpl
     def dd_after_run(self, run: Run, distilled: "DistilledSet | None") -> None:

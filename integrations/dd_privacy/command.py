@@ -576,6 +576,8 @@ def train_private_command(
         dataset, data_root=data_root, download=download, image_size=image_size
     )
     trainer.check(data.image_shape, data.num_classes)
+    if test:
+        data.check_test()
     budget = trainer.budget(len(data.train.labels))
     console = Console()
     _say(
