@@ -39,7 +39,8 @@ def check_writable(path: Path) -> None:
         with suppress(FileNotFoundError):
             path.stat()  # tells names that no file can have
         is_folder = path.is_dir()
-        folder = next(each for each in path.absolute().parents if each.exists())
+        parents = path.absolute().parents
+        folder = next((each for each in parents if each.exists()), path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"cannot write {path}: {reason}") from error
