@@ -516,7 +516,7 @@ def test_what_torch_was_told_before_changes_no_figure() -> None:
     def figures() -> object:
         recipe = Recipe(3, 1e-3, 16)
         return dd_plugins.evaluate(
-            made, "mlp(width=4)", data=data, repeats=1, protocol=recipe, baselines=True
+            made, "mlp(width=4)", data=data, repeats=1, protocol=recipe
         ).as_dict()
 
     expected = figures()

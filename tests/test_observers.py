@@ -81,10 +81,10 @@ def test_a_run_outlives_an_observer_and_names_it(
 ) -> None:
     failing, other = Failing(hook, error), Failing("none", error)
     plugins = Plugins(load=[], extra={"stranger": failing, "other": other})
-    plain = dd_plugins.distill(toy_data(), "dm", **SMALL)
+    plain = dd_plugins.distill(toy_data(validation=0), "dm", **SMALL)
     with pytest.warns(DDWarning) as warned:
         made = dd_plugins.distill(
-            toy_data(), "dm", out=tmp_path, plugins=plugins, **SMALL
+            toy_data(validation=0), "dm", out=tmp_path, plugins=plugins, **SMALL
         )
     assert made.content_hash() == plain.content_hash()
     assert failing.told == told
@@ -100,7 +100,7 @@ def test_a_run_outlives_an_observer_and_names_it(
 def test_a_log_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.warns(DDWarning, match="metrics_log"):
-        dd_plugins.distill(toy_data(), "dm", out=tmp_path, **SMALL)
+        dd_plugins.distill(toy_data(validation=0), "dm", out=tmp_path, **SMALL)
     assert (tmp_path / "distilled.safetensors").exists()
     assert list((tmp_path / "metrics.jsonl").iterdir()) == []
 
@@ -113,7 +113,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(
 
     monkeypatch.setattr("dd_plugins.pictures.save_grid", full)
     with pytest.warns(DDWarning, match="image_snapshots"):
-        dd_plugins.distill(toy_data(), "dm", out=tmp_path, **SMALL)
+        dd_plugins.distill(toy_data(validation=0), "dm", out=tmp_path, **SMALL)
     assert (tmp_path / "distilled.safetensors").exists()
 
 
@@ -134,10 +134,10 @@ def test_a_validation_that_fails_does_not_end_the_run(
 )
 def test_a_spoilt_log_is_gone_on_with(tmp_path: Path, spoilt: bytes) -> None:
     log = tmp_path / "metrics.jsonl"
-    dd_plugins.distill(toy_data(), "dm", out=tmp_path, **SMALL)
+    dd_plugins.distill(toy_data(validation=0), "dm", out=tmp_path, **SMALL)
     before = log.read_bytes()
     log.write_bytes(before + spoilt)
-    dd_plugins.distill(toy_data(), "dm", out=tmp_path, resume=True, **SMALL)
+    dd_plugins.distill(toy_data(validation=0), "dm", out=tmp_path, resume=True, **SMALL)
     assert log.read_bytes() == before
 
 

@@ -74,7 +74,11 @@ def test_what_a_method_returns_wrongly_is_told_with_its_name(
     method: str, wrong: Any
 ) -> None:
     with pytest.raises(PluginError, match=rf"one\.{method} must return") as refused:
-        dd_plugins.distill(toy_data(), distiller(**{method: wrong}), **SMALL)
+        dd_plugins.distill(
+            toy_data(validation=0.1 if method == "predict" else 0),
+            distiller(**{method: wrong}),
+            **SMALL,
+        )
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -90,7 +94,9 @@ def test_what_a_method_returns_wrongly_is_told_with_its_name(
 )
 def test_defaults_of_a_wrong_kind_are_told(method: str, wrong: Any) -> None:
     with pytest.raises(PluginError, match=rf"one\.{method} must return"):
-        dd_plugins.distill(toy_data(), distiller(**{method: wrong}), device="cpu")
+        dd_plugins.distill(
+            toy_data(validation=0), distiller(**{method: wrong}), device="cpu"
+        )
 
 
 def test_what_adjust_returns_is_told_with_its_name() -> None:
@@ -102,7 +108,7 @@ def test_what_adjust_returns_is_told_with_its_name() -> None:
             return None
 
     with pytest.raises(PluginError, match=r"quiet\.adjust must return .* got None"):
-        dd_plugins.distill(toy_data(), Quiet(base=DM()), **SMALL)
+        dd_plugins.distill(toy_data(validation=0), Quiet(base=DM()), **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +131,7 @@ def test_what_a_network_gives_is_told_with_its_name(made: Any, told: str) -> Non
             return made
 
     with pytest.raises(PluginError, match=told):
-        dd_plugins.distill(toy_data(), "dm", **(SMALL | {"network": Net()}))
+        dd_plugins.distill(toy_data(validation=0), "dm", **(SMALL | {"network": Net()}))
     for check in testing.NETWORK_CHECKS:
         with pytest.raises(AssertionError):
             check(Net())
@@ -155,9 +161,9 @@ def test_a_state_that_no_checkpoint_gives_back_is_refused_at_once(
 
     odd = distiller(setup=lambda self, run, real: Odd(run))
     with pytest.raises(PluginError, match=f"cannot hold {re.escape(place)}"):
-        dd_plugins.distill(toy_data(), odd, out=tmp_path, **SMALL)
+        dd_plugins.distill(toy_data(validation=0), odd, out=tmp_path, **SMALL)
     assert not (tmp_path / "checkpoint.pt").exists()
-    dd_plugins.distill(toy_data(), odd, **SMALL)  # nothing is saved
+    dd_plugins.distill(toy_data(validation=0), odd, **SMALL)  # nothing is saved
 
 
 def test_conformance_checks_fail_by_assertion_errors() -> None:
@@ -193,7 +199,7 @@ def test_checks_of_data_sets() -> None:
     with pytest.raises(AssertionError, match="RealData, got tuple"):
         reproducible(lambda: (1, 2))  # type: ignore[arg-type, return-value]
     with pytest.raises(AssertionError, match="must not raise DataError"):
-        tested(lambda: dd_plugins.RealData.from_tensors(*toy_data().train))  # type: ignore[arg-type]
+        tested(lambda: dd_plugins.RealData.from_tensors(*toy_data(validation=0).train))  # type: ignore[arg-type]
 
 
 n = iter(range(9))
@@ -257,16 +263,18 @@ def test_a_fault_of_an_observer_is_found(fault: str, check: Any, told: str) -> N
 def test_options_of_other_types(name: str, value: Any, told: str | None) -> None:
     options = {"distiller": "dm", **SMALL, name: value}
     if told is None:
-        made = dd_plugins.distill(toy_data(), **options)
-        plain = dd_plugins.distill(toy_data(), **(options | {name: int(value)}))
+        made = dd_plugins.distill(toy_data(validation=0), **options)
+        plain = dd_plugins.distill(
+            toy_data(validation=0), **(options | {name: int(value)})
+        )
         assert made.content_hash() == plain.content_hash()
         return
     with pytest.raises(OptionError, match=told):
-        dd_plugins.distill(toy_data(), **options)
+        dd_plugins.distill(toy_data(validation=0), **options)
 
 
 def load(options: DataOptions) -> Any:
-    return testing.toy_data()
+    return testing.toy_data(validation=0)
 
 
 def test_a_loader_that_returns_no_data_is_told() -> None:
@@ -284,7 +292,7 @@ def test_a_loader_that_returns_no_data_is_told() -> None:
     asked = plugins.dataset("named:90", DataOptions())
     assert asked.name == "named:90"
     with pytest.raises(DataError, match="no test set"):
-        dd_plugins.RealData.from_tensors(*toy_data().train).read_test()  # type: ignore[arg-type]
+        dd_plugins.RealData.from_tensors(*toy_data(validation=0).train).read_test()  # type: ignore[arg-type]
 
 
 AMBIENT = {

@@ -19,7 +19,9 @@ SMALL: dict[str, Any] = {"network": "conv(width=4, depth=2)", "steps": 3}
 
 
 def run(out: Path, distiller: Any = "dm", **options: Any) -> Any:
-    return dd_plugins.distill(toy_data(), distiller, out=out, **(SMALL | options))
+    return dd_plugins.distill(
+        toy_data(validation=0), distiller, out=out, **(SMALL | options)
+    )
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -63,7 +65,7 @@ def test_old_run_is_gone_when_the_new_one_has_a_checkpoint(tmp_path: Path) -> No
     assert there == [True]
     assert list(tmp_path.glob(".*")) == []
     assert not (tmp_path / "distilled.safetensors").exists()
-    whole = dd_plugins.distill(toy_data(), "dm", seed=2, **SMALL)
+    whole = dd_plugins.distill(toy_data(validation=0), "dm", seed=2, **SMALL)
     resumed = run(tmp_path, seed=2, resume=True)
     assert torch.equal(whole.images, resumed.images)
 

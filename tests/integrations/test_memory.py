@@ -504,8 +504,11 @@ def test_experience_is_in_memory_three_times_at_most(
         return grown
 
     # What computing takes comes and goes with the allocator: the least of three tries.
-    tries = [growth() for _ in range(3)]
-    assert max(map(min, zip(*tries, strict=True))) < 2.2 * size
+    least = growth()
+    for _ in range(2):
+        if max(least) >= 2.2 * size:
+            least = list(map(min, least, growth()))
+    assert max(least) < 2.2 * size
 
 
 def test_damaged_or_foreign_memory_is_refused(tmp_path: Path) -> None:
