@@ -58,7 +58,12 @@ def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -
     protocol: Protocol | Recipe = options.protocol
     if options.training_steps is not None:
         steps = options.training_steps
-        protocol = Recipe(steps, options.learning_rate, 500, warm_up=steps // 10)
+        protocol = Recipe(
+            steps=steps,
+            learning_rate=options.learning_rate,
+            batch_size=500,
+            warm_up=steps // 10,
+        )
     scored = data
     if options.split == "validation":
         scored = replace(data, read_test=lambda: data.validation)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import click
 from rich.console import Console
@@ -30,7 +30,6 @@ from dd_plugins.errors import OptionError
 from dd_plugins.evaluate import (
     Evaluation,
     NetworkResult,
-    Protocol,
     evaluate,
 )
 from dd_plugins.files import write_atomically
@@ -54,18 +53,20 @@ _LONGEST_VALUE = 4_000  # and of a field of a header
 
 _protocol = click.option(
     "--protocol",
-    type=click.Choice(["auto", "frepo", "classic"]),
+    metavar="NAME or RECIPE",
     default="auto",
     show_default=True,
-    help="How networks are trained; auto goes by the kind of labels.",
+    help="How networks are trained: auto goes by the kind of labels; frepo; classic; "
+    "or a recipe, such as 'recipe(steps=300)'.",
 )
 _protocol_or_retrieval = click.option(
     "--protocol",
-    type=click.Choice(get_args(Protocol)),
+    metavar="NAME or RECIPE",
     default="auto",
     show_default=True,
-    help="How networks are trained; auto goes by the kind of labels. Retrieval scores "
-    "their features as well, with --baselines.",
+    help="How networks are trained: auto goes by the kind of labels; frepo; classic; "
+    "or a recipe, such as 'recipe(steps=300)'. Retrieval scores their features as "
+    "well, with --baselines.",
 )
 _dataset = click.option(
     "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
@@ -219,7 +220,7 @@ def evaluate_command(
             distilled,
             networks,
             repeats=repeats,
-            protocol=cast(Protocol, protocol),
+            protocol=protocol,
             baselines=baselines,
             data=data,
             data_root=data_root,

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.randomness import derive, isolated
 from dd_plugins.run import Precision, plain_torch, resolve_device, resolve_precision
+from dd_plugins.spec import build, parse
 from dd_plugins.streamed import fits_in_memory
 from dd_plugins.training import (
     Recipe,
@@ -47,6 +48,7 @@ __all__ = [
     "Evaluation",
     "NetworkResult",
     "Protocol",
+    "as_protocol",
     "evaluate",
     "frepo_recipe",
     "mean_interval",
@@ -180,7 +182,7 @@ class Evaluation:
             "networks": [result.as_dict() for result in self.networks],
             "test_images": self.test_images,
             "protocol": self.protocol,
-            "recipe": None if self.recipe is None else asdict(self.recipe),
+            "recipe": None if self.recipe is None else self.recipe.options(),
         }
         named = {"random": self.random, "full": self.full}
         baselines = {
@@ -354,7 +356,36 @@ def training_set_of(distilled: DistilledSet, *, device: torch.device) -> Trainin
 
 def frepo_recipe(images: int) -> Recipe:
     """Return FRePo's protocol for a set of so many images."""
-    return Recipe(training_steps(images), _LEARNING_RATE, _LARGEST_BATCH, _WARM_UP)
+    return Recipe(
+        steps=training_steps(images),
+        learning_rate=_LEARNING_RATE,
+        batch_size=_LARGEST_BATCH,
+        warm_up=_WARM_UP,
+    )
+
+
+def as_protocol(protocol: str | Recipe) -> Protocol | Recipe:
+    """Return a protocol by its name, or the recipe that a spec stands for.
+
+    Raises:
+        OptionError: it is neither, or an option of the recipe is out of its range.
+
+    Example:
+        >>> as_protocol("recipe(steps=300)")
+        recipe(steps=300)
+    """
+    if isinstance(protocol, Recipe):
+        return protocol
+    for name in get_args(Protocol):
+        if protocol == name:
+            return cast(Protocol, name)
+    call = parse(protocol) if isinstance(protocol, str) else None
+    if call is None or call.name != Recipe.name:
+        raise OptionError(
+            f"protocol: expected {', '.join(get_args(Protocol))} or a recipe, such as "
+            f"'recipe(steps=300)', got {protocol!r}"
+        )
+    return build(Recipe, call)
 
 
 def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") -> Recipe:
@@ -378,7 +409,7 @@ def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") ->
     if protocol == "frepo":
         return frepo_recipe(count)
     return Recipe(
-        _CLASSIC_EPOCHS * math.ceil(count / _CLASSIC_BATCH),
+        steps=_CLASSIC_EPOCHS * math.ceil(count / _CLASSIC_BATCH),
         learning_rate=0.01,
         batch_size=_CLASSIC_BATCH,
         optimizer="sgd",
@@ -392,7 +423,7 @@ def evaluate(
     networks: str | AbstractNetwork | Iterable[str | AbstractNetwork] = (),
     *,
     repeats: int = 5,
-    protocol: Protocol | Recipe = "auto",
+    protocol: str | Recipe = "auto",
     baselines: bool = False,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
@@ -412,9 +443,10 @@ def evaluate(
         networks: one spec, or several; by default the network that the set was
             distilled with, without normalisation if it is FRePo's.
         repeats: fresh networks for each spec, at least 1.
-        protocol: how networks are trained: see :func:`recipe_for`. ``"retrieval"`` asks
-            also how well images of a class are found by a network's features, and
-            turns ``baselines`` on; it needs pytorch-metric-learning.
+        protocol: how networks are trained: a name (see :func:`recipe_for`), or a
+            :class:`~dd_plugins.training.Recipe` or its spec. ``"retrieval"`` asks also
+            how well images of a class are found by a network's features, and turns
+            ``baselines`` on; it needs pytorch-metric-learning.
         baselines: whether to train on as many random real images, drawn anew for each
             network, and on all real images as well.
         data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
@@ -464,7 +496,7 @@ def prepare_evaluation(
     networks: str | AbstractNetwork | Iterable[str | AbstractNetwork],
     *,
     repeats: int,
-    protocol: Protocol | Recipe,
+    protocol: str | Recipe,
     baselines: bool,
     data: Any,
     data_root: str | Path | None,
@@ -480,10 +512,7 @@ def prepare_evaluation(
     """
     repeats = whole_number("repeats", repeats, least=1)
     seed = whole_number("seed", seed)
-    if not isinstance(protocol, Recipe) and protocol not in get_args(Protocol):
-        raise OptionError(
-            f"protocol must be one of {', '.join(get_args(Protocol))}, got {protocol!r}"
-        )
+    protocol = as_protocol(protocol)
     if protocol == "retrieval":
         require_metric_learning()
         baselines = True

@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -98,7 +98,7 @@ class TrainedNetwork:
             "network": repr(self.network),
             "code": code_of(self.network),
             "mirror": run.task.mirror,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.options(),
             "seed": self.seed,
             "precision": str(run.precision),
         }

@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, get_args, get_type_hints
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from dd_plugins.data import Images
 from dd_plugins.distillers.base import LabelKind
-from dd_plugins.errors import OptionError, PluginError
+from dd_plugins.errors import PluginError
 from dd_plugins.functional.augment import (
     random_augmentation,
     siamese_augmentation,
@@ -27,6 +28,7 @@ from dd_plugins.networks.base import (
 )
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import autocast, exact_kernels
+from dd_plugins.spec import Record, record
 from dd_plugins.streamed import ImageSource
 
 __all__ = [
@@ -95,11 +97,11 @@ class Whitened:
         return self.transform.to(self.device)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained.
+@record
+class Recipe(Record):
+    """How a network is trained; its spec is ``recipe(steps=..., learning_rate=...)``.
 
-    Attributes:
+    Args:
         steps: training steps.
         learning_rate: the peak learning rate.
         batch_size: images of a step; all of them if there are fewer.
@@ -112,32 +114,15 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
             parameters of its own for each image; or ``"none"``.
     """
 
-    steps: int
-    learning_rate: float
-    batch_size: int
-    warm_up: int = 0
+    name = "recipe"
+
+    steps: PositiveInt
+    learning_rate: PositiveFloat = 1e-3
+    batch_size: PositiveInt = 256
+    warm_up: NonNegativeInt = 0
     optimizer: Literal["adam", "sgd"] = "adam"
     decay: Literal["cosine", "halfway"] = "cosine"
     augmentation: Literal["frepo", "dsa", "none"] = "frepo"
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of its range.
-
-        Raises:
-            OptionError: it is.
-        """
-        if self.steps < 1 or self.batch_size < 1 or self.warm_up < 0:
-            raise OptionError(
-                "a recipe takes one step and one image a batch at least, and no "
-                f"negative warm-up: {self}"
-            )
-        for name in ("optimizer", "decay", "augmentation"):
-            known = get_args(get_type_hints(type(self))[name])
-            if getattr(self, name) not in known:
-                raise OptionError(
-                    f"{name} of a recipe must be one of {', '.join(known)}, got "
-                    f"{getattr(self, name)!r}"
-                )
 
     def make_optimizer(
         self, parameters: Iterable[nn.Parameter]
@@ -178,7 +163,7 @@ def real_data_recipe(steps: int) -> Recipe:
     Ten times the learning rate of the protocol for distilled sets; 1,000 steps are
     enough for digits to level off, and a short training for larger data sets.
     """
-    return Recipe(steps, learning_rate=3e-3, batch_size=128, warm_up=steps // 10)
+    return Recipe(steps=steps, learning_rate=3e-3, batch_size=128, warm_up=steps // 10)
 
 
 @exact_kernels()

@@ -15,7 +15,6 @@ from dd_plugins.data import RealData
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluate import (
     NetworkResult,
-    Protocol,
     mean_interval,
     own_network,
     prepare_evaluation,
@@ -137,7 +136,7 @@ def transfer(
     networks: str | AbstractNetwork | Iterable[str | AbstractNetwork],
     *,
     repeats: int = 5,
-    protocol: Protocol | Recipe = "auto",
+    protocol: str | Recipe = "auto",
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
     seed: int = 0,

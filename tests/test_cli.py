@@ -21,6 +21,7 @@ from dd_plugins.cli import main
 from dd_plugins.errors import FileError
 
 SMALL = ["--steps", 3, "--network", "conv(width=4, depth=2)"]
+QUICK = ["--protocol", "recipe(steps=20)"]
 
 
 def one_line(printed: str) -> str:
@@ -66,7 +67,7 @@ def test_distil_evaluate_show_info_export(
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["steps"], summary["images"]) == (3, 20)
 
-    words = ["--repeats", 2, "--baselines", "--network", "mlp(width=8)"]
+    words = ["--repeats", 2, "--baselines", "--network", "mlp(width=8)", *QUICK]
     done = command_line("evaluate", "run", *words, "--json", "figures.json")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "figures.json").read_text())
@@ -288,7 +289,7 @@ def test_a_folder_that_changed_since_is_not_tested_on(
     words = ["distill", "--dataset", "folder:images", "--out", "run", *SMALL]
     assert command_line(*words).returncode == 0
     Image.new("L", (8, 8), 7).save(tmp_path / "images" / "dark" / "a.png")
-    done = command_line("evaluate", "run", "--repeats", 1)
+    done = command_line("evaluate", "run", "--repeats", 1, *QUICK)
     assert done.returncode == 1
     assert "not those that the set was distilled from" in one_line(done.stderr)
 
@@ -310,7 +311,7 @@ def test_image_folder_is_distilled_and_evaluated(
     assert "--image-size" in one_line(done.stderr)
     done = command_line(*words, "--image-size", 8)
     assert done.returncode == 0, done.stderr
-    done = command_line("evaluate", "run", "--repeats", 1, "--json", "f.json")
+    done = command_line("evaluate", "run", "--repeats", 1, *QUICK, "--json", "f.json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads((tmp_path / "f.json").read_text())["networks"]
     assert found["accuracy_mean"] == 1.0
@@ -450,7 +451,7 @@ def test_overwrite_replaces_what_is_of_another_kind(
     untrained: Quick, digits: DistilledSet, tmp_path: Path
 ) -> None:
     digits.save(tmp_path / "set")
-    words = ["evaluate", "set", "--repeats", 1, "--json", "figures"]
+    words = ["evaluate", "set", "--repeats", 1, *QUICK, "--json", "figures"]
     (tmp_path / "figures").write_text("mine")
     assert "--overwrite" in one_line(untrained(*words).stderr)
     assert untrained(*words, "--overwrite").status == 0
@@ -492,7 +493,7 @@ def test_figures_are_written_though_nobody_reads_the_screen(
         raise BrokenPipeError
 
     monkeypatch.setattr("dd_plugins.commands._print", closed)
-    words = ["evaluate", "set", "--repeats", 1, "--json", "figures.json"]
+    words = ["evaluate", "set", "--repeats", 1, *QUICK, "--json", "figures.json"]
     assert untrained(*words).status == 1
     assert json.loads((tmp_path / "figures.json").read_text())["networks"]
 
@@ -531,7 +532,7 @@ def test_a_folder_is_preprocessed_as_asked_and_found_where_it_moved(
     said = untrained(*words, "--out", "run", "--resume")
     assert "preprocessing was 'standardize', is 'zca'" in one_line(said.stderr)
 
-    evaluate = ["evaluate", "run", "--repeats", 1]
+    evaluate = ["evaluate", "run", "--repeats", 1, *QUICK]
     assert untrained(*evaluate).status == 0
     (tmp_path / "old").rename(tmp_path / "new")
     assert "--dataset" in one_line(untrained(*evaluate).stderr.splitlines()[-1])

@@ -17,6 +17,7 @@ from dd_plugins.data import DataOptions, Images
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.evaluate import (
     NetworkResult,
+    as_protocol,
     real_data_of,
     recipe_for,
     training_steps,
@@ -75,6 +76,7 @@ def test_test_set_is_read_once_after_all_training(distilled: DistilledSet) -> No
         distilled,
         ["mlp(width=4)", "mlp(width=5)"],
         repeats=2,
+        protocol="recipe(steps=5)",
         baselines=True,
         data=replace(data, read_test=read_test),
         on_progress=lambda what, done, total: events.append("train"),
@@ -86,7 +88,12 @@ def test_test_set_is_read_once_after_all_training(distilled: DistilledSet) -> No
 def test_same_seed_gives_the_same_accuracies(distilled: DistilledSet) -> None:
     def run(seed: int) -> tuple[float, ...]:
         found = dd_plugins.evaluate(
-            distilled, ["mlp(width=3)"], repeats=3, data=toy_data(), seed=seed
+            distilled,
+            ["mlp(width=3)"],
+            repeats=3,
+            protocol="recipe(steps=100)",
+            data=toy_data(),
+            seed=seed,
         )
         return found.networks[0].accuracies
 
@@ -96,7 +103,10 @@ def test_same_seed_gives_the_same_accuracies(distilled: DistilledSet) -> None:
 
 
 def test_distilled_set_teaches_the_toy_problem(distilled: DistilledSet) -> None:
-    found = dd_plugins.evaluate(distilled, repeats=2, baselines=True, data=toy_data())
+    recipe = "recipe(steps=200)"
+    found = dd_plugins.evaluate(
+        distilled, repeats=2, protocol=recipe, baselines=True, data=toy_data()
+    )
     assert found.networks[0].spec == "conv(width=4, depth=2, normalization='none')"
     assert found.networks[0].mean > 0.95
     assert found.full[0].mean > 0.95
@@ -113,7 +123,13 @@ def test_network_without_normalisation_is_the_default(distilled: DistilledSet) -
 def test_random_images_differ_between_networks_and_keep_the_count() -> None:
     """With 1-nearest-neighbour-like toys the random baseline varies with its draw."""
     big = dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1)
-    found = dd_plugins.evaluate(big, ["mlp(width=64)"], repeats=3, baselines=True)
+    found = dd_plugins.evaluate(
+        big,
+        "mlp(width=64)",
+        repeats=3,
+        protocol="recipe(steps=300)",
+        baselines=True,
+    )
     assert len(set(found.random[0].accuracies)) > 1
     assert found.full[0].mean > found.random[0].mean + 0.05
 
@@ -158,7 +174,7 @@ def test_training_in_chunks_is_training_on_whole_batches(
         generator = torch.Generator().manual_seed(1)
         conv = Conv(width=2, normalization=normalization)
         network = conv.build((1, 32, 32), 2, generator=generator)
-        recipe = Recipe(3, learning_rate=1e-3, batch_size=70, optimizer="sgd")
+        recipe = Recipe(steps=3, learning_rate=1e-3, batch_size=70, optimizer="sgd")
         train_network(network, training_set, recipe, generator=generator)
         return dict(network.state_dict())
 
@@ -169,7 +185,7 @@ def test_training_in_chunks_is_training_on_whole_batches(
 
 def test_images_are_augmented_unless_the_recipe_says_none() -> None:
     images, generator = torch.rand(4, 1, 8, 8), torch.Generator().manual_seed(0)
-    recipe = Recipe(1, learning_rate=1e-3, batch_size=4)
+    recipe = Recipe(steps=1, learning_rate=1e-3, batch_size=4)
     assert not torch.equal(recipe.augment(images, generator, False), images)
     plain = replace(recipe, augmentation="none")
     assert torch.equal(plain.augment(images, generator, True), images)
@@ -183,7 +199,7 @@ def test_every_kind_of_labels_trains_a_network(kind: Any) -> None:
     labels = one_hot - 0.5 if kind == "regression" else one_hot
     images = transform(data.train.images)
     training_set = TrainingSet(images, labels, kind, False)
-    recipe = Recipe(150, learning_rate=3e-4, batch_size=32, warm_up=75)
+    recipe = Recipe(steps=150, learning_rate=3e-4, batch_size=32, warm_up=75)
     network = MLP(width=16).build((1, 8, 8), 2, generator=generator)
     trained = train_network(network, training_set, recipe, generator=generator)
     device = torch.device("cpu")
@@ -226,12 +242,12 @@ def test_each_image_has_an_augmentation_of_its_own_in_the_classic_protocol(
 
 
 def test_unknown_protocol_is_refused(distilled: DistilledSet) -> None:
-    with pytest.raises(OptionError, match="protocol must be one of auto, frepo"):
+    with pytest.raises(OptionError, match="protocol: expected auto, frepo"):
         dd_plugins.evaluate(distilled, protocol="best", data=toy_data())  # type: ignore[arg-type]
 
 
 def test_recipe_is_taken_as_the_protocol(distilled: DistilledSet) -> None:
-    recipe = Recipe(3, learning_rate=1e-3, batch_size=2)
+    recipe = Recipe(steps=3, learning_rate=1e-3, batch_size=2)
     found = dd_plugins.evaluate(
         distilled, repeats=1, protocol=recipe, data=toy_data()
     ).as_dict()
@@ -270,16 +286,30 @@ def test_transfer_knows_no_retrieval(distilled: DistilledSet) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "one step and one image a batch"),
-        ({"batch_size": 0}, "one step and one image a batch"),
-        ({"optimizer": "Adam"}, "optimizer of a recipe must be one of adam, sgd"),
-        ({"decay": "linear"}, "decay of a recipe must be one of cosine, halfway"),
-        ({"augmentation": "all"}, "must be one of frepo, dsa, none"),
+        ({"steps": 0}, "recipe: steps: .*greater than 0"),
+        ({"batch_size": 0}, "recipe: batch_size: .*greater than 0"),
+        ({"learning_rate": 0.0}, "recipe: learning_rate: .*greater than 0"),
+        ({"optimizer": "Adam"}, "recipe: optimizer: .*'adam' or 'sgd'"),
+        ({"decay": "linear"}, "recipe: decay: .*'cosine' or 'halfway'"),
+        ({"augmentation": "all"}, "recipe: augmentation: .*'frepo', 'dsa' or 'none'"),
     ],
 )
 def test_wrong_recipe_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Recipe(**({"steps": 3, "learning_rate": 0.1, "batch_size": 2} | options))
+
+
+def test_a_recipe_is_a_spec() -> None:
+    recipe = as_protocol("recipe(steps=3, learning_rate=0.1, optimizer='sgd')")
+    assert recipe == Recipe(steps=3, learning_rate=0.1, optimizer="sgd")
+    assert as_protocol(repr(recipe)) == recipe
+    distilled = dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1)
+    found = dd_plugins.evaluate(distilled, "mlp(width=2)", protocol=repr(recipe))
+    assert found.as_dict()["protocol"] == "recipe"
+    assert found.as_dict()["recipe"] == recipe.options()
+    for wrong in ("recipe", "recipe(steps=0)", "frepo(pool_size=3)", "recipe(", "", 3):
+        with pytest.raises(OptionError):
+            as_protocol(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -307,14 +337,14 @@ def test_random_images_are_as_many_of_each_class_as_the_set_has(
         return train_network(module, training_set, *rest, **options)
 
     monkeypatch.setattr(sys.modules["dd_plugins.evaluate"], "train_network", spy)
-    recipe = Recipe(2, 1e-3, 10)
+    recipe = Recipe(steps=2, learning_rate=1e-3, batch_size=10)
     dd_plugins.evaluate(
         distilled, ["mlp"], repeats=1, baselines=True, data=data, protocol=recipe
     )
     assert seen[1] == expected
 
 
-QUICK = Recipe(2, 1e-3, 16)
+QUICK = Recipe(steps=2, learning_rate=1e-3, batch_size=16)
 
 
 def quickly(distilled: DistilledSet, *networks: Any, **options: Any) -> Any:
@@ -514,7 +544,7 @@ def test_what_torch_was_told_before_changes_no_figure() -> None:
     made = dd_plugins.distill(data, "random", steps=1, network="conv(width=2, depth=1)")
 
     def figures() -> object:
-        recipe = Recipe(3, 1e-3, 16)
+        recipe = Recipe(steps=3, learning_rate=1e-3, batch_size=16)
         return dd_plugins.evaluate(
             made, "mlp(width=4)", data=data, repeats=1, protocol=recipe
         ).as_dict()

@@ -170,7 +170,9 @@ def test_run_of_two_processes_goes_on_in_one(tmp_path: Path) -> None:
     assert 0 < step < 300, errors
 
     done = subprocess.run(
-        [sys.executable, *map(str, words), "--resume"], capture_output=True, text=True
+        [sys.executable, *map(str, words), "--resume", "--checkpoint-seconds", "30"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert re.search(rf"going on at step {step} of 300", done.stderr)

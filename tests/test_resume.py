@@ -43,8 +43,7 @@ def kill_at_a_checkpoint(*command: str, out: Path, later: float = 0) -> None:
 
 def test_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    plain = [sys.executable, "-m", "dd_plugins", *words(whole)]
-    subprocess.run(plain, check=True, capture_output=True)
+    run(*words(whole), folder=tmp_path)
 
     moments = random.Random(0)
     later = 0.5 * moments.random()
@@ -100,7 +99,7 @@ def test_killed_wrapped_run_ends_bit_for_bit_as_well(
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
     spec = f"metadd({base}, {AUXILIARY}, {options})"
     chosen = ["--distiller", spec, "--network", network]
-    command = ["distill", "--steps", "24", *chosen]
+    command = ["distill", "--steps", "12", *chosen]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(*command, "--out", str(whole), folder=tmp_path)
     to_kill = [*command, "--out", str(killed)]
@@ -110,7 +109,7 @@ def test_killed_wrapped_run_ends_bit_for_bit_as_well(
     assert first.content_hash() == second.content_hash()
     lines = map(json.loads, (whole / "metrics.jsonl").read_text().splitlines())
     ratios = [line["meta_ratio"] for line in lines if "meta_ratio" in line]
-    assert len(ratios) == {"dm": 24, "ds": 3, "fr": 8}[base[:2]]
+    assert len(ratios) == {"dm": 12, "ds": 2, "fr": 4}[base[:2]]
     assert all(0 <= ratio <= 1 for ratio in ratios)
 
 
@@ -118,6 +117,7 @@ TWENTY_KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import sklearn.datasets
+import torch._dynamo  # which torch imports at the first optimizer, in two seconds
 import dd_plugins
 from dd_plugins.checkpoint import load_checkpoint
 

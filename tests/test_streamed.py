@@ -108,7 +108,12 @@ def test_runs_and_evaluations_on_streamed_data_are_the_same() -> None:
     assert one.header == other.header
     found = [
         dd_plugins.evaluate(
-            one, ["mlp(width=4)"], repeats=2, baselines=True, data=data
+            one,
+            ["mlp(width=4)"],
+            repeats=1,
+            protocol="recipe(steps=20)",
+            baselines=True,
+            data=data,
         ).as_dict()
         for data in (memory, streamed)
     ]

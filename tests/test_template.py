@@ -71,6 +71,7 @@ def test_template_distils_and_is_evaluated(python: Path, tmp_path: Path) -> None
     assert DistilledSet.load(out).header.versions["dd-plugin-template"] == "0.1.0"
     figures = tmp_path / "figures.json"
     words = ["evaluate", out, "--network", "linear(bias=False)", "--repeats", 2]
+    words += ["--protocol", "recipe(steps=200, learning_rate=0.01)"]
     run(python, "-m", "dd_plugins", *words, "--json", figures)
     (found,) = json.loads(figures.read_text())["networks"]
     assert found["spec"] == "linear(bias=False)"

@@ -91,7 +91,8 @@ def test_command_writes_tables_json_and_one_page(
         assert result.returncode == 0, result.stderr
     result = command_line(
         "transfer", "plain", "clipped", "--networks", "mlp(width=4),mlp(width=8)",
-        "--repeats", 2, "--json", "found.json", "--html", "found.html",
+        "--repeats", 2, "--protocol", "recipe(steps=20)", "--json", "found.json",
+        "--html", "found.html",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "found.json").read_text())
