@@ -36,7 +36,6 @@ from dd_plugins.distillers.base import (
     InitialImages,
     check_saved,
 )
-from dd_plugins.distillers.core_set import CoreSet
 from dd_plugins.errors import (
     DDError,
     DDWarning,
@@ -67,6 +66,7 @@ from dd_plugins.returned import (
     check_steps,
 )
 from dd_plugins.run import (
+    DEFAULT_NETWORK,
     Precision,
     Run,
     Task,
@@ -89,8 +89,6 @@ from dd_plugins.synthetic import Leaves, Synthetic
 from dd_plugins.training import accuracy, train_network
 
 __all__ = ["RUN_FILES", "SUMMARY_NAME", "distill"]
-
-DEFAULT_NETWORK = "conv"
 
 _ADVICE = "lower the learning rate, or use --precision float32"
 _LONGEST_REASON = 200  # characters
@@ -386,7 +384,7 @@ class _Loop:
     real: RealData
     plugins: Plugins
     folder: Path | None
-    initial_images: "InitialImages | CoreSet"
+    initial_images: "InitialImages | AbstractDistiller[Any]"
     context: DistilledSet | None = None
     refine_context: bool = False
 
@@ -469,7 +467,7 @@ class _Loop:
             classes = classes.repeat_interleave(task.images_per_class)
         else:
             chooser = self.distiller
-            if isinstance(self.initial_images, CoreSet):
+            if self.initial_images != "real":
                 chooser = self.initial_images
             labels = self.real.train.labels
             places = check_places(

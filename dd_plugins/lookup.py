@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from dd_plugins.data import DataOptions, RealData
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
-from dd_plugins.distillers.core_set import CoreSet
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import loaded_plugins
 from dd_plugins.spec import Record, split_specs
@@ -53,7 +52,7 @@ def get_network(spec: str) -> AbstractNetwork:
     return loaded_plugins().network(spec)
 
 
-def get_initial_images(spec: str) -> InitialImages | CoreSet:
+def get_initial_images(spec: str) -> InitialImages | AbstractDistiller[Any]:
     """Return what a set begins as: ``"real"``, ``"noise"``, or a core set's record.
 
     Raises:

@@ -23,7 +23,6 @@ from dd_plugins.data import (
     split_name,
 )
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
-from dd_plugins.distillers.core_set import CoreSet
 from dd_plugins.errors import DDWarning, OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.spec import Call, Record, build, is_record, parse, unknown_name
@@ -345,7 +344,7 @@ class Plugins:
         network: AbstractNetwork = self._build(self.networks, parse(spec))
         return network
 
-    def initial_images(self, spec: str) -> InitialImages | CoreSet:
+    def initial_images(self, spec: str) -> InitialImages | AbstractDistiller[Any]:
         """Return what a set begins as: a word, or the core set that a spec stands for.
 
         Raises:
@@ -358,7 +357,7 @@ class Plugins:
             chosen = self.distiller(spec)
         except UnknownNameError:
             chosen = None
-        if not isinstance(chosen, CoreSet):
+        if chosen is None or chosen.moves_images:
             raise OptionError(
                 f"initial_images must be one of {', '.join(get_args(InitialImages))}, "
                 f"or a core set such as herding; got {spec!r}"

@@ -13,6 +13,7 @@ from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.randomness import derive
 
 __all__ = [
+    "DEFAULT_NETWORK",
     "Precision",
     "Run",
     "Task",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+DEFAULT_NETWORK = "conv"
+"""On which a set is distilled, where neither the user nor the distiller says."""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from conftest import ROOT
 
-import dd_plugins
-from dd_plugins import hookspecs
+import dd_plugins.api
+from dd_plugins import hookspecs, testing
 from dd_plugins.artifact import Header
 from dd_plugins.plugins import Plugins
 
@@ -53,6 +54,39 @@ def test_every_public_name_is_in_the_docs() -> None:
     documented = [name for name in missing if getattr(dd_plugins, name).__doc__]
     assert "automodule:: dd_plugins\n" in text_of("api.md")
     assert missing == documented
+
+
+def test_smallest_distiller_of_the_docs_passes_every_check() -> None:
+    (example,) = [
+        block
+        for block in re.findall(
+            r"```python\n(.*?)```", text_of("writing-a-plugin.md"), re.S
+        )
+        if "class MeanImages" in block
+    ]
+    body = example[example.index("@record") :].splitlines()
+    assert len([line for line in body if line.strip()]) <= 15
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "writing-a-plugin.md", "exec"), names)
+    for check in testing.DISTILLER_CHECKS:
+        check(names["MeanImages"]())
+
+
+def test_nobody_outside_imports_deeper_than_the_public_door() -> None:
+    public = r"dd_plugins(\.(api|testing|options))?"
+    template = (DOCS / "examples" / "dd-plugin-template").rglob("*.py")
+    sources = [*template, *PAGES]
+    found = [
+        (path.name, module)
+        for path in sources
+        for module in re.findall(
+            r"^(?:from|import) (dd_plugins[\w.]*)", path.read_text(), re.M
+        )
+        if not re.fullmatch(public, module)
+    ]
+    assert found == []
+    assert sorted(dd_plugins.api.__all__) == sorted(set(dd_plugins.api.__all__))
+    assert set(dd_plugins.__all__) <= set(dd_plugins.api.__all__)
 
 
 def test_every_built_in_name_is_in_the_quick_start() -> None:

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ __all__ = [
     "check_saved",
     "classic_network",
 ]
+
+_STEPS = 1_000
 
 LabelKind = Literal["regression", "probabilities", "classes"]
 """What labels are: centred regression targets, probabilities, or class scores whose
@@ -91,16 +93,18 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     :meth:`advance`. Every random draw comes from ``run.generator(purpose, step)``.
     """
 
-    @abstractmethod
     def for_task(self, task: Task) -> Self:
         """Return the distiller with every option settled that depends on the task.
 
-        Called once, before anything else.
+        Called once, before anything else. Here no option depends on it.
         """
+        del task
+        return self
 
-    @abstractmethod
     def default_steps(self, task: Task) -> int:
-        """Return how many steps a run takes if nobody says."""
+        """Return how many steps a run takes if nobody says; here 1,000."""
+        del task
+        return _STEPS
 
     def default_network(
         self, task: Task, device: torch.device
@@ -125,6 +129,19 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     @property
     def learns_labels(self) -> bool:
         """Whether labels are moved by the optimizer."""
+        return False
+
+    @property
+    def moves_images(self) -> bool:
+        """Whether images are learned; a core set chooses real ones and leaves them."""
+        return True
+
+    @property
+    def classes_apart(self) -> bool:
+        """Whether the images of a class depend on no other class.
+
+        Such a method can distil one class alone.
+        """
         return False
 
     @property
@@ -155,14 +172,17 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         """Return float32 ``(n, classes)`` labels for images of those classes."""
         return torch.nn.functional.one_hot(labels, num_classes).float()
 
-    @abstractmethod
     def setup(self, run: Run, real: RealSampler) -> StateType:
         """Return the state at the start of a run; called once, also before a resume.
+
+        Here it is empty: a :class:`NoState`.
 
         Args:
             run: the run; the state keeps it.
             real: real images, for what is trained on them beforehand.
         """
+        del real
+        return cast(StateType, NoState(run))
 
     @abstractmethod
     def accumulate(
@@ -182,9 +202,10 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             What to report, ``"loss"`` among it.
         """
 
-    @abstractmethod
     def advance(self, state: StateType, leaves: Leaves, step: int) -> None:
         """Advance the inner level, with the set as it is after the update of this step.
+
+        Here there is none.
 
         Args:
             state: changed in place.

@@ -1,7 +1,6 @@
 """Core sets: real images that are chosen, and left as they are."""
 
 from abc import abstractmethod
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -36,10 +35,15 @@ class CoreSet(AbstractDistiller[NoState]):
     real batch.
     """
 
-    def for_task(self, task: Task) -> Self:
-        """Return the distiller: no option depends on the task."""
-        del task
-        return self
+    @property
+    def moves_images(self) -> bool:
+        """Images stay as they are."""
+        return False
+
+    @property
+    def classes_apart(self) -> bool:
+        """Each class is chosen alone."""
+        return True
 
     def default_steps(self, task: Task) -> int:
         """Return 1: the images stay as they are, however many steps are made."""
@@ -53,10 +57,6 @@ class CoreSet(AbstractDistiller[NoState]):
         del task
         return classic_network(device)
 
-    def setup(self, run: Run, real: RealSampler) -> NoState:
-        """Return the state, which is empty."""
-        return NoState(run)
-
     def accumulate(
         self, state: NoState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
@@ -66,9 +66,6 @@ class CoreSet(AbstractDistiller[NoState]):
         add_gradient(leaves.pixels, torch.zeros_like(leaves.pixels))
         difference = batch.images.mean(dim=0) - leaves.pixels.detach().mean(dim=0)
         return {"loss": difference.square().sum()}
-
-    def advance(self, state: NoState, leaves: Leaves, step: int) -> None:
-        """Do nothing: there is no inner level."""
 
     def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Return an optimizer that moves nothing."""

@@ -1,6 +1,6 @@
 """DM: the mean features of random networks are matched, class by class."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -65,10 +65,10 @@ class DM(AbstractDistiller[NoState]):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     augment: bool = True
 
-    def for_task(self, task: Task) -> Self:
-        """Return the distiller: no option depends on the task."""
-        del task
-        return self
+    @property
+    def classes_apart(self) -> bool:
+        """Each class is matched alone."""
+        return True
 
     def default_steps(self, task: Task) -> int:
         """Return the steps of a short run."""
@@ -81,10 +81,6 @@ class DM(AbstractDistiller[NoState]):
         """Return the paper's ConvNet; on a CPU a narrow one."""
         del task
         return classic_network(device)
-
-    def setup(self, run: Run, real: RealSampler) -> NoState:
-        """Return the state, which is empty."""
-        return NoState(run)
 
     def accumulate(
         self, state: NoState, leaves: Leaves, real: RealSampler, step: int
@@ -130,9 +126,6 @@ class DM(AbstractDistiller[NoState]):
         generator = run.generator(f"augmentation of class {label}", step)
         parameters = siamese_parameters(generator, mirror=run.task.mirror)
         return siamese_augmentation(images, parameters)
-
-    def advance(self, state: NoState, leaves: Leaves, step: int) -> None:
-        """Do nothing: there is no inner level."""
 
     def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Return SGD with momentum."""

@@ -71,6 +71,16 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         """Labels are learned if the base learns them."""
         return self.base.learns_labels
 
+    @property
+    def moves_images(self) -> bool:
+        """Images are learned if the base learns them."""
+        return self.base.moves_images
+
+    @property
+    def classes_apart(self) -> bool:
+        """Classes depend on each other if they do for the base."""
+        return self.base.classes_apart
+
     def for_task(self, task: Task) -> Self:
         """Settle the base's options."""
         return replace(self, base=self.base.for_task(task))

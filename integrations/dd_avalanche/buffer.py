@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 import dd_plugins
 from dd_avalanche.memory import DISTILLER, DistilledMemory, Stored, untouched_randomness
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.api import DataError, OptionError
 
 __all__ = ["BufferLabels", "DistilledBuffer"]
 

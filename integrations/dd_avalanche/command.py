@@ -27,10 +27,15 @@ from dd_avalanche.continual import (
 )
 from dd_avalanche.memory import DISTILLER, INITIAL_IMAGES, STEPS, Context
 from dd_plugins import options as shared
-from dd_plugins.errors import FileError, OptionError, what_differs
-from dd_plugins.files import write_atomically
-from dd_plugins.lookup import get_initial_images, split_specs
-from dd_plugins.outputs import check_outputs
+from dd_plugins.api import (
+    FileError,
+    OptionError,
+    check_outputs,
+    get_initial_images,
+    split_specs,
+    what_differs,
+    write_atomically,
+)
 
 __all__ = ["continual_command"]
 

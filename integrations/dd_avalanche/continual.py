@@ -23,20 +23,21 @@ from dd_avalanche.memory import (
     Group,
     Stored,
 )
-from dd_plugins.data import Images
-from dd_plugins.distillers.core_set import CoreSet
-from dd_plugins.errors import OptionError
-from dd_plugins.evaluate import frepo_recipe, mean_interval
-from dd_plugins.functional.kernel_regression import centred_targets
-from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.preprocess import Transform
-from dd_plugins.randomness import derive
-from dd_plugins.run import resolve_device, resolve_precision
-from dd_plugins.training import (
+from dd_plugins.api import (
+    AbstractNetwork,
+    Images,
+    OptionError,
     TrainingSet,
+    Transform,
     Whitened,
     accuracy,
+    centred_targets,
+    derive,
+    frepo_recipe,
+    mean_interval,
     real_data_recipe,
+    resolve_device,
+    resolve_precision,
     train_network,
 )
 
@@ -380,7 +381,7 @@ def continual(
         distilled: Row | None = None
         chosen = []
         for policy in policies:
-            learns = not isinstance(dd_plugins.get_distiller(policy), CoreSet)
+            learns = dd_plugins.get_distiller(policy).moves_images
             if not learns:
                 chosen.append(policy)
             for context in contexts if learns else ("none",):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 import dd_plugins
-from dd_plugins.errors import MissingExtraError
+from dd_plugins.api import MissingExtraError
 
 __all__ = ["EXTRA", "require_avalanche", "to_avalanche"]
 

@@ -21,16 +21,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import dd_plugins
-from dd_plugins.artifact import DistilledSet, Header
-from dd_plugins.data import Images
-from dd_plugins.distillers.base import LabelKind
-from dd_plugins.distillers.core_set import CoreSet
-from dd_plugins.distillers.dm import DM
-from dd_plugins.errors import DataError, FileError, OptionError, what_differs
-from dd_plugins.kept import load_tensors, save_tensors
-from dd_plugins.preprocess import Transform
-from dd_plugins.streamed import ImageSource, Items, StreamedImages
-from dd_plugins.wrappers.base import AbstractWrapper
+from dd_plugins.api import (
+    DataError,
+    DistilledSet,
+    FileError,
+    Header,
+    Images,
+    ImageSource,
+    Items,
+    LabelKind,
+    OptionError,
+    StreamedImages,
+    Transform,
+    load_tensors,
+    save_tensors,
+    what_differs,
+)
 
 __all__ = [
     "DISTILLER",
@@ -392,14 +398,14 @@ class DistilledMemory:
                 stacklevel=2,
             )
         # A chosen image must not be chosen twice, so there are no copies to choose.
-        chooses = isinstance(self._method, CoreSet)
+        chooses = not self._method.moves_images
         again = [] if chooses else sorted(set(before) & set(new))
         others = sorted(set(before) - set(new))
         beside = [] if self.context == "none" else others
         # One class needs others to be told from, if they are stored images.
         told_from = others if len(new) == 1 else beside
         columns = sorted({*new, *told_from})
-        if len(columns) < 2 and not _matches_each_class_alone(self._method):
+        if len(columns) < 2 and not self._method.classes_apart:
             raise OptionError(
                 f"class {new[0]} stands alone, and nothing is stored beside it to tell "
                 f"it from; {self.distiller!r} needs another one: let a stream begin "
@@ -606,7 +612,7 @@ class DistilledMemory:
                 columns,
                 beside,
             )
-        chosen = isinstance(self._method, CoreSet)
+        chosen = not self._method.moves_images
         with untouched_randomness():
             distilled = dd_plugins.distill(
                 data,
@@ -818,13 +824,6 @@ class DistilledMemory:
             "mirror": self.mirror,
             "seed": self.seed,
         }
-
-
-def _matches_each_class_alone(method: dd_plugins.AbstractDistiller[Any]) -> bool:
-    """Tell whether what a method makes of a class depends on no other class."""
-    while isinstance(method, AbstractWrapper):
-        method = method.base
-    return isinstance(method, CoreSet | DM)
 
 
 def _no_test_set() -> Images:

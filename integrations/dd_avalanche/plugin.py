@@ -3,8 +3,7 @@
 from importlib.util import find_spec
 
 from dd_avalanche.conversion import EXTRA
-from dd_plugins import hookimpl
-from dd_plugins.hookspecs import RegisterCommand
+from dd_plugins.api import RegisterCommand, hookimpl
 
 
 @hookimpl

@@ -14,11 +14,7 @@ from torch import Tensor, nn
 
 from dd_avalanche.buffer import DistilledBuffer
 from dd_avalanche.memory import spread_labels
-from dd_plugins.distillers.base import LabelKind
-from dd_plugins.errors import OptionError
-from dd_plugins.functional.kernel_regression import centred_targets
-from dd_plugins.randomness import derive
-from dd_plugins.training import label_loss
+from dd_plugins.api import LabelKind, OptionError, centred_targets, derive, label_loss
 
 __all__ = ["DistilledGDumb", "DistilledReplayPlugin", "LabelLoss", "SoftTargets"]
 

@@ -19,8 +19,7 @@ from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates.base_sgd import PeriodicEval
 
 from dd_avalanche.buffer import DistilledBuffer
-from dd_plugins.errors import FileError, OptionError
-from dd_plugins.files import write_atomically
+from dd_plugins.api import FileError, OptionError, write_atomically
 
 __all__ = ["STREAM_NAME", "restore_stream", "save_stream"]
 

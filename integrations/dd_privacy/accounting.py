@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from dd_plugins.checks import whole_number
-from dd_plugins.errors import OptionError
+from dd_plugins.api import OptionError, whole_number
 from dd_privacy.validation import number, require_opacus
 
 __all__ = ["Accountant", "Budget", "noise_multiplier_for", "spent"]

@@ -16,7 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 import dd_plugins
-from dd_plugins.errors import OptionError
+from dd_plugins.api import OptionError
 
 __all__ = [
     "RMIA",

@@ -11,12 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dd_plugins.artifact import library_versions
-from dd_plugins.checks import whole_number
-from dd_plugins.errors import DataError, DDError, OptionError
-from dd_plugins.evaluate import mean_interval
-from dd_plugins.lookup import get_record, record_names, split_specs
-from dd_plugins.randomness import derive
+from dd_plugins.api import (
+    DataError,
+    DDError,
+    OptionError,
+    derive,
+    get_record,
+    library_versions,
+    mean_interval,
+    record_names,
+    split_specs,
+    whole_number,
+)
 from dd_privacy.attacks import (
     HOOK,
     AbstractAttack,

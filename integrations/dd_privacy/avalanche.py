@@ -17,7 +17,7 @@ from opacus.grad_sample import AbstractGradSampleModule
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dd_plugins.errors import OptionError, RunError
+from dd_plugins.api import OptionError, RunError
 from dd_privacy.accounting import Budget
 from dd_privacy.private import PrivateTrainer, make_private, what_is_not_covered
 from dd_privacy.validation import (

@@ -15,14 +15,17 @@ from rich.text import Text
 
 import dd_plugins
 from dd_plugins import options as shared
-from dd_plugins.artifact import ARTIFACT_NAME, artifact_file
-from dd_plugins.data import Images
-from dd_plugins.errors import OptionError
-from dd_plugins.files import write_atomically
-from dd_plugins.lookup import split_specs
-from dd_plugins.outputs import check_outputs
-from dd_plugins.text import plain
-from dd_plugins.training import accuracy
+from dd_plugins.api import (
+    ARTIFACT_NAME,
+    Images,
+    OptionError,
+    accuracy,
+    artifact_file,
+    check_outputs,
+    plain,
+    split_specs,
+    write_atomically,
+)
 from dd_privacy.audit import DEFAULT_ATTACKS, DELTA, Audit, audit_runs
 from dd_privacy.game import Game, NonMembers, game_for_artifact, game_for_mechanism
 from dd_privacy.mechanisms import (

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 import dd_plugins
-from dd_plugins.checks import whole_number
-from dd_plugins.data import Images
-from dd_plugins.errors import DataError, OptionError
-from dd_plugins.preprocess import Preprocessing
-from dd_plugins.randomness import derive
+from dd_plugins.api import (
+    DataError,
+    Images,
+    OptionError,
+    Preprocessing,
+    derive,
+    whole_number,
+)
 
 __all__ = ["Examples", "Game", "NonMembers", "game_for_artifact", "game_for_mechanism"]
 

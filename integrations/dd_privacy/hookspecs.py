@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from dd_plugins import hookspec
+from dd_plugins.api import hookspec
 
 if TYPE_CHECKING:
     from dd_privacy.attacks import AbstractAttack

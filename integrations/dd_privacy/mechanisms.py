@@ -12,21 +12,25 @@ import torch
 import torch.nn.functional as F
 
 import dd_plugins
-from dd_plugins.artifact import Header
-from dd_plugins.distillers.core_set import CoreSet
-from dd_plugins.errors import OptionError
-from dd_plugins.evaluate import recipe_for, training_set_of
-from dd_plugins.lookup import get_initial_images
-from dd_plugins.networks.base import FeatureNetwork, ImageShape
-from dd_plugins.networks.conv import Conv
-from dd_plugins.preprocess import Preprocessing, Transform
-from dd_plugins.randomness import derive
-from dd_plugins.run import Task, resolve_device, resolve_precision
-from dd_plugins.training import (
+from dd_plugins.api import (
+    DEFAULT_NETWORK,
+    FeatureNetwork,
+    Header,
+    ImageShape,
+    OptionError,
+    Preprocessing,
+    Task,
     TrainingSet,
+    Transform,
     Whitened,
+    derive,
+    get_initial_images,
     real_data_recipe,
+    recipe_for,
+    resolve_device,
+    resolve_precision,
     train_network,
+    training_set_of,
 )
 from dd_privacy.private import PrivateTrainer
 
@@ -193,7 +197,7 @@ class Distillation(AbstractMechanism):
         return [
             dd_plugins.get_distiller(self.distiller),
             *(dd_plugins.get_network(each) for each in networks if each is not None),
-            *([first_images] if isinstance(first_images, CoreSet) else []),
+            *([first_images] if isinstance(first_images, dd_plugins.Record) else []),
             *(self.refined.records() if self.refined is not None else []),
         ]
 
@@ -222,7 +226,10 @@ class Distillation(AbstractMechanism):
             return self.network
         distiller, task = self._settled(data)
         device = resolve_device(self.device)
-        return repr(distiller.default_network(task, device) or Conv())
+        return repr(
+            distiller.default_network(task, device)
+            or dd_plugins.get_network(DEFAULT_NETWORK)
+        )
 
     def _default_steps(self, data: dd_plugins.RealData) -> int:
         distiller, task = self._settled(data)

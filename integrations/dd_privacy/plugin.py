@@ -2,8 +2,7 @@
 
 from importlib.util import find_spec
 
-from dd_plugins import hookimpl
-from dd_plugins.hookspecs import RegisterCommand, RegisterHookspecs
+from dd_plugins.api import RegisterCommand, RegisterHookspecs, hookimpl
 from dd_privacy import hookspecs
 from dd_privacy.hookspecs import RegisterAttack
 from dd_privacy.validation import EXTRA

@@ -15,13 +15,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import dd_plugins
-from dd_plugins.checks import whole_number
-from dd_plugins.errors import FileError, OptionError, RunError
-from dd_plugins.files import write_atomically
-from dd_plugins.networks.base import FeatureNetwork
-from dd_plugins.preprocess import Transform
-from dd_plugins.randomness import derive
-from dd_plugins.run import resolve_device
+from dd_plugins.api import (
+    FeatureNetwork,
+    FileError,
+    OptionError,
+    RunError,
+    Transform,
+    derive,
+    resolve_device,
+    whole_number,
+    write_atomically,
+)
 from dd_privacy.accounting import Budget, noise_multiplier_for
 from dd_privacy.validation import (
     check_example_gradients,

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dd_plugins.files import write_atomically
-from dd_plugins.text import plain
+from dd_plugins.api import plain, write_atomically
 from dd_privacy.audit import Audit, Nearest, Row
 from dd_privacy.statistics import Figure, Scores, clopper_pearson
 

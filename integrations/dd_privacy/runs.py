@@ -26,16 +26,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import dd_plugins
-from dd_plugins.artifact import library_versions
-from dd_plugins.data import Images
-from dd_plugins.errors import FileError, RunError
-from dd_plugins.kept import load_tensors, save_tensors
-from dd_plugins.lookup import record_versions
-from dd_plugins.randomness import derive
-from dd_plugins.run import resolve_device, resolve_precision
-from dd_plugins.sources import code_of
-from dd_plugins.trained import cache_folder
-from dd_plugins.training import real_outputs
+from dd_plugins.api import (
+    FileError,
+    Images,
+    RunError,
+    cache_folder,
+    code_of,
+    derive,
+    library_versions,
+    load_tensors,
+    real_outputs,
+    record_versions,
+    resolve_device,
+    resolve_precision,
+    save_tensors,
+)
 from dd_privacy.attacks import Seen
 from dd_privacy.game import Game
 from dd_privacy.mechanisms import AbstractMechanism, GivenSet, Released

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dd_plugins.errors import OptionError
-from dd_plugins.evaluate import mean_interval
+from dd_plugins.api import OptionError, mean_interval
 
 __all__ = [
     "FEWEST",

@@ -8,8 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dd_plugins
-from dd_plugins.errors import MissingExtraError, OptionError
-from dd_plugins.networks.base import ChannelsLast, ChannelsLastGroupNorm
+from dd_plugins.api import (
+    ChannelsLast,
+    ChannelsLastGroupNorm,
+    MissingExtraError,
+    OptionError,
+)
 
 __all__ = [
     "EXTRA",

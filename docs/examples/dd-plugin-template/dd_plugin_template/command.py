@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dd_plugins import DistilledSet
+from dd_plugins.api import DistilledSet
 
 
 @click.command()

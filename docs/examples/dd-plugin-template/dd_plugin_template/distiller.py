@@ -2,17 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dd_plugins import AbstractDistiller, AbstractState, record
-from dd_plugins.data import RealSampler
-from dd_plugins.distillers.base import Metrics, add_gradient
-from dd_plugins.run import Run, Task
-from dd_plugins.synthetic import Leaves
+from dd_plugins.api import (
+    AbstractDistiller,
+    AbstractState,
+    Leaves,
+    Metrics,
+    RealSampler,
+    Run,
+    Task,
+    add_gradient,
+    record,
+)
 
 
 @dataclass
@@ -48,9 +54,6 @@ class PixelMeans(AbstractDistiller[PixelMeansState]):
     smoothing: float = Field(default=0.9, ge=0, lt=1)
     learning_rate: PositiveFloat = 0.05
 
-    def for_task(self, task: Task) -> Self:
-        return self  # no option depends on the data
-
     def default_steps(self, task: Task) -> int:
         return 100
 
@@ -76,9 +79,6 @@ class PixelMeans(AbstractDistiller[PixelMeansState]):
             state.means[label] = target
             total += loss.detach()
         return {"loss": total}
-
-    def advance(self, state: PixelMeansState, leaves: Leaves, step: int) -> None:
-        pass  # this method trains no network while it runs
 
     def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.learning_rate)

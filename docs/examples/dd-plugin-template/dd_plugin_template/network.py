@@ -5,8 +5,7 @@ import math
 import torch
 from torch import nn
 
-from dd_plugins import AbstractNetwork, record
-from dd_plugins.networks.base import FeatureNetwork, ImageShape
+from dd_plugins.api import AbstractNetwork, FeatureNetwork, ImageShape, record
 
 
 @record

@@ -3,7 +3,7 @@
 from dd_plugin_template.command import labels
 from dd_plugin_template.distiller import PixelMeans
 from dd_plugin_template.network import Linear
-from dd_plugins import hookimpl
+from dd_plugins.api import hookimpl
 
 
 @hookimpl

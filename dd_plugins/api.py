@@ -1,0 +1,205 @@
+"""The public door: every name that a plugin or an integration may import.
+
+What stands here stays, or says for a release that it will go. What does not may move
+between two releases. :mod:`dd_plugins.testing`, the conformance checks, and
+:mod:`dd_plugins.options`, the options that commands share, are public as well.
+"""
+
+from dd_plugins.artifact import (
+    ARTIFACT_NAME,
+    DistilledSet,
+    Header,
+    artifact_file,
+    export,
+    library_versions,
+)
+from dd_plugins.checks import whole_number
+from dd_plugins.data import Batch, DataOptions, Images, RealData, RealSampler
+from dd_plugins.distillers.base import (
+    AbstractDistiller,
+    AbstractState,
+    InitialImages,
+    LabelKind,
+    Metrics,
+    NoState,
+    add_gradient,
+)
+from dd_plugins.engine import distill
+from dd_plugins.errors import (
+    DataError,
+    DDError,
+    DDWarning,
+    FileError,
+    MissingExtraError,
+    OptionError,
+    PluginError,
+    RunError,
+    UnknownNameError,
+    what_differs,
+)
+from dd_plugins.evaluate import (
+    Evaluation,
+    NetworkResult,
+    Protocol,
+    evaluate,
+    frepo_recipe,
+    mean_interval,
+    recipe_for,
+    training_set_of,
+)
+from dd_plugins.files import write_atomically
+from dd_plugins.functional.kernel_regression import centred_targets
+from dd_plugins.hookspecs import (
+    LazySet,
+    RegisterCommand,
+    RegisterDataset,
+    RegisterDistiller,
+    RegisterHookspecs,
+    RegisterNetwork,
+    RegisterWrapper,
+    hookimpl,
+    hookspec,
+)
+from dd_plugins.kept import load_tensors, save_tensors
+from dd_plugins.lookup import (
+    get_dataset,
+    get_distiller,
+    get_initial_images,
+    get_network,
+    get_record,
+    record_names,
+    record_versions,
+)
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    ChannelsLast,
+    ChannelsLastGroupNorm,
+    FeatureNetwork,
+    ImageShape,
+)
+from dd_plugins.outputs import OutputKind, check_outputs
+from dd_plugins.preprocess import Preprocessing, Transform
+from dd_plugins.randomness import derive
+from dd_plugins.run import (
+    DEFAULT_NETWORK,
+    Precision,
+    Run,
+    Task,
+    resolve_device,
+    resolve_precision,
+)
+from dd_plugins.sources import code_of
+from dd_plugins.spec import Record, record, split_specs
+from dd_plugins.streamed import ImageSource, Items, StreamedImages
+from dd_plugins.synthetic import Leaves
+from dd_plugins.text import plain
+from dd_plugins.trained import cache_folder
+from dd_plugins.training import (
+    DrawnImages,
+    Recipe,
+    TrainingSet,
+    Whitened,
+    accuracy,
+    label_loss,
+    real_data_recipe,
+    real_outputs,
+    train_network,
+)
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = [
+    "ARTIFACT_NAME",
+    "DEFAULT_NETWORK",
+    "AbstractDistiller",
+    "AbstractNetwork",
+    "AbstractState",
+    "AbstractWrapper",
+    "Batch",
+    "ChannelsLast",
+    "ChannelsLastGroupNorm",
+    "DDError",
+    "DDWarning",
+    "DataError",
+    "DataOptions",
+    "DistilledSet",
+    "DrawnImages",
+    "Evaluation",
+    "FeatureNetwork",
+    "FileError",
+    "Header",
+    "ImageShape",
+    "ImageSource",
+    "Images",
+    "InitialImages",
+    "Items",
+    "LabelKind",
+    "LazySet",
+    "Leaves",
+    "Metrics",
+    "MissingExtraError",
+    "NetworkResult",
+    "NoState",
+    "OptionError",
+    "OutputKind",
+    "PluginError",
+    "Precision",
+    "Preprocessing",
+    "Protocol",
+    "RealData",
+    "RealSampler",
+    "Recipe",
+    "Record",
+    "RegisterCommand",
+    "RegisterDataset",
+    "RegisterDistiller",
+    "RegisterHookspecs",
+    "RegisterNetwork",
+    "RegisterWrapper",
+    "Run",
+    "RunError",
+    "StreamedImages",
+    "Task",
+    "TrainingSet",
+    "Transform",
+    "UnknownNameError",
+    "Whitened",
+    "accuracy",
+    "add_gradient",
+    "artifact_file",
+    "cache_folder",
+    "centred_targets",
+    "check_outputs",
+    "code_of",
+    "derive",
+    "distill",
+    "evaluate",
+    "export",
+    "frepo_recipe",
+    "get_dataset",
+    "get_distiller",
+    "get_initial_images",
+    "get_network",
+    "get_record",
+    "hookimpl",
+    "hookspec",
+    "label_loss",
+    "library_versions",
+    "load_tensors",
+    "mean_interval",
+    "plain",
+    "real_data_recipe",
+    "real_outputs",
+    "recipe_for",
+    "record",
+    "record_names",
+    "record_versions",
+    "resolve_device",
+    "resolve_precision",
+    "save_tensors",
+    "split_specs",
+    "train_network",
+    "training_set_of",
+    "what_differs",
+    "whole_number",
+    "write_atomically",
+]
