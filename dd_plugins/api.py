@@ -19,7 +19,6 @@ from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
     InitialImages,
-    LabelKind,
     Metrics,
     NoState,
     add_gradient,
@@ -42,7 +41,6 @@ from dd_plugins.evaluate import (
     NetworkResult,
     Protocol,
     evaluate,
-    frepo_recipe,
     mean_interval,
     recipe_for,
     training_set_of,
@@ -56,16 +54,19 @@ from dd_plugins.hookspecs import (
     RegisterDistiller,
     RegisterHookspecs,
     RegisterNetwork,
+    RegisterParametrization,
     RegisterWrapper,
     hookimpl,
     hookspec,
 )
 from dd_plugins.kept import load_tensors, save_tensors
+from dd_plugins.labels import LABEL_KINDS, LabelKind, label_loss
 from dd_plugins.lookup import (
     get_dataset,
     get_distiller,
     get_initial_images,
     get_network,
+    get_parametrization,
     get_record,
     record_names,
     record_versions,
@@ -78,30 +79,37 @@ from dd_plugins.networks.base import (
     ImageShape,
 )
 from dd_plugins.outputs import OutputKind, check_outputs
+from dd_plugins.parametrizations import AbstractParametrization
 from dd_plugins.preprocess import Preprocessing, Transform
 from dd_plugins.randomness import derive
+from dd_plugins.recipes import (
+    Recipe,
+    classic_recipe,
+    frepo_recipe,
+    get_recipe,
+    real_data_recipe,
+)
 from dd_plugins.run import (
     DEFAULT_NETWORK,
     Precision,
     Run,
+    RunOptions,
     Task,
     resolve_device,
     resolve_precision,
 )
+from dd_plugins.settling import Settled, settle
 from dd_plugins.sources import code_of
 from dd_plugins.spec import Record, record, split_specs
 from dd_plugins.streamed import ImageSource, Items, StreamedImages
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic import Codec, Leaves, Parameters
 from dd_plugins.text import plain
 from dd_plugins.trained import cache_folder
 from dd_plugins.training import (
     DrawnImages,
-    Recipe,
     TrainingSet,
     Whitened,
     accuracy,
-    label_loss,
-    real_data_recipe,
     real_outputs,
     train_network,
 )
@@ -110,13 +118,16 @@ from dd_plugins.wrappers.base import AbstractWrapper
 __all__ = [
     "ARTIFACT_NAME",
     "DEFAULT_NETWORK",
+    "LABEL_KINDS",
     "AbstractDistiller",
     "AbstractNetwork",
+    "AbstractParametrization",
     "AbstractState",
     "AbstractWrapper",
     "Batch",
     "ChannelsLast",
     "ChannelsLastGroupNorm",
+    "Codec",
     "DDError",
     "DDWarning",
     "DataError",
@@ -141,6 +152,7 @@ __all__ = [
     "NoState",
     "OptionError",
     "OutputKind",
+    "Parameters",
     "PluginError",
     "Precision",
     "Preprocessing",
@@ -154,9 +166,12 @@ __all__ = [
     "RegisterDistiller",
     "RegisterHookspecs",
     "RegisterNetwork",
+    "RegisterParametrization",
     "RegisterWrapper",
     "Run",
     "RunError",
+    "RunOptions",
+    "Settled",
     "StreamedImages",
     "Task",
     "TrainingSet",
@@ -169,6 +184,7 @@ __all__ = [
     "cache_folder",
     "centred_targets",
     "check_outputs",
+    "classic_recipe",
     "code_of",
     "derive",
     "distill",
@@ -179,6 +195,8 @@ __all__ = [
     "get_distiller",
     "get_initial_images",
     "get_network",
+    "get_parametrization",
+    "get_recipe",
     "get_record",
     "hookimpl",
     "hookspec",
@@ -196,6 +214,7 @@ __all__ = [
     "resolve_device",
     "resolve_precision",
     "save_tensors",
+    "settle",
     "split_specs",
     "train_network",
     "training_set_of",

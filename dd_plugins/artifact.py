@@ -5,13 +5,15 @@ The format stands in docs/artifact-format.md.
 
 import hashlib
 import json
+import math
 import os
 import platform
 import re
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import version
 from itertools import islice
@@ -26,10 +28,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from dd_plugins.distillers.base import LabelKind
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.errors import FileError, OptionError, UnknownNameError
 from dd_plugins.files import check_writable, write_atomically
+from dd_plugins.labels import LabelKind
+from dd_plugins.parametrizations import decoded
 from dd_plugins.preprocess import Preprocessing, Transform
+from dd_plugins.run import Precision, RunOptions
 from dd_plugins.text import plain
 
 __all__ = [
@@ -44,10 +48,21 @@ ARTIFACT_NAME = "distilled.safetensors"
 """The name of the artifact in the folder of a run."""
 
 FORMAT_VERSION = 3
-_VERSION_WITHOUT_DIRECTIONS = 2  # what need not be version 3 is written for old readers
-_SINCE_VERSION_2 = {"initial_images", "context"}
+_SINCE = {
+    "initial_images": 2,
+    "context": 2,
+    "parametrization": 3,
+    "stored_images": 3,
+    "stored_values": 3,
+    "learned": 3,
+    "recipe": 3,
+}
+"""The version of the format since which a field of the header is there."""
+
+_DIRECTIONS_SINCE = 3
 _METADATA_KEY = "dd_plugins"
 _TRANSFORM_PREFIX = "transform."
+_STORED_PREFIX = "stored."
 
 DEEPEST_CONTEXT = 200
 """How deep contexts may be nested: that of a context's context, and so on."""
@@ -131,6 +146,13 @@ class Header(_Strict):
         precision: dtype of the features while distilling.
         steps: steps done.
         seed: the seed of the run.
+        recipe: the spec of the recipe by which networks are trained on the set; None in
+            files of older versions: that of the kind of labels.
+        parametrization: the spec of what was learned in place of pixels.
+        stored_images: how many images are stored, each of which may hold several; None
+            in files of older versions: all images.
+        stored_values: of how many values the stored images are; likewise.
+        learned: the last values of what else was learned, by name.
         dataset: which real data.
         context: the set beside which this one was made; None if there was none.
         versions: of Python, of the libraries that made it, and of the distributions
@@ -154,6 +176,11 @@ class Header(_Strict):
     precision: str
     steps: int
     seed: int
+    recipe: str | None = None
+    parametrization: str = "identity"
+    stored_images: int | None = None
+    stored_values: int | None = None
+    learned: dict[str, list[float]] = {}
     dataset: DataRecord
     context: ContextRecord | None = None
     versions: dict[str, str]
@@ -161,8 +188,28 @@ class Header(_Strict):
 
     def fields(self) -> dict[str, Any]:
         """Return what its version of the format holds, without the content hash."""
-        newer = _SINCE_VERSION_2 if self.format_version < 2 else set()
+        newer = {name for name, since in _SINCE.items() if self.format_version < since}
         return self.model_dump(exclude={"content_hash", *newer})
+
+    @property
+    def run(self) -> RunOptions:
+        """Return what a run is asked for that makes such a set."""
+        per_class = max(Counter(self.initial_classes).values())
+        stored = self.stored_images or len(self.initial_classes)
+        precision: Precision = "bfloat16" if self.precision == "bfloat16" else "float32"
+        return RunOptions(
+            distiller=self.distiller,
+            images_per_class=max(1, per_class * stored // len(self.initial_classes)),
+            steps=self.steps or None,
+            seed=self.seed,
+            network=self.network,
+            initial_images=self.initial_images,
+            parametrization=self.parametrization,
+            preprocessing=self.value_space,
+            mirror=self.mirror,
+            precision=precision,
+            refine_context=self.context is not None and self.context.refined,
+        )
 
     @property
     def nesting(self) -> int:
@@ -187,6 +234,8 @@ class DistilledSet:
         labels: float32 of shape ``(n, classes)``, of the kind in the header.
         transform: maps images in [0, 1] to the value space and back.
         header: where the set comes from and what it is.
+        stored: what the images are decoded from, by name, if the file holds that in
+            place of images; else empty.
 
     Example:
         >>> import dd_plugins
@@ -199,6 +248,7 @@ class DistilledSet:
     labels: Tensor
     transform: Transform
     header: Header
+    stored: Mapping[str, Tensor] = field(default_factory=dict)
 
     def pixels(self) -> Tensor:
         """Return the images as a person sees them: float32 in [0, 1], clipped.
@@ -212,6 +262,39 @@ class DistilledSet:
             raise FileError(
                 "the set's whitening matrix is singular: there is no way back to pixels"
             ) from error
+
+    @property
+    def budget(self) -> int:
+        """How many real images hold as many values as this set stores, 1 at least."""
+        values = self.header.stored_values
+        if values is None:
+            return len(self)
+        return max(1, round(values / math.prod(self.images.shape[1:])))
+
+    def as_stored(self) -> "DistilledSet":
+        """Return the images as the file stores them, as a set: to look at them.
+
+        The set itself, if its images are stored as they are.
+
+        Raises:
+            OptionError: what is stored are no images.
+        """
+        if not self.stored:
+            return self
+        (stored,) = self.stored.values()
+        count = len(stored)
+        if stored.ndim != 4 or stored.shape[1:] != self.images.shape[1:]:
+            raise OptionError("what is stored are no images; show the decoded ones")
+        each = len(self) // count
+        header = self.header.model_copy(
+            update={
+                "initial_classes": self.header.initial_classes[::each],
+                "initial_indices": None,
+                "parametrization": "identity",
+            }
+        )
+        images = self.transform.whitened(stored)
+        return DistilledSet(images, self.labels[::each], self.transform, header)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Map real images to the value space of a model trained on this set.
@@ -297,7 +380,15 @@ class DistilledSet:
                 },
                 header.transform_stride,
             )
-            loaded = cls(tensors["images"], tensors["labels"], transform, header)
+            stored = {
+                name.removeprefix(_STORED_PREFIX): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(_STORED_PREFIX)
+            }
+            images = _decoded(file, header, stored, transform) if stored else None
+            if images is None:
+                images = tensors["images"]
+            loaded = cls(images, tensors["labels"], transform, header, stored)
         except KeyError as error:
             raise _damaged(file, f"it has no tensor {error}") from error
         fault = next(_faults(loaded, tensors), None)
@@ -344,8 +435,9 @@ class DistilledSet:
                 f"{file} has format version {written}, this dd-plugins reads up to "
                 f"{FORMAT_VERSION}; upgrade dd-plugins"
             )
-        if written < 2 and not _SINCE_VERSION_2.isdisjoint(fields):
-            raise _damaged(file, "version 1 has no such header fields")
+        newer = [name for name in fields if _SINCE.get(name, 0) > written]
+        if newer:
+            raise _damaged(file, f"version {written} has no header field {newer[0]}")
         try:
             header = Header.model_validate(fields)
         except pydantic.ValidationError as error:
@@ -369,10 +461,31 @@ class DistilledSet:
         return digest.hexdigest()
 
     def _tensors(self) -> dict[str, Tensor]:
-        named = {"images": self.images, "labels": self.labels}
+        named = {_STORED_PREFIX + name: each for name, each in self.stored.items()}
+        if not named:
+            named["images"] = self.images
+        named["labels"] = self.labels
         for name, tensor in self.transform.tensors().items():
             named[_TRANSFORM_PREFIX + name] = tensor
         return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
+
+
+def _decoded(
+    file: Path, header: Header, stored: Mapping[str, Tensor], transform: Transform
+) -> Tensor:
+    """Return the images of a file that holds them in encoded form.
+
+    Raises:
+        FileError: it does not hold what its header says.
+    """
+    if header.format_version < _SINCE["parametrization"]:
+        raise _damaged(file, f"version {header.format_version} has no stored tensors")
+    try:
+        return decoded(
+            header.parametrization, stored, transform, len(header.initial_classes)
+        )
+    except (OptionError, UnknownNameError, ValueError, RuntimeError) as error:
+        raise _damaged(file, str(error)) from error
 
 
 def _damaged(file: Path, fault: str) -> FileError:
@@ -452,7 +565,7 @@ def _faults_of_transform(loaded: DistilledSet) -> Iterator[str]:
         yield "zca needs transform.whitening, or transform.directions and scales"
     if transform.centre is None and (whole or parts != {False}):
         yield "tensors of a whitening without transform.centre"
-    if True in parts and header.format_version < FORMAT_VERSION:
+    if True in parts and header.format_version < _DIRECTIONS_SINCE:
         yield f"version {header.format_version} has no transform.directions"
     for name, tensor in transform.tensors().items():
         wanted = shapes.get(name)
@@ -578,17 +691,31 @@ def _holds_pictures(folder: Path) -> bool:
 
 
 def make_header(
-    plugin_versions: dict[str, str], transform: Transform, **fields: Any
+    plugin_versions: dict[str, str],
+    transform: Transform,
+    run: RunOptions,
+    **fields: Any,
 ) -> Header:
-    """Return a header of the current format, with the versions of this process."""
-    by_directions = transform.directions is not None
-    return Header(
-        format_version=FORMAT_VERSION if by_directions else _VERSION_WITHOUT_DIRECTIONS,
-        versions=library_versions() | plugin_versions,
-        value_space=transform.kind,
-        transform_stride=transform.stride,
-        **fields,
-    )
+    """Return a header of the current format, with the versions of this process.
+
+    Args:
+        plugin_versions: of the distributions whose classes made the set.
+        transform: the map to the value space.
+        run: its options, complete.
+        **fields: the other fields; those that are given here go before.
+    """
+    asked = {
+        name: value
+        for name, value in run.arguments().items()
+        if name in Header.model_fields
+    }
+    about = {
+        "format_version": FORMAT_VERSION,
+        "versions": library_versions() | plugin_versions,
+        "value_space": transform.kind,
+        "transform_stride": transform.stride,
+    }
+    return Header(**asked | about | fields)
 
 
 def library_versions() -> dict[str, str]:

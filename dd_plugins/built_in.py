@@ -10,6 +10,7 @@ from dd_plugins.hookspecs import (
     RegisterDataset,
     RegisterDistiller,
     RegisterNetwork,
+    RegisterParametrization,
     RegisterWrapper,
     hookimpl,
 )
@@ -22,6 +23,7 @@ from dd_plugins.networks.resnet import ResNet18
 from dd_plugins.networks.shufflenet import ShuffleNetV2
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.networks.vit import ViT
+from dd_plugins.parametrizations import Identity, Packed
 from dd_plugins.wrappers.clip import Clip
 from dd_plugins.wrappers.metadd import MetaDD
 from dd_plugins.wrappers.turned import Turned
@@ -56,6 +58,13 @@ def dd_register_networks(register: RegisterNetwork) -> None:
         ViT,
     ):
         register(network)
+
+
+@hookimpl
+def dd_register_parametrizations(register: RegisterParametrization) -> None:
+    """Offer the built-in parametrizations."""
+    for parametrization in (Identity, Packed):
+        register(parametrization)
 
 
 @hookimpl

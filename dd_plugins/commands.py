@@ -98,6 +98,7 @@ _precision = click.option(
 @shared.mirror
 @click.option("--network", help="Spec.  [default: by data set, else conv]")
 @shared.initial_images
+@shared.parametrization
 @click.option(
     "--context",
     type=shared.path_type,
@@ -152,7 +153,9 @@ def distill_command(
         **_last_metrics(out / METRICS_NAME),
     }
     _write_json(out / SUMMARY_NAME, summary)
-    _say(f"{len(distilled)} images in {out / ARTIFACT_NAME}")
+    stored = distilled.header.stored_images or len(distilled)
+    packed = "" if stored == len(distilled) else f", of {stored} stored ones,"
+    _say(f"{len(distilled)} images{packed} in {out / ARTIFACT_NAME}")
     _say(f"picture: {out / IMAGES_NAME}")
 
 
@@ -428,7 +431,7 @@ def _evaluation_tables(
     """Yield a title and a table for each network: a row for each training set."""
     header = distilled.header
     kinds = (
-        ("random real images", str(len(distilled)), found.random),
+        ("random real images", str(distilled.budget), found.random),
         ("distilled set", str(len(distilled)), found.networks),
         ("all training images", f"{header.dataset.train_images:,}", found.full),
     )
@@ -495,6 +498,11 @@ def _figures(result: NetworkResult) -> tuple[str, str, str]:
     multiple=True,
     help="With --features: spec; repeat it.  [default: those of metadd]",
 )
+@click.option(
+    "--stored",
+    is_flag=True,
+    help="Draw the images as a parametrization stores them, before they are decoded.",
+)
 @shared.real_data
 @shared.data_root
 @shared.device
@@ -504,6 +512,7 @@ def show_command(
     path: Path,
     out: Path | None,
     features: bool,
+    stored: bool,
     networks: tuple[str, ...],
     overwrite: bool,
     **options: Any,
@@ -517,12 +526,15 @@ def show_command(
     if not features:
         for option in shared.given("networks", *options):
             raise OptionError(f"{option} goes with --features")
+    if features and stored:
+        raise OptionError("--stored and --features exclude each other; choose one")
     file = artifact_file(path)
     target = out or file.parent / ("features.png" if features else "grid.png")
     check_outputs((target, "PNG"), inputs=[file], overwrite=overwrite)
     distilled = DistilledSet.load(file)
     if not features:
-        _say(f"picture: {save_grid(distilled, target)}")
+        shown = distilled.as_stored() if stored else distilled
+        _say(f"picture: {save_grid(shown, target)}")
         return
     found = meta_features(distilled, networks, **options)
     click.echo(f"meta ratio: {float(found.ratio.mean()):.4f}")
@@ -543,6 +555,11 @@ def info_command(path: Path, as_json: bool) -> None:
     fields["initial_images"] = header.initial_images or "those of the context"
     if header.format_version < 2:
         fields["context"] = fields["initial_images"] = "not recorded in version 1"
+    if header.format_version < 3:
+        fields["recipe"] = "that of the kind of labels"
+        fields["stored_images"] = len(header.initial_classes)
+        del fields["stored_values"]
+    fields["learned"] = header.learned or "images alone"
     table = Table(show_header=False, box=None)
     for name, value in fields.items():
         table.add_row(

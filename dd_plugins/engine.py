@@ -2,7 +2,6 @@
 
 import copy
 import math
-import operator
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins import parallel
-from dd_plugins.arguments import as_real_data, prepared
+from dd_plugins.arguments import as_real_data
 from dd_plugins.artifact import (
     ARTIFACT_NAME,
     ContextRecord,
@@ -31,11 +30,7 @@ from dd_plugins.artifact import (
 )
 from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter, load_checkpoint
 from dd_plugins.data import DataOptions, Images, RealData, sampler_of
-from dd_plugins.distillers.base import (
-    AbstractDistiller,
-    InitialImages,
-    check_saved,
-)
+from dd_plugins.distillers.base import AbstractDistiller, check_saved
 from dd_plugins.errors import (
     DDError,
     DDWarning,
@@ -48,32 +43,30 @@ from dd_plugins.errors import (
 from dd_plugins.evaluate import recipe_for, training_set_of
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.observers import Observers
+from dd_plugins.parametrizations import Identity, decodes_alone
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Preprocessing, Transform
 from dd_plugins.randomness import isolated
 from dd_plugins.returned import (
-    check_label_kind,
+    check_codec,
     check_labels,
+    check_learnables,
     check_logits,
     check_metrics,
-    check_network,
     check_optimizer,
     check_places,
+    check_recipe,
     check_saved_state,
     check_schedule,
-    check_settled,
     check_state,
-    check_steps,
 )
 from dd_plugins.run import (
-    DEFAULT_NETWORK,
     Precision,
     Run,
-    Task,
+    RunOptions,
     exact_kernels,
     plain_torch,
     resolve_device,
-    resolve_precision,
     threads,
 )
 from dd_plugins.run_folder import (
@@ -83,9 +76,10 @@ from dd_plugins.run_folder import (
     folder_of_its_own,
     in_place_of_the_old,
 )
+from dd_plugins.settling import Settled, settle
 from dd_plugins.signals import DeferredInterrupt
 from dd_plugins.spec import Record
-from dd_plugins.synthetic import Leaves, Synthetic
+from dd_plugins.synthetic import Codec, Leaves, Parameters, Synthetic
 from dd_plugins.training import accuracy, train_network
 
 __all__ = ["RUN_FILES", "SUMMARY_NAME", "distill"]
@@ -115,6 +109,7 @@ def distill(
     preprocessing: Preprocessing | None = None,
     mirror: bool | None = None,
     initial_images: str | None = None,
+    parametrization: str = "identity",
     context: DistilledSet | None = None,
     refine_context: bool = False,
     device: str = "auto",
@@ -140,11 +135,15 @@ def distill(
         data_root: the folder that holds named data sets.
         download: whether a missing named data set may be downloaded there.
         image_size: side in pixels to which the images of a folder are resized.
-        preprocessing: ``"standardize"`` or ``"zca"``; by default the data's own.
+        preprocessing: ``"standardize"`` or ``"zca"``; by default the distiller's
+            choice, or the data's own.
         mirror: whether a mirror image is still of its class; by default the data's own.
         initial_images: what the set begins as: ``"real"`` images, ``"noise"``, or the
             spec of a core set, such as ``"herding"``: the real images that it chooses.
             By default the distiller's choice. Not beside a context of all classes.
+        parametrization: what is learned in place of pixels: a spec such as
+            ``"packed(factor=2)"``. ``images_per_class`` counts stored images, of which
+            each may hold several.
         context: a set beside which this one is made. The distiller sees both together,
             and both are returned, the context first. A class of which the context
             holds images gets no new ones; ``data`` says, for these classes too, what
@@ -178,76 +177,65 @@ def distill(
         >>> len(distilled), distilled.header.label_kind
         (10, 'regression')
     """
-    images_per_class = _whole_number("images_per_class", images_per_class, least=1)
-    steps = None if steps is None else _whole_number("steps", steps, least=1)
-    seed = _whole_number("seed", seed)
-    _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
-    first_images = found.initial_images(initial_images or method.initial_images)
     chosen_network = None if network is None else found.network(network)
+    asked = RunOptions(
+        distiller=repr(method),
+        images_per_class=images_per_class,
+        steps=steps,
+        seed=seed,
+        network=None if chosen_network is None else repr(chosen_network),
+        initial_images=initial_images,
+        parametrization=parametrization,
+        preprocessing=preprocessing,
+        mirror=mirror,
+        precision=precision,
+        refine_context=refine_context,
+    )
+    _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
+    found.initial_images(initial_images or method.initial_images)
     folder = None if out is None else Path(out)
     writes = folder is not None and parallel.rank() == 0
     if folder is not None and writes:
         check_folder(folder, resume, overwrite)
-    target = resolve_device(device)
-    options = DataOptions(
+    resolve_device(device)  # what is wrong is said before data is read
+    where = DataOptions(
         root=None if data_root is None else Path(data_root),
         download=download,
         image_size=image_size,
     )
-    real = prepared(as_real_data(data, options, found), preprocessing, mirror)
-    if (
-        initial_images is not None
-        and context is not None
-        and len(set(context.header.initial_classes)) == real.num_classes
-    ):
+    real = as_real_data(data, where, found)
+    held = [] if context is None else context.header.initial_classes
+    if initial_images is not None and len(set(held)) == real.num_classes:
         raise OptionError(
             "the context holds images of every class, so that none begins as "
             f"{initial_images}; leave out initial_images"
         )
-
-    task = Task(
-        real.name,
-        real.image_shape,
-        real.num_classes,
-        images_per_class,
-        steps,
-        real.mirror,
-        held=len(context) if context is not None else 0,
-        held_classes=len(set(context.header.initial_classes)) if context else 0,
-    )
-    method = check_settled(method, method.for_task(task))
-    check_label_kind(method)
-    chosen_network = (
-        chosen_network
-        or check_network(method, method.default_network(task, target))
-        or found.network(DEFAULT_NETWORK)
+    settled = settle(
+        asked,
+        real,
+        found,
+        device=device,
+        held=len(held),
+        held_classes=len(set(held)),
+        distiller=method,
+        network=chosen_network,
     )
     run = Run(
-        task,
-        repr(method),
-        chosen_network.for_distillation(),
-        steps or check_steps(method, method.default_steps(task)),
-        seed,
-        target,
-        resolve_precision(precision, target),
+        settled.task,
+        settled.options.distiller,
+        settled.network.for_distillation(),
+        settled.options.steps or 1,
+        settled.options.seed,
+        settled.device,
+        settled.precision,
         folder if writes else None,
         progress,
         parallel.rank(),
         parallel.world_size(),
     )
-    loop = _Loop(
-        run,
-        method,
-        chosen_network,
-        real,
-        found,
-        folder,
-        first_images,
-        context,
-        refine_context,
-    )
+    loop = _Loop(run, settled, found, folder, context)
     own_folder = folder if writes else None
     if not resume:  # what is wrong is found before there is a folder
         loop.prepare()
@@ -283,22 +271,6 @@ def _threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[N
             f"and not {own}: so it ends with the same bits"
         )
     return threads(count)
-
-
-def _whole_number(name: str, value: Any, least: int | None = None) -> int:
-    """Return a whole number, of Python's or another library's.
-
-    Raises:
-        OptionError: it is none, or too small.
-    """
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or (least is not None and number < least):
-        start = "" if least is None else f" from {least}"
-        raise OptionError(f"{name} must be a whole number{start}, got {value!r}")
-    return number
 
 
 def _check_options(
@@ -379,14 +351,14 @@ class _Loop:
     """One run of the loop: what it reads, and what it changes."""
 
     run: Run
-    distiller: AbstractDistiller[Any]
-    network: AbstractNetwork
-    real: RealData
+    settled: Settled
     plugins: Plugins
     folder: Path | None
-    initial_images: "InitialImages | AbstractDistiller[Any]"
     context: DistilledSet | None = None
-    refine_context: bool = False
+
+    def __post_init__(self) -> None:
+        """Name what is used most."""
+        self.distiller, self.real = self.settled.distiller, self.settled.data
 
     def prepare(self, saved: dict[str, Any] | None = None) -> None:
         """Make all that a run begins with, or goes on with from a checkpoint.
@@ -425,18 +397,28 @@ class _Loop:
         classes, count = run.task.num_classes, len(self.classes)
         labels = self.distiller.initial_labels(self.classes, classes)
         labels = check_labels(self.distiller, labels, count, classes)
-        fixed = None
+        image_classes, fixed = self.classes, None
         if self.context is not None:
-            beside = Leaves(self.context.images, self.context.labels)
-            if self.refine_context:
+            held = torch.tensor(self.context.header.initial_classes)
+            beside = Leaves(self.context.images, self.context.labels, held)
+            if self.settled.options.refine_context:
                 chosen = torch.cat([beside.pixels, chosen])
                 labels = torch.cat([beside.labels, labels])
+                image_classes = torch.cat([held, image_classes])
             else:
-                fixed = Leaves(*(tensor.to(run.device) for tensor in beside))
+                fixed = Leaves(
+                    beside.pixels.to(run.device),
+                    beside.labels.to(run.device),
+                    held.to(run.device),
+                )
+        others = check_learnables(self.distiller, self.distiller.learnables(run))
         self.synthetic = Synthetic(
             chosen.to(run.device),
             labels.to(run.device),
+            image_classes,
             learn_labels=self.distiller.learns_labels,
+            others={name: each.to(run.device) for name, each in others.items()},
+            codec=self._codec(),
             fixed=fixed,
         )
         state = self.distiller.setup(run, self.sampler)
@@ -444,8 +426,22 @@ class _Loop:
         self.optimizer, self.schedule = self._moving(self.synthetic.parameters())
         self.seconds = 0.0
 
+    def _codec(self) -> Codec | None:
+        """Return how images are stored; None if pixels are stored as they are."""
+        settled = self.settled
+        if isinstance(settled.parametrization, Identity):
+            return None
+        if settled.options.refine_context:
+            raise OptionError(
+                "a context is refined pixel by pixel: expected the parametrization "
+                f"identity, got {settled.options.parametrization}"
+            )
+        transform = self.transform.to(self.run.device)
+        codec = settled.parametrization.codec(self.run, self.sampler, transform)
+        return check_codec(settled.parametrization, codec)
+
     def _moving(
-        self, parameters: list[Tensor]
+        self, parameters: Parameters
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         """Return what moves these tensors."""
         optimizer = self.distiller.optimizer(parameters)
@@ -462,13 +458,13 @@ class _Loop:
             OptionError: the context does not fit, or leaves nothing to distil.
         """
         task, places = self.run.task, None
-        if self.initial_images == "noise":
+        if self.settled.initial_images == "noise":
             classes = torch.arange(task.num_classes)
             classes = classes.repeat_interleave(task.images_per_class)
         else:
             chooser = self.distiller
-            if self.initial_images != "real":
-                chooser = self.initial_images
+            if self.settled.initial_images != "real":
+                chooser = self.settled.initial_images
             labels = self.real.train.labels
             places = check_places(
                 chooser,
@@ -482,7 +478,7 @@ class _Loop:
         _check_context(self.context, self.real, self.transform, self.distiller)
         held = torch.tensor(self.context.header.initial_classes)
         new = ~torch.isin(classes, held)
-        if not new.any() and not self.refine_context:
+        if not new.any() and not self.settled.options.refine_context:
             raise OptionError(
                 "the context holds images of every class; leave out those that are to "
                 "be made anew, or refine it"
@@ -492,21 +488,14 @@ class _Loop:
     @cached_property
     def configuration(self) -> dict[str, Any]:
         """Everything that must be the same when a run goes on."""
-        run, real, context = self.run, self.real, self._context_record
+        real, context = self.real, self._context_record
+        asked = self.settled.options.arguments()
         return {
             "data set": real.fingerprint,
-            "preprocessing": real.value_space,
-            "mirror": real.mirror,
-            "images per class": run.task.images_per_class,
-            "initial images": str(self.initial_images),
+            "value space": real.value_space,
             "context": None if context is None else context.header.content_hash,
-            "refining the context": context is not None and context.refined,
-            "distiller": run.distiller,
-            "network": repr(run.network),
-            "steps": run.steps,
-            "seed": run.seed,
-            "precision": str(run.precision),
-            "device": run.device.type,
+            **{name.replace("_", " "): value for name, value in asked.items()},
+            "device": self.run.device.type,
             "torch version": library_versions()["torch"],
             "dd-plugins version": library_versions()["dd-plugins"],
             **{
@@ -518,7 +507,13 @@ class _Loop:
     @cached_property
     def plugin_versions(self) -> dict[str, str]:
         """The versions of others' distributions that this run is a function of."""
-        used = [self.distiller, self.network, self.initial_images]
+        settled = self.settled
+        used = [
+            settled.distiller,
+            settled.network,
+            settled.initial_images,
+            settled.parametrization,
+        ]
         return self.plugins.versions(
             *(each for each in used if isinstance(each, Record))
         )
@@ -533,7 +528,7 @@ class _Loop:
             has_checkpoint: called when there is one.
         """
         first_step, distilled = self.step, None
-        parallel.broadcast(self.synthetic.parameters())
+        parallel.broadcast(list(self.synthetic.parameters()))
         if parallel.rank() > 0:
             return self._run_silently(checkpoint_seconds)
         self.observers = Observers(self.plugins)
@@ -671,10 +666,11 @@ class _Loop:
         if leaves.pixels.grad is None or "loss" not in metrics:
             raise self._failure("accumulate added no gradient, or reported no loss")
         wishes = self._average(leaves, metrics, wishes)
-        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        gradients = [leaf.grad for leaf in leaves.learned() if leaf.grad is not None]
         finite = _all_finite([metrics["loss"], *gradients])
         self.synthetic.pull_back(leaves)
         self.optimizer.step()
+        self.synthetic.project()
         largest = _largest(self.synthetic.parameters())
         # One transfer from the device for all figures of the step. The state is not yet
         # advanced, and no checkpoint holds what was just updated.
@@ -702,8 +698,8 @@ class _Loop:
         """Average gradients and metrics over the processes; return all their wishes."""
         if parallel.world_size() == 1:
             return wishes
-        learned = [leaf for leaf in leaves if leaf.grad is not None]
-        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        learned = [leaf for leaf in leaves.learned() if leaf.grad is not None]
+        gradients = [leaf.grad for leaf in learned if leaf.grad is not None]
         figures = torch.stack([value.float() for value in metrics.values()])
         asked = torch.tensor(wishes, dtype=torch.float32, device=figures.device)
         try:
@@ -749,7 +745,7 @@ class _Loop:
             return check_logits(self.distiller, logits, len(images), task.num_classes)
 
         if predict(probe) is None:
-            module = self.network.for_evaluation().build(
+            module = self.settled.network.for_evaluation().build(
                 task.image_shape, task.num_classes, generator=generator
             )
             distilled = self.distilled()
@@ -775,25 +771,31 @@ class _Loop:
         """Return the set as it is now."""
         run, real = self.run, self.real
         leaves = self.synthetic.decode()
+        images = leaves.pixels.detach().cpu().contiguous().clone()
+        count, classes = len(images), run.task.num_classes
+        labels = self.distiller.labels(self.state, leaves)
+        labels = check_labels(self.distiller, labels, count, classes, "labels")
         initial_classes, initial_indices = self._began_as()
+        recipe = check_recipe(self.distiller, self.distiller.recipe(run.task, count))
+        options = replace(self.settled.options, steps=self.step)
         header = make_header(
             self.plugin_versions,
             self.transform,
+            options,
             label_kind=self.distiller.label_kind,
             class_names=list(real.class_names),
             initial_classes=initial_classes,
             initial_indices=initial_indices,
-            initial_images=str(self.initial_images) if len(self.classes) else None,
-            mirror=real.mirror,
-            distiller=run.distiller,
+            initial_images=options.initial_images if len(self.classes) else None,
             options={
                 name: repr(value) for name, value in self.distiller.options().items()
             },
-            network=repr(run.network),
-            evaluation_network=repr(self.network.for_evaluation()),
-            precision=str(run.precision).removeprefix("torch."),
-            steps=self.step,
-            seed=run.seed,
+            evaluation_network=repr(self.settled.network.for_evaluation()),
+            recipe=repr(recipe),
+            learned={
+                name: each.detach().flatten().tolist()
+                for name, each in leaves.others.items()
+            },
             dataset=DataRecord(
                 name=real.name,
                 fingerprint=real.fingerprint,
@@ -801,13 +803,29 @@ class _Loop:
                 image_size=real.image_size,
             ),
             context=self._context_record,
+            **self._budget(),
         )
-        return DistilledSet(
-            leaves.pixels.detach().cpu().contiguous().clone(),
-            leaves.labels.detach().cpu().clone(),
-            self.transform,
-            header,
+        distilled = DistilledSet(
+            images, labels.detach().cpu().clone(), self.transform, header
         )
+        if self.context is not None or not decodes_alone(self.settled.parametrization):
+            return distilled
+        stored = self.synthetic.stored()
+        return replace(
+            distilled,
+            stored={name: each.cpu().contiguous() for name, each in stored.items()},
+        )
+
+    def _budget(self) -> dict[str, int]:
+        """Return how many images are stored, and of how many values."""
+        stored = list(self.synthetic.stored().values())
+        images = len(stored[0])
+        values = sum(each.numel() for each in stored)
+        if self.context is not None and not self.settled.options.refine_context:
+            held = self.context.header
+            images += held.stored_images or len(self.context)
+            values += held.stored_values or self.context.images.numel()
+        return {"stored_images": images, "stored_values": values}
 
     def _began_as(self) -> tuple[list[int], list[int] | None]:
         """Return the class and, where all are known, the real image of each image."""
@@ -830,7 +848,7 @@ class _Loop:
             return None
         hashed = {"content_hash": self.context.content_hash()}
         header = self.context.header.model_copy(update=hashed)
-        return ContextRecord(refined=self.refine_context, header=header)
+        return ContextRecord(refined=self.settled.options.refine_context, header=header)
 
     def _writer(
         self, written: Callable[[], object]
@@ -962,7 +980,7 @@ class _Loop:
         What they hold is known to torch alone; it fails here, or moves nothing to
         where no image is.
         """
-        parameters = [tensor.clone() for tensor in self.synthetic.parameters()]
+        parameters = self.synthetic.parameters().map(torch.clone)
         with isolated(self.run.generator("rehearsal")):  # the global state stays
             optimizer, schedule = self._moving(parameters)
             base_rates = getattr(schedule, "base_lrs", None)

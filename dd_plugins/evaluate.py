@@ -9,7 +9,6 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.data import Dataset
@@ -26,20 +25,25 @@ from dd_plugins.data import (
     random_members,
 )
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
-from dd_plugins.functional.kernel_regression import centred_targets
+from dd_plugins.labels import LABEL_KINDS
 from dd_plugins.metric import require_metric_learning, retrieval_scores
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.randomness import derive, isolated
+from dd_plugins.recipes import (
+    Recipe,
+    classic_recipe,
+    default_recipe,
+    frepo_recipe,
+    get_recipe,
+    real_data_recipe,
+)
 from dd_plugins.run import Precision, plain_torch, resolve_device, resolve_precision
-from dd_plugins.spec import build, parse
 from dd_plugins.streamed import fits_in_memory
 from dd_plugins.training import (
-    Recipe,
     TrainingSet,
     Whitened,
     part_right,
-    real_data_recipe,
     real_outputs,
     train_network,
 )
@@ -50,7 +54,6 @@ __all__ = [
     "Protocol",
     "as_protocol",
     "evaluate",
-    "frepo_recipe",
     "mean_interval",
     "own_network",
     "prepare_evaluation",
@@ -58,25 +61,14 @@ __all__ = [
     "recipe_for",
     "refuse_huge",
     "training_set_of",
-    "training_steps",
 ]
 
 Protocol = Literal["auto", "frepo", "classic", "retrieval"]
 """How networks are trained on a distilled set, and what is asked of them."""
 
-_LEARNING_RATE = 3e-4
-_WARM_UP = 500
-_LARGEST_BATCH = 500
-
-# FRePo's steps by the number of synthetic images. Its 20,000 for 200 images stands
-# between 2,000 for 100 and 5,000 for 400: taken for a slip of the pen, and left out.
-_STEPS = {10: 1_000, 100: 2_000, 400: 5_000, 500: 5_000, 1_000: 10_000, 2_000: 40_000}
-
-# The protocol of DC, DSA, DM and MTT: a thousand epochs.
-_CLASSIC_EPOCHS = 1_000
-_CLASSIC_BATCH = 256
-
 _FULL_STEPS = 1_000
+
+_MOST_STEPS = 100_000  # that an artifact may ask for without being asked
 
 # What the network that an artifact names may take; larger ones must be asked for.
 _MOST_PARAMETERS = 250_000_000  # 1 GB of weights
@@ -194,15 +186,6 @@ class Evaluation:
         return found | ({"baselines": baselines} if baselines else {})
 
 
-def training_steps(images: int) -> int:
-    """Return how many steps a network is trained on a set of that many images.
-
-    FRePo's table; between its entries we interpolate on logarithmic scales.
-    """
-    known, steps = np.log(list(_STEPS)), np.log(list(_STEPS.values()))
-    return round(float(np.exp(np.interp(math.log(images), known, steps))))
-
-
 @dataclass
 class _Evaluator:
     """The state of one evaluation: trains everything first, then reads the test set."""
@@ -297,12 +280,16 @@ class _Evaluator:
         return training_set, self.recipe
 
     def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
-        """Return as many random real images of each class as the set has.
+        """Return random real images of as many values as the set stores.
 
-        If it has more than there are real ones, all of these.
+        Of each class its share, or all real ones if it has fewer.
         """
         held = torch.tensor(self.distilled.header.initial_classes)
         counts = held.bincount(minlength=self.data.num_classes)
+        if self.distilled.budget != len(held):
+            share = self.distilled.budget / len(held)
+            counts = (counts * share).round().to(torch.int64)
+            counts[held] = counts[held].clamp(min=1)
         train = self.data.train
         generator = derive(self.seed, "random real images", repeat)
         members = class_members(train.labels)
@@ -337,10 +324,8 @@ class _Evaluator:
 
     def _real_labels(self, labels: Tensor) -> Tensor:
         """Return labels of the artifact's kind for real images."""
-        classes = self.data.num_classes
-        if self.distilled.header.label_kind == "regression":
-            return centred_targets(labels, classes).to(self.device)
-        return F.one_hot(labels, classes).float().to(self.device)
+        meaning = LABEL_KINDS[self.distilled.header.label_kind]
+        return meaning.targets(labels, self.data.num_classes).to(self.device)
 
 
 def training_set_of(distilled: DistilledSet, *, device: torch.device) -> TrainingSet:
@@ -351,16 +336,6 @@ def training_set_of(distilled: DistilledSet, *, device: torch.device) -> Trainin
         distilled.labels.to(device),
         distilled.header.label_kind,
         distilled.header.mirror,
-    )
-
-
-def frepo_recipe(images: int) -> Recipe:
-    """Return FRePo's protocol for a set of so many images."""
-    return Recipe(
-        steps=training_steps(images),
-        learning_rate=_LEARNING_RATE,
-        batch_size=_LARGEST_BATCH,
-        warm_up=_WARM_UP,
     )
 
 
@@ -379,13 +354,12 @@ def as_protocol(protocol: str | Recipe) -> Protocol | Recipe:
     for name in get_args(Protocol):
         if protocol == name:
             return cast(Protocol, name)
-    call = parse(protocol) if isinstance(protocol, str) else None
-    if call is None or call.name != Recipe.name:
+    if not isinstance(protocol, str) or not protocol.startswith(Recipe.name):
         raise OptionError(
             f"protocol: expected {', '.join(get_args(Protocol))} or a recipe, such as "
             f"'recipe(steps=300)', got {protocol!r}"
         )
-    return build(Recipe, call)
+    return get_recipe(protocol)
 
 
 def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") -> Recipe:
@@ -393,29 +367,32 @@ def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") ->
 
     Args:
         distilled: the set.
-        protocol: ``"frepo"`` is Adam with a warm-up and FRePo's augmentation (arXiv
-            2206.00719, section 4, and the released evaluation script); ``"classic"`` is
-            that of DC, DSA, DM and MTT: 1,000 epochs of SGD with DSA's augmentation
-            (arXiv 2102.08259, section 4.1, and its released code); ``"auto"`` is
-            FRePo's for regression targets and else the classic one, and so is
-            ``"retrieval"``. A recipe is taken as it is.
+        protocol: ``"frepo"`` or ``"classic"`` (see :mod:`dd_plugins.recipes`);
+            ``"auto"`` is the recipe in the set's header, which its method has chosen,
+            and so is ``"retrieval"``. A recipe is taken as it is.
+
+    Raises:
+        OptionError: the header holds no recipe that this version knows, or one of more
+            steps than an artifact may ask for.
     """
     if isinstance(protocol, Recipe):
         return protocol
     count = len(distilled)
-    if protocol in ("auto", "retrieval"):
-        regression = distilled.header.label_kind == "regression"
-        protocol = "frepo" if regression else "classic"
     if protocol == "frepo":
         return frepo_recipe(count)
-    return Recipe(
-        steps=_CLASSIC_EPOCHS * math.ceil(count / _CLASSIC_BATCH),
-        learning_rate=0.01,
-        batch_size=_CLASSIC_BATCH,
-        optimizer="sgd",
-        decay="halfway",
-        augmentation="dsa",
-    )
+    if protocol == "classic":
+        return classic_recipe(count)
+    usual = default_recipe(distilled.header.label_kind, count)
+    if distilled.header.recipe is None:
+        return usual
+    own = get_recipe(distilled.header.recipe)
+    if own.steps > max(_MOST_STEPS, 10 * usual.steps):
+        raise OptionError(
+            f"the artifact asks for {own.steps:,} training steps, expected at most "
+            f"{max(_MOST_STEPS, 10 * usual.steps):,}; if they are wanted, name its "
+            f"recipe by --protocol: {own!r}"
+        )
+    return own
 
 
 def evaluate(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dd_plugins.data import DatasetLoader
     from dd_plugins.distillers.base import AbstractDistiller
     from dd_plugins.networks.base import AbstractNetwork
+    from dd_plugins.parametrizations import AbstractParametrization
     from dd_plugins.run import Run
     from dd_plugins.wrappers.base import AbstractWrapper
 
@@ -45,6 +46,12 @@ class RegisterNetwork(Protocol):
     """Offers a network class under its ``name``."""
 
     def __call__(self, network: "type[AbstractNetwork]") -> None: ...
+
+
+class RegisterParametrization(Protocol):
+    """Offers a parametrization class under its ``name``."""
+
+    def __call__(self, parametrization: "type[AbstractParametrization]") -> None: ...
 
 
 class RegisterDataset(Protocol):
@@ -97,6 +104,17 @@ def dd_register_networks(register: RegisterNetwork) -> None:
 
     Args:
         register: call it with a record class that extends ``AbstractNetwork``.
+    """
+
+
+@hookspec
+def dd_register_parametrizations(register: RegisterParametrization) -> None:
+    """Offer parametrizations: what is stored and learned in place of pixels.
+
+    Called once for each plugin, when plugins are loaded.
+
+    Args:
+        register: call it with a record class that extends ``AbstractParametrization``.
     """
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from dd_plugins.data import DataOptions, RealData
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.parametrizations import AbstractParametrization
 from dd_plugins.plugins import loaded_plugins
 from dd_plugins.spec import Record, split_specs
 
@@ -15,6 +16,7 @@ __all__ = [
     "get_distiller",
     "get_initial_images",
     "get_network",
+    "get_parametrization",
     "get_record",
     "record_names",
     "record_versions",
@@ -50,6 +52,20 @@ def get_network(spec: str) -> AbstractNetwork:
         conv(width=32)
     """
     return loaded_plugins().network(spec)
+
+
+def get_parametrization(spec: str) -> AbstractParametrization:
+    """Return the parametrization that a spec stands for.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers the name.
+
+    Example:
+        >>> get_parametrization("packed(factor=2)").images_per_stored
+        4
+    """
+    return loaded_plugins().parametrization(spec)
 
 
 def get_initial_images(spec: str) -> InitialImages | AbstractDistiller[Any]:

@@ -22,6 +22,7 @@ __all__ = [
     "json_file",
     "mirror",
     "overwrite",
+    "parametrization",
     "path_type",
     "preprocessing",
     "real_data",
@@ -98,6 +99,15 @@ initial_images = click.option(
     "[default: by distiller]",
 )
 """``initial_images: str | None``."""
+
+parametrization = click.option(
+    "--parametrization",
+    default="identity",
+    show_default=True,
+    help="What is stored and learned in place of pixels: spec, such as "
+    "'packed(factor=2)'.",
+)
+"""``parametrization: str``."""
 
 seed = click.option(
     "--seed", default=0, show_default=True, help="From which every draw is derived."

@@ -25,6 +25,7 @@ from dd_plugins.data import (
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.errors import DDWarning, OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.parametrizations import AbstractParametrization
 from dd_plugins.spec import Call, Record, build, is_record, parse, unknown_name
 from dd_plugins.wrappers.base import AbstractWrapper
 
@@ -179,6 +180,9 @@ class Plugins:
         self.plugins: list[Plugin] = []
         self.distillers = Registry[type[AbstractDistiller[Any]]]("distiller")
         self.networks = Registry[type[AbstractNetwork]]("network")
+        self.parametrizations = Registry[type[AbstractParametrization]](
+            "parametrization"
+        )
         self.datasets = Registry[DatasetLoader]("data set")
         self.commands = Registry[click.Command]("command")
         self._of_hooks: dict[str, Registry[Any]] = {}
@@ -226,6 +230,7 @@ class Plugins:
         registries: list[Registry[Any]] = [
             self.distillers,
             self.networks,
+            self.parametrizations,
             self.datasets,
             self.commands,
             *self._of_hooks.values(),
@@ -245,6 +250,11 @@ class Plugins:
         only("dd_register_distillers")(register=distillers)
         only("dd_register_wrappers")(register=wrappers)
         only("dd_register_networks")(register=networks)
+        only("dd_register_parametrizations")(
+            register=_record_adder(
+                self.parametrizations, AbstractParametrization, plugin
+            )
+        )
         only("dd_register_datasets")(
             register=lambda name, loader: self.datasets.add(
                 *_checked_dataset(name, loader), plugin
@@ -344,6 +354,21 @@ class Plugins:
         network: AbstractNetwork = self._build(self.networks, parse(spec))
         return network
 
+    def parametrization(
+        self, spec: str | AbstractParametrization
+    ) -> AbstractParametrization:
+        """Return the parametrization that a spec stands for; an object stays itself.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        if isinstance(spec, AbstractParametrization):
+            return _checked_object(spec)
+        _check_spec(spec, "parametrization", "packed(factor=2)")
+        found: AbstractParametrization = self._build(self.parametrizations, parse(spec))
+        return found
+
     def initial_images(self, spec: str) -> InitialImages | AbstractDistiller[Any]:
         """Return what a set begins as: a word, or the core set that a spec stands for.
 
@@ -399,9 +424,11 @@ class Plugins:
         """
         found = {}
         for record in used:
-            origin = self.distillers.origin(type(record)) or self.networks.origin(
-                type(record)
+            origins = (
+                registry.origin(type(record))
+                for registry in (self.distillers, self.networks, self.parametrizations)
             )
+            origin = next(filter(None, origins), None)
             if origin is not None and origin.distribution and origin.version:
                 found[origin.distribution] = origin.version
             for value in record.options().values():

@@ -216,6 +216,29 @@ class Transform:
         mean, deviation = self._by_channel(values.device)
         return values.float() * deviation + mean
 
+    def standardised(self, values: Tensor) -> Tensor:
+        """Undo the whitening, if there is any: pixels, standardised by channel.
+
+        Args:
+            values: float of shape ``(n, channels, height, width)``, of this space.
+        """
+        mean, deviation = self._by_channel(values.device)
+        return (self.invert(values) - mean) / deviation
+
+    def whitened(self, standardised: Tensor) -> Tensor:
+        """Map pixels that are standardised by channel to the value space.
+
+        Gradients pass.
+
+        Args:
+            standardised: float32 of shape ``(n, channels, height, width)``, on the
+                device of this map's tensors.
+        """
+        if self.centre is None:
+            return standardised
+        flat = self._whiten(self._flatten(standardised) - self.centre)
+        return self._unflatten(flat, standardised.shape)
+
     def _whiten(self, flat: Tensor) -> Tensor:
         """Return rows of standardised, centred sub-images in the whitened space."""
         if self.whitening is not None:

@@ -6,6 +6,7 @@ a GPU at a step.
 """
 
 import operator
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
@@ -14,21 +15,29 @@ from torch import Tensor
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
-    LabelKind,
     Metrics,
 )
 from dd_plugins.errors import PluginError
+from dd_plugins.labels import LabelKind
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.parametrizations import AbstractParametrization
+from dd_plugins.preprocess import Preprocessing
+from dd_plugins.recipes import Recipe
 from dd_plugins.spec import Record
+from dd_plugins.synthetic import Codec
 
 __all__ = [
+    "check_codec",
     "check_label_kind",
     "check_labels",
+    "check_learnables",
     "check_logits",
     "check_metrics",
     "check_network",
     "check_optimizer",
     "check_places",
+    "check_preprocessing",
+    "check_recipe",
     "check_saved_state",
     "check_schedule",
     "check_settled",
@@ -37,6 +46,8 @@ __all__ = [
 ]
 
 Distiller = AbstractDistiller[Any]
+
+_MOST_LEARNED = 1_000  # values beside images and labels; the header holds them
 
 
 def _refused(source: Record, method: str, expected: str, got: object) -> PluginError:
@@ -113,15 +124,21 @@ def check_places(source: Distiller, got: Any, labels: Tensor, per_class: int) ->
     return places
 
 
-def check_labels(source: Distiller, got: Any, count: int, num_classes: int) -> Tensor:
-    """Check what ``initial_labels`` returned."""
+def check_labels(
+    source: Distiller,
+    got: Any,
+    count: int,
+    num_classes: int,
+    method: str = "initial_labels",
+) -> Tensor:
+    """Check what ``initial_labels`` or ``labels`` returned."""
     if (
         not isinstance(got, Tensor)
         or got.dtype != torch.float32
         or got.shape != (count, num_classes)
     ):
         expected = f"a torch.float32 tensor of shape {(count, num_classes)}"
-        raise _refused(source, "initial_labels", expected, got)
+        raise _refused(source, method, expected, got)
     return got
 
 
@@ -142,7 +159,7 @@ def check_saved_state(
 
 
 def check_optimizer(
-    source: Distiller, got: Any, parameters: list[Tensor]
+    source: Distiller, got: Any, parameters: Sequence[Tensor]
 ) -> torch.optim.Optimizer:
     """Check what ``optimizer`` returned: an optimizer of the tensors that it got."""
     if not isinstance(got, torch.optim.Optimizer):
@@ -211,4 +228,50 @@ def check_logits(
     ):
         expected = f"None, or logits of shape {(count, num_classes)}"
         raise _refused(source, "predict", expected, got)
+    return got
+
+
+def check_learnables(source: Distiller, got: Any) -> dict[str, Tensor]:
+    """Check what ``learnables`` returned."""
+    if not isinstance(got, dict):
+        raise _refused(source, "learnables", "a dict of named tensors", got)
+    for name, value in got.items():
+        if (
+            not isinstance(name, str)
+            or not isinstance(value, Tensor)
+            or value.dtype != torch.float32
+            or value.numel() > _MOST_LEARNED
+        ):
+            raise _refused(
+                source,
+                "learnables",
+                f"float32 tensors of at most {_MOST_LEARNED:,} values, by name",
+                value,
+            )
+    return got
+
+
+def check_recipe(source: Distiller, got: Any) -> Recipe:
+    """Check what ``recipe`` returned."""
+    if not isinstance(got, Recipe):
+        raise _refused(source, "recipe", "a Recipe", got)
+    return got
+
+
+def check_preprocessing(source: Distiller, got: Any) -> Preprocessing | None:
+    """Check what ``preprocessing`` returned."""
+    kinds = get_args(Preprocessing)
+    if got is not None and got not in kinds:
+        raise _refused(
+            source, "preprocessing", f"None or one of {', '.join(kinds)}", got
+        )
+    kind: Preprocessing | None = got
+    return kind
+
+
+def check_codec(source: AbstractParametrization, got: Any) -> Codec:
+    """Check what ``codec`` of a parametrization returned."""
+    if not isinstance(got, Codec) or got.images_per_stored != source.images_per_stored:
+        expected = f"a Codec of {source.images_per_stored} images per stored one"
+        raise _refused(source, "codec", expected, got)
     return got

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
+from dd_plugins.checks import whole_number
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
+from dd_plugins.preprocess import Preprocessing
 from dd_plugins.randomness import derive
 
 __all__ = [
     "DEFAULT_NETWORK",
     "Precision",
     "Run",
+    "RunOptions",
     "Task",
     "autocast",
     "exact_kernels",
@@ -32,6 +35,63 @@ DEFAULT_NETWORK = "conv"
 
 
 @dataclass(frozen=True)
+class RunOptions:
+    """What a run is asked for: all but data, context and place.
+
+    :func:`dd_plugins.distill` builds it from its arguments. A checkpoint is compared
+    with a complete one (see :func:`~dd_plugins.settling.settle`); ``header.run`` is
+    that of a finished set. To repeat a run with other data or another seed, write
+    ``distill(data, **replace(header.run, seed=1).arguments())``.
+
+    Attributes:
+        distiller: the spec of the distiller.
+        images_per_class: stored images for each class, at least 1.
+        steps: steps of the run, at least 1; None for the distiller's choice.
+        seed: from which every random draw is derived.
+        network: the spec of the network on which is distilled; None for the distiller's
+            choice.
+        initial_images: ``"real"``, ``"noise"`` or the spec of a core set; None for the
+            distiller's choice.
+        parametrization: the spec of what is learned in place of pixels.
+        preprocessing: the value space; None for the distiller's or the data's own.
+        mirror: whether a mirror image is still of its class; None for the data's own.
+        precision: of features.
+        refine_context: whether a context is learned further.
+
+    Raises:
+        OptionError: a number is none, or too small.
+    """
+
+    distiller: str = "frepo"
+    images_per_class: int = 1
+    steps: int | None = None
+    seed: int = 0
+    network: str | None = None
+    initial_images: str | None = None
+    parametrization: str = "identity"
+    preprocessing: Preprocessing | None = None
+    mirror: bool | None = None
+    precision: Precision = "auto"
+    refine_context: bool = False
+
+    def __post_init__(self) -> None:
+        """Take the whole numbers of other libraries as Python's."""
+
+        def settle(name: str, least: int | None) -> None:
+            number = whole_number(name, getattr(self, name), least=least)
+            object.__setattr__(self, name, number)
+
+        settle("images_per_class", 1)
+        settle("seed", None)
+        if self.steps is not None:
+            settle("steps", 1)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of ``distill`` that ask for this."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+@dataclass(frozen=True)
 class Task:
     """What is to be distilled, before the options of the run are settled.
 
@@ -39,7 +99,7 @@ class Task:
         dataset: the name of the data set.
         image_shape: channels, height and width.
         num_classes: number of classes.
-        images_per_class: synthetic images for each class.
+        images_per_class: synthetic images for each class, as the distiller sees them.
         steps: steps that were asked for, or None.
         mirror: whether the mirror image of a real image is still of its class.
         held: images of a context, which are part of the set.

@@ -1,29 +1,114 @@
 """The learnable set: what the optimizer moves, and what a distiller sees of it."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-__all__ = ["Leaves", "Synthetic"]
+__all__ = ["Codec", "Leaves", "Parameters", "Synthetic"]
 
 
-class Leaves(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Leaves:
     """The synthetic set as a distiller sees it: leaves of the autograd graph.
 
     Attributes:
         pixels: float32 of shape ``(n, channels, height, width)``, in the value space of
             the model; takes a gradient.
         labels: float32 of shape ``(n, classes)``; takes a gradient if it is learnable.
+        classes: int64 of shape ``(n,)``: the class that each image is of, whatever its
+            label has become.
+        others: what else the method learns, by name; each takes a gradient.
     """
 
     pixels: Tensor
     labels: Tensor
+    classes: Tensor
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def learned(self) -> list[Tensor]:
+        """Return the tensors that take a gradient."""
+        return [each for each in self._tensors() if each.requires_grad]
+
+    def detached(self) -> Self:
+        """Return the same values apart from the graph; no gradient is taken."""
+        return self.map(torch.Tensor.detach)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return the function of pixels, labels and others; classes stay."""
+        return replace(
+            self,
+            pixels=function(self.pixels),
+            labels=function(self.labels),
+            others={name: function(each) for name, each in self.others.items()},
+        )
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.pixels, self.labels, *self.others.values()]
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters(Sequence[Tensor]):
+    """The tensors that the optimizer moves: a sequence, so any optimizer takes it.
+
+    Attributes:
+        images: what lies behind the pixels: the pixels themselves, or what a
+            parametrization decodes.
+        labels: the labels, if they are learned; else empty.
+        others: what else the method learns, by name.
+    """
+
+    images: tuple[Tensor, ...]
+    labels: tuple[Tensor, ...] = ()
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all()[index]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._all())
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Parameters":
+        """Return the function of each tensor."""
+        return Parameters(
+            tuple(map(function, self.images)),
+            tuple(map(function, self.labels)),
+            {name: function(each) for name, each in self.others.items()},
+        )
+
+    def _all(self) -> list[Tensor]:
+        return [*self.images, *self.labels, *self.others.values()]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How images are kept by a parametrization, for one run.
+
+    Attributes:
+        encode: maps images in the value space to parameters by name, whose first
+            dimension is that of the stored images.
+        decode: the way back: a differentiable function of some stored images; each
+            gives ``images_per_stored`` images, one after the other.
+        project: changes parameters in place to the nearest that are allowed.
+        images_per_stored: images that a stored one holds.
+        chunk: stored images that are decoded, and differentiated, at a time; None for
+            all. The graph of decoding is no larger than that of a chunk.
+    """
+
+    encode: Callable[[Tensor], dict[str, Tensor]]
+    decode: Callable[[Mapping[str, Tensor]], Tensor]
+    project: Callable[[Mapping[str, Tensor]], None]
+    images_per_stored: int = 1
+    chunk: int | None = None
 
 
 class Synthetic:
-    """Plain pixels and labels, each one tensor; what is learned.
+    """What is learned: parameters behind the pixels, labels, and further tensors.
 
     What lies behind the pixels is known here alone. The engine decodes the parameters
     into leaves, the distiller adds to the gradients of the leaves, and
@@ -32,7 +117,10 @@ class Synthetic:
     Args:
         images: float32 of shape ``(n, channels, height, width)``.
         labels: float32 of shape ``(n, classes)``.
+        classes: int64 of shape ``(n,)``.
         learn_labels: whether the labels are parameters too.
+        others: what else the method learns.
+        codec: how images are kept; None if the pixels are the parameters.
         fixed: images and labels that stand before the others in the set, and are no
             parameters: a distiller sees them, the optimizer does not.
     """
@@ -41,40 +129,140 @@ class Synthetic:
         self,
         images: Tensor,
         labels: Tensor,
+        classes: Tensor,
         *,
         learn_labels: bool,
+        others: Mapping[str, Tensor] | None = None,
+        codec: Codec | None = None,
         fixed: Leaves | None = None,
     ) -> None:
-        self._images = images.detach().clone(memory_format=torch.channels_last)
+        self._codec = codec
+        images = images.detach()
+        kept = {"images": images} if codec is None else codec.encode(images)
+        self._images = {name: _own(tensor) for name, tensor in kept.items()}
         self._labels = labels.detach().clone()
+        self._classes = classes.to(labels.device)
+        self._others = {
+            name: each.detach().clone() for name, each in (others or {}).items()
+        }
         self._learn_labels = learn_labels
-        self._fixed = fixed or Leaves(self._images[:0], self._labels[:0])
+        self._fixed = fixed
 
-    def parameters(self) -> list[Tensor]:
+    def parameters(self) -> Parameters:
         """Return the tensors that the optimizer moves."""
-        return [self._images, self._labels] if self._learn_labels else [self._images]
+        return Parameters(
+            tuple(self._images.values()),
+            (self._labels,) if self._learn_labels else (),
+            self._others,
+        )
 
     def decode(self) -> Leaves:
         """Return fresh leaves for one step, with no gradient yet."""
-        pixels, labels = self._images.detach(), self._labels.detach()
-        if len(self._fixed.pixels):
+        pixels, labels = self._pixels(), self._labels.detach()
+        classes = self._classes
+        if self._fixed is not None:
             pixels = torch.cat([self._fixed.pixels, pixels])
             labels = torch.cat([self._fixed.labels, labels])
+            classes = torch.cat([self._fixed.classes, classes])
         return Leaves(
-            pixels.requires_grad_(), labels.requires_grad_(self._learn_labels)
+            pixels.requires_grad_(),
+            labels.requires_grad_(self._learn_labels),
+            classes,
+            {
+                name: each.detach().requires_grad_()
+                for name, each in self._others.items()
+            },
         )
 
     def pull_back(self, leaves: Leaves) -> None:
         """Set the gradients of the parameters from those of the leaves."""
-        count = len(self._fixed.pixels)
-        for parameter, leaf in zip((self._images, self._labels), leaves, strict=True):
-            parameter.grad = None if leaf.grad is None else leaf.grad[count:]
+        count = 0 if self._fixed is None else len(self._fixed.pixels)
+        self._labels.grad = _after(leaves.labels.grad, count)
+        for name, parameter in self._others.items():
+            parameter.grad = leaves.others[name].grad
+        gradient = _after(leaves.pixels.grad, count)
+        if self._codec is None:
+            self._images["images"].grad = gradient
+            return
+        assert gradient is not None  # the engine has looked
+        parts = [
+            self._vector_jacobian_product(stored, self._of_chunk(gradient, stored))
+            for stored in self._chunks()
+        ]
+        for name, parameter in self._images.items():
+            parameter.grad = torch.cat([part[name] for part in parts])
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def project(self) -> None:
+        """Move the parameters to the nearest that the parametrization allows."""
+        if self._codec is not None:
+            self._codec.project(self._images)
+
+    def stored(self) -> dict[str, Tensor]:
+        """Return what lies behind the images, by name; the pixels themselves often."""
+        return dict(self._images)
+
+    def state_dict(self) -> dict[str, Any]:
         """Return everything that changes during a run."""
-        return {"images": self._images, "labels": self._labels}
+        return {
+            "images": dict(self._images),
+            "labels": self._labels,
+            "others": dict(self._others),
+        }
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned, in place."""
-        self._images.copy_(state["images"])
         self._labels.copy_(state["labels"])
+        for own, saved in (
+            (self._images, state["images"]),
+            (self._others, state["others"]),
+        ):
+            for name, tensor in own.items():
+                tensor.copy_(saved[name])
+
+    def _pixels(self) -> Tensor:
+        if self._codec is None:
+            return self._images["images"].detach()
+        with torch.no_grad():
+            parts = [
+                self._codec.decode({n: each[part] for n, each in self._images.items()})
+                for part in self._chunks()
+            ]
+        return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+
+    def _chunks(self) -> list[slice]:
+        """Return the stored images that are decoded at a time."""
+        assert self._codec is not None
+        count = len(next(iter(self._images.values())))
+        size = self._codec.chunk or max(1, count)
+        return [slice(start, start + size) for start in range(0, count, size)]
+
+    def _of_chunk(self, gradient: Tensor, stored: slice) -> Tensor:
+        """Return the gradient of the images that these stored ones decode to."""
+        assert self._codec is not None
+        each = self._codec.images_per_stored
+        return gradient[stored.start * each : stored.stop * each]
+
+    def _vector_jacobian_product(
+        self, stored: slice, gradient: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the gradient of some stored images, from that of their pixels."""
+        assert self._codec is not None
+        inputs = {
+            name: each[stored].detach().requires_grad_()
+            for name, each in self._images.items()
+        }
+        with torch.enable_grad():
+            pixels = self._codec.decode(inputs)
+        found = torch.autograd.grad(pixels, list(inputs.values()), gradient)
+        return dict(zip(inputs, found, strict=True))
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return a copy; images are channels last, as networks want them."""
+    if tensor.ndim == 4:
+        return tensor.detach().clone(memory_format=torch.channels_last)
+    return tensor.detach().clone()
+
+
+def _after(gradient: Tensor | None, count: int) -> Tensor | None:
+    return None if gradient is None else gradient[count:]

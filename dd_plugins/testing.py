@@ -39,8 +39,14 @@ from dd_plugins.hookspecs import RegisterDistiller, RegisterWrapper, hookimpl
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import Plugins
 from dd_plugins.randomness import derive
-from dd_plugins.returned import check_labels, check_metrics, check_settled, check_state
-from dd_plugins.run import Run, Task
+from dd_plugins.returned import (
+    check_labels,
+    check_learnables,
+    check_metrics,
+    check_state,
+)
+from dd_plugins.run import Run, RunOptions
+from dd_plugins.settling import settle
 from dd_plugins.spec import Record, is_record, record
 from dd_plugins.synthetic import Leaves
 from dd_plugins.wrappers.base import AbstractWrapper
@@ -174,16 +180,17 @@ class _OneStep:
 
     def __init__(self, distiller: Distiller) -> None:
         data = toy_data()
-        task = Task(data.name, data.image_shape, data.num_classes, 1, _STEPS)
+        options = RunOptions(steps=_STEPS, network=_NETWORK, precision="float32")
         plugins = Plugins(load=[])
-        self.distiller = check_settled(distiller, distiller.for_task(task))
+        settled = settle(options, data, plugins, device="cpu", distiller=distiller)
+        self.distiller = settled.distiller
         self.run = Run(
-            task,
-            repr(self.distiller),
-            plugins.network(_NETWORK).for_distillation(),
+            settled.task,
+            settled.options.distiller,
+            settled.network.for_distillation(),
             _STEPS,
             0,
-            torch.device("cpu"),
+            settled.device,
         )
         self.images, self.targets = data.train.images[:] - 0.5, data.train.labels
         self.sampler = RealSampler(
@@ -198,6 +205,13 @@ class _OneStep:
             check_labels(self.distiller, labels, 2, 2).requires_grad_(
                 self.distiller.learns_labels
             ),
+            self.targets[first],
+            {
+                name: each.clone().requires_grad_()
+                for name, each in check_learnables(
+                    self.distiller, self.distiller.learnables(self.run)
+                ).items()
+            },
         )
 
     def accumulate(self) -> Metrics:
@@ -255,13 +269,18 @@ def check_gradients_are_added(distiller: Distiller) -> None:
     assert fresh.leaves.pixels.grad is not None, "accumulate must add to pixels.grad"
     if isinstance(distiller, AbstractWrapper):
         return  # a wrapper may change the gradient of its base
-    for leaf in given.leaves:
-        if leaf.requires_grad:
-            leaf.grad = torch.ones_like(leaf)
+    for leaf in given.leaves.learned():
+        leaf.grad = torch.ones_like(leaf)
     given.accumulate()
-    for name, leaf, alone in zip(
-        given.leaves._fields, given.leaves, fresh.leaves, strict=True
-    ):
+    pairs = {
+        "pixels": (given.leaves.pixels, fresh.leaves.pixels),
+        "labels": (given.leaves.labels, fresh.leaves.labels),
+        **{
+            f"others[{name!r}]": (leaf, fresh.leaves.others[name])
+            for name, leaf in given.leaves.others.items()
+        },
+    }
+    for name, (leaf, alone) in pairs.items():
         if leaf.requires_grad:
             law = f"accumulate must add to {name}.grad, not replace it"
             assert alone.grad is not None, f"accumulate must add to {name}.grad"

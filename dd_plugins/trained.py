@@ -19,6 +19,7 @@ from dd_plugins.files import check_writable
 from dd_plugins.kept import load_tensors, save_tensors
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.randomness import derive
+from dd_plugins.recipes import Recipe, real_data_recipe
 from dd_plugins.run import (
     Precision,
     Run,
@@ -28,13 +29,7 @@ from dd_plugins.run import (
     resolve_precision,
 )
 from dd_plugins.sources import code_of
-from dd_plugins.training import (
-    Recipe,
-    TrainingSet,
-    accuracy,
-    real_data_recipe,
-    train_network,
-)
+from dd_plugins.training import TrainingSet, accuracy, train_network
 
 __all__ = [
     "STAGES",

@@ -1,25 +1,16 @@
-"""Training a network on a set of images: what on, and by which recipe."""
+"""Training a network on a set of images, by a recipe."""
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from dd_plugins.data import Images
-from dd_plugins.distillers.base import LabelKind
 from dd_plugins.errors import PluginError
-from dd_plugins.functional.augment import (
-    random_augmentation,
-    siamese_augmentation,
-    siamese_parameters,
-)
-from dd_plugins.functional.kernel_regression import half_squared_error
+from dd_plugins.labels import LABEL_KINDS, LabelKind, one_hot
 from dd_plugins.networks.base import (
     FeatureNetwork,
     chunk_size,
@@ -27,24 +18,20 @@ from dd_plugins.networks.base import (
     has_batch_norm,
 )
 from dd_plugins.preprocess import Transform
+from dd_plugins.recipes import Recipe
 from dd_plugins.run import autocast, exact_kernels
-from dd_plugins.spec import Record, record
 from dd_plugins.streamed import ImageSource
 
 __all__ = [
     "DrawnImages",
-    "Recipe",
     "TrainingSet",
     "Whitened",
     "accuracy",
-    "label_loss",
     "part_right",
-    "real_data_recipe",
     "real_outputs",
     "train_network",
 ]
 
-_LAST_LEARNING_RATE = 0.01  # of the first, at the end of the cosine
 _TEST_BATCH = 1000  # real images on an accelerator at a time
 
 
@@ -97,75 +84,6 @@ class Whitened:
         return self.transform.to(self.device)
 
 
-@record
-class Recipe(Record):
-    """How a network is trained; its spec is ``recipe(steps=..., learning_rate=...)``.
-
-    Args:
-        steps: training steps.
-        learning_rate: the peak learning rate.
-        batch_size: images of a step; all of them if there are fewer.
-        warm_up: steps in which the learning rate rises linearly, at most half of all.
-        optimizer: ``"adam"``; or ``"sgd"`` with momentum 0.9 and weight decay 5e-4.
-        decay: ``"cosine"`` to a hundredth; or ``"halfway"``, to a tenth after half of
-            the steps.
-        augmentation: ``"frepo"`` (:func:`~dd_plugins.functional.augment.\
-random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
-            parameters of its own for each image; or ``"none"``.
-    """
-
-    name = "recipe"
-
-    steps: PositiveInt
-    learning_rate: PositiveFloat = 1e-3
-    batch_size: PositiveInt = 256
-    warm_up: NonNegativeInt = 0
-    optimizer: Literal["adam", "sgd"] = "adam"
-    decay: Literal["cosine", "halfway"] = "cosine"
-    augmentation: Literal["frepo", "dsa", "none"] = "frepo"
-
-    def make_optimizer(
-        self, parameters: Iterable[nn.Parameter]
-    ) -> torch.optim.Optimizer:
-        """Return the optimizer of a network."""
-        if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=self.learning_rate)
-        return torch.optim.SGD(
-            parameters, lr=self.learning_rate, momentum=0.9, weight_decay=5e-4
-        )
-
-    def scale(self, step: int) -> float:
-        """Return the learning rate at a step, in units of the peak."""
-        warm_up = min(self.warm_up, self.steps // 2)
-        if step < warm_up:
-            return step / warm_up
-        done = (step - warm_up) / (self.steps - warm_up)
-        if self.decay == "halfway":
-            return 1.0 if done < 0.5 else 0.1
-        cosine = 0.5 * (1 + math.cos(math.pi * done))
-        return _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
-
-    def augment(
-        self, images: Tensor, generator: torch.Generator, mirror: bool
-    ) -> Tensor:
-        """Return images under one random operation; as they are under ``"none"``."""
-        if self.augmentation == "none":
-            return images
-        if self.augmentation == "frepo":
-            return random_augmentation(images, generator=generator, mirror=mirror)
-        parameters = siamese_parameters(generator, images=len(images), mirror=mirror)
-        return siamese_augmentation(images, parameters)
-
-
-def real_data_recipe(steps: int) -> Recipe:
-    """Return how networks are trained on all real images.
-
-    Ten times the learning rate of the protocol for distilled sets; 1,000 steps are
-    enough for digits to level off, and a short training for larger data sets.
-    """
-    return Recipe(steps=steps, learning_rate=3e-3, batch_size=128, warm_up=steps // 10)
-
-
 @exact_kernels()
 def train_network(
     network: FeatureNetwork,
@@ -177,8 +95,7 @@ def train_network(
 ) -> FeatureNetwork:
     """Train a network on a set by a recipe.
 
-    One augmentation for each batch; half the squared error for regression targets,
-    cross-entropy for probabilities and classes.
+    The loss is that of the kind of labels (:data:`~dd_plugins.labels.LABEL_KINDS`).
 
     Args:
         network: changed in place, on the device of the set.
@@ -194,6 +111,9 @@ def train_network(
         PluginError: the network gives other logits than one for each class.
     """
     images, labels = training_set.images, training_set.labels
+    kind = training_set.label_kind
+    if kind == "classes" and recipe.mix != "none":  # of two classes, in shares
+        kind, labels = "probabilities", one_hot(labels.argmax(dim=1), labels.shape[1])
     optimizer = recipe.make_optimizer(network.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.scale)
     batches = _batches(len(images), recipe.batch_size, recipe.steps, generator)
@@ -203,9 +123,9 @@ def train_network(
     for chosen in batches:
         everything = slice(None) if chosen is None else chosen
         batch_images, batch_labels = images[everything], labels[everything]
-        augmented = recipe.augment(
-            batch_images, generator, training_set.mirror
-        ).contiguous(memory_format=torch.channels_last)
+        augmented = recipe.augment(batch_images, generator, training_set.mirror)
+        augmented, batch_labels = recipe.mixed(augmented, batch_labels, generator)
+        augmented = augmented.contiguous(memory_format=torch.channels_last)
         with autocast(augmented.device, precision):
             if in_chunks:
                 logits = network.head(features_in_chunks(network, augmented))
@@ -217,11 +137,25 @@ def train_network(
                 f"{tuple(batch_labels.shape)}, got {tuple(logits.shape)}"
             )
         optimizer.zero_grad(set_to_none=True)
-        loss = label_loss(logits.float(), batch_labels, training_set.label_kind)
+        loss = _loss(logits.float(), batch_labels, kind, recipe.temperature)
         torch.autograd.backward(loss)
         optimizer.step()
         scheduler.step()
     return network.eval()
+
+
+def _loss(
+    logits: Tensor, labels: Tensor, kind: LabelKind, temperature: float
+) -> Tensor:
+    """Return the loss of a batch.
+
+    It is scaled by the square of the temperature, so that its gradient does not fall
+    with it (Hinton et al., arXiv 1503.02531, section 2).
+    """
+    loss = LABEL_KINDS[kind].loss
+    if temperature == 1:
+        return loss(logits, labels)
+    return temperature**2 * loss(logits / temperature, labels)
 
 
 def _batches(
@@ -237,17 +171,6 @@ def _batches(
             order = torch.randperm(count, generator=generator)
         yield order[:size]
         order = order[size:]
-
-
-def label_loss(logits: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
-    """Return the loss that fits a kind of labels, the mean over the images."""
-    match kind:
-        case "regression":
-            return half_squared_error(logits, labels)
-        case "probabilities":
-            return F.cross_entropy(logits, labels)
-        case "classes":
-            return F.cross_entropy(logits, labels.argmax(dim=1))
 
 
 @torch.no_grad()

@@ -22,8 +22,8 @@ from dd_plugins.evaluate import (
 )
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import Plugins, loaded_plugins
+from dd_plugins.recipes import Recipe
 from dd_plugins.run import Precision
-from dd_plugins.training import Recipe
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["Difference", "SetTransfer", "Transfer", "transfer"]

@@ -94,7 +94,7 @@ def test_a_path_is_the_file_or_the_folder_that_holds_it(
 def test_the_header_tells_where_the_set_comes_from(file: Path) -> None:
     data = get_dataset("digits")
     header = DistilledSet.read_header(file)
-    assert (header.format_version, header.label_kind) == (2, "regression")
+    assert (header.format_version, header.label_kind) == (3, "regression")
     assert header.distiller.startswith("frepo(pool_size=1, max_online_updates=100, ")
     assert header.options["pool_size"] == "1"
     assert header.options["max_online_updates"] == "100", "also what is at its default"
@@ -217,7 +217,8 @@ def test_files_of_version_1_stay_as_they_are(
     file = older.save(tmp_path / "older.safetensors")
     with safe_open(file, framework="pt") as opened:
         header = json.loads(opened.metadata()["dd_plugins"])
-    assert header.keys().isdisjoint({"initial_images", "context"})
+    newer = {"initial_images", "context", "recipe", "parametrization", "learned"}
+    assert header.keys().isdisjoint(newer)
     loaded = DistilledSet.load(file)
     assert loaded.save(tmp_path / "again").read_bytes() == file.read_bytes()
     del header["content_hash"]
@@ -624,6 +625,10 @@ def test_whitening_by_directions_is_checked(tmp_path: Path) -> None:
         rewrite(path, tensors | named)
         assert told in refused(path)
     rewrite(path, tensors, format_version=2)
+    assert "version 2 has no header field" in refused(path)
+    older = made.header.model_copy(update={"format_version": 2})
+    text = {"dd_plugins": older.text()}
+    save_file(tensors, path, metadata=text)
     assert "version 2 has no transform.directions" in refused(path)
     del tensors["transform.scales"]
     rewrite(path, tensors, format_version=3)

@@ -342,7 +342,7 @@ MOMENTS = ("optimizer", "state", 0)
         (("configuration",), ["seed"]),
         (("configuration", "seed"), torch.zeros(3)),
         (("synthetic", "images"), torch.zeros(1)),  # would be broadcast
-        (("synthetic", "images"), lambda images: images * NAN),
+        (("synthetic", "images", "images"), lambda images: images * NAN),
         (("synthetic", "labels"), lambda labels: labels.double()),
         (("state",), without("pool")),
         (("state", "pool"), {}),

@@ -127,7 +127,7 @@ def test_gradient_that_is_not_finite_stops_the_run_with_the_good_checkpoint(
         )
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 2
-    assert torch.isfinite(saved["synthetic"]["images"]).all()
+    assert torch.isfinite(saved["synthetic"]["images"]["images"]).all()
 
 
 @record

@@ -20,14 +20,14 @@ from dd_plugins.evaluate import (
     as_protocol,
     real_data_of,
     recipe_for,
-    training_steps,
 )
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
+from dd_plugins.recipes import Recipe, training_steps
 from dd_plugins.testing import toy_data
-from dd_plugins.training import Recipe, TrainingSet, accuracy, train_network
+from dd_plugins.training import TrainingSet, accuracy, train_network
 from dd_plugins.transfer import transfer
 
 
@@ -211,7 +211,7 @@ def test_labels_choose_the_protocol(distilled: DistilledSet) -> None:
         distilled.images,
         distilled.labels,
         distilled.transform,
-        distilled.header.model_copy(update={"label_kind": "classes"}),
+        distilled.header.model_copy(update={"label_kind": "classes", "recipe": None}),
     )
     assert recipe_for(distilled) == recipe_for(distilled, "frepo")
     assert recipe_for(scores) == recipe_for(scores, "classic")
@@ -289,8 +289,8 @@ def test_transfer_knows_no_retrieval(distilled: DistilledSet) -> None:
         ({"steps": 0}, "recipe: steps: .*greater than 0"),
         ({"batch_size": 0}, "recipe: batch_size: .*greater than 0"),
         ({"learning_rate": 0.0}, "recipe: learning_rate: .*greater than 0"),
-        ({"optimizer": "Adam"}, "recipe: optimizer: .*'adam' or 'sgd'"),
-        ({"decay": "linear"}, "recipe: decay: .*'cosine' or 'halfway'"),
+        ({"optimizer": "Adam"}, "recipe: optimizer: .*'adam', 'adamw' or 'sgd'"),
+        ({"decay": "linear"}, "recipe: decay: .*'cosine', 'halfway' or 'none'"),
         ({"augmentation": "all"}, "recipe: augmentation: .*'frepo', 'dsa' or 'none'"),
     ],
 )

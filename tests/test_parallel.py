@@ -65,7 +65,8 @@ def gradients(rank, ranks):
     network = Conv(width=4, depth=2, normalization="batch")
     run = Run(task, "frepo", network, 9, 0, torch.device("cpu"), rank=rank, ranks=ranks)
     labels = distiller.initial_labels(torch.arange(6) % 3, 3)
-    leaves = Leaves(draw(6, 0).requires_grad_(), labels.requires_grad_())
+    leaves = Leaves(draw(6, 0).requires_grad_(), labels.requires_grad_(),
+                    torch.arange(6) % 3)
     real = RealSampler(draw(30, 1), torch.arange(30) % 3, seed=0, device=run.device,
                        rank=rank, ranks=ranks)
     distiller.accumulate(distiller.setup(run, real), leaves, real, 3)

@@ -13,6 +13,7 @@ import click
 import pytest
 import torch
 from conftest import ROOT
+from seam_methods import Mixture
 from torch import nn
 
 import dd_plugins
@@ -138,6 +139,20 @@ def test_hook_dd_register_networks() -> None:
     built = network.build((1, 2, 3), 4, generator=torch.Generator())
     assert built(torch.zeros(5, 1, 2, 3)).shape == (5, 4)
     assert built.head.bias is None
+
+
+def test_hook_dd_register_parametrizations() -> None:
+    plugins = fresh(mine=registering("parametrizations", Mixture))
+    found = plugins.parametrization("mixture(latents=3)")
+    assert found == Mixture(latents=3)
+    assert plugins.parametrization(found) is found
+    with pytest.raises(UnknownNameError, match="nearest first: mixture"):
+        plugins.parametrization("mixtur")
+    made = dd_plugins.distill(
+        toy_data(), "dm", steps=1, parametrization="mixture(latents=3)", plugins=plugins
+    )
+    assert made.header.parametrization == "mixture(latents=3)"
+    assert made.header.stored_values == 2 * 3
 
 
 def test_hook_dd_register_datasets(tmp_path: Path) -> None:

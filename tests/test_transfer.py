@@ -13,9 +13,9 @@ from scipy import stats
 import dd_plugins
 from dd_plugins import DistilledSet, RealData
 from dd_plugins.errors import DataError, FileError, OptionError
+from dd_plugins.recipes import Recipe
 from dd_plugins.spec import split_specs
 from dd_plugins.testing import toy_data
-from dd_plugins.training import Recipe
 from dd_plugins.transfer import Transfer, transfer
 
 BASE = "frepo(pool_size=2)"

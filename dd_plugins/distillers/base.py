@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from dd_plugins.data import RealSampler, balanced_subset
+from dd_plugins.labels import LabelKind, one_hot
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.dc_convnet import DCConvNet
+from dd_plugins.preprocess import Preprocessing
+from dd_plugins.recipes import Recipe, default_recipe
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import Record
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic import Leaves, Parameters
 
 __all__ = [
     "AbstractDistiller",
     "AbstractState",
     "InitialImages",
-    "LabelKind",
     "Metrics",
     "NoState",
     "StateType",
@@ -30,10 +32,6 @@ __all__ = [
 ]
 
 _STEPS = 1_000
-
-LabelKind = Literal["regression", "probabilities", "classes"]
-"""What labels are: centred regression targets, probabilities, or class scores whose
-largest is the class."""
 
 InitialImages = Literal["real", "noise"]
 """What the synthetic images begin as: real images, or draws from a unit normal."""
@@ -149,6 +147,39 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         """What the images begin as, if nobody says."""
         return "real"
 
+    def preprocessing(self, task: Task) -> Preprocessing | None:
+        """Return the value space of this method; None, as here, for the data's own.
+
+        The user's choice goes before it.
+        """
+        del task
+        return None
+
+    def recipe(self, task: Task, images: int) -> Recipe:
+        """Return how networks are trained on the result, if nobody says.
+
+        The header of an artifact holds it. Here it goes by the kind of labels.
+
+        Args:
+            task: the task.
+            images: of the set.
+        """
+        del task
+        return default_recipe(self.label_kind, images)
+
+    def learnables(self, run: Run) -> dict[str, Tensor]:
+        """Return what else is learned, by name, as it is at the start; nothing here.
+
+        Such as the learning rate of inner steps. The engine gives them to the optimizer
+        beside the images, averages their gradients over processes, saves them, and
+        passes them on as ``leaves.others``; the header holds their last values.
+
+        Returns:
+            float32 tensors, of few values.
+        """
+        del run
+        return {}
+
     def choose(self, run: Run, real: RealSampler) -> Tensor:
         """Return the places of the real images that the set begins as, class by class.
 
@@ -170,7 +201,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return float32 ``(n, classes)`` labels for images of those classes."""
-        return torch.nn.functional.one_hot(labels, num_classes).float()
+        return one_hot(labels, num_classes)
 
     def setup(self, run: Run, real: RealSampler) -> StateType:
         """Return the state at the start of a run; called once, also before a resume.
@@ -188,7 +219,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def accumulate(
         self, state: StateType, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        """Add this step's gradient to that of the pixels, and of learnable labels.
+        """Add this step's gradient to those of the pixels and of all that is learned.
 
         Called once a step. It must not change the leaves themselves.
 
@@ -213,9 +244,30 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             step: the number of the step, from 0.
         """
 
+    def labels(self, state: StateType, leaves: Leaves) -> Tensor:
+        """Return the labels of the set as it is saved.
+
+        For methods that make labels when the images are done, by a teacher say. Here
+        they are those of the leaves.
+
+        Args:
+            state: not changed.
+            leaves: the synthetic set.
+
+        Returns:
+            float32 ``(n, classes)``, of the kind :attr:`label_kind`.
+        """
+        del state
+        return leaves.labels
+
     @abstractmethod
-    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
-        """Return the optimizer of the synthetic set."""
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """Return the optimizer of the synthetic set.
+
+        Args:
+            parameters: all tensors that are learned, a sequence; those behind images,
+                labels and others apart as its attributes, for rates of their own.
+        """
 
     def schedule(
         self, optimizer: torch.optim.Optimizer, steps: int

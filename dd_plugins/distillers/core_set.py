@@ -16,11 +16,12 @@ from dd_plugins.distillers.base import (
     classic_network,
 )
 from dd_plugins.networks.base import AbstractNetwork, features_in_chunks
+from dd_plugins.recipes import real_data_recipe
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic import Leaves, Parameters
 from dd_plugins.trained import real_training_set
-from dd_plugins.training import real_data_recipe, train_network
+from dd_plugins.training import train_network
 
 __all__ = ["CoreSet", "Herding", "KMeans", "RandomImages"]
 
@@ -67,7 +68,7 @@ class CoreSet(AbstractDistiller[NoState]):
         difference = batch.images.mean(dim=0) - leaves.pixels.detach().mean(dim=0)
         return {"loss": difference.square().sum()}
 
-    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return an optimizer that moves nothing."""
         return torch.optim.SGD(parameters, lr=0.0)
 

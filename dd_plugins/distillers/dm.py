@@ -24,7 +24,7 @@ from dd_plugins.networks.base import (
 )
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic import Leaves, Parameters
 
 __all__ = ["DM"]
 
@@ -90,7 +90,7 @@ class DM(AbstractDistiller[NoState]):
         network = run.fresh_network(run.generator("matching network", step))
         network.requires_grad_(False)
         together = has_batch_norm(network)
-        classes = leaves.labels.argmax(dim=1)
+        classes = leaves.classes
         labels = range(run.task.num_classes)
         groups = [list(labels)] if together else [[label] for label in labels]
         gradient = torch.zeros_like(leaves.pixels)
@@ -127,7 +127,7 @@ class DM(AbstractDistiller[NoState]):
         parameters = siamese_parameters(generator, mirror=run.task.mirror)
         return siamese_augmentation(images, parameters)
 
-    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return SGD with momentum."""
         return torch.optim.SGD(
             parameters, lr=self.learning_rate, momentum=self.momentum

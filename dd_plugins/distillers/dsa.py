@@ -24,7 +24,7 @@ from dd_plugins.functional.matching import gradient_distance
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_norm
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic import Leaves, Parameters
 
 __all__ = ["DSA"]
 
@@ -134,7 +134,7 @@ class DSA(AbstractDistiller[DSAState]):
         network.train()
         if has_batch_norm(network):
             _settle_statistics(run, network, real, step)
-        classes = leaves.labels.argmax(dim=1)
+        classes = leaves.classes
         gradient = torch.zeros_like(leaves.pixels)
         loss = torch.zeros((), device=run.device)
         for label in range(run.task.num_classes):
@@ -188,7 +188,7 @@ class DSA(AbstractDistiller[DSAState]):
         network.train()
         generator = run.generator("inner training", step)
         optimizer = torch.optim.SGD(network.parameters(), lr=self.network_learning_rate)
-        pixels, classes = leaves.pixels.detach(), leaves.labels.argmax(dim=1)
+        pixels, classes = leaves.pixels.detach(), leaves.classes
         for chosen in self._inner_batches(len(pixels), generator):
             images = pixels[chosen]
             if self.augment:
@@ -211,7 +211,7 @@ class DSA(AbstractDistiller[DSAState]):
             order = torch.randperm(images, generator=generator)
             yield from torch.split(order, _LARGEST_INNER_BATCH)
 
-    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return SGD with momentum."""
         return torch.optim.SGD(
             parameters, lr=self.learning_rate, momentum=self.momentum

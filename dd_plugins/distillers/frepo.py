@@ -24,7 +24,6 @@ from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
-    LabelKind,
     Metrics,
     add_gradient,
     check_saved,
@@ -39,6 +38,7 @@ from dd_plugins.functional.kernel_regression import (
     ridge_regression,
     ridge_regression_ex,
 )
+from dd_plugins.labels import LabelKind
 from dd_plugins.networks.base import (
     AbstractNetwork,
     FeatureNetwork,
@@ -48,7 +48,7 @@ from dd_plugins.networks.conv import Conv
 from dd_plugins.optimizers import LAMB
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic import Leaves, Parameters
 
 __all__ = ["FRePo"]
 
@@ -598,7 +598,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         """Add the gradient of the regression error and of the labels' margin loss."""
         bench = self._bench(state, self._slot(state, step))
         visit = self._visit(state, bench, real, step)
-        pixels, labels = leaves
+        pixels, labels = leaves.pixels, leaves.labels
         view = self._support(state.run, pixels, step)
         found = bench.gradient(view, labels, visit.features, visit.targets)
         gradient = found.view
@@ -640,7 +640,7 @@ class FRePo(AbstractDistiller[FRePoState]):
             pixels = _augmented(state.run, pixels, generator)
         bench.train(pixels, labels)
 
-    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return LAMB, with one trust ratio for all images and one for all labels."""
         return LAMB(parameters, lr=self._settings.learning_rate)
 

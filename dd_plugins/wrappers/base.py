@@ -12,14 +12,16 @@ from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
     InitialImages,
-    LabelKind,
     Metrics,
 )
+from dd_plugins.labels import LabelKind
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.preprocess import Preprocessing
+from dd_plugins.recipes import Recipe
 from dd_plugins.returned import check_metrics
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic import Leaves, Parameters
 
 __all__ = ["AbstractWrapper"]
 
@@ -101,6 +103,18 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         kind: InitialImages = self.base.initial_images
         return kind
 
+    def preprocessing(self, task: Task) -> Preprocessing | None:
+        """Return the base's value space."""
+        return self.base.preprocessing(task)
+
+    def recipe(self, task: Task, images: int) -> Recipe:
+        """Return the base's recipe."""
+        return self.base.recipe(task, images)
+
+    def learnables(self, run: Run) -> dict[str, Tensor]:
+        """Return what else the base learns."""
+        return self.base.learnables(run)
+
     def choose(self, run: Run, real: RealSampler) -> Tensor:
         """Let the base choose."""
         return self.base.choose(run, real)
@@ -128,7 +142,11 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         """Advance the base."""
         self.base.advance(self.inner(state), leaves, step)
 
-    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    def labels(self, state: AbstractState, leaves: Leaves) -> Tensor:
+        """Return the base's labels of the saved set."""
+        return self.base.labels(self.inner(state), leaves)
+
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return the base's optimizer."""
         return self.base.optimizer(parameters)
 

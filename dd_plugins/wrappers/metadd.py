@@ -24,11 +24,11 @@ from dd_plugins.functional.cam import Outputs, map_layer, meta_ratio, observe
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, features_in_chunks
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.vgg import VGG11
+from dd_plugins.recipes import real_data_recipe
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
 from dd_plugins.trained import STAGES, TrainedNetwork, cache_folder
-from dd_plugins.training import real_data_recipe
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["MetaDD"]
@@ -226,7 +226,7 @@ class MetaDD(AbstractWrapper):
         assert self.start is not None  # settled for the task
         if step < self.start or (step - self.start) % self.every:
             return {}
-        classes = leaves.labels.detach().argmax(dim=1)
+        classes = leaves.classes
         auxiliaries = self._draw(state, step)
         separable = self.variant == "real_features"
         look = self._look_apart if separable else self._look_together

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from dd_plugins.data import Batch, RealSampler
-from dd_plugins.distillers.base import AbstractState, LabelKind, Metrics
+from dd_plugins.distillers.base import AbstractState, Metrics
 from dd_plugins.errors import OptionError
+from dd_plugins.labels import LABEL_KINDS, LabelKind
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
@@ -66,13 +67,20 @@ class Turned(AbstractWrapper):
     ) -> Metrics:
         """Let the base add its gradient on all turns; lead it back to the images."""
         seen = self._all_turns(leaves)
-        copies = Leaves(*(tensor.detach() for tensor in seen))
+        copies = seen.detached()
         copies.pixels.requires_grad_()
         copies.labels.requires_grad_(leaves.labels.requires_grad)
+        for other in copies.others.values():
+            other.requires_grad_()
         metrics = super().accumulate(
             state, copies, self._turned(state.run, real, leaves.labels.shape[1]), step
         )
-        for tensor, copy in zip(seen, copies, strict=True):
+        pairs = [
+            (seen.pixels, copies.pixels),
+            (seen.labels, copies.labels),
+            *zip(seen.others.values(), copies.others.values(), strict=True),
+        ]
+        for tensor, copy in pairs:
             if copy.grad is not None:
                 torch.autograd.backward(tensor, copy.grad)
         return metrics
@@ -86,7 +94,7 @@ class Turned(AbstractWrapper):
     def advance(self, state: AbstractState, leaves: Leaves, step: int) -> None:
         """Advance the base on all turns."""
         seen = self._all_turns(leaves)
-        super().advance(state, Leaves(*(tensor.detach() for tensor in seen)), step)
+        super().advance(state, seen.detached(), step)
 
     def predict(
         self, state: AbstractState, leaves: Leaves, images: Tensor
@@ -108,17 +116,29 @@ class Turned(AbstractWrapper):
 
     def _all_turns(self, leaves: Leaves) -> Leaves:
         """Return the set in every turn, one turn after the other."""
-        pixels, labels = leaves
-        turns = range(self.turns)
+        turns, classes = range(self.turns), leaves.labels.shape[1]
         return Leaves(
-            torch.cat([_turn(pixels, turn, self.turns) for turn in turns]),
+            torch.cat([_turn(leaves.pixels, turn, self.turns) for turn in turns]),
             torch.cat(
                 [
-                    turned_labels(labels, turn, self.turns, self.label_kind)
+                    turned_labels(leaves.labels, turn, self.turns, self.label_kind)
                     for turn in turns
                 ]
             ),
+            torch.cat([leaves.classes + turn * classes for turn in turns]),
+            leaves.others,
         )
+
+    def labels(self, state: AbstractState, leaves: Leaves) -> Tensor:
+        """Return the base's labels of the unturned images, for their classes alone."""
+        seen = self._all_turns(leaves)
+        found = super().labels(state, seen)
+        if found is seen.labels:  # they are not made at the end
+            return leaves.labels
+        count, classes = leaves.labels.shape
+        offset = LABEL_KINDS[self.label_kind].offset
+        unturned = found[:count, :classes]
+        return unturned - offset(self.turns * classes) + offset(classes)
 
 
 def turned_labels(
@@ -143,12 +163,8 @@ def turned_labels(
         tensor([[-0.2500, -0.2500,  0.7500, -0.2500]])
     """
     classes = labels.shape[1]
-    elsewhere = 0.0
-    if label_kind == "regression":
-        elsewhere = -1 / (turns * classes)
-        labels = labels + 1 / classes + elsewhere
-    others = (turn * classes, (turns - 1 - turn) * classes)
-    return torch.nn.functional.pad(labels, others, value=elsewhere)
+    before, after = turn * classes, (turns - 1 - turn) * classes
+    return LABEL_KINDS[label_kind].among(labels, before, after)
 
 
 def _turn(images: Tensor, turn: int, turns: int) -> Tensor:

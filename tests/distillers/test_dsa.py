@@ -28,7 +28,7 @@ def _images(count: int, seed: int) -> Tensor:
 
 def _leaves() -> Leaves:
     labels = F.one_hot(torch.tensor([0, 0, 1, 1, 2, 2]), 3).float()
-    return Leaves(_images(6, 0).requires_grad_(), labels)
+    return Leaves(_images(6, 0).requires_grad_(), labels, labels.argmax(dim=1))
 
 
 def _real() -> RealSampler:

@@ -34,7 +34,11 @@ def random_images(count: int, seed: int) -> Tensor:
 
 def leaves_of(distiller: FRePo) -> Leaves:
     labels = distiller.initial_labels(torch.arange(6) % 3, 3)
-    return Leaves(random_images(6, 0).requires_grad_(), labels.requires_grad_())
+    return Leaves(
+        random_images(6, 0).requires_grad_(),
+        labels.requires_grad_(),
+        torch.arange(6) % 3,
+    )
 
 
 def sampler() -> RealSampler:
@@ -213,7 +217,7 @@ def test_online_step_is_one_adam_step_on_the_current_labels() -> None:
     (error.square().sum(dim=1) / 2).mean().backward()
     optimizer.step()
 
-    distiller.advance(state, Leaves(leaves.pixels, labels), 0)
+    distiller.advance(state, replace(leaves, labels=labels), 0)
     for wanted, found in zip(
         reference.parameters(), state.pool[0].network.parameters(), strict=True
     ):
@@ -355,7 +359,7 @@ def test_large_sets_train_online_models_on_a_thousand_images() -> None:
     network.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
     for count in (999, 1000, 1500):
         images, labels = random_images(count, 0), torch.zeros(count, 3)
-        distiller.advance(state, Leaves(images, labels), 0)
+        distiller.advance(state, Leaves(images, labels, labels.argmax(dim=1)), 0)
     assert seen == [999, 1000, 1000]
 
 
@@ -478,7 +482,9 @@ def test_augmented_gradient_is_that_of_the_augmented_images() -> None:
     generator = state.run.own_generator("augmentation", 4)
     pixels = leaves.pixels.detach().clone().requires_grad_()
     view = random_augmentation(pixels, generator=generator, mirror=False)
-    seen = Leaves(view.detach().requires_grad_(), leaves.labels.detach())
+    seen = replace(
+        leaves, pixels=view.detach().requires_grad_(), labels=leaves.labels.detach()
+    )
     plain = FRePo(pool_size=1, augment=False, flip=False, learn_labels=False)
     plain.accumulate(plain.setup(run_of(), sampler()), seen, sampler(), 4)
     torch.autograd.backward(view, seen.pixels.grad)
@@ -492,13 +498,20 @@ def test_augmented_copies_stand_beside_the_images_in_the_regression(flip: bool) 
     metrics = distiller.accumulate(state, leaves, sampler(), 4)
 
     generator = state.run.own_generator("augmentation", 4)
-    pixels, labels = (leaf.detach().clone().requires_grad_() for leaf in leaves)
+    pixels, labels = (
+        leaf.detach().clone().requires_grad_()
+        for leaf in (leaves.pixels, leaves.labels)
+    )
     support = [pixels]
     for _ in range(2):
         view = random_augmentation(pixels, generator=generator, mirror=False)
         support.append(view)
     stacked, repeated = torch.cat(support), torch.cat([labels, labels, labels])
-    seen = Leaves(*(each.detach().requires_grad_() for each in (stacked, repeated)))
+    seen = Leaves(
+        stacked.detach().requires_grad_(),
+        repeated.detach().requires_grad_(),
+        repeated.argmax(dim=1),
+    )
     plain = FRePo(pool_size=1, augment=False, flip=flip, ridge=1e-2)
     expected = plain.accumulate(plain.setup(run_of(), sampler()), seen, sampler(), 4)
     assert metrics["loss"] == expected["loss"]
@@ -604,7 +617,7 @@ def test_equal_images_are_regressed_with_a_larger_ridge() -> None:
     state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
     pixels = leaves.pixels.detach()[:1].repeat(6, 1, 1, 1).requires_grad_()
 
-    metrics = distiller.accumulate(state, leaves._replace(pixels=pixels), sampler(), 0)
+    metrics = distiller.accumulate(state, replace(leaves, pixels=pixels), sampler(), 0)
 
     assert torch.isfinite(metrics["loss"])
     assert pixels.grad is not None

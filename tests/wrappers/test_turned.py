@@ -37,7 +37,7 @@ class Weighed(DM):
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         SEEN.append((leaves, real))
-        loss = sum((leaf * weights(leaf)).sum() for leaf in leaves)
+        loss = sum((leaf * weights(leaf)).sum() for leaf in leaves.learned())
         assert isinstance(loss, Tensor)
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach()}
@@ -57,6 +57,7 @@ def _setting(turns: int) -> tuple[Turned, AbstractState, Leaves, RealSampler]:
     leaves = Leaves(
         torch.rand(3, 1, 6, 6, generator=generator).requires_grad_(),
         (torch.eye(3) - 1 / 3).requires_grad_(),
+        torch.arange(3),
     )
     SEEN.clear()
     return wrapper, wrapper.setup(run, real), leaves, real

@@ -13,6 +13,7 @@ from dd_plugins.api import (
     AbstractState,
     Leaves,
     Metrics,
+    Parameters,
     RealSampler,
     Run,
     Task,
@@ -65,7 +66,7 @@ class PixelMeans(AbstractDistiller[PixelMeansState]):
     def accumulate(
         self, state: PixelMeansState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        classes = leaves.labels.argmax(dim=1)
+        classes = leaves.classes
         total = torch.zeros((), device=state.means.device)
         # Class by class, so that only one class's graph is in memory.
         for label, old in enumerate(state.means):
@@ -80,5 +81,5 @@ class PixelMeans(AbstractDistiller[PixelMeansState]):
             total += loss.detach()
         return {"loss": total}
 
-    def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.learning_rate)

@@ -1,0 +1,78 @@
+"""Kinds of labels: what each says of an image, and the loss that fits it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dd_plugins.functional.kernel_regression import (
+    centred_targets,
+    half_squared_error,
+)
+
+__all__ = ["LABEL_KINDS", "LabelKind", "LabelMeaning", "label_loss", "one_hot"]
+
+LabelKind = Literal["regression", "probabilities", "classes"]
+"""What labels are: centred regression targets, probabilities, or class scores whose
+largest is the class."""
+
+
+@dataclass(frozen=True)
+class LabelMeaning:
+    """What labels of one kind mean.
+
+    Attributes:
+        targets: labels of images whose classes are known: maps int64 ``(n,)`` and the
+            number of classes to float32 ``(n, classes)``.
+        loss: maps logits and labels, both ``(n, classes)``, to the mean loss.
+        offset: what every entry of a label is shifted by among so many classes: 0, or
+            ``-1/classes`` where labels are centred.
+    """
+
+    targets: Callable[[Tensor, int], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    offset: Callable[[int], float]
+
+    def among(self, labels: Tensor, before: int, after: int) -> Tensor:
+        """Return labels of some classes as labels of those and further ones.
+
+        The further classes stand before and after; the labels do not speak of them.
+
+        Args:
+            labels: float of shape ``(n, classes)``.
+            before: further classes that stand before.
+            after: further classes that stand after.
+
+        Returns:
+            Shape ``(n, before + classes + after)``.
+        """
+        classes = labels.shape[1]
+        offset = self.offset(before + classes + after)
+        shifted = labels - self.offset(classes) + offset
+        return F.pad(shifted, (before, after), value=offset)
+
+
+def one_hot(classes: Tensor, num_classes: int) -> Tensor:
+    """Return float32 ``(n, num_classes)``: 1 for the class of each image, else 0."""
+    return F.one_hot(classes, num_classes).float()
+
+
+def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels.argmax(dim=1))
+
+
+LABEL_KINDS: Mapping[LabelKind, LabelMeaning] = {
+    "regression": LabelMeaning(
+        centred_targets, half_squared_error, lambda classes: -1 / classes
+    ),
+    "probabilities": LabelMeaning(one_hot, F.cross_entropy, lambda classes: 0.0),
+    "classes": LabelMeaning(one_hot, _class_loss, lambda classes: 0.0),
+}
+"""The meaning of each kind. A further kind is one more entry here."""
+
+
+def label_loss(logits: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
+    """Return the loss that fits a kind of labels, the mean over the images."""
+    return LABEL_KINDS[kind].loss(logits, labels)

@@ -1,0 +1,360 @@
+"""Each seam of the house, shown by a method that knows the public door alone."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, Command
+from seam_methods import LabelledAtTheEnd, LearnedStep, Mixture
+from test_parallel import finish, torchrun
+
+import dd_plugins
+from dd_plugins import DistilledSet, hookimpl, testing
+from dd_plugins.api import AbstractWrapper, Codec, Leaves, OptionError, get_recipe
+from dd_plugins.checkpoint import load_checkpoint
+from dd_plugins.plugins import Plugins
+from dd_plugins.preprocess import to_unit_range
+from dd_plugins.synthetic import Synthetic
+
+SMALL: dict[str, Any] = {"network": "conv(width=4, depth=2)", "precision": "float32"}
+
+
+@pytest.mark.parametrize("method", [LearnedStep(), LabelledAtTheEnd()], ids=repr)
+@pytest.mark.parametrize("check", testing.DISTILLER_CHECKS, ids=testing.name_of)
+def test_methods_of_the_seams_pass_the_checks(check: Any, method: Any) -> None:
+    check(method)
+
+
+def test_a_step_size_is_learned_recorded_and_forwarded() -> None:
+    made = dd_plugins.distill("digits", LearnedStep(), steps=30, **SMALL)
+    (size,) = made.header.learned["step_size"]
+    assert 0 < abs(size - 0.5) < 0.5
+    wrapped = testing.PassThrough(base=LearnedStep())
+    assert wrapped.learnables(None)["step_size"] == 0.5  # type: ignore[arg-type]
+
+
+def test_a_step_size_that_is_not_finite_stops_the_run() -> None:
+    class Wild(LearnedStep):
+        def accumulate(self, *arguments: Any) -> Any:
+            metrics = super().accumulate(*arguments)
+            arguments[1].others["step_size"].grad.fill_(float("nan"))
+            return metrics
+
+    with pytest.raises(dd_plugins.DDError, match="not finite"):
+        dd_plugins.distill("digits", Wild(), steps=2, **SMALL)
+
+
+KILLED = f"""
+import json, os, signal, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import torch._dynamo  # which torch imports at the first optimizer, in two seconds
+import dd_plugins
+from dd_plugins import hookimpl
+from dd_plugins.plugins import Plugins
+from dd_plugins.testing import toy_data
+from seam_methods import LearnedStep, Mixture
+
+class Killer:
+    def __init__(self, moment):
+        self.moment = moment
+
+    @hookimpl
+    def dd_after_step(self, step):
+        if step == self.moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @hookimpl
+    def dd_register_parametrizations(self, register):
+        register(Mixture)
+
+def distil(out, moment, spec, parametrization):
+    dd_plugins.distill(
+        toy_data(validation=0.0), LearnedStep() if spec == "learned_step" else spec,
+        steps=6, out=out,
+        resume=True, checkpoint_seconds=0, network="dc_convnet(width=4, depth=2)",
+        parametrization=parametrization, precision="float32",
+        plugins=Plugins(load=[], extra={{"killer": Killer(moment)}}),
+    )
+
+# Nothing was computed before the forks: threads are made in the children alone.
+for number, case in enumerate(json.loads(sys.argv[2])):
+    for name, moment in (("whole", 0), ("killed", 3), ("killed", 0)):
+        child = os.fork()
+        if child == 0:
+            distil(f"{{sys.argv[1]}}/{{number}}-{{name}}", moment, *case)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+METADD = "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,), start=1"
+CASES = [
+    ("learned_step", "identity"),
+    ("frepo(pool_size=2)", "packed(factor=2)"),
+    ("dm(real_batch_size=16)", "packed(factor=2)"),
+    ("dsa(real_batch_size=16)", "packed(factor=2)"),
+    (f"metadd(frepo(pool_size=2), {METADD})", "packed(factor=2)"),
+    ("dm(real_batch_size=16)", "mixture"),
+]
+
+
+def test_killed_runs_end_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
+    command = [sys.executable, "-c", KILLED, str(tmp_path), json.dumps(CASES)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "-9", "0"] * len(CASES), done.stderr
+    for number, (spec, parametrization) in enumerate(CASES):
+        whole, killed = (
+            DistilledSet.load(tmp_path / f"{number}-{name}")
+            for name in ("whole", "killed")
+        )
+        assert whole.content_hash() == killed.content_hash(), (spec, parametrization)
+        packed = parametrization.startswith("packed")
+        assert whole.header.parametrization == parametrization.split("(")[0]
+        assert len(whole) == (8 if packed else 2)
+        assert whole.header.stored_images == 2
+
+
+BOTH = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import torch
+import dd_plugins
+from dd_plugins import parallel
+from seam_methods import LearnedStep
+
+with parallel.process_group():
+    made = dd_plugins.distill(
+        "digits", LearnedStep(), steps=8, precision="float32",
+        network="mlp(width=4)", out=sys.argv[1],
+    )
+    found = parallel.gather_objects([made.images, made.header.learned["step_size"]])
+    (one, size), (other, same) = found
+    assert torch.equal(one, other) and size == same, (size, same)
+    assert size[0] != 0.5
+"""
+
+
+def test_two_processes_learn_one_step_size(tmp_path: Path) -> None:
+    script = tmp_path / "both.py"
+    script.write_text(BOTH)
+    finish(torchrun(script, tmp_path / "run"))
+    saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert saved["synthetic"]["others"]["step_size"].shape == ()
+
+
+def test_packed_set_is_stored_packed_and_tells_its_budget(
+    command_line: Command, tmp_path: Path
+) -> None:
+    words = ["--parametrization", "packed(factor=2)", "--steps", 2, "--out", "run"]
+    words += ["--distiller", "frepo(pool_size=2)", "--network", "mlp(width=4)"]
+    done = command_line("distill", *words)
+    assert done.returncode == 0, done.stderr
+    assert "40 images, of 10 stored ones," in done.stdout + done.stderr
+    made = DistilledSet.load(tmp_path / "run")
+    header = made.header
+    assert (len(made), header.stored_images, header.stored_values) == (40, 10, 640)
+    assert made.budget == 10
+    assert made.stored["grids"].shape == (10, 1, 8, 8)
+    assert header.run.images_per_class == 1
+    told = command_line("info", "run", COLUMNS="200").stdout
+    assert "stored images" in told
+    assert "640" in told
+    shown = []
+    for option in ([], ["--stored"]):
+        done = command_line("show", "run", *option, "--out", f"{len(option)}.png")
+        assert done.returncode == 0, done.stderr
+        shown.append((tmp_path / f"{len(option)}.png").read_bytes())
+    assert shown[0] != shown[1]
+    words = ["--repeats", 1, "--baselines", "--protocol", "recipe(steps=5)"]
+    words += ["--network", "mlp(width=4)"]
+    done = command_line("evaluate", "run", *words, COLUMNS="200")
+    row = next(line for line in done.stdout.splitlines() if "random real" in line)
+    assert row.split("│")[2].strip() == "10"
+
+
+def test_random_baseline_has_as_many_values_as_are_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = dd_plugins.distill(
+        "digits", "random", images_per_class=2, parametrization="packed", **SMALL
+    )
+    sizes: list[int] = []
+    module = sys.modules["dd_plugins.evaluate"]
+    train = module.train_network
+
+    def counting(network: Any, training_set: Any, *rest: Any, **options: Any) -> Any:
+        sizes.append(len(training_set.images))
+        return train(network, training_set, *rest, **options)
+
+    monkeypatch.setattr(module, "train_network", counting)
+    dd_plugins.evaluate(
+        made, "mlp(width=2)", repeats=1, protocol="recipe(steps=1)", baselines=True
+    )
+    assert sizes[:2] == [80, 20]
+
+
+def test_packed_begins_as_real_images_at_half_the_size() -> None:
+    made = dd_plugins.distill("digits", "random", parametrization="packed", **SMALL)
+    data = dd_plugins.get_dataset("digits")
+    indices = torch.tensor(made.header.initial_indices)
+    places = torch.searchsorted(data.train_indices, indices)
+    real = data.train.images[places]
+    small = torch.nn.functional.avg_pool2d(to_unit_range(real), 2)
+    large = torch.nn.functional.interpolate(
+        small, size=(8, 8), mode="bilinear", align_corners=False
+    )
+    torch.testing.assert_close(made.pixels(), large, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [(3, "height and width 3 divides, got 8x8"), (1, "greater than or equal to 2")],
+)
+def test_packed_that_does_not_fit_is_refused(factor: int, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        dd_plugins.distill(
+            "digits", "dm", parametrization=f"packed(factor={factor})", steps=1, **SMALL
+        )
+
+
+def test_gradient_through_chunks_is_that_of_the_whole() -> None:
+    """Against autograd over all images at once, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(5, 12, generator=generator, dtype=torch.float64)
+    codec = Codec(
+        encode=lambda images: {"latents": images.flatten(1)[:, :5]},
+        decode=lambda stored: torch.sin(stored["latents"] @ basis).view(-1, 1, 3, 4),
+        project=lambda stored: None,
+        chunk=3,
+    )
+    images = torch.randn(7, 1, 3, 4, generator=generator, dtype=torch.float64)
+    labels, classes = torch.eye(7), torch.arange(7)
+    synthetic = Synthetic(images, labels, classes, learn_labels=False, codec=codec)
+    leaves = synthetic.decode()
+    weights = torch.randn(7, 1, 3, 4, generator=generator, dtype=torch.float64)
+    leaves.pixels.grad = weights
+    synthetic.pull_back(leaves)
+    whole = images.flatten(1)[:, :5].clone().requires_grad_()
+    (torch.sin(whole @ basis).view(-1, 1, 3, 4) * weights).sum().backward()
+    (found,) = synthetic.parameters().images
+    torch.testing.assert_close(found.grad, whole.grad)
+
+
+def test_a_stranger_s_parametrization_is_decoded_in_the_file(tmp_path: Path) -> None:
+    class Plugin:
+        @hookimpl
+        def dd_register_parametrizations(self, register: Any) -> None:
+            register(Mixture)
+
+    plugins = Plugins(load=[], extra={"mine": Plugin()})
+    made = dd_plugins.distill(
+        "digits", "dm", steps=3, parametrization="mixture", plugins=plugins, **SMALL
+    )
+    made.save(tmp_path / "set.safetensors")
+    loaded = DistilledSet.load(tmp_path / "set.safetensors")  # without the plugin
+    assert torch.equal(loaded.images, made.images)
+    assert loaded.header.stored_values == 10 * 12
+    assert loaded.budget == 2  # 120 values, of 64 an image
+    assert float(loaded.images.abs().max()) <= 1  # tanh
+
+
+def test_labels_are_made_when_the_images_are_done() -> None:
+    made = dd_plugins.distill("digits", LabelledAtTheEnd(), steps=5, **SMALL)
+    assert made.header.label_kind == "probabilities"
+    torch.testing.assert_close(made.labels.sum(dim=1), torch.ones(10))
+    one_hot = made.labels.max(dim=1).values > 0.99
+    assert not one_hot.any()
+    wrapped = dd_plugins.distill(
+        "digits", testing.PassThrough(base=LabelledAtTheEnd()), steps=5, **SMALL
+    )
+    assert torch.equal(wrapped.labels, made.labels)
+
+
+def test_method_s_recipe_and_value_space_are_honoured() -> None:
+    made = dd_plugins.distill("digits", LabelledAtTheEnd(), steps=2, **SMALL)
+    assert made.header.value_space == "zca"
+    recipe = get_recipe(made.header.recipe or "")
+    assert (recipe.steps, recipe.optimizer, recipe.temperature) == (7, "adamw", 4.0)
+    found = dd_plugins.evaluate(made, "mlp(width=4)", repeats=1)
+    assert found.recipe == recipe
+    other = dd_plugins.evaluate(made, "mlp(width=4)", repeats=1, protocol="frepo")
+    assert other.recipe is not None
+    assert other.recipe.steps == 1_000
+    chosen = dd_plugins.distill(
+        "digits", LabelledAtTheEnd(), steps=1, preprocessing="standardize", **SMALL
+    )
+    assert chosen.header.value_space == "standardize"
+
+
+def test_an_artifact_cannot_ask_for_endless_training() -> None:
+    made = dd_plugins.distill("digits", "random", **SMALL)
+    header = made.header.model_copy(update={"recipe": "recipe(steps=1000000000)"})
+    endless = replace(made, header=header)
+    with pytest.raises(OptionError, match=r"1,000,000,000 training steps, expected"):
+        dd_plugins.evaluate(endless, "mlp(width=2)")
+
+
+def test_class_of_an_image_is_data_not_its_label() -> None:
+    """A method whose labels turn round still matches the classes it began with."""
+    seen: list[torch.Tensor] = []
+
+    class Watching(LabelledAtTheEnd):
+        def initial_labels(self, labels: Any, num_classes: int) -> Any:
+            return super().initial_labels(labels.flip(0), num_classes)
+
+        def accumulate(self, state: Any, leaves: Leaves, *rest: Any) -> Any:
+            seen.append(leaves.classes)
+            return super().accumulate(state, leaves, *rest)
+
+    made = dd_plugins.distill("digits", Watching(), steps=1, **SMALL)
+    assert seen[0].tolist() == made.header.initial_classes == list(range(10))
+
+
+def test_header_repeats_its_run(tmp_path: Path) -> None:
+    made = dd_plugins.distill(
+        "digits", "frepo(pool_size=2)", images_per_class=2, steps=3, seed=5, **SMALL
+    )
+    again = dd_plugins.distill("digits", **made.header.run.arguments())
+    assert torch.equal(again.images, made.images)
+    assert again.header.run == made.header.run
+    other = replace(made.header.run, seed=6)
+    assert not torch.equal(
+        dd_plugins.distill("digits", **other.arguments()).images, made.images
+    )
+
+
+def test_wrappers_forward_everything() -> None:
+    """A member that a wrapper forgets would be silently that of a plain distiller."""
+    from dd_plugins.distillers.base import AbstractDistiller
+
+    public = {name for name in vars(AbstractDistiller) if not name.startswith("_")}
+    own = {name for name in vars(AbstractWrapper) if not name.startswith("_")}
+    assert public - own == set()
+
+
+def test_foreign_stored_tensors_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    made = dd_plugins.distill("digits", "random", parametrization="packed", **SMALL)
+    file = made.save(tmp_path / "set.safetensors")
+    tensors = made._tensors()
+    for header, changed in (
+        ({}, {"stored.grids": made.stored["grids"][:5]}),
+        ({}, {"stored.grids": made.stored["grids"][:, 0]}),
+        ({"parametrization": "packed(factor=4)"}, {}),
+        ({"parametrization": "identity"}, {}),
+        ({"parametrization": "mixture"}, {}),
+        ({"format_version": 2}, {}),
+    ):
+        fields = made.header.model_dump() | header
+        text = {"dd_plugins": json.dumps(fields)}
+        save_file({**tensors, **changed}, file, metadata=text)
+        with pytest.raises(dd_plugins.DDError, match="damaged"):
+            DistilledSet.load(file)
