@@ -33,8 +33,8 @@ from defaults import validation_accuracies
 
 import dd_plugins
 from dd_plugins.artifact import DistilledSet
-from dd_plugins.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from dd_plugins.data import Images, RealData
+from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from dd_plugins.errors import DDError
 from dd_plugins.hookspecs import LazySet
 from dd_plugins.plugins import Plugins

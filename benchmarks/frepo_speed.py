@@ -27,8 +27,8 @@ from cost_model import Setting, operations
 from torch.profiler import ProfilerActivity, profile
 
 import dd_plugins
-from dd_plugins.checkpoint import CHECKPOINT_NAME, CheckpointWriter
 from dd_plugins.data import RealData, RealSampler
+from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
 from dd_plugins.plugins import Plugins
 from dd_plugins.run import Run
 

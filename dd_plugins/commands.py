@@ -23,9 +23,10 @@ from dd_plugins.artifact import (
     artifact_file,
     export,
 )
-from dd_plugins.checkpoint import CHECKPOINT_NAME
 from dd_plugins.data import DataOptions
 from dd_plugins.engine import SUMMARY_NAME, distill
+from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
+from dd_plugins.engine.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluate import (
     Evaluation,
@@ -34,7 +35,6 @@ from dd_plugins.evaluate import (
 )
 from dd_plugins.files import write_atomically
 from dd_plugins.meta_features import meta_features
-from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.outputs import check_outputs
 from dd_plugins.pictures import save_features, save_grid
 from dd_plugins.plugins import Plugin, loaded_plugins

@@ -33,9 +33,9 @@ __all__ = ["Plugin", "Plugins", "Registry", "loaded_plugins"]
 
 BUILT_IN = {
     "built_in": "dd_plugins.built_in",
-    "progress_display": "dd_plugins.observers:progress_display",
-    "metrics_log": "dd_plugins.observers:metrics_log",
-    "image_snapshots": "dd_plugins.observers:image_snapshots",
+    "progress_display": "dd_plugins.engine.observers:progress_display",
+    "metrics_log": "dd_plugins.engine.observers:metrics_log",
+    "image_snapshots": "dd_plugins.engine.observers:image_snapshots",
 }
 """The plugins that come with the library, in the form of entry points."""
 

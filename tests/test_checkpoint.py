@@ -18,7 +18,7 @@ from torch import Tensor
 
 import dd_plugins
 from dd_plugins import DistilledSet, hookimpl
-from dd_plugins.checkpoint import (
+from dd_plugins.engine.checkpoint import (
     CHECKPOINT_NAME,
     CheckpointWriter,
     load_checkpoint,
@@ -279,7 +279,7 @@ def test_buffers_that_are_prepared_are_those_that_a_run_fills(
             super().save(content)
             fresh.extend(self._buffers.keys() - prepared.keys())
 
-    monkeypatch.setattr("dd_plugins.engine.CheckpointWriter", Watched)
+    monkeypatch.setattr("dd_plugins.engine.loop.CheckpointWriter", Watched)
     dd_plugins.distill(out=tmp_path / "run", **OPTIONS)
     assert any("pool" in place for place in prepared)
     assert not [place for place in fresh if "pool" in place], "memory was asked anew"

@@ -231,7 +231,7 @@ def test_finished_set_is_saved_though_its_checkpoint_cannot_be(
     def full(path: Path, content: object) -> None:
         raise FileError(f"cannot write {path}: no space left")
 
-    monkeypatch.setattr("dd_plugins.checkpoint.save_checkpoint", full)
+    monkeypatch.setattr("dd_plugins.engine.checkpoint.save_checkpoint", full)
     with pytest.raises(FileError, match="no space left"):
         dd_plugins.distill(toy_data(), SPEC, out=tmp_path, **SMALL)
     saved = DistilledSet.load(tmp_path)
@@ -470,15 +470,15 @@ def test_context_that_does_not_fit_is_refused() -> None:
         made("runs/first")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="refine_context needs a context"):
         made(None, refine_context=True)
-    with pytest.raises(OptionError, match="another kind of labels"):
+    with pytest.raises(OptionError, match="expected kind of labels"):
         made(context, "dm(real_batch_size=8)")
     moved = replace(context.transform, mean=context.transform.mean + 1)
-    with pytest.raises(OptionError, match="another value space"):
+    with pytest.raises(OptionError, match="expected value space"):
         made(replace(context, transform=moved))
-    with pytest.raises(OptionError, match="another image shape"):
+    with pytest.raises(OptionError, match="expected image shape"):
         made(replace(context, images=context.images[..., :4]))
     named = context.header.model_copy(update={"class_names": ["a", "b", "c"]})
-    with pytest.raises(OptionError, match="another classes"):
+    with pytest.raises(OptionError, match="expected classes"):
         made(replace(context, header=named))
     full = _context(data, [0, 1, 2])
     with pytest.raises(OptionError, match="holds images of every class; leave out"):

@@ -142,7 +142,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from dd_plugins.checkpoint import load_checkpoint, save_checkpoint
+from dd_plugins.engine.checkpoint import load_checkpoint, save_checkpoint
 from dd_plugins.errors import FileError
 
 path = Path(sys.argv[1])

@@ -11,9 +11,9 @@ import torch
 
 import dd_plugins
 from dd_plugins import hookimpl
+from dd_plugins.engine.observers import MetricsLog
 from dd_plugins.errors import DDWarning
 from dd_plugins.networks.mlp import MLP
-from dd_plugins.observers import MetricsLog
 from dd_plugins.plugins import Plugins
 from dd_plugins.run import Run, Task
 from dd_plugins.signals import DeferredInterrupt
@@ -123,7 +123,7 @@ def test_a_validation_that_fails_does_not_end_the_run(
     def fail(*given: object, **options: object) -> None:
         raise IndexError("no such figure")
 
-    monkeypatch.setattr("dd_plugins.engine.accuracy", fail)
+    monkeypatch.setattr("dd_plugins.engine.validation.accuracy", fail)
     with pytest.warns(DDWarning, match="no validation accuracy .* no such figure"):
         dd_plugins.distill(toy_data(), "dm", **SMALL)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dd_plugins import DistilledSet
-from dd_plugins.checkpoint import load_checkpoint
+from dd_plugins.engine.checkpoint import load_checkpoint
 from dd_plugins.parallel import average, gather_objects, rank, world_size
 
 DISTILL = (

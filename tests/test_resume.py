@@ -13,7 +13,7 @@ import torch
 from conftest import Command, Started
 
 from dd_plugins import DistilledSet
-from dd_plugins.checkpoint import load_checkpoint, save_checkpoint
+from dd_plugins.engine.checkpoint import load_checkpoint, save_checkpoint
 
 STEPS = 60
 OPTIONS = ["--steps", str(STEPS), "--ipc", "2"]
@@ -119,7 +119,7 @@ from pathlib import Path
 import sklearn.datasets
 import torch._dynamo  # which torch imports at the first optimizer, in two seconds
 import dd_plugins
-from dd_plugins.checkpoint import load_checkpoint
+from dd_plugins.engine.checkpoint import load_checkpoint
 
 STEPS = 300
 

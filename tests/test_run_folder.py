@@ -10,9 +10,9 @@ import torch
 
 import dd_plugins
 from dd_plugins import hookimpl
+from dd_plugins.engine.run_folder import RUN_FILES
 from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.plugins import Plugins
-from dd_plugins.run_folder import RUN_FILES
 from dd_plugins.testing import toy_data
 
 SMALL: dict[str, Any] = {"network": "conv(width=4, depth=2)", "steps": 3}
@@ -95,10 +95,10 @@ def test_killed_replacement_is_undone_at_the_next_start(
 
 
 def _kill_at(moment: str) -> None:
-    from dd_plugins.engine import _Loop
+    from dd_plugins.engine.loop import Loop
 
     if moment == "step":
-        _Loop._one_step = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign, assignment, return-value]
+        Loop._one_step = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign, assignment, return-value]
         return
     original, left = getattr(Path, moment), [1]
 

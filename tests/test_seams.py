@@ -16,7 +16,7 @@ from test_parallel import finish, torchrun
 import dd_plugins
 from dd_plugins import DistilledSet, hookimpl, testing
 from dd_plugins.api import AbstractWrapper, Codec, Leaves, OptionError, get_recipe
-from dd_plugins.checkpoint import load_checkpoint
+from dd_plugins.engine.checkpoint import load_checkpoint
 from dd_plugins.plugins import Plugins
 from dd_plugins.preprocess import to_unit_range
 from dd_plugins.synthetic import Synthetic

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from dd_plugins.artifact import ARTIFACT_NAME
-from dd_plugins.checkpoint import CHECKPOINT_NAME
+from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
+from dd_plugins.engine.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.files import alone_in
-from dd_plugins.observers import IMAGES_NAME, METRICS_NAME
 
 __all__ = [
     "RUN_FILES",

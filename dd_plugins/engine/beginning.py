@@ -1,0 +1,200 @@
+"""What a set begins as: real images or noise, beside a context or alone."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dd_plugins.artifact import ContextRecord, DistilledSet
+from dd_plugins.data import RealSampler
+from dd_plugins.errors import OptionError
+from dd_plugins.parametrizations import Identity
+from dd_plugins.preprocess import Transform
+from dd_plugins.returned import (
+    check_codec,
+    check_labels,
+    check_learnables,
+    check_places,
+)
+from dd_plugins.run import Run
+from dd_plugins.settling import Settled
+from dd_plugins.synthetic import Codec, Leaves, Synthetic
+
+__all__ = ["Beginning"]
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """What a run begins with.
+
+    Attributes:
+        run: the run.
+        settled: its choices.
+        transform: the map to the value space.
+        sampler: draws of real images.
+        context: the set beside which this one is made, or None.
+        classes: int64, the class of each new image.
+        indices: int64, the index of the training image that each new image starts from;
+            None if the set starts from noise.
+    """
+
+    run: Run
+    settled: Settled
+    transform: Transform
+    sampler: RealSampler
+    context: DistilledSet | None
+    classes: Tensor
+    indices: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        settled: Settled,
+        transform: Transform,
+        sampler: RealSampler,
+        context: DistilledSet | None,
+    ) -> "Beginning":
+        """Choose what the set begins as.
+
+        Raises:
+            OptionError: the context does not fit, or leaves nothing to distil.
+            PluginError: a method of the distiller returned something else.
+        """
+        classes, indices = _first_images(run, settled, sampler)
+        if context is not None:
+            _check_context(context, settled, transform)
+            held = torch.tensor(context.header.initial_classes)
+            new = ~torch.isin(classes, held)
+            if not new.any() and not settled.options.refine_context:
+                raise OptionError(
+                    "the context holds images of every class; leave out those that are "
+                    "to be made anew, or refine it"
+                )
+            classes, indices = classes[new], None if indices is None else indices[new]
+        return cls(run, settled, transform, sampler, context, classes, indices)
+
+    def synthetic(self) -> Synthetic:
+        """Return the learnable set at the start of the run."""
+        run, distiller = self.run, self.settled.distiller
+        count, num_classes = len(self.classes), run.task.num_classes
+        images = self._images()
+        labels = distiller.initial_labels(self.classes, num_classes)
+        labels = check_labels(distiller, labels, count, num_classes)
+        classes, fixed = self.classes, None
+        if self.context is not None:
+            held = torch.tensor(self.context.header.initial_classes)
+            if self.settled.options.refine_context:
+                images = torch.cat([self.context.images, images])
+                labels = torch.cat([self.context.labels, labels])
+                classes = torch.cat([held, classes])
+            else:
+                fixed = Leaves(
+                    self.context.images.to(run.device),
+                    self.context.labels.to(run.device),
+                    held.to(run.device),
+                )
+        others = check_learnables(distiller, distiller.learnables(run))
+        return Synthetic(
+            images.to(run.device),
+            labels.to(run.device),
+            classes,
+            learn_labels=distiller.learns_labels,
+            others={name: each.to(run.device) for name, each in others.items()},
+            codec=self._codec(),
+            fixed=fixed,
+        )
+
+    def history(self) -> tuple[list[int], list[int] | None]:
+        """Return the class of each image, and the index of its real image.
+
+        Those of the context come first; no indices are returned if one is not known.
+        """
+        classes, data = self.classes.tolist(), self.settled.data
+        indices = []
+        known = self.indices is not None or not classes
+        if self.indices is not None:
+            indices = data.train_indices[self.indices].tolist()
+        if self.context is not None:
+            held = self.context.header
+            known &= held.dataset.fingerprint == data.fingerprint
+            known &= held.initial_indices is not None
+            classes = [*held.initial_classes, *classes]
+            indices = [*(held.initial_indices or ()), *indices]
+        return classes, indices if known else None
+
+    def context_record(self) -> ContextRecord | None:
+        """Return what the header of the set says of its context."""
+        if self.context is None:
+            return None
+        hashed = {"content_hash": self.context.content_hash()}
+        header = self.context.header.model_copy(update=hashed)
+        return ContextRecord(refined=self.settled.options.refine_context, header=header)
+
+    def budget(self, synthetic: Synthetic) -> dict[str, int]:
+        """Return how many images the set stores, and of how many values."""
+        stored = list(synthetic.stored().values())
+        images = len(stored[0])
+        values = sum(each.numel() for each in stored)
+        if self.context is not None and not self.settled.options.refine_context:
+            held = self.context.header
+            images += held.stored_images or len(self.context)
+            values += held.stored_values or self.context.images.numel()
+        return {"stored_images": images, "stored_values": values}
+
+    def _images(self) -> Tensor:
+        """Return the new images, in the value space."""
+        if self.indices is not None:
+            return self.transform(self.settled.data.train.images[self.indices])
+        shape = (len(self.classes), *self.run.task.image_shape)
+        return torch.randn(shape, generator=self.run.generator("initial noise"))
+
+    def _codec(self) -> Codec | None:
+        """Return how images are stored; None if pixels are stored as they are."""
+        settled = self.settled
+        if isinstance(settled.parametrization, Identity):
+            return None
+        if settled.options.refine_context:
+            raise OptionError(
+                "a context is refined pixel by pixel: expected the parametrization "
+                f"identity, got {settled.options.parametrization}"
+            )
+        transform = self.transform.to(self.run.device)
+        codec = settled.parametrization.codec(self.run, self.sampler, transform)
+        return check_codec(settled.parametrization, codec)
+
+
+def _first_images(
+    run: Run, settled: Settled, sampler: RealSampler
+) -> tuple[Tensor, Tensor | None]:
+    """Return the class of each image, and the index of the real image it starts from.
+
+    No indices are returned if the set starts from noise.
+    """
+    task = run.task
+    if settled.initial_images == "noise":
+        classes = torch.arange(task.num_classes)
+        return classes.repeat_interleave(task.images_per_class), None
+    chooser = settled.distiller
+    if not isinstance(settled.initial_images, str):
+        chooser = settled.initial_images
+    labels = settled.data.train.labels
+    chosen = chooser.choose(run, sampler)
+    indices = check_places(chooser, chosen, labels, task.images_per_class)
+    return labels[indices], indices
+
+
+def _check_context(
+    context: DistilledSet, settled: Settled, transform: Transform
+) -> None:
+    """Refuse a context that cannot stand beside the set that is to be made."""
+    header, data = context.header, settled.data
+    compared = {
+        "classes": (header.class_names, list(data.class_names)),
+        "image shape": (tuple(context.images.shape[1:]), data.image_shape),
+        "kind of labels": (header.label_kind, settled.distiller.label_kind),
+        "value space": (context.transform.fingerprint, transform.fingerprint),
+    }
+    for what, (held, wanted) in compared.items():
+        if held != wanted:
+            raise OptionError(f"context: expected {what} {wanted}, got {held}")

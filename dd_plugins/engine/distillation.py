@@ -1,0 +1,228 @@
+"""``distill``: from what a user gives to a run of the loop."""
+
+from numbers import Real
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dd_plugins import parallel
+from dd_plugins.arguments import as_real_data
+from dd_plugins.artifact import DistilledSet, check_nesting
+from dd_plugins.data import DataOptions, RealData
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from dd_plugins.engine.loop import Loop
+from dd_plugins.engine.restoring import threads_of
+from dd_plugins.engine.run_folder import (
+    check_folder,
+    folder_of_its_own,
+    in_place_of_the_old,
+)
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins import Plugins, loaded_plugins
+from dd_plugins.preprocess import Preprocessing
+from dd_plugins.run import (
+    Precision,
+    Run,
+    RunOptions,
+    exact_kernels,
+    plain_torch,
+    resolve_device,
+)
+from dd_plugins.settling import settle
+
+__all__ = ["distill"]
+
+
+@plain_torch()
+def distill(
+    data: "str | RealData | tuple[Tensor, Tensor] | Dataset[Any]" = "digits",
+    distiller: "str | AbstractDistiller[Any]" = "frepo",
+    *,
+    images_per_class: int = 1,
+    steps: int | None = None,
+    seed: int = 0,
+    network: str | AbstractNetwork | None = None,
+    out: str | Path | None = None,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    mirror: bool | None = None,
+    initial_images: str | None = None,
+    parametrization: str = "identity",
+    context: DistilledSet | None = None,
+    refine_context: bool = False,
+    device: str = "auto",
+    precision: Precision = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    checkpoint_seconds: float = 30.0,
+    progress: bool = False,
+    plugins: Plugins | None = None,
+) -> DistilledSet:
+    """Distil a data set.
+
+    Args:
+        data: the name of a data set; or ``RealData``; or images and labels, tensors or
+            numpy arrays; or a map-style Dataset of ``(image, label)``.
+        distiller: a spec, or a distiller.
+        images_per_class: synthetic images for each class, at least 1.
+        steps: steps of the run; by default the distiller's choice for the data set.
+        seed: from which every random draw is derived.
+        network: the architecture on which the set is distilled: a spec, or a network;
+            by default the distiller's choice.
+        out: the folder of the run: checkpoints, metrics, pictures and the artifact.
+        data_root: the folder that holds named data sets.
+        download: whether a missing named data set may be downloaded there.
+        image_size: side in pixels to which the images of a folder are resized.
+        preprocessing: ``"standardize"`` or ``"zca"``; by default the distiller's
+            choice, or the data's own.
+        mirror: whether a mirror image is still of its class; by default the data's own.
+        initial_images: what the set begins as: ``"real"`` images, ``"noise"``, or the
+            spec of a core set, such as ``"herding"``: the real images that it chooses.
+            By default the distiller's choice. Not beside a context of all classes.
+        parametrization: what is learned in place of pixels: a spec such as
+            ``"packed(factor=2)"``. ``images_per_class`` counts stored images, of which
+            each may hold several.
+        context: a set beside which this one is made. The distiller sees both together,
+            and both are returned, the context first. A class of which the context
+            holds images gets no new ones; ``data`` says, for these classes too, what
+            the whole is to be good for.
+        refine_context: whether the context is learned further as well.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of features: ``"auto"`` is bfloat16 where the hardware has it.
+        resume: go on with the run in ``out`` where it stopped, exactly; one that did
+            not reach its first checkpoint, or its folder, starts at step 0.
+        overwrite: remove the run that ``out`` holds, and start anew.
+        checkpoint_seconds: a checkpoint is written when this much time has passed since
+            the last one; 0 for one at every step.
+        progress: whether to show progress on standard error.
+        plugins: where names are looked up and observers found; by default all that is
+            installed.
+
+    Returns:
+        The distilled set; with ``out`` also saved there.
+
+    Raises:
+        OptionError: an option is out of its range, ``out`` holds a run already, or the
+            context is of other classes, images, labels or another value space.
+        UnknownNameError: no plugin registers a name.
+        DataError: the data cannot be read or used.
+        FileError: a checkpoint is damaged or cannot be written.
+        RunError: a gradient was not finite, or the kernel singular.
+
+    Example:
+        >>> import dd_plugins
+        >>> distilled = dd_plugins.distill("digits", "frepo(pool_size=2)", steps=3)
+        >>> len(distilled), distilled.header.label_kind
+        (10, 'regression')
+    """
+    found = plugins or loaded_plugins()
+    method = found.distiller(distiller)
+    chosen_network = None if network is None else found.network(network)
+    asked = RunOptions(
+        distiller=repr(method),
+        images_per_class=images_per_class,
+        steps=steps,
+        seed=seed,
+        network=None if chosen_network is None else repr(chosen_network),
+        initial_images=initial_images,
+        parametrization=parametrization,
+        preprocessing=preprocessing,
+        mirror=mirror,
+        precision=precision,
+        refine_context=refine_context,
+    )
+    _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
+    found.initial_images(initial_images or method.initial_images)
+    folder = None if out is None else Path(out)
+    writes = folder is not None and parallel.rank() == 0
+    if folder is not None and writes:
+        check_folder(folder, resume, overwrite)
+    resolve_device(device)  # what is wrong is said before data is read
+    where = DataOptions(
+        root=None if data_root is None else Path(data_root),
+        download=download,
+        image_size=image_size,
+    )
+    real = as_real_data(data, where, found)
+    held = [] if context is None else context.header.initial_classes
+    if initial_images is not None and len(set(held)) == real.num_classes:
+        raise OptionError(
+            "the context holds images of every class, so that none begins as "
+            f"{initial_images}; leave out initial_images"
+        )
+    settled = settle(
+        asked,
+        real,
+        found,
+        device=device,
+        held=len(held),
+        held_classes=len(set(held)),
+        distiller=method,
+        network=chosen_network,
+    )
+    run = Run(
+        settled.task,
+        settled.options.distiller,
+        settled.network.for_distillation(),
+        settled.options.steps or 1,
+        settled.options.seed,
+        settled.device,
+        settled.precision,
+        folder if writes else None,
+        progress,
+        parallel.rank(),
+        parallel.world_size(),
+    )
+    loop = Loop(run, settled, found, folder, context)
+    own_folder = folder if writes else None
+    if not resume:  # what is wrong is found before there is a folder
+        loop.prepare()
+    with folder_of_its_own(own_folder, resume, overwrite):
+        saved = []
+        if resume and folder is not None:
+            checkpoint = folder / CHECKPOINT_NAME
+            there = writes and checkpoint.exists()
+            saved = [load_checkpoint(checkpoint)] if there else []
+            saved = parallel.broadcast_object(saved)
+        replaced = in_place_of_the_old(own_folder if overwrite else None)
+        with threads_of(*saved), exact_kernels(), replaced as has_checkpoint:
+            if resume:
+                loop.prepare(*saved)
+            return loop.run_to_end(checkpoint_seconds, has_checkpoint)
+
+
+def _check_options(
+    checkpoint_seconds: float,
+    resume: bool,
+    overwrite: bool,
+    out: str | Path | None,
+    context: DistilledSet | None,
+    refine_context: bool,
+) -> None:
+    if not isinstance(checkpoint_seconds, Real) or not checkpoint_seconds >= 0:
+        raise OptionError(
+            "checkpoint_seconds must be a number that is not negative, got "
+            f"{checkpoint_seconds!r}"
+        )
+    if out is not None and not isinstance(out, str | PathLike):
+        raise OptionError(f"out must be a path, got {type(out).__name__}")
+    if resume and overwrite:
+        raise OptionError("resume and overwrite exclude each other; choose one")
+    if context is not None and not isinstance(context, DistilledSet):
+        raise OptionError(
+            f"context must be a DistilledSet, got {type(context).__name__}; load a "
+            "path with DistilledSet.load"
+        )
+    if context is not None:
+        check_nesting(context.header, more=1)
+    if refine_context and context is None:
+        raise OptionError("refine_context needs a context")
+    if resume and out is None:
+        raise OptionError("resume needs the folder of the run: pass out")

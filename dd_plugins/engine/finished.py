@@ -1,0 +1,75 @@
+"""The result of a run: the set as it is, and the header that explains it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dd_plugins.artifact import DataRecord, DistilledSet, make_header
+from dd_plugins.distillers.base import AbstractState
+from dd_plugins.engine.beginning import Beginning
+from dd_plugins.parametrizations import decodes_alone
+from dd_plugins.returned import check_labels, check_recipe
+from dd_plugins.synthetic import Synthetic
+
+__all__ = ["finished_set"]
+
+
+def finished_set(
+    beginning: Beginning,
+    synthetic: Synthetic,
+    state: AbstractState,
+    steps: int,
+    plugin_versions: Mapping[str, str],
+) -> DistilledSet:
+    """Return the set as it is now.
+
+    Args:
+        beginning: what it began as.
+        synthetic: what it has become.
+        state: of the distiller.
+        steps: done.
+        plugin_versions: of others' distributions that had a part in it.
+    """
+    run, settled = beginning.run, beginning.settled
+    distiller, data = settled.distiller, settled.data
+    leaves = synthetic.decode()
+    images = leaves.pixels.detach().cpu().contiguous().clone()
+    count, num_classes = len(images), run.task.num_classes
+    labels = distiller.labels(state, leaves)
+    labels = check_labels(distiller, labels, count, num_classes, "labels")
+    recipe = check_recipe(distiller, distiller.recipe(run.task, count))
+    initial_classes, initial_indices = beginning.history()
+    options = replace(settled.options, steps=steps)
+    header = make_header(
+        dict(plugin_versions),
+        beginning.transform,
+        options,
+        label_kind=distiller.label_kind,
+        class_names=list(data.class_names),
+        initial_classes=initial_classes,
+        initial_indices=initial_indices,
+        initial_images=options.initial_images if len(beginning.classes) else None,
+        options={name: repr(value) for name, value in distiller.options().items()},
+        evaluation_network=repr(settled.network.for_evaluation()),
+        recipe=repr(recipe),
+        learned={
+            name: each.detach().flatten().tolist()
+            for name, each in leaves.others.items()
+        },
+        dataset=DataRecord(
+            name=data.name,
+            fingerprint=data.fingerprint,
+            train_images=len(data.train.labels),
+            image_size=data.image_size,
+        ),
+        context=beginning.context_record(),
+        **beginning.budget(synthetic),
+    )
+    distilled = DistilledSet(
+        images, labels.detach().cpu().clone(), beginning.transform, header
+    )
+    if beginning.context is not None or not decodes_alone(settled.parametrization):
+        return distilled
+    stored = {
+        name: each.cpu().contiguous() for name, each in synthetic.stored().items()
+    }
+    return replace(distilled, stored=stored)

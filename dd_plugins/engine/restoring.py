@@ -1,0 +1,165 @@
+"""Going on from a checkpoint: what it must hold, whoever has written it."""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd_plugins.distillers.base import check_saved
+from dd_plugins.errors import DDWarning, FileError, OptionError, what_differs
+from dd_plugins.preprocess import Transform
+from dd_plugins.randomness import isolated
+from dd_plugins.run import threads
+from dd_plugins.synthetic import Parameters
+
+__all__ = [
+    "LARGEST",
+    "foreign_is_told",
+    "largest",
+    "rehearse",
+    "saved_transform",
+    "threads_of",
+]
+
+LARGEST = 1e6
+"""The largest value of a set, in the value space, where channels have variance 1."""
+
+_LONGEST_REASON = 200  # characters
+_MOST_THREADS = 4096
+
+Movers = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
+"""What moves a set: an optimizer and its schedule."""
+
+
+def largest(tensors: Iterable[Tensor]) -> Tensor:
+    """Return the largest absolute value; NaN if there is one."""
+    ends = [end for tensor in tensors for end in tensor.aminmax()]
+    return torch.stack(ends).abs().amax()
+
+
+def threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[None]:
+    """Return the block in which a run has the threads that it began with.
+
+    Raises:
+        FileError: the checkpoint does not hold what it must.
+    """
+    own = torch.get_num_threads()
+    with foreign_is_told():
+        place = {} if saved is None else dict(saved.get("place", {}))
+        count = place.get("threads", own)
+        if type(count) is not int or not 1 <= count <= _MOST_THREADS:
+            raise ValueError(f"{count!r} threads")
+    if count != own:
+        warnings.warn(
+            f"this run goes on with the number of threads that it began with, {count} "
+            f"and not {own}: so it ends with the same bits",
+            DDWarning,
+            stacklevel=3,
+        )
+    return threads(count)
+
+
+def saved_transform(
+    saved: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+    steps: int,
+    image: Tensor,
+) -> Transform | None:
+    """Return the map to the value space that a checkpoint holds, if it holds one.
+
+    Fitted again, by another number of threads, it would differ in its last bits.
+
+    Args:
+        saved: the checkpoint.
+        configuration: all that must be the same when a run goes on.
+        steps: of the run.
+        image: one real image, ``(1, channels, height, width)``.
+
+    Raises:
+        OptionError: the run is not the one that wrote the checkpoint.
+        FileError: the checkpoint does not hold what it must.
+    """
+    with foreign_is_told():
+        before = dict(saved["configuration"])
+        for name, value in before.items():
+            if not isinstance(value, str | int | float | None):
+                raise ValueError(f"{name} is a {type(value).__name__}")
+        differing = what_differs(before, configuration)
+        if differing:
+            advice = "repeat the command of the first run with --resume"
+            if before | {"steps": steps} == configuration:
+                advice += (
+                    "; to learn its set further, pass the run as --context with "
+                    "--refine-context, and another --out"
+                )
+            raise OptionError(
+                f"cannot resume with other options: {differing}; {advice}"
+            )
+        if "transform" not in saved:
+            return None
+        check_saved(saved["transform"]["stride"], 1, "transform.stride")
+        transform = Transform.from_tensors(**saved["transform"])
+        for name, tensor in transform.tensors().items():
+            check_saved(tensor, torch.empty(tensor.shape), f"transform.{name}")
+        if transform(image).shape != image.shape:
+            raise ValueError("the transform is for other images")
+        return transform
+
+
+def rehearse(
+    saved: Mapping[str, Any],
+    parameters: Parameters,
+    movers: Callable[[Parameters], Movers],
+    generator: torch.Generator,
+) -> None:
+    """Make a step of the optimizer and the schedule that were saved, with copies.
+
+    What they hold is known to torch alone; it fails here, or moves nothing to where no
+    image is.
+
+    Raises:
+        ValueError: a rate or a value after the step is not finite; whatever torch
+            raises.
+    """
+    copies = parameters.map(torch.clone)
+    with isolated(generator):  # the global state stays
+        optimizer, schedule = movers(copies)
+        base_rates = getattr(schedule, "base_lrs", None)
+        optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
+        schedule.load_state_dict(copy.deepcopy(saved["schedule"]))
+        check_saved(getattr(schedule, "base_lrs", None), base_rates, "base_lrs")
+        for parameter in copies:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        schedule.step()
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    if not all(map(math.isfinite, rates)):
+        raise ValueError("a learning rate is not finite")
+    if not largest(copies) <= LARGEST:
+        raise ValueError("the optimizer holds values that are not finite")
+
+
+@contextmanager
+def foreign_is_told() -> Iterator[None]:
+    """Say in a line that a checkpoint is not what it must be.
+
+    Raises:
+        FileError: anything but an OptionError came.
+    """
+    try:
+        yield
+    except (OptionError, MemoryError):
+        raise
+    except Exception as error:  # what is restored may be anything
+        reason = " ".join(str(error).split())
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]}..."
+        raise FileError(
+            f"the checkpoint is foreign or damaged ({type(error).__name__}: {reason}); "
+            "start anew with --overwrite"
+        ) from error

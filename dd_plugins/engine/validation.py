@@ -1,0 +1,87 @@
+"""Validation figures on the way: for the eye alone, they choose nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dd_plugins.artifact import DistilledSet
+from dd_plugins.data import Images
+from dd_plugins.distillers.base import AbstractState
+from dd_plugins.evaluate import recipe_for, training_set_of
+from dd_plugins.preprocess import Transform
+from dd_plugins.returned import check_logits
+from dd_plugins.run import Run
+from dd_plugins.settling import Settled
+from dd_plugins.synthetic import Leaves
+from dd_plugins.training import accuracy, train_network
+
+__all__ = ["validation_accuracy", "validation_is_due"]
+
+_VALIDATIONS = 10  # times in a run that validation accuracy is measured
+_VALIDATION_IMAGES = 1_000  # of them at most, at a time
+_PROBE_STEPS = 200  # that a network is trained for such a figure
+
+
+def validation_is_due(settled: Settled, step: int, steps: int) -> bool:
+    """Tell whether accuracy is measured after a step: ten times in a run."""
+    every = max(1, steps // _VALIDATIONS)
+    has_images = len(settled.data.validation.labels) > 0
+    return has_images and (step % every == 0 or step == steps)
+
+
+def validation_accuracy(
+    run: Run,
+    settled: Settled,
+    step: int,
+    state: AbstractState,
+    leaves: Leaves,
+    transform: Transform,
+    distilled: Callable[[], DistilledSet],
+) -> float:
+    """Return the accuracy on held-out images, by the method's own predictor.
+
+    A method that has none is judged by a fresh network trained on the set, for 200
+    steps at most: lower than what an evaluation finds.
+
+    Args:
+        run: the run.
+        settled: its choices.
+        step: steps done.
+        state: of the distiller.
+        leaves: the set.
+        transform: the map to the value space.
+        distilled: makes the set as it is now.
+    """
+    data, task, distiller = settled.data, run.task, settled.distiller
+    generator = run.generator("validation", step)
+    order = torch.randperm(len(data.validation.labels), generator=generator)
+    chosen = order[:_VALIDATION_IMAGES]
+    images = Images(*(tensor[chosen] for tensor in data.validation))
+
+    def predict(images: Tensor) -> Tensor | None:
+        logits = distiller.predict(state, leaves, images)
+        return check_logits(distiller, logits, len(images), task.num_classes)
+
+    classify: Callable[[Tensor], Tensor | None] = predict
+    if predict(transform(images.images[:1]).to(run.device)) is None:
+        module = settled.network.for_evaluation().build(
+            task.image_shape, task.num_classes, generator=generator
+        )
+        made = distilled()
+        recipe = recipe_for(made)
+        classify = train_network(
+            module.to(run.device),
+            training_set_of(made, device=run.device),
+            replace(recipe, steps=min(recipe.steps, _PROBE_STEPS)),
+            generator=generator,
+            precision=run.precision,
+        )
+    return accuracy(
+        classify,  # type: ignore[arg-type]
+        images,
+        transform,
+        device=run.device,
+        batch_size=len(images.labels),  # a prediction computes all that supports it
+    )
