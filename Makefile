@@ -1,10 +1,11 @@
 # Two commands: `make demo` distils and evaluates, `make test` runs every check.
+# `make test-fast` runs the quick tests alone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: clean demo docs install lint test
+.PHONY: clean demo docs install lint test test-fast
 
 install: $(STAMP)
 
@@ -26,12 +27,21 @@ lint: $(STAMP)
 
 # Two processes of one thread each: the tests' tensors are too small to share a step.
 # In the order in which they were found, the longest files are not the last to start.
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	--numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test: lint docs
+	$(PYTEST)
+
+# For the inner loop: no tests that tests/conftest.py marks as slow.
+test-fast: $(STAMP)
+	$(PYTEST) -m "not slow"
+
+# Only changed pages are built. A build with warnings is thrown away: the next one would
+# not warn again of pages that it takes as they are.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --fail-on-warning -q -b html docs docs/_build || \
+		{ rm -rf docs/_build; exit 1; }
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
-
-docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/python -m sphinx --fail-on-warning -b html docs docs/_build
+	rm -rf $(VENV) runs build docs/_build *.egg-info

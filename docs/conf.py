@@ -7,3 +7,4 @@ html_theme = "furo"
 exclude_patterns = ["examples", "_build"]
 autodoc_typehints = "description"
 myst_heading_anchors = 3
+napoleon_use_ivar = True  # the fields of a named tuple stand once

@@ -20,6 +20,39 @@ DATA_FOLDERS = {
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
+# What `make test-fast` leaves out. A test is slow by what it names: it starts processes
+# or reads real data. These files are slow for other reasons: they train networks.
+SLOW_NAMES = {"command_line", "Started", "subprocess", "torchrun", "data_root"}
+SLOW_FILES = {
+    "quick-start.md",
+    "test_audit.py",
+    "test_avalanche.py",
+    "test_conformance.py",
+    "test_continual.py",
+    "test_engine.py",
+    "test_evaluate.py",
+    "test_memory.py",
+    "test_meta_features.py",
+    "test_parallel.py",
+    "test_privacy_statistics.py",
+    "test_private.py",
+    "test_private_avalanche.py",
+    "test_resume.py",
+    "test_streamed.py",
+    "test_template.py",
+    "test_testing.py",
+    "test_transfer.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark slow tests, so that nobody has to remember it."""
+    for item in items:
+        code = getattr(getattr(item, "function", None), "__code__", None)
+        names = {*getattr(item, "fixturenames", ()), *(code.co_names if code else ())}
+        if item.path.name in SLOW_FILES or not SLOW_NAMES.isdisjoint(names):
+            item.add_marker("slow")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
