@@ -104,7 +104,7 @@ from dd_plugins.spec import Record, record, split_specs
 from dd_plugins.streamed import ImageSource, Items, StreamedImages
 from dd_plugins.synthetic import Codec, Leaves, Parameters
 from dd_plugins.text import plain
-from dd_plugins.trained import cache_folder
+from dd_plugins.trained import TrainedNetwork, cache_folder
 from dd_plugins.training import (
     DrawnImages,
     TrainingSet,
@@ -113,6 +113,7 @@ from dd_plugins.training import (
     real_outputs,
     train_network,
 )
+from dd_plugins.views import Teacher, Views
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = [
@@ -174,9 +175,12 @@ __all__ = [
     "Settled",
     "StreamedImages",
     "Task",
+    "Teacher",
+    "TrainedNetwork",
     "TrainingSet",
     "Transform",
     "UnknownNameError",
+    "Views",
     "Whitened",
     "accuracy",
     "add_gradient",

@@ -35,6 +35,7 @@ from dd_plugins.parametrizations import decoded
 from dd_plugins.preprocess import Preprocessing, Transform
 from dd_plugins.run import Precision, RunOptions
 from dd_plugins.text import plain
+from dd_plugins.views import get_views
 
 __all__ = [
     "ARTIFACT_NAME",
@@ -56,6 +57,7 @@ _SINCE = {
     "stored_values": 3,
     "learned": 3,
     "recipe": 3,
+    "views": 3,
 }
 """The version of the format since which a field of the header is there."""
 
@@ -63,6 +65,7 @@ _DIRECTIONS_SINCE = 3
 _METADATA_KEY = "dd_plugins"
 _TRANSFORM_PREFIX = "transform."
 _STORED_PREFIX = "stored."
+_VIEW_LABELS = "view_labels"
 
 DEEPEST_CONTEXT = 200
 """How deep contexts may be nested: that of a context's context, and so on."""
@@ -122,6 +125,32 @@ class ContextRecord(_Strict):
     header: "Header"
 
 
+class TeacherRecord(_Strict):
+    """A network that was trained on the real data, by the key under which it is kept.
+
+    Attributes:
+        network: its spec.
+        recipe: the spec of its training.
+    """
+
+    network: str
+    recipe: str
+
+
+class ViewsRecord(_Strict):
+    """How the views of a set get their labels.
+
+    Attributes:
+        views: the spec of the views.
+        temperature: of the labels.
+        teacher: what gives them; None if the file holds them.
+    """
+
+    views: str
+    temperature: float
+    teacher: TeacherRecord | None = None
+
+
 class Header(_Strict):
     """The header of an artifact: everything about it but its tensors.
 
@@ -153,6 +182,8 @@ class Header(_Strict):
             in files of older versions: all images.
         stored_values: of how many values the stored images are; likewise.
         learned: the last values of what else was learned, by name.
+        views: how the views of the images get their labels; None if the labels of the
+            images are all there is.
         dataset: which real data.
         context: the set beside which this one was made; None if there was none.
         versions: of Python, of the libraries that made it, and of the distributions
@@ -181,6 +212,7 @@ class Header(_Strict):
     stored_images: int | None = None
     stored_values: int | None = None
     learned: dict[str, list[float]] = {}
+    views: ViewsRecord | None = None
     dataset: DataRecord
     context: ContextRecord | None = None
     versions: dict[str, str]
@@ -236,6 +268,8 @@ class DistilledSet:
         header: where the set comes from and what it is.
         stored: what the images are decoded from, by name, if the file holds that in
             place of images; else empty.
+        view_labels: float16 ``(views, n, classes)``, the labels of the images' views;
+            None if there are none, or a teacher gives them.
 
     Example:
         >>> import dd_plugins
@@ -249,6 +283,7 @@ class DistilledSet:
     transform: Transform
     header: Header
     stored: Mapping[str, Tensor] = field(default_factory=dict)
+    view_labels: Tensor | None = None
 
     def pixels(self) -> Tensor:
         """Return the images as a person sees them: float32 in [0, 1], clipped.
@@ -388,7 +423,14 @@ class DistilledSet:
             images = _decoded(file, header, stored, transform) if stored else None
             if images is None:
                 images = tensors["images"]
-            loaded = cls(images, tensors["labels"], transform, header, stored)
+            loaded = cls(
+                images,
+                tensors["labels"],
+                transform,
+                header,
+                stored,
+                tensors.get(_VIEW_LABELS),
+            )
         except KeyError as error:
             raise _damaged(file, f"it has no tensor {error}") from error
         fault = next(_faults(loaded, tensors), None)
@@ -465,6 +507,8 @@ class DistilledSet:
         if not named:
             named["images"] = self.images
         named["labels"] = self.labels
+        if self.view_labels is not None:
+            named[_VIEW_LABELS] = self.view_labels
         for name, tensor in self.transform.tensors().items():
             named[_TRANSFORM_PREFIX + name] = tensor
         return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
@@ -509,8 +553,9 @@ def _faults(loaded: DistilledSet, tensors: Mapping[str, Tensor]) -> Iterator[str
     """
     header, images, labels = loaded.header, loaded.images, loaded.labels
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32:
-            yield f"tensor {name} must be float32, is {str(tensor.dtype)[6:]}"
+        wanted = torch.float16 if name == _VIEW_LABELS else torch.float32
+        if tensor.dtype != wanted:
+            yield f"tensor {name} must be {str(wanted)[6:]}, is {str(tensor.dtype)[6:]}"
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             yield f"tensor {name} holds values that are not finite"
@@ -530,11 +575,30 @@ def _faults(loaded: DistilledSet, tensors: Mapping[str, Tensor]) -> Iterator[str
     places = header.initial_indices
     if places is not None and (len(places) != count or min(places) < 0):
         yield "header field initial_indices: must hold a place for each image"
+    yield from _faults_of_views(loaded)
     yield from _faults_of_transform(loaded)
     known = loaded._tensors().keys()
     unknown = sorted(tensors.keys() - known)
     if unknown:
         yield f"it has a tensor {unknown[0]}, which the format has not"
+
+
+def _faults_of_views(loaded: DistilledSet) -> Iterator[str]:
+    """Yield in what labels of views are not as the format's page says."""
+    record, labels = loaded.header.views, loaded.view_labels
+    if record is None or record.teacher is not None:
+        if labels is not None:
+            yield "labels of views, which its header does not tell of"
+        return
+    try:
+        count = get_views(record.views).count
+    except OptionError as error:
+        yield f"header field views: {error}"
+        return
+    shape = (count, *loaded.labels.shape)
+    if labels is None or labels.shape != shape:
+        have = None if labels is None else tuple(labels.shape)
+        yield f"view_labels must have shape {shape}, have {have}"
 
 
 def _faults_of_transform(loaded: DistilledSet) -> Iterator[str]:

@@ -23,6 +23,7 @@ from dd_plugins.data import (
     RealData,
     class_members,
     random_members,
+    sampler_of,
 )
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.labels import LABEL_KINDS
@@ -38,8 +39,16 @@ from dd_plugins.recipes import (
     get_recipe,
     real_data_recipe,
 )
-from dd_plugins.run import Precision, plain_torch, resolve_device, resolve_precision
+from dd_plugins.run import (
+    Precision,
+    Run,
+    Task,
+    plain_torch,
+    resolve_device,
+    resolve_precision,
+)
 from dd_plugins.streamed import fits_in_memory
+from dd_plugins.trained import TrainedNetwork, cache_folder
 from dd_plugins.training import (
     TrainingSet,
     Whitened,
@@ -47,6 +56,7 @@ from dd_plugins.training import (
     real_outputs,
     train_network,
 )
+from dd_plugins.views import Teacher, ViewLabels, get_views
 
 __all__ = [
     "Evaluation",
@@ -199,6 +209,7 @@ class _Evaluator:
     on_progress: Callable[[str, int, int], None]
     recipe: Recipe
     protocol: str
+    teacher: Callable[[Tensor], Tensor] | None = None
     asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
 
@@ -276,7 +287,9 @@ class _Evaluator:
     def distilled_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set."""
         del repeat
-        training_set = training_set_of(self.distilled, device=self.device)
+        training_set = training_set_of(
+            self.distilled, device=self.device, teacher=self.teacher
+        )
         return training_set, self.recipe
 
     def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
@@ -328,15 +341,82 @@ class _Evaluator:
         return meaning.targets(labels, self.data.num_classes).to(self.device)
 
 
-def training_set_of(distilled: DistilledSet, *, device: torch.device) -> TrainingSet:
-    """Return what networks are trained on for a distilled set."""
+def training_set_of(
+    distilled: DistilledSet,
+    *,
+    device: torch.device,
+    teacher: Callable[[Tensor], Tensor] | None = None,
+) -> TrainingSet:
+    """Return what networks are trained on for a distilled set.
+
+    Args:
+        distilled: the set.
+        device: where its tensors are put.
+        teacher: labels the views of the images; None if they are stored. Without it a
+            set whose teacher is not stored is trained on by the labels of its images.
+    """
     images = distilled.images.to(device)
     return TrainingSet(
         images.contiguous(memory_format=torch.channels_last),
         distilled.labels.to(device),
         distilled.header.label_kind,
         distilled.header.mirror,
+        _views_of(distilled, device, teacher),
     )
+
+
+def _views_of(
+    distilled: DistilledSet,
+    device: torch.device,
+    teacher: Callable[[Tensor], Tensor] | None,
+) -> ViewLabels | None:
+    """Return the labels of a set's views, stored or by its teacher."""
+    record, stored = distilled.header.views, distilled.view_labels
+    if record is None or (stored is None and teacher is None):
+        return None
+    return ViewLabels(
+        get_views(record.views),
+        None if stored is None else stored.to(device),
+        teacher,
+        distilled.header.mirror,
+    )
+
+
+def _kept_teacher(
+    distilled: DistilledSet,
+    data: RealData,
+    plugins: Plugins,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Callable[[Tensor], Tensor] | None:
+    """Return the teacher that a header names, from where it is kept or trained anew.
+
+    Raises:
+        OptionError: the artifact asks for more than it may.
+    """
+    record = distilled.header.views
+    if record is None or record.teacher is None:
+        return None
+    network = plugins.network(record.teacher.network)
+    refuse_huge(network, distilled)
+    recipe = get_recipe(record.teacher.recipe)
+    if recipe.steps > _MOST_STEPS:
+        raise OptionError(
+            f"the artifact's teacher takes {recipe.steps:,} training steps, expected "
+            f"at most {_MOST_STEPS:,}"
+        )
+    _, real = sampler_of(
+        data,
+        seed=0,
+        device=device,
+        precision=precision,
+        transform=distilled.transform,
+    )
+    task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
+    run = Run(task, "", network, recipe.steps, 0, device, precision)
+    module = TrainedNetwork(network, recipe).obtain(run, real, cache_folder())
+    views, temperature = get_views(record.views), record.temperature
+    return Teacher(module, views, temperature).label
 
 
 def as_protocol(protocol: str | Recipe) -> Protocol | Recipe:
@@ -515,6 +595,7 @@ def prepare_evaluation(
         on_progress or (lambda kind, done, total: None),
         recipe_for(distilled, protocol),
         "recipe" if isinstance(protocol, Recipe) else protocol,
+        _kept_teacher(distilled, data, found, target, dtype),
     )
 
     @plain_torch()

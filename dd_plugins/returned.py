@@ -25,6 +25,7 @@ from dd_plugins.preprocess import Preprocessing
 from dd_plugins.recipes import Recipe
 from dd_plugins.spec import Record
 from dd_plugins.synthetic import Codec
+from dd_plugins.views import Teacher
 
 __all__ = [
     "check_codec",
@@ -43,6 +44,7 @@ __all__ = [
     "check_settled",
     "check_state",
     "check_steps",
+    "check_teacher",
 ]
 
 Distiller = AbstractDistiller[Any]
@@ -275,3 +277,15 @@ def check_codec(source: AbstractParametrization, got: Any) -> Codec:
         expected = f"a Codec of {source.images_per_stored} images per stored one"
         raise _refused(source, "codec", expected, got)
     return got
+
+
+def check_teacher(source: Distiller, got: Any) -> Teacher | None:
+    """Check what ``teacher`` returned."""
+    if got is None:
+        return None
+    whole = isinstance(got, Teacher) and (got.network is None) == (got.recipe is None)
+    if not whole or source.label_kind != "probabilities":
+        expected = "None, or a Teacher with both network and recipe or neither, for "
+        raise _refused(source, "teacher", expected + "probabilities", got)
+    teacher: Teacher = got
+    return teacher

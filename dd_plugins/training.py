@@ -21,6 +21,7 @@ from dd_plugins.preprocess import Transform
 from dd_plugins.recipes import Recipe
 from dd_plugins.run import autocast, exact_kernels
 from dd_plugins.streamed import ImageSource
+from dd_plugins.views import ViewLabels
 
 __all__ = [
     "DrawnImages",
@@ -45,12 +46,15 @@ class TrainingSet:
         labels: float32 ``(n, classes)``, of the kind ``label_kind``.
         label_kind: what the labels are; it picks the loss.
         mirror: whether mirroring is among the augmentations.
+        views: labels of the images' views, in place of ``labels`` and augmentation;
+            None if there are none.
     """
 
     images: "Tensor | DrawnImages"
     labels: Tensor
     label_kind: LabelKind
     mirror: bool
+    views: ViewLabels | None = None
 
 
 class DrawnImages(Protocol):
@@ -120,10 +124,17 @@ def train_network(
     # In training mode BatchNorm lets an image's outputs depend on its neighbours.
     in_chunks = not has_batch_norm(network)
     network.train()
-    for chosen in batches:
+    for step, chosen in enumerate(batches):
         everything = slice(None) if chosen is None else chosen
         batch_images, batch_labels = images[everything], labels[everything]
-        augmented = recipe.augment(batch_images, generator, training_set.mirror)
+        if training_set.views is None:
+            augmented = recipe.augment(batch_images, generator, training_set.mirror)
+        else:
+            indices = torch.arange(len(images)) if chosen is None else chosen
+            epoch = step * len(indices) // len(images)
+            augmented, batch_labels = training_set.views.of(
+                batch_images, indices, epoch
+            )
         augmented, batch_labels = recipe.mixed(augmented, batch_labels, generator)
         augmented = augmented.contiguous(memory_format=torch.channels_last)
         with autocast(augmented.device, precision):

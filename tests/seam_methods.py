@@ -18,8 +18,13 @@ from dd_plugins.api import (
     Recipe,
     Run,
     Task,
+    Teacher,
+    TrainedNetwork,
     Transform,
+    Views,
     add_gradient,
+    cache_folder,
+    get_network,
     record,
 )
 
@@ -123,3 +128,31 @@ class Mixture(AbstractParametrization):
             stored["latents"].clamp_(-1, 1)
 
         return Codec(encode, decode, project, chunk=3)
+
+
+@record
+class TaughtByViews(LabelledAtTheEnd):
+    """A set whose crops are labelled by a network that was trained on the real data."""
+
+    name = "taught_by_views"
+
+    stored: bool = True
+
+    def teacher(self, state: NoState, leaves: Leaves) -> Teacher:
+        """Return a small network at temperature 2."""
+        run, recipe = state.run, Recipe(steps=20)
+        network = get_network("mlp(width=8)")
+        real = TEACHERS_DATA[-1]
+        module = TrainedNetwork(network, recipe).obtain(run, real, cache_folder())
+        views = Views(count=3, seed=1, smallest=0.3)
+        if self.stored:
+            return Teacher(module, views, 2.0)
+        return Teacher(module, views, 2.0, network, recipe)
+
+    def setup(self, run: Run, real: RealSampler) -> NoState:
+        """Note what the teacher is trained on."""
+        TEACHERS_DATA.append(real)
+        return NoState(run)
+
+
+TEACHERS_DATA: list[RealSampler] = []

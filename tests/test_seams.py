@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, Command
-from seam_methods import LabelledAtTheEnd, LearnedStep, Mixture
+from seam_methods import LabelledAtTheEnd, LearnedStep, Mixture, TaughtByViews
 from test_parallel import finish, torchrun
 
 import dd_plugins
 from dd_plugins import DistilledSet, hookimpl, testing
-from dd_plugins.api import AbstractWrapper, Codec, Leaves, OptionError, get_recipe
+from dd_plugins.api import (
+    AbstractWrapper,
+    Codec,
+    Leaves,
+    OptionError,
+    Views,
+    get_recipe,
+)
 from dd_plugins.engine.checkpoint import load_checkpoint
 from dd_plugins.plugins import Plugins
 from dd_plugins.preprocess import to_unit_range
@@ -24,7 +31,9 @@ from dd_plugins.synthetic import Synthetic
 SMALL: dict[str, Any] = {"network": "conv(width=4, depth=2)", "precision": "float32"}
 
 
-@pytest.mark.parametrize("method", [LearnedStep(), LabelledAtTheEnd()], ids=repr)
+@pytest.mark.parametrize(
+    "method", [LearnedStep(), LabelledAtTheEnd(), TaughtByViews()], ids=repr
+)
 @pytest.mark.parametrize("check", testing.DISTILLER_CHECKS, ids=testing.name_of)
 def test_methods_of_the_seams_pass_the_checks(check: Any, method: Any) -> None:
     check(method)
@@ -357,4 +366,84 @@ def test_foreign_stored_tensors_are_refused(tmp_path: Path) -> None:
         text = {"dd_plugins": json.dumps(fields)}
         save_file({**tensors, **changed}, file, metadata=text)
         with pytest.raises(dd_plugins.DDError, match="damaged"):
+            DistilledSet.load(file)
+
+
+def _taught(stored: bool) -> DistilledSet:
+    return dd_plugins.distill(
+        "digits", TaughtByViews(stored=stored), steps=2, device="cpu", **SMALL
+    )
+
+
+def test_views_train_alike_from_stored_labels_and_from_a_kept_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
+    found, files = [], []
+    for stored in (True, False):
+        made = _taught(stored)
+        file = made.save(tmp_path / f"{stored}.safetensors")
+        loaded = DistilledSet.load(file)
+        assert loaded.header.views is not None
+        assert (loaded.view_labels is not None) == stored
+        assert (loaded.header.views.teacher is None) == stored
+        kept = len(list((tmp_path / "cache").glob("*.safetensors")))
+        recipe = "recipe(steps=40, temperature=2.0, learning_rate=0.01, batch_size=4)"
+        found.append(
+            dd_plugins.evaluate(
+                loaded, "mlp(width=8)", repeats=3, protocol=recipe, precision="float32"
+            ).networks[0]
+        )
+        assert kept == 1 == len(list((tmp_path / "cache").glob("*.safetensors")))
+        files.append(file.stat().st_size)
+    assert found[0] == found[1]
+    assert files[0] > files[1]
+    loaded = DistilledSet.load(tmp_path / "True.safetensors")
+    assert loaded.view_labels is not None
+    assert loaded.view_labels.shape == (3, 10, 10)
+    assert loaded.view_labels.dtype == torch.float16
+    plain = replace(loaded, view_labels=None)
+    other = dd_plugins.evaluate(
+        plain, "mlp(width=8)", repeats=3, protocol=recipe, precision="float32"
+    )
+    assert other.networks[0] != found[0], "views must be trained on"
+
+
+def test_view_is_a_function_of_seed_number_and_image() -> None:
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    views, indices = Views(count=2, seed=5, smallest=0.2), torch.arange(4)
+    whole = views.look(images, indices, 1, mirror=True)
+    for index in (3, 0):  # alone, and in another order
+        alone = views.look(images[[index]], torch.tensor([index]), 1, mirror=True)
+        assert torch.equal(alone[0], whole[index])
+    assert not torch.equal(views.look(images, indices, 0, mirror=True), whole)
+    assert not torch.equal(
+        replace(views, seed=6).look(images, indices, 1, mirror=True), whole
+    )
+    low, high = images.amin(dim=(2, 3)), images.amax(dim=(2, 3))
+    assert (whole.amin(dim=(2, 3)) >= low).all()
+    assert (whole.amax(dim=(2, 3)) <= high).all()
+    full = Views(count=1, smallest=1.0).look(images, indices, 0, mirror=False)
+    assert full.shape == images.shape
+
+
+def test_teacher_of_other_labels_than_probabilities_is_refused() -> None:
+    class Classes(TaughtByViews):
+        label_kind = "classes"
+
+    with pytest.raises(dd_plugins.DDError, match="teacher must return None, or"):
+        dd_plugins.distill("digits", Classes(), steps=1, **SMALL)
+
+
+def test_foreign_labels_of_views_are_refused(tmp_path: Path) -> None:
+    made = _taught(stored=True)
+    assert made.view_labels is not None
+    for changed, told in (
+        (made.view_labels[:2], "must have shape"),
+        (made.view_labels.float(), "must be float16"),
+        (made.view_labels * float("nan"), "not finite"),
+        (None, "must have shape"),
+    ):
+        file = replace(made, view_labels=changed).save(tmp_path / "set.safetensors")
+        with pytest.raises(dd_plugins.DDError, match=told):
             DistilledSet.load(file)

@@ -18,6 +18,7 @@ from dd_plugins.recipes import Recipe, default_recipe
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import Record
 from dd_plugins.synthetic import Leaves, Parameters
+from dd_plugins.views import Teacher
 
 __all__ = [
     "AbstractDistiller",
@@ -259,6 +260,20 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         """
         del state
         return leaves.labels
+
+    def teacher(self, state: StateType, leaves: Leaves) -> Teacher | None:
+        """Return what labels the views of the saved set; None, as here, for none.
+
+        A set that has one is trained on by views, each with the teacher's label for it.
+        A teacher that is a kept network is named in the header; else the labels of all
+        views are stored. The kind of labels must be ``"probabilities"``.
+
+        Args:
+            state: not changed.
+            leaves: the synthetic set.
+        """
+        del state, leaves
+        return None
 
     @abstractmethod
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:

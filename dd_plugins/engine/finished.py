@@ -3,12 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dd_plugins.artifact import DataRecord, DistilledSet, make_header
+from dd_plugins.artifact import (
+    DataRecord,
+    DistilledSet,
+    TeacherRecord,
+    ViewsRecord,
+    make_header,
+)
 from dd_plugins.distillers.base import AbstractState
 from dd_plugins.engine.beginning import Beginning
 from dd_plugins.parametrizations import decodes_alone
-from dd_plugins.returned import check_labels, check_recipe
+from dd_plugins.returned import check_labels, check_recipe, check_teacher
 from dd_plugins.synthetic import Synthetic
+from dd_plugins.views import Teacher
 
 __all__ = ["finished_set"]
 
@@ -36,6 +43,9 @@ def finished_set(
     count, num_classes = len(images), run.task.num_classes
     labels = distiller.labels(state, leaves)
     labels = check_labels(distiller, labels, count, num_classes, "labels")
+    teacher = None
+    if steps == run.steps:  # the views of what is not done are nobody's business
+        teacher = check_teacher(distiller, distiller.teacher(state, leaves))
     recipe = check_recipe(distiller, distiller.recipe(run.task, count))
     initial_classes, initial_indices = beginning.history()
     options = replace(settled.options, steps=steps)
@@ -61,15 +71,29 @@ def finished_set(
             train_images=len(data.train.labels),
             image_size=data.image_size,
         ),
+        views=None if teacher is None else _views_record(teacher),
         context=beginning.context_record(),
         **beginning.budget(synthetic),
     )
     distilled = DistilledSet(
         images, labels.detach().cpu().clone(), beginning.transform, header
     )
+    if teacher is not None and teacher.recipe is None:
+        views = teacher.all_labels(leaves.pixels.detach(), mirror=data.mirror)
+        distilled = replace(distilled, view_labels=views.cpu())
     if beginning.context is not None or not decodes_alone(settled.parametrization):
         return distilled
     stored = {
         name: each.cpu().contiguous() for name, each in synthetic.stored().items()
     }
     return replace(distilled, stored=stored)
+
+
+def _views_record(teacher: Teacher) -> ViewsRecord:
+    """Return what the header says of a teacher: its key, if it is kept."""
+    kept = None
+    if teacher.network is not None:
+        kept = TeacherRecord(network=repr(teacher.network), recipe=repr(teacher.recipe))
+    return ViewsRecord(
+        views=repr(teacher.views), temperature=teacher.temperature, teacher=kept
+    )

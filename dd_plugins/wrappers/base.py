@@ -22,6 +22,7 @@ from dd_plugins.returned import check_metrics
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves, Parameters
+from dd_plugins.views import Teacher
 
 __all__ = ["AbstractWrapper"]
 
@@ -145,6 +146,10 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     def labels(self, state: AbstractState, leaves: Leaves) -> Tensor:
         """Return the base's labels of the saved set."""
         return self.base.labels(self.inner(state), leaves)
+
+    def teacher(self, state: AbstractState, leaves: Leaves) -> Teacher | None:
+        """Return the base's teacher."""
+        return self.base.teacher(self.inner(state), leaves)
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return the base's optimizer."""

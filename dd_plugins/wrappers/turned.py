@@ -13,6 +13,7 @@ from dd_plugins.labels import LABEL_KINDS, LabelKind
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
+from dd_plugins.views import Teacher
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["Turned", "turned_labels"]
@@ -102,6 +103,19 @@ class Turned(AbstractWrapper):
         """Return the base's predictions for the classes of unturned images."""
         found = super().predict(state, self._all_turns(leaves), images)
         return None if found is None else found[:, : leaves.labels.shape[1]]
+
+    def teacher(self, state: AbstractState, leaves: Leaves) -> Teacher | None:
+        """Return none: a teacher of turned images speaks of other classes.
+
+        Raises:
+            OptionError: the base has one.
+        """
+        if super().teacher(state, self._all_turns(leaves)) is not None:
+            raise OptionError(
+                f"{self!r}: expected a distiller without a teacher of views, got "
+                f"{self.base!r}"
+            )
+        return None
 
     def _more(self, task: Task) -> Task:
         return replace(
