@@ -1,37 +1,27 @@
 """A storage policy for Avalanche whose exemplars are distilled."""
 
-import operator
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from avalanche.benchmarks import OnlineCLExperience
-from avalanche.benchmarks.utils import (
-    AvalancheDataset,
-    _make_taskaware_classification_dataset,
-    as_classification_dataset,
-    concat_datasets,
-)
-from avalanche.benchmarks.utils.data_attribute import DataAttribute
+from avalanche.benchmarks.utils import AvalancheDataset, concat_datasets
 from avalanche.training.storage_policy import ExemplarsBuffer
-from torch import Tensor
-from torch.utils.data import Dataset
 
 import dd_plugins
-from dd_avalanche.memory import DISTILLER, DistilledMemory, Stored, untouched_randomness
-from dd_plugins.api import DataError, OptionError
+from dd_avalanche.memory import DISTILLER, DistilledMemory, untouched_randomness
+from dd_avalanche.replay.items import ClassBuffer, as_dataset
+from dd_avalanche.replay.layout import LabelledImages, Layout, read_images
+from dd_plugins.api import OptionError
 
 __all__ = ["BufferLabels", "DistilledBuffer"]
 
 BufferLabels = Literal["hard", "learned"]
-"""What the items of a buffer are labelled with: classes, or what was learned."""
-
-_TASKS = "targets_task_labels"  # as Avalanche calls the attribute
+"""The labels of a buffer's items: their classes, or what the distiller learned."""
 
 
 class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
-    """Exemplars that are learned, not chosen: any distiller of the library.
+    """Exemplars that any distiller of the library learns or chooses.
 
     Pass it to ``ReplayPlugin(mem_size, storage_policy=DistilledBuffer(mem_size))``.
     After each experience its images, as the benchmark's evaluation transform gives
@@ -90,7 +80,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         self.labels = labels
         self.layout = Layout()
         self.buffer_groups: dict[int, ExemplarsBuffer] = {}
-        self._collected: list[_Part] = []
+        self._collected: list[LabelledImages] = []
         self._filled_at: tuple[int, ...] | None = None
 
     @property
@@ -99,7 +89,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         return [group.buffer for group in self.buffer_groups.values()]
 
     def take(self, memory: DistilledMemory) -> None:
-        """Take a memory that is filled already, in the place of the present one."""
+        """Replace the memory by one that is filled already."""
         self.memory, self.max_size = memory, memory.size
         self._renew()
 
@@ -135,7 +125,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             moment = id(clock), clock.train_exp_counter, id(exp)
         if moment is not None and moment == self._filled_at:
             return
-        part = _read(exp.dataset, mixed=mixed)
+        part = read_images(exp.dataset, mixed=mixed)
         if isinstance(exp, OnlineCLExperience):
             self._check_part(exp)
         elif self._collected:
@@ -165,9 +155,9 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             OptionError: the memory has no room for its classes.
         """
         del strategy
-        self._add([_read(new_data, mixed=True)])
+        self._add([read_images(new_data, mixed=True)])
 
-    def _add(self, collected: "list[_Part]") -> None:
+    def _add(self, collected: list[LabelledImages]) -> None:
         """Distil what was collected; the list is emptied."""
         collected[:] = [part for part in collected if len(part.labels)]
         if not collected:
@@ -193,7 +183,12 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         return len(self._collected)
 
     def _check_part(self, exp: Any) -> None:
-        """Refuse a part of which it cannot be told where it belongs."""
+        """Refuse a part that does not follow the one before.
+
+        Raises:
+            OptionError: the stream does not tell where experiences end, or parts of
+                another experience wait for their last one.
+        """
         if not exp.access_task_boundaries:
             raise OptionError(
                 "this online stream does not tell where its experiences end, and they "
@@ -269,243 +264,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         elif self.layout.label is not None:
             shape, dtype = self.layout.label
             labels = memory.hard_labels().to(dtype).reshape(-1, *shape)
+        self.buffer = as_dataset(memory, labels, self.layout)
         classes = memory.hard_labels().tolist()
-        dataset = _Items(
-            list(memory.groups.values()), classes, labels, self.layout.dtype
-        )
-        self.buffer = self._as_avalanche(dataset, memory.tasks().tolist())
         for label in dict.fromkeys(classes):
-            places = [place for place, each in enumerate(classes) if each == label]
-            self.buffer_groups[label] = _Group(self.buffer.subset(places))
-
-    def _as_avalanche(self, dataset: "_Items", tasks: list[int]) -> AvalancheDataset:
-        """Return items as Avalanche's data set; with task labels, or without."""
-        if self.layout.tasks == "none":
-            return as_classification_dataset(dataset)
-        made = _make_taskaware_classification_dataset(
-            dataset, targets=dataset.targets, task_labels=tasks
-        )
-        inside = self.layout.tasks == "in items"
-        attribute = _TaskLabels(tasks, _TASKS, use_in_getitem=inside)
-        return made.update_data_attribute(_TASKS, attribute)
-
-
-class _Group(ExemplarsBuffer):  # type: ignore[misc]
-    """The items of one class, to be read."""
-
-    def __init__(self, items: AvalancheDataset) -> None:
-        super().__init__(len(items))
-        self.buffer = items
-
-    def resize(self, strategy: Any, new_size: int) -> None:
-        """Refuse it.
-
-        Raises:
-            OptionError: always.
-        """
-        raise OptionError(
-            "a class of a distilled buffer has no size of its own; resize the buffer"
-        )
-
-
-class _TaskLabels(DataAttribute):  # type: ignore[misc]
-    """Task labels that stand before those of any data set.
-
-    Avalanche 0.6 cannot put a list of labels before the constant one of an experience.
-    """
-
-    def subset(self, indices: Any) -> "_TaskLabels":
-        return _TaskLabels(
-            self.data.subset(indices), self.name, use_in_getitem=self.use_in_getitem
-        )
-
-    def concat(self, other: DataAttribute) -> "_TaskLabels":
-        return _TaskLabels(
-            [*self.data, *other.data], self.name, use_in_getitem=self.use_in_getitem
-        )
-
-
-class Layout(NamedTuple):
-    """Of what parts the items of a data set are: those of a buffer must be the same.
-
-    Attributes:
-        tasks: whether the third part is a task label, as in ``nc_benchmark``; or the
-            data set has task labels that are not in its items; or there are none.
-        label: shape and dtype of a class that is a tensor; None for a number.
-        dtype: of the images.
-    """
-
-    tasks: Literal["none", "in items", "beside"] = "none"
-    label: "tuple[tuple[int, ...], torch.dtype] | None" = None
-    dtype: torch.dtype = torch.float32
-
-    @classmethod
-    def of(cls, dataset: Any) -> "Layout":
-        """Return the layout of a data set of Avalanche; of an empty one a plain one.
-
-        Raises:
-            DataError: an item is not an image as a tensor and a class.
-        """
-        items = dataset.eval()
-        if not len(items):
-            return cls()
-        return cls.of_item(dataset, items[0], mixed=False)
-
-    @classmethod
-    def of_item(cls, dataset: Any, item: Any, *, mixed: bool) -> "Layout":
-        """Return the layout of a data set by an item of it.
-
-        Raises:
-            DataError: the item is not an image as a tensor and a class; or has further
-                parts than that and a task label, and is to be mixed with others.
-        """
-        image, label, *further = _parts(item)
-        _check_image(image)
-        _as_class(label)
-        attribute = getattr(dataset, _TASKS, None)
-        inside = bool(getattr(attribute, "use_in_getitem", False))
-        if mixed and len(further) > inside:
-            raise DataError(
-                f"the items of the experience have {2 + len(further)} parts, and what "
-                "is distilled has an image, a class and perhaps Avalanche's task label;"
-                " leave the others out (use_in_getitem=False of a data attribute), or "
-                "replay by DistilledReplayPlugin, which mixes no items"
-            )
-        tasks: Any = "none"
-        if attribute is not None:
-            tasks = "in items" if inside else "beside"
-        tensor = isinstance(label, Tensor)
-        about = (tuple(label.shape), label.dtype) if tensor else None
-        return cls(tasks, about, image.dtype)
-
-
-class _Items(Dataset[tuple[Tensor, "int | Tensor"]]):
-    """The stored images with their labels, in the space of the model."""
-
-    def __init__(
-        self,
-        groups: list[Stored],
-        targets: list[int],
-        labels: Tensor | None,
-        dtype: torch.dtype,
-    ) -> None:
-        self.targets = targets
-        self._places = [
-            (stored, place) for stored in groups for place in range(len(stored))
-        ]
-        self._labels = labels
-        self._dtype = dtype
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> "tuple[Tensor, int | Tensor]":
-        stored, place = self._places[index]
-        label: int | Tensor = self.targets[index]
-        if self._labels is not None:
-            label = self._labels[index].clone()  # transforms may work in place
-        return stored.image(place).to(self._dtype), label
-
-
-class _Part(NamedTuple):
-    """An experience, or a part of one, that was read."""
-
-    images: Tensor
-    labels: Tensor
-    tasks: Tensor
-    layout: Layout
-
-
-def _read(dataset: Any, *, mixed: bool) -> _Part:
-    """Read a data set under its evaluation transform.
-
-    Args:
-        dataset: of Avalanche; it may be empty.
-        mixed: whether its items will stand in a batch beside those of a buffer.
-
-    Raises:
-        DataError: an item is not an image as a tensor and a class, or they differ.
-    """
-    items = dataset.eval()
-    count = len(items)
-    images, labels = torch.empty(count, 0, 0, 0), torch.zeros(count, dtype=torch.int64)
-    layout = Layout()
-    with untouched_randomness():  # an evaluation transform may draw
-        for index in range(count):
-            item = items[index]
-            image, label, *_ = _parts(item)
-            if index == 0:
-                layout = Layout.of_item(dataset, item, mixed=mixed)
-                images = torch.empty(count, *image.shape)
-            _check_image(image)
-            if image.shape != images.shape[1:]:
-                raise DataError(
-                    "the images of the experience differ in shape: "
-                    f"{sorted({tuple(images.shape[1:]), tuple(image.shape)})}; its "
-                    "evaluation transform has to resize them"
-                )
-            images[index] = image
-            labels[index] = _as_class(label)
-    tasks = getattr(dataset, _TASKS, None)
-    numbers = [0] * count if tasks is None else [int(task) for task in tasks]
-    return _Part(images, labels, torch.tensor(numbers, dtype=torch.int64), layout)
-
-
-def _parts(item: Any) -> Sequence[Any]:
-    """Return the parts of an item: an image, a class, and perhaps others.
-
-    Raises:
-        DataError: it has no such parts.
-    """
-    if isinstance(item, tuple | list) and len(item) >= 2:
-        return item
-    kind = type(item).__name__
-    if isinstance(item, dict):
-        kind = f"dictionaries with {', '.join(map(repr, list(item)[:5]))}"
-    elif isinstance(item, tuple | list):
-        kind = f"sequences of {len(item)} part(s)"
-    raise DataError(
-        f"the experience gives items as {kind}; expected (image, class); let its data "
-        "set return tuples"
-    )
-
-
-def _check_image(image: Any) -> None:
-    """Refuse what is no image.
-
-    Raises:
-        DataError: it is not a float tensor of three axes.
-    """
-    if not isinstance(image, Tensor) or not image.is_floating_point():
-        kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise DataError(
-            f"the experience gives images as {kind}; its benchmark needs an "
-            "evaluation transform that ends in a float tensor, such as ToTensor()"
-        )
-    if image.ndim != 3:
-        raise DataError(
-            "the experience gives images of shape "
-            f"{tuple(image.shape)}, expected (channels, height, width)"
-        )
-
-
-def _as_class(label: Any) -> int:
-    """Return a label as the number of a class.
-
-    Raises:
-        DataError: it is none.
-    """
-    shape = tuple(getattr(label, "shape", ()))
-    if shape not in ((), (1,)):
-        raise DataError(
-            f"the experience labels images with vectors of shape {shape}, expected "
-            "classes"
-        )
-    try:
-        value = label.item() if hasattr(label, "item") else label
-        return operator.index(value)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"the experience labels images with {label!r}, expected whole numbers; "
-            "number its classes from 0"
-        ) from error
+            indices = [index for index, each in enumerate(classes) if each == label]
+            self.buffer_groups[label] = ClassBuffer(self.buffer.subset(indices))
