@@ -17,6 +17,7 @@ from dd_avalanche.memory import (
     DistilledMemory,
     TaskClass,
 )
+from dd_avalanche.memory.distilling import unit_range
 from dd_plugins.preprocess import Transform
 
 
@@ -172,3 +173,47 @@ def test_global_random_generators_are_left_alone() -> None:
     np.random.seed(5)
     random.seed(5)
     assert drawn == (float(torch.rand(1)), float(np.random.rand()), random.random())
+
+
+def test_distiller_sees_the_values_as_they_came() -> None:
+    """No map leads there and back: not a bit of an image changes."""
+    drawn: list[Tensor] = []
+    random_core_set: Any = type(dd_plugins.get_distiller("random"))
+
+    @dd_plugins.record
+    class Watching(random_core_set):  # type: ignore[misc]
+        """A core set that remembers the images that it is offered."""
+
+        name = "watching"
+
+        def choose(self, run: Any, real: Any) -> Tensor:
+            drawn.append(real.read(torch.arange(len(real.labels))).images)
+            return super().choose(run, real)  # type: ignore[no-any-return]
+
+    images, labels = experience(0, 1)
+    held = DistilledMemory(4, Watching(), network=OPTIONS["network"])
+    held.add(images, labels)
+    assert torch.equal(drawn[0], images)
+    for image in held.images():
+        assert any(torch.equal(image, real) for real in images)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 5.0), (0.0, 1.0), (2.0, 2.0)])
+def test_unit_range_leads_from_values_to_pixels(low: float, high: float) -> None:
+    values = low + (high - low) * torch.rand(6, 3, 4, 4)
+    values[0, 0, 0, 0], values[1, 0, 0, 0] = low, high
+    transform = unit_range(values)
+    pixels = transform.invert(values)
+    assert float(pixels.min()) == pytest.approx(0, abs=1e-6)
+    assert float(pixels.max()) == pytest.approx(float(high > low), abs=1e-6)
+    torch.testing.assert_close(transform(pixels), values)
+
+
+def test_artifact_of_a_task_says_of_what_classes_its_images_are() -> None:
+    held = memory(8, num_classes=6)
+    held.add(*experience(3, 5), task=1)
+    header = held.distilled_set(1).header
+    assert header.class_names == [f"class {c}" for c in (3, 5, 0, 1, 2, 4)]
+    assert header.initial_classes == [0] * 4 + [1] * 4
+    assert header.initial_indices is None
+    assert header.value_space == "standardize"

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from memory_samples import FREPO, experience, memory
+from torch import Tensor
 
-from dd_avalanche.memory import (
-    TaskClass,
-)
+from dd_avalanche.memory import ClassImages, ImageGroups, TaskClass
+from dd_avalanche.memory.growing import Addition
+from dd_avalanche.memory.options import MemoryOptions
 from dd_plugins import DistilledSet
 from dd_plugins.errors import DataError, OptionError
 
@@ -166,3 +167,110 @@ def test_images_that_cannot_be_used_are_refused() -> None:
     held.add(images, labels)
     with warnings.catch_warnings(), pytest.raises(DataError, match="those before were"):
         held.add(images[..., :6], labels + 2)
+
+
+def images_of(count: int, seen: int) -> ClassImages:
+    return ClassImages.of(
+        torch.arange(count).view(-1, 1, 1, 1) + torch.zeros(1, 1, 2, 2),
+        "float32",
+        labels=torch.ones(count, 1),
+        label_classes=(0,),
+        label_kind="classes",
+        seen=seen,
+    )
+
+
+def addition(new: dict[int, int], **options: Any) -> tuple[Addition, ImageGroups]:
+    """New images of some classes, where 0 and 1 are stored, two images for twelve."""
+    settings: dict[str, Any] = {"distiller": "dm", "images_per_class": 4}
+    groups = ImageGroups({TaskClass(0, c): images_of(2, 12) for c in (0, 1)})
+    labels = torch.tensor([c for c, count in new.items() for _ in range(count)])
+    made = MemoryOptions(20, **(settings | options))
+    return Addition.of(labels, 0, groups, made), groups
+
+
+@pytest.mark.parametrize(
+    ("context", "new", "beside", "told_from", "learned"),
+    [
+        ("none", {2: 5, 3: 5}, [], [], [2, 3]),
+        ("fixed", {2: 5, 3: 5}, [0, 1], [0, 1], [2, 3]),
+        ("refined", {2: 5, 3: 5}, [0, 1], [0, 1], [0, 1, 2, 3]),
+        # A class that comes again is no context: it is distilled anew.
+        ("fixed", {1: 5, 2: 5}, [0], [0], [1, 2]),
+        ("refined", {0: 5, 1: 5}, [], [], [0, 1]),
+        # A class that comes alone is told from the others, context or not.
+        ("none", {2: 5}, [], [0, 1], [2]),
+        ("none", {1: 5}, [], [0], [1]),
+    ],
+)
+def test_stored_classes_stand_beside_new_ones(
+    context: Any,
+    new: dict[int, int],
+    beside: list[int],
+    told_from: list[int],
+    learned: list[int],
+) -> None:
+    made, _ = addition(new, context=context)
+    assert made.beside == beside
+    assert made.told_from == told_from
+    assert made.present == sorted({*new, *told_from})
+    assert made.learned == learned
+
+
+def counts_of(labels: Tensor) -> dict[int, int]:
+    return {int(c): int((labels == c).sum()) for c in labels.unique()}
+
+
+@pytest.mark.parametrize(
+    ("distiller", "new", "counts"),
+    [
+        # Class 1 has five new images, and copies that stand for twelve old ones.
+        ("dm", {1: 5, 2: 6}, {1: 17, 2: 6}),
+        # A core set must not choose one image twice: no copies of stored ones.
+        ("random", {1: 5, 2: 6}, {1: 5, 2: 6}),
+        # Of too few images there are as many copies as are distilled.
+        ("dm", {2: 1, 3: 6}, {2: 4, 3: 6}),
+        ("random", {1: 1, 3: 6}, {1: 4, 3: 6}),
+        ("dm", {2: 5}, {0: 12, 1: 12, 2: 5}),
+    ],
+)
+def test_pool_holds_as_many_images_as_each_class_stands_for(
+    distiller: str, new: dict[int, int], counts: dict[int, int]
+) -> None:
+    made, groups = addition(new, distiller=distiller)
+    labels = torch.tensor([c for c, count in new.items() for _ in range(count)])
+    pool = made.pool(torch.rand(len(labels), 1, 2, 2), labels, groups)
+    assert counts_of(pool.labels) == counts
+    assert len(pool.images()) == sum(counts.values())
+
+
+def test_shortage_names_the_classes_and_their_images() -> None:
+    enough, _ = addition({1: 1, 2: 4})  # class 1 has had twelve images before
+    assert enough.shortage() is None
+    short, _ = addition({2: 3, 3: 1, 4: 9})
+    told = "4 images of each class asked for, but there are only 3 of class 2, 1 of"
+    assert str(short.shortage()).startswith(told)
+    assert [short.most(label) for label in (0, 2, 3, 4)] == [4, 3, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("old_seen", "count", "old_share"),
+    [(12, 12, 2), (30, 10, 2), (6, 14, 1), (1, 99, 0), (12, 1, 2)],
+)
+def test_chosen_images_are_mixed_by_what_they_stand_for(
+    old_seen: int, count: int, old_share: int
+) -> None:
+    made, _ = addition({0: count}, distiller="random")
+    old, new = images_of(2, old_seen), images_of(min(count, 4), old_seen + count)
+    new = new.with_images(new.images + 50, "float32")
+    mixed = made._mixed(old, new).images[:, 0, 0, 0]
+    assert int((mixed < 50).sum()) == old_share
+    assert len(mixed) == min(4, old_share + count)
+
+
+def test_several_tasks_share_the_room_and_nothing_else() -> None:
+    groups = ImageGroups({TaskClass(7, 0): images_of(2, 12)})
+    labels = torch.tensor([0, 1, 0, 1])
+    made = Addition.of(labels, 0, groups, MemoryOptions(9, "dm", context="fixed"))
+    assert made.images_per_class == 3  # three classes of two tasks
+    assert (made.seen, made.others, made.present) == ({}, [], [0, 1])

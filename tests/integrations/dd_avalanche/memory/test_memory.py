@@ -4,9 +4,7 @@ import pytest
 import torch
 from memory_samples import experience, memory
 
-from dd_avalanche.memory import (
-    TaskClass,
-)
+from dd_avalanche.memory import TaskClass
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
 
 

@@ -9,9 +9,8 @@ import torch
 from memory_samples import experience, memory
 from safetensors.torch import save_file
 
-from dd_avalanche.memory import (
-    MEMORY_NAME,
-)
+from dd_avalanche.memory import MEMORY_NAME
+from dd_avalanche.memory.saved import read_state
 from dd_plugins import DistilledSet
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.kept import load_tensors, save_tensors
@@ -127,3 +126,60 @@ def test_damaged_or_foreign_memory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="a memory of dd_avalanche"):
         fresh.restore(tmp_path)
     assert len(fresh) == 0
+
+
+@pytest.mark.parametrize("store", ["float32", "uint8"])
+def test_state_is_read_as_it_was_written(store: Any, tmp_path: Path) -> None:
+    held = memory(8, "random", store=store)
+    held.add(*experience(0, 1))
+    held.add(*experience(2), task=3)
+    held.save(tmp_path)
+    state = read_state(tmp_path / MEMORY_NAME)
+    assert (state.size, state.made_size, state.experiences) == (8, 8, 2)
+    assert state.seconds == held.seconds
+    assert list(state.groups) == list(held.groups)
+    for key, stored in held.groups.items():
+        found = state.groups[key]
+        assert (found.seen, found.label_classes) == (stored.seen, stored.label_classes)
+        for name, tensor in stored.tensors().items():
+            other = found.tensors()[name]
+            assert (other is None) is (tensor is None)
+            assert tensor is None or torch.equal(tensor, other)  # type: ignore[arg-type]
+
+
+def test_keys_of_the_file_are_those_of_older_versions(tmp_path: Path) -> None:
+    held = memory(4, "random")
+    held.add(*experience(0, 1))
+    _, described = load_tensors(held.save(tmp_path), what="a memory", advice="")
+    content = json.loads(described["dd_avalanche"])
+    assert sorted(content) == [
+        *("configuration", "experiences", "format_version", "groups", "header"),
+        *("seconds", "size"),
+    ]
+    keys = ["columns", "label", "label_kind", "seen", "task"]
+    assert [sorted(group) for group in content["groups"]] == [keys, keys]
+
+
+def test_empty_memory_is_saved_and_restored(tmp_path: Path) -> None:
+    memory(8).save(tmp_path)
+    again = memory(8)
+    again.restore(tmp_path)
+    assert len(again) == 0
+    again.add(*experience(0, 1))
+    assert len(again) == 8
+
+
+@pytest.mark.parametrize("change", [{"size": 0}, {"size": "8"}, {"groups": [{}]}])
+def test_state_that_no_memory_has_is_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    held = memory(8, "random")
+    held.add(*experience(0, 1))
+    file = held.save(tmp_path)
+    tensors, described = load_tensors(file, what="a memory", advice="")
+    content = json.loads(described["dd_avalanche"]) | change
+    save_tensors(file, tensors, {"dd_avalanche": json.dumps(content)})
+    fresh = memory(8, "random")
+    with pytest.raises((FileError, OptionError), match=r"size must be|is damaged"):
+        fresh.restore(tmp_path)
+    assert (len(fresh), fresh.experiences) == (0, 0)

@@ -24,12 +24,8 @@ from avalanche.benchmarks.utils import (
     as_classification_dataset,
 )
 from avalanche.benchmarks.utils.data_attribute import DataAttribute
-from avalanche.evaluation.metrics import (
-    accuracy_metrics,
-)
-from avalanche.models import (
-    MultiHeadClassifier,
-)
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.models import MultiHeadClassifier
 from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.plugins import (
     EvaluationPlugin,

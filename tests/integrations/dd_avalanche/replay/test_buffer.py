@@ -21,16 +21,12 @@ from avalanche.benchmarks.scenarios import (
     class_incremental_benchmark,
     split_online_stream,
 )
-from avalanche.benchmarks.scenarios.online import (
-    split_continuous_linear_decay_stream,
-)
+from avalanche.benchmarks.scenarios.online import split_continuous_linear_decay_stream
 from avalanche.benchmarks.utils import (
     _make_taskaware_classification_dataset,
     as_classification_dataset,
 )
-from avalanche.evaluation.metrics import (
-    class_accuracy_metrics,
-)
+from avalanche.evaluation.metrics import class_accuracy_metrics
 from avalanche.training.plugins import (
     EvaluationPlugin,
     ReplayPlugin,

@@ -13,20 +13,14 @@ pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
 )
 
-from avalanche.benchmarks.scenarios import (
-    class_incremental_benchmark,
-)
+from avalanche.benchmarks.scenarios import class_incremental_benchmark
 from avalanche.benchmarks.utils import (
     as_classification_dataset,
     concat_datasets,
 )
 from avalanche.benchmarks.utils.data_loader import ReplayDataLoader
-from avalanche.models import (
-    SCRModel,
-)
-from avalanche.training.plugins import (
-    MIRPlugin,
-)
+from avalanche.models import SCRModel
+from avalanche.training.plugins import MIRPlugin
 from avalanche.training.supervised import ER_AML, SCR
 from learners import (
     BENCHMARKS,
@@ -40,9 +34,7 @@ from learners import (
     strategy,
 )
 
-from dd_avalanche import (
-    DistilledBuffer,
-)
+from dd_avalanche import DistilledBuffer
 
 pytestmark = [
     # Of Avalanche 0.6 and what it imports; none of them is ours.

@@ -16,9 +16,7 @@ pytest.importorskip(
 )
 
 from avalanche.benchmarks import benchmark_from_datasets
-from avalanche.benchmarks.scenarios import (
-    class_incremental_benchmark,
-)
+from avalanche.benchmarks.scenarios import class_incremental_benchmark
 from avalanche.benchmarks.utils import (
     AvalancheDataset,
     as_classification_dataset,
@@ -27,9 +25,8 @@ from avalanche.benchmarks.utils.data_attribute import DataAttribute
 from avalanche.benchmarks.utils.data_loader import ReplayDataLoader
 from learners import Digits, buffer, chosen, labelled, pair
 
-from dd_avalanche import (
-    DistilledReplayPlugin,
-)
+from dd_avalanche import DistilledReplayPlugin
+from dd_avalanche.replay.layout import TASK_LABELS, Layout, read_images
 
 pytestmark = [
     # Of Avalanche 0.6 and what it imports; none of them is ours.
@@ -133,3 +130,51 @@ def test_items_that_are_no_pairs_are_refused(make: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         held.post_adapt(None, SimpleNamespace(dataset=labelled(make)))
     assert len(held.memory) == 0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "layout"),
+    [
+        (labelled(pair), Layout("none", None, torch.float32)),
+        (beside(0), Layout("beside", None, torch.float32)),
+        (
+            labelled(lambda x, y, i: (x.half(), torch.tensor([y]))),
+            Layout("none", ((1,), torch.int64), torch.float16),
+        ),
+        (
+            labelled(
+                pair, 0, DataAttribute([1] * 12, TASK_LABELS, use_in_getitem=True)
+            ),
+            Layout("in items", None, torch.float32),
+        ),
+        (labelled(pair).subset([]), Layout()),
+    ],
+)
+def test_layout_is_told_by_an_item(dataset: AvalancheDataset, layout: Layout) -> None:
+    assert Layout.of(dataset) == layout
+
+
+def test_images_are_read_with_their_classes_and_tasks() -> None:
+    read = read_images(beside(4), mixed=True)
+    assert read.images.shape == (12, 1, 8, 8)
+    assert read.labels.tolist() == [4, 5] * 6
+    assert read.tasks.tolist() == [3] * 12
+    plain = read_images(labelled(lambda x, y, i: (x.double(), np.int64(y))), mixed=True)
+    assert plain.images.dtype == torch.float32
+    assert plain.tasks.tolist() == [0] * 12
+    assert plain.layout.dtype == torch.float64
+    empty = read_images(labelled(pair).subset([]), mixed=True)
+    assert [len(part) for part in empty[:3]] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(8, 8), r"shape \(8, 8\), expected \(channels, height, width\)"),
+        (torch.zeros(1, 8, 8, dtype=torch.uint8), "images as torch.uint8; "),
+        (np.zeros((1, 8, 8)), "images as ndarray; "),
+    ],
+)
+def test_what_is_no_image_is_refused(image: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_images(labelled(lambda x, y, i: (image, y)), mixed=False)

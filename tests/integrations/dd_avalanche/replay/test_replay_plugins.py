@@ -1,5 +1,6 @@
 """Replay in a batch of its own, and training from scratch."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,15 +13,9 @@ pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
 )
 
-from avalanche.benchmarks.scenarios import (
-    split_online_stream,
-)
-from avalanche.models import (
-    IncrementalClassifier,
-)
-from avalanche.training.plugins import (
-    ReplayPlugin,
-)
+from avalanche.benchmarks.scenarios import split_online_stream
+from avalanche.models import IncrementalClassifier
+from avalanche.training.plugins import ReplayPlugin
 from learners import benchmark, buffer, network, plugins_for, strategy
 
 from dd_avalanche import (
@@ -109,3 +104,57 @@ def test_training_from_scratch_on_parts_of_an_experience_is_refused() -> None:
     learner = strategy(network(), [DistilledGDumb(buffer())])
     with pytest.raises(OptionError, match="not on the parts of an online stream"):
         learner.train(next(iter(parts)))
+
+
+def replayed(plugin: DistilledReplayPlugin, size: int = 8) -> float:
+    """Return the loss that the plugin adds in an iteration."""
+    fake = SimpleNamespace(
+        train_mb_size=size,
+        device=torch.device("cpu"),
+        loss=torch.tensor(0.0),
+        model=network().eval(),
+    )
+    plugin.before_backward(fake)
+    return float(fake.loss)
+
+
+def test_nothing_is_replayed_before_there_are_images() -> None:
+    plugin = DistilledReplayPlugin(buffer())
+    assert replayed(plugin) == 0
+    assert plugin.state_dict() == {"draws": 0}
+
+
+def test_draws_are_a_function_of_the_seed_and_go_on_where_they_were() -> None:
+    held = buffer()
+    held.post_adapt(None, benchmark("class-incremental").train_stream[0])
+    state = torch.get_rng_state()
+    first, other = DistilledReplayPlugin(held), DistilledReplayPlugin(held, seed=1)
+    losses = [replayed(first, size=2) for _ in range(4)]
+    assert len(set(losses)) > 1, "drawn anew in each iteration"
+    assert [replayed(other, size=2) for _ in range(4)] != losses
+    again = DistilledReplayPlugin(held)
+    again.load_state_dict({"draws": 2})
+    assert [replayed(again, size=2) for _ in range(2)] == losses[2:]
+    assert first.state_dict() == {"draws": 4}
+    torch.set_rng_state(state)
+
+
+def test_batch_follows_the_current_data_or_the_option() -> None:
+    held = buffer()
+    held.post_adapt(None, benchmark("class-incremental").train_stream[0])
+    every = replayed(DistilledReplayPlugin(held), size=100)
+    assert replayed(DistilledReplayPlugin(held, batch_size=20), size=1) == (
+        pytest.approx(every, rel=1e-5)
+    )
+    doubled = replayed(DistilledReplayPlugin(held, weight=2), size=100)
+    assert doubled == pytest.approx(2 * every, rel=1e-5)
+
+
+def test_replayed_images_are_those_that_are_stored_now() -> None:
+    stream, held = benchmark("class-incremental").train_stream, buffer()
+    plugin = DistilledReplayPlugin(held)
+    for experience in stream[:2]:
+        held.post_adapt(None, experience)
+        assert torch.equal(plugin._images(), held.memory.images())
+    held.resize(None, 8)
+    assert torch.equal(plugin._images(), held.memory.images())

@@ -19,9 +19,7 @@ pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
 )
 
-from avalanche.benchmarks.scenarios import (
-    split_online_stream,
-)
+from avalanche.benchmarks.scenarios import split_online_stream
 from avalanche.checkpointing import (
     maybe_load_checkpoint,
     save_checkpoint,

@@ -1,8 +1,11 @@
 """A damaged file of a stream is refused."""
 
 import io
+import random
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +26,12 @@ from learners import (
 from dd_avalanche import (
     restore_stream,
     save_stream,
+)
+from dd_avalanche.replay.stream_file import (
+    random_state,
+    read_stream,
+    set_random_state,
+    write_stream,
 )
 
 pytestmark = [
@@ -64,3 +73,44 @@ def test_flipped_bit_of_a_saved_stream_is_refused(tmp_path: Path) -> None:
     refused("damaged")
     memory.write_bytes(kept)
     assert restore_stream(tmp_path, learner, chosen(20), stream) == 1
+
+
+CONTENT = {"experiences": 3, "plugins": [["A", {"x": torch.arange(4)}]], "clock": {}}
+
+
+def test_content_is_read_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "stream.pt"
+    write_stream(file, CONTENT)
+    content = read_stream(file)
+    assert content["experiences"] == 3
+    assert torch.equal(content["plugins"][0][1]["x"], torch.arange(4))
+    # Other programs read it as well: the digest is the comment of a zip archive.
+    with zipfile.ZipFile(file) as archive:
+        assert len(archive.comment) == 64
+        assert archive.testzip() is None
+
+
+def test_file_of_another_version_or_kind_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "stream.pt"
+    with pytest.raises(FileError, match="cannot read"):
+        read_stream(file)
+    write_stream(file, CONTENT | {"format_version": 9})
+    with pytest.raises(FileError, match=r"format version 9, .* reads 2; upgrade"):
+        read_stream(file)
+    content = file.read_bytes()
+    for text in (b"", b"notes", content[:-64], content + b"x"):
+        file.write_bytes(text)
+        with pytest.raises(FileError, match="begin the stream anew"):
+            read_stream(file)
+
+
+def test_global_generators_go_on_where_they_were(tmp_path: Path) -> None:
+    def draws() -> tuple[float, float, float, float]:
+        numbers = float(torch.rand(1)), float(np.random.rand()), random.random()
+        return *numbers, random.gauss(0, 1)
+
+    draws()
+    write_stream(tmp_path / "stream.pt", {"randomness": random_state()})
+    expected = draws()
+    set_random_state(read_stream(tmp_path / "stream.pt")["randomness"])
+    assert draws() == expected
