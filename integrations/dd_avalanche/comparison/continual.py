@@ -65,13 +65,15 @@ def continual(
     test = data.read_test()
     done = {stream_key(asdict(stream)): stream for stream in known}
     memories = MemoryHistories()
-    rows = []
+    rows: list[PolicyResult] = []
 
     @cache
     def stream_of(seed: int) -> ClassStream:
         return ClassStream(experiment, data, test, seed)
 
-    def run(equal_bytes: bool, images_per_class: int, **about: Any) -> PolicyResult:
+    def run(
+        images_per_class: int, *, equal_bytes: bool = False, **about: Any
+    ) -> PolicyResult:
         streams = []
         for seed in seeds:
             wanted = {**about, "seed": seed, "images_per_class": images_per_class}
@@ -82,40 +84,44 @@ def continual(
             streams.append(done[key])
         return PolicyResult(tuple(streams), equal_bytes)
 
+    variants = _variants(policies, contexts, stores)
     share = experiment.memory // data.num_classes
     for protocol in protocols:
-        distilled: PolicyResult | None = None
-        chosen = []
-        for policy in policies:
-            learns = dd_plugins.get_distiller(policy).moves_images
-            if not learns:
-                chosen.append(policy)
-            for context in contexts if learns else ("none",):
-                for store in stores if learns else ("real",):
-                    row = run(
-                        False,
-                        share,
-                        policy=policy,
-                        protocol=protocol,
-                        context=context,
-                        store=store,
-                    )
-                    rows.append(row)
-                    if learns and distilled is None:
-                        distilled = row
-        if distilled is not None:
-            most = distilled.streams[0].memory_bytes
-            images_per_class = most // (data.num_classes * _image_bytes(data))
-            about: dict[str, Any] = {"context": "none", "store": "real"}
+        made = [run(share, protocol=protocol, **variant) for variant in variants]
+        rows += made
+        learned = [row for row in made if row.streams[0].store != "real"]
+        if learned:
+            # As many photographs as take the room of the first row of learned images.
+            most = learned[0].streams[0].memory_bytes
+            more = most // (data.num_classes * _image_bytes(data))
             rows += [
-                run(True, images_per_class, policy=policy, protocol=protocol, **about)
-                for policy in chosen
+                run(more, equal_bytes=True, protocol=protocol, **variant)
+                for variant in variants
+                if variant["store"] == "real"
             ]
-        bounds = (JOINT,) if protocol == "scratch" else (NAIVE, JOINT)
-        for policy in bounds:
-            about = {"context": "none", "store": "none"}
-            rows.append(run(False, 0, policy=policy, protocol=protocol, **about))
+        # From scratch there is no bound below: without a memory nothing is trained.
+        for policy in (JOINT,) if protocol == "scratch" else (NAIVE, JOINT):
+            bound = run(
+                0, protocol=protocol, policy=policy, context="none", store="none"
+            )
+            rows.append(bound)
     return rows
+
+
+def _variants(
+    policies: Sequence[str], contexts: Sequence[Context], stores: Sequence[Store]
+) -> list[dict[str, Any]]:
+    """Return policy, context and store of each row of a memory.
+
+    Core sets move no images: they see no context, and store photographs as they are.
+    """
+    variants: list[dict[str, Any]] = []
+    for policy in policies:
+        learns = dd_plugins.get_distiller(policy).moves_images
+        for context in contexts if learns else ("none",):
+            for store in stores if learns else ("real",):
+                variants.append({"policy": policy, "context": context, "store": store})
+    return variants
 
 
 def _run(
@@ -129,7 +135,7 @@ def _run(
     store: str,
     seed: int,
 ) -> StreamResult:
-    """Run one stream."""
+    """Train and test along one stream, with a memory that such a policy fills."""
     started = time.perf_counter()
     parts = stream.experiment.experiences
     history = last = None
@@ -137,8 +143,8 @@ def _run(
         history = memories(stream, images_per_class, policy, context)
         last = history.at(parts - 1, store)
     if policy == JOINT:
-        accuracies: list[list[float]] = [[] for _ in range(parts - 1)]
-        accuracies.append(stream.joint)
+        # All classes are learned at once: there is no figure before the end.
+        accuracies: list[list[float]] = [*([] for _ in range(parts - 1)), stream.joint]
     elif protocol == "replay":
         accuracies = scores_with_replay(stream, history, store)
     else:

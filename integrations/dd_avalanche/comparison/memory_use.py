@@ -49,7 +49,8 @@ def scores_from_scratch(
 def _trained(stream: ClassStream, memory: DistilledMemory, parts: int) -> Any:
     """Return a fresh network trained on a memory alone, by FRePo's protocol."""
     images, labels = memory.images(), memory.labels(stream.data.num_classes)
-    if memory.label_kind != "regression":  # one loss for all policies
+    if memory.label_kind != "regression":
+        # All policies are compared by one loss, whatever labels they learn.
         labels = centred_targets(memory.hard_labels(), stream.data.num_classes)
     recipe = frepo_recipe(len(images))
     if stream.experiment.training_steps is not None:
@@ -105,7 +106,7 @@ def scores_with_replay(
 
         from dd_avalanche.replay.buffer import DistilledBuffer
 
-    class Rehistory(DistilledBuffer):
+    class HistoryBuffer(DistilledBuffer):
         """A buffer that takes the memory of each experience from the history."""
 
         def post_adapt(self, agent_state: Any, exp: Any) -> None:
@@ -114,7 +115,7 @@ def scores_with_replay(
             self.take(history.at(part, store))
 
         def update(self, strategy: Any, **kwargs: Any) -> None:
-            """Do so without the warning that Avalanche 0.6 turns on for itself."""
+            """Take the memory without a warning that Avalanche 0.6 gives to itself."""
             self.post_adapt(strategy, strategy.experience)
 
     experiment = stream.experiment
@@ -129,7 +130,7 @@ def scores_with_replay(
     if history is not None:
         most = history.memory.size
         size = min(experiment.batch_size, most)
-        buffer = Rehistory(most)
+        buffer = HistoryBuffer(most)
         plugins = [ReplayPlugin(most, batch_size_mem=size, storage_policy=buffer)]
     scores = []
     with _quiet(), torch.random.fork_rng():

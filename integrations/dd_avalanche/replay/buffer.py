@@ -111,7 +111,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         self.fill(agent_state, exp)
 
     def fill(self, agent_state: Any, exp: Any, *, mixed: bool = True) -> None:
-        """Do what :meth:`post_adapt` does.
+        """Distil an experience as :meth:`post_adapt` does, or collect a part of one.
 
         Args:
             agent_state: the strategy.
@@ -119,6 +119,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             mixed: whether items of the buffer will stand in a batch beside those of the
                 benchmark, and must have no fewer parts.
         """
+        # Plugins that share the buffer fill it in the same training, and the clock does
+        # not move on between them. An experience that is trained on again is new.
         clock = getattr(agent_state, "clock", None)
         moment = None
         if clock is not None:
@@ -134,7 +136,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
                 "whose last part was never seen"
             )
         self._collected.append(part)
-        del part  # else it would stay in memory
+        del part  # else its images would stay in memory beside the joined ones
         if not isinstance(exp, OnlineCLExperience) or self._is_last(exp):
             collected, self._collected = self._collected, []
             self._add(collected)
@@ -168,7 +170,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             images = torch.cat([part.images for part in collected])
             labels = torch.cat([part.labels for part in collected])
             tasks = torch.cat([part.tasks for part in collected])
-        collected.clear()
+        collected.clear()  # frees the parts: the joined images are enough
         found = sorted(set(tasks.tolist()))
         with self.memory.all_or_nothing():
             for task in found:

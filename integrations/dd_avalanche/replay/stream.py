@@ -129,6 +129,8 @@ def restore_stream(
     if done:
         filled = [each for each in done if len(each.dataset)] or done
         buffer.restore(source / content["buffer"], like=filled[0].dataset)
+    # A model grows with the experiences that it has met: before its weights fit, it has
+    # to meet them again.
     for experience in done:
         avalanche_model_adaptation(strategy.model, experience)
     strategy.model.to(strategy.device)
