@@ -107,7 +107,8 @@ class DatasetLoader(Protocol):
 class RealData:
     """Real images for training and validation, and a test set that is not read yet.
 
-    Build one by :meth:`from_tensors`, :meth:`from_dataset` or a named data set.
+    Build one by :meth:`from_tensors`, :meth:`from_dataset`, :meth:`from_values` or a
+    named data set.
 
     Attributes:
         name: the name by which the data set is found again.
@@ -334,6 +335,77 @@ class RealData:
             class_names=class_names,
             **options,
         )
+
+    @classmethod
+    def from_values(
+        cls,
+        images: ImageSource,
+        labels: Tensor,
+        *,
+        class_names: Iterable[str] | None = None,
+        name: str = "values",
+        mirror: bool = False,
+    ) -> "RealData":
+        """Take images that are in the value space of a model already.
+
+        Their transform is the identity. Each is a training image: no validation images
+        are held out, and there is no test set. A set that is distilled from them is in
+        the same space, and its ``pixels()`` clip what lies outside [0, 1].
+
+        Args:
+            images: floating, of any range, of shape ``(n, channels, height, width)``: a
+                tensor, or images that are read when they are needed.
+            labels: integers of shape ``(n,)``, from 0.
+            class_names: one for each class, by default the numbers; a class may have no
+                image.
+            name: under which the artifact remembers the data set.
+            mirror: whether a flipped image is still of its class.
+
+        Raises:
+            DataError: shapes, values, labels or class names do not fit.
+
+        Example:
+            >>> images = torch.randn(6, 1, 8, 8)
+            >>> data = RealData.from_values(images, torch.arange(6) % 2)
+            >>> data.image_shape, data.num_classes
+            ((1, 8, 8), 2)
+        """
+        if len(images.shape) != 4 or 0 in images.shape:
+            raise DataError(
+                "images must have shape (n, channels, height, width), none of them 0; "
+                f"got {tuple(images.shape)}"
+            )
+        if labels.is_floating_point() or labels.shape != images.shape[:1]:
+            raise DataError(
+                f"labels must be integers of shape ({len(images)},), one for each "
+                f"image; got {labels.dtype} of shape {tuple(labels.shape)}"
+            )
+        for number, part in enumerate(chunks(images, _SURVEYED)):
+            if not part.is_floating_point():
+                raise DataError(
+                    f"images in a value space must be floating, got {part.dtype}; pass "
+                    "plain images to from_tensors"
+                )
+            _check_finite(part, number * _SURVEYED)
+        low, high = (int(label) for label in labels.aminmax())
+        known = range(high + 1) if class_names is None else class_names
+        names = tuple(map(str, known))
+        if low < 0 or high >= len(names):
+            raise DataError(
+                f"labels must be from 0 to {len(names) - 1}, one for each class name; "
+                f"got {low} to {high}"
+            )
+        if isinstance(images, Tensor):
+            images = images.detach().float().cpu()
+        return cls(
+            name=name,
+            train=Images(images, labels.long().cpu()),
+            train_indices=torch.arange(len(images)),
+            validation=Images(torch.empty(0, *images.shape[1:]), labels[:0].long()),
+            class_names=names,
+            read_test=_values_have_no_test,
+            mirror=mirror,
+        ).with_transform(Transform.identity(images.shape[1]))
 
     def check_test(self) -> None:
         """Refuse a test set that cannot serve, as far as this shows without reading it.
@@ -692,17 +764,21 @@ def _check_values(images: Tensor, first: int = 0) -> None:
             f"images must be uint8 or floating, got {images.dtype}; divide them by the "
             "largest value that a pixel can have"
         )
-    bad = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten()
-    if len(bad):
-        raise DataError(
-            f"{len(bad)} image(s) hold values that are not finite, the first is "
-            f"number {first + int(bad[0])}; remove or mend them"
-        )
+    _check_finite(images, first)
     low, high = images.aminmax()
     if low < 0 or high > 1:
         raise DataError(
             f"floating images must be in [0, 1], got [{float(low):g}, "
             f"{float(high):g}]; scale them, or pass uint8"
+        )
+
+
+def _check_finite(images: Tensor, first: int) -> None:
+    bad = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten()
+    if len(bad):
+        raise DataError(
+            f"{len(bad)} image(s) hold values that are not finite, the first is "
+            f"number {first + int(bad[0])}; remove or mend them"
         )
 
 
@@ -802,6 +878,10 @@ class HasSizes(Protocol):
             DataError: there are some.
         """
         ...
+
+
+def _values_have_no_test() -> Images:
+    raise DataError("images given by their values have no test set")
 
 
 def _no_test_set() -> DataError:

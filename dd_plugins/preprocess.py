@@ -70,6 +70,11 @@ class Transform:
         moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
         return Transform.from_tensors(moved, self.stride)
 
+    @classmethod
+    def identity(cls, channels: int) -> "Transform":
+        """Return the transform of images that are in the value space already."""
+        return cls(torch.zeros(channels), torch.ones(channels))
+
     @property
     def kind(self) -> Preprocessing:
         """``"zca"`` if images are whitened, else ``"standardize"``."""

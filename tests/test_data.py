@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from dd_plugins import RealData, get_dataset
+from dd_plugins import RealData, get_dataset, streamed
 from dd_plugins.data import Images, RealSampler, balanced_subset, sampler_of
 from dd_plugins.errors import (
     DataError,
@@ -660,3 +660,61 @@ def test_data_errors_are_ours_and_value_errors() -> None:
     assert issubclass(DataError, DDError)
     assert issubclass(DataError, ValueError)
     assert DataError.exit_status == 1
+
+
+def values(count: int = 10) -> tuple[Tensor, Tensor]:
+    """Images in a value space of any range."""
+    generator = torch.Generator().manual_seed(0)
+    images = 4 * torch.randn(count, 1, 4, 4, generator=generator) - 1
+    return images, torch.arange(count) % 2
+
+
+def test_values_are_drawn_as_they_are() -> None:
+    images, labels = values()
+    data = RealData.from_values(images, labels, class_names=["a", "b", "no image"])
+    assert (data.num_classes, data.image_shape) == (3, (1, 4, 4))
+    assert torch.equal(data.train_indices, torch.arange(10))
+    assert len(data.validation.labels) == 0
+    transform, sampler = sampler_of(
+        data, seed=0, device=torch.device("cpu"), precision=torch.float32
+    )
+    assert torch.equal(sampler.batch(0, 10).images, images)
+    assert torch.equal(transform.invert(transform(images)), images)
+    with pytest.raises(DataError, match="no test set"):
+        data.read_test()
+
+
+def test_values_may_stay_in_their_dataset() -> None:
+    images, labels = values()
+    in_dataset = streamed.StreamedImages(
+        streamed.Items(TensorDataset(images, labels)),
+        (1, 4, 4),
+        torch.arange(10),
+        workers=0,
+    )
+    data = RealData.from_values(in_dataset, labels)
+    assert data.train.images is in_dataset
+    in_memory = RealData.from_values(images, labels)
+    assert data.fingerprint == in_memory.fingerprint
+    assert data.value_space == in_memory.value_space
+    images[7, 0, 1, 1] = math.nan
+    with pytest.raises(DataError, match="not finite, the first is number 7"):
+        RealData.from_values(in_dataset, labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda x, y: (x[0], y), r"shape \(n, channels.*got \(1, 4, 4\)"),
+        (lambda x, y: (x[:0], y[:0]), "none of them 0"),
+        (lambda x, y: (x.to(torch.uint8), y), "must be floating, got torch.uint8"),
+        (lambda x, y: (x / 0, y), "10 image.s. hold values that are not finite"),
+        (lambda x, y: (x, y[:3]), r"shape \(10,\).*got torch.int64 of shape \(3,\)"),
+        (lambda x, y: (x, y.float()), "integers of shape .*got torch.float32"),
+        (lambda x, y: (x, y - 1), "labels must be from 0 to 1, .*; got -1 to 0"),
+        (lambda x, y: (x, y + 1), "labels must be from 0 to 1, .*; got 1 to 2"),
+    ],
+)
+def test_wrong_values_are_refused(change: Any, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        RealData.from_values(*change(*values()), class_names=["a", "b"])

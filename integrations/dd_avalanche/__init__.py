@@ -7,18 +7,14 @@ when it is first asked for, and says so if Avalanche is not installed.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dd_avalanche.conversion import require_avalanche, to_avalanche
 from dd_avalanche.memory import DistilledMemory
+from dd_avalanche.replay.conversion import require_avalanche, to_avalanche
 
 if TYPE_CHECKING:
-    from dd_avalanche.buffer import DistilledBuffer
-    from dd_avalanche.strategy import (
-        DistilledGDumb,
-        DistilledReplayPlugin,
-        LabelLoss,
-        SoftTargets,
-    )
-    from dd_avalanche.stream import restore_stream, save_stream
+    from dd_avalanche.replay.buffer import DistilledBuffer
+    from dd_avalanche.replay.plugins import DistilledGDumb, DistilledReplayPlugin
+    from dd_avalanche.replay.stream import restore_stream, save_stream
+    from dd_avalanche.replay.targets import LabelLoss, SoftTargets
 
 __all__ = [
     "DistilledBuffer",
@@ -34,10 +30,10 @@ __all__ = [
 
 _MODULES = {
     "DistilledBuffer": "buffer",
-    "DistilledGDumb": "strategy",
-    "DistilledReplayPlugin": "strategy",
-    "LabelLoss": "strategy",
-    "SoftTargets": "strategy",
+    "DistilledGDumb": "plugins",
+    "DistilledReplayPlugin": "plugins",
+    "LabelLoss": "targets",
+    "SoftTargets": "targets",
     "restore_stream": "stream",
     "save_stream": "stream",
 }
@@ -47,4 +43,4 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     require_avalanche()
-    return getattr(import_module(f"dd_avalanche.{_MODULES[name]}"), name)
+    return getattr(import_module(f"dd_avalanche.replay.{_MODULES[name]}"), name)

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from dd_avalanche.conversion import EXTRA
+from dd_avalanche.replay.conversion import EXTRA
 from dd_plugins.api import RegisterCommand, hookimpl
 
 
@@ -15,6 +15,6 @@ def dd_missing_extra() -> str | None:
 @hookimpl
 def dd_register_commands(register: RegisterCommand) -> None:
     """Offer ``dd-plugins continual``."""
-    from dd_avalanche.command import continual_command
+    from dd_avalanche.comparison.command import continual_command
 
     register(continual_command)

@@ -1,136 +1,19 @@
-"""What a strategy of Avalanche needs beside a distilled buffer."""
+"""Plugins for a strategy that replay from a distilled buffer."""
 
 from collections import defaultdict
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from avalanche.benchmarks import OnlineCLExperience
-from avalanche.benchmarks.utils import AvalancheDataset
-from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from avalanche.models import DynamicModule, avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from dd_avalanche.buffer import DistilledBuffer
-from dd_avalanche.memory import spread_labels
-from dd_plugins.api import LabelKind, OptionError, centred_targets, derive, label_loss
+from dd_avalanche.replay.buffer import DistilledBuffer
+from dd_avalanche.replay.targets import as_targets, check_criterion
+from dd_plugins.api import LabelKind, OptionError, derive, label_loss
 
-__all__ = ["DistilledGDumb", "DistilledReplayPlugin", "LabelLoss", "SoftTargets"]
-
-
-class LabelLoss(nn.Module):
-    """The loss that fits learned labels, and classes as well: a strategy's criterion.
-
-    Half the squared error for regression targets, cross-entropy for everything else.
-    Classes, as evaluation gives them, are made into targets first. Labels of more
-    classes than the model has outputs, as a small head may, are narrowed to these. A
-    head that masks units, as Avalanche's ``IncrementalClassifier`` does by default, has
-    a squared error of millions on them: make it with ``masking=False``.
-
-    Args:
-        label_kind: what learned labels are.
-    """
-
-    def __init__(self, label_kind: LabelKind) -> None:
-        super().__init__()
-        self.label_kind = label_kind
-
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss.
-
-        Args:
-            output: float of shape ``(n, classes)``.
-            target: int64 of shape ``(n,)``, or float of shape ``(n, any number of
-                classes)``.
-        """
-        width = output.shape[1]
-        if target.ndim == 1:
-            target = as_targets(target, width, self.label_kind)
-        elif target.shape[1] != width:
-            columns = range(target.shape[1])
-            target = spread_labels(target, columns, self.label_kind, range(width))
-        return label_loss(output, target, self.label_kind)
-
-
-def as_targets(classes: Tensor, num_classes: int, label_kind: LabelKind) -> Tensor:
-    """Return classes as labels of a kind, float32 ``(n, num_classes)``."""
-    if label_kind == "regression":
-        return centred_targets(classes, num_classes)
-    return F.one_hot(classes, num_classes).float()
-
-
-class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
-    """Make the labels of current data like the learned ones of a buffer.
-
-    With it a stock ``ReplayPlugin`` mixes both in one batch. The strategy's criterion
-    must be :class:`LabelLoss`, or fit the labels otherwise.
-
-    Args:
-        buffer: whose learned labels they are to be like.
-
-    Raises:
-        OptionError: its labels are hard; or, when training begins, the criterion is
-            cross-entropy, which takes no regression targets.
-    """
-
-    def __init__(self, buffer: DistilledBuffer) -> None:
-        super().__init__()
-        if buffer.labels != "learned":
-            raise OptionError(
-                "SoftTargets is for a buffer of learned labels: "
-                "DistilledBuffer(..., labels='learned', num_classes=...)"
-            )
-        self.buffer = buffer
-
-    def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Refuse a criterion that would misread the labels."""
-        _check_criterion(strategy, self.buffer)
-
-    def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Put the labels of the adapted data set into vectors."""
-        memory = self.buffer.memory
-        assert memory.num_classes is not None
-        targets = _Targets(memory.num_classes, memory.label_kind)
-        strategy.adapted_dataset = _with_targets(strategy.adapted_dataset, targets)
-
-
-def _check_criterion(strategy: Any, buffer: DistilledBuffer) -> None:
-    """Refuse cross-entropy for learned labels that are no probabilities.
-
-    Raises:
-        OptionError: it is the strategy's criterion.
-    """
-    kind = buffer.memory.label_kind
-    misread = buffer.labels == "learned" and kind == "regression"
-    if misread and isinstance(strategy._criterion, nn.CrossEntropyLoss):
-        raise OptionError(
-            "the learned labels are regression targets, not probabilities; give "
-            f"the strategy criterion=dd_avalanche.LabelLoss({kind!r})"
-        )
-
-
-class _Targets:
-    """A target transform: a class to its vector; a vector stays."""
-
-    def __init__(self, num_classes: int, label_kind: LabelKind) -> None:
-        self.num_classes, self.label_kind = num_classes, label_kind
-
-    def __call__(self, label: Any) -> Tensor:
-        vector: Tensor = torch.as_tensor(label)
-        if vector.is_floating_point():
-            return vector
-        classes = vector.reshape(1).long()
-        return as_targets(classes, self.num_classes, self.label_kind)[0]
-
-
-def _with_targets(dataset: AvalancheDataset, targets: _Targets) -> AvalancheDataset:
-    """Return a data set whose labels pass through a transform, after all others.
-
-    The kind of the data set stays, with its task labels.
-    """
-    groups = TransformGroups(dict.fromkeys(("train", "eval"), (None, targets)))
-    return type(dataset)([dataset], transform_groups=groups)
+__all__ = ["DistilledGDumb", "DistilledReplayPlugin"]
 
 
 class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -234,10 +117,10 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a criterion that would misread the labels."""
-        _check_criterion(strategy, self.buffer)
+        check_criterion(strategy, self.buffer)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Distil, and put the buffer in the place of the experience."""
+        """Distil the experience, and train on the buffer instead of it."""
         if isinstance(strategy.experience, OnlineCLExperience):
             raise OptionError(
                 "DistilledGDumb trains on whole experiences, not on the parts of an "

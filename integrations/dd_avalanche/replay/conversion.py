@@ -34,8 +34,9 @@ def require_avalanche() -> None:
 def to_avalanche(distilled: dd_plugins.DistilledSet) -> Any:
     """Return a distilled set as an ``AvalancheDataset`` of ``(image, class)``.
 
-    Images are in the value space of the model, labels the class that each image began
-    as, also as ``targets``, which Avalanche's class-balanced buffers need.
+    Images are in the value space of the model. The label of an image is the class that
+    it started from. ``targets`` repeats the labels for Avalanche's class-balanced
+    buffers.
 
     Args:
         distilled: the set.

@@ -1,8 +1,6 @@
 """A stream that goes on, after the process was killed, as if it had not been."""
 
-import hashlib
 import io
-import random
 import re
 import shutil
 import warnings
@@ -11,27 +9,24 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import torch
 from avalanche.models.utils import avalanche_model_adaptation
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates.base_sgd import PeriodicEval
 
-from dd_avalanche.buffer import DistilledBuffer
-from dd_plugins.api import FileError, OptionError, write_atomically
+from dd_avalanche.replay.buffer import DistilledBuffer
+from dd_avalanche.replay.stream_file import (
+    STREAM_NAME,
+    random_state,
+    read_stream,
+    set_random_state,
+    write_stream,
+)
+from dd_plugins.api import OptionError
 
 __all__ = ["STREAM_NAME", "restore_stream", "save_stream"]
 
-STREAM_NAME = "stream.pt"
-"""The file that holds where a stream stands; it loads without running code."""
-
-_FORMAT_VERSION = 2  # from 2 on the file ends with a digest of itself
-_DIGEST_SIZE = 64
-# torch writes a zip archive, and that ends with the length of its comment: none. The
-# digest of the file becomes the comment, so that torch.load still reads the file.
-_NO_COMMENT = bytes(2)
-_COMMENT = _DIGEST_SIZE.to_bytes(2, "little")
 _PLAIN = (bool, int, float, str, type(None))
 _BUFFER_NAME = re.compile(r"buffer-\d+-[0-9a-f]{8}")
 
@@ -68,7 +63,6 @@ def save_stream(
     memory = target / f"buffer-{experiences}-{uuid4().hex[:8]}"
     buffer.save(memory)
     content = {
-        "format_version": _FORMAT_VERSION,
         "experiences": experiences,
         "buffer": memory.name,
         "model": strategy.model.state_dict(),
@@ -76,10 +70,9 @@ def save_stream(
         "clock": vars(strategy.clock),
         "plugins": plugins,
         "others": _others(strategy, buffer),
-        "randomness": _randomness(),
+        "randomness": random_state(),
     }
-    sealed = _sealed(content)
-    write_atomically(target / STREAM_NAME, lambda file: file.write(sealed))
+    write_stream(target / STREAM_NAME, content)
     for other in target.iterdir():  # saved before, or left by a kill
         if other != memory and _BUFFER_NAME.fullmatch(other.name):
             shutil.rmtree(other, ignore_errors=True)
@@ -115,7 +108,7 @@ def restore_stream(
     file = source / STREAM_NAME
     if not file.exists():
         return 0
-    content = _load(file)
+    content = read_stream(file)
     experiences: int = content["experiences"]
     done = [
         experience for _, experience in zip(range(experiences), stream, strict=False)
@@ -136,6 +129,8 @@ def restore_stream(
     if done:
         filled = [each for each in done if len(each.dataset)] or done
         buffer.restore(source / content["buffer"], like=filled[0].dataset)
+    # A model grows with the experiences that it has met: before its weights fit, it has
+    # to meet them again.
     for experience in done:
         avalanche_model_adaptation(strategy.model, experience)
     strategy.model.to(strategy.device)
@@ -153,7 +148,7 @@ def restore_stream(
             f"{source} was saved with another model, optimizer or plugins: {reason}"
         ) from error
     vars(strategy.clock).update(content["clock"])
-    _set_randomness(content["randomness"])
+    set_random_state(content["randomness"])
     lost = _lost(content["others"], _others(strategy, buffer))
     if lost:
         warnings.warn(
@@ -228,69 +223,3 @@ def _lost(before: list[list[Any]], now: list[list[Any]]) -> list[str]:
         else:
             lost.append(each[0])
     return list(dict.fromkeys(lost))
-
-
-def _sealed(content: dict[str, Any]) -> bytes:
-    """Return content as a file of torch that ends with its digest."""
-    written = io.BytesIO()
-    torch.save(content, written)
-    plain = written.getvalue()
-    assert plain.endswith(_NO_COMMENT)
-    digest = hashlib.sha256(plain).hexdigest().encode()
-    return plain.removesuffix(_NO_COMMENT) + _COMMENT + digest
-
-
-def _load(file: Path) -> dict[str, Any]:
-    """Return what was sealed in a file.
-
-    Raises:
-        FileError: it cannot be read, or is damaged, or was not sealed.
-    """
-    advice = f"remove {file.parent} to begin the stream anew"
-    try:
-        sealed = file.read_bytes()
-    except OSError as error:
-        raise FileError(f"cannot read {file}: {error.strerror}") from error
-    plain, digest = sealed[:-_DIGEST_SIZE], sealed[-_DIGEST_SIZE:]
-    plain = plain.removesuffix(_COMMENT) + _NO_COMMENT
-    if hashlib.sha256(plain).hexdigest().encode() != digest:
-        raise FileError(
-            f"{file} is damaged, or of an older version without a digest; {advice}"
-        )
-    try:
-        content: dict[str, Any] = torch.load(
-            io.BytesIO(plain), map_location="cpu", weights_only=True
-        )
-        version = content["format_version"]
-    except Exception as error:  # torch's own text advises to run what the file holds
-        raise FileError(
-            f"{file} is no saved stream ({type(error).__name__}); {advice}"
-        ) from error
-    if version != _FORMAT_VERSION:
-        raise FileError(
-            f"{file} has format version {version}, this dd_avalanche reads "
-            f"{_FORMAT_VERSION}; upgrade dd-plugins, or {advice}"
-        )
-    return content
-
-
-def _randomness() -> dict[str, Any]:
-    """Return the state of the global generators, in plain containers."""
-    name, keys, *rest = np.random.get_state()
-    version, numbers, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
-        "python": [version, list(numbers), gauss],
-    }
-
-
-def _set_randomness(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))

@@ -1,0 +1,241 @@
+"""The command ``dd-plugins continual``."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import click
+from rich.console import Console
+
+import dd_plugins
+from dd_avalanche.comparison.continual import continual
+from dd_avalanche.comparison.display import results_table, save_plot
+from dd_avalanche.comparison.experiment import (
+    BENCHMARKS,
+    Experiment,
+    MemoryUse,
+    Whitening,
+)
+from dd_avalanche.comparison.results import StreamResult
+from dd_avalanche.comparison.results_file import ResultsFile
+from dd_avalanche.memory import (
+    DISTILLER,
+    INITIAL_IMAGES,
+    NETWORK,
+    STEPS,
+    Context,
+    Store,
+)
+from dd_plugins import options as shared
+from dd_plugins.api import (
+    OptionError,
+    check_outputs,
+    get_initial_images,
+    split_specs,
+)
+
+__all__ = ["continual_command"]
+
+
+@click.command("continual")
+@click.option(
+    "--benchmark",
+    type=click.Choice(list(BENCHMARKS)),
+    default="split-fashion-mnist",
+    show_default=True,
+)
+@click.option(
+    "--experiences",
+    type=click.IntRange(min=2),
+    default=5,
+    show_default=True,
+    help="Into how many the classes are divided.",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Images at the end of the stream; an equal share for each class.",
+)
+@click.option(
+    "--policy",
+    default=f"{DISTILLER},random,herding",
+    show_default=True,
+    help="Specs, separated by commas: what fills the memory.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice([*get_args(MemoryUse), "both"]),
+    default="scratch",
+    show_default=True,
+    help="Train on the memory alone, or on current data with replay.",
+)
+@click.option(
+    "--context",
+    default="none",
+    show_default=True,
+    help="What stored images are while others are distilled: none, fixed, refined; "
+    "several separated by commas.",
+)
+@click.option(
+    "--store",
+    default=",".join(get_args(Store)),
+    show_default=True,
+    help="How learned images are stored: float32, uint8; or both, measured apart.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Orders of classes: a stream for each.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=STEPS,
+    show_default=True,
+    help="Of each distillation.",
+)
+@click.option(
+    "--initial-images",
+    default=INITIAL_IMAGES,
+    show_default=True,
+    help="What learned images start from: real, noise, or a core set.",
+)
+@click.option(
+    "--network",
+    default=NETWORK,
+    show_default=True,
+    help="Spec: on which images are distilled, and what is tested.",
+)
+@click.option(
+    "--training-steps",
+    type=click.IntRange(min=1),
+    help="Of a network from scratch.  [default: FRePo's number]",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Over each experience, with replay.",
+)
+@click.option(
+    "--whitening",
+    type=click.Choice(get_args(Whitening)),
+    default="none",
+    show_default=True,
+    help="ZCA of all images, fitted to the first experience.",
+)
+@shared.data_root
+@shared.download
+@shared.device
+@shared.json_file
+@click.option(
+    "--plot", type=shared.path_type, help="Draw accuracy after each experience here."
+)
+@click.option(
+    "--resume", is_flag=True, help="Keep the streams that the --json file holds."
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Begin the --json file anew; replace whatever --plot names.",
+)
+def continual_command(
+    policy: str,
+    protocol: str,
+    context: str,
+    store: str,
+    seeds: int,
+    data_root: Path | None,
+    download: bool,
+    json_file: Path | None,
+    plot: Path | None,
+    resume: bool,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Compare distilled and real images as the memory of a class-incremental stream.
+
+    All policies hold as many images at the end. A learned image is stored as float32,
+    a real one as bytes. So further rows compare as many bytes: learned images with 256
+    levels, and more of the real ones.
+    """
+    if resume and json_file is None:
+        raise OptionError("--resume needs the file: pass --json")
+    if resume and overwrite:
+        raise OptionError("--resume keeps the file, --overwrite does not: pass one")
+    contexts = _several("--context", context, get_args(Context))
+    stores = _several("--store", store, get_args(Store))
+    policies = split_specs(policy)
+    for spec in policies:
+        dd_plugins.get_distiller(spec)  # refuses it now, not after the first stream
+    get_initial_images(options["initial_images"])
+    check_outputs((json_file, "JSON"), (plot, "PNG"), overwrite=overwrite)
+    if json_file is not None and json_file.exists() and not (resume or overwrite):
+        raise OptionError(
+            f"{json_file} exists; keep its streams with --resume, or replace it with "
+            "--overwrite"
+        )
+    protocols: tuple[MemoryUse, ...] = get_args(MemoryUse)
+    if protocol != "both":
+        protocols = (cast(MemoryUse, protocol),)
+    experiment = Experiment(**options)
+    results = ResultsFile(experiment, json_file, anew=overwrite)
+    console = Console()
+    data = dd_plugins.get_dataset(
+        BENCHMARKS[experiment.benchmark], data_root=data_root, download=download
+    )
+    with _plain_warnings(), console.status("the first stream ...") as status:
+
+        def on_stream(stream: StreamResult) -> None:
+            results.add(stream)
+            what = f"{stream.policy}, {stream.protocol}, {stream.store}"
+            status.update(f"done: {what}, order {stream.seed}: {stream.curve[-1]:.4f}")
+
+        rows = continual(
+            experiment,
+            policies,
+            protocols=protocols,
+            contexts=contexts,  # type: ignore[arg-type]
+            stores=stores,  # type: ignore[arg-type]
+            seeds=range(seeds),
+            data=data,
+            known=list(results.streams),
+            on_stream=on_stream,
+        )
+    results.write(rows)
+    for name in protocols:
+        console.print(results_table(experiment, name, rows))
+    if plot is not None:
+        save_plot(experiment, rows, plot)
+        console.print(f"picture: {plot}", soft_wrap=True)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Say each warning once, in a line, without the code that it came from."""
+    said = set()
+
+    def say(message: Warning | str, *where: Any, **how: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            click.echo(f"Warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = say
+        yield
+
+
+def _several(option: str, text: str, known: tuple[str, ...]) -> list[str]:
+    """Return the names that an option lists, each of them known."""
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise OptionError(f"{option} must be of {', '.join(known)}, got {name!r}")
+    return names

@@ -1,0 +1,175 @@
+"""A comparison of memories over class-incremental streams."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import dd_plugins
+from dd_avalanche.comparison.experiment import (
+    Experiment,
+    MemoryUse,
+    check_experiment,
+)
+from dd_avalanche.comparison.memories import MemoryHistories
+from dd_avalanche.comparison.memory_use import scores_from_scratch, scores_with_replay
+from dd_avalanche.comparison.results import PolicyResult, StreamResult, stream_key
+from dd_avalanche.comparison.streams import ClassStream
+from dd_avalanche.memory import Context, Store
+
+__all__ = ["continual"]
+
+NAIVE, JOINT = "naive", "joint"
+
+
+def continual(
+    experiment: Experiment,
+    policies: Sequence[str],
+    *,
+    protocols: Sequence[MemoryUse] = ("scratch",),
+    contexts: Sequence[Context] = ("none",),
+    stores: Sequence[Store] = ("float32", "uint8"),
+    seeds: Sequence[int] = (0,),
+    data: dd_plugins.RealData,
+    known: Sequence[StreamResult] = (),
+    on_stream: Callable[[StreamResult], None] = lambda stream: None,
+) -> list[PolicyResult]:
+    """Compare what fills a memory, over streams of several orders of classes.
+
+    Bounds are measured beside the policies: training on the current data alone
+    (``"naive"``, with replay), and on all real images at once (``"joint"``). Real
+    images are stored as bytes, learned ones as float32 and with 256 levels an image, a
+    row for each. Each policy of real images has a further row, with as many bytes as
+    the first row of learned ones.
+
+    Test images are read once, and choose nothing.
+
+    Args:
+        experiment: what all streams share.
+        policies: specs of distillers, core sets among them.
+        protocols: ``"scratch"`` and ``"replay"``.
+        contexts: what stored images are while a distiller learns others.
+        stores: how learned images are stored.
+        seeds: a stream for each.
+        data: the real data of the benchmark.
+        known: streams that need not be run again.
+        on_stream: called with each stream when it is done.
+
+    Raises:
+        OptionError: the classes do not divide into the experiences, the memory has no
+            room for one image of each, or an option is unknown.
+        MissingExtraError: replay is asked for, and Avalanche is not installed.
+    """
+    check_experiment(experiment, protocols, data)
+    test = data.read_test()
+    done = {stream_key(asdict(stream)): stream for stream in known}
+    memories = MemoryHistories()
+    rows: list[PolicyResult] = []
+
+    @cache
+    def stream_of(seed: int) -> ClassStream:
+        return ClassStream(experiment, data, test, seed)
+
+    def run(
+        images_per_class: int, *, equal_bytes: bool = False, **about: Any
+    ) -> PolicyResult:
+        streams = []
+        for seed in seeds:
+            wanted = {**about, "seed": seed, "images_per_class": images_per_class}
+            key = stream_key(wanted)
+            if key not in done:
+                done[key] = _run(stream_of(seed), memories, **wanted)
+                on_stream(done[key])
+            streams.append(done[key])
+        return PolicyResult(tuple(streams), equal_bytes)
+
+    variants = _variants(policies, contexts, stores)
+    share = experiment.memory // data.num_classes
+    for protocol in protocols:
+        made = [run(share, protocol=protocol, **variant) for variant in variants]
+        rows += made
+        learned = [row for row in made if row.streams[0].store != "real"]
+        if learned:
+            # As many photographs as take the room of the first row of learned images.
+            most = learned[0].streams[0].memory_bytes
+            more = most // (data.num_classes * _image_bytes(data))
+            rows += [
+                run(more, equal_bytes=True, protocol=protocol, **variant)
+                for variant in variants
+                if variant["store"] == "real"
+            ]
+        # From scratch there is no bound below: without a memory nothing is trained.
+        for policy in (JOINT,) if protocol == "scratch" else (NAIVE, JOINT):
+            bound = run(
+                0, protocol=protocol, policy=policy, context="none", store="none"
+            )
+            rows.append(bound)
+    return rows
+
+
+def _variants(
+    policies: Sequence[str], contexts: Sequence[Context], stores: Sequence[Store]
+) -> list[dict[str, Any]]:
+    """Return policy, context and store of each row of a memory.
+
+    Core sets move no images: they see no context, and store photographs as they are.
+    """
+    variants: list[dict[str, Any]] = []
+    for policy in policies:
+        learns = dd_plugins.get_distiller(policy).moves_images
+        for context in contexts if learns else ("none",):
+            for store in stores if learns else ("real",):
+                variants.append({"policy": policy, "context": context, "store": store})
+    return variants
+
+
+def _run(
+    stream: ClassStream,
+    memories: MemoryHistories,
+    *,
+    images_per_class: int,
+    policy: str,
+    protocol: MemoryUse,
+    context: Context,
+    store: str,
+    seed: int,
+) -> StreamResult:
+    """Train and test along one stream, with a memory that such a policy fills."""
+    started = time.perf_counter()
+    parts = stream.experiment.experiences
+    history = last = None
+    if policy not in (NAIVE, JOINT):
+        history = memories(stream, images_per_class, policy, context)
+        last = history.at(parts - 1, store)
+    if policy == JOINT:
+        # All classes are learned at once: there is no figure before the end.
+        accuracies: list[list[float]] = [*([] for _ in range(parts - 1)), stream.joint]
+    elif protocol == "replay":
+        accuracies = scores_with_replay(stream, history, store)
+    else:
+        assert history is not None
+        accuracies = scores_from_scratch(stream, history, store)
+    images = 0 if last is None else len(last)
+    size = images * _image_bytes(stream.data)
+    if last is not None and store != "real":
+        # Replay takes hard labels, so learned ones need not be stored.
+        size = last.num_bytes if protocol == "scratch" else last.image_bytes
+    return StreamResult(
+        policy=policy,
+        protocol=protocol,
+        context=context,
+        store=store,
+        seed=seed,
+        images_per_class=images_per_class,
+        memory_images=images,
+        memory_bytes=size,
+        accuracies=accuracies,
+        distill_seconds=0.0 if history is None else history.memory.seconds,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _image_bytes(data: dd_plugins.RealData) -> int:
+    channels, height, width = data.image_shape
+    return channels * height * width

@@ -1,0 +1,98 @@
+"""What all streams of a comparison share, and whether it can be done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import dd_plugins
+from dd_avalanche.memory import INITIAL_IMAGES, NETWORK, STEPS
+from dd_avalanche.replay.conversion import require_avalanche
+from dd_plugins.api import OptionError
+
+__all__ = ["BENCHMARKS", "Experiment", "MemoryUse", "Whitening", "check_experiment"]
+
+BENCHMARKS = {
+    "split-digits": "digits",
+    "split-mnist": "mnist",
+    "split-fashion-mnist": "fashion-mnist",
+    "split-cifar10": "cifar10",
+    "split-cifar100": "cifar100",
+}
+"""The benchmarks, and the data sets that they split."""
+
+MemoryUse = Literal["replay", "scratch"]
+"""How a network is trained on the memory: mixed with current data, or on it alone."""
+
+Whitening = Literal["none", "first"]
+"""The space of the model: standardised, or ZCA of it by the first experience."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all streams of a comparison share.
+
+    Attributes:
+        benchmark: a name of :data:`BENCHMARKS`.
+        experiences: into which the classes are divided.
+        memory: images at the end of the stream; each class has an equal share from the
+            start, as in the protocols of FRePo and DM.
+        steps: of a distillation.
+        initial_images: what learned images start from: see :func:`dd_plugins.distill`.
+        network: the architecture on which images are distilled, and which is tested
+            without normalisation: a spec.
+        training_steps: of a network on a memory, from scratch; None for FRePo's number.
+        epochs: over each experience, with replay.
+        batch_size: current images of an iteration, and as many of the memory at most,
+            with replay.
+        whitening: what the images are mapped to, beyond standardisation by the first
+            experience's mean and deviation: later classes are never looked at.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+    """
+
+    benchmark: str = "split-fashion-mnist"
+    experiences: int = 5
+    memory: int = 100
+    steps: int = STEPS
+    initial_images: str = INITIAL_IMAGES
+    network: str = NETWORK
+    training_steps: int | None = None
+    epochs: int = 1
+    batch_size: int = 64
+    whitening: Whitening = "none"
+    device: str = "auto"
+
+
+def check_experiment(
+    experiment: Experiment,
+    protocols: Sequence[MemoryUse],
+    data: dd_plugins.RealData,
+) -> None:
+    """Refuse an experiment that cannot be done, before the first stream.
+
+    Raises:
+        OptionError: the classes do not divide into the experiences, the memory has no
+            room for one image of each, or an option is unknown.
+        MissingExtraError: replay is asked for, and Avalanche is not installed.
+    """
+    classes, parts = data.num_classes, experiment.experiences
+    if parts < 2 or classes % parts or classes // parts < 2:
+        raise OptionError(
+            f"{classes} classes cannot be divided into {parts} experiences of equally "
+            "many classes, two or more"
+        )
+    if experiment.memory < classes:
+        raise OptionError(
+            f"a memory of {experiment.memory} images has no room for {classes} "
+            f"classes; make it {classes} or larger"
+        )
+    for name, values, known in (
+        ("protocol", protocols, get_args(MemoryUse)),
+        ("whitening", [experiment.whitening], get_args(Whitening)),
+    ):
+        unknown = [value for value in values if value not in known]
+        if unknown:
+            raise OptionError(
+                f"{name} must be one of {', '.join(known)}, got {unknown[0]!r}"
+            )
+    if "replay" in protocols:
+        require_avalanche()

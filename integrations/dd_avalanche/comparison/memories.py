@@ -1,0 +1,68 @@
+"""The memories of a comparison, filled once along each stream."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dd_avalanche.comparison.streams import ClassStream
+from dd_avalanche.memory import Context, DistilledMemory, ImageGroups
+
+__all__ = ["MemoryHistories", "MemoryHistory"]
+
+
+@dataclass
+class MemoryHistory:
+    """What a memory held after each experience of a stream.
+
+    Attributes:
+        memory: as it is at the end.
+        groups: its images after each experience.
+    """
+
+    memory: DistilledMemory
+    groups: list[ImageGroups] = field(default_factory=list)
+
+    def at(self, part: int, store: str) -> DistilledMemory:
+        """Return the memory as it was after an experience, rounded if need be."""
+        held = replace(self.memory)
+        held.groups = ImageGroups(self.groups[part])
+        return held.rounded() if store == "uint8" else held
+
+
+class MemoryHistories:
+    """Memories that are filled once along a stream, for all uses and stores."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], MemoryHistory] = {}
+
+    def __call__(
+        self, stream: ClassStream, images_per_class: int, policy: str, context: Context
+    ) -> MemoryHistory:
+        """Return the history of a memory that such a policy fills."""
+        key = (stream.seed, images_per_class, policy, context)
+        if key not in self._known:
+            self._known[key] = self._fill(stream, images_per_class, policy, context)
+        return self._known[key]
+
+    @staticmethod
+    def _fill(
+        stream: ClassStream, images_per_class: int, policy: str, context: Context
+    ) -> MemoryHistory:
+        experiment, classes = stream.experiment, stream.data.num_classes
+        memory = DistilledMemory(
+            images_per_class * classes,
+            policy,
+            images_per_class=images_per_class,
+            num_classes=classes,
+            steps=experiment.steps,
+            network=experiment.network,
+            initial_images=experiment.initial_images,
+            context=context,
+            mirror=stream.data.mirror,
+            seed=stream.seed,
+            device=experiment.device,
+        )
+        history = MemoryHistory(memory)
+        for part in range(experiment.experiences):
+            memory.add(*stream.train(part))
+            history.groups.append(ImageGroups(memory.groups))
+        return history

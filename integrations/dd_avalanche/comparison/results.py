@@ -1,0 +1,123 @@
+"""The figures of one stream, and of the streams of one policy together."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dd_avalanche.comparison.experiment import MemoryUse
+from dd_avalanche.memory import Context
+from dd_plugins.api import mean_interval
+
+__all__ = ["PolicyResult", "StreamResult", "stream_key"]
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """One stream, of one order of classes.
+
+    Attributes:
+        policy: what fills the memory: a spec, ``"naive"`` or ``"joint"``.
+        protocol: how the memory is used.
+        context: what stored images are while others are distilled.
+        store: how images are stored; ``"real"`` for those of the data set, ``"none"``
+            without a memory.
+        seed: of the order, the distillations and the networks.
+        images_per_class: images of each class for which the memory has room.
+        memory_images: images that are stored at the end.
+        memory_bytes: of these, and from scratch of learned labels.
+        accuracies: after each experience, the accuracy on the test images of each
+            experience so far; empty lists where it was not measured.
+        distill_seconds: spent on distilling.
+        seconds: of the stream; those of a memory count in the stream that filled it.
+    """
+
+    policy: str
+    protocol: MemoryUse
+    context: Context
+    store: str
+    seed: int
+    images_per_class: int
+    memory_images: int
+    memory_bytes: int
+    accuracies: list[list[float]]
+    distill_seconds: float
+    seconds: float
+
+    @property
+    def curve(self) -> list[float | None]:
+        """The accuracy over all classes seen, after each experience."""
+        return [statistics.mean(row) if row else None for row in self.accuracies]
+
+    @property
+    def forgetting(self) -> float | None:
+        """How much the accuracy on an experience falls to the end, on average.
+
+        It falls from its best before the end, so the figure is negative where accuracy
+        rises at the end. The last experience is left out (Chaudhry et al. 2018,
+        arXiv 1801.10112, section 3.3). None for a stream that was measured at its end
+        alone, or of one experience.
+        """
+        *before, last = self.accuracies
+        if not before or not all(before):
+            return None
+        return statistics.mean(
+            max(row[index] for row in before[index:]) - last[index]
+            for index in range(len(before))
+        )
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """The results of one policy over all orders of classes: a row of the table.
+
+    Attributes:
+        streams: one for each order of classes; all equal but for the seed.
+        equal_bytes: whether the memory holds as many bytes as that of the first
+            distilled policy, not as many images.
+    """
+
+    streams: tuple[StreamResult, ...]
+    equal_bytes: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as it stands in a JSON file."""
+        first = self.streams[0]
+        final = [stream.curve[-1] for stream in self.streams]
+        finals = [value for value in final if value is not None]
+        forgotten = [stream.forgetting for stream in self.streams]
+        curves = list(zip(*(stream.curve for stream in self.streams), strict=True))
+        return {
+            "policy": first.policy,
+            "protocol": first.protocol,
+            "context": first.context,
+            "store": first.store,
+            "equal_bytes": self.equal_bytes,
+            "seeds": [stream.seed for stream in self.streams],
+            "memory_images": first.memory_images,
+            "memory_bytes": first.memory_bytes,
+            "final_accuracy_mean": statistics.mean(finals),
+            "final_accuracy_ci95": mean_interval(finals),
+            "final_accuracies": finals,
+            "average_incremental_accuracy_mean": _mean(
+                _mean(stream.curve) for stream in self.streams
+            ),
+            "forgetting_mean": _mean(forgotten),
+            "accuracy_per_experience": [_mean(stage) for stage in curves],
+            "distill_seconds": statistics.mean(
+                stream.distill_seconds for stream in self.streams
+            ),
+        }
+
+
+def stream_key(stream: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what distinguishes a stream from others of an experiment."""
+    names = ("policy", "protocol", "context", "store", "seed", "images_per_class")
+    return tuple(stream[name] for name in names)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean; None if there are no values, or one is missing."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return statistics.mean(known) if known and len(known) == len(found) else None

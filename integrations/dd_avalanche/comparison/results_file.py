@@ -1,0 +1,123 @@
+"""The JSON file of a comparison, which goes on where it stopped."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dd_avalanche.comparison.experiment import Experiment
+from dd_avalanche.comparison.results import PolicyResult, StreamResult, stream_key
+from dd_plugins.api import FileError, OptionError, what_differs, write_atomically
+
+__all__ = ["ResultsFile"]
+
+_FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
+
+
+class ResultsFile:
+    """The JSON file: written after each stream, so that a kill loses one at most.
+
+    Several processes may write to it at once, for different policies: each write reads
+    again under its lock what others have added.
+
+    Args:
+        experiment: what all streams of the file share.
+        path: the file; None for none.
+        anew: whether the file begins without the streams that it holds.
+
+    Attributes:
+        streams: all streams of the file.
+
+    Raises:
+        FileError: the file is damaged, or not of this command or version.
+        OptionError: its streams are of another experiment.
+    """
+
+    def __init__(
+        self, experiment: Experiment, path: Path | None, *, anew: bool = False
+    ) -> None:
+        self.experiment, self.path = asdict(experiment), path
+        self.streams: list[StreamResult] = []
+        if path is not None and anew:
+            content = self._content([], [])
+            write_atomically(path, lambda file: file.write(content))
+        self.write([])  # refuses now a file that cannot go on, not after a stream
+
+    def add(self, stream: StreamResult) -> None:
+        """Add a stream, and write the file."""
+        self.streams.append(stream)
+        self.write([])
+
+    def write(self, rows: list[PolicyResult]) -> None:
+        """Add streams and rows to those of the file."""
+        if self.path is None:
+            return
+        self._read()  # here its errors come in one line, as they are
+        write_atomically(self.path, lambda file: file.write(self._merged(rows)))
+
+    def _merged(self, rows: list[PolicyResult]) -> bytes:
+        """Return the file with what this process has to add."""
+        before, results = self._read()
+        known = {stream_key(asdict(stream)): stream for stream in before}
+        for stream in self.streams:
+            known.setdefault(stream_key(asdict(stream)), stream)
+        self.streams = list(known.values())
+        found = {_row_key(row): row for row in map(PolicyResult.as_dict, rows)}
+        for row in results:
+            found.setdefault(_row_key(row), row)
+        return self._content(list(found.values()), self.streams)
+
+    def _content(
+        self, results: list[dict[str, Any]], streams: list[StreamResult]
+    ) -> bytes:
+        """Return the file that holds these, with its hash."""
+        content = {
+            "format_version": _FORMAT_VERSION,
+            "experiment": self.experiment,
+            "results": results,
+            "streams": [asdict(stream) for stream in streams],
+        }
+        content["content_hash"] = _content_hash(content)
+        return (json.dumps(content, indent=1) + "\n").encode()
+
+    def _read(self) -> tuple[list[StreamResult], list[dict[str, Any]]]:
+        """Return the streams and the results that the file holds.
+
+        Raises:
+            FileError: it is damaged, or not of this command or version.
+            OptionError: its streams are of another experiment.
+        """
+        assert self.path is not None
+        if not self.path.exists():
+            return [], []
+        try:
+            content = json.loads(self.path.read_text())
+            before = dict(content["experiment"])
+            saved = content.get("content_hash")
+            streams = [StreamResult(**stream) for stream in content["streams"]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileError(f"{self.path} is not of this command: {error}") from error
+        if saved is None or saved != _content_hash(content):
+            what = "has no hash: it is of an older version"
+            if saved is not None:
+                what = "is damaged: its content does not have the hash that it names"
+            raise FileError(f"{self.path} {what}; begin it anew with --overwrite")
+        differing = what_differs(before, self.experiment)
+        if differing:
+            raise OptionError(
+                f"{self.path} holds streams of another experiment: {differing}"
+            )
+        return streams, content["results"]
+
+
+def _row_key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what distinguishes the results of a row from others."""
+    names = ("policy", "protocol", "context", "store", "equal_bytes", "memory_images")
+    return tuple(row[name] for name in names)
+
+
+def _content_hash(content: dict[str, Any]) -> str:
+    """Return a SHA-256 over all of a file but the hash itself."""
+    held = {name: value for name, value in content.items() if name != "content_hash"}
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()

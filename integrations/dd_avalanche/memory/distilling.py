@@ -1,0 +1,203 @@
+"""One distillation of a memory: from images to fewer, in the space of the model."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import dd_plugins
+from dd_avalanche.memory.options import MemoryOptions
+from dd_avalanche.memory.pool import ImagePool
+from dd_avalanche.memory.randomness import untouched_randomness
+from dd_avalanche.memory.stored import ClassImages, ImageGroups
+from dd_plugins.api import DistilledSet, Header, Transform
+
+__all__ = ["Distillate", "as_distilled_set", "distil", "unit_range"]
+
+
+class Distillate(NamedTuple):
+    """The images and labels that a distillation returned.
+
+    Attributes:
+        images: in the value space of the model.
+        labels: float, scores of ``label_classes``.
+        classes: the class of each image, by its index among ``label_classes``.
+        label_classes: the classes that the labels score.
+        header: of the distilled set.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: Tensor
+    label_classes: tuple[int, ...]
+    header: Header
+
+    def of_class(self, label: int, seen: int, options: MemoryOptions) -> ClassImages:
+        """Return the images of a class as a memory of these options stores them.
+
+        Args:
+            label: the class.
+            seen: how many real images of it the memory has been given.
+            options: how images are stored.
+        """
+        chosen = self.classes == self.label_classes.index(label)
+        return ClassImages.of(
+            self.images[chosen],
+            options.store,
+            labels=self.labels[chosen].contiguous(),
+            label_classes=self.label_classes,
+            label_kind=options.label_kind,
+            seen=seen,
+        )
+
+
+def distil(
+    pool: ImagePool,
+    present: Sequence[int],
+    images_per_class: int,
+    *,
+    options: MemoryOptions,
+    seed: int,
+    context: ImageGroups,
+    last: Header | None,
+) -> Distillate:
+    """Distil the images of a pool.
+
+    Args:
+        pool: the images and their classes, in the value space of the model.
+        present: all classes of the pool and the context, sorted.
+        images_per_class: for each class that is not in the context.
+        options: the distiller, and the space in which it works.
+        seed: of the distillation.
+        context: stored images that the distiller sees beside the new ones.
+        last: the header of the distillation before; needed if there is a context.
+    """
+    method, label_classes = options.method, options.label_classes(list(present))
+    data = _as_data(pool, present, label_classes, options)
+    transform = data.transform
+    assert transform is not None
+    scale = _label_scale(method, len(label_classes))
+    beside = None
+    if context:
+        assert last is not None
+        beside = as_distilled_set(
+            context,
+            transform(context.images()),
+            transform,
+            label_classes,
+            last,
+            label_scale=scale,
+        )
+    chooses = not method.moves_images  # a core set: there is nothing to learn
+    with untouched_randomness():
+        distilled = dd_plugins.distill(
+            data,
+            method,
+            images_per_class=images_per_class,
+            steps=None if chooses else options.steps,
+            seed=seed,
+            network=options.network,
+            initial_images=None if chooses else options.initial_images,
+            context=beside,
+            refine_context=options.context == "refined" and beside is not None,
+            device=options.device,
+        )
+    return Distillate(
+        transform.invert(distilled.images),
+        distilled.labels / scale,
+        torch.tensor(distilled.header.initial_classes),
+        tuple(label_classes),
+        distilled.header,
+    )
+
+
+def _as_data(
+    pool: ImagePool,
+    present: Sequence[int],
+    label_classes: Sequence[int],
+    options: MemoryOptions,
+) -> dd_plugins.RealData:
+    """Return the images as real data, in the space in which they are distilled.
+
+    That is the space of the model, or ZCA of it.
+    """
+    fitted = None
+    if isinstance(options.whitening, Tensor):
+        fitted = options.whitening.float().cpu()
+    elif options.whitening == "experience":
+        fitted = pool.parts[0]  # the pool holds copies of stored images as well
+    indices = torch.zeros(max(present) + 1, dtype=torch.int64)
+    indices[list(present)] = torch.arange(len(present))
+    images = pool.images()
+    data = dd_plugins.RealData.from_values(
+        # In memory each image is whitened once, gathered it would be at each draw.
+        images if fitted is None else images[:],
+        indices[pool.labels],
+        class_names=_names(label_classes),
+        name="experience",
+        mirror=options.mirror,
+    )
+    if fitted is None:
+        return data
+    return data.with_transform(Transform.fit(fitted, "zca"))
+
+
+def as_distilled_set(
+    groups: ImageGroups,
+    images: Tensor,
+    transform: Transform,
+    label_classes: Sequence[int],
+    header: Header,
+    *,
+    label_scale: float = 1.0,
+) -> DistilledSet:
+    """Return stored images as a distilled set.
+
+    Args:
+        groups: the stored images, of one task.
+        images: the same in the value space of the set.
+        transform: the map to that space.
+        label_classes: the classes that the labels of the set score.
+        header: of the distillation that made the images.
+        label_scale: by which the stored labels are multiplied.
+    """
+    updated = header.model_copy(
+        update={
+            "value_space": transform.kind,
+            "transform_stride": transform.stride,
+            "class_names": _names(label_classes),
+            "initial_classes": [
+                label_classes.index(int(label)) for label in groups.each("label")
+            ],
+            "initial_indices": None,
+            "context": None,  # of several experiences: it has no single history
+        }
+    )
+    labels = groups.labels(label_classes) * label_scale
+    return DistilledSet(images, labels, transform, updated)
+
+
+def unit_range(values: Tensor) -> Transform:
+    """Return the transform whose inverse maps these values to pixels from 0 to 1."""
+    low, high = (float(value) for value in values.aminmax())
+    scale, channels = (high - low) or 1.0, values.shape[1]
+    return Transform(
+        torch.full((channels,), -low / scale), torch.full((channels,), 1 / scale)
+    )
+
+
+def _names(classes: Sequence[int]) -> list[str]:
+    return [f"class {label}" for label in classes]
+
+
+def _label_scale(method: dd_plugins.AbstractDistiller[Any], classes: int) -> float:
+    """Return how much larger a method's labels are than those of centred targets.
+
+    FRePo divides labels by ``sqrt(classes / 10)``: those of an experience of two
+    classes are five times as long as those of ten. In a memory all have one length.
+    """
+    if method.label_kind != "regression":
+        return 1.0
+    first = method.initial_labels(torch.zeros(1, dtype=torch.int64), classes)
+    return float(first[0, 0]) / (1 - 1 / classes)

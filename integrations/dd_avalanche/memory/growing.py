@@ -1,0 +1,229 @@
+"""What an experience adds to a memory: which images it is distilled from, and to."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dd_avalanche.memory.distilling import Distillate
+from dd_avalanche.memory.options import MemoryOptions
+from dd_avalanche.memory.pool import ImagePool
+from dd_avalanche.memory.stored import ClassImages, ImageGroups, TaskClass
+from dd_plugins.api import DataError, OptionError
+
+__all__ = ["Addition", "checked_experience"]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """The classes of an experience beside those that are stored of its task.
+
+    Attributes:
+        task: the task of the experience.
+        images_per_class: how many images each class shall have.
+        counts: the new images of each class of the experience.
+        seen: the real images that each stored class of the task has had before.
+        options: of the memory.
+    """
+
+    task: int
+    images_per_class: int
+    counts: dict[int, int]
+    seen: dict[int, int]
+    options: MemoryOptions
+
+    @classmethod
+    def of(
+        cls, labels: Tensor, task: int, groups: ImageGroups, options: MemoryOptions
+    ) -> "Addition":
+        """Return the addition of images with these labels.
+
+        Raises:
+            OptionError: the memory has no room for all classes.
+        """
+        new = sorted(set(labels.tolist()))
+        classes = {*groups, *(TaskClass(task, label) for label in new)}
+        return cls(
+            task,
+            options.room(len(classes)),
+            {label: int((labels == label).sum()) for label in new},
+            {c: groups[TaskClass(task, c)].seen for c in groups.classes(task)},
+            options,
+        )
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the distiller is a core set, which chooses images and moves none."""
+        return not self.options.method.moves_images
+
+    @property
+    def others(self) -> list[int]:
+        """The stored classes of the task that do not come again."""
+        return sorted(set(self.seen) - set(self.counts))
+
+    @property
+    def beside(self) -> list[int]:
+        """The stored classes that are the context of the distillation."""
+        return [] if self.options.context == "none" else self.others
+
+    @property
+    def told_from(self) -> list[int]:
+        """The stored classes of which copies stand among the real images.
+
+        A class that comes alone needs others to be told from, with or without context.
+        """
+        return self.others if len(self.counts) == 1 else self.beside
+
+    @property
+    def present(self) -> list[int]:
+        """All classes of the distillation, sorted."""
+        return sorted({*self.counts, *self.told_from})
+
+    @property
+    def learned(self) -> list[int]:
+        """The classes whose stored images the distillation replaces."""
+        refined = self.options.context == "refined"
+        return self.present if refined else sorted(self.counts)
+
+    def most(self, label: int) -> int:
+        """Return how many images a class can have: there may be too few real ones."""
+        if label not in self.counts:
+            return self.images_per_class
+        available = self.counts[label] + self.seen.get(label, 0)
+        return min(self.images_per_class, available)
+
+    def shortage(self) -> str | None:
+        """Return a sentence on classes of too few images; None if there are none."""
+        most = {label: self.most(label) for label in self.counts}
+        short = [
+            f"{count} of class {label}"
+            for label, count in most.items()
+            if count < self.images_per_class
+        ]
+        if not short:
+            return None
+        return (
+            f"{self.images_per_class} images of each class asked for, but there are "
+            f"only {', '.join(short)}"
+        )
+
+    def check(self) -> None:
+        """Refuse a class that the distiller can tell from no other.
+
+        Raises:
+            OptionError: there is one class, and the distiller needs another one.
+        """
+        if len(self.present) < 2 and not self.options.method.classes_apart:
+            raise OptionError(
+                f"class {self.present[0]} stands alone, and nothing is stored beside "
+                f"it to tell it from; {self.options.distiller!r} needs another one: "
+                "let a stream begin with two classes or more, or take dm or a core set "
+                "such as herding"
+            )
+
+    def pool(self, images: Tensor, labels: Tensor, groups: ImageGroups) -> ImagePool:
+        """Return the images that the experience is distilled from.
+
+        Args:
+            images: those of the experience.
+            labels: their classes.
+            groups: what is stored.
+        """
+        pool, wanted = ImagePool(images, labels), self.images_per_class
+        # Stored images stand for all real ones that the memory has been given, so a
+        # class that returns is drawn from old and new images in that proportion. A core
+        # set gets no copies: it must not choose the same image twice.
+        again = set() if self.chooses else set(self.seen) & set(self.counts)
+        for label in (*sorted(again), *self.told_from):
+            stored = groups[TaskClass(self.task, label)]
+            pool.add(stored.images, label, max(stored.seen, len(stored), wanted))
+        # A run makes as many images of each class. A class of fewer real images stands
+        # there several times, and what is made of the copies is left out afterwards.
+        for label, count in self.counts.items():
+            available = count + (self.seen[label] if label in again else 0)
+            if available < wanted:
+                pool.add(images[labels == label], label, wanted - count)
+        return pool
+
+    def result(
+        self,
+        label: int,
+        made: Distillate,
+        images: Tensor,
+        labels: Tensor,
+        old: ClassImages | None,
+    ) -> ClassImages:
+        """Return what is stored of a class from now on.
+
+        Args:
+            label: the class.
+            made: what the distillation returned.
+            images: the real images of the experience.
+            labels: their classes.
+            old: what was stored of the class; None if it is new.
+        """
+        count = self.counts.get(label, 0)
+        seen = self.seen.get(label, 0) + count
+        stored = made.of_class(label, seen, self.options)
+        if self.chooses:
+            if 0 < count < self.images_per_class:
+                # The core set chose from several copies: each image is taken once.
+                own = images[labels == label]
+                stored = stored.with_images(own, self.options.store)
+            if old is not None:
+                stored = self._mixed(old, stored)
+        return stored.first(self.most(label))
+
+    def _mixed(self, old: ClassImages, new: ClassImages) -> ClassImages:
+        """Return chosen images, old and new in proportion to what they stand for."""
+        wanted = self.images_per_class
+        share = round(wanted * old.seen / new.seen)
+        kept = min(len(old), max(share, wanted - len(new)))
+        images = torch.cat([old.images[:kept], new.images[: wanted - kept]])
+        return new.with_images(images, self.options.store)
+
+
+def checked_experience(
+    images: Tensor, labels: Tensor, groups: ImageGroups, options: MemoryOptions
+) -> tuple[Tensor, Tensor]:
+    """Return the images and labels of an experience in their working dtypes.
+
+    Args:
+        images: floating, in the value space of the model.
+        labels: integers.
+        groups: what is stored: new images must have its shape.
+        options: of the memory.
+
+    Raises:
+        DataError: shapes, values or classes do not fit.
+    """
+    if images.ndim != 4 or len(images) == 0:
+        raise DataError(
+            "the images of an experience must have shape (n, channels, height, "
+            f"width), n from 1; got {tuple(images.shape)}"
+        )
+    if not all(math.isfinite(value) for value in images.aminmax()):
+        raise DataError("the images of an experience hold values that are not finite")
+    low, high = (int(value) for value in labels.aminmax())
+    classes = options.num_classes
+    if low < 0 or (classes is not None and high >= classes):
+        raise DataError(
+            f"the classes of an experience go from {low} to {high}; expected 0 to "
+            f"{'any' if classes is None else classes - 1}"
+        )
+    shape = images.shape[1:]
+    if isinstance(options.whitening, Tensor):
+        _check_shape(shape, options.whitening.shape[1:], "the public ones")
+    if groups:
+        held = next(iter(groups.values())).pixels
+        _check_shape(shape, held.shape[1:], "those before were")
+    return images.detach().float().cpu(), labels.detach().long().cpu()
+
+
+def _check_shape(shape: Sequence[int], other: Sequence[int], whose: str) -> None:
+    if tuple(shape) != tuple(other):
+        raise DataError(
+            f"the images of this experience are {tuple(shape)}, {whose} {tuple(other)}"
+        )

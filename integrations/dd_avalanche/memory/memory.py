@@ -1,0 +1,318 @@
+"""A memory of distilled images: it grows by experiences, and shrinks on demand."""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from dd_avalanche.memory.distilling import (
+    Distillate,
+    as_distilled_set,
+    distil,
+    unit_range,
+)
+from dd_avalanche.memory.growing import Addition, checked_experience
+from dd_avalanche.memory.options import MemoryOptions, check_number
+from dd_avalanche.memory.pool import ImagePool
+from dd_avalanche.memory.saved import (
+    MEMORY_NAME,
+    MemoryState,
+    read_state,
+    write_state,
+)
+from dd_avalanche.memory.stored import ImageGroups, TaskClass
+from dd_plugins.api import DistilledSet, Header, OptionError, what_differs
+
+__all__ = ["DistilledMemory"]
+
+_SEED_STRIDE = 100_003  # a prime: seeds of two memories seldom meet
+
+
+@dataclass
+class DistilledMemory(MemoryOptions):
+    """A memory of distilled images, filled one experience after the other.
+
+    Images are in the value space of the model, whatever that is: nothing is normalised
+    that was not before, and nothing twice.
+
+    A class that comes again is distilled anew, from its new images and from copies of
+    its stored ones, as many as the real images that these stand for. A core set keeps
+    its first images and chooses from the new ones, in that proportion.
+
+    A task may begin with one class if the distiller needs no other to tell it from:
+    core sets, and ``dm``, which matches each class alone. Other distillers refuse it.
+
+    The images of an experience are gathered as they are drawn; ``whitening`` alone
+    copies them. Copies of stored images are references as well.
+
+    Args:
+        size: images that it holds at most.
+        distiller: a spec, or a distiller; core sets (``random``, ``herding``,
+            ``kmeans``) among them.
+        num_classes: classes of the whole stream, if that is known: regression labels
+            then score all of them from the start, as in FRePo's protocol.
+        images_per_class: images of each class; by default as many as there is room for:
+            ``size`` divided by the classes seen so far, rounded down; the remainder
+            stays free.
+        steps: of each distillation; None for the distiller's choice. More steps fit
+            the images to the few classes of an experience, and to no others
+            (docs/integrations/avalanche.md). A core set takes none.
+        network: on which images are distilled: a spec; None for the distiller's choice.
+        initial_images: what new images start from (see :func:`dd_plugins.distill`);
+            None for the distiller's choice.
+        context: what the stored images of a task are while those of new classes are
+            distilled: ``"none"`` or False: out of sight, as the papers have it;
+            ``"fixed"`` or True: seen beside the new ones, and as targets of their
+            classes, so that both are learned to work together; ``"refined"``: the same,
+            and learned further themselves. Methods that match each class by itself
+            (``dm``, ``dsa``) gain little or nothing from it.
+        whitening: the space in which images are distilled: ``"none"`` for that of the
+            model, ``"experience"`` for ZCA of it, fitted to the images of the
+            experience; or images of public data, float of shape ``(n, channels, height,
+            width)`` in the space of the model, to which ZCA is fitted. What is stored
+            is in the space of the model always.
+        store: ``"float32"``, or ``"uint8"`` for a quarter of the bytes: 256 levels for
+            each image.
+        shrink: how the images of a class become fewer when room is needed: the first of
+            them stay (``"truncate"``), or fewer are distilled from them (``"distil"``).
+        mirror: whether a flipped image is still of its class.
+        seed: from which the seed of each distillation is derived.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+
+    Attributes:
+        groups: what is stored, by task and class, in the order of appearance.
+        experiences: distillations so far: one for each task of an experience, and with
+            ``shrink="distil"`` one each time that room is made.
+        seconds: spent on distilling.
+    """
+
+    groups: ImageGroups = field(default_factory=ImageGroups, init=False, repr=False)
+    experiences: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
+    _header: Header | None = field(default=None, init=False, repr=False)
+    _made_size: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of its range."""
+        super().__post_init__()
+        self._made_size = self.size
+
+    def __len__(self) -> int:
+        return self.groups.num_images
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of everything that is stored."""
+        return self.groups.num_bytes
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of what is stored, without labels."""
+        return self.groups.image_bytes
+
+    def classes(self, task: int) -> list[int]:
+        """Return the classes of a task that are stored, sorted."""
+        return self.groups.classes(task)
+
+    def images(self) -> Tensor:
+        """Return all images, group by group."""
+        return self.groups.images()
+
+    def tasks(self) -> Tensor:
+        """Return the task of each image, int64."""
+        return self.groups.each("task")
+
+    def hard_labels(self) -> Tensor:
+        """Return the class of each image, int64."""
+        return self.groups.each("label")
+
+    def labels(self, num_classes: int) -> Tensor:
+        """Return the learned labels of all images, float32 ``(n, num_classes)``."""
+        return self.groups.labels(range(num_classes))
+
+    def add(self, images: Tensor, labels: Tensor, task: int = 0) -> None:
+        """Distil the images of an experience into the memory.
+
+        Args:
+            images: float of shape ``(n, channels, height, width)``, in the value space
+                of the model.
+            labels: integers of shape ``(n,)``: their classes.
+            task: their task.
+
+        Raises:
+            OptionError: the memory is smaller than the number of classes; or the images
+                are of one class, nothing else is stored of the task, and the distiller
+                needs another class to tell it from.
+            DataError: images cannot be used.
+        """
+        images, labels = checked_experience(images, labels, self.groups, self)
+        addition = Addition.of(labels, task, self.groups, self)
+        shortage = addition.shortage()
+        if shortage is not None:
+            warnings.warn(shortage, stacklevel=2)
+        addition.check()
+        with self.all_or_nothing():
+            # First room, then copies: what was cut must not stand among the images.
+            self._make_room(addition.images_per_class)
+            made = self._distil(
+                addition.pool(images, labels, self.groups),
+                addition.present,
+                addition.images_per_class,
+                context=[TaskClass(task, label) for label in addition.beside],
+            )
+            for label in addition.learned:
+                key = TaskClass(task, label)
+                old = self.groups.get(key)
+                self.groups[key] = addition.result(label, made, images, labels, old)
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Leave the memory as it was if what is done within it fails."""
+        groups = ImageGroups(self.groups)
+        before = self.experiences, self._header, self.size
+        try:
+            yield
+        except BaseException:
+            self.groups = groups
+            self.experiences, self._header, self.size = before
+            raise
+
+    def resize(self, size: int) -> None:
+        """Change how many images it holds at most; shrink what is stored, if need be.
+
+        Raises:
+            OptionError: there are more classes than that.
+        """
+        check_number("size", size)
+        with self.all_or_nothing():
+            self.size = size
+            if self.groups:
+                self._make_room(self.room(len(self.groups)))
+
+    def _make_room(self, wanted: int) -> None:
+        """Leave at most so many images in each group."""
+        if self.shrink == "distil":
+            self._distil_to(wanted)
+        for key, stored in self.groups.items():
+            if len(stored) > wanted:
+                self.groups[key] = stored.first(wanted)
+
+    def _distil_to(self, wanted: int) -> None:
+        """Distil the groups of each task that have more images to so many."""
+        for task in self.groups.tasks():
+            large = self.groups.only(
+                key
+                for key, stored in self.groups.items()
+                if key.task == task and len(stored) > wanted
+            )
+            if len(large) < 2:
+                continue  # one class alone is cut: many distillers cannot distil it
+            pool = ImagePool(large.images(), large.each("label"))
+            made = self._distil(pool, large.classes(task), wanted)
+            for key, stored in large.items():
+                self.groups[key] = made.of_class(key.label, stored.seen, self)
+
+    def _distil(
+        self,
+        pool: ImagePool,
+        present: Sequence[int],
+        images_per_class: int,
+        *,
+        context: Sequence[TaskClass] = (),
+    ) -> Distillate:
+        """Distil images, and count it: each distillation has a seed of its own."""
+        started = time.perf_counter()
+        made = distil(
+            pool,
+            present,
+            images_per_class,
+            options=self,
+            seed=self.seed * _SEED_STRIDE + self.experiences,
+            context=self.groups.only(context),
+            last=self._header,
+        )
+        self._header = made.header
+        self.experiences += 1
+        self.seconds += time.perf_counter() - started
+        return made
+
+    def rounded(self) -> "DistilledMemory":
+        """Return a memory of the same images with 256 levels each."""
+        rounded = replace(self, store="uint8")
+        for key, stored in self.groups.items():
+            rounded.groups[key] = stored.rounded()
+        rounded.experiences, rounded.seconds = self.experiences, self.seconds
+        rounded._header = self._header
+        return rounded
+
+    def distilled_set(self, task: int = 0) -> DistilledSet:
+        """Return what is stored of a task as an artifact, to show, export or save.
+
+        Its pixels are scaled so that the smallest and the largest value are 0 and 1.
+
+        Raises:
+            OptionError: nothing is stored of that task.
+        """
+        present = self.classes(task)
+        if not present:
+            raise OptionError(f"nothing is stored of task {task}")
+        assert self._header is not None
+        groups = self.groups.only(TaskClass(task, label) for label in present)
+        images = groups.images()
+        return as_distilled_set(
+            groups,
+            images,
+            unit_range(images),
+            self.label_classes(present),
+            self._header,
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the memory to a folder; return the file it is restored from.
+
+        ``memory.safetensors`` is what :meth:`restore` reads. Beside it stands an
+        artifact for each task, ``task-0.safetensors`` and so on, for ``dd-plugins
+        show``, ``info`` and ``export``.
+
+        Raises:
+            FileError: a file cannot be written; a memory saved there before is kept.
+        """
+        target = Path(folder)
+        for task in self.groups.tasks():
+            self.distilled_set(task).save(target / f"task-{task}.safetensors")
+        state = MemoryState(
+            self.configuration(self._made_size),
+            self.size,
+            self.experiences,
+            self.seconds,
+            self._header,
+            self.groups,
+        )
+        return write_state(target / MEMORY_NAME, state)
+
+    def restore(self, folder: str | Path) -> None:
+        """Take up what :meth:`save` wrote; nothing changes if that cannot be done.
+
+        A memory that was resized before it was saved has that size again.
+
+        Raises:
+            FileError: the file is missing, damaged or foreign.
+            OptionError: the memory that wrote it had other options.
+        """
+        file = Path(folder) / MEMORY_NAME
+        state = read_state(file)
+        # A resized memory was saved with two sizes. It may be restored into a memory of
+        # the size that it was made with, or of the size that it had in the end.
+        resized = self.size == state.size
+        own = self.configuration(state.made_size if resized else self._made_size)
+        differing = what_differs(state.configuration, own)
+        if differing:
+            raise OptionError(f"{file} was written with other options: {differing}")
+        self.groups, self.size = state.groups, state.size
+        self._made_size = state.made_size
+        self.experiences, self.seconds = state.experiences, state.seconds
+        self._header = state.header

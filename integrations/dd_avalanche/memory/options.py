@@ -1,0 +1,166 @@
+"""The options of a memory, checked when it is made."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+import dd_plugins
+from dd_avalanche.memory.stored import Store
+from dd_plugins.api import LabelKind, OptionError
+
+__all__ = [
+    "DISTILLER",
+    "INITIAL_IMAGES",
+    "NETWORK",
+    "STEPS",
+    "Context",
+    "MemoryOptions",
+    "Shrink",
+    "check_number",
+]
+
+DISTILLER = "dm(real_batch_size=64)"
+"""The default distiller of a memory: what measured best."""
+
+NETWORK = "conv(width=32)"
+"""The network on which images are distilled by default: where that was measured."""
+
+INITIAL_IMAGES = "herding(training_steps=0)"
+"""What new images start from by default: the most typical ones, by their pixels."""
+
+STEPS = 100
+"""The steps of a distillation by default."""
+
+Context = Literal["none", "fixed", "refined"]
+"""What the stored images are while new ones are distilled: unseen, seen, or learned."""
+
+Shrink = Literal["truncate", "distil"]
+"""How the images of a class become fewer."""
+
+
+@dataclass
+class MemoryOptions:
+    """What is chosen for a memory before its first experience.
+
+    :class:`~dd_avalanche.DistilledMemory` says what each option does.
+    """
+
+    size: int
+    distiller: str | dd_plugins.AbstractDistiller[Any] = DISTILLER
+    images_per_class: int | None = None
+    num_classes: int | None = None
+    steps: int | None = STEPS
+    network: str | None = NETWORK
+    initial_images: str | None = INITIAL_IMAGES
+    context: Context | bool = "none"
+    whitening: Literal["none", "experience"] | Tensor = "none"
+    store: Store = "float32"
+    shrink: Shrink = "truncate"
+    mirror: bool = False
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of its range."""
+        for name in ("size", "images_per_class", "steps", "num_classes"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name))
+        if isinstance(self.context, bool):
+            self.context = "fixed" if self.context else "none"
+        choices = {"context": Context, "store": Store, "shrink": Shrink}
+        for name, kind in choices.items():
+            known = get_args(kind)
+            if getattr(self, name) not in known:
+                raise OptionError(
+                    f"{name} must be one of {', '.join(known)}, got "
+                    f"{getattr(self, name)!r}"
+                )
+        if not isinstance(self.whitening, Tensor) and self.whitening not in (
+            "none",
+            "experience",
+        ):
+            raise OptionError(
+                "whitening must be 'none', 'experience' or a tensor of public images, "
+                f"got {self.whitening!r}"
+            )
+        if isinstance(self.distiller, str):
+            self.distiller = dd_plugins.get_distiller(self.distiller)
+
+    @property
+    def method(self) -> dd_plugins.AbstractDistiller[Any]:
+        """The distiller, built from its spec."""
+        assert not isinstance(self.distiller, str)
+        return self.distiller
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """What the learned labels are."""
+        return self.method.label_kind
+
+    def room(self, classes: int) -> int:
+        """Return how many images each of so many classes may have.
+
+        Raises:
+            OptionError: the memory is too small.
+        """
+        wanted = self.images_per_class or self.size // classes
+        if wanted * classes > self.size or wanted < 1:
+            least = classes * (self.images_per_class or 1)
+            raise OptionError(
+                f"a memory of {self.size} images has no room for {classes} classes"
+                + (f" of {wanted} images each" if self.images_per_class else "")
+                + f"; make it {least} or larger"
+            )
+        return wanted
+
+    def label_classes(self, present: list[int]) -> list[int]:
+        """Return the classes that labels score: those present first, then others.
+
+        Regression targets score all classes of the stream, if their number is known.
+        """
+        if self.num_classes is None or self.label_kind != "regression":
+            return present
+        return [*present, *(c for c in range(self.num_classes) if c not in present)]
+
+    def configuration(self, size: int) -> dict[str, Any]:
+        """Return what must be the same where a memory is restored.
+
+        Args:
+            size: the size with which the memory was made.
+        """
+        return {
+            "distiller": repr(self.distiller),
+            "size": size,
+            "num_classes": self.num_classes,
+            "images_per_class": self.images_per_class,
+            "steps": self.steps,
+            "network": self.network,
+            "initial_images": self.initial_images,
+            "context": self.context,
+            "whitening": (
+                self.whitening
+                if isinstance(self.whitening, str)
+                else f"public images {_digest(self.whitening)}"
+            ),
+            "store": self.store,
+            "shrink": self.shrink,
+            "mirror": self.mirror,
+            "seed": self.seed,
+        }
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuse what is no whole number from 1.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if not isinstance(value, int) or value < 1:
+        raise OptionError(f"{name} must be a whole number from 1, got {value!r}")
+
+
+def _digest(tensor: Tensor) -> str:
+    content = tensor.cpu().contiguous().float().numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,84 @@
+"""The images of a distillation, of which some stand there several times."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dd_plugins.api import Items, StreamedImages
+
+__all__ = ["ImagePool", "PoolImages"]
+
+_READ = 256  # images that are gathered at a time
+
+
+class ImagePool(Dataset[tuple[Tensor, int]]):
+    """Images of an experience and copies of them and of stored ones.
+
+    Images are gathered when they are asked for: a copy is an index, and takes no room.
+
+    Args:
+        images: the images of the experience, in the value space of the model.
+        labels: their classes.
+
+    Attributes:
+        parts: these images, and further ones.
+        indices: int64, for each image of the distillation its index among all parts.
+        labels: int64, its class.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.parts = [images]
+        self.indices = torch.arange(len(images))
+        self.labels = labels
+
+    def add(self, images: Tensor, label: int, count: int) -> None:
+        """Add so many copies of images of a class, taken in turn."""
+        copies = torch.arange(count) % len(images) + len(self)
+        self.parts.append(images)
+        self.indices = torch.cat([self.indices, copies])
+        self.labels = torch.cat([self.labels, torch.full((count,), label)])
+
+    def gathered(self, indices: Tensor) -> Tensor:
+        """Return images by their indices, float32."""
+        result = torch.empty(len(indices), *self.parts[0].shape[1:])
+        for start in range(0, len(indices), _READ):
+            wanted = indices[start : start + _READ]
+            found = result[start : start + _READ]
+            first = 0
+            for part in self.parts:
+                here = (wanted >= first) & (wanted < first + len(part))
+                found[here] = part[wanted[here] - first]
+                first += len(part)
+        return result
+
+    def images(self) -> "PoolImages":
+        """Return the images of the distillation, not yet gathered."""
+        return PoolImages(self, self.indices)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.gathered(torch.tensor([index]))[0], 0
+
+
+class PoolImages(StreamedImages):
+    """Images of a pool: what a tensor of them would give, without its room."""
+
+    def __init__(self, pool: ImagePool, indices: Tensor) -> None:
+        super().__init__(Items(pool), pool.parts[0].shape[1:], indices, workers=0)
+        self._pool, self._indices = pool, indices
+
+    def __getitem__(self, chosen: slice | Tensor) -> Tensor:
+        return self._pool.gathered(self._indices[chosen])
+
+    def select(self, chosen: Tensor) -> "PoolImages":
+        """Return some of the images, without gathering them."""
+        return PoolImages(self._pool, self._indices[chosen])
+
+    def batches(self, draws: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Gather batch after batch."""
+        for draw in draws:
+            yield self[draw]

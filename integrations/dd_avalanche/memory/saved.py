@@ -1,0 +1,152 @@
+"""The file of a saved memory, and what it holds."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dd_avalanche.memory.options import check_number
+from dd_avalanche.memory.stored import ClassImages, ImageGroups, TaskClass
+from dd_plugins.api import FileError, Header, OptionError, load_tensors, save_tensors
+
+__all__ = ["MEMORY_NAME", "MemoryState", "read_state", "write_state"]
+
+MEMORY_NAME = "memory.safetensors"
+"""The name of the file that a saved memory is restored from."""
+
+_FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
+_METADATA_KEY = "dd_avalanche"
+
+
+@dataclass(frozen=True)
+class MemoryState:
+    """What a memory is after an experience.
+
+    Attributes:
+        configuration: its options, as it was made.
+        size: images that it holds at most, perhaps changed since.
+        experiences: distillations so far.
+        seconds: spent on distilling.
+        header: of the last distillation.
+        groups: the stored images.
+    """
+
+    configuration: dict[str, Any]
+    size: int
+    experiences: int
+    seconds: float
+    header: Header | None
+    groups: ImageGroups
+
+    @property
+    def made_size(self) -> int:
+        """The size with which it was made."""
+        size: int = self.configuration["size"]
+        return size
+
+
+def write_state(file: Path, state: MemoryState) -> Path:
+    """Write a memory to a file, whole or not at all; return the file.
+
+    Raises:
+        FileError: the file cannot be written; what it held before is kept.
+    """
+    tensors: dict[str, Tensor] = {}
+    described = []
+    for number, (key, stored) in enumerate(state.groups.items()):
+        for name, tensor in stored.tensors().items():
+            if tensor is not None:
+                tensors[f"{number}.{name}"] = tensor
+        described.append(
+            {
+                "task": key.task,
+                "label": key.label,
+                "columns": stored.label_classes,  # what the format calls them
+                "label_kind": stored.label_kind,
+                "seen": stored.seen,
+            }
+        )
+    content = {
+        "format_version": _FORMAT_VERSION,
+        "configuration": state.configuration,
+        "size": state.size,
+        "experiences": state.experiences,
+        "seconds": state.seconds,
+        "header": state.header and state.header.model_dump(),
+        "groups": described,
+    }
+    return save_tensors(file, tensors, {_METADATA_KEY: json.dumps(content)})
+
+
+def read_state(file: Path) -> MemoryState:
+    """Read what :func:`write_state` wrote.
+
+    Raises:
+        FileError: the file is missing, damaged, foreign or of another version.
+        OptionError: it names a size that no memory has.
+    """
+    content, tensors = _read(file)
+    try:
+        for size in (content["size"], content["configuration"]["size"]):
+            check_number("size", size)
+        return MemoryState(
+            dict(content["configuration"]),
+            content["size"],
+            int(content["experiences"]),
+            float(content["seconds"]),
+            content["header"] and Header.model_validate(content["header"]),
+            _groups(content["groups"], tensors),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise FileError(
+            f"{file} is damaged: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _groups(
+    described: list[dict[str, Any]], tensors: Mapping[str, Tensor]
+) -> ImageGroups:
+    groups = ImageGroups()
+    for number, about in enumerate(described):
+        groups[TaskClass(about["task"], about["label"])] = ClassImages(
+            pixels=tensors[f"{number}.pixels"],
+            labels=tensors[f"{number}.labels"],
+            label_classes=tuple(about["columns"]),
+            label_kind=about["label_kind"],
+            seen=about["seen"],
+            low=tensors.get(f"{number}.low"),
+            step=tensors.get(f"{number}.step"),
+        )
+    return groups
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the description and the tensors of a saved memory.
+
+    Raises:
+        FileError: the file is missing, damaged, foreign or of another version.
+    """
+    if not file.is_file():
+        raise FileError(f"{file} does not exist; expected a saved memory")
+    advice = f"remove {file.parent}, and fill the memory anew"
+    tensors, described = load_tensors(
+        file, what="a memory of dd_avalanche", advice=advice
+    )
+    try:
+        content = json.loads(described[_METADATA_KEY])
+        version = int(content["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileError(
+            f"{file} is not a memory of dd_avalanche ({type(error).__name__}); {advice}"
+        ) from error
+    if version != _FORMAT_VERSION:
+        raise FileError(
+            f"{file} has format version {version}, this dd_avalanche reads "
+            f"{_FORMAT_VERSION}; upgrade dd-plugins, or {advice}"
+        )
+    return content, tensors

@@ -1,0 +1,208 @@
+"""Stored images: their values and labels, by class, and how many bytes they take."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dd_plugins.api import LabelKind
+
+__all__ = ["ClassImages", "ImageGroups", "Store", "TaskClass", "spread_labels"]
+
+Store = Literal["float32", "uint8"]
+"""How images are stored: as they are, or rounded to 256 levels for each image."""
+
+_LEVELS = 255
+
+
+class TaskClass(NamedTuple):
+    """A class of a task: its images are stored together.
+
+    Attributes:
+        task: the task label; 0 where a benchmark has none.
+        label: the class.
+    """
+
+    task: int
+    label: int
+
+
+@dataclass(frozen=True, eq=False)
+class ClassImages:
+    """The stored images of one class of a task.
+
+    Attributes:
+        pixels: float32 of shape ``(n, channels, height, width)`` in the value space of
+            the model; or uint8, which ``low + step * pixels`` maps to that space.
+        labels: float32 of shape ``(n, k)``, as the distiller learned them.
+        label_classes: the k classes that the labels score.
+        label_kind: what the labels are.
+        seen: how many real images of the class the memory has been given.
+        low: float32 of shape ``(n, 1, 1, 1)``; None for float32 pixels.
+        step: likewise.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    label_classes: tuple[int, ...]
+    label_kind: LabelKind
+    seen: int
+    low: Tensor | None = None
+    step: Tensor | None = None
+
+    @classmethod
+    def of(cls, images: Tensor, store: Store, **fields: Any) -> "ClassImages":
+        """Store images, given in the value space of the model."""
+        exact = cls(images.contiguous(), **fields)
+        return exact if store == "float32" else exact.rounded()
+
+    def rounded(self) -> "ClassImages":
+        """Return the same images with 256 levels each."""
+        images = self.images
+        low = images.amin(dim=(1, 2, 3), keepdim=True)
+        step = (images.amax(dim=(1, 2, 3), keepdim=True) - low) / _LEVELS
+        step = torch.where(step > 0, step, torch.ones_like(step))
+        levels = ((images - low) / step).round().clamp(0, _LEVELS).to(torch.uint8)
+        return replace(self, pixels=levels.contiguous(), low=low, step=step)
+
+    def with_images(self, images: Tensor, store: Store) -> "ClassImages":
+        """Return other images of the class; all get its first label.
+
+        That is for core sets, whose labels are the class and nothing learned.
+        """
+        labels = self.labels[:1].expand(len(images), -1).contiguous()
+        plain = replace(self, labels=labels, low=None, step=None)
+        exact = replace(plain, pixels=images.contiguous())
+        return exact if store == "float32" else exact.rounded()
+
+    @property
+    def images(self) -> Tensor:
+        """The images in the value space of the model, float32."""
+        if self.low is None or self.step is None:
+            return self.pixels
+        return self.low + self.step * self.pixels
+
+    def image(self, index: int) -> Tensor:
+        """Return one image in the value space of the model, float32."""
+        if self.low is None or self.step is None:
+            return self.pixels[index].clone()  # transforms may work in place
+        return self.low[index] + self.step[index] * self.pixels[index]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the pixels, and of the levels if they are rounded."""
+        tensors = [self.pixels, self.low, self.step]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the images, and of labels that are learned."""
+        of_labels = 0 if self.label_kind == "classes" else self.labels.nbytes
+        return self.image_bytes + of_labels
+
+    def first(self, count: int) -> "ClassImages":
+        """Return the first images alone."""
+        kept = {
+            # A slice would keep all of them in memory, a copy does not.
+            name: None if tensor is None else tensor[:count].clone()
+            for name, tensor in self.tensors().items()
+        }
+        return replace(self, **kept)  # type: ignore[arg-type]
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        """Return the tensors by their names."""
+        return {
+            "pixels": self.pixels,
+            "labels": self.labels,
+            "low": self.low,
+            "step": self.step,
+        }
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+class ImageGroups(dict[TaskClass, ClassImages]):
+    """The stored images of all classes, in the order of appearance."""
+
+    @property
+    def num_images(self) -> int:
+        """The number of images."""
+        return sum(map(len, self.values()))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of images, and of labels that are learned."""
+        return sum(stored.num_bytes for stored in self.values())
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of images, without labels."""
+        return sum(stored.image_bytes for stored in self.values())
+
+    def tasks(self) -> list[int]:
+        """Return the tasks, sorted."""
+        return sorted({key.task for key in self})
+
+    def classes(self, task: int) -> list[int]:
+        """Return the classes of a task, sorted."""
+        return sorted(key.label for key in self if key.task == task)
+
+    def only(self, keys: Iterable[TaskClass]) -> "ImageGroups":
+        """Return the groups of these keys, in their order."""
+        return ImageGroups((key, self[key]) for key in keys)
+
+    def images(self) -> Tensor:
+        """Return all images, group by group."""
+        return torch.cat([stored.images for stored in self.values()])
+
+    def each(self, name: Literal["task", "label"]) -> Tensor:
+        """Return the task or the class of each image, int64."""
+        counts = torch.tensor([len(stored) for stored in self.values()])
+        values = torch.tensor([getattr(key, name) for key in self])
+        return values.repeat_interleave(counts)
+
+    def labels(self, classes: Sequence[int]) -> Tensor:
+        """Return the learned labels of all images as scores of these classes."""
+        return torch.cat(
+            [
+                spread_labels(
+                    stored.labels, stored.label_classes, stored.label_kind, classes
+                )
+                for stored in self.values()
+            ]
+        )
+
+
+def spread_labels(
+    labels: Tensor,
+    label_classes: Sequence[int],
+    label_kind: LabelKind,
+    classes: Sequence[int],
+) -> Tensor:
+    """Turn labels that score some classes into labels that score others.
+
+    Regression targets are centred: ``1 - 1/k`` and ``-1/k`` among k classes become
+    ``1 - 1/m`` and ``-1/m`` among m. Probabilities and scores of further classes are 0.
+    Scores of classes that are not among the m are left out.
+
+    Args:
+        labels: float of shape ``(n, k)``.
+        label_classes: the k classes that they score.
+        label_kind: what they are.
+        classes: the m classes to score.
+
+    Returns:
+        float32 of shape ``(n, m)``.
+    """
+    few, many = len(label_classes), len(classes)
+    spread = torch.zeros(len(labels), many, device=labels.device)
+    if label_kind == "regression":
+        spread -= 1 / many
+        labels = labels + (1 / few - 1 / many)
+    kept = [index for index, label in enumerate(label_classes) if label in classes]
+    targets = [classes.index(label_classes[index]) for index in kept]
+    spread[:, targets] = labels[:, kept].float()
+    return spread

@@ -1,0 +1,1 @@
+"""Distilled replay in Avalanche: what its strategies take."""

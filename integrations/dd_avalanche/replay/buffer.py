@@ -1,0 +1,273 @@
+"""A storage policy for Avalanche whose exemplars are distilled."""
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from avalanche.benchmarks import OnlineCLExperience
+from avalanche.benchmarks.utils import AvalancheDataset, concat_datasets
+from avalanche.training.storage_policy import ExemplarsBuffer
+
+import dd_plugins
+from dd_avalanche.memory import DISTILLER, DistilledMemory, untouched_randomness
+from dd_avalanche.replay.items import ClassBuffer, as_dataset
+from dd_avalanche.replay.layout import LabelledImages, Layout, read_images
+from dd_plugins.api import OptionError
+
+__all__ = ["BufferLabels", "DistilledBuffer"]
+
+BufferLabels = Literal["hard", "learned"]
+"""The labels of a buffer's items: their classes, or what the distiller learned."""
+
+
+class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
+    """Exemplars that any distiller of the library learns or chooses.
+
+    Pass it to ``ReplayPlugin(mem_size, storage_policy=DistilledBuffer(mem_size))``.
+    After each experience its images, as the benchmark's evaluation transform gives
+    them, are distilled; the items of the buffer are in that same space, and pass
+    through no transform again. The sub-experiences of an online stream are collected,
+    and distilled together after the last of them. Experiences without images are passed
+    over. While an experience is distilled, its images are in memory at most three times
+    in float32; with ``whitening`` more often.
+
+    The items have the parts that those of the benchmark have: an image, a class as a
+    number or a tensor, and a task label where theirs have one.
+
+    Neither the strategy's model nor a global random generator is touched.
+
+    Args:
+        max_size: images that it holds at most.
+        distiller: a spec, or a distiller.
+        labels: ``"hard"``: items are ``(image, class)``, as everything in Avalanche
+            expects; ``"learned"``: the label is the vector that was learned, float32 of
+            shape ``(num_classes,)``, for which the strategy needs
+            :class:`~dd_avalanche.SoftTargets`.
+        **options: those of :class:`~dd_avalanche.DistilledMemory`:
+            ``images_per_class``, ``num_classes``, ``steps``, ``network``,
+            ``initial_images``, ``context``, ``whitening``, ``store``, ``shrink``,
+            ``mirror``, ``seed``, ``device``.
+
+    Attributes:
+        memory: what is stored.
+        layout: of the items: that of the last experience's.
+        buffer_groups: a buffer for each class, as ``ClassBalancedBuffer`` has them.
+
+    Raises:
+        OptionError: an option is out of its range.
+        UnknownNameError: no plugin registers the distiller.
+    """
+
+    def __init__(
+        self,
+        max_size: int,
+        distiller: "str | dd_plugins.AbstractDistiller[Any]" = DISTILLER,
+        *,
+        labels: BufferLabels = "hard",
+        **options: Any,
+    ) -> None:
+        if labels not in get_args(BufferLabels):
+            raise OptionError(
+                f"labels must be one of {', '.join(get_args(BufferLabels))}, got "
+                f"{labels!r}"
+            )
+        if labels == "learned" and options.get("num_classes") is None:
+            raise OptionError(
+                "learned labels need num_classes: the width of the model's output"
+            )
+        super().__init__(max_size)
+        self.memory = DistilledMemory(max_size, distiller, **options)
+        self.labels = labels
+        self.layout = Layout()
+        self.buffer_groups: dict[int, ExemplarsBuffer] = {}
+        self._collected: list[LabelledImages] = []
+        self._filled_at: tuple[int, ...] | None = None
+
+    @property
+    def buffer_datasets(self) -> list[AvalancheDataset]:
+        """The items of each class: the data sets of ``buffer_groups``."""
+        return [group.buffer for group in self.buffer_groups.values()]
+
+    def take(self, memory: DistilledMemory) -> None:
+        """Replace the memory by one that is filled already."""
+        self.memory, self.max_size = memory, memory.size
+        self._renew()
+
+    def post_adapt(self, agent_state: Any, exp: Any) -> None:
+        """Distil an experience, or collect a part of one.
+
+        Of a strategy's plugins several may share a buffer: it takes an experience once.
+
+        Args:
+            agent_state: the strategy: its clock tells one training from the next.
+            exp: the experience.
+
+        Raises:
+            DataError: its items are not pairs of an image as a tensor and a class, with
+                a task label or without.
+            OptionError: the memory has no room for its classes, or the stream does not
+                tell where its experiences end.
+        """
+        self.fill(agent_state, exp)
+
+    def fill(self, agent_state: Any, exp: Any, *, mixed: bool = True) -> None:
+        """Distil an experience as :meth:`post_adapt` does, or collect a part of one.
+
+        Args:
+            agent_state: the strategy.
+            exp: the experience.
+            mixed: whether items of the buffer will stand in a batch beside those of the
+                benchmark, and must have no fewer parts.
+        """
+        # Plugins that share the buffer fill it in the same training, and the clock does
+        # not move on between them. An experience that is trained on again is new.
+        clock = getattr(agent_state, "clock", None)
+        moment = None
+        if clock is not None:
+            moment = id(clock), clock.train_exp_counter, id(exp)
+        if moment is not None and moment == self._filled_at:
+            return
+        part = read_images(exp.dataset, mixed=mixed)
+        if isinstance(exp, OnlineCLExperience):
+            self._check_part(exp)
+        elif self._collected:
+            raise OptionError(
+                f"a whole experience came after {self.parts} parts of an online one, "
+                "whose last part was never seen"
+            )
+        self._collected.append(part)
+        del part  # else its images would stay in memory beside the joined ones
+        if not isinstance(exp, OnlineCLExperience) or self._is_last(exp):
+            collected, self._collected = self._collected, []
+            self._add(collected)
+        self._filled_at = moment
+
+    def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
+        """Distil the images of a data set, as if they were an experience.
+
+        A stream without experiences, of which nothing tells where they end, can be
+        distilled so: as many of its images at a time as shall be distilled together.
+
+        Args:
+            new_data: a data set of Avalanche.
+            strategy: not used.
+
+        Raises:
+            DataError: as for :meth:`post_adapt`.
+            OptionError: the memory has no room for its classes.
+        """
+        del strategy
+        self._add([read_images(new_data, mixed=True)])
+
+    def _add(self, collected: list[LabelledImages]) -> None:
+        """Distil what was collected; the list is emptied."""
+        collected[:] = [part for part in collected if len(part.labels)]
+        if not collected:
+            return
+        self.layout = collected[-1].layout
+        images, labels, tasks = collected[0][:3]
+        if len(collected) > 1:
+            images = torch.cat([part.images for part in collected])
+            labels = torch.cat([part.labels for part in collected])
+            tasks = torch.cat([part.tasks for part in collected])
+        collected.clear()  # frees the parts: the joined images are enough
+        found = sorted(set(tasks.tolist()))
+        with self.memory.all_or_nothing():
+            for task in found:
+                chosen = tasks == task
+                own = images if len(found) == 1 else images[chosen]
+                self.memory.add(own, labels[chosen], task)
+        self._renew()
+
+    @property
+    def parts(self) -> int:
+        """The number of parts of an experience that wait for the last one."""
+        return len(self._collected)
+
+    def _check_part(self, exp: Any) -> None:
+        """Refuse a part that does not follow the one before.
+
+        Raises:
+            OptionError: the stream does not tell where experiences end, or parts of
+                another experience wait for their last one.
+        """
+        if not exp.access_task_boundaries:
+            raise OptionError(
+                "this online stream does not tell where its experiences end, and they "
+                "are distilled whole; if it has any, split it with "
+                "access_task_boundaries=True; if not, pass update_from_dataset() as "
+                "many images at a time as shall be distilled together"
+            )
+        if exp.is_first_subexp is not (not self._collected):
+            raise OptionError(
+                f"an experience of {exp.sub_stream_length} parts came after "
+                f"{self.parts} parts of another: the buffer has to see all parts of an "
+                "experience, in their order"
+            )
+
+    def _is_last(self, exp: Any) -> bool:
+        """Tell whether a part is the last of its experience.
+
+        Parts are counted as well: where an experience divides into parts without rest,
+        Avalanche 0.6 marks none as the last.
+        """
+        counted = len(self._collected) == exp.sub_stream_length
+        return bool(exp.is_last_subexp or counted)
+
+    def resize(self, strategy: Any, new_size: int) -> None:
+        """Change the largest number of images; shrink what is stored, if need be.
+
+        Args:
+            strategy: not used.
+            new_size: the number.
+
+        Raises:
+            OptionError: there are more classes than that.
+        """
+        del strategy
+        self.memory.resize(new_size)
+        self.max_size = new_size
+        self._renew()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write what is stored to a folder (see :meth:`DistilledMemory.save`)."""
+        return self.memory.save(folder)
+
+    def restore(self, folder: str | Path, like: Any) -> None:
+        """Take up what :meth:`save` wrote; its size as well, if it was resized.
+
+        Args:
+            folder: where.
+            like: a data set of the benchmark, such as ``stream[0].dataset``: the items
+                of the buffer get the same parts.
+
+        Raises:
+            FileError: there is no saved memory, or it is damaged.
+            OptionError: it was written with other options.
+        """
+        self.memory.restore(folder)
+        self.max_size = self.memory.size
+        self._collected, self._filled_at = [], None
+        with untouched_randomness():
+            self.layout = Layout.of(like)
+        self._renew()
+
+    def _renew(self) -> None:
+        """Make the data sets of what is stored."""
+        memory = self.memory
+        self.buffer_groups = {}
+        if not len(memory):
+            self.buffer = concat_datasets([])
+            return
+        labels = None
+        if self.labels == "learned":
+            assert memory.num_classes is not None
+            labels = memory.labels(memory.num_classes)
+        elif self.layout.label is not None:
+            shape, dtype = self.layout.label
+            labels = memory.hard_labels().to(dtype).reshape(-1, *shape)
+        self.buffer = as_dataset(memory, labels, self.layout)
+        classes = memory.hard_labels().tolist()
+        for label in dict.fromkeys(classes):
+            indices = [index for index, each in enumerate(classes) if each == label]
+            self.buffer_groups[label] = ClassBuffer(self.buffer.subset(indices))

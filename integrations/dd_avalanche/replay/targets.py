@@ -1,0 +1,132 @@
+"""Learned labels in a strategy: the loss that fits them, and current data like them."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from avalanche.training.plugins import SupervisedPlugin
+from torch import Tensor, nn
+
+from dd_avalanche.memory import spread_labels
+from dd_avalanche.replay.buffer import DistilledBuffer
+from dd_plugins.api import LabelKind, OptionError, centred_targets, label_loss
+
+__all__ = ["LabelLoss", "SoftTargets", "as_targets", "check_criterion"]
+
+
+class LabelLoss(nn.Module):
+    """The loss that fits learned labels, and classes as well: a strategy's criterion.
+
+    Half the squared error for regression targets, cross-entropy for everything else.
+    Classes, as evaluation gives them, are turned into targets first. Labels of more
+    classes than the model has outputs lose the others. A head that masks units, as
+    Avalanche's ``IncrementalClassifier`` does by default, has a squared error of
+    millions on them: make it with ``masking=False``.
+
+    Args:
+        label_kind: what learned labels are.
+    """
+
+    def __init__(self, label_kind: LabelKind) -> None:
+        super().__init__()
+        self.label_kind = label_kind
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss.
+
+        Args:
+            output: float of shape ``(n, classes)``.
+            target: int64 of shape ``(n,)``, or float of shape ``(n, any number of
+                classes)``.
+        """
+        width = output.shape[1]
+        if target.ndim == 1:
+            target = as_targets(target, width, self.label_kind)
+        elif target.shape[1] != width:
+            known = range(target.shape[1])
+            target = spread_labels(target, known, self.label_kind, range(width))
+        return label_loss(output, target, self.label_kind)
+
+
+def as_targets(classes: Tensor, num_classes: int, label_kind: LabelKind) -> Tensor:
+    """Return classes as labels of a kind, float32 ``(n, num_classes)``."""
+    if label_kind == "regression":
+        return centred_targets(classes, num_classes)
+    return F.one_hot(classes, num_classes).float()
+
+
+class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
+    """Turn the labels of current data into vectors like the learned ones of a buffer.
+
+    With it a stock ``ReplayPlugin`` mixes both in one batch. The strategy's criterion
+    must be :class:`LabelLoss`, or fit the labels otherwise.
+
+    Args:
+        buffer: its items have learned labels.
+
+    Raises:
+        OptionError: its labels are hard; or, when training begins, the criterion is
+            cross-entropy, which takes no regression targets.
+    """
+
+    def __init__(self, buffer: DistilledBuffer) -> None:
+        super().__init__()
+        if buffer.labels != "learned":
+            raise OptionError(
+                "SoftTargets is for a buffer of learned labels: "
+                "DistilledBuffer(..., labels='learned', num_classes=...)"
+            )
+        self.buffer = buffer
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Refuse a criterion that would misread the labels."""
+        check_criterion(strategy, self.buffer)
+
+    def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Turn the labels of the adapted data set into vectors."""
+        memory = self.buffer.memory
+        assert memory.num_classes is not None
+        targets = TargetVectors(memory.num_classes, memory.label_kind)
+        strategy.adapted_dataset = _with_targets(strategy.adapted_dataset, targets)
+
+
+def check_criterion(strategy: Any, buffer: DistilledBuffer) -> None:
+    """Refuse cross-entropy for learned labels that are no probabilities.
+
+    Raises:
+        OptionError: it is the strategy's criterion.
+    """
+    kind = buffer.memory.label_kind
+    misread = buffer.labels == "learned" and kind == "regression"
+    if misread and isinstance(strategy._criterion, nn.CrossEntropyLoss):
+        raise OptionError(
+            "the learned labels are regression targets, not probabilities; give "
+            f"the strategy criterion=dd_avalanche.LabelLoss({kind!r})"
+        )
+
+
+class TargetVectors:
+    """A target transform: a class to its vector; a vector stays."""
+
+    def __init__(self, num_classes: int, label_kind: LabelKind) -> None:
+        self.num_classes, self.label_kind = num_classes, label_kind
+
+    def __call__(self, label: Any) -> Tensor:
+        vector: Tensor = torch.as_tensor(label)
+        if vector.is_floating_point():
+            return vector
+        classes = vector.reshape(1).long()
+        return as_targets(classes, self.num_classes, self.label_kind)[0]
+
+
+def _with_targets(
+    dataset: AvalancheDataset, targets: TargetVectors
+) -> AvalancheDataset:
+    """Return a data set whose labels pass through a transform, after all others.
+
+    The kind of the data set stays, with its task labels.
+    """
+    groups = TransformGroups(dict.fromkeys(("train", "eval"), (None, targets)))
+    return type(dataset)([dataset], transform_groups=groups)

@@ -1,0 +1,75 @@
+"""A comparison of memories, called from Python."""
+
+import pytest
+import torch
+from conftest import data_root
+
+import dd_plugins
+from dd_avalanche.comparison.continual import continual
+from dd_avalanche.comparison.experiment import Experiment
+from dd_plugins.errors import OptionError
+
+pytest.importorskip(
+    "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
+)
+
+
+@pytest.mark.parametrize("benchmark", ["split-fashion-mnist", "split-cifar10"])
+def test_real_benchmark_runs(benchmark: str) -> None:
+    name = benchmark.removeprefix("split-")
+    data = dd_plugins.get_dataset(name, data_root=data_root(name))
+    experiment = Experiment(
+        benchmark,
+        memory=10,
+        steps=2,
+        training_steps=3,
+        network="conv(width=4, depth=2)",
+    )
+    rows = continual(experiment, ["turned(frepo(pool_size=1))"], data=data)
+    assert [row.streams[0].store for row in rows] == ["float32", "uint8", "none"]
+    first, second = (torch.tensor(row.streams[0].curve) for row in rows[:2])
+    assert len(first) == len(second) == 5
+
+
+def test_hundred_classes_are_divided_into_ten_experiences() -> None:
+    """The shape of split CIFAR-100, of noise: its files are seldom at hand."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(800, 3, 8, 8, generator=generator)
+    labels = torch.arange(800) % 100
+    data = dd_plugins.RealData.from_tensors(
+        images, labels, test=(images[:200], labels[:200]), preprocessing="standardize"
+    )
+    experiment = Experiment(
+        "split-cifar100",
+        experiences=10,
+        memory=200,
+        steps=1,
+        training_steps=2,
+        network="conv(width=2, depth=2)",
+    )
+    policies = ["dm(real_batch_size=8)", "random"]
+    rows = continual(experiment, policies, stores=["uint8"], data=data)
+    learned = rows[0].as_dict()
+    assert learned["memory_images"] == 200
+    assert len(learned["accuracy_per_experience"]) == 10
+
+
+def test_learned_images_may_be_stored_with_256_levels_alone() -> None:
+    data = dd_plugins.get_dataset("digits")
+    experiment = Experiment("split-digits", memory=10, steps=2, training_steps=2)
+    policies = ["dm(real_batch_size=8)", "random"]
+    rows = continual(experiment, policies, stores=["uint8"], data=data)
+    assert [row.streams[0].store for row in rows] == ["uint8", "real", "real", "none"]
+    learned, real, equal, _ = (row.as_dict() for row in rows)
+    # 64 bytes an image, and two numbers that say where its levels lie.
+    assert learned["memory_bytes"] == 10 * (64 + 2 * 4)
+    assert equal["equal_bytes"]
+    assert equal["final_accuracies"] == real["final_accuracies"]
+
+
+def test_unknown_protocol_and_whitening_are_refused() -> None:
+    data = dd_plugins.get_dataset("digits")
+    with pytest.raises(OptionError, match="protocol must be one of replay, scratch"):
+        continual(Experiment(), ["random"], protocols=["both"], data=data)  # type: ignore[list-item]
+    with pytest.raises(OptionError, match="whitening must be one of none, first"):
+        continual(Experiment(whitening="all"), ["random"], data=data)  # type: ignore[arg-type]

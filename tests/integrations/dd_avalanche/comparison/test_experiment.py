@@ -1,0 +1,56 @@
+"""An experiment that cannot be done is refused before its first stream."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import dd_plugins
+from dd_avalanche.comparison.experiment import BENCHMARKS, Experiment, check_experiment
+from dd_plugins.errors import MissingExtraError, OptionError
+
+
+def real(classes: int) -> dd_plugins.RealData:
+    labels = torch.arange(4 * classes) % classes
+    return dd_plugins.RealData.from_tensors(torch.rand(len(labels), 1, 4, 4), labels)
+
+
+@pytest.mark.parametrize(
+    ("classes", "options"),
+    [(10, {}), (4, {"experiences": 2, "memory": 4}), (9, {"experiences": 3})],
+)
+def test_experiment_that_divides_its_classes_is_taken(
+    classes: int, options: dict[str, Any]
+) -> None:
+    check_experiment(Experiment(**options), ["scratch"], real(classes))
+
+
+@pytest.mark.parametrize(
+    ("classes", "options", "uses", "message"),
+    [
+        (10, {"experiences": 3}, ["scratch"], "10 classes cannot be divided into 3"),
+        (4, {"experiences": 4}, ["scratch"], "equally many classes, two or more"),
+        (4, {"experiences": 1}, ["scratch"], "cannot be divided into 1"),
+        (4, {"experiences": 2, "memory": 3}, ["scratch"], "make it 4 or larger"),
+        (10, {}, ["scratch", "replays"], "replay, scratch, got 'replays'"),
+        (10, {"whitening": "all"}, ["scratch"], "none, first, got 'all'"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    classes: int, options: dict[str, Any], uses: Any, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        check_experiment(Experiment(**options), uses, real(classes))
+
+
+def test_replay_alone_needs_avalanche(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "avalanche", None)
+    monkeypatch.setitem(sys.modules, "avalanche.benchmarks", None)
+    check_experiment(Experiment(), ["scratch"], real(10))
+    with pytest.raises(MissingExtraError, match="pip install"):
+        check_experiment(Experiment(), ["scratch", "replay"], real(10))
+
+
+def test_benchmarks_split_data_sets_of_the_library() -> None:
+    assert all(name == f"split-{data}" for name, data in BENCHMARKS.items())

@@ -1,0 +1,92 @@
+"""The options of a memory are checked when it is made."""
+
+from typing import Any
+
+import pytest
+import torch
+from memory_samples import FREPO, memory
+
+from dd_avalanche.memory.options import MemoryOptions
+from dd_plugins.errors import OptionError
+
+
+def test_context_may_be_told_by_true_and_false() -> None:
+    assert memory(context=True).context == "fixed"
+    assert memory(context=False).context == "none"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size must be a whole number from 1"),
+        ({"images_per_class": 0}, "images_per_class must be"),
+        ({"num_classes": 0}, "num_classes must be"),
+        ({"context": "both"}, "context must be one of none, fixed, refined"),
+        ({"store": "int4"}, "store must be one of"),
+        ({"shrink": "merge"}, "shrink must be one of"),
+        ({"whitening": "later"}, "whitening must be"),
+    ],
+)
+def test_option_out_of_its_range_is_named(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        memory(**options)
+
+
+@pytest.mark.parametrize(
+    ("size", "images_per_class", "classes", "room"),
+    [(20, None, 3, 6), (20, None, 20, 1), (20, 4, 5, 4), (20, 4, 1, 4)],
+)
+def test_room_is_shared_by_the_classes(
+    size: int, images_per_class: int | None, classes: int, room: int
+) -> None:
+    options = MemoryOptions(size, "dm", images_per_class=images_per_class)
+    assert options.room(classes) == room
+
+
+@pytest.mark.parametrize(
+    ("images_per_class", "classes", "message"),
+    [
+        (None, 21, "20 images has no room for 21 classes; make it 21 or larger"),
+        (4, 6, "no room for 6 classes of 4 images each; make it 24 or larger"),
+    ],
+)
+def test_memory_without_room_says_how_large_it_must_be(
+    images_per_class: int | None, classes: int, message: str
+) -> None:
+    options = MemoryOptions(20, "dm", images_per_class=images_per_class)
+    with pytest.raises(OptionError, match=message):
+        options.room(classes)
+
+
+def test_regression_labels_alone_score_classes_that_are_still_to_come() -> None:
+    centred = MemoryOptions(20, FREPO, num_classes=4)
+    assert centred.label_kind == "regression"
+    assert centred.label_classes([1, 3]) == [1, 3, 0, 2]
+    assert MemoryOptions(20, FREPO).label_classes([1, 3]) == [1, 3]
+    assert MemoryOptions(20, "dm", num_classes=4).label_classes([1, 3]) == [1, 3]
+
+
+def test_configuration_tells_memories_apart_and_has_its_old_keys() -> None:
+    """A saved memory holds it: a key that is renamed makes old files unreadable."""
+    made = MemoryOptions(20, "dm").configuration(size=20)
+    assert sorted(made) == [
+        *("context", "distiller", "images_per_class", "initial_images", "mirror"),
+        *("network", "num_classes", "seed", "shrink", "size", "steps", "store"),
+        "whitening",
+    ]
+    public = torch.rand(3, 1, 4, 4)
+    others: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"mirror": True},
+        {"whitening": "experience"},
+        {"whitening": public},
+        {"whitening": public + 1},
+        {"store": "uint8"},
+    ]
+    found = [MemoryOptions(20, "dm", **each).configuration(20) for each in others]
+    assert all(each != made for each in found)
+    assert len({str(each) for each in found}) == len(found)
+    again = MemoryOptions(20, "dm", whitening=public.clone())
+    assert again.configuration(20) == found[3]
