@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Annotated, Literal
 
 import numpy as np
@@ -66,6 +67,7 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
     """
 
     name = "recipe"
+    positional = ("steps", "learning_rate", "batch_size")
 
     steps: PositiveInt
     learning_rate: PositiveFloat = 1e-3
@@ -78,6 +80,16 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
     augmentation: Literal["frepo", "dsa", "none"] = "frepo"
     temperature: PositiveFloat = 1.0
     mix: Literal["none", "mixup", "cutmix"] = "none"
+
+    def __repr__(self) -> str:
+        """Return the spec, in which every number has its name."""
+        default = {field.name: field.default for field in fields(self)}
+        named = [
+            f"{name}={value!r}"
+            for name, value in self.options().items()
+            if value != default[name]
+        ]
+        return f"{self.name}({', '.join(named)})"
 
     def make_optimizer(
         self, parameters: Iterable[nn.Parameter]

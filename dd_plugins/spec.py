@@ -55,7 +55,7 @@ class Record:
 
     Attributes:
         name: the name under which the class registers, an identifier.
-        positional: the fields that a spec gives by position.
+        positional: the fields that a spec, or Python, may give by position.
     """
 
     name: ClassVar[str]
@@ -91,7 +91,9 @@ def _default(cls: type[Record], option: str) -> object:
     kw_only_default=True, frozen_default=True, field_specifiers=(pydantic.Field,)
 )
 def record(cls: type[RecordType]) -> type[RecordType]:
-    """Make a subclass of :class:`Record` a frozen, keyword-only, validated dataclass.
+    """Make a subclass of :class:`Record` a frozen, validated dataclass.
+
+    Options are given by name, and those in ``positional`` by position as well.
 
     Types are checked strictly (no string becomes a number), unknown options are
     refused, and so are infinities and NaN: with an OptionError of one line, whether a
@@ -108,6 +110,16 @@ def record(cls: type[RecordType]) -> type[RecordType]:
 
     @functools.wraps(validate)
     def construct(self: RecordType, /, *arguments: Any, **options: Any) -> None:
+        if self.positional and arguments:
+            if len(arguments) > len(self.positional):
+                raise OptionError(
+                    f"{self.name}: {len(arguments)} positional arguments given, it "
+                    f"takes {', '.join(self.positional)}"
+                )
+            given = dict(zip(self.positional, arguments, strict=False))
+            for name in sorted(given.keys() & options.keys()):
+                raise OptionError(f"{self.name}: option {name!r} is given twice")
+            arguments, options = (), given | options
         _check_options(type(self), options)
         try:
             validate(self, *arguments, **options)

@@ -299,6 +299,19 @@ def test_wrong_recipe_is_refused(options: dict[str, Any], message: str) -> None:
         Recipe(**({"steps": 3, "learning_rate": 0.1, "batch_size": 2} | options))
 
 
+def test_a_recipe_takes_its_first_numbers_by_position() -> None:
+    recipe = Recipe(2, 1e-2, 16)
+    assert recipe == Recipe(steps=2, learning_rate=1e-2, batch_size=16)
+    assert repr(recipe) == "recipe(steps=2, learning_rate=0.01, batch_size=16)"
+    assert as_protocol("recipe(2, 0.01, 16)") == recipe
+    for given, told in (
+        (((2,), {"steps": 3}), "'steps' is given twice"),
+        (((2, 0.1, 16, 0), {}), "4 positional arguments given, it takes steps"),
+    ):
+        with pytest.raises(OptionError, match=told):
+            Recipe(*given[0], **given[1])
+
+
 def test_a_recipe_is_a_spec() -> None:
     recipe = as_protocol("recipe(steps=3, learning_rate=0.1, optimizer='sgd')")
     assert recipe == Recipe(steps=3, learning_rate=0.1, optimizer="sgd")
