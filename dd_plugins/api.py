@@ -46,7 +46,11 @@ from dd_plugins.evaluate import (
     training_set_of,
 )
 from dd_plugins.files import write_atomically
-from dd_plugins.functional.kernel_regression import centred_targets
+from dd_plugins.functional.kernel_regression import (
+    centred_targets,
+    kernel_ridge_regression,
+    ridge_regression,
+)
 from dd_plugins.hookspecs import (
     LazySet,
     RegisterCommand,
@@ -113,6 +117,7 @@ from dd_plugins.training import (
     real_outputs,
     train_network,
 )
+from dd_plugins.trajectories import Trajectory
 from dd_plugins.views import Teacher, Views
 from dd_plugins.wrappers.base import AbstractWrapper
 
@@ -178,6 +183,7 @@ __all__ = [
     "Teacher",
     "TrainedNetwork",
     "TrainingSet",
+    "Trajectory",
     "Transform",
     "UnknownNameError",
     "Views",
@@ -204,6 +210,7 @@ __all__ = [
     "get_record",
     "hookimpl",
     "hookspec",
+    "kernel_ridge_regression",
     "label_loss",
     "library_versions",
     "load_tensors",
@@ -217,6 +224,7 @@ __all__ = [
     "record_versions",
     "resolve_device",
     "resolve_precision",
+    "ridge_regression",
     "save_tensors",
     "settle",
     "split_specs",

@@ -127,7 +127,7 @@ class TrainedNetwork:
         described = json.dumps(self.description(run, real), sort_keys=True)
         module = self.found(run, real, folder)
         if module is None:
-            module, generator = self._fresh(run)
+            module, generator = self.fresh(run)
             train_network(
                 module,
                 real_training_set(run, real),
@@ -149,7 +149,7 @@ class TrainedNetwork:
                 written.
             OptionError: the images are too small for the architecture.
         """
-        module, _ = self._fresh(run)
+        module, _ = self.fresh(run)
         if real.content is None:
             return None
         path = self.path(run, real, folder)
@@ -170,7 +170,7 @@ class TrainedNetwork:
             raise FileError(f"{path}: {reason}; {_ADVICE}") from error
         return module
 
-    def _fresh(self, run: Run) -> tuple[FeatureNetwork, torch.Generator]:
+    def fresh(self, run: Run) -> tuple[FeatureNetwork, torch.Generator]:
         """Return the network as training begins, and the draws of its training."""
         generator = derive(self.seed, f"trained network {self.network!r}")
         return run.fresh_network(generator, self.network), generator

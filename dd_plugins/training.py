@@ -1,6 +1,6 @@
 """Training a network on a set of images, by a recipe."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -31,6 +31,7 @@ __all__ = [
     "part_right",
     "real_outputs",
     "train_network",
+    "training_steps_of",
 ]
 
 _TEST_BATCH = 1000  # real images on an accelerator at a time
@@ -114,6 +115,27 @@ def train_network(
     Raises:
         PluginError: the network gives other logits than one for each class.
     """
+    steps = training_steps_of(
+        network, training_set, recipe, generator=generator, precision=precision
+    )
+    for _ in steps:
+        pass
+    return network.eval()
+
+
+def training_steps_of(
+    network: FeatureNetwork,
+    training_set: TrainingSet,
+    recipe: Recipe,
+    *,
+    generator: torch.Generator,
+    precision: torch.dtype = torch.float32,
+) -> Iterator[int]:
+    """Train a network step by step; see :func:`train_network`.
+
+    Yields:
+        How many steps are done, after each; the weights are then those of that step.
+    """
     images, labels = training_set.images, training_set.labels
     kind = training_set.label_kind
     if kind == "classes" and recipe.mix != "none":  # of two classes, in shares
@@ -152,7 +174,7 @@ def train_network(
         torch.autograd.backward(loss)
         optimizer.step()
         scheduler.step()
-    return network.eval()
+        yield step + 1
 
 
 def _loss(

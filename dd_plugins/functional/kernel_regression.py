@@ -18,6 +18,7 @@ __all__ = [
     "calibrated_cross_entropy",
     "centred_targets",
     "half_squared_error",
+    "kernel_ridge_regression",
     "margin_loss",
     "ridge_regression",
     "ridge_regression_ex",
@@ -96,6 +97,57 @@ def ridge_regression(
         f"the kernel of the synthetic features is not positive definite, even with a "
         f"relative ridge of {relative:g}: the features are all alike or zero; "
         "use a larger ridge, another network or a smaller learning rate"
+    )
+
+
+def kernel_ridge_regression(
+    kernel: Tensor, cross_kernel: Tensor, targets: Tensor, *, ridge: float = 1e-6
+) -> Tensor:
+    r"""Predict targets by ridge regression from kernels alone, without features.
+
+    .. math:: K_{ts}\,\bigl(K_{ss} + \lambda\,\tfrac{\mathrm{tr} K_{ss}}{n}\,
+        I\bigr)^{-1}\,Y_s
+
+    For kernels that no finite features give, such as a neural tangent kernel; where
+    there are features :func:`ridge_regression` is cheaper. Everything runs in float64.
+
+    Args:
+        kernel: of the support with itself, ``(n, n)``, symmetric.
+        cross_kernel: of other images with the support, ``(b, n)``.
+        targets: of the support, ``(n, classes)``.
+        ridge: relative to the mean eigenvalue of the kernel, not negative.
+
+    Returns:
+        Predictions of shape ``(b, classes)`` in the dtype of ``targets``;
+        differentiable in all three tensors.
+
+    Raises:
+        OptionError: the ridge is negative.
+        RunError: the kernel is not finite, or not positive definite with any ridge
+            tried.
+
+    Reference: Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression"
+    (KIP), ICLR 2021, arXiv 2011.00050, equation 3.
+    """
+    if ridge < 0:
+        raise OptionError(f"ridge must not be negative, got {ridge}")
+    if not torch.isfinite(kernel).all():
+        raise RunError("the kernel of the support is not finite")
+    precise, wanted = kernel.double(), targets.double()
+    scale = precise.diagonal().mean()
+    identity = torch.eye(len(precise), dtype=torch.float64, device=kernel.device)
+    for attempt in range(_JITTER_STEPS + 1):
+        relative = ridge
+        if attempt > 0:
+            relative = max(ridge, _SMALLEST_JITTER) * _JITTER_GROWTH**attempt
+        system = precise + relative * scale * identity
+        factor, failed = torch.linalg.cholesky_ex(system)
+        if not failed:
+            solution = torch.cholesky_solve(wanted, factor)
+            return (cross_kernel.double() @ solution).to(targets.dtype)
+    raise RunError(
+        "the kernel of the support is not positive definite, even with a relative "
+        f"ridge of {relative:g}; expected a symmetric kernel of different images"
     )
 
 

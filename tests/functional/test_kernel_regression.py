@@ -6,12 +6,13 @@ import scipy.special
 import torch
 from sklearn.kernel_ridge import KernelRidge
 
-from dd_plugins.errors import RunError
+from dd_plugins.errors import OptionError, RunError
 from dd_plugins.functional import kernel_regression
 from dd_plugins.functional.kernel_regression import (
     calibrated_cross_entropy,
     centred_targets,
     half_squared_error,
+    kernel_ridge_regression,
     margin_loss,
     ridge_regression,
 )
@@ -322,3 +323,55 @@ def test_margin_loss_moves_only_labels_whose_margin_is_small():
 
     expected = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -0.5, 0.5]]).double()
     torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 1e-1])
+def test_regression_from_kernels_is_that_of_scikit_learn(ridge):
+    points, targets, others = _problem(9, 4)
+
+    def kernel(one, other):  # of no finite features
+        return torch.exp(-0.5 * torch.cdist(one, other).square())
+
+    own, cross = kernel(points, points), kernel(others, points)
+    alpha = ridge * float(own.diagonal().mean())
+    model = KernelRidge(kernel="precomputed", alpha=alpha)
+    expected = model.fit(own.numpy(), targets.numpy()).predict(cross.numpy())
+    found = kernel_ridge_regression(own, cross, targets, ridge=ridge)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_regression_from_kernels_is_that_on_features_and_has_its_gradient():
+    points, targets, others = _problem(6, 20)
+    inputs = [each.requires_grad_() for each in (points, targets, others)]
+    on_features = ridge_regression(*inputs, ridge=1e-3)
+    from_kernels = kernel_ridge_regression(
+        points @ points.mT, others @ points.mT, targets, ridge=1e-3
+    )
+    torch.testing.assert_close(from_kernels, on_features)
+    weights = torch.randn(7, 3, generator=torch.Generator().manual_seed(1)).double()
+    one, other = (
+        torch.autograd.grad((found * weights).sum(), inputs)
+        for found in (on_features, from_kernels)
+    )
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "told"),
+    [
+        (-torch.eye(3), "not positive definite"),
+        (torch.full((3, 3), torch.nan), "not finite"),
+    ],
+)
+def test_kernel_that_is_none_is_refused(kernel, told):
+    with pytest.raises(RunError, match=told):
+        kernel_ridge_regression(kernel, torch.ones(2, 3), torch.ones(3, 2))
+    with pytest.raises(OptionError, match="must not be negative, got -1"):
+        kernel_ridge_regression(torch.eye(3), torch.eye(3), torch.eye(3), ridge=-1)
+
+
+def test_equal_images_get_a_larger_ridge():
+    found = kernel_ridge_regression(
+        torch.ones(3, 3), torch.ones(1, 3), torch.tensor([[1.0], [2.0], [3.0]]), ridge=0
+    )
+    torch.testing.assert_close(found, torch.tensor([[2.0]]), atol=1e-3, rtol=0)
