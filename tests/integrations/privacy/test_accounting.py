@@ -1,6 +1,8 @@
 """What noisy steps spend."""
 
 import math
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from scipy.stats import norm
 
 from dd_plugins.errors import OptionError
 from dd_privacy.private import accounting
-from dd_privacy.private.accounting import noise_multiplier_for, spent
+from dd_privacy.private.accounting import Budget, noise_multiplier_for, spent
 
 pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
 
@@ -79,3 +81,71 @@ def test_steps_to_be_accounted_for_are_whole_numbers() -> None:
             spent(1.0, steps=steps, **about)  # type: ignore[arg-type]
         with pytest.raises(OptionError, match="steps must be a whole number"):
             noise_multiplier_for(1.0, steps=steps, **about)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sample_rate": 0.0}, r"sample_rate must be in \(0, 1\], got 0.0"),
+        ({"sample_rate": 1.5}, r"sample_rate must be in \(0, 1\], got 1.5"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"delta": 0.0}, r"delta must be in \(0, 1\), got 0.0"),
+        ({"delta": 1.0}, r"delta must be in \(0, 1\), got 1.0"),
+        ({"delta": "small"}, "delta must be a number, got 'small'"),
+    ],
+)
+def test_what_cannot_be_accounted_for_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    about: dict[str, Any] = {"sample_rate": 0.1, "steps": 5, "delta": 1e-5, **changes}
+    with pytest.raises(OptionError, match=message):
+        spent(1.0, **about)
+    with pytest.raises(OptionError, match=message):
+        noise_multiplier_for(1.0, **about)
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0, float("nan")])
+def test_noise_is_positive(noise: float) -> None:
+    with pytest.raises(OptionError, match="noise_multiplier must be positive, got"):
+        spent(noise, sample_rate=0.1, steps=1, delta=1e-5)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, float("inf"), float("nan")])
+def test_epsilon_is_positive_and_finite(epsilon: float) -> None:
+    with pytest.raises(OptionError, match="epsilon must be positive and finite, got"):
+        noise_multiplier_for(epsilon, sample_rate=0.1, steps=1, delta=1e-5)
+
+
+def test_a_budget_tells_what_it_is_of() -> None:
+    found = spent(1.5, sample_rate=0.05, steps=40, delta=1e-4)
+    assert (found.noise_multiplier, found.sample_rate) == (1.5, 0.05)
+    assert (found.steps, found.delta) == (40, 1e-4)
+    assert Budget(**asdict(found)) == found, "a file holds it"
+
+
+def test_more_steps_and_less_noise_spend_more() -> None:
+    about: dict[str, Any] = {"sample_rate": 0.05, "delta": 1e-4}
+    base = spent(1.5, steps=40, **about).epsilon
+    assert spent(1.5, steps=80, **about).epsilon > base
+    assert spent(1.2, steps=40, **about).epsilon > base
+    assert spent(1.5, steps=40, sample_rate=0.1, delta=1e-4).epsilon > base
+    assert spent(1.5, steps=40, sample_rate=0.05, delta=1e-6).epsilon > base
+
+
+@pytest.mark.parametrize(
+    ("noise", "given"),  # a noise of its own: the cache would answer
+    [(1.71, float("nan")), (1.72, float("inf")), (1.73, -0.5)],
+)
+def test_an_accountant_that_gives_no_epsilon_is_not_believed(
+    noise: float, given: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = accounting._epsilon
+
+    def strange(accountant: str, *values: float) -> float:
+        return given if accountant == "prv" else known(accountant, *values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(accounting, "_epsilon", strange)
+    found = spent(noise, sample_rate=0.03, steps=20, delta=1e-4)
+    assert found.accountant == "rdp"
+    assert found.fallback == f"PRV gave {given}"
+    assert 0 < found.epsilon < 10

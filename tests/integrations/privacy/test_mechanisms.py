@@ -1,6 +1,7 @@
 """Mechanisms run what is shipped, and shadow runs repeat it."""
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,16 @@ import dd_plugins
 from dd_plugins.errors import OptionError
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_artifact, membership_for_mechanism
-from dd_privacy.audit.mechanisms import Distillation, GivenSet
+from dd_privacy.audit.mechanisms import (
+    AbstractMechanism,
+    AllMembers,
+    Distillation,
+    GivenSet,
+    PrivateTraining,
+)
+from dd_privacy.audit.mechanisms.training import timed
 from dd_privacy.audit.runs import Runs
+from dd_privacy.private.trainer import PrivateTrainer
 
 
 def test_audited_distillation_is_that_which_ships(tmp_path: Path) -> None:
@@ -125,3 +134,142 @@ def test_shadow_runs_of_a_wrapper_ask_for_the_options_of_its_base() -> None:
     header = made.header.model_copy(update=older)
     with pytest.raises(OptionError, match=r"not tell base of clip .*--shadows 0"):
         GivenSet("given", "cpu", replace(made, header=header)).for_shadows()
+
+
+@dataclass(frozen=True)
+class Foreign(AllMembers):
+    """A mechanism of another package."""
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "name"),
+    [
+        (Distillation("a"), "dd_privacy.mechanisms.Distillation"),
+        (AllMembers("a"), "dd_privacy.mechanisms.AllMembers"),
+        (PrivateTraining("a"), "dd_privacy.mechanisms.PrivateTraining"),
+        (Foreign("a"), f"{__name__}.Foreign"),
+    ],
+)
+def test_a_description_has_the_name_that_is_in_keys_of_kept_runs(
+    mechanism: AbstractMechanism, name: str
+) -> None:
+    found = mechanism.description()
+    assert found["mechanism"] == name
+    assert "name" not in found, "what a report calls it makes no other run"
+    assert found == replace(mechanism, name="b").description()
+    assert json.loads(json.dumps(found)) == found
+    assert mechanism.for_shadows() is mechanism
+
+
+def test_a_description_has_every_option_of_a_distillation() -> None:
+    found = Distillation("a", refined=Distillation("b", steps=3)).description()
+    assert set(found) == {
+        *("mechanism", "device", "distiller", "images_per_class", "steps", "network"),
+        *("initial_images", "training_steps", "evaluation_network", "preprocessing"),
+        "refined",
+    }
+    refined = found["refined"]
+    assert isinstance(refined, dict)
+    assert (refined["steps"], "name" in refined) == (3, False)
+    assert "refined" not in Distillation("a").description()
+
+
+def test_records_are_those_that_specs_name() -> None:
+    mechanism = Distillation(
+        "mine",
+        distiller="frepo(pool_size=1)",
+        network=MLP,
+        evaluation_network="mlp(width=8)",
+        initial_images="herding(training_steps=0)",
+        refined=Distillation("first", distiller="dm"),
+    )
+    assert [repr(record).partition("(")[0] for record in mechanism.records()] == [
+        *("frepo", "mlp", "mlp", "herding", "dm")
+    ]
+    assert Distillation("mine").records() == [dd_plugins.get_distiller("frepo")]
+    assert AllMembers("all", network=MLP).records() == [dd_plugins.get_network(MLP)]
+    private = PrivateTraining("private", trainer=PrivateTrainer(network=MLP))
+    assert private.records() == [dd_plugins.get_network(MLP)]
+
+
+def test_all_members_release_a_model_that_the_seed_decides() -> None:
+    data = noisy_data(60)
+    model = AllMembers("all", "cpu", MLP, 3)
+    releases = [model.run(data, seed) for seed in (0, 0, 1)]
+    first, same, other = (
+        torch.nn.utils.parameters_to_vector(each.network.parameters())
+        for each in releases
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert releases[0].distilled is None
+    assert releases[0].epsilon is None
+    network = replace(model, augment=False).run(data, 0).network
+    plain = torch.nn.utils.parameters_to_vector(network.parameters())
+    assert not torch.equal(first, plain)
+
+
+def test_private_training_is_repeated_by_the_seed_of_the_run() -> None:
+    pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
+    trainer = PrivateTrainer(
+        network="mlp(width=4)", epsilon=8.0, batch_size=20, epochs=1, device="nowhere"
+    )
+    private = PrivateTraining("private", "cpu", trainer)
+    data = noisy_data(80)
+    first, same = (private.run(data, 3) for _ in range(2))
+    weights = [
+        torch.nn.utils.parameters_to_vector(each.network.parameters())
+        for each in (first, same)
+    ]
+    assert torch.equal(*weights)
+    assert first.distilled is None
+    assert first.epsilon is not None
+    assert 7.9 < first.epsilon <= 8.0
+    assert private.expected_seconds(data) > 0
+
+
+def test_a_set_that_is_given_is_described_by_its_content() -> None:
+    made = dd_plugins.distill(noisy_data(80), "random", network=MLP, device="cpu")
+    given = GivenSet("given", "cpu", made, 2)
+    found = given.description()
+    assert found["content"] == made.content_hash()
+    assert found["mechanism"] == "GivenSet"
+    release = given.run(noisy_data(20), 0)
+    assert release.distilled is made
+    assert release.epsilon is None
+    assert given.expected_seconds(noisy_data(20)) > 0
+    assert given.records() == [dd_plugins.get_network(made.header.evaluation_network)]
+    shadow = given.for_shadows()
+    assert isinstance(shadow, Distillation)
+    assert (shadow.distiller, shadow.training_steps) == (made.header.distiller, 2)
+
+
+def test_an_old_file_without_initial_images_is_repeated_from_noise() -> None:
+    made = dd_plugins.distill(
+        noisy_data(80),
+        "frepo(pool_size=1)",
+        steps=1,
+        network=MLP,
+        initial_images="noise",
+        device="cpu",
+    )
+    unknown = {"format_version": 1, "initial_images": None, "initial_indices": None}
+    header = made.header.model_copy(update=unknown)
+    old = GivenSet("given", "cpu", replace(made, header=header))
+    assert old.for_shadows().initial_images == "noise"  # type: ignore[attr-defined]
+    known = header.model_copy(update={"initial_indices": [0, 1, 2, 3]})
+    old = GivenSet("given", "cpu", replace(made, header=known))
+    assert old.for_shadows().initial_images is None  # type: ignore[attr-defined]
+
+
+def test_the_time_of_all_steps_is_told_from_a_few() -> None:
+    data = noisy_data(60)
+    short, long = (
+        AllMembers("all", "cpu", MLP, steps).expected_seconds(data)
+        for steps in (6, 60_000)
+    )
+    assert 0 < short < long
+    calls: list[int] = []
+    result, seconds = timed(lambda: calls.append(1) or "done")
+    assert (result, calls) == ("done", [1])
+    assert seconds >= 0

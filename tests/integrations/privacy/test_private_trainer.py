@@ -12,7 +12,7 @@ import dd_plugins
 from dd_plugins.errors import DataError, OptionError, RunError
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.networks.mlp import MLP
-from dd_privacy.private.trainer import PrivateTrainer
+from dd_privacy.private.trainer import PrivateTrainer, _flipped_at_random
 
 pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
 
@@ -251,3 +251,63 @@ def test_numbers_of_a_budget_are_checked() -> None:
         tiny().budget(60, epochs=1.5)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="batch_size must be positive"):
         tiny().budget(60, batch_size=0)
+
+
+def test_a_budget_is_of_batches_as_opacus_counts_them() -> None:
+    found = tiny(epochs=3).budget(65)
+    assert found.sample_rate == 1 / 4, "four batches of twenty"
+    assert found.steps == 12
+    assert found.delta == pytest.approx(0.1 / 65)
+    assert found.epsilon <= 4.0
+    other = tiny().budget(65, batch_size=65, epochs=2)
+    assert (other.sample_rate, other.steps) == (1.0, 2)
+
+
+def test_generators_are_of_a_purpose_a_training_and_the_seed() -> None:
+    def drawn(trainer: PrivateTrainer, *words: Any) -> list[float]:
+        return torch.rand(3, generator=trainer.generator(*words)).tolist()
+
+    seeded = tiny(seed=3)
+    assert drawn(seeded, "noise") == drawn(tiny(seed=3), "noise")
+    found = [
+        drawn(seeded, "noise"),
+        drawn(seeded, "noise", 1),
+        drawn(seeded, "batches"),
+        drawn(tiny(seed=4), "noise"),
+        drawn(tiny(), "noise"),
+        drawn(tiny(), "noise"),
+    ]
+    assert len({tuple(each) for each in found}) == len(found)
+
+
+def test_what_fit_refuses_is_refused_before() -> None:
+    tiny().check((1, 8, 8), 3)
+    with pytest.raises(OptionError, match="device 'nowhere' cannot be used"):
+        tiny(device="nowhere").check((1, 8, 8), 3)
+    batch_norm = "conv(width=4, depth=2, normalization='batch')"
+    with pytest.raises(OptionError, match="cannot be trained under differential"):
+        tiny(network=batch_norm).check((1, 8, 8), 3)
+
+
+def test_half_of_the_images_are_flipped() -> None:
+    images = torch.rand(400, 1, 2, 2)
+    found = _flipped_at_random(images, torch.Generator().manual_seed(0))
+    same = (found == images).flatten(1).all(dim=1)
+    flipped = (found == images.flip(3)).flatten(1).all(dim=1)
+    assert (same ^ flipped).all()
+    assert 160 < int(flipped.sum()) < 240
+    again = _flipped_at_random(images, torch.Generator().manual_seed(0))
+    assert torch.equal(found, again)
+
+
+def test_a_model_records_how_it_was_trained() -> None:
+    model = tiny(seed=0, learning_rate=0.1).fit(
+        IMAGES, LABELS, class_names=["a", "b", "c"], mirror=True
+    )
+    assert model.about["class_names"] == ["a", "b", "c"]
+    assert (model.about["images"], model.about["seeded"]) == (60, True)
+    assert model.about["image_shape"] == [1, 8, 8]
+    trainer = model.about["trainer"]
+    assert (trainer["learning_rate"], trainer["batch_size"]) == (0.1, 20)
+    assert "seed" not in trainer
+    assert not model.network.training

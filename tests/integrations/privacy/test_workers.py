@@ -7,16 +7,19 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from privacy_data import MLP, noisy_data
 
 from dd_plugins.data import RealData
-from dd_plugins.errors import RunError
+from dd_plugins.errors import FileError, RunError
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_mechanism
 from dd_privacy.audit.mechanisms import AllMembers, Release
 from dd_privacy.audit.runs import Runs
+from dd_privacy.audit.workers import made_side_by_side, threads_of_one
 
 COMMAND = [
     *("audit", "frepo(pool_size=1)", "--dataset", "digits", "--members", "300"),
@@ -87,3 +90,46 @@ def test_a_stopped_audit_keeps_what_its_processes_have_done(tmp_path: Path) -> N
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert len(list(cache.rglob("checkpoint.pt"))) == 2
+
+
+def own_process(mechanism: Any, run: int) -> Path:
+    """Return the process and the threads that a run would be made with."""
+    return Path(f"{mechanism}-{run}/{os.getpid()}/{torch.get_num_threads()}")
+
+
+def test_each_job_is_made_once_in_another_process() -> None:
+    jobs: Any = [("a", 0), ("a", 1), ("b", 0)]
+    found = dict(made_side_by_side(own_process, jobs, 2))
+    assert set(found) == set(jobs)
+    for (mechanism, run), path in found.items():
+        name, process, threads = path.parts
+        assert name == f"{mechanism}-{run}"
+        assert int(process) != os.getpid()
+        assert int(threads) == max(1, torch.get_num_threads() // 2)
+
+
+def fails(mechanism: Any, run: int) -> Path:
+    raise FileError(f"{mechanism} of run {run} cannot be written")
+
+
+def test_an_error_of_a_run_is_the_error_of_the_audit() -> None:
+    with pytest.raises(FileError, match="all of run 0 cannot be written"):
+        list(made_side_by_side(fails, [("all", 0)], 1))  # type: ignore[list-item]
+
+
+def interrupted(processes: int, threads: int) -> None:
+    with threads_of_one(processes):
+        assert torch.get_num_threads() == threads
+        raise InterruptedError
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 4), (2, 2), (3, 1), (9, 1)])
+def test_threads_are_shared_and_given_back(processes: int, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with pytest.raises(InterruptedError):
+            interrupted(processes, threads)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)

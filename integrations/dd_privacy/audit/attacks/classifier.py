@@ -15,7 +15,7 @@ from dd_privacy.audit.attacks.loss import Loss
 from dd_privacy.audit.attacks.modified_entropy import ModifiedEntropy
 from dd_privacy.audit.attacks.signals import Signal, signal_of
 
-__all__ = []
+__all__ = ["FEWEST_KNOWN", "AbstractClassifierAttack"]
 
 _FOLDS = 5
 
