@@ -13,6 +13,7 @@ from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates.base_sgd import PeriodicEval
 from opacus.grad_sample import AbstractGradSampleModule
+from torch import nn
 from torch.utils.data import DataLoader
 
 from dd_plugins.api import OptionError, RunError
@@ -126,20 +127,14 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         budget = self.trainer.budget(
             len(data), batch_size=strategy.train_mb_size, epochs=strategy.train_epochs
         )
-        module = prepare_for_opacus(strategy.model)
-        image = data[0][0]
-        classes = 1 + int(torch.as_tensor([int(y) for y in data.targets]).max())
-        check_example_gradients(module, tuple(image.shape), classes)
-        empty = (1 - budget.sample_rate) ** len(data)
-        if empty * budget.steps > _NEVER:
-            check_takes_empty_batch(module, image, empty)
+        module, shape = _prepared(strategy.model, data, budget)
         # Replaced layers kept their parameters, so the optimizer still has all of them.
         self._optimizer = strategy.optimizer
         experience = strategy.experience.current_experience
         training = sum(map(len, self.budgets.values()))
         # Booked before the first step: training that fails has spent it as well.
         self.budgets[experience].append(budget)
-        self._budget, self._made, self._shape = budget, 0, tuple(image.shape)
+        self._budget, self._made, self._shape = budget, 0, shape
         module.train()
         private, optimizer, _, batches = make_private(
             module,
@@ -283,3 +278,23 @@ class _Batches:
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._loader, name)
+
+
+def _prepared(
+    model: nn.Module, data: Any, budget: Budget
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return a model prepared for Opacus, and the shape of an image.
+
+    Raises:
+        OptionError: its gradients of single examples are wrong, or it fails on an empty
+            batch where one may come.
+    """
+    module = prepare_for_opacus(model)
+    image = data[0][0]
+    shape = tuple(image.shape)
+    classes = 1 + int(torch.as_tensor([int(label) for label in data.targets]).max())
+    check_example_gradients(module, shape, classes)
+    chance = (1 - budget.sample_rate) ** len(data)
+    if chance * budget.steps > _NEVER:
+        check_takes_empty_batch(module, image, chance)
+    return module, shape

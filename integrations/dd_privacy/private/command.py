@@ -12,7 +12,9 @@ import dd_plugins
 from dd_plugins import options as shared
 from dd_plugins.api import Images, accuracy, check_outputs, write_atomically
 from dd_privacy.console import dataset_option, overwrite_option, progress_bar, say
+from dd_privacy.private.accounting import Budget
 from dd_privacy.private.dp_sgd import Clipping
+from dd_privacy.private.model import PrivateModel
 from dd_privacy.private.trainer import PrivateTrainer
 
 __all__ = ["train_private_command"]
@@ -93,32 +95,12 @@ def train_private_command(
         data.check_test()
     budget = trainer.budget(len(data.train.labels))
     console = Console()
-    say(
-        console,
-        f"{budget.steps} steps on {len(data.train.labels)} images, noise "
-        f"{budget.noise_multiplier:.3f}: epsilon {budget.epsilon:.3f} at delta "
-        f"{budget.delta:.2g} ({budget.accountant})",
-    )
-    if budget.fallback is not None:
-        say(console, f"not by PRV: {budget.fallback}")
-    with progress_bar() as progress:
-        task = progress.add_task("training", total=budget.steps)
-        model = trainer.fit(
-            data.train.images[:],
-            data.train.labels,
-            class_names=data.class_names,
-            mirror=data.mirror,
-            on_step=lambda done, total: progress.update(task, completed=done),
-        )
+    _say_budget(console, budget, len(data.train.labels))
+    model = _fitted(trainer, data, budget)
     model.save(out)
     scored: Images = data.read_test() if test else data.validation
-    device = next(model.network.parameters()).device
-    found = (
-        accuracy(model.network, scored, model.transform, device=device)
-        if len(scored.labels)
-        else None
-    )
     what = "test" if test else "validation"
+    found = _accuracy(model, scored)
     if found is not None:
         say(console, f"{what} accuracy: {found:.4f}, {len(scored.labels)} images")
     say(console, f"model: {out}")
@@ -137,3 +119,38 @@ def train_private_command(
         }
         text = json.dumps(figures, indent=1) + "\n"
         write_atomically(json_file, lambda file: file.write(text.encode()))
+
+
+def _say_budget(console: Console, budget: Budget, images: int) -> None:
+    """Print what training will spend, before it does."""
+    say(
+        console,
+        f"{budget.steps} steps on {images} images, noise "
+        f"{budget.noise_multiplier:.3f}: epsilon {budget.epsilon:.3f} at delta "
+        f"{budget.delta:.2g} ({budget.accountant})",
+    )
+    if budget.fallback is not None:
+        say(console, f"not by PRV: {budget.fallback}")
+
+
+def _fitted(
+    trainer: PrivateTrainer, data: dd_plugins.RealData, budget: Budget
+) -> PrivateModel:
+    """Train on the training images, with a progress display."""
+    with progress_bar() as progress:
+        task = progress.add_task("training", total=budget.steps)
+        return trainer.fit(
+            data.train.images[:],
+            data.train.labels,
+            class_names=data.class_names,
+            mirror=data.mirror,
+            on_step=lambda done, total: progress.update(task, completed=done),
+        )
+
+
+def _accuracy(model: PrivateModel, images: Images) -> float | None:
+    """Return the accuracy of a model; None without images."""
+    if not len(images.labels):
+        return None
+    device = next(model.network.parameters()).device
+    return accuracy(model.network, images, model.transform, device=device)

@@ -119,37 +119,47 @@ def _check_call(
             "of several heads, which asks for task labels, cannot be trained so: give "
             "it a single head"
         ) from error
-    if not isinstance(outputs, Tensor):
-        raise OptionError(
-            f"the network gives a {type(outputs).__name__} where one tensor of "
-            "outputs is expected; one of several heads, which asks for task labels, "
-            "cannot be trained so: give it a single head"
-        )
-    if outputs.ndim != 2 or len(outputs) != len(images):
-        raise OptionError(
-            f"the network gives outputs of shape {tuple(outputs.shape)} for "
-            f"{len(images)} images, expected ({len(images)}, classes)"
-        )
-    if outputs.shape[1] < num_classes:
-        raise OptionError(
-            f"the network tells {outputs.shape[1]} classes, the labels are of "
-            f"{num_classes}; give its head an output for each class"
-        )
+    _check_outputs(outputs, len(images), num_classes)
     for name, value in tried.named_buffers():
         if not torch.equal(value, before.get(name, value)):
             raise OptionError(
                 f"the network changes {name!r} by the images that it sees, and no "
                 "noise covers that; choose layers that keep no statistics of images"
             )
+    _check_all_used(tried, outputs, labels)
+
+
+def _check_outputs(outputs: object, images: int, num_classes: int) -> None:
+    """Refuse outputs that are not one row of logits per image."""
+    if not isinstance(outputs, Tensor):
+        raise OptionError(
+            f"the network gives a {type(outputs).__name__} where one tensor of "
+            "outputs is expected; one of several heads, which asks for task labels, "
+            "cannot be trained so: give it a single head"
+        )
+    if outputs.ndim != 2 or len(outputs) != images:
+        raise OptionError(
+            f"the network gives outputs of shape {tuple(outputs.shape)} for "
+            f"{images} images, expected ({images}, classes)"
+        )
+    if outputs.shape[1] < num_classes:
+        raise OptionError(
+            f"the network tells {outputs.shape[1]} classes, the labels are of "
+            f"{num_classes}; give its head an output for each class"
+        )
+
+
+def _check_all_used(module: nn.Module, outputs: Tensor, labels: Tensor) -> None:
+    """Refuse outputs without a gradient, or parameters that no output depends on."""
     try:
         torch.autograd.backward(F.cross_entropy(outputs, labels))
-    except Exception as error:  # as above
+    except Exception as error:  # a layer of a plugin may do anything
         raise OptionError(
             f"no gradient of the network can be taken: {_reason(error)}"
         ) from error
     unused = [
         name
-        for name, parameter in tried.named_parameters()
+        for name, parameter in module.named_parameters()
         if parameter.requires_grad and parameter.grad is None
     ]
     if unused:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from dd_plugins.errors import OptionError, UnknownNameError
 from dd_privacy.audit.attacks import (
+    BUILT_IN,
     RMIA,
     AbstractAttack,
     Entropy,
@@ -30,6 +32,7 @@ from dd_privacy.audit.attacks import (
     confidence,
     get_attack,
 )
+from dd_privacy.audit.attacks.signals import signal_of
 
 CLASSES = 4
 
@@ -233,3 +236,57 @@ def test_attacks_are_listed_with_the_plugin_that_offers_them(
     (own,) = [plugin for plugin in found if plugin["name"] == "privacy"]
     assert sorted(own["offers"]["attack"]) == attack_names()
     assert "attack: loss, " in command_line("plugins").stdout
+
+
+def test_attacks_of_this_integration_are_found_by_their_names() -> None:
+    assert {attack.name for attack in BUILT_IN} <= set(attack_names())
+    assert len({attack.name for attack in BUILT_IN}) == len(BUILT_IN)
+    for kind in BUILT_IN:
+        assert get_attack(repr(kind())) == kind()
+
+
+def test_each_attack_sees_what_its_threat_model_grants() -> None:
+    seen = {attack.name: attack().threat_model for attack in BUILT_IN}
+    assert {name for name, threat in seen.items() if threat == "images"} == {
+        "pixel_distance",
+        "feature_distance",
+    }
+    assert "both" not in seen.values(), "by default"
+    learning = {attack.name for attack in BUILT_IN if attack().learns_from_known}
+    assert learning == {
+        *("logistic_regression", "multilayer_perceptron"),
+        *("random_forest", "nearest_neighbours"),
+    }
+
+
+@pytest.mark.parametrize("signal", ["pixel_distance", "feature_distance"])
+def test_a_distance_is_the_lower_the_nearer(signal: str) -> None:
+    given, _ = evidence(20)
+    scores = get_attack(signal).scores(given)
+    distances = getattr(given.target, signal)
+    assert torch.equal(scores, -distances.double())
+    of_signal = signal_of(given.target, given.labels, signal)  # type: ignore[arg-type]
+    assert torch.equal(of_signal, distances.double())
+    hidden = Observations(given.target.outputs)
+    with pytest.raises(OptionError, match=f"{signal} needs released images"):
+        signal_of(hidden, given.labels, signal)  # type: ignore[arg-type]
+
+
+def test_lira_on_a_distance_calls_near_examples_members() -> None:
+    offline = LiRA(online=False, signal="pixel_distance")
+    assert area_of(offline, 6.0, references=8) > 0.7
+    assert 0.35 < area_of(offline, 0.0, references=8) < 0.65
+
+
+def test_an_attack_needs_no_shadow_runs_unless_it_says_so() -> None:
+    assert [Loss().references_needed, Loss().learns_from_known] == [0, False]
+    assert [LiRA(signal="feature_distance").threat_model, RMIA().threat_model] == [
+        "images",
+        "model",
+    ]
+
+
+def test_the_older_name_of_observations_is_where_the_checks_look() -> None:
+    kinds = sys.modules[AbstractAttack.__module__]
+    assert kinds.Seen is Observations
+    assert {"Evidence", "Reference"} <= set(vars(kinds))
