@@ -16,7 +16,7 @@ from dd_plugins.lookup import get_record
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic import Leaves
-from dd_privacy.attacks import AbstractAttack, Evidence
+from dd_privacy.audit.attacks import AbstractAttack, Evidence
 
 HOOK = "dd_register_attacks"
 

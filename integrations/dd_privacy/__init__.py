@@ -1,25 +1,46 @@
-"""Audits of what distilled data tells of its members, and private training, by Opacus.
+"""Audits of what distilled data reveals about its members, and private training.
 
-Importing this package needs no Opacus; training under differential privacy does, and
-says so.
+Audits need no Opacus, nor does importing this package. Training under differential
+privacy does, and says so.
 """
 
-from dd_privacy.accounting import Budget, noise_multiplier_for, spent
-from dd_privacy.attacks import AbstractAttack, Evidence, Reference, Seen
-from dd_privacy.audit import Audit, audit_runs, get_attack
-from dd_privacy.game import Game, game_for_artifact, game_for_mechanism
-from dd_privacy.mechanisms import (
+from dd_privacy.audit import (
+    AbstractAttack,
     AbstractMechanism,
     AllMembers,
+    Audit,
     Distillation,
+    Evidence,
     GivenSet,
+    Membership,
+    Observations,
     PrivateTraining,
+    Reference,
+    Release,
+    Runs,
+    audit_folder,
+    audit_runs,
+    clopper_pearson_epsilon,
+    get_attack,
+    membership_for_artifact,
+    membership_for_mechanism,
+    one_run_epsilon,
+    write_report,
 )
-from dd_privacy.private import PrivateModel, PrivateTrainer
-from dd_privacy.report import write_report
-from dd_privacy.runs import Runs, audit_folder
-from dd_privacy.statistics import clopper_pearson_epsilon, one_run_epsilon
-from dd_privacy.validation import privacy_obstacles
+from dd_privacy.private import (
+    Budget,
+    PrivateModel,
+    PrivateTrainer,
+    noise_multiplier_for,
+    privacy_obstacles,
+    spent,
+)
+
+# Older names, which stay for those who import them.
+Game = Membership
+Seen = Observations
+game_for_artifact = membership_for_artifact
+game_for_mechanism = membership_for_mechanism
 
 __all__ = [
     "AbstractAttack",
@@ -31,10 +52,13 @@ __all__ = [
     "Evidence",
     "Game",
     "GivenSet",
+    "Membership",
+    "Observations",
     "PrivateModel",
     "PrivateTrainer",
     "PrivateTraining",
     "Reference",
+    "Release",
     "Runs",
     "Seen",
     "audit_folder",
@@ -43,6 +67,8 @@ __all__ = [
     "game_for_artifact",
     "game_for_mechanism",
     "get_attack",
+    "membership_for_artifact",
+    "membership_for_mechanism",
     "noise_multiplier_for",
     "one_run_epsilon",
     "privacy_obstacles",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 from dd_plugins.api import hookspec
 
 if TYPE_CHECKING:
-    from dd_privacy.attacks import AbstractAttack
+    from dd_privacy.audit.attacks import AbstractAttack
 
 __all__ = ["RegisterAttack"]
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from dd_plugins.api import RegisterCommand, RegisterHookspecs, hookimpl
 from dd_privacy import hookspecs
 from dd_privacy.hookspecs import RegisterAttack
-from dd_privacy.validation import EXTRA
+from dd_privacy.private.obstacles import EXTRA
 
 
 @hookimpl
@@ -17,7 +17,7 @@ def dd_register_hookspecs(register: RegisterHookspecs) -> None:
 @hookimpl
 def dd_register_attacks(register: RegisterAttack) -> None:
     """Offer the attacks that come with this integration."""
-    from dd_privacy.attacks import BUILT_IN
+    from dd_privacy.audit.attacks import BUILT_IN
 
     for attack in BUILT_IN:
         register(attack)
@@ -26,7 +26,8 @@ def dd_register_attacks(register: RegisterAttack) -> None:
 @hookimpl
 def dd_register_commands(register: RegisterCommand) -> None:
     """Offer ``dd-plugins audit`` and ``dd-plugins train-private``."""
-    from dd_privacy.command import audit_command, train_private_command
+    from dd_privacy.audit.command import audit_command
+    from dd_privacy.private.command import train_private_command
 
     register(audit_command)
     register(train_private_command)

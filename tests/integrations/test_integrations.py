@@ -47,12 +47,6 @@ def test_use_without_opacus_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> 
         dd_privacy.privacy_obstacles("conv")
 
 
-def test_batch_norm_is_an_obstacle_to_private_training() -> None:
-    pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
-    assert dd_privacy.privacy_obstacles("conv(normalization='batch')")
-    assert dd_privacy.privacy_obstacles("conv(normalization='group')") == []
-
-
 def test_distilled_set_becomes_a_data_set_of_avalanche() -> None:
     pytest.importorskip("avalanche", reason="avalanche-lib is not installed")
     distilled = dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1)

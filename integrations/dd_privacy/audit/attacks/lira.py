@@ -1,0 +1,100 @@
+"""LiRA: the likelihood ratio of a signal under membership."""
+
+import torch
+from torch import Tensor
+
+import dd_plugins
+from dd_plugins.api import OptionError
+from dd_privacy.audit.attacks.base import AbstractAttack, Evidence, ThreatModel
+from dd_privacy.audit.attacks.signals import TINY, Signal, signal_of
+
+__all__ = ["LiRA"]
+
+_SHARED_DEVIATION_BELOW = 64  # reference runs; LiRA's authors advise it
+
+
+_FEWEST_RUNS = 2  # with an example, for a deviation
+
+
+@dd_plugins.record
+class LiRA(AbstractAttack):
+    """The likelihood ratio of a signal under membership and without it.
+
+    Each example has two Gaussians: one over the runs that had it as a member, one over
+    the other runs. With fewer than 64 shadow runs all examples share the deviations.
+
+    Args:
+        online: whether to use shadow runs with the example. If not, the score is the
+            distance of the signal from its mean over runs without the example.
+        signal: the confidence in the example's class, or a distance to the released
+            images.
+
+    Reference: Carlini et al., "Membership Inference Attacks From First Principles"
+    (2022), algorithm 1.
+
+    Differences: the offline score is one-sided as in the paper, counted in deviations;
+    the released code takes the two-sided density. One query per example.
+    """
+
+    name = "lira"
+
+    online: bool = True
+    signal: Signal = "confidence"
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The model, or the images if the signal is a distance."""
+        return "model" if self.signal == "confidence" else "images"
+
+    @property
+    def references_needed(self) -> int:
+        """Two with each example and two without."""
+        return 4 if self.online else 2
+
+    def scores(self, evidence: Evidence) -> Tensor:
+        """Return the log-likelihood ratio, or the distance from non-membership."""
+        own = signal_of(evidence.target, evidence.labels, self.signal)
+        found = torch.stack(
+            [
+                signal_of(reference.seen, evidence.labels, self.signal)
+                for reference in evidence.references
+            ]
+        )
+        members = torch.stack([each.members for each in evidence.references])
+        counts = members[:, ~evidence.population].sum(dim=0)
+        least = min(int(counts.min()), len(members) - int(counts.max()))
+        if self.online and least < _FEWEST_RUNS:
+            raise OptionError(
+                f"lira needs {_FEWEST_RUNS} shadow runs with each example and as many "
+                f"without, got {least}"
+            )
+        outside, spread_outside = _gaussian(found, ~members)
+        if not self.online:
+            score = (own - outside) / spread_outside
+            return -score if self.signal != "confidence" else score
+        inside, spread_inside = _gaussian(found, members)
+        return _log_density(own, inside, spread_inside) - _log_density(
+            own, outside, spread_outside
+        )
+
+
+def _gaussian(values: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each example's mean and deviation over its chosen runs.
+
+    An example without a chosen run gets the mean over all examples.
+    """
+    kept = values.masked_fill(~chosen, torch.nan)
+    mean = kept.nanmean(dim=0)
+    centred = kept - mean
+    counts = chosen.sum(dim=0)
+    squares = centred.square().nan_to_num(0.0).sum(dim=0)
+    if len(values) < _SHARED_DEVIATION_BELOW:
+        freedom = (counts - 1).clamp_min(0).sum().clamp_min(1)
+        deviation = (squares.sum() / freedom).sqrt().expand_as(mean)
+    else:
+        deviation = (squares / (counts - 1).clamp_min(1)).sqrt()
+    return mean.nan_to_num(float(mean.nanmean())), deviation.clamp_min(TINY)
+
+
+def _log_density(values: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    return -0.5 * ((values - mean) / deviation).square() - deviation.log()

@@ -1,0 +1,101 @@
+"""What an audited distillation is compared with."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import dd_plugins
+from dd_plugins import options as shared
+from dd_plugins.api import OptionError
+from dd_privacy.audit.mechanisms.all_members import AllMembers
+from dd_privacy.audit.mechanisms.base import AbstractMechanism
+from dd_privacy.audit.mechanisms.distillation import Distillation
+from dd_privacy.audit.mechanisms.private_training import PrivateTraining
+
+__all__ = ["COMPARISONS", "compared_with", "comparisons_of", "refuse_unused"]
+
+COMPARISONS = ("all", "random", "noise", "private")
+"""The names of what an audited distiller may be compared with."""
+
+_OPTIONS_OF = {"all": ("all_steps", "all_plain"), "private": ("epsilon",)}
+
+
+def comparisons_of(text: str) -> list[str]:
+    """Return the comparisons that ``--compare`` names, each once.
+
+    Raises:
+        OptionError: there is no such comparison.
+    """
+    names = list(
+        dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    )
+    for name in names:
+        if name not in COMPARISONS:
+            raise OptionError(
+                f"--compare must be of {', '.join(COMPARISONS)}, got {name!r}"
+            )
+    return names
+
+
+def refuse_unused(comparisons: Sequence[str]) -> None:
+    """Refuse options of comparisons that the command line does not ask for.
+
+    Raises:
+        OptionError: one is given.
+    """
+    for comparison, names in _OPTIONS_OF.items():
+        if comparison not in comparisons:
+            for option in shared.given(*names):
+                raise OptionError(f"{option} goes with --compare {comparison}")
+
+
+def compared_with(
+    name: str,
+    audited: Distillation,
+    data: dd_plugins.RealData,
+    options: dict[str, Any],
+    epsilons: Sequence[float],
+    delta: float,
+) -> list[AbstractMechanism]:
+    """Return the mechanisms of one comparison.
+
+    They train the network that the audited one distils on; private training alone
+    trains the network of its trainer.
+
+    Args:
+        name: one of :data:`COMPARISONS`.
+        audited: what is audited.
+        data: the data set.
+        options: options of the command line.
+        epsilons: of private training.
+        delta: of private training.
+    """
+    match name:
+        case "all":
+            plain, steps = options["all_plain"], options["all_steps"]
+            kind = "all members, plain" if plain else "all members"
+            network = audited.resolved_network(data)
+            return [AllMembers(kind, audited.device, network, steps, augment=not plain)]
+        case "random":
+            return [
+                replace(
+                    audited,
+                    name="random real images",
+                    distiller="random",
+                    steps=None,
+                    network=audited.resolved_network(data),
+                    initial_images=None,
+                )
+            ]
+        case "noise":
+            return [
+                replace(
+                    audited, name=f"{audited.name} from noise", initial_images="noise"
+                )
+            ]
+    return [
+        PrivateTraining.at(
+            epsilon, delta, members=options["members"], device=audited.device
+        )
+        for epsilon in epsilons
+    ]

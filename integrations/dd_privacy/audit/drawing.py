@@ -1,0 +1,293 @@
+"""Draws the members of each run, for a mechanism or for a finished set."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+import dd_plugins
+from dd_plugins.api import DataError, Images, OptionError, derive, whole_number
+from dd_privacy.audit.membership import Examples, Membership
+from dd_privacy.audit.shadow_members import shadow_members
+
+__all__ = ["NonMembers", "membership_for_artifact", "membership_for_mechanism"]
+
+NonMembers = Literal["train", "test"]
+"""Where non-members come from: training images left out, or the test set."""
+
+_POPULATION = 1_000  # the most images that no run sees
+_MOST_RUNS = 1_000  # of audited runs, and of shadow runs; LiRA's authors take 256
+
+
+def membership_for_mechanism(
+    data: dd_plugins.RealData,
+    *,
+    members: int,
+    canaries: int = 0,
+    targets: int = 1,
+    shadows: int = 0,
+    non_members: NonMembers = "train",
+    seed: int = 0,
+) -> Membership:
+    """Draw members for the runs of a mechanism.
+
+    With non-members from the training data, twice as many images are drawn as a run has
+    members, and a fair coin makes each a member of an audited run. With the test set,
+    as in FRePo's protocol, the audited runs get disjoint chunks of the training images,
+    and all test images are non-members.
+
+    Args:
+        data: the data set.
+        members: members of a run, on average.
+        canaries: examples with a wrong label, drawn at random.
+        targets: audited runs.
+        shadows: shadow runs; each example is a member of equally many.
+        non_members: where non-members come from.
+        seed: seeds every draw.
+
+    Raises:
+        OptionError: an option is out of its range, or there are too few images.
+    """
+    members, canaries, targets, shadows, seed = _checked_counts(
+        members, canaries, targets, shadows, seed
+    )
+    by_coin = _is_by_coin(non_members, canaries)
+    wanted = members * (2 if by_coin else targets)
+    order = _order(data, members, wanted, seed)
+    candidates = _at(data.train, order[:wanted])
+    if not by_coin:
+        candidates = _joined(candidates, _all(data.read_test()))
+    labels, wrong = _mislabelled(
+        candidates.labels, canaries, data.num_classes, wanted, seed
+    )
+    count = len(labels)
+    if by_coin:
+        inside, scored = _by_coins(targets, count, seed)
+    else:
+        inside, scored = _in_chunks(targets, members, count)
+    return _membership(
+        data,
+        Examples(candidates.images, labels),
+        always=_at(data.train, order[:0]),
+        canaries=wrong,
+        initial=torch.zeros(count, dtype=torch.bool),
+        targets=inside,
+        scored=scored,
+        shadows=shadow_members(shadows, count, members / count, seed),
+        by_coin=by_coin,
+        seed=seed,
+    )
+
+
+def membership_for_artifact(
+    data: dd_plugins.RealData,
+    initial: Tensor | None,
+    *,
+    members: int,
+    shadows: int = 0,
+    seed: int = 0,
+) -> Membership:
+    """Choose the scored examples of a set whose members are all training images.
+
+    Scored are the images that the set started from, other training images, and as many
+    images of the test set. A shadow run gets half of the scored examples and all other
+    training images.
+
+    Args:
+        data: the data that the set was distilled from.
+        initial: int64: the indices of the real images that the set started from, in the
+            training data before the validation split; or None.
+        members: how many members are scored.
+        shadows: shadow runs.
+        seed: seeds every draw.
+
+    Raises:
+        OptionError: an option is out of its range, or there are too few images.
+    """
+    members, _, _, shadows, seed = _checked_counts(members, 0, 1, shadows, seed)
+    order = _order(data, members, members, seed)
+    if initial is not None:
+        # Images that the set started from are at most risk: all of them are scored.
+        first = torch.isin(data.train_indices[order], initial)
+        order = torch.cat([order[first], order[~first]])
+    test = _all(data.read_test())
+    chosen = torch.randperm(len(test.labels), generator=derive(seed, "non-members"))
+    candidates = _joined(_at(data.train, order[:members]), _at(test, chosen[:members]))
+    count = len(candidates.labels)
+    started_from = torch.zeros(count, dtype=torch.bool)
+    if initial is not None:
+        started_from[:members] = torch.isin(
+            data.train_indices[order[:members]], initial
+        )
+    target = torch.zeros(1, count, dtype=torch.bool)
+    target[0, :members] = True
+    return _membership(
+        data,
+        candidates,
+        always=_at(data.train, order[members:]),
+        canaries=torch.zeros(count, dtype=torch.bool),
+        initial=started_from,
+        targets=target,
+        scored=torch.ones_like(target),
+        shadows=shadow_members(shadows, count, 0.5, seed),
+        by_coin=False,
+        seed=seed,
+    )
+
+
+def _membership(
+    data: dd_plugins.RealData,
+    candidates: Examples,
+    *,
+    always: Examples,
+    canaries: Tensor,
+    initial: Tensor,
+    targets: Tensor,
+    scored: Tensor,
+    shadows: Tensor,
+    by_coin: bool,
+    seed: int,
+) -> Membership:
+    """Append the population to the candidates: every mask is False for it but one."""
+    population = _population(data, seed)
+    examples = _joined(candidates, population)
+    count, total = len(candidates.labels), len(examples.labels)
+
+    def padded(mask: Tensor) -> Tensor:
+        return torch.nn.functional.pad(mask, (0, total - count))
+
+    return Membership(
+        images=examples.images,
+        labels=examples.labels,
+        always=always,
+        canaries=padded(canaries),
+        population=torch.arange(total) >= count,
+        initial=padded(initial),
+        targets=padded(targets),
+        scored=padded(scored),
+        shadows=padded(shadows),
+        by_coin=by_coin,
+        class_names=data.class_names,
+        name=data.name,
+        preprocessing=data.preprocessing,
+        mirror=data.mirror,
+        seed=seed,
+    )
+
+
+def _checked_counts(
+    members: int, canaries: int, targets: int, shadows: int, seed: int
+) -> tuple[int, int, int, int, int]:
+    """Return the counts as Python's numbers, if they are in their range."""
+    members = whole_number("members", members)
+    canaries = whole_number("canaries", canaries)
+    targets = whole_number("targets", targets)
+    shadows = whole_number("shadows", shadows)
+    seed = whole_number("seed", seed)
+    if members < 1 or targets < 1:
+        raise OptionError(
+            f"members and targets must be at least 1, got {members} and {targets}"
+        )
+    if shadows < 0 or shadows == 1:
+        raise OptionError(f"shadows must be 0, or 2 or more, got {shadows}")
+    if not 0 <= canaries <= members:
+        raise OptionError(
+            f"canaries must be between 0 and the {members} members, got {canaries}"
+        )
+    if max(targets, shadows) > _MOST_RUNS:
+        raise OptionError(
+            f"there can be {_MOST_RUNS} audited runs, and as many shadow runs, at "
+            f"most; got {targets} and {shadows}"
+        )
+    return members, canaries, targets, shadows, seed
+
+
+def _is_by_coin(non_members: str, canaries: int) -> bool:
+    """Tell whether coins decide about members; refuse what contradicts the source."""
+    if non_members not in get_args(NonMembers):
+        raise OptionError(
+            f"non_members must be one of {', '.join(get_args(NonMembers))}, "
+            f"got {non_members!r}"
+        )
+    if canaries and non_members == "test":
+        raise OptionError(
+            "canaries are training images, and the test set has none to compare them "
+            f"with: expected 0 with non_members='test', got {canaries}; draw "
+            "non-members from the training images"
+        )
+    return non_members == "train"
+
+
+def _order(data: dd_plugins.RealData, members: int, wanted: int, seed: int) -> Tensor:
+    """Return the training images in random order.
+
+    Raises:
+        OptionError: there are fewer than wanted.
+    """
+    available = len(data.train.labels)
+    if wanted > available:
+        raise OptionError(
+            f"{members} members ask for {wanted} training images, {data.name!r} has "
+            f"{available}; lower the number of members"
+        )
+    return torch.randperm(available, generator=derive(seed, "audited images"))
+
+
+def _by_coins(targets: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return who is a member of each audited run, and who is scored: everybody."""
+    inside = torch.stack(
+        [
+            torch.rand(count, generator=derive(seed, "membership", target)) < 0.5
+            for target in range(targets)
+        ]
+    )
+    return inside, torch.ones_like(inside)
+
+
+def _in_chunks(targets: int, members: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return who is a member of each audited run, and who is scored.
+
+    Each run scores its own chunk and the test images, which come after all chunks.
+    """
+    inside = torch.zeros(targets, count, dtype=torch.bool)
+    for target in range(targets):
+        inside[target, target * members : (target + 1) * members] = True
+    return inside, inside | (torch.arange(count) >= targets * members)
+
+
+def _all(source: Images) -> Examples:
+    return Examples(source.images[:], source.labels)
+
+
+def _at(source: Images | Examples, indices: Tensor) -> Examples:
+    return Examples(source.images[indices], source.labels[indices])
+
+
+def _joined(first: Examples, second: Examples) -> Examples:
+    if first.images.dtype != second.images.dtype:
+        raise DataError(
+            "expected one dtype of images, got training images of "
+            f"{first.images.dtype} and others of {second.images.dtype}"
+        )
+    return Examples(
+        torch.cat([first.images, second.images]),
+        torch.cat([first.labels, second.labels]),
+    )
+
+
+def _population(data: dd_plugins.RealData, seed: int) -> Examples:
+    """Return validation images: no run sees them."""
+    count = len(data.validation.labels)
+    order = torch.randperm(count, generator=derive(seed, "population"))
+    return _at(data.validation, order[:_POPULATION])
+
+
+def _mislabelled(
+    labels: Tensor, canaries: int, classes: int, candidates: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return the labels, wrong for canaries, and which examples are canaries."""
+    generator = derive(seed, "canaries")
+    wrong = torch.zeros(len(labels), dtype=torch.bool)
+    wrong[torch.randperm(candidates, generator=generator)[:canaries]] = True
+    shift = torch.randint(1, classes, labels.shape, generator=generator)
+    return torch.where(wrong, (labels + shift) % classes, labels), wrong

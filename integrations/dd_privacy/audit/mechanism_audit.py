@@ -1,0 +1,286 @@
+"""Attacks on the runs of one mechanism."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd_plugins.api import OptionError, derive
+from dd_privacy.audit.attacks.base import (
+    AbstractAttack,
+    Evidence,
+    Reference,
+    ThreatModel,
+)
+from dd_privacy.audit.guessing import best_thresholds, guess
+from dd_privacy.audit.mechanisms.base import AbstractMechanism
+from dd_privacy.audit.membership import Membership
+from dd_privacy.audit.results import (
+    MEMBER_GROUPS,
+    AuditedMechanism,
+    MemberGroup,
+    NearestMembers,
+    OneRun,
+    ResultRow,
+)
+from dd_privacy.audit.runs import FinishedRun
+from dd_privacy.audit.statistics import (
+    Array,
+    Scores,
+    advantage,
+    area,
+    balanced_accuracy,
+    one_run_epsilon,
+    true_positive_rate,
+)
+
+__all__ = ["MechanismAudit"]
+
+_SHOWN = 30  # released images of a report
+
+Masks = tuple[Tensor, Tensor]
+"""Two masks of examples: members and non-members, or two halves."""
+
+
+@dataclass(frozen=True)
+class MechanismAudit:
+    """The finished runs of one mechanism, and attacks on them.
+
+    Attributes:
+        membership: which examples are members of which run.
+        mechanism: the mechanism.
+        runs: its runs, audited runs first, then shadow runs, if any was needed.
+    """
+
+    membership: Membership
+    mechanism: AbstractMechanism
+    runs: Sequence[FinishedRun]
+
+    @property
+    def targets(self) -> Sequence[FinishedRun]:
+        """The audited runs."""
+        return self.runs[: len(self.membership.targets)]
+
+    @property
+    def shadows(self) -> Sequence[FinishedRun]:
+        """The shadow runs."""
+        return self.runs[len(self.membership.targets) :]
+
+    @property
+    def known(self) -> Tensor:
+        """The examples whose membership the attacker knows: half of them, by coins."""
+        return self._coins("known") & ~self.membership.population
+
+    def summary(self) -> AuditedMechanism:
+        """Return accuracies, epsilon and times of the runs."""
+        accuracies = [run.accuracy for run in self.targets]
+        epsilons = [run.epsilon for run in self.runs if run.epsilon is not None]
+        return AuditedMechanism(
+            self.mechanism.name,
+            tuple(value for value in accuracies if value is not None),
+            max(epsilons, default=None),
+            float(np.mean([run.seconds for run in self.runs])),
+            len(self.shadows),
+            self.mechanism.description(),
+        )
+
+    def nearest(self) -> NearestMembers | None:
+        """Return the first released images and the member nearest to each."""
+        distilled = self.targets[0].distilled
+        if distilled is None:
+            return None
+        images = distilled.pixels()[:_SHOWN].cpu()
+        own = self.membership.images[self.membership.targets[0]]
+        members = torch.cat([own, self.membership.always.images])
+        members = members / 255 if members.dtype == torch.uint8 else members
+        flat = members.flatten(1).float()
+        distances, indices = torch.cdist(images.flatten(1), flat).min(dim=1)
+        # The smallest distance between members is that of a member to itself.
+        between = torch.cdist(flat[indices], flat)
+        typical = between.topk(2, dim=1, largest=False).values[:, 1]
+        return NearestMembers(images, members[indices].float(), distances, typical)
+
+    def scores(self, attack: AbstractAttack) -> list[Array]:
+        """Return each audited run's scores of all examples, as ranks without ties.
+
+        Raises:
+            OptionError: the attack does not apply to this mechanism, or its scores are
+                malformed.
+        """
+        self._check_threat_model(attack)
+        return [
+            # A copy of the evidence, because an attack may overwrite it.
+            self._ranks(attack, attack.scores(copy.deepcopy(self._evidence(target))))
+            for target in range(len(self.targets))
+        ]
+
+    def rows(
+        self, attack: AbstractAttack, scores: Sequence[Array], rates: Sequence[float]
+    ) -> list[ResultRow]:
+        """Return a row for each group that has members.
+
+        Args:
+            attack: the attack.
+            scores: its scores of each audited run.
+            rates: false-positive rates.
+        """
+        rows = []
+        for group in MEMBER_GROUPS:
+            masks = [self._group(group, target) for target in range(len(scores))]
+            if any(bool(members.any()) for members, _ in masks):
+                rows.append(self._row(attack, group, scores, masks, rates))
+        return rows
+
+    def one_run(
+        self, scores_of: Sequence[tuple[AbstractAttack, Sequence[Array]]], delta: float
+    ) -> list[OneRun]:
+        """Return a lower bound on epsilon from the first audited run, if coins made it.
+
+        The attack and its thresholds are those that do best on the known half: the
+        greatest of several bounds would not hold at its level.
+
+        Args:
+            scores_of: attacks, and their scores of each audited run.
+            delta: delta of the guarantee.
+        """
+        membership = self.membership
+        if not (membership.by_coin and scores_of):
+            return []
+        examples = membership.scored[0]
+        if bool(membership.canaries.any()):
+            examples = examples & membership.canaries
+        truth = membership.targets[0].numpy()
+        known = (examples & self.known).numpy()
+        other = (examples & ~self.known).numpy()
+        candidates = [
+            (best_thresholds(scores[0][known], truth[known], delta), attack, scores[0])
+            for attack, scores in scores_of
+        ]
+        thresholds, attack, scores = max(candidates, key=lambda each: each[0].epsilon)
+        guesses = guess(scores[other], truth[other], thresholds)
+        count = int(other.sum())
+        epsilon = one_run_epsilon(
+            examples=count, guesses=guesses.made, correct=guesses.correct, delta=delta
+        )
+        name = self.mechanism.name
+        return [OneRun(name, repr(attack), count, *guesses, delta, epsilon)]
+
+    def _coins(self, purpose: str) -> Tensor:
+        """Return one half of all examples, by fair coins."""
+        generator = derive(self.membership.seed, purpose)
+        return torch.rand(len(self.membership), generator=generator) < 0.5
+
+    def _check_threat_model(self, attack: AbstractAttack) -> None:
+        """Refuse a threat model that there is not, or that needs released images."""
+        threat_model = attack.threat_model
+        if threat_model not in get_args(ThreatModel):
+            raise OptionError(
+                f"threat model {threat_model!r} must be one of "
+                f"{', '.join(get_args(ThreatModel))}"
+            )
+        if threat_model != "model" and self.targets[0].distilled is None:
+            raise OptionError("no images are released")
+
+    def _evidence(self, target: int) -> Evidence:
+        """Return what an attacker has on an audited run."""
+        membership = self.membership
+        scored = membership.scored[target]
+        known = self.known & scored
+        # Shadow runs are loaded only if an attack needs them: there may be none.
+        shadows = zip(self.shadows, membership.shadows, strict=False)
+        return Evidence(
+            self.targets[target].observations,
+            membership.labels,
+            known,
+            membership.targets[target] & known,
+            membership.population,
+            [Reference(run.observations, members) for run, members in shadows],
+            membership.seed,
+            scored,
+        )
+
+    def _ranks(self, attack: AbstractAttack, given: object) -> Array:
+        """Return the ranks of an attack's scores; ties are broken at random."""
+        scores = torch.as_tensor(given).detach().cpu().double()
+        wanted = self.membership.labels.shape
+        if scores.shape != wanted or not bool(scores.isfinite().all()):
+            raise OptionError(
+                f"{attack!r} must give each of {len(self.membership)} examples a "
+                f"finite score; got shape {tuple(scores.shape)}"
+            )
+        generator = derive(self.membership.seed, "ties")
+        order = torch.randperm(len(scores), generator=generator)
+        indices = order[scores[order].argsort(stable=True)]
+        ranks = torch.empty(len(scores), dtype=torch.float64)
+        ranks[indices] = torch.arange(len(scores), dtype=torch.float64)
+        return ranks.numpy()
+
+    def _halves(self, attack: AbstractAttack) -> Masks:
+        """Return the examples that thresholds are chosen on, and those that count.
+
+        A trained classifier scores the examples that it has learned from by
+        cross-validation, with other classifiers. A threshold on these scores may miss
+        its rate on fresh examples by far, so both halves are of fresh examples.
+        """
+        if not attack.learns_from_known:
+            return self.known, ~self.known
+        first = self._coins("halves")
+        return ~self.known & first, ~self.known & ~first
+
+    def _group(self, group: MemberGroup, target: int) -> Masks:
+        """Return the members of a group, and the non-members to compare them with."""
+        membership = self.membership
+        scored, members = membership.scored[target], membership.targets[target]
+        if group == "canaries":
+            canaries = scored & membership.canaries
+            return canaries & members, canaries & ~members
+        initial = self.targets[target].initial
+        chosen = initial if group == "initial_members" else ~initial
+        plain = scored & ~membership.canaries
+        return plain & members & chosen, plain & ~members
+
+    def _row(
+        self,
+        attack: AbstractAttack,
+        group: MemberGroup,
+        scores: Sequence[Array],
+        masks: Sequence[Masks],
+        rates: Sequence[float],
+    ) -> ResultRow:
+        """Return the figures of one group."""
+        # Areas need no threshold: all examples count that the attack has not learned.
+        fresh = ~self.known if attack.learns_from_known else ~self.membership.population
+        chosen_on, counted_on = self._halves(attack)
+        whole, halves = [], []
+        for values, (members, others) in zip(scores, masks, strict=True):
+            whole.append(_scores(values, members & fresh, others & fresh))
+            halves.append(
+                (
+                    _scores(values, members & chosen_on, others & chosen_on),
+                    _scores(values, members & counted_on, others & counted_on),
+                )
+            )
+        compared = torch.stack([others & fresh for _, others in masks]).any(dim=0)
+        shared = all(torch.equal(others, masks[0][1]) for _, others in masks)
+        gained = advantage(halves, shared_non_members=shared)
+        return ResultRow(
+            self.mechanism.name,
+            repr(attack),
+            attack.threat_model,
+            group,
+            sum(len(each.members) for each in whole),
+            int(compared.sum()),
+            area(whole, seed=self.membership.seed, shared_non_members=shared),
+            gained,
+            balanced_accuracy(gained),
+            {rate: true_positive_rate(halves, rate) for rate in rates},
+            tuple(whole),
+        )
+
+
+def _scores(values: Array, members: Tensor, non_members: Tensor) -> Scores:
+    return Scores(values[members.numpy()], values[non_members.numpy()])

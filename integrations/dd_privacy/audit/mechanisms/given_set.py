@@ -1,0 +1,149 @@
+"""A set that exists already, and the distillation that its shadow runs repeat."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import dd_plugins
+from dd_plugins.api import Header, ImageShape, OptionError, Task
+from dd_privacy.audit.mechanisms.base import AbstractMechanism, Release
+from dd_privacy.audit.mechanisms.distillation import Distillation
+from dd_privacy.audit.mechanisms.training import trained_on, training_seconds
+
+__all__ = ["GivenSet"]
+
+
+@dataclass(frozen=True)
+class GivenSet(AbstractMechanism):
+    """A set that exists already: its run trains a network only.
+
+    Shadow runs repeat the distillation that its header records.
+
+    Attributes:
+        distilled: the set.
+        training_steps: training steps on the set; None for the protocol's number.
+    """
+
+    distilled: dd_plugins.DistilledSet | None = None
+    training_steps: int | None = None
+
+    def run(
+        self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
+    ) -> Release:
+        """Train a network on the set."""
+        del data, folder
+        assert self.distilled is not None
+        return trained_on(self.distilled, seed, self.device, self.training_steps)
+
+    def description(self) -> dict[str, object]:
+        """Return the hash of the set, and how it is trained on."""
+        assert self.distilled is not None
+        return {
+            "mechanism": type(self).__name__,
+            "content": self.distilled.content_hash(),
+            "training_steps": self.training_steps,
+            "device": self.device,
+        }
+
+    def records(self) -> list[dd_plugins.Record]:
+        """Return the network trained on the set."""
+        assert self.distilled is not None
+        return [dd_plugins.get_network(self.distilled.header.evaluation_network)]
+
+    def for_shadows(self) -> AbstractMechanism:
+        """Return the distillation of the header, and of the set that it refined.
+
+        Format version 1 records neither the core set that a set started from nor its
+        context. Such a set starts from the distiller's default, or from noise if its
+        initial images are unknown.
+
+        Raises:
+            OptionError: shadow runs cannot repeat its context, or its distiller has
+                options today that the header does not record.
+        """
+        assert self.distilled is not None
+        _, channels, height, width = self.distilled.images.shape
+        again = _distillation(
+            self.distilled.header, (channels, height, width), self.name, self.device
+        )
+        return replace(again, training_steps=self.training_steps)
+
+    def expected_seconds(self, data: dd_plugins.RealData) -> float:
+        """Estimate how long training takes."""
+        del data
+        assert self.distilled is not None
+        return training_seconds(self.distilled, self.device, self.training_steps)
+
+
+def _distillation(
+    header: Header, image_shape: ImageShape, name: str, device: str
+) -> Distillation:
+    """Return the distillation that a header records, to be run on other members."""
+    images_per_class = max(Counter(header.initial_classes).values())
+    _check_options(header, image_shape, images_per_class, name)
+    initial_images = header.initial_images
+    if header.format_version < 2 and header.initial_indices is None:
+        initial_images = "noise"
+    refined = None
+    if header.context is not None:
+        _check_context(header, name)
+        refined = _distillation(header.context.header, image_shape, name, device)
+    return Distillation(
+        name,
+        device,
+        header.distiller,
+        images_per_class,
+        header.steps or None,
+        header.network,
+        initial_images,
+        evaluation_network=header.evaluation_network,
+        preprocessing=header.value_space,
+        refined=refined,
+    )
+
+
+def _check_options(
+    header: Header, image_shape: ImageShape, images_per_class: int, name: str
+) -> None:
+    """Refuse a header that does not record every option of its distiller.
+
+    An option that came after the header was written has a default now, and nobody knows
+    whether the older code behaved like it.
+    """
+    distiller = dd_plugins.get_distiller(header.distiller)
+    task = Task(
+        header.dataset.name,
+        image_shape,
+        len(header.class_names),
+        images_per_class,
+        header.steps or None,
+        header.mirror,
+    )
+    # Settling changes no option of a spec that gives all of them.
+    settled = distiller.for_task(task).options()
+    unknown = sorted(
+        option
+        for option, value in distiller.options().items()
+        if option not in header.options or settled[option] != value
+    )
+    if unknown:
+        raise OptionError(
+            f"{name} does not tell {', '.join(unknown)} of {distiller.name} in full, "
+            "which has got options since: shadow runs may not repeat it; audit it with "
+            "--shadows 0"
+        )
+
+
+def _check_context(header: Header, name: str) -> None:
+    """Refuse a context that shadow runs cannot make: kept, or of other images."""
+    assert header.context is not None
+    first = header.context.header
+    if (
+        not header.context.refined
+        or first.initial_classes != header.initial_classes
+        or first.dataset.fingerprint != header.dataset.fingerprint
+    ):
+        raise OptionError(
+            f"{name} was made beside a set that shadow runs cannot make again (of "
+            "other classes or data, or kept as it was); audit it with --shadows 0"
+        )

@@ -1,0 +1,92 @@
+"""Fresh networks for mechanisms, and how long their training takes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+import dd_plugins
+from dd_plugins.api import (
+    FeatureNetwork,
+    derive,
+    recipe_for,
+    resolve_device,
+    resolve_precision,
+    train_network,
+    training_set_of,
+)
+from dd_privacy.audit.mechanisms.base import Release
+
+__all__ = ["PROBE_STEPS", "fresh_network", "timed", "trained_on", "training_seconds"]
+
+PROBE_STEPS = (2, 6)
+"""Steps that are timed to estimate how long all steps take."""
+
+
+Result = TypeVar("Result")
+
+
+def fresh_network(
+    network: str,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    seed: int,
+    device: torch.device,
+) -> FeatureNetwork:
+    """Return a network with fresh weights on the device, in channels last."""
+    module = (
+        dd_plugins.get_network(network)
+        .for_evaluation()
+        .build(image_shape, classes, generator=derive(seed, "audited network"))
+    )
+    # mypy does not know the overload of Module.to with a memory format.
+    moved: FeatureNetwork = module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+def trained_on(
+    distilled: dd_plugins.DistilledSet,
+    seed: int,
+    device: str,
+    training_steps: int | None,
+    network: str | None = None,
+) -> Release:
+    """Train a fresh network on a distilled set, by the protocol of its label kind."""
+    target = resolve_device(device)
+    channels, height, width = distilled.images.shape[1:]
+    module = fresh_network(
+        network or distilled.header.evaluation_network,
+        (channels, height, width),
+        len(distilled.header.class_names),
+        seed,
+        target,
+    )
+    recipe = recipe_for(distilled)
+    if training_steps is not None:
+        recipe = replace(recipe, steps=training_steps)
+    train_network(
+        module,
+        training_set_of(distilled, device=target),
+        recipe,
+        generator=derive(seed, "audited training"),
+        precision=resolve_precision("auto", target),
+    )
+    return Release(distilled, module, distilled.transform)
+
+
+def training_seconds(
+    distilled: dd_plugins.DistilledSet, device: str, training_steps: int | None
+) -> float:
+    """Estimate how long a network trains on a set."""
+    total = training_steps or recipe_for(distilled).steps
+    few = min(PROBE_STEPS[1], total)
+    _, seconds = timed(lambda: trained_on(distilled, 0, device, few))
+    return seconds / few * total
+
+
+def timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    """Return the result of some work, and the seconds that it took."""
+    started = time.perf_counter()
+    return work(), time.perf_counter() - started

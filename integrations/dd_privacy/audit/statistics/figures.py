@@ -1,0 +1,96 @@
+"""Figures with intervals, or with the reason why there are none."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dd_plugins.api import mean_interval
+
+__all__ = ["FEWEST", "Array", "Figure", "Scores", "clopper_pearson"]
+
+Array = NDArray[np.float64]
+
+
+FEWEST = 5
+"""The fewest members and non-members for which figures are given."""
+
+
+class Scores(NamedTuple):
+    """Scores of members and of non-members; members should have higher ones.
+
+    Attributes:
+        members: float64 of shape ``(m,)``.
+        non_members: float64 of shape ``(n,)``.
+    """
+
+    members: Array
+    non_members: Array
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An estimate and its interval, or why there is none.
+
+    Attributes:
+        estimate: the estimate; None if it is withheld.
+        ci95: bounds that hold in at least 95 of 100 audits; None if withheld.
+        withheld: the reason, or None.
+    """
+
+    estimate: float | None
+    ci95: tuple[float, float] | None
+    withheld: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form of a JSON file."""
+        return {
+            "estimate": self.estimate,
+            "ci95": None if self.ci95 is None else list(self.ci95),
+            "withheld": self.withheld,
+        }
+
+
+def clopper_pearson(
+    successes: int, trials: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the exact interval of a proportion (Clopper and Pearson, 1934).
+
+    Example:
+        >>> [round(bound, 4) for bound in clopper_pearson(10, 1000)]
+        [0.0048, 0.0183]
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, trials).proportion_ci(level, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def too_few(scores: Iterable[Scores]) -> str | None:
+    """Return why there are too few examples for a figure, or None."""
+    found = list(scores)
+    for name in ("members", "non_members"):
+        count = sum(len(getattr(each, name)) for each in found)
+        if count < FEWEST:
+            what = name.replace("_", "-")
+            return f"{count} {what}, at least {FEWEST} are needed"
+    return None
+
+
+def over_models(
+    found: tuple[float, float], estimates: Sequence[float], most: tuple[float, float]
+) -> tuple[float, float]:
+    """Return an interval at least as wide as that over several models.
+
+    A few resampled models understate how models differ, and models may share their
+    non-members. So Student's t over the models' own figures is the least width.
+    """
+    of_models = mean_interval(estimates)
+    if of_models is None:
+        return found
+    return (
+        max(most[0], min(found[0], of_models[0])),
+        min(most[1], max(found[1], of_models[1])),
+    )

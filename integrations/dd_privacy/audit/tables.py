@@ -1,0 +1,69 @@
+"""An audit as tables for a terminal."""
+
+from rich.table import Table
+from rich.text import Text
+
+from dd_plugins.api import plain
+from dd_privacy.audit.report import shown
+from dd_privacy.audit.results import Audit
+
+__all__ = ["duration", "tables"]
+
+
+def tables(found: Audit) -> list[Table]:
+    """Return a table of the mechanisms, and a table of the attacks on each."""
+    mechanisms = Table(title=_title(f"what is audited: {found.about['data']}"))
+    for column in ("mechanism", "accuracy", "epsilon", "seconds a run"):
+        mechanisms.add_column(
+            column, justify="left" if column == "mechanism" else "right"
+        )
+    for each in found.mechanisms:
+        mechanisms.add_row(
+            Text(plain(each.name) + (" (nearest in accuracy)" if each.matched else "")),
+            "" if each.accuracy is None else f"{each.accuracy:.3f}",
+            "" if each.epsilon is None else f"{each.epsilon:.2f}",
+            f"{each.seconds:.1f}",
+        )
+    return [mechanisms, *(_attacks_on(each.name, found) for each in found.mechanisms)]
+
+
+def _attacks_on(mechanism: str, found: Audit) -> Table:
+    """Return the table of the attacks on one mechanism."""
+    rows = [row for row in found.rows if row.mechanism == mechanism]
+    # A rate that is withheld in every row gets no column; the file has the reasons.
+    rates = sorted(
+        {
+            rate
+            for row in rows
+            for rate, figure in row.tpr_at_fpr.items()
+            if figure.withheld is None
+        },
+        reverse=True,
+    )
+    table = Table(title=_title(f"attacks on {mechanism}"), title_justify="left")
+    # On a narrow terminal other columns wrap: names of attacks must stay whole.
+    table.add_column("attack", no_wrap=True)
+    table.add_column("members")
+    table.add_column("area under ROC")
+    for rate in rates:
+        table.add_column(f"found at {100 * rate:g} %")
+    for row in rows:
+        group = row.group.removesuffix("_members").replace("_", " ")
+        table.add_row(
+            Text(plain(row.attack)),
+            f"{row.members} {group}",
+            shown(row.auc),
+            *(shown(row.tpr_at_fpr[rate], 100) for rate in rates),
+        )
+    return table
+
+
+def _title(text: str) -> Text:
+    return Text(plain(text), style="table.title")
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in a unit that fits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

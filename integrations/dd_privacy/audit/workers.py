@@ -1,0 +1,122 @@
+"""Processes that make runs side by side."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dd_plugins.api import RunError
+from dd_privacy.audit.mechanisms.base import AbstractMechanism
+
+__all__ = ["Job", "Make", "made_side_by_side", "threads_of_one"]
+
+Job = tuple[AbstractMechanism, int]
+"""A mechanism, and the number of its run."""
+
+Make = Callable[[AbstractMechanism, int], Path]
+"""Makes a run, and returns the folder that keeps it."""
+
+_PATIENCE = 5.0  # seconds for the checkpoint of a run that is stopped
+
+
+def made_side_by_side(
+    make: Make, jobs: Sequence[Job], processes: int
+) -> Iterator[tuple[Job, Path]]:
+    """Make runs in several processes; yield each run when it is finished.
+
+    Args:
+        make: makes one run. Each process receives it once, with all that it refers to.
+        jobs: the runs.
+        processes: the number of processes, which share the cores.
+
+    Raises:
+        RunError: a process was killed.
+    """
+    # A process forked off one that has used torch's threads hangs.
+    context = multiprocessing.get_context("spawn")
+    alive, held = context.Pipe(duplex=False)
+    executor = ProcessPoolExecutor(
+        processes,
+        mp_context=context,
+        initializer=_prepare,
+        initargs=(make, _threads(processes), alive),
+    )
+    try:
+        futures = {executor.submit(_make, *job): job for job in jobs}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BaseException as error:
+        held.close()  # stops the runs in progress
+        if not isinstance(error, BrokenProcessPool):
+            raise
+        raise RunError(
+            "a process that made runs was killed, perhaps for lack of memory; "
+            "runs that are done are kept: give the same words again, with fewer "
+            "processes if memory was short"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+        held.close()
+        alive.close()
+
+
+@contextmanager
+def threads_of_one(processes: int) -> Iterator[None]:
+    """Compute with as many threads as each of several processes gets."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(_threads(processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _threads(processes: int) -> int:
+    return max(1, torch.get_num_threads() // processes)
+
+
+_worker: dict[str, Any] = {}
+
+
+def _prepare(make: Make, threads: int, alive: Connection) -> None:
+    """Set up a process: the examples travel here once, not with each run."""
+    _worker["ending"] = False
+    threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
+    torch.set_num_threads(threads)
+    _worker["make"] = make
+
+
+def _end_with_parent(alive: Connection) -> None:
+    """End this process when the audit that started it stops or is killed.
+
+    At the signal a distillation writes a checkpoint; what takes longer is given up.
+
+    Args:
+        alive: one end of a pipe whose other end the audit alone holds.
+    """
+    with suppress(EOFError, OSError):
+        alive.recv()  # nothing is ever sent: it returns when the pipe closes
+    _worker["ending"] = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE)
+    os._exit(1)
+
+
+def _make(mechanism: AbstractMechanism, run: int) -> Path:
+    """Make a run in this process; return its folder by the code loaded here."""
+    make: Make = _worker["make"]
+    try:
+        return make(mechanism, run)
+    finally:
+        if _worker["ending"]:  # no other run starts
+            os._exit(1)

@@ -1,0 +1,19 @@
+"""Checks of single values that both rooms share."""
+
+from dd_plugins.api import OptionError
+
+__all__ = ["number"]
+
+
+def number(name: str, value: object) -> float:
+    """Return a number of Python, NumPy or torch as a Python float.
+
+    Raises:
+        OptionError: it is text, a truth value, or not a single number.
+    """
+    try:
+        if isinstance(value, bool | str | bytes):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise OptionError(f"{name} must be a number, got {value!r}") from None

@@ -1,0 +1,30 @@
+"""What both commands share: two options, lines of text, a progress display."""
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from dd_plugins.api import plain
+
+__all__ = ["dataset_option", "overwrite_option", "progress_bar", "say"]
+
+dataset_option = click.option("--dataset", required=True, help="Name of the data set.")
+"""``dataset: str``."""
+
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace files that hold something else."
+)
+"""``overwrite: bool``."""
+
+
+def say(console: Console, line: str) -> None:
+    """Print one line as plain text: no markup, and no control codes."""
+    console.print(Text(plain(line)), soft_wrap=True)
+
+
+def progress_bar() -> Progress:
+    """Return a display that a terminal clears at the end, and a file never gets."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,15 @@
+"""Training under differential privacy. Importing it needs no Opacus; training does."""
+
+from dd_privacy.private.accounting import Budget, noise_multiplier_for, spent
+from dd_privacy.private.model import PrivateModel
+from dd_privacy.private.obstacles import privacy_obstacles
+from dd_privacy.private.trainer import PrivateTrainer
+
+__all__ = [
+    "Budget",
+    "PrivateModel",
+    "PrivateTrainer",
+    "noise_multiplier_for",
+    "privacy_obstacles",
+    "spent",
+]

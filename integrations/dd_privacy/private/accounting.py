@@ -1,0 +1,177 @@
+"""Privacy accounting for Poisson-sampled Gaussian steps: PRV, or RDP where it fails."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from dd_plugins.api import OptionError, whole_number
+from dd_privacy.checks import number
+from dd_privacy.private.obstacles import require_opacus
+
+__all__ = ["Accountant", "Budget", "noise_multiplier_for", "spent"]
+
+Accountant = Literal["prv", "rdp"]
+"""Privacy random variables (tight), or Rényi differential privacy."""
+
+_SMALLEST_NOISE = 0.3  # PRV needs minutes and gigabytes below
+_TOLERANCE = 0.005  # how far epsilon may stay below the wanted one, relative
+_ATTEMPTS = 12
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The privacy that a number of noisy steps spends.
+
+    Attributes:
+        epsilon: the epsilon at ``delta``.
+        delta: the probability that epsilon does not hold.
+        noise_multiplier: the noise's deviation in units of the clipping norm.
+        sample_rate: the chance that an example is in a batch.
+        steps: the number of steps.
+        accountant: ``"prv"``, or ``"rdp"`` if that failed.
+        fallback: why PRV failed; None if it did not.
+    """
+
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    accountant: Accountant
+    fallback: str | None = None
+
+
+def spent(
+    noise_multiplier: float, *, sample_rate: float, steps: int, delta: float
+) -> Budget:
+    """Return what noisy steps spend.
+
+    Args:
+        noise_multiplier: the noise's deviation in units of the clipping norm.
+        sample_rate: the rate of Poisson sampling, in (0, 1].
+        steps: the number of steps.
+        delta: the delta, in (0, 1).
+
+    Raises:
+        OptionError: an argument is out of its range.
+        MissingExtraError: opacus is not installed.
+    """
+    checked = _checked(sample_rate, steps, delta)
+    noise_multiplier = number("noise_multiplier", noise_multiplier)
+    if not noise_multiplier > 0:
+        raise OptionError(f"noise_multiplier must be positive, got {noise_multiplier}")
+    return _spent(noise_multiplier, *checked)
+
+
+@cache  # behind the checks, because a cache takes 1.0 and True for 1
+def _spent(
+    noise_multiplier: float, sample_rate: float, steps: int, delta: float
+) -> Budget:
+    about = (delta, noise_multiplier, sample_rate, steps)
+    if noise_multiplier < _SMALLEST_NOISE:
+        reason = f"PRV is too dear for noise below {_SMALLEST_NOISE}"
+    else:
+        try:
+            found = _epsilon("prv", noise_multiplier, sample_rate, steps, delta)
+        except (ArithmeticError, RuntimeError, ValueError, MemoryError) as error:
+            reason = f"PRV failed: {' '.join(str(error).split())}"
+        else:
+            if math.isfinite(found) and found >= 0:
+                return Budget(found, *about, "prv")
+            reason = f"PRV gave {found}"
+    found = _epsilon("rdp", noise_multiplier, sample_rate, steps, delta)
+    return Budget(found, *about, "rdp", reason)
+
+
+def _epsilon(
+    accountant: Accountant,
+    noise_multiplier: float,
+    sample_rate: float,
+    steps: int,
+    delta: float,
+) -> float:
+    require_opacus()
+    from opacus.accountants import create_accountant
+
+    found = create_accountant(accountant)
+    found.history = [(noise_multiplier, sample_rate, steps)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # RDP warns that its orders could be finer
+        return float(found.get_epsilon(delta))
+
+
+def noise_multiplier_for(
+    epsilon: float, *, sample_rate: float, steps: int, delta: float
+) -> Budget:
+    """Return the least noise that spends no more than an epsilon.
+
+    RDP is quick and finds a noise that is surely enough. PRV then finds how much less
+    noise is enough.
+
+    Args:
+        epsilon: the greatest epsilon, positive.
+        sample_rate: the rate of Poisson sampling, in (0, 1].
+        steps: the number of steps.
+        delta: the delta, in (0, 1).
+
+    Raises:
+        OptionError: an argument is out of its range, or no noise is enough.
+        MissingExtraError: opacus is not installed.
+    """
+    checked = _checked(sample_rate, steps, delta)
+    epsilon = number("epsilon", epsilon)
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise OptionError(f"epsilon must be positive and finite, got {epsilon}")
+    return _noise_multiplier_for(epsilon, *checked)
+
+
+@cache
+def _noise_multiplier_for(
+    epsilon: float, sample_rate: float, steps: int, delta: float
+) -> Budget:
+    require_opacus()
+    from opacus.accountants.utils import get_noise_multiplier
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            enough = get_noise_multiplier(
+                target_epsilon=epsilon,
+                target_delta=delta,
+                sample_rate=sample_rate,
+                steps=steps,
+                accountant="rdp",
+                epsilon_tolerance=_TOLERANCE * epsilon,
+            )
+    except ValueError as error:
+        raise OptionError(
+            f"no noise keeps {steps} steps with sample rate {sample_rate:g} below "
+            f"epsilon {epsilon:g} at delta {delta:g}: {error}"
+        ) from error
+    best = spent(enough, sample_rate=sample_rate, steps=steps, delta=delta)
+    low, high = enough / 2, enough
+    for _ in range(_ATTEMPTS):
+        if best.accountant == "rdp" or best.epsilon >= epsilon * (1 - _TOLERANCE):
+            break
+        between = (low + high) / 2
+        found = spent(between, sample_rate=sample_rate, steps=steps, delta=delta)
+        if found.accountant == "prv" and found.epsilon <= epsilon:
+            best, high = found, between
+        else:
+            low = between
+    return best
+
+
+def _checked(sample_rate: float, steps: int, delta: float) -> tuple[float, int, float]:
+    """Return the arguments as Python's numbers, if they are in their range."""
+    sample_rate, delta = number("sample_rate", sample_rate), number("delta", delta)
+    steps = whole_number("steps", steps)
+    if not 0 < sample_rate <= 1:
+        raise OptionError(f"sample_rate must be in (0, 1], got {sample_rate}")
+    if steps < 1:
+        raise OptionError(f"steps must be at least 1, got {steps}")
+    if not 0 < delta < 1:
+        raise OptionError(f"delta must be in (0, 1), got {delta}")
+    return sample_rate, steps, delta

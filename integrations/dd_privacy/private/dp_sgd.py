@@ -1,0 +1,126 @@
+"""Steps of DP-SGD by Opacus, and checks that they did not diverge."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader
+
+from dd_plugins.api import FeatureNetwork, OptionError, RunError, Transform
+from dd_privacy.private.accounting import Budget
+
+__all__ = ["Clipping", "check_finite", "check_model_outputs", "make_private"]
+
+Clipping = Literal["hooks", "ghost"]
+"""How to clip gradients of single examples: ``hooks`` keeps each gradient; ``ghost``
+keeps their lengths alone and takes a second pass, for less memory."""
+
+
+def check_finite(module: torch.nn.Module, budget: Budget) -> None:
+    """Refuse a model whose weights diverged.
+
+    It reads weights alone: they are private, while a loss on images is not.
+
+    Args:
+        module: a module in training or after it.
+        budget: the budget of its training.
+
+    Raises:
+        RunError: a weight is not finite; the error names the epsilon that is spent.
+    """
+    if all(bool(value.isfinite().all()) for value in module.state_dict().values()):
+        return
+    raise _diverged("weights are no longer finite", budget)
+
+
+def check_model_outputs(
+    network: FeatureNetwork,
+    transform: Transform,
+    image_shape: tuple[int, int, int],
+    budget: Budget,
+) -> None:
+    """Refuse a model whose outputs for random images are not finite."""
+    device = next(network.parameters()).device
+    public = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        outputs = network(transform(public).to(device))
+    if not bool(outputs.isfinite().all()):
+        raise _diverged("outputs are not finite", budget)
+
+
+def _diverged(what: str, budget: Budget) -> RunError:
+    return RunError(
+        f"private training diverged: {what}; no model is kept, but epsilon "
+        f"{budget.epsilon:.3f} at delta {budget.delta:.2g} is spent on these images; "
+        "lower the learning rate"
+    )
+
+
+def make_private(
+    module: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    criterion: torch.nn.Module,
+    loader: "DataLoader[Any]",
+    budget: Budget,
+    *,
+    clipping_norm: float,
+    generator: Callable[[str], torch.Generator],
+    clipping: Clipping = "hooks",
+) -> tuple[Any, Any, Any, Any]:
+    """Wrap the parts of a training loop so that its steps spend a budget.
+
+    Args:
+        module: prepared by :func:`~dd_privacy.private.obstacles.prepare_for_opacus`.
+        optimizer: the optimizer of its parameters.
+        criterion: the mean loss of a batch.
+        loader: a loader of all private examples, without a sampler.
+        budget: a budget with the loader's sample rate.
+        clipping_norm: the norm that gradients of single examples are clipped to.
+        generator: returns a generator for a purpose, noise or batches.
+        clipping: how to clip.
+
+    Returns:
+        Opacus's module, optimizer, criterion and loader; the loader draws by Poisson
+        sampling.
+
+    Raises:
+        OptionError: the budget does not account for how the loader samples.
+    """
+    from opacus import PrivacyEngine
+    from torch.utils.data import RandomSampler, SequentialSampler
+
+    # Opacus takes one over the number of batches as the rate, whatever the sampler.
+    if type(loader.sampler) not in (RandomSampler, SequentialSampler):
+        raise OptionError(
+            f"a loader with a {type(loader.sampler).__name__} draws examples at rates "
+            "that are not accounted for; give one without a sampler"
+        )
+    if not math.isclose(1 / len(loader), budget.sample_rate):
+        raise OptionError(
+            f"the loader has {len(loader)} batches, the budget is for a sample rate of "
+            f"{budget.sample_rate:g}"
+        )
+    # Not the global generator, which starts alike in every process.
+    noise = torch.Generator(device=next(module.parameters()).device)
+    noise.manual_seed(generator("noise").initial_seed())
+    with warnings.catch_warnings():
+        # Opacus warns that its secure mode is off, which NOT_COVERED says.
+        warnings.simplefilter("ignore")
+        parts = PrivacyEngine(accountant="rdp").make_private(
+            module=module,
+            optimizer=optimizer,
+            criterion=criterion,
+            data_loader=loader,
+            noise_multiplier=budget.noise_multiplier,
+            max_grad_norm=clipping_norm,
+            noise_generator=noise,
+            grad_sample_mode=clipping,
+        )
+    if clipping == "ghost":
+        private, optimizer, criterion, batches = parts
+    else:
+        private, optimizer, batches = parts
+    batches.batch_sampler.generator = generator("batches")
+    return private, optimizer, criterion, batches

@@ -1,0 +1,192 @@
+"""Checks that Opacus's gradients of single examples are right."""
+
+import copy
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dd_plugins.api import OptionError
+
+__all__ = ["check_example_gradients"]
+
+_CHECKED = 3  # examples whose gradients are compared
+
+_TOLERANCE = 1e-3
+
+
+def check_example_gradients(
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    ghost: bool = False,
+) -> None:
+    """Compare the lengths of Opacus's gradients of single examples with autograd's.
+
+    The guarantee of DP-SGD depends on them, and Opacus raises no error if they are
+    wrong.
+
+    Args:
+        module: prepared by
+            :func:`~dd_privacy.private.obstacles.prepare_for_opacus`; not changed.
+        image_shape: channels, height and width.
+        num_classes: the number of classes.
+        ghost: whether to compare the lengths of ghost clipping.
+
+    Raises:
+        OptionError: they differ, or cannot be had; or the network is called in another
+            way, has parameters that no output depends on, or remembers images in
+            buffers.
+    """
+    generator = torch.Generator().manual_seed(0)
+    # In evaluation mode Opacus's hooks record nothing.
+    module = copy.deepcopy(module).cpu().train()
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            layer.p = 0.0
+    images = torch.randn(_CHECKED, *image_shape, generator=generator)
+    labels = torch.randint(num_classes, (_CHECKED,), generator=generator)
+    _check_call(module, images, labels, num_classes)
+    try:
+        wanted = torch.stack(
+            [
+                _gradient_length(copy.deepcopy(module), images[each], labels[each])
+                for each in torch.split(torch.arange(_CHECKED), 1)
+            ]
+        )
+        found = _lengths_by_opacus(copy.deepcopy(module), images, labels, ghost)
+    except Exception as error:  # Opacus, or any layer under its hooks, may fail
+        raise OptionError(
+            "Opacus cannot take the gradients of single examples of this network: "
+            f"{_reason(error)}"
+        ) from error
+    if not torch.allclose(found, wanted, rtol=_TOLERANCE):
+        raise OptionError(
+            "Opacus's gradients of single examples of this network are wrong: lengths "
+            f"{found.tolist()}, should be {wanted.tolist()}; choose another network"
+        )
+
+
+def _lengths_by_opacus(
+    module: nn.Module, images: Tensor, labels: Tensor, ghost: bool
+) -> Tensor:
+    """Return the length of each example's gradient, as Opacus clips it."""
+    from opacus.grad_sample import GradSampleModule
+    from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
+        GradSampleModuleFastGradientClipping,
+    )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if ghost:
+            hooked = GradSampleModuleFastGradientClipping(
+                module, max_grad_norm=1.0, use_ghost_clipping=True
+            )
+        else:
+            hooked = GradSampleModule(module)
+        torch.autograd.backward(F.cross_entropy(hooked(images), labels))
+    if ghost:
+        lengths: Tensor = hooked.get_norm_sample()
+        return lengths
+    squares = [
+        parameter.grad_sample.flatten(1).square().sum(dim=1)
+        for parameter in hooked.parameters()
+        if parameter.requires_grad
+    ]
+    return torch.stack(squares).sum(dim=0).sqrt()
+
+
+def _check_call(
+    module: nn.Module, images: Tensor, labels: Tensor, num_classes: int
+) -> None:
+    """Refuse networks that do not map each image to outputs by itself.
+
+    Args:
+        module: a module in training mode; not changed.
+        images: random images.
+        labels: random labels.
+        num_classes: the number of classes.
+    """
+    tried = copy.deepcopy(module)
+    before = {name: value.clone() for name, value in tried.named_buffers()}
+    try:
+        outputs = tried(images)
+    except Exception as error:  # a network of a plugin may do anything
+        raise OptionError(
+            f"the network cannot be called with images alone ({_reason(error)}); one "
+            "of several heads, which asks for task labels, cannot be trained so: give "
+            "it a single head"
+        ) from error
+    _check_outputs(outputs, len(images), num_classes)
+    for name, value in tried.named_buffers():
+        if not torch.equal(value, before.get(name, value)):
+            raise OptionError(
+                f"the network changes {name!r} by the images that it sees, and no "
+                "noise covers that; choose layers that keep no statistics of images"
+            )
+    _check_all_used(tried, outputs, labels)
+
+
+def _check_outputs(outputs: object, images: int, num_classes: int) -> None:
+    """Refuse outputs that are not one row of logits per image."""
+    if not isinstance(outputs, Tensor):
+        raise OptionError(
+            f"the network gives a {type(outputs).__name__} where one tensor of "
+            "outputs is expected; one of several heads, which asks for task labels, "
+            "cannot be trained so: give it a single head"
+        )
+    if outputs.ndim != 2 or len(outputs) != images:
+        raise OptionError(
+            f"the network gives outputs of shape {tuple(outputs.shape)} for "
+            f"{images} images, expected ({images}, classes)"
+        )
+    if outputs.shape[1] < num_classes:
+        raise OptionError(
+            f"the network tells {outputs.shape[1]} classes, the labels are of "
+            f"{num_classes}; give its head an output for each class"
+        )
+
+
+def _check_all_used(module: nn.Module, outputs: Tensor, labels: Tensor) -> None:
+    """Refuse outputs without a gradient, or parameters that no output depends on."""
+    try:
+        torch.autograd.backward(F.cross_entropy(outputs, labels))
+    except Exception as error:  # a layer of a plugin may do anything
+        raise OptionError(
+            f"no gradient of the network can be taken: {_reason(error)}"
+        ) from error
+    unused = [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
+    if unused:
+        raise OptionError(
+            f"no output depends on {', '.join(unused[:5])}; freeze parameters that are "
+            "not used (requires_grad_(False)), or remove them"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Return an error in one line, with advice if there is any."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "BackwardHookFunction" in text:
+        return (
+            "it changes the output of a layer in place, as torchvision's ResNet does "
+            "(out += identity), which Opacus's hooks forbid; write out = out + "
+            "identity, or choose another network, such as conv"
+        )
+    return text
+
+
+def _gradient_length(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the length of the gradient of one example, by autograd."""
+    torch.autograd.backward(F.cross_entropy(module(images), labels))
+    squares = [
+        parameter.grad.square().sum()
+        for parameter in module.parameters()
+        if parameter.grad is not None
+    ]
+    return torch.stack(squares).sum().sqrt()

@@ -1,0 +1,123 @@
+"""A network trained under differential privacy, and its file."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+import dd_plugins
+from dd_plugins.api import FeatureNetwork, FileError, Transform, write_atomically
+from dd_privacy.private.accounting import Budget
+
+__all__ = ["NOT_COVERED", "PrivateModel", "not_covered_by_epsilon", "public_transform"]
+
+NOT_COVERED = (
+    "The choice of hyper-parameters on the same data: each further run spends again.",
+    "Accuracies measured on private validation images, if they are published.",
+    "The data set's name, the number of its images, its classes and their number.",
+    "Attacks on floating-point noise: Opacus's secure mode was off.",
+    "Attackers who can search the 32 bits that torch seeds its generators with.",
+)
+"""What the epsilon of a model does not protect against."""
+
+_SEEDED = "Anybody who knows the seed: noise and batches were drawn from it."
+
+_METADATA_KEY = "dd_privacy"
+
+_FORMAT_VERSION = 1
+
+
+def not_covered_by_epsilon(seeded: bool) -> list[str]:
+    """List what epsilon does not protect against; a seeded run adds one."""
+    return [*NOT_COVERED, *([_SEEDED] if seeded else [])]
+
+
+def public_transform(channels: int) -> Transform:
+    """Return the map of [0, 1] to [-1, 1]: it uses no statistic of private images."""
+    half = torch.full((channels,), 0.5)
+    return Transform(half, half.clone())
+
+
+@dataclass(frozen=True, eq=False)
+class PrivateModel:
+    """A network trained under differential privacy.
+
+    Attributes:
+        network: the network, in evaluation mode.
+        transform: maps images to its value space; depends on no private image.
+        budget: the budget that training spent.
+        about: the network's spec, the classes, and the options of training.
+    """
+
+    network: FeatureNetwork
+    transform: Transform
+    budget: Budget
+    about: dict[str, Any]
+
+    @property
+    def not_covered(self) -> list[str]:
+        """What epsilon does not protect against."""
+        return not_covered_by_epsilon(self.about["seeded"])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the weights, the budget, and what epsilon does not protect against.
+
+        Raises:
+            FileError: the file cannot be written.
+        """
+        described = {
+            "format_version": _FORMAT_VERSION,
+            "budget": asdict(self.budget),
+            "not_covered": self.not_covered,
+            "about": self.about,
+        }
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.network.state_dict().items()
+        }
+        content = safetensors.torch.save(
+            tensors, {_METADATA_KEY: json.dumps(described)}
+        )
+        return write_atomically(Path(path), lambda file: file.write(content))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PrivateModel":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileError: the file is missing, damaged, or holds no private model.
+        """
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                described = json.loads((file.metadata() or {})[_METADATA_KEY])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about, budget = described["about"], Budget(**described["budget"])
+            channels, height, width = about["image_shape"]
+            network = (
+                dd_plugins.get_network(about["network"])
+                .for_evaluation()
+                .build(
+                    (channels, height, width),
+                    len(about["class_names"]),
+                    generator=torch.Generator(),
+                )
+            )
+            network.load_state_dict(tensors)
+        except (
+            safetensors.SafetensorError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+        ) as error:
+            raise FileError(
+                f"{path} cannot be read as a private model: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        network.eval()
+        return cls(network, public_transform(channels), budget, about)

@@ -1,0 +1,120 @@
+"""Checks that the training of an avalanche-lib strategy is what is accounted for."""
+
+import copy
+from typing import Any
+
+from avalanche.training.templates import SupervisedTemplate
+from torch import nn
+
+from dd_plugins.api import OptionError
+from dd_privacy.private.obstacles import module_obstacles
+
+__all__ = ["check_strategy", "check_takes_empty_batch"]
+
+# The methods by which a strategy may draw other data than its loader's, or use them
+# otherwise.
+_METHODS = (
+    "training_epoch",
+    "train_dataset_adaptation",
+    "_unpack_minibatch",
+    "forward",
+    "criterion",
+    "_before_training_exp",
+    "_before_training_epoch",
+    "_before_training_iteration",
+    "_before_forward",
+    "_after_forward",
+    "_before_backward",
+    "_after_backward",
+    "_before_update",
+    "_after_update",
+    "_train_exp",
+    "backward",
+    "optimizer_step",
+)
+
+
+def check_strategy(strategy: Any, allowed: tuple[type, ...]) -> None:
+    """Refuse a strategy whose training is not what is accounted for.
+
+    Args:
+        strategy: a strategy of Avalanche, before an experience.
+        allowed: classes of plugins that carry no private data.
+
+    Raises:
+        OptionError: it is not.
+    """
+    _check_methods(strategy)
+    _check_data(strategy, allowed)
+    _check_criterion(strategy._criterion)
+    obstacles = module_obstacles(strategy.model)
+    if obstacles:
+        reason = " ".join(obstacles[0].split())
+        raise OptionError(
+            f"the model cannot be trained under differential privacy: {reason}"
+        )
+
+
+def _check_methods(strategy: Any) -> None:
+    """Refuse a loop of the strategy's own."""
+    for method in _METHODS:
+        own = getattr(type(strategy), method)
+        if own is not getattr(SupervisedTemplate, method):
+            raise OptionError(
+                f"{type(strategy).__name__} has a {method} of its own, which is "
+                "not accounted for; use a strategy such as Naive"
+            )
+
+
+def _check_data(strategy: Any, allowed: tuple[type, ...]) -> None:
+    """Refuse data of other experiences: added by the strategy, or kept by a plugin."""
+    if len(strategy.adapted_dataset) != len(strategy.experience.dataset):
+        raise OptionError(
+            "the data of the experience were added to; their images would be "
+            "accounted for as if they were of this experience alone"
+        )
+    for plugin in strategy.plugins:
+        if not isinstance(plugin, allowed):
+            raise OptionError(
+                f"{type(plugin).__name__} may carry what is not accounted for from "
+                "one experience to the next, and the guarantee would be void; if "
+                "it carries nothing of the data, name its class in allowed="
+            )
+
+
+def _check_criterion(criterion: Any) -> None:
+    """Refuse a loss in which the part of one example depends on others."""
+    if (
+        type(criterion) is not nn.CrossEntropyLoss
+        or criterion.reduction != "mean"
+        or criterion.weight is not None
+        or criterion.ignore_index >= 0
+    ):
+        raise OptionError(
+            "the criterion must be CrossEntropyLoss() without weights, the plain "
+            f"mean over a batch, got {criterion!r}: else what one example adds "
+            "depends on the others"
+        )
+
+
+def check_takes_empty_batch(module: nn.Module, image: Any, chance: float) -> None:
+    """Refuse a model that fails on an empty batch, before it spends anything.
+
+    Args:
+        module: prepared for Opacus; not changed.
+        image: one of its inputs.
+        chance: the chance that a batch is empty.
+
+    Raises:
+        OptionError: the model fails.
+    """
+    trial = copy.deepcopy(module).train()
+    device = next(trial.parameters()).device
+    try:
+        trial(image[None][:0].to(device))
+    except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())
+        raise OptionError(
+            f"a batch is empty with a chance of {chance:.2g}, and the model takes none "
+            f"({reason}); raise train_mb_size, or flatten by flatten(1)"
+        ) from error

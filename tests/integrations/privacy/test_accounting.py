@@ -1,0 +1,151 @@
+"""What noisy steps spend."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from dd_plugins.errors import OptionError
+from dd_privacy.private import accounting
+from dd_privacy.private.accounting import Budget, noise_multiplier_for, spent
+
+pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
+
+
+@pytest.mark.parametrize(
+    ("noise", "sample_rate", "steps", "epsilon"),
+    [
+        (1.777, 256 / 60000, 10000, 0.991),
+        (1.0, 0.01, 1000, 1.838),
+        (5.0, 1.0, 1, 0.736),
+    ],
+)
+def test_accountant_has_the_values_that_are_known(
+    noise: float, sample_rate: float, steps: int, epsilon: float
+) -> None:
+    found = spent(noise, sample_rate=sample_rate, steps=steps, delta=1e-5)
+    assert found.epsilon == pytest.approx(epsilon, abs=2e-3)
+    assert (found.accountant, found.fallback) == ("prv", None)
+
+
+def test_one_release_by_the_formula_of_the_gaussian_mechanism() -> None:
+    """Theorem 8 of Balle and Wang (2018): exact for one step with all examples."""
+    noise, delta = 3.0, 1e-5
+
+    def excess(epsilon: float) -> float:
+        a, b = 1 / (2 * noise), epsilon * noise
+        return float(norm.cdf(a - b) - math.exp(epsilon) * norm.cdf(-a - b)) - delta
+
+    found = spent(noise, sample_rate=1.0, steps=1, delta=delta)
+    assert found.epsilon == pytest.approx(brentq(excess, 0, 10), abs=0.02)
+
+
+def test_noise_for_an_epsilon_is_the_least() -> None:
+    found = noise_multiplier_for(1.0, sample_rate=256 / 60000, steps=10000, delta=1e-5)
+    assert 0.995 <= found.epsilon <= 1.0
+    assert found.noise_multiplier == pytest.approx(1.77, abs=0.01)
+    assert found.accountant == "prv"
+
+
+def test_fallback_to_rdp_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {"sample_rate": 0.02, "steps": 50, "delta": 1e-4}
+    small = spent(0.2, **about)  # type: ignore[arg-type]
+    assert small.accountant == "rdp"
+    assert small.fallback == "PRV is too dear for noise below 0.3"
+    known = accounting._epsilon
+
+    def overflows(accountant: str, *values: float) -> float:
+        if accountant == "prv":
+            raise OverflowError("the grid is too large")
+        return known(accountant, *values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(accounting, "_epsilon", overflows)
+    found = spent(1.1, **about)  # type: ignore[arg-type]
+    assert found.accountant == "rdp"
+    assert found.fallback == "PRV failed: the grid is too large"
+    least = noise_multiplier_for(3.3, **about)  # type: ignore[arg-type]
+    assert least.accountant == "rdp"
+    assert least.epsilon <= 3.3
+
+
+def test_steps_to_be_accounted_for_are_whole_numbers() -> None:
+    about = {"sample_rate": 0.1, "delta": 1e-5}
+    whole = spent(1.0, steps=1, **about)
+    assert spent(1.0, steps=np.int64(1), **about) == whole  # type: ignore[arg-type]
+    for steps in (True, 1.0, 4.5):  # the first two are what 1 is, to a cache
+        with pytest.raises(OptionError, match="steps must be a whole number"):
+            spent(1.0, steps=steps, **about)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="steps must be a whole number"):
+            noise_multiplier_for(1.0, steps=steps, **about)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sample_rate": 0.0}, r"sample_rate must be in \(0, 1\], got 0.0"),
+        ({"sample_rate": 1.5}, r"sample_rate must be in \(0, 1\], got 1.5"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"delta": 0.0}, r"delta must be in \(0, 1\), got 0.0"),
+        ({"delta": 1.0}, r"delta must be in \(0, 1\), got 1.0"),
+        ({"delta": "small"}, "delta must be a number, got 'small'"),
+    ],
+)
+def test_what_cannot_be_accounted_for_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    about: dict[str, Any] = {"sample_rate": 0.1, "steps": 5, "delta": 1e-5, **changes}
+    with pytest.raises(OptionError, match=message):
+        spent(1.0, **about)
+    with pytest.raises(OptionError, match=message):
+        noise_multiplier_for(1.0, **about)
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0, float("nan")])
+def test_noise_is_positive(noise: float) -> None:
+    with pytest.raises(OptionError, match="noise_multiplier must be positive, got"):
+        spent(noise, sample_rate=0.1, steps=1, delta=1e-5)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, float("inf"), float("nan")])
+def test_epsilon_is_positive_and_finite(epsilon: float) -> None:
+    with pytest.raises(OptionError, match="epsilon must be positive and finite, got"):
+        noise_multiplier_for(epsilon, sample_rate=0.1, steps=1, delta=1e-5)
+
+
+def test_a_budget_tells_what_it_is_of() -> None:
+    found = spent(1.5, sample_rate=0.05, steps=40, delta=1e-4)
+    assert (found.noise_multiplier, found.sample_rate) == (1.5, 0.05)
+    assert (found.steps, found.delta) == (40, 1e-4)
+    assert Budget(**asdict(found)) == found, "a file holds it"
+
+
+def test_more_steps_and_less_noise_spend_more() -> None:
+    about: dict[str, Any] = {"sample_rate": 0.05, "delta": 1e-4}
+    base = spent(1.5, steps=40, **about).epsilon
+    assert spent(1.5, steps=80, **about).epsilon > base
+    assert spent(1.2, steps=40, **about).epsilon > base
+    assert spent(1.5, steps=40, sample_rate=0.1, delta=1e-4).epsilon > base
+    assert spent(1.5, steps=40, sample_rate=0.05, delta=1e-6).epsilon > base
+
+
+@pytest.mark.parametrize(
+    ("noise", "given"),  # a noise of its own: the cache would answer
+    [(1.71, float("nan")), (1.72, float("inf")), (1.73, -0.5)],
+)
+def test_an_accountant_that_gives_no_epsilon_is_not_believed(
+    noise: float, given: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = accounting._epsilon
+
+    def strange(accountant: str, *values: float) -> float:
+        return given if accountant == "prv" else known(accountant, *values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(accounting, "_epsilon", strange)
+    found = spent(noise, sample_rate=0.03, steps=20, delta=1e-4)
+    assert found.accountant == "rdp"
+    assert found.fallback == f"PRV gave {given}"
+    assert 0 < found.epsilon < 10

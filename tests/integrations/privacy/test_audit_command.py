@@ -1,0 +1,159 @@
+"""The command ``audit``: figures, refusals, and what it goes on with."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Command, Started
+from privacy_data import MLP, noisy_data
+
+import dd_plugins
+
+COMMAND = [
+    *("audit", "frepo(pool_size=1)", "--dataset", "digits", "--members", "300"),
+    *("--shadows", "4", "--steps", "8", "--training-steps", "5", "--network", MLP),
+]
+
+
+def test_command_writes_a_row_for_each_attack_and_group(
+    command_line: Command, tmp_path: Path
+) -> None:
+    done = command_line(
+        *COMMAND,
+        *("--canaries", "60", "--compare", "all,random,noise", "--processes", "2"),
+        *("--json", "a.json", "--html", "a.html", "--all-steps", "12", "--all-plain"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20 runs, 0 of them kept from before; about" in done.stdout
+    content = json.loads((tmp_path / "a.json").read_text())
+    rows = content["results"]
+    audited = [row for row in rows if row["mechanism"].startswith("frepo(pool_size=1)")]
+    attacks = {row["attack"] for row in audited}
+    assert {"loss", "lira", "lira(online=False)", "rmia", "pixel_distance"} <= attacks
+    assert {row["group"] for row in audited} == {
+        "initial_members",
+        "other_members",
+        "canaries",
+    }
+    assert {row["threat_model"] for row in audited} == {"model", "images", "both"}
+    for row in rows:
+        assert set(row["tpr_at_fpr"]) == {"0.01", "0.001", "0"}
+        for figure in (row["auc"], row["advantage"], *row["tpr_at_fpr"].values()):
+            assert set(figure) == {"estimate", "ci95", "withheld"}
+            assert (figure["estimate"] is None) == (figure["withheld"] is not None)
+    assert [each["name"] for each in content["mechanisms"]] == [
+        "frepo(pool_size=1)",
+        "all members, plain",
+        "random real images",
+        "frepo(pool_size=1) from noise",
+    ]
+    of_all = content["mechanisms"][1]["about"]
+    assert (of_all["training_steps"], of_all["augment"]) == (12, False)
+    of_noise = content["mechanisms"][-1]["about"]
+    assert (of_noise["initial_images"], of_noise["steps"]) == ("noise", 8)
+    assert "report: a.html" in done.stdout
+
+
+def test_killed_audit_goes_on(tmp_path: Path) -> None:
+    def start(name: str) -> Started:
+        words = [*COMMAND, "--steps", "60", "--json", f"{name}.json"]
+        return Started(*words, folder=tmp_path, DD_CACHE=str(tmp_path / name))
+
+    audit = start("killed")
+    cache = tmp_path / "killed"
+    while len(list(cache.rglob("seen.safetensors"))) < 2 and not audit.ended(0.02):
+        pass
+    audit.kill()
+    kept = len(list(cache.rglob("seen.safetensors")))
+    assert 2 <= kept < 5
+    # Two at once: what one is making the other waits for.
+    for each in [start("killed"), start("killed")]:
+        done = each.finish()
+        assert done.returncode == 0, done.stderr
+        assert "5 runs, " in done.stdout
+    assert len(list(cache.rglob("seen.safetensors"))) == 5
+    assert start("whole").finish().returncode == 0
+    resumed, whole = (
+        json.loads((tmp_path / f"{name}.json").read_text())["results"]
+        for name in ("killed", "whole")
+    )
+    assert resumed == whole
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--members", "700"], "ask for 1400 training images, 'digits' has 1298"),
+        (["--shadows", "2", "--attacks", "lira"], "lira needs 4 shadow runs or more"),
+        (["--attacks", "lyra"], "unknown attack 'lyra'; known, nearest first: lira"),
+        (["--rates", "0.001"], "needs 10000 non-members, there are"),
+        (["--rates", "often"], "--rates must be numbers separated by commas"),
+        (["--rates", "1"], "must be in [0, 1), got 1.0"),
+        (["--compare", "magic"], "--compare must be of all, random, noise, private"),
+        (["--json", "nowhere/a.json"], "nowhere is not a folder"),
+        (["--html", "/"], "cannot write /: it is a folder"),
+        (["--all-plain"], "--all-plain goes with --compare all"),
+        (["--compare", "all", "--epsilon", "1"], "--epsilon goes with --compare priv"),
+        (["--shadows", "1"], "shadows must be 0, or 2 or more, got 1"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(
+    words: list[str], message: str, command_line: Command
+) -> None:
+    done = command_line(*COMMAND, *words)
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.strip().splitlines()
+    assert message in line
+
+
+def test_artifact_of_another_data_set_is_refused(
+    command_line: Command, tmp_path: Path
+) -> None:
+    made = dd_plugins.distill(noisy_data(200), "random", network=MLP)
+    made.save(tmp_path / "set.safetensors")
+    words = ["audit", "set.safetensors", "--dataset", "digits", "--shadows", "0"]
+    done = command_line(*words)
+    assert done.returncode == 2
+    assert "'noisy', whose training images are not those of 'digits'" in done.stderr
+    own = dd_plugins.distill("digits", "random", network=MLP)
+    own.save(tmp_path / "own.safetensors")
+    words[1] = "own.safetensors"
+    for given in (["--canaries", "5"], ["--ipc", "1"], ["--compare", "all"]):
+        refused = command_line(*words, *given)
+        assert f"{given[0]} goes with a distiller's spec" in refused.stderr
+    done = command_line(*words, "--members", "300", "--training-steps", "3")
+    assert done.returncode == 0, done.stderr
+    missing = command_line("audit", "runs/none.safetensors", "--dataset", "digits")
+    assert "does not exist, and is no spec" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--json", "run/distilled.safetensors"], "is read by this command"),
+        (["--json", "set.safetensors"], "is read by this command"),
+        (["--html", "link.html"], "is read by this command"),
+        (["--json", "a", "--html", "./a"], "is named for two outputs"),
+        (["--json", "notes.txt"], "notes.txt exists, and holds no JSON"),
+        (["--html", "old.json"], "old.json exists, and holds no HTML"),
+        (["--html", "run/summary.json", "--overwrite"], "belongs to a run"),
+    ],
+)
+def test_outputs_replace_nothing_else(
+    words: list[str], message: str, command_line: Command, tmp_path: Path
+) -> None:
+    made = dd_plugins.distill("digits", "random", network=MLP, out=tmp_path / "run")
+    if words[1] != "run/distilled.safetensors":
+        made.save(tmp_path / "set.safetensors")
+    (tmp_path / "link.html").symlink_to("set.safetensors")
+    for name in ("notes.txt", "old.json", "run/summary.json"):
+        (tmp_path / name).write_text("{}" if name == "old.json" else "mine")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    audited_set = "run" if "run" in words[1] else "set.safetensors"
+    done = command_line(
+        *("audit", audited_set, "--dataset", "digits", "--shadows", "0"), *words
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    for file, content in before.items():
+        assert file.read_bytes() == content
