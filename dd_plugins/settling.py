@@ -10,7 +10,7 @@ from dd_plugins.data import RealData
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.parametrizations import AbstractParametrization
-from dd_plugins.plugins import Plugins
+from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.returned import (
     check_label_kind,
     check_network,
@@ -65,7 +65,7 @@ class Settled:
 def settle(
     options: RunOptions,
     data: RealData,
-    plugins: Plugins,
+    plugins: Plugins | None = None,
     *,
     device: str = "auto",
     held: int = 0,
@@ -78,7 +78,7 @@ def settle(
     Args:
         options: what it is asked for.
         data: the real data.
-        plugins: where names are looked up.
+        plugins: where names are looked up; by default all that is installed.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         held: images of a context.
         held_classes: classes that a context holds images of.
@@ -90,6 +90,7 @@ def settle(
         UnknownNameError: no plugin registers a name.
         PluginError: a method of the distiller returned something else.
     """
+    plugins = plugins or loaded_plugins()
     method = distiller or plugins.distiller(options.distiller)
     parametrization = plugins.parametrization(options.parametrization)
     first = plugins.initial_images(options.initial_images or method.initial_images)

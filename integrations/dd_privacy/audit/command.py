@@ -14,6 +14,7 @@ from dd_plugins import options as shared
 from dd_plugins.api import (
     ARTIFACT_NAME,
     OptionError,
+    RunOptions,
     artifact_file,
     check_outputs,
     split_specs,
@@ -99,6 +100,7 @@ _OF_SPECS = (
 @shared.steps
 @click.option("--network", help="Spec.  [default: by distiller]")
 @shared.initial_images
+@shared.parametrization
 @click.option(
     "--training-steps",
     type=click.IntRange(min=1),
@@ -289,11 +291,14 @@ def _prepared(
     mechanism = Distillation(
         spec,
         options["device"],
-        distiller=spec,
-        images_per_class=options["images_per_class"],
-        steps=options["steps"],
-        network=options["network"],
-        initial_images=options["initial_images"],
+        RunOptions(
+            distiller=spec,
+            images_per_class=options["images_per_class"],
+            steps=options["steps"],
+            network=options["network"],
+            initial_images=options["initial_images"],
+            parametrization=options["parametrization"],
+        ),
         training_steps=options["training_steps"],
     )
     others = [

@@ -81,16 +81,22 @@ def compared_with(
                 replace(
                     audited,
                     name="random real images",
-                    distiller="random",
-                    steps=None,
-                    network=audited.resolved_network(data),
-                    initial_images=None,
+                    options=replace(
+                        audited.options,
+                        distiller="random",
+                        steps=None,
+                        network=audited.resolved_network(data),
+                        initial_images=None,
+                        parametrization="identity",
+                    ),
                 )
             ]
         case "noise":
             return [
                 replace(
-                    audited, name=f"{audited.name} from noise", initial_images="noise"
+                    audited,
+                    name=f"{audited.name} from noise",
+                    options=replace(audited.options, initial_images="noise"),
                 )
             ]
     return [

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dd_plugins.api import RunOptions
 from dd_plugins.data import RealData
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_mechanism
@@ -50,10 +51,18 @@ def figures(audit: Audit) -> dict[tuple[str, str, str], ResultRow]:
     return {(row.mechanism, row.attack, row.group): row for row in audit.rows}
 
 
+def distillation(name: str, images_per_class: int = 2, **changes: Any) -> Distillation:
+    """Return the mechanism that picks random images, and trains for two steps."""
+    options = RunOptions(
+        distiller="random", images_per_class=images_per_class, network=MLP
+    )
+    return Distillation(name, "cpu", options, **{"training_steps": 2} | changes)
+
+
 def audited(tmp_path: Path, attacks: list[str], **options: Any) -> Audit:
     """Return a small audit of random images, with a member of every class."""
     membership = membership_for_mechanism(noisy_data(300), members=120, seed=3)
-    set_of = Distillation("mine", "cpu", "random", 2, network=MLP, training_steps=2)
+    set_of = distillation("mine")
     return audit_runs(Runs(membership, tmp_path), [set_of], attacks, **options)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from privacy_data import MLP, audited, figures, noisy_data, rare_data
+from privacy_data import MLP, audited, distillation, figures, noisy_data, rare_data
 
 import dd_plugins
 from dd_plugins.data import RealData
@@ -16,7 +16,7 @@ from dd_plugins.errors import DataError, OptionError
 from dd_privacy.audit.attacks import AbstractAttack, Evidence, get_attack
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_artifact, membership_for_mechanism
-from dd_privacy.audit.mechanisms import AllMembers, Distillation, GivenSet, Release
+from dd_privacy.audit.mechanisms import AllMembers, GivenSet, Release
 from dd_privacy.audit.membership import Membership
 from dd_privacy.audit.report import write_report
 from dd_privacy.audit.runs import Runs
@@ -24,14 +24,7 @@ from dd_privacy.audit.runs import Runs
 
 def test_released_members_are_found_by_their_distance(tmp_path: Path) -> None:
     membership = membership_for_mechanism(noisy_data(5000), members=2200)
-    copies = Distillation(
-        "copies",
-        "cpu",
-        "random",
-        images_per_class=25,
-        network=MLP,
-        training_steps=5,
-    )
+    copies = distillation("copies", 25, training_steps=5)
     found = figures(
         audit_runs(Runs(membership, tmp_path), [copies], ["pixel_distance", "loss"])
     )
@@ -312,7 +305,7 @@ def test_no_attack_changes_the_evidence_of_another(tmp_path: Path) -> None:
     membership = membership_for_mechanism(
         noisy_data(300), members=120, shadows=4, canaries=20
     )
-    set_of = Distillation("mine", "cpu", "random", 2, network=MLP, training_steps=2)
+    set_of = distillation("mine")
     names = ["loss", "lira", "rmia", "pixel_distance"]
     runs = Runs(membership, tmp_path)
     alone = audit_runs(runs, [set_of, replace(set_of, name="again")], names)

@@ -1,10 +1,12 @@
 """What an audited distillation is compared with."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from privacy_data import MLP, noisy_data
 
+from dd_plugins.api import RunOptions
 from dd_plugins.errors import OptionError
 from dd_privacy.audit.comparisons import COMPARISONS, compared_with, comparisons_of
 from dd_privacy.audit.mechanisms import (
@@ -17,11 +19,13 @@ from dd_privacy.audit.mechanisms import (
 AUDITED = Distillation(
     "mine",
     "cpu",
-    "frepo(pool_size=1)",
-    images_per_class=3,
-    steps=7,
-    network=MLP,
-    initial_images="herding",
+    RunOptions(
+        distiller="frepo(pool_size=1)",
+        images_per_class=3,
+        steps=7,
+        network=MLP,
+        initial_images="herding",
+    ),
     training_steps=11,
 )
 
@@ -53,24 +57,24 @@ def test_all_members_train_the_network_that_is_distilled_on() -> None:
 def test_random_images_are_as_many_and_on_the_same_network() -> None:
     (random,) = of("random")
     assert random.name == "random real images"
-    assert (random.distiller, random.images_per_class, random.network) == (
+    asked = random.options
+    assert (asked.distiller, asked.images_per_class, asked.network) == (
         "random",
         3,
         MLP,
     )
-    assert (random.steps, random.initial_images) == (None, None)
+    assert (asked.steps, asked.initial_images) == (None, None)
     assert random.training_steps == 11
-    default = Distillation("mine", "cpu", "frepo(pool_size=1)")
+    default = Distillation("mine", "cpu", RunOptions(distiller="frepo(pool_size=1)"))
     (random,) = of("random", default)
-    assert random.network == default.resolved_network(noisy_data(100))
+    assert random.options.network == default.resolved_network(noisy_data(100))
 
 
 def test_from_noise_all_else_is_the_same() -> None:
     (noise,) = of("noise")
     assert noise.name == "mine from noise"
-    assert noise.initial_images == "noise"
-    for field in ("distiller", "images_per_class", "steps", "network"):
-        assert getattr(noise, field) == getattr(AUDITED, field)
+    assert noise.options == replace(AUDITED.options, initial_images="noise")
+    assert noise.training_steps == AUDITED.training_steps
 
 
 def test_private_training_is_at_each_epsilon() -> None:

@@ -9,6 +9,7 @@ import torch
 from privacy_data import MLP, figures, noisy_data
 
 import dd_plugins
+from dd_plugins.api import RunOptions, get_parametrization
 from dd_plugins.errors import OptionError
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_artifact, membership_for_mechanism
@@ -28,8 +29,8 @@ def test_audited_distillation_is_that_which_ships(tmp_path: Path) -> None:
     data = dd_plugins.get_dataset("digits")
     membership = membership_for_mechanism(data, members=300)
     runs = Runs(membership, tmp_path)
-    mechanism = Distillation("mine", "cpu", "frepo(pool_size=1)", training_steps=2)
-    short = replace(mechanism, steps=2)
+    options = RunOptions(distiller="frepo(pool_size=1)", steps=2)
+    short = Distillation("mine", "cpu", options, training_steps=2)
     runs.make(short, 0)
     audited, plain = (
         runs.load(short, 0).distilled,
@@ -38,14 +39,17 @@ def test_audited_distillation_is_that_which_ships(tmp_path: Path) -> None:
     assert audited is not None
     for name in ("distiller", "options", "network", "value_space", "mirror"):
         assert getattr(audited.header, name) == getattr(plain.header, name)
-    assert mechanism.resolved_network(data) == "conv(width=32, depth=2)"
+    assert short.resolved_network(data) == "conv(width=32, depth=2)"
 
 
 def test_killed_distillation_goes_on(tmp_path: Path) -> None:
     membership = membership_for_mechanism(noisy_data(200), members=80)
     runs = Runs(membership, tmp_path)
     mechanism = Distillation(
-        "mine", "cpu", "frepo(pool_size=1)", steps=9, network=MLP, training_steps=2
+        "mine",
+        "cpu",
+        RunOptions(distiller="frepo(pool_size=1)", steps=9, network=MLP),
+        training_steps=2,
     )
     folder = runs.path(mechanism, 0) / "run"
     data, seed = membership.data(0), runs._seed(0)
@@ -129,7 +133,7 @@ def test_shadow_runs_repeat_what_a_set_refined(tmp_path: Path) -> None:
 def test_shadow_runs_of_a_wrapper_ask_for_the_options_of_its_base() -> None:
     options = {"images_per_class": 2, "network": MLP, "steps": 2}
     made = dd_plugins.distill("digits", "clip(frepo(pool_size=1))", **options)
-    assert GivenSet("given", "cpu", made).for_shadows().steps == 2
+    assert GivenSet("given", "cpu", made).for_shadows().options.steps == 2  # type: ignore[attr-defined]
     older = {"distiller": "clip(frepo(pool_size=1, flip=False), max_norm=1.0)"}
     header = made.header.model_copy(update=older)
     with pytest.raises(OptionError, match=r"not tell base of clip .*--shadows 0"):
@@ -162,31 +166,39 @@ def test_a_description_has_the_name_that_is_in_keys_of_kept_runs(
 
 
 def test_a_description_has_every_option_of_a_distillation() -> None:
-    found = Distillation("a", refined=Distillation("b", steps=3)).description()
+    found = Distillation(
+        "a", refined=Distillation("b", options=RunOptions(steps=3, seed=8))
+    ).description()
     assert set(found) == {
-        *("mechanism", "device", "distiller", "images_per_class", "steps", "network"),
-        *("initial_images", "training_steps", "evaluation_network", "preprocessing"),
+        *("mechanism", "device", "options", "training_steps", "evaluation_network"),
         "refined",
     }
     refined = found["refined"]
     assert isinstance(refined, dict)
-    assert (refined["steps"], "name" in refined) == (3, False)
+    assert (refined["options"]["steps"], "name" in refined) == (3, False)
+    assert refined["options"].keys().isdisjoint({"seed", "refine_context"})
     assert "refined" not in Distillation("a").description()
 
 
 def test_records_are_those_that_specs_name() -> None:
     mechanism = Distillation(
         "mine",
-        distiller="frepo(pool_size=1)",
-        network=MLP,
+        options=RunOptions(
+            distiller="frepo(pool_size=1)",
+            network=MLP,
+            initial_images="herding(training_steps=0)",
+            parametrization="packed(factor=2)",
+        ),
         evaluation_network="mlp(width=8)",
-        initial_images="herding(training_steps=0)",
-        refined=Distillation("first", distiller="dm"),
+        refined=Distillation("first", options=RunOptions(distiller="dm")),
     )
     assert [repr(record).partition("(")[0] for record in mechanism.records()] == [
-        *("frepo", "mlp", "mlp", "herding", "dm")
+        *("frepo", "packed", "mlp", "mlp", "herding", "dm", "identity")
     ]
-    assert Distillation("mine").records() == [dd_plugins.get_distiller("frepo")]
+    assert Distillation("mine").records() == [
+        dd_plugins.get_distiller("frepo"),
+        get_parametrization("identity"),
+    ]
     assert AllMembers("all", network=MLP).records() == [dd_plugins.get_network(MLP)]
     private = PrivateTraining("private", trainer=PrivateTrainer(network=MLP))
     assert private.records() == [dd_plugins.get_network(MLP)]
@@ -241,7 +253,10 @@ def test_a_set_that_is_given_is_described_by_its_content() -> None:
     assert given.records() == [dd_plugins.get_network(made.header.evaluation_network)]
     shadow = given.for_shadows()
     assert isinstance(shadow, Distillation)
-    assert (shadow.distiller, shadow.training_steps) == (made.header.distiller, 2)
+    assert (shadow.options.distiller, shadow.training_steps) == (
+        made.header.distiller,
+        2,
+    )
 
 
 def test_an_old_file_without_initial_images_is_repeated_from_noise() -> None:
@@ -256,10 +271,10 @@ def test_an_old_file_without_initial_images_is_repeated_from_noise() -> None:
     unknown = {"format_version": 1, "initial_images": None, "initial_indices": None}
     header = made.header.model_copy(update=unknown)
     old = GivenSet("given", "cpu", replace(made, header=header))
-    assert old.for_shadows().initial_images == "noise"  # type: ignore[attr-defined]
+    assert old.for_shadows().options.initial_images == "noise"  # type: ignore[attr-defined]
     known = header.model_copy(update={"initial_indices": [0, 1, 2, 3]})
     old = GivenSet("given", "cpu", replace(made, header=known))
-    assert old.for_shadows().initial_images is None  # type: ignore[attr-defined]
+    assert old.for_shadows().options.initial_images is None  # type: ignore[attr-defined]
 
 
 def test_the_time_of_all_steps_is_told_from_a_few() -> None:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from privacy_data import MLP, audit_by_hand, noisy_data
+from privacy_data import audit_by_hand, distillation, noisy_data
 from rich.console import Console
 
 from dd_plugins.errors import FileError
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_mechanism
-from dd_privacy.audit.mechanisms import Distillation
 from dd_privacy.audit.report import _reasons, shown, write_report
 from dd_privacy.audit.runs import Runs
 from dd_privacy.audit.statistics import Figure
@@ -23,9 +22,7 @@ from dd_privacy.audit.tables import tables
 
 def test_report_is_one_file_that_needs_nothing(tmp_path: Path) -> None:
     membership = membership_for_mechanism(noisy_data(300), members=120, canaries=20)
-    set_of = Distillation(
-        "<b>mine</b>", "cpu", "random", 2, network=MLP, training_steps=2
-    )
+    set_of = distillation("<b>mine</b>")
     audit = audit_runs(Runs(membership, tmp_path), [set_of], ["loss", "pixel_distance"])
     page = write_report(audit, tmp_path / "report.html").read_text()
     assert "<b>mine" not in page, "names are escaped"
@@ -39,7 +36,7 @@ def test_report_is_one_file_that_needs_nothing(tmp_path: Path) -> None:
 def test_names_are_plain_text_wherever_an_audit_shows_them(tmp_path: Path) -> None:
     membership = membership_for_mechanism(noisy_data(300), members=120)
     name = "[red]x[/y] [link=javascript:alert(1)]z \x1b[2J:cat: $5_$10 <b>\udcff"
-    set_of = Distillation(name, "cpu", "random", 2, network=MLP, training_steps=2)
+    set_of = distillation(name)
     found = audit_runs(Runs(membership, tmp_path), [set_of], ["loss"])
     odd = replace(found.rows[0], attack=f"mine(text={name!r})")
     found = replace(

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from privacy_data import MLP, audited, membership_by_hand, noisy_data
+from privacy_data import MLP, audited, distillation, membership_by_hand, noisy_data
 
 import dd_plugins
 from dd_plugins.data import RealData
 from dd_plugins.errors import FileError, RunError
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_artifact, membership_for_mechanism
-from dd_privacy.audit.mechanisms import AllMembers, Distillation, GivenSet, Release
+from dd_privacy.audit.mechanisms import AllMembers, GivenSet, Release
 from dd_privacy.audit.runs import Runs
 
 
@@ -34,7 +34,7 @@ def test_damaged_and_foreign_runs_are_refused(tmp_path: Path) -> None:
     (runs.path(other, 0) / "seen.safetensors").write_bytes(whole)
     with pytest.raises(FileError, match="does not match its key"):
         audit_runs(runs, [other], ["loss"])
-    set_of = Distillation("mine", "cpu", "random", 2, network=MLP, training_steps=2)
+    set_of = distillation("mine")
     audit_runs(runs, [set_of], ["loss"])
     (runs.path(set_of, 0) / "distilled.safetensors").write_bytes(b"damaged")
     with pytest.raises(FileError, match=r"remove .* and it is made anew"):
@@ -160,7 +160,7 @@ def test_a_key_is_of_all_that_a_run_depends_on(tmp_path: Path) -> None:
 
 def test_what_a_run_shows_is_loaded_as_it_was(tmp_path: Path) -> None:
     membership = membership_for_mechanism(noisy_data(200), members=80)
-    set_of = Distillation("mine", "cpu", "random", 2, network=MLP, training_steps=2)
+    set_of = distillation("mine")
     runs = Runs(membership, tmp_path)
     runs.make(set_of, 0)
     found, again = runs.load(set_of, 0), runs.load(set_of, 0)

@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from privacy_data import MLP, audit_by_hand, noisy_data
+from privacy_data import audit_by_hand, distillation, noisy_data
 from rich.console import Console
 
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_mechanism
-from dd_privacy.audit.mechanisms import Distillation
 from dd_privacy.audit.results import Audit
 from dd_privacy.audit.runs import Runs
 from dd_privacy.audit.statistics import Figure
@@ -19,7 +18,7 @@ from dd_privacy.audit.tables import duration, tables
 
 def test_attacks_keep_their_names_on_a_narrow_terminal(tmp_path: Path) -> None:
     membership = membership_for_mechanism(noisy_data(300), members=120)
-    set_of = Distillation("mine", "cpu", "random", 2, network=MLP, training_steps=2)
+    set_of = distillation("mine")
     attacks = ["loss", "multilayer_perceptron", "pixel_distance"]
     audit = audit_runs(Runs(membership, tmp_path), [set_of], attacks)
     figure = Figure(0.123456, (0.012345, 0.234567))

@@ -79,11 +79,10 @@ def _distillation(
     header: Header, image_shape: ImageShape, name: str, device: str
 ) -> Distillation:
     """Return the distillation that a header records, to be run on other members."""
-    images_per_class = max(Counter(header.initial_classes).values())
-    _check_options(header, image_shape, images_per_class, name)
-    initial_images = header.initial_images
+    _check_options(header, image_shape, name)
+    options = header.run
     if header.format_version < 2 and header.initial_indices is None:
-        initial_images = "noise"
+        options = replace(options, initial_images="noise")
     refined = None
     if header.context is not None:
         _check_context(header, name)
@@ -91,20 +90,13 @@ def _distillation(
     return Distillation(
         name,
         device,
-        header.distiller,
-        images_per_class,
-        header.steps or None,
-        header.network,
-        initial_images,
+        options,
         evaluation_network=header.evaluation_network,
-        preprocessing=header.value_space,
         refined=refined,
     )
 
 
-def _check_options(
-    header: Header, image_shape: ImageShape, images_per_class: int, name: str
-) -> None:
+def _check_options(header: Header, image_shape: ImageShape, name: str) -> None:
     """Refuse a header that does not record every option of its distiller.
 
     An option that came after the header was written has a default now, and nobody knows
@@ -115,7 +107,7 @@ def _check_options(
         header.dataset.name,
         image_shape,
         len(header.class_names),
-        images_per_class,
+        max(Counter(header.initial_classes).values()),
         header.steps or None,
         header.mirror,
     )
