@@ -19,7 +19,7 @@ import torch
 import dd_plugins
 from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import RealData
-from dd_plugins.evaluate import recipe_for, training_set_of
+from dd_plugins.protocols import recipe_for, training_set_of
 from dd_plugins.randomness import derive
 from dd_plugins.run import resolve_precision
 from dd_plugins.training import accuracy, train_network

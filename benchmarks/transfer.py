@@ -29,7 +29,8 @@ import torch.nn.functional as F
 
 import dd_plugins
 from dd_plugins.data import Images, RealData
-from dd_plugins.evaluate import Protocol, mean_interval
+from dd_plugins.functional.statistics import mean_interval
+from dd_plugins.protocols import Protocol
 from dd_plugins.recipes import Recipe
 from dd_plugins.spec import split_specs
 from dd_plugins.transfer import transfer

@@ -5,14 +5,7 @@ between two releases. :mod:`dd_plugins.testing`, the conformance checks, and
 :mod:`dd_plugins.options`, the options that commands share, are public as well.
 """
 
-from dd_plugins.artifact import (
-    ARTIFACT_NAME,
-    DistilledSet,
-    Header,
-    artifact_file,
-    export,
-    library_versions,
-)
+from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, Header, artifact_file
 from dd_plugins.checks import whole_number
 from dd_plugins.data import Batch, DataOptions, Images, RealData, RealSampler
 from dd_plugins.distillers.base import (
@@ -36,21 +29,16 @@ from dd_plugins.errors import (
     UnknownNameError,
     what_differs,
 )
-from dd_plugins.evaluate import (
-    Evaluation,
-    NetworkResult,
-    Protocol,
-    evaluate,
-    mean_interval,
-    recipe_for,
-    training_set_of,
-)
+from dd_plugins.evaluate import evaluate
+from dd_plugins.export import export
 from dd_plugins.files import write_atomically
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
     kernel_ridge_regression,
     ridge_regression,
 )
+from dd_plugins.functional.statistics import mean_interval
+from dd_plugins.header import library_versions
 from dd_plugins.hookspecs import (
     LazySet,
     RegisterCommand,
@@ -85,6 +73,7 @@ from dd_plugins.networks.base import (
 from dd_plugins.outputs import OutputKind, check_outputs
 from dd_plugins.parametrizations import AbstractParametrization
 from dd_plugins.preprocess import Preprocessing, Transform
+from dd_plugins.protocols import Protocol, recipe_for, training_set_of
 from dd_plugins.randomness import derive
 from dd_plugins.recipes import (
     Recipe,
@@ -93,6 +82,7 @@ from dd_plugins.recipes import (
     get_recipe,
     real_data_recipe,
 )
+from dd_plugins.results import Evaluation, NetworkResult
 from dd_plugins.run import (
     DEFAULT_NETWORK,
     Precision,

@@ -16,29 +16,22 @@ from rich.text import Text
 from dd_plugins import options as shared
 from dd_plugins import parallel
 from dd_plugins.arguments import as_real_data, prepared
-from dd_plugins.artifact import (
-    ARTIFACT_NAME,
-    ContextRecord,
-    DistilledSet,
-    artifact_file,
-    export,
-)
+from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, artifact_file
 from dd_plugins.data import DataOptions
 from dd_plugins.engine import SUMMARY_NAME, distill
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
 from dd_plugins.engine.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluate import (
-    Evaluation,
-    NetworkResult,
-    evaluate,
-)
+from dd_plugins.evaluate import evaluate
+from dd_plugins.export import export
 from dd_plugins.files import write_atomically
+from dd_plugins.header import ContextRecord
 from dd_plugins.meta_features import meta_features
 from dd_plugins.outputs import check_outputs
 from dd_plugins.pictures import save_features, save_grid
 from dd_plugins.plugins import Plugin, loaded_plugins
 from dd_plugins.preprocess import Preprocessing
+from dd_plugins.results import Evaluation, NetworkResult
 from dd_plugins.run import Precision
 from dd_plugins.spec import split_specs
 from dd_plugins.text import plain

@@ -1,44 +1,41 @@
 """Evaluation: train fresh networks on a distilled set, test them on real data, once."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins import parallel
-from dd_plugins.arguments import as_networks, as_real_data, was_asked_for
+from dd_plugins.arguments import as_networks
 from dd_plugins.artifact import DistilledSet, as_set
 from dd_plugins.checks import whole_number
 from dd_plugins.data import (
-    DataOptions,
     Images,
     RealData,
     class_members,
     random_members,
     sampler_of,
 )
-from dd_plugins.errors import DataError, OptionError, UnknownNameError
+from dd_plugins.data_of_set import real_data_of
+from dd_plugins.errors import OptionError
 from dd_plugins.labels import LABEL_KINDS
 from dd_plugins.metric import require_metric_learning, retrieval_scores
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.networks_of_set import own_network, refuse_huge
 from dd_plugins.plugins import Plugins, loaded_plugins
-from dd_plugins.randomness import derive, isolated
+from dd_plugins.protocols import MOST_STEPS, as_protocol, recipe_for, training_set_of
+from dd_plugins.randomness import derive
 from dd_plugins.recipes import (
     Recipe,
-    classic_recipe,
-    default_recipe,
-    frepo_recipe,
     get_recipe,
     real_data_recipe,
 )
+from dd_plugins.results import Evaluation, NetworkResult
 from dd_plugins.run import (
     Precision,
     Run,
@@ -56,144 +53,11 @@ from dd_plugins.training import (
     real_outputs,
     train_network,
 )
-from dd_plugins.views import Teacher, ViewLabels, get_views
+from dd_plugins.views import Teacher, get_views
 
-__all__ = [
-    "Evaluation",
-    "NetworkResult",
-    "Protocol",
-    "as_protocol",
-    "evaluate",
-    "mean_interval",
-    "own_network",
-    "prepare_evaluation",
-    "real_data_of",
-    "recipe_for",
-    "refuse_huge",
-    "training_set_of",
-]
-
-Protocol = Literal["auto", "frepo", "classic", "retrieval"]
-"""How networks are trained on a distilled set, and what is asked of them."""
+__all__ = ["Evaluation", "NetworkResult", "evaluate", "prepare_evaluation"]
 
 _FULL_STEPS = 1_000
-
-_MOST_STEPS = 100_000  # that an artifact may ask for without being asked
-
-# What the network that an artifact names may take; larger ones must be asked for.
-_MOST_PARAMETERS = 250_000_000  # 1 GB of weights
-_MOST_TENSORS = 10_000
-_LARGEST_OPTION = 20_000
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean (Student's t); None for a single value."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    count, mean = len(values), float(np.mean(values))
-    deviation = float(np.std(values, ddof=1))
-    half = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
-    return mean - half, mean + half
-
-
-@dataclass(frozen=True)
-class NetworkResult:
-    """The accuracies of several networks of one architecture.
-
-    Attributes:
-        spec: the spec of the network.
-        accuracies: test accuracy of each trained network, in [0, 1].
-        retrieval: by the name of a score (see :func:`~dd_plugins.metric.\
-retrieval_scores`), that of each network's features, in [0, 1]; empty if not asked for.
-    """
-
-    spec: str
-    accuracies: tuple[float, ...]
-    retrieval: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-
-    @property
-    def mean(self) -> float:
-        """Return the mean accuracy."""
-        return float(np.mean(self.accuracies))
-
-    @property
-    def std(self) -> float | None:
-        """Return the sample standard deviation; None for a single network."""
-        if len(self.accuracies) < 2:
-            return None
-        return float(np.std(self.accuracies, ddof=1))
-
-    @property
-    def ci95(self) -> tuple[float, float] | None:
-        """Return the 95 % interval of the mean (Student's t); None for one network."""
-        return mean_interval(self.accuracies)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes."""
-        return {
-            "spec": self.spec,
-            "accuracy_mean": self.mean,
-            "accuracy_std": self.std,
-            "accuracy_ci95": None if self.ci95 is None else list(self.ci95),
-            "accuracies": list(self.accuracies),
-        } | (
-            {"retrieval": {name: _figures(scores) for name, scores in retrieval}}
-            if (retrieval := self.retrieval.items())
-            else {}
-        )
-
-
-def _figures(scores: Sequence[float]) -> dict[str, Any]:
-    interval = mean_interval(scores)
-    return {
-        "mean": float(np.mean(scores)),
-        "ci95": None if interval is None else list(interval),
-        "scores": list(scores),
-    }
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What :func:`evaluate` found.
-
-    Attributes:
-        networks: one result for each architecture, trained on the distilled set.
-        random: the same, trained on as many random real images; empty if not asked for.
-        full: the same, trained on all real images; empty if not asked for.
-        test_images: the number of test images.
-        protocol: the one that was asked for; ``"recipe"`` if a recipe was given.
-        recipe: how the networks were trained on the distilled set and on random images.
-    """
-
-    networks: tuple[NetworkResult, ...]
-    random: tuple[NetworkResult, ...] = ()
-    full: tuple[NetworkResult, ...] = ()
-    test_images: int = 0
-    protocol: str = "auto"
-    recipe: Recipe | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes.
-
-        Each baseline has the form of a network's result, that of the first network;
-        with several networks its ``networks`` lists all of them.
-        """
-        found: dict[str, Any] = {
-            "networks": [result.as_dict() for result in self.networks],
-            "test_images": self.test_images,
-            "protocol": self.protocol,
-            "recipe": None if self.recipe is None else self.recipe.options(),
-        }
-        named = {"random": self.random, "full": self.full}
-        baselines = {
-            name: results[0].as_dict()
-            | {"networks": [result.as_dict() for result in results]}
-            for name, results in named.items()
-            if results
-        }
-        return found | ({"baselines": baselines} if baselines else {})
 
 
 @dataclass
@@ -341,47 +205,6 @@ class _Evaluator:
         return meaning.targets(labels, self.data.num_classes).to(self.device)
 
 
-def training_set_of(
-    distilled: DistilledSet,
-    *,
-    device: torch.device,
-    teacher: Callable[[Tensor], Tensor] | None = None,
-) -> TrainingSet:
-    """Return what networks are trained on for a distilled set.
-
-    Args:
-        distilled: the set.
-        device: where its tensors are put.
-        teacher: labels the views of the images; None if they are stored. Without it a
-            set whose teacher is not stored is trained on by the labels of its images.
-    """
-    images = distilled.images.to(device)
-    return TrainingSet(
-        images.contiguous(memory_format=torch.channels_last),
-        distilled.labels.to(device),
-        distilled.header.label_kind,
-        distilled.header.mirror,
-        _views_of(distilled, device, teacher),
-    )
-
-
-def _views_of(
-    distilled: DistilledSet,
-    device: torch.device,
-    teacher: Callable[[Tensor], Tensor] | None,
-) -> ViewLabels | None:
-    """Return the labels of a set's views, stored or by its teacher."""
-    record, stored = distilled.header.views, distilled.view_labels
-    if record is None or (stored is None and teacher is None):
-        return None
-    return ViewLabels(
-        get_views(record.views),
-        None if stored is None else stored.to(device),
-        teacher,
-        distilled.header.mirror,
-    )
-
-
 def _kept_teacher(
     distilled: DistilledSet,
     data: RealData,
@@ -400,10 +223,10 @@ def _kept_teacher(
     network = plugins.network(record.teacher.network)
     refuse_huge(network, distilled)
     recipe = get_recipe(record.teacher.recipe)
-    if recipe.steps > _MOST_STEPS:
+    if recipe.steps > MOST_STEPS:
         raise OptionError(
             f"the artifact's teacher takes {recipe.steps:,} training steps, expected "
-            f"at most {_MOST_STEPS:,}"
+            f"at most {MOST_STEPS:,}"
         )
     _, real = sampler_of(
         data,
@@ -417,62 +240,6 @@ def _kept_teacher(
     module = TrainedNetwork(network, recipe).obtain(run, real, cache_folder())
     views, temperature = get_views(record.views), record.temperature
     return Teacher(module, views, temperature).label
-
-
-def as_protocol(protocol: str | Recipe) -> Protocol | Recipe:
-    """Return a protocol by its name, or the recipe that a spec stands for.
-
-    Raises:
-        OptionError: it is neither, or an option of the recipe is out of its range.
-
-    Example:
-        >>> as_protocol("recipe(steps=300)")
-        recipe(steps=300)
-    """
-    if isinstance(protocol, Recipe):
-        return protocol
-    for name in get_args(Protocol):
-        if protocol == name:
-            return cast(Protocol, name)
-    if not isinstance(protocol, str) or not protocol.startswith(Recipe.name):
-        raise OptionError(
-            f"protocol: expected {', '.join(get_args(Protocol))} or a recipe, such as "
-            f"'recipe(steps=300)', got {protocol!r}"
-        )
-    return get_recipe(protocol)
-
-
-def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") -> Recipe:
-    """Return how networks are trained on a distilled set.
-
-    Args:
-        distilled: the set.
-        protocol: ``"frepo"`` or ``"classic"`` (see :mod:`dd_plugins.recipes`);
-            ``"auto"`` is the recipe in the set's header, which its method has chosen,
-            and so is ``"retrieval"``. A recipe is taken as it is.
-
-    Raises:
-        OptionError: the header holds no recipe that this version knows, or one of more
-            steps than an artifact may ask for.
-    """
-    if isinstance(protocol, Recipe):
-        return protocol
-    count = len(distilled)
-    if protocol == "frepo":
-        return frepo_recipe(count)
-    if protocol == "classic":
-        return classic_recipe(count)
-    usual = default_recipe(distilled.header.label_kind, count)
-    if distilled.header.recipe is None:
-        return usual
-    own = get_recipe(distilled.header.recipe)
-    if own.steps > max(_MOST_STEPS, 10 * usual.steps):
-        raise OptionError(
-            f"the artifact asks for {own.steps:,} training steps, expected at most "
-            f"{max(_MOST_STEPS, 10 * usual.steps):,}; if they are wanted, name its "
-            f"recipe by --protocol: {own!r}"
-        )
-    return own
 
 
 def evaluate(
@@ -610,162 +377,3 @@ def prepare_evaluation(
         return found
 
     return run
-
-
-def own_network(distilled: DistilledSet, plugins: Plugins) -> AbstractNetwork:
-    """Return the network that a set names for its evaluation.
-
-    An artifact may come from anywhere: a network that would fill the memory is not
-    built because the artifact says so.
-
-    Raises:
-        OptionError: it is larger than an artifact may ask for, or too deep for the
-            images, or its spec is malformed.
-        UnknownNameError: no plugin registers it.
-    """
-    network = plugins.network(distilled.header.evaluation_network)
-    refuse_huge(network, distilled)
-    return network
-
-
-def refuse_huge(network: AbstractNetwork, distilled: DistilledSet) -> None:
-    """Refuse a network that an artifact names and that would fill the memory.
-
-    Raises:
-        OptionError: it is larger than an artifact may ask for, or too deep for the
-            images.
-    """
-    channels, height, width = distilled.images.shape[1:]
-    classes = len(distilled.header.class_names)
-    if _is_huge(network, (channels, height, width), classes):
-        raise OptionError(
-            f"the artifact names the network {network!r}, which is larger than an "
-            f"artifact may ask for ({_MOST_PARAMETERS:,} parameters); name a network "
-            "by --network, or this one if it is wanted"
-        )
-
-
-def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
-    """Tell whether a network is larger than what an artifact may ask for.
-
-    It is built of tensors without memory, and no further than its size is known.
-    """
-    options = network.options().values()
-    if any(isinstance(each, int) and each > _LARGEST_OPTION for each in options):
-        return True
-    tensors = parameters = 0
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal tensors, parameters
-        del module, name
-        if parameter is not None:
-            tensors, parameters = tensors + 1, parameters + parameter.numel()
-        if parameters > _MOST_PARAMETERS or tensors > _MOST_TENSORS:
-            raise _HugeNetworkError
-
-    generator = derive(0, "size of a network")
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        with isolated(generator), torch.device("meta"):
-            built = network.construct(shape, classes, generator=generator)
-            sizes = [
-                parameter.numel() for parameter in built.parameters()
-            ]  # copies too
-    except _HugeNetworkError:
-        return True
-    except OptionError:
-        raise
-    except Exception:  # a plugin's network that needs values: it is built as it is
-        return False
-    finally:
-        hook.remove()
-    return sum(sizes) > _MOST_PARAMETERS or len(sizes) > _MOST_TENSORS
-
-
-class _HugeNetworkError(Exception):
-    """Ends the construction of a network whose size is known well enough."""
-
-
-def real_data_of(
-    distilled: DistilledSet,
-    data: Any,
-    data_root: str | Path | None,
-    plugins: Plugins,
-) -> RealData:
-    """Return the real data that belongs to a set.
-
-    Args:
-        distilled: the set.
-        data: the data, if it is at hand, in any form that ``distill`` takes; by default
-            found by the name in the artifact.
-        data_root: the folder that holds named data sets.
-        plugins: where the name is looked up.
-
-    Raises:
-        OptionError: the data is of no such form.
-        DataError: it cannot be read, or does not fit the set.
-    """
-    root = None if data_root is None else Path(data_root)
-    options = DataOptions(root=root, image_size=distilled.header.dataset.image_size)
-    if data is None or isinstance(data, str):
-        found = _data_by_name(distilled, data, plugins, options)
-    else:
-        found = as_real_data(data, options, plugins)
-    _check_fit(distilled, found)
-    return found
-
-
-def _data_by_name(
-    distilled: DistilledSet, given: str | None, plugins: Plugins, options: DataOptions
-) -> RealData:
-    """Load the data that a set was distilled from; refuse it if it has changed.
-
-    It comes as it was when the set was distilled: with that preprocessing.
-    """
-    header, record = distilled.header, distilled.header.dataset
-    name = record.name if given is None else given
-    if given is None and not was_asked_for(name):
-        raise DataError(
-            f"the artifact names {name!r} for its real data, which nobody has asked "
-            f"for here, so it was not read; if it is yours, say so by --dataset "
-            f"{name!r} (data={name!r} in Python), or name the place where the images "
-            "are now"
-        )
-    try:
-        data = as_real_data(name, options, plugins)
-    except UnknownNameError as error:
-        if given is not None:
-            raise
-        raise DataError(
-            f"the set was distilled from {name!r}, which no plugin offers here; "
-            "if it was given in Python, pass data=... there"
-        ) from error
-    except DataError as error:
-        if given is not None:
-            raise
-        raise DataError(
-            f"{error}; if the images have moved, name their place by --dataset"
-        ) from error
-    if data.fingerprint != record.fingerprint:
-        raise DataError(
-            f"the training images of {name!r} are not those that the set was "
-            "distilled from, so test images could be among them; distil again, name "
-            "the place of the right ones by --dataset, or pass data=... in Python"
-        )
-    if data.preprocessing != header.value_space:
-        data = data.with_preprocessing(header.value_space)
-    return replace(data, mirror=header.mirror)
-
-
-def _check_fit(distilled: DistilledSet, data: RealData) -> None:
-    """Refuse real data of other classes or another shape than the distilled set's."""
-    if list(data.class_names) != distilled.header.class_names:
-        raise DataError(
-            f"the set was distilled for classes {distilled.header.class_names[:5]}..., "
-            f"the data has {list(data.class_names[:5])}..."
-        )
-    if data.image_shape != tuple(distilled.images.shape[1:]):
-        raise DataError(
-            f"the set has images of shape {tuple(distilled.images.shape[1:])}, "
-            f"the data {data.image_shape}"
-        )

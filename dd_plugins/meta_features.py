@@ -12,10 +12,11 @@ from torch.utils.data import Dataset
 from dd_plugins.arguments import as_networks
 from dd_plugins.artifact import DistilledSet, as_set
 from dd_plugins.data import RealData
+from dd_plugins.data_of_set import real_data_of
 from dd_plugins.errors import DataError, OptionError
-from dd_plugins.evaluate import real_data_of, refuse_huge
 from dd_plugins.functional.cam import map_layer, meta_ratio, observe
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks_of_set import refuse_huge
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.run import Precision, plain_torch, resolve_device
 from dd_plugins.trained import train_networks

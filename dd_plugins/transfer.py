@@ -12,17 +12,15 @@ from torch.utils.data import Dataset
 from dd_plugins.arguments import as_networks
 from dd_plugins.artifact import DistilledSet, as_set
 from dd_plugins.data import RealData
+from dd_plugins.data_of_set import real_data_of
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluate import (
-    NetworkResult,
-    mean_interval,
-    own_network,
-    prepare_evaluation,
-    real_data_of,
-)
+from dd_plugins.evaluate import prepare_evaluation
+from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks_of_set import own_network
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.recipes import Recipe
+from dd_plugins.results import NetworkResult
 from dd_plugins.run import Precision
 from dd_plugins.wrappers.base import AbstractWrapper
 

@@ -22,8 +22,9 @@ from torch import Tensor
 
 import dd_plugins
 from dd_plugins import DistilledSet, RealData, export, get_dataset
-from dd_plugins.artifact import ARTIFACT_NAME, DEEPEST_CONTEXT, ContextRecord
+from dd_plugins.artifact import ARTIFACT_NAME
 from dd_plugins.errors import DataError, FileError, OptionError
+from dd_plugins.header import DEEPEST_CONTEXT, ContextRecord
 
 SPEC = "frepo(pool_size=1, real_batch_size=64)"
 NETWORK = "conv(width=4, depth=1)"

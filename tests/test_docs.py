@@ -95,6 +95,7 @@ def test_every_built_in_name_is_in_the_quick_start() -> None:
     registries = (
         built_in.distillers,
         built_in.networks,
+        built_in.parametrizations,
         built_in.datasets,
         built_in.commands,
     )

@@ -14,18 +14,15 @@ from torch import Tensor
 import dd_plugins
 from dd_plugins import DistilledSet, RealData
 from dd_plugins.data import DataOptions, Images
+from dd_plugins.data_of_set import real_data_of
 from dd_plugins.errors import DataError, OptionError, UnknownNameError
-from dd_plugins.evaluate import (
-    NetworkResult,
-    as_protocol,
-    real_data_of,
-    recipe_for,
-)
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Transform
+from dd_plugins.protocols import as_protocol, recipe_for
 from dd_plugins.recipes import Recipe, training_steps
+from dd_plugins.results import NetworkResult
 from dd_plugins.testing import toy_data
 from dd_plugins.training import TrainingSet, accuracy, train_network
 from dd_plugins.transfer import transfer

@@ -353,7 +353,7 @@ def test_foreign_stored_tensors_are_refused(tmp_path: Path) -> None:
 
     made = dd_plugins.distill("digits", "random", parametrization="packed", **SMALL)
     file = made.save(tmp_path / "set.safetensors")
-    tensors = made._tensors()
+    tensors = made.tensors()
     for header, changed in (
         ({}, {"stored.grids": made.stored["grids"][:5]}),
         ({}, {"stored.grids": made.stored["grids"][:, 0]}),

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dd_plugins.artifact import ContextRecord, DistilledSet
+from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import RealSampler
 from dd_plugins.errors import OptionError
+from dd_plugins.header import ContextRecord
 from dd_plugins.parametrizations import Identity
 from dd_plugins.preprocess import Transform
 from dd_plugins.returned import (

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from dd_plugins import parallel
 from dd_plugins.arguments import as_real_data
-from dd_plugins.artifact import DistilledSet, check_nesting
+from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import DataOptions, RealData
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
@@ -22,6 +22,7 @@ from dd_plugins.engine.run_folder import (
     in_place_of_the_old,
 )
 from dd_plugins.errors import OptionError
+from dd_plugins.header import check_nesting
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins import Plugins, loaded_plugins
 from dd_plugins.preprocess import Preprocessing

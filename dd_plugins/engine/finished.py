@@ -3,15 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dd_plugins.artifact import (
-    DataRecord,
-    DistilledSet,
-    TeacherRecord,
-    ViewsRecord,
-    make_header,
-)
+from dd_plugins.artifact import DistilledSet
 from dd_plugins.distillers.base import AbstractState
 from dd_plugins.engine.beginning import Beginning
+from dd_plugins.header import DataRecord, TeacherRecord, ViewsRecord, make_header
 from dd_plugins.parametrizations import decodes_alone
 from dd_plugins.returned import check_labels, check_recipe, check_teacher
 from dd_plugins.synthetic import Synthetic

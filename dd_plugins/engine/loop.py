@@ -14,11 +14,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins import parallel
-from dd_plugins.artifact import (
-    ARTIFACT_NAME,
-    DistilledSet,
-    library_versions,
-)
+from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet
 from dd_plugins.data import sampler_of
 from dd_plugins.distillers.base import check_saved
 from dd_plugins.engine.beginning import Beginning
@@ -41,6 +37,7 @@ from dd_plugins.errors import (
     RunError,
     what_differs,
 )
+from dd_plugins.header import library_versions
 from dd_plugins.plugins import Plugins
 from dd_plugins.preprocess import Transform
 from dd_plugins.returned import (

@@ -9,8 +9,8 @@ from torch import Tensor
 from dd_plugins.artifact import DistilledSet
 from dd_plugins.data import Images
 from dd_plugins.distillers.base import AbstractState
-from dd_plugins.evaluate import recipe_for, training_set_of
 from dd_plugins.preprocess import Transform
+from dd_plugins.protocols import recipe_for, training_set_of
 from dd_plugins.returned import check_logits
 from dd_plugins.run import Run
 from dd_plugins.settling import Settled

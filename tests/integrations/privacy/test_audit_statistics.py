@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluate import mean_interval
+from dd_plugins.functional.statistics import mean_interval
 from dd_privacy.audit.statistics import (
     Figure,
     Scores,
