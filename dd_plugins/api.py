@@ -7,7 +7,7 @@ between two releases. :mod:`dd_plugins.testing`, the conformance checks, and
 
 from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, Header, artifact_file
 from dd_plugins.checks import whole_number
-from dd_plugins.data import Batch, DataOptions, Images, RealData, RealSampler
+from dd_plugins.data import DataOptions, Images, RealData
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
@@ -92,6 +92,7 @@ from dd_plugins.run import (
     resolve_device,
     resolve_precision,
 )
+from dd_plugins.sampler import Batch, RealSampler
 from dd_plugins.settling import Settled, settle
 from dd_plugins.sources import code_of
 from dd_plugins.spec import Record, record, split_specs

@@ -14,13 +14,7 @@ from dd_plugins import parallel
 from dd_plugins.arguments import as_networks
 from dd_plugins.artifact import DistilledSet, as_set
 from dd_plugins.checks import whole_number
-from dd_plugins.data import (
-    Images,
-    RealData,
-    class_members,
-    random_members,
-    sampler_of,
-)
+from dd_plugins.data import Images, RealData, class_members, random_members
 from dd_plugins.data_of_set import real_data_of
 from dd_plugins.errors import OptionError
 from dd_plugins.labels import LABEL_KINDS
@@ -44,6 +38,7 @@ from dd_plugins.run import (
     resolve_device,
     resolve_precision,
 )
+from dd_plugins.sampler import sampler_of
 from dd_plugins.streamed import fits_in_memory
 from dd_plugins.trained import TrainedNetwork, cache_folder
 from dd_plugins.training import (

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from dd_plugins.data import RealSampler
 from dd_plugins.errors import OptionError
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import Run
+from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import Record, build, parse, record
 from dd_plugins.synthetic import Codec
 

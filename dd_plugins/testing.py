@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import RealData, RealSampler
+from dd_plugins.data import RealData
 from dd_plugins.distillers.base import AbstractDistiller, AbstractState, Metrics
 from dd_plugins.engine import distill
 from dd_plugins.errors import DDWarning, PluginError
@@ -46,6 +46,7 @@ from dd_plugins.returned import (
     check_state,
 )
 from dd_plugins.run import Run, RunOptions
+from dd_plugins.sampler import RealSampler
 from dd_plugins.settling import settle
 from dd_plugins.spec import Record, is_record, record
 from dd_plugins.synthetic import Leaves

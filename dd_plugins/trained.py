@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd_plugins.checks import whole_number
-from dd_plugins.data import RealData, RealSampler, sampler_of
+from dd_plugins.data import RealData
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.files import check_writable
 from dd_plugins.kept import load_tensors, save_tensors
@@ -28,6 +28,7 @@ from dd_plugins.run import (
     resolve_device,
     resolve_precision,
 )
+from dd_plugins.sampler import RealSampler, sampler_of
 from dd_plugins.sources import code_of
 from dd_plugins.training import TrainingSet, accuracy, train_network
 

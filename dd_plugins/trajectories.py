@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd_plugins.data import RealSampler
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.files import check_writable
 from dd_plugins.kept import load_tensors, save_tensors
 from dd_plugins.run import Run, exact_kernels, plain_torch
+from dd_plugins.sampler import RealSampler
 from dd_plugins.trained import TrainedNetwork, real_training_set
 from dd_plugins.training import training_steps_of
 

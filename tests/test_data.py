@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from dd_plugins import RealData, get_dataset, streamed
-from dd_plugins.data import Images, RealSampler, balanced_subset, sampler_of
+from dd_plugins.data import Images, balanced_subset
 from dd_plugins.errors import (
     DataError,
     DDError,
@@ -21,6 +21,7 @@ from dd_plugins.errors import (
     UnknownNameError,
 )
 from dd_plugins.randomness import derive
+from dd_plugins.sampler import RealSampler, sampler_of
 
 CPU = torch.device("cpu")
 

@@ -51,7 +51,7 @@ GRADIENTS = """
 import json, sys
 import torch
 from dd_plugins import get_distiller, parallel
-from dd_plugins.data import RealSampler
+from dd_plugins.sampler import RealSampler
 from dd_plugins.networks.conv import Conv
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic import Leaves

@@ -15,11 +15,12 @@ from torch.utils.data import Dataset, TensorDataset
 
 import dd_plugins
 from dd_plugins import RealData
-from dd_plugins.data import DataOptions, RealSampler
+from dd_plugins.data import DataOptions
 from dd_plugins.datasets import load_folder
 from dd_plugins.engine.checkpoint import load_checkpoint
 from dd_plugins.errors import DataError
 from dd_plugins.preprocess import Transform
+from dd_plugins.sampler import RealSampler
 from dd_plugins.streamed import StreamedImages, chunks, fits_in_memory
 
 CPU = torch.device("cpu")

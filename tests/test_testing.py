@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from dd_plugins import AbstractDistiller, AbstractState, record, testing
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import Metrics, add_gradient
 from dd_plugins.lookup import get_record
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.synthetic import Leaves
 from dd_privacy.audit.attacks import AbstractAttack, Evidence
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dd_plugins.api import Recipe, TrainedNetwork, get_network
-from dd_plugins.data import sampler_of
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import sampler_of
 from dd_plugins.testing import toy_data
 from dd_plugins.trajectories import Trajectory
 

@@ -9,13 +9,14 @@ from typing import Any, Generic, Literal, Self, TypeVar, cast
 import torch
 from torch import Tensor
 
-from dd_plugins.data import RealSampler, balanced_subset
+from dd_plugins.data import balanced_subset
 from dd_plugins.labels import LabelKind, one_hot
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.preprocess import Preprocessing
 from dd_plugins.recipes import Recipe, default_recipe
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import Record
 from dd_plugins.synthetic import Leaves, Parameters
 from dd_plugins.views import Teacher

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from dd_plugins.data import RealSampler, class_members
+from dd_plugins.data import class_members
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     Metrics,
@@ -18,6 +18,7 @@ from dd_plugins.distillers.base import (
 from dd_plugins.networks.base import AbstractNetwork, features_in_chunks
 from dd_plugins.recipes import real_data_recipe
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves, Parameters
 from dd_plugins.trained import real_training_set

@@ -6,7 +6,6 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     Metrics,
@@ -23,6 +22,7 @@ from dd_plugins.networks.base import (
     has_batch_norm,
 )
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves, Parameters
 

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
@@ -23,6 +22,7 @@ from dd_plugins.functional.augment import siamese_augmentation, siamese_paramete
 from dd_plugins.functional.matching import gradient_distance
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_norm
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves, Parameters
 

@@ -20,7 +20,6 @@ from torch.func import functional_call
 from torch.profiler import record_function
 
 from dd_plugins.captured import Captured
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
@@ -47,6 +46,7 @@ from dd_plugins.networks.base import (
 from dd_plugins.networks.conv import Conv
 from dd_plugins.optimizers import LAMB
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves, Parameters
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import RealSampler
 from dd_plugins.errors import OptionError
 from dd_plugins.header import ContextRecord
 from dd_plugins.parametrizations import Identity
@@ -18,6 +17,7 @@ from dd_plugins.returned import (
     check_places,
 )
 from dd_plugins.run import Run
+from dd_plugins.sampler import RealSampler
 from dd_plugins.settling import Settled
 from dd_plugins.synthetic import Codec, Leaves, Synthetic
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from dd_plugins import parallel
 from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet
-from dd_plugins.data import sampler_of
 from dd_plugins.distillers.base import check_saved
 from dd_plugins.engine.beginning import Beginning
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
@@ -48,6 +47,7 @@ from dd_plugins.returned import (
     check_state,
 )
 from dd_plugins.run import Run
+from dd_plugins.sampler import sampler_of
 from dd_plugins.settling import Settled
 from dd_plugins.signals import DeferredInterrupt
 from dd_plugins.spec import Record

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import (
     AbstractDistiller,
     AbstractState,
@@ -20,6 +19,7 @@ from dd_plugins.preprocess import Preprocessing
 from dd_plugins.recipes import Recipe
 from dd_plugins.returned import check_metrics
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves, Parameters
 from dd_plugins.views import Teacher

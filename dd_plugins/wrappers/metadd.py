@@ -15,7 +15,6 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import AbstractState, Metrics, add_gradient
 from dd_plugins.errors import OptionError
 from dd_plugins.functional import alignment
@@ -26,6 +25,7 @@ from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.recipes import real_data_recipe
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
 from dd_plugins.trained import STAGES, TrainedNetwork, cache_folder

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers.dm import DM
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.synthetic import Leaves
 
 CPU = torch.device("cpu")

@@ -8,7 +8,6 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers import frepo
 from dd_plugins.distillers.frepo import FRePo, FRePoState, Loss
 from dd_plugins.errors import OptionError
@@ -17,6 +16,7 @@ from dd_plugins.networks.base import has_batch_norm
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.synthetic import Leaves
 
 CPU = torch.device("cpu")

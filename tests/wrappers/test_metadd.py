@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from dd_plugins import get_distiller, trained
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers.dm import DM
 from dd_plugins.errors import DDError, FileError, OptionError, UnknownNameError
 from dd_plugins.functional.cam import meta_ratio, observe
@@ -18,6 +17,7 @@ from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.synthetic import Leaves
 from dd_plugins.wrappers import metadd
 from dd_plugins.wrappers.metadd import MetaDD, MetaDDState

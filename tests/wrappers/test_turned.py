@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 import dd_plugins
-from dd_plugins.data import RealSampler
 from dd_plugins.distillers.base import AbstractState, LabelKind, Metrics, NoState
 from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.frepo import FRePo
@@ -15,6 +14,7 @@ from dd_plugins.errors import OptionError
 from dd_plugins.networks.conv import Conv
 from dd_plugins.plugins import Plugins
 from dd_plugins.run import Run, Task
+from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
 from dd_plugins.synthetic import Leaves
 from dd_plugins.wrappers.turned import Turned, turned_labels
