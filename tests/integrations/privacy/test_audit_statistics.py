@@ -68,7 +68,9 @@ def test_one_run_p_value_by_summing_up() -> None:
 
 
 def test_impossible_counts_are_refused() -> None:
-    with pytest.raises(OptionError, match="each must be at most the next"):
+    with pytest.raises(
+        OptionError, match="expected 0 <= correct <= guesses <= examples, got 6"
+    ):
         one_run_epsilon(examples=10, guesses=5, correct=6)
 
 

@@ -170,13 +170,14 @@ def test_a_description_has_every_option_of_a_distillation() -> None:
         "a", refined=Distillation("b", options=RunOptions(steps=3, seed=8))
     ).description()
     assert set(found) == {
-        *("mechanism", "device", "options", "training_steps", "evaluation_network"),
-        "refined",
+        *("mechanism", "device", "training_steps", "evaluation_network", "refined"),
+        *("distiller", "images_per_class", "steps", "network", "initial_images"),
+        *("parametrization", "preprocessing", "mirror", "precision"),
     }
     refined = found["refined"]
     assert isinstance(refined, dict)
-    assert (refined["options"]["steps"], "name" in refined) == (3, False)
-    assert refined["options"].keys().isdisjoint({"seed", "refine_context"})
+    assert (refined["steps"], "name" in refined) == (3, False)
+    assert refined.keys().isdisjoint({"seed", "refine_context", "options"})
     assert "refined" not in Distillation("a").description()
 
 

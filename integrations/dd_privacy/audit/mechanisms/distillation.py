@@ -54,9 +54,9 @@ class Distillation(AbstractMechanism):
         """
         found = super().description()
         del found["refined"]
-        asked = self.options.arguments()
-        del asked["seed"], asked["refine_context"]
-        found["options"] = asked
+        del found["options"]
+        found |= self.options.arguments()
+        del found["seed"], found["refine_context"]
         if self.refined is not None:
             found["refined"] = self.refined.description()
         return found
