@@ -25,11 +25,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Of one thread each, for the tests' tensors are too small to share a step; three on two
-# cores, for a test often waits for a process that it has started.
+# Two processes of one thread each: the tests' tensors are too small to share a step.
 # In the order in which they were found, the longest files are not the last to start.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	--numprocesses 3 --dist loadfile --no-loadscope-reorder
+	--numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: lint docs
 	$(PYTEST)

@@ -121,7 +121,7 @@ import torch._dynamo  # which torch imports at the first optimizer, in two secon
 import dd_plugins
 from dd_plugins.engine.checkpoint import load_checkpoint
 
-STEPS = 300
+STEPS = 180
 
 def distil(out):
     dd_plugins.distill(
