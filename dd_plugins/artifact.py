@@ -139,13 +139,8 @@ class DistilledSet:
         if stored.ndim != 4 or stored.shape[1:] != self.images.shape[1:]:
             raise OptionError("what is stored are no images; show the decoded ones")
         each = len(self) // count
-        header = self.header.model_copy(
-            update={
-                "initial_classes": self.header.initial_classes[::each],
-                "initial_indices": None,
-                "parametrization": "identity",
-            }
-        )
+        classes = self.header.initial_classes[::each]
+        header = self.header.of_pixels(classes, stored.numel())
         images = self.transform.whitened(stored)
         return DistilledSet(images, self.labels[::each], self.transform, header)
 

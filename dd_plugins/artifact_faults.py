@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.errors import OptionError
-from dd_plugins.header import DIRECTIONS_SINCE
+from dd_plugins.header import DIRECTIONS_SINCE, SINCE
 from dd_plugins.views import get_views
 
 if TYPE_CHECKING:
@@ -52,12 +52,30 @@ def faults(loaded: "DistilledSet", tensors: Mapping[str, Tensor]) -> Iterator[st
     places = header.initial_indices
     if places is not None and (len(places) != count or min(places) < 0):
         yield "header field initial_indices: must hold a place for each image"
+    yield from _faults_of_budget(loaded)
     yield from _faults_of_views(loaded)
     yield from _faults_of_transform(loaded)
     known = loaded.tensors().keys()
     unknown = sorted(tensors.keys() - known)
     if unknown:
         yield f"it has a tensor {unknown[0]}, which the format has not"
+
+
+def _faults_of_budget(loaded: "DistilledSet") -> Iterator[str]:
+    """Yield in what the budget is not that of the tensors, where they tell it."""
+    header = loaded.header
+    if header.format_version < SINCE["stored_values"]:
+        return
+    told = (header.stored_images, header.stored_values)
+    if None in told:
+        yield "header fields stored_images and stored_values: must be numbers from 1"
+    kept = list(loaded.stored.values())
+    if not kept and header.parametrization == "identity" and header.context is None:
+        kept = [loaded.images]
+    if kept:
+        there = (len(kept[0]), sum(each.numel() for each in kept))
+        if told != there:
+            yield f"stored_images and stored_values must be {there}, are {told}"
 
 
 def _faults_of_views(loaded: "DistilledSet") -> Iterator[str]:

@@ -8,7 +8,7 @@ import platform
 from collections import Counter
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -50,8 +50,14 @@ DEEPEST_CONTEXT = 200
 """How deep contexts may be nested: that of a context's context, and so on."""
 
 
+Count = Annotated[int, pydantic.Field(ge=1, le=2**53)]
+"""A number of things that are there, which a float holds exactly."""
+
+
 class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
 
 
 class DataRecord(_Strict):
@@ -104,7 +110,7 @@ class ViewsRecord(_Strict):
     """
 
     views: str
-    temperature: float
+    temperature: pydantic.PositiveFloat
     teacher: TeacherRecord | None = None
 
 
@@ -166,8 +172,8 @@ class Header(_Strict):
     seed: int
     recipe: str | None = None
     parametrization: str = "identity"
-    stored_images: int | None = None
-    stored_values: int | None = None
+    stored_images: Count | None = None
+    stored_values: Count | None = None
     learned: dict[str, list[float]] = {}
     views: ViewsRecord | None = None
     dataset: DataRecord
@@ -198,6 +204,26 @@ class Header(_Strict):
             mirror=self.mirror,
             precision=precision,
             refine_context=self.context is not None and self.context.refined,
+        )
+
+    def of_pixels(self, initial_classes: list[int], values: int) -> "Header":
+        """Return the header of other images, which are stored as they are.
+
+        Args:
+            initial_classes: the class of each image.
+            values: of all images together.
+        """
+        return self.model_copy(
+            update={
+                "initial_classes": initial_classes,
+                "initial_indices": None,
+                "parametrization": "identity",
+                "stored_images": len(initial_classes),
+                "stored_values": values,
+                "recipe": None,  # it was for another number of images
+                "learned": {},
+                "views": None,
+            }
         )
 
     @property

@@ -11,7 +11,7 @@ from dd_plugins.errors import OptionError
 from dd_plugins.preprocess import Transform
 from dd_plugins.run import Run
 from dd_plugins.sampler import RealSampler
-from dd_plugins.spec import Record, build, parse, record
+from dd_plugins.spec import Record, read, record
 from dd_plugins.synthetic import Codec
 
 __all__ = [
@@ -38,8 +38,8 @@ class AbstractParametrization(Record, ABC):
         return 1
 
     @abstractmethod
-    def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
-        """Return how images are encoded and decoded in a run.
+    def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec | None:
+        """Return how images are encoded and decoded in a run; None if they are not.
 
         Called once, before the set is made; also before a resume.
 
@@ -59,14 +59,9 @@ class Identity(AbstractParametrization):
 
     name = "identity"
 
-    def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
-        """Return the codec that changes nothing."""
+    def codec(self, run: Run, real: RealSampler, transform: Transform) -> None:
+        """Return none: the pixels are the parameters."""
         del run, real, transform
-        return Codec(
-            encode=lambda images: {"images": images},
-            decode=lambda stored: stored["images"],
-            project=_nothing,
-        )
 
 
 @record
@@ -106,7 +101,6 @@ class Packed(AbstractParametrization):
         return Codec(
             encode=lambda images: {"grids": self.encode(images, transform)},
             decode=lambda stored: self.decode(stored, transform),
-            project=_nothing,
             images_per_stored=self.images_per_stored,
         )
 
@@ -174,10 +168,7 @@ def decoded(
         OptionError: the spec is of no parametrization that a file may hold.
         ValueError: the parameters are not of its form.
     """
-    call = parse(spec)
-    if call.name != Packed.name:
-        raise OptionError(f"a file holds no parameters of {call.name}")
-    packed = build(Packed, call)
+    packed = read(Packed, spec, "packed(factor=2)")
     if list(stored) != ["grids"] or stored["grids"].ndim != 4:
         raise ValueError(f"expected stored.grids with four dimensions, got {[*stored]}")
     count, _, height, width = stored["grids"].shape
@@ -189,7 +180,3 @@ def decoded(
             f"expected {images}"
         )
     return packed.decode(stored, transform)
-
-
-def _nothing(parameters: Mapping[str, Tensor]) -> None:
-    """Allow all parameters."""

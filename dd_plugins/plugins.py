@@ -335,11 +335,9 @@ class Plugins:
             OptionError: the spec is malformed, or an option is out of its range.
             UnknownNameError: a name in it is not registered.
         """
-        if isinstance(spec, AbstractDistiller):
-            return _checked_object(spec)
-        _check_spec(spec, "distiller", "frepo(pool_size=20)")
-        distiller: AbstractDistiller[Any] = self._build(self.distillers, parse(spec))
-        return distiller
+        return self._object(
+            spec, AbstractDistiller, self.distillers, "frepo(pool_size=20)"
+        )
 
     def network(self, spec: str | AbstractNetwork) -> AbstractNetwork:
         """Return the network that a spec stands for; an object stays itself.
@@ -348,11 +346,7 @@ class Plugins:
             OptionError: the spec is malformed, or an option is out of its range.
             UnknownNameError: a name in it is not registered.
         """
-        if isinstance(spec, AbstractNetwork):
-            return _checked_object(spec)
-        _check_spec(spec, "network", "conv(width=32)")
-        network: AbstractNetwork = self._build(self.networks, parse(spec))
-        return network
+        return self._object(spec, AbstractNetwork, self.networks, "conv(width=32)")
 
     def parametrization(
         self, spec: str | AbstractParametrization
@@ -363,11 +357,31 @@ class Plugins:
             OptionError: the spec is malformed, or an option is out of its range.
             UnknownNameError: a name in it is not registered.
         """
-        if isinstance(spec, AbstractParametrization):
-            return _checked_object(spec)
-        _check_spec(spec, "parametrization", "packed(factor=2)")
-        found: AbstractParametrization = self._build(self.parametrizations, parse(spec))
-        return found
+        return self._object(
+            spec, AbstractParametrization, self.parametrizations, "packed(factor=2)"
+        )
+
+    def _object(
+        self,
+        spec: str | RecordType,
+        base: type[Any],
+        registry: Registry[type[RecordType]],
+        example: str,
+    ) -> RecordType:
+        """Return the record of a registry that a spec stands for, or an object itself.
+
+        Args:
+            spec: the spec, or a record.
+            base: the class that all records of the registry extend.
+            registry: where names are looked up.
+            example: a spec, for the message.
+        """
+        if isinstance(spec, base):
+            return _checked_object(cast(RecordType, spec))
+        if not isinstance(spec, str):
+            raise _no_spec(spec, registry.kind, example)
+        built: RecordType = self._build(registry, parse(spec))
+        return built
 
     def initial_images(self, spec: str) -> InitialImages | AbstractDistiller[Any]:
         """Return what a set begins as: a word, or the core set that a spec stands for.
@@ -667,19 +681,17 @@ def _by_identity(plugin: object) -> object:
     return plugin if plain else _ByIdentity(plugin)
 
 
-def _check_spec(spec: object, kind: str, example: str) -> None:
-    """Refuse what is neither text nor, as the caller has found, a record of its kind.
+def _no_spec(spec: object, kind: str, example: str) -> OptionError:
+    """Return the error for what is neither text nor a record of its kind.
 
-    Raises:
-        OptionError: it is something else, such as a module of torch.
+    Such as a module of torch.
     """
-    if not isinstance(spec, str):
-        got = spec.__name__ if isinstance(spec, type) else type(spec).__name__
-        raise OptionError(
-            f"a {kind} is a spec such as {example!r}, or an object of a subclass of "
-            f"Abstract{kind.capitalize()}, got {got}; docs/writing-a-plugin.md shows "
-            "how to make one"
-        )
+    got = spec.__name__ if isinstance(spec, type) else type(spec).__name__
+    return OptionError(
+        f"a {kind} is a spec such as {example!r}, or an object of a subclass of "
+        f"Abstract{kind.capitalize()}, got {got}; docs/writing-a-plugin.md shows "
+        "how to make one"
+    )
 
 
 def _checked_object(record: RecordType) -> RecordType:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,14 +9,13 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import (
     random_augmentation,
     siamese_augmentation,
     siamese_parameters,
 )
 from dd_plugins.labels import LabelKind
-from dd_plugins.spec import Record, build, parse, record
+from dd_plugins.spec import Record, read, record
 
 __all__ = [
     "Recipe",
@@ -83,13 +81,7 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
 
     def __repr__(self) -> str:
         """Return the spec, in which every number has its name."""
-        default = {field.name: field.default for field in fields(self)}
-        named = [
-            f"{name}={value!r}"
-            for name, value in self.options().items()
-            if value != default[name]
-        ]
-        return f"{self.name}({', '.join(named)})"
+        return f"{self.name}({', '.join(self.named_options())})"
 
     def make_optimizer(
         self, parameters: Iterable[nn.Parameter]
@@ -180,10 +172,7 @@ def get_recipe(spec: str) -> Recipe:
         >>> get_recipe("recipe(steps=300, optimizer='sgd')").momentum
         0.9
     """
-    call = parse(spec)
-    if call.name != Recipe.name:
-        raise OptionError(f"expected a recipe, such as 'recipe(steps=300)', got {spec}")
-    return build(Recipe, call)
+    return read(Recipe, spec, "recipe(steps=300)")
 
 
 def training_steps(images: int) -> int:

@@ -23,6 +23,7 @@ __all__ = [
     "build",
     "is_record",
     "parse",
+    "read",
     "record",
     "split_specs",
     "unknown_name",
@@ -71,14 +72,20 @@ class Record:
     def __repr__(self) -> str:
         """Return the spec: the name, and each option that is not at its default."""
         positional = [repr(getattr(self, field)) for field in self.positional]
-        named = [
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
-            if field.name not in self.positional
-            and getattr(self, field.name) != _default(type(self), field.name)
-        ]
-        arguments = ", ".join(positional + named)
+        arguments = ", ".join(positional + self.named_options(but=self.positional))
         return f"{self.name}({arguments})" if arguments else self.name
+
+    def named_options(self, but: tuple[str, ...] = ()) -> list[str]:
+        """Return ``name=value`` of each option that is not at its default.
+
+        Args:
+            but: options that are left out.
+        """
+        return [
+            f"{name}={value!r}"
+            for name, value in self.options().items()
+            if name not in but and value != _default(type(self), name)
+        ]
 
 
 def _default(cls: type[Record], option: str) -> object:
@@ -176,6 +183,24 @@ def build(cls: type[RecordType], call: Call) -> RecordType:
             raise OptionError(f"{call.name}: option {name!r} is given twice")
         options[name] = value
     return cls(**options)
+
+
+def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
+    """Return the record of one class, which is in no registry, that a spec stands for.
+
+    Args:
+        cls: the class.
+        spec: such as ``"recipe(steps=300)"``.
+        example: a spec of this class, for the message.
+
+    Raises:
+        OptionError: the spec is malformed, or of something else, or an option is out of
+            its range.
+    """
+    call = parse(spec)
+    if call.name != cls.name:
+        raise OptionError(f"expected {cls.name}, such as {example!r}, got {spec!r}")
+    return build(cls, call)
 
 
 def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:

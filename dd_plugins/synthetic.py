@@ -94,7 +94,8 @@ class Codec:
             dimension is that of the stored images.
         decode: the way back: a differentiable function of some stored images; each
             gives ``images_per_stored`` images, one after the other.
-        project: changes parameters in place to the nearest that are allowed.
+        project: changes parameters in place to the nearest that are allowed; None if
+            all are.
         images_per_stored: images that a stored one holds.
         chunk: stored images that are decoded, and differentiated, at a time; None for
             all. The graph of decoding is no larger than that of a chunk.
@@ -102,7 +103,7 @@ class Codec:
 
     encode: Callable[[Tensor], dict[str, Tensor]]
     decode: Callable[[Mapping[str, Tensor]], Tensor]
-    project: Callable[[Mapping[str, Tensor]], None]
+    project: Callable[[Mapping[str, Tensor]], None] | None = None
     images_per_stored: int = 1
     chunk: int | None = None
 
@@ -194,7 +195,7 @@ class Synthetic:
 
     def project(self) -> None:
         """Move the parameters to the nearest that the parametrization allows."""
-        if self._codec is not None:
+        if self._codec is not None and self._codec.project is not None:
             self._codec.project(self._images)
 
     def stored(self) -> dict[str, Tensor]:

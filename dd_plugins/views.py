@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, features_in_chunks
 from dd_plugins.randomness import derive
 from dd_plugins.recipes import Recipe
-from dd_plugins.spec import Record, build, parse, record
+from dd_plugins.spec import Record, read, record
 
 __all__ = ["Teacher", "ViewLabels", "Views", "get_views"]
 
@@ -161,7 +160,4 @@ def get_views(spec: str) -> Views:
         >>> get_views("views(count=3)").smallest
         0.08
     """
-    call = parse(spec)
-    if call.name != Views.name:
-        raise OptionError(f"expected views, such as 'views(count=300)', got {spec}")
-    return build(Views, call)
+    return read(Views, spec, "views(count=300)")

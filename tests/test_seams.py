@@ -1,6 +1,7 @@
 """Each seam of the house, shown by a method that knows the public door alone."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +21,7 @@ from dd_plugins.api import (
     Codec,
     Leaves,
     OptionError,
+    Teacher,
     Views,
     get_recipe,
 )
@@ -240,7 +242,6 @@ def test_gradient_through_chunks_is_that_of_the_whole() -> None:
     codec = Codec(
         encode=lambda images: {"latents": images.flatten(1)[:, :5]},
         decode=lambda stored: torch.sin(stored["latents"] @ basis).view(-1, 1, 3, 4),
-        project=lambda stored: None,
         chunk=3,
     )
     images = torch.randn(7, 1, 3, 4, generator=generator, dtype=torch.float64)
@@ -447,3 +448,61 @@ def test_foreign_labels_of_views_are_refused(tmp_path: Path) -> None:
         file = replace(made, view_labels=changed).save(tmp_path / "set.safetensors")
         with pytest.raises(dd_plugins.DDError, match=told):
             DistilledSet.load(file)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"stored_values": 10**400}, "stored_values"),
+        ({"stored_values": -5}, "stored_values"),
+        ({"stored_values": 641}, "must be (10, 640), are (10, 641)"),
+        ({"stored_images": 0}, "stored_images"),
+        ({"stored_images": None}, "must be numbers from 1"),
+        ({"learned": {"step_size": [float("nan")]}}, "learned"),
+        ({"views": {"views": "views(count=1)", "temperature": 0.0}}, "temperature"),
+        ({"views": {"views": "crops", "temperature": 1.0}}, "expected views, such as"),
+    ],
+)
+def test_forged_budget_and_learned_values_are_refused(
+    tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    from safetensors.torch import save_file
+
+    for options in ({}, {"parametrization": "packed"}):
+        made = dd_plugins.distill("digits", "random", **options, **SMALL)
+        fields = made.header.model_dump() | changed
+        text = {"dd_plugins": json.dumps(fields)}
+        save_file(made.tensors(), tmp_path / "forged.safetensors", metadata=text)
+        with pytest.raises(dd_plugins.DDError, match=re.escape(told)):
+            DistilledSet.load(tmp_path / "forged.safetensors")
+
+
+def test_a_teacher_labels_the_views_of_a_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation, snapshots and the file show one finished set."""
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+    labelled: list[int] = []
+    all_labels = Teacher.all_labels
+
+    def counting(self: Teacher, images: Any, **options: Any) -> Any:
+        labelled.append(len(images))
+        return all_labels(self, images, **options)
+
+    monkeypatch.setattr(Teacher, "all_labels", counting)
+    dd_plugins.distill(
+        "digits", TaughtByViews(stored=True), steps=2, out=tmp_path / "run", **SMALL
+    )
+    assert labelled == [10]
+
+
+def test_wrong_parametrization_is_said_before_data_is_read() -> None:
+    with pytest.raises(LookupError, match="nearest first: packed"):
+        dd_plugins.distill("folder:/nowhere", "dm", parametrization="pack")
+
+
+def test_a_stored_set_is_shown_with_a_budget_of_its_own() -> None:
+    made = dd_plugins.distill("digits", "random", parametrization="packed", **SMALL)
+    shown = made.as_stored()
+    assert (len(shown), shown.budget, shown.header.stored_values) == (10, 10, 640)
+    assert shown.header.parametrization == "identity"

@@ -64,10 +64,24 @@ def test_template_is_listed_with_distribution_and_offers(python: Path) -> None:
     }
 
 
-def test_template_distils_and_is_evaluated(python: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    words = ["distill", "--distiller", "pixel_means(smoothing=0.5)", "--out", out]
-    run(python, "-m", "dd_plugins", *words, "--network", "linear", "--steps", 30)
+def distilled(python: Path, distiller: str, out: Path) -> Path:
+    """Return the folder of a run of thirty steps on the template's network."""
+    words = ["distill", "--distiller", distiller, "--network", "linear"]
+    run(python, "-m", "dd_plugins", *words, "--steps", 30, "--out", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def plain(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run of the template's distiller alone."""
+    out = tmp_path_factory.mktemp("plain") / "run"
+    return distilled(python, "pixel_means(smoothing=0.5)", out)
+
+
+def test_template_distils_and_is_evaluated(
+    python: Path, plain: Path, tmp_path: Path
+) -> None:
+    out = plain
     assert DistilledSet.load(out).header.versions["dd-plugin-template"] == "0.1.0"
     figures = tmp_path / "figures.json"
     words = ["evaluate", out, "--network", "linear(bias=False)", "--repeats", 2]
@@ -82,22 +96,17 @@ def test_template_distils_and_is_evaluated(python: Path, tmp_path: Path) -> None
 
 
 def test_wrapper_takes_the_template_s_distiller(
-    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    python: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
     networks = "networks=(vgg11(width=4), conv(width=4, depth=2)), stages=(5,)"
     spec = f"metadd(pixel_means(smoothing=0.5), {networks})"
-    sets = []
-    for name, distiller in (("plain", "pixel_means(smoothing=0.5)"), ("wrapped", spec)):
-        out = tmp_path / name
-        words = ["distill", "--distiller", distiller, "--network", "linear"]
-        run(python, "-m", "dd_plugins", *words, "--steps", 30, "--out", out)
-        sets.append(DistilledSet.load(out))
-    plain, wrapped = sets
-    assert wrapped.header.versions == plain.header.versions
+    wrapped = DistilledSet.load(distilled(python, spec, tmp_path / "wrapped"))
+    alone = DistilledSet.load(plain)
+    assert wrapped.header.versions == alone.header.versions
     # The start is settled: half of the steps.
     assert wrapped.header.distiller == spec.replace("stages", "start=15, stages")
-    assert plain.content_hash() != wrapped.content_hash()
+    assert alone.content_hash() != wrapped.content_hash()
     picture = tmp_path / "features.png"
     words = ["show", tmp_path / "wrapped", "--features", "--out", picture]
     assert "meta ratio: 0." in run(python, "-m", "dd_plugins", *words)

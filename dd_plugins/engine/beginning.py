@@ -1,6 +1,7 @@
 """What a set begins as: real images or noise, beside a context or alone."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -8,7 +9,6 @@ from torch import Tensor
 from dd_plugins.artifact import DistilledSet
 from dd_plugins.errors import OptionError
 from dd_plugins.header import ContextRecord
-from dd_plugins.parametrizations import Identity
 from dd_plugins.preprocess import Transform
 from dd_plugins.returned import (
     check_codec,
@@ -124,8 +124,9 @@ class Beginning:
             indices = [*(held.initial_indices or ()), *indices]
         return classes, indices if known else None
 
+    @cached_property
     def context_record(self) -> ContextRecord | None:
-        """Return what the header of the set says of its context."""
+        """What the header of the set says of its context."""
         if self.context is None:
             return None
         hashed = {"content_hash": self.context.content_hash()}
@@ -152,17 +153,16 @@ class Beginning:
 
     def _codec(self) -> Codec | None:
         """Return how images are stored; None if pixels are stored as they are."""
-        settled = self.settled
-        if isinstance(settled.parametrization, Identity):
-            return None
-        if settled.options.refine_context:
+        options, parametrization = self.settled.options, self.settled.parametrization
+        transform = self.transform.to(self.run.device)
+        found = parametrization.codec(self.run, self.sampler, transform)
+        codec = check_codec(parametrization, found)
+        if codec is not None and options.refine_context:
             raise OptionError(
                 "a context is refined pixel by pixel: expected the parametrization "
-                f"identity, got {settled.options.parametrization}"
+                f"identity, got {options.parametrization}"
             )
-        transform = self.transform.to(self.run.device)
-        codec = settled.parametrization.codec(self.run, self.sampler, transform)
-        return check_codec(settled.parametrization, codec)
+        return codec
 
 
 def _first_images(

@@ -141,6 +141,7 @@ def distill(
     )
     _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
     found.initial_images(initial_images or method.initial_images)
+    found.parametrization(parametrization)
     folder = None if out is None else Path(out)
     writes = folder is not None and parallel.rank() == 0
     if folder is not None and writes:

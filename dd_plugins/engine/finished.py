@@ -67,7 +67,7 @@ def finished_set(
             image_size=data.image_size,
         ),
         views=None if teacher is None else _views_record(teacher),
-        context=beginning.context_record(),
+        context=beginning.context_record,
         **beginning.budget(synthetic),
     )
     distilled = DistilledSet(

@@ -386,6 +386,16 @@ class Loop:
 
     def distilled(self) -> DistilledSet:
         """Return the set as it is now."""
+        if self.step == self.run.steps:
+            return self._finished
+        return self._as_it_is()
+
+    @cached_property
+    def _finished(self) -> DistilledSet:
+        """The set after the last step, of which a teacher may label every view."""
+        return self._as_it_is()
+
+    def _as_it_is(self) -> DistilledSet:
         return finished_set(
             self.beginning, self.synthetic, self.state, self.step, self.plugin_versions
         )

@@ -162,15 +162,12 @@ def as_distilled_set(
         header: of the distillation that made the images.
         label_scale: by which the stored labels are multiplied.
     """
-    updated = header.model_copy(
+    classes = [label_classes.index(int(label)) for label in groups.each("label")]
+    updated = header.of_pixels(classes, images.numel()).model_copy(
         update={
             "value_space": transform.kind,
             "transform_stride": transform.stride,
             "class_names": _names(label_classes),
-            "initial_classes": [
-                label_classes.index(int(label)) for label in groups.each("label")
-            ],
-            "initial_indices": None,
             "context": None,  # of several experiences: it has no single history
         }
     )

@@ -49,7 +49,8 @@ __all__ = ["audit_command"]
 # Options that only a distiller's spec leaves open.
 _OF_SPECS = (
     *("canaries", "targets", "non_members", "images_per_class", "steps", "network"),
-    *("initial_images", "compare", "all_steps", "all_plain", "epsilon", "image_size"),
+    *("initial_images", "parametrization", "compare", "all_steps", "all_plain"),
+    *("epsilon", "image_size"),
 )
 
 

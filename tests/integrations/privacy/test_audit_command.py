@@ -118,7 +118,12 @@ def test_artifact_of_another_data_set_is_refused(
     own = dd_plugins.distill("digits", "random", network=MLP)
     own.save(tmp_path / "own.safetensors")
     words[1] = "own.safetensors"
-    for given in (["--canaries", "5"], ["--ipc", "1"], ["--compare", "all"]):
+    for given in (
+        ["--canaries", "5"],
+        ["--ipc", "1"],
+        ["--compare", "all"],
+        ["--parametrization", "packed"],
+    ):
         refused = command_line(*words, *given)
         assert f"{given[0]} goes with a distiller's spec" in refused.stderr
     done = command_line(*words, "--members", "300", "--training-steps", "3")

@@ -217,3 +217,8 @@ def test_artifact_of_a_task_says_of_what_classes_its_images_are() -> None:
     assert header.initial_classes == [0] * 4 + [1] * 4
     assert header.initial_indices is None
     assert header.value_space == "standardize"
+    assert (header.stored_images, header.stored_values) == (
+        8,
+        8 * held.images()[0].numel(),
+    )
+    assert (header.recipe, header.learned, header.views) == (None, {}, None)
