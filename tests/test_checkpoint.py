@@ -323,6 +323,21 @@ def without(key: Any) -> Any:
     return lambda value: {name: each for name, each in value.items() if name != key}
 
 
+def test_checkpoint_of_another_version_is_refused_in_a_line(stopped: Path) -> None:
+    """Which of its options are named otherwise helps nobody."""
+    path = stopped / "checkpoint.pt"
+    good = path.read_bytes()
+    try:
+        saved = load_checkpoint(path)
+        save_checkpoint(
+            path, put(saved, ("configuration",), without("parametrization"))
+        )
+        with pytest.raises(OptionError, match=r"another version.*--overwrite"):
+            go_on(stopped)
+    finally:
+        path.write_bytes(good)
+
+
 NAN = float("nan")
 WEIGHTS = ("state", "pool", 0, "network")
 MOMENTS = ("optimizer", "state", 0)

@@ -89,6 +89,12 @@ def saved_transform(
         for name, value in before.items():
             if not isinstance(value, str | int | float | None):
                 raise ValueError(f"{name} is a {type(value).__name__}")
+        if _named(before) != _named(configuration):
+            raise OptionError(
+                "the checkpoint was written by another version of dd-plugins, whose "
+                "runs have other options; go on with that version, or start anew with "
+                "--overwrite"
+            )
         differing = what_differs(before, configuration)
         if differing:
             advice = "repeat the command of the first run with --resume"
@@ -109,6 +115,11 @@ def saved_transform(
         if transform(image).shape != image.shape:
             raise ValueError("the transform is for other images")
         return transform
+
+
+def _named(configuration: Mapping[str, Any]) -> set[str]:
+    """Return what options there are; each plugin has a version of its own beside."""
+    return {name for name in configuration if not name.endswith(" version")}
 
 
 def rehearse(
