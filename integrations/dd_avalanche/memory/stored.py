@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dd_plugins.api import LabelKind
+from dd_plugins.api import LABEL_KINDS, LabelKind
 
 __all__ = ["ClassImages", "ImageGroups", "Store", "TaskClass", "spread_labels"]
 
@@ -197,11 +197,10 @@ def spread_labels(
     Returns:
         float32 of shape ``(n, m)``.
     """
-    few, many = len(label_classes), len(classes)
-    spread = torch.zeros(len(labels), many, device=labels.device)
-    if label_kind == "regression":
-        spread -= 1 / many
-        labels = labels + (1 / few - 1 / many)
+    offset = LABEL_KINDS[label_kind].offset
+    few, many = offset(len(label_classes)), offset(len(classes))
+    spread = torch.full((len(labels), len(classes)), many, device=labels.device)
+    labels = labels + (many - few)
     kept = [index for index, label in enumerate(label_classes) if label in classes]
     targets = [classes.index(label_classes[index]) for index in kept]
     spread[:, targets] = labels[:, kept].float()

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from avalanche.training.plugins import SupervisedPlugin
@@ -11,7 +10,12 @@ from torch import Tensor, nn
 
 from dd_avalanche.memory import spread_labels
 from dd_avalanche.replay.buffer import DistilledBuffer
-from dd_plugins.api import LabelKind, OptionError, centred_targets, label_loss
+from dd_plugins.api import (
+    LABEL_KINDS,
+    LabelKind,
+    OptionError,
+    label_loss,
+)
 
 __all__ = ["LabelLoss", "SoftTargets", "as_targets", "check_criterion"]
 
@@ -52,9 +56,7 @@ class LabelLoss(nn.Module):
 
 def as_targets(classes: Tensor, num_classes: int, label_kind: LabelKind) -> Tensor:
     """Return classes as labels of a kind, float32 ``(n, num_classes)``."""
-    if label_kind == "regression":
-        return centred_targets(classes, num_classes)
-    return F.one_hot(classes, num_classes).float()
+    return LABEL_KINDS[label_kind].targets(classes, num_classes)
 
 
 class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
