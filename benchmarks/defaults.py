@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 import dd_plugins
-from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import RealData
-from dd_plugins.protocols import recipe_for, training_set_of
-from dd_plugins.randomness import derive
-from dd_plugins.run import resolve_precision
-from dd_plugins.training import accuracy, train_network
+from dd_plugins.data.real import RealData
+from dd_plugins.runtime.device import resolve_precision
+from dd_plugins.runtime.randomness import derive
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.training.protocols import recipe_for, training_set_of
+from dd_plugins.training.train import accuracy, train_network
 
 _CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 import dd_plugins
 from dd_plugins.functional.kernel_regression import half_squared_error
-from dd_plugins.run import autocast, resolve_device, resolve_precision
+from dd_plugins.runtime.device import autocast, resolve_device, resolve_precision
 
 CLASSES = 10
 REPEATS = 9

@@ -32,13 +32,15 @@ import torch
 from defaults import validation_accuracies
 
 import dd_plugins
-from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import Images, RealData
+from dd_plugins.data.images import Images
+from dd_plugins.data.real import RealData
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from dd_plugins.errors import DDError
 from dd_plugins.hookspecs import LazySet
-from dd_plugins.plugins import Plugins
-from dd_plugins.run import Run, resolve_device
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.run import Run
+from dd_plugins.runtime.device import resolve_device
+from dd_plugins.synthetic.artifact import DistilledSet
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 TIMED = range(16, 48)  # steps: after warm-up, whole visits

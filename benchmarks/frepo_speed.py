@@ -27,11 +27,11 @@ from cost_model import Setting, operations
 from torch.profiler import ProfilerActivity, profile
 
 import dd_plugins
-from dd_plugins.data import RealData
+from dd_plugins.data.real import RealData
+from dd_plugins.data.sampler import RealSampler
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
-from dd_plugins.plugins import Plugins
+from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run
-from dd_plugins.sampler import RealSampler
 
 WARM_UP = 3  # steps at least
 PROFILED = 5

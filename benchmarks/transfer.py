@@ -28,12 +28,13 @@ import torch
 import torch.nn.functional as F
 
 import dd_plugins
-from dd_plugins.data import Images, RealData
+from dd_plugins.data.images import Images
+from dd_plugins.data.real import RealData
+from dd_plugins.evaluation.cross_architecture import transfer
 from dd_plugins.functional.statistics import mean_interval
-from dd_plugins.protocols import Protocol
-from dd_plugins.recipes import Recipe
 from dd_plugins.spec import split_specs
-from dd_plugins.transfer import transfer
+from dd_plugins.training.protocols import Protocol
+from dd_plugins.training.recipes import Recipe
 
 NARROW = (
     "conv(width=32),alexnet(width=32),mlp(width=64),resnet18(width=16),"

@@ -23,7 +23,7 @@ import torch
 from frepo_accuracy import Clock
 
 import dd_plugins
-from dd_plugins.plugins import Plugins
+from dd_plugins.plugins.manager import Plugins
 
 WARM_UP = 20  # steps that are not timed
 

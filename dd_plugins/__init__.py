@@ -1,17 +1,19 @@
 """Dataset distillation for PyTorch: distil, evaluate, and extend by plugins."""
 
-from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import RealData
-from dd_plugins.distillers.base import AbstractDistiller, AbstractState
-from dd_plugins.engine import distill
+from dd_plugins.data.real import RealData
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.distillers.state import AbstractState
+from dd_plugins.engine.distillation import distill
 from dd_plugins.errors import DDError
-from dd_plugins.evaluate import evaluate
-from dd_plugins.export import export
+from dd_plugins.evaluation.evaluate import evaluate
+from dd_plugins.evaluation.results import Evaluation
 from dd_plugins.hookspecs import hookimpl, hookspec
-from dd_plugins.lookup import get_dataset, get_distiller, get_network
 from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.results import Evaluation
+from dd_plugins.plugins.lookup import get_dataset, get_distiller, get_network
+from dd_plugins.runtime import old_paths
 from dd_plugins.spec import Record, record
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.export import export
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = [
@@ -34,3 +36,5 @@ __all__ = [
     "hookspec",
     "record",
 ]
+
+old_paths.install()

@@ -1,5 +1,5 @@
 """``python -m dd_plugins`` is ``dd-plugins``."""
 
-from dd_plugins.cli import main
+from dd_plugins.cli.entry import main
 
 main()

@@ -5,18 +5,20 @@ between two releases. :mod:`dd_plugins.testing`, the conformance checks, and
 :mod:`dd_plugins.options`, the options that commands share, are public as well.
 """
 
-from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet, Header, artifact_file
 from dd_plugins.checks import whole_number
-from dd_plugins.data import DataOptions, Images, RealData
-from dd_plugins.distillers.base import (
-    AbstractDistiller,
-    AbstractState,
-    InitialImages,
-    Metrics,
-    NoState,
-    add_gradient,
-)
-from dd_plugins.engine import distill
+from dd_plugins.cli.outputs import OutputKind, check_outputs
+from dd_plugins.data.images import Images
+from dd_plugins.data.items import Items
+from dd_plugins.data.named import DataOptions
+from dd_plugins.data.preprocess import Preprocessing, Transform
+from dd_plugins.data.real import RealData
+from dd_plugins.data.sampler import Batch, RealSampler
+from dd_plugins.data.streamed import ImageSource, StreamedImages
+from dd_plugins.distillers.base import AbstractDistiller, InitialImages, add_gradient
+from dd_plugins.distillers.state import AbstractState, Metrics, NoState
+from dd_plugins.engine.distillation import distill
+from dd_plugins.engine.settled import Settled
+from dd_plugins.engine.settling import settle
 from dd_plugins.errors import (
     DataError,
     DDError,
@@ -29,16 +31,14 @@ from dd_plugins.errors import (
     UnknownNameError,
     what_differs,
 )
-from dd_plugins.evaluate import evaluate
-from dd_plugins.export import export
-from dd_plugins.files import write_atomically
+from dd_plugins.evaluation.evaluate import evaluate
+from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
     kernel_ridge_regression,
     ridge_regression,
 )
 from dd_plugins.functional.statistics import mean_interval
-from dd_plugins.header import library_versions
 from dd_plugins.hookspecs import (
     LazySet,
     RegisterCommand,
@@ -51,9 +51,14 @@ from dd_plugins.hookspecs import (
     hookimpl,
     hookspec,
 )
-from dd_plugins.kept import load_tensors, save_tensors
-from dd_plugins.labels import LABEL_KINDS, LabelKind, label_loss
-from dd_plugins.lookup import (
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    ChannelsLast,
+    ChannelsLastGroupNorm,
+    FeatureNetwork,
+    ImageShape,
+)
+from dd_plugins.plugins.lookup import (
     get_dataset,
     get_distiller,
     get_initial_images,
@@ -63,44 +68,38 @@ from dd_plugins.lookup import (
     record_names,
     record_versions,
 )
-from dd_plugins.networks.base import (
-    AbstractNetwork,
-    ChannelsLast,
-    ChannelsLastGroupNorm,
-    FeatureNetwork,
-    ImageShape,
+from dd_plugins.run import DEFAULT_NETWORK, Run, RunOptions, Task
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
+from dd_plugins.runtime.files import write_atomically
+from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.text import plain
+from dd_plugins.spec import Record, record, split_specs
+from dd_plugins.synthetic.artifact import (
+    ARTIFACT_NAME,
+    DistilledSet,
+    Header,
+    artifact_file,
 )
-from dd_plugins.outputs import OutputKind, check_outputs
-from dd_plugins.parametrizations import AbstractParametrization
-from dd_plugins.preprocess import Preprocessing, Transform
-from dd_plugins.protocols import Protocol, recipe_for, training_set_of
-from dd_plugins.randomness import derive
-from dd_plugins.recipes import (
+from dd_plugins.synthetic.export import export
+from dd_plugins.synthetic.header import library_versions
+from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
+from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
+from dd_plugins.synthetic.parametrizations import AbstractParametrization
+from dd_plugins.synthetic.views import Views
+from dd_plugins.training.kept_networks import TrainedNetwork
+from dd_plugins.training.protocols import Protocol, recipe_for, training_set_of
+from dd_plugins.training.recipes import (
     Recipe,
     classic_recipe,
     frepo_recipe,
     get_recipe,
     real_data_recipe,
 )
-from dd_plugins.results import Evaluation, NetworkResult
-from dd_plugins.run import (
-    DEFAULT_NETWORK,
-    Precision,
-    Run,
-    RunOptions,
-    Task,
-    resolve_device,
-    resolve_precision,
-)
-from dd_plugins.sampler import Batch, RealSampler
-from dd_plugins.settling import Settled, settle
-from dd_plugins.sources import code_of
-from dd_plugins.spec import Record, record, split_specs
-from dd_plugins.streamed import ImageSource, Items, StreamedImages
-from dd_plugins.synthetic import Codec, Leaves, Parameters
-from dd_plugins.text import plain
-from dd_plugins.trained import TrainedNetwork, cache_folder
-from dd_plugins.training import (
+from dd_plugins.training.sources import code_of
+from dd_plugins.training.teacher import Teacher
+from dd_plugins.training.train import (
     DrawnImages,
     TrainingSet,
     Whitened,
@@ -108,8 +107,7 @@ from dd_plugins.training import (
     real_outputs,
     train_network,
 )
-from dd_plugins.trajectories import Trajectory
-from dd_plugins.views import Teacher, Views
+from dd_plugins.training.trajectories import Trajectory
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = [

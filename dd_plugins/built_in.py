@@ -1,12 +1,11 @@
 """The plugin that registers all that comes with the library, by the public hooks."""
 
-from dd_plugins.datasets import DATASETS
+from dd_plugins.data.datasets import DATASETS
 from dd_plugins.distillers.core_set import Herding, KMeans, RandomImages
 from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.dsa import DSA
 from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.hookspecs import (
-    RegisterCommand,
     RegisterDataset,
     RegisterDistiller,
     RegisterNetwork,
@@ -23,7 +22,7 @@ from dd_plugins.networks.resnet import ResNet18
 from dd_plugins.networks.shufflenet import ShuffleNetV2
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.networks.vit import ViT
-from dd_plugins.parametrizations import Identity, Packed
+from dd_plugins.synthetic.parametrizations import Identity, Packed
 from dd_plugins.wrappers.clip import Clip
 from dd_plugins.wrappers.metadd import MetaDD
 from dd_plugins.wrappers.turned import Turned
@@ -72,12 +71,3 @@ def dd_register_datasets(register: RegisterDataset) -> None:
     """Offer the built-in data sets."""
     for name, loader in DATASETS.items():
         register(name, loader)
-
-
-@hookimpl
-def dd_register_commands(register: RegisterCommand) -> None:
-    """Offer the built-in commands."""
-    from dd_plugins.commands import COMMANDS
-
-    for command in COMMANDS:
-        register(command)

@@ -13,12 +13,12 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
-    from dd_plugins.artifact import DistilledSet
-    from dd_plugins.data import DatasetLoader
+    from dd_plugins.data.named import DatasetLoader
     from dd_plugins.distillers.base import AbstractDistiller
     from dd_plugins.networks.base import AbstractNetwork
-    from dd_plugins.parametrizations import AbstractParametrization
     from dd_plugins.run import Run
+    from dd_plugins.synthetic.artifact import DistilledSet
+    from dd_plugins.synthetic.parametrizations import AbstractParametrization
     from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["PROJECT", "hookimpl", "hookspec"]

@@ -9,10 +9,11 @@ from typing import get_args
 import click
 from click.core import ParameterSource
 
-from dd_plugins.preprocess import Preprocessing
+from dd_plugins.data.preprocess import Preprocessing
 
 __all__ = [
     "data_root",
+    "dataset",
     "device",
     "download",
     "given",
@@ -24,7 +25,9 @@ __all__ = [
     "overwrite",
     "parametrization",
     "path_type",
+    "precision",
     "preprocessing",
+    "protocol",
     "real_data",
     "seed",
     "steps",
@@ -123,6 +126,31 @@ overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace outputs, whatever they hold."
 )
 """``overwrite: bool``, of a command that writes figures or pictures."""
+
+
+protocol = click.option(
+    "--protocol",
+    metavar="NAME or RECIPE",
+    default="auto",
+    show_default=True,
+    help="How networks are trained: auto goes by the kind of labels; frepo; classic; "
+    "or a recipe, such as 'recipe(steps=300)'.",
+)
+"""``protocol: str``, of a command that trains on a set."""
+
+dataset = click.option(
+    "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
+)
+"""``dataset: str``."""
+
+precision = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of features; auto is bfloat16 where the hardware has it.",
+)
+"""``precision: str``."""
 
 
 def given(*names: str) -> list[str]:

@@ -1,34 +1,19 @@
 """What a distiller is told of the run it serves."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from dd_plugins.checks import whole_number
-from dd_plugins.errors import OptionError
+from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
-from dd_plugins.preprocess import Preprocessing
-from dd_plugins.randomness import derive
+from dd_plugins.runtime.device import Precision, autocast
+from dd_plugins.runtime.randomness import derive
 
-__all__ = [
-    "DEFAULT_NETWORK",
-    "Precision",
-    "Run",
-    "RunOptions",
-    "Task",
-    "autocast",
-    "exact_kernels",
-    "plain_torch",
-    "resolve_device",
-    "resolve_precision",
-    "threads",
-]
-
-Precision = Literal["auto", "float32", "bfloat16"]
+__all__ = ["DEFAULT_NETWORK", "Run", "RunOptions", "Task"]
 
 DEFAULT_NETWORK = "conv"
 """On which a set is distilled, where neither the user nor the distiller says."""
@@ -39,9 +24,9 @@ class RunOptions:
     """What a run is asked for: all but data, context and place.
 
     :func:`dd_plugins.distill` builds it from its arguments. A checkpoint is compared
-    with a complete one (see :func:`~dd_plugins.settling.settle`); ``header.run`` is
-    that of a finished set. To repeat a run with other data or another seed, write
-    ``distill(data, **replace(header.run, seed=1).arguments())``.
+    with a complete one (see :func:`~dd_plugins.engine.settling.settle`);
+    ``header.run`` is that of a finished set. To repeat a run with other data or another
+    seed, write ``distill(data, **replace(header.run, seed=1).arguments())``.
 
     Attributes:
         distiller: the spec of the distiller.
@@ -185,115 +170,3 @@ class Run:
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which features are computed in the run's precision."""
         return autocast(self.device, self.precision)
-
-
-def autocast(
-    device: torch.device, precision: torch.dtype
-) -> AbstractContextManager[object]:
-    """Return the context in which networks compute in ``precision``."""
-    return torch.autocast(
-        device.type, dtype=precision, enabled=precision != torch.float32
-    )
-
-
-@contextmanager
-def exact_kernels() -> Iterator[None]:
-    """Let cuDNN take only kernels that give the same bits at every run, in float32.
-
-    By default torch lets it round what convolutions multiply to the 10 bits of TF32.
-    torch's own switches are for the whole process; afterwards they are as they were.
-    Whoever has set the precision by torch's newer ones (``fp32_precision``) keeps it.
-    Nothing changes on other devices.
-    """
-    cudnn = torch.backends.cudnn
-    wanted = {"deterministic": True, "benchmark": False}
-    with suppress(RuntimeError):  # the newer switches were set: this one says nothing
-        wanted |= {"allow_tf32": False} if cudnn.allow_tf32 else {}
-    before = {name: getattr(cudnn, name) for name in wanted}
-    try:
-        for name, value in wanted.items():
-            setattr(cudnn, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(cudnn, name, value)
-
-
-@contextmanager
-def plain_torch() -> Iterator[None]:
-    """Compute as in a fresh process, whatever the caller has told torch.
-
-    Gradients are taken, new tensors are float32 and on the CPU where nobody says, and
-    operations are not autocast. Afterwards all is as it was.
-    """
-    dtype = torch.get_default_dtype()
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        if torch.get_default_device() != torch.device("cpu"):
-            stack.enter_context(torch.device("cpu"))  # it takes time at every call
-        for kind in ("cpu", "cuda", "mps"):
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.callback(torch.set_default_dtype, dtype)
-        torch.set_default_dtype(torch.float32)
-        yield
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute in so many threads, on which the last bits of large sums depend."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def resolve_device(device: str) -> torch.device:
-    """Return the device; ``"auto"`` is CUDA, MPS or the CPU: the first there is.
-
-    Raises:
-        OptionError: there is no such device here, or its tensors hold no values.
-    """
-    if device == "auto":
-        device = "cpu"
-        if torch.backends.mps.is_available():
-            device = "mps"
-        if torch.cuda.is_available():
-            device = "cuda"
-    try:
-        resolved = torch.device(device)
-        torch.zeros((), device=resolved).item()  # "meta" has tensors without values
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OptionError(
-            f"device {device!r} cannot be used: {reason}; try 'auto' or 'cpu'"
-        ) from error
-    return resolved
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype of features; ``"auto"`` is bfloat16 if the hardware has it.
-
-    Raises:
-        OptionError: there is no such precision.
-    """
-    if precision not in get_args(Precision):
-        raise OptionError(
-            f"precision must be one of {', '.join(get_args(Precision))}, "
-            f"got {precision!r}"
-        )
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "mps":
-        has_bfloat16 = False  # not measured on any
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        has_bfloat16 = bool(
-            capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-        )
-    return torch.bfloat16 if has_bfloat16 else torch.float32

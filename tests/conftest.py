@@ -32,16 +32,16 @@ SLOW_FILES = {
     "test_engine.py",
     "test_evaluate.py",
     "test_memory.py",
-    "test_meta_features.py",
-    "test_parallel.py",
+    "test_attention.py",
+    "test_processes.py",
     "test_privacy_statistics.py",
     "test_private.py",
     "test_private_avalanche.py",
     "test_resume.py",
     "test_streamed.py",
     "test_template.py",
-    "test_testing.py",
-    "test_transfer.py",
+    "test_conformance_checks.py",
+    "test_cross_architecture.py",
 }
 
 
@@ -69,8 +69,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
-        "dd_plugins.cli",
-        "dd_plugins.commands",
+        "dd_plugins.cli.entry",
+        "dd_plugins.cli.commands",
         "dd_avalanche.plugin",
         "dd_privacy.plugin",
         "torch._dynamo",
@@ -93,7 +93,7 @@ def _main(
     os.environ.update(environment)
     for stream, output in enumerate(outputs, start=1):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    from dd_plugins.cli import main
+    from dd_plugins.cli.entry import main
 
     main(words)
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 import dd_plugins
-from dd_plugins.captured import Captured
-from dd_plugins.data import RealData
+from dd_plugins.data.real import RealData
 from dd_plugins.functional.resample import resample
 from dd_plugins.networks.base import HalvingAvgPool2d
-from dd_plugins.plugins import Plugins
-from dd_plugins.run import exact_kernels
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.runtime.cuda_graphs import Captured
+from dd_plugins.runtime.device import exact_kernels
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no CUDA GPU here"

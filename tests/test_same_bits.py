@@ -12,6 +12,7 @@ import torch
 
 import dd_plugins
 from dd_plugins import DistilledSet
+from dd_plugins.runtime.device import threads
 
 FILES = Path(__file__).parent / "artifacts"
 METHODS = {
@@ -37,21 +38,23 @@ def test_a_seed_gives_the_set_that_it_gave(
     monkeypatch.setenv("DD_CACHE", str(tmp_path))
     spec, steps, network = METHODS[method]
     before = DistilledSet.load(FILES / f"before-{method}.safetensors")
-    now = dd_plugins.distill(
-        "digits",
-        spec,
-        images_per_class=2,
-        steps=steps,
-        network=f"{network}(width=4, depth=2)",
-        precision="float32",
-        device="cpu",
-    )
+    with threads(1):
+        now = dd_plugins.distill(
+            "digits",
+            spec,
+            images_per_class=2,
+            steps=steps,
+            network=f"{network}(width=4, depth=2)",
+            precision="float32",
+            device="cpu",
+        )
     here = f"{torch.backends.cpu.get_cpu_capability()} on {platform.machine()}"
     same_torch = before.header.versions["torch"] == now.header.versions["torch"]
-    exact = same_torch and here == MADE_ON and torch.get_num_threads() == 1
-    tolerance = 0.0 if exact else 1e-3
-    torch.testing.assert_close(now.images, before.images, atol=tolerance, rtol=0)
-    torch.testing.assert_close(now.labels, before.labels, atol=tolerance, rtol=0)
+    for new, old in ((now.images, before.images), (now.labels, before.labels)):
+        if same_torch and here == MADE_ON:
+            assert torch.equal(new, old)
+        else:
+            assert (new - old).norm() < 0.05 * old.norm()
 
 
 @pytest.mark.parametrize("version", [1, 2])

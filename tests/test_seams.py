@@ -25,10 +25,10 @@ from dd_plugins.api import (
     Views,
     get_recipe,
 )
+from dd_plugins.data.preprocess import to_unit_range
 from dd_plugins.engine.checkpoint import load_checkpoint
-from dd_plugins.plugins import Plugins
-from dd_plugins.preprocess import to_unit_range
-from dd_plugins.synthetic import Synthetic
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.synthetic.leaves import Synthetic
 
 SMALL: dict[str, Any] = {"network": "conv(width=4, depth=2)", "precision": "float32"}
 
@@ -66,7 +66,7 @@ sys.path.insert(0, {str(ROOT / "tests")!r})
 import torch._dynamo  # which torch imports at the first optimizer, in two seconds
 import dd_plugins
 from dd_plugins import hookimpl
-from dd_plugins.plugins import Plugins
+from dd_plugins.plugins.manager import Plugins
 from dd_plugins.testing import toy_data
 from seam_methods import LearnedStep, Mixture
 
@@ -137,15 +137,15 @@ import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import torch
 import dd_plugins
-from dd_plugins import parallel
+from dd_plugins.runtime import processes
 from seam_methods import LearnedStep
 
-with parallel.process_group():
+with processes.process_group():
     made = dd_plugins.distill(
         "digits", LearnedStep(), steps=8, precision="float32",
         network="mlp(width=4)", out=sys.argv[1],
     )
-    found = parallel.gather_objects([made.images, made.header.learned["step_size"]])
+    found = processes.gather_objects([made.images, made.header.learned["step_size"]])
     (one, size), (other, same) = found
     assert torch.equal(one, other) and size == same, (size, same)
     assert size[0] != 0.5
@@ -197,7 +197,7 @@ def test_random_baseline_has_as_many_values_as_are_stored(
         "digits", "random", images_per_class=2, parametrization="packed", **SMALL
     )
     sizes: list[int] = []
-    module = sys.modules["dd_plugins.evaluate"]
+    module = sys.modules["dd_plugins.evaluation.evaluator"]
     train = module.train_network
 
     def counting(network: Any, training_set: Any, *rest: Any, **options: Any) -> Any:

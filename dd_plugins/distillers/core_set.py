@@ -7,22 +7,17 @@ import torch.nn.functional as F
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from dd_plugins.data import class_members
-from dd_plugins.distillers.base import (
-    AbstractDistiller,
-    Metrics,
-    NoState,
-    add_gradient,
-    classic_network,
-)
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.data.subsets import class_members
+from dd_plugins.distillers.base import AbstractDistiller, add_gradient, classic_network
+from dd_plugins.distillers.state import Metrics, NoState
 from dd_plugins.networks.base import AbstractNetwork, features_in_chunks
-from dd_plugins.recipes import real_data_recipe
 from dd_plugins.run import Run, Task
-from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves, Parameters
-from dd_plugins.trained import real_training_set
-from dd_plugins.training import train_network
+from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.training.kept_networks import real_training_set
+from dd_plugins.training.recipes import real_data_recipe
+from dd_plugins.training.train import train_network
 
 __all__ = ["CoreSet", "Herding", "KMeans", "RandomImages"]
 

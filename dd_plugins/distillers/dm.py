@@ -6,13 +6,9 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dd_plugins.distillers.base import (
-    AbstractDistiller,
-    Metrics,
-    NoState,
-    add_gradient,
-    classic_network,
-)
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller, add_gradient, classic_network
+from dd_plugins.distillers.state import Metrics, NoState
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
 from dd_plugins.functional.matching import mean_feature_distance
 from dd_plugins.networks.base import (
@@ -22,9 +18,8 @@ from dd_plugins.networks.base import (
     has_batch_norm,
 )
 from dd_plugins.run import Run, Task
-from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves, Parameters
+from dd_plugins.synthetic.leaves import Leaves, Parameters
 
 __all__ = ["DM"]
 

@@ -6,20 +6,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dd_plugins.artifact import DistilledSet
-from dd_plugins.errors import OptionError
-from dd_plugins.header import ContextRecord
-from dd_plugins.preprocess import Transform
-from dd_plugins.returned import (
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.returned import (
     check_codec,
     check_labels,
     check_learnables,
     check_places,
 )
+from dd_plugins.engine.settled import Settled
+from dd_plugins.errors import OptionError
 from dd_plugins.run import Run
-from dd_plugins.sampler import RealSampler
-from dd_plugins.settling import Settled
-from dd_plugins.synthetic import Codec, Leaves, Synthetic
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.header import ContextRecord
+from dd_plugins.synthetic.leaves import Codec, Leaves, Synthetic
 
 __all__ = ["Beginning"]
 
@@ -156,7 +156,7 @@ class Beginning:
         options, parametrization = self.settled.options, self.settled.parametrization
         transform = self.transform.to(self.run.device)
         found = parametrization.codec(self.run, self.sampler, transform)
-        codec = check_codec(parametrization, found)
+        codec = check_codec(parametrization, found, parametrization.images_per_stored)
         if codec is not None and options.refine_context:
             raise OptionError(
                 "a context is refined pixel by pixel: expected the parametrization "

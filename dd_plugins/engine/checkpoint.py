@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.errors import FileError, PluginError
-from dd_plugins.files import write_atomically
+from dd_plugins.runtime.files import write_atomically
 
 __all__ = [
     "CHECKPOINT_NAME",

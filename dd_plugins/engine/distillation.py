@@ -8,10 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dd_plugins import parallel
-from dd_plugins.arguments import as_real_data
-from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import DataOptions, RealData
+from dd_plugins.data.named import DataOptions
+from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.data.real import RealData
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from dd_plugins.engine.loop import Loop
@@ -21,20 +20,20 @@ from dd_plugins.engine.run_folder import (
     folder_of_its_own,
     in_place_of_the_old,
 )
+from dd_plugins.engine.settling import settle
 from dd_plugins.errors import OptionError
-from dd_plugins.header import check_nesting
 from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.plugins import Plugins, loaded_plugins
-from dd_plugins.preprocess import Preprocessing
-from dd_plugins.run import (
+from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.run import Run, RunOptions
+from dd_plugins.runtime import processes
+from dd_plugins.runtime.device import (
     Precision,
-    Run,
-    RunOptions,
     exact_kernels,
     plain_torch,
     resolve_device,
 )
-from dd_plugins.settling import settle
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.header import check_nesting
 
 __all__ = ["distill"]
 
@@ -143,7 +142,7 @@ def distill(
     found.initial_images(initial_images or method.initial_images)
     found.parametrization(parametrization)
     folder = None if out is None else Path(out)
-    writes = folder is not None and parallel.rank() == 0
+    writes = folder is not None and processes.rank() == 0
     if folder is not None and writes:
         check_folder(folder, resume, overwrite)
     resolve_device(device)  # what is wrong is said before data is read
@@ -152,7 +151,7 @@ def distill(
         download=download,
         image_size=image_size,
     )
-    real = as_real_data(data, where, found)
+    real = found.real_data(data, where)
     held = [] if context is None else context.header.initial_classes
     if initial_images is not None and len(set(held)) == real.num_classes:
         raise OptionError(
@@ -179,8 +178,8 @@ def distill(
         settled.precision,
         folder if writes else None,
         progress,
-        parallel.rank(),
-        parallel.world_size(),
+        processes.rank(),
+        processes.world_size(),
     )
     loop = Loop(run, settled, found, folder, context)
     own_folder = folder if writes else None
@@ -192,7 +191,7 @@ def distill(
             checkpoint = folder / CHECKPOINT_NAME
             there = writes and checkpoint.exists()
             saved = [load_checkpoint(checkpoint)] if there else []
-            saved = parallel.broadcast_object(saved)
+            saved = processes.broadcast_object(saved)
         replaced = in_place_of_the_old(own_folder if overwrite else None)
         with threads_of(*saved), exact_kernels(), replaced as has_checkpoint:
             if resume:

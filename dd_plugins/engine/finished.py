@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dd_plugins.artifact import DistilledSet
-from dd_plugins.distillers.base import AbstractState
+from dd_plugins.distillers.returned import check_labels, check_recipe, check_teacher
+from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.beginning import Beginning
-from dd_plugins.header import DataRecord, TeacherRecord, ViewsRecord, make_header
-from dd_plugins.parametrizations import decodes_alone
-from dd_plugins.returned import check_labels, check_recipe, check_teacher
-from dd_plugins.synthetic import Synthetic
-from dd_plugins.views import Teacher
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.header import (
+    DataRecord,
+    TeacherRecord,
+    ViewsRecord,
+    make_header,
+)
+from dd_plugins.synthetic.leaves import Synthetic
+from dd_plugins.synthetic.parametrizations import decodes_alone
+from dd_plugins.training.teacher import Teacher
 
 __all__ = ["finished_set"]
 
@@ -40,7 +45,9 @@ def finished_set(
     labels = check_labels(distiller, labels, count, num_classes, "labels")
     teacher = None
     if steps == run.steps:  # the views of what is not done are nobody's business
-        teacher = check_teacher(distiller, distiller.teacher(state, leaves))
+        teacher = check_teacher(
+            distiller, distiller.teacher(state, leaves), distiller.label_kind
+        )
     recipe = check_recipe(distiller, distiller.recipe(run.task, count))
     initial_classes, initial_indices = beginning.history()
     options = replace(settled.options, steps=steps)

@@ -13,9 +13,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dd_plugins import parallel
-from dd_plugins.artifact import ARTIFACT_NAME, DistilledSet
-from dd_plugins.distillers.base import check_saved
+from dd_plugins.data.draws import sampler_of
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.distillers.returned import (
+    check_metrics,
+    check_optimizer,
+    check_saved_state,
+    check_schedule,
+    check_state,
+)
+from dd_plugins.distillers.state import check_saved
 from dd_plugins.engine.beginning import Beginning
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
 from dd_plugins.engine.finished import finished_set
@@ -27,6 +34,7 @@ from dd_plugins.engine.restoring import (
     rehearse,
     saved_transform,
 )
+from dd_plugins.engine.settled import Settled
 from dd_plugins.engine.validation import validation_accuracy, validation_is_due
 from dd_plugins.errors import (
     DDError,
@@ -36,22 +44,14 @@ from dd_plugins.errors import (
     RunError,
     what_differs,
 )
-from dd_plugins.header import library_versions
-from dd_plugins.plugins import Plugins
-from dd_plugins.preprocess import Transform
-from dd_plugins.returned import (
-    check_metrics,
-    check_optimizer,
-    check_saved_state,
-    check_schedule,
-    check_state,
-)
+from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run
-from dd_plugins.sampler import sampler_of
-from dd_plugins.settling import Settled
-from dd_plugins.signals import DeferredInterrupt
+from dd_plugins.runtime import processes
+from dd_plugins.runtime.signals import DeferredInterrupt
 from dd_plugins.spec import Record
-from dd_plugins.synthetic import Leaves, Parameters
+from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
+from dd_plugins.synthetic.header import library_versions
+from dd_plugins.synthetic.leaves import Leaves, Parameters
 
 __all__ = ["Loop"]
 
@@ -180,8 +180,8 @@ class Loop:
             has_checkpoint: called when there is one.
         """
         first_step, distilled = self.step, None
-        parallel.broadcast(list(self.synthetic.parameters()))
-        if parallel.rank() > 0:
+        processes.broadcast(list(self.synthetic.parameters()))
+        if processes.rank() > 0:
             return self._run_silently(checkpoint_seconds)
         self.observers = Observers(self.plugins)
         try:
@@ -240,15 +240,15 @@ class Loop:
 
         def wishes_now() -> _Wishes:
             due = time.monotonic() - saved >= checkpoint_seconds
-            return _Wishes(interrupt.requested, due and parallel.rank() == 0)
+            return _Wishes(interrupt.requested, due and processes.rank() == 0)
 
         while self.step < self.run.steps:
             with self._told_failures():
                 metrics, wishes = self._one_step(wishes_now())
             self.seconds = before + time.monotonic() - started
-            if parallel.rank() == 0:
+            if processes.rank() == 0:
                 self._report(metrics, interrupt)
-            if parallel.world_size() == 1:  # nobody has to agree
+            if processes.world_size() == 1:  # nobody has to agree
                 wishes = wishes_now()
             if writer is not None:
                 writer.check()
@@ -359,14 +359,14 @@ class Loop:
         self, leaves: Leaves, metrics: dict[str, Tensor], wishes: _Wishes
     ) -> _Wishes:
         """Average gradients and metrics over the processes; return all their wishes."""
-        if parallel.world_size() == 1:
+        if processes.world_size() == 1:
             return wishes
         learned = [leaf for leaf in leaves.learned() if leaf.grad is not None]
         gradients = [leaf.grad for leaf in learned if leaf.grad is not None]
         figures = torch.stack([value.float() for value in metrics.values()])
         asked = torch.tensor(wishes, dtype=torch.float32, device=figures.device)
         try:
-            *gradients, figures, asked = parallel.average([*gradients, figures, asked])
+            *gradients, figures, asked = processes.average([*gradients, figures, asked])
         except RunError as error:
             raise self._failure(str(error)) from error
         for leaf, gradient in zip(learned, gradients, strict=True):
@@ -453,7 +453,7 @@ class Loop:
         if self.folder is None:
             return None
         try:
-            parts = parallel.gather_to_first(self._own_state())
+            parts = processes.gather_to_first(self._own_state())
         except RunError as error:
             raise self._failure(str(error)) from error
         if parts is None:

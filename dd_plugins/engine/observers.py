@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dd_plugins.errors import DDWarning, FileError
-from dd_plugins.files import write_atomically
 from dd_plugins.hookspecs import LazySet, hookimpl
 from dd_plugins.run import Run
+from dd_plugins.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from dd_plugins.artifact import DistilledSet
-    from dd_plugins.plugins import Plugins
+    from dd_plugins.plugins.loading import LoadedPlugins
+    from dd_plugins.synthetic.artifact import DistilledSet
 
 __all__ = ["Observers", "image_snapshots", "metrics_log", "progress_display"]
 
@@ -46,7 +46,7 @@ class Observers:
         plugins: where they are found.
     """
 
-    def __init__(self, plugins: "Plugins") -> None:
+    def __init__(self, plugins: "LoadedPlugins") -> None:
         self._hooks = {
             hook: plugins.each(hook)
             for hook in ("dd_before_run", "dd_after_step", "dd_after_run")
@@ -182,7 +182,7 @@ class ImageSnapshots:
 
 
 def _draw(distilled: "DistilledSet", out: Path) -> None:
-    from dd_plugins.pictures import save_grid
+    from dd_plugins.synthetic.pictures import save_grid
 
     save_grid(distilled, out / IMAGES_NAME)
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd_plugins.distillers.base import check_saved
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.distillers.state import check_saved
 from dd_plugins.errors import DDWarning, FileError, OptionError, what_differs
-from dd_plugins.preprocess import Transform
-from dd_plugins.randomness import isolated
-from dd_plugins.run import threads
-from dd_plugins.synthetic import Parameters
+from dd_plugins.runtime.device import threads
+from dd_plugins.runtime.randomness import isolated
+from dd_plugins.synthetic.leaves import Parameters
 
 __all__ = [
     "LARGEST",

@@ -6,11 +6,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from dd_plugins.artifact import ARTIFACT_NAME
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
 from dd_plugins.engine.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.errors import FileError, OptionError
-from dd_plugins.files import alone_in
+from dd_plugins.runtime.files import alone_in
+from dd_plugins.synthetic.artifact import ARTIFACT_NAME
 
 __all__ = [
     "RUN_FILES",

@@ -6,16 +6,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dd_plugins.artifact import DistilledSet
-from dd_plugins.data import Images
-from dd_plugins.distillers.base import AbstractState
-from dd_plugins.preprocess import Transform
-from dd_plugins.protocols import recipe_for, training_set_of
-from dd_plugins.returned import check_logits
+from dd_plugins.data.images import Images
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.distillers.returned import check_logits
+from dd_plugins.distillers.state import AbstractState
+from dd_plugins.engine.settled import Settled
 from dd_plugins.run import Run
-from dd_plugins.settling import Settled
-from dd_plugins.synthetic import Leaves
-from dd_plugins.training import accuracy, train_network
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.training.protocols import recipe_for, training_set_of
+from dd_plugins.training.train import accuracy, train_network
 
 __all__ = ["validation_accuracy", "validation_is_due"]
 

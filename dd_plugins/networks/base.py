@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError, PluginError
-from dd_plugins.randomness import isolated
+from dd_plugins.runtime.randomness import isolated
 from dd_plugins.spec import Record
 
 __all__ = [

@@ -7,22 +7,18 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from dd_plugins.distillers.base import (
-    AbstractDistiller,
-    AbstractState,
-    InitialImages,
-    Metrics,
-)
-from dd_plugins.labels import LabelKind
+from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller, InitialImages
+from dd_plugins.distillers.returned import check_metrics
+from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.preprocess import Preprocessing
-from dd_plugins.recipes import Recipe
-from dd_plugins.returned import check_metrics
 from dd_plugins.run import Run, Task
-from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves, Parameters
-from dd_plugins.views import Teacher
+from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.teacher import Teacher
 
 __all__ = ["AbstractWrapper"]
 

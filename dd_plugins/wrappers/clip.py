@@ -3,10 +3,10 @@
 from pydantic import PositiveFloat
 from torch.nn.utils import clip_grad_norm_
 
-from dd_plugins.distillers.base import AbstractState, Metrics
-from dd_plugins.sampler import RealSampler
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["Clip"]

@@ -15,20 +15,22 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
-from dd_plugins.distillers.base import AbstractState, Metrics, add_gradient
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import add_gradient
+from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.errors import OptionError
 from dd_plugins.functional import alignment
 from dd_plugins.functional.augment import random_augmentation
-from dd_plugins.functional.cam import Outputs, map_layer, meta_ratio, observe
+from dd_plugins.networks.activation_maps import Outputs, map_layer, meta_ratio, observe
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, features_in_chunks
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.vgg import VGG11
-from dd_plugins.recipes import real_data_recipe
 from dd_plugins.run import Run, Task
-from dd_plugins.sampler import RealSampler
+from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves
-from dd_plugins.trained import STAGES, TrainedNetwork, cache_folder
+from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.training.kept_networks import STAGES, TrainedNetwork
+from dd_plugins.training.recipes import real_data_recipe
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["MetaDD"]
@@ -431,7 +433,7 @@ class MetaDD(AbstractWrapper):
 
     def _metric_loss(self) -> tuple[Any, Any]:
         """Return the loss and the miner, or None, of pytorch-metric-learning."""
-        from dd_plugins.metric import metric_learning
+        from dd_plugins.wrappers.metric_learning import metric_learning
 
         miner = None if self.miner is None else metric_learning(self.miner)
         return metric_learning(self.metric_loss), miner

@@ -6,14 +6,14 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from dd_plugins.distillers.base import AbstractState, Metrics
+from dd_plugins.data.sampler import Batch, RealSampler
+from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.errors import OptionError
-from dd_plugins.labels import LABEL_KINDS, LabelKind
 from dd_plugins.run import Run, Task
-from dd_plugins.sampler import Batch, RealSampler
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves
-from dd_plugins.views import Teacher
+from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind
+from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.training.teacher import Teacher
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["Turned", "turned_labels"]

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.dm import DM
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.run import Run, Task
-from dd_plugins.sampler import RealSampler
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic.leaves import Leaves
 
 CPU = torch.device("cpu")
 TASK = Task("toy", (1, 8, 8), 3, 2, mirror=True)

@@ -8,16 +8,17 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dd_plugins.distillers import frepo
-from dd_plugins.distillers.frepo import FRePo, FRePoState, Loss
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.frepo import FRePo, pool
+from dd_plugins.distillers.frepo.defaults import Loss
+from dd_plugins.distillers.frepo.pool import FRePoState
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.networks.base import has_batch_norm
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
-from dd_plugins.sampler import RealSampler
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic.leaves import Leaves
 
 CPU = torch.device("cpu")
 TASK = Task("toy", (1, 8, 8), 3, 2)
@@ -528,7 +529,7 @@ def test_models_are_trained_under_augmentation_if_there_are_copies(
 ) -> None:
     trained = []
     monkeypatch.setattr(
-        frepo._Bench, "train", lambda self, view, labels: trained.append(view)
+        pool.Workspace, "train", lambda self, view, labels: trained.append(view)
     )
     distiller = FRePo(pool_size=1, augmented_copies=2)
     state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
@@ -598,12 +599,14 @@ def test_models_that_take_turns_at_a_bench_give_the_same_bits(
     )
     runs = []
     for shared in (False, True):
-        monkeypatch.setattr(frepo, "_take_turns", lambda run, shared=shared: shared)
+        monkeypatch.setattr(
+            pool, "shares_workspaces", lambda run, shared=shared: shared
+        )
         state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
         for step in range(40):
             distiller.accumulate(state, leaves, sampler(), step)
             distiller.advance(state, leaves, step)
-        assert len(state.benches) == (1 + len(pool_networks) if shared else 4)
+        assert len(state.workspaces) == (1 + len(pool_networks) if shared else 4)
         runs.append((leaves, state.state_dict()))
 
     (one, one_state), (two, two_state) = runs

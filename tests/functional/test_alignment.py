@@ -4,7 +4,7 @@ import torch
 from scipy.special import log_softmax
 
 from dd_plugins.functional import alignment
-from dd_plugins.randomness import derive
+from dd_plugins.runtime.randomness import derive
 
 
 def _random(*shape: int) -> torch.Tensor:

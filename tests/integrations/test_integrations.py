@@ -9,7 +9,7 @@ import dd_avalanche
 import dd_plugins
 import dd_privacy
 from dd_plugins.errors import MissingExtraError
-from dd_plugins.plugins import Plugins
+from dd_plugins.plugins.manager import Plugins
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torchvision.models import mobilenet_v2, resnet18, shufflenet_v2_x0_5
 from dd_plugins import get_network
 from dd_plugins.errors import DDError
 from dd_plugins.networks.base import FeatureNetwork
-from dd_plugins.randomness import derive
+from dd_plugins.runtime.randomness import derive
 
 NARROW = {
     "alexnet": "alexnet(width=8{})",

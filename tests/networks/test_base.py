@@ -16,7 +16,7 @@ from dd_plugins.networks.base import (
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.mlp import MLP
-from dd_plugins.randomness import derive
+from dd_plugins.runtime.randomness import derive
 from dd_plugins.spec import record
 
 IMAGE_SHAPE = (3, 8, 8)

@@ -6,7 +6,7 @@ from torch import nn
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import HalvingAvgPool2d
 from dd_plugins.networks.conv import Conv, lecun_normal_
-from dd_plugins.randomness import derive
+from dd_plugins.runtime.randomness import derive
 
 
 def _build(network, image_shape, num_classes=10):

@@ -5,7 +5,7 @@ from torch import nn
 
 from dd_plugins.networks.base import has_batch_norm
 from dd_plugins.networks.mlp import MLP
-from dd_plugins.randomness import derive
+from dd_plugins.runtime.randomness import derive
 
 
 def _build(network, image_shape):

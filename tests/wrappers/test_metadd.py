@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from dd_plugins import get_distiller, trained
+from dd_plugins import get_distiller
+from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.dm import DM
 from dd_plugins.errors import DDError, FileError, OptionError, UnknownNameError
-from dd_plugins.functional.cam import meta_ratio, observe
+from dd_plugins.networks.activation_maps import meta_ratio, observe
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
-from dd_plugins.sampler import RealSampler
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.training import kept_networks
 from dd_plugins.wrappers import metadd
 from dd_plugins.wrappers.metadd import MetaDD, MetaDDState
 
@@ -175,7 +176,7 @@ def test_networks_are_trained_once_and_kept(
     def refuse(*given: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(trained, "train_network", refuse)
+    monkeypatch.setattr(kept_networks, "train_network", refuse)
     second = _metadd().setup(replace(_run(), seed=7), _real())
     for (one,), (other,) in zip(first.auxiliaries, second.auxiliaries, strict=True):
         for name, weight in one.network.state_dict().items():

@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 import dd_plugins
-from dd_plugins.distillers.base import AbstractState, LabelKind, Metrics, NoState
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import LabelKind
 from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.frepo import FRePo
+from dd_plugins.distillers.state import AbstractState, Metrics, NoState
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.conv import Conv
-from dd_plugins.plugins import Plugins
+from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run, Task
-from dd_plugins.sampler import RealSampler
 from dd_plugins.spec import record
-from dd_plugins.synthetic import Leaves
+from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.wrappers.turned import Turned, turned_labels
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dd_plugins.api import RunOptions
-from dd_plugins.data import RealData
+from dd_plugins.data.real import RealData
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_mechanism
 from dd_privacy.audit.mechanisms import Distillation

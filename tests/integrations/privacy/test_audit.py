@@ -11,7 +11,7 @@ import torch
 from privacy_data import MLP, audited, distillation, figures, noisy_data, rare_data
 
 import dd_plugins
-from dd_plugins.data import RealData
+from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, OptionError
 from dd_privacy.audit.attacks import AbstractAttack, Evidence, get_attack
 from dd_privacy.audit.audit import audit_runs

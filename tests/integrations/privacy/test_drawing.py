@@ -9,7 +9,7 @@ import torch
 from privacy_data import noisy_data
 
 import dd_plugins
-from dd_plugins.data import RealData
+from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, OptionError
 from dd_privacy.audit.drawing import membership_for_artifact, membership_for_mechanism
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import dd_plugins
-from dd_plugins.data import RealData
+from dd_plugins.data.real import RealData
 from dd_plugins.errors import OptionError
 from dd_privacy.audit.attacks import (
     AbstractAttack,

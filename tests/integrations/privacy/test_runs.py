@@ -12,7 +12,7 @@ import torch
 from privacy_data import MLP, audited, distillation, membership_by_hand, noisy_data
 
 import dd_plugins
-from dd_plugins.data import RealData
+from dd_plugins.data.real import RealData
 from dd_plugins.errors import FileError, RunError
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_artifact, membership_for_mechanism

@@ -13,7 +13,7 @@ import pytest
 import torch
 from privacy_data import MLP, noisy_data
 
-from dd_plugins.data import RealData
+from dd_plugins.data.real import RealData
 from dd_plugins.errors import FileError, RunError
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_mechanism

@@ -18,7 +18,7 @@ from dd_avalanche.memory import (
     TaskClass,
 )
 from dd_avalanche.memory.distilling import unit_range
-from dd_plugins.preprocess import Transform
+from dd_plugins.data.preprocess import Transform
 
 
 def test_images_stay_in_the_space_they_came_in() -> None:

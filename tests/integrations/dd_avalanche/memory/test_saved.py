@@ -13,7 +13,7 @@ from dd_avalanche.memory import MEMORY_NAME
 from dd_avalanche.memory.saved import read_state
 from dd_plugins import DistilledSet
 from dd_plugins.errors import FileError, OptionError
-from dd_plugins.kept import load_tensors, save_tensors
+from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
 
 
 def test_header_does_not_grow_with_the_experiences(tmp_path: Path) -> None:

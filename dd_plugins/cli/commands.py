@@ -1,0 +1,25 @@
+"""The plugin that registers the built-in commands."""
+
+from dd_plugins.cli.distill import distill_command
+from dd_plugins.cli.evaluate import evaluate_command
+from dd_plugins.cli.plugins import plugins_command
+from dd_plugins.cli.sets import export_command, info_command, show_command
+from dd_plugins.cli.train_networks import train_networks_command
+from dd_plugins.cli.transfer import transfer_command
+from dd_plugins.hookspecs import RegisterCommand, hookimpl
+
+
+@hookimpl
+def dd_register_commands(register: RegisterCommand) -> None:
+    """Offer the built-in commands."""
+    for command in (
+        distill_command,
+        evaluate_command,
+        transfer_command,
+        train_networks_command,
+        show_command,
+        info_command,
+        export_command,
+        plugins_command,
+    ):
+        register(command)

@@ -1,0 +1,149 @@
+"""The entry of the command line: finds commands by their hook, and reports errors."""
+
+import errno
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+import torch
+
+from dd_plugins.errors import DDError, DDWarning
+from dd_plugins.plugins.manager import loaded_plugins
+from dd_plugins.runtime.text import plain
+
+__all__ = ["main"]
+
+
+class _PluginGroup(click.Group):
+    """A group whose commands are those that plugins register."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return loaded_plugins().commands.names()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        del ctx
+        return loaded_plugins().commands.get(cmd_name)
+
+
+@click.group(cls=_PluginGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="dd-plugins")
+def command_line(debug: bool) -> None:
+    """Dataset distillation: learn a tiny synthetic set that trains almost as well."""
+    del debug  # read before click starts, so that it also serves errors while loading
+    for plugin in loaded_plugins().failures:
+        click.echo(f"Warning: plugin {plugin} was not loaded: {plugin.error}", err=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``dd-plugins``; end the process with 0, 1 for a failure, 2 for wrong use."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        with _warnings_in_a_line():
+            command_line.main(words, prog_name="dd-plugins", standalone_mode=False)
+    except click.exceptions.Exit as exit_request:
+        sys.exit(exit_request.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _end("stopped; give the same words again, with --resume if it has that", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _show_traceback(debug)
+        context = getattr(error, "ctx", None)  # of usage errors only
+        usage = f" (see '{context.command_path} --help')" if context else ""
+        message = " ".join(error.format_message().split())  # click's may have lines
+        _end(f"{message}{usage}", error.exit_code)
+    except DDError as error:
+        _show_traceback(debug)
+        _end(str(error), error.exit_status)
+    except Exception as error:
+        _show_traceback(debug)
+        if _is_out_of_memory(error):
+            _end(_memory_advice(error), 1)
+        reason = " ".join(str(error).split())
+        _end(f"{type(error).__name__}: {reason}; --debug shows the traceback", 1)
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Show the library's own warnings without a place in its source."""
+    before = warnings.formatwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if issubclass(category, DDWarning):
+            return f"Warning: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = show
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory"
+    r"|std::bad_alloc|CUBLAS_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+_ASKED = re.compile(
+    r"(?:tried|unable) to allocate (?P<amount>[\d.]+) ?(?P<unit>bytes|[KMGT]?i?B)",
+    re.IGNORECASE,
+)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether Python, NumPy, torch or the system had no memory to give."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+
+
+def _memory_advice(error: Exception) -> str:
+    """Return how much memory was asked for, where that is known, and what to do."""
+    found = _ASKED.search(str(error))
+    asked = ""
+    if found:
+        amount, unit = found["amount"], found["unit"]
+        if unit.lower() == "bytes":
+            amount, unit = f"{float(amount) / 1e9:.3g}", "GB"
+        asked = f" ({amount} {unit} more asked for)"
+    return (
+        f"out of memory{asked}; take less of it by a narrower network, smaller images, "
+        "or a smaller real_batch_size or pool_size; or free some, and go on from a "
+        "run's last checkpoint by the same words with --resume"
+    )
+
+
+def _show_traceback(wanted: bool) -> None:
+    if wanted:
+        traceback.print_exc()
+
+
+def _end(message: str, status: int) -> None:
+    # Under torchrun several processes speak; only torchrun sets this variable.
+    rank = os.environ.get("RANK", "0")
+    speaker = "Error" if rank == "0" else f"Error in process {rank}"
+    click.echo(f"{speaker}: {plain(message)}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

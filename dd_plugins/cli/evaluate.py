@@ -1,0 +1,155 @@
+"""The command that trains on a set and tests on real data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dd_plugins import options as shared
+from dd_plugins.cli.outputs import check_outputs
+from dd_plugins.cli.printing import (
+    all_of,
+    as_text,
+    figure_columns,
+    print_tables,
+    training_progress,
+    write_json,
+)
+from dd_plugins.evaluation.evaluate import evaluate
+from dd_plugins.evaluation.results import Evaluation, NetworkResult
+from dd_plugins.runtime import processes
+from dd_plugins.runtime.device import Precision
+from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
+
+_protocol_or_retrieval = click.option(
+    "--protocol",
+    metavar="NAME or RECIPE",
+    default="auto",
+    show_default=True,
+    help="How networks are trained: auto goes by the kind of labels; frepo; classic; "
+    "or a recipe, such as 'recipe(steps=300)'. Retrieval scores their features as "
+    "well, with --baselines.",
+)
+
+
+@click.command("evaluate")
+@click.argument("path", type=shared.path_type)
+@click.option("--network", "networks", multiple=True, help="Spec; may be repeated.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Fresh networks for each spec.",
+)
+@_protocol_or_retrieval
+@click.option(
+    "--baselines",
+    is_flag=True,
+    help="Also train on as many random real images, and on all of them.",
+)
+@shared.real_data
+@shared.data_root
+@shared.seed
+@shared.device
+@shared.precision
+@shared.json_file
+@shared.overwrite
+def evaluate_command(
+    path: Path,
+    networks: tuple[str, ...],
+    repeats: int,
+    protocol: str,
+    baselines: bool,
+    data: str | None,
+    data_root: Path | None,
+    seed: int,
+    device: str,
+    precision: str,
+    json_file: Path | None,
+    overwrite: bool,
+) -> None:
+    """Train fresh networks on a distilled set, and test them on real data."""
+    inputs = [artifact_file(path)]
+    check_outputs((json_file, "JSON"), inputs=inputs, overwrite=overwrite)
+    distilled = DistilledSet.load(path)
+    with processes.process_group(), training_progress() as on_progress:
+        first = processes.rank() == 0
+        found = evaluate(
+            distilled,
+            networks,
+            repeats=repeats,
+            protocol=protocol,
+            baselines=baselines,
+            data=data,
+            data_root=data_root,
+            seed=seed,
+            device=device,
+            precision=cast(Precision, precision),
+            on_progress=on_progress,
+        )
+    if not first:
+        return
+    all_of(
+        lambda: print_tables(Console(), _evaluation_tables(found, distilled)),
+        lambda: write_json(json_file, found.as_dict()),
+    )
+
+
+_RETRIEVAL = {
+    "precision_at_1": "precision at 1",
+    "r_precision": "R-precision",
+    "mean_average_precision_at_r": "MAP@R",
+}
+
+
+def _evaluation_tables(
+    found: Evaluation, distilled: DistilledSet
+) -> Iterator[Table | Text]:
+    """Yield a title and a table for each network: a row for each training set."""
+    header = distilled.header
+    kinds = (
+        ("random real images", str(distilled.budget), found.random),
+        ("distilled set", str(len(distilled)), found.networks),
+        ("all training images", f"{header.dataset.train_images:,}", found.full),
+    )
+    for number, result in enumerate(found.networks):
+        repeats = len(result.accuracies)
+        yield as_text(
+            f"accuracy on {found.test_images:,} test images of "
+            f"{header.dataset.name}: {repeats} x {result.spec}"
+        )
+        table = Table()
+        table.add_column("trained on")
+        for column in ("images", "mean", "deviation", "95 % interval"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for kind, images, results in kinds:
+            if results:
+                table.add_row(kind, images, *figure_columns(results[number]))
+        yield table
+        if result.retrieval:
+            yield as_text(
+                f"finding test images of the same class by features of {result.spec}"
+            )
+            yield _retrieval_table(
+                [(kind, results[number]) for kind, _, results in kinds]
+            )
+
+
+def _retrieval_table(rows: list[tuple[str, NetworkResult]]) -> Table:
+    """Return a table of how well images are found by features."""
+    spec = rows[0][1].spec
+    table = Table()
+    for column in ("score", "trained on"):
+        table.add_column(column)
+    for column in ("mean", "deviation", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for score, title in _RETRIEVAL.items():
+        for number, (kind, result) in enumerate(rows):
+            columns = figure_columns(NetworkResult(spec, result.retrieval[score]))
+            table.add_row(title if number == 0 else "", kind, *columns)
+    return table

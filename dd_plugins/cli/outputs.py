@@ -1,0 +1,87 @@
+"""Where a command writes: checked before its work, so that nothing is lost."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from dd_plugins.engine.run_folder import RUN_FILES
+from dd_plugins.errors import FileError, OptionError
+from dd_plugins.runtime.files import check_writable
+
+__all__ = ["OutputKind", "check_outputs"]
+
+OutputKind = Literal["JSON", "HTML", "PNG", "tensors"]
+"""What an output holds."""
+
+_BEGINNINGS: dict[OutputKind, tuple[bytes, ...]] = {
+    "JSON": (b"{", b"["),
+    "HTML": (b"<!doctype html", b"<html"),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "tensors": (),  # what took training is never replaced without being asked
+}
+_READ = 512  # bytes at the beginning of a file
+
+
+def check_outputs(
+    *outputs: tuple[Path | None, OutputKind],
+    inputs: Iterable[Path] = (),
+    overwrite: bool = False,
+) -> None:
+    """Refuse outputs that cannot be written, or that would replace something else.
+
+    An older output of the same kind (figures, a page, a picture) is replaced; tensors
+    and files of another kind only if the user asks for it.
+
+    Args:
+        *outputs: each file with its kind; None for one that was not asked for.
+        inputs: files that the command reads.
+        overwrite: whether a file of another kind, or tensors, may be replaced.
+
+    Raises:
+        OptionError: an output is an input, another output, a file of a run, or would
+            replace a file of another kind.
+        FileError: an output cannot be written.
+    """
+    wanted = [(path, kind) for path, kind in outputs if path is not None]
+    sources = {_identity(path) for path in inputs}
+    seen: set[Path] = set()
+    for path, kind in wanted:
+        check_writable(path)
+        identity = _identity(path)
+        if identity in sources:
+            raise OptionError(
+                f"{path} is read by this command; choose another name for its output"
+            )
+        if identity in seen:
+            raise OptionError(f"{path} is named for two outputs; name each file once")
+        seen.add(identity)
+        if path.name in RUN_FILES and path.exists():
+            raise OptionError(f"{path} belongs to a run; choose another name")
+        if path.exists() and not path.is_file():
+            raise FileError(f"cannot write {path}: it is a device, or no plain file")
+        if path.exists() and not overwrite and not _is(path, kind):
+            raise OptionError(
+                f"{path} exists, and holds "
+                + ("what may not be made again" if kind == "tensors" else f"no {kind}")
+                + "; choose another name, or replace it with --overwrite"
+            )
+
+
+def _identity(path: Path) -> Path:
+    """Return the file that a path means, whatever links lead to it."""
+    return path.resolve()
+
+
+def _is(path: Path, kind: OutputKind) -> bool:
+    """Tell whether a file begins as an output of this kind does; an empty one may."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_READ)
+    except OSError as error:
+        raise FileError(
+            f"cannot read {path}, to know what would be replaced: {error.strerror}"
+        ) from error
+    beginning = beginning.lstrip() if kind != "PNG" else beginning
+    if kind == "HTML":
+        beginning = beginning.lower()
+    return not beginning or beginning.startswith(_BEGINNINGS[kind])

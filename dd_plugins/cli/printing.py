@@ -1,0 +1,98 @@
+"""How the built-in commands print, and write what they print."""
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dd_plugins.evaluation.results import NetworkResult
+from dd_plugins.runtime import processes
+from dd_plugins.runtime.files import write_atomically
+from dd_plugins.runtime.text import plain
+
+_PAGE_WIDTH = 120  # characters of a line of an HTML page
+
+
+@contextmanager
+def training_progress() -> Iterator[Any]:
+    """Show how many networks are trained, on standard error."""
+    console = Console(stderr=True)
+    with console.status("reading data") as status:
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            message = as_text(f"training on {what}: {done} of {total} networks")
+            if processes.rank() > 0:
+                return
+            if console.is_terminal:
+                status.update(message)
+            elif done == total:
+                console.print(message, highlight=False, soft_wrap=True)
+
+        yield on_progress
+
+
+def figure_columns(result: NetworkResult) -> tuple[str, str, str]:
+    """Return mean, deviation and interval as a table shows them."""
+    if result.std is None or result.ci95 is None:
+        return f"{result.mean:.4f}", "", ""
+    low, high = result.ci95
+    return f"{result.mean:.4f}", f"{result.std:.4f}", f"{low:.4f} to {high:.4f}"
+
+
+def as_text(content: object) -> Text:
+    """Return what comes from names and paths as rich shows it: as it is written.
+
+    What the screen's encoding has not is written as an escape, so that no table is lost
+    to it.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = plain(str(content)).encode(encoding, "backslashreplace").decode(encoding)
+    return Text(shown, overflow="fold")
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line that may hold names and paths."""
+    click.echo(plain(line), err=err)
+
+
+def print_tables(console: Console, parts: Iterable[Table | Text]) -> None:
+    """Print tables and their titles; what a title names is not cut into lines."""
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def all_of(*actions: Callable[[], object]) -> None:
+    """Do one after the other, each even if one before it fails; then raise its error.
+
+    So figures are printed even if their file cannot be written, and the file is written
+    even if nobody reads what is printed.
+    """
+    with ExitStack() as stack:
+        for action in reversed(actions):
+            stack.callback(action)
+
+
+def write_json(path: Path | None, content: dict[str, Any]) -> None:
+    """Write figures to a file, if one was asked for."""
+    if path is None:
+        return
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_page(path: Path | None, tables: Iterable[Table | Text]) -> None:
+    """Write tables to an HTML page, if one was asked for."""
+    if path is None:
+        return
+    console = Console(record=True, file=io.StringIO(), width=_PAGE_WIDTH)
+    print_tables(console, tables)
+    page = console.export_html().encode()
+    write_atomically(path, lambda file: file.write(page))

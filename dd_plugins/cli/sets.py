@@ -1,0 +1,154 @@
+"""The commands that show, describe and export a set."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dd_plugins import options as shared
+from dd_plugins.cli.outputs import check_outputs
+from dd_plugins.cli.printing import as_text, say
+from dd_plugins.errors import OptionError
+from dd_plugins.evaluation.attention import meta_features
+from dd_plugins.evaluation.attention_picture import save_features
+from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
+from dd_plugins.synthetic.export import export
+from dd_plugins.synthetic.header import ContextRecord
+from dd_plugins.synthetic.pictures import save_grid
+
+_LONGEST_NAME = 200  # characters of a class name that are shown
+_LONGEST_VALUE = 4_000  # and of a field of a header
+
+
+@click.command("show")
+@click.argument("path", type=shared.path_type)
+@click.option(
+    "--out",
+    type=shared.path_type,
+    help="PNG file.  [default: grid.png, or features.png, beside the artifact]",
+)
+@click.option(
+    "--features",
+    is_flag=True,
+    help="Draw where networks that were trained on the real data look.",
+)
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    help="With --features: spec; repeat it.  [default: those of metadd]",
+)
+@click.option(
+    "--stored",
+    is_flag=True,
+    help="Draw the images as a parametrization stores them, before they are decoded.",
+)
+@shared.real_data
+@shared.data_root
+@shared.device
+@shared.precision
+@shared.overwrite
+def show_command(
+    path: Path,
+    out: Path | None,
+    features: bool,
+    stored: bool,
+    networks: tuple[str, ...],
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Draw the synthetic images, in [0, 1], as a labelled grid.
+
+    With --features: where several architectures look on the first image of each of 20
+    classes (class activation maps), and what all of them look at. Their networks are
+    trained, or found where metadd keeps them; the other options say how.
+    """
+    if not features:
+        for option in shared.given("networks", *options):
+            raise OptionError(f"{option} goes with --features")
+    if features and stored:
+        raise OptionError("--stored and --features exclude each other; choose one")
+    file = artifact_file(path)
+    target = out or file.parent / ("features.png" if features else "grid.png")
+    check_outputs((target, "PNG"), inputs=[file], overwrite=overwrite)
+    distilled = DistilledSet.load(file)
+    if not features:
+        shown = distilled.as_stored() if stored else distilled
+        say(f"picture: {save_grid(shown, target)}")
+        return
+    found = meta_features(distilled, networks, **options)
+    click.echo(f"meta ratio: {float(found.ratio.mean()):.4f}")
+    say(f"picture: {save_features(distilled, found, target)}")
+
+
+@click.command("info")
+@click.argument("path", type=shared.path_type)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info_command(path: Path, as_json: bool) -> None:
+    """Tell what an artifact is, from its header, without loading tensors."""
+    header = DistilledSet.read_header(path)
+    fields = header.model_dump()
+    if as_json:
+        click.echo(json.dumps(fields, indent=1))
+        return
+    fields["context"] = _line_of(header.context)
+    fields["initial_images"] = header.initial_images or "those of the context"
+    if header.format_version < 2:
+        fields["context"] = fields["initial_images"] = "not recorded in version 1"
+    if header.format_version < 3:
+        fields["recipe"] = "that of the kind of labels"
+        fields["stored_images"] = len(header.initial_classes)
+        del fields["stored_values"]
+    fields["learned"] = header.learned or "images alone"
+    table = Table(show_header=False, box=None)
+    for name, value in fields.items():
+        table.add_row(
+            name.replace("_", " "), as_text(_cut(_readable(value), _LONGEST_VALUE))
+        )
+    Console().print(table)
+
+
+def _line_of(context: ContextRecord | None) -> str:
+    """Return what a set was made beside, and that beside what in turn."""
+    if context is None:
+        return "none"
+    held = context.header
+    made = (
+        f"{len(held.initial_classes)} images by {held.distiller} on {held.network}, "
+        f"{held.steps} steps, seed {held.seed}, "
+        f"{'learned further' if context.refined else 'kept as they were'}"
+    )
+    return made if held.context is None else f"{made}; beside {_line_of(held.context)}"
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {item}" for name, item in value.items())
+    if isinstance(value, list):
+        shown = ", ".join(_cut(str(item)) for item in value[:12])
+        return f"{shown}, ... ({len(value)})" if len(value) > 12 else shown
+    return str(value)
+
+
+def _cut(text: str, most: int = _LONGEST_NAME) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+@click.command("export")
+@click.argument("path", type=shared.path_type)
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["folder", "npz", "pt"]),
+    required=True,
+    help="Folder of PNG files, NumPy archive, or torch file.",
+)
+@click.option(
+    "--out", type=shared.path_type, required=True, help="File or folder to write."
+)
+def export_command(path: Path, form: str, out: Path) -> None:
+    """Write a distilled set in a form that needs no dd-plugins to read."""
+    say(f"exported to {export(DistilledSet.load(path), form, out)}")

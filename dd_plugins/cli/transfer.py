@@ -1,0 +1,120 @@
+"""The command that tests sets on other architectures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dd_plugins import options as shared
+from dd_plugins.cli.outputs import check_outputs
+from dd_plugins.cli.printing import (
+    all_of,
+    as_text,
+    figure_columns,
+    print_tables,
+    training_progress,
+    write_json,
+    write_page,
+)
+from dd_plugins.evaluation.cross_architecture import Transfer, transfer
+from dd_plugins.runtime import processes
+from dd_plugins.spec import split_specs
+from dd_plugins.synthetic.artifact import artifact_file
+
+
+@click.command("transfer")
+@click.argument("paths", type=shared.path_type, nargs=-1, required=True)
+@click.option(
+    "--networks", required=True, help="Specs, separated by commas: the architectures."
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Fresh networks of each.",
+)
+@shared.protocol
+@shared.real_data
+@shared.data_root
+@shared.seed
+@shared.device
+@shared.precision
+@shared.json_file
+@click.option(
+    "--html", "html_file", type=shared.path_type, help="Write the tables here."
+)
+@shared.overwrite
+def transfer_command(
+    paths: tuple[Path, ...],
+    networks: str,
+    json_file: Path | None,
+    html_file: Path | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Test distilled sets on architectures that they were not distilled with.
+
+    Two sets of the same base (a distiller, and the same inside a wrapper), distilled
+    from the same data, are compared in pairs, network by network.
+    """
+    check_outputs(
+        (json_file, "JSON"),
+        (html_file, "HTML"),
+        inputs=[artifact_file(path) for path in paths],
+        overwrite=overwrite,
+    )
+    with processes.process_group(), training_progress() as on_progress:
+        first = processes.rank() == 0
+        found = transfer(
+            paths, split_specs(networks), on_progress=on_progress, **options
+        )
+    if not first:
+        return
+    all_of(
+        lambda: print_tables(Console(), _transfer_tables(found)),
+        lambda: write_json(json_file, found.as_dict()),
+        lambda: write_page(html_file, _transfer_tables(found)),
+    )
+
+
+def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
+    """Yield a title and a table for each set, and for the differences of two."""
+    for report in found.sets:
+        title = f"{report.path}: {report.distiller}, {report.images} images"
+        yield as_text(title)
+        table = Table()
+        for column in ("architecture", "it was"):
+            table.add_column(column)
+        for column in ("mean", "deviation", "95 % interval"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for result, role in zip(report.results, report.roles, strict=True):
+            table.add_row(as_text(result.spec), role, *figure_columns(result))
+        mean = report.held_out()
+        if mean is not None:
+            table.add_row("mean of these", "held out", *figure_columns(mean))
+        yield table
+    if found.not_compared:
+        yield as_text(found.not_compared)
+    if found.differences:
+        sizes = [report.images for report in found.sets]
+        title = "second set less first, in pairs of equal networks"
+        if len(set(sizes)) > 1:
+            title += f" ({sizes[1]} images less {sizes[0]})"
+        yield as_text(title)
+        table = Table()
+        table.add_column("architecture")
+        for column in ("mean", "95 % interval"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for difference in found.differences:
+            interval = (
+                "one pair"
+                if difference.ci95 is None
+                else f"{difference.ci95[0]:+.4f} to {difference.ci95[1]:+.4f}"
+            )
+            table.add_row(as_text(difference.spec), f"{difference.mean:+.4f}", interval)
+        yield table

@@ -1,0 +1,59 @@
+"""What images must be: uint8 or in [0, 1], and finite."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd_plugins.errors import DataError
+
+
+def number_tensor(values: Any, what: str) -> Tensor:
+    """Return a tensor of what a person holds: a tensor, an array, a list of numbers."""
+    try:
+        if isinstance(values, Tensor):
+            return values
+        if not isinstance(values, np.ndarray | list | tuple):
+            raise TypeError(f"a {type(values).__name__}")
+        return torch.as_tensor(np.array(values))
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(values, np.ndarray):
+            reason = f"an array of {values.dtype}"
+        raise DataError(
+            f"{what} must be a tensor or an array of numbers, got {reason}"
+        ) from error
+
+
+def check_values(images: Tensor, first: int = 0) -> None:
+    """Refuse images that are neither uint8 nor finite and in [0, 1].
+
+    Args:
+        images: of any dtype.
+        first: the number of the first of them.
+    """
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise DataError(
+            f"images must be uint8 or floating, got {images.dtype}; divide them by the "
+            "largest value that a pixel can have"
+        )
+    check_finite(images, first)
+    low, high = images.aminmax()
+    if low < 0 or high > 1:
+        raise DataError(
+            f"floating images must be in [0, 1], got [{float(low):g}, "
+            f"{float(high):g}]; scale them, or pass uint8"
+        )
+
+
+def check_finite(images: Tensor, first: int) -> None:
+    """Refuse images with values that are not finite."""
+    bad = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten()
+    if len(bad):
+        raise DataError(
+            f"{len(bad)} image(s) hold values that are not finite, the first is "
+            f"number {first + int(bad[0])}; remove or mend them"
+        )

@@ -1,0 +1,60 @@
+"""Draws of the training images of a data set."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.real import RealData
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.data.streamed import ImageSource
+from dd_plugins.errors import DDWarning
+from dd_plugins.runtime.memory import fits_in_memory
+
+__all__ = ["sampler_of"]
+
+_FLOAT_BYTES = 4
+
+
+def sampler_of(
+    data: RealData,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: torch.dtype,
+    rank: int = 0,
+    ranks: int = 1,
+    transform: Transform | None = None,
+) -> tuple[Transform, RealSampler]:
+    """Return the map to the value space, and draws of training images.
+
+    The map is fitted to them, unless it is given, or the data bring their own.
+
+    The images are kept in the value space, in the precision in which networks see them,
+    if memory has room; else they are mapped when they are drawn.
+    """
+    images: ImageSource = data.train.images
+    if data.too_large_to_whiten and transform is None:
+        warnings.warn(
+            f"images of {'x'.join(map(str, data.image_shape))} are standardised by "
+            "channel, not whitened, since whitening so many values takes long; choose "
+            "by preprocessing ('standardize' or 'zca')",
+            DDWarning,
+            stacklevel=2,
+        )
+    whole = transform or data.transform or Transform.fit(images, data.preprocessing)
+    later: Transform | None = whole
+    if isinstance(images, Tensor) and fits_in_memory(_FLOAT_BYTES * images.numel()):
+        images, later = whole.to(device)(images, dtype=precision), None
+    sampler = RealSampler(
+        images,
+        data.train.labels,
+        seed=seed,
+        device=device,
+        transform=later,
+        content=f"{data.fingerprint} {data.value_space}",
+        rank=rank,
+        ranks=ranks,
+    )
+    return whole, sampler

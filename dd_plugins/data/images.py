@@ -1,0 +1,75 @@
+"""Labelled images, and the checks that they pass."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.checks import check_values, number_tensor
+from dd_plugins.data.pixels import Axes, where_channels_are
+from dd_plugins.data.streamed import ImageSource
+from dd_plugins.errors import DataError
+
+__all__ = ["Images"]
+
+
+class Images(NamedTuple):
+    """Labelled images.
+
+    Attributes:
+        images: uint8, or float32 in [0, 1], of shape ``(n, channels, height, width)``:
+            a tensor, or images that are read when they are needed.
+        labels: int64 of shape ``(n,)``.
+    """
+
+    images: ImageSource
+    labels: Tensor
+
+
+def checked_images(images: Any, labels: Any, channels: Axes | None = None) -> Images:
+    """Return images and labels in their working dtypes, or say what is wrong."""
+    is_tensor = isinstance(images, Tensor)
+    images, labels = number_tensor(images, "images"), number_tensor(labels, "labels")
+    if images.ndim == 3:  # grey, without an axis for it
+        images, channels = images[:, None], "first"
+    if images.ndim != 4 or 0 in images.shape:
+        raise DataError(
+            "images must have shape (n, channels, height, width), none of them 0; "
+            f"got {tuple(images.shape)}"
+        )
+    try:
+        where = channels or where_channels_are(
+            tuple(images.shape[1:]), is_tensor=is_tensor
+        )
+    except DataError as error:
+        raise DataError(
+            f"each image {str(error).replace('(-1, 0)', '(-1, 1)')}"
+        ) from error
+    images = images.movedim(-1, 1).contiguous() if where == "last" else images
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and len(labels) == len(images):
+        raise DataError(
+            f"labels must have shape ({len(images)},), got {tuple(labels.shape)}: one "
+            "label an image is expected, and multi-label data are not supported"
+        )
+    if labels.shape != images.shape[:1]:
+        raise DataError(
+            f"labels must have shape ({len(images)},), one for each image; "
+            f"got {tuple(labels.shape)}"
+        )
+    if labels.is_floating_point() or labels.is_complex():
+        raise DataError(f"labels must be integers, got {labels.dtype}")
+    images, labels = images.detach(), labels.long()
+    if labels.min() < 0:
+        raise DataError(f"labels must not be negative, got {int(labels.min())}")
+    check_values(images)
+    if images.dtype != torch.uint8:
+        images = images.float()
+    return Images(images.cpu(), labels.cpu())
+
+
+def take(data: Images, indices: Tensor) -> Images:
+    images = data.images
+    chosen = images[indices] if isinstance(images, Tensor) else images.select(indices)
+    return Images(chosen, data.labels[indices])

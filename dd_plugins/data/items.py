@@ -1,0 +1,187 @@
+"""Items of a map-style dataset: checked, read into memory, or surveyed."""
+
+import math
+import operator
+from collections import Counter
+from collections.abc import Mapping, Sized
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from dd_plugins.data.checks import check_values
+from dd_plugins.data.pixels import Axes, channels_first
+from dd_plugins.data.streamed import StreamedImages, read_items
+from dd_plugins.errors import DataError
+from dd_plugins.runtime.memory import fits_in_memory
+
+__all__ = ["Items", "has_room", "mixed_sizes", "read_dataset", "survey"]
+
+_IMAGE_KEYS = ("image", "img", "pixel_values")
+_LABEL_KEYS = ("label", "labels", "target", "class")
+_SURVEYED = 64  # images at a time
+_FLOAT_BYTES = 4
+
+
+class Items(Dataset[tuple[Tensor, int]]):
+    """The ``(image, label)`` pairs of a map-style dataset, checked one by one.
+
+    Args:
+        dataset: images are tensors, PIL images or arrays; labels are whole numbers, or
+            arrays of one. An item may be a mapping with an image under ``image``,
+            ``img`` or ``pixel_values`` and a label under ``label``, ``labels``,
+            ``target`` or ``class``.
+        channels: where the channels of arrays and tensors stand; by default told by
+            their sizes (see :func:`~dd_plugins.data.pixels.channels_first`).
+
+    Raises:
+        DataError: the dataset has no length, is empty, or an item is not such a pair.
+    """
+
+    def __init__(self, dataset: Dataset[Any], channels: Axes | None = None) -> None:
+        if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
+            raise DataError(
+                "expected a map-style dataset with a length; collect a stream first"
+            )
+        if len(dataset) == 0:
+            raise DataError("the dataset is empty")
+        self._dataset = dataset
+        self._channels = channels
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        try:
+            item = self._dataset[index]
+        except DataError:
+            raise
+        except Exception as error:  # a stranger's dataset may do anything
+            raise DataError(
+                f"item {index} cannot be read: {type(error).__name__}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+        not_a_pair = f"item {index} is not an (image, label) pair with an integer label"
+        try:
+            image, label = _pair(item)
+            number = _number(label)
+        except DataError as error:
+            raise DataError(f"{not_a_pair}: {error}") from error
+        try:
+            return channels_first(image, self._channels), number
+        except DataError as error:
+            raise DataError(f"image {index} {error}") from error
+        except Exception as error:
+            raise DataError(
+                f"{not_a_pair}: its image is a {type(image).__name__}, expected a "
+                f"tensor, an array or a PIL image ({' '.join(str(error).split())})"
+            ) from error
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    """Return image and label of an item."""
+    if isinstance(item, Mapping):
+        found = [
+            next((item[key] for key in keys if key in item), None)
+            for keys in (_IMAGE_KEYS, _LABEL_KEYS)
+        ]
+        if any(each is None for each in found):
+            raise DataError(
+                f"it is a dict with keys {', '.join(map(str, item))}; expected an "
+                f"image under {', '.join(_IMAGE_KEYS)} and a label under "
+                f"{', '.join(_LABEL_KEYS)}"
+            )
+        return found[0], found[1]
+    if not isinstance(item, tuple | list):
+        raise DataError(f"it is a {type(item).__name__}")
+    if len(item) != 2:
+        raise DataError(f"it is a {type(item).__name__} of {len(item)}")
+    return item[0], item[1]
+
+
+def _number(label: Any) -> int:
+    """Return a label as a number, also one in an array of one element."""
+    shape = tuple(getattr(label, "shape", ()))
+    if math.prod(shape) != 1:
+        raise DataError(
+            f"its label has shape {shape}; one label an image is expected, and "
+            "multi-label data are not supported"
+        )
+    try:
+        number = operator.index(label.item() if shape else label)
+    except TypeError as error:
+        raise DataError(f"its label is a {type(label).__name__}") from error
+    if abs(number) >= 2**63:
+        raise DataError(f"its label {number} is too large")
+    return number
+
+
+def read_dataset(items: Items) -> tuple[Tensor, Tensor]:
+    """Read every ``(image, label)`` pair into memory.
+
+    Raises:
+        DataError: an item is not such a pair, or the images differ in size.
+    """
+    images, labels, shapes = [], [], Counter[tuple[int, ...]]()
+    for index in range(len(items)):
+        image, label = items[index]
+        shapes[tuple(image.shape)] += 1
+        if len(shapes) > 1:
+            raise mixed_sizes(shapes)
+        images.append(image)
+        labels.append(label)
+        if image.dtype != images[0].dtype:
+            raise _mixed_dtypes(images[0].dtype, image.dtype, index)
+    return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
+
+
+def _mixed_dtypes(one: torch.dtype, other: torch.dtype, number: int) -> DataError:
+    return DataError(
+        f"image number {number} is of {other}, those before it of {one}; convert all "
+        "to one"
+    )
+
+
+def survey(items: Items, workers: int) -> tuple[StreamedImages, Tensor]:
+    """Check every pair of a map-style dataset once; leave the images where they are."""
+    numbers = torch.arange(len(items))
+    labels: list[int] = []
+    shapes = Counter[tuple[int, ...]]()
+    dtype = items[0][0].dtype
+    parts = (part.tolist() for part in torch.split(numbers, _SURVEYED))
+    for batch in read_items(items, parts, workers):
+        first = len(labels)
+        labels += [label for _, label in batch]
+        shapes.update(tuple(image.shape) for image, _ in batch)
+        if len(shapes) > 1:
+            raise mixed_sizes(shapes)
+        for place, (image, _) in enumerate(batch):
+            if image.dtype != dtype:
+                raise _mixed_dtypes(dtype, image.dtype, first + place)
+        check_values(torch.stack([image for image, _ in batch]), first)
+    (shape,) = shapes
+    images = StreamedImages(items, shape, numbers, workers=workers)
+    return images, torch.tensor(labels, dtype=torch.int64)
+
+
+def has_room(items: Items) -> bool:
+    """Tell whether memory has room for a dataset's images, as bytes and whitened."""
+    image, _ = items[0]
+    return fits_in_memory(len(items) * (image.nbytes + _FLOAT_BYTES * image.numel()))
+
+
+def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:
+    """Return the error for images of several sizes, the commonest first."""
+    listed = ", ".join(f"{shape} x{count}" for shape, count in shapes.most_common(4))
+    sizes, channels = {shape[1:] for shape in shapes}, {shape[0] for shape in shapes}
+    if len(sizes) == 1:
+        numbers = " and ".join(map(str, sorted(channels)))
+        return DataError(
+            f"images of {numbers} channels (channels, height, width): {listed}; "
+            "convert all to RGB, or all to grey"
+        )
+    return DataError(
+        f"images of {len(shapes)} sizes (channels, height, width): {listed}; "
+        "resize them to one, for a folder by --image-size"
+    )

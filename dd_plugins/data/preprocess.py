@@ -1,0 +1,350 @@
+"""Standardisation and ZCA whitening: invertible, and saved inside every artifact."""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dd_plugins.data.streamed import ImageSource, chunks
+from dd_plugins.errors import DataError, DDWarning
+from dd_plugins.runtime.memory import fits_in_memory
+
+__all__ = ["ZCA_RIDGE", "Preprocessing", "Transform", "to_unit_range"]
+
+Preprocessing = Literal["standardize", "zca"]
+
+ZCA_RIDGE = 0.1
+"""Ridge on the covariance, relative to its mean eigenvalue (FRePo's ``zca_reg``)."""
+
+_LARGEST_WHITENED_SIDE = 64  # beyond it the covariance would not fit; see Transform
+_LONG_TO_WHITEN = 4_000  # rows and columns of a matrix that is decomposed
+_LEAST_EIGENVALUE = 1e-10  # of the largest one: below it there is rounding alone
+_CHUNK = 2048  # images that are whitened or summed up at a time
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Return images as float32 in [0, 1]; uint8 is divided by 255."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """An invertible map from images in [0, 1] to the value space of a model.
+
+    Standardisation by channel and, with ``whitening``, ZCA after it. Images larger than
+    64 pixels are whitened in interleaved sub-images ("checkerboard"): every
+    ``stride``-th pixel belongs to the same sub-image, and all share one covariance.
+
+    Attributes:
+        mean: float32 of shape ``(channels,)``.
+        deviation: float32 of shape ``(channels,)``.
+        centre: mean of the flattened standardised sub-images, float32 of shape
+            ``(d,)``.
+        whitening: symmetric ZCA matrix, float32 of shape ``(d, d)``; None where it is
+            written by its directions.
+        directions: of fewer images than pixels: the orthonormal directions in which
+            images differ, float32 of shape ``(r, d)``. The matrix is the identity in
+            all others.
+        scales: by which whitening scales each direction, float32 of shape ``(r,)``.
+        stride: how many interleaved sub-images there are along each side.
+
+    Reference: FRePo's released code (arXiv 2206.00719, appendix A.1).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    centre: Tensor | None = None
+    whitening: Tensor | None = None
+    stride: int = 1
+    directions: Tensor | None = None
+    scales: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Transform":
+        """Return the same map, computed on a device, wherever the images are."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return Transform.from_tensors(moved, self.stride)
+
+    @classmethod
+    def identity(cls, channels: int) -> "Transform":
+        """Return the transform of images that are in the value space already."""
+        return cls(torch.zeros(channels), torch.ones(channels))
+
+    @property
+    def kind(self) -> Preprocessing:
+        """``"zca"`` if images are whitened, else ``"standardize"``."""
+        return "standardize" if self.centre is None else "zca"
+
+    @classmethod
+    def fit(cls, images: ImageSource, kind: Preprocessing) -> "Transform":
+        """Learn the transform from training images.
+
+        Args:
+            images: uint8, or float in [0, 1], of shape ``(n, channels, height,
+                width)``.
+            kind: ``"standardize"``, or ``"zca"`` for whitening after it.
+
+        Raises:
+            DataError: ``kind`` is ``"zca"``, and the images are all alike, or the sides
+                of large ones not divisible into sub-images of at most 64 pixels.
+        """
+        channels = images.shape[1]
+        total = torch.zeros(channels, dtype=torch.float64)
+        squares = torch.zeros(channels, dtype=torch.float64)
+        for chunk in chunks(images, _CHUNK):
+            values = to_unit_range(chunk).double()
+            total += values.sum(dim=(0, 2, 3)).cpu()
+            squares += values.square().sum(dim=(0, 2, 3)).cpu()
+        count = images.numel() / channels
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+        deviation[deviation < 1e-6] = 1.0  # a constant channel stays constant
+        standardize = cls(mean.float(), deviation.float())
+        if kind == "standardize":
+            return standardize
+        return standardize._with_whitening(images)
+
+    def _with_whitening(self, images: ImageSource) -> "Transform":
+        """Return the transform that also whitens, fitted on ``images``."""
+        stride = _stride(images.shape[-2], images.shape[-1])
+        scale = Transform(self.mean, self.deviation, stride=stride)
+        size = math.prod(images.shape[1:]) // stride**2
+        count = len(images) * stride**2
+        needed = 3 * 8 * size * min(size, count)  # float64: images or a matrix, twice
+        if not fits_in_memory(needed):
+            raise DataError(
+                f"whitening images of {size} values takes {needed / 1e9:.0f} GB, more "
+                "than half of the memory; make them smaller, or use preprocessing "
+                "'standardize'"
+            )
+        if min(size, count) > _LONG_TO_WHITEN:
+            warnings.warn(
+                f"whitening is fitted to {len(images):,} images of {size:,} values: "
+                "this takes minutes",
+                DDWarning,
+                stacklevel=3,
+            )
+        centre = torch.zeros(size, dtype=torch.float64)
+        for chunk in chunks(images, _CHUNK):
+            centre += (
+                scale._flatten(scale._standardize(chunk)).double().sum(dim=0).cpu()
+            )
+        centre = (centre / count).float()
+        if count <= size:
+            return self._with_directions(images, scale, centre, count)
+        covariance = torch.zeros(size, size, dtype=torch.float64)
+        for chunk in chunks(images, _CHUNK):
+            flat = scale._flatten(scale._standardize(chunk)).cpu() - centre
+            covariance += (flat.mT @ flat).double()
+        covariance /= count
+        if not covariance.diagonal().sum() > 0:
+            raise _all_alike()
+        covariance.diagonal().add_(ZCA_RIDGE * covariance.diagonal().mean())
+        eigenvalues, vectors = torch.linalg.eigh(covariance)
+        whitening = (vectors * eigenvalues.rsqrt()) @ vectors.mT
+        return Transform(self.mean, self.deviation, centre, whitening.float(), stride)
+
+    def _with_directions(
+        self, images: ImageSource, scale: "Transform", centre: Tensor, count: int
+    ) -> "Transform":
+        """Return the transform that also whitens, of at most as many images as pixels.
+
+        Directions without data keep scale 1, as in the released code; centred images
+        span one direction less than there are images (overlooked there). So the matrix
+        is the identity plus one of low rank, found from the products of the images.
+        """
+        flat = torch.cat(
+            [
+                scale._flatten(scale._standardize(chunk)).cpu() - centre
+                for chunk in chunks(images, _CHUNK)
+            ]
+        ).double()
+        eigenvalues, vectors = torch.linalg.eigh(flat @ flat.mT / count)
+        total = float(eigenvalues.sum())
+        if not total > 0:
+            raise _all_alike()
+        kept = eigenvalues > _LEAST_EIGENVALUE * eigenvalues[-1]
+        kept[0] = False  # the direction that centring took
+        eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
+        directions = vectors.mT @ flat / (count * eigenvalues).sqrt()[:, None]
+        ridge = ZCA_RIDGE * total / flat.shape[1]
+        return Transform(
+            self.mean,
+            self.deviation,
+            centre,
+            stride=scale.stride,
+            directions=directions.float().contiguous(),
+            scales=(eigenvalues + ridge).rsqrt().float(),
+        )
+
+    def __call__(self, images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Map images to the value space.
+
+        Args:
+            images: uint8, or float in [0, 1], of shape ``(n, channels, height,
+                width)``.
+            dtype: to which the result is rounded; everything is computed in float32,
+                on the device of the map's own tensors.
+
+        Returns:
+            The values, of the same shape, on the device of the images.
+        """
+        result = torch.empty(images.shape, dtype=dtype, device=images.device)
+        for start in range(0, len(images), _CHUNK):
+            near = images[start : start + _CHUNK].to(self.mean.device)
+            chunk = self._standardize(near)
+            if self.centre is not None:
+                flat = self._whiten(self._flatten(chunk) - self.centre)
+                chunk = self._unflatten(flat, images.shape)
+            result[start : start + _CHUNK] = chunk
+        return result
+
+    def invert(self, values: Tensor) -> Tensor:
+        """Map from the value space back to images; nothing is clipped.
+
+        Args:
+            values: float of shape ``(n, channels, height, width)``.
+
+        Returns:
+            float32 images, in [0, 1] where the values came from such images.
+        """
+        if self.centre is not None:
+            flat = self._flatten(values.float())
+            flat = self._unwhiten(flat.cpu().double()).float().to(values.device)
+            flat = flat + self.centre.to(values.device)
+            values = self._unflatten(flat, values.shape)
+        mean, deviation = self._by_channel(values.device)
+        return values.float() * deviation + mean
+
+    def standardised(self, values: Tensor) -> Tensor:
+        """Undo the whitening, if there is any: pixels, standardised by channel.
+
+        Args:
+            values: float of shape ``(n, channels, height, width)``, of this space.
+        """
+        mean, deviation = self._by_channel(values.device)
+        return (self.invert(values) - mean) / deviation
+
+    def whitened(self, standardised: Tensor) -> Tensor:
+        """Map pixels that are standardised by channel to the value space.
+
+        Gradients pass.
+
+        Args:
+            standardised: float32 of shape ``(n, channels, height, width)``, on the
+                device of this map's tensors.
+        """
+        if self.centre is None:
+            return standardised
+        flat = self._whiten(self._flatten(standardised) - self.centre)
+        return self._unflatten(flat, standardised.shape)
+
+    def _whiten(self, flat: Tensor) -> Tensor:
+        """Return rows of standardised, centred sub-images in the whitened space."""
+        if self.whitening is not None:
+            return flat @ self.whitening
+        assert self.directions is not None
+        assert self.scales is not None
+        along = (flat @ self.directions.mT) * (self.scales - 1)
+        return flat + along @ self.directions
+
+    def _unwhiten(self, flat: Tensor) -> Tensor:
+        """Undo :meth:`_whiten`, in float64."""
+        if self.whitening is not None:
+            # The ridge bounds the condition of the matrix: 175 at most for CIFAR.
+            solved: Tensor = torch.linalg.solve(self._whitening64, flat.mT)
+            return solved.mT
+        assert self.directions is not None
+        assert self.scales is not None
+        directions = self.directions.cpu().double()
+        along = (flat @ directions.mT) * (1 / self.scales.cpu().double() - 1)
+        return flat + along @ directions
+
+    @cached_property
+    def _whitening64(self) -> Tensor:
+        assert self.whitening is not None
+        return self.whitening.cpu().double()
+
+    def _by_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        shape = (1, -1, 1, 1)
+        return self.mean.to(device).view(shape), self.deviation.to(device).view(shape)
+
+    def _standardize(self, images: Tensor) -> Tensor:
+        mean, deviation = self._by_channel(images.device)
+        return (to_unit_range(images) - mean) / deviation
+
+    def _flatten(self, images: Tensor) -> Tensor:
+        """``(n, c, h, w)`` to ``(n * stride**2, d)``: one row for each sub-image."""
+        if self.stride == 1:
+            return images.flatten(1)
+        n, channels, height, width = images.shape
+        folded = F.pixel_unshuffle(images, self.stride)
+        small = (height // self.stride, width // self.stride)
+        split = folded.view(n, channels, self.stride**2, *small)
+        return split.transpose(1, 2).reshape(n * self.stride**2, -1)
+
+    def _unflatten(self, flat: Tensor, shape: torch.Size) -> Tensor:
+        """Undo :meth:`_flatten`; ``shape[1:]`` is the shape of one image."""
+        _, channels, height, width = shape
+        if self.stride == 1:
+            return flat.view(-1, channels, height, width)
+        small = (height // self.stride, width // self.stride)
+        split = flat.view(-1, self.stride**2, channels, *small).transpose(1, 2)
+        folded = split.reshape(-1, channels * self.stride**2, *small)
+        return F.pixel_shuffle(folded, self.stride)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over its tensors and stride, in hexadecimal."""
+        digest = hashlib.sha256(str(self.stride).encode())
+        for name, tensor in self.tensors().items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that :meth:`from_tensors` needs, by name."""
+        named = {"mean": self.mean, "deviation": self.deviation}
+        whole = {
+            "centre": self.centre,
+            "whitening": self.whitening,
+            "directions": self.directions,
+            "scales": self.scales,
+        }
+        return named | {
+            name: tensor for name, tensor in whole.items() if tensor is not None
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], stride: int) -> "Transform":
+        """Rebuild a transform from :meth:`tensors` and its stride."""
+        return cls(
+            tensors["mean"],
+            tensors["deviation"],
+            tensors.get("centre"),
+            tensors.get("whitening"),
+            stride,
+            tensors.get("directions"),
+            tensors.get("scales"),
+        )
+
+
+def _all_alike() -> DataError:
+    return DataError("ZCA of images that are all alike; use 'standardize'")
+
+
+def _stride(height: int, width: int) -> int:
+    """Return the fewest interleaved sub-images a side that are at most 64 pixels."""
+    stride = math.ceil(max(height, width) / _LARGEST_WHITENED_SIDE)
+    if height % stride or width % stride:
+        raise DataError(
+            f"ZCA of {height}x{width} images needs sides divisible by {stride}; resize "
+            "the images, or use preprocessing 'standardize'"
+        )
+    return stride

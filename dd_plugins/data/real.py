@@ -1,0 +1,411 @@
+"""Real data: named data sets, a validation split, and draws of real batches."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, get_args
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from dd_plugins.data.checks import check_finite
+from dd_plugins.data.images import Images, checked_images, take
+from dd_plugins.data.items import Items, has_room, read_dataset, survey
+from dd_plugins.data.pixels import Axes
+from dd_plugins.data.preprocess import Preprocessing, Transform
+from dd_plugins.data.streamed import ImageSource, chunks
+from dd_plugins.data.subsets import stratified_split
+from dd_plugins.data.test_set import UnreadTestSet
+from dd_plugins.errors import DataError, OptionError
+from dd_plugins.networks.base import ImageShape
+
+__all__ = ["RealData"]
+
+_VALIDATION_PART = 0.1
+_LARGEST_VALIDATION = 5_000
+_HASHED = 4_096  # images at a time
+_CHECKED = 64  # images at a time
+_MOST_WHITENED = 4_800  # values of an image: whitened by default up to 3x40x40
+
+
+@dataclass(frozen=True, eq=False)
+class RealData:
+    """Real images for training and validation, and a test set that is not read yet.
+
+    Build one by :meth:`from_tensors`, :meth:`from_dataset`, :meth:`from_values` or a
+    named data set.
+
+    Attributes:
+        name: the name by which the data set is found again.
+        train: training images, without those held out.
+        train_indices: int64, the place of each training image before the split.
+        validation: images held out of the training data; may be empty.
+        class_names: one for each class.
+        read_test: reads the test set; call it once, when everything is chosen.
+        preprocessing: what FRePo does with this kind of images.
+        mirror: whether a mirror image is still of its class (not for digits).
+        image_size: the size to which images were resized, or None.
+        transform: the map to the value space, if it is given: then none is fitted to
+            the training images.
+        too_large_to_whiten: whether images are standardised for their size alone; a run
+            says so when it begins.
+    """
+
+    name: str
+    train: Images
+    train_indices: Tensor
+    validation: Images
+    class_names: tuple[str, ...]
+    read_test: Callable[[], Images] = field(repr=False)
+    preprocessing: Preprocessing = "zca"
+    mirror: bool = False
+    image_size: int | None = None
+    transform: Transform | None = field(default=None, repr=False)
+    too_large_to_whiten: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        """Return the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """Return channels, height and width."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def value_space(self) -> str:
+        """Return what the images are mapped to: the kind, or the map by its content."""
+        if self.transform is None:
+            return self.preprocessing
+        return f"{self.transform.kind} {self.transform.fingerprint}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the training images and labels, in hexadecimal."""
+        digest = hashlib.sha256()
+        for source in (*self.train, self.train_indices):
+            for number, part in enumerate(chunks(source, _HASHED)):
+                if number == 0:
+                    digest.update(f"{part.dtype} {tuple(source.shape)}".encode())
+                digest.update(part.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @classmethod
+    def from_tensors(
+        cls,
+        images: Tensor | NDArray[Any],
+        labels: Tensor | NDArray[Any] | Sequence[int],
+        *,
+        test: tuple[Any, Any] | Callable[[], Images] | None = None,
+        class_names: Iterable[str] | None = None,
+        name: str = "tensors",
+        preprocessing: Preprocessing | None = None,
+        mirror: bool = False,
+        image_size: int | None = None,
+        validation: float = _VALIDATION_PART,
+        channels: Axes | None = None,
+    ) -> "RealData":
+        """Check tensors and cut a validation split from them.
+
+        A part of each class, at most 5,000 images in all, becomes the validation
+        split. It depends on the data alone, not on the seed of a run.
+
+        Args:
+            images: uint8, or float in [0, 1]: a tensor of shape ``(n, channels,
+                height, width)``, an array of shape ``(n, height, width, channels)``, or
+                either of shape ``(n, height, width)``.
+            labels: integers of shape ``(n,)`` or ``(n, 1)``, from 0.
+            test: test images and labels, or a function that reads them.
+            class_names: one for each class; by default the numbers.
+            name: under which the artifact remembers the data set.
+            preprocessing: ``"zca"`` or ``"standardize"``; by default ``"zca"`` for
+                images of at most 4,800 values, such as 3x40x40. Whitening of larger
+                ones takes minutes, and its matrix hundreds of megabytes.
+            mirror: whether a mirror image is still of its class.
+            image_size: the size to which the images were resized, for the record.
+            validation: the part of each class that is held out, in [0, 1).
+            channels: where the channels stand, ``"first"`` or ``"last"``, if the sizes
+                do not tell (see :func:`~dd_plugins.data.pixels.channels_first`).
+
+        Raises:
+            OptionError: that part is out of its range.
+            DataError: shapes, values, labels or class names do not fit.
+
+        Example:
+            >>> images = torch.rand(20, 1, 8, 8)
+            >>> data = RealData.from_tensors(images, torch.arange(20) % 2)
+            >>> data.num_classes, len(data.train.labels), len(data.validation.labels)
+            (2, 18, 2)
+        """
+        return cls._split(
+            checked_images(images, labels, channels),
+            test=UnreadTestSet(test, channels),
+            class_names=class_names,
+            name=name,
+            preprocessing=preprocessing,
+            mirror=mirror,
+            image_size=image_size,
+            validation=validation,
+        )
+
+    @classmethod
+    def _split(
+        cls,
+        checked: Images,
+        *,
+        test: "UnreadTestSet",
+        class_names: Iterable[str] | None = None,
+        name: str = "tensors",
+        preprocessing: Preprocessing | None = None,
+        mirror: bool = False,
+        image_size: int | None = None,
+        validation: float = _VALIDATION_PART,
+    ) -> "RealData":
+        if isinstance(class_names, str):
+            raise DataError(
+                f"class_names is one string, {class_names!r}; pass a list of names"
+            )
+        if not 0 <= validation < 1:
+            raise OptionError(f"validation must be in [0, 1), got {validation}")
+        classes = int(checked.labels.max()) + 1
+        if classes > len(checked.labels):
+            raise DataError(
+                f"labels go up to {classes - 1}, but there are only "
+                f"{len(checked.labels)} images; number the classes from 0 without gaps"
+            )
+        names = tuple(map(str, range(classes) if class_names is None else class_names))
+        if classes > len(names):
+            raise DataError(
+                f"labels go up to {classes - 1}, but there are {len(names)} class names"
+            )
+        for name_of_class in names:
+            if not name_of_class.isprintable():
+                raise DataError(f"class name {name_of_class!r} is not printable text")
+        shape = checked.images.shape[1:]
+        too_large = preprocessing is None and shape.numel() > _MOST_WHITENED
+        if preprocessing is None:
+            preprocessing = "standardize" if too_large else "zca"
+        if preprocessing not in get_args(Preprocessing):
+            raise DataError(
+                f"preprocessing must be one of {', '.join(get_args(Preprocessing))}, "
+                f"got {preprocessing!r}"
+            )
+        counts = torch.bincount(checked.labels, minlength=len(names))
+        if not bool(counts.all()):
+            empty = [names[index] for index in (counts == 0).nonzero().flatten()]
+            raise DataError(
+                f"no training image of class {', '.join(map(repr, empty[:5]))}; "
+                "remove the class or number the labels without gaps"
+            )
+        if len(names) < 2:
+            raise DataError(f"{len(names)} class found, at least 2 are needed")
+        held_out, kept = stratified_split(
+            checked.labels, validation, _LARGEST_VALIDATION
+        )
+        return cls(
+            name=name,
+            train=take(checked, kept),
+            train_indices=kept,
+            validation=take(checked, held_out),
+            class_names=names,
+            read_test=test.fitting(shape, len(names)),
+            too_large_to_whiten=too_large,
+            preprocessing=preprocessing,
+            mirror=mirror,
+            image_size=image_size,
+        )
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Dataset[Any],
+        *,
+        test: Dataset[Any] | None = None,
+        stream: bool | None = None,
+        workers: int = 2,
+        class_names: Iterable[str] | None = None,
+        channels: Axes | None = None,
+        **options: Any,
+    ) -> "RealData":
+        """Take a map-style dataset of ``(image, label)`` pairs.
+
+        Args:
+            dataset: images are tensors, PIL images or arrays, all of one size; the
+                same at every reading. An item may be a mapping (see
+                :class:`~dd_plugins.data.items.Items`).
+            test: the test set, likewise; read only when it is needed.
+            stream: whether the images stay in the dataset and are read when they are
+                needed; by default if half of the memory would not hold them.
+            workers: processes that read ahead while streaming; 0 for none.
+            class_names: one for each class; by default those that the dataset names
+                (``dataset.classes``) if there are as many, else the numbers.
+            channels: where the channels stand, if the sizes do not tell.
+            **options: as for :meth:`from_tensors`.
+
+        Raises:
+            DataError: an item is not a pair, or the images differ in size.
+        """
+        items = Items(dataset, channels)
+        if stream or (stream is None and not has_room(items)):
+            checked = Images(*survey(items, workers))
+        else:
+            checked = checked_images(*read_dataset(items), "first")
+        if class_names is None:
+            class_names = _class_names(dataset, int(checked.labels.max()) + 1)
+        return cls._split(
+            checked,
+            test=UnreadTestSet(test, channels),
+            class_names=class_names,
+            **options,
+        )
+
+    @classmethod
+    def from_values(
+        cls,
+        images: ImageSource,
+        labels: Tensor,
+        *,
+        class_names: Iterable[str] | None = None,
+        name: str = "values",
+        mirror: bool = False,
+    ) -> "RealData":
+        """Take images that are in the value space of a model already.
+
+        Their transform is the identity. Each is a training image: no validation images
+        are held out, and there is no test set. A set that is distilled from them is in
+        the same space, and its ``pixels()`` clip what lies outside [0, 1].
+
+        Args:
+            images: floating, of any range, of shape ``(n, channels, height, width)``: a
+                tensor, or images that are read when they are needed.
+            labels: integers of shape ``(n,)``, from 0.
+            class_names: one for each class, by default the numbers; a class may have no
+                image.
+            name: under which the artifact remembers the data set.
+            mirror: whether a flipped image is still of its class.
+
+        Raises:
+            DataError: shapes, values, labels or class names do not fit.
+
+        Example:
+            >>> images = torch.randn(6, 1, 8, 8)
+            >>> data = RealData.from_values(images, torch.arange(6) % 2)
+            >>> data.image_shape, data.num_classes
+            ((1, 8, 8), 2)
+        """
+        if len(images.shape) != 4 or 0 in images.shape:
+            raise DataError(
+                "images must have shape (n, channels, height, width), none of them 0; "
+                f"got {tuple(images.shape)}"
+            )
+        if labels.is_floating_point() or labels.shape != images.shape[:1]:
+            raise DataError(
+                f"labels must be integers of shape ({len(images)},), one for each "
+                f"image; got {labels.dtype} of shape {tuple(labels.shape)}"
+            )
+        for number, part in enumerate(chunks(images, _CHECKED)):
+            if not part.is_floating_point():
+                raise DataError(
+                    f"images in a value space must be floating, got {part.dtype}; pass "
+                    "plain images to from_tensors"
+                )
+            check_finite(part, number * _CHECKED)
+        low, high = (int(label) for label in labels.aminmax())
+        known = range(high + 1) if class_names is None else class_names
+        names = tuple(map(str, known))
+        if low < 0 or high >= len(names):
+            raise DataError(
+                f"labels must be from 0 to {len(names) - 1}, one for each class name; "
+                f"got {low} to {high}"
+            )
+        if isinstance(images, Tensor):
+            images = images.detach().float().cpu()
+        return cls(
+            name=name,
+            train=Images(images, labels.long().cpu()),
+            train_indices=torch.arange(len(images)),
+            validation=Images(torch.empty(0, *images.shape[1:]), labels[:0].long()),
+            class_names=names,
+            read_test=_values_have_no_test,
+            mirror=mirror,
+        ).with_transform(Transform.identity(images.shape[1]))
+
+    def check_test(self) -> None:
+        """Refuse a test set that cannot serve, as far as this shows without reading it.
+
+        Tensors, and the first item of a dataset, are looked at; functions are not
+        called.
+
+        Raises:
+            DataError: there is no test set, or it does not fit the training images.
+        """
+        if isinstance(self.read_test, UnreadTestSet):
+            self.read_test.check()
+
+    def with_preprocessing(self, preprocessing: Preprocessing) -> "RealData":
+        """Return the same data, to be preprocessed in another way."""
+        return replace(
+            self,
+            preprocessing=preprocessing,
+            transform=None,
+            too_large_to_whiten=False,
+        )
+
+    def prepared(
+        self, preprocessing: Preprocessing | None, mirror: bool | None
+    ) -> "RealData":
+        """Return the data, to be preprocessed and mirrored as a caller asks.
+
+        Args:
+            preprocessing: ``"standardize"`` or ``"zca"``; None for the data's own.
+            mirror: whether a mirror image is still of its class; None for the data's
+                own.
+
+        Raises:
+            OptionError: there is no such preprocessing.
+        """
+        data = self
+        if preprocessing is not None:
+            if preprocessing not in get_args(Preprocessing):
+                raise OptionError(
+                    "preprocessing must be one of "
+                    f"{', '.join(get_args(Preprocessing))}, got {preprocessing!r}"
+                )
+            data = data.with_preprocessing(preprocessing)
+        return data if mirror is None else replace(data, mirror=bool(mirror))
+
+    def with_transform(self, transform: Transform) -> "RealData":
+        """Return the same data, to be mapped to the value space by this transform.
+
+        Raises:
+            OptionError: it is for images of other channels.
+        """
+        if len(transform.mean) != self.image_shape[0]:
+            raise OptionError(
+                f"the transform is for {len(transform.mean)} channels, the images have "
+                f"{self.image_shape[0]}"
+            )
+        return replace(self, preprocessing=transform.kind, transform=transform)
+
+
+def _class_names(dataset: Any, classes: int) -> list[str] | None:
+    """Return the names that a dataset has for its classes, if there are as many."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    names = getattr(dataset, "classes", None)
+    if not isinstance(names, list | tuple) or len(names) != classes:
+        return None
+    return list(map(str, names)) if all(map(_is_name, names)) else None
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isprintable()
+
+
+def _values_have_no_test() -> Images:
+    raise DataError("images given by their values have no test set")

@@ -1,0 +1,173 @@
+"""Draws of real images, in the value space of the model."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.streamed import ImageSource, StreamedImages
+from dd_plugins.data.subsets import class_members
+from dd_plugins.errors import OptionError
+from dd_plugins.runtime.randomness import derive
+
+__all__ = ["Batch", "RealSampler"]
+
+
+class Batch(NamedTuple):
+    """A draw of real data in the value space of the model.
+
+    Attributes:
+        images: float32 of shape ``(b, channels, height, width)``.
+        labels: int64 of shape ``(b,)``.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+class RealSampler:
+    """Draws of real images, in the value space of the model.
+
+    Batches are drawn without replacement, epoch after epoch. A draw is a function of
+    the seed and the step alone. Where several processes share a run, a batch is dealt
+    out to them: each gets every ``ranks``-th image of it.
+
+    Args:
+        images: of shape ``(n, channels, height, width)``, any floating dtype or uint8.
+        labels: int64 of shape ``(n,)``.
+        seed: the seed of the run.
+        device: where batches are put.
+        transform: maps a batch to the value space; None if the images are in it.
+        content: names what is drawn from: the data's fingerprint and its
+            preprocessing. What is made from the images alone may be kept under it.
+        rank: the number of this process.
+        ranks: the number of processes.
+    """
+
+    def __init__(
+        self,
+        images: ImageSource,
+        labels: Tensor,
+        *,
+        seed: int,
+        device: torch.device,
+        transform: Transform | None = None,
+        content: str | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.content = content
+        self._rank, self._ranks = rank, ranks
+        self._images = images
+        if isinstance(images, Tensor):
+            self._images = _near(images, device)
+        self._labels = labels.to(device)
+        self._device = device
+        self._transform = None if transform is None else transform.to(device)
+        self._stream: _Stream | None = None
+        self._members = class_members(labels)
+
+        @lru_cache(maxsize=4)
+        def order(purpose: str, epoch: int, size: int) -> Tensor:
+            return torch.randperm(size, generator=derive(seed, purpose, epoch))
+
+        self._order = order
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels of all images, int64 on the CPU."""
+        return self._labels.cpu()
+
+    def read(self, places: Tensor) -> Batch:
+        """Return the images at these places, in whatever process."""
+        near = places.to(self._device)
+        images = self._images
+        on_device = isinstance(images, Tensor) and images.device == near.device
+        return self._batch(images[near if on_device else places], near)
+
+    def close(self) -> None:
+        """End the processes that read ahead, if there are any."""
+        self._stream = None  # what holds them
+
+    def batch(self, step: int, size: int) -> Batch:
+        """Draw ``size`` images of any class; all of them if there are fewer."""
+        everything = torch.arange(len(self._labels))
+        if isinstance(self._images, StreamedImages):
+            return self._read_ahead(step, size, everything)
+        return self._draw("batch", step, size, everything)
+
+    def class_batch(self, step: int, label: int, size: int) -> Batch:
+        """Draw ``size`` images of one class; all of them if there are fewer."""
+        return self._draw(f"batch of class {label}", step, size, self._members[label])
+
+    def _draw(self, purpose: str, step: int, size: int, members: Tensor) -> Batch:
+        return self.read(self._picked(purpose, step, size, members))
+
+    def _read_ahead(self, step: int, size: int, members: Tensor) -> Batch:
+        """Draw from a stream of batches, which workers read ahead step by step."""
+        assert isinstance(self._images, StreamedImages)
+        picked = partial(self._picked, "batch", size=size, members=members)
+        if self._stream is None or self._stream.coming != (step, size):
+            draws = (picked(later) for later in itertools.count(step))
+            self._stream = _Stream(self._images.batches(draws), (step, size))
+        images = next(self._stream.batches)
+        self._stream.coming = (step + 1, size)
+        return self._batch(images, picked(step).to(self._device))
+
+    def _picked(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
+        """Return the places of this process's images of a draw.
+
+        Raises:
+            OptionError: there is not an image for each process.
+        """
+        total = len(members)
+        if min(size, total) < self._ranks:
+            raise OptionError(
+                f"{min(size, total)} real image(s) cannot be dealt out to "
+                f"{self._ranks} processes; draw more, or use fewer processes"
+            )
+        if size >= total:
+            picked = members
+        else:
+            epoch, offset = divmod(step * size, total)
+            order = self._order(purpose, epoch, total)[offset : offset + size]
+            if len(order) < size:
+                rest = self._order(purpose, epoch + 1, total)[: size - len(order)]
+                order = torch.cat([order, rest])
+            picked = members[order]
+        return picked[self._rank :: self._ranks]
+
+    def _batch(self, images: Tensor, places: Tensor) -> Batch:
+        images = images.to(self._device)
+        if images.is_floating_point():
+            images = images.float()
+        if self._transform is not None:
+            images = self._transform(images)
+        return Batch(
+            images.contiguous(memory_format=torch.channels_last),
+            self._labels[places],
+        )
+
+
+@dataclass
+class _Stream:
+    """Batches that are read ahead, and the step and size of the one that comes."""
+
+    batches: Iterator[Tensor]
+    coming: tuple[int, int]
+
+
+def _near(images: Tensor, device: torch.device) -> Tensor:
+    """Return images on a GPU if half of its free memory holds them, else as they are.
+
+    So nothing but indices travels to the GPU at each step.
+    """
+    if device.type != "cuda":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.nbytes <= free // 2 else images

@@ -1,0 +1,159 @@
+"""Images that stay in a map-style dataset, and are read when they are needed."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dd_plugins.errors import DataError
+from dd_plugins.runtime.randomness import derive
+
+__all__ = ["ImageSource", "Pairs", "StreamedImages", "chunks", "read_items"]
+
+_PART = 64  # images that are read at a time
+_WORTH_WORKERS = 4_096  # images: for fewer, starting workers takes longer than reading
+
+
+Pairs = Dataset[tuple[Tensor, int]]
+"""Items of a dataset: an image ``(channels, height, width)``, and its class."""
+
+
+class _Reported(Dataset[tuple[Tensor, int] | DataError]):
+    """Items whose errors are values: they cross from a worker in one line."""
+
+    def __init__(self, items: Pairs) -> None:
+        self._items = items
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
+        try:
+            return self._items[index]
+        except DataError as error:
+            return error
+
+
+def read_items(
+    items: Pairs, batches: Iterable[list[int]], workers: int
+) -> Iterator[list[tuple[Tensor, int]]]:
+    """Read batches of items, ahead of their use if there are workers.
+
+    A data set that draws random numbers from torch draws the same ones in every reading
+    by workers; nothing is drawn from the global generator of this process.
+
+    Raises:
+        DataError: an item cannot be read.
+    """
+    loader: Iterable[list[tuple[Tensor, int] | DataError]] = DataLoader(
+        _Reported(items),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_outlive_signals,
+        generator=derive(0, "reading"),
+    )
+    for batch in loader:
+        read = []
+        for item in batch:
+            if isinstance(item, DataError):
+                raise item
+            read.append(item)
+        yield read
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a worker go on when all processes of a run are told to stop at once.
+
+    The run needs it until its checkpoint is written, and then ends it: only the SIGTERM
+    of its own run ends a worker, where the system tells who sent it (not on macOS).
+    """
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    run = os.getppid()
+
+    def end_with_the_run() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != run:
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=end_with_the_run, daemon=True).start()
+
+
+class StreamedImages:
+    """Images that are read by their numbers: what a tensor of them would give.
+
+    It has the length and the shape of that tensor, and indexing by a slice or by
+    numbers reads those images.
+
+    Args:
+        items: where they are read; all images are of one shape and dtype.
+        image_shape: channels, height and width.
+        numbers: int64, the items that belong to it, in order.
+        workers: processes that read batches ahead; 0 for none.
+    """
+
+    def __init__(
+        self,
+        items: Pairs,
+        image_shape: tuple[int, ...],
+        numbers: Tensor,
+        *,
+        workers: int,
+    ) -> None:
+        self._items = items
+        self._numbers = numbers
+        self._workers = workers
+        self.shape = torch.Size((len(numbers), *image_shape))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, chosen: slice | Tensor) -> Tensor:
+        numbers = self._numbers[chosen]
+        workers = self._workers if len(numbers) > _WORTH_WORKERS else 0
+        parts = [part.tolist() for part in torch.split(numbers, _PART)]
+        read = [
+            image
+            for batch in read_items(self._items, parts, workers)
+            for image, _ in batch
+        ]
+        return torch.stack(read) if read else torch.empty((0, *self.shape[1:]))
+
+    def numel(self) -> int:
+        """Return the number of values of all images."""
+        return self.shape.numel()
+
+    def select(self, chosen: Tensor) -> "StreamedImages":
+        """Return some of the images, without reading them."""
+        return StreamedImages(
+            self._items,
+            tuple(self.shape[1:]),
+            self._numbers[chosen],
+            workers=self._workers,
+        )
+
+    def batches(self, draws: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Read batch after batch, ahead of their use if there are workers.
+
+        Args:
+            draws: the places of each batch's images, int64.
+        """
+        numbers = (self._numbers[draw].tolist() for draw in draws)
+        for batch in read_items(self._items, numbers, self._workers):
+            yield torch.stack([image for image, _ in batch])
+
+
+ImageSource = Tensor | StreamedImages
+"""Images in memory, or images that are read when they are needed."""
+
+
+def chunks(images: ImageSource, size: int) -> Iterable[Tensor]:
+    """Return the images in their order, so many at a time."""
+    if isinstance(images, Tensor):
+        return torch.split(images, size)
+    return images.batches(torch.split(torch.arange(len(images)), size))

@@ -1,0 +1,76 @@
+"""Parts of a data set: by class, drawn, and held out for validation."""
+
+import torch
+from torch import Tensor
+
+from dd_plugins.errors import OptionError
+from dd_plugins.runtime.randomness import derive
+
+__all__ = ["balanced_subset", "class_members", "random_members"]
+
+_SPLIT_SEED = 0  # splits belong to the data set, not to a run: runs stay comparable
+
+
+def balanced_subset(
+    labels: Tensor, images_per_class: int, generator: torch.Generator
+) -> Tensor:
+    """Draw the indices of ``images_per_class`` random images of each class, by class.
+
+    Raises:
+        OptionError: a class is smaller than that.
+    """
+    members = class_members(labels, images_per_class)
+    return random_members(members, [images_per_class] * len(members), generator)
+
+
+def random_members(
+    members: list[Tensor], counts: list[int], generator: torch.Generator
+) -> Tensor:
+    """Draw so many random places of each class, or all of it if there are fewer.
+
+    Args:
+        members: the places of each class's images, from :func:`class_members`.
+        counts: one for each class.
+        generator: of the draws.
+    """
+    chosen = []
+    for places, count in zip(members, counts, strict=True):
+        order = torch.randperm(len(places), generator=generator)
+        chosen.append(places[order[:count]])
+    return torch.cat(chosen)
+
+
+def class_members(labels: Tensor, least: int = 0) -> list[Tensor]:
+    """Return the places of each class's images.
+
+    Raises:
+        OptionError: a class has fewer than ``least``.
+    """
+    found = [
+        (labels == label).nonzero().flatten() for label in range(int(labels.max()) + 1)
+    ]
+    smallest = min(range(len(found)), key=lambda label: len(found[label]))
+    if len(found[smallest]) < least:
+        raise OptionError(
+            f"{least} images per class asked for, but class {smallest} has only "
+            f"{len(found[smallest])} training images beside those held out for "
+            f"validation; choose at most {len(found[smallest])}"
+        )
+    return found
+
+
+def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Tensor]:
+    """Return the indices held out and those kept, in order.
+
+    scikit-learn's stratified split refuses classes of one member; here they are kept.
+    """
+    part = min(part, most / len(labels))
+    held_out = []
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        generator = derive(_SPLIT_SEED, "validation split", label)
+        order = torch.randperm(len(members), generator=generator)
+        held_out.append(members[order[: int(part * len(members))]])
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[torch.cat(held_out)] = True
+    return mask.nonzero().flatten(), (~mask).nonzero().flatten()

@@ -1,0 +1,92 @@
+"""A test set that is not read yet."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from dd_plugins.data.images import Images, checked_images
+from dd_plugins.data.items import Items, read_dataset
+from dd_plugins.data.pixels import Axes
+from dd_plugins.errors import DataError
+
+
+@dataclass(frozen=True)
+class UnreadTestSet:
+    """Reads a test set when it is called, and tells before whether it can serve.
+
+    Attributes:
+        test: images and labels, a dataset, a function that reads them, or None.
+        channels: where the channels of images stand, if it is stated.
+        shape: that of the training images.
+        num_classes: their classes.
+    """
+
+    test: Any
+    channels: Axes | None = None
+    shape: tuple[int, ...] = ()
+    num_classes: int = 0
+
+    def fitting(self, shape: torch.Size, num_classes: int) -> "UnreadTestSet":
+        """Return the reader of a test set for such training data; check tensors now."""
+        reader = replace(self, shape=tuple(shape), num_classes=num_classes)
+        if isinstance(self.test, tuple):
+            reader()
+        return reader
+
+    def __call__(self) -> Images:
+        """Read the test set, and check it."""
+        match self.test:
+            case None:
+                raise no_test_set()
+            case (images, labels):
+                checked = checked_images(images, labels, self.channels)
+            case _ if self._is_function():
+                images, labels = self.test()
+                checked = checked_images(images, labels, self.channels)
+            case _:
+                images, labels = read_dataset(Items(self.test, self.channels))
+                checked = checked_images(images, labels, "first")
+        self._check_fit(tuple(checked.images.shape[1:]), int(checked.labels.max()))
+        return checked
+
+    def _is_function(self) -> bool:
+        return callable(self.test) and not hasattr(self.test, "__getitem__")
+
+    def check(self) -> None:
+        """Find what can be known to be wrong before the test set is read."""
+        if self.test is None:
+            raise no_test_set()
+        if isinstance(self.test, tuple) or self._is_function():
+            return
+        if isinstance(self.test, HasSizes):
+            self.test.check_sizes((self.shape[1], self.shape[2]))
+        image, label = Items(self.test, self.channels)[0]
+        self._check_fit(tuple(image.shape), label)
+
+    def _check_fit(self, shape: tuple[int, ...], label: int) -> None:
+        if shape != tuple(self.shape):
+            raise DataError(f"test images are {shape}, training images {self.shape}")
+        if label >= self.num_classes:
+            raise DataError(
+                f"test labels go up to {label}, but the training data has "
+                f"{self.num_classes} classes; number them alike, from 0"
+            )
+
+
+@runtime_checkable
+class HasSizes(Protocol):
+    """A dataset that knows the sizes of its images without reading them."""
+
+    def check_sizes(self, size: tuple[int, int]) -> None:
+        """Refuse images that have not this height and width.
+
+        Raises:
+            DataError: there are some.
+        """
+        ...
+
+
+def no_test_set() -> DataError:
+    """Return the error for data without a test set."""
+    return DataError("this data has no test set; pass test=... where it is built")

@@ -1,0 +1,5 @@
+"""FRePo: neural feature regression with a pool of online models."""
+
+from dd_plugins.distillers.frepo.frepo import FRePo
+
+__all__ = ["FRePo"]

@@ -1,0 +1,357 @@
+"""FRePo: neural feature regression with a pool of online models."""
+
+import math
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+from torch import Tensor
+from torch.profiler import record_function
+
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller, add_gradient
+from dd_plugins.distillers.frepo.defaults import (
+    LONG_RUN,
+    ON_CPU,
+    PAPER,
+    PAPER_STEPS,
+    RIDGE_OF_COPIES,
+    Loss,
+    Settings,
+    short_run,
+)
+from dd_plugins.distillers.frepo.pool import FRePoState, Pool, RealFeatures, Workspace
+from dd_plugins.distillers.frepo.regression import Regression
+from dd_plugins.distillers.state import Metrics
+from dd_plugins.errors import OptionError
+from dd_plugins.functional.augment import random_augmentation
+from dd_plugins.functional.kernel_regression import (
+    centred_targets,
+)
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+)
+from dd_plugins.networks.conv import Conv
+from dd_plugins.run import Run, Task
+from dd_plugins.spec import record
+from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.training.lamb import LAMB
+
+__all__ = ["FRePo"]
+
+_LARGEST_ONLINE_BATCH = 1000
+
+
+@record
+class FRePo(AbstractDistiller[FRePoState]):
+    """Neural feature regression with pooling: the core distiller.
+
+    One model of a pool gives features; kernel ridge regression from the synthetic to
+    the real features predicts the real labels; the error is differentiated back to
+    images and labels. The model then takes a training step on the synthetic set,
+    until it has seen ``max_online_updates`` and a fresh one takes its place. There is
+    no unrolling: a step costs one forward pass of the real batch, and one forward and
+    backward pass of the synthetic set.
+
+    Under torchrun the models of the pool and the images of a real batch are dealt out
+    to the processes; each visits a model of its own at every step.
+
+    Options that are not given are settled by the preset and the data set.
+
+    Args:
+        preset: ``"fast"`` is for runs of minutes: what was measured best for the data
+            set; ``"paper"`` is the paper's in every option, 500,000 steps, and width
+            128. A fast run of 50,000 steps and more takes the paper's learning rate.
+        pool_size: online models; at least one for each process.
+        pool_networks: further architectures, of which the models of the pool are in
+            turn, beside the run's own. The paper's pool has one architecture.
+        max_online_updates: training steps K after which a model is replaced.
+        real_batch_size: real images of a visit.
+        updates_per_batch: steps for which a visit lasts: the model, the real batch and
+            its features stay the same meanwhile. The paper's is 1.
+        online_steps: training steps of the model at the end of a visit. The paper's
+            is 1.
+        ridge: ridge relative to the mean eigenvalue of the kernel; by default the
+            paper's 1e-6, and 1e-2 with augmented copies.
+        learning_rate: of images and labels, in units of their norm (LAMB).
+        last_learning_rate: at the end of the cosine, relative to the first; in [0, 1].
+        online_learning_rate: of Adam on the online models.
+        learn_labels: whether labels are learned.
+        augment: whether the models' training sees the synthetic images under a random
+            augmentation, another at each step, and so does the regression: in their
+            place, or beside them as ``augmented_copies``. By default with copies, and
+            in a fast run for colour images. The paper's is False.
+        augmented_copies: random augmentations of each image that stand beside it in
+            the regression, as a network meets them that is trained on the set; 0 for
+            one in its place, with ``augment``. By default 7 in a fast run for up to 50
+            images in all, 3 for up to 200, 1 for up to 500, else 0. The paper has none.
+        loss: what the regression's predictions of the real labels are judged by:
+            ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the temperature
+            that suits each real batch best
+            (:func:`~dd_plugins.functional.kernel_regression.calibrated_cross_entropy`);
+            by default the latter in a fast run.
+        flip: whether mirrored copies stand beside the synthetic images; by default as
+            in the released code: for small sets of images whose mirror image is
+            natural; but not with augmented copies, of which some are mirrored.
+
+    Reference: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature
+    Regression", NeurIPS 2022, arXiv 2206.00719, algorithm 1, and its released code.
+
+    Differences: pool draws are derived from the seed (unseeded there); features may be
+    computed in bfloat16, Gram matrix and solve run in float64 (float32 there); real
+    batches are drawn without replacement from a whole permutation (a shuffle buffer
+    there); visits of several updates, pools of several architectures, augmentation
+    while distilling, by augmented copies or without, cross-entropy as the loss, and the
+    settings of the fast preset are ours.
+    """
+
+    name = "frepo"
+
+    preset: Literal["fast", "paper"] = "fast"
+    pool_size: PositiveInt | None = None
+    pool_networks: tuple[AbstractNetwork, ...] = ()
+    max_online_updates: PositiveInt | None = None
+    real_batch_size: PositiveInt | None = None
+    updates_per_batch: PositiveInt | None = None
+    online_steps: PositiveInt | None = None
+    ridge: NonNegativeFloat | None = None
+    learning_rate: PositiveFloat | None = None
+    last_learning_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    online_learning_rate: PositiveFloat | None = None
+    learn_labels: bool = True
+    augment: bool | None = None
+    augmented_copies: NonNegativeInt | None = None
+    loss: Loss | None = None
+    flip: bool | None = None
+
+    def for_task(self, task: Task) -> Self:
+        """Settle every option by the preset and the table of recipes."""
+        usual = short_run(task)
+        short = usual.settings_for(task.synthetic_images)
+        defaults = PAPER if self.preset == "paper" else short
+        if (task.steps or usual.steps) >= LONG_RUN:
+            defaults = replace(defaults, learning_rate=PAPER.learning_rate)
+        settings = self._settled(defaults)
+        flip = (
+            task.images_per_class <= usual.flip_up_to and not settings.augmented_copies
+        )
+        return replace(
+            self, **vars(settings), flip=flip if self.flip is None else self.flip
+        )
+
+    def _settled(self, defaults: Settings) -> Settings:
+        """Return the settings, by default those given."""
+        options = {field.name: getattr(self, field.name) for field in fields(Settings)}
+        given = {name: value for name, value in options.items() if value is not None}
+        wanted = 0 if self.augment is False else defaults.augmented_copies
+        if given.setdefault("augmented_copies", wanted):
+            given.setdefault("augment", True)
+            given.setdefault("ridge", RIDGE_OF_COPIES)
+        return replace(defaults, **given)
+
+    @cached_property
+    def _settings(self) -> Settings:
+        return self._settled(PAPER)
+
+    @cached_property
+    def _regression(self) -> Regression:
+        settings = self._settings
+        return Regression(
+            settings.ridge, settings.loss, bool(self.flip), self.learn_labels
+        )
+
+    def _pool(self, run: Run) -> Pool:
+        others = (network.for_distillation() for network in self.pool_networks)
+        return Pool((run.network, *others), self._settings.online_learning_rate)
+
+    def _workspace(self, state: FRePoState, slot: int) -> Workspace:
+        architectures = 1 + len(self.pool_networks)
+        return state.workspace(slot, self._regression, architectures)
+
+    def default_steps(self, task: Task) -> int:
+        """Return the steps of a run of the preset on this data set."""
+        return PAPER_STEPS if self.preset == "paper" else short_run(task).steps
+
+    def default_network(
+        self, task: Task, device: torch.device
+    ) -> AbstractNetwork | None:
+        """Return the recipe's network; on a CPU a narrow ``conv``, else the paper's."""
+        if self.preset == "paper":
+            return Conv()
+        usual = short_run(task)
+        return usual.network or (ON_CPU if device.type == "cpu" else Conv())
+
+    @property
+    def architectures(self) -> tuple[AbstractNetwork, ...]:
+        """Those of the pool beside the run's own."""
+        return self.pool_networks
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Labels are centred regression targets."""
+        return "regression"
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether labels are moved by the optimizer."""
+        return self.learn_labels
+
+    def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Return centred one-hot labels, divided by ``sqrt(classes / 10)``."""
+        return centred_targets(labels, num_classes) / math.sqrt(num_classes / 10)
+
+    def setup(self, run: Run, real: RealSampler) -> FRePoState:
+        """Fill the pool with fresh models whose ages are staggered.
+
+        Ages start at 0, K/pool, 2K/pool, ..., so the models are replaced one at a time.
+
+        Raises:
+            OptionError: there are more processes, or architectures, than models; or
+                augmented copies without augmentation.
+        """
+        settings = self._settings
+        if settings.pool_size < run.ranks:
+            raise OptionError(
+                f"frepo: {run.ranks} processes share a pool of {settings.pool_size}; "
+                f"use pool_size={run.ranks} or more"
+            )
+        if settings.pool_size < 1 + len(self.pool_networks):
+            raise OptionError(
+                f"frepo: a pool of {settings.pool_size} has no room for "
+                f"{1 + len(self.pool_networks)} architectures; use "
+                f"pool_size={1 + len(self.pool_networks)} or more"
+            )
+        if settings.augmented_copies and not settings.augment:
+            raise OptionError(
+                f"frepo: augmented_copies={settings.augmented_copies} is augmentation: "
+                "leave out augment=False"
+            )
+        oldest, size = settings.max_online_updates, settings.pool_size
+        pool = self._pool(run)
+        return FRePoState(
+            run,
+            {
+                slot: pool.fresh_model(run, slot, -1, slot * oldest // size)
+                for slot in range(run.rank, size, run.ranks)
+            },
+        )
+
+    def accumulate(
+        self, state: FRePoState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Add the gradient of the regression error and of the labels' margin loss."""
+        workspace = self._workspace(state, self._slot(state, step))
+        visit = self._visit(state, workspace, real, step)
+        pixels, labels = leaves.pixels, leaves.labels
+        view = self._support(state.run, pixels, step)
+        found = workspace.gradient(view, labels, visit.features, visit.targets)
+        gradient = found.view
+        if view is not pixels:
+            (gradient,) = torch.autograd.grad(view, [pixels], gradient)
+        add_gradient(pixels, gradient)
+        metrics = {"loss": found.loss, "batch_accuracy": found.batch_accuracy}
+        if self.learn_labels:
+            add_gradient(labels, found.labels)
+            metrics["margin_loss"] = found.margin_loss
+        return metrics
+
+    def advance(self, state: FRePoState, leaves: Leaves, step: int) -> None:
+        """At the end of a visit, train its model on the set, or replace it."""
+        settings = self._settings
+        if (step + 1) % settings.updates_per_batch:
+            return
+        slot = self._slot(state, step)
+        with record_function("frepo: online step"):
+            for number in range(settings.online_steps):
+                if state.pool[slot].updates > settings.max_online_updates:
+                    state.pool[slot] = self._pool(state.run).fresh_model(
+                        state.run, slot, step, 0
+                    )
+                    return
+                workspace = self._workspace(state, slot)
+                draw = step * settings.online_steps + number
+                self._train(state, workspace, leaves, draw)
+
+    def _train(
+        self, state: FRePoState, workspace: Workspace, leaves: Leaves, draw: int
+    ) -> None:
+        """Train a model on the synthetic set, or on a draw from it, once."""
+        pixels, labels = leaves.pixels.detach(), leaves.labels.detach()
+        if len(pixels) >= _LARGEST_ONLINE_BATCH:
+            generator = state.run.own_generator("online batch", draw)
+            chosen = torch.randperm(len(pixels), generator=generator)
+            chosen = chosen[:_LARGEST_ONLINE_BATCH].to(pixels.device)
+            pixels, labels = pixels[chosen], labels[chosen]
+        if self._settings.augment:
+            generator = state.run.own_generator("online augmentation", draw)
+            pixels = _augmented(state.run, pixels, generator)
+        workspace.train(pixels, labels)
+
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """Return LAMB, with one trust ratio for all images and one for all labels."""
+        return LAMB(parameters, lr=self._settings.learning_rate)
+
+    def schedule(
+        self, optimizer: torch.optim.Optimizer, steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return a cosine from the learning rate to the last one."""
+        settings = self._settings
+        return torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer,
+            steps,
+            eta_min=settings.last_learning_rate * settings.learning_rate,
+        )
+
+    def predict(self, state: FRePoState, leaves: Leaves, images: Tensor) -> Tensor:
+        """Return the regression's predictions, on the oldest model of the pool."""
+        oldest = max(state.pool.values(), key=lambda model: model.updates)
+        return self._regression.predict(
+            state.run, oldest.network, leaves.pixels, leaves.labels, images
+        )
+
+    def _visit(
+        self, state: FRePoState, workspace: Workspace, real: RealSampler, step: int
+    ) -> RealFeatures:
+        """Return the real features of this step's visit, computed at its first step."""
+        settings = self._settings
+        number = step // settings.updates_per_batch
+        if state.visit is None or state.visit.number != number:
+            batch = real.batch(number, settings.real_batch_size)
+            targets = centred_targets(batch.labels, state.run.task.num_classes)
+            state.visit = RealFeatures(
+                number, workspace.features(batch.images), targets
+            )
+        return state.visit
+
+    def _support(self, run: Run, pixels: Tensor, step: int) -> Tensor:
+        """Return the images that support the regression, in blocks of the whole set."""
+        if not self._settings.augment:
+            return pixels
+        generator = run.own_generator("augmentation", step)
+        copies = self._settings.augmented_copies
+        if not copies:
+            return _augmented(run, pixels, generator)
+        views = [_augmented(run, pixels, generator) for _ in range(copies)]
+        return torch.cat([pixels, *views])
+
+    def _slot(self, state: FRePoState, step: int) -> int:
+        """Return the slot that this step's visit is to, drawn uniformly."""
+        visit = step // self._settings.updates_per_batch
+        generator = state.run.own_generator("pool visit", visit)
+        slots = list(state.pool)
+        return slots[int(torch.randint(len(slots), (), generator=generator))]
+
+
+def _augmented(run: Run, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images under one random operation."""
+    view = random_augmentation(images, generator=generator, mirror=run.task.mirror)
+    return view.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,195 @@
+"""The regression from the synthetic to the real features, and its gradient."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from dd_plugins.distillers.frepo.defaults import Loss
+from dd_plugins.functional.kernel_regression import (
+    calibrated_cross_entropy,
+    half_squared_error,
+    margin_loss,
+    ridge_regression,
+    ridge_regression_ex,
+)
+from dd_plugins.networks.base import FeatureNetwork, features_in_chunks
+from dd_plugins.run import Run
+
+__all__ = ["MetaGradient", "Regression", "features_of"]
+
+
+class MetaGradient(NamedTuple):
+    """What a step adds to the gradients of the set, and its figures.
+
+    ``failed`` says that the regression was not possible; then the rest is meaningless.
+    """
+
+    view: Tensor
+    labels: Tensor
+    loss: Tensor
+    margin_loss: Tensor
+    batch_accuracy: Tensor
+    failed: Tensor
+
+
+class _Solve(Protocol):
+    """Kernel regression that says whether it failed."""
+
+    def __call__(
+        self,
+        syn_features: Tensor,
+        syn_targets: Tensor,
+        features: Tensor,
+        *,
+        ridge: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return predictions, and whether they are meaningless."""
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Predicts real labels from the synthetic set, on the features of a model.
+
+    Attributes:
+        ridge: relative to the mean eigenvalue of the kernel.
+        loss: what predictions are judged by.
+        flip: whether flipped copies stand beside the synthetic images.
+        learn_labels: whether the gradient of the labels is computed.
+    """
+
+    ridge: float
+    loss: Loss
+    flip: bool
+    learn_labels: bool
+
+    def predict(
+        self,
+        run: Run,
+        network: FeatureNetwork,
+        pixels: Tensor,
+        labels: Tensor,
+        images: Tensor,
+    ) -> Tensor:
+        """Return predictions ``(b, classes)`` for images ``(b, c, h, w)``."""
+        with torch.no_grad():
+            syn_features = features_of(run, network, self._with_flipped(pixels))
+            return ridge_regression(
+                syn_features,
+                _labels_of(labels, syn_features),
+                features_of(run, network, images),
+                ridge=self.ridge,
+            )
+
+    def gradient(
+        self,
+        run: Run,
+        network: FeatureNetwork,
+        view: Tensor,
+        labels: Tensor,
+        features: Tensor,
+        targets: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return the fields of :class:`MetaGradient`.
+
+        Nothing is read from a GPU, so the whole function can be recorded there.
+        """
+        return self._gradient(
+            ridge_regression_ex, run, network, view, labels, features, targets
+        )
+
+    def careful_gradient(
+        self,
+        run: Run,
+        network: FeatureNetwork,
+        view: Tensor,
+        labels: Tensor,
+        features: Tensor,
+        targets: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return the same, with a ridge that grows until the kernel is regular.
+
+        Raises:
+            RunError: the kernel is singular with any ridge.
+        """
+        return self._gradient(
+            _solve_or_raise, run, network, view, labels, features, targets
+        )
+
+    def _gradient(
+        self,
+        solve: _Solve,
+        run: Run,
+        network: FeatureNetwork,
+        view: Tensor,
+        labels: Tensor,
+        features: Tensor,
+        targets: Tensor,
+    ) -> tuple[Tensor, ...]:
+        view = view.detach().requires_grad_()
+        labels = labels.detach().requires_grad_(self.learn_labels)
+        with record_function("frepo: synthetic forward"):
+            syn_features = features_of(run, network, self._with_flipped(view))
+        # The graph is walked in two halves: from the loss to features and labels, then
+        # from the features to the view. So the profiler can tell them apart, and the
+        # first half is freed before the second begins.
+        inner = syn_features.detach().requires_grad_()
+        with record_function("frepo: regression"):
+            predictions, failed = solve(
+                inner, _labels_of(labels, inner), features, ridge=self.ridge
+            )
+            loss = self._loss_of(predictions, targets)
+            margin = margin_loss(labels)
+            if self.learn_labels:
+                gradient, labels_gradient = torch.autograd.grad(
+                    loss + margin, [inner, labels]
+                )
+            else:
+                (gradient,) = torch.autograd.grad(loss, [inner])
+                labels_gradient = torch.zeros_like(labels)
+        with record_function("frepo: synthetic backward"):
+            (view_gradient,) = torch.autograd.grad(syn_features, [view], gradient)
+        right = predictions.argmax(dim=1) == targets.argmax(dim=1)
+        return MetaGradient(
+            view_gradient,
+            labels_gradient,
+            loss.detach(),
+            margin.detach(),
+            right.float().mean(),
+            failed,
+        )
+
+    def _with_flipped(self, images: Tensor) -> Tensor:
+        """Return the images and, where asked for, flipped copies after them."""
+        return torch.cat([images, images.flip(-1)]) if self.flip else images
+
+    def _loss_of(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of predictions, both of shape ``(b, classes)``."""
+        if self.loss == "cross-entropy":
+            return calibrated_cross_entropy(predictions, targets.argmax(dim=1))
+        return half_squared_error(predictions, targets)
+
+
+def features_of(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
+    """Return the features of images, in the run's precision.
+
+    BatchNorm is in evaluation mode, for real images too: its statistics come from the
+    synthetic batches on which the model was trained.
+    """
+    with run.autocast():
+        return features_in_chunks(network.eval(), images)
+
+
+def _labels_of(labels: Tensor, support: Tensor) -> Tensor:
+    """Return the labels of the support: those of the set, once for each copy of it."""
+    return labels.repeat(len(support) // len(labels), 1)
+
+
+def _solve_or_raise(
+    syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """Predict with a ridge that grows where it must, or raise."""
+    predictions = ridge_regression(syn_features, syn_targets, features, ridge=ridge)
+    return predictions, torch.tensor(False)

@@ -1,0 +1,277 @@
+"""What methods of plugins return, checked where it comes in.
+
+Each check raises :class:`~dd_plugins.errors.PluginError`, which names the method, what
+it must return and what came. They look at types and shapes alone: nothing is read from
+a GPU at a step.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.distillers.state import AbstractState, Metrics
+from dd_plugins.errors import PluginError
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.spec import Record
+from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.synthetic.leaves import Codec
+from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.teacher import Teacher
+
+__all__ = [
+    "check_codec",
+    "check_label_kind",
+    "check_labels",
+    "check_learnables",
+    "check_logits",
+    "check_metrics",
+    "check_network",
+    "check_optimizer",
+    "check_places",
+    "check_preprocessing",
+    "check_recipe",
+    "check_saved_state",
+    "check_schedule",
+    "check_state",
+    "check_steps",
+    "check_teacher",
+]
+
+_MOST_LEARNED = 1_000  # values beside images and labels; the header holds them
+
+
+def _refused(source: Record, method: str, expected: str, got: object) -> PluginError:
+    if isinstance(got, Tensor):
+        told = f"a {got.dtype} tensor of shape {tuple(got.shape)}"
+    elif isinstance(got, int | float | str | bool | None):
+        told = repr(got) if len(repr(got)) <= 80 else type(got).__name__
+    else:
+        told = type(got).__name__
+    return PluginError(f"{source.name}.{method} must return {expected}, got {told}")
+
+
+def check_network(source: Record, got: Any) -> AbstractNetwork | None:
+    """Check what ``default_network`` returned."""
+    if got is not None and not isinstance(got, AbstractNetwork):
+        raise _refused(source, "default_network", "a dd_plugins network or None", got)
+    return got
+
+
+def check_steps(source: Record, got: Any) -> int:
+    """Check what ``default_steps`` returned."""
+    try:
+        steps = 0 if isinstance(got, bool) else operator.index(got)
+    except TypeError:
+        steps = 0
+    if steps < 1:
+        raise _refused(source, "default_steps", "a whole number from 1", got)
+    return steps
+
+
+def check_label_kind(source: Record, got: Any) -> None:
+    """Check the property ``label_kind``."""
+    kinds = get_args(LabelKind)
+    if got not in kinds:
+        raise _refused(source, "label_kind", f"one of {', '.join(kinds)}", got)
+
+
+def check_places(source: Record, got: Any, labels: Tensor, per_class: int) -> Tensor:
+    """Check what ``choose`` returned: places of real images, class by class.
+
+    Args:
+        source: the distiller or core set.
+        got: what it returned.
+        labels: of all real images, on the CPU; a class may have none.
+        per_class: images of each that are wanted.
+    """
+    present = torch.unique(labels)
+    expected = f"int64 places of {per_class} real images of each class, class by class"
+    if (
+        not isinstance(got, Tensor)
+        or got.dtype != torch.int64
+        or got.shape != (len(present) * per_class,)
+    ):
+        raise _refused(source, "choose", expected, got)
+    places: Tensor = got.cpu()
+    wanted = present.repeat_interleave(per_class)
+    if places.min() < 0 or places.max() >= len(labels):
+        raise PluginError(
+            f"{source.name}.choose must return {expected}, got places from "
+            f"{int(places.min())} to {int(places.max())} of {len(labels)} images"
+        )
+    if not torch.equal(labels[places], wanted):
+        raise PluginError(
+            f"{source.name}.choose must return {expected}, got other classes"
+        )
+    return places
+
+
+def check_labels(
+    source: Record,
+    got: Any,
+    count: int,
+    num_classes: int,
+    method: str = "initial_labels",
+) -> Tensor:
+    """Check what ``initial_labels`` or ``labels`` returned."""
+    if (
+        not isinstance(got, Tensor)
+        or got.dtype != torch.float32
+        or got.shape != (count, num_classes)
+    ):
+        expected = f"a torch.float32 tensor of shape {(count, num_classes)}"
+        raise _refused(source, method, expected, got)
+    return got
+
+
+def check_state(source: Record, got: Any) -> AbstractState:
+    """Check what ``setup`` returned."""
+    if not isinstance(got, AbstractState):
+        raise _refused(source, "setup", "an AbstractState, such as NoState(run)", got)
+    return got
+
+
+def check_saved_state(
+    source: Record, got: Any, method: str = "state_dict"
+) -> dict[str, Any]:
+    """Check what ``state_dict`` or ``merge`` of a state returned."""
+    if not isinstance(got, dict):
+        raise _refused(source, f"setup(...).{method}", "a dict", got)
+    return got
+
+
+def check_optimizer(
+    source: Record, got: Any, parameters: Sequence[Tensor]
+) -> torch.optim.Optimizer:
+    """Check what ``optimizer`` returned: an optimizer of the tensors that it got."""
+    if not isinstance(got, torch.optim.Optimizer):
+        raise _refused(source, "optimizer", "a torch.optim.Optimizer", got)
+    moved = {id(each) for group in got.param_groups for each in group["params"]}
+    if not moved or not moved <= {id(each) for each in parameters}:
+        raise PluginError(
+            f"{source.name}.optimizer must return an optimizer of the tensors that it "
+            "is given, got one of others"
+        )
+    return got
+
+
+def check_schedule(
+    source: Record, got: Any, optimizer: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Check what ``schedule`` returned: one that is stepped without a metric."""
+    schedules = torch.optim.lr_scheduler
+    if not isinstance(got, schedules.LRScheduler) or isinstance(
+        got, schedules.ReduceLROnPlateau
+    ):
+        expected = "an LRScheduler whose step takes no metric"
+        raise _refused(source, "schedule", expected, got)
+    if got.optimizer is not optimizer:
+        raise PluginError(
+            f"{source.name}.schedule must return a schedule of the optimizer that it "
+            "is given, got one of another"
+        )
+    return got
+
+
+def check_metrics(
+    source: Record, got: Any, device: torch.device, method: str = "accumulate"
+) -> Metrics:
+    """Check what ``accumulate`` returned, at every step."""
+    if not isinstance(got, dict):
+        raise _refused(source, method, "a dict of named 0-d tensors", got)
+    for name, value in got.items():
+        if not isinstance(name, str):
+            raise _refused(source, method, "metrics under names", name)
+        if not isinstance(value, Tensor) or value.ndim or value.device != device:
+            at = f" on {value.device}" if isinstance(value, Tensor) else ""
+            raise PluginError(
+                f"{source.name}.{method} must return metrics that are 0-d tensors on "
+                f"{device}, got {_told_metric(value)}{at} for {name!r}"
+            )
+    return got
+
+
+def _told_metric(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def check_logits(
+    source: Record, got: Any, count: int, num_classes: int
+) -> Tensor | None:
+    """Check what ``predict`` returned."""
+    if got is None:
+        return None
+    if (
+        not isinstance(got, Tensor)
+        or not got.is_floating_point()
+        or got.shape != (count, num_classes)
+    ):
+        expected = f"None, or logits of shape {(count, num_classes)}"
+        raise _refused(source, "predict", expected, got)
+    return got
+
+
+def check_learnables(source: Record, got: Any) -> dict[str, Tensor]:
+    """Check what ``learnables`` returned."""
+    if not isinstance(got, dict):
+        raise _refused(source, "learnables", "a dict of named tensors", got)
+    for name, value in got.items():
+        if (
+            not isinstance(name, str)
+            or not isinstance(value, Tensor)
+            or value.dtype != torch.float32
+            or value.numel() > _MOST_LEARNED
+        ):
+            raise _refused(
+                source,
+                "learnables",
+                f"float32 tensors of at most {_MOST_LEARNED:,} values, by name",
+                value,
+            )
+    return got
+
+
+def check_recipe(source: Record, got: Any) -> Recipe:
+    """Check what ``recipe`` returned."""
+    if not isinstance(got, Recipe):
+        raise _refused(source, "recipe", "a Recipe", got)
+    return got
+
+
+def check_preprocessing(source: Record, got: Any) -> Preprocessing | None:
+    """Check what ``preprocessing`` returned."""
+    kinds = get_args(Preprocessing)
+    if got is not None and got not in kinds:
+        raise _refused(
+            source, "preprocessing", f"None or one of {', '.join(kinds)}", got
+        )
+    kind: Preprocessing | None = got
+    return kind
+
+
+def check_codec(source: Record, got: Any, images_per_stored: int) -> Codec | None:
+    """Check what ``codec`` of a parametrization returned."""
+    if got is None and images_per_stored == 1:
+        return None
+    if not isinstance(got, Codec) or got.images_per_stored != images_per_stored:
+        expected = f"a Codec of {images_per_stored} images per stored one"
+        raise _refused(source, "codec", expected, got)
+    return got
+
+
+def check_teacher(source: Record, got: Any, label_kind: LabelKind) -> Teacher | None:
+    """Check what ``teacher`` returned."""
+    if got is None:
+        return None
+    whole = isinstance(got, Teacher) and (got.network is None) == (got.recipe is None)
+    if not whole or label_kind != "probabilities":
+        expected = "None, or a Teacher with both network and recipe or neither, for "
+        raise _refused(source, "teacher", expected + "probabilities", got)
+    teacher: Teacher = got
+    return teacher

@@ -1,0 +1,101 @@
+"""All that changes in a distiller while it runs."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd_plugins.run import Run
+
+__all__ = ["AbstractState", "Metrics", "NoState", "check_saved"]
+
+Metrics = dict[str, Tensor]
+"""Named 0-d tensors of one step."""
+
+
+@dataclass
+class AbstractState(ABC):
+    """All that changes in a distiller during a run.
+
+    Attributes:
+        run: the run that the state belongs to; not saved.
+    """
+
+    run: Run
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers, strings, lists and dicts of them: nothing else."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore exactly what :meth:`state_dict` returned."""
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Put together what :meth:`state_dict` returned in each process of a run.
+
+        The result is saved, and loaded in each process when the run goes on, perhaps
+        in another number of processes. Here the state is the same in all of them.
+        """
+        return dict(parts[0])
+
+
+@dataclass
+class NoState(AbstractState):
+    """The state of a distiller in which nothing changes but the set."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore nothing."""
+
+
+def check_saved(saved: object, now: object, place: str = "state") -> None:
+    """Refuse what was saved where it is of another form than what is there now.
+
+    A hash finds damage. It does not find what somebody else has written.
+
+    Args:
+        saved: tensors, numbers, strings, and lists and dicts of them.
+        now: the same of a fresh state: its keys, shapes and types are expected.
+        place: what they are, for messages.
+
+    Raises:
+        ValueError: a key, shape or type differs, or a number is not finite.
+    """
+    match now:
+        case Tensor():
+            if not isinstance(saved, Tensor) or _form(saved) != _form(now):
+                raise ValueError(f"{place} is {_form(saved)}, expected {_form(now)}")
+            if saved.is_floating_point() and not torch.isfinite(saved).all():
+                raise ValueError(f"{place} holds values that are not finite")
+        case Mapping():
+            if not isinstance(saved, Mapping) or saved.keys() != now.keys():
+                keys = list(saved) if isinstance(saved, Mapping) else _form(saved)
+                raise ValueError(f"{place} is {keys}, expected {list(now)}")
+            for key, value in now.items():
+                check_saved(saved[key], value, f"{place}.{key}")
+        case list() | tuple():
+            if not isinstance(saved, list | tuple) or len(saved) != len(now):
+                raise ValueError(
+                    f"{place} is {_form(saved)}, expected {len(now)} items"
+                )
+            for number, value in enumerate(now):
+                check_saved(saved[number], value, f"{place}.{number}")
+        case _:
+            if type(saved) is not type(now):
+                raise ValueError(f"{place} is {_form(saved)}, expected {_form(now)}")
+            if isinstance(saved, float) and not math.isfinite(saved):
+                raise ValueError(f"{place} is not finite")
+
+
+def _form(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return type(value).__name__

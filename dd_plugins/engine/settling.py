@@ -1,0 +1,122 @@
+"""Settling: from what a run is asked for to every choice that it is made by."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from dd_plugins.data.real import RealData
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.distillers.returned import (
+    check_label_kind,
+    check_network,
+    check_preprocessing,
+    check_steps,
+)
+from dd_plugins.engine.settled import Settled
+from dd_plugins.errors import PluginError
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.run import DEFAULT_NETWORK, RunOptions, Task
+from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
+
+__all__ = ["settle"]
+
+_NAMES: dict[torch.dtype, Precision] = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+}
+
+
+def settle(
+    options: RunOptions,
+    data: RealData,
+    plugins: Plugins | None = None,
+    *,
+    device: str = "auto",
+    held: int = 0,
+    held_classes: int = 0,
+    distiller: AbstractDistiller[Any] | None = None,
+    network: AbstractNetwork | None = None,
+) -> Settled:
+    """Settle every choice of a run.
+
+    Args:
+        options: what it is asked for.
+        data: the real data.
+        plugins: where names are looked up; by default all that is installed.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        held: images of a context.
+        held_classes: classes that a context holds images of.
+        distiller: in place of that which the options name.
+        network: likewise.
+
+    Raises:
+        OptionError: an option is out of its range.
+        UnknownNameError: no plugin registers a name.
+        PluginError: a method of the distiller returned something else.
+    """
+    plugins = plugins or loaded_plugins()
+    method = distiller or plugins.distiller(options.distiller)
+    parametrization = plugins.parametrization(options.parametrization)
+    first = plugins.initial_images(options.initial_images or method.initial_images)
+    if network is None and options.network is not None:
+        network = plugins.network(options.network)
+    target = resolve_device(device)
+    data = data.prepared(options.preprocessing, options.mirror)
+    task = Task(
+        data.name,
+        data.image_shape,
+        data.num_classes,
+        options.images_per_class * parametrization.images_per_stored,
+        options.steps,
+        data.mirror,
+        held=held,
+        held_classes=held_classes,
+    )
+    method = _settled_method(method, task)
+    check_label_kind(method, method.label_kind)
+    wanted = check_preprocessing(method, method.preprocessing(task))
+    if wanted and options.preprocessing is None and data.transform is None:
+        data = data.with_preprocessing(wanted)
+    network = (
+        network
+        or check_network(method, method.default_network(task, target))
+        or plugins.network(DEFAULT_NETWORK)
+    )
+    precision = resolve_precision(options.precision, target)
+    complete = replace(
+        options,
+        distiller=repr(method),
+        steps=options.steps or check_steps(method, method.default_steps(task)),
+        network=repr(network.for_distillation()),
+        initial_images=str(first),
+        parametrization=repr(parametrization),
+        preprocessing=data.preprocessing,
+        mirror=data.mirror,
+        precision=_NAMES[precision],
+    )
+    return Settled(
+        complete,
+        task,
+        data,
+        method,
+        network,
+        first,
+        parametrization,
+        target,
+        precision,
+    )
+
+
+def _settled_method(
+    method: AbstractDistiller[Any], task: Task
+) -> AbstractDistiller[Any]:
+    """Return the distiller with its options settled."""
+    settled: object = method.for_task(task)
+    if not isinstance(settled, AbstractDistiller):
+        raise PluginError(
+            f"{method.name}.for_task must return a distiller, got "
+            f"{type(settled).__name__}"
+        )
+    return settled

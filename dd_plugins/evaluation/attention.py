@@ -1,0 +1,137 @@
+"""Where architectures look on a distilled set: meta and heterogeneous features."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dd_plugins.data.real import RealData
+from dd_plugins.errors import DataError, OptionError
+from dd_plugins.evaluation.data_of_set import real_data_of
+from dd_plugins.evaluation.networks_of_set import refuse_huge
+from dd_plugins.networks.activation_maps import map_layer, meta_ratio, observe
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.runtime.device import Precision, plain_torch, resolve_device
+from dd_plugins.synthetic.artifact import DistilledSet, as_set
+from dd_plugins.training.kept_networks import train_networks
+from dd_plugins.wrappers.base import AbstractWrapper
+from dd_plugins.wrappers.metadd import MetaDD
+
+__all__ = ["MetaFeatures", "meta_features"]
+
+_AT_A_TIME = 256  # images
+
+
+@dataclass(frozen=True)
+class MetaFeatures:
+    """Class activation maps of several trained networks on a set's images.
+
+    Attributes:
+        networks: the specs of the networks.
+        maps: float32 in [0, 1], ``(networks, n, height, width)``, on the CPU.
+        threshold: from which value on a pixel of a map counts.
+    """
+
+    networks: tuple[str, ...]
+    maps: Tensor
+    threshold: float = 0.5
+
+    @property
+    def meta(self) -> Tensor:
+        """Return which pixels all networks look at: bool, ``(n, height, width)``."""
+        return (self.maps >= self.threshold).all(dim=0)
+
+    @property
+    def heterogeneous(self) -> Tensor:
+        """Return which pixels each looks at, but not all: bool, as the maps."""
+        return (self.maps >= self.threshold) & ~self.meta
+
+    @property
+    def ratio(self) -> Tensor:
+        """Return each image's part of meta features: float32 in [0, 1], ``(n,)``."""
+        return meta_ratio(self.maps, self.threshold)
+
+
+@plain_torch()
+def meta_features(
+    distilled: DistilledSet | str | Path,
+    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork] = (),
+    *,
+    threshold: float = 0.5,
+    data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    plugins: Plugins | None = None,
+) -> MetaFeatures:
+    """Let trained networks look at a distilled set.
+
+    Args:
+        distilled: the set, or the path of an artifact or of a run's folder.
+        networks: specs, two or more; by default those of the set's ``metadd`` wrapper,
+            or those that the wrapper takes by default. They are trained on the real
+            data for the longest of its stages, or found where it keeps them.
+        threshold: from which value on a pixel of a map counts, in (0, 1).
+        data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
+            default found by the name in the artifact.
+        data_root: the folder that holds named data sets.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of the networks' arithmetic in training.
+        plugins: where names are looked up; by default all that is installed.
+
+    Raises:
+        OptionError: an option is out of its range, or a network has no usable map.
+        UnknownNameError: no plugin registers a name.
+        FileError: the artifact, or a network that is kept, cannot be read.
+        DataError: the real data cannot be read, or does not fit the artifact.
+    """
+    found = plugins or loaded_plugins()
+    distilled = as_set(distilled)
+    wrapper = _wrapper(found.distiller(distilled.header.distiller))
+    chosen = found.network_list(networks)
+    for network in () if chosen else wrapper.networks:
+        refuse_huge(network, distilled)
+    chosen = chosen or list(wrapper.networks)
+    if len(chosen) < 2:
+        raise OptionError("features are compared: name two networks or more")
+    if not 0 < threshold < 1:
+        raise OptionError(f"threshold must be between 0 and 1, got {threshold}")
+    real = real_data_of(distilled, data, data_root, found.real_data)
+    if real.preprocessing != distilled.transform.kind:
+        raise DataError(
+            f"the set is in the value space {distilled.transform.kind!r}, the data is "
+            f"for {real.preprocessing!r}: their networks cannot look at it"
+        )
+    target = resolve_device(device)
+    classes = torch.tensor(distilled.header.initial_classes)
+    maps = []
+    for kept in train_networks(
+        real, chosen, stages=[max(wrapper.stages)], device=device, precision=precision
+    ):
+        layer = map_layer(kept.module.cpu(), real.image_shape)
+        module = kept.module.to(target)
+        seen = [
+            observe(module, layer, images.to(target), wanted.to(target)).maps.cpu()
+            for images, wanted in zip(
+                torch.split(distilled.images, _AT_A_TIME),
+                torch.split(classes, _AT_A_TIME),
+                strict=True,
+            )
+        ]
+        maps.append(torch.cat(seen))
+    return MetaFeatures(tuple(map(repr, chosen)), torch.stack(maps), threshold)
+
+
+def _wrapper(distiller: Any) -> MetaDD:
+    """Return the set's wrapper; where there is none, one as it is by default."""
+    outermost = distiller
+    while isinstance(distiller, AbstractWrapper):
+        if isinstance(distiller, MetaDD):
+            return distiller
+        distiller = distiller.base
+    return MetaDD(base=outermost)

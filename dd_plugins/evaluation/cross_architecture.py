@@ -1,0 +1,293 @@
+"""How distilled data serves architectures that it was not distilled with."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dd_plugins.data.real import RealData
+from dd_plugins.errors import OptionError
+from dd_plugins.evaluation.data_of_set import real_data_of
+from dd_plugins.evaluation.evaluate import prepare_evaluation
+from dd_plugins.evaluation.networks_of_set import own_network
+from dd_plugins.evaluation.results import NetworkResult
+from dd_plugins.functional.statistics import mean_interval
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.runtime.device import Precision
+from dd_plugins.synthetic.artifact import DistilledSet, as_set
+from dd_plugins.training.recipes import Recipe
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = ["Difference", "SetTransfer", "Transfer", "transfer"]
+
+Role = Literal["distilled with", "seen", "held out"]
+
+
+@dataclass(frozen=True)
+class SetTransfer:
+    """What one distilled set gave.
+
+    Attributes:
+        path: the artifact, or the number of the set.
+        distiller: its spec.
+        base: the name of the distiller inside all wrappers.
+        roles: what each architecture was to the set, in the order of the results.
+        results: the accuracies on each architecture.
+        images: how many synthetic images it has.
+        data: the fingerprint of the data set that it was distilled from.
+    """
+
+    path: str
+    distiller: str
+    base: str
+    roles: tuple[Role, ...]
+    results: tuple[NetworkResult, ...]
+    images: int = 0
+    data: str = ""
+
+    def held_out(self) -> NetworkResult | None:
+        """Return the mean over the held-out architectures, network by network."""
+        return _mean_of(
+            [
+                result
+                for result, role in zip(self.results, self.roles, strict=True)
+                if role == "held out"
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of two sets: the second less the first.
+
+    Networks are paired by their seed: both were trained from the same initial weights.
+
+    Attributes:
+        spec: the architecture, or ``"held out"`` for the mean over all of these.
+        mean: mean difference in accuracy.
+        ci95: its 95 % interval (Student's t over the pairs); None for one pair.
+    """
+
+    spec: str
+    mean: float
+    ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The report: each set by itself, and two sets of one base against each other.
+
+    Attributes:
+        sets: one for each artifact.
+        differences: by architecture, and over all that both sets hold out; empty
+            unless there are two sets of the same base, distilled from the same data.
+        not_compared: why there are none, if there are two sets; else empty.
+    """
+
+    sets: tuple[SetTransfer, ...]
+    differences: tuple[Difference, ...]
+    not_compared: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form that ``--json`` writes."""
+        return {
+            "sets": [
+                {
+                    "path": found.path,
+                    "distiller": found.distiller,
+                    "base": found.base,
+                    "images": found.images,
+                    "networks": [
+                        result.as_dict() | {"role": role}
+                        for result, role in zip(found.results, found.roles, strict=True)
+                    ],
+                    "held_out": (
+                        None
+                        if (mean := found.held_out()) is None
+                        else mean.as_dict() | {"spec": "held out"}
+                    ),
+                }
+                for found in self.sets
+            ],
+            "differences": [
+                {
+                    "spec": difference.spec,
+                    "mean": difference.mean,
+                    "ci95": (
+                        None if difference.ci95 is None else list(difference.ci95)
+                    ),
+                }
+                for difference in self.differences
+            ],
+            "not_compared": self.not_compared,
+        }
+
+
+def transfer(
+    sets: DistilledSet | str | Path | Iterable[DistilledSet | str | Path],
+    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork],
+    *,
+    repeats: int = 5,
+    protocol: str | Recipe = "auto",
+    data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
+    data_root: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    plugins: Plugins | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Transfer:
+    """Train networks of several architectures on distilled sets; test and compare.
+
+    The architecture that a set was distilled with is added where it is not named. What
+    an architecture was to a set is read from the set: *seen* are those of its wrappers
+    and of its distiller, by name, whatever their width; the rest is *held out*. All
+    sets and their data are read and checked before the first network is trained.
+
+    Args:
+        sets: artifacts, or one; two of the same base, distilled from the same data, are
+            compared in pairs.
+        networks: the architectures: specs, or one.
+        repeats: fresh networks of each; network number i begins alike on every set.
+        protocol: as for :func:`dd_plugins.evaluate`.
+        data: as there; and so are the others.
+        data_root: the folder that holds named data sets.
+        seed: of networks and batches.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of the networks' arithmetic.
+        plugins: where names are looked up; by default all that is installed.
+        on_progress: called with what is trained, how many are done, and of how many.
+
+    Raises:
+        OptionError: no set is given, or an option is out of its range.
+        UnknownNameError: no plugin registers a name.
+        FileError: an artifact cannot be read.
+        DataError: the real data cannot be read, or does not fit.
+    """
+    if isinstance(sets, DistilledSet | str | Path):
+        sets = [sets]
+    given = list(sets)
+    if not given:
+        raise OptionError("no distilled set is given; name at least one artifact")
+    if protocol == "retrieval":
+        raise OptionError("transfer compares accuracies; evaluate scores retrieval")
+    found = plugins or loaded_plugins()
+    chosen = [network.for_evaluation() for network in found.network_list(networks)]
+    loaded = [as_set(each) for each in given]
+    known: dict[str, RealData] = {}  # sets of the same data share it
+    prepared, reports = [], []
+    for number, (name, distilled) in enumerate(zip(given, loaded, strict=True)):
+        header = distilled.header
+        own = found.network(header.evaluation_network)
+        if repr(own) not in map(repr, chosen):
+            own = own_network(distilled, found.network)
+        all_networks = [own, *(n for n in chosen if repr(n) != repr(own))]
+        distiller = found.distiller(header.distiller)
+        seen = {network.name for network in distiller.architectures}
+        record = header.dataset.model_dump_json()
+        key = f"{record} {header.value_space} {header.mirror}"
+        if key not in known:
+            known[key] = real_data_of(distilled, data, data_root, found.real_data)
+        prepared.append(
+            prepare_evaluation(
+                distilled,
+                all_networks,
+                repeats=repeats,
+                protocol=protocol,
+                baselines=False,
+                data=known[key],
+                data_root=data_root,
+                seed=seed,
+                device=device,
+                precision=precision,
+                plugins=found,
+                on_progress=on_progress,
+            )
+        )
+        reports.append(
+            SetTransfer(
+                f"set {number + 1}" if isinstance(name, DistilledSet) else str(name),
+                header.distiller,
+                _base(distiller).name,
+                tuple(_role(network, own, seen) for network in all_networks),
+                (),
+                len(distilled),
+                header.dataset.fingerprint,
+            )
+        )
+    reports = [
+        replace(report, results=evaluation().networks)
+        for report, evaluation in zip(reports, prepared, strict=True)
+    ]
+    reason = _why_not(reports)
+    return Transfer(tuple(reports), () if reason else _differences(reports), reason)
+
+
+def _base(distiller: Any) -> Any:
+    while isinstance(distiller, AbstractWrapper):
+        distiller = distiller.base
+    return distiller
+
+
+def _role(network: AbstractNetwork, own: AbstractNetwork, seen: set[str]) -> Role:
+    if network.name == own.name:
+        return "distilled with"
+    return "seen" if network.name in seen else "held out"
+
+
+def _mean_of(results: Sequence[NetworkResult]) -> NetworkResult | None:
+    if not results:
+        return None
+    means = np.mean([result.accuracies for result in results], axis=0)
+    return NetworkResult("held out", tuple(float(mean) for mean in means))
+
+
+def _why_not(reports: Sequence[SetTransfer]) -> str:
+    """Return why two sets are not compared; empty if they are, or are not two."""
+    if len(reports) != 2:
+        return ""
+    first, second = reports
+    if first.data != second.data:
+        return "not compared: the sets were distilled from different data"
+    if first.base != second.base:
+        return (
+            f"not compared: the base is {first.base} in one, {second.base} in the other"
+        )
+    return ""
+
+
+def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
+    """Compare two sets of one base on the architectures that both were tried on."""
+    if len(reports) != 2:
+        return ()
+    first, second = reports
+    others = {
+        result.spec: (result, role)
+        for result, role in zip(second.results, second.roles, strict=True)
+    }
+    rows, before, after = [], [], []
+    for result, role in zip(first.results, first.roles, strict=True):
+        if result.spec not in others:
+            continue
+        other, other_role = others[result.spec]
+        rows.append(_difference(result.spec, result, other))
+        if role == other_role == "held out":
+            before.append(result)
+            after.append(other)
+    means = _mean_of(before), _mean_of(after)
+    if means[0] is not None and means[1] is not None:
+        rows.append(_difference("held out", means[0], means[1]))
+    return tuple(rows)
+
+
+def _difference(spec: str, one: NetworkResult, other: NetworkResult) -> Difference:
+    gains = [
+        after - before
+        for before, after in zip(one.accuracies, other.accuracies, strict=True)
+    ]
+    return Difference(spec, float(np.mean(gains)), mean_interval(gains))

@@ -1,0 +1,101 @@
+"""The real data that belongs to a distilled set, found again or refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dd_plugins.data.named import DataOptions
+from dd_plugins.data.real import RealData
+from dd_plugins.errors import DataError, UnknownNameError
+from dd_plugins.plugins.asked_for import was_asked_for
+from dd_plugins.synthetic.artifact import DistilledSet
+
+__all__ = ["real_data_of"]
+
+FindData = Callable[[Any, DataOptions], RealData]
+
+
+def real_data_of(
+    distilled: DistilledSet,
+    data: Any,
+    data_root: str | Path | None,
+    find: FindData,
+) -> RealData:
+    """Return the real data that belongs to a set.
+
+    Args:
+        distilled: the set.
+        data: the data, if it is at hand, in any form that ``distill`` takes; by default
+            found by the name in the artifact.
+        data_root: the folder that holds named data sets.
+        find: returns the data of that name, or in that form, by these options.
+
+    Raises:
+        OptionError: the data is of no such form.
+        DataError: it cannot be read, or does not fit the set.
+    """
+    root = None if data_root is None else Path(data_root)
+    options = DataOptions(root=root, image_size=distilled.header.dataset.image_size)
+    if data is None or isinstance(data, str):
+        found = _data_by_name(distilled, data, find, options)
+    else:
+        found = find(data, options)
+    _check_fit(distilled, found)
+    return found
+
+
+def _data_by_name(
+    distilled: DistilledSet, given: str | None, find: FindData, options: DataOptions
+) -> RealData:
+    """Load the data that a set was distilled from; refuse it if it has changed.
+
+    It comes as it was when the set was distilled: with that preprocessing.
+    """
+    header, record = distilled.header, distilled.header.dataset
+    name = record.name if given is None else given
+    if given is None and not was_asked_for(name):
+        raise DataError(
+            f"the artifact names {name!r} for its real data, which nobody has asked "
+            f"for here, so it was not read; if it is yours, say so by --dataset "
+            f"{name!r} (data={name!r} in Python), or name the place where the images "
+            "are now"
+        )
+    try:
+        data = find(name, options)
+    except UnknownNameError as error:
+        if given is not None:
+            raise
+        raise DataError(
+            f"the set was distilled from {name!r}, which no plugin offers here; "
+            "if it was given in Python, pass data=... there"
+        ) from error
+    except DataError as error:
+        if given is not None:
+            raise
+        raise DataError(
+            f"{error}; if the images have moved, name their place by --dataset"
+        ) from error
+    if data.fingerprint != record.fingerprint:
+        raise DataError(
+            f"the training images of {name!r} are not those that the set was "
+            "distilled from, so test images could be among them; distil again, name "
+            "the place of the right ones by --dataset, or pass data=... in Python"
+        )
+    if data.preprocessing != header.value_space:
+        data = data.with_preprocessing(header.value_space)
+    return replace(data, mirror=header.mirror)
+
+
+def _check_fit(distilled: DistilledSet, data: RealData) -> None:
+    """Refuse real data of other classes or another shape than the distilled set's."""
+    if list(data.class_names) != distilled.header.class_names:
+        raise DataError(
+            f"the set was distilled for classes {distilled.header.class_names[:5]}..., "
+            f"the data has {list(data.class_names[:5])}..."
+        )
+    if data.image_shape != tuple(distilled.images.shape[1:]):
+        raise DataError(
+            f"the set has images of shape {tuple(distilled.images.shape[1:])}, "
+            f"the data {data.image_shape}"
+        )

@@ -1,0 +1,219 @@
+"""Evaluation: train fresh networks on a distilled set, test them on real data, once."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dd_plugins.checks import whole_number
+from dd_plugins.data.draws import sampler_of
+from dd_plugins.data.real import RealData
+from dd_plugins.errors import OptionError
+from dd_plugins.evaluation.data_of_set import real_data_of
+from dd_plugins.evaluation.evaluator import Evaluator
+from dd_plugins.evaluation.networks_of_set import own_network, refuse_huge
+from dd_plugins.evaluation.results import Evaluation
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.run import Run, Task
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.device import (
+    Precision,
+    plain_torch,
+    resolve_device,
+    resolve_precision,
+)
+from dd_plugins.runtime.randomness import derive
+from dd_plugins.synthetic.artifact import DistilledSet, as_set
+from dd_plugins.synthetic.views import get_views
+from dd_plugins.training.kept_networks import TrainedNetwork
+from dd_plugins.training.protocols import (
+    MOST_STEPS,
+    as_protocol,
+    recipe_for,
+)
+from dd_plugins.training.recipes import (
+    Recipe,
+    get_recipe,
+)
+from dd_plugins.training.teacher import Teacher
+from dd_plugins.wrappers.metric_learning import require_metric_learning
+
+__all__ = ["evaluate", "prepare_evaluation"]
+
+
+def _kept_teacher(
+    distilled: DistilledSet,
+    data: RealData,
+    plugins: Plugins,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Callable[[Tensor], Tensor] | None:
+    """Return the teacher that a header names, from where it is kept or trained anew.
+
+    Raises:
+        OptionError: the artifact asks for more than it may.
+    """
+    record = distilled.header.views
+    if record is None or record.teacher is None:
+        return None
+    network = plugins.network(record.teacher.network)
+    refuse_huge(network, distilled)
+    recipe = get_recipe(record.teacher.recipe)
+    if recipe.steps > MOST_STEPS:
+        raise OptionError(
+            f"the artifact's teacher takes {recipe.steps:,} training steps, expected "
+            f"at most {MOST_STEPS:,}"
+        )
+    _, real = sampler_of(
+        data,
+        seed=0,
+        device=device,
+        precision=precision,
+        transform=distilled.transform,
+    )
+    task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
+    run = Run(task, "", network, recipe.steps, 0, device, precision)
+    module = TrainedNetwork(network, recipe).obtain(run, real, cache_folder())
+    views, temperature = get_views(record.views), record.temperature
+    return Teacher(module, views, temperature).label
+
+
+def evaluate(
+    distilled: DistilledSet | str | Path,
+    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork] = (),
+    *,
+    repeats: int = 5,
+    protocol: str | Recipe = "auto",
+    baselines: bool = False,
+    data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
+    data_root: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    plugins: Plugins | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Train fresh networks on a distilled set and test them on real data.
+
+    All networks are trained before the test set is read; it is read once. What can be
+    known of it without reading its images is checked before.
+
+    Args:
+        distilled: the set, or the path of an artifact or of a run's folder.
+        networks: one spec, or several; by default the network that the set was
+            distilled with, without normalisation if it is FRePo's.
+        repeats: fresh networks for each spec, at least 1.
+        protocol: how networks are trained: a name (see :func:`recipe_for`), or a
+            :class:`~dd_plugins.training.recipes.Recipe` or its spec. ``"retrieval"``
+            asks also how well images of a class are found by a network's features, and
+            turns ``baselines`` on; it needs pytorch-metric-learning.
+        baselines: whether to train on as many random real images, drawn anew for each
+            network, and on all real images as well.
+        data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
+            default found by the name in the artifact. What is given by name, such as
+            the ``"folder:PATH"`` to which a folder was moved, must hold the images that
+            the set was distilled from.
+        data_root: the folder that holds named data sets.
+        seed: of networks, batches and random images.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of the networks' arithmetic.
+        plugins: where names are looked up; by default all that is installed.
+        on_progress: called with what is trained, how many are done, and of how many.
+
+    Raises:
+        OptionError: an option is out of its range.
+        UnknownNameError: no plugin registers a name.
+        FileError: the artifact cannot be read.
+        DataError: the real data cannot be read, or does not fit the artifact, or has no
+            test set.
+
+    Example:
+        >>> import dd_plugins
+        >>> distilled = dd_plugins.distill("digits", steps=2)
+        >>> found = dd_plugins.evaluate(distilled, "mlp(width=8)", repeats=2)
+        >>> [round(result.mean) in (0, 1) for result in found.networks]
+        [True]
+    """
+    return prepare_evaluation(
+        distilled,
+        networks,
+        repeats=repeats,
+        protocol=protocol,
+        baselines=baselines,
+        data=data,
+        data_root=data_root,
+        seed=seed,
+        device=device,
+        precision=precision,
+        plugins=plugins,
+        on_progress=on_progress,
+    )()
+
+
+@plain_torch()
+def prepare_evaluation(
+    distilled: DistilledSet | str | Path,
+    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork],
+    *,
+    repeats: int,
+    protocol: str | Recipe,
+    baselines: bool,
+    data: Any,
+    data_root: str | Path | None,
+    seed: int,
+    device: str,
+    precision: Precision,
+    plugins: Plugins | None,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> Callable[[], Evaluation]:
+    """Check all that an evaluation needs, and return what makes it.
+
+    Arguments and errors are those of :func:`evaluate`.
+    """
+    repeats = whole_number("repeats", repeats, least=1)
+    seed = whole_number("seed", seed)
+    protocol = as_protocol(protocol)
+    if protocol == "retrieval":
+        require_metric_learning()
+        baselines = True
+    found = plugins or loaded_plugins()
+    distilled = as_set(distilled)
+    asked = found.network_list(networks) or [own_network(distilled, found.network)]
+    chosen = [network.for_evaluation() for network in asked]
+    if len(set(map(repr, chosen))) < len(chosen):
+        raise OptionError("a network is given twice; name each once")
+    target = resolve_device(device)
+    dtype = resolve_precision(precision, target)
+    data = real_data_of(distilled, data, data_root, found.real_data)
+    data.check_test()
+    for network in chosen:  # whoever is too deep for the images says so now
+        network.build(data.image_shape, data.num_classes, generator=derive(seed, ""))
+    evaluator = Evaluator(
+        distilled,
+        data,
+        repeats,
+        seed,
+        target,
+        dtype,
+        on_progress or (lambda kind, done, total: None),
+        recipe_for(distilled, protocol),
+        "recipe" if isinstance(protocol, Recipe) else protocol,
+        _kept_teacher(distilled, data, found, target, dtype),
+    )
+
+    @plain_torch()
+    def run() -> Evaluation:
+        for network in chosen:
+            evaluator.train("distilled", network, evaluator.distilled_set)
+            if baselines:
+                evaluator.train("random", network, evaluator.random_set)
+                evaluator.train("full", network, evaluator.full_set)
+        found = evaluator.test()
+        evaluator.trained.clear()  # several evaluations may be prepared at once
+        return found
+
+    return run

@@ -1,0 +1,181 @@
+"""Trains every network first, then reads the test set, once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.images import Images
+from dd_plugins.data.real import RealData
+from dd_plugins.data.subsets import class_members, random_members
+from dd_plugins.evaluation.results import Evaluation, NetworkResult
+from dd_plugins.evaluation.retrieval import retrieval_scores
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.runtime import processes
+from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.randomness import derive
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.labels import LABEL_KINDS
+from dd_plugins.training.protocols import (
+    training_set_of,
+)
+from dd_plugins.training.recipes import (
+    Recipe,
+    real_data_recipe,
+)
+from dd_plugins.training.train import (
+    TrainingSet,
+    Whitened,
+    part_right,
+    real_outputs,
+    train_network,
+)
+
+_FULL_STEPS = 1_000
+
+
+@dataclass
+class Evaluator:
+    """The state of one evaluation: trains everything first, then reads the test set."""
+
+    distilled: DistilledSet
+    data: RealData
+    repeats: int
+    seed: int
+    device: torch.device
+    precision: torch.dtype
+    on_progress: Callable[[str, int, int], None]
+    recipe: Recipe
+    protocol: str
+    teacher: Callable[[Tensor], Tensor] | None = None
+    asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
+    trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
+
+    def train(
+        self,
+        kind: str,
+        network: AbstractNetwork,
+        draw: Callable[[int], tuple[TrainingSet, Recipe]],
+    ) -> None:
+        """Train ``repeats`` fresh networks, each on what ``draw`` gives it.
+
+        They are dealt out to the processes.
+        """
+        first = len(self.asked) * self.repeats
+        self.asked.append((kind, repr(network)))
+        for repeat in range(self.repeats):
+            if (first + repeat) % processes.world_size() != processes.rank():
+                continue
+            self.on_progress(f"{kind}: {network!r}", repeat, self.repeats)
+            module = network.build(
+                self.data.image_shape,
+                self.data.num_classes,
+                generator=derive(self.seed, "evaluation network", repeat),
+            ).to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            generator = derive(self.seed, f"evaluation of {kind}", repeat)
+            train_network(
+                module, *draw(repeat), generator=generator, precision=self.precision
+            )
+            self.trained[first + repeat] = module
+        self.on_progress(f"{kind}: {network!r}", self.repeats, self.repeats)
+
+    def test(self) -> Evaluation:
+        """Read the test set, once, and score every network on it."""
+        test = self.data.read_test()
+        own_scores = {
+            job: self._scores(module, test) for job, module in self.trained.items()
+        }
+        scores: dict[int, dict[str, float]] = {}
+        for part in processes.gather_objects(own_scores):
+            scores |= part
+        results: dict[str, list[NetworkResult]] = {
+            "distilled": [],
+            "random": [],
+            "full": [],
+        }
+        for number, (kind, spec) in enumerate(self.asked):
+            first = number * self.repeats
+            own = [scores[job] for job in range(first, first + self.repeats)]
+            by_name = {name: tuple(found[name] for found in own) for name in own[0]}
+            accuracies = by_name.pop("accuracy")
+            results[kind].append(NetworkResult(spec, accuracies, by_name))
+        return Evaluation(
+            tuple(results["distilled"]),
+            tuple(results["random"]),
+            tuple(results["full"]),
+            len(test.labels),
+            self.protocol,
+            self.recipe,
+        )
+
+    def _scores(self, module: FeatureNetwork, test: Images) -> dict[str, float]:
+        """Return the accuracy of a network, and its retrieval scores if asked for."""
+        on_test = partial(
+            real_outputs,
+            data=test,
+            transform=self.distilled.transform,
+            device=self.device,
+            precision=self.precision,
+        )
+        found = {"accuracy": part_right(on_test(module), test.labels)}
+        if self.protocol == "retrieval":
+            found |= retrieval_scores(on_test(module.features), test.labels)
+        return found
+
+    def distilled_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+        """Return the distilled set."""
+        del repeat
+        training_set = training_set_of(
+            self.distilled, device=self.device, teacher=self.teacher
+        )
+        return training_set, self.recipe
+
+    def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+        """Return random real images of as many values as the set stores.
+
+        Of each class its share, or all real ones if it has fewer.
+        """
+        held = torch.tensor(self.distilled.header.initial_classes)
+        counts = held.bincount(minlength=self.data.num_classes)
+        if self.distilled.budget != len(held):
+            share = self.distilled.budget / len(held)
+            counts = (counts * share).round().to(torch.int64)
+            counts[held] = counts[held].clamp(min=1)
+        train = self.data.train
+        generator = derive(self.seed, "random real images", repeat)
+        members = class_members(train.labels)
+        chosen = random_members(members, counts.tolist(), generator)
+        images = self.distilled.transform(train.images[chosen]).to(self.device)
+        labels = self._real_labels(train.labels[chosen])
+        training_set = TrainingSet(
+            images.contiguous(memory_format=torch.channels_last),
+            labels,
+            self.distilled.header.label_kind,
+            self.distilled.header.mirror,
+        )
+        return training_set, self.recipe
+
+    def full_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+        """Return all real training images."""
+        del repeat
+        return self._full_set, real_data_recipe(_FULL_STEPS)
+
+    @cached_property
+    def _full_set(self) -> TrainingSet:
+        source, transform = self.data.train.images, self.distilled.transform
+        images: Tensor | Whitened = Whitened(source, transform, self.device)
+        if isinstance(source, Tensor) and fits_in_memory(4 * source.numel()):
+            images = images[:]
+        return TrainingSet(
+            images,
+            self._real_labels(self.data.train.labels),
+            self.distilled.header.label_kind,
+            self.distilled.header.mirror,
+        )
+
+    def _real_labels(self, labels: Tensor) -> Tensor:
+        """Return labels of the artifact's kind for real images."""
+        meaning = LABEL_KINDS[self.distilled.header.label_kind]
+        return meaning.targets(labels, self.data.num_classes).to(self.device)

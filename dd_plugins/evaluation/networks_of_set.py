@@ -1,0 +1,99 @@
+"""The network that an artifact names: built only if it is of a usual size."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import AbstractNetwork, ImageShape
+from dd_plugins.runtime.randomness import derive, isolated
+from dd_plugins.synthetic.artifact import DistilledSet
+
+__all__ = ["own_network", "refuse_huge"]
+
+# What the network that an artifact names may take; larger ones must be asked for.
+_MOST_PARAMETERS = 250_000_000  # 1 GB of weights
+_MOST_TENSORS = 10_000
+_LARGEST_OPTION = 20_000
+
+
+def own_network(
+    distilled: DistilledSet, find: Callable[[str], AbstractNetwork]
+) -> AbstractNetwork:
+    """Return the network that a set names for its evaluation.
+
+    An artifact may come from anywhere: a network that would fill the memory is not
+    built because the artifact says so.
+
+    Args:
+        distilled: the set.
+        find: returns the network that a spec stands for.
+
+    Raises:
+        OptionError: it is larger than an artifact may ask for, or too deep for the
+            images, or its spec is malformed.
+        UnknownNameError: no plugin registers it.
+    """
+    network = find(distilled.header.evaluation_network)
+    refuse_huge(network, distilled)
+    return network
+
+
+def refuse_huge(network: AbstractNetwork, distilled: DistilledSet) -> None:
+    """Refuse a network that an artifact names and that would fill the memory.
+
+    Raises:
+        OptionError: it is larger than an artifact may ask for, or too deep for the
+            images.
+    """
+    channels, height, width = distilled.images.shape[1:]
+    classes = len(distilled.header.class_names)
+    if _is_huge(network, (channels, height, width), classes):
+        raise OptionError(
+            f"the artifact names the network {network!r}, which is larger than an "
+            f"artifact may ask for ({_MOST_PARAMETERS:,} parameters); name a network "
+            "by --network, or this one if it is wanted"
+        )
+
+
+def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
+    """Tell whether a network is larger than what an artifact may ask for.
+
+    It is built of tensors without memory, and no further than its size is known.
+    """
+    options = network.options().values()
+    if any(isinstance(each, int) and each > _LARGEST_OPTION for each in options):
+        return True
+    tensors = parameters = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal tensors, parameters
+        del module, name
+        if parameter is not None:
+            tensors, parameters = tensors + 1, parameters + parameter.numel()
+        if parameters > _MOST_PARAMETERS or tensors > _MOST_TENSORS:
+            raise _HugeNetworkError
+
+    generator = derive(0, "size of a network")
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with isolated(generator), torch.device("meta"):
+            built = network.construct(shape, classes, generator=generator)
+            sizes = [
+                parameter.numel() for parameter in built.parameters()
+            ]  # copies too
+    except _HugeNetworkError:
+        return True
+    except OptionError:
+        raise
+    except Exception:  # a plugin's network that needs values: it is built as it is
+        return False
+    finally:
+        hook.remove()
+    return sum(sizes) > _MOST_PARAMETERS or len(sizes) > _MOST_TENSORS
+
+
+class _HugeNetworkError(Exception):
+    """Ends the construction of a network whose size is known well enough."""

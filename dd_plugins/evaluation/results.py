@@ -1,0 +1,111 @@
+"""What an evaluation finds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dd_plugins.functional.statistics import mean_interval
+from dd_plugins.training.recipes import Recipe
+
+__all__ = ["Evaluation", "NetworkResult"]
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """The accuracies of several networks of one architecture.
+
+    Attributes:
+        spec: the spec of the network.
+        accuracies: test accuracy of each trained network, in [0, 1].
+        retrieval: by the name of a score, that of each network's features, in [0, 1]
+            (see :func:`~dd_plugins.evaluation.retrieval.retrieval_scores`); empty if
+            not asked for.
+    """
+
+    spec: str
+    accuracies: tuple[float, ...]
+    retrieval: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Return the mean accuracy."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def std(self) -> float | None:
+        """Return the sample standard deviation; None for a single network."""
+        if len(self.accuracies) < 2:
+            return None
+        return float(np.std(self.accuracies, ddof=1))
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """Return the 95 % interval of the mean (Student's t); None for one network."""
+        return mean_interval(self.accuracies)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form that ``--json`` writes."""
+        return {
+            "spec": self.spec,
+            "accuracy_mean": self.mean,
+            "accuracy_std": self.std,
+            "accuracy_ci95": None if self.ci95 is None else list(self.ci95),
+            "accuracies": list(self.accuracies),
+        } | (
+            {"retrieval": {name: _figures(scores) for name, scores in retrieval}}
+            if (retrieval := self.retrieval.items())
+            else {}
+        )
+
+
+def _figures(scores: Sequence[float]) -> dict[str, Any]:
+    interval = mean_interval(scores)
+    return {
+        "mean": float(np.mean(scores)),
+        "ci95": None if interval is None else list(interval),
+        "scores": list(scores),
+    }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Attributes:
+        networks: one result for each architecture, trained on the distilled set.
+        random: the same, trained on as many random real images; empty if not asked for.
+        full: the same, trained on all real images; empty if not asked for.
+        test_images: the number of test images.
+        protocol: the one that was asked for; ``"recipe"`` if a recipe was given.
+        recipe: how the networks were trained on the distilled set and on random images.
+    """
+
+    networks: tuple[NetworkResult, ...]
+    random: tuple[NetworkResult, ...] = ()
+    full: tuple[NetworkResult, ...] = ()
+    test_images: int = 0
+    protocol: str = "auto"
+    recipe: Recipe | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form that ``--json`` writes.
+
+        Each baseline has the form of a network's result, that of the first network;
+        with several networks its ``networks`` lists all of them.
+        """
+        found: dict[str, Any] = {
+            "networks": [result.as_dict() for result in self.networks],
+            "test_images": self.test_images,
+            "protocol": self.protocol,
+            "recipe": None if self.recipe is None else self.recipe.options(),
+        }
+        named = {"random": self.random, "full": self.full}
+        baselines = {
+            name: results[0].as_dict()
+            | {"networks": [result.as_dict() for result in results]}
+            for name, results in named.items()
+            if results
+        }
+        return found | ({"baselines": baselines} if baselines else {})

@@ -1,0 +1,39 @@
+"""Which data sets somebody has asked for here."""
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
+from dd_plugins.errors import FileError
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.files import write_atomically
+
+__all__ = ["was_asked_for"]
+
+_ASKED_FOR = "asked-for"  # a folder of the cache
+
+
+def was_asked_for(name: str) -> bool:
+    """Tell whether a data set may be read because an artifact names it.
+
+    A name alone means a data set that is installed here. What follows a colon, such as
+    a path, comes from whoever wrote the artifact: it is followed if somebody has given
+    this name here before, for a distillation or an evaluation.
+    """
+    try:
+        return ":" not in name or _note_of(name).exists()
+    except OSError:
+        return False
+
+
+def remember(name: str) -> None:
+    """Note that a name with an argument was given here; without a cache, do nothing."""
+    if was_asked_for(name):
+        return
+    with suppress(FileError):
+        write_atomically(_note_of(name), lambda file: file.write(name.encode()))
+
+
+def _note_of(name: str) -> Path:
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]
+    return cache_folder() / _ASKED_FOR / digest

@@ -1,0 +1,104 @@
+"""Finding plugins: those that come with the library, and installed ones."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import Distribution, EntryPoint, distributions
+
+from dd_plugins.errors import OptionError
+from dd_plugins.plugins.registry import LOAD_VARIABLE, Plugin
+from dd_plugins.spec import unknown_name
+
+BUILT_IN = {
+    "built_in": "dd_plugins.built_in",
+    "commands": "dd_plugins.cli.commands",
+    "progress_display": "dd_plugins.engine.observers:progress_display",
+    "metrics_log": "dd_plugins.engine.observers:metrics_log",
+    "image_snapshots": "dd_plugins.engine.observers:image_snapshots",
+}
+"""The plugins that come with the library, in the form of entry points."""
+
+
+def found_plugins(
+    project: str, load: list[str] | None, extra: dict[str, object]
+) -> Iterator[tuple[Plugin, Callable[[], object]]]:
+    """Yield every plugin there is, and how it is imported: built-ins first."""
+    for name, value in BUILT_IN.items():
+        entry_point = EntryPoint(name, value, project)
+        yield Plugin(name, built_in=True), entry_point.load
+    for name, given in extra.items():
+        yield Plugin(name), partial(_identity, given)
+    for distribution, entry_point in _entry_points(project, load):
+        origin = _name_and_version(distribution)
+        yield Plugin(entry_point.name, *origin), entry_point.load
+
+
+def _entry_points(
+    project: str, load: list[str] | None
+) -> list[tuple[Distribution, EntryPoint]]:
+    """Return the entry points of a group to load, each with its distribution."""
+    found: dict[tuple[str, str], tuple[Distribution, EntryPoint]] = {}
+    for distribution in distributions():
+        try:
+            entry_points = distribution.entry_points
+        except Exception:  # a damaged installation is not for us to mend
+            continue
+        for entry_point in entry_points:
+            if entry_point.group == project:
+                # The same distribution may be found twice, on two entries of sys.path.
+                key = (_name_and_version(distribution)[0], entry_point.name)
+                found.setdefault(key, (distribution, entry_point))
+    if load is None:
+        return list(found.values())
+    known = {name for key in found for name in key}
+    for name in load:
+        if name not in known:
+            raise OptionError(
+                f"{LOAD_VARIABLE}: {unknown_name('plugin', name, sorted(known))}"
+            )
+    return [found[key] for key in found if load and set(key) & set(load)]
+
+
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    """Return the name and version of a distribution, whose metadata may be damaged."""
+    name: str | None = None
+    version: str | None = None
+    with suppress(Exception):
+        name, version = distribution.metadata["Name"], distribution.version
+    return name or "a distribution without a name", version or "unknown"
+
+
+def specifies_hooks(plugin: object) -> bool:
+    """Tell whether a plugin brings hooks of its own."""
+    try:
+        return hasattr(plugin, "dd_register_hookspecs")
+    except Exception:  # hasattr passes on all but AttributeError
+        return False
+
+
+def _identity(plugin: object) -> object:
+    return plugin
+
+
+class _ByIdentity:
+    """The functions of a plugin object, compared as the object it is.
+
+    pluggy keeps plugins in sets and looks them up by ``==``: a dataclass object has no
+    hash, and two of the same content would be one. It looks for marked functions
+    without asking ``__getattr__``.
+    """
+
+    def __init__(self, plugin: object) -> None:
+        for name in dir(plugin):
+            if not name.startswith("__") and inspect.isroutine(
+                inspect.getattr_static(plugin, name)  # no property is computed
+            ):
+                setattr(self, name, getattr(plugin, name))
+
+
+def by_identity(plugin: object) -> object:
+    """Return a plugin, in a shell if its class compares objects by their content."""
+    kind = type(plugin)
+    plain = kind.__eq__ is object.__eq__ and kind.__hash__ is object.__hash__
+    return plugin if plain else _ByIdentity(plugin)

@@ -1,0 +1,239 @@
+"""Loading plugins under a guard: one that is broken is withdrawn whole."""
+
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from dd_plugins.errors import DDWarning, PluginError
+from dd_plugins.plugins.finding import by_identity, found_plugins, specifies_hooks
+from dd_plugins.plugins.registry import (
+    NameConflictError,
+    Plugin,
+    RecordType,
+    Registry,
+    record_adder,
+)
+from dd_plugins.spec import Record
+
+__all__ = ["LoadedPlugins"]
+
+
+class LoadedPlugins(ABC):
+    """The plugins that were found, registered with pluggy, and the hooks they bring.
+
+    A subclass says by :meth:`_collect` what a plugin may offer.
+
+    Args:
+        project: the name of the pluggy project and of the entry-point group.
+        specifications: the module that specifies the hooks.
+        load: names of the entry points or distributions to load; None for all of them.
+        extra: plugin objects to load besides, by name.
+
+    Attributes:
+        manager: the pluggy manager; ``manager.hook`` calls hooks.
+        plugins: every plugin that was found, also those that failed.
+
+    Raises:
+        NameConflictError: two plugins register one name.
+        PluginError: one of ``extra`` is broken.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        specifications: ModuleType,
+        load: list[str] | None = None,
+        extra: dict[str, object] | None = None,
+    ) -> None:
+        self.manager = pluggy.PluginManager(project)
+        self.manager.add_hookspecs(specifications)
+        self.plugins: list[Plugin] = []
+        self._specifications = specifications
+        self._of_hooks: dict[str, Registry[Any]] = {}
+        imported = [
+            (plugin, self._import(plugin, load_it))
+            for plugin, load_it in found_plugins(project, load, extra or {})
+        ]
+        # First those that specify hooks: then whoever implements one wrongly is found
+        # out when it is registered itself.
+        imported.sort(key=lambda pair: not specifies_hooks(pair[1]))
+        for plugin, registered in imported:
+            if plugin.error is None:
+                self._register(plugin, registered)
+        self._check_pending()
+        self._check_marks()
+        for plugin in self.failures:
+            if plugin.distribution is None:  # in the caller's hands, not a stranger's
+                raise PluginError(f"plugin {plugin} is broken: {plugin.error}")
+
+    @abstractmethod
+    def _registries(self) -> list[Registry[Any]]:
+        """Return the registries of what plugins offer."""
+
+    @abstractmethod
+    def _collect(self, registered: object, plugin: Plugin) -> None:
+        """Call this plugin's registration hooks, and no other's."""
+
+    def _import(self, plugin: Plugin, load_it: Callable[[], object]) -> object:
+        """Import one plugin under a guard."""
+        self.plugins.append(plugin)
+        try:
+            return by_identity(load_it())
+        except (Exception, SystemExit) as error:  # a stranger's plugin may do anything
+            self._withdraw(plugin, error)
+            return None
+
+    def _register(self, plugin: Plugin, registered: object) -> None:
+        """Register one plugin under a guard, and let it register what it offers."""
+        try:
+            self.manager.register(registered, name=str(plugin))
+            hook_callers = self.manager.get_hookcallers(registered) or []
+            plugin.hooks = sorted(caller.name for caller in hook_callers)
+            self._collect(registered, plugin)
+        except NameConflictError:
+            raise
+        except (Exception, SystemExit) as error:
+            self._withdraw(plugin, error)
+
+    def _withdraw(self, plugin: Plugin, error: BaseException) -> None:
+        """Record why a plugin failed, and forget all that it registered."""
+        plugin.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        plugin.offers.clear()
+        for registry in [*self._registries(), *self._of_hooks.values()]:
+            registry.discard(plugin)
+        if self.manager.has_plugin(str(plugin)):
+            self.manager.unregister(name=str(plugin))
+
+    def _only(self, registered: object, hook: str) -> pluggy.HookCaller:
+        """Return what calls one plugin's implementation of a hook, and no other's."""
+        others = self.manager.get_plugins()
+        return self.manager.subset_hook_caller(
+            hook, [other for other in others if other is not registered]
+        )
+
+    def each(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
+        """Return the plugins that implement a hook, each with what calls it alone.
+
+        They stand in the order in which the hook itself calls them.
+        """
+        found: dict[str, pluggy.HookCaller] = {}
+        for implementation in reversed(
+            getattr(self.manager.hook, hook).get_hookimpls()
+        ):
+            name = implementation.plugin_name
+            found.setdefault(name, self._only(implementation.plugin, hook))
+        return list(found.items())
+
+    def _check_pending(self) -> None:
+        """Withdraw plugins that implement hooks which nobody specifies."""
+        while True:
+            try:
+                self.manager.check_pending()
+            except pluggy.PluginValidationError as error:
+                name = self.manager.get_name(error.plugin)
+                misspelt = next(each for each in self.plugins if str(each) == name)
+                self._withdraw(misspelt, error)
+            else:
+                return
+
+    def _check_marks(self) -> None:
+        """Withdraw plugins with a function that is named like a hook, but unmarked."""
+        hooks = [name for name in vars(self.manager.hook) if name.startswith("dd_")]
+        for plugin in self.plugins:
+            registered = self.manager.get_plugin(str(plugin))
+            for name in hooks:
+                function = getattr(registered, name, None)
+                marked = any(
+                    hasattr(function, f"{self.manager.project_name}_{mark}")
+                    for mark in ("impl", "spec")
+                )
+                if inspect.isroutine(function) and not marked:
+                    unmarked = PluginError(
+                        f"{name} is not marked, and would never be called; decorate it "
+                        "with dd_plugins.hookimpl"
+                    )
+                    self._withdraw(plugin, unmarked)
+                    break
+
+    @property
+    def failures(self) -> list[Plugin]:
+        """Return the plugins that were found but not loaded."""
+        return [plugin for plugin in self.plugins if plugin.error is not None]
+
+    def collect_all(self) -> None:
+        """Let plugins register what else is registered when it is looked up: for lists.
+
+        By hooks that plugins have specified, of one argument ``register``.
+        """
+        for name, caller in list(vars(self.manager.hook).items()):
+            arguments = getattr(getattr(caller, "spec", None), "argnames", None)
+            if hasattr(self._specifications, name) or arguments != ("register",):
+                continue
+            kind = name.removeprefix("dd_register_").removesuffix("s")
+            with suppress(PluginError):  # whoever looks it up is told
+                self.records(name, kind, Record)
+
+    def records(
+        self, hook: str, kind: str, base: type[RecordType]
+    ) -> Registry[type[RecordType]]:
+        """Return what plugins register through a hook that a plugin has specified.
+
+        The hook has one argument, ``register``, like those that come with the library.
+
+        Args:
+            hook: its name.
+            kind: what is registered, for messages: ``"attack"``.
+            base: the class that all of them extend.
+
+        Raises:
+            PluginError: nobody specifies the hook, or a plugin in the caller's hands is
+                broken, or registers a name that another one has. An installed one that
+                is broken is withdrawn, with a warning.
+        """
+        if hook not in self._of_hooks:
+            if not hasattr(self.manager.hook, hook):
+                raise PluginError(f"no plugin that is loaded specifies {hook}")
+            registry = Registry[type[RecordType]](kind)
+            for plugin in self.plugins:
+                registered = self.manager.get_plugin(str(plugin))
+                if registered is None:
+                    continue
+                try:
+                    self._register_by(hook, registered, registry, base, plugin)
+                except PluginError:
+                    registry.discard(plugin)  # it may be asked for once more
+                    raise
+            self._of_hooks[hook] = registry
+        return self._of_hooks[hook]
+
+    def _register_by(
+        self,
+        hook: str,
+        registered: object,
+        registry: Registry[type[RecordType]],
+        base: type[RecordType],
+        plugin: Plugin,
+    ) -> None:
+        """Let one plugin register its records by a hook, under a guard."""
+        own = self._only(registered, hook)
+        try:
+            own(register=record_adder(registry, base, plugin))
+        except NameConflictError:
+            raise
+        except (Exception, SystemExit) as error:
+            what = f"{hook}: {' '.join(str(error).split())}"
+            if plugin.distribution is None:  # in the caller's hands, or our own
+                raise PluginError(f"plugin {plugin} is broken: {what}") from error
+            registry.discard(plugin)
+            self._withdraw(plugin, error)
+            warnings.warn(
+                f"plugin {plugin} is withdrawn, with all that it offers: {what}",
+                DDWarning,
+                stacklevel=4,
+            )

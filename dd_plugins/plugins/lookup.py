@@ -1,0 +1,147 @@
+"""Look-up by name over all installed plugins."""
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dd_plugins.data.named import DataOptions
+from dd_plugins.data.real import RealData
+from dd_plugins.distillers.base import AbstractDistiller, InitialImages
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins.manager import loaded_plugins
+from dd_plugins.spec import Record, split_specs
+from dd_plugins.synthetic.parametrizations import AbstractParametrization
+
+__all__ = [
+    "get_dataset",
+    "get_distiller",
+    "get_initial_images",
+    "get_network",
+    "get_parametrization",
+    "get_record",
+    "record_names",
+    "record_versions",
+    "split_specs",
+]
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+
+def get_distiller(spec: str) -> AbstractDistiller[Any]:
+    """Return the distiller or wrapper that a spec stands for.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers a name in it.
+
+    Example:
+        >>> get_distiller("clip(frepo(pool_size=20), max_norm=0.5)")
+        clip(frepo(pool_size=20), max_norm=0.5)
+    """
+    return loaded_plugins().distiller(spec)
+
+
+def get_network(spec: str) -> AbstractNetwork:
+    """Return the network that a spec stands for.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers the name.
+
+    Example:
+        >>> get_network("conv(width=32)")
+        conv(width=32)
+    """
+    return loaded_plugins().network(spec)
+
+
+def get_parametrization(spec: str) -> AbstractParametrization:
+    """Return the parametrization that a spec stands for.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers the name.
+
+    Example:
+        >>> get_parametrization("packed(factor=2)").images_per_stored
+        4
+    """
+    return loaded_plugins().parametrization(spec)
+
+
+def get_initial_images(spec: str) -> InitialImages | AbstractDistiller[Any]:
+    """Return what a set begins as: ``"real"``, ``"noise"``, or a core set's record.
+
+    Raises:
+        OptionError: it is neither such a word nor the spec of a core set.
+    """
+    return loaded_plugins().initial_images(spec)
+
+
+def record_versions(*used: Record) -> dict[str, str]:
+    """Return the version of each distribution that offers some of these records.
+
+    Distillers, wrappers and networks, and those within them; none for those that come
+    with the library.
+    """
+    return loaded_plugins().versions(*used)
+
+
+def get_record(
+    spec: str, *, hook: str, kind: str, base: type[RecordType]
+) -> RecordType:
+    """Return the record that a spec stands for, of those that a plugin's hook collects.
+
+    For a plugin that has specified a hook of its own (``dd_register_hookspecs``), with
+    one argument ``register``, through which others offer records to it.
+
+    Args:
+        spec: such as ``"lira(online=False)"``.
+        hook: the name of the hook.
+        kind: what the records are, for messages: ``"attack"``.
+        base: the subclass of :class:`dd_plugins.Record` that all of them extend.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers the name.
+        PluginError: a plugin registers what is not of this kind.
+    """
+    plugins = loaded_plugins()
+    return plugins.record(plugins.records(hook, kind, base), spec)
+
+
+def record_names(*, hook: str, kind: str, base: type[Record]) -> list[str]:
+    """Return the names that :func:`get_record` knows, sorted."""
+    return loaded_plugins().records(hook, kind, base).names()
+
+
+def get_dataset(
+    name: str,
+    *,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+) -> RealData:
+    """Load a named data set.
+
+    Args:
+        name: such as ``"digits"``, ``"cifar10"`` or ``"folder:PATH"``.
+        data_root: the folder that holds data sets; by default the one that the
+            environment variable ``DD_DATA`` names.
+        download: whether a missing one may be downloaded there.
+        image_size: side in pixels to which the images of a folder are resized.
+
+    Raises:
+        OptionError: the name is malformed, or a folder is needed and not given.
+        UnknownNameError: no plugin registers the name.
+        DataError: the data is not there or not usable.
+
+    Example:
+        >>> data = get_dataset("digits")
+        >>> data.num_classes, data.image_shape
+        (10, (1, 8, 8))
+    """
+    data_root = data_root or os.environ.get("DD_DATA") or None
+    root = None if data_root is None else Path(data_root)
+    options = DataOptions(root=root, download=download, image_size=image_size)
+    return loaded_plugins().dataset(name, options)

@@ -1,0 +1,339 @@
+"""The plugin manager: what plugins offer, and the objects that specs stand for."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, cast, get_args
+
+import click
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dd_plugins import hookspecs
+from dd_plugins.data.named import DataOptions, DatasetLoader, split_name
+from dd_plugins.data.real import RealData
+from dd_plugins.distillers.base import AbstractDistiller, InitialImages
+from dd_plugins.errors import OptionError, PluginError, UnknownNameError
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins.asked_for import remember
+from dd_plugins.plugins.loading import LoadedPlugins
+from dd_plugins.plugins.offers import (
+    checked_command_name,
+    checked_dataset,
+    checked_object,
+    no_spec,
+)
+from dd_plugins.plugins.registry import (
+    LOAD_VARIABLE,
+    Plugin,
+    RecordType,
+    Registry,
+    record_adder,
+)
+from dd_plugins.spec import Call, Record, build, parse
+from dd_plugins.synthetic.parametrizations import AbstractParametrization
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = ["Plugins", "loaded_plugins"]
+
+
+class Plugins(LoadedPlugins):
+    """All that is loaded, and the objects that names and specs stand for.
+
+    Args:
+        load: names of the entry points or distributions to load; None for all of them.
+        extra: plugin objects to load besides, by name; for tests and for scripts that
+            bring a plugin of their own.
+
+    Attributes:
+        manager: the pluggy manager; ``manager.hook`` calls hooks.
+        plugins: every plugin that was found, also those that failed.
+
+    Raises:
+        NameConflictError: two plugins register one name.
+        PluginError: one of ``extra`` is broken.
+    """
+
+    def __init__(
+        self, load: list[str] | None = None, extra: dict[str, object] | None = None
+    ) -> None:
+        self.distillers = Registry[type[AbstractDistiller[Any]]]("distiller")
+        self.networks = Registry[type[AbstractNetwork]]("network")
+        self.parametrizations = Registry[type[AbstractParametrization]](
+            "parametrization"
+        )
+        self.datasets = Registry[DatasetLoader]("data set")
+        self.commands = Registry[click.Command]("command")
+        super().__init__(hookspecs.PROJECT, hookspecs, load, extra)
+
+    def _registries(self) -> list[Registry[Any]]:
+        """Return the registries of what plugins offer."""
+        return [
+            self.distillers,
+            self.networks,
+            self.parametrizations,
+            self.datasets,
+            self.commands,
+        ]
+
+    def _collect(self, registered: object, plugin: Plugin) -> None:
+        """Call this plugin's registration hooks, and no other's."""
+        only = partial(self._only, registered)
+        only("dd_register_hookspecs")(register=self.manager.add_hookspecs)
+        distillers = record_adder(self.distillers, AbstractDistiller, plugin)
+        wrappers = record_adder(self.distillers, AbstractWrapper, plugin)
+        networks = record_adder(self.networks, AbstractNetwork, plugin)
+        only("dd_register_distillers")(register=distillers)
+        only("dd_register_wrappers")(register=wrappers)
+        only("dd_register_networks")(register=networks)
+        only("dd_register_parametrizations")(
+            register=record_adder(
+                self.parametrizations, AbstractParametrization, plugin
+            )
+        )
+        only("dd_register_datasets")(
+            register=lambda name, loader: self.datasets.add(
+                *checked_dataset(name, loader), plugin
+            )
+        )
+        only("dd_register_commands")(
+            register=lambda command: self.commands.add(
+                checked_command_name(command), command, plugin
+            )
+        )
+        missing = only("dd_missing_extra")()
+        if missing and not isinstance(missing[0], str):
+            raise TypeError(
+                f"dd_missing_extra must return text or None: {missing[0]!r}"
+            )
+        plugin.missing_extra = missing[0] if missing else None
+
+    def distiller(self, spec: "str | AbstractDistiller[Any]") -> AbstractDistiller[Any]:
+        """Return the distiller that a spec stands for; an object stays itself.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        return self._object(
+            spec, AbstractDistiller, self.distillers, "frepo(pool_size=20)"
+        )
+
+    def network(self, spec: str | AbstractNetwork) -> AbstractNetwork:
+        """Return the network that a spec stands for; an object stays itself.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        return self._object(spec, AbstractNetwork, self.networks, "conv(width=32)")
+
+    def network_list(
+        self, given: "str | AbstractNetwork | Iterable[str | AbstractNetwork]"
+    ) -> list[AbstractNetwork]:
+        """Return the networks that specs stand for; one spec is a list of one.
+
+        Raises:
+            OptionError: a spec is malformed, or is no spec.
+            UnknownNameError: no plugin registers a name.
+        """
+        single = isinstance(given, str | AbstractNetwork)
+        if not single and not isinstance(given, Iterable):
+            raise OptionError(
+                "networks must be specs such as 'mlp(width=64)', or networks of "
+                f"dd-plugins, got {type(given).__name__}"
+            )
+        specs: list[Any] = [given] if single else list(given)  # type: ignore[arg-type]
+        for spec in specs:
+            if not isinstance(spec, str | AbstractNetwork):
+                raise OptionError(
+                    "a network must be a spec such as 'mlp(width=64)', or a network of "
+                    f"dd-plugins, got {type(spec).__name__}"
+                )
+        return [self.network(spec) for spec in specs]
+
+    def parametrization(
+        self, spec: str | AbstractParametrization
+    ) -> AbstractParametrization:
+        """Return the parametrization that a spec stands for; an object stays itself.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        return self._object(
+            spec, AbstractParametrization, self.parametrizations, "packed(factor=2)"
+        )
+
+    def _object(
+        self,
+        spec: str | RecordType,
+        base: type[Any],
+        registry: Registry[type[RecordType]],
+        example: str,
+    ) -> RecordType:
+        """Return the record of a registry that a spec stands for, or an object itself.
+
+        Args:
+            spec: the spec, or a record.
+            base: the class that all records of the registry extend.
+            registry: where names are looked up.
+            example: a spec, for the message.
+        """
+        if isinstance(spec, base):
+            return checked_object(cast(RecordType, spec))
+        if not isinstance(spec, str):
+            raise no_spec(spec, registry.kind, example)
+        built: RecordType = self._build(registry, parse(spec))
+        return built
+
+    def initial_images(self, spec: str) -> InitialImages | AbstractDistiller[Any]:
+        """Return what a set begins as: a word, or the core set that a spec stands for.
+
+        Raises:
+            OptionError: it is neither.
+        """
+        for word in get_args(InitialImages):
+            if spec == word:
+                return cast(InitialImages, word)
+        try:
+            chosen = self.distiller(spec)
+        except UnknownNameError:
+            chosen = None
+        if chosen is None or chosen.moves_images:
+            raise OptionError(
+                f"initial_images must be one of {', '.join(get_args(InitialImages))}, "
+                f"or a core set such as herding; got {spec!r}"
+            )
+        return chosen
+
+    def dataset(self, name: str, options: DataOptions) -> RealData:
+        """Load the data set of that name; what follows a colon is its argument.
+
+        It gets the name that was asked for, under which an evaluation finds it again,
+        unless its loader has settled the argument: a path, say.
+
+        Raises:
+            OptionError: the name is malformed.
+            UnknownNameError: no plugin registers it.
+            DataError: its data is not there or not usable.
+            PluginError: its loader returns something else than data.
+        """
+        registered, argument = split_name(name)
+        loader = self.datasets.get(registered)
+        found = loader(
+            DataOptions(argument, options.root, options.download, options.image_size)
+        )
+        if not isinstance(found, RealData):
+            raise PluginError(
+                f"the loader of data set {registered!r} (plugin "
+                f"{self.datasets.origin(loader)}) must return RealData, got "
+                f"{type(found).__name__}"
+            )
+        if found.name == name or found.name.startswith(f"{registered}:"):
+            return found
+        return replace(found, name=name)
+
+    def real_data(self, given: Any, options: DataOptions) -> RealData:
+        """Return the real data that a caller gives, in any form that is taken.
+
+        Args:
+            given: the name of a data set; or ``RealData``; or images and labels,
+                tensors or numpy arrays; or a map-style Dataset of ``(image, label)``.
+            options: how a named data set is to be found.
+
+        Raises:
+            OptionError: it is none of these, or the name is malformed.
+            UnknownNameError: no plugin registers the name.
+            DataError: the data is not there or not usable.
+        """
+        match given:
+            case str():
+                found = self.dataset(given, options)
+            case RealData():
+                found = given
+            case (Tensor() | np.ndarray() as images, Tensor() | np.ndarray() as labels):
+                return RealData.from_tensors(images, labels)
+            case Dataset():
+                return RealData.from_dataset(given)
+            case _:
+                raise OptionError(
+                    "data must be the name of a data set, RealData, a pair of tensors "
+                    "or of numpy arrays, or a map-style torch Dataset, got "
+                    f"{type(given).__name__}"
+                )
+        remember(found.name)
+        return found
+
+    def versions(self, *used: Record) -> dict[str, str]:
+        """Return the version of each distribution that offers some of these.
+
+        Distillers, wrappers and networks, and those within them; what comes with the
+        library, or from a plugin object without a distribution, has none of its own.
+        """
+        found = {}
+        for record in used:
+            origins = (
+                registry.origin(type(record))
+                for registry in (self.distillers, self.networks, self.parametrizations)
+            )
+            origin = next(filter(None, origins), None)
+            if origin is not None and origin.distribution and origin.version:
+                found[origin.distribution] = origin.version
+            for value in record.options().values():
+                values = value if isinstance(value, tuple) else (value,)
+                within = [each for each in values if isinstance(each, Record)]
+                found |= self.versions(*within)
+        return found
+
+    def record(self, registry: Registry[type[RecordType]], spec: str) -> RecordType:
+        """Return the record of a registry that a spec stands for.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        found: RecordType = self._build(registry, parse(spec))
+        return found
+
+    def _build(self, registry: Registry[type[Any]], call: Call) -> Any:
+        """Build a record; nested specs are built first."""
+        cls = registry.get(call.name)
+        arguments = tuple(self._value(value) for value in call.arguments)
+        for name, value in call.options.items():
+            if isinstance(value, Call) and not self._is_known(value):
+                raise OptionError(
+                    f"{call.name}: {name}={value.name} is neither a value nor a known "
+                    f"distiller or network; quote text ({value.name!r}), and write "
+                    "True, False or None with a capital"
+                )
+        options = {name: self._value(value) for name, value in call.options.items()}
+        return build(cls, Call(call.name, arguments, options))
+
+    def _is_known(self, call: Call) -> bool:
+        return call.name in self.distillers or call.name in self.networks
+
+    def _value(self, value: Any) -> Any:
+        """Return a literal as it is, and build a nested spec of whatever kind."""
+        if isinstance(value, tuple):
+            return tuple(self._value(item) for item in value)
+        if not isinstance(value, Call):
+            return value
+        if value.name in self.networks and value.name not in self.distillers:
+            return self._build(self.networks, value)
+        return self._build(self.distillers, value)
+
+
+@cache
+def loaded_plugins() -> Plugins:
+    """Return the plugins of this process, loaded at the first call.
+
+    Raises:
+        PluginError: two plugins register one name.
+    """
+    variable = os.environ.get(LOAD_VARIABLE)
+    if variable is None:
+        return Plugins()
+    return Plugins(load=[name.strip() for name in variable.split(",") if name.strip()])

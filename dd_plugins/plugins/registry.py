@@ -1,0 +1,154 @@
+"""What plugins offer, by name, with the plugin that offers it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from keyword import iskeyword
+from typing import Any, Generic, TypeVar
+
+from dd_plugins.errors import PluginError
+from dd_plugins.spec import Record, is_record, unknown_name
+
+__all__ = ["Plugin", "Registry"]
+
+LOAD_VARIABLE = "DD_PLUGINS_LOAD"
+"""Environment variable: the only entry points to load, by comma; empty means none."""
+
+Item = TypeVar("Item")
+
+
+NO_RECORD = (
+    "is no record, though a class above it may be: its options would be neither "
+    "checked nor saved; decorate it with @dd_plugins.record"
+)
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+
+@dataclass
+class Plugin:
+    """A plugin that was found, loaded or not.
+
+    Attributes:
+        name: the name of its entry point, or the one that the caller gave it.
+        distribution: the distribution that brings it, or None.
+        version: of that distribution, or None.
+        error: why it was not loaded, or None.
+        hooks: the hooks it implements.
+        offers: what it registered, by kind.
+        missing_extra: what must be installed for it to be of use, or None.
+        built_in: whether it is a part of dd-plugins itself.
+    """
+
+    name: str
+    distribution: str | None = None
+    version: str | None = None
+    error: str | None = None
+    hooks: list[str] = field(default_factory=list)
+    offers: dict[str, list[str]] = field(default_factory=dict)
+    missing_extra: str | None = None
+    built_in: bool = False
+
+    def __str__(self) -> str:
+        origin = "built in" if self.built_in else self.distribution
+        return f"{self.name} ({origin})" if origin else self.name
+
+
+@dataclass(frozen=True)
+class _Offer(Generic[Item]):
+    item: Item
+    plugin: Plugin
+
+
+class NameConflictError(PluginError):
+    """Two plugins offer one name; which of them is meant only a person can say."""
+
+
+class Registry(Generic[Item]):
+    """Things of one kind by name, each remembered with the plugin that offers it.
+
+    Args:
+        kind: what the things are, for messages: ``"distiller"``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._offers: dict[str, _Offer[Item]] = {}
+
+    def add(self, name: str, item: Item, plugin: Plugin) -> None:
+        """Add a thing.
+
+        Raises:
+            NameConflictError: another plugin has taken it; the message names both.
+            ValueError: this plugin has registered it already.
+        """
+        self.check_free(name, plugin)
+        self._offers[name] = _Offer(item, plugin)
+        plugin.offers.setdefault(self.kind, []).append(name)
+
+    def check_free(self, name: str, plugin: Plugin) -> None:
+        """Refuse a name that is taken, as :meth:`add` does."""
+        taken = self._offers.get(name)
+        if taken is not None and taken.plugin is plugin:
+            raise ValueError(f"{self.kind} {name!r} is registered twice")
+        if taken is not None:
+            raise NameConflictError(
+                f"{self.kind} {name!r} is registered by two plugins, {taken.plugin} "
+                f"and {plugin}; uninstall one, or name those to load in "
+                f"{LOAD_VARIABLE}"
+            )
+
+    def discard(self, plugin: Plugin) -> None:
+        """Forget what one plugin offered."""
+        self._offers = {
+            name: offer
+            for name, offer in self._offers.items()
+            if offer.plugin is not plugin
+        }
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        return sorted(self._offers)
+
+    def get(self, name: str) -> Item:
+        """Return the thing of that name.
+
+        Raises:
+            UnknownNameError: there is none; the message lists those known.
+        """
+        if name not in self._offers:
+            raise unknown_name(self.kind, name, self.names())
+        return self._offers[name].item
+
+    def origin(self, item: object) -> Plugin | None:
+        """Return the plugin that offers a thing, or None if none does."""
+        offers = self._offers.values()
+        return next((offer.plugin for offer in offers if offer.item is item), None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._offers
+
+
+def record_adder(
+    registry: Registry[Any], base: type[Record], plugin: Plugin
+) -> Callable[[type[Record]], None]:
+    """Return the callback with which a plugin offers records of one kind."""
+
+    def register(cls: type[Record]) -> None:
+        if not (isinstance(cls, type) and issubclass(cls, base)):
+            raise TypeError(f"{cls!r} is not a subclass of {base.__name__}")
+        name = cls.__dict__.get("name")
+        if not (isinstance(name, str) and name.isidentifier()) or iskeyword(name):
+            raise TypeError(
+                f"{cls.__name__}.name must be an identifier, for specs; got {name!r}"
+            )
+        registry.check_free(name, plugin)
+        if not is_record(cls):
+            raise TypeError(f"{cls.__name__} {NO_RECORD}")
+        missing = sorted(getattr(cls, "__abstractmethods__", ()))
+        if missing:
+            raise TypeError(
+                f"{cls.__name__} is abstract; it must define {', '.join(missing)}"
+            )
+        registry.add(name, cls, plugin)
+
+    return register

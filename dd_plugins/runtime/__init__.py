@@ -1,0 +1,1 @@
+"""What any program needs: files, processes, signals, randomness, CUDA graphs."""

@@ -1,0 +1,15 @@
+"""The folder that keeps what took long to make."""
+
+import os
+from pathlib import Path
+
+__all__ = ["cache_folder"]
+
+
+def cache_folder() -> Path:
+    """Return where trained networks are kept: ``DD_CACHE``, or the user's cache."""
+    chosen = os.environ.get("DD_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "dd-plugins"

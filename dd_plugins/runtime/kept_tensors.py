@@ -1,0 +1,86 @@
+"""Tensors kept in safetensors files, with a hash over all that a file holds."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from dd_plugins.errors import FileError
+from dd_plugins.runtime.files import write_atomically
+
+__all__ = ["load_tensors", "save_tensors"]
+
+_HASH_KEY = "content_hash"
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, str]
+) -> Path:
+    """Write tensors and their description to one file, atomically.
+
+    Args:
+        path: the safetensors file to write.
+        tensors: by name; of any device.
+        described: strings that describe them; ``content_hash`` is added.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    metadata = {**described, _HASH_KEY: _content_hash(kept, described)}
+    content = safetensors.torch.save(kept, metadata)
+    return write_atomically(path, lambda file: file.write(content))
+
+
+def load_tensors(
+    path: Path, *, what: str, advice: str
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file that :func:`save_tensors` wrote, and check it against its hash.
+
+    Args:
+        path: the file.
+        what: what it should hold, for messages: ``"a trained network"``.
+        advice: what to do about a damaged file, for messages.
+
+    Returns:
+        The tensors by name, and their description.
+
+    Raises:
+        FileError: the file is missing, damaged, or was not written by
+            :func:`save_tensors`.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            described = dict(opened.metadata() or {})
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise FileError(f"{path} cannot be read as {what} ({reason}); {advice}") from (
+            error
+        )
+    saved = described.pop(_HASH_KEY, None)
+    if saved is None:
+        raise FileError(f"{path} is not {what} of this version: no hash; {advice}")
+    if saved != _content_hash(tensors, described):
+        raise FileError(
+            f"{path} is damaged: its content does not have the hash that it names; "
+            f"{advice}"
+        )
+    return tensors, described
+
+
+def _content_hash(tensors: Mapping[str, Tensor], described: Mapping[str, str]) -> str:
+    """Return a SHA-256 over the tensors and their description, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(safetensors.torch.save({"": tensor}))
+    for name, text in sorted(described.items()):
+        digest.update(f"{name!r} {text!r}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,42 @@
+"""How much memory this process may use."""
+
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["fits_in_memory"]
+
+
+def fits_in_memory(size: float) -> bool:
+    """Tell whether so many bytes are less than half of the memory of this process.
+
+    That of the machine, or what a container or a batch system allows, if it is less.
+    """
+    return size < _memory() / 2
+
+
+def _memory() -> float:
+    """Return how many bytes this process may have; infinite if nothing tells."""
+    found = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):  # not asked on this system
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            found.append(limit)
+    groups = ["memory/memory.limit_in_bytes", "memory.max"]  # version 1, and a root
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, kinds, own = line.split(":", 2)
+            if number == "0":
+                parts = Path(own.lstrip("/"))
+                groups += [f"{part}/memory.max" for part in (parts, *parts.parents)]
+            elif "memory" in kinds.split(","):
+                groups.append(f"memory/{own.lstrip('/')}/memory.limit_in_bytes")
+    for group in groups:
+        with suppress(OSError, ValueError):  # "max" is no limit
+            found.append(int((Path("/sys/fs/cgroup") / group).read_text()))
+    return min(found)

@@ -1,0 +1,76 @@
+"""Modules that have moved since 0.1: found by their old paths as well, until 0.3."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+__all__ = ["MOVED", "install"]
+
+MOVED = {
+    "artifact": ("synthetic.artifact", "synthetic.header"),
+    "captured": ("runtime.cuda_graphs",),
+    "checkpoint": ("engine.checkpoint",),
+    "commands": ("cli.commands",),
+    "datasets": ("data.datasets", "data.named"),
+    "files": ("runtime.files",),
+    "functional.cam": ("networks.activation_maps",),
+    "lookup": ("plugins.lookup",),
+    "meta_features": ("evaluation.attention",),
+    "metric": ("wrappers.metric_learning", "evaluation.retrieval"),
+    "observers": ("engine.observers",),
+    "optimizers": ("training.lamb",),
+    "parallel": ("runtime.processes",),
+    "pictures": ("synthetic.pictures", "evaluation.attention_picture"),
+    "preprocess": ("data.preprocess",),
+    "randomness": ("runtime.randomness",),
+    "signals": ("runtime.signals",),
+    "streamed": ("data.streamed", "data.items", "runtime.memory"),
+    "trained": ("training.kept_networks", "runtime.cache"),
+    "transfer": ("evaluation.cross_architecture",),
+}
+"""Old path: the modules in which its names are now."""
+
+_PACKAGE = "dd_plugins."
+
+
+class _OldPaths(MetaPathFinder, Loader):
+    """Finds a module by its old path: its names are those of the new modules."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        del path, target
+        known = fullname.startswith(_PACKAGE) and fullname[len(_PACKAGE) :] in MOVED
+        return ModuleSpec(fullname, self) if known else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        homes = MOVED[module.__name__[len(_PACKAGE) :]]
+        told = " and ".join(_PACKAGE + home for home in homes)
+        warnings.warn(
+            f"{module.__name__} has moved to {told}; names that plugins need are in "
+            "dd_plugins.api",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        found = [import_module(_PACKAGE + home) for home in homes]
+
+        def look_up(name: str) -> object:
+            for home in found:
+                if hasattr(home, name):
+                    return getattr(home, name)
+            raise AttributeError(f"module {module.__name__!r} has no {name!r}")
+
+        module.__getattr__ = look_up  # type: ignore[method-assign]
+
+
+def install() -> None:
+    """Let the old paths be imported in this process."""
+    if not any(isinstance(finder, _OldPaths) for finder in sys.meta_path):
+        sys.meta_path.append(_OldPaths())

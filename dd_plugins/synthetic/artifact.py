@@ -1,0 +1,426 @@
+"""DistilledSet, the artifact: one safetensors file that explains itself.
+
+The format stands in docs/artifact-format.md.
+"""
+
+import hashlib
+import json
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, Self
+
+import pydantic
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.errors import FileError, OptionError, UnknownNameError
+from dd_plugins.runtime.files import write_atomically
+from dd_plugins.runtime.text import plain
+from dd_plugins.synthetic.artifact_faults import faults
+from dd_plugins.synthetic.header import (
+    DEEPEST_CONTEXT,
+    FORMAT_VERSION,
+    SINCE,
+    STORED_PREFIX,
+    TRANSFORM_PREFIX,
+    VIEW_LABELS,
+    Content,
+    Header,
+    check_nesting,
+)
+from dd_plugins.synthetic.parametrizations import decoded
+
+__all__ = [
+    "ARTIFACT_NAME",
+    "DistilledSet",
+    "Header",
+    "artifact_file",
+    "as_set",
+]
+
+ARTIFACT_NAME = "distilled.safetensors"
+"""The name of the artifact in the folder of a run."""
+
+_METADATA_KEY = "dd_plugins"
+
+_NO_ARTIFACT = (
+    f"not an artifact of dd-plugins; give the {ARTIFACT_NAME} that distill writes, or "
+    "the run's folder"
+)
+_BEGINNINGS = {
+    b"\x89HDF\r\n": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89PNG\r\n": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"\x80\x02": "a torch file of the old form, or another pickle",
+    b"\x80\x03": "a pickle",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+    b"\x1f\x8b": "a gzip archive",
+    b"{": "a JSON file",
+}
+"""What a file is that begins so."""
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+_LISTED = 1_000  # entries of a folder that are looked at to tell what it is
+
+
+@dataclass(frozen=True, eq=False)
+class DistilledSet(Content):
+    """A distilled data set, and all that is needed to use it rightly.
+
+    Attributes:
+        images: float32 of shape ``(n, channels, height, width)``, in the value space of
+            the model (see :attr:`transform`); not clipped.
+        labels: float32 of shape ``(n, classes)``, of the kind in the header.
+        transform: maps images in [0, 1] to the value space and back.
+        header: where the set comes from and what it is.
+        stored: what the images are decoded from, by name, if the file holds that in
+            place of images; else empty.
+        view_labels: float16 ``(views, n, classes)``, the labels of the images' views;
+            None if there are none, or a teacher gives them.
+
+    Example:
+        >>> import dd_plugins
+        >>> distilled = dd_plugins.distill("digits", steps=2)
+        >>> distilled.pixels().shape
+        torch.Size([10, 1, 8, 8])
+    """
+
+    def pixels(self) -> Tensor:
+        """Return the images as a person sees them: float32 in [0, 1], clipped.
+
+        Raises:
+            FileError: the whitening of a foreign artifact cannot be undone.
+        """
+        try:
+            return self.transform.invert(self.images).clamp(0, 1)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise FileError(
+                "the set's whitening matrix is singular: there is no way back to pixels"
+            ) from error
+
+    @property
+    def budget(self) -> int:
+        """How many real images hold as many values as this set stores, 1 at least."""
+        values = self.header.stored_values
+        if values is None:
+            return len(self)
+        return max(1, round(values / math.prod(self.images.shape[1:])))
+
+    def as_stored(self) -> "DistilledSet":
+        """Return the images as the file stores them, as a set: to look at them.
+
+        The set itself, if its images are stored as they are.
+
+        Raises:
+            OptionError: what is stored are no images.
+        """
+        if not self.stored:
+            return self
+        (stored,) = self.stored.values()
+        count = len(stored)
+        if stored.ndim != 4 or stored.shape[1:] != self.images.shape[1:]:
+            raise OptionError("what is stored are no images; show the decoded ones")
+        each = len(self) // count
+        classes = self.header.initial_classes[::each]
+        header = self.header.of_pixels(classes, stored.numel())
+        images = self.transform.whitened(stored)
+        return DistilledSet(images, self.labels[::each], self.transform, header)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Map real images to the value space of a model trained on this set.
+
+        Args:
+            images: uint8, or float in [0, 1], of shape ``(n, channels, height,
+                width)``.
+
+        Returns:
+            float32 of the same shape.
+
+        Raises:
+            OptionError: the images have another shape than the set's, or values that
+                are not those of images.
+        """
+        if images.shape[1:] != self.images.shape[1:]:
+            shape = ", ".join(map(str, self.images.shape[1:]))
+            raise OptionError(
+                f"images must have shape (n, {shape}), got {tuple(images.shape)}"
+            )
+        if images.dtype != torch.uint8:
+            low, high = images.aminmax()
+            if not images.is_floating_point() or not (low >= 0 and high <= 1):
+                raise OptionError(
+                    f"images must be uint8, or floating in [0, 1]; got {images.dtype} "
+                    f"in [{float(low):g}, {float(high):g}]"
+                )
+        return self.transform(images)
+
+    def as_dataset(self, space: Literal["model", "pixels"] = "model") -> TensorDataset:
+        """Return a torch Dataset of ``(image, label)``.
+
+        Args:
+            space: ``"model"`` for images in the value space, ``"pixels"`` for [0, 1].
+
+        Raises:
+            OptionError: the space is neither.
+        """
+        if space not in ("model", "pixels"):
+            raise OptionError(f"space must be 'model' or 'pixels', got {space!r}")
+        images = self.images if space == "model" else self.pixels()
+        return TensorDataset(images, self.labels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file, atomically, and return its path.
+
+        Raises:
+            FileError: the file cannot be written; an older one of that name stays.
+            OptionError: contexts are nested too deep.
+        """
+        check_nesting(self.header)
+        tensors = self.tensors()
+        header = self.header.model_copy(update={"content_hash": self.content_hash()})
+        metadata = {_METADATA_KEY: header.text()}
+        content = save(tensors, metadata=metadata)
+        return write_atomically(Path(path), lambda file: file.write(content))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read an artifact, and check it.
+
+        Args:
+            path: the file, or the folder of a run that holds it.
+
+        Raises:
+            FileError: the file is missing, damaged, foreign or of a newer version.
+        """
+        file = artifact_file(path)
+        header = cls.read_header(file)
+        try:
+            tensors = load_file(file)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise _damaged(file, str(error)) from error
+        try:
+            transform = Transform.from_tensors(
+                {
+                    name.removeprefix(TRANSFORM_PREFIX): tensor
+                    for name, tensor in tensors.items()
+                    if name.startswith(TRANSFORM_PREFIX)
+                },
+                header.transform_stride,
+            )
+            stored = {
+                name.removeprefix(STORED_PREFIX): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(STORED_PREFIX)
+            }
+            images = _decoded(file, header, stored, transform) if stored else None
+            if images is None:
+                images = tensors["images"]
+            loaded = cls(
+                images,
+                tensors["labels"],
+                transform,
+                header,
+                stored,
+                tensors.get(VIEW_LABELS),
+            )
+        except KeyError as error:
+            raise _damaged(file, f"it has no tensor {error}") from error
+        fault = next(faults(loaded, tensors), None)
+        if fault:
+            raise _damaged(file, fault)
+        if loaded.content_hash() != header.content_hash:
+            raise _damaged(file, "its content does not have the hash in its header")
+        return loaded
+
+    @staticmethod
+    def read_header(path: str | Path) -> Header:
+        """Read the header of an artifact, without loading tensors.
+
+        Raises:
+            FileError: the file is missing, damaged, foreign or of a newer version.
+        """
+        file = artifact_file(path)
+        try:
+            with safetensors.safe_open(file, framework="pt") as opened:
+                metadata: Mapping[str, str] = opened.metadata() or {}
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            foreign = _foreign(file)
+            if foreign:
+                raise FileError(f"{file} is {foreign}, {_NO_ARTIFACT}") from error
+            raise FileError(
+                f"{file} is not an artifact of dd-plugins, or it is damaged: "
+                f"{_one_line(error)}"
+            ) from error
+        if _METADATA_KEY not in metadata:
+            raise FileError(f"{file} is a safetensors file, but {_NO_ARTIFACT}")
+        try:
+            fields = json.loads(metadata[_METADATA_KEY])
+            written = int(fields["format_version"])
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
+            raise _damaged(file, "its header is unreadable") from error
+        if written > FORMAT_VERSION:
+            raise FileError(
+                f"{file} has format version {written}, this dd-plugins reads up to "
+                f"{FORMAT_VERSION}; upgrade dd-plugins"
+            )
+        newer = [name for name in fields if SINCE.get(name, 0) > written]
+        if newer:
+            raise _damaged(file, f"version {written} has no header field {newer[0]}")
+        try:
+            header = Header.model_validate(fields)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise _damaged(file, f"header field {where}: {first['msg']}") from error
+        if header.nesting > DEEPEST_CONTEXT:
+            raise _damaged(
+                file,
+                f"contexts are nested {header.nesting} deep, {DEEPEST_CONTEXT} at most",
+            )
+        return header
+
+    def content_hash(self) -> str:
+        """Return a SHA-256 over tensors and header, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().data)
+        digest.update(json.dumps(self.header.fields(), sort_keys=True).encode())
+        return digest.hexdigest()
+
+
+def _decoded(
+    file: Path, header: Header, stored: Mapping[str, Tensor], transform: Transform
+) -> Tensor:
+    """Return the images of a file that holds them in encoded form.
+
+    Raises:
+        FileError: it does not hold what its header says.
+    """
+    if header.format_version < SINCE["parametrization"]:
+        raise _damaged(file, f"version {header.format_version} has no stored tensors")
+    try:
+        return decoded(
+            header.parametrization, stored, transform, len(header.initial_classes)
+        )
+    except (OptionError, UnknownNameError, ValueError, RuntimeError) as error:
+        raise _damaged(file, str(error)) from error
+
+
+def _damaged(file: Path, fault: str) -> FileError:
+    """Return the error for a file that is not as the format says."""
+    what = " ".join(fault.split())
+    return FileError(f"{file} is damaged: {plain(what)[:300]}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def as_set(given: "DistilledSet | str | os.PathLike[str]") -> DistilledSet:
+    """Return a set, loaded if a path is given.
+
+    Raises:
+        OptionError: it is neither a set nor a path.
+        FileError: the artifact cannot be read.
+    """
+    if isinstance(given, DistilledSet):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise OptionError(
+            "a distilled set, or the path of an artifact or of a run's folder, was "
+            f"expected, got {type(given).__name__}"
+        )
+    return DistilledSet.load(Path(given))
+
+
+def artifact_file(path: str | Path) -> Path:
+    """Return the file that a path means: itself, or the artifact in a run's folder.
+
+    Raises:
+        FileError: there is no such file.
+    """
+    file = Path(path)
+    try:
+        # Path.is_dir tells of no refusal, and of names that no file can have.
+        there = file.stat()
+        held = (file / ARTIFACT_NAME).is_file() if file.is_dir() else None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileError(
+            f"{file} does not exist; expected an artifact or a run's folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot read {plain(str(file))}: {reason}") from error
+    if held:
+        return file / ARTIFACT_NAME
+    if held is not None:
+        if _holds_pictures(file):
+            raise FileError(
+                f"{file} is a folder of images, not of a run; distil it first: "
+                f"dd-plugins distill --dataset 'folder:{file}'"
+            )
+        raise FileError(
+            f"{file} holds no {ARTIFACT_NAME}; distil first, or finish the run "
+            "with --resume"
+        )
+    if not stat.S_ISREG(there.st_mode):
+        raise FileError(f"{file} is no file; expected an artifact or a run's folder")
+    return file
+
+
+def _foreign(file: Path) -> str | None:
+    """Return what a file is that is no safetensors file, if it can be told."""
+    try:
+        with file.open("rb") as opened:
+            beginning = opened.read(16)
+        if beginning.startswith(b"PK"):
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+            if any(name.endswith("data.pkl") for name in names):
+                return "a torch file (.pt)"
+            if any(name.endswith(".npy") for name in names):
+                return "a NumPy archive (.npz)"
+            return "a zip archive"
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+    return next(
+        (what for start, what in _BEGINNINGS.items() if beginning.startswith(start)),
+        None,
+    )
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Tell whether a folder, or one in it, holds pictures and no files of a run."""
+    if any((folder / name).exists() for name in ("checkpoint.pt", "metrics.jsonl")):
+        return False
+    try:
+        entries = list(islice(folder.iterdir(), _LISTED))
+        for inner in entries[:10]:
+            if inner.is_dir():
+                entries += islice(inner.iterdir(), 10)
+    except OSError:
+        return False
+    return any(entry.suffix.lower() in _PICTURES for entry in entries)

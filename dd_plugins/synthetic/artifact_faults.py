@@ -1,0 +1,136 @@
+"""In what a file is not as the format's page says, whatever hash it has."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from dd_plugins.errors import OptionError
+from dd_plugins.synthetic.header import DIRECTIONS_SINCE, SINCE, VIEW_LABELS, Content
+from dd_plugins.synthetic.views import get_views
+
+__all__ = ["faults"]
+
+
+def faults(loaded: Content, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield in what a set is not as the format's page says; only the first counts.
+
+    Whoever writes a file by other means, or on purpose, can give it a right hash.
+
+    Args:
+        loaded: the set, made of tensors that nobody has looked at.
+        tensors: all tensors of its file.
+    """
+    header, images, labels = loaded.header, loaded.images, loaded.labels
+    for name, tensor in tensors.items():
+        wanted = torch.float16 if name == VIEW_LABELS else torch.float32
+        if tensor.dtype != wanted:
+            yield f"tensor {name} must be {str(wanted)[6:]}, is {str(tensor.dtype)[6:]}"
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            yield f"tensor {name} holds values that are not finite"
+    count, classes = len(header.initial_classes), len(header.class_names)
+    if images.ndim != 4 or 0 in images.shape:
+        yield (
+            "images must have shape (n, channels, height, width), none of them 0, "
+            f"have {tuple(images.shape)}"
+        )
+    if len(images) != count or labels.shape[:1] != (count,):
+        yield "not as many images as its header says"
+    if labels.shape != (count, classes):
+        yield f"labels must have shape {(count, classes)}, have {tuple(labels.shape)}"
+    outside = [label for label in header.initial_classes if not 0 <= label < classes]
+    if outside:
+        yield f"class {outside[0]} is none of its {classes} classes"
+    places = header.initial_indices
+    if places is not None and (len(places) != count or min(places) < 0):
+        yield "header field initial_indices: must hold a place for each image"
+    yield from _faults_of_budget(loaded)
+    yield from _faults_of_views(loaded)
+    yield from _faults_of_transform(loaded)
+    known = loaded.tensors().keys()
+    unknown = sorted(tensors.keys() - known)
+    if unknown:
+        yield f"it has a tensor {unknown[0]}, which the format has not"
+
+
+def _faults_of_budget(loaded: Content) -> Iterator[str]:
+    """Yield in what the budget is not that of the tensors, where they tell it."""
+    header = loaded.header
+    if header.format_version < SINCE["stored_values"]:
+        return
+    told = (header.stored_images, header.stored_values)
+    if None in told:
+        yield "header fields stored_images and stored_values: must be numbers from 1"
+    kept = list(loaded.stored.values())
+    if not kept and header.parametrization == "identity" and header.context is None:
+        kept = [loaded.images]
+    if kept:
+        there = (len(kept[0]), sum(each.numel() for each in kept))
+        if told != there:
+            yield f"stored_images and stored_values must be {there}, are {told}"
+
+
+def _faults_of_views(loaded: Content) -> Iterator[str]:
+    """Yield in what labels of views are not as the format's page says."""
+    record, labels = loaded.header.views, loaded.view_labels
+    if record is None or record.teacher is not None:
+        if labels is not None:
+            yield "labels of views, which its header does not tell of"
+        return
+    try:
+        count = get_views(record.views).count
+    except OptionError as error:
+        yield f"header field views: {error}"
+        return
+    shape = (count, *loaded.labels.shape)
+    if labels is None or labels.shape != shape:
+        have = None if labels is None else tuple(labels.shape)
+        yield f"view_labels must have shape {shape}, have {have}"
+
+
+def _faults_of_transform(loaded: Content) -> Iterator[str]:
+    """Yield in what the map to the value space does not fit the images."""
+    transform, header = loaded.transform, loaded.header
+    channels, height, width = loaded.images.shape[1:]
+    if transform.kind != header.value_space:
+        yield (
+            f"its value space is {header.value_space}, its tensors are those of "
+            f"{transform.kind}"
+        )
+    stride = header.transform_stride
+    if stride < 1 or height % stride or width % stride:
+        yield f"transform_stride {stride} does not divide {height}x{width} images"
+    size = channels * height * width // stride**2
+    rank = 0 if transform.scales is None else transform.scales.numel()
+    shapes = {
+        "mean": (channels,),
+        "deviation": (channels,),
+        "centre": (size,),
+        "whitening": (size, size),
+        "directions": (rank, size),
+        "scales": (rank,),
+    }
+    whole = transform.whitening is not None
+    parts = {transform.directions is not None, transform.scales is not None}
+    if transform.centre is not None and parts != {not whole}:
+        yield "zca needs transform.whitening, or transform.directions and scales"
+    if transform.centre is None and (whole or parts != {False}):
+        yield "tensors of a whitening without transform.centre"
+    if True in parts and header.format_version < DIRECTIONS_SINCE:
+        yield f"version {header.format_version} has no transform.directions"
+    for name, tensor in transform.tensors().items():
+        wanted = shapes.get(name)
+        if wanted is not None and tensor.shape != wanted:
+            yield f"transform.{name} must have shape {wanted}, has " + str(
+                tuple(tensor.shape)
+            )
+    if not (transform.deviation > 0).all():
+        yield "transform.deviation must be above 0 for every channel"
+    if transform.scales is not None and not (transform.scales > 0).all():
+        yield "transform.scales must be above 0"
+    matrix = transform.whitening
+    if matrix is not None and not torch.allclose(
+        matrix, matrix.mT, rtol=0, atol=1e-3 * float(matrix.abs().max())
+    ):
+        yield "transform.whitening must be symmetric"

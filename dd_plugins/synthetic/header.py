@@ -1,0 +1,333 @@
+"""The header of an artifact: everything about a set but its tensors.
+
+The format stands in docs/artifact-format.md.
+"""
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import pydantic
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Preprocessing, Transform
+from dd_plugins.errors import OptionError
+from dd_plugins.run import RunOptions
+from dd_plugins.runtime.device import Precision
+from dd_plugins.synthetic.labels import LabelKind
+
+__all__ = [
+    "DEEPEST_CONTEXT",
+    "DIRECTIONS_SINCE",
+    "FORMAT_VERSION",
+    "SINCE",
+    "ContextRecord",
+    "DataRecord",
+    "Header",
+    "TeacherRecord",
+    "ViewsRecord",
+    "check_nesting",
+    "library_versions",
+    "make_header",
+]
+
+FORMAT_VERSION = 3
+SINCE = {
+    "initial_images": 2,
+    "context": 2,
+    "parametrization": 3,
+    "stored_images": 3,
+    "stored_values": 3,
+    "learned": 3,
+    "recipe": 3,
+    "views": 3,
+}
+"""The version of the format since which a field of the header is there."""
+
+DIRECTIONS_SINCE = 3
+DEEPEST_CONTEXT = 200
+"""How deep contexts may be nested: that of a context's context, and so on."""
+
+
+Count = Annotated[int, pydantic.Field(ge=1, le=2**53)]
+"""A number of things that are there, which a float holds exactly."""
+
+
+VIEW_LABELS = "view_labels"
+"""The name of the tensor that holds the labels of views."""
+
+TRANSFORM_PREFIX = "transform."
+STORED_PREFIX = "stored."
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
+
+
+class DataRecord(_Strict):
+    """Which real data the set was distilled from.
+
+    Attributes:
+        name: the name by which the data set is found again.
+        fingerprint: SHA-256 over its training images and labels.
+        train_images: how many images it was distilled from.
+        image_size: the side to which images were resized, or None.
+    """
+
+    name: str
+    fingerprint: str
+    train_images: int
+    image_size: int | None = None
+
+
+class ContextRecord(_Strict):
+    """Beside which set a set was made, or of which it is a refinement.
+
+    Attributes:
+        refined: whether its images were learned further; they come first either way.
+        header: its header.
+    """
+
+    refined: bool
+    header: "Header"
+
+
+class TeacherRecord(_Strict):
+    """A network that was trained on the real data, by the key under which it is kept.
+
+    Attributes:
+        network: its spec.
+        recipe: the spec of its training.
+    """
+
+    network: str
+    recipe: str
+
+
+class ViewsRecord(_Strict):
+    """How the views of a set get their labels.
+
+    Attributes:
+        views: the spec of the views.
+        temperature: of the labels.
+        teacher: what gives them; None if the file holds them.
+    """
+
+    views: str
+    temperature: pydantic.PositiveFloat
+    teacher: TeacherRecord | None = None
+
+
+class Header(_Strict):
+    """The header of an artifact: everything about it but its tensors.
+
+    Attributes:
+        format_version: version of the file format.
+        label_kind: ``"regression"``, ``"probabilities"`` or ``"classes"``.
+        value_space: ``"standardize"`` or ``"zca"``: what the pixels are in.
+        transform_stride: interleaving of the whitening (see ``Transform``).
+        class_names: one for each class.
+        initial_classes: the class that each image began as.
+        initial_indices: which training image each began as, by its place in the
+            training data as the data set is loaded (before the validation split); None
+            for a set that did not begin as real images of its data set.
+        initial_images: what the images that no context brought began as: ``"real"``,
+            ``"noise"`` or the spec of a core set; None if a context brought all, and in
+            files of format version 1.
+        mirror: whether a mirror image is still of its class.
+        distiller: the spec, with every option that is not at its default.
+        options: every option of the distiller, as its spec writes it.
+        network: the spec of the network on which the set was distilled.
+        evaluation_network: the spec of the network that fits it for evaluation.
+        precision: dtype of the features while distilling.
+        steps: steps done.
+        seed: the seed of the run.
+        recipe: the spec of the recipe by which networks are trained on the set; None in
+            files of older versions: that of the kind of labels.
+        parametrization: the spec of what was learned in place of pixels.
+        stored_images: how many images are stored, each of which may hold several; None
+            in files of older versions: all images.
+        stored_values: of how many values the stored images are; likewise.
+        learned: the last values of what else was learned, by name.
+        views: how the views of the images get their labels; None if the labels of the
+            images are all there is.
+        dataset: which real data.
+        context: the set beside which this one was made; None if there was none.
+        versions: of Python, of the libraries that made it, and of the distributions
+            whose distillers, wrappers and networks did.
+        content_hash: SHA-256 over tensors and header (without this field).
+    """
+
+    format_version: int
+    label_kind: LabelKind
+    value_space: Preprocessing
+    transform_stride: int
+    class_names: list[str]
+    initial_classes: list[int]
+    initial_indices: list[int] | None
+    initial_images: str | None = None
+    mirror: bool
+    distiller: str
+    options: dict[str, str]
+    network: str
+    evaluation_network: str
+    precision: str
+    steps: int
+    seed: int
+    recipe: str | None = None
+    parametrization: str = "identity"
+    stored_images: Count | None = None
+    stored_values: Count | None = None
+    learned: dict[str, list[float]] = {}
+    views: ViewsRecord | None = None
+    dataset: DataRecord
+    context: ContextRecord | None = None
+    versions: dict[str, str]
+    content_hash: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what its version of the format holds, without the content hash."""
+        newer = {name for name, since in SINCE.items() if self.format_version < since}
+        return self.model_dump(exclude={"content_hash", *newer})
+
+    @property
+    def run(self) -> RunOptions:
+        """Return what a run is asked for that makes such a set."""
+        per_class = max(Counter(self.initial_classes).values())
+        stored = self.stored_images or len(self.initial_classes)
+        precision: Precision = "bfloat16" if self.precision == "bfloat16" else "float32"
+        return RunOptions(
+            distiller=self.distiller,
+            images_per_class=max(1, per_class * stored // len(self.initial_classes)),
+            steps=self.steps or None,
+            seed=self.seed,
+            network=self.network,
+            initial_images=self.initial_images,
+            parametrization=self.parametrization,
+            preprocessing=self.value_space,
+            mirror=self.mirror,
+            precision=precision,
+            refine_context=self.context is not None and self.context.refined,
+        )
+
+    def of_pixels(self, initial_classes: list[int], values: int) -> "Header":
+        """Return the header of other images, which are stored as they are.
+
+        Args:
+            initial_classes: the class of each image.
+            values: of all images together.
+        """
+        return self.model_copy(
+            update={
+                "initial_classes": initial_classes,
+                "initial_indices": None,
+                "parametrization": "identity",
+                "stored_images": len(initial_classes),
+                "stored_values": values,
+                "recipe": None,  # it was for another number of images
+                "learned": {},
+                "views": None,
+            }
+        )
+
+    @property
+    def nesting(self) -> int:
+        """Return how deep contexts are nested: 0 for a set that has none."""
+        depth, context = 0, self.context
+        while context is not None:
+            depth, context = depth + 1, context.header.context
+        return depth
+
+    def text(self) -> str:
+        """Return the JSON that a file of its version holds."""
+        return json.dumps(self.fields() | {"content_hash": self.content_hash})
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What an artifact holds (see :class:`~dd_plugins.DistilledSet`)."""
+
+    images: Tensor
+    labels: Tensor
+    transform: Transform
+    header: Header
+    stored: Mapping[str, Tensor] = field(default_factory=dict)
+    view_labels: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that a file of this set holds, by name, on the CPU."""
+        named = {STORED_PREFIX + name: each for name, each in self.stored.items()}
+        if not named:
+            named["images"] = self.images
+        named["labels"] = self.labels
+        if self.view_labels is not None:
+            named[VIEW_LABELS] = self.view_labels
+        for name, tensor in self.transform.tensors().items():
+            named[TRANSFORM_PREFIX + name] = tensor
+        return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
+
+
+def check_nesting(header: Header, *, more: int = 0) -> None:
+    """Refuse a set whose contexts are nested too deep to be written.
+
+    Args:
+        header: of the set.
+        more: how much deeper a set will be that has it for a context.
+
+    Raises:
+        OptionError: it is too deep; the message says how to begin anew.
+    """
+    if header.nesting + more > DEEPEST_CONTEXT:
+        raise OptionError(
+            f"contexts would be nested {header.nesting + more} deep, "
+            f"{DEEPEST_CONTEXT} at most: each set remembers the one that it was made "
+            "beside; forget those of the context by dataclasses.replace(context, "
+            "header=context.header.model_copy(update={'context': None}))"
+        )
+
+
+def make_header(
+    plugin_versions: dict[str, str],
+    transform: Transform,
+    run: RunOptions,
+    **fields: Any,
+) -> Header:
+    """Return a header of the current format, with the versions of this process.
+
+    Args:
+        plugin_versions: of the distributions whose classes made the set.
+        transform: the map to the value space.
+        run: its options, complete.
+        **fields: the other fields; those that are given here go before.
+    """
+    asked = {
+        name: value
+        for name, value in run.arguments().items()
+        if name in Header.model_fields
+    }
+    about = {
+        "format_version": FORMAT_VERSION,
+        "versions": library_versions() | plugin_versions,
+        "value_space": transform.kind,
+        "transform_stride": transform.stride,
+    }
+    return Header(**asked | about | fields)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that an artifact records."""
+    libraries = ("dd-plugins", "torch", "torchvision", "numpy", "safetensors")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in libraries},
+    }
+
+
+_version = cache(version)  # reads a file

@@ -1,0 +1,175 @@
+"""Pictures of distilled sets."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dd_plugins.runtime.files import write_atomically
+from dd_plugins.synthetic.artifact import DistilledSet
+
+__all__ = ["save_grid"]
+
+LARGEST_COLUMNS = 20
+LONGEST_NAME = 24  # characters beside a row
+_LONGEST_NAME_ABOVE = 12  # and above an image
+AS_TEXT: dict[str, Any] = {"parse_math": False}  # a dollar sign is a dollar sign
+_WIDE_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Unifont",
+    "Arial Unicode MS",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Noto Sans",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+)
+_MOST_IMAGES = 1000  # a larger picture cannot be read; images are taken evenly by class
+
+
+def save_grid(distilled: DistilledSet, path: str | Path) -> Path:
+    """Draw the images in [0, 1] as a grid, a row or more for each class.
+
+    Names of classes are plain text, cut to the room there is; the number of a class
+    stands for a name that no font here can write.
+
+    Args:
+        distilled: the set.
+        path: the PNG file to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    header, pixels = distilled.header, distilled.pixels()
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(header.initial_classes):
+        members.setdefault(label, []).append(index)
+    most = max(1, _MOST_IMAGES // len(members))
+    single = max(map(len, members.values())) == 1
+    longest = _LONGEST_NAME_ABOVE if single else LONGEST_NAME
+    names = {
+        label: drawable(header.class_names[label], label, longest) for label in members
+    }
+    if single:
+        # One image for each class: a compact grid with a name over each image.
+        columns = min(10 if len(members) <= 200 else 25, len(members))
+        cells = [
+            (place // columns, place % columns, index, names[label])
+            for place, (label, (index, *_)) in enumerate(sorted(members.items()))
+        ]
+    else:
+        columns = min(LARGEST_COLUMNS, most, max(map(len, members.values())))
+        cells, row = [], 0
+        for label, indices in sorted(members.items()):
+            for place, index in enumerate(indices[:most]):
+                name = names[label] if place == 0 else ""
+                cells.append((row + place // columns, place % columns, index, name))
+            row += -(-min(len(indices), most) // columns)
+    return _save_mosaic(pixels, cells, columns, Path(path), names_above=single)
+
+
+def _save_mosaic(
+    pixels: Tensor,
+    cells: list[tuple[int, int, int, str]],
+    columns: int,
+    path: Path,
+    *,
+    names_above: bool,
+) -> Path:
+    """Draw images in one array, and their names beside it.
+
+    An axis for each image would take half a minute for a thousand of them.
+
+    Args:
+        pixels: float in [0, 1], of shape ``(n, channels, height, width)``.
+        cells: row, column, index and name of each image; most names are empty.
+        columns: of the grid.
+        path: the PNG file to write.
+        names_above: whether a name stands above its image, or else left of it.
+    """
+    from matplotlib.figure import Figure
+
+    rows = 1 + max(cell[0] for cell in cells)
+    height, width = pixels.shape[-2:]
+    # In units of the image's side; between images a tenth is free, above them a name.
+    down = 1.1 + (0.3 if names_above else 0)
+    inches = 0.9 if rows * columns <= 200 else 0.45
+    longest = max(len(cell[3]) for cell in cells)
+    left = 0.0 if names_above else (0.2 + 0.1 * longest) * inches / 0.9
+    figure = Figure(
+        figsize=(columns * inches * 1.1 + left, rows * inches * down), dpi=100
+    )
+    whole = figure.bbox.width
+    axis = figure.add_axes(
+        (left * 100 / whole, 0.0, 1 - left * 100 / whole, 1.0), frame_on=False
+    )
+    axis.set_axis_off()
+    across, along = round(1.1 * width), round(down * height)
+    across, along = max(across, width + 1), max(along, height + 1)
+    mosaic = np.ones((rows * along, columns * across, 3), dtype=np.float32)
+    for row, column, index, _ in cells:
+        bottom, start = (row + 1) * along - 1, column * across
+        mosaic[bottom - height : bottom, start : start + width] = colours(pixels[index])
+    axis.imshow(mosaic, aspect="auto", interpolation="nearest")
+    for row, column, _, name in cells:
+        if not name:
+            continue
+        if names_above:
+            place = (column * across + width / 2, (row + 1) * along - 1.5 - height)
+            where: dict[str, Any] = {"ha": "center", "va": "bottom"}
+        else:
+            place = (-0.08 * across, (row + 1) * along - 1 - height / 2)
+            where = {"ha": "right", "va": "center"}
+        where |= AS_TEXT | {"fontsize": 9 * inches / 0.9, "fontfamily": font_families()}
+        axis.text(*place, name, **where)
+    return write_atomically(path, lambda file: figure.savefig(file, format="png"))
+
+
+def colours(pixels: Tensor) -> NDArray[np.float32]:
+    """Return an image in colours: its first three channels, or else the first as grey.
+
+    The result has shape ``(height, width, 3)``, or ``(height, width, 1)``.
+    """
+    image: NDArray[np.float32] = pixels.permute(1, 2, 0).numpy()
+    return image[..., :1] if image.shape[2] < 3 else image[..., :3]
+
+
+def drawable(name: str, label: int, longest: int) -> str:
+    """Return a name that a picture can hold, or the number of the class."""
+    short = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    if short.isprintable() and all(ord(letter) in _letters() for letter in short):
+        return short
+    return f"class {label}"
+
+
+@cache
+def font_families() -> list[str]:
+    """Return the font families for names: matplotlib's, and wide ones that are here."""
+    from matplotlib.font_manager import fontManager
+
+    here = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(family for family in _WIDE_FONTS if family in here)]
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """Return the code points that these families can write."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(
+        point
+        for family in font_families()
+        for point in get_font(findfont(FontProperties(family=family))).get_charmap()
+    )

@@ -1,0 +1,57 @@
+"""What every data set must do."""
+
+from collections.abc import Callable
+
+from dd_plugins.data.real import RealData
+from dd_plugins.engine.distillation import distill
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.testing.laws import asserts
+from dd_plugins.testing.toys import global_random_state
+
+__all__ = ["DATASET_CHECKS"]
+
+Loader = Callable[[], RealData]
+
+
+@asserts
+def check_dataset_is_reproducible(load: Loader) -> None:
+    """Two loads give the same images, labels and class names, and draw nothing."""
+    before = global_random_state()
+    first, second = load(), load()
+    for data in (first, second):
+        got = type(data).__name__
+        assert isinstance(data, RealData), f"a loader must return RealData, got {got}"
+    assert first.fingerprint == second.fingerprint, "the same images at every load"
+    assert first.class_names == second.class_names, "the same class names at every load"
+    law = "loading must leave the global random state as it was"
+    assert global_random_state() == before, law
+
+
+@asserts
+def check_dataset_has_a_test_set(load: Loader) -> None:
+    """The test set has images of the training images' shape, and of every class."""
+    data = load()
+    images, labels = data.read_test()
+    assert tuple(images.shape[1:]) == data.image_shape, (
+        f"test images must have shape {data.image_shape}, got {tuple(images.shape[1:])}"
+    )
+    tested = set(labels.tolist())
+    missing = [name for n, name in enumerate(data.class_names) if n not in tested]
+    assert not missing, f"the test set must hold every class, it lacks {missing}"
+
+
+@asserts
+def check_dataset_can_be_distilled(load: Loader) -> None:
+    """A core set of one image for each class can be made of it."""
+    data = load()
+    options = {"network": "mlp(width=4)", "device": "cpu", "plugins": Plugins(load=[])}
+    made = distill(data, "random", steps=1, **options)  # type: ignore[arg-type]
+    assert len(made) == data.num_classes, "an image for each class"
+
+
+DATASET_CHECKS: tuple[Callable[[Loader], None], ...] = (
+    check_dataset_is_reproducible,
+    check_dataset_has_a_test_set,
+    check_dataset_can_be_distilled,
+)
+"""Every check of a data set; each takes a function without arguments that loads it."""

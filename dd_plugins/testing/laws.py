@@ -1,0 +1,36 @@
+"""A law: a check that fails by an AssertionError which names it."""
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+from dd_plugins.errors import PluginError
+
+__all__ = ["name_of"]
+
+Checked = TypeVar("Checked")
+
+
+def asserts(check: Callable[[Checked], None]) -> Callable[[Checked], None]:
+    """Let a check fail by an AssertionError, whatever a plugin raises in it."""
+
+    @functools.wraps(check)
+    def asserting(checked: Checked) -> None:
+        try:
+            check(checked)
+        except AssertionError:
+            raise
+        except PluginError as error:
+            raise AssertionError(str(error)) from error
+        except Exception as error:
+            law = (check.__doc__ or "").strip().splitlines()[0]
+            raise AssertionError(
+                f"must not raise {type(error).__name__} ({error}); the law is: {law}"
+            ) from error
+
+    return asserting
+
+
+def name_of(check: object) -> str:
+    """Return the id of a check or of what is checked, for pytest."""
+    return getattr(check, "__name__", repr(check))

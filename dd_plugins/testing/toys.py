@@ -1,0 +1,134 @@
+"""Small data, networks and runs on which plugins are checked."""
+
+import random
+import signal
+from typing import Any
+
+import numpy as np
+import torch
+
+from dd_plugins.data.real import RealData
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.distillers.state import AbstractState, Metrics
+from dd_plugins.hookspecs import RegisterDistiller, RegisterWrapper, hookimpl
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.runtime.randomness import derive
+from dd_plugins.spec import record
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = ["PassThrough", "toy_data"]
+
+Distiller = AbstractDistiller[Any]
+NETWORK = "conv(width=4, depth=2)"
+STEPS = 4
+
+
+def toy_data(*, validation: float = 0.1) -> RealData:
+    """Return two classes of 8x8 images, each a bright blob in a corner of its own.
+
+    120 training images with one channel, 40 test images; the same at every call.
+
+    Args:
+        validation: the part of the training images that is held out.
+    """
+    generator = derive(0, "toy data")
+    labels = torch.arange(160) % 2
+    images = 0.3 * torch.rand(160, 1, 8, 8, generator=generator)
+    images[labels == 0, :, :4, :4] += 0.5
+    images[labels == 1, :, 4:, 4:] += 0.5
+    return RealData.from_tensors(
+        images[:120],
+        labels[:120],
+        test=(images[120:], labels[120:]),
+        name="toy",
+        preprocessing="standardize",
+        validation=validation,
+    )
+
+
+@record
+class PassThrough(AbstractWrapper):
+    """A wrapper that changes nothing; what it wraps must give the same result."""
+
+    name = "pass_through"
+
+    def adjust(
+        self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Leave the gradients as they are."""
+        del state, leaves, real, step
+        return {}
+
+
+class _PassThroughPlugin:
+    """A plugin that offers the wrapper of this module."""
+
+    @hookimpl
+    def dd_register_wrappers(self, register: RegisterWrapper) -> None:
+        register(PassThrough)
+
+
+class _UnderTest:
+    """A plugin that offers the class under test, which no package has registered."""
+
+    def __init__(self, distiller: Distiller) -> None:
+        self._class = type(distiller)
+
+    @hookimpl
+    def dd_register_distillers(self, register: RegisterDistiller) -> None:
+        register(self._class)
+
+
+class Interruption:
+    """An observer that stops a run as a person would, after a number of steps."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    @hookimpl
+    def dd_after_step(self, step: int) -> None:
+        if step == self._step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def short_run(
+    distiller: Distiller | str,
+    steps: int = STEPS,
+    validation: float = 0.0,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return arguments of ``distill`` for a short run on the toy problem.
+
+    Without validation images by default: their figures take longest.
+    """
+    quick = {"network": NETWORK, "device": "cpu", "precision": "float32"}
+    data = toy_data(validation=validation)
+    return quick | {"data": data, "distiller": distiller, "steps": steps} | options
+
+
+def assert_equal(first: DistilledSet, second: DistilledSet, law: str) -> None:
+    """Assert that two sets have the same tensors."""
+    same_images = torch.equal(first.images, second.images)
+    assert same_images, f"{law}, but the images differ"
+    assert torch.equal(first.labels, second.labels), f"{law}, but the labels differ"
+
+
+def plugins_with(distiller: Distiller) -> Plugins:
+    """Return plugins among which the class under test is registered."""
+    installed = type(distiller).name in Plugins().distillers
+    extra: dict[str, object] = {"pass through": _PassThroughPlugin()}
+    if not installed:
+        extra["under test"] = _UnderTest(distiller)
+    return Plugins(extra=extra)
+
+
+def global_random_state() -> tuple[object, ...]:
+    numpy_state = np.random.get_state(legacy=True)
+    return (
+        torch.random.get_rng_state().numpy().tobytes(),
+        *(part.tobytes() if hasattr(part, "tobytes") else part for part in numpy_state),
+        random.getstate(),
+    )

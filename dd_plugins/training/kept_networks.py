@@ -1,0 +1,271 @@
+"""Networks trained on real data, kept in files under a key of all that made them."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dd_plugins.checks import whole_number
+from dd_plugins.data.draws import sampler_of
+from dd_plugins.data.real import RealData
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.errors import FileError, OptionError
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.run import Run, Task
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.device import (
+    Precision,
+    plain_torch,
+    resolve_device,
+    resolve_precision,
+)
+from dd_plugins.runtime.files import check_writable
+from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+from dd_plugins.runtime.randomness import derive
+from dd_plugins.training.recipes import Recipe, real_data_recipe
+from dd_plugins.training.sources import code_of
+from dd_plugins.training.train import TrainingSet, accuracy, train_network
+
+__all__ = [
+    "STAGES",
+    "Kept",
+    "RealImages",
+    "TrainedNetwork",
+    "real_training_set",
+    "train_networks",
+]
+
+STAGES = (300,)
+"""Training steps of the networks that wrappers look through, if nobody says."""
+
+_FORMAT = 3
+_KIND = "a trained network"
+_ADVICE = "remove the file, and it is trained anew"
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """All real images, as training draws them."""
+
+    real: RealSampler
+
+    def __len__(self) -> int:
+        return len(self.real.labels)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        return self.real.read(torch.arange(len(self))[chosen]).images
+
+
+def real_training_set(run: Run, real: RealSampler) -> TrainingSet:
+    """Return all real images with their classes."""
+    labels = F.one_hot(real.labels, run.task.num_classes).float()
+    return TrainingSet(
+        RealImages(real), labels.to(run.device), "classes", run.task.mirror
+    )
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network of an architecture, trained on real data by a recipe with a seed.
+
+    Attributes:
+        network: the architecture.
+        recipe: how it is trained.
+        seed: of its weights and of its training; not that of the run, so that runs of
+            all seeds share it.
+    """
+
+    network: AbstractNetwork
+    recipe: Recipe
+    seed: int = 0
+
+    def description(self, run: Run, real: RealSampler) -> dict[str, object]:
+        """Return everything that the weights are a function of."""
+        return {
+            "format": _FORMAT,
+            "data": real.content,
+            "network": repr(self.network),
+            "code": code_of(self.network),
+            "mirror": run.task.mirror,
+            "recipe": self.recipe.options(),
+            "seed": self.seed,
+            "precision": str(run.precision),
+        }
+
+    def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
+        """Return the file that holds the weights, or will."""
+        text = json.dumps(self.description(run, real), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return folder / f"{digest}.safetensors"
+
+    @plain_torch()
+    def obtain(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork:
+        """Return the network: from its file, or trained now and kept there.
+
+        Images that have no name are trained on, but nothing is kept.
+
+        Args:
+            run: for the shape of images, the classes, the device and the precision.
+            real: all training images.
+            folder: where networks are kept.
+
+        Returns:
+            The network, frozen and in evaluation mode, on the device of the run.
+
+        Raises:
+            FileError: the file is damaged or is not what its name says, or cannot be
+                written.
+            OptionError: the images are too small for the architecture.
+        """
+        path = self.path(run, real, folder)
+        described = json.dumps(self.description(run, real), sort_keys=True)
+        module = self.found(run, real, folder)
+        if module is None:
+            module, generator = self.fresh(run)
+            train_network(
+                module,
+                real_training_set(run, real),
+                self.recipe,
+                generator=generator,
+                precision=run.precision,
+            )
+            if real.content is not None:
+                save_tensors(path, module.state_dict(), {"description": described})
+        frozen: FeatureNetwork = module.eval().requires_grad_(False)
+        return frozen
+
+    @plain_torch()
+    def found(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork | None:
+        """Return the network if it is kept; else None, once it is known that it can be.
+
+        Raises:
+            FileError: its file is damaged or is not what its name says, or could not be
+                written.
+            OptionError: the images are too small for the architecture.
+        """
+        module, _ = self.fresh(run)
+        if real.content is None:
+            return None
+        path = self.path(run, real, folder)
+        if not path.exists():
+            check_writable(path)
+            return None
+        tensors, described = load_tensors(path, what=_KIND, advice=_ADVICE)
+        wanted = json.dumps(self.description(run, real), sort_keys=True)
+        if described.get("description") != wanted:
+            raise FileError(
+                f"{path} does not match its key: it holds "
+                f"{described.get('description')}, asked for was {wanted}; {_ADVICE}"
+            )
+        try:
+            module.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise FileError(f"{path}: {reason}; {_ADVICE}") from error
+        return module
+
+    def fresh(self, run: Run) -> tuple[FeatureNetwork, torch.Generator]:
+        """Return the network as training begins, and the draws of its training."""
+        generator = derive(self.seed, f"trained network {self.network!r}")
+        return run.fresh_network(generator, self.network), generator
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What :func:`train_networks` reports of one network.
+
+    Attributes:
+        network: its spec.
+        steps: for which it was trained.
+        module: the network, frozen and in evaluation mode.
+        file: where it is kept.
+        was_there: whether it was there before.
+        validation_accuracy: on images held out of the training data, in [0, 1]; None
+            where there are none.
+    """
+
+    network: str
+    steps: int
+    module: FeatureNetwork
+    file: Path
+    was_there: bool
+    validation_accuracy: float | None
+
+
+def train_networks(
+    data: RealData,
+    networks: Sequence[AbstractNetwork] | AbstractNetwork,
+    *,
+    stages: Sequence[int] = STAGES,
+    device: str = "auto",
+    precision: Precision = "auto",
+    folder: Path | None = None,
+) -> Iterator[Kept]:
+    """Train networks on real data for later runs; those that are kept are left alone.
+
+    Call it again when it was stopped: it goes on with the first network that is not
+    there. All files are tried before the first network is trained.
+
+    Args:
+        data: real data; training images are trained on.
+        networks: the architectures, or one.
+        stages: steps for which each is trained, at least 1; a network of its own for
+            each stage.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of the networks' arithmetic.
+        folder: where networks are kept; by default :func:`cache_folder`.
+
+    Yields:
+        A report of each network as soon as it is kept.
+
+    Raises:
+        FileError: a file is damaged, is not what its name says, or cannot be written.
+        OptionError: an argument is of another type, or the images are too small for an
+            architecture.
+    """
+    if not isinstance(data, RealData):
+        raise OptionError(
+            f"data must be RealData, such as get_dataset gives, got "
+            f"{type(data).__name__}"
+        )
+    architectures = (
+        [networks] if isinstance(networks, AbstractNetwork) else list(networks)
+    )
+    for network in architectures:
+        if not isinstance(network, AbstractNetwork):
+            raise OptionError(
+                f"networks must be such as get_network('mlp') gives, got {network!r}"
+            )
+    stages = [whole_number("a stage", steps) for steps in stages]
+    if min(stages, default=0) < 1:
+        raise OptionError(f"stages must be one or more steps, got {tuple(stages)}")
+    target = resolve_device(device)
+    task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
+    dtype = resolve_precision(precision, target)
+    transform, real = sampler_of(data, seed=0, device=target, precision=dtype)
+    place = folder or cache_folder()
+    jobs = [
+        (
+            Run(task, "", network, steps, 0, target, dtype),
+            TrainedNetwork(network, real_data_recipe(steps)),
+        )
+        for network, steps in itertools.product(architectures, stages)
+    ]
+    for run, wanted in jobs:  # all that can be known to be wrong is found before
+        wanted.found(run, real, place)
+    for run, wanted in jobs:
+        file = wanted.path(run, real, place)
+        was_there = file.exists()
+        module = wanted.obtain(run, real, place)
+        score = None
+        if len(data.validation.labels):
+            score = accuracy(
+                module, data.validation, transform, device=target, precision=dtype
+            )
+        yield Kept(repr(run.network), run.steps, module, file, was_there, score)

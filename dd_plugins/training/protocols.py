@@ -1,0 +1,125 @@
+"""How networks are trained on a distilled set: by a name, a recipe, or its own."""
+
+from collections.abc import Callable
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from dd_plugins.errors import OptionError
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.views import get_views
+from dd_plugins.training.recipes import (
+    Recipe,
+    classic_recipe,
+    default_recipe,
+    frepo_recipe,
+    get_recipe,
+)
+from dd_plugins.training.teacher import ViewLabels
+from dd_plugins.training.train import TrainingSet
+
+__all__ = ["MOST_STEPS", "Protocol", "as_protocol", "recipe_for", "training_set_of"]
+
+Protocol = Literal["auto", "frepo", "classic", "retrieval"]
+"""How networks are trained on a distilled set, and what is asked of them."""
+
+MOST_STEPS = 100_000
+"""Training steps that an artifact may ask for without being asked."""
+
+
+def as_protocol(protocol: str | Recipe) -> Protocol | Recipe:
+    """Return a protocol by its name, or the recipe that a spec stands for.
+
+    Raises:
+        OptionError: it is neither, or an option of the recipe is out of its range.
+
+    Example:
+        >>> as_protocol("recipe(steps=300)")
+        recipe(steps=300)
+    """
+    if isinstance(protocol, Recipe):
+        return protocol
+    for name in get_args(Protocol):
+        if protocol == name:
+            return cast(Protocol, name)
+    if not isinstance(protocol, str) or not protocol.startswith(Recipe.name):
+        raise OptionError(
+            f"protocol: expected {', '.join(get_args(Protocol))} or a recipe, such as "
+            f"'recipe(steps=300)', got {protocol!r}"
+        )
+    return get_recipe(protocol)
+
+
+def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") -> Recipe:
+    """Return how networks are trained on a distilled set.
+
+    Args:
+        distilled: the set.
+        protocol: ``"frepo"`` or ``"classic"`` (see :mod:`dd_plugins.training.recipes`);
+            ``"auto"`` is the recipe in the set's header, which its method has chosen,
+            and so is ``"retrieval"``. A recipe is taken as it is.
+
+    Raises:
+        OptionError: the header holds no recipe that this version knows, or one of more
+            steps than an artifact may ask for.
+    """
+    if isinstance(protocol, Recipe):
+        return protocol
+    count = len(distilled)
+    if protocol == "frepo":
+        return frepo_recipe(count)
+    if protocol == "classic":
+        return classic_recipe(count)
+    usual = default_recipe(distilled.header.label_kind, count)
+    if distilled.header.recipe is None:
+        return usual
+    own = get_recipe(distilled.header.recipe)
+    if own.steps > max(MOST_STEPS, 10 * usual.steps):
+        raise OptionError(
+            f"the artifact asks for {own.steps:,} training steps, expected at most "
+            f"{max(MOST_STEPS, 10 * usual.steps):,}; if they are wanted, name its "
+            f"recipe by --protocol: {own!r}"
+        )
+    return own
+
+
+def training_set_of(
+    distilled: DistilledSet,
+    *,
+    device: torch.device,
+    teacher: Callable[[Tensor], Tensor] | None = None,
+) -> TrainingSet:
+    """Return what networks are trained on for a distilled set.
+
+    Args:
+        distilled: the set.
+        device: where its tensors are put.
+        teacher: labels the views of the images; None if they are stored. Without it a
+            set whose teacher is not stored is trained on by the labels of its images.
+    """
+    images = distilled.images.to(device)
+    return TrainingSet(
+        images.contiguous(memory_format=torch.channels_last),
+        distilled.labels.to(device),
+        distilled.header.label_kind,
+        distilled.header.mirror,
+        _views_of(distilled, device, teacher),
+    )
+
+
+def _views_of(
+    distilled: DistilledSet,
+    device: torch.device,
+    teacher: Callable[[Tensor], Tensor] | None,
+) -> ViewLabels | None:
+    """Return the labels of a set's views, stored or by its teacher."""
+    record, stored = distilled.header.views, distilled.view_labels
+    if record is None or (stored is None and teacher is None):
+        return None
+    return ViewLabels(
+        get_views(record.views),
+        None if stored is None else stored.to(device),
+        teacher,
+        distilled.header.mirror,
+    )

@@ -1,0 +1,284 @@
+"""Training a network on a set of images, by a recipe."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.images import Images
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.streamed import ImageSource
+from dd_plugins.errors import PluginError
+from dd_plugins.networks.base import (
+    FeatureNetwork,
+    chunk_size,
+    features_in_chunks,
+    has_batch_norm,
+)
+from dd_plugins.runtime.device import autocast, exact_kernels
+from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, one_hot
+from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.teacher import ViewLabels
+
+__all__ = [
+    "DrawnImages",
+    "TrainingSet",
+    "Whitened",
+    "accuracy",
+    "part_right",
+    "real_outputs",
+    "train_network",
+    "training_steps_of",
+]
+
+_TEST_BATCH = 1000  # real images on an accelerator at a time
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a network is trained on.
+
+    Attributes:
+        images: float32 in the value space, ``(n, channels, height, width)``, or what
+            gives some of them when it is indexed.
+        labels: float32 ``(n, classes)``, of the kind ``label_kind``.
+        label_kind: what the labels are; it picks the loss.
+        mirror: whether mirroring is among the augmentations.
+        views: labels of the images' views, in place of ``labels`` and augmentation;
+            None if there are none.
+    """
+
+    images: "Tensor | DrawnImages"
+    labels: Tensor
+    label_kind: LabelKind
+    mirror: bool
+    views: ViewLabels | None = None
+
+
+class DrawnImages(Protocol):
+    """Images that are made, in the value space, when they are drawn."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        """Return some of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Real images that are read, and mapped to the value space, when they are drawn."""
+
+    source: ImageSource
+    transform: Transform
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        return self._near(self.source[chosen].to(self.device))
+
+    @cached_property
+    def _near(self) -> Transform:
+        return self.transform.to(self.device)
+
+
+@exact_kernels()
+def train_network(
+    network: FeatureNetwork,
+    training_set: TrainingSet,
+    recipe: Recipe,
+    *,
+    generator: torch.Generator,
+    precision: torch.dtype = torch.float32,
+) -> FeatureNetwork:
+    """Train a network on a set by a recipe.
+
+    The loss is that of the kind of labels
+    (:data:`~dd_plugins.synthetic.labels.LABEL_KINDS`).
+
+    Args:
+        network: changed in place, on the device of the set.
+        training_set: what to train on.
+        recipe: how.
+        generator: a CPU generator for batches and augmentation.
+        precision: dtype in which the network computes; weights stay float32.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        PluginError: the network gives other logits than one for each class.
+    """
+    steps = training_steps_of(
+        network, training_set, recipe, generator=generator, precision=precision
+    )
+    for _ in steps:
+        pass
+    return network.eval()
+
+
+def training_steps_of(
+    network: FeatureNetwork,
+    training_set: TrainingSet,
+    recipe: Recipe,
+    *,
+    generator: torch.Generator,
+    precision: torch.dtype = torch.float32,
+) -> Iterator[int]:
+    """Train a network step by step; see :func:`train_network`.
+
+    Yields:
+        How many steps are done, after each; the weights are then those of that step.
+    """
+    images, labels = training_set.images, training_set.labels
+    kind = training_set.label_kind
+    if kind == "classes" and recipe.mix != "none":  # of two classes, in shares
+        kind, labels = "probabilities", one_hot(labels.argmax(dim=1), labels.shape[1])
+    optimizer = recipe.make_optimizer(network.parameters())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.scale)
+    batches = _batches(len(images), recipe.batch_size, recipe.steps, generator)
+    # In training mode BatchNorm lets an image's outputs depend on its neighbours.
+    in_chunks = not has_batch_norm(network)
+    network.train()
+    for step, chosen in enumerate(batches):
+        everything = slice(None) if chosen is None else chosen
+        batch_images, batch_labels = images[everything], labels[everything]
+        if training_set.views is None:
+            augmented = recipe.augment(batch_images, generator, training_set.mirror)
+        else:
+            indices = torch.arange(len(images)) if chosen is None else chosen
+            epoch = step * len(indices) // len(images)
+            augmented, batch_labels = training_set.views.of(
+                batch_images, indices, epoch
+            )
+        augmented, batch_labels = recipe.mixed(augmented, batch_labels, generator)
+        augmented = augmented.contiguous(memory_format=torch.channels_last)
+        with autocast(augmented.device, precision):
+            if in_chunks:
+                logits = network.head(features_in_chunks(network, augmented))
+            else:
+                logits = network(augmented)
+        if logits.shape != batch_labels.shape:
+            raise PluginError(
+                f"{network.origin}: the head of a network must give logits of shape "
+                f"{tuple(batch_labels.shape)}, got {tuple(logits.shape)}"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss = _loss(logits.float(), batch_labels, kind, recipe.temperature)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        scheduler.step()
+        yield step + 1
+
+
+def _loss(
+    logits: Tensor, labels: Tensor, kind: LabelKind, temperature: float
+) -> Tensor:
+    """Return the loss of a batch.
+
+    It is scaled by the square of the temperature, so that its gradient does not fall
+    with it (Hinton et al., arXiv 1503.02531, section 2).
+    """
+    loss = LABEL_KINDS[kind].loss
+    if temperature == 1:
+        return loss(logits, labels)
+    return temperature**2 * loss(logits / temperature, labels)
+
+
+def _batches(
+    count: int, size: int, steps: int, generator: torch.Generator
+) -> Iterable[Tensor | None]:
+    """Yield the indices of each batch, reshuffled every epoch; None for all images."""
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        if count <= size:
+            yield None
+            continue
+        if len(order) < size:
+            order = torch.randperm(count, generator=generator)
+        yield order[:size]
+        order = order[size:]
+
+
+@torch.no_grad()
+def real_outputs(
+    network: Callable[[Tensor], Tensor],
+    data: Images,
+    transform: Transform,
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Return what a network makes of real images.
+
+    Args:
+        network: in evaluation mode; maps images in the value space to logits, or to
+            features.
+        data: real images in [0, 1] or uint8, and their labels; one at least.
+        transform: maps the images to the value space.
+        device: where the network lives.
+        precision: dtype in which it computes.
+        batch_size: images that it is given at a time; None for what suits the device.
+
+    Returns:
+        float32 of shape ``(n, d)``, on the CPU.
+    """
+    found = []
+    transform = transform.to(device)
+    on_cpu = device.type == "cpu"
+    size = batch_size or (chunk_size(data.images.shape) if on_cpu else _TEST_BATCH)
+    for start in range(0, len(data.labels), size):
+        images = transform(data.images[start : start + size].to(device))
+        with autocast(device, precision):
+            outputs = network(images.contiguous(memory_format=torch.channels_last))
+        found.append(outputs.float().cpu())
+    return torch.cat(found)
+
+
+def accuracy(
+    network: Callable[[Tensor], Tensor],
+    data: Images,
+    transform: Transform,
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    batch_size: int | None = None,
+) -> float:
+    """Return the part of real images that a network classifies rightly, in [0, 1].
+
+    Args:
+        network: in evaluation mode; maps images in the value space to logits.
+        data: as for :func:`real_outputs`; and so are the others.
+        transform: maps the images to the value space.
+        device: where the network lives.
+        precision: dtype in which it computes.
+        batch_size: images that it is given at a time; None for what suits the device.
+    """
+    logits = real_outputs(
+        network,
+        data,
+        transform,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+    )
+    return part_right(logits, data.labels)
+
+
+def part_right(logits: Tensor, labels: Tensor) -> float:
+    """Return the part of images whose greatest logit is that of their class.
+
+    Args:
+        logits: shape ``(n, classes)``.
+        labels: integers of shape ``(n,)``, on any device.
+    """
+    correct = logits.argmax(dim=1) == labels.to(logits.device)
+    return int(correct.sum()) / len(correct)

@@ -1,0 +1,307 @@
+"""Images that stay in their dataset give what images in memory give."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+import dd_plugins
+from dd_plugins import RealData
+from dd_plugins.data.datasets import load_folder
+from dd_plugins.data.named import DataOptions
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.data.streamed import StreamedImages, chunks
+from dd_plugins.engine.checkpoint import load_checkpoint
+from dd_plugins.errors import DataError
+from dd_plugins.runtime.memory import fits_in_memory
+
+CPU = torch.device("cpu")
+
+
+class Pairs(Dataset[tuple[Tensor, int]]):
+    """A dataset that counts how often it is read."""
+
+    def __init__(self, count: int = 90, *, broken: int | None = None) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randint(
+            256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8
+        )
+        self.broken = broken
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        self.reads += 1
+        image = self.images[index]
+        return (image.float() / 0 if index == self.broken else image), index % 3
+
+
+def both(**options: Any) -> tuple[RealData, RealData]:
+    """Return the same data in memory and streamed."""
+    return (
+        RealData.from_dataset(Pairs(), test=Pairs(30), stream=False, **options),
+        RealData.from_dataset(Pairs(), test=Pairs(30), stream=True, **options),
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_data_is_the_data_in_memory(workers: int) -> None:
+    memory, streamed = both(workers=workers)
+    assert isinstance(streamed.train.images, StreamedImages)
+    assert streamed.fingerprint == memory.fingerprint
+    assert streamed.image_shape == memory.image_shape
+    assert streamed.train.images.shape == memory.train.images.shape
+    assert torch.equal(streamed.train.images[:], memory.train.images[:])
+    assert torch.equal(streamed.validation.images[:], memory.validation.images[:])
+    one, other = (
+        Transform.fit(data.train.images, "zca") for data in (memory, streamed)
+    )
+    for name, tensor in one.tensors().items():
+        torch.testing.assert_close(other.tensors()[name], tensor)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_draws_are_those_from_memory_in_any_order(workers: int) -> None:
+    memory, streamed = both(workers=workers)
+    transform = Transform.fit(memory.train.images, "standardize")
+    samplers = [
+        RealSampler(
+            data.train.images,
+            data.train.labels,
+            seed=0,
+            device=CPU,
+            transform=transform,
+            rank=1,
+            ranks=2,
+        )
+        for data in (memory, streamed)
+    ]
+    for step, size in [(0, 20), (1, 20), (2, 20), (7, 20), (8, 10), (3, 200)]:
+        one, other = (sampler.batch(step, size) for sampler in samplers)
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        one, other = (sampler.class_batch(step, 2, 5) for sampler in samplers)
+        assert torch.equal(one.images, other.images)
+
+
+def test_runs_and_evaluations_on_streamed_data_are_the_same() -> None:
+    memory, streamed = both(workers=0, preprocessing="standardize")
+    one, other = (
+        dd_plugins.distill(
+            data,
+            "frepo(pool_size=2, real_batch_size=32)",
+            steps=4,
+            network="conv(width=4, depth=2)",
+        )
+        for data in (memory, streamed)
+    )
+    assert torch.equal(one.images, other.images)
+    assert one.header == other.header
+    found = [
+        dd_plugins.evaluate(
+            one,
+            ["mlp(width=4)"],
+            repeats=1,
+            protocol="recipe(steps=20)",
+            baselines=True,
+            data=data,
+        ).as_dict()
+        for data in (memory, streamed)
+    ]
+    assert found[0] == found[1]
+
+
+def test_data_that_fits_stays_in_memory_and_is_read_once() -> None:
+    pairs = Pairs()
+    data = RealData.from_dataset(pairs)
+    assert isinstance(data.train.images, Tensor)
+    assert pairs.reads == len(pairs) + 1  # one more to see how large an image is
+
+
+def test_data_that_memory_cannot_hold_is_streamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "dd_plugins.data.items.fits_in_memory", lambda size: size < 90 * 192
+    )
+    data = RealData.from_dataset(Pairs(), workers=0)
+    assert isinstance(data.train.images, StreamedImages)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_error_of_an_item_is_one_line_that_names_it(workers: int) -> None:
+    with pytest.raises(DataError) as raised:
+        RealData.from_dataset(Pairs(broken=70), stream=True, workers=workers)
+    assert "number 70" in str(raised.value)
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_error_inside_a_worker_is_one_line(workers: int) -> None:
+    pairs = TensorDataset(torch.zeros(70, 1, 4, 4), torch.zeros(70))
+    with pytest.raises(DataError, match="item 0 is not an") as raised:
+        RealData.from_dataset(pairs, stream=True, workers=workers)
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_folder_that_memory_cannot_hold_gives_the_same_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for part in ("train", "test") if split else ("",):
+        for name in ("cat", "dog"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for number in range(20):
+                pixels = torch.randint(256, (8, 8, 3), generator=generator)
+                Image.fromarray(pixels.byte().numpy()).save(folder / f"{number}.png")
+    options = DataOptions(argument=str(tmp_path))
+    memory = load_folder(options)
+    monkeypatch.setattr("dd_plugins.data.items.fits_in_memory", lambda size: False)
+    streamed = load_folder(options)
+    assert isinstance(memory.train.images, Tensor)
+    assert isinstance(streamed.train.images, StreamedImages)
+    assert streamed.fingerprint == memory.fingerprint
+    for one, other in zip(memory.read_test(), streamed.read_test(), strict=True):
+        assert torch.equal(one[:], other[:])
+
+
+def test_chunks_cover_all_images_in_order() -> None:
+    images = torch.arange(10)
+    assert torch.equal(torch.cat(list(chunks(images, 3))), images)
+
+
+def test_no_memory_holds_a_yottabyte() -> None:
+    assert fits_in_memory(1)
+    assert not fits_in_memory(1e24)
+
+
+def test_a_limit_below_the_machine_s_memory_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container, a batch job and a shell's limit may each allow less."""
+    code = (
+        "import resource; from dd_plugins.runtime.memory import fits_in_memory\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30, 16 * 2**30))\n"
+        "assert fits_in_memory(7.9 * 2**30) and not fits_in_memory(8.1 * 2**30)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    groups = {"0::/job/step": "job/memory.max", "0::/": "memory.max"}
+    groups |= {"4:cpu,memory:/job": "memory/job/memory.limit_in_bytes"}
+    real = Path.read_text
+    for line, file in groups.items():
+
+        def read_text(path: Path, line: str = line, file: str = file) -> str:
+            if path == Path("/proc/self/cgroup"):
+                return line + "\n"
+            if path.is_relative_to("/sys/fs/cgroup"):
+                if path == Path("/sys/fs/cgroup") / file:
+                    return "1000000\n"
+                return "max\n"
+            return real(path)
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+        assert fits_in_memory(499_999)
+        assert not fits_in_memory(500_001)
+
+
+def test_draws_of_a_step_start_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be started anew at each step: hours for what takes minutes."""
+    data = RealData.from_dataset(
+        Pairs(300), stream=True, workers=2, preprocessing="standardize"
+    )
+    sampler = RealSampler(
+        data.train.images, data.train.labels, seed=0, device=CPU, transform=None
+    )
+    monkeypatch.setattr(
+        "torch.utils.data.dataloader._MultiProcessingDataLoaderIter.__init__", None
+    )
+    assert len(sampler.class_batch(0, 1, 80).labels) == 80
+    assert len(data.train.images[torch.arange(200)]) == 200
+
+
+def test_reading_draws_nothing_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    data = RealData.from_dataset(Pairs(), stream=True, workers=2)
+    data.train.images[:]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_floats_are_the_same_data_streamed_or_not(dtype: torch.dtype) -> None:
+    images = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    pairs = TensorDataset(images.to(dtype), torch.arange(20) % 2)
+    memory, streamed = (
+        RealData.from_dataset(pairs, stream=stream, workers=0)
+        for stream in (False, True)
+    )
+    assert streamed.fingerprint == memory.fingerprint
+    assert torch.equal(streamed.train.images[:], memory.train.images[:])
+
+
+STOPPED = """
+import sys, time
+import torch
+from torch.utils.data import Dataset
+import dd_plugins
+from dd_plugins.plugins.manager import Plugins
+
+class Told:
+    @dd_plugins.hookimpl
+    def dd_after_step(self, step):
+        print("step", flush=True)
+
+class Slow(Dataset):
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return torch.full((1, 8, 8), index / 200), index % 2
+
+data = dd_plugins.RealData.from_dataset(
+    Slow(), stream=True, preprocessing="standardize"
+)
+try:
+    dd_plugins.distill(
+        data, "frepo(pool_size=2, real_batch_size=100)", steps=10_000,
+        network="mlp(width=4)", out=sys.argv[1], checkpoint_seconds=1000,
+        plugins=Plugins(load=[], extra={"told": Told()}),
+    )
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_group_that_is_told_to_stop_leaves_a_checkpoint(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "step\n"
+    os.killpg(process.pid, number)
+    output, errors = process.communicate(timeout=120)
+    assert output.endswith("interrupted\n"), errors
+    assert load_checkpoint(out / "checkpoint.pt")["step"] > 0
+    with pytest.raises(ProcessLookupError):  # no worker is left behind
+        os.killpg(process.pid, 0)

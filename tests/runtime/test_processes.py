@@ -1,0 +1,180 @@
+"""Two processes under torchrun: one gradient, one set, and a clear end if one dies."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd_plugins import DistilledSet
+from dd_plugins.engine.checkpoint import load_checkpoint
+from dd_plugins.runtime.processes import average, gather_objects, rank, world_size
+
+DISTILL = (
+    "-m", "dd_plugins", "distill", "--ipc", 1, "--network", "conv(width=4, depth=2)",
+)  # fmt: skip
+
+
+def torchrun(*words: object) -> subprocess.Popen[str]:
+    """Start two processes by torchrun, on this machine alone."""
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.Popen(
+        [sys.executable, *command, *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for processes that must succeed; return their output."""
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return output
+
+
+def test_one_process_is_a_group_of_one() -> None:
+    gradient = torch.ones(2)
+    assert (rank(), world_size()) == (0, 1)
+    assert average([gradient])[0] is gradient
+    assert gather_objects("own") == ["own"]
+
+
+GRADIENTS = """
+import json, sys
+import torch
+from dd_plugins import get_distiller
+from dd_plugins.runtime import processes
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.networks.conv import Conv
+from dd_plugins.run import Run, Task
+from dd_plugins.synthetic.leaves import Leaves
+
+def draw(count, seed):
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+def gradients(rank, ranks):
+    task = Task("toy", (1, 8, 8), 3, 2)
+    distiller = get_distiller("frepo(pool_size=4, real_batch_size=20)").for_task(task)
+    network = Conv(width=4, depth=2, normalization="batch")
+    run = Run(task, "frepo", network, 9, 0, torch.device("cpu"), rank=rank, ranks=ranks)
+    labels = distiller.initial_labels(torch.arange(6) % 3, 3)
+    leaves = Leaves(draw(6, 0).requires_grad_(), labels.requires_grad_(),
+                    torch.arange(6) % 3)
+    real = RealSampler(draw(30, 1), torch.arange(30) % 3, seed=0, device=run.device,
+                       rank=rank, ranks=ranks)
+    distiller.accumulate(distiller.setup(run, real), leaves, real, 3)
+    return [leaves.pixels.grad, leaves.labels.grad]
+
+with processes.process_group():
+    averaged = processes.average(gradients(processes.rank(), processes.world_size()))
+    if processes.rank() == 0:
+        single = [gradients(rank, 2) for rank in range(2)]
+        errors = [
+            float((found - (one + other) / 2).abs().max())
+            for found, one, other in zip(averaged, *single)
+        ]
+        differ = [float((one - other).abs().max()) for one, other in zip(*single)]
+        print(json.dumps([errors, differ]))
+"""
+
+
+def test_averaged_gradient_is_the_mean_of_the_two(tmp_path: Path) -> None:
+    script = tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    errors, differ = json.loads(finish(torchrun(script)))
+    assert max(errors) < 1e-6
+    assert min(differ) > 1e-4, "both processes did the same"
+
+
+BOTH = """
+import sys
+from contextlib import suppress
+from pathlib import Path
+import torch
+import dd_plugins
+from dd_plugins.runtime import processes
+
+with processes.process_group():
+    distilled = dd_plugins.distill(
+        "digits", "frepo(pool_size=4, updates_per_batch=2)", steps=12,
+        network="conv(width=4, depth=2)", out=sys.argv[1], checkpoint_seconds=0,
+    )
+    found = processes.gather_objects([distilled.images, distilled.labels])
+    assert all(torch.equal(one, other) for one, other in zip(*found))
+    networks = ["mlp(width=4)", "mlp(width=6)"]
+    results = dd_plugins.evaluate(distilled, networks, repeats=3)
+    specs = [(result.spec, len(result.accuracies)) for result in results.networks]
+    assert specs == [("mlp(width=4)", 3), ("mlp(width=6)", 3)], specs
+    assert processes.gather_objects(results) == [results] * 2
+
+# What is left of the group at exit would abort the process, now and then.
+for thread in Path("/proc/self/task").glob("*/comm"):
+    with suppress(OSError):  # it ended meanwhile
+        assert "gloo" not in thread.read_text()
+"""
+
+
+def test_both_processes_end_with_the_same_set_and_figures(tmp_path: Path) -> None:
+    script = tmp_path / "both.py"
+    script.write_text(BOTH)
+    finish(torchrun(script, tmp_path / "run"))
+    assert len(DistilledSet.load(tmp_path / "run")) == 10
+    checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert sorted(checkpoint["state"]["pool"]) == [0, 1, 2, 3]
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return sorted(map(int, listed.split()))
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes in /proc")
+def test_death_of_a_process_ends_the_run_and_leaves_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    words = (*DISTILL, "--steps", 100_000, "--out", out, "--checkpoint-seconds", 0)
+    process = torchrun(*words)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint.pt").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(children(process)[-1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+
+    assert process.returncode != 0
+    assert "another process of this run died" in errors
+    assert f"the last good checkpoint is {out / 'checkpoint.pt'}" in errors
+    step = load_checkpoint(out / "checkpoint.pt")["step"]
+    assert step > 0
+
+
+def test_run_of_two_processes_goes_on_in_one(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = (*DISTILL, "--steps", 300, "--out", out, "--checkpoint-seconds", 0)
+    process = torchrun(*words)
+    while not (out / "checkpoint.pt").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    step = load_checkpoint(out / "checkpoint.pt")["step"]
+    assert 0 < step < 300, errors
+
+    done = subprocess.run(
+        [sys.executable, *map(str, words), "--resume", "--checkpoint-seconds", "30"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"going on at step {step} of 300", done.stderr)
+    assert DistilledSet.load(out).header.steps == 300

@@ -1,0 +1,133 @@
+"""Pictures of distilled sets: one mosaic, with names as plain text."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dd_plugins import DistilledSet, RealData, distill
+from dd_plugins.evaluation.attention import MetaFeatures
+from dd_plugins.evaluation.attention_picture import save_features
+from dd_plugins.synthetic.pictures import save_grid
+
+
+def made(
+    images: torch.Tensor, images_per_class: int = 1, names: list[str] | None = None
+) -> DistilledSet:
+    """Return a set of real images, the first of each class."""
+    classes = len(names) if names else len(images) // images_per_class
+    data = RealData.from_tensors(
+        images,
+        torch.arange(len(images)) % classes,
+        class_names=names,
+        preprocessing="standardize",
+        validation=0,
+    )
+    return distill(
+        data,
+        "random",
+        images_per_class=images_per_class,
+        steps=1,
+        network="conv(width=2, depth=1)",
+    )
+
+
+def drawn(distilled: DistilledSet, path: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a glyph that is missing, say
+        return np.asarray(Image.open(save_grid(distilled, path)).convert("RGB"))
+
+
+NAMES = [
+    ["$5_$10", "$10_$20"],
+    ["$\\frac{", "\\alpha^_"],
+    ["\u732b", "\u72ac"],
+    ["\u0627\u0644", "\U0001f600"],
+    ["[b]old", "[/INST]"],
+    ["x" * 16_000, "<script>"],
+    ["\u0e01\u0e33", "\u3042"],
+]
+
+
+@pytest.mark.parametrize("images_per_class", [1, 2])
+@pytest.mark.parametrize("names", NAMES)
+def test_any_name_is_drawn_as_plain_text(
+    names: list[str], images_per_class: int, tmp_path: Path
+) -> None:
+    images = torch.rand(4, 1, 8, 8)
+    picture = drawn(made(images, images_per_class, names), tmp_path / "a.png")
+    assert (picture < 100).any()
+
+
+def test_a_dollar_sign_is_drawn_as_one(tmp_path: Path) -> None:
+    images = torch.zeros(2, 1, 8, 8)
+    plain, formula = (
+        drawn(made(images, 1, [name, "x"]), tmp_path / "a.png")
+        for name in ("$5-$10", "5-10")
+    )
+    assert plain.shape == formula.shape
+    assert (plain != formula).any(), "as mathematics the dollar signs would vanish"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("images_per_class", "classes"), [(1, 3), (4, 3), (25, 2)])
+def test_every_image_is_in_the_picture(
+    tmp_path: Path, channels: int, images_per_class: int, classes: int
+) -> None:
+    """Each image has a colour of its own, which the picture must show."""
+    count = images_per_class * classes
+    values = torch.linspace(0.1, 0.9, count)
+    images = values.view(-1, 1, 1, 1).repeat(1, channels, 6, 6)
+    names = [str(number) for number in range(classes)]
+    picture = drawn(made(images, images_per_class, names), tmp_path / "a.png")
+    shown = {int(level) for level in np.unique(picture[..., 0])}
+    for value in values:
+        assert any(abs(255 * float(value) - level) <= 1 for level in shown)
+    # An image is a square, of a size that can be seen.
+    near = abs(picture[..., 0].astype(int) - 255 * float(values[0])) <= 1
+    rows = np.nonzero(near.sum(axis=1) >= 30)[0]
+    columns = np.nonzero(near.sum(axis=0) >= 30)[0]
+    assert len(rows) >= 30
+    assert abs(len(rows) - len(columns)) <= 12
+
+
+def test_a_thousand_classes_are_one_axis(tmp_path: Path) -> None:
+    """An axis for each image took half a minute of a core."""
+    distilled = made(torch.rand(1000, 1, 4, 4))
+    distilled.save(tmp_path / "set.safetensors")
+    code = (
+        "import matplotlib.figure as f, sys\n"
+        "axes, add = [], f.Figure.add_axes\n"
+        "f.Figure.add_axes = lambda *a, **k: axes.append(1) or add(*a, **k)\n"
+        "f.Figure.subplots = None\n"
+        "from dd_plugins import DistilledSet\n"
+        "from dd_plugins.synthetic.pictures import save_grid\n"
+        "save_grid(DistilledSet.load(sys.argv[1]), sys.argv[2])\n"
+        "print(len(axes))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "set.safetensors", tmp_path / "a.png"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "1"
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert 500 < picture.shape[0] < 5000
+    assert 500 < picture.shape[1] < 3000
+
+
+def test_features_are_drawn_with_names_as_plain_text(tmp_path: Path) -> None:
+    distilled = made(torch.rand(4, 3, 8, 8), 1, ["$5_$10", "$\\x"])
+    maps = torch.rand(2, 2, 8, 8)
+    features = MetaFeatures(
+        networks=("conv(width=2)", "$a_$b(width=3)"),
+        maps=maps,
+        threshold=0.5,
+    )
+    assert save_features(distilled, features, tmp_path / "f.png").stat().st_size > 1000

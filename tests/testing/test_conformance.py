@@ -1,0 +1,89 @@
+"""Our own distillers and networks pass the checks that any plugin author can run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dd_plugins import AbstractDistiller, AbstractNetwork, get_distiller, get_network
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.testing import (
+    DISTILLER_CHECKS,
+    NETWORK_CHECKS,
+    check_loss_falls,
+    check_same_seed_gives_same_result,
+    name_of,
+)
+
+AUXILIARY = "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,)"
+DISTILLERS = [
+    "frepo(pool_size=2, learning_rate=0.01)",
+    "frepo(pool_size=2, learning_rate=0.01, flip=True, max_online_updates=1)",
+    "frepo(learning_rate=0.01, learn_labels=False, real_batch_size=16, augment=False, "
+    "loss='squared-error')",
+    "dm(real_batch_size=16)",
+    "dsa(real_batch_size=16, updates_per_network=2)",
+    "dsa(augment=False)",
+    f"metadd(frepo(pool_size=2, learning_rate=0.01), {AUXILIARY}, every=2)",
+    f"metadd(dsa(real_batch_size=16, updates_per_network=2), {AUXILIARY}, drawn=1, "
+    "variant='real_features')",
+    f"metadd(dm(real_batch_size=16), {AUXILIARY}, every=1, start=0, "
+    "variant='variance')",
+    "clip(frepo(pool_size=2, learning_rate=0.01), max_norm=0.05)",
+    "turned(frepo(pool_size=2, learning_rate=0.01))",
+    "turned(dm(real_batch_size=16), turns=2)",
+]
+# No loss falls where nothing moves, and herding draws nothing by the seed.
+CORE_SETS = ["random()", "herding(training_steps=0)", "kmeans(training_steps=5)"]
+CORE_SET_CHECKS = [
+    check
+    for check in DISTILLER_CHECKS
+    if check not in (check_loss_falls, check_same_seed_gives_same_result)
+]
+NETWORKS = [
+    "conv(width=4)",
+    "conv(width=4, normalization='batch')",
+    "conv(width=32, normalization='group')",
+    "dc_convnet(width=4, depth=2)",
+    "mlp(width=8)",
+    "alexnet(width=8)",
+    "alexnet(width=8, normalization='batch')",
+    "vgg11(width=4)",
+    "vgg11(width=4, normalization='none')",
+    "resnet18(width=4)",
+    "resnet18(width=8, normalization='batch')",
+    "mobilenet_v2(width=8)",
+    "mobilenet_v2(width=8, normalization='instance')",
+    "shufflenet_v2(width=8)",
+    "shufflenet_v2(width=8, normalization='instance')",
+    "vit(width=12, depth=2)",
+]
+
+
+@pytest.mark.parametrize("check", DISTILLER_CHECKS, ids=name_of)
+@pytest.mark.parametrize("spec", DISTILLERS)
+def test_distiller_conforms(
+    spec: str, check: Callable[[AbstractDistiller[Any]], None]
+) -> None:
+    check(get_distiller(spec))
+
+
+@pytest.mark.parametrize("check", CORE_SET_CHECKS, ids=name_of)
+@pytest.mark.parametrize("spec", CORE_SETS)
+def test_core_set_conforms(
+    spec: str, check: Callable[[AbstractDistiller[Any]], None]
+) -> None:
+    check(get_distiller(spec))
+
+
+@pytest.mark.parametrize("check", NETWORK_CHECKS, ids=name_of)
+@pytest.mark.parametrize("spec", NETWORKS)
+def test_network_conforms(spec: str, check: Callable[[AbstractNetwork], None]) -> None:
+    check(get_network(spec))
+
+
+def test_every_built_in_is_in_a_table() -> None:
+    built_in = Plugins(load=[])
+    mentioned = " ".join(DISTILLERS + NETWORKS + CORE_SETS)
+    names = built_in.distillers.names() + built_in.networks.names()
+    assert [name for name in names if f"{name}(" not in mentioned] == []
