@@ -19,7 +19,7 @@ import torch
 import dd_plugins
 from dd_plugins.data.real import RealData
 from dd_plugins.runtime.device import resolve_precision
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.training.protocols import recipe_for, training_set_of
 from dd_plugins.training.train import accuracy, train_network
@@ -47,13 +47,13 @@ def validation_accuracies(
         module = network.build(
             data.image_shape,
             data.num_classes,
-            generator=derive(1, "benchmark network", repeat),
+            generator=generator_for(1, "benchmark network", repeat),
         ).to(device=device, memory_format=torch.channels_last)
         trained = train_network(
             module,
             training_set_of(distilled, device=device),
             recipe_for(distilled),
-            generator=derive(1, "benchmark training", repeat),
+            generator=generator_for(1, "benchmark training", repeat),
             precision=precision,
         )
         found.append(

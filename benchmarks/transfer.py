@@ -33,7 +33,7 @@ from dd_plugins.data.real import RealData
 from dd_plugins.evaluation.cross_architecture import transfer
 from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.spec import split_specs
-from dd_plugins.training.protocols import Protocol
+from dd_plugins.training.protocols import ProtocolName
 from dd_plugins.training.recipes import Recipe
 
 NARROW = (
@@ -57,7 +57,7 @@ def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -
     )
     seconds = time.perf_counter() - started
     started = time.perf_counter()
-    protocol: Protocol | Recipe = options.protocol
+    protocol: ProtocolName | Recipe = options.protocol
     if options.training_steps is not None:
         steps = options.training_steps
         protocol = Recipe(

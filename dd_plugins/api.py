@@ -73,7 +73,7 @@ from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.text import plain
 from dd_plugins.spec import Record, record, split_specs
 from dd_plugins.synthetic.artifact import (
@@ -89,7 +89,7 @@ from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
 from dd_plugins.synthetic.parametrizations import AbstractParametrization
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.kept_networks import TrainedNetwork
-from dd_plugins.training.protocols import Protocol, recipe_for, training_set_of
+from dd_plugins.training.protocols import ProtocolName, recipe_for, training_set_of
 from dd_plugins.training.recipes import (
     Recipe,
     classic_recipe,
@@ -151,7 +151,7 @@ __all__ = [
     "PluginError",
     "Precision",
     "Preprocessing",
-    "Protocol",
+    "ProtocolName",
     "RealData",
     "RealSampler",
     "Recipe",
@@ -185,11 +185,11 @@ __all__ = [
     "check_outputs",
     "classic_recipe",
     "code_of",
-    "derive",
     "distill",
     "evaluate",
     "export",
     "frepo_recipe",
+    "generator_for",
     "get_dataset",
     "get_distiller",
     "get_initial_images",

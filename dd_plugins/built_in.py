@@ -25,7 +25,7 @@ from dd_plugins.networks.vit import ViT
 from dd_plugins.synthetic.parametrizations import Identity, Packed
 from dd_plugins.wrappers.clip import Clip
 from dd_plugins.wrappers.metadd import MetaDD
-from dd_plugins.wrappers.turned import Turned
+from dd_plugins.wrappers.rotated import Rotated
 
 
 @hookimpl
@@ -38,7 +38,7 @@ def dd_register_distillers(register: RegisterDistiller) -> None:
 @hookimpl
 def dd_register_wrappers(register: RegisterWrapper) -> None:
     """Offer the built-in wrappers."""
-    for wrapper in (Clip, MetaDD, Turned):
+    for wrapper in (Clip, MetaDD, Rotated):
         register(wrapper)
 
 

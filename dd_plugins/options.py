@@ -16,7 +16,7 @@ __all__ = [
     "dataset",
     "device",
     "download",
-    "given",
+    "given_on_command_line",
     "image_size",
     "images_per_class",
     "initial_images",
@@ -153,7 +153,7 @@ precision = click.option(
 """``precision: str``."""
 
 
-def given(*names: str) -> list[str]:
+def given_on_command_line(*names: str) -> list[str]:
     """Return which of these parameters the command line gives, as it writes them."""
     context = click.get_current_context()
     return [

@@ -11,7 +11,7 @@ from dd_plugins.checks import whole_number
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.runtime.device import Precision, autocast
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 __all__ = ["DEFAULT_NETWORK", "Run", "RunOptions", "Task"]
 
@@ -87,8 +87,8 @@ class Task:
         images_per_class: synthetic images for each class, as the distiller sees them.
         steps: steps that were asked for, or None.
         mirror: whether the mirror image of a real image is still of its class.
-        held: images of a context, which are part of the set.
-        held_classes: classes that begin with none beside the context's.
+        context_images: images of a context, which are part of the set.
+        context_classes: classes that begin with none beside the context's.
     """
 
     dataset: str
@@ -97,14 +97,14 @@ class Task:
     images_per_class: int
     steps: int | None = None
     mirror: bool = False
-    held: int = 0
-    held_classes: int = 0
+    context_images: int = 0
+    context_classes: int = 0
 
     @property
     def synthetic_images(self) -> int:
         """Images of the set, those of a context included."""
-        begun = self.images_per_class * (self.num_classes - self.held_classes)
-        return self.held + begun
+        begun = self.images_per_class * (self.num_classes - self.context_classes)
+        return self.context_images + begun
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,11 +142,11 @@ class Run:
 
         It is the same in every process that shares the run.
         """
-        return derive(self.seed, purpose, step)
+        return generator_for(self.seed, purpose, step)
 
     def own_generator(self, purpose: str, step: int = 0) -> torch.Generator:
         """Return a CPU generator of this process alone: each draws something else."""
-        return derive(self.seed, purpose, step, self.rank)
+        return generator_for(self.seed, purpose, step, self.rank)
 
     def fresh_network(
         self, generator: torch.Generator, network: AbstractNetwork | None = None

@@ -57,10 +57,12 @@ class Record:
     Attributes:
         name: the name under which the class registers, an identifier.
         positional: the fields that a spec, or Python, may give by position.
+        aliases: names that the class had before, by which specs still find it.
     """
 
     name: ClassVar[str]
     positional: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[tuple[str, ...]] = ()
 
     def options(self) -> dict[str, Any]:
         """Return every field with its value, in the order of declaration."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -163,3 +164,22 @@ def data_root(dataset: str) -> Path:
     if root is None or not (Path(root) / DATA_FOLDERS[dataset]).is_dir():
         pytest.skip(f"{dataset} is not there: set DD_DATA to a folder that holds it")
     return Path(root)
+
+
+def torchrun(*words: object) -> subprocess.Popen[str]:
+    """Start two processes by torchrun, on this machine alone."""
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.Popen(
+        [sys.executable, *command, *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for processes that must succeed; return their output."""
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return output

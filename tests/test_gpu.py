@@ -12,7 +12,7 @@ from dd_plugins.data.real import RealData
 from dd_plugins.functional.resample import resample
 from dd_plugins.networks.base import HalvingAvgPool2d
 from dd_plugins.plugins.manager import Plugins
-from dd_plugins.runtime.cuda_graphs import Captured
+from dd_plugins.runtime.cuda_graphs import GraphedFunction
 from dd_plugins.runtime.device import exact_kernels
 
 pytestmark = pytest.mark.skipif(
@@ -73,7 +73,7 @@ def test_two_runs_give_the_same_bits(spec, network):
 def test_recorded_kernels_give_the_bits_of_called_ones(spec, network, monkeypatch):
     recorded = _distil(spec, network)
     monkeypatch.setattr(
-        Captured, "__call__", lambda self, *inputs: self._function(*inputs)
+        GraphedFunction, "__call__", lambda self, *inputs: self._function(*inputs)
     )
     called = _distil(spec, network)
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Command
+from conftest import ROOT, Command, finish, torchrun
 from seam_methods import LabelledAtTheEnd, LearnedStep, Mixture, TaughtByViews
-from test_parallel import finish, torchrun
 
 import dd_plugins
 from dd_plugins import DistilledSet, hookimpl, testing

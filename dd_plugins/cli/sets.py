@@ -67,7 +67,7 @@ def show_command(
     trained, or found where metadd keeps them; the other options say how.
     """
     if not features:
-        for option in shared.given("networks", *options):
+        for option in shared.given_on_command_line("networks", *options):
             raise OptionError(f"{option} goes with --features")
     if features and stored:
         raise OptionError("--stored and --features exclude each other; choose one")

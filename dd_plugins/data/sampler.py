@@ -13,7 +13,7 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.streamed import ImageSource, StreamedImages
 from dd_plugins.data.subsets import class_members
 from dd_plugins.errors import OptionError
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 __all__ = ["Batch", "RealSampler"]
 
@@ -74,7 +74,7 @@ class RealSampler:
 
         @lru_cache(maxsize=4)
         def order(purpose: str, epoch: int, size: int) -> Tensor:
-            return torch.randperm(size, generator=derive(seed, purpose, epoch))
+            return torch.randperm(size, generator=generator_for(seed, purpose, epoch))
 
         self._order = order
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dd_plugins.errors import DataError
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 __all__ = ["ImageSource", "Pairs", "StreamedImages", "chunks", "read_items"]
 
@@ -52,7 +52,7 @@ def read_items(
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=_outlive_signals,
-        generator=derive(0, "reading"),
+        generator=generator_for(0, "reading"),
     )
     for batch in loader:
         read = []

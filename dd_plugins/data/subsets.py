@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.errors import OptionError
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 __all__ = ["balanced_subset", "class_members", "random_members"]
 
@@ -68,7 +68,7 @@ def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Te
     held_out = []
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero().flatten()
-        generator = derive(_SPLIT_SEED, "validation split", label)
+        generator = generator_for(_SPLIT_SEED, "validation split", label)
         order = torch.randperm(len(members), generator=generator)
         held_out.append(members[order[: int(part * len(members))]])
     mask = torch.zeros(len(labels), dtype=torch.bool)

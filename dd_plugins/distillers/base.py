@@ -11,7 +11,6 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.data.subsets import balanced_subset
 from dd_plugins.distillers.state import AbstractState, Metrics, NoState
 from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import Record
 from dd_plugins.synthetic.labels import LabelKind, one_hot
@@ -21,10 +20,12 @@ from dd_plugins.training.teacher import Teacher
 
 __all__ = [
     "AbstractDistiller",
+    "AbstractState",
     "InitialImages",
+    "Metrics",
+    "NoState",
     "StateType",
     "add_gradient",
-    "classic_network",
 ]
 
 _STEPS = 1_000
@@ -262,8 +263,3 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 def add_gradient(leaf: Tensor, gradient: Tensor) -> None:
     """Add to the gradient of a leaf, which may have none yet."""
     leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
-
-
-def classic_network(device: torch.device) -> AbstractNetwork:
-    """Return the ConvNet of DC, DSA and DM; on a CPU a quarter of its width."""
-    return DCConvNet(width=32) if device.type == "cpu" else DCConvNet()

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.data.subsets import class_members
-from dd_plugins.distillers.base import AbstractDistiller, add_gradient, classic_network
+from dd_plugins.distillers.base import AbstractDistiller, add_gradient
 from dd_plugins.distillers.state import Metrics, NoState
 from dd_plugins.networks.base import AbstractNetwork, features_in_chunks
+from dd_plugins.networks.dc_convnet import classic_network
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves, Parameters

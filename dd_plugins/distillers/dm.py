@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.distillers.base import AbstractDistiller, add_gradient, classic_network
+from dd_plugins.distillers.base import AbstractDistiller, add_gradient
 from dd_plugins.distillers.state import Metrics, NoState
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
 from dd_plugins.functional.matching import mean_feature_distance
@@ -17,6 +17,7 @@ from dd_plugins.networks.base import (
     features_in_chunks,
     has_batch_norm,
 )
+from dd_plugins.networks.dc_convnet import classic_network
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves, Parameters

@@ -11,16 +11,12 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.distillers.base import (
-    AbstractDistiller,
-    InitialImages,
-    add_gradient,
-    classic_network,
-)
+from dd_plugins.distillers.base import AbstractDistiller, InitialImages, add_gradient
 from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
 from dd_plugins.functional.matching import gradient_distance
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_norm
+from dd_plugins.networks.dc_convnet import classic_network
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves, Parameters

@@ -163,8 +163,8 @@ def distill(
         real,
         found,
         device=device,
-        held=len(held),
-        held_classes=len(set(held)),
+        context_images=len(held),
+        context_classes=len(set(held)),
         distiller=method,
         network=chosen_network,
     )

@@ -66,7 +66,7 @@ def _warn(message: str) -> None:
     warnings.warn(message, DDWarning, stacklevel=3)
 
 
-class _Wishes(NamedTuple):
+class _StopOrSave(NamedTuple):
     """What is to happen after a step, if any process wishes it."""
 
     stop: bool
@@ -238,9 +238,9 @@ class Loop:
         started = saved = time.monotonic()
         before = self.seconds
 
-        def wishes_now() -> _Wishes:
+        def wishes_now() -> _StopOrSave:
             due = time.monotonic() - saved >= checkpoint_seconds
-            return _Wishes(interrupt.requested, due and processes.rank() == 0)
+            return _StopOrSave(interrupt.requested, due and processes.rank() == 0)
 
         while self.step < self.run.steps:
             with self._told_failures():
@@ -314,7 +314,7 @@ class Loop:
                 ) from error
             raise
 
-    def _one_step(self, wishes: _Wishes) -> tuple[dict[str, float], _Wishes]:
+    def _one_step(self, wishes: _StopOrSave) -> tuple[dict[str, float], _StopOrSave]:
         """Make a step; return its metrics, and what any process wishes after it."""
         leaves = self.synthetic.decode()
         try:
@@ -356,8 +356,8 @@ class Loop:
         return reported, wishes
 
     def _average(
-        self, leaves: Leaves, metrics: dict[str, Tensor], wishes: _Wishes
-    ) -> _Wishes:
+        self, leaves: Leaves, metrics: dict[str, Tensor], wishes: _StopOrSave
+    ) -> _StopOrSave:
         """Average gradients and metrics over the processes; return all their wishes."""
         if processes.world_size() == 1:
             return wishes
@@ -372,7 +372,7 @@ class Loop:
         for leaf, gradient in zip(learned, gradients, strict=True):
             leaf.grad = gradient
         metrics |= dict(zip(metrics, figures, strict=True))
-        return _Wishes(*(bool(wish) for wish in asked))
+        return _StopOrSave(*(bool(wish) for wish in asked))
 
     def _failure(self, what: str) -> RunError:
         """Return the error with which a run stops, and what is still good."""

@@ -14,7 +14,7 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.distillers.state import check_saved
 from dd_plugins.errors import DDWarning, FileError, OptionError, what_differs
 from dd_plugins.runtime.device import threads
-from dd_plugins.runtime.randomness import isolated
+from dd_plugins.runtime.randomness import seeded_globally
 from dd_plugins.synthetic.leaves import Parameters
 
 __all__ = [
@@ -138,7 +138,7 @@ def rehearse(
             raises.
     """
     copies = parameters.map(torch.clone)
-    with isolated(generator):  # the global state stays
+    with seeded_globally(generator):  # the global state stays
         optimizer, schedule = movers(copies)
         base_rates = getattr(schedule, "base_lrs", None)
         optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
 from dd_plugins.engine.observers import IMAGES_NAME, METRICS_NAME
 from dd_plugins.errors import FileError, OptionError
-from dd_plugins.runtime.files import alone_in
+from dd_plugins.runtime.files import folder_lock
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME
 
 __all__ = [
@@ -132,7 +132,7 @@ def folder_of_its_own(
     if out is None:
         yield
         return
-    with alone_in(out):
+    with folder_lock(out):
         _end_replacement(out)
         check_folder(out, resume, overwrite)  # another may have been here meanwhile
         yield

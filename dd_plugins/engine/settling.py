@@ -34,8 +34,8 @@ def settle(
     plugins: Plugins | None = None,
     *,
     device: str = "auto",
-    held: int = 0,
-    held_classes: int = 0,
+    context_images: int = 0,
+    context_classes: int = 0,
     distiller: AbstractDistiller[Any] | None = None,
     network: AbstractNetwork | None = None,
 ) -> Settled:
@@ -46,8 +46,8 @@ def settle(
         data: the real data.
         plugins: where names are looked up; by default all that is installed.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        held: images of a context.
-        held_classes: classes that a context holds images of.
+        context_images: images of a context.
+        context_classes: classes that a context holds images of.
         distiller: in place of that which the options name.
         network: likewise.
 
@@ -71,8 +71,8 @@ def settle(
         options.images_per_class * parametrization.images_per_stored,
         options.steps,
         data.mirror,
-        held=held,
-        held_classes=held_classes,
+        context_images=context_images,
+        context_classes=context_classes,
     )
     method = _settled_method(method, task)
     check_label_kind(method, method.label_kind)

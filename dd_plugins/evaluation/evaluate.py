@@ -26,7 +26,7 @@ from dd_plugins.runtime.device import (
     resolve_device,
     resolve_precision,
 )
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.synthetic.views import get_views
 from dd_plugins.training.kept_networks import TrainedNetwork
@@ -191,7 +191,9 @@ def prepare_evaluation(
     data = real_data_of(distilled, data, data_root, found.real_data)
     data.check_test()
     for network in chosen:  # whoever is too deep for the images says so now
-        network.build(data.image_shape, data.num_classes, generator=derive(seed, ""))
+        network.build(
+            data.image_shape, data.num_classes, generator=generator_for(seed, "")
+        )
     evaluator = Evaluator(
         distilled,
         data,

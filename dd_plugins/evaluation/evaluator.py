@@ -15,7 +15,7 @@ from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.runtime import processes
 from dd_plugins.runtime.memory import fits_in_memory
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.labels import LABEL_KINDS
 from dd_plugins.training.protocols import (
@@ -28,7 +28,7 @@ from dd_plugins.training.recipes import (
 from dd_plugins.training.train import (
     TrainingSet,
     Whitened,
-    part_right,
+    fraction_correct,
     real_outputs,
     train_network,
 )
@@ -72,9 +72,9 @@ class Evaluator:
             module = network.build(
                 self.data.image_shape,
                 self.data.num_classes,
-                generator=derive(self.seed, "evaluation network", repeat),
+                generator=generator_for(self.seed, "evaluation network", repeat),
             ).to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            generator = derive(self.seed, f"evaluation of {kind}", repeat)
+            generator = generator_for(self.seed, f"evaluation of {kind}", repeat)
             train_network(
                 module, *draw(repeat), generator=generator, precision=self.precision
             )
@@ -119,7 +119,7 @@ class Evaluator:
             device=self.device,
             precision=self.precision,
         )
-        found = {"accuracy": part_right(on_test(module), test.labels)}
+        found = {"accuracy": fraction_correct(on_test(module), test.labels)}
         if self.protocol == "retrieval":
             found |= retrieval_scores(on_test(module.features), test.labels)
         return found
@@ -144,7 +144,7 @@ class Evaluator:
             counts = (counts * share).round().to(torch.int64)
             counts[held] = counts[held].clamp(min=1)
         train = self.data.train
-        generator = derive(self.seed, "random real images", repeat)
+        generator = generator_for(self.seed, "random real images", repeat)
         members = class_members(train.labels)
         chosen = random_members(members, counts.tolist(), generator)
         images = self.distilled.transform(train.images[chosen]).to(self.device)

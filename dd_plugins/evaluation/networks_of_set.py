@@ -8,7 +8,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, ImageShape
-from dd_plugins.runtime.randomness import derive, isolated
+from dd_plugins.runtime.randomness import generator_for, seeded_globally
 from dd_plugins.synthetic.artifact import DistilledSet
 
 __all__ = ["own_network", "refuse_huge"]
@@ -76,10 +76,10 @@ def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
         if parameters > _MOST_PARAMETERS or tensors > _MOST_TENSORS:
             raise _HugeNetworkError
 
-    generator = derive(0, "size of a network")
+    generator = generator_for(0, "size of a network")
     hook = register_module_parameter_registration_hook(count)
     try:
-        with isolated(generator), torch.device("meta"):
+        with seeded_globally(generator), torch.device("meta"):
             built = network.construct(shape, classes, generator=generator)
             sizes = [
                 parameter.numel() for parameter in built.parameters()

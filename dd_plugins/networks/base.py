@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError, PluginError
-from dd_plugins.runtime.randomness import isolated
+from dd_plugins.runtime.randomness import seeded_globally
 from dd_plugins.spec import Record
 
 __all__ = [
@@ -195,7 +195,7 @@ class AbstractNetwork(Record, ABC):
             OptionError: the images are too small for this architecture.
             PluginError: :meth:`construct` returned something else.
         """
-        with isolated(generator):
+        with seeded_globally(generator):
             module = self.construct(image_shape, num_classes, generator=generator)
         if not isinstance(module, FeatureNetwork):
             raise PluginError(

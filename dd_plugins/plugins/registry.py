@@ -1,6 +1,6 @@
 """What plugins offer, by name, with the plugin that offers it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from keyword import iskeyword
 from typing import Any, Generic, TypeVar
@@ -73,9 +73,18 @@ class Registry(Generic[Item]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._offers: dict[str, _Offer[Item]] = {}
+        self._aliases: dict[str, str] = {}
 
-    def add(self, name: str, item: Item, plugin: Plugin) -> None:
+    def add(
+        self, name: str, item: Item, plugin: Plugin, aliases: Iterable[str] = ()
+    ) -> None:
         """Add a thing.
+
+        Args:
+            name: by which it is listed.
+            item: the thing.
+            plugin: offers it.
+            aliases: names that it had before, by which it is still found.
 
         Raises:
             NameConflictError: another plugin has taken it; the message names both.
@@ -84,10 +93,13 @@ class Registry(Generic[Item]):
         self.check_free(name, plugin)
         self._offers[name] = _Offer(item, plugin)
         plugin.offers.setdefault(self.kind, []).append(name)
+        for alias in aliases:
+            self.check_free(alias, plugin)
+            self._aliases[alias] = name
 
     def check_free(self, name: str, plugin: Plugin) -> None:
         """Refuse a name that is taken, as :meth:`add` does."""
-        taken = self._offers.get(name)
+        taken = self._offers.get(self._aliases.get(name, name))
         if taken is not None and taken.plugin is plugin:
             raise ValueError(f"{self.kind} {name!r} is registered twice")
         if taken is not None:
@@ -104,6 +116,9 @@ class Registry(Generic[Item]):
             for name, offer in self._offers.items()
             if offer.plugin is not plugin
         }
+        self._aliases = {
+            alias: name for alias, name in self._aliases.items() if name in self._offers
+        }
 
     def names(self) -> list[str]:
         """Return all names, sorted."""
@@ -115,9 +130,10 @@ class Registry(Generic[Item]):
         Raises:
             UnknownNameError: there is none; the message lists those known.
         """
-        if name not in self._offers:
+        found = self._offers.get(self._aliases.get(name, name))
+        if found is None:
             raise unknown_name(self.kind, name, self.names())
-        return self._offers[name].item
+        return found.item
 
     def origin(self, item: object) -> Plugin | None:
         """Return the plugin that offers a thing, or None if none does."""
@@ -125,7 +141,7 @@ class Registry(Generic[Item]):
         return next((offer.plugin for offer in offers if offer.item is item), None)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._offers
+        return name in self._offers or name in self._aliases
 
 
 def record_adder(
@@ -149,6 +165,6 @@ def record_adder(
             raise TypeError(
                 f"{cls.__name__} is abstract; it must define {', '.join(missing)}"
             )
-        registry.add(name, cls, plugin)
+        registry.add(name, cls, plugin, cls.__dict__.get("aliases", ()))
 
     return register

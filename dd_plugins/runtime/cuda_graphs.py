@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Captured"]
+__all__ = ["GraphedFunction"]
 
 _WARM_UPS = 2  # calls before the recording, in which libraries set themselves up
 
@@ -33,7 +33,7 @@ class _Recording:
         return self.outputs
 
 
-class Captured:
+class GraphedFunction:
     """A function that is recorded on a GPU at its first call; elsewhere it is called.
 
     It must do the same for all inputs of the same shapes: nothing in it may depend on
@@ -46,7 +46,7 @@ class Captured:
             calls that go before the recording leave no trace in them.
 
     Example:
-        >>> double = Captured(lambda tensor: (2 * tensor,))
+        >>> double = GraphedFunction(lambda tensor: (2 * tensor,))
         >>> double(torch.ones(2))
         (tensor([2., 2.]),)
     """

@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["alone_in", "check_writable", "write_atomically"]
+__all__ = ["check_writable", "folder_lock", "write_atomically"]
 
 _ALONE = os.O_WRONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has them
@@ -102,7 +102,7 @@ def write_atomically(
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Make a folder, and keep it from other processes that ask for it (not on Windows).
 
     Raises:

@@ -8,7 +8,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["MOVED", "install"]
+__all__ = ["MOVED", "RENAMED", "install"]
 
 MOVED = {
     "artifact": ("synthetic.artifact", "synthetic.header"),
@@ -31,8 +31,20 @@ MOVED = {
     "streamed": ("data.streamed", "data.items", "runtime.memory"),
     "trained": ("training.kept_networks", "runtime.cache"),
     "transfer": ("evaluation.cross_architecture",),
+    "wrappers.turned": ("wrappers.rotated",),
 }
 """Old path: the modules in which its names are now."""
+
+RENAMED = {
+    "Captured": "GraphedFunction",
+    "Kept": "TrainingReport",
+    "Turned": "Rotated",
+    "alone_in": "folder_lock",
+    "derive": "generator_for",
+    "isolated": "seeded_globally",
+    "turned_labels": "rotated_labels",
+}
+"""Old name in such a module: the name that it has now."""
 
 _PACKAGE = "dd_plugins."
 
@@ -62,9 +74,10 @@ class _OldPaths(MetaPathFinder, Loader):
         found = [import_module(_PACKAGE + home) for home in homes]
 
         def look_up(name: str) -> object:
+            now = RENAMED.get(name, name)
             for home in found:
-                if hasattr(home, name):
-                    return getattr(home, name)
+                if hasattr(home, now):
+                    return getattr(home, now)
             raise AttributeError(f"module {module.__name__!r} has no {name!r}")
 
         module.__getattr__ = look_up  # type: ignore[method-assign]

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["derive", "isolated"]
+__all__ = ["generator_for", "seeded_globally"]
 
 
-def derive(seed: int, purpose: str, step: int = 0, rank: int = 0) -> torch.Generator:
+def generator_for(
+    seed: int, purpose: str, step: int = 0, rank: int = 0
+) -> torch.Generator:
     """Return the CPU generator that belongs to an address.
 
     Args:
@@ -24,8 +26,8 @@ def derive(seed: int, purpose: str, step: int = 0, rank: int = 0) -> torch.Gener
         rank: the process, where each of several draws its own.
 
     Example:
-        >>> first = torch.rand(2, generator=derive(0, "batch", step=7))
-        >>> again = torch.rand(2, generator=derive(0, "batch", step=7))
+        >>> first = torch.rand(2, generator=generator_for(0, "batch", step=7))
+        >>> again = torch.rand(2, generator=generator_for(0, "batch", step=7))
         >>> torch.equal(first, again)
         True
     """
@@ -37,7 +39,7 @@ def derive(seed: int, purpose: str, step: int = 0, rank: int = 0) -> torch.Gener
 
 
 @contextmanager
-def isolated(generator: torch.Generator) -> Iterator[None]:
+def seeded_globally(generator: torch.Generator) -> Iterator[None]:
     """Let code that only knows the global CPU state draw from ``generator``.
 
     Module constructors and ``F.dropout`` take no generator. Inside this block the

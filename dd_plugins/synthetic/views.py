@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import Record, read, record
 
 __all__ = ["Views", "get_views"]
@@ -53,7 +53,9 @@ class Views(Record):
         """
         size = images.shape[-2:]
         crops = [
-            self._crop(image[None], derive(self.seed, "view", number, index), mirror)
+            self._crop(
+                image[None], generator_for(self.seed, "view", number, index), mirror
+            )
             for image, index in zip(images, indices.tolist(), strict=True)
         ]
         return torch.cat(

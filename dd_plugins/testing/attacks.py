@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import Record, is_record
 from dd_plugins.testing.laws import asserts
 from dd_plugins.testing.toys import global_random_state
@@ -64,7 +64,7 @@ def _evidence(attack: Any) -> Any:
     """Return evidence of a toy audit, of the classes beside the attack's own base."""
     base = [cls for cls in type(attack).__mro__ if "scores" in vars(cls)][-1]
     kinds = sys.modules[base.__module__]
-    generator = derive(0, "evidence")
+    generator = generator_for(0, "evidence")
     count, classes = 120, 3
     labels = torch.arange(count) % classes
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.testing.laws import asserts
 
 __all__ = ["NETWORK_CHECKS"]
@@ -24,15 +24,19 @@ def check_network_is_reproducible(network: AbstractNetwork) -> None:
 
 
 def _weights(network: AbstractNetwork, seed: int) -> Tensor:
-    module = network.build((1, 8, 8), 3, generator=derive(seed, "network check"))
+    module = network.build((1, 8, 8), 3, generator=generator_for(seed, "network check"))
     return torch.cat([weight.detach().flatten() for weight in module.parameters()])
 
 
 @asserts
 def check_network_shapes(network: AbstractNetwork) -> None:
     """Features are flat, logits are one a class, and gradients reach the images."""
-    module = network.build((1, 8, 8), 3, generator=derive(0, "network check")).eval()
-    images = torch.rand(2, 1, 8, 8, generator=derive(0, "images")).requires_grad_()
+    module = network.build(
+        (1, 8, 8), 3, generator=generator_for(0, "network check")
+    ).eval()
+    images = torch.rand(
+        2, 1, 8, 8, generator=generator_for(0, "images")
+    ).requires_grad_()
     features = module.features(images)
     assert features.ndim == 2, f"features must be flat, got {tuple(features.shape)}"
     assert len(features) == 2, f"one row for each image, got {tuple(features.shape)}"

@@ -13,7 +13,7 @@ from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.hookspecs import RegisterDistiller, RegisterWrapper, hookimpl
 from dd_plugins.plugins.manager import Plugins
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import record
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.leaves import Leaves
@@ -34,7 +34,7 @@ def toy_data(*, validation: float = 0.1) -> RealData:
     Args:
         validation: the part of the training images that is held out.
     """
-    generator = derive(0, "toy data")
+    generator = generator_for(0, "toy data")
     labels = torch.arange(160) % 2
     images = 0.3 * torch.rand(160, 1, 8, 8, generator=generator)
     images[labels == 0, :, :4, :4] += 0.5

@@ -27,16 +27,16 @@ from dd_plugins.runtime.device import (
 )
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.training.recipes import Recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
 from dd_plugins.training.train import TrainingSet, accuracy, train_network
 
 __all__ = [
     "STAGES",
-    "Kept",
     "RealImages",
     "TrainedNetwork",
+    "TrainingReport",
     "real_training_set",
     "train_networks",
 ]
@@ -172,12 +172,12 @@ class TrainedNetwork:
 
     def fresh(self, run: Run) -> tuple[FeatureNetwork, torch.Generator]:
         """Return the network as training begins, and the draws of its training."""
-        generator = derive(self.seed, f"trained network {self.network!r}")
+        generator = generator_for(self.seed, f"trained network {self.network!r}")
         return run.fresh_network(generator, self.network), generator
 
 
 @dataclass(frozen=True)
-class Kept:
+class TrainingReport:
     """What :func:`train_networks` reports of one network.
 
     Attributes:
@@ -206,7 +206,7 @@ def train_networks(
     device: str = "auto",
     precision: Precision = "auto",
     folder: Path | None = None,
-) -> Iterator[Kept]:
+) -> Iterator[TrainingReport]:
     """Train networks on real data for later runs; those that are kept are left alone.
 
     Call it again when it was stopped: it goes on with the first network that is not
@@ -268,4 +268,6 @@ def train_networks(
             score = accuracy(
                 module, data.validation, transform, device=target, precision=dtype
             )
-        yield Kept(repr(run.network), run.steps, module, file, was_there, score)
+        yield TrainingReport(
+            repr(run.network), run.steps, module, file, was_there, score
+        )

@@ -19,16 +19,16 @@ from dd_plugins.training.recipes import (
 from dd_plugins.training.teacher import ViewLabels
 from dd_plugins.training.train import TrainingSet
 
-__all__ = ["MOST_STEPS", "Protocol", "as_protocol", "recipe_for", "training_set_of"]
+__all__ = ["MOST_STEPS", "ProtocolName", "as_protocol", "recipe_for", "training_set_of"]
 
-Protocol = Literal["auto", "frepo", "classic", "retrieval"]
+ProtocolName = Literal["auto", "frepo", "classic", "retrieval"]
 """How networks are trained on a distilled set, and what is asked of them."""
 
 MOST_STEPS = 100_000
 """Training steps that an artifact may ask for without being asked."""
 
 
-def as_protocol(protocol: str | Recipe) -> Protocol | Recipe:
+def as_protocol(protocol: str | Recipe) -> ProtocolName | Recipe:
     """Return a protocol by its name, or the recipe that a spec stands for.
 
     Raises:
@@ -40,18 +40,20 @@ def as_protocol(protocol: str | Recipe) -> Protocol | Recipe:
     """
     if isinstance(protocol, Recipe):
         return protocol
-    for name in get_args(Protocol):
+    for name in get_args(ProtocolName):
         if protocol == name:
-            return cast(Protocol, name)
+            return cast(ProtocolName, name)
     if not isinstance(protocol, str) or not protocol.startswith(Recipe.name):
         raise OptionError(
-            f"protocol: expected {', '.join(get_args(Protocol))} or a recipe, such as "
-            f"'recipe(steps=300)', got {protocol!r}"
+            f"protocol: expected {', '.join(get_args(ProtocolName))} or a recipe, such "
+            f"as 'recipe(steps=300)', got {protocol!r}"
         )
     return get_recipe(protocol)
 
 
-def recipe_for(distilled: DistilledSet, protocol: Protocol | Recipe = "auto") -> Recipe:
+def recipe_for(
+    distilled: DistilledSet, protocol: ProtocolName | Recipe = "auto"
+) -> Recipe:
     """Return how networks are trained on a distilled set.
 
     Args:

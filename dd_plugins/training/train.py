@@ -28,7 +28,7 @@ __all__ = [
     "TrainingSet",
     "Whitened",
     "accuracy",
-    "part_right",
+    "fraction_correct",
     "real_outputs",
     "train_network",
     "training_steps_of",
@@ -270,10 +270,10 @@ def accuracy(
         precision=precision,
         batch_size=batch_size,
     )
-    return part_right(logits, data.labels)
+    return fraction_correct(logits, data.labels)
 
 
-def part_right(logits: Tensor, labels: Tensor) -> float:
+def fraction_correct(logits: Tensor, labels: Tensor) -> float:
     """Return the part of images whose greatest logit is that of their class.
 
     Args:

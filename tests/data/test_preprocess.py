@@ -5,7 +5,7 @@ import torch
 from dd_plugins.data import preprocess
 from dd_plugins.data.preprocess import ZCA_RIDGE, Transform, to_unit_range
 from dd_plugins.errors import DataError
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 KINDS = ["standardize", "zca"]
 
@@ -13,7 +13,7 @@ KINDS = ["standardize", "zca"]
 def _images(n=60, channels=3, height=4, width=4, purpose="train"):
     """Make uint8 images whose neighbouring pixels are correlated."""
     shape = (n, channels, height + 2, width + 2)
-    noise = torch.rand(shape, generator=derive(0, purpose))
+    noise = torch.rand(shape, generator=generator_for(0, purpose))
     smooth = torch.nn.functional.avg_pool2d(noise, 3, stride=1)
     gain = torch.tensor([1.0, 0.5, 0.8])[:channels, None, None]
     return (255 * gain * smooth).to(torch.uint8)

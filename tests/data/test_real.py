@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from dd_plugins import RealData, get_dataset
-from dd_plugins.data import streamed
+from dd_plugins.data import items, streamed
 from dd_plugins.data.draws import sampler_of
 from dd_plugins.data.images import Images
 from dd_plugins.data.sampler import RealSampler
@@ -24,7 +24,7 @@ from dd_plugins.errors import (
     OptionError,
     UnknownNameError,
 )
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def numbered(count: int) -> Tensor:
 def labels_of(counts: list[int]) -> Tensor:
     """Return labels with that many of each class, mixed."""
     ordered = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    return ordered[torch.randperm(len(ordered), generator=derive(0, "mixing"))]
+    return ordered[torch.randperm(len(ordered), generator=generator_for(0, "mixing"))]
 
 
 class Items(Dataset[Any]):
@@ -644,11 +644,11 @@ def test_a_draw_without_an_image_for_each_process_is_refused() -> None:
 
 def test_a_balanced_subset_has_so_many_different_images_of_each_class() -> None:
     labels = labels_of([12, 5, 7])
-    chosen = balanced_subset(labels, 5, derive(0, "subset"))
+    chosen = balanced_subset(labels, 5, generator_for(0, "subset"))
     assert labels[chosen].tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert len(set(chosen.tolist())) == 15
-    again = balanced_subset(labels, 5, derive(0, "subset"))
-    other = balanced_subset(labels, 5, derive(1, "subset"))
+    again = balanced_subset(labels, 5, generator_for(0, "subset"))
+    other = balanced_subset(labels, 5, generator_for(1, "subset"))
     assert torch.equal(chosen, again)
     assert not torch.equal(chosen, other)
 
@@ -656,7 +656,7 @@ def test_a_balanced_subset_has_so_many_different_images_of_each_class() -> None:
 def test_a_balanced_subset_larger_than_the_smallest_class_is_refused() -> None:
     told = "6 images per class asked for, but class 1 has only 5 .* choose at most 5"
     with pytest.raises(OptionError, match=told) as refused:
-        balanced_subset(labels_of([12, 5, 7]), 6, derive(0, "subset"))
+        balanced_subset(labels_of([12, 5, 7]), 6, generator_for(0, "subset"))
     one_line(refused.value)
 
 
@@ -691,7 +691,7 @@ def test_values_are_drawn_as_they_are() -> None:
 def test_values_may_stay_in_their_dataset() -> None:
     images, labels = values()
     in_dataset = streamed.StreamedImages(
-        Items(TensorDataset(images, labels)),
+        items.Items(TensorDataset(images, labels)),
         (1, 4, 4),
         torch.arange(10),
         workers=0,

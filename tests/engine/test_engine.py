@@ -629,7 +629,7 @@ def test_the_command_line_says_what_to_do_without_memory(
     assert "--resume" in told
 
 
-@pytest.mark.parametrize("spec", ["dm", "dsa", "turned(dm)"])
+@pytest.mark.parametrize("spec", ["dm", "dsa", "rotated(dm)"])
 def test_a_set_that_leaves_every_range_is_no_result(spec: str) -> None:
     wild = spec.replace("dm", "dm(learning_rate=1e30)")
     wild = wild.replace("dsa", "dsa(learning_rate=1e30)")

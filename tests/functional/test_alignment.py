@@ -4,11 +4,11 @@ import torch
 from scipy.special import log_softmax
 
 from dd_plugins.functional import alignment
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 
 def _random(*shape: int) -> torch.Tensor:
-    return torch.rand(shape, generator=derive(0, "maps"), dtype=torch.float64)
+    return torch.rand(shape, generator=generator_for(0, "maps"), dtype=torch.float64)
 
 
 def test_variance_is_numpy_s_over_the_architectures() -> None:

@@ -8,16 +8,18 @@ from dd_plugins import get_network
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.activation_maps import map_layer, meta_ratio, observe
 from dd_plugins.networks.base import FeatureNetwork
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 
 def _network(spec: str, side: int = 32) -> FeatureNetwork:
-    network = get_network(spec).build((3, side, side), 5, generator=derive(0, "test"))
+    network = get_network(spec).build(
+        (3, side, side), 5, generator=generator_for(0, "test")
+    )
     return network.eval().requires_grad_(False)
 
 
 def _images(side: int = 32) -> torch.Tensor:
-    return torch.randn(3, 3, side, side, generator=derive(0, "images"))
+    return torch.randn(3, 3, side, side, generator=generator_for(0, "images"))
 
 
 CLASSES = torch.tensor([0, 3, 1])

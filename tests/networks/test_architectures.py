@@ -8,7 +8,7 @@ from torchvision.models import mobilenet_v2, resnet18, shufflenet_v2_x0_5
 from dd_plugins import get_network
 from dd_plugins.errors import DDError
 from dd_plugins.networks.base import FeatureNetwork
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 NARROW = {
     "alexnet": "alexnet(width=8{})",
@@ -22,7 +22,7 @@ CONVOLUTIONAL = [name for name in NARROW if name != "vit"]
 
 
 def _build(spec: str, shape: tuple[int, int, int] = (3, 32, 32)) -> FeatureNetwork:
-    return get_network(spec).build(shape, 10, generator=derive(0, "test"))
+    return get_network(spec).build(shape, 10, generator=generator_for(0, "test"))
 
 
 def _parameters(module: nn.Module) -> int:
@@ -35,7 +35,7 @@ def test_images_of_8_to_64_pixels_are_taken(
     name: str, shape: tuple[int, int, int]
 ) -> None:
     network = _build(NARROW[name].format(""), shape)
-    images = torch.randn(2, *shape, generator=derive(0, "images"))
+    images = torch.randn(2, *shape, generator=generator_for(0, "images"))
     logits = network(images)
     assert logits.shape == (2, 10)
     assert not torch.allclose(logits[0], logits[1])

@@ -16,7 +16,7 @@ from dd_plugins.networks.base import (
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.mlp import MLP
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import record
 
 IMAGE_SHAPE = (3, 8, 8)
@@ -61,15 +61,15 @@ def _equal(first, second):
 
 @pytest.mark.parametrize("network", NETWORKS, ids=repr)
 def test_the_same_generator_gives_the_same_weights(network):
-    first = _weights(network, derive(0, "weights"))
+    first = _weights(network, generator_for(0, "weights"))
     torch.rand(1)  # the global state must not matter
 
-    assert _equal(_weights(network, derive(0, "weights")), first)
+    assert _equal(_weights(network, generator_for(0, "weights")), first)
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=repr)
 def test_successive_builds_differ(network):
-    generator = derive(0, "weights")
+    generator = generator_for(0, "weights")
 
     assert not _equal(_weights(network, generator), _weights(network, generator))
 
@@ -78,7 +78,7 @@ def test_successive_builds_differ(network):
 def test_building_leaves_the_global_state_untouched(network):
     before = torch.get_rng_state()
 
-    _weights(network, derive(0, "weights"))
+    _weights(network, generator_for(0, "weights"))
 
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -87,15 +87,15 @@ def test_failing_to_build_leaves_the_global_state_untouched():
     before = torch.get_rng_state()
 
     with pytest.raises(OptionError, match="too small"):
-        _weights(_Failing(), derive(0, "weights"))
+        _weights(_Failing(), generator_for(0, "weights"))
 
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=repr)
 def test_logits_are_the_head_of_the_flat_features(network):
-    module = network.build(IMAGE_SHAPE, 5, generator=derive(0, "weights")).eval()
-    images = torch.rand(3, *IMAGE_SHAPE, generator=derive(0, "images"))
+    module = network.build(IMAGE_SHAPE, 5, generator=generator_for(0, "weights")).eval()
+    images = torch.rand(3, *IMAGE_SHAPE, generator=generator_for(0, "images"))
 
     features, logits = module.features(images), module(images)
 
@@ -113,7 +113,10 @@ def test_a_network_is_the_same_for_distillation_and_evaluation(network):
 
 
 def test_batch_normalisation_has_the_momentum_of_flax():
-    layer, images = norm("batch", 2), torch.rand(6, 2, 4, 4, generator=derive(0, "x"))
+    layer, images = (
+        norm("batch", 2),
+        torch.rand(6, 2, 4, 4, generator=generator_for(0, "x")),
+    )
 
     layer(images)
 
@@ -123,7 +126,10 @@ def test_batch_normalisation_has_the_momentum_of_flax():
 
 
 def test_instance_normalisation_is_affine_and_by_channel():
-    layer, images = norm("instance", 3), torch.rand(2, 3, 4, 4, generator=derive(0, ""))
+    layer, images = (
+        norm("instance", 3),
+        torch.rand(2, 3, 4, 4, generator=generator_for(0, "")),
+    )
 
     expected = nn.functional.instance_norm(images)
 

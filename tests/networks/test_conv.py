@@ -6,11 +6,13 @@ from torch import nn
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import HalvingAvgPool2d
 from dd_plugins.networks.conv import Conv, lecun_normal_
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 
 def _build(network, image_shape, num_classes=10):
-    return network.build(image_shape, num_classes, generator=derive(0, "weights"))
+    return network.build(
+        image_shape, num_classes, generator=generator_for(0, "weights")
+    )
 
 
 def _convolutions(module):
@@ -152,7 +154,7 @@ def test_biases_are_zero():
 def test_the_fan_in_of_a_grouped_convolution_counts_its_group_only():
     layer = nn.Conv2d(64, 256, 3, groups=4, bias=False)
 
-    lecun_normal_(layer, derive(0, "weights"))
+    lecun_normal_(layer, generator_for(0, "weights"))
 
     assert layer.weight.var().item() == pytest.approx(1 / (16 * 9), rel=0.03)
 

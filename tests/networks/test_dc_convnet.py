@@ -5,11 +5,13 @@ from torch import nn
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import HalvingAvgPool2d
 from dd_plugins.networks.dc_convnet import DCConvNet
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 
 def _build(network, image_shape, num_classes=10):
-    return network.build(image_shape, num_classes, generator=derive(0, "weights"))
+    return network.build(
+        image_shape, num_classes, generator=generator_for(0, "weights")
+    )
 
 
 @pytest.mark.parametrize(

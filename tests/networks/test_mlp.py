@@ -5,11 +5,11 @@ from torch import nn
 
 from dd_plugins.networks.base import has_batch_norm
 from dd_plugins.networks.mlp import MLP
-from dd_plugins.runtime.randomness import derive
+from dd_plugins.runtime.randomness import generator_for
 
 
 def _build(network, image_shape):
-    return network.build(image_shape, 7, generator=derive(0, "weights"))
+    return network.build(image_shape, 7, generator=generator_for(0, "weights"))
 
 
 def _layers(module):
@@ -33,7 +33,9 @@ def test_hidden_layers_all_have_the_width(network, sizes):
 
 def test_features_are_the_last_rectified_layer():
     module = _build(MLP(width=6, depth=2), (2, 3, 3)).double()
-    images = torch.rand(4, 2, 3, 3, generator=derive(0, "x"), dtype=torch.float64)
+    images = torch.rand(
+        4, 2, 3, 3, generator=generator_for(0, "x"), dtype=torch.float64
+    )
 
     features = module.features(images).detach().numpy()
 
@@ -54,7 +56,7 @@ def test_normalisation_stands_before_each_rectifier(kind, layer):
     expected = [nn.Flatten, *2 * [nn.Linear, layer, nn.ReLU]]
     assert [type(part) for part in module.body] == expected
     assert has_batch_norm(module) == (kind == "batch")
-    images = torch.rand(8, 2, 3, 3, generator=derive(0, "x"))
+    images = torch.rand(8, 2, 3, 3, generator=generator_for(0, "x"))
     hidden = module.body[:3](images)  # in training mode
     dimension = 0 if kind == "batch" else 1
     torch.testing.assert_close(

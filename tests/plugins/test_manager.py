@@ -30,7 +30,7 @@ from dd_plugins.plugins.finding import BUILT_IN
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.plugins.registry import Plugin
 from dd_plugins.run import Run
-from dd_plugins.testing import toy_data
+from dd_plugins.testing import PassThrough, toy_data
 
 SMALL: dict[str, Any] = {"network": "mlp(width=4)", "device": "cpu"}
 SPEC = "frepo(pool_size=1)"
@@ -821,3 +821,18 @@ def test_an_object_whose_class_declares_options_must_be_a_record() -> None:
     with pytest.raises(OptionError, match="Silent is no record"):
         fresh().distiller(Silent())
     assert fresh().distiller(Louder()) == Louder()
+
+
+def test_a_name_of_before_stands_for_the_name_of_now() -> None:
+    plugins = Plugins(load=[])
+    built = plugins.distiller("turned(dm, turns=2)")
+    assert repr(built) == repr(plugins.distiller("rotated(dm, turns=2)"))
+    assert repr(built).startswith("rotated(")
+    assert "turned" not in plugins.distillers.names()
+
+    @record
+    class Taken(PassThrough):
+        name = "turned"
+
+    with pytest.raises(PluginError, match="distiller 'turned' is registered by two"):
+        fresh(taken=registering("wrappers", Taken))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dd_plugins.runtime import cuda_graphs
-from dd_plugins.runtime.cuda_graphs import Captured
+from dd_plugins.runtime.cuda_graphs import GraphedFunction
 
 
 def test_without_a_gpu_the_function_is_called():
@@ -12,7 +12,7 @@ def test_without_a_gpu_the_function_is_called():
         calls.append(one)
         return one + two, one - two
 
-    total, difference = Captured(add)(torch.tensor(3.0), torch.tensor(1.0))
+    total, difference = GraphedFunction(add)(torch.tensor(3.0), torch.tensor(1.0))
 
     assert (total, difference) == (4.0, 2.0)
     assert len(calls) == 1
@@ -54,7 +54,7 @@ def test_a_gpu_records_what_it_can_and_leaves_no_trace_of_the_warm_up():
         counter.add_(1)
         return (tensor * counter,)
 
-    counting = Captured(count, lambda: [counter])
+    counting = GraphedFunction(count, lambda: [counter])
     found = [counting(torch.ones(2, device="cuda"))[0].clone() for _ in range(3)]
 
     assert [tensor[0].item() for tensor in found] == [1, 2, 3]
@@ -66,7 +66,7 @@ def test_what_a_gpu_cannot_record_is_called_after_one_warning():
     def wait(tensor):
         return (tensor * tensor.sum().item(),)
 
-    waiting = Captured(wait)
+    waiting = GraphedFunction(wait)
     with pytest.warns(UserWarning, match="cannot be recorded"):
         assert waiting(torch.ones(2, device="cuda"))[0].tolist() == [2, 2]
     assert waiting(torch.ones(3, device="cuda")[:2] * 2)[0].tolist() == [8, 8]

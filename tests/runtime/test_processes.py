@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import finish, torchrun
 
 from dd_plugins import DistilledSet
 from dd_plugins.engine.checkpoint import load_checkpoint
@@ -19,25 +20,6 @@ from dd_plugins.runtime.processes import average, gather_objects, rank, world_si
 DISTILL = (
     "-m", "dd_plugins", "distill", "--ipc", 1, "--network", "conv(width=4, depth=2)",
 )  # fmt: skip
-
-
-def torchrun(*words: object) -> subprocess.Popen[str]:
-    """Start two processes by torchrun, on this machine alone."""
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.Popen(
-        [sys.executable, *command, *map(str, words)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for processes that must succeed; return their output."""
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    return output
 
 
 def test_one_process_is_a_group_of_one() -> None:

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from dd_plugins.runtime.randomness import derive, isolated
+from dd_plugins.runtime.randomness import generator_for, seeded_globally
 
 ADDRESS = {"seed": 3, "purpose": "batch", "step": 7, "rank": 1}
 
 
 def _draws(**address):
-    return torch.rand(8, generator=derive(**address))
+    return torch.rand(8, generator=generator_for(**address))
 
 
 def test_an_address_always_gives_the_same_draws():
@@ -35,13 +35,13 @@ def test_parts_of_the_address_are_not_interchangeable():
         (1, "batch/2", 3, 0),
         (12, "batch", 3, 0),
     ]
-    seeds = {derive(*address).initial_seed() for address in addresses}
+    seeds = {generator_for(*address).initial_seed() for address in addresses}
     assert len(seeds) == len(addresses)
 
 
 def test_draws_are_the_same_in_every_process_and_release():
     # Changing this makes every published run irreproducible.
-    assert derive(0, "batch", step=1).initial_seed() == 3_952_848_012_302_471_266
+    assert generator_for(0, "batch", step=1).initial_seed() == 3_952_848_012_302_471_266
 
 
 def _global_states():
@@ -58,7 +58,7 @@ def test_derive_touches_no_global_state():
 
 def test_isolated_code_draws_from_the_generator_alone():
     def draws():
-        with isolated(derive(**ADDRESS)):
+        with seeded_globally(generator_for(**ADDRESS)):
             return torch.rand(3)
 
     first = draws()
@@ -68,10 +68,10 @@ def test_isolated_code_draws_from_the_generator_alone():
 
 
 def test_isolated_blocks_on_one_generator_differ():
-    generator = derive(**ADDRESS)
-    with isolated(generator):
+    generator = generator_for(**ADDRESS)
+    with seeded_globally(generator):
         first = torch.rand(3)
-    with isolated(generator):
+    with seeded_globally(generator):
         second = torch.rand(3)
 
     assert not torch.equal(first, second)
@@ -80,7 +80,7 @@ def test_isolated_blocks_on_one_generator_differ():
 def test_isolated_restores_the_global_state():
     before = _global_states()
 
-    with isolated(derive(**ADDRESS)):
+    with seeded_globally(generator_for(**ADDRESS)):
         torch.nn.Linear(3, 3)
 
     assert _global_states() == before
@@ -90,7 +90,7 @@ def test_isolated_restores_the_global_state_after_an_error():
     before = _global_states()
 
     def fail():
-        with isolated(derive(**ADDRESS)):
+        with seeded_globally(generator_for(**ADDRESS)):
             torch.rand(3)
             raise KeyError("inner")
 

@@ -30,8 +30,8 @@ DISTILLERS = [
     f"metadd(dm(real_batch_size=16), {AUXILIARY}, every=1, start=0, "
     "variant='variance')",
     "clip(frepo(pool_size=2, learning_rate=0.01), max_norm=0.05)",
-    "turned(frepo(pool_size=2, learning_rate=0.01))",
-    "turned(dm(real_batch_size=16), turns=2)",
+    "rotated(frepo(pool_size=2, learning_rate=0.01))",
+    "rotated(dm(real_batch_size=16), turns=2)",
 ]
 # No loss falls where nothing moves, and herding draws nothing by the seed.
 CORE_SETS = ["random()", "herding(training_steps=0)", "kmeans(training_steps=5)"]

@@ -19,7 +19,7 @@ from dd_plugins.errors import FileError, OptionError
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.testing import toy_data
 from dd_plugins.training import sources
-from dd_plugins.training.kept_networks import Kept, train_networks
+from dd_plugins.training.kept_networks import TrainingReport, train_networks
 from dd_plugins.training.sources import code_of, source_digest
 
 WORDS = ("train-networks", "--dataset", "digits", "--steps", 20, "--cache", "kept")
@@ -97,7 +97,7 @@ def test_cache_is_the_user_s_unless_another_is_named(
     assert cache_folder() == tmp_path / "dd-plugins"
 
 
-def quickly(folder: Path, *specs: str, **options: Any) -> list[Kept]:
+def quickly(folder: Path, *specs: str, **options: Any) -> list[TrainingReport]:
     networks = [get_network(spec) for spec in specs]
     data = options.pop("data", toy_data())
     return list(train_networks(data, networks, stages=[1], folder=folder, **options))
@@ -209,7 +209,7 @@ def test_a_changed_plugin_s_networks_are_trained_anew(
     own = importlib.import_module(f"{package.name}.network").Own()
     cache = tmp_path / "cache"
 
-    def obtained() -> Kept:
+    def obtained() -> TrainingReport:
         (kept,) = train_networks(toy_data(), own, stages=[1], folder=cache)
         return kept
 

@@ -21,7 +21,7 @@ from dd_plugins.networks.base import (
     FeatureNetwork,
 )
 from dd_plugins.run import Run
-from dd_plugins.runtime.cuda_graphs import Captured
+from dd_plugins.runtime.cuda_graphs import GraphedFunction
 
 __all__ = ["FRePoState", "Pool", "RealFeatures", "Workspace"]
 
@@ -70,10 +70,10 @@ class Workspace:
     def __init__(self, regression: Regression, run: Run, model: OnlineModel) -> None:
         self.model = self.held = model
         network = model.network
-        self._features = Captured(partial(_real_features, run, network))
-        self._gradient = Captured(partial(regression.gradient, run, network))
+        self._features = GraphedFunction(partial(_real_features, run, network))
+        self._gradient = GraphedFunction(partial(regression.gradient, run, network))
         self._careful_gradient = partial(regression.careful_gradient, run, network)
-        self._training = Captured(partial(_train, run, model), model.tensors)
+        self._training = GraphedFunction(partial(_train, run, model), model.tensors)
 
     def hold(self, model: OnlineModel) -> Self:
         """Take a model in."""

@@ -16,8 +16,8 @@ from dd_avalanche.memory import DistilledMemory
 from dd_plugins.api import (
     TrainingSet,
     centred_targets,
-    derive,
     frepo_recipe,
+    generator_for,
     train_network,
 )
 
@@ -64,7 +64,7 @@ def _trained(stream: ClassStream, memory: DistilledMemory, parts: int) -> Any:
             stream.data.mirror,
         ),
         recipe,
-        generator=derive(stream.seed, "training", parts),
+        generator=generator_for(stream.seed, "training", parts),
         precision=stream.precision,
     )
 

@@ -18,7 +18,7 @@ from dd_plugins.api import (
     Whitened,
     accuracy,
     centred_targets,
-    derive,
+    generator_for,
     real_data_recipe,
     resolve_device,
     resolve_precision,
@@ -99,7 +99,7 @@ class ClassStream:
         module = network.for_evaluation().build(
             self.data.image_shape,
             self.data.num_classes,
-            generator=derive(self.seed, purpose, step),
+            generator=generator_for(self.seed, purpose, step),
         )
         # mypy does not know the overload of Module.to with a memory format.
         return module.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -117,7 +117,7 @@ class ClassStream:
                 self.data.mirror,
             ),
             real_data_recipe(self.experiment.training_steps or _JOINT_STEPS),
-            generator=derive(self.seed, "training", -1),
+            generator=generator_for(self.seed, "training", -1),
             precision=self.precision,
         )
         return self.score(network, self.experiment.experiences)

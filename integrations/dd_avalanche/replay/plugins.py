@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dd_avalanche.replay.buffer import DistilledBuffer
 from dd_avalanche.replay.targets import as_targets, check_criterion
-from dd_plugins.api import LabelKind, OptionError, derive, label_loss
+from dd_plugins.api import LabelKind, OptionError, generator_for, label_loss
 
 __all__ = ["DistilledGDumb", "DistilledReplayPlugin"]
 
@@ -58,7 +58,7 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         if not len(memory):
             return
         size = min(self.batch_size or strategy.train_mb_size, len(memory))
-        generator = derive(self.seed, "replay", self._draws)
+        generator = generator_for(self.seed, "replay", self._draws)
         self._draws += 1
         chosen = torch.randperm(len(memory), generator=generator)[:size]
         images = self._images()[chosen].to(strategy.device)

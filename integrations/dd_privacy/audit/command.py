@@ -262,7 +262,7 @@ def _check_resolved(membership: Membership, rates: Sequence[float]) -> None:
 
 def _refuse_for_artifact() -> None:
     """Refuse options whose values a finished set has fixed."""
-    for option in shared.given(*_OF_SPECS):
+    for option in shared.given_on_command_line(*_OF_SPECS):
         raise OptionError(
             f"{option} goes with a distiller's spec, not with an artifact"
         )

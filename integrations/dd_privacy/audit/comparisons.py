@@ -45,7 +45,7 @@ def refuse_unused(comparisons: Sequence[str]) -> None:
     """
     for comparison, names in _OPTIONS_OF.items():
         if comparison not in comparisons:
-            for option in shared.given(*names):
+            for option in shared.given_on_command_line(*names):
                 raise OptionError(f"{option} goes with --compare {comparison}")
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import dd_plugins
-from dd_plugins.api import DataError, Images, OptionError, derive, whole_number
+from dd_plugins.api import DataError, Images, OptionError, generator_for, whole_number
 from dd_privacy.audit.membership import Examples, Membership
 from dd_privacy.audit.shadow_members import shadow_members
 
@@ -111,7 +111,9 @@ def membership_for_artifact(
         first = torch.isin(data.train_indices[order], initial)
         order = torch.cat([order[first], order[~first]])
     test = _all(data.read_test())
-    chosen = torch.randperm(len(test.labels), generator=derive(seed, "non-members"))
+    chosen = torch.randperm(
+        len(test.labels), generator=generator_for(seed, "non-members")
+    )
     candidates = _joined(_at(data.train, order[:members]), _at(test, chosen[:members]))
     count = len(candidates.labels)
     started_from = torch.zeros(count, dtype=torch.bool)
@@ -230,14 +232,14 @@ def _order(data: dd_plugins.RealData, members: int, wanted: int, seed: int) -> T
             f"{members} members ask for {wanted} training images, {data.name!r} has "
             f"{available}; lower the number of members"
         )
-    return torch.randperm(available, generator=derive(seed, "audited images"))
+    return torch.randperm(available, generator=generator_for(seed, "audited images"))
 
 
 def _by_coins(targets: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return who is a member of each audited run, and who is scored: everybody."""
     inside = torch.stack(
         [
-            torch.rand(count, generator=derive(seed, "membership", target)) < 0.5
+            torch.rand(count, generator=generator_for(seed, "membership", target)) < 0.5
             for target in range(targets)
         ]
     )
@@ -278,7 +280,7 @@ def _joined(first: Examples, second: Examples) -> Examples:
 def _population(data: dd_plugins.RealData, seed: int) -> Examples:
     """Return validation images: no run sees them."""
     count = len(data.validation.labels)
-    order = torch.randperm(count, generator=derive(seed, "population"))
+    order = torch.randperm(count, generator=generator_for(seed, "population"))
     return _at(data.validation, order[:_POPULATION])
 
 
@@ -286,7 +288,7 @@ def _mislabelled(
     labels: Tensor, canaries: int, classes: int, candidates: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Return the labels, wrong for canaries, and which examples are canaries."""
-    generator = derive(seed, "canaries")
+    generator = generator_for(seed, "canaries")
     wrong = torch.zeros(len(labels), dtype=torch.bool)
     wrong[torch.randperm(candidates, generator=generator)[:canaries]] = True
     shift = torch.randint(1, classes, labels.shape, generator=generator)

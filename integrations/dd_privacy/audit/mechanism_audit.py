@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd_plugins.api import OptionError, derive
+from dd_plugins.api import OptionError, generator_for
 from dd_privacy.audit.attacks.base import (
     AbstractAttack,
     Evidence,
@@ -171,7 +171,7 @@ class MechanismAudit:
 
     def _coins(self, purpose: str) -> Tensor:
         """Return one half of all examples, by fair coins."""
-        generator = derive(self.membership.seed, purpose)
+        generator = generator_for(self.membership.seed, purpose)
         return torch.rand(len(self.membership), generator=generator) < 0.5
 
     def _check_threat_model(self, attack: AbstractAttack) -> None:
@@ -212,7 +212,7 @@ class MechanismAudit:
                 f"{attack!r} must give each of {len(self.membership)} examples a "
                 f"finite score; got shape {tuple(scores.shape)}"
             )
-        generator = derive(self.membership.seed, "ties")
+        generator = generator_for(self.membership.seed, "ties")
         order = torch.randperm(len(scores), generator=generator)
         indices = order[scores[order].argsort(stable=True)]
         ranks = torch.empty(len(scores), dtype=torch.float64)

@@ -22,7 +22,7 @@ from dd_plugins.api import (
     RunError,
     cache_folder,
     code_of,
-    derive,
+    generator_for,
     library_versions,
     load_tensors,
     record_versions,
@@ -191,7 +191,7 @@ class Runs:
         return mechanism if audited else mechanism.for_shadows()
 
     def _seed(self, run: int) -> int:
-        generator = derive(self.membership.seed, "audited run", run)
+        generator = generator_for(self.membership.seed, "audited run", run)
         return int(torch.randint(2**31, (), generator=generator))
 
     def _text(self, mechanism: AbstractMechanism, run: int) -> str:

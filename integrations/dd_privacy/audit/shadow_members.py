@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from dd_plugins.api import OptionError, derive
+from dd_plugins.api import OptionError, generator_for
 
 __all__ = ["shadow_members"]
 
@@ -42,7 +42,9 @@ def shadow_members(shadows: int, count: int, fraction: float, seed: int) -> Tens
             f"{more if fewer is None else f'{fewer} or for {more}'} shadow runs, or "
             "for none"
         )
-    ranks = torch.rand(shadows, count, generator=derive(seed, "shadow membership"))
+    ranks = torch.rand(
+        shadows, count, generator=generator_for(seed, "shadow membership")
+    )
     return ranks.argsort(dim=0).argsort(dim=0) < _runs_with_each(shadows, fraction)
 
 

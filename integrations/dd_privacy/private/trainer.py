@@ -15,7 +15,7 @@ from dd_plugins.api import (
     FeatureNetwork,
     OptionError,
     Transform,
-    derive,
+    generator_for,
     resolve_device,
     whole_number,
 )
@@ -304,7 +304,7 @@ class PrivateTrainer:
                 the same noise twice protects nothing.
         """
         if self.seed is not None:
-            return derive(self.seed, f"private {purpose}", training)
+            return generator_for(self.seed, f"private {purpose}", training)
         generator = torch.Generator()
         generator.seed()
         return generator

@@ -10,7 +10,7 @@ from dd_plugins.api import (
     TrainingSet,
     Transform,
     Whitened,
-    derive,
+    generator_for,
     real_data_recipe,
     resolve_device,
     resolve_precision,
@@ -60,7 +60,7 @@ class AllMembers(AbstractMechanism):
             network,
             training_set,
             recipe if self.augment else replace(recipe, augmentation="none"),
-            generator=derive(seed, "audited training"),
+            generator=generator_for(seed, "audited training"),
             precision=resolve_precision("auto", device),
         )
         return Release(None, network, transform)

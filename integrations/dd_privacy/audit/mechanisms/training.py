@@ -10,7 +10,7 @@ import torch
 import dd_plugins
 from dd_plugins.api import (
     FeatureNetwork,
-    derive,
+    generator_for,
     recipe_for,
     resolve_device,
     resolve_precision,
@@ -39,7 +39,7 @@ def fresh_network(
     module = (
         dd_plugins.get_network(network)
         .for_evaluation()
-        .build(image_shape, classes, generator=derive(seed, "audited network"))
+        .build(image_shape, classes, generator=generator_for(seed, "audited network"))
     )
     # mypy does not know the overload of Module.to with a memory format.
     moved: FeatureNetwork = module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -70,7 +70,7 @@ def trained_on(
         module,
         training_set_of(distilled, device=target),
         recipe,
-        generator=derive(seed, "audited training"),
+        generator=generator_for(seed, "audited training"),
         precision=resolve_precision("auto", target),
     )
     return Release(distilled, module, distilled.transform)

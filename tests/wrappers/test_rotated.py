@@ -1,4 +1,4 @@
-"""Turned images are classes of their own, and what is learned comes back right."""
+"""Rotated images are classes of their own, and what is learned comes back right."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves
-from dd_plugins.wrappers.turned import Turned, turned_labels
+from dd_plugins.wrappers.rotated import Rotated, rotated_labels
 
 CPU = torch.device("cpu")
 SEEN: list[tuple[Leaves, RealSampler]] = []
@@ -48,13 +48,13 @@ def weights(leaf: Tensor) -> Tensor:
     return torch.arange(leaf.numel()).view(leaf.shape).to(leaf)
 
 
-def _setting(turns: int) -> tuple[Turned, AbstractState, Leaves, RealSampler]:
+def _setting(turns: int) -> tuple[Rotated, AbstractState, Leaves, RealSampler]:
     run = Run(Task("toy", (1, 6, 6), 3, 1), "turned", Conv(width=4, depth=1), 5, 0, CPU)
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(30) % 3
     images = torch.rand(30, 1, 6, 6, generator=generator)
     real = RealSampler(images, labels, seed=0, device=CPU)
-    wrapper = Turned(base=Weighed(), turns=turns).for_task(run.task)  # type: ignore[arg-type]
+    wrapper = Rotated(base=Weighed(), turns=turns).for_task(run.task)  # type: ignore[arg-type]
     leaves = Leaves(
         torch.rand(3, 1, 6, 6, generator=generator).requires_grad_(),
         (torch.eye(3) - 1 / 3).requires_grad_(),
@@ -113,7 +113,7 @@ def test_every_turn_of_a_class_is_a_class_of_real_images() -> None:
 @pytest.mark.parametrize("kind", ["regression", "probabilities", "classes"])
 def test_labels_of_a_turn_are_of_their_kind(kind: LabelKind) -> None:
     labels = torch.eye(3) - 1 / 3 if kind == "regression" else torch.eye(3)
-    turned = turned_labels(labels, 2, 4, kind)
+    turned = rotated_labels(labels, 2, 4, kind)
     wanted = torch.zeros(3, 12)
     wanted[:, 6:9] = torch.eye(3)
     if kind == "regression":
@@ -131,13 +131,13 @@ def test_predictions_are_for_images_as_they_are() -> None:
             seen.append(metrics["validation_accuracy"])
 
     plugins = Plugins(extra={"watch": Watch()})
-    dd_plugins.distill("digits", "turned(frepo)", plugins=plugins, **options)
+    dd_plugins.distill("digits", "rotated(frepo)", plugins=plugins, **options)
     assert len(seen) == 3
     assert seen[-1] > 0.25  # chance is a tenth; among forty classes it is less
 
 
 def test_turned_stands_around_any_distiller_itself_included() -> None:
-    for spec in ("turned(turned(frepo(pool_size=1), turns=2), turns=2)", "turned(dm)"):
+    for spec in ("rotated(turned(frepo(pool_size=1), turns=2), turns=2)", "turned(dm)"):
         distilled = dd_plugins.distill(
             "digits", spec, steps=2, network="conv(width=4, depth=2)"
         )
@@ -152,14 +152,19 @@ def test_options_of_the_base_are_settled_for_all_turns(
     held: int, images_per_class: int, copies: int
 ) -> None:
     task = Task(
-        "toy", (1, 8, 8), 10, images_per_class, held=held, held_classes=min(held, 6)
+        "toy",
+        (1, 8, 8),
+        10,
+        images_per_class,
+        context_images=held,
+        context_classes=min(held, 6),
     )
-    settled = Turned(base=FRePo()).for_task(task).base
+    settled = Rotated(base=FRePo()).for_task(task).base
     assert settled.options()["augmented_copies"] == copies
 
 
 def test_images_that_are_not_square_have_no_quarter_turns() -> None:
     task = Task("toy", (1, 6, 8), 3, 1)
     with pytest.raises(OptionError, match=r"6x8 .* turns=2"):
-        Turned(base=DM()).for_task(task)
-    assert Turned(base=DM(), turns=2).for_task(task).turns == 2
+        Rotated(base=DM()).for_task(task)
+    assert Rotated(base=DM(), turns=2).for_task(task).turns == 2

@@ -1,4 +1,4 @@
-"""Turned images as classes of their own, for sets that will meet other classes."""
+"""Rotated images as classes of their own, for sets that will meet other classes."""
 
 from dataclasses import replace
 from typing import Literal, Self
@@ -16,12 +16,12 @@ from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.wrappers.base import AbstractWrapper
 
-__all__ = ["Turned", "turned_labels"]
+__all__ = ["Rotated", "rotated_labels"]
 
 
 @record
-class Turned(AbstractWrapper):
-    """Distil with turned copies of the images as further classes.
+class Rotated(AbstractWrapper):
+    """Distil with rotated copies of the images as further classes.
 
     A set that is distilled from two classes alone learns what tells these two apart,
     and no more: beside classes that it has not met it is worse than real images. Here
@@ -40,7 +40,8 @@ class Turned(AbstractWrapper):
     to distil with them is ours.
     """
 
-    name = "turned"
+    name = "rotated"
+    aliases = ("turned",)  # its name in 0.1
 
     turns: Literal[2, 4] = 4
 
@@ -53,15 +54,15 @@ class Turned(AbstractWrapper):
         _, height, width = task.image_shape
         if self.turns == 4 and height != width:
             raise OptionError(
-                f"turned: images of {height}x{width} pixels have no quarter turns; use "
-                "turns=2"
+                f"rotated: quarter turns need square images, got {height}x{width} "
+                "pixels; use turns=2"
             )
         return replace(self, base=self.base.for_task(self._more(task)))
 
     def setup(self, run: Run, real: RealSampler) -> AbstractState:
         """Return the base's state, of a run of more classes."""
         more = replace(run, task=self._more(run.task))
-        return super().setup(more, self._turned(more, real, run.task.num_classes))
+        return super().setup(more, self._rotated(more, real, run.task.num_classes))
 
     def accumulate(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
@@ -74,7 +75,7 @@ class Turned(AbstractWrapper):
         for other in copies.others.values():
             other.requires_grad_()
         metrics = super().accumulate(
-            state, copies, self._turned(state.run, real, leaves.labels.shape[1]), step
+            state, copies, self._rotated(state.run, real, leaves.labels.shape[1]), step
         )
         pairs = [
             (seen.pixels, copies.pixels),
@@ -100,12 +101,12 @@ class Turned(AbstractWrapper):
     def predict(
         self, state: AbstractState, leaves: Leaves, images: Tensor
     ) -> Tensor | None:
-        """Return the base's predictions for the classes of unturned images."""
+        """Return the base's predictions for the classes of upright images."""
         found = super().predict(state, self._all_turns(leaves), images)
         return None if found is None else found[:, : leaves.labels.shape[1]]
 
     def teacher(self, state: AbstractState, leaves: Leaves) -> Teacher | None:
-        """Return none: a teacher of turned images speaks of other classes.
+        """Return none: a teacher of rotated images knows other classes.
 
         Raises:
             OptionError: the base has one.
@@ -121,21 +122,21 @@ class Turned(AbstractWrapper):
         return replace(
             task,
             num_classes=self.turns * task.num_classes,
-            held=self.turns * task.held,
-            held_classes=self.turns * task.held_classes,
+            context_images=self.turns * task.context_images,
+            context_classes=self.turns * task.context_classes,
         )
 
-    def _turned(self, run: Run, real: RealSampler, classes: int) -> RealSampler:
-        return _TurnedSampler(real, run, self.turns, classes)
+    def _rotated(self, run: Run, real: RealSampler, classes: int) -> RealSampler:
+        return _RotatedSampler(real, run, self.turns, classes)
 
     def _all_turns(self, leaves: Leaves) -> Leaves:
         """Return the set in every turn, one turn after the other."""
         turns, classes = range(self.turns), leaves.labels.shape[1]
         return Leaves(
-            torch.cat([_turn(leaves.pixels, turn, self.turns) for turn in turns]),
+            torch.cat([_rotate(leaves.pixels, turn, self.turns) for turn in turns]),
             torch.cat(
                 [
-                    turned_labels(leaves.labels, turn, self.turns, self.label_kind)
+                    rotated_labels(leaves.labels, turn, self.turns, self.label_kind)
                     for turn in turns
                 ]
             ),
@@ -144,18 +145,18 @@ class Turned(AbstractWrapper):
         )
 
     def labels(self, state: AbstractState, leaves: Leaves) -> Tensor:
-        """Return the base's labels of the unturned images, for their classes alone."""
+        """Return the base's labels of the upright images, for their classes alone."""
         seen = self._all_turns(leaves)
         found = super().labels(state, seen)
         if found is seen.labels:  # they are not made at the end
             return leaves.labels
         count, classes = leaves.labels.shape
         offset = LABEL_KINDS[self.label_kind].offset
-        unturned = found[:count, :classes]
-        return unturned - offset(self.turns * classes) + offset(classes)
+        upright = found[:count, :classes]
+        return upright - offset(self.turns * classes) + offset(classes)
 
 
-def turned_labels(
+def rotated_labels(
     labels: Tensor, turn: int, turns: int, label_kind: LabelKind
 ) -> Tensor:
     """Return the labels of images in a turn.
@@ -173,7 +174,7 @@ def turned_labels(
         Shape ``(n, turns * classes)``.
 
     Example:
-        >>> turned_labels(torch.tensor([[0.5, -0.5]]), 1, 2, "regression")
+        >>> rotated_labels(torch.tensor([[0.5, -0.5]]), 1, 2, "regression")
         tensor([[-0.2500, -0.2500,  0.7500, -0.2500]])
     """
     classes = labels.shape[1]
@@ -181,13 +182,13 @@ def turned_labels(
     return LABEL_KINDS[label_kind].among(labels, before, after)
 
 
-def _turn(images: Tensor, turn: int, turns: int) -> Tensor:
-    """Turn images ``(n, channels, height, width)`` by a part of a whole turn."""
-    turned = torch.rot90(images, turn * 4 // turns, (-2, -1))
-    return turned.contiguous(memory_format=torch.channels_last)
+def _rotate(images: Tensor, turn: int, turns: int) -> Tensor:
+    """Rotate images ``(n, channels, height, width)`` by a part of a whole turn."""
+    rotated = torch.rot90(images, turn * 4 // turns, (-2, -1))
+    return rotated.contiguous(memory_format=torch.channels_last)
 
 
-class _TurnedSampler(RealSampler):
+class _RotatedSampler(RealSampler):
     """Draws of real images in every turn, of which each is a class of its own."""
 
     def __init__(self, real: RealSampler, run: Run, turns: int, classes: int) -> None:
@@ -228,5 +229,5 @@ class _TurnedSampler(RealSampler):
         images = batch.images.clone()
         for turn in range(1, self._turns):
             chosen = turns == turn
-            images[chosen] = _turn(batch.images[chosen], turn, self._turns)
+            images[chosen] = _rotate(batch.images[chosen], turn, self._turns)
         return Batch(images, batch.labels + turns * self._classes)
