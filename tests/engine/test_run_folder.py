@@ -95,10 +95,10 @@ def test_killed_replacement_is_undone_at_the_next_start(
 
 
 def _kill_at(moment: str) -> None:
-    from dd_plugins.engine.loop import Loop
+    from dd_plugins.engine.learning import Learning
 
     if moment == "step":
-        Loop._one_step = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign, assignment, return-value]
+        Learning._one_step = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign, assignment, return-value]
         return
     original, left = getattr(Path, moment), [1]
 
