@@ -1,6 +1,7 @@
 """What a distiller is: a record of hyper-parameters that shapes gradients on pixels."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Generic, Literal, Self, TypeVar, cast
 
 import torch
@@ -243,20 +244,23 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         del steps
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
 
-    def predict(
-        self, state: StateType, leaves: Leaves, images: Tensor
-    ) -> Tensor | None:
-        """Return logits that the method itself gives to real images, or None.
+    def predictor(
+        self, state: StateType, leaves: Leaves
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Return the method's own predictor of real images, or None.
 
-        Cheap figures for the progress display; where a method has none the engine
-        trains a fresh network on the set instead.
+        It gives cheap figures on the way. Where a method has none, the engine trains a
+        fresh network on the set instead.
 
         Args:
             state: not changed.
             leaves: the synthetic set.
-            images: float32 in the value space, ``(b, channels, height, width)``.
+
+        Returns:
+            A function of images, float32 in the value space of shape ``(b, channels,
+            height, width)``, to logits of shape ``(b, classes)``.
         """
-        del state, leaves, images
+        del state, leaves
         return None
 
 

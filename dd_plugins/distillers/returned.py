@@ -6,7 +6,7 @@ a GPU at a step.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import torch
@@ -32,6 +32,7 @@ __all__ = [
     "check_network",
     "check_optimizer",
     "check_places",
+    "check_predictor",
     "check_preprocessing",
     "check_recipe",
     "check_saved_state",
@@ -201,19 +202,23 @@ def _told_metric(value: object) -> str:
     return type(value).__name__
 
 
-def check_logits(
-    source: Record, got: Any, count: int, num_classes: int
-) -> Tensor | None:
-    """Check what ``predict`` returned."""
-    if got is None:
-        return None
+def check_predictor(source: Record, got: Any) -> Callable[[Tensor], Any] | None:
+    """Check what ``predictor`` returned."""
+    if got is not None and not callable(got):
+        raise _refused(source, "predictor", "a function of images or None", got)
+    found: Callable[[Tensor], Any] | None = got
+    return found
+
+
+def check_logits(source: Record, got: Any, count: int, num_classes: int) -> Tensor:
+    """Check what a predictor returned."""
     if (
         not isinstance(got, Tensor)
         or not got.is_floating_point()
         or got.shape != (count, num_classes)
     ):
-        expected = f"None, or logits of shape {(count, num_classes)}"
-        raise _refused(source, "predict", expected, got)
+        expected = f"logits of shape {(count, num_classes)}"
+        raise _refused(source, "predictor(...)", expected, got)
     return got
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dd_plugins.data.images import Images
 from dd_plugins.data.preprocess import Transform
-from dd_plugins.distillers.returned import check_logits
+from dd_plugins.distillers.returned import check_logits, check_predictor
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.settled import Settled
 from dd_plugins.run import Run
@@ -60,12 +60,13 @@ def validation_accuracy(
     chosen = order[:_VALIDATION_IMAGES]
     images = Images(*(tensor[chosen] for tensor in data.validation))
 
-    def predict(images: Tensor) -> Tensor | None:
-        logits = distiller.predict(state, leaves, images)
-        return check_logits(distiller, logits, len(images), task.num_classes)
+    own = check_predictor(distiller, distiller.predictor(state, leaves))
 
-    classify: Callable[[Tensor], Tensor | None] = predict
-    if predict(transform(images.images[:1]).to(run.device)) is None:
+    def classify(images: Tensor) -> Tensor:
+        assert own is not None
+        return check_logits(distiller, own(images), len(images), task.num_classes)
+
+    if own is None:
         module = settled.network.for_evaluation().build(
             task.image_shape, task.num_classes, generator=generator
         )
@@ -79,9 +80,9 @@ def validation_accuracy(
             precision=run.precision,
         )
     return accuracy(
-        classify,  # type: ignore[arg-type]
+        classify,
         images,
         transform,
         device=run.device,
-        batch_size=len(images.labels),  # a prediction computes all that supports it
+        batch_size=len(images.labels),
     )

@@ -1,6 +1,7 @@
 """What a wrapper is: a distiller that holds another and changes what it must."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -157,8 +158,8 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         """Return the base's schedule."""
         return self.base.schedule(optimizer, steps)
 
-    def predict(
-        self, state: AbstractState, leaves: Leaves, images: Tensor
-    ) -> Tensor | None:
-        """Return the base's predictions."""
-        return self.base.predict(self.inner(state), leaves, images)
+    def predictor(
+        self, state: AbstractState, leaves: Leaves
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Return the base's predictor."""
+        return self.base.predictor(self.inner(state), leaves)

@@ -1,5 +1,6 @@
 """Rotated images as classes of their own, for sets that will meet other classes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, Self
 
@@ -98,12 +99,13 @@ class Rotated(AbstractWrapper):
         seen = self._all_turns(leaves)
         super().advance(state, seen.detached(), step)
 
-    def predict(
-        self, state: AbstractState, leaves: Leaves, images: Tensor
-    ) -> Tensor | None:
-        """Return the base's predictions for the classes of upright images."""
-        found = super().predict(state, self._all_turns(leaves), images)
-        return None if found is None else found[:, : leaves.labels.shape[1]]
+    def predictor(
+        self, state: AbstractState, leaves: Leaves
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Return the base's predictor, for the classes of upright images."""
+        found = super().predictor(state, self._all_turns(leaves))
+        classes = leaves.labels.shape[1]
+        return None if found is None else lambda images: found(images)[:, :classes]
 
     def teacher(self, state: AbstractState, leaves: Leaves) -> Teacher | None:
         """Return none: a teacher of rotated images knows other classes.

@@ -11,6 +11,7 @@ from torch import Tensor
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.frepo import FRePo, pool
 from dd_plugins.distillers.frepo.defaults import Loss
+from dd_plugins.distillers.frepo.frepo import support
 from dd_plugins.distillers.frepo.pool import FRePoState
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
@@ -464,10 +465,9 @@ def test_augmented_images_are_seen_by_regression_and_training_alone() -> None:
         assert torch.equal(leaves.pixels, before)
         gradients.append(leaves.pixels.grad)
         weights.append(state.pool[0].network.state_dict()["head.weight"])
-        predicted = distiller.predict(state, leaves, random_images(5, 3))
-        assert torch.equal(
-            predicted, distiller.predict(state, leaves, random_images(5, 3))
-        )
+        predict = distiller.predictor(state, leaves)
+        images = random_images(5, 3)
+        assert torch.equal(predict(images), predict(images))
     for one, other, again in (gradients, weights):
         assert one is not None
         assert other is not None
@@ -544,7 +544,8 @@ def test_each_process_draws_augmented_copies_of_its_own() -> None:
     distiller = FRePo(pool_size=2, augmented_copies=1)
     leaves = leaves_of(distiller)
     one, other = (
-        distiller._support(shared_run(rank, 2), leaves.pixels, 0) for rank in range(2)
+        support(distiller._settings, shared_run(rank, 2), leaves.pixels, 0)
+        for rank in range(2)
     )
     assert torch.equal(one[:6], other[:6])
     assert not torch.allclose(one[6:], other[6:])
@@ -557,8 +558,8 @@ def test_predictions_have_the_ridge_of_augmented_copies() -> None:
         FRePo(pool_size=1, augment=True),
     )
     one, other, another = (
-        each.predict(
-            each.setup(run_of(), sampler()), leaves_of(each), random_images(5, 3)
+        each.predictor(each.setup(run_of(), sampler()), leaves_of(each))(
+            random_images(5, 3)
         )
         for each in (copied, ridged, plain)
     )

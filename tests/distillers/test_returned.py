@@ -65,17 +65,19 @@ def metrics_with(value: Any, name: Any = "more") -> Any:
         ("choose", lambda self, run, real: torch.tensor([0, 10_000])),
         ("initial_labels", lambda self, labels, n: torch.eye(n)[labels].double()),
         ("initial_labels", lambda self, labels, n: labels),
-        ("predict", lambda self, state, leaves, images: images),
-        ("predict", lambda self, state, leaves, images: [0.5]),
+        ("predictor", lambda self, state, leaves: lambda images: images),
+        ("predictor", lambda self, state, leaves: lambda images: [0.5]),
+        ("predictor", lambda self, state, leaves: torch.zeros(2)),
         ("label_kind", property(lambda self: "words")),
     ],
 )
 def test_what_a_method_returns_wrongly_is_told_with_its_name(
     method: str, wrong: Any
 ) -> None:
-    with pytest.raises(PluginError, match=rf"one\.{method} must return") as refused:
+    said = rf"one\.{method}[(.)]* must return"
+    with pytest.raises(PluginError, match=said) as refused:
         dd_plugins.distill(
-            toy_data(validation=0.1 if method == "predict" else 0),
+            toy_data(validation=0.1 if method == "predictor" else 0),
             distiller(**{method: wrong}),
             **SMALL,
         )
@@ -93,7 +95,7 @@ def test_what_a_method_returns_wrongly_is_told_with_its_name(
     ],
 )
 def test_defaults_of_a_wrong_kind_are_told(method: str, wrong: Any) -> None:
-    with pytest.raises(PluginError, match=rf"one\.{method} must return"):
+    with pytest.raises(PluginError, match=rf"one\.{method}[(.)]* must return"):
         dd_plugins.distill(
             toy_data(validation=0), distiller(**{method: wrong}), device="cpu"
         )

@@ -202,7 +202,7 @@ def test_metrics_hold_losses_and_validation_accuracy(tmp_path: Path) -> None:
 
 def test_method_without_predictor_is_validated_by_a_fresh_network() -> None:
     class Silent(type(dd_plugins.get_distiller("frepo"))):  # type: ignore[misc]
-        def predict(self, *given: Any) -> None:
+        def predictor(self, *given: Any) -> None:
             return None
 
     witness = Witness()
@@ -214,7 +214,7 @@ def test_method_without_predictor_is_validated_by_a_fresh_network() -> None:
 
 def test_run_goes_on_where_its_validation_fails() -> None:
     class Sick(type(dd_plugins.get_distiller("frepo"))):  # type: ignore[misc]
-        def predict(self, *given: Any) -> Tensor:
+        def predictor(self, *given: Any) -> Tensor:
             raise RunError("the kernel is singular")
 
     witness = Witness()

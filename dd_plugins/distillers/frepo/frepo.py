@@ -1,6 +1,7 @@
 """FRePo: neural feature regression with a pool of online models."""
 
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Annotated, Literal, Self
@@ -249,10 +250,12 @@ class FRePo(AbstractDistiller[FRePoState]):
         self, state: FRePoState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         """Add the gradient of the regression error and of the labels' margin loss."""
-        workspace = self._workspace(state, self._slot(state, step))
+        workspace = self._workspace(
+            state, state.slot_of(step // self._settings.updates_per_batch)
+        )
         visit = self._visit(state, workspace, real, step)
         pixels, labels = leaves.pixels, leaves.labels
-        view = self._support(state.run, pixels, step)
+        view = support(self._settings, state.run, pixels, step)
         found = workspace.gradient(view, labels, visit.features, visit.targets)
         gradient = found.view
         if view is not pixels:
@@ -269,7 +272,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         settings = self._settings
         if (step + 1) % settings.updates_per_batch:
             return
-        slot = self._slot(state, step)
+        slot = state.slot_of(step // settings.updates_per_batch)
         with record_function("frepo: online step"):
             for number in range(settings.online_steps):
                 if state.pool[slot].updates > settings.max_online_updates:
@@ -311,11 +314,13 @@ class FRePo(AbstractDistiller[FRePoState]):
             eta_min=settings.last_learning_rate * settings.learning_rate,
         )
 
-    def predict(self, state: FRePoState, leaves: Leaves, images: Tensor) -> Tensor:
+    def predictor(
+        self, state: FRePoState, leaves: Leaves
+    ) -> Callable[[Tensor], Tensor]:
         """Return the regression's predictions, on the oldest model of the pool."""
         oldest = max(state.pool.values(), key=lambda model: model.updates)
-        return self._regression.predict(
-            state.run, oldest.network, leaves.pixels, leaves.labels, images
+        return self._regression.predictor(
+            state.run, oldest.network, leaves.pixels, leaves.labels
         )
 
     def _visit(
@@ -332,26 +337,21 @@ class FRePo(AbstractDistiller[FRePoState]):
             )
         return state.visit
 
-    def _support(self, run: Run, pixels: Tensor, step: int) -> Tensor:
-        """Return the images that support the regression, in blocks of the whole set."""
-        if not self._settings.augment:
-            return pixels
-        generator = run.own_generator("augmentation", step)
-        copies = self._settings.augmented_copies
-        if not copies:
-            return _augmented(run, pixels, generator)
-        views = [_augmented(run, pixels, generator) for _ in range(copies)]
-        return torch.cat([pixels, *views])
-
-    def _slot(self, state: FRePoState, step: int) -> int:
-        """Return the slot that this step's visit is to, drawn uniformly."""
-        visit = step // self._settings.updates_per_batch
-        generator = state.run.own_generator("pool visit", visit)
-        slots = list(state.pool)
-        return slots[int(torch.randint(len(slots), (), generator=generator))]
-
 
 def _augmented(run: Run, images: Tensor, generator: torch.Generator) -> Tensor:
     """Return images under one random operation."""
     view = random_augmentation(images, generator=generator, mirror=run.task.mirror)
     return view.contiguous(memory_format=torch.channels_last)
+
+
+def support(settings: Settings, run: Run, pixels: Tensor, step: int) -> Tensor:
+    """Return the images that support the regression: copies of the whole set."""
+    if not settings.augment:
+        return pixels
+    generator = run.own_generator("augmentation", step)
+    if not settings.augmented_copies:
+        return _augmented(run, pixels, generator)
+    views = [
+        _augmented(run, pixels, generator) for _ in range(settings.augmented_copies)
+    ]
+    return torch.cat([pixels, *views])

@@ -201,6 +201,12 @@ class FRePoState(AbstractState):
     # By architecture on a GPU, else by slot:
     workspaces: dict[int, Workspace] = field(default_factory=dict)
 
+    def slot_of(self, visit: int) -> int:
+        """Return the slot whose model a visit is to, drawn uniformly."""
+        generator = self.run.own_generator("pool visit", visit)
+        slots = list(self.pool)
+        return slots[int(torch.randint(len(slots), (), generator=generator))]
+
     def workspace(
         self, slot: int, regression: Regression, architectures: int
     ) -> Workspace:

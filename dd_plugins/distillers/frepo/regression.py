@@ -1,5 +1,6 @@
 """The regression from the synthetic to the real features, and its gradient."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -65,23 +66,22 @@ class Regression:
     flip: bool
     learn_labels: bool
 
-    def predict(
-        self,
-        run: Run,
-        network: FeatureNetwork,
-        pixels: Tensor,
-        labels: Tensor,
-        images: Tensor,
-    ) -> Tensor:
-        """Return predictions ``(b, classes)`` for images ``(b, c, h, w)``."""
+    def predictor(
+        self, run: Run, network: FeatureNetwork, pixels: Tensor, labels: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        """Return what predicts ``(b, classes)`` for images ``(b, c, h, w)``."""
         with torch.no_grad():
             syn_features = features_of(run, network, self._with_flipped(pixels))
-            return ridge_regression(
-                syn_features,
-                _labels_of(labels, syn_features),
-                features_of(run, network, images),
-                ridge=self.ridge,
-            )
+            targets = _labels_of(labels, syn_features)
+
+        def predict(images: Tensor) -> Tensor:
+            with torch.no_grad():
+                features = features_of(run, network, images)
+                return ridge_regression(
+                    syn_features, targets, features, ridge=self.ridge
+                )
+
+        return predict
 
     def gradient(
         self,
