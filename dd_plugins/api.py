@@ -68,6 +68,7 @@ from dd_plugins.plugins.lookup import (
     record_names,
     record_versions,
 )
+from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import DEFAULT_NETWORK, Run, RunOptions, Task
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
@@ -149,6 +150,7 @@ __all__ = [
     "OutputKind",
     "Parameters",
     "PluginError",
+    "Plugins",
     "Precision",
     "Preprocessing",
     "ProtocolName",

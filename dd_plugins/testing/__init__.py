@@ -50,6 +50,13 @@ from dd_plugins.testing.observers import (
     check_observer_changes_nothing,
     check_observer_does_not_fail,
 )
+from dd_plugins.testing.parametrizations import (
+    PARAMETRIZATION_CHECKS,
+    check_parametrization_gradients,
+    check_parametrization_shapes,
+    check_parametrization_spec_round_trip,
+    check_parametrization_survives_a_break,
+)
 from dd_plugins.testing.toys import PassThrough, toy_data
 
 __all__ = [
@@ -58,6 +65,7 @@ __all__ = [
     "DISTILLER_CHECKS",
     "NETWORK_CHECKS",
     "OBSERVER_CHECKS",
+    "PARAMETRIZATION_CHECKS",
     "PassThrough",
     "check_attack_changes_no_evidence",
     "check_attack_is_a_record",
@@ -73,6 +81,10 @@ __all__ = [
     "check_network_shapes",
     "check_observer_changes_nothing",
     "check_observer_does_not_fail",
+    "check_parametrization_gradients",
+    "check_parametrization_shapes",
+    "check_parametrization_spec_round_trip",
+    "check_parametrization_survives_a_break",
     "check_same_seed_gives_same_result",
     "check_spec_round_trip",
     "check_state_survives_save_and_restore",

@@ -1,0 +1,165 @@
+"""What every parametrization must do."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.draws import sampler_of
+from dd_plugins.distillers.returned import check_codec
+from dd_plugins.engine.distillation import distill
+from dd_plugins.engine.settling import settle
+from dd_plugins.hookspecs import RegisterParametrization, hookimpl
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.run import Run, RunOptions
+from dd_plugins.synthetic.leaves import Codec, Synthetic
+from dd_plugins.synthetic.parametrizations import AbstractParametrization
+from dd_plugins.testing.laws import asserts
+from dd_plugins.testing.toys import (
+    NETWORK,
+    STEPS,
+    Interruption,
+    assert_equal,
+    short_run,
+    toy_data,
+)
+
+__all__ = ["PARAMETRIZATION_CHECKS"]
+
+
+class _UnderTest:
+    """A plugin that offers the class under test, which no package has registered."""
+
+    def __init__(self, parametrization: AbstractParametrization) -> None:
+        self._class = type(parametrization)
+
+    @hookimpl
+    def dd_register_parametrizations(self, register: RegisterParametrization) -> None:
+        register(self._class)
+
+
+def _plugins_with(parametrization: AbstractParametrization, **extra: object) -> Plugins:
+    installed = type(parametrization).name in Plugins(load=[]).parametrizations
+    if not installed:
+        extra["under test"] = _UnderTest(parametrization)
+    return Plugins(load=[], extra=extra)
+
+
+def _given(parametrization: AbstractParametrization) -> tuple[Codec | None, Tensor]:
+    """Return the codec of a run on the toy problem, and images that it may store."""
+    options = RunOptions(
+        steps=STEPS, network=NETWORK, parametrization=repr(parametrization)
+    )
+    plugins = _plugins_with(parametrization)
+    settled = settle(options, toy_data(), plugins, device="cpu")
+    transform, sampler = sampler_of(
+        settled.data, seed=0, device=settled.device, precision=torch.float32
+    )
+    run = Run(
+        settled.task,
+        settled.options.distiller,
+        settled.network.for_distillation(),
+        STEPS,
+        0,
+        settled.device,
+    )
+    found = parametrization.codec(run, sampler, transform)
+    codec = check_codec(parametrization, found, parametrization.images_per_stored)
+    return codec, transform(settled.data.train.images[: settled.task.synthetic_images])
+
+
+@asserts
+def check_parametrization_spec_round_trip(
+    parametrization: AbstractParametrization,
+) -> None:
+    """``repr`` is a spec that builds an equal parametrization."""
+    plugins = _plugins_with(parametrization)
+    built = plugins.parametrization(repr(parametrization))
+    assert built == parametrization, f"repr must build an equal object, got {built!r}"
+
+
+@asserts
+def check_parametrization_shapes(parametrization: AbstractParametrization) -> None:
+    """Each stored image decodes to as many images as it says, of the same shape."""
+    codec, images = _given(parametrization)
+    if codec is None:
+        return
+    stored = codec.encode(images)
+    count = len(images) // parametrization.images_per_stored
+    for name, each in stored.items():
+        law = f"{name} must be float32, its first dimension the {count} stored images"
+        assert each.dtype == torch.float32, f"{law}, got {each.dtype}"
+        assert each.shape[:1] == (count,), f"{law}, got {tuple(each.shape)}"
+    decoded = codec.decode(stored)
+    law = f"decoded images must have shape {tuple(images.shape)}"
+    assert decoded.shape == images.shape, f"{law}, got {tuple(decoded.shape)}"
+    assert torch.isfinite(decoded).all(), "decoded images must be finite"
+
+
+@asserts
+def check_parametrization_gradients(parametrization: AbstractParametrization) -> None:
+    """The gradient of images, led back a chunk at a time, is that of the whole."""
+    codec, images = _given(parametrization)
+    if codec is None:
+        return
+    classes = torch.zeros(len(images), dtype=torch.int64)
+    synthetic = Synthetic(
+        images, torch.zeros(len(images), 2), classes, learn_labels=False, codec=codec
+    )
+    leaves = synthetic.decode()
+    generator = torch.Generator().manual_seed(0)
+    leaves.pixels.grad = torch.randn(leaves.pixels.shape, generator=generator)
+    synthetic.pull_back(leaves)
+    whole = _whole_gradient(codec.decode, synthetic.stored(), leaves.pixels.grad)
+    for name, expected in whole.items():
+        got = synthetic.stored()[name].grad
+        law = f"the gradient of {name} must be the same for one stored image at a time"
+        assert got is not None, f"{law}, got none"
+        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-5), law
+        assert expected.any(), f"{name} must have an effect on the images, got none"
+
+
+def _whole_gradient(
+    decode: Callable[[Mapping[str, Tensor]], Tensor],
+    stored: Mapping[str, Tensor],
+    gradient: Tensor,
+) -> dict[str, Tensor]:
+    inputs = {name: each.detach().requires_grad_() for name, each in stored.items()}
+    found = torch.autograd.grad(decode(inputs), list(inputs.values()), gradient)
+    return dict(zip(inputs, found, strict=True))
+
+
+@asserts
+def check_parametrization_survives_a_break(
+    parametrization: AbstractParametrization,
+) -> None:
+    """A run that is interrupted and goes on ends as if it had not been."""
+    spec = repr(parametrization)
+    plugins = _plugins_with(parametrization)
+    whole = distill(**short_run("dm", parametrization=spec, plugins=plugins))
+    stop = {"interruption": Interruption(STEPS // 2)}
+    interrupting = _plugins_with(parametrization, **stop)
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"parametrization": spec, "out": folder}
+        try:
+            distill(**short_run("dm", plugins=interrupting, **options))
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise AssertionError("the run must be interrupted half-way")
+        resumed = distill(**short_run("dm", plugins=plugins, resume=True, **options))
+    assert_equal(whole, resumed, "codec must return the same when a run goes on")
+    stored = whole.header.stored_images
+    expected = len(whole) // parametrization.images_per_stored
+    assert stored == expected, f"the budget must be {expected} images, got {stored}"
+
+
+PARAMETRIZATION_CHECKS = (
+    check_parametrization_spec_round_trip,
+    check_parametrization_shapes,
+    check_parametrization_gradients,
+    check_parametrization_survives_a_break,
+)
+"""Each takes a parametrization, and fails with the law that it breaks."""
