@@ -158,14 +158,12 @@ class Run:
             network: the architecture; by default the run's.
         """
         task = self.task
-        module = (network or self.network).build(
-            task.image_shape, task.num_classes, generator=generator
+        return (network or self.network).build(
+            task.image_shape,
+            task.num_classes,
+            generator=generator,
+            device=self.device,
         )
-        # mypy does not know the overload of Module.to with a memory format.
-        moved: FeatureNetwork = module.to(
-            device=self.device, memory_format=torch.channels_last
-        )  # type: ignore[call-overload]
-        return moved
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which features are computed in the run's precision."""

@@ -68,12 +68,15 @@ def validation_accuracy(
 
     if own is None:
         module = settled.network.for_evaluation().build(
-            task.image_shape, task.num_classes, generator=generator
+            task.image_shape,
+            task.num_classes,
+            generator=generator,
+            device=run.device,
         )
         made = distilled()
         recipe = recipe_for(made)
         classify = train_network(
-            module.to(run.device),
+            module,
             training_set_of(made, device=run.device),
             replace(recipe, steps=min(recipe.steps, _PROBE_STEPS)),
             generator=generator,

@@ -73,7 +73,8 @@ class Evaluator:
                 self.data.image_shape,
                 self.data.num_classes,
                 generator=generator_for(self.seed, "evaluation network", repeat),
-            ).to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                device=self.device,
+            )
             generator = generator_for(self.seed, f"evaluation of {kind}", repeat)
             train_network(
                 module, *draw(repeat), generator=generator, precision=self.precision

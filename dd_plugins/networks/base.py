@@ -187,9 +187,21 @@ class AbstractNetwork(Record, ABC):
         return self
 
     def build(
-        self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
+        self,
+        image_shape: ImageShape,
+        num_classes: int,
+        *,
+        generator: torch.Generator,
+        device: torch.device | None = None,
     ) -> FeatureNetwork:
         """Make a fresh module; the global random state stays as it was.
+
+        Args:
+            image_shape: channels, height and width.
+            num_classes: the number of logits.
+            generator: of the weights, on the CPU.
+            device: to which the module is moved, channels last; None to leave it on the
+                CPU as it is.
 
         Raises:
             OptionError: the images are too small for this architecture.
@@ -203,7 +215,13 @@ class AbstractNetwork(Record, ABC):
                 f"{type(module).__name__}"
             )
         module.origin = self.name
-        return module
+        if device is None:
+            return module
+        # mypy does not know the overload of Module.to with a memory format.
+        moved: FeatureNetwork = module.to(
+            device=device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
+        return moved
 
 
 def default_depth(image_shape: ImageShape) -> int:
