@@ -68,7 +68,7 @@ from dd_plugins.plugins.lookup import (
     record_names,
     record_versions,
 )
-from dd_plugins.plugins.manager import Plugins
+from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.run import DEFAULT_NETWORK, Run, RunOptions, Task
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
@@ -205,6 +205,7 @@ __all__ = [
     "label_loss",
     "library_versions",
     "load_tensors",
+    "loaded_plugins",
     "mean_interval",
     "plain",
     "real_data_recipe",

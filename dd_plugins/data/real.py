@@ -18,7 +18,7 @@ from dd_plugins.data.pixels import Axes
 from dd_plugins.data.preprocess import Preprocessing, Transform
 from dd_plugins.data.streamed import ImageSource, chunks
 from dd_plugins.data.subsets import stratified_split
-from dd_plugins.data.test_set import UnreadTestSet
+from dd_plugins.data.unread import UnreadTestSet
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.networks.base import ImageShape
 

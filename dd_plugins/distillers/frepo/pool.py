@@ -11,15 +11,18 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.profiler import record_function
 
-from dd_plugins.distillers.frepo.regression import MetaGradient, Regression, features_of
+from dd_plugins.distillers.frepo.regression import (
+    MetaGradient,
+    Regression,
+    features_of,
+    solve_or_raise,
+)
 from dd_plugins.distillers.state import AbstractState, check_saved
 from dd_plugins.functional.kernel_regression import (
     half_squared_error,
+    ridge_regression_ex,
 )
-from dd_plugins.networks.base import (
-    AbstractNetwork,
-    FeatureNetwork,
-)
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.run import Run
 from dd_plugins.runtime.cuda_graphs import GraphedFunction
 
@@ -71,8 +74,12 @@ class Workspace:
         self.model = self.held = model
         network = model.network
         self._features = GraphedFunction(partial(_real_features, run, network))
-        self._gradient = GraphedFunction(partial(regression.gradient, run, network))
-        self._careful_gradient = partial(regression.careful_gradient, run, network)
+        self._gradient = GraphedFunction(
+            partial(regression.gradient, ridge_regression_ex, run, network)
+        )
+        self._careful_gradient = partial(
+            regression.gradient, solve_or_raise, run, network
+        )
         self._training = GraphedFunction(partial(_train, run, model), model.tensors)
 
     def hold(self, model: OnlineModel) -> Self:

@@ -14,12 +14,11 @@ from dd_plugins.functional.kernel_regression import (
     half_squared_error,
     margin_loss,
     ridge_regression,
-    ridge_regression_ex,
 )
 from dd_plugins.networks.base import FeatureNetwork, features_in_chunks
 from dd_plugins.run import Run
 
-__all__ = ["MetaGradient", "Regression", "features_of"]
+__all__ = ["MetaGradient", "Regression", "Solve", "features_of", "solve_or_raise"]
 
 
 class MetaGradient(NamedTuple):
@@ -36,7 +35,7 @@ class MetaGradient(NamedTuple):
     failed: Tensor
 
 
-class _Solve(Protocol):
+class Solve(Protocol):
     """Kernel regression that says whether it failed."""
 
     def __call__(
@@ -85,6 +84,7 @@ class Regression:
 
     def gradient(
         self,
+        solve: Solve,
         run: Run,
         network: FeatureNetwork,
         view: Tensor,
@@ -94,40 +94,20 @@ class Regression:
     ) -> tuple[Tensor, ...]:
         """Return the fields of :class:`MetaGradient`.
 
-        Nothing is read from a GPU, so the whole function can be recorded there.
-        """
-        return self._gradient(
-            ridge_regression_ex, run, network, view, labels, features, targets
-        )
-
-    def careful_gradient(
-        self,
-        run: Run,
-        network: FeatureNetwork,
-        view: Tensor,
-        labels: Tensor,
-        features: Tensor,
-        targets: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Return the same, with a ridge that grows until the kernel is regular.
+        Args:
+            solve: the regression. With ``ridge_regression_ex`` nothing is read from a
+                GPU, so the whole function can be recorded there.
+            run: the run.
+            network: gives the features.
+            view: the images that support the regression.
+            labels: of the set.
+            features: of real images.
+            targets: of the same.
 
         Raises:
-            RunError: the kernel is singular with any ridge.
+            RunError: by :func:`solve_or_raise`, if the kernel is singular with any
+                ridge.
         """
-        return self._gradient(
-            _solve_or_raise, run, network, view, labels, features, targets
-        )
-
-    def _gradient(
-        self,
-        solve: _Solve,
-        run: Run,
-        network: FeatureNetwork,
-        view: Tensor,
-        labels: Tensor,
-        features: Tensor,
-        targets: Tensor,
-    ) -> tuple[Tensor, ...]:
         view = view.detach().requires_grad_()
         labels = labels.detach().requires_grad_(self.learn_labels)
         with record_function("frepo: synthetic forward"):
@@ -187,7 +167,7 @@ def _labels_of(labels: Tensor, support: Tensor) -> Tensor:
     return labels.repeat(len(support) // len(labels), 1)
 
 
-def _solve_or_raise(
+def solve_or_raise(
     syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float
 ) -> tuple[Tensor, Tensor]:
     """Predict with a ridge that grows where it must, or raise."""
