@@ -119,4 +119,9 @@ def _settled_method(
             f"{method.name}.for_task must return a distiller, got "
             f"{type(settled).__name__}"
         )
+    if hasattr(settled, "predict"):  # of 0.1: it would never be called
+        raise PluginError(
+            f"{settled.name}.predict must be predictor(state, leaves), which returns a "
+            "function of images; got the method of version 0.1"
+        )
     return settled

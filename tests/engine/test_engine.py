@@ -20,7 +20,7 @@ from dd_plugins import DistilledSet, hookimpl
 from dd_plugins.cli.entry import main
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.distillers.state import AbstractState, Metrics
-from dd_plugins.errors import DataError, FileError, OptionError, RunError
+from dd_plugins.errors import DataError, FileError, OptionError, PluginError, RunError
 from dd_plugins.plugins.lookup import get_initial_images
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run
@@ -210,6 +210,15 @@ def test_method_without_predictor_is_validated_by_a_fresh_network() -> None:
     options = SMALL | {"steps": 1, "network": "mlp(width=8)"}
     dd_plugins.distill(toy_data(), Silent(), plugins=plugins, **options)
     assert "validation_accuracy" in witness.told[-2][2]
+
+
+def test_a_predict_of_the_last_release_is_refused_by_its_name() -> None:
+    class Old(type(dd_plugins.get_distiller("frepo"))):  # type: ignore[misc]
+        def predict(self, state: Any, leaves: Any, images: Tensor) -> Tensor:
+            return images
+
+    with pytest.raises(PluginError, match=r"frepo.predict must be predictor\(state"):
+        dd_plugins.distill(toy_data(), Old(), **SMALL)
 
 
 def test_run_goes_on_where_its_validation_fails() -> None:
