@@ -1,4 +1,4 @@
-"""Checks of single values that callers give."""
+"""Checks of single arguments."""
 
 import operator
 from contextlib import suppress
@@ -12,15 +12,15 @@ __all__ = ["whole_number"]
 
 
 def whole_number(name: str, value: object, *, least: int | None = None) -> int:
-    """Return a whole number that Python, numpy or a tensor of one number holds.
+    """Return a whole number given as an int, a numpy integer or a tensor of one.
 
     Args:
-        name: of the argument, for the message.
-        value: what was given; True and False are no numbers here.
-        least: the smallest that is taken; by default there is none.
+        name: the name of the argument, for the message.
+        value: the argument; True and False do not count as numbers.
+        least: the smallest allowed number; None for no bound.
 
     Raises:
-        OptionError: it is no whole number, or is too small.
+        OptionError: the value is not a whole number, or too small.
 
     Example:
         >>> import numpy

@@ -61,7 +61,7 @@ class RunError(DDError, RuntimeError):
 
 
 class PluginError(DDError, RuntimeError):
-    """A plugin cannot be registered, or gave back what it must not."""
+    """A plugin cannot be registered, or returned something that it must not."""
 
 
 class MissingExtraError(DDError, ImportError):
@@ -69,7 +69,7 @@ class MissingExtraError(DDError, ImportError):
 
 
 def what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return which options are not what they were, for messages; empty if all are.
+    """Return which options have changed, for messages; empty if none has.
 
     Example:
         >>> what_differs({"seed": 1, "steps": 9}, {"seed": 2, "steps": 9})

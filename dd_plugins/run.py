@@ -1,4 +1,4 @@
-"""What a distiller is told of the run it serves."""
+"""The options and the task of a run, as distillers and observers see them."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -16,12 +16,12 @@ from dd_plugins.runtime.randomness import generator_for
 __all__ = ["DEFAULT_NETWORK", "Run", "RunOptions", "Task"]
 
 DEFAULT_NETWORK = "conv"
-"""On which a set is distilled, where neither the user nor the distiller says."""
+"""The network to distil on if neither the user nor the distiller names one."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is asked for: all but data, context and place.
+    """The options of a run: all but data, context, device and folder.
 
     :func:`dd_plugins.distill` builds it from its arguments. A checkpoint is compared
     with a complete one (see :func:`~dd_plugins.engine.settling.settle`);
@@ -32,9 +32,8 @@ class RunOptions:
         distiller: the spec of the distiller.
         images_per_class: stored images for each class, at least 1.
         steps: steps of the run, at least 1; None for the distiller's choice.
-        seed: from which every random draw is derived.
-        network: the spec of the network on which is distilled; None for the distiller's
-            choice.
+        seed: the seed from which every random draw is derived.
+        network: the spec of the network to distil on; None for the distiller's choice.
         initial_images: ``"real"``, ``"noise"`` or the spec of a core set; None for the
             distiller's choice.
         parametrization: the spec of what is learned in place of pixels.
@@ -44,7 +43,7 @@ class RunOptions:
         refine_context: whether a context is learned further.
 
     Raises:
-        OptionError: a number is none, or too small.
+        OptionError: a number is not whole, or too small.
     """
 
     distiller: str = "frepo"
@@ -72,13 +71,13 @@ class RunOptions:
             settle("steps", 1)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments of ``distill`` that ask for this."""
+        """Return the keyword arguments of ``distill`` for these options."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be distilled, before the options of the run are settled.
+    """The data to distil, as known before the options of the run are settled.
 
     Attributes:
         dataset: the name of the data set.
@@ -88,7 +87,7 @@ class Task:
         steps: steps that were asked for, or None.
         mirror: whether the mirror image of a real image is still of its class.
         context_images: images of a context, which are part of the set.
-        context_classes: classes that begin with none beside the context's.
+        context_classes: classes that get no new images beside those of the context.
     """
 
     dataset: str
@@ -103,8 +102,8 @@ class Task:
     @property
     def synthetic_images(self) -> int:
         """Images of the set, those of a context included."""
-        begun = self.images_per_class * (self.num_classes - self.context_classes)
-        return self.context_images + begun
+        new = self.images_per_class * (self.num_classes - self.context_classes)
+        return self.context_images + new
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +144,7 @@ class Run:
         return generator_for(self.seed, purpose, step)
 
     def own_generator(self, purpose: str, step: int = 0) -> torch.Generator:
-        """Return a CPU generator of this process alone: each draws something else."""
+        """Return a CPU generator whose draws differ from those of other processes."""
         return generator_for(self.seed, purpose, step, self.rank)
 
     def fresh_network(

@@ -57,7 +57,7 @@ class Record:
     Attributes:
         name: the name under which the class registers, an identifier.
         positional: the fields that a spec, or Python, may give by position.
-        aliases: names that the class had before, by which specs still find it.
+        aliases: earlier names of the class, which specs may still use.
     """
 
     name: ClassVar[str]
@@ -127,7 +127,9 @@ def record(cls: type[RecordType]) -> type[RecordType]:
                 )
             given = dict(zip(self.positional, arguments, strict=False))
             for name in sorted(given.keys() & options.keys()):
-                raise OptionError(f"{self.name}: option {name!r} is given twice")
+                raise OptionError(
+                    f"{self.name}: option {name!r} is given twice, expected once"
+                )
             arguments, options = (), given | options
         _check_options(type(self), options)
         try:
@@ -141,30 +143,27 @@ def record(cls: type[RecordType]) -> type[RecordType]:
 
 
 def is_record(cls: type) -> TypeGuard[type[Record]]:
-    """Tell whether :func:`record` made this class itself, not only one above it."""
+    """Tell whether :func:`record` made this class itself, not only a base of it."""
     return _MARK in vars(cls)
 
 
 def _check_options(cls: type[Record], options: dict[str, Any]) -> None:
-    """Refuse options that no record could even be asked for.
+    """Refuse unknown options, and whole numbers too large to be validated or printed.
 
     Raises:
-        OptionError: a name is no field's, or a whole number is of more than 64 bits.
+        OptionError: an option is unknown, or a whole number has more than 64 bits.
     """
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for name, value in options.items():
         if name not in known:
             raise OptionError(f"{cls.name}: {unknown_name('option', name, known)}")
         values = value if isinstance(value, tuple | list) else (value,)
-        if any(_is_too_large(each) for each in values):
+        sizes = [each.bit_length() for each in values if isinstance(each, int)]
+        if max(sizes, default=0) > _MAX_BITS:
             raise OptionError(
-                f"{cls.name}: {name}: a whole number of more than {_MAX_BITS} bits; "
-                "give a smaller one"
+                f"{cls.name}: {name} must be of at most {_MAX_BITS} bits, got a whole "
+                f"number of {max(sizes)} bits; give a smaller one"
             )
-
-
-def _is_too_large(value: object) -> bool:
-    return isinstance(value, int) and value.bit_length() > _MAX_BITS
 
 
 def build(cls: type[RecordType], call: Call) -> RecordType:
@@ -182,13 +181,15 @@ def build(cls: type[RecordType], call: Call) -> RecordType:
     options = dict(zip(cls.positional, call.arguments, strict=False))
     for name, value in call.options.items():
         if name in options:
-            raise OptionError(f"{call.name}: option {name!r} is given twice")
+            raise OptionError(
+                f"{call.name}: option {name!r} is given twice, expected once"
+            )
         options[name] = value
     return cls(**options)
 
 
 def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
-    """Return the record of one class, which is in no registry, that a spec stands for.
+    """Return the record of a spec, of one class that is in no registry.
 
     Args:
         cls: the class.
@@ -196,8 +197,8 @@ def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
         example: a spec of this class, for the message.
 
     Raises:
-        OptionError: the spec is malformed, or of something else, or an option is out of
-            its range.
+        OptionError: the spec is malformed, or names another class, or an option is out
+            of its range.
     """
     call = parse(spec)
     if call.name != cls.name:
@@ -270,19 +271,21 @@ _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 def _tree(text: str) -> ast.expr:
-    """Return the syntax tree of a text; a warning of Python's is an error.
+    """Return the syntax tree of a text; a warning of Python is an error.
 
     Raises:
-        SyntaxError: it is none of an expression, or a text in it has an escape that
+        SyntaxError: it is not an expression, or a string in it has an escape that
             Python does not know.
-        ValueError: it is too long, or no text.
+        ValueError: it is too long, or not a string.
         RecursionError: it is nested too deeply.
         MemoryError: likewise.
     """
     if not isinstance(text, str):
-        raise ValueError(f"a spec is text, got {type(text).__name__}")
+        raise ValueError(f"a spec must be text, got {type(text).__name__}")
     if len(text) > _MAX_LENGTH:
-        raise ValueError(f"longer than {_MAX_LENGTH} characters")
+        raise ValueError(
+            f"a spec has at most {_MAX_LENGTH} characters, got {len(text)}"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error", SyntaxWarning)
         warnings.simplefilter("error", DeprecationWarning)  # of escapes, in Python 3.11
@@ -312,9 +315,10 @@ def _value(node: ast.expr) -> Any:
             options: dict[str, Any] = {}
             for keyword in keywords:
                 if keyword.arg is None:
-                    raise ValueError("'**' is not allowed")
+                    given = _shown(f"**{ast.unparse(keyword.value)}")
+                    raise ValueError(f"options must be named, got {given}")
                 if keyword.arg in options:
-                    raise ValueError(f"option {keyword.arg!r} is given twice")
+                    raise ValueError(f"option {keyword.arg!r} must be given only once")
                 options[keyword.arg] = _value(keyword.value)
             return Call(
                 name, tuple(_value(argument) for argument in arguments), options

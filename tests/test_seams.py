@@ -225,7 +225,10 @@ def test_packed_begins_as_real_images_at_half_the_size() -> None:
 
 @pytest.mark.parametrize(
     ("factor", "message"),
-    [(3, "height and width 3 divides, got 8x8"), (1, "greater than or equal to 2")],
+    [
+        (3, "height and width divisible by 3, got 8x8"),
+        (1, "greater than or equal to 2"),
+    ],
 )
 def test_packed_that_does_not_fit_is_refused(factor: int, message: str) -> None:
     with pytest.raises(OptionError, match=message):

@@ -325,10 +325,10 @@ BIG = "0x" + "f" * 5000
     [
         ("frepo(self=1)", "unknown option 'self'"),
         ("frepo(__dataclass_self__=1)", "unknown option '__dataclass_self__'"),
-        (f"frepo(learning_rate={BIG})", "more than 64 bits"),
-        (f"frepo(pool_size={BIG})", "more than 64 bits"),
-        (f"frepo(pool_size=-{BIG})", "more than 64 bits"),
-        (f"metadd(frepo, stages=(1, {BIG}))", "more than 64 bits"),
+        (f"frepo(learning_rate={BIG})", "at most 64 bits"),
+        (f"frepo(pool_size={BIG})", "at most 64 bits"),
+        (f"frepo(pool_size=-{BIG})", "at most 64 bits"),
+        (f"metadd(frepo, stages=(1, {BIG}))", "at most 64 bits"),
         ("frepo(loss='\\d')", "invalid escape"),
         ("frepo(pool_size=1if 1 else 2)", "invalid decimal literal"),
         ("frepo(pool_size=" + "-" * 9000 + "1)", "nested too deeply"),
@@ -353,5 +353,5 @@ def test_hostile_lists_of_specs_are_refused_in_a_line(text: str) -> None:
 
 
 def test_python_may_not_give_a_number_that_cannot_be_printed_either() -> None:
-    with pytest.raises(OptionError, match="pool_size: a whole number of more than 64"):
+    with pytest.raises(OptionError, match="pool_size must be of at most 64 bits"):
         FRePo(pool_size=10**5000)

@@ -10,7 +10,7 @@ from dd_plugins.errors import DataError
 
 
 def number_tensor(values: Any, what: str) -> Tensor:
-    """Return a tensor of what a person holds: a tensor, an array, a list of numbers."""
+    """Return numbers as a tensor, given as a tensor, an array, a list or a tuple."""
     try:
         if isinstance(values, Tensor):
             return values
@@ -31,7 +31,7 @@ def check_values(images: Tensor, first: int = 0) -> None:
 
     Args:
         images: of any dtype.
-        first: the number of the first of them.
+        first: the index of the first image, for messages.
     """
     if images.dtype == torch.uint8:
         return
@@ -54,6 +54,7 @@ def check_finite(images: Tensor, first: int) -> None:
     bad = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten()
     if len(bad):
         raise DataError(
-            f"{len(bad)} image(s) hold values that are not finite, the first is "
-            f"number {first + int(bad[0])}; remove or mend them"
+            f"image values must be finite, got {len(bad)} image(s) with values that "
+            f"are not finite, the first is number {first + int(bad[0])}; remove or "
+            "mend them"
         )

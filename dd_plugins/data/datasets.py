@@ -27,8 +27,8 @@ _TEST_EVERY = 5  # of a folder without a test split
 def load_digits(options: DataOptions) -> RealData:
     """Load scikit-learn's digits: 1,797 real 8x8 images of handwritten digits.
 
-    The set has no test split of its own; a fifth, stratified and always the same, is
-    it.
+    The set has no test split of its own, so a stratified fifth of it, always the same,
+    becomes the test set.
     """
     _refuse_unused("digits", options)
     from sklearn.datasets import load_digits as sklearn_digits
@@ -54,11 +54,17 @@ def load_digits(options: DataOptions) -> RealData:
 
 
 def _refuse_unused(name: str, options: DataOptions) -> None:
-    """Refuse what only a folder takes."""
+    """Refuse the options that only a folder takes."""
     if options.argument is not None:
-        raise OptionError(f"data set {name!r} takes no argument after a colon")
+        raise OptionError(
+            f"data set {name!r} takes no argument after a colon, got "
+            f"{options.argument!r}"
+        )
     if options.image_size is not None:
-        raise OptionError(f"data set {name!r} has images of one size; drop image_size")
+        raise OptionError(
+            f"data set {name!r} has images of one size and takes no image_size, got "
+            f"{options.image_size}; drop image_size"
+        )
 
 
 def _one_line(error: Exception) -> str:
@@ -67,7 +73,7 @@ def _one_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Torchvision:
-    """A data set of torchvision, by its class there."""
+    """A data set of torchvision, loaded by the name of its class."""
 
     name: str
     class_name: Literal["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100"]
@@ -120,9 +126,9 @@ def load_folder(options: DataOptions) -> RealData:
     """Load a folder of images: one subfolder for each class.
 
     A training and a test split are recognised (:func:`find_splits`); else a fifth of
-    each class, always the same, is the test set: one image at least where a class has
-    two. With ``image_size`` the shorter side is resized to it and the centre is
-    cropped. Images of any mode become RGB (:func:`pixels_of`).
+    each class, always the same, becomes the test set: at least one image of a class
+    that has two. With ``image_size`` the shorter side is resized to it and the centre
+    is cropped. Images of any mode become RGB (:func:`pixels_of`).
     """
     if options.argument is None:
         raise OptionError("data set 'folder' needs a path: 'folder:PATH'")
@@ -164,7 +170,7 @@ def load_folder(options: DataOptions) -> RealData:
 def _resolved(argument: str, root: Path | None) -> Path:
     """Return the absolute path of a folder.
 
-    A relative one that is not here may be in the folder of data sets.
+    A relative path that does not exist is looked up in the folder of data sets.
     """
     try:
         path = Path(argument).expanduser()
@@ -182,7 +188,7 @@ def _resolved(argument: str, root: Path | None) -> Path:
 def _test_part(found: ImageFolder) -> Tensor:
     """Return a mask of every fifth image of each class, in order of names.
 
-    Of a class of two to four it is the last one; a class of one image has none.
+    A class of two to four images gives its last one; a class of one image gives none.
     """
     labels = torch.tensor(found.labels)
     mask = torch.zeros(len(labels), dtype=torch.bool)
@@ -198,8 +204,8 @@ def _test_part(found: ImageFolder) -> Tensor:
     if untested:
         warnings.warn(
             f"{found.path}: the only image of class "
-            f"{', '.join(map(repr, untested[:5]))} is trained on, and none of it is "
-            f"tested ({len(untested)} such classes)",
+            f"{', '.join(map(repr, untested[:5]))} is trained on, so the class has no "
+            f"test image ({len(untested)} such classes)",
             DDWarning,
             stacklevel=2,
         )
@@ -228,8 +234,9 @@ class _FolderItems(Dataset[tuple[Tensor, int]]):
                 raise _cannot_read(file, error) from error
             if found != size:
                 raise DataError(
-                    f"images of 2 sizes: {file} is {found[0]}x{found[1]}, others are "
-                    f"{size[0]}x{size[1]}; resize them to one by --image-size"
+                    f"images must all have one size: {file} is {found[0]}x{found[1]}, "
+                    f"others are {size[0]}x{size[1]}; resize them to one by "
+                    "--image-size"
                 )
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:

@@ -29,10 +29,10 @@ def sampler_of(
 ) -> tuple[Transform, RealSampler]:
     """Return the map to the value space, and draws of training images.
 
-    The map is fitted to them, unless it is given, or the data bring their own.
+    The map is fitted to these images, unless ``transform`` or the data give one.
 
-    The images are kept in the value space, in the precision in which networks see them,
-    if memory has room; else they are mapped when they are drawn.
+    If memory has room, all images are mapped once and kept in the precision of the
+    networks; else each batch is mapped when it is drawn.
     """
     images: ImageSource = data.train.images
     if data.too_large_to_whiten and transform is None:

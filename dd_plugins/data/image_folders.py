@@ -1,4 +1,4 @@
-"""The one finder of image files: which classes a folder holds, and which splits."""
+"""Find image files: the classes and the splits that a folder holds."""
 
 import re
 import stat
@@ -30,9 +30,9 @@ _TRAIN = {"train", "training"}
 _TEST = {"test", "testing"}
 _VALIDATION = {"val", "valid", "validation"}
 _SUFFIX = re.compile(r"[\W_]*(set|data|split|images)?[\W_\d]*$")
-# Pillow tells what they are, but cannot read their pixels by itself.
+# Formats that Pillow recognises, but whose pixels it cannot read by itself.
 _NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-_NAMED = 5  # of anything, in a message
+_NAMED = 5  # names that a message lists at most
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class Splits:
 
     Attributes:
         train: the folder of the training images.
-        test: the folder of the test images; None if a part of ``train`` is to be cut
-            off for them.
+        test: the folder of the test images; None if they are cut from ``train``.
     """
 
     train: Path
@@ -90,9 +89,10 @@ def find_splits(path: Path) -> Splits:
         alike = alike and all(names == holding[0] for names in holding)
         if alike and not any(map(_holds_images, folders)):
             raise DataError(
-                f"{path}: its subfolders {_listed(f.name for f in folders)} all hold "
-                "the same folders, so they look like splits; call them 'train' and "
-                "'test', or name one of them as the data set"
+                f"{path}: expected a subfolder for each class, got "
+                f"{_listed(f.name for f in folders)}, which all hold the same folders "
+                "and look like splits; call them 'train' and 'test', or name one of "
+                "them as the data set"
             )
     if "train" not in roles:
         return Splits(path, None)
@@ -100,22 +100,22 @@ def find_splits(path: Path) -> Splits:
         if "class" not in roles and len(roles) > 1:
             raise DataError(
                 f"{path} holds {_listed(f.name for f in folders)}, which look like "
-                "splits, but no class folders in them; sort the images into folders "
-                "named by their class"
+                "splits; expected class folders in them, found none; sort the images "
+                "into folders named by their class"
             )
         return Splits(path, None)  # a class may be called 'train'
     for role, (first, *others) in roles.items():
         if role != "class" and others:
             raise DataError(
-                f"{path} holds {first.name!r} and {others[0].name!r}, both of which "
-                f"look like the {role} split; remove one"
+                f"{path}: expected at most one {role} split, got {first.name!r} and "
+                f"{others[0].name!r}; remove one"
             )
     train = roles["train"][0]
     found = [roles[role][0] for role in ("test", "validation") if role in roles]
     if not found:
         raise DataError(
-            f"{path} holds {train.name!r}, but no 'test': add it, or name the training "
-            "folder itself to have a test split cut from it"
+            f"{path}: expected a folder 'test' beside {train.name!r}, found none; add "
+            "it, or name the training folder itself to have a test split cut from it"
         )
     classes = set(map(_name_of, _subfolders(train)))
     for folder in found:
@@ -129,17 +129,17 @@ def _other_classes(train: Path, test: Path, classes: set[str]) -> DataError:
     held = set(map(_name_of, _subfolders(test)))
     if not held:
         return DataError(
-            f"{test} holds no class folders, so nothing tells the classes of its "
-            f"images; sort them into folders named as those of {train}"
+            f"{test} holds no class folders, expected those of {train}; sort its "
+            "images into folders named by their class"
         )
     parts = [
-        f"{where} has {_listed(sorted(more))} alone"
+        f"only {where} has {_listed(sorted(more))}"
         for where, more in ((train.name, classes - held), (test.name, held - classes))
         if more
     ]
     return DataError(
-        f"{train.parent}: {train.name} and {test.name} hold different class folders: "
-        + "; ".join(parts)
+        f"{train.parent}: {train.name} and {test.name} must hold the same class "
+        f"folders, but {' and '.join(parts)}"
     )
 
 
@@ -157,10 +157,10 @@ def _tell_of_unused(path: Path, folders: list[Path], used: tuple[Path, Path]) ->
 def find_images(path: Path) -> ImageFolder:
     """List the images of a folder that has a subfolder for each class.
 
-    Subfolders of these are searched too. A folder or file that links lead to twice is
-    taken once, and links to folders above are not followed. Hidden files and those of
-    operating systems are left out; what else was passed over is counted and told in one
-    warning.
+    Their own subfolders are searched too. A file or folder that several links lead to
+    is taken once, and links to parent folders are not followed. Hidden files and those
+    of operating systems are left out; one warning counts all others that are passed
+    over.
 
     Raises:
         DataError: the folder cannot be read, has no subfolders, or one of them holds
@@ -188,8 +188,9 @@ def find_images(path: Path) -> ImageFolder:
     empty = sorted(set(range(len(names))) - {label for _, label in samples})
     if empty:
         raise DataError(
-            f"cannot read images under {path}: no image is in "
-            f"{_listed(names[label] for label in empty)}{_told(passed_over, '; ')}"
+            f"cannot read images under {path}: expected an image in each class "
+            f"folder, found none in {_listed(names[label] for label in empty)}"
+            f"{_told(passed_over, '; ')}"
         )
     if passed_over:
         warnings.warn(f"{path}{_told(passed_over, ': ')}", DDWarning, stacklevel=2)
@@ -211,7 +212,7 @@ def _files_by_class(
     visited = {_identity(folder) for _, folder in own} | above
     for label, folder in own:
         files[label] += _walk(label, folder, visited, links)
-    # Links come after all that is here itself: one may lead to another class.
+    # Links come last: one may lead to a folder of another class, which keeps its files.
     for label, link in links:  # grows while it is walked through
         if (identity := _identity(link)) not in visited:
             visited.add(identity)
@@ -220,7 +221,7 @@ def _files_by_class(
 
 
 def _passes(file: Path, taken: set[tuple[int, int]], passed_over: Counter[str]) -> bool:
-    """Tell whether a file is an image that was not taken before; count what is not."""
+    """Tell whether a file is an image not taken before; count it otherwise."""
     why = _why_passed_over(file)
     if why is None and (identity := _identity(file)) in taken:
         why = "links to images that are there"
@@ -315,7 +316,7 @@ def _endings() -> frozenset[str]:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Return what tells a file or folder apart, whatever links lead to it."""
+    """Return device and inode, the same for every link to a file or folder."""
     found = path.stat()
     return found.st_dev, found.st_ino
 

@@ -27,7 +27,11 @@ class Images(NamedTuple):
 
 
 def checked_images(images: Any, labels: Any, channels: Axes | None = None) -> Images:
-    """Return images and labels in their working dtypes, or say what is wrong."""
+    """Return images and labels in their working dtypes.
+
+    Raises:
+        DataError: shapes, dtypes or values are not those of labelled images.
+    """
     is_tensor = isinstance(images, Tensor)
     images, labels = number_tensor(images, "images"), number_tensor(labels, "labels")
     if images.ndim == 3:  # grey, without an axis for it
@@ -50,8 +54,8 @@ def checked_images(images: Any, labels: Any, channels: Axes | None = None) -> Im
         labels = labels[:, 0]
     if labels.ndim == 2 and len(labels) == len(images):
         raise DataError(
-            f"labels must have shape ({len(images)},), got {tuple(labels.shape)}: one "
-            "label an image is expected, and multi-label data are not supported"
+            f"labels must have shape ({len(images)},), one for each image; "
+            f"got {tuple(labels.shape)}, and multi-label data are not supported"
         )
     if labels.shape != images.shape[:1]:
         raise DataError(

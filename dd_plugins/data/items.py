@@ -32,8 +32,8 @@ class Items(Dataset[tuple[Tensor, int]]):
             arrays of one. An item may be a mapping with an image under ``image``,
             ``img`` or ``pixel_values`` and a label under ``label``, ``labels``,
             ``target`` or ``class``.
-        channels: where the channels of arrays and tensors stand; by default told by
-            their sizes (see :func:`~dd_plugins.data.pixels.channels_first`).
+        channels: where the channels of arrays and tensors stand; by default inferred
+            from their sizes (see :func:`~dd_plugins.data.pixels.channels_first`).
 
     Raises:
         DataError: the dataset has no length, is empty, or an item is not such a pair.
@@ -42,10 +42,14 @@ class Items(Dataset[tuple[Tensor, int]]):
     def __init__(self, dataset: Dataset[Any], channels: Axes | None = None) -> None:
         if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
             raise DataError(
-                "expected a map-style dataset with a length; collect a stream first"
+                "expected a map-style dataset with a length, got "
+                f"{type(dataset).__name__}; collect a stream first"
             )
         if len(dataset) == 0:
-            raise DataError("the dataset is empty")
+            raise DataError(
+                f"expected a dataset of at least one item, got an empty "
+                f"{type(dataset).__name__}"
+            )
         self._dataset = dataset
         self._channels = channels
 
@@ -74,8 +78,8 @@ class Items(Dataset[tuple[Tensor, int]]):
             raise DataError(f"image {index} {error}") from error
         except Exception as error:
             raise DataError(
-                f"{not_a_pair}: its image is a {type(image).__name__}, expected a "
-                f"tensor, an array or a PIL image ({' '.join(str(error).split())})"
+                f"{not_a_pair}: expected a tensor, an array or a PIL image, got "
+                f"{type(image).__name__} ({' '.join(str(error).split())})"
             ) from error
 
 
@@ -88,32 +92,38 @@ def _pair(item: Any) -> tuple[Any, Any]:
         ]
         if any(each is None for each in found):
             raise DataError(
-                f"it is a dict with keys {', '.join(map(str, item))}; expected an "
-                f"image under {', '.join(_IMAGE_KEYS)} and a label under "
-                f"{', '.join(_LABEL_KEYS)}"
+                f"expected an image under one of {', '.join(_IMAGE_KEYS)} and a label "
+                f"under one of {', '.join(_LABEL_KEYS)}, got keys "
+                f"{', '.join(map(str, item))}"
             )
         return found[0], found[1]
     if not isinstance(item, tuple | list):
-        raise DataError(f"it is a {type(item).__name__}")
+        raise DataError(
+            f"expected a tuple, a list or a mapping, got {type(item).__name__}"
+        )
     if len(item) != 2:
-        raise DataError(f"it is a {type(item).__name__} of {len(item)}")
+        raise DataError(
+            f"expected two elements, got {type(item).__name__} of {len(item)}"
+        )
     return item[0], item[1]
 
 
 def _number(label: Any) -> int:
-    """Return a label as a number, also one in an array of one element."""
+    """Return a label, or the one element of an array, as a whole number."""
     shape = tuple(getattr(label, "shape", ()))
     if math.prod(shape) != 1:
         raise DataError(
-            f"its label has shape {shape}; one label an image is expected, and "
-            "multi-label data are not supported"
+            f"expected one label, got labels of shape {shape}; multi-label data are "
+            "not supported"
         )
     try:
         number = operator.index(label.item() if shape else label)
     except TypeError as error:
-        raise DataError(f"its label is a {type(label).__name__}") from error
+        raise DataError(
+            f"expected a whole number for a label, got {type(label).__name__}"
+        ) from error
     if abs(number) >= 2**63:
-        raise DataError(f"its label {number} is too large")
+        raise DataError(f"expected a label between -(2**63) and 2**63, got {number}")
     return number
 
 
@@ -138,8 +148,8 @@ def read_dataset(items: Items) -> tuple[Tensor, Tensor]:
 
 def _mixed_dtypes(one: torch.dtype, other: torch.dtype, number: int) -> DataError:
     return DataError(
-        f"image number {number} is of {other}, those before it of {one}; convert all "
-        "to one"
+        f"images must all have one dtype: image number {number} is of {other}, those "
+        f"before it of {one}; convert all to one"
     )
 
 
@@ -156,9 +166,9 @@ def survey(items: Items, workers: int) -> tuple[StreamedImages, Tensor]:
         shapes.update(tuple(image.shape) for image, _ in batch)
         if len(shapes) > 1:
             raise mixed_sizes(shapes)
-        for place, (image, _) in enumerate(batch):
+        for offset, (image, _) in enumerate(batch):
             if image.dtype != dtype:
-                raise _mixed_dtypes(dtype, image.dtype, first + place)
+                raise _mixed_dtypes(dtype, image.dtype, first + offset)
         check_values(torch.stack([image for image, _ in batch]), first)
     (shape,) = shapes
     images = StreamedImages(items, shape, numbers, workers=workers)
@@ -178,10 +188,10 @@ def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:
     if len(sizes) == 1:
         numbers = " and ".join(map(str, sorted(channels)))
         return DataError(
-            f"images of {numbers} channels (channels, height, width): {listed}; "
-            "convert all to RGB, or all to grey"
+            f"images must all have one number of channels, got {numbers} (channels, "
+            f"height, width): {listed}; convert all to RGB, or all to grey"
         )
     return DataError(
-        f"images of {len(shapes)} sizes (channels, height, width): {listed}; "
-        "resize them to one, for a folder by --image-size"
+        f"images must all have one size, got {len(shapes)} sizes (channels, height, "
+        f"width): {listed}; resize them to one, for a folder by --image-size"
     )

@@ -1,4 +1,4 @@
-"""The names of data sets, and how one is to be found."""
+"""The names of data sets, and the options for finding one."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["DataOptions", "DatasetLoader"]
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How a named data set is to be found.
+    """Options for finding a named data set.
 
     Attributes:
         argument: what stands after the colon of ``folder:PATH``, or None.
@@ -32,12 +32,12 @@ class DatasetLoader(Protocol):
     """What ``dd_register_datasets`` registers: a function that makes real data."""
 
     def __call__(self, options: DataOptions) -> "RealData":
-        """Load the data; the test set must be left for ``read_test``."""
+        """Load the data, but leave the test set to ``read_test``."""
         ...
 
 
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-"""What a data set may be called."""
+"""The form of a data set's name."""
 
 
 def split_name(name: str) -> tuple[str, str | None]:

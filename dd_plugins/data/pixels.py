@@ -43,8 +43,10 @@ def open_image(file: Path, *, resized: bool) -> Iterator[Image.Image]:
         resized: whether the image will be made smaller, so that it may be larger.
 
     Raises:
-        DataError: it has too many pixels; the message is what is to be said of it.
-        OSError: it cannot be read; Pillow raises other errors too for damaged files.
+        DataError: the image has too many pixels; the caller names the file before the
+            message.
+        OSError: the file cannot be read; Pillow raises other errors too if it is
+            damaged.
     """
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # a folder is the user's own: the limits are ours
@@ -55,8 +57,8 @@ def open_image(file: Path, *, resized: bool) -> Iterator[Image.Image]:
             if width * height > most:
                 advice = "shrink it" if resized else "shrink it, say by --image-size,"
                 raise DataError(
-                    f"has {width}x{height} pixels, more than {most:,}; {advice} or "
-                    "remove it"
+                    f"has {width}x{height} pixels, expected at most {most:,}; "
+                    f"{advice} or remove it"
                 )
             yield image
     finally:
@@ -68,7 +70,7 @@ def pixels_of(
 ) -> Tensor:
     """Return the pixels of a PIL image of any mode.
 
-    The orientation that EXIF tells is applied. Transparent images are composited on
+    The EXIF orientation is applied. Transparent images are composited on
     white. Palettes, CMYK and other colour spaces become RGB. 16-bit pixels are scaled
     to 8 bits, so that 65535 becomes 255; floating pixels stay as they are.
 
@@ -82,11 +84,11 @@ def pixels_of(
         uint8, or float32 of a floating image, of shape ``(channels, height, width)``.
 
     Raises:
-        DataError: the pixels are 32-bit integers, whose range nobody knows.
+        DataError: the pixels are 32-bit integers, whose range is not known.
     """
     from torchvision.transforms.v2 import functional as transforms
 
-    is_pgm = image.format == "PPM"  # whose 16 bits Pillow calls integers
+    is_pgm = image.format == "PPM"  # Pillow opens its 16 bits in the mode of 32
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and is_pgm):
         image = _of_8_bits(image)
@@ -114,8 +116,8 @@ def _without_palette(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode == "I":
         raise DataError(
-            "has pixels of 32-bit integers, whose range is not known; save it with 8 "
-            "or 16 bits"
+            f"has pixels of 32-bit integers (mode {mode!r}), expected 8 or 16 bits, "
+            "whose range is clear; save it with 8 or 16 bits"
         )
     if mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
         image = image.convert(mode.upper())
@@ -136,7 +138,7 @@ def size_of(file: Path) -> tuple[int, int]:
     with Image.open(file) as image:
         width, height = image.size
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        # Pillow has turned the sizes of TIFF files itself.
+        # Pillow has already swapped the sides of a TIFF file.
         turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"
     return (width, height) if turned else (height, width)
 
@@ -152,8 +154,8 @@ def channels_first(image: Any, axes: Axes | None = None) -> Tensor:
         axes: where the channels are, if the sizes do not tell.
 
     Raises:
-        DataError: it has another number of axes, or its sizes say nothing, or speak
-            against the rule for tensors.
+        DataError: it has neither two nor three axes, or its sizes do not tell where the
+            channels are, or they contradict the rule for tensors.
     """
     if isinstance(image, Image.Image):
         return pixels_of(image)
@@ -165,28 +167,28 @@ def channels_first(image: Any, axes: Axes | None = None) -> Tensor:
         raise DataError(f"has shape {tuple(tensor.shape)}, expected 3 axes")
     where = axes or where_channels_are(tuple(tensor.shape), is_tensor=is_tensor)
     tensor = tensor.movedim(-1, 0) if where == "last" else tensor
-    # As they are kept in memory.
+    # Images are kept in memory as float32, so other floating dtypes become it here.
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def where_channels_are(shape: tuple[int, ...], *, is_tensor: bool) -> Axes:
-    """Return where the channels of an image of this shape, of three axes, stand.
+    """Return where the channels stand in an image of this shape, of three axes.
 
     Raises:
-        DataError: a tensor looks as if they were last; or an array has a usual number
-            of channels neither first nor last.
+        DataError: a tensor seems to have its channels last, or an array has 1, 3 or 4
+            of them neither first nor last.
     """
     first, last = shape[0] in _CHANNELS, shape[-1] in _CHANNELS
     if is_tensor:
         if last and not first and shape[0] > shape[-1]:
             raise DataError(
-                f"is a tensor of shape {shape}: channels come first; use "
-                "movedim(-1, 0), or pass channels='last'"
+                f"is a tensor of shape {shape}, expected (channels, height, width); "
+                "use movedim(-1, 0), or pass channels='last'"
             )
         return "first"
     if not first and not last:
         raise DataError(
-            f"is an array of shape {shape}, and neither its first nor its "
-            "last axis is of 1, 3 or 4 channels; pass channels='first' or 'last'"
+            f"is an array of shape {shape}, expected 1, 3 or 4 channels in its first "
+            "or last axis; pass channels='first' or 'last'"
         )
     return "last" if last else "first"

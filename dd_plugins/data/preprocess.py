@@ -47,12 +47,12 @@ class Transform:
         deviation: float32 of shape ``(channels,)``.
         centre: mean of the flattened standardised sub-images, float32 of shape
             ``(d,)``.
-        whitening: symmetric ZCA matrix, float32 of shape ``(d, d)``; None where it is
-            written by its directions.
-        directions: of fewer images than pixels: the orthonormal directions in which
-            images differ, float32 of shape ``(r, d)``. The matrix is the identity in
-            all others.
-        scales: by which whitening scales each direction, float32 of shape ``(r,)``.
+        whitening: symmetric ZCA matrix, float32 of shape ``(d, d)``; None if
+            ``directions`` and ``scales`` stand for it.
+        directions: if there are fewer images than pixels, the orthonormal directions in
+            which the images differ, float32 of shape ``(r, d)``. The matrix is the
+            identity in all others.
+        scales: the factor of each direction, float32 of shape ``(r,)``.
         stride: how many interleaved sub-images there are along each side.
 
     Reference: FRePo's released code (arXiv 2206.00719, appendix A.1).
@@ -91,8 +91,9 @@ class Transform:
             kind: ``"standardize"``, or ``"zca"`` for whitening after it.
 
         Raises:
-            DataError: ``kind`` is ``"zca"``, and the images are all alike, or the sides
-                of large ones not divisible into sub-images of at most 64 pixels.
+            DataError: ``kind`` is ``"zca"``, and the images are all alike, or too large
+                for the memory, or do not divide into sub-images of at most 64 pixels a
+                side.
         """
         channels = images.shape[1]
         total = torch.zeros(channels, dtype=torch.float64)
@@ -119,9 +120,9 @@ class Transform:
         needed = 3 * 8 * size * min(size, count)  # float64: images or a matrix, twice
         if not fits_in_memory(needed):
             raise DataError(
-                f"whitening images of {size} values takes {needed / 1e9:.0f} GB, more "
-                "than half of the memory; make them smaller, or use preprocessing "
-                "'standardize'"
+                f"whitening must fit in half of the memory, got images of {size} "
+                f"values, for which it takes {needed / 1e9:.0f} GB; make them smaller, "
+                "or use preprocessing 'standardize'"
             )
         if min(size, count) > _LONG_TO_WHITEN:
             warnings.warn(
@@ -153,11 +154,11 @@ class Transform:
     def _with_directions(
         self, images: ImageSource, scale: "Transform", centre: Tensor, count: int
     ) -> "Transform":
-        """Return the transform that also whitens, of at most as many images as pixels.
+        """Return the whitening transform of at most as many images as pixels.
 
         Directions without data keep scale 1, as in the released code; centred images
         span one direction less than there are images (overlooked there). So the matrix
-        is the identity plus one of low rank, found from the products of the images.
+        is the identity plus one of low rank, found from the inner products of images.
         """
         flat = torch.cat(
             [
@@ -189,8 +190,8 @@ class Transform:
         Args:
             images: uint8, or float in [0, 1], of shape ``(n, channels, height,
                 width)``.
-            dtype: to which the result is rounded; everything is computed in float32,
-                on the device of the map's own tensors.
+            dtype: the dtype of the result; everything is computed in float32, on the
+                device of the map's own tensors.
 
         Returns:
             The values, of the same shape, on the device of the images.
@@ -223,7 +224,7 @@ class Transform:
         return values.float() * deviation + mean
 
     def standardised(self, values: Tensor) -> Tensor:
-        """Undo the whitening, if there is any: pixels, standardised by channel.
+        """Return pixels standardised by channel, with any whitening undone.
 
         Args:
             values: float of shape ``(n, channels, height, width)``, of this space.
@@ -336,11 +337,14 @@ class Transform:
 
 
 def _all_alike() -> DataError:
-    return DataError("ZCA of images that are all alike; use 'standardize'")
+    return DataError(
+        "ZCA needs images that differ, got images that are all alike; use "
+        "preprocessing 'standardize'"
+    )
 
 
 def _stride(height: int, width: int) -> int:
-    """Return the fewest interleaved sub-images a side that are at most 64 pixels."""
+    """Return the fewest sub-images along a side that are at most 64 pixels long."""
     stride = math.ceil(max(height, width) / _LARGEST_WHITENED_SIDE)
     if height % stride or width % stride:
         raise DataError(

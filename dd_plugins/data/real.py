@@ -41,17 +41,16 @@ class RealData:
     Attributes:
         name: the name by which the data set is found again.
         train: training images, without those held out.
-        train_indices: int64, the place of each training image before the split.
+        train_indices: int64, the index of each training image before the split.
         validation: images held out of the training data; may be empty.
         class_names: one for each class.
         read_test: reads the test set; call it once, when everything is chosen.
-        preprocessing: what FRePo does with this kind of images.
+        preprocessing: how FRePo preprocesses images of this kind.
         mirror: whether a mirror image is still of its class (not for digits).
         image_size: the size to which images were resized, or None.
-        transform: the map to the value space, if it is given: then none is fitted to
-            the training images.
-        too_large_to_whiten: whether images are standardised for their size alone; a run
-            says so when it begins.
+        transform: the map to the value space; None to fit one to the training images.
+        too_large_to_whiten: whether images are standardised only because they are too
+            large to whiten; a run warns of it when it starts.
     """
 
     name: str
@@ -79,7 +78,7 @@ class RealData:
 
     @property
     def value_space(self) -> str:
-        """Return what the images are mapped to: the kind, or the map by its content."""
+        """Return the kind of the value space, with the hash of a given map."""
         if self.transform is None:
             return self.preprocessing
         return f"{self.transform.kind} {self.transform.fingerprint}"
@@ -133,7 +132,7 @@ class RealData:
                 do not tell (see :func:`~dd_plugins.data.pixels.channels_first`).
 
         Raises:
-            OptionError: that part is out of its range.
+            OptionError: ``validation`` is out of its range.
             DataError: shapes, values, labels or class names do not fit.
 
         Example:
@@ -168,24 +167,29 @@ class RealData:
     ) -> "RealData":
         if isinstance(class_names, str):
             raise DataError(
-                f"class_names is one string, {class_names!r}; pass a list of names"
+                "class_names must be a list of names, got one string, "
+                f"{class_names!r}; pass a list"
             )
         if not 0 <= validation < 1:
             raise OptionError(f"validation must be in [0, 1), got {validation}")
         classes = int(checked.labels.max()) + 1
         if classes > len(checked.labels):
             raise DataError(
-                f"labels go up to {classes - 1}, but there are only "
-                f"{len(checked.labels)} images; number the classes from 0 without gaps"
+                f"labels go up to {classes - 1}, expected at most "
+                f"{len(checked.labels) - 1} for {len(checked.labels)} images; number "
+                "the classes from 0 without gaps"
             )
         names = tuple(map(str, range(classes) if class_names is None else class_names))
         if classes > len(names):
             raise DataError(
-                f"labels go up to {classes - 1}, but there are {len(names)} class names"
+                f"labels go up to {classes - 1}, expected {classes} class names, got "
+                f"{len(names)}"
             )
         for name_of_class in names:
             if not name_of_class.isprintable():
-                raise DataError(f"class name {name_of_class!r} is not printable text")
+                raise DataError(
+                    f"class names must be printable text, got {name_of_class!r}"
+                )
         shape = checked.images.shape[1:]
         too_large = preprocessing is None and shape.numel() > _MOST_WHITENED
         if preprocessing is None:
@@ -199,11 +203,12 @@ class RealData:
         if not bool(counts.all()):
             empty = [names[index] for index in (counts == 0).nonzero().flatten()]
             raise DataError(
-                f"no training image of class {', '.join(map(repr, empty[:5]))}; "
-                "remove the class or number the labels without gaps"
+                "expected a training image of each class, found none of class "
+                f"{', '.join(map(repr, empty[:5]))}; remove the class or number the "
+                "labels without gaps"
             )
         if len(names) < 2:
-            raise DataError(f"{len(names)} class found, at least 2 are needed")
+            raise DataError(f"expected at least 2 classes, found {len(names)}")
         held_out, kept = stratified_split(
             checked.labels, validation, _LARGEST_VALIDATION
         )
@@ -336,10 +341,9 @@ class RealData:
         ).with_transform(Transform.identity(images.shape[1]))
 
     def check_test(self) -> None:
-        """Refuse a test set that cannot serve, as far as this shows without reading it.
+        """Refuse a test set that does not fit, as far as this shows without reading it.
 
-        Tensors, and the first item of a dataset, are looked at; functions are not
-        called.
+        Tensors and the first item of a dataset are checked; functions are not called.
 
         Raises:
             DataError: there is no test set, or it does not fit the training images.
@@ -348,7 +352,7 @@ class RealData:
             self.read_test.check()
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> "RealData":
-        """Return the same data, to be preprocessed in another way."""
+        """Return the same data with another preprocessing."""
         return replace(
             self,
             preprocessing=preprocessing,
@@ -359,7 +363,7 @@ class RealData:
     def prepared(
         self, preprocessing: Preprocessing | None, mirror: bool | None
     ) -> "RealData":
-        """Return the data, to be preprocessed and mirrored as a caller asks.
+        """Return the data with the preprocessing and the flips that a caller asks for.
 
         Args:
             preprocessing: ``"standardize"`` or ``"zca"``; None for the data's own.
@@ -380,21 +384,21 @@ class RealData:
         return data if mirror is None else replace(data, mirror=bool(mirror))
 
     def with_transform(self, transform: Transform) -> "RealData":
-        """Return the same data, to be mapped to the value space by this transform.
+        """Return the same data with this transform as its map to the value space.
 
         Raises:
-            OptionError: it is for images of other channels.
+            OptionError: it is for another number of channels.
         """
         if len(transform.mean) != self.image_shape[0]:
             raise OptionError(
-                f"the transform is for {len(transform.mean)} channels, the images have "
-                f"{self.image_shape[0]}"
+                f"the transform must be for the {self.image_shape[0]} channels of the "
+                f"images, got one for {len(transform.mean)}"
             )
         return replace(self, preprocessing=transform.kind, transform=transform)
 
 
 def _class_names(dataset: Any, classes: int) -> list[str] | None:
-    """Return the names that a dataset has for its classes, if there are as many."""
+    """Return the class names of a dataset; None if it has not one for each class."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
@@ -408,4 +412,7 @@ def _is_name(name: Any) -> bool:
 
 
 def _values_have_no_test() -> Images:
-    raise DataError("images given by their values have no test set")
+    raise DataError(
+        "expected data with a test set, got data from RealData.from_values, which has "
+        "no test set; pass other data"
+    )

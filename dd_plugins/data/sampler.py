@@ -43,8 +43,8 @@ class RealSampler:
         seed: the seed of the run.
         device: where batches are put.
         transform: maps a batch to the value space; None if the images are in it.
-        content: names what is drawn from: the data's fingerprint and its
-            preprocessing. What is made from the images alone may be kept under it.
+        content: identifies the images: the data's fingerprint and its preprocessing.
+            Results that depend on the images alone may be kept under it.
         rank: the number of this process.
         ranks: the number of processes.
     """
@@ -83,16 +83,16 @@ class RealSampler:
         """The labels of all images, int64 on the CPU."""
         return self._labels.cpu()
 
-    def read(self, places: Tensor) -> Batch:
-        """Return the images at these places, in whatever process."""
-        near = places.to(self._device)
+    def read(self, indices: Tensor) -> Batch:
+        """Return the images of these indices, the same in every process."""
+        near = indices.to(self._device)
         images = self._images
         on_device = isinstance(images, Tensor) and images.device == near.device
-        return self._batch(images[near if on_device else places], near)
+        return self._batch(images[near if on_device else indices], near)
 
     def close(self) -> None:
         """End the processes that read ahead, if there are any."""
-        self._stream = None  # what holds them
+        self._stream = None  # its iterator holds them
 
     def batch(self, step: int, size: int) -> Batch:
         """Draw ``size`` images of any class; all of them if there are fewer."""
@@ -120,16 +120,17 @@ class RealSampler:
         return self._batch(images, picked(step).to(self._device))
 
     def _picked(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
-        """Return the places of this process's images of a draw.
+        """Return the indices of the images that a draw gives this process.
 
         Raises:
-            OptionError: there is not an image for each process.
+            OptionError: the draw has fewer images than there are processes.
         """
         total = len(members)
         if min(size, total) < self._ranks:
             raise OptionError(
-                f"{min(size, total)} real image(s) cannot be dealt out to "
-                f"{self._ranks} processes; draw more, or use fewer processes"
+                "a draw needs at least one real image for each process, got "
+                f"{min(size, total)} for {self._ranks} processes; draw more, or use "
+                "fewer processes"
             )
         if size >= total:
             picked = members
@@ -142,7 +143,7 @@ class RealSampler:
             picked = members[order]
         return picked[self._rank :: self._ranks]
 
-    def _batch(self, images: Tensor, places: Tensor) -> Batch:
+    def _batch(self, images: Tensor, indices: Tensor) -> Batch:
         images = images.to(self._device)
         if images.is_floating_point():
             images = images.float()
@@ -150,13 +151,13 @@ class RealSampler:
             images = self._transform(images)
         return Batch(
             images.contiguous(memory_format=torch.channels_last),
-            self._labels[places],
+            self._labels[indices],
         )
 
 
 @dataclass
 class _Stream:
-    """Batches that are read ahead, and the step and size of the one that comes."""
+    """Batches that are read ahead, and the step and size of the next one."""
 
     batches: Iterator[Tensor]
     coming: tuple[int, int]
@@ -165,7 +166,7 @@ class _Stream:
 def _near(images: Tensor, device: torch.device) -> Tensor:
     """Return images on a GPU if half of its free memory holds them, else as they are.
 
-    So nothing but indices travels to the GPU at each step.
+    Then only indices travel to the GPU at each step.
     """
     if device.type != "cuda":
         return images

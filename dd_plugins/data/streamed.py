@@ -85,15 +85,15 @@ def _outlive_signals(worker: int) -> None:
 
 
 class StreamedImages:
-    """Images that are read by their numbers: what a tensor of them would give.
+    """Images that stay in a dataset and are indexed like a tensor.
 
-    It has the length and the shape of that tensor, and indexing by a slice or by
-    numbers reads those images.
+    It has the length and the shape of a tensor of all images; indexing by a slice or by
+    a tensor of indices reads those images.
 
     Args:
-        items: where they are read; all images are of one shape and dtype.
+        items: the dataset that holds the images, all of one shape and dtype.
         image_shape: channels, height and width.
-        numbers: int64, the items that belong to it, in order.
+        numbers: int64, the index of each image in ``items``, in order.
         workers: processes that read batches ahead; 0 for none.
     """
 
@@ -141,7 +141,7 @@ class StreamedImages:
         """Read batch after batch, ahead of their use if there are workers.
 
         Args:
-            draws: the places of each batch's images, int64.
+            draws: the indices of each batch's images, int64.
         """
         numbers = (self._numbers[draw].tolist() for draw in draws)
         for batch in read_items(self._items, numbers, self._workers):
@@ -153,7 +153,7 @@ ImageSource = Tensor | StreamedImages
 
 
 def chunks(images: ImageSource, size: int) -> Iterable[Tensor]:
-    """Return the images in their order, so many at a time."""
+    """Return the images in their order, ``size`` at a time."""
     if isinstance(images, Tensor):
         return torch.split(images, size)
     return images.batches(torch.split(torch.arange(len(images)), size))

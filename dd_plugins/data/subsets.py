@@ -17,7 +17,7 @@ def balanced_subset(
     """Draw the indices of ``images_per_class`` random images of each class, by class.
 
     Raises:
-        OptionError: a class is smaller than that.
+        OptionError: a class has fewer images.
     """
     members = class_members(labels, images_per_class)
     return random_members(members, [images_per_class] * len(members), generator)
@@ -26,22 +26,22 @@ def balanced_subset(
 def random_members(
     members: list[Tensor], counts: list[int], generator: torch.Generator
 ) -> Tensor:
-    """Draw so many random places of each class, or all of it if there are fewer.
+    """Draw the indices of random images of each class; all of them if it has fewer.
 
     Args:
-        members: the places of each class's images, from :func:`class_members`.
-        counts: one for each class.
+        members: the indices of each class's images, from :func:`class_members`.
+        counts: how many to draw of each class.
         generator: of the draws.
     """
     chosen = []
-    for places, count in zip(members, counts, strict=True):
-        order = torch.randperm(len(places), generator=generator)
-        chosen.append(places[order[:count]])
+    for indices, count in zip(members, counts, strict=True):
+        order = torch.randperm(len(indices), generator=generator)
+        chosen.append(indices[order[:count]])
     return torch.cat(chosen)
 
 
 def class_members(labels: Tensor, least: int = 0) -> list[Tensor]:
-    """Return the places of each class's images.
+    """Return the indices of each class's images.
 
     Raises:
         OptionError: a class has fewer than ``least``.
@@ -53,7 +53,7 @@ def class_members(labels: Tensor, least: int = 0) -> list[Tensor]:
     if len(found[smallest]) < least:
         raise OptionError(
             f"{least} images per class asked for, but class {smallest} has only "
-            f"{len(found[smallest])} training images beside those held out for "
+            f"{len(found[smallest])} training images, without those held out for "
             f"validation; choose at most {len(found[smallest])}"
         )
     return found
@@ -62,7 +62,12 @@ def class_members(labels: Tensor, least: int = 0) -> list[Tensor]:
 def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Tensor]:
     """Return the indices held out and those kept, in order.
 
-    scikit-learn's stratified split refuses classes of one member; here they are kept.
+    scikit-learn's stratified split refuses a class of one image; here it is kept.
+
+    Args:
+        labels: int64 of shape ``(n,)``.
+        part: of each class that is held out, rounded down.
+        most: images that are held out at most, in all.
     """
     part = min(part, most / len(labels))
     held_out = []

@@ -13,13 +13,13 @@ from dd_plugins.errors import DataError
 
 @dataclass(frozen=True)
 class UnreadTestSet:
-    """Reads a test set when it is called, and tells before whether it can serve.
+    """Reads a test set when it is called; :meth:`check` finds faults before.
 
     Attributes:
         test: images and labels, a dataset, a function that reads them, or None.
         channels: where the channels of images stand, if it is stated.
-        shape: that of the training images.
-        num_classes: their classes.
+        shape: the shape of a training image.
+        num_classes: the number of classes of the training images.
     """
 
     test: Any
@@ -28,7 +28,7 @@ class UnreadTestSet:
     num_classes: int = 0
 
     def fitting(self, shape: torch.Size, num_classes: int) -> "UnreadTestSet":
-        """Return the reader of a test set for such training data; check tensors now."""
+        """Return a reader that checks against the training data; check tensors now."""
         reader = replace(self, shape=tuple(shape), num_classes=num_classes)
         if isinstance(self.test, tuple):
             reader()
@@ -54,7 +54,7 @@ class UnreadTestSet:
         return callable(self.test) and not hasattr(self.test, "__getitem__")
 
     def check(self) -> None:
-        """Find what can be known to be wrong before the test set is read."""
+        """Refuse a test set that does not fit, as far as this shows without reading."""
         if self.test is None:
             raise no_test_set()
         if isinstance(self.test, tuple) or self._is_function():
@@ -66,11 +66,15 @@ class UnreadTestSet:
 
     def _check_fit(self, shape: tuple[int, ...], label: int) -> None:
         if shape != tuple(self.shape):
-            raise DataError(f"test images are {shape}, training images {self.shape}")
+            raise DataError(
+                f"test images must have the shape {self.shape} of the training images, "
+                f"got {shape}"
+            )
         if label >= self.num_classes:
             raise DataError(
-                f"test labels go up to {label}, but the training data has "
-                f"{self.num_classes} classes; number them alike, from 0"
+                f"test labels must be at most {self.num_classes - 1}, as the training "
+                f"data has {self.num_classes} classes, got {label}; number them alike, "
+                "from 0"
             )
 
 
@@ -79,10 +83,10 @@ class HasSizes(Protocol):
     """A dataset that knows the sizes of its images without reading them."""
 
     def check_sizes(self, size: tuple[int, int]) -> None:
-        """Refuse images that have not this height and width.
+        """Refuse images of another height or width.
 
         Raises:
-            DataError: there are some.
+            DataError: an image has another size.
         """
         ...
 

@@ -1,10 +1,10 @@
 """How much architectures disagree about images: the losses of MetaDD.
 
-Each takes what M architectures make of the same n images, stacked along the first
+Each takes the outputs of M architectures for the same n images, stacked along the first
 dimension, and returns a 0-d tensor that is smaller the more they agree.
 
-Reference: Zhao et al., "MetaDD", arXiv 2410.05103, of which no code was released; what
-its reviews leave open is marked.
+Reference: Zhao et al., "MetaDD", arXiv 2410.05103. No code was released; our reading is
+marked where its reviews leave a detail open.
 """
 
 import torch
@@ -25,7 +25,7 @@ _EPSILON = 1e-8
 
 
 def variance(outputs: Tensor) -> Tensor:
-    """Return the variance over the architectures, the mean over all else.
+    """Return the variance over the architectures, averaged over all else.
 
     Args:
         outputs: shape ``(M, ...)``: maps in [0, 1] (the paper's variance term, equation
@@ -35,7 +35,7 @@ def variance(outputs: Tensor) -> Tensor:
 
 
 def map_overlap_loss(maps: Tensor, threshold: float = 0.5) -> Tensor:
-    r"""Return one minus a soft overlap of the maps: what the paper defines, smoothed.
+    r"""Return one minus a soft overlap of the maps: the paper's overlap, smoothed.
 
     .. math:: 1 - \frac{\sum_p \prod_m g_m(p)}{\sum_p \max_m g_m(p)}, \qquad
         g = \sigma(10\,(c - \tau))
@@ -71,7 +71,7 @@ def agreement_with_labels(logits: Tensor, classes: Tensor) -> Tensor:
 def distillation_loss(
     logits: Tensor, teacher: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    r"""Return the divergence of all architectures from one.
+    r"""Return the divergence of all architectures from a teacher.
 
     :math:`T^2\,\mathrm{KL}(\mathrm{softmax}(t/T) \,\|\, \mathrm{softmax}(z_m/T))`, the
     mean over architectures and images. Direction and temperature are our reading.
@@ -88,17 +88,17 @@ def distillation_loss(
 
 
 def class_mean_distance(features: Tensor, classes: Tensor, means: Tensor) -> Tensor:
-    """Return how far the mean features of each class are from given ones.
+    """Return the squared distance of the mean features of each class from given ones.
 
-    The squared distance a dimension, the mean over the classes that occur.
+    It is averaged over the dimensions and over the classes that occur.
 
     Args:
         features: of the images, ``(n, d)``.
         classes: int64, ``(n,)``.
         means: of each class, ``(classes, d)``; constants.
     """
-    present, places = torch.unique(classes, return_inverse=True)
+    present, inverse = torch.unique(classes, return_inverse=True)
     totals = features.new_zeros(len(present), features.shape[1])
-    found = totals.index_add(0, places, features) / places.bincount()[:, None]
+    found = totals.index_add(0, inverse, features) / inverse.bincount()[:, None]
     distance: Tensor = (found - means[present]).square().mean()
     return distance

@@ -4,9 +4,9 @@ Parameters are sampled once, from a generator, and then applied; so the same par
 can be applied to two batches. Images are float of shape ``(n, channels, height,
 width)`` in any value space: nothing is clipped.
 
-:func:`random_augmentation` is the recipe with which FRePo evaluates (arXiv 2206.00719
-and its released code): one operation for the whole batch, drawn uniformly, with
-parameters of its own for each image.
+:func:`random_augmentation` is the recipe of FRePo's evaluation (arXiv 2206.00719 and
+its released code): one operation for the whole batch, drawn uniformly, with parameters
+of its own for each image.
 
 :func:`siamese_parameters` and :func:`siamese_augmentation` are differentiable Siamese
 augmentation (DSA): the same parameters for real and synthetic images.
@@ -67,7 +67,7 @@ class Colour(NamedTuple):
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror, left to right, the images where ``flipped`` (bool, ``(n,)``) is set."""
+    """Flip, left to right, the images where ``flipped`` (bool, ``(n,)``) is set."""
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)
 
 
@@ -82,7 +82,7 @@ def apply_affine(images: Tensor, affine: Affine, padding: Padding = "border") ->
     cosine, sine = affine.angle.cos(), affine.angle.sin()
     zoom = affine.zoom if affine.zoom.ndim == 2 else affine.zoom[:, None].expand(-1, 2)
     zoom_x, zoom_y = zoom.unbind(dim=1)
-    aspect = images.shape[-1] / images.shape[-2]  # each axis has a unit of its own
+    aspect = images.shape[-1] / images.shape[-2]  # each axis has its own unit
     rows = [
         torch.stack([cosine * zoom_x, -sine * zoom_y / aspect, affine.shift[:, 0]], 1),
         torch.stack([sine * zoom_x * aspect, cosine * zoom_y, affine.shift[:, 1]], 1),
@@ -129,7 +129,7 @@ def _random_colour(images: Tensor, generator: torch.Generator) -> Tensor:
 def _random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     draws = torch.rand(3, len(images), generator=generator)
     zoom = torch.exp(math.log(0.8) + draws[0] * math.log(1.25 / 0.8))
-    # The view moves by up to half of what it is larger or smaller than the image.
+    # The view moves by up to half the difference between its size and the image's.
     shift = (2 * draws[1:] - 1).mT * (zoom - 1).abs()[:, None]
     return apply_affine(images, Affine(torch.zeros_like(zoom), zoom, shift))
 
@@ -173,12 +173,12 @@ def random_augmentation(
     The operations and their ranges: colour (brightness ±0.25, contrast and saturation
     by a factor exp(±0.25)), crop (zoom 0.8 to 1.25), translation (an eighth of the
     side), rotation (15 degrees), cut-out (a square of a quarter of the side),
-    mirroring.
+    flip.
 
     Args:
         images: float of shape ``(n, channels, height, width)``.
         generator: a CPU generator.
-        mirror: whether mirroring is among the operations; wrong for digits.
+        mirror: whether a flip is among the operations; wrong for digits.
 
     Example:
         >>> images = torch.zeros(4, 1, 8, 8)
@@ -197,8 +197,8 @@ class Siamese(NamedTuple):
     """The parameters of one differentiable Siamese augmentation.
 
     Attributes:
-        operation: what is done.
-        draws: numbers in [0, 1) that its parameters follow from, of shape ``(3, n)``;
+        operation: its name.
+        draws: numbers in [0, 1) that determine its parameters, of shape ``(3, n)``;
             with ``n`` 1 all images share them.
     """
 
@@ -214,7 +214,7 @@ def siamese_parameters(
     Args:
         generator: a CPU generator.
         images: for how many images; 1 for parameters that all images share.
-        mirror: whether mirroring is among the operations; wrong for digits.
+        mirror: whether a flip is among the operations; wrong for digits.
     """
     operations = [
         operation
@@ -230,8 +230,8 @@ def siamese_augmentation(images: Tensor, parameters: Siamese) -> Tensor:
 
     The operations and their ranges: colour (brightness ±0.5, saturation by a factor 0
     to 2, contrast by 0.5 to 1.5), crop (a shift by up to an eighth of the side),
-    cut-out (a square of half the side), mirroring, scale (each axis by 1/1.2 to 1.2),
-    rotation (±15 degrees). What comes in from outside is zero.
+    cut-out (a square of half the side), flip, scale (each axis by 1/1.2 to 1.2),
+    rotation (±15 degrees). Pixels from outside the image are zero.
 
     Args:
         images: float of shape ``(n, channels, height, width)``, in any value space.

@@ -1,4 +1,4 @@
-"""Kernel ridge regression on features, and the losses of FRePo that stand on it.
+"""Kernel ridge regression on features, and the losses of FRePo that use it.
 
 References: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature
 Regression", NeurIPS 2022, arXiv 2206.00719, section 3 and its released code; for
@@ -92,10 +92,12 @@ def ridge_regression(
         if not failed:
             return predictions
         if not torch.isfinite(syn_features).all():
-            raise RunError("the kernel of the synthetic features is not finite")
+            raise RunError(
+                "the synthetic features must be finite, got values that are not finite"
+            )
     raise RunError(
         f"the kernel of the synthetic features is not positive definite, even with a "
-        f"relative ridge of {relative:g}: the features are all alike or zero; "
+        f"relative ridge of {relative:g}: features must differ and must not be zero; "
         "use a larger ridge, another network or a smaller learning rate"
     )
 
@@ -132,7 +134,9 @@ def kernel_ridge_regression(
     if ridge < 0:
         raise OptionError(f"ridge must not be negative, got {ridge}")
     if not torch.isfinite(kernel).all():
-        raise RunError("the kernel of the support is not finite")
+        raise RunError(
+            "the kernel of the support must be finite, got values that are not finite"
+        )
     precise, wanted = kernel.double(), targets.double()
     scale = precise.diagonal().mean()
     identity = torch.eye(len(precise), dtype=torch.float64, device=kernel.device)
@@ -159,9 +163,9 @@ def ridge_regression_ex(
     Nothing here waits for the device or depends on a value, so a GPU can record it.
 
     Returns:
-        The predictions, and a bool tensor of no dimension: whether the system that was
-        solved, of the images or of the features if they are fewer, was not finite, or
-        not positive definite; then the predictions mean nothing.
+        The predictions, and a 0-d bool tensor: whether they failed. They do if the
+        system, of the images or of the features if these are fewer, is not finite or
+        not positive definite; the predictions mean nothing then.
     """
     precise = torch.promote_types(features.dtype, torch.float32)
     weights, failed = _RidgeWeights.apply(
@@ -188,6 +192,7 @@ class _RidgeWeights(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, targets: Tensor, ridge: float
     ) -> tuple[Tensor, Tensor]:
+        # Both systems give the same weights: the smaller one is cheaper to factor.
         tall = features.shape[0] > features.shape[1]
         gram = features.mT @ features if tall else features @ features.mT
         mean_eigenvalue = features.square().sum() / len(features)
@@ -231,8 +236,8 @@ class _RidgeWeights(torch.autograd.Function):
 def _thin(matrix: Tensor, columns: Tensor) -> Tensor:
     """Return ``matrix @ columns``, where columns are few.
 
-    Of a transposed matrix and columns that lie one after the other, as those of a
-    solution do, the product as it stands takes a CPU thirty times as long.
+    For a transposed matrix and contiguous columns, such as those of a solution, the
+    direct product takes a CPU thirty times as long.
     """
     return (columns.mT @ matrix.mT).mT
 

@@ -1,4 +1,4 @@
-"""Distances between what real and synthetic images do to a network."""
+"""Distances between gradients, and features, of real and synthetic images."""
 
 from collections.abc import Sequence
 

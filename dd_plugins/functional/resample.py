@@ -1,9 +1,9 @@
 """Bilinear resampling whose gradient is the same at every run, with CUDA as well.
 
-With CUDA torch's gradient of ``grid_sample`` adds up what several output pixels give to
-an input pixel in the order in which threads arrive, so that its last bits differ from
-run to run. Here the parts are rounded to integers first: their sum does not depend on
-the order.
+With CUDA torch's gradient of ``grid_sample`` sums the parts that several output pixels
+give to an input pixel in the order in which threads arrive, so its last bits differ
+from run to run. Here the parts are rounded to integers first: their sum does not depend
+on the order.
 """
 
 from typing import Any, Literal
@@ -66,7 +66,7 @@ class _Sample(torch.autograd.Function):
 
 
 class _Spread(torch.autograd.Function):
-    """The adjoint of sampling: every sample is given back to the pixels it is of."""
+    """The adjoint of sampling: adds each sample to the pixels it was taken from."""
 
     @staticmethod
     def forward(
@@ -90,10 +90,10 @@ class _Spread(torch.autograd.Function):
         sums = torch.zeros(
             *samples.shape[:2], height * width, dtype=torch.int64, device=grid.device
         )
-        places = (row * width + column).flatten(1).unsqueeze(1)
+        indices = (row * width + column).flatten(1).unsqueeze(1)
         sums.scatter_add_(
             2,
-            places.expand(-1, samples.shape[1], -1),
+            indices.expand(-1, samples.shape[1], -1),
             (parts / unit).round().long().flatten(2),
         )
         spread = sums.double() * unit

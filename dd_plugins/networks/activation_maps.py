@@ -20,11 +20,11 @@ _POOLING = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool
 
 
 class Outputs(NamedTuple):
-    """What a network makes of images; each differentiable in the images.
+    """The outputs of a network for images, each differentiable in the images.
 
     Attributes:
-        maps: where it looks for their classes, in [0, 1], of the size of the images:
-            float32, ``(n, height, width)``.
+        maps: where the network looks for their classes, in [0, 1], of the size of the
+            images: float32, ``(n, height, width)``.
         features: the input of its head, float32, ``(n, d)``.
         logits: float32, ``(n, classes)``.
     """
@@ -35,9 +35,9 @@ class Outputs(NamedTuple):
 
 
 def map_layer(network: FeatureNetwork, image_shape: ImageShape) -> nn.Module:
-    """Return the layer whose output class activation maps are made of.
+    """Return the layer whose output gives the class activation maps.
 
-    The last one that gives a map of side 4 at least; a pooling is passed over, the map
+    It is the last one with a map of side 4 or more. A pooling is skipped, as the map
     before it is finer.
 
     Args:
@@ -95,8 +95,8 @@ def observe(
         layer: from :func:`map_layer`.
         images: float32, ``(n, channels, height, width)``.
         classes: int64 of shape ``(n,)``: the class whose map is wanted.
-        second_order: whether :math:`\alpha` depends on the images. Where all that
-            follows the layer is linear (one head behind an average) it does not anyhow.
+        second_order: whether :math:`\alpha` depends on the images. If only
+            linear layers follow (one head behind an average), it never does.
     """
     kept: list[Tensor] = []
     handle = layer.register_forward_hook(lambda *passed: kept.append(passed[2]))
@@ -127,7 +127,7 @@ def observe(
 
 
 def meta_ratio(maps: Tensor, threshold: float = 0.5) -> Tensor:
-    """Return which part of what any architecture looks at all of them look at.
+    """Return the share of the pixels seen by any architecture that all of them see.
 
     A pixel belongs to the *meta features* of an image if the maps of all architectures
     reach the threshold there, to the *heterogeneous features* of one architecture if
@@ -135,7 +135,7 @@ def meta_ratio(maps: Tensor, threshold: float = 0.5) -> Tensor:
 
     Args:
         maps: in [0, 1], ``(architectures, n, height, width)``.
-        threshold: from which on a pixel counts.
+        threshold: the value from which a pixel counts as seen.
 
     Returns:
         Shape ``(n,)``, in [0, 1]; 1 where no map reaches the threshold.

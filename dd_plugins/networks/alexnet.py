@@ -47,8 +47,9 @@ class AlexNet(AbstractNetwork):
         channels, height, width = image_shape
         if min(height, width) < _SMALLEST_SIDE:
             raise OptionError(
-                f"alexnet: images of {height}x{width} pixels are too small, the least "
-                f"is {_SMALLEST_SIDE}x{_SMALLEST_SIDE}; resize them"
+                f"alexnet: images must have at least "
+                f"{_SMALLEST_SIDE}x{_SMALLEST_SIDE} pixels, got {height}x{width}; "
+                "resize them"
             )
         layers: list[nn.Module] = []
         inputs = channels

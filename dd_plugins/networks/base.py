@@ -41,10 +41,10 @@ _PIXELS_IN_CHUNK = 64 * 32 * 32
 class ChannelsLast(nn.Module):
     """Images of one channel, with strides that say that channels come last.
 
-    Of these torch cannot tell, takes channels to come first, and picks kernels of
-    convolutions and of pooling by that: on a CPU the first convolution of ``conv`` and
-    its gradient take several times as long. The memory stays the same, and images of
-    several channels stay what they are.
+    With one channel torch cannot tell the layout, assumes that channels come first, and
+    picks kernels of convolutions and of pooling for that: on a CPU the first
+    convolution of ``conv`` and its gradient take several times as long. The memory
+    stays the same, and images of several channels are returned as they are.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -89,12 +89,12 @@ class _MeanOfFour(torch.autograd.Function):
 
 
 class HalvingAvgPool2d(nn.AvgPool2d):
-    """Average pooling of squares of 2x2 pixels, the same to the last bit.
+    """Average pooling of squares of 2x2 pixels, equal to torch's to the last bit.
 
-    torch's own gradient adds to a tensor of zeros, in the layout in which the gradient
-    arrives, which behind the last block is not that of the layers before it. With this
-    one a training step of ``conv`` in bfloat16 takes a tenth less on a CPU. It is for
-    channels that come last; other images, and compilers, get torch's.
+    torch's own gradient adds to a tensor of zeros in the layout of the arriving
+    gradient, which behind the last block differs from that of the layers before. With
+    this one a training step of ``conv`` in bfloat16 takes a tenth less on a CPU. It is
+    for channels that come last; other images, and compilers, get torch's.
     """
 
     def __init__(self) -> None:
@@ -172,18 +172,18 @@ class AbstractNetwork(Record, ABC):
         Args:
             image_shape: channels, height and width.
             num_classes: outputs of the head.
-            generator: where initial weights come from.
+            generator: draws the initial weights.
 
         Raises:
             OptionError: the images are too small for this architecture.
         """
 
     def for_distillation(self) -> Self:
-        """Return the network as it is while distilling, where that is its choice."""
+        """Return the network to distil on, with its own choice of open options."""
         return self
 
     def for_evaluation(self) -> Self:
-        """Return the network as it is when trained on the distilled set."""
+        """Return the network to train on the distilled set, likewise."""
         return self
 
     def build(
@@ -235,7 +235,7 @@ def default_depth(image_shape: ImageShape) -> int:
 
 
 def chunk_size(shape: torch.Size) -> int:
-    """Return how many images of this shape a CPU had best compute at a time."""
+    """Return how many images of this shape a CPU should compute at a time."""
     return max(1, _PIXELS_IN_CHUNK // (shape[-2] * shape[-1]))
 
 
@@ -281,8 +281,8 @@ class ChannelsLastGroupNorm(nn.GroupNorm):
 def norm(kind: Normalization, channels: int) -> nn.Module:
     """Return a normalisation layer for ``channels``.
 
-    BatchNorm keeps running statistics by ``BATCH_NORM_MOMENTUM``. Group normalisation
-    takes 32 groups at most; the channels must be divisible. Instance normalisation is
+    BatchNorm keeps running statistics with ``BATCH_NORM_MOMENTUM``. Group normalisation
+    takes at most 32 groups, which must divide the channels. Instance normalisation is
     affine.
     """
     match kind:
@@ -294,8 +294,9 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
             groups = min(32, channels)
             if channels % groups:
                 raise OptionError(
-                    f"normalization='group': {channels} channels cannot be divided "
-                    f"into {groups} groups; choose a width that is a multiple of 32"
+                    f"normalization='group': expected channels that divide into "
+                    f"{groups} groups, got {channels} channels; choose a width that is "
+                    "a multiple of 32"
                 )
             return ChannelsLastGroupNorm(groups, channels)
         case "none":

@@ -96,8 +96,9 @@ class Conv(AbstractNetwork):
         height, width = height + 2 * extra, width + 2 * extra
         if min(height, width) < 2**depth:
             raise OptionError(
-                f"conv: depth {depth} halves the image {depth} times, but it is only "
-                f"{height}x{width} pixels; use a smaller depth"
+                f"conv: depth {depth} halves the image {depth} times and needs sides "
+                f"of at least 2**{depth} pixels, got {height}x{width}; use a smaller "
+                "depth"
             )
         layers: list[nn.Module] = [nn.ZeroPad2d(extra)] if extra else []
         sizes = [channels, *(self.width * 2**block for block in range(depth))]

@@ -53,8 +53,9 @@ class DCConvNet(AbstractNetwork):
         height, width = height + 2 * extra, width + 2 * extra
         if min(height, width) < 2**depth:
             raise OptionError(
-                f"dc_convnet: depth {depth} halves the image {depth} times, "
-                f"but it is only {height}x{width} pixels; use a smaller depth"
+                f"dc_convnet: depth {depth} halves the image {depth} times and needs "
+                f"sides of at least 2**{depth} pixels, got {height}x{width}; use a "
+                "smaller depth"
             )
         layers: list[nn.Module] = [nn.ZeroPad2d(extra)] if extra else []
         for block in range(depth):

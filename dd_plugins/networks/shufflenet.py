@@ -51,8 +51,9 @@ class ShuffleNetV2(AbstractNetwork):
         channels, height, width = image_shape
         if min(height, width) < _SMALLEST_SIDE:
             raise OptionError(
-                f"shufflenet_v2: images of {height}x{width} pixels are too small, the "
-                f"least is {_SMALLEST_SIDE}x{_SMALLEST_SIDE}; resize them"
+                f"shufflenet_v2: images must have at least "
+                f"{_SMALLEST_SIDE}x{_SMALLEST_SIDE} pixels, got {height}x{width}; "
+                "resize them"
             )
         stages = [_STEM, self.width, 2 * self.width, 4 * self.width, _LAST]
         from torchvision.models import ShuffleNetV2 as TorchvisionShuffleNetV2

@@ -37,7 +37,7 @@ class VGG11(AbstractNetwork):
     Reference: Simonyan, Zisserman, arXiv 1409.1556, configuration A.
 
     Differences: one linear layer instead of three, as in Dataset Condensation (arXiv
-    2006.05929); the released code of FRePo ignores the widths, here they count.
+    2006.05929). The released code of FRePo ignores ``width``; here it counts.
     """
 
     name = "vgg11"
@@ -54,7 +54,8 @@ class VGG11(AbstractNetwork):
         side = min(height, width)
         if side < _SMALLEST_MAP:
             raise OptionError(
-                f"vgg11: images of {height}x{width} pixels are too small; resize them"
+                f"vgg11: images must have at least {_SMALLEST_MAP}x{_SMALLEST_MAP} "
+                f"pixels, got {height}x{width}; resize them"
             )
         plan: list[str | int] = []
         for stage in _STAGES:

@@ -42,7 +42,8 @@ class ViT(AbstractNetwork):
         del generator  # torch's own initialisers draw from the seeded global state
         if self.width % self.heads:
             raise OptionError(
-                f"vit: width {self.width} cannot be divided among {self.heads} heads"
+                f"vit: width must be a multiple of heads, got width {self.width} and "
+                f"{self.heads} heads"
             )
         channels, *sides = image_shape
         grid = [-(-side // self.patch) for side in sides]

@@ -1,4 +1,4 @@
-"""The folder that keeps what took long to make."""
+"""The folder that keeps trained networks between runs."""
 
 import os
 from pathlib import Path

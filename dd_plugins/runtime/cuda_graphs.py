@@ -1,8 +1,7 @@
 """Functions of tensors whose kernels a GPU records once and then replays.
 
-A step of a distiller is some hundreds of small kernels, and a GPU is done with most of
-them before Python has asked for the next. Replayed as one CUDA graph they follow each
-other at once.
+A step of a distiller is some hundreds of small kernels, and a GPU finishes most of them
+before Python asks for the next. Replayed as one CUDA graph they run without gaps.
 """
 
 import warnings
@@ -27,8 +26,8 @@ class _Recording:
 
     def replay(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with torch.no_grad():  # else the inputs would gather a history
-            for place, given in zip(self.inputs, inputs, strict=True):
-                place.copy_(given)
+            for recorded, given in zip(self.inputs, inputs, strict=True):
+                recorded.copy_(given)
         self.graph.replay()
         return self.outputs
 
@@ -81,7 +80,7 @@ class GraphedFunction:
 
         The inputs' device is the current one.
         """
-        places = [each.detach().clone() for each in inputs]
+        recorded = [each.detach().clone() for each in inputs]
         kept = [(each, each.clone()) for each in self._changed()]
         graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -91,10 +90,10 @@ class GraphedFunction:
             with torch.cuda.stream(stream), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*capturable=True")  # it will be
                 for _ in range(_WARM_UPS):
-                    self._function(*places)
+                    self._function(*recorded)
             around.wait_stream(stream)
             with torch.cuda.graph(graph, stream=stream):
-                outputs = self._function(*places)
+                outputs = self._function(*recorded)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             warnings.warn(
@@ -108,4 +107,4 @@ class GraphedFunction:
             around.wait_stream(stream)
             for tensor, before in kept:
                 tensor.detach().copy_(before)
-        return _Recording(graph, places, outputs)
+        return _Recording(graph, recorded, outputs)

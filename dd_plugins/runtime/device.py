@@ -36,12 +36,12 @@ def exact_kernels() -> Iterator[None]:
 
     By default torch lets it round what convolutions multiply to the 10 bits of TF32.
     torch's own switches are for the whole process; afterwards they are as they were.
-    Whoever has set the precision by torch's newer ones (``fp32_precision``) keeps it.
+    A precision set by torch's newer ones (``fp32_precision``) is kept.
     Nothing changes on other devices.
     """
     cudnn = torch.backends.cudnn
     wanted = {"deterministic": True, "benchmark": False}
-    with suppress(RuntimeError):  # the newer switches were set: this one says nothing
+    with suppress(RuntimeError):  # the newer switches were set: this one cannot be read
         wanted |= {"allow_tf32": False} if cudnn.allow_tf32 else {}
     before = {name: getattr(cudnn, name) for name in wanted}
     try:
@@ -55,10 +55,10 @@ def exact_kernels() -> Iterator[None]:
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Compute as in a fresh process, whatever the caller has told torch.
+    """Compute as in a fresh process, whatever the caller has set in torch.
 
-    Gradients are taken, new tensors are float32 and on the CPU where nobody says, and
-    operations are not autocast. Afterwards all is as it was.
+    Gradients are on, new tensors are float32 and on the CPU by default, and autocast is
+    off. Afterwards all settings are as they were.
     """
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
@@ -76,7 +76,7 @@ def plain_torch() -> Iterator[None]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute in so many threads, on which the last bits of large sums depend."""
+    """Compute with so many threads, as they change the last bits of large sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -86,7 +86,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device; ``"auto"`` is CUDA, MPS or the CPU: the first there is.
+    """Return the device; ``"auto"`` is CUDA, MPS or the CPU: the first available.
 
     Raises:
         OptionError: there is no such device here, or its tensors hold no values.
@@ -103,7 +103,8 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise OptionError(
-            f"device {device!r} cannot be used: {reason}; try 'auto' or 'cpu'"
+            f"device {device!r} cannot be used: {reason}; expected a device that torch "
+            "finds here, such as 'auto' or 'cpu'"
         ) from error
     return resolved
 

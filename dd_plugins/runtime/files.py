@@ -26,18 +26,18 @@ _PATIENCE = 10.0  # seconds; the workers of a killed process end a little later
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before what it is to hold is made.
+    """Refuse a file that cannot be written, before its content is computed.
 
-    A hidden file is made where it, or the first folder on its way, would stand, and is
-    removed again: some systems say that a folder can be written to, and refuse then.
+    A hidden file is created in its folder, or in the nearest parent that exists, and
+    removed again: some systems report a folder as writable, and then refuse.
 
     Raises:
-        FileError: it is a folder, or no file can have such a name, or the folder that
-            it, or its own folder, would stand in is not writable.
+        FileError: it is a folder, or no file can have such a name, or its folder, or
+            the nearest parent that exists, is not writable.
     """
     try:
         with suppress(FileNotFoundError):
-            path.stat()  # tells names that no file can have
+            path.stat()  # raises for names that no file can have
         is_folder = path.is_dir()
         parents = path.absolute().parents
         folder = next((each for each in parents if each.exists()), path)
@@ -76,7 +76,7 @@ def write_atomically(
 
     Raises:
         FileError: the folder or the file cannot be written (a full disk, permissions);
-            what stood under the name before is still good.
+            a previous file of that name is kept.
     """
     try:
         part = path.with_name(f".{path.name}.part")
@@ -132,7 +132,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def _takes(lock: int) -> bool:
-    """Lock an open folder; tell whether no other process has it."""
+    """Try to lock an open folder; return False if another process has it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -165,10 +165,10 @@ def _alone_with(part: Path) -> Iterator[None]:
 
 
 def _opened_alone(part: Path) -> int:
-    """Open a hidden file for writing; remove whatever else was put under its name.
+    """Open a hidden file for writing; remove anything else of that name.
 
-    In a folder that others can write to, its name may have been given to a link, a
-    second name of somebody's file, or a pipe that never answers.
+    In a folder that others can write to, the name may belong to a symbolic link, to a
+    hard link to somebody's file, or to a pipe that never answers.
     """
     while True:
         with suppress(FileNotFoundError):

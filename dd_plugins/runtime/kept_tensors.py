@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dd_plugins.errors import FileError
 from dd_plugins.runtime.files import write_atomically
+from dd_plugins.runtime.text import plain
 
 __all__ = ["load_tensors", "save_tensors"]
 
@@ -66,11 +67,14 @@ def load_tensors(
         )
     saved = described.pop(_HASH_KEY, None)
     if saved is None:
-        raise FileError(f"{path} is not {what} of this version: no hash; {advice}")
-    if saved != _content_hash(tensors, described):
         raise FileError(
-            f"{path} is damaged: its content does not have the hash that it names; "
-            f"{advice}"
+            f"{path}: expected {what} of this version, found no hash; {advice}"
+        )
+    found = _content_hash(tensors, described)
+    if saved != found:
+        raise FileError(
+            f"{path} is damaged: expected content with the hash "
+            f"{plain(saved[:12])}..., got {found[:12]}...; {advice}"
         )
     return tensors, described
 

@@ -11,15 +11,16 @@ __all__ = ["fits_in_memory"]
 def fits_in_memory(size: float) -> bool:
     """Tell whether so many bytes are less than half of the memory of this process.
 
-    That of the machine, or what a container or a batch system allows, if it is less.
+    That is the memory of the machine, or the limit of a container or a batch system if
+    it is lower.
     """
     return size < _memory() / 2
 
 
 def _memory() -> float:
-    """Return how many bytes this process may have; infinite if nothing tells."""
+    """Return how many bytes this process may use; infinite if it is not known."""
     found = [math.inf]
-    with suppress(AttributeError, ValueError, OSError):  # not asked on this system
+    with suppress(AttributeError, ValueError, OSError):  # not available on this system
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     with suppress(ImportError, OSError, ValueError):
         import resource  # not on Windows

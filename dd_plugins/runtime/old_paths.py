@@ -44,7 +44,7 @@ RENAMED = {
     "isolated": "seeded_globally",
     "turned_labels": "rotated_labels",
 }
-"""Old name in such a module: the name that it has now."""
+"""Old name in a moved module: its new name."""
 
 _PACKAGE = "dd_plugins."
 

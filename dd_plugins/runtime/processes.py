@@ -1,7 +1,7 @@
 """The few lines that make runs and evaluations work under torchrun.
 
-A process that was not started by ``torchrun`` is a group of one: everything here then
-does nothing, and at once.
+A process that was not started by ``torchrun`` is a group of one, for which everything
+here returns at once.
 """
 
 import gc
@@ -39,7 +39,7 @@ def process_group() -> Iterator[None]:
     """Join the processes that ``torchrun`` started, and leave them at the end.
 
     Tensors on a GPU travel by NCCL, all others by gloo. Each process takes the GPU of
-    its local rank. Without torchrun, or inside a group that stands already, nothing
+    its local rank. Without torchrun, or inside a group that exists already, nothing
     happens.
 
     When a process dies, torchrun sends SIGTERM to the others at once. It is ignored in
@@ -50,8 +50,8 @@ def process_group() -> Iterator[None]:
     if not wanted or dist.is_initialized():
         yield
         return
-    # Its functions take the group that stands when they are defined as their default,
-    # and keep it for good; torch imports them at the first step of an optimizer.
+    # Imported before the group exists: its functions keep the group of that moment as
+    # their default, and torch would import it at the first step of an optimizer.
     importlib.import_module("torch.distributed.nn.functional")
     on_gpu = torch.cuda.is_available()
     if on_gpu:
@@ -87,7 +87,7 @@ def world_size() -> int:
 
 @contextmanager
 def reports_losses() -> Iterator[None]:
-    """Turn what torch raises when another process is gone into one clear error.
+    """Turn the errors of torch about a lost process into one clear error.
 
     Raises:
         RunError: another process died, or stopped with an error.

@@ -15,12 +15,12 @@ _DEFERRED = tuple(
 
 
 class DeferredInterrupt:
-    """Inside this block the first SIGINT, SIGTERM or SIGHUP waits for somebody to look.
+    """Inside this block the first SIGINT, SIGTERM or SIGHUP only sets a flag.
 
-    A step is not half done then, so a checkpoint can be written. A second signal
-    interrupts at once. A SIGHUP that is ignored, as under ``nohup``, stays so. Outside
-    of the main thread, where Python delivers no signals, nothing changes. As it leaves,
-    the block puts the handlers back that were there.
+    The step is finished first, so that a checkpoint can be written. A second signal
+    interrupts at once. A SIGHUP that is ignored, as under ``nohup``, stays ignored.
+    Outside the main thread, where Python delivers no signals, nothing changes. At its
+    end the block restores the previous handlers.
 
     Attributes:
         requested: whether a signal has come.

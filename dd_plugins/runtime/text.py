@@ -4,7 +4,7 @@ __all__ = ["plain"]
 
 
 def plain(text: str) -> str:
-    """Return a text with all that is not printable written as an escape.
+    """Return a text with each unprintable character written as an escape.
 
     What comes from a file name or from an artifact can otherwise move the cursor of a
     terminal, set its title, turn the direction of a line or begin a new one.

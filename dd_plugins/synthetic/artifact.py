@@ -53,10 +53,7 @@ ARTIFACT_NAME = "distilled.safetensors"
 
 _METADATA_KEY = "dd_plugins"
 
-_NO_ARTIFACT = (
-    f"not an artifact of dd-plugins; give the {ARTIFACT_NAME} that distill writes, or "
-    "the run's folder"
-)
+_WHAT_TO_GIVE = f"give the {ARTIFACT_NAME} that distill writes, or the run's folder"
 _BEGINNINGS = {
     b"\x89HDF\r\n": "an HDF5 file",
     b"\x93NUMPY": "a NumPy array",
@@ -70,7 +67,7 @@ _BEGINNINGS = {
     b"\x1f\x8b": "a gzip archive",
     b"{": "a JSON file",
 }
-"""What a file is that begins so."""
+"""The kind of a file, by its first bytes."""
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 _LISTED = 1_000  # entries of a folder that are looked at to tell what it is
@@ -78,7 +75,7 @@ _LISTED = 1_000  # entries of a folder that are looked at to tell what it is
 
 @dataclass(frozen=True, eq=False)
 class DistilledSet(Content):
-    """A distilled data set, and all that is needed to use it rightly.
+    """A distilled data set, and all that is needed to use it correctly.
 
     Attributes:
         images: float32 of shape ``(n, channels, height, width)``, in the value space of
@@ -86,8 +83,8 @@ class DistilledSet(Content):
         labels: float32 of shape ``(n, classes)``, of the kind in the header.
         transform: maps images in [0, 1] to the value space and back.
         header: where the set comes from and what it is.
-        stored: what the images are decoded from, by name, if the file holds that in
-            place of images; else empty.
+        stored: the tensors that the images are decoded from, by name, if the file holds
+            these in place of images; else empty.
         view_labels: float16 ``(views, n, classes)``, the labels of the images' views;
             None if there are none, or a teacher gives them.
 
@@ -108,31 +105,36 @@ class DistilledSet(Content):
             return self.transform.invert(self.images).clamp(0, 1)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise FileError(
-                "the set's whitening matrix is singular: there is no way back to pixels"
+                "the set's whitening matrix must be invertible, got a singular one: "
+                "there is no way back to pixels"
             ) from error
 
     @property
     def budget(self) -> int:
-        """How many real images hold as many values as this set stores, 1 at least."""
+        """The number of real images with as many values as are stored, at least 1."""
         values = self.header.stored_values
         if values is None:
             return len(self)
         return max(1, round(values / math.prod(self.images.shape[1:])))
 
     def as_stored(self) -> "DistilledSet":
-        """Return the images as the file stores them, as a set: to look at them.
+        """Return a set of the images as the file stores them, to look at.
 
-        The set itself, if its images are stored as they are.
+        It is this set, if the images are stored as they are.
 
         Raises:
-            OptionError: what is stored are no images.
+            OptionError: the stored tensors are not images.
         """
         if not self.stored:
             return self
         (stored,) = self.stored.values()
         count = len(stored)
         if stored.ndim != 4 or stored.shape[1:] != self.images.shape[1:]:
-            raise OptionError("what is stored are no images; show the decoded ones")
+            shape = ", ".join(map(str, self.images.shape[1:]))
+            raise OptionError(
+                f"expected stored images of shape (n, {shape}), got a tensor of shape "
+                f"{tuple(stored.shape)}; show the decoded images"
+            )
         each = len(self) // count
         classes = self.header.initial_classes[::each]
         header = self.header.of_pixels(classes, stored.numel())
@@ -240,12 +242,17 @@ class DistilledSet(Content):
                 tensors.get(VIEW_LABELS),
             )
         except KeyError as error:
-            raise _damaged(file, f"it has no tensor {error}") from error
+            raise _damaged(file, f"expected a tensor {error}, found none") from error
         fault = next(faults(loaded, tensors), None)
         if fault:
             raise _damaged(file, fault)
-        if loaded.content_hash() != header.content_hash:
-            raise _damaged(file, "its content does not have the hash in its header")
+        found = loaded.content_hash()
+        if found != header.content_hash:
+            raise _damaged(
+                file,
+                f"expected content with the hash {header.content_hash[:12]}... of its "
+                f"header, got {found[:12]}...",
+            )
         return loaded
 
     @staticmethod
@@ -262,13 +269,19 @@ class DistilledSet(Content):
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             foreign = _foreign(file)
             if foreign:
-                raise FileError(f"{file} is {foreign}, {_NO_ARTIFACT}") from error
+                raise FileError(
+                    f"{file}: expected an artifact of dd-plugins, got {foreign}; "
+                    f"{_WHAT_TO_GIVE}"
+                ) from error
             raise FileError(
-                f"{file} is not an artifact of dd-plugins, or it is damaged: "
-                f"{_one_line(error)}"
+                f"{file}: expected an artifact of dd-plugins, got another or a damaged "
+                f"file: {_one_line(error)}"
             ) from error
         if _METADATA_KEY not in metadata:
-            raise FileError(f"{file} is a safetensors file, but {_NO_ARTIFACT}")
+            raise FileError(
+                f"{file}: expected an artifact of dd-plugins, got another safetensors "
+                f"file; {_WHAT_TO_GIVE}"
+            )
         try:
             fields = json.loads(metadata[_METADATA_KEY])
             written = int(fields["format_version"])
@@ -279,15 +292,22 @@ class DistilledSet(Content):
             OverflowError,
             RecursionError,
         ) as error:
-            raise _damaged(file, "its header is unreadable") from error
+            raise _damaged(
+                file,
+                "its header must be JSON with a format_version, got text that is not",
+            ) from error
         if written > FORMAT_VERSION:
             raise FileError(
-                f"{file} has format version {written}, this dd-plugins reads up to "
+                f"{file} has format version {written}, this dd-plugins reads at most "
                 f"{FORMAT_VERSION}; upgrade dd-plugins"
             )
         newer = [name for name in fields if SINCE.get(name, 0) > written]
         if newer:
-            raise _damaged(file, f"version {written} has no header field {newer[0]}")
+            raise _damaged(
+                file,
+                f"header field {newer[0]} needs format version {SINCE[newer[0]]}, "
+                f"got {written}",
+            )
         try:
             header = Header.model_validate(fields)
         except pydantic.ValidationError as error:
@@ -297,7 +317,8 @@ class DistilledSet(Content):
         if header.nesting > DEEPEST_CONTEXT:
             raise _damaged(
                 file,
-                f"contexts are nested {header.nesting} deep, {DEEPEST_CONTEXT} at most",
+                f"contexts must be nested at most {DEEPEST_CONTEXT} deep, got "
+                f"{header.nesting}",
             )
         return header
 
@@ -319,8 +340,12 @@ def _decoded(
     Raises:
         FileError: it does not hold what its header says.
     """
-    if header.format_version < SINCE["parametrization"]:
-        raise _damaged(file, f"version {header.format_version} has no stored tensors")
+    since = SINCE["parametrization"]
+    if header.format_version < since:
+        raise _damaged(
+            file,
+            f"stored tensors need format version {since}, got {header.format_version}",
+        )
     try:
         return decoded(
             header.parametrization, stored, transform, len(header.initial_classes)
@@ -350,8 +375,8 @@ def as_set(given: "DistilledSet | str | os.PathLike[str]") -> DistilledSet:
         return given
     if not isinstance(given, str | os.PathLike):
         raise OptionError(
-            "a distilled set, or the path of an artifact or of a run's folder, was "
-            f"expected, got {type(given).__name__}"
+            "expected a distilled set, or the path of an artifact or of a run's "
+            f"folder, got {type(given).__name__}"
         )
     return DistilledSet.load(Path(given))
 
@@ -364,7 +389,7 @@ def artifact_file(path: str | Path) -> Path:
     """
     file = Path(path)
     try:
-        # Path.is_dir tells of no refusal, and of names that no file can have.
+        # Path.is_dir alone would hide a missing permission and an impossible name.
         there = file.stat()
         held = (file / ARTIFACT_NAME).is_file() if file.is_dir() else None
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -379,12 +404,13 @@ def artifact_file(path: str | Path) -> Path:
     if held is not None:
         if _holds_pictures(file):
             raise FileError(
-                f"{file} is a folder of images, not of a run; distil it first: "
+                f"{file}: expected a run's folder, got a folder of images; distil it "
+                "first: "
                 f"dd-plugins distill --dataset 'folder:{file}'"
             )
         raise FileError(
-            f"{file} holds no {ARTIFACT_NAME}; distil first, or finish the run "
-            "with --resume"
+            f"{file}: expected a run's folder with its {ARTIFACT_NAME}, found none; "
+            "distil first, or finish the run with --resume"
         )
     if not stat.S_ISREG(there.st_mode):
         raise FileError(f"{file} is no file; expected an artifact or a run's folder")
@@ -392,7 +418,7 @@ def artifact_file(path: str | Path) -> Path:
 
 
 def _foreign(file: Path) -> str | None:
-    """Return what a file is that is no safetensors file, if it can be told."""
+    """Return the kind of a file that is not a safetensors file; None if unknown."""
     try:
         with file.open("rb") as opened:
             beginning = opened.read(16)

@@ -1,4 +1,4 @@
-"""In what a file is not as the format's page says, whatever hash it has."""
+"""How a file breaks the format, even if its hash is right."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,12 +13,13 @@ __all__ = ["faults"]
 
 
 def faults(loaded: Content, tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yield in what a set is not as the format's page says; only the first counts.
+    """Yield how a set breaks the format of docs/artifact-format.md.
 
-    Whoever writes a file by other means, or on purpose, can give it a right hash.
+    Only the first fault counts: a check may rely on those before it. A file written by
+    other means can have a right hash all the same.
 
     Args:
-        loaded: the set, made of tensors that nobody has looked at.
+        loaded: the set, made of unchecked tensors.
         tensors: all tensors of its file.
     """
     header, images, labels = loaded.header, loaded.images, loaded.labels
@@ -36,26 +37,29 @@ def faults(loaded: Content, tensors: Mapping[str, Tensor]) -> Iterator[str]:
             f"have {tuple(images.shape)}"
         )
     if len(images) != count or labels.shape[:1] != (count,):
-        yield "not as many images as its header says"
+        yield (
+            f"expected {count} images and labels, as its header says, got images of "
+            f"shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}"
+        )
     if labels.shape != (count, classes):
         yield f"labels must have shape {(count, classes)}, have {tuple(labels.shape)}"
     outside = [label for label in header.initial_classes if not 0 <= label < classes]
     if outside:
-        yield f"class {outside[0]} is none of its {classes} classes"
-    places = header.initial_indices
-    if places is not None and (len(places) != count or min(places) < 0):
-        yield "header field initial_indices: must hold a place for each image"
+        yield f"initial_classes must be from 0 to {classes - 1}, got {outside[0]}"
+    indices = header.initial_indices
+    if indices is not None and (len(indices) != count or min(indices) < 0):
+        yield "header field initial_indices: must hold an index for each image"
     yield from _faults_of_budget(loaded)
     yield from _faults_of_views(loaded)
     yield from _faults_of_transform(loaded)
     known = loaded.tensors().keys()
     unknown = sorted(tensors.keys() - known)
     if unknown:
-        yield f"it has a tensor {unknown[0]}, which the format has not"
+        yield f"expected only tensors of the format, got {unknown[0]}"
 
 
 def _faults_of_budget(loaded: Content) -> Iterator[str]:
-    """Yield in what the budget is not that of the tensors, where they tell it."""
+    """Yield how the budget differs from that of the tensors, where these tell it."""
     header = loaded.header
     if header.format_version < SINCE["stored_values"]:
         return
@@ -72,11 +76,11 @@ def _faults_of_budget(loaded: Content) -> Iterator[str]:
 
 
 def _faults_of_views(loaded: Content) -> Iterator[str]:
-    """Yield in what labels of views are not as the format's page says."""
+    """Yield how labels of views break the format."""
     record, labels = loaded.header.views, loaded.view_labels
     if record is None or record.teacher is not None:
         if labels is not None:
-            yield "labels of views, which its header does not tell of"
+            yield "view_labels needs header field views without a teacher"
         return
     try:
         count = get_views(record.views).count
@@ -90,17 +94,20 @@ def _faults_of_views(loaded: Content) -> Iterator[str]:
 
 
 def _faults_of_transform(loaded: Content) -> Iterator[str]:
-    """Yield in what the map to the value space does not fit the images."""
+    """Yield how the map to the value space does not fit the images."""
     transform, header = loaded.transform, loaded.header
     channels, height, width = loaded.images.shape[1:]
     if transform.kind != header.value_space:
         yield (
-            f"its value space is {header.value_space}, its tensors are those of "
-            f"{transform.kind}"
+            f"its value space is {header.value_space}, expected {transform.kind} by "
+            "its tensors"
         )
     stride = header.transform_stride
     if stride < 1 or height % stride or width % stride:
-        yield f"transform_stride {stride} does not divide {height}x{width} images"
+        yield (
+            f"transform_stride must divide the {height}x{width} of the images, got "
+            f"{stride}"
+        )
     size = channels * height * width // stride**2
     rank = 0 if transform.scales is None else transform.scales.numel()
     shapes = {
@@ -116,9 +123,12 @@ def _faults_of_transform(loaded: Content) -> Iterator[str]:
     if transform.centre is not None and parts != {not whole}:
         yield "zca needs transform.whitening, or transform.directions and scales"
     if transform.centre is None and (whole or parts != {False}):
-        yield "tensors of a whitening without transform.centre"
+        yield "tensors of a whitening need transform.centre"
     if True in parts and header.format_version < DIRECTIONS_SINCE:
-        yield f"version {header.format_version} has no transform.directions"
+        yield (
+            f"transform.directions needs format version {DIRECTIONS_SINCE}, got "
+            f"{header.format_version}"
+        )
     for name, tensor in transform.tensors().items():
         wanted = shapes.get(name)
         if wanted is not None and tensor.shape != wanted:

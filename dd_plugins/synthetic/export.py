@@ -31,13 +31,16 @@ def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
         The path written.
 
     Raises:
-        OptionError: the form is unknown, or what is to be written exists already.
+        OptionError: the form is unknown, or the file exists already, or the folder is
+            not empty, or PNG files cannot hold the channels.
         FileError: the file cannot be written.
     """
     path = Path(out)
     if form in ("npz", "pt"):
         if os.path.lexists(path):
-            raise OptionError(f"{path} exists; choose another name")
+            raise OptionError(
+                f"out must be a new file, but {path} exists; choose another name"
+            )
         check_writable(path)
     match form:
         case "folder":
@@ -59,7 +62,7 @@ def _save_arrays(file: BinaryIO, arrays: dict[str, np.ndarray[Any, Any]]) -> Non
 
 
 def _exported(distilled: DistilledSet) -> dict[str, Any]:
-    """Return what stands in an ``npz`` or ``pt`` file."""
+    """Return the content of an ``npz`` or ``pt`` file."""
     header = distilled.header
     return {
         "pixels": distilled.pixels(),
@@ -79,10 +82,15 @@ def _export_folder(distilled: DistilledSet, folder: Path) -> Path:
     from torchvision.transforms.v2.functional import to_pil_image
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OptionError(f"{folder} exists and is not an empty folder; choose another")
+        raise OptionError(
+            f"out must be a new or an empty folder, and {folder} is neither; choose "
+            "another"
+        )
     channels = distilled.images.shape[1]
     if channels not in (1, 3):
-        raise OptionError(f"PNG files hold 1 or 3 channels, not {channels}; use 'npz'")
+        raise OptionError(
+            f"PNG files need images of 1 or 3 channels, got {channels}; use 'npz'"
+        )
     header = distilled.header
     rows = []
     for index, pixels in enumerate(distilled.pixels()):

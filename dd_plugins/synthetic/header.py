@@ -47,15 +47,15 @@ SINCE = {
     "recipe": 3,
     "views": 3,
 }
-"""The version of the format since which a field of the header is there."""
+"""The first version of the format that has this field of the header."""
 
 DIRECTIONS_SINCE = 3
 DEEPEST_CONTEXT = 200
-"""How deep contexts may be nested: that of a context's context, and so on."""
+"""The longest chain of contexts: a set's context, the context of that, and so on."""
 
 
 Count = Annotated[int, pydantic.Field(ge=1, le=2**53)]
-"""A number of things that are there, which a float holds exactly."""
+"""A positive number that a float holds exactly."""
 
 
 VIEW_LABELS = "view_labels"
@@ -88,7 +88,7 @@ class DataRecord(_Strict):
 
 
 class ContextRecord(_Strict):
-    """Beside which set a set was made, or of which it is a refinement.
+    """The set beside which a set was made, or which it refines.
 
     Attributes:
         refined: whether its images were learned further; they come first either way.
@@ -134,12 +134,12 @@ class Header(_Strict):
         value_space: ``"standardize"`` or ``"zca"``: what the pixels are in.
         transform_stride: interleaving of the whitening (see ``Transform``).
         class_names: one for each class.
-        initial_classes: the class that each image began as.
-        initial_indices: which training image each began as, by its place in the
-            training data as the data set is loaded (before the validation split); None
-            for a set that did not begin as real images of its data set.
-        initial_images: what the images that no context brought began as: ``"real"``,
-            ``"noise"`` or the spec of a core set; None if a context brought all, and in
+        initial_classes: the class that each image started from.
+        initial_indices: the index of the training image that each image started from,
+            in the training data as loaded (before the validation split); None for a set
+            that did not start from real images of its data set.
+        initial_images: what the images outside a context started from: ``"real"``,
+            ``"noise"`` or the spec of a core set; None if all are of a context, and in
             files of format version 1.
         mirror: whether a mirror image is still of its class.
         distiller: the spec, with every option that is not at its default.
@@ -150,18 +150,18 @@ class Header(_Strict):
         steps: steps done.
         seed: the seed of the run.
         recipe: the spec of the recipe by which networks are trained on the set; None in
-            files of older versions: that of the kind of labels.
+            files of older versions, for the recipe of their kind of labels.
         parametrization: the spec of what was learned in place of pixels.
         stored_images: how many images are stored, each of which may hold several; None
-            in files of older versions: all images.
-        stored_values: of how many values the stored images are; likewise.
-        learned: the last values of what else was learned, by name.
+            in files of older versions, which store all images.
+        stored_values: how many values the stored images hold; None likewise.
+        learned: the last values of further learned tensors, by name.
         views: how the views of the images get their labels; None if the labels of the
             images are all there is.
-        dataset: which real data.
+        dataset: the real data.
         context: the set beside which this one was made; None if there was none.
-        versions: of Python, of the libraries that made it, and of the distributions
-            whose distillers, wrappers and networks did.
+        versions: of Python, of the libraries, and of the distributions whose
+            distillers, wrappers and networks made the set.
         content_hash: SHA-256 over tensors and header (without this field).
     """
 
@@ -193,13 +193,13 @@ class Header(_Strict):
     content_hash: str = ""
 
     def fields(self) -> dict[str, Any]:
-        """Return what its version of the format holds, without the content hash."""
+        """Return the fields of its version of the format, without the content hash."""
         newer = {name for name, since in SINCE.items() if self.format_version < since}
         return self.model_dump(exclude={"content_hash", *newer})
 
     @property
     def run(self) -> RunOptions:
-        """Return what a run is asked for that makes such a set."""
+        """Return the options of a run that makes such a set."""
         per_class = max(Counter(self.initial_classes).values())
         stored = self.stored_images or len(self.initial_classes)
         precision: Precision = "bfloat16" if self.precision == "bfloat16" else "float32"
@@ -222,7 +222,7 @@ class Header(_Strict):
 
         Args:
             initial_classes: the class of each image.
-            values: of all images together.
+            values: the number of values of all images.
         """
         return self.model_copy(
             update={
@@ -279,16 +279,16 @@ def check_nesting(header: Header, *, more: int = 0) -> None:
 
     Args:
         header: of the set.
-        more: how much deeper a set will be that has it for a context.
+        more: levels that are added by a set that has it for a context.
 
     Raises:
-        OptionError: it is too deep; the message says how to begin anew.
+        OptionError: they are; the message says how to forget the older ones.
     """
     if header.nesting + more > DEEPEST_CONTEXT:
         raise OptionError(
-            f"contexts would be nested {header.nesting + more} deep, "
-            f"{DEEPEST_CONTEXT} at most: each set remembers the one that it was made "
-            "beside; forget those of the context by dataclasses.replace(context, "
+            f"contexts must be nested at most {DEEPEST_CONTEXT} deep, got "
+            f"{header.nesting + more}: each set remembers its context; forget those "
+            "of the context by dataclasses.replace(context, "
             "header=context.header.model_copy(update={'context': None}))"
         )
 
@@ -305,7 +305,7 @@ def make_header(
         plugin_versions: of the distributions whose classes made the set.
         transform: the map to the value space.
         run: its options, complete.
-        **fields: the other fields; those that are given here go before.
+        **fields: the other fields; they override those of ``run`` and this process.
     """
     asked = {
         name: value

@@ -36,14 +36,14 @@ class LabelMeaning:
     offset: Callable[[int], float]
 
     def among(self, labels: Tensor, before: int, after: int) -> Tensor:
-        """Return labels of some classes as labels of those and further ones.
+        """Return labels of some classes as labels of more classes.
 
-        The further classes stand before and after; the labels do not speak of them.
+        The entries of the added classes hold the value of a class that is not meant.
 
         Args:
             labels: float of shape ``(n, classes)``.
-            before: further classes that stand before.
-            after: further classes that stand after.
+            before: classes added before them.
+            after: classes added after them.
 
         Returns:
             Shape ``(n, before + classes + after)``.

@@ -18,8 +18,8 @@ class Leaves:
         pixels: float32 of shape ``(n, channels, height, width)``, in the value space of
             the model; takes a gradient.
         labels: float32 of shape ``(n, classes)``; takes a gradient if it is learnable.
-        classes: int64 of shape ``(n,)``: the class that each image is of, whatever its
-            label has become.
+        classes: int64 of shape ``(n,)``: the class of each image, even if its label is
+            learned.
         others: what else the method learns, by name; each takes a gradient.
     """
 
@@ -37,7 +37,7 @@ class Leaves:
         return self.map(torch.Tensor.detach)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Return the function of pixels, labels and others; classes stay."""
+        """Apply a function to pixels, labels and others; classes stay."""
         return replace(
             self,
             pixels=function(self.pixels),
@@ -74,7 +74,7 @@ class Parameters(Sequence[Tensor]):
         return iter(self._all())
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Parameters":
-        """Return the function of each tensor."""
+        """Apply a function to each tensor."""
         return Parameters(
             tuple(map(function, self.images)),
             tuple(map(function, self.labels)),
@@ -87,15 +87,15 @@ class Parameters(Sequence[Tensor]):
 
 @dataclass(frozen=True)
 class Codec:
-    """How images are kept by a parametrization, for one run.
+    """How a parametrization encodes and decodes images in one run.
 
     Attributes:
         encode: maps images in the value space to parameters by name, whose first
             dimension is that of the stored images.
         decode: the way back: a differentiable function of some stored images; each
             gives ``images_per_stored`` images, one after the other.
-        project: changes parameters in place to the nearest that are allowed; None if
-            all are.
+        project: changes parameters in place to the nearest allowed ones; None if all
+            are allowed.
         images_per_stored: images that a stored one holds.
         chunk: stored images that are decoded, and differentiated, at a time; None for
             all. The graph of decoding is no larger than that of a chunk.
@@ -111,7 +111,7 @@ class Codec:
 class Synthetic:
     """What is learned: parameters behind the pixels, labels, and further tensors.
 
-    What lies behind the pixels is known here alone. The engine decodes the parameters
+    Only this class knows what lies behind the pixels. The engine decodes the parameters
     into leaves, the distiller adds to the gradients of the leaves, and
     :meth:`pull_back` turns these into gradients of the parameters.
 
@@ -121,7 +121,7 @@ class Synthetic:
         classes: int64 of shape ``(n,)``.
         learn_labels: whether the labels are parameters too.
         others: what else the method learns.
-        codec: how images are kept; None if the pixels are the parameters.
+        codec: how images are encoded; None if the pixels are the parameters.
         fixed: images and labels that stand before the others in the set, and are no
             parameters: a distiller sees them, the optimizer does not.
     """
@@ -185,7 +185,7 @@ class Synthetic:
         if self._codec is None:
             self._images["images"].grad = gradient
             return
-        assert gradient is not None  # the engine has looked
+        assert gradient is not None  # the engine has checked
         parts = [
             self._vector_jacobian_product(stored, self._of_chunk(gradient, stored))
             for stored in self._chunks()
@@ -199,7 +199,7 @@ class Synthetic:
             self._codec.project(self._images)
 
     def stored(self) -> dict[str, Tensor]:
-        """Return what lies behind the images, by name; the pixels themselves often."""
+        """Return the stored tensors by name: the pixels, if there is no codec."""
         return dict(self._images)
 
     def state_dict(self) -> dict[str, Any]:
@@ -231,7 +231,7 @@ class Synthetic:
         return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
     def _chunks(self) -> list[slice]:
-        """Return the stored images that are decoded at a time."""
+        """Return the slices of stored images that are decoded one after another."""
         assert self._codec is not None
         count = len(next(iter(self._images.values())))
         size = self._codec.chunk or max(1, count)

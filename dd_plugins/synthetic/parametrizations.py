@@ -69,8 +69,8 @@ class Packed(AbstractParametrization):
     """Each stored image holds ``factor`` x ``factor`` smaller ones.
 
     A smaller one becomes an image by bilinear upsampling of its pixels, whatever the
-    value space: whitening, if there is any, comes after. So as many values give more,
-    and smoother, images.
+    value space: whitening, if there is any, comes after. The same number of values
+    thus gives more, and smoother, images.
 
     Args:
         factor: smaller images along each side, 2 to 8; it must divide height and
@@ -95,8 +95,8 @@ class Packed(AbstractParametrization):
         _, height, width = run.task.image_shape
         if height % self.factor or width % self.factor:
             raise OptionError(
-                f"{self!r}: expected images whose height and width {self.factor} "
-                f"divides, got {height}x{width}"
+                f"{self!r}: expected images with a height and width divisible by "
+                f"{self.factor}, got {height}x{width}"
             )
         return Codec(
             encode=lambda images: {"grids": self.encode(images, transform)},
@@ -147,8 +147,8 @@ class Packed(AbstractParametrization):
 def decodes_alone(parametrization: AbstractParametrization) -> bool:
     """Tell whether a file of parameters is enough to decode a set anywhere.
 
-    So it is for :class:`Packed`. What needs a generator, or another's code, is kept in
-    decoded form.
+    It is for :class:`Packed` alone. A set that needs a generator, or code of a plugin,
+    is saved in decoded form.
     """
     return isinstance(parametrization, Packed)
 
@@ -159,10 +159,10 @@ def decoded(
     """Return the images that a file holds in encoded form.
 
     Args:
-        spec: of the parametrization.
+        spec: the spec of the parametrization.
         stored: its parameters, by name.
         transform: the map to the value space.
-        images: that there must be.
+        images: the expected number of images.
 
     Raises:
         OptionError: the spec is of no parametrization that a file may hold.
@@ -170,10 +170,14 @@ def decoded(
     """
     packed = read(Packed, spec, "packed(factor=2)")
     if list(stored) != ["grids"] or stored["grids"].ndim != 4:
-        raise ValueError(f"expected stored.grids with four dimensions, got {[*stored]}")
+        shapes = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+        raise ValueError(f"expected stored.grids with four dimensions, got {shapes}")
     count, _, height, width = stored["grids"].shape
     if height % packed.factor or width % packed.factor:
-        raise ValueError(f"{packed!r} does not divide {height}x{width}")
+        raise ValueError(
+            f"{packed!r}: expected a height and width divisible by {packed.factor}, "
+            f"got {height}x{width}"
+        )
     if count * packed.images_per_stored != images:
         raise ValueError(
             f"{count} stored images decode to {count * packed.images_per_stored}, "

@@ -15,7 +15,7 @@ __all__ = ["save_grid"]
 
 LARGEST_COLUMNS = 20
 LONGEST_NAME = 24  # characters beside a row
-_LONGEST_NAME_ABOVE = 12  # and above an image
+_LONGEST_NAME_ABOVE = 12  # characters above an image
 AS_TEXT: dict[str, Any] = {"parse_math": False}  # a dollar sign is a dollar sign
 _WIDE_FONTS = (
     "Noto Sans CJK SC",
@@ -39,8 +39,8 @@ _MOST_IMAGES = 1000  # a larger picture cannot be read; images are taken evenly 
 def save_grid(distilled: DistilledSet, path: str | Path) -> Path:
     """Draw the images in [0, 1] as a grid, a row or more for each class.
 
-    Names of classes are plain text, cut to the room there is; the number of a class
-    stands for a name that no font here can write.
+    Class names are plain text, cut to fit; the number of a class replaces a name that
+    no font here can draw.
 
     Args:
         distilled: the set.
@@ -66,16 +66,16 @@ def save_grid(distilled: DistilledSet, path: str | Path) -> Path:
         # One image for each class: a compact grid with a name over each image.
         columns = min(10 if len(members) <= 200 else 25, len(members))
         cells = [
-            (place // columns, place % columns, index, names[label])
-            for place, (label, (index, *_)) in enumerate(sorted(members.items()))
+            (number // columns, number % columns, index, names[label])
+            for number, (label, (index, *_)) in enumerate(sorted(members.items()))
         ]
     else:
         columns = min(LARGEST_COLUMNS, most, max(map(len, members.values())))
         cells, row = [], 0
         for label, indices in sorted(members.items()):
-            for place, index in enumerate(indices[:most]):
-                name = names[label] if place == 0 else ""
-                cells.append((row + place // columns, place % columns, index, name))
+            for number, index in enumerate(indices[:most]):
+                name = names[label] if number == 0 else ""
+                cells.append((row + number // columns, number % columns, index, name))
             row += -(-min(len(indices), most) // columns)
     return _save_mosaic(pixels, cells, columns, Path(path), names_above=single)
 
@@ -127,13 +127,13 @@ def _save_mosaic(
         if not name:
             continue
         if names_above:
-            place = (column * across + width / 2, (row + 1) * along - 1.5 - height)
+            point = (column * across + width / 2, (row + 1) * along - 1.5 - height)
             where: dict[str, Any] = {"ha": "center", "va": "bottom"}
         else:
-            place = (-0.08 * across, (row + 1) * along - 1 - height / 2)
+            point = (-0.08 * across, (row + 1) * along - 1 - height / 2)
             where = {"ha": "right", "va": "center"}
         where |= AS_TEXT | {"fontsize": 9 * inches / 0.9, "fontfamily": font_families()}
-        axis.text(*place, name, **where)
+        axis.text(*point, name, **where)
     return write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
@@ -147,7 +147,7 @@ def colours(pixels: Tensor) -> NDArray[np.float32]:
 
 
 def drawable(name: str, label: int, longest: int) -> str:
-    """Return a name that a picture can hold, or the number of the class."""
+    """Return a name that the fonts can draw, or else the number of the class."""
     short = name if len(name) <= longest else f"{name[: longest - 1]}…"
     if short.isprintable() and all(ord(letter) in _letters() for letter in short):
         return short

@@ -1,4 +1,4 @@
-"""Views of images: crops that can be made again."""
+"""Views of images: random crops that can be drawn again."""
 
 import math
 
@@ -79,7 +79,7 @@ def get_views(spec: str) -> Views:
     """Return the views that a spec stands for.
 
     Raises:
-        OptionError: it is of no views, or an option is out of its range.
+        OptionError: the spec is not one of views, or an option is out of its range.
 
     Example:
         >>> get_views("views(count=3)").smallest

@@ -250,13 +250,15 @@ def test_the_test_folder_is_not_read_before_it_is_asked_for(tmp_path: Path) -> N
 def test_test_folder_with_other_classes_is_refused(tmp_path: Path) -> None:
     write_classes(tmp_path / "train", ant=3, bee=3)
     write_classes(tmp_path / "test", ant=1, cat=1)
-    with pytest.raises(DataError, match="train and test hold different class folders"):
+    with pytest.raises(
+        DataError, match="train and test must hold the same class folders"
+    ):
         load(tmp_path).read_test()
 
 
 def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
     write_classes(tmp_path / "train", ant=3, bee=3)
-    with pytest.raises(DataError, match="no 'test'"):
+    with pytest.raises(DataError, match="expected a folder 'test' beside 'train'"):
         load(tmp_path)
 
 
@@ -380,7 +382,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_one_class_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1 class found"):
+    with pytest.raises(DataError, match="at least 2 classes, found 1"):
         load(write_classes(tmp_path, ant=6))
 
 

@@ -98,14 +98,14 @@ def test_folders_that_look_like_splits_are_refused(
 
 def test_splits_without_class_folders_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "Train", "Test")
-    with pytest.raises(DataError, match="no class folders in them"):
+    with pytest.raises(DataError, match="expected class folders in them, found none"):
         load(tmp_path)
 
 
 def test_two_training_splits_are_refused(tmp_path: Path) -> None:
     for name in ("train", "Training", "test"):
         write(tmp_path / name, "cat", "dog")
-    with pytest.raises(DataError, match="both of which look like the train split"):
+    with pytest.raises(DataError, match="at most one train split, got 'Training' and"):
         load(tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_a_class_may_be_called_as_a_split(tmp_path: Path) -> None:
 def test_classes_of_the_test_split_are_compared_at_once(tmp_path: Path) -> None:
     write(tmp_path / "train", "ant", "cat", "dog")
     write(tmp_path / "test", "ant", "emu")
-    told = "train has 'cat', 'dog' alone; test has 'emu' alone"
+    told = "only train has 'cat', 'dog' and only test has 'emu'"
     with pytest.raises(DataError, match=told):
         load(tmp_path)
 
@@ -187,7 +187,7 @@ def test_a_class_without_images_is_named(tmp_path: Path) -> None:
     write(tmp_path, "ant", "bee")
     (tmp_path / "cow").mkdir()
     (tmp_path / "cow" / "0.txt").write_text("x")
-    with pytest.raises(DataError, match="no image is in 'cow'; 1 files passed over"):
+    with pytest.raises(DataError, match="found none in 'cow'; 1 files passed over"):
         load(tmp_path)
 
 

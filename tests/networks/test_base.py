@@ -150,7 +150,7 @@ def test_group_normalisation_has_at_most_32_groups(channels, groups):
 
 
 def test_group_normalisation_of_indivisible_channels_is_an_error():
-    with pytest.raises(OptionError, match=r"48 channels.*32 groups.*multiple of 32"):
+    with pytest.raises(OptionError, match=r"32 groups, got 48 .*multiple of 32"):
         norm("group", 48)
 
 
