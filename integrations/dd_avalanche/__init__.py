@@ -1,7 +1,7 @@
 """Distilled sets in continual learning with avalanche-lib.
 
-Importing this package needs no Avalanche; what is made for its strategies is imported
-when it is first asked for, and says so if Avalanche is not installed.
+Importing this package needs no Avalanche. The classes for its strategies are imported
+at their first use, which raises an error if Avalanche is not installed.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """Audits of what distilled data reveals about its members, and private training.
 
-Audits need no Opacus, nor does importing this package. Training under differential
-privacy does, and says so.
+Neither audits nor importing this package needs Opacus. Training under differential
+privacy does, and raises an error without it.
 """
 
 from dd_privacy.audit import (

@@ -1,4 +1,4 @@
-"""The door to private training in avalanche-lib, which importing this module needs."""
+"""Private training in avalanche-lib: importing this module needs avalanche-lib."""
 
 from dd_privacy.private.avalanche import PrivateTrainingPlugin
 

@@ -51,20 +51,20 @@ __all__ = ["continual_command"]
     type=click.IntRange(min=2),
     default=5,
     show_default=True,
-    help="Into how many the classes are divided.",
+    help="Experiences that the classes are divided into.",
 )
 @click.option(
     "--memory",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Images at the end of the stream; an equal share for each class.",
+    help="Images at the end of the stream; equally many of each class.",
 )
 @click.option(
     "--policy",
     default=f"{DISTILLER},random,herding",
     show_default=True,
-    help="Specs, separated by commas: what fills the memory.",
+    help="What fills the memory: specs, separated by commas.",
 )
 @click.option(
     "--protocol",
@@ -77,28 +77,28 @@ __all__ = ["continual_command"]
     "--context",
     default="none",
     show_default=True,
-    help="What stored images are while others are distilled: none, fixed, refined; "
-    "several separated by commas.",
+    help="How stored images take part while others are distilled: none, fixed, "
+    "refined; several, separated by commas.",
 )
 @click.option(
     "--store",
     default=",".join(get_args(Store)),
     show_default=True,
-    help="How learned images are stored: float32, uint8; or both, measured apart.",
+    help="How learned images are stored: float32, uint8, or both, a row for each.",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Orders of classes: a stream for each.",
+    help="Number of streams, each with its own order of classes.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     default=STEPS,
     show_default=True,
-    help="Of each distillation.",
+    help="Steps of each distillation.",
 )
 @click.option(
     "--initial-images",
@@ -110,19 +110,19 @@ __all__ = ["continual_command"]
     "--network",
     default=NETWORK,
     show_default=True,
-    help="Spec: on which images are distilled, and what is tested.",
+    help="Spec of the network that images are distilled on, and that is tested.",
 )
 @click.option(
     "--training-steps",
     type=click.IntRange(min=1),
-    help="Of a network from scratch.  [default: FRePo's number]",
+    help="Training steps of a network from scratch.  [default: FRePo's number]",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Over each experience, with replay.",
+    help="Epochs over each experience, with replay.",
 )
 @click.option(
     "--whitening",
@@ -144,7 +144,7 @@ __all__ = ["continual_command"]
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Begin the --json file anew; replace whatever --plot names.",
+    help="Start the --json file anew; replace the --plot file.",
 )
 def continual_command(
     policy: str,
@@ -162,14 +162,17 @@ def continual_command(
 ) -> None:
     """Compare distilled and real images as the memory of a class-incremental stream.
 
-    All policies hold as many images at the end. A learned image is stored as float32,
-    a real one as bytes. So further rows compare as many bytes: learned images with 256
-    levels, and more of the real ones.
+    All policies hold the same number of images at the end. A learned image is stored as
+    float32, a real one as bytes. So further rows compare equal numbers of bytes:
+    learned images with 256 levels, and more real images.
     """
     if resume and json_file is None:
-        raise OptionError("--resume needs the file: pass --json")
+        raise OptionError("--resume needs the file of an earlier run; pass --json")
     if resume and overwrite:
-        raise OptionError("--resume keeps the file, --overwrite does not: pass one")
+        raise OptionError(
+            "expected --resume or --overwrite, got both: one keeps the streams of the "
+            "file, the other drops them"
+        )
     contexts = _several("--context", context, get_args(Context))
     stores = _several("--store", store, get_args(Store))
     policies = split_specs(policy)
@@ -179,8 +182,8 @@ def continual_command(
     check_outputs((json_file, "JSON"), (plot, "PNG"), overwrite=overwrite)
     if json_file is not None and json_file.exists() and not (resume or overwrite):
         raise OptionError(
-            f"{json_file} exists; keep its streams with --resume, or replace it with "
-            "--overwrite"
+            f"--json must name a new file, got {json_file}, which exists; keep its "
+            "streams with --resume, or replace it with --overwrite"
         )
     protocols: tuple[MemoryUse, ...] = get_args(MemoryUse)
     if protocol != "both":
@@ -219,7 +222,7 @@ def continual_command(
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Say each warning once, in a line, without the code that it came from."""
+    """Print each warning once, in one line, without its line of code."""
     said = set()
 
     def say(message: Warning | str, *where: Any, **how: Any) -> None:
@@ -233,9 +236,11 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _several(option: str, text: str, known: tuple[str, ...]) -> list[str]:
-    """Return the names that an option lists, each of them known."""
+    """Return the names that an option lists; refuse unknown ones."""
     names = [part.strip() for part in text.split(",")]
     for name in names:
         if name not in known:
-            raise OptionError(f"{option} must be of {', '.join(known)}, got {name!r}")
+            raise OptionError(
+                f"{option} must be one of {', '.join(known)}, got {name!r}"
+            )
     return names

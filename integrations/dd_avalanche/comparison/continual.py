@@ -35,21 +35,21 @@ def continual(
     known: Sequence[StreamResult] = (),
     on_stream: Callable[[StreamResult], None] = lambda stream: None,
 ) -> list[PolicyResult]:
-    """Compare what fills a memory, over streams of several orders of classes.
+    """Compare policies that fill a memory, over streams with several orders of classes.
 
     Bounds are measured beside the policies: training on the current data alone
     (``"naive"``, with replay), and on all real images at once (``"joint"``). Real
-    images are stored as bytes, learned ones as float32 and with 256 levels an image, a
-    row for each. Each policy of real images has a further row, with as many bytes as
-    the first row of learned ones.
+    images are stored as bytes. Learned ones are stored as float32 or with 256 levels an
+    image, a row for each. Each policy of real images has a further row, with as many
+    bytes as the first row of learned ones.
 
-    Test images are read once, and choose nothing.
+    Test images are read once, and no choice depends on them.
 
     Args:
         experiment: what all streams share.
         policies: specs of distillers, core sets among them.
         protocols: ``"scratch"`` and ``"replay"``.
-        contexts: what stored images are while a distiller learns others.
+        contexts: how stored images take part while a distiller learns others.
         stores: how learned images are stored.
         seeds: a stream for each.
         data: the real data of the benchmark.
@@ -91,7 +91,7 @@ def continual(
         rows += made
         learned = [row for row in made if row.streams[0].store != "real"]
         if learned:
-            # As many photographs as take the room of the first row of learned images.
+            # As many real images as fit into the bytes of the first learned row.
             most = learned[0].streams[0].memory_bytes
             more = most // (data.num_classes * _image_bytes(data))
             rows += [
@@ -99,7 +99,7 @@ def continual(
                 for variant in variants
                 if variant["store"] == "real"
             ]
-        # From scratch there is no bound below: without a memory nothing is trained.
+        # From scratch there is no lower bound: without a memory nothing is trained.
         for policy in (JOINT,) if protocol == "scratch" else (NAIVE, JOINT):
             bound = run(
                 0, protocol=protocol, policy=policy, context="none", store="none"
@@ -113,7 +113,7 @@ def _variants(
 ) -> list[dict[str, Any]]:
     """Return policy, context and store of each row of a memory.
 
-    Core sets move no images: they see no context, and store photographs as they are.
+    Core sets move no images, so they see no context and store real images as they are.
     """
     variants: list[dict[str, Any]] = []
     for policy in policies:
@@ -135,7 +135,7 @@ def _run(
     store: str,
     seed: int,
 ) -> StreamResult:
-    """Train and test along one stream, with a memory that such a policy fills."""
+    """Train and test along one stream, with the memory that a policy fills."""
     started = time.perf_counter()
     parts = stream.experiment.experiences
     history = last = None

@@ -1,4 +1,4 @@
-"""What all streams of a comparison share, and whether it can be done."""
+"""The options that all streams of a comparison share, and their checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ MemoryUse = Literal["replay", "scratch"]
 """How a network is trained on the memory: mixed with current data, or on it alone."""
 
 Whitening = Literal["none", "first"]
-"""The space of the model: standardised, or ZCA of it by the first experience."""
+"""The space of the model: standardised, or ZCA-whitened by the first experience."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,20 @@ class Experiment:
 
     Attributes:
         benchmark: a name of :data:`BENCHMARKS`.
-        experiences: into which the classes are divided.
+        experiences: the number of experiences that the classes are divided into.
         memory: images at the end of the stream; each class has an equal share from the
             start, as in the protocols of FRePo and DM.
-        steps: of a distillation.
+        steps: the steps of a distillation.
         initial_images: what learned images start from: see :func:`dd_plugins.distill`.
-        network: the architecture on which images are distilled, and which is tested
-            without normalisation: a spec.
-        training_steps: of a network on a memory, from scratch; None for FRePo's number.
-        epochs: over each experience, with replay.
-        batch_size: current images of an iteration, and as many of the memory at most,
-            with replay.
-        whitening: what the images are mapped to, beyond standardisation by the first
-            experience's mean and deviation: later classes are never looked at.
+        network: the spec of the network that images are distilled on; it is tested
+            without normalisation.
+        training_steps: training steps of a network on a memory, from scratch; None for
+            FRePo's number.
+        epochs: epochs over each experience, with replay.
+        batch_size: current images in an iteration of replay, and the most images of the
+            memory in it.
+        whitening: ``"none"`` to standardise images, ``"first"`` for ZCA. Both are
+            fitted to the first experience, and never to later classes.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     """
 
@@ -77,13 +78,13 @@ def check_experiment(
     classes, parts = data.num_classes, experiment.experiences
     if parts < 2 or classes % parts or classes // parts < 2:
         raise OptionError(
-            f"{classes} classes cannot be divided into {parts} experiences of equally "
-            "many classes, two or more"
+            "experiences must divide the classes into equal parts of at least two, got "
+            f"{parts} experiences for {classes} classes"
         )
     if experiment.memory < classes:
         raise OptionError(
-            f"a memory of {experiment.memory} images has no room for {classes} "
-            f"classes; make it {classes} or larger"
+            f"memory must be at least {classes}, an image of each class, got "
+            f"{experiment.memory}"
         )
     for name, values, known in (
         ("protocol", protocols, get_args(MemoryUse)),

@@ -14,7 +14,7 @@ class MemoryHistory:
     """What a memory held after each experience of a stream.
 
     Attributes:
-        memory: as it is at the end.
+        memory: the memory at the end.
         groups: its images after each experience.
     """
 
@@ -22,7 +22,7 @@ class MemoryHistory:
     groups: list[ImageGroups] = field(default_factory=list)
 
     def at(self, part: int, store: str) -> DistilledMemory:
-        """Return the memory as it was after an experience, rounded if need be."""
+        """Return the memory after an experience; rounded if the store is uint8."""
         held = replace(self.memory)
         held.groups = ImageGroups(self.groups[part])
         return held.rounded() if store == "uint8" else held
@@ -37,7 +37,7 @@ class MemoryHistories:
     def __call__(
         self, stream: ClassStream, images_per_class: int, policy: str, context: Context
     ) -> MemoryHistory:
-        """Return the history of a memory that such a policy fills."""
+        """Return the history of the memory that a policy fills."""
         key = (stream.seed, images_per_class, policy, context)
         if key not in self._known:
             self._known[key] = self._fill(stream, images_per_class, policy, context)

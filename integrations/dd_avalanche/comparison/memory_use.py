@@ -23,7 +23,7 @@ from dd_plugins.api import (
 
 __all__ = ["scores_from_scratch", "scores_with_replay"]
 
-_REPLAY_RATE = 0.05  # of plain SGD
+_REPLAY_RATE = 0.05  # the learning rate of plain SGD
 
 
 def scores_from_scratch(
@@ -32,7 +32,7 @@ def scores_from_scratch(
     """Train a fresh network on the memory alone after each experience.
 
     Args:
-        stream: whose classes the memory holds.
+        stream: the stream whose classes the memory holds.
         history: what the memory held.
         store: how its images are stored.
 
@@ -88,7 +88,7 @@ def scores_with_replay(
     """Train one network along a stream in Avalanche, with replay of a memory.
 
     The stock ``ReplayPlugin`` mixes current data and memory in each batch, with hard
-    labels and cross-entropy. The memory is that which ``DistilledBuffer`` would fill.
+    labels and cross-entropy. The memory is the one that ``DistilledBuffer`` would fill.
 
     Args:
         stream: the current data.
@@ -115,7 +115,7 @@ def scores_with_replay(
             self.take(history.at(part, store))
 
         def update(self, strategy: Any, **kwargs: Any) -> None:
-            """Take the memory without a warning that Avalanche 0.6 gives to itself."""
+            """Take the memory, without Avalanche 0.6's warning about its own call."""
             self.post_adapt(strategy, strategy.experience)
 
     experiment = stream.experiment
@@ -153,7 +153,7 @@ def scores_with_replay(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Avalanche's own warnings from the screen: none of them is the user's."""
+    """Hide Avalanche's own warnings: none is about the user's code."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning, UserWarning):
             warnings.simplefilter("ignore", category)

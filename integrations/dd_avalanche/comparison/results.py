@@ -19,17 +19,17 @@ class StreamResult:
     Attributes:
         policy: what fills the memory: a spec, ``"naive"`` or ``"joint"``.
         protocol: how the memory is used.
-        context: what stored images are while others are distilled.
+        context: how stored images take part while others are distilled.
         store: how images are stored; ``"real"`` for those of the data set, ``"none"``
             without a memory.
-        seed: of the order, the distillations and the networks.
+        seed: the seed of the order, the distillations and the networks.
         images_per_class: images of each class for which the memory has room.
         memory_images: images that are stored at the end.
-        memory_bytes: of these, and from scratch of learned labels.
+        memory_bytes: bytes of these images; from scratch also of learned labels.
         accuracies: after each experience, the accuracy on the test images of each
             experience so far; empty lists where it was not measured.
-        distill_seconds: spent on distilling.
-        seconds: of the stream; those of a memory count in the stream that filled it.
+        distill_seconds: seconds spent on distilling.
+        seconds: seconds of the stream; a memory counts in the stream that filled it.
     """
 
     policy: str
@@ -51,12 +51,12 @@ class StreamResult:
 
     @property
     def forgetting(self) -> float | None:
-        """How much the accuracy on an experience falls to the end, on average.
+        """How much the accuracy on an experience falls by the end, on average.
 
-        It falls from its best before the end, so the figure is negative where accuracy
-        rises at the end. The last experience is left out (Chaudhry et al. 2018,
-        arXiv 1801.10112, section 3.3). None for a stream that was measured at its end
-        alone, or of one experience.
+        It falls from its best value before the end. The figure is negative where
+        accuracy rises at the end. The last experience is left out (Chaudhry et al.
+        2018, arXiv 1801.10112, section 3.3). None for a stream that was measured only
+        at its end, or has one experience.
         """
         *before, last = self.accuracies
         if not before or not all(before):

@@ -1,4 +1,4 @@
-"""The JSON file of a comparison, which goes on where it stopped."""
+"""The JSON file of a comparison, which resumes where it stopped."""
 
 import hashlib
 import json
@@ -16,21 +16,21 @@ _FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
 
 
 class ResultsFile:
-    """The JSON file: written after each stream, so that a kill loses one at most.
+    """The JSON file: written after each stream, so that a kill loses at most one.
 
-    Several processes may write to it at once, for different policies: each write reads
-    again under its lock what others have added.
+    Several processes may write to it at once, for different policies: each write first
+    reads, under its lock, what others have added.
 
     Args:
         experiment: what all streams of the file share.
         path: the file; None for none.
-        anew: whether the file begins without the streams that it holds.
+        anew: whether to drop the streams that the file holds.
 
     Attributes:
         streams: all streams of the file.
 
     Raises:
-        FileError: the file is damaged, or not of this command or version.
+        FileError: the file is damaged, or from another command or version.
         OptionError: its streams are of another experiment.
     """
 
@@ -42,7 +42,7 @@ class ResultsFile:
         if path is not None and anew:
             content = self._content([], [])
             write_atomically(path, lambda file: file.write(content))
-        self.write([])  # refuses now a file that cannot go on, not after a stream
+        self.write([])  # refuses an unfit file now, not after a stream
 
     def add(self, stream: StreamResult) -> None:
         """Add a stream, and write the file."""
@@ -57,7 +57,7 @@ class ResultsFile:
         write_atomically(self.path, lambda file: file.write(self._merged(rows)))
 
     def _merged(self, rows: list[PolicyResult]) -> bytes:
-        """Return the file with what this process has to add."""
+        """Return the content of the file with the streams and rows of this process."""
         before, results = self._read()
         known = {stream_key(asdict(stream)): stream for stream in before}
         for stream in self.streams:
@@ -71,7 +71,7 @@ class ResultsFile:
     def _content(
         self, results: list[dict[str, Any]], streams: list[StreamResult]
     ) -> bytes:
-        """Return the file that holds these, with its hash."""
+        """Return the content of a file of these results and streams, with its hash."""
         content = {
             "format_version": _FORMAT_VERSION,
             "experiment": self.experiment,
@@ -85,7 +85,7 @@ class ResultsFile:
         """Return the streams and the results that the file holds.
 
         Raises:
-            FileError: it is damaged, or not of this command or version.
+            FileError: it is damaged, or from another command or version.
             OptionError: its streams are of another experiment.
         """
         assert self.path is not None
@@ -97,16 +97,20 @@ class ResultsFile:
             saved = content.get("content_hash")
             streams = [StreamResult(**stream) for stream in content["streams"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileError(f"{self.path} is not of this command: {error}") from error
+            raise FileError(
+                f"{self.path}: expected a file of dd-plugins continual, got one that "
+                f"cannot be read as such: {error}"
+            ) from error
         if saved is None or saved != _content_hash(content):
-            what = "has no hash: it is of an older version"
+            what = "expected a file with a hash, got one of an older version"
             if saved is not None:
-                what = "is damaged: its content does not have the hash that it names"
-            raise FileError(f"{self.path} {what}; begin it anew with --overwrite")
+                what = "expected content with the hash that it names, got damaged data"
+            raise FileError(f"{self.path}: {what}; begin it anew with --overwrite")
         differing = what_differs(before, self.experiment)
         if differing:
             raise OptionError(
-                f"{self.path} holds streams of another experiment: {differing}"
+                f"{self.path} must hold streams of the same experiment, got others: "
+                f"{differing}"
             )
         return streams, content["results"]
 
@@ -118,6 +122,6 @@ def _row_key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _content_hash(content: dict[str, Any]) -> str:
-    """Return a SHA-256 over all of a file but the hash itself."""
+    """Return a SHA-256 over the content of a file without the hash itself."""
     held = {name: value for name, value in content.items() if name != "content_hash"}
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()

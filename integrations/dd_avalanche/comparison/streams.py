@@ -37,7 +37,7 @@ class ClassStream:
         experiment: what all streams share.
         data: the real data of the benchmark.
         test: its test images.
-        seed: of the order.
+        seed: the seed of the order.
     """
 
     def __init__(

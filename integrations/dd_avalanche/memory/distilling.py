@@ -24,7 +24,7 @@ class Distillate(NamedTuple):
         labels: float, scores of ``label_classes``.
         classes: the class of each image, by its index among ``label_classes``.
         label_classes: the classes that the labels score.
-        header: of the distilled set.
+        header: the header of the distilled set.
     """
 
     images: Tensor
@@ -67,11 +67,11 @@ def distil(
     Args:
         pool: the images and their classes, in the value space of the model.
         present: all classes of the pool and the context, sorted.
-        images_per_class: for each class that is not in the context.
+        images_per_class: images of each class that is not in the context.
         options: the distiller, and the space in which it works.
-        seed: of the distillation.
+        seed: the seed of the distillation.
         context: stored images that the distiller sees beside the new ones.
-        last: the header of the distillation before; needed if there is a context.
+        last: the header of the previous distillation; needed if there is a context.
     """
     method, label_classes = options.method, options.label_classes(list(present))
     data = _as_data(pool, present, label_classes, options)
@@ -120,7 +120,7 @@ def _as_data(
 ) -> dd_plugins.RealData:
     """Return the images as real data, in the space in which they are distilled.
 
-    That is the space of the model, or ZCA of it.
+    It is the space of the model, or ZCA of it.
     """
     fitted = None
     if isinstance(options.whitening, Tensor):
@@ -131,7 +131,7 @@ def _as_data(
     indices[list(present)] = torch.arange(len(present))
     images = pool.images()
     data = dd_plugins.RealData.from_values(
-        # In memory each image is whitened once, gathered it would be at each draw.
+        # Images in memory are whitened once; gathered ones would be at each draw.
         images if fitted is None else images[:],
         indices[pool.labels],
         class_names=_names(label_classes),
@@ -156,11 +156,11 @@ def as_distilled_set(
 
     Args:
         groups: the stored images, of one task.
-        images: the same in the value space of the set.
+        images: the same images in the value space of the set.
         transform: the map to that space.
         label_classes: the classes that the labels of the set score.
-        header: of the distillation that made the images.
-        label_scale: by which the stored labels are multiplied.
+        header: the header of the distillation that made the images.
+        label_scale: the factor that stored labels are multiplied by.
     """
     classes = [label_classes.index(int(label)) for label in groups.each("label")]
     updated = header.of_pixels(classes, images.numel()).model_copy(
@@ -168,7 +168,7 @@ def as_distilled_set(
             "value_space": transform.kind,
             "transform_stride": transform.stride,
             "class_names": _names(label_classes),
-            "context": None,  # of several experiences: it has no single history
+            "context": None,  # images of several experiences have no single history
         }
     )
     labels = groups.labels(label_classes) * label_scale

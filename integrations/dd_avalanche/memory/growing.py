@@ -1,4 +1,4 @@
-"""What an experience adds to a memory: which images it is distilled from, and to."""
+"""What an experience adds to a memory."""
 
 import math
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ __all__ = ["Addition", "checked_experience"]
 
 @dataclass(frozen=True)
 class Addition:
-    """The classes of an experience beside those that are stored of its task.
+    """The classes of an experience, and the stored classes of its task.
 
     Attributes:
         task: the task of the experience.
-        images_per_class: how many images each class shall have.
+        images_per_class: how many images each class will have.
         counts: the new images of each class of the experience.
         seen: the real images that each stored class of the task has had before.
-        options: of the memory.
+        options: the options of the memory.
     """
 
     task: int
@@ -70,9 +70,9 @@ class Addition:
 
     @property
     def told_from(self) -> list[int]:
-        """The stored classes of which copies stand among the real images.
+        """The stored classes whose copies are among the real images.
 
-        A class that comes alone needs others to be told from, with or without context.
+        A class that comes alone needs others to be told apart from, context or not.
         """
         return self.others if len(self.counts) == 1 else self.beside
 
@@ -95,7 +95,7 @@ class Addition:
         return min(self.images_per_class, available)
 
     def shortage(self) -> str | None:
-        """Return a sentence on classes of too few images; None if there are none."""
+        """Return a sentence about classes with too few images; None without any."""
         most = {label: self.most(label) for label in self.counts}
         short = [
             f"{count} of class {label}"
@@ -110,17 +110,16 @@ class Addition:
         )
 
     def check(self) -> None:
-        """Refuse a class that the distiller can tell from no other.
+        """Refuse a class that comes alone if the distiller needs another.
 
         Raises:
             OptionError: there is one class, and the distiller needs another one.
         """
         if len(self.present) < 2 and not self.options.method.classes_apart:
             raise OptionError(
-                f"class {self.present[0]} stands alone, and nothing is stored beside "
-                f"it to tell it from; {self.options.distiller!r} needs another one: "
-                "let a stream begin with two classes or more, or take dm or a core set "
-                "such as herding"
+                f"{self.options.distiller!r} needs at least two classes to tell apart, "
+                f"got class {self.present[0]} alone; start the stream with more, or "
+                "take dm or a core set such as herding"
             )
 
     def pool(self, images: Tensor, labels: Tensor, groups: ImageGroups) -> ImagePool:
@@ -139,8 +138,8 @@ class Addition:
         for label in (*sorted(again), *self.told_from):
             stored = groups[TaskClass(self.task, label)]
             pool.add(stored.images, label, max(stored.seen, len(stored), wanted))
-        # A run makes as many images of each class. A class of fewer real images stands
-        # there several times, and what is made of the copies is left out afterwards.
+        # A run makes the same number of images of each class. A class with fewer real
+        # images is repeated, and the images made of its copies are dropped afterwards.
         for label, count in self.counts.items():
             available = count + (self.seen[label] if label in again else 0)
             if available < wanted:
@@ -193,8 +192,8 @@ def checked_experience(
     Args:
         images: floating, in the value space of the model.
         labels: integers.
-        groups: what is stored: new images must have its shape.
-        options: of the memory.
+        groups: the stored images: new ones must have their shape.
+        options: the options of the memory.
 
     Raises:
         DataError: shapes, values or classes do not fit.
@@ -204,8 +203,12 @@ def checked_experience(
             "the images of an experience must have shape (n, channels, height, "
             f"width), n from 1; got {tuple(images.shape)}"
         )
-    if not all(math.isfinite(value) for value in images.aminmax()):
-        raise DataError("the images of an experience hold values that are not finite")
+    extremes = [float(value) for value in images.aminmax()]
+    if not all(map(math.isfinite, extremes)):
+        raise DataError(
+            "the images of an experience must have finite values, got values between "
+            f"{extremes[0]} and {extremes[1]}"
+        )
     low, high = (int(value) for value in labels.aminmax())
     classes = options.num_classes
     if low < 0 or (classes is not None and high >= classes):
@@ -215,15 +218,16 @@ def checked_experience(
         )
     shape = images.shape[1:]
     if isinstance(options.whitening, Tensor):
-        _check_shape(shape, options.whitening.shape[1:], "the public ones")
+        _check_shape(shape, options.whitening.shape[1:], "as the public ones have")
     if groups:
         held = next(iter(groups.values())).pixels
-        _check_shape(shape, held.shape[1:], "those before were")
+        _check_shape(shape, held.shape[1:], "as those before had")
     return images.detach().float().cpu(), labels.detach().long().cpu()
 
 
-def _check_shape(shape: Sequence[int], other: Sequence[int], whose: str) -> None:
+def _check_shape(shape: Sequence[int], other: Sequence[int], like: str) -> None:
     if tuple(shape) != tuple(other):
         raise DataError(
-            f"the images of this experience are {tuple(shape)}, {whose} {tuple(other)}"
+            f"the images of an experience must have shape {tuple(other)}, {like}, got "
+            f"{tuple(shape)}"
         )

@@ -36,14 +36,13 @@ _SEED_STRIDE = 100_003  # a prime: seeds of two memories seldom meet
 class DistilledMemory(MemoryOptions):
     """A memory of distilled images, filled one experience after the other.
 
-    Images are in the value space of the model, whatever that is: nothing is normalised
-    that was not before, and nothing twice.
+    Images are in the value space of the model: the memory normalises none of them.
 
-    A class that comes again is distilled anew, from its new images and from copies of
-    its stored ones, as many as the real images that these stand for. A core set keeps
-    its first images and chooses from the new ones, in that proportion.
+    A class that returns is distilled again, from its new images and from copies of its
+    stored ones. There are as many copies as real images that they stand for. A core set
+    keeps its first images and chooses from the new ones, in that proportion.
 
-    A task may begin with one class if the distiller needs no other to tell it from:
+    A task may start with one class if the distiller needs no other to tell it from:
     core sets, and ``dm``, which matches each class alone. Other distillers refuse it.
 
     The images of an experience are gathered as they are drawn; ``whitening`` alone
@@ -61,33 +60,34 @@ class DistilledMemory(MemoryOptions):
         steps: of each distillation; None for the distiller's choice. More steps fit
             the images to the few classes of an experience, and to no others
             (docs/integrations/avalanche.md). A core set takes none.
-        network: on which images are distilled: a spec; None for the distiller's choice.
+        network: the spec of the network that images are distilled on; None for the
+            distiller's choice.
         initial_images: what new images start from (see :func:`dd_plugins.distill`);
             None for the distiller's choice.
-        context: what the stored images of a task are while those of new classes are
-            distilled: ``"none"`` or False: out of sight, as the papers have it;
+        context: how the stored images of a task take part while those of new classes
+            are distilled. ``"none"`` or False: not at all, as in the papers.
             ``"fixed"`` or True: seen beside the new ones, and as targets of their
-            classes, so that both are learned to work together; ``"refined"``: the same,
-            and learned further themselves. Methods that match each class by itself
+            classes, so that new images fit them. ``"refined"``: the same, and learned
+            further themselves. Methods that match each class by itself
             (``dm``, ``dsa``) gain little or nothing from it.
         whitening: the space in which images are distilled: ``"none"`` for that of the
             model, ``"experience"`` for ZCA of it, fitted to the images of the
             experience; or images of public data, float of shape ``(n, channels, height,
-            width)`` in the space of the model, to which ZCA is fitted. What is stored
-            is in the space of the model always.
+            width)`` in the space of the model, to which ZCA is fitted. Stored images
+            are always in the space of the model.
         store: ``"float32"``, or ``"uint8"`` for a quarter of the bytes: 256 levels for
             each image.
         shrink: how the images of a class become fewer when room is needed: the first of
             them stay (``"truncate"``), or fewer are distilled from them (``"distil"``).
         mirror: whether a flipped image is still of its class.
-        seed: from which the seed of each distillation is derived.
+        seed: the seed that the seed of each distillation is derived from.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
 
     Attributes:
         groups: what is stored, by task and class, in the order of appearance.
         experiences: distillations so far: one for each task of an experience, and with
             ``shrink="distil"`` one each time that room is made.
-        seconds: spent on distilling.
+        seconds: seconds spent on distilling.
     """
 
     groups: ImageGroups = field(default_factory=ImageGroups, init=False, repr=False)
@@ -155,8 +155,9 @@ class DistilledMemory(MemoryOptions):
         if shortage is not None:
             warnings.warn(shortage, stacklevel=2)
         addition.check()
+        # Images are cut before the distillation, which may fail: they must come back.
         with self.all_or_nothing():
-            # First room, then copies: what was cut must not stand among the images.
+            # Room is made before the pool: images that are cut must not be in it.
             self._make_room(addition.images_per_class)
             made = self._distil(
                 addition.pool(images, labels, self.groups),
@@ -171,7 +172,7 @@ class DistilledMemory(MemoryOptions):
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Leave the memory as it was if what is done within it fails."""
+        """Leave the memory as it was if the body of the with statement fails."""
         groups = ImageGroups(self.groups)
         before = self.experiences, self._header, self.size
         try:
@@ -182,7 +183,7 @@ class DistilledMemory(MemoryOptions):
             raise
 
     def resize(self, size: int) -> None:
-        """Change how many images it holds at most; shrink what is stored, if need be.
+        """Change how many images it holds at most; shrink the stored classes to fit.
 
         Raises:
             OptionError: there are more classes than that.
@@ -194,7 +195,7 @@ class DistilledMemory(MemoryOptions):
                 self._make_room(self.room(len(self.groups)))
 
     def _make_room(self, wanted: int) -> None:
-        """Leave at most so many images in each group."""
+        """Leave at most this many images in each group."""
         if self.shrink == "distil":
             self._distil_to(wanted)
         for key, stored in self.groups.items():
@@ -202,7 +203,7 @@ class DistilledMemory(MemoryOptions):
                 self.groups[key] = stored.first(wanted)
 
     def _distil_to(self, wanted: int) -> None:
-        """Distil the groups of each task that have more images to so many."""
+        """Distil the groups with more images than wanted, task by task."""
         for task in self.groups.tasks():
             large = self.groups.only(
                 key
@@ -224,7 +225,7 @@ class DistilledMemory(MemoryOptions):
         *,
         context: Sequence[TaskClass] = (),
     ) -> Distillate:
-        """Distil images, and count it: each distillation has a seed of its own."""
+        """Distil images, and count the distillations: each has its own seed."""
         started = time.perf_counter()
         made = distil(
             pool,
@@ -259,7 +260,10 @@ class DistilledMemory(MemoryOptions):
         """
         present = self.classes(task)
         if not present:
-            raise OptionError(f"nothing is stored of task {task}")
+            raise OptionError(
+                f"expected a task of which images are stored, got task {task}; known "
+                f"tasks: {', '.join(map(str, self.groups.tasks())) or 'none'}"
+            )
         assert self._header is not None
         groups = self.groups.only(TaskClass(task, label) for label in present)
         images = groups.images()
@@ -295,7 +299,7 @@ class DistilledMemory(MemoryOptions):
         return write_state(target / MEMORY_NAME, state)
 
     def restore(self, folder: str | Path) -> None:
-        """Take up what :meth:`save` wrote; nothing changes if that cannot be done.
+        """Restore what :meth:`save` wrote; nothing changes if that fails.
 
         A memory that was resized before it was saved has that size again.
 
@@ -311,7 +315,10 @@ class DistilledMemory(MemoryOptions):
         own = self.configuration(state.made_size if resized else self._made_size)
         differing = what_differs(state.configuration, own)
         if differing:
-            raise OptionError(f"{file} was written with other options: {differing}")
+            raise OptionError(
+                f"{file}: expected a memory with the options of the saved one, got "
+                f"others: {differing}"
+            )
         self.groups, self.size = state.groups, state.size
         self._made_size = state.made_size
         self.experiences, self.seconds = state.experiences, state.seconds

@@ -22,10 +22,10 @@ __all__ = [
 ]
 
 DISTILLER = "dm(real_batch_size=64)"
-"""The default distiller of a memory: what measured best."""
+"""The default distiller of a memory: the one that measured best."""
 
 NETWORK = "conv(width=32)"
-"""The network on which images are distilled by default: where that was measured."""
+"""The default network that images are distilled on: the one of that measurement."""
 
 INITIAL_IMAGES = "herding(training_steps=0)"
 """What new images start from by default: the most typical ones, by their pixels."""
@@ -42,7 +42,7 @@ Shrink = Literal["truncate", "distil"]
 
 @dataclass
 class MemoryOptions:
-    """What is chosen for a memory before its first experience.
+    """The options of a memory, chosen before its first experience.
 
     :class:`~dd_avalanche.DistilledMemory` says what each option does.
     """
@@ -100,7 +100,7 @@ class MemoryOptions:
         return self.method.label_kind
 
     def room(self, classes: int) -> int:
-        """Return how many images each of so many classes may have.
+        """Return how many images each class may have if there are this many classes.
 
         Raises:
             OptionError: the memory is too small.
@@ -109,9 +109,9 @@ class MemoryOptions:
         if wanted * classes > self.size or wanted < 1:
             least = classes * (self.images_per_class or 1)
             raise OptionError(
-                f"a memory of {self.size} images has no room for {classes} classes"
+                f"a memory needs a size of at least {least} for {classes} classes"
                 + (f" of {wanted} images each" if self.images_per_class else "")
-                + f"; make it {least} or larger"
+                + f", got {self.size}; make it larger"
             )
         return wanted
 
@@ -125,7 +125,7 @@ class MemoryOptions:
         return [*present, *(c for c in range(self.num_classes) if c not in present)]
 
     def configuration(self, size: int) -> dict[str, Any]:
-        """Return what must be the same where a memory is restored.
+        """Return the options that a restored memory must share.
 
         Args:
             size: the size with which the memory was made.
@@ -152,10 +152,10 @@ class MemoryOptions:
 
 
 def check_number(name: str, value: Any) -> None:
-    """Refuse what is no whole number from 1.
+    """Refuse anything but a whole number of at least 1.
 
     Raises:
-        OptionError: it is none.
+        OptionError: the value is something else.
     """
     if not isinstance(value, int) or value < 1:
         raise OptionError(f"{name} must be a whole number from 1, got {value!r}")

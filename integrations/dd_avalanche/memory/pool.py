@@ -1,4 +1,4 @@
-"""The images of a distillation, of which some stand there several times."""
+"""The images of a distillation, some of them repeated."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,7 +14,7 @@ _READ = 256  # images that are gathered at a time
 
 
 class ImagePool(Dataset[tuple[Tensor, int]]):
-    """Images of an experience and copies of them and of stored ones.
+    """Images of an experience, and copies of them and of stored ones.
 
     Images are gathered when they are asked for: a copy is an index, and takes no room.
 
@@ -23,9 +23,9 @@ class ImagePool(Dataset[tuple[Tensor, int]]):
         labels: their classes.
 
     Attributes:
-        parts: these images, and further ones.
+        parts: the images of the experience, and those that were added.
         indices: int64, for each image of the distillation its index among all parts.
-        labels: int64, its class.
+        labels: int64, the class of each image of the distillation.
     """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
@@ -34,7 +34,7 @@ class ImagePool(Dataset[tuple[Tensor, int]]):
         self.labels = labels
 
     def add(self, images: Tensor, label: int, count: int) -> None:
-        """Add so many copies of images of a class, taken in turn."""
+        """Add copies of the images of a class, taken in turn, ``count`` in all."""
         copies = torch.arange(count) % len(images) + len(self)
         self.parts.append(images)
         self.indices = torch.cat([self.indices, copies])
@@ -65,7 +65,7 @@ class ImagePool(Dataset[tuple[Tensor, int]]):
 
 
 class PoolImages(StreamedImages):
-    """Images of a pool: what a tensor of them would give, without its room."""
+    """Images of a pool, indexed like a tensor and gathered on demand."""
 
     def __init__(self, pool: ImagePool, indices: Tensor) -> None:
         super().__init__(Items(pool), pool.parts[0].shape[1:], indices, workers=0)

@@ -23,14 +23,14 @@ _METADATA_KEY = "dd_avalanche"
 
 @dataclass(frozen=True)
 class MemoryState:
-    """What a memory is after an experience.
+    """The state of a memory after an experience.
 
     Attributes:
-        configuration: its options, as it was made.
+        configuration: its options when it was made.
         size: images that it holds at most, perhaps changed since.
         experiences: distillations so far.
-        seconds: spent on distilling.
-        header: of the last distillation.
+        seconds: seconds spent on distilling.
+        header: the header of the last distillation.
         groups: the stored images.
     """
 
@@ -86,7 +86,7 @@ def read_state(file: Path) -> MemoryState:
 
     Raises:
         FileError: the file is missing, damaged, foreign or of another version.
-        OptionError: it names a size that no memory has.
+        OptionError: it names a size that no memory can have.
     """
     content, tensors = _read(file)
     try:
@@ -104,7 +104,8 @@ def read_state(file: Path) -> MemoryState:
         if isinstance(error, OptionError):
             raise
         raise FileError(
-            f"{file} is damaged: {type(error).__name__}: {error}"
+            f"{file}: expected a saved memory, got a damaged one: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 
@@ -142,11 +143,12 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         version = int(content["format_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise FileError(
-            f"{file} is not a memory of dd_avalanche ({type(error).__name__}); {advice}"
+            f"{file}: expected a memory of dd_avalanche, got another file "
+            f"({type(error).__name__}); {advice}"
         ) from error
     if version != _FORMAT_VERSION:
         raise FileError(
-            f"{file} has format version {version}, this dd_avalanche reads "
-            f"{_FORMAT_VERSION}; upgrade dd-plugins, or {advice}"
+            f"{file}: expected format version {_FORMAT_VERSION}, got {version}; "
+            f"upgrade dd-plugins, or {advice}"
         )
     return content, tensors

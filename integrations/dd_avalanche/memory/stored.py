@@ -70,7 +70,7 @@ class ClassImages:
     def with_images(self, images: Tensor, store: Store) -> "ClassImages":
         """Return other images of the class; all get its first label.
 
-        That is for core sets, whose labels are the class and nothing learned.
+        It is for core sets, whose labels are the class and not learned.
         """
         labels = self.labels[:1].expand(len(images), -1).contiguous()
         plain = replace(self, labels=labels, low=None, step=None)
@@ -103,9 +103,9 @@ class ClassImages:
         return self.image_bytes + of_labels
 
     def first(self, count: int) -> "ClassImages":
-        """Return the first images alone."""
+        """Return the first images only."""
         kept = {
-            # A slice would keep all of them in memory, a copy does not.
+            # A slice would keep all images in memory; a copy does not.
             name: None if tensor is None else tensor[:count].clone()
             for name, tensor in self.tensors().items()
         }

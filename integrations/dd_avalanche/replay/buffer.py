@@ -24,14 +24,14 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     """Exemplars that any distiller of the library learns or chooses.
 
     Pass it to ``ReplayPlugin(mem_size, storage_policy=DistilledBuffer(mem_size))``.
-    After each experience its images, as the benchmark's evaluation transform gives
-    them, are distilled; the items of the buffer are in that same space, and pass
-    through no transform again. The sub-experiences of an online stream are collected,
-    and distilled together after the last of them. Experiences without images are passed
-    over. While an experience is distilled, its images are in memory at most three times
-    in float32; with ``whitening`` more often.
+    After each experience the buffer distils its images under the benchmark's evaluation
+    transform. The items of the buffer are in the same space, and pass through no
+    further transform. The sub-experiences of an online stream are collected, and
+    distilled together after the last of them. Experiences without images are skipped.
+    While an experience is distilled, at most three copies of its images in float32 are
+    in memory; with ``whitening`` there are more.
 
-    The items have the parts that those of the benchmark have: an image, a class as a
+    The items have the same parts as those of the benchmark: an image, a class as a
     number or a tensor, and a task label where theirs have one.
 
     Neither the strategy's model nor a global random generator is touched.
@@ -50,7 +50,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
 
     Attributes:
         memory: what is stored.
-        layout: of the items: that of the last experience's.
+        layout: the layout of the items: that of the last experience.
         buffer_groups: a buffer for each class, as ``ClassBalancedBuffer`` has them.
 
     Raises:
@@ -73,7 +73,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             )
         if labels == "learned" and options.get("num_classes") is None:
             raise OptionError(
-                "learned labels need num_classes: the width of the model's output"
+                "learned labels need num_classes, the width of the model's output, got "
+                "None"
             )
         super().__init__(max_size)
         self.memory = DistilledMemory(max_size, distiller, **options)
@@ -96,7 +97,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def post_adapt(self, agent_state: Any, exp: Any) -> None:
         """Distil an experience, or collect a part of one.
 
-        Of a strategy's plugins several may share a buffer: it takes an experience once.
+        Several plugins of a strategy may share a buffer: it takes an experience once.
 
         Args:
             agent_state: the strategy: its clock tells one training from the next.
@@ -132,8 +133,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             self._check_part(exp)
         elif self._collected:
             raise OptionError(
-                f"a whole experience came after {self.parts} parts of an online one, "
-                "whose last part was never seen"
+                f"expected the next part of an online experience after {self.parts} "
+                "parts, got a whole experience; pass all parts up to the last one"
             )
         self._collected.append(part)
         del part  # else its images would stay in memory beside the joined ones
@@ -145,8 +146,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
         """Distil the images of a data set, as if they were an experience.
 
-        A stream without experiences, of which nothing tells where they end, can be
-        distilled so: as many of its images at a time as shall be distilled together.
+        It is for a stream that does not tell where experiences end: pass the images to
+        distil together.
 
         Args:
             new_data: a data set of Avalanche.
@@ -193,16 +194,17 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         """
         if not exp.access_task_boundaries:
             raise OptionError(
-                "this online stream does not tell where its experiences end, and they "
-                "are distilled whole; if it has any, split it with "
-                "access_task_boundaries=True; if not, pass update_from_dataset() as "
-                "many images at a time as shall be distilled together"
+                "an online stream must tell where its experiences end, because they "
+                "are distilled whole, got access_task_boundaries="
+                f"{exp.access_task_boundaries}; split it with "
+                "access_task_boundaries=True, or, if it has no experiences, pass "
+                "update_from_dataset() the images to distil together"
             )
         if exp.is_first_subexp is not (not self._collected):
             raise OptionError(
-                f"an experience of {exp.sub_stream_length} parts came after "
-                f"{self.parts} parts of another: the buffer has to see all parts of an "
-                "experience, in their order"
+                "the buffer must see all parts of an experience in their order, got a "
+                f"part of an experience of {exp.sub_stream_length} parts after "
+                f"{self.parts} parts of another"
             )
 
     def _is_last(self, exp: Any) -> bool:
@@ -215,7 +217,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         return bool(exp.is_last_subexp or counted)
 
     def resize(self, strategy: Any, new_size: int) -> None:
-        """Change the largest number of images; shrink what is stored, if need be.
+        """Change the largest number of images; shrink the stored classes to fit.
 
         Args:
             strategy: not used.
@@ -234,10 +236,10 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         return self.memory.save(folder)
 
     def restore(self, folder: str | Path, like: Any) -> None:
-        """Take up what :meth:`save` wrote; its size as well, if it was resized.
+        """Restore what :meth:`save` wrote, with its size if it was resized.
 
         Args:
-            folder: where.
+            folder: the folder of the saved memory.
             like: a data set of the benchmark, such as ``stream[0].dataset``: the items
                 of the buffer get the same parts.
 
@@ -253,7 +255,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         self._renew()
 
     def _renew(self) -> None:
-        """Make the data sets of what is stored."""
+        """Make the data sets of the stored images."""
         memory = self.memory
         self.buffer_groups = {}
         if not len(memory):

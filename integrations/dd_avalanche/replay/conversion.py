@@ -11,18 +11,18 @@ from dd_plugins.api import MissingExtraError
 __all__ = ["EXTRA", "require_avalanche", "to_avalanche"]
 
 EXTRA = "dd-plugins[avalanche]"
-"""What to install for this integration to be of use."""
+"""What to install to use this integration."""
 
 
 def require_avalanche() -> None:
     """Import Avalanche, or say what to install.
 
     Raises:
-        MissingExtraError: it is not installed, or does not fit what is.
+        MissingExtraError: it is not installed, or does not fit another package.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its many dependencies
+            warnings.simplefilter("ignore")  # those of its many dependencies
             import avalanche.benchmarks
             import avalanche.training.plugins  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:

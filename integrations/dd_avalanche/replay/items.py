@@ -28,7 +28,7 @@ def as_dataset(
     Args:
         memory: it holds images.
         labels: a label for each image; None for its class as a number.
-        layout: of the items.
+        layout: the layout of the items.
     """
     items = StoredItems(
         list(memory.groups.values()),
@@ -106,5 +106,6 @@ class ClassBuffer(ExemplarsBuffer):  # type: ignore[misc]
             OptionError: always.
         """
         raise OptionError(
-            "a class of a distilled buffer has no size of its own; resize the buffer"
+            "a distilled buffer can only be resized as a whole, got a size of "
+            f"{new_size} for one class; resize the buffer"
         )

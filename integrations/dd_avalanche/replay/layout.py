@@ -24,7 +24,7 @@ class Layout(NamedTuple):
             ``nc_benchmark``; ``"beside"`` if the data set has task labels outside its
             items; ``"none"`` if there are none.
         label: shape and dtype of a class that is a tensor; None for a number.
-        dtype: of the images.
+        dtype: the dtype of the images.
     """
 
     tasks: Literal["none", "in items", "beside"] = "none"
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, dataset: Any) -> "Layout":
-        """Return the layout of a data set of Avalanche; of an empty one a plain one.
+        """Return the layout of an Avalanche data set; the plain one if it is empty.
 
         Raises:
             DataError: an item is not an image as a tensor and a class.
@@ -58,10 +58,10 @@ class Layout(NamedTuple):
         inside = bool(getattr(attribute, "use_in_getitem", False))
         if mixed and len(further) > inside:
             raise DataError(
-                f"the items of the experience have {2 + len(further)} parts, and what "
-                "is distilled has an image, a class and perhaps Avalanche's task label;"
-                " leave the others out (use_in_getitem=False of a data attribute), or "
-                "replay by DistilledReplayPlugin, which mixes no items"
+                "expected items of an image, a class and perhaps Avalanche's task "
+                f"label, got {2 + len(further)} parts; leave the others out "
+                "(use_in_getitem=False of a data attribute), or replay by "
+                "DistilledReplayPlugin, which mixes no items"
             )
         tasks: Any = "none"
         if attribute is not None:
@@ -78,7 +78,7 @@ class LabelledImages(NamedTuple):
         images: float32 of shape ``(n, channels, height, width)``.
         labels: int64, their classes.
         tasks: int64, their tasks.
-        layout: of the items that they were read from.
+        layout: the layout of the items that they were read from.
     """
 
     images: Tensor
@@ -91,11 +91,12 @@ def read_images(dataset: Any, *, mixed: bool) -> LabelledImages:
     """Read a data set under its evaluation transform.
 
     Args:
-        dataset: of Avalanche; it may be empty.
+        dataset: a data set of Avalanche; it may be empty.
         mixed: whether its items will stand in a batch beside those of a buffer.
 
     Raises:
-        DataError: an item is not an image as a tensor and a class, or they differ.
+        DataError: an item is not an image as a tensor and a class, or images differ in
+            shape.
     """
     items = dataset.eval()
     count = len(items)
@@ -111,9 +112,9 @@ def read_images(dataset: Any, *, mixed: bool) -> LabelledImages:
             _check_image(image)
             if image.shape != images.shape[1:]:
                 raise DataError(
-                    "the images of the experience differ in shape: "
-                    f"{sorted({tuple(images.shape[1:]), tuple(image.shape)})}; its "
-                    "evaluation transform has to resize them"
+                    "the images of an experience must have one shape, got "
+                    f"{sorted({tuple(images.shape[1:]), tuple(image.shape)})}; resize "
+                    "them in its evaluation transform"
                 )
             images[index] = image
             labels[index] = _as_class(label)
@@ -144,7 +145,7 @@ def _parts(item: Any) -> Sequence[Any]:
 
 
 def _check_image(image: Any) -> None:
-    """Refuse what is no image.
+    """Refuse anything but an image.
 
     Raises:
         DataError: it is not a float tensor of three axes.
@@ -166,7 +167,7 @@ def _as_class(label: Any) -> int:
     """Return a label as the number of a class.
 
     Raises:
-        DataError: it is none.
+        DataError: it is not a single whole number.
     """
     shape = tuple(getattr(label, "shape", ()))
     if shape not in ((), (1,)):

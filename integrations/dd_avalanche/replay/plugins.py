@@ -25,10 +25,10 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     Args:
         buffer: filled after each experience.
-        weight: of the buffer's loss.
+        weight: the weight of the buffer's loss.
         batch_size: images from the buffer in each iteration, drawn anew; all of them if
             there are fewer; by default as many as of current data.
-        seed: of the draws, which leave the global generators alone.
+        seed: seeds the draws, which leave the global generators alone.
 
     Raises:
         OptionError: weight or batch size is out of its range.
@@ -96,10 +96,10 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
 class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
     """Train from scratch on the memory alone, at each experience.
 
-    First the experience is distilled into the buffer, then the model is trained on
-    nothing but the buffer, from the weights it had at the start: parameters, buffers
-    and the optimizer's state are reset. What adaptation has told a model, such as which
-    classes there are, stays. The protocol of the papers of FRePo and DM.
+    First the experience is distilled into the buffer. Then the model is trained on the
+    buffer alone, from its weights at the start: parameters, buffers and the optimizer's
+    state are reset. State that adaptation sets, such as the known classes, stays. This
+    is the protocol of the papers of FRePo and DM.
 
     Args:
         buffer: filled at the start of each experience.
@@ -123,15 +123,15 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
         """Distil the experience, and train on the buffer instead of it."""
         if isinstance(strategy.experience, OnlineCLExperience):
             raise OptionError(
-                "DistilledGDumb trains on whole experiences, not on the parts of an "
-                "online stream; use ReplayPlugin or DistilledReplayPlugin there"
+                "DistilledGDumb takes whole experiences, got a part of an online "
+                "stream; use ReplayPlugin or DistilledReplayPlugin there"
             )
         self.buffer.fill(strategy, strategy.experience, mixed=False)
         if len(self.buffer.memory):
             strategy.adapted_dataset = self.buffer.buffer
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Reset the model, which has been adapted to the experience, and optimizer."""
+        """Reset the adapted model and the optimizer."""
         for name, tensor in _weights(strategy.model).items():
             kept = self._initial.get(name)
             if kept is None:
@@ -149,12 +149,12 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
         return {"initial": self._initial}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the weights at the start."""
+        """Restore the weights at the start."""
         self._initial = dict(state["initial"])
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's parameters, and its buffers but for what adaptation sets."""
+    """Return a model's parameters, and its buffers except those of adaptation."""
     found = {name: value.detach() for name, value in model.named_parameters()}
     for prefix, module in model.named_modules():
         if not isinstance(module, DynamicModule):

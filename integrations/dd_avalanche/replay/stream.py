@@ -1,4 +1,4 @@
-"""A stream that goes on, after the process was killed, as if it had not been."""
+"""Saves a stream, and resumes it as if the process had not been killed."""
 
 import io
 import re
@@ -34,19 +34,19 @@ _BUFFER_NAME = re.compile(r"buffer-\d+-[0-9a-f]{8}")
 def save_stream(
     folder: str | Path, strategy: Any, buffer: DistilledBuffer, experiences: int
 ) -> Path:
-    """Write where a stream stands, after an experience; return the folder.
+    """Save a stream after an experience; return the folder.
 
     The buffer goes to a folder of its own for each call; the model, the optimizer and
     the global generators follow in one file, which names that folder. So a kill at any
-    moment leaves what was saved last. The state of a plugin is kept if the plugin has
-    ``state_dict`` and ``load_state_dict``; those of Avalanche have not. Metrics are not
-    kept.
+    moment leaves the last save intact. The state of a plugin is kept if the plugin has
+    ``state_dict`` and ``load_state_dict``; those of Avalanche have neither. Metrics are
+    not kept.
 
     Args:
-        folder: where.
+        folder: where to save it.
         strategy: its model, optimizer and clock are saved.
-        buffer: what it replays from.
-        experiences: how many it has been trained on.
+        buffer: the buffer that it replays from.
+        experiences: how many experiences it has been trained on.
 
     Raises:
         OptionError: an online experience is not complete; or the state of a plugin
@@ -55,8 +55,8 @@ def save_stream(
     """
     if buffer.parts:
         raise OptionError(
-            f"{buffer.parts} parts of an online experience wait for its last one; save "
-            "the stream after that"
+            "a stream must be saved after the last part of an online experience, got "
+            f"{buffer.parts} parts that wait for it"
         )
     plugins = [[_name(each), _state(each)] for each in _stateful(strategy)]
     target = Path(folder)
@@ -85,13 +85,13 @@ def restore_stream(
     buffer: DistilledBuffer,
     stream: Iterable[Any],
 ) -> int:
-    """Take up a stream where :func:`save_stream` left it.
+    """Resume a stream where :func:`save_stream` left it.
 
     It warns of plugins whose state is not restored: those without ``state_dict`` that
-    hold more than numbers and strings, or other ones than when the stream was saved.
+    hold more than numbers and strings, or that differ from the saved ones.
 
     Args:
-        folder: where; if nothing was saved there, nothing changes.
+        folder: where it was saved; if nothing was, nothing changes.
         strategy: made as for the first run; its model is adapted to the experiences
             that are done, and its model, optimizer and the global generators are set.
         buffer: made as for the first run.
@@ -115,16 +115,16 @@ def restore_stream(
     ]
     if len(done) < experiences:
         raise OptionError(
-            f"of the stream in {source} {experiences} experiences are done; this one "
-            f"has {len(done)}"
+            f"expected a stream of at least {experiences} experiences, which are done "
+            f"in {source}, got {len(done)}"
         )
     plugins = _stateful(strategy)
     held, own = [name for name, _ in content["plugins"]], list(map(_name, plugins))
     if held != own:
         raise OptionError(
-            f"{source} holds the state of the plugins {', '.join(held) or 'none'}, the "
-            f"strategy has {', '.join(own) or 'none'} with a state; make it as for the "
-            "first run"
+            f"{source} holds the state of plugins: expected a strategy with "
+            f"{', '.join(held) or 'none'}, got {', '.join(own) or 'none'}; make it as "
+            "for the first run"
         )
     if done:
         filled = [each for each in done if len(each.dataset)] or done
@@ -136,8 +136,8 @@ def restore_stream(
     strategy.model.to(strategy.device)
     try:
         strategy.model.load_state_dict(content["model"])
-        # Its first call gathers all parameters and forgets their moments: now, not
-        # when training goes on.
+        # The first call gathers all parameters and forgets their moments. It is made
+        # now: when training goes on, it would forget the restored ones.
         strategy.make_optimizer(reset_optimizer_state=True)
         strategy.optimizer.load_state_dict(content["optimizer"])
         for plugin, (_, state) in zip(plugins, content["plugins"], strict=True):
@@ -145,7 +145,8 @@ def restore_stream(
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise OptionError(
-            f"{source} was saved with another model, optimizer or plugins: {reason}"
+            f"expected the model, optimizer and plugins that {source} was saved with, "
+            f"got others: {reason}"
         ) from error
     vars(strategy.clock).update(content["clock"])
     set_random_state(content["randomness"])
@@ -154,7 +155,7 @@ def restore_stream(
         warnings.warn(
             f"the state of {', '.join(lost)} is not restored: plugins without "
             "state_dict and load_state_dict are not saved, and the stream may end "
-            "otherwise than if it had not been stopped",
+            "differently from one that was not stopped",
             stacklevel=2,
         )
     return experiences
@@ -188,9 +189,9 @@ def _state(plugin: Any) -> Any:
         torch.load(written, weights_only=True)
     except Exception as error:  # whatever a plugin gives
         raise OptionError(
-            f"the state_dict of {_name(plugin)} cannot be saved "
-            f"({type(error).__name__}); it may hold tensors, numbers, strings, lists "
-            "and dicts of them"
+            f"the state_dict of {_name(plugin)} must hold only tensors, numbers, "
+            "strings, and lists and dicts of them, got what cannot be saved "
+            f"({type(error).__name__})"
         ) from error
     return state
 
@@ -198,8 +199,8 @@ def _state(plugin: Any) -> Any:
 def _others(strategy: Any, buffer: DistilledBuffer) -> list[list[Any]]:
     """Return names and options of the plugins whose state, if any, is not saved.
 
-    Not among them are the clock, which is saved, and metrics. Options are the
-    attributes but for the buffer; None if they are more than plain values.
+    The clock, which is saved, and metrics are left out. Options are all attributes
+    except the buffer; None if they are more than plain values.
     """
     known = (Clock, EvaluationPlugin, PeriodicEval)
     saved = {id(each) for each in _stateful(strategy)}
@@ -214,7 +215,7 @@ def _others(strategy: Any, buffer: DistilledBuffer) -> list[list[Any]]:
 
 
 def _lost(before: list[list[Any]], now: list[list[Any]]) -> list[str]:
-    """Return the names of plugins that are not as they were when they were saved."""
+    """Return the names of plugins that differ from the saved ones."""
     left = list(now)
     lost = []
     for each in before:

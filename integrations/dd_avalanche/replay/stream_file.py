@@ -60,7 +60,8 @@ def read_stream(file: Path) -> dict[str, Any]:
     plain = plain.removesuffix(_COMMENT) + _NO_COMMENT
     if hashlib.sha256(plain).hexdigest().encode() != digest:
         raise FileError(
-            f"{file} is damaged, or of an older version without a digest; {advice}"
+            f"{file}: expected a saved stream that ends with its digest, got one that "
+            f"is damaged, or of an older version without a digest; {advice}"
         )
     try:
         content: dict[str, Any] = torch.load(
@@ -69,12 +70,13 @@ def read_stream(file: Path) -> dict[str, Any]:
         version = content["format_version"]
     except Exception as error:  # torch's own text advises to run what the file holds
         raise FileError(
-            f"{file} is no saved stream ({type(error).__name__}); {advice}"
+            f"{file}: expected a saved stream, got other content "
+            f"({type(error).__name__}); {advice}"
         ) from error
     if version != _FORMAT_VERSION:
         raise FileError(
-            f"{file} has format version {version}, this dd_avalanche reads "
-            f"{_FORMAT_VERSION}; upgrade dd-plugins, or {advice}"
+            f"{file}: expected format version {_FORMAT_VERSION}, got {version}; "
+            f"upgrade dd-plugins, or {advice}"
         )
     return content
 

@@ -24,13 +24,13 @@ class LabelLoss(nn.Module):
     """The loss that fits learned labels, and classes as well: a strategy's criterion.
 
     Half the squared error for regression targets, cross-entropy for everything else.
-    Classes, as evaluation gives them, are turned into targets first. Labels of more
-    classes than the model has outputs lose the others. A head that masks units, as
+    Classes, as evaluation gives them, are turned into targets first. Scores of
+    classes for which the model has no output are dropped. A head that masks units, as
     Avalanche's ``IncrementalClassifier`` does by default, has a squared error of
     millions on them: make it with ``masking=False``.
 
     Args:
-        label_kind: what learned labels are.
+        label_kind: the kind of the learned labels.
     """
 
     def __init__(self, label_kind: LabelKind) -> None:
@@ -77,8 +77,8 @@ class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
         super().__init__()
         if buffer.labels != "learned":
             raise OptionError(
-                "SoftTargets is for a buffer of learned labels: "
-                "DistilledBuffer(..., labels='learned', num_classes=...)"
+                f"SoftTargets needs a buffer of learned labels, got {buffer.labels!r} "
+                "ones; pass DistilledBuffer(..., labels='learned', num_classes=...)"
             )
         self.buffer = buffer
 
@@ -104,8 +104,9 @@ def check_criterion(strategy: Any, buffer: DistilledBuffer) -> None:
     misread = buffer.labels == "learned" and kind == "regression"
     if misread and isinstance(strategy._criterion, nn.CrossEntropyLoss):
         raise OptionError(
-            "the learned labels are regression targets, not probabilities; give "
-            f"the strategy criterion=dd_avalanche.LabelLoss({kind!r})"
+            f"the criterion must take labels of kind {kind!r}, got CrossEntropyLoss, "
+            "which takes probabilities; give the strategy "
+            f"criterion=dd_avalanche.LabelLoss({kind!r})"
         )
 
 

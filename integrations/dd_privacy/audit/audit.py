@@ -120,6 +120,7 @@ def audit_runs(
     # Shadow runs are most of the work: they are made only if an attack needs them.
     shadows = len(membership.shadows) if chosen.shadowed else 0
     count = len(membership.targets) + shadows
+    # Checked now: making the first runs takes long, and a later one would fail.
     membership.check_classes(count)
     wanted = [(each, run) for each in mechanisms for run in range(count)]
     if on_plan is not None:
@@ -208,8 +209,9 @@ def _checked_overlap(membership: Membership) -> list[int]:
         others = int((scored & ~members).sum())
         if overlap > _MOST_OVERLAP * others:
             raise DataError(
-                f"{overlap} of {others} non-members are members too, by their pixels: "
-                "no attack could tell them apart; remove duplicates from the data"
+                f"at most {_MOST_OVERLAP:.0%} of non-members may have the pixels of a "
+                f"member, got {overlap} of {others}: no attack can tell them apart; "
+                "remove duplicates from the data"
             )
     return overlaps
 
@@ -239,7 +241,9 @@ def _chosen_attacks(attacks: Sequence[str] | None, shadows: int) -> _Attacks:
     """
     specs = split_specs(attacks) if isinstance(attacks, str) else attacks
     if specs is not None and not specs:
-        raise OptionError("name one attack or more; by default several are made")
+        raise OptionError(
+            "expected at least one attack, got none; leave them out for the default"
+        )
     asked = [get_attack(spec) for spec in (DEFAULT_ATTACKS if specs is None else specs)]
     usable: list[AbstractAttack] = []
     broken, shadowed = [], False
@@ -254,7 +258,7 @@ def _chosen_attacks(attacks: Sequence[str] | None, shadows: int) -> _Attacks:
             shadowed = shadowed or needed > 0
         elif specs is not None:
             raise OptionError(
-                f"{attack!r} needs {needed} shadow runs or more, there are {shadows}"
+                f"{attack!r} needs at least {needed} shadow runs, got {shadows}"
             )
     return _Attacks(usable, broken, shadowed)
 

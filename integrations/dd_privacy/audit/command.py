@@ -59,7 +59,7 @@ _OF_SPECS = (
 @dataset_option
 @click.option(
     "--attacks",
-    help="Specs, separated by commas.  [default: those that the shadow runs allow of "
+    help="Specs, separated by commas.  [default: those with enough shadow runs among "
     f"{', '.join(DEFAULT_ATTACKS)}]",
 )
 @click.option(
@@ -74,7 +74,7 @@ _OF_SPECS = (
     type=click.IntRange(min=1),
     default=10_500,
     show_default=True,
-    help="Of a run; about as many others are non-members.",
+    help="Members of a run; about as many other images are non-members.",
 )
 @click.option(
     "--canaries",
@@ -105,31 +105,32 @@ _OF_SPECS = (
 @click.option(
     "--training-steps",
     type=click.IntRange(min=1),
-    help="Of a network on a set.  [default: the protocol's]",
+    help="Training steps of a network on a set.  [default: the protocol's]",
 )
 @click.option(
     "--compare",
     default="",
-    help=f"Of {', '.join(COMPARISONS)}: trained on all members, on random ones, "
-    "distilled from noise, trained under differential privacy.",
+    help=f"Any of {', '.join(COMPARISONS)}, separated by commas: trained on all "
+    "members, on random ones, distilled from noise, trained under differential "
+    "privacy.",
 )
 @click.option(
     "--all-steps",
     type=click.IntRange(min=1),
     default=AllMembers.training_steps,
     show_default=True,
-    help="Of --compare all: training steps of the network.",
+    help="With --compare all: training steps of the network.",
 )
 @click.option(
     "--all-plain",
     is_flag=True,
-    help="Of --compare all: train without augmentation, to learn by heart sooner.",
+    help="With --compare all: train without augmentation, to memorise images sooner.",
 )
 @click.option(
     "--epsilon",
     default="1,4,10",
     show_default=True,
-    help="Of private training, separated by commas.",
+    help="Epsilons of private training, separated by commas.",
 )
 @click.option(
     "--rates",
@@ -141,7 +142,7 @@ _OF_SPECS = (
     type=float,
     default=DELTA,
     show_default=True,
-    help="Of lower bounds on epsilon, and of private training.",
+    help="Delta of lower bounds on epsilon, and of private training.",
 )
 @shared.seed
 @click.option(
@@ -149,7 +150,7 @@ _OF_SPECS = (
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="In which runs are made side by side.",
+    help="Processes that make runs side by side.",
 )
 @shared.json_file
 @click.option(
@@ -177,7 +178,7 @@ def audit_command(
     download: bool,
     **options: Any,
 ) -> None:
-    """Measure what a distilled set reveals about the images that it was made of.
+    """Measure what a distilled set reveals about the images that it was made from.
 
     A distiller's spec is run on members drawn at random; an artifact is audited as it
     is. Attacks that need shadow runs repeat the whole distillation on other members.
@@ -185,7 +186,9 @@ def audit_command(
     """
     for file in (json_file, html_file):
         if file is not None and not file.absolute().parent.is_dir():
-            raise OptionError(f"{file.absolute().parent} is not a folder")
+            raise OptionError(
+                f"{file} needs a folder that exists, got {file.absolute().parent}"
+            )
     is_artifact = _is_artifact(audited)
     check_outputs(
         (json_file, "JSON"),
@@ -255,8 +258,7 @@ def _check_resolved(membership: Membership, rates: Sequence[float]) -> None:
         if 0 <= rate < 1 and there < non_members_needed(rate):
             raise OptionError(
                 f"a false-positive rate of {rate:g} needs {non_members_needed(rate)} "
-                f"non-members, there are {there}; ask for more --members, or a higher "
-                "rate"
+                f"non-members, got {there}; ask for more --members, or a higher rate"
             )
 
 
@@ -264,7 +266,7 @@ def _refuse_for_artifact() -> None:
     """Refuse options whose values a finished set has fixed."""
     for option in shared.given_on_command_line(*_OF_SPECS):
         raise OptionError(
-            f"{option} goes with a distiller's spec, not with an artifact"
+            f"{option} needs a distiller's spec, got an artifact; leave it out"
         )
 
 
@@ -278,7 +280,10 @@ def _prepared(
 ) -> tuple[Membership, list[AbstractMechanism]]:
     """Return a spec's membership game, and its mechanisms, the audited one first."""
     if "/" in audited or audited.endswith(".safetensors"):
-        raise OptionError(f"{audited} does not exist, and is no spec of a distiller")
+        raise OptionError(
+            f"expected an artifact or a distiller's spec, got {audited}, which does "
+            "not exist"
+        )
     spec = repr(dd_plugins.get_distiller(audited))
     membership = membership_for_mechanism(
         data,
@@ -318,8 +323,8 @@ def _prepared_artifact(
     record = distilled.header.dataset
     if record.fingerprint != data.fingerprint:
         raise OptionError(
-            f"{audited} was distilled from {record.name!r}, whose training images are "
-            f"not those of {data.name!r}"
+            f"{audited} needs the training images that it was distilled from, those of "
+            f"{record.name!r}, got those of {data.name!r}"
         )
     initial = distilled.header.initial_indices
     membership = membership_for_artifact(

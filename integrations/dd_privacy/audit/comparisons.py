@@ -32,7 +32,7 @@ def comparisons_of(text: str) -> list[str]:
     for name in names:
         if name not in COMPARISONS:
             raise OptionError(
-                f"--compare must be of {', '.join(COMPARISONS)}, got {name!r}"
+                f"--compare must be one of {', '.join(COMPARISONS)}, got {name!r}"
             )
     return names
 
@@ -46,7 +46,7 @@ def refuse_unused(comparisons: Sequence[str]) -> None:
     for comparison, names in _OPTIONS_OF.items():
         if comparison not in comparisons:
             for option in shared.given_on_command_line(*names):
-                raise OptionError(f"{option} goes with --compare {comparison}")
+                raise OptionError(f"{option} needs --compare {comparison}")
 
 
 def compared_with(

@@ -198,8 +198,8 @@ def _checked_counts(
         )
     if max(targets, shadows) > _MOST_RUNS:
         raise OptionError(
-            f"there can be {_MOST_RUNS} audited runs, and as many shadow runs, at "
-            f"most; got {targets} and {shadows}"
+            f"targets and shadows must be at most {_MOST_RUNS}, got {targets} and "
+            f"{shadows}"
         )
     return members, canaries, targets, shadows, seed
 
@@ -229,7 +229,7 @@ def _order(data: dd_plugins.RealData, members: int, wanted: int, seed: int) -> T
     available = len(data.train.labels)
     if wanted > available:
         raise OptionError(
-            f"{members} members ask for {wanted} training images, {data.name!r} has "
+            f"{members} members need {wanted} training images, {data.name!r} has "
             f"{available}; lower the number of members"
         )
     return torch.randperm(available, generator=generator_for(seed, "audited images"))

@@ -179,11 +179,13 @@ class MechanismAudit:
         threat_model = attack.threat_model
         if threat_model not in get_args(ThreatModel):
             raise OptionError(
-                f"threat model {threat_model!r} must be one of "
-                f"{', '.join(get_args(ThreatModel))}"
+                f"threat_model must be one of {', '.join(get_args(ThreatModel))}, got "
+                f"{threat_model!r}"
             )
         if threat_model != "model" and self.targets[0].distilled is None:
-            raise OptionError("no images are released")
+            raise OptionError(
+                f"threat model {threat_model!r} needs released images, got none"
+            )
 
     def _evidence(self, target: int) -> Evidence:
         """Return what an attacker has on an audited run."""

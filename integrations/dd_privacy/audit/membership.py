@@ -114,10 +114,10 @@ class Membership:
             lacking = (~inside[:, chosen].any(dim=1)).nonzero().flatten().tolist()
             if lacking:
                 raise DataError(
-                    f"class {name!r} has {int((chosen & ~self.population).sum())} of "
-                    f"the images that are drawn, and {len(lacking)} of {len(inside)} "
-                    f"runs have none of them as a member (the first is run "
-                    f"{lacking[0]}); ask for more members (--members), for another "
+                    f"each run needs a member of class {name!r}, got none in "
+                    f"{len(lacking)} of {len(inside)} runs (the first is run "
+                    f"{lacking[0]}): {int((chosen & ~self.population).sum())} of its "
+                    "images are drawn; ask for more members (--members), for another "
                     "seed, or leave the rare class out of the data"
                 )
 

@@ -225,8 +225,9 @@ class Runs:
         for job, folder in made_side_by_side(self.make, missing, processes):
             if folder != self.path(*job):
                 raise RunError(
-                    "code of this audit was changed while its runs were made; give "
-                    "the same words again: those of the old code are made anew"
+                    "the code of an audit must stay as it is while its runs are made, "
+                    "got changed code; repeat the command, which makes the runs of the "
+                    "old code again"
                 )
             yield
 
@@ -247,10 +248,13 @@ class Runs:
             epsilon, seconds = json.loads(about["epsilon"]), float(about["seconds"])
         except (ValueError, KeyError) as error:
             raise FileError(
-                f"{file} cannot be read as a run of an audit ({error}); {advice}"
+                f"{file}: expected a run of an audit, got a file that cannot be read "
+                f"as one ({error}); {advice}"
             ) from error
         if description != self._text(mechanism, run):
-            raise FileError(f"{file} does not match its key; {advice}")
+            raise FileError(
+                f"{file}: expected a run that matches its key, got another; {advice}"
+            )
         return observations, content, epsilon, seconds
 
     def _read_set(
@@ -266,8 +270,8 @@ class Runs:
                 raise FileError(f"{error}; {_advice(folder)}") from error
         if _content(distilled) != content:
             raise FileError(
-                f"{folder / _LAST_FILE} was made with other images than {folder} "
-                f"holds; {_advice(folder)}"
+                f"{folder}: expected the released images that {_LAST_FILE} was made "
+                f"with, got other images; {_advice(folder)}"
             )
         return distilled
 

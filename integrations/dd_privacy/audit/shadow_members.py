@@ -37,8 +37,9 @@ def shadow_members(shadows: int, count: int, fraction: float, seed: int) -> Tens
         fewer = next((n for n in range(shadows - 1, 1, -1) if _fits(n, fraction)), None)
         more = next(n for n in itertools.count(shadows + 1) if _fits(n, fraction))
         raise OptionError(
-            f"{shadows} shadow runs cannot have about as many members as the audited "
-            "ones and each example in equally many; ask for "
+            "each shadow run must have about as many members as an audited run, and "
+            f"each example must be in equally many, got {shadows} shadow runs, with "
+            "which that is impossible; ask for "
             f"{more if fewer is None else f'{fewer} or for {more}'} shadow runs, or "
             "for none"
         )

@@ -61,8 +61,8 @@ def made_side_by_side(
             raise
         raise RunError(
             "a process that made runs was killed, perhaps for lack of memory; "
-            "runs that are done are kept: give the same words again, with fewer "
-            "processes if memory was short"
+            "finished runs are kept: repeat the command, with fewer processes if "
+            "memory was short"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)

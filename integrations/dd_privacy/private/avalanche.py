@@ -160,8 +160,8 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         if self._budget is not None and self._made == self._budget.steps:
             self._put_back(strategy)
             raise RunError(
-                f"{self._made} steps were accounted for, and training goes on; let no "
-                "plugin lengthen it"
+                f"training must end after the {self._made} steps that were accounted "
+                f"for, got step {self._made + 1}; let no plugin lengthen it"
             )
         self._made += 1
 
@@ -216,8 +216,8 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         ]
         if forgotten:
             raise OptionError(
-                f"this plugin has spent on experience {forgotten[0]} what was not "
-                "saved, and what would be forgotten; restore into a new plugin"
+                "a state must hold all that this plugin has spent, got one without a "
+                f"budget of experience {forgotten[0]}; restore into a new plugin"
             )
         self.budgets = defaultdict(list, spent)
 
@@ -232,7 +232,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         raise RunError(
             f"training diverged: {reason}; epsilon {self._budget.epsilon:.3g} at delta "
             f"{self._budget.delta:.3g} was booked for this experience and is spent, "
-            f"{self.epsilon_spent:.3g} in all; lower the learning rate, and begin with "
+            f"{self.epsilon_spent:.3g} in all; lower the learning rate, and start from "
             "a new model"
         )
 

@@ -22,7 +22,9 @@ __all__ = ["train_private_command"]
 
 @click.command("train-private")
 @dataset_option
-@click.option("--epsilon", type=float, required=True, help="The most to be spent.")
+@click.option(
+    "--epsilon", type=float, required=True, help="The greatest epsilon to spend."
+)
 @click.option("--delta", type=float, help="[default: 0.1 / images]")
 @click.option(
     "--network", default=PrivateTrainer.network, show_default=True, help="Spec."
@@ -33,7 +35,7 @@ __all__ = ["train_private_command"]
     type=int,
     default=PrivateTrainer.batch_size,
     show_default=True,
-    help="Expected: batches are drawn by coins.",
+    help="Expected size: batches are drawn by coins.",
 )
 @click.option(
     "--learning-rate",
@@ -80,7 +82,7 @@ def train_private_command(
 ) -> None:
     """Train a network under differential privacy (DP-SGD, Opacus).
 
-    Writes the weights, what was spent, and what that does not cover. Accuracy is
+    Writes the weights, the budget spent, and what epsilon does not cover. Accuracy is
     measured on validation images, which are not trained on, or on the test set.
     """
     trainer = PrivateTrainer(**options)

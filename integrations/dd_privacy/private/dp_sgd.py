@@ -94,13 +94,13 @@ def make_private(
     # Opacus takes one over the number of batches as the rate, whatever the sampler.
     if type(loader.sampler) not in (RandomSampler, SequentialSampler):
         raise OptionError(
-            f"a loader with a {type(loader.sampler).__name__} draws examples at rates "
-            "that are not accounted for; give one without a sampler"
+            "expected a loader without a sampler, got a "
+            f"{type(loader.sampler).__name__}, whose rates are not accounted for"
         )
     if not math.isclose(1 / len(loader), budget.sample_rate):
         raise OptionError(
-            f"the loader has {len(loader)} batches, the budget is for a sample rate of "
-            f"{budget.sample_rate:g}"
+            f"a budget for a sample rate of {budget.sample_rate:g} needs a loader of "
+            f"{1 / budget.sample_rate:g} batches, got {len(loader)}"
         )
     # Not the global generator, which starts alike in every process.
     noise = torch.Generator(device=next(module.parameters()).device)

@@ -36,8 +36,8 @@ def check_example_gradients(
         ghost: whether to compare the lengths of ghost clipping.
 
     Raises:
-        OptionError: they differ, or cannot be had; or the network is called in another
-            way, has parameters that no output depends on, or remembers images in
+        OptionError: they differ or cannot be computed; or the network takes more than
+            images, has parameters that no output depends on, or remembers images in
             buffers.
     """
     generator = torch.Generator().manual_seed(0)
@@ -65,7 +65,7 @@ def check_example_gradients(
     if not torch.allclose(found, wanted, rtol=_TOLERANCE):
         raise OptionError(
             "Opacus's gradients of single examples of this network are wrong: lengths "
-            f"{found.tolist()}, should be {wanted.tolist()}; choose another network"
+            f"expected {wanted.tolist()}, got {found.tolist()}; choose another network"
         )
 
 
@@ -115,16 +115,15 @@ def _check_call(
         outputs = tried(images)
     except Exception as error:  # a network of a plugin may do anything
         raise OptionError(
-            f"the network cannot be called with images alone ({_reason(error)}); one "
-            "of several heads, which asks for task labels, cannot be trained so: give "
-            "it a single head"
+            f"the network must take images alone, and fails ({_reason(error)}); if it "
+            "has several heads and asks for task labels, give it a single head"
         ) from error
     _check_outputs(outputs, len(images), num_classes)
     for name, value in tried.named_buffers():
         if not torch.equal(value, before.get(name, value)):
             raise OptionError(
-                f"the network changes {name!r} by the images that it sees, and no "
-                "noise covers that; choose layers that keep no statistics of images"
+                f"a network must keep no statistics of images, got {name!r}, which "
+                "changes with them, and no noise covers that; choose other layers"
             )
     _check_all_used(tried, outputs, labels)
 
@@ -133,19 +132,18 @@ def _check_outputs(outputs: object, images: int, num_classes: int) -> None:
     """Refuse outputs that are not one row of logits per image."""
     if not isinstance(outputs, Tensor):
         raise OptionError(
-            f"the network gives a {type(outputs).__name__} where one tensor of "
-            "outputs is expected; one of several heads, which asks for task labels, "
-            "cannot be trained so: give it a single head"
+            "the network must give one tensor of outputs, got a "
+            f"{type(outputs).__name__}; if it has several heads, give it a single one"
         )
     if outputs.ndim != 2 or len(outputs) != images:
         raise OptionError(
-            f"the network gives outputs of shape {tuple(outputs.shape)} for "
-            f"{images} images, expected ({images}, classes)"
+            f"expected outputs of shape ({images}, classes) for {images} images, got "
+            f"{tuple(outputs.shape)}"
         )
     if outputs.shape[1] < num_classes:
         raise OptionError(
-            f"the network tells {outputs.shape[1]} classes, the labels are of "
-            f"{num_classes}; give its head an output for each class"
+            f"the network must have at least {num_classes} outputs, one for each "
+            f"class, got {outputs.shape[1]}; widen its head"
         )
 
 
@@ -164,8 +162,9 @@ def _check_all_used(module: nn.Module, outputs: Tensor, labels: Tensor) -> None:
     ]
     if unused:
         raise OptionError(
-            f"no output depends on {', '.join(unused[:5])}; freeze parameters that are "
-            "not used (requires_grad_(False)), or remove them"
+            "the outputs must depend on every trained parameter, got no effect of "
+            f"{', '.join(unused[:5])}; freeze parameters that are not used "
+            "(requires_grad_(False)), or remove them"
         )
 
 

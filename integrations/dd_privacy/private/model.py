@@ -116,8 +116,8 @@ class PrivateModel:
             RuntimeError,
         ) as error:
             raise FileError(
-                f"{path} cannot be read as a private model: "
-                f"{str(error).splitlines()[0]}"
+                f"{path}: expected a private model, got a file that cannot be read as "
+                f"one: {str(error).splitlines()[0]}"
             ) from error
         network.eval()
         return cls(network, public_transform(channels), budget, about)

@@ -61,8 +61,9 @@ def _check_methods(strategy: Any) -> None:
         own = getattr(type(strategy), method)
         if own is not getattr(SupervisedTemplate, method):
             raise OptionError(
-                f"{type(strategy).__name__} has a {method} of its own, which is "
-                "not accounted for; use a strategy such as Naive"
+                f"a strategy must keep {method} of SupervisedTemplate, which is "
+                f"accounted for, got {type(strategy).__name__} with its own; use a "
+                "strategy such as Naive"
             )
 
 
@@ -70,15 +71,16 @@ def _check_data(strategy: Any, allowed: tuple[type, ...]) -> None:
     """Refuse data of other experiences: added by the strategy, or kept by a plugin."""
     if len(strategy.adapted_dataset) != len(strategy.experience.dataset):
         raise OptionError(
-            "the data of the experience were added to; their images would be "
-            "accounted for as if they were of this experience alone"
+            f"expected the {len(strategy.experience.dataset)} images of the experience "
+            f"only, got {len(strategy.adapted_dataset)}: the others would be accounted "
+            "for as if they were of this experience alone"
         )
     for plugin in strategy.plugins:
         if not isinstance(plugin, allowed):
             raise OptionError(
-                f"{type(plugin).__name__} may carry what is not accounted for from "
-                "one experience to the next, and the guarantee would be void; if "
-                "it carries nothing of the data, name its class in allowed="
+                "plugins must carry nothing of the data from one experience to the "
+                f"next, got {type(plugin).__name__}, which may and would void the "
+                "guarantee; if it does not, name its class in allowed="
             )
 
 
@@ -115,6 +117,7 @@ def check_takes_empty_batch(module: nn.Module, image: Any, chance: float) -> Non
     except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())
         raise OptionError(
-            f"a batch is empty with a chance of {chance:.2g}, and the model takes none "
-            f"({reason}); raise train_mb_size, or flatten by flatten(1)"
+            "the model must take an empty batch, which comes with a chance of "
+            f"{chance:.2g}, and fails ({reason}); raise train_mb_size, or flatten by "
+            "flatten(1)"
         ) from error

@@ -126,14 +126,14 @@ class PrivateTrainer:
         size, passes = given.batch_size, given.epochs
         if images < size:
             raise OptionError(
-                f"{images} images are fewer than a batch of {size}: every step would "
-                "see all of them; lower batch_size"
+                f"batch_size must be at most the {images} images, got {size}: every "
+                "step would see all of them; lower batch_size"
             )
         if self.delta is not None and self.delta >= 1 / images:
             raise OptionError(
-                f"delta {self.delta:g} is too large for {images} images: to publish "
-                f"one of them as it is has a delta of 1/{images}; choose a smaller "
-                f"one, such as {0.1 / images:.2g}, the default"
+                f"delta must be less than 1/{images} for {images} images, got "
+                f"{self.delta:g}: publishing a random image has a delta of 1/{images}; "
+                f"choose a smaller delta, such as {0.1 / images:.2g}, the default"
             )
         batches = math.ceil(images / size)  # as Opacus counts them
         return noise_multiplier_for(
@@ -174,6 +174,7 @@ class PrivateTrainer:
         )
         device = resolve_device(self.device)
         images = data.train.images[:]  # in the working dtype
+        # Checked before training: a network that is refused has spent no epsilon.
         module = self._module(images, data.num_classes).to(device)
         budget = self.budget(len(images))
         transform = public_transform(images.shape[1])
@@ -186,6 +187,7 @@ class PrivateTrainer:
             mirror=mirror,
             on_step=on_step,
         )
+        # It takes random images: outputs for private ones would reveal some of them.
         check_model_outputs(network, transform, data.image_shape, budget)
         return PrivateModel(network, transform, budget, self._about(data))
 

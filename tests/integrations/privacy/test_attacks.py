@@ -213,7 +213,7 @@ def test_attacks_say_what_they_need() -> None:
             dataclasses.replace(given, members=torch.zeros(20, dtype=torch.bool))
         )
     hidden = dataclasses.replace(given, target=Observations(given.target.outputs))
-    with pytest.raises(OptionError, match="no images are released"):
+    with pytest.raises(OptionError, match="needs released images, got none"):
         get_attack("pixel_distance").scores(hidden)
     with pytest.raises(OptionError, match="never members"):
         RMIA().scores(

@@ -65,7 +65,8 @@ def test_a_model_that_learns_its_members_by_heart_is_found_out(tmp_path: Path) -
     (bound,) = audit.one_run  # by the attack that did best on the other half
     assert bound.attack in ("loss", "lira", "rmia")
     assert bound.epsilon > 1, "this model has no guarantee of epsilon 1"
-    assert audit.skipped == (("all", "pixel_distance", "no images are released"),)
+    reason = "threat model 'images' needs released images, got none"
+    assert audit.skipped == (("all", "pixel_distance", reason),)
     assert audit.mechanisms[0].accuracy is not None
 
 
@@ -186,7 +187,7 @@ def test_artifact_is_audited_against_its_own_members(tmp_path: Path) -> None:
 def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
     data = noisy_data(400)
     for options, message in (
-        ({"members": 300}, "ask for 600 training images, 'noisy' has 380"),
+        ({"members": 300}, "need 600 training images, 'noisy' has 380"),
         ({"members": 0}, "must be at least 1"),
         ({"members": 100, "canaries": 101}, "canaries must be between 0 and"),
         ({"members": 100, "shadows": 1}, "shadows must be 0, or 2 or more"),
@@ -197,7 +198,7 @@ def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
     membership = membership_for_mechanism(data, members=100, shadows=2)
     model = AllMembers("all", "cpu", MLP, 2)
     runs = Runs(membership, tmp_path)
-    with pytest.raises(OptionError, match="lira needs 4 shadow runs or more"):
+    with pytest.raises(OptionError, match="lira needs at least 4 shadow runs"):
         audit_runs(runs, [model], ["lira"])
     with pytest.raises(OptionError, match="delta must be in"):
         audit_runs(runs, [model], ["loss"], delta=1.0)
@@ -209,7 +210,7 @@ def test_non_members_that_are_members_are_refused(tmp_path: Path) -> None:
     leaking = replace(data, read_test=lambda: data.train)
     membership = membership_for_mechanism(leaking, members=300, non_members="test")
     model = AllMembers("all", "cpu", MLP, 2)
-    with pytest.raises(DataError, match="300 of 1298 non-members are members too"):
+    with pytest.raises(DataError, match=r"at most 1% of non-members .* got 300 of"):
         audit_runs(Runs(membership, tmp_path), [model], ["loss"])
     with pytest.raises(OptionError, match="members and the population overlap"):
         replace(membership, targets=membership.targets | membership.population)
@@ -332,7 +333,7 @@ def test_no_attack_changes_the_evidence_of_another(tmp_path: Path) -> None:
         ("threat_model", "KeyError: 'threat'"),
         ("references_needed", "ZeroDivisionError: "),
         ("learns_from_known", "AttributeError: known of two lines"),
-        ("nowhere", "threat model 'everything' must be one of images, model, both"),
+        ("nowhere", "must be one of images, model, both, got 'everything'"),
     ],
 )
 def test_an_attack_that_fails_is_named_and_the_others_stay(
@@ -360,7 +361,7 @@ def test_scores_may_be_a_list_or_an_array(tmp_path: Path) -> None:
 
 
 def test_attacks_are_named_at_least_once_and_made_once(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="name one attack or more"):
+    with pytest.raises(OptionError, match="at least one attack, got none"):
         audited(tmp_path, [])
     once = audited(tmp_path, ["loss"])
     for attacks in (["loss", "loss"], "loss"):
@@ -382,7 +383,7 @@ def test_members_of_all_runs_are_checked_before_the_first(tmp_path: Path) -> Non
         if _lacks_late(membership)
     )
     runs = Runs(membership, tmp_path)
-    with pytest.raises(DataError, match=r"class '\[red\]rare' .*--members"):
+    with pytest.raises(DataError, match=r"class '\[red\]rare', .*--members"):
         audit_runs(runs, [model], ["loss", "lira"])
     assert list(tmp_path.iterdir()) == [], "no run is made"
     # Without shadow runs only the audited one is made, and it has all classes.

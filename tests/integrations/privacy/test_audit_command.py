@@ -83,17 +83,20 @@ def test_killed_audit_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--members", "700"], "ask for 1400 training images, 'digits' has 1298"),
-        (["--shadows", "2", "--attacks", "lira"], "lira needs 4 shadow runs or more"),
+        (["--members", "700"], "need 1400 training images, 'digits' has 1298"),
+        (
+            ["--shadows", "2", "--attacks", "lira"],
+            "needs at least 4 shadow runs, got 2",
+        ),
         (["--attacks", "lyra"], "unknown attack 'lyra'; known, nearest first: lira"),
-        (["--rates", "0.001"], "needs 10000 non-members, there are"),
+        (["--rates", "0.001"], "needs 10000 non-members, got"),
         (["--rates", "often"], "--rates must be numbers separated by commas"),
         (["--rates", "1"], "must be in [0, 1), got 1.0"),
-        (["--compare", "magic"], "--compare must be of all, random, noise, private"),
-        (["--json", "nowhere/a.json"], "nowhere is not a folder"),
+        (["--compare", "magic"], "--compare must be one of all, random, noise"),
+        (["--json", "nowhere/a.json"], "nowhere/a.json needs a folder that exists"),
         (["--html", "/"], "cannot write /: it is a folder"),
-        (["--all-plain"], "--all-plain goes with --compare all"),
-        (["--compare", "all", "--epsilon", "1"], "--epsilon goes with --compare priv"),
+        (["--all-plain"], "--all-plain needs --compare all"),
+        (["--compare", "all", "--epsilon", "1"], "--epsilon needs --compare private"),
         (["--shadows", "1"], "shadows must be 0, or 2 or more, got 1"),
     ],
 )
@@ -114,7 +117,7 @@ def test_artifact_of_another_data_set_is_refused(
     words = ["audit", "set.safetensors", "--dataset", "digits", "--shadows", "0"]
     done = command_line(*words)
     assert done.returncode == 2
-    assert "'noisy', whose training images are not those of 'digits'" in done.stderr
+    assert "those of 'noisy', got those of 'digits'" in done.stderr
     own = dd_plugins.distill("digits", "random", network=MLP)
     own.save(tmp_path / "own.safetensors")
     words[1] = "own.safetensors"
@@ -125,11 +128,11 @@ def test_artifact_of_another_data_set_is_refused(
         ["--parametrization", "packed"],
     ):
         refused = command_line(*words, *given)
-        assert f"{given[0]} goes with a distiller's spec" in refused.stderr
+        assert f"{given[0]} needs a distiller's spec, got an artifact" in refused.stderr
     done = command_line(*words, "--members", "300", "--training-steps", "3")
     assert done.returncode == 0, done.stderr
     missing = command_line("audit", "runs/none.safetensors", "--dataset", "digits")
-    assert "does not exist, and is no spec" in missing.stderr
+    assert "an artifact or a distiller's spec, got runs" in missing.stderr
 
 
 @pytest.mark.parametrize(

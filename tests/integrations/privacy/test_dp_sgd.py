@@ -68,14 +68,14 @@ def test_no_example_moves_the_weights_by_more_than_the_clipping_norm(
 
 
 def test_a_loader_must_sample_as_the_budget_says() -> None:
-    with pytest.raises(OptionError, match=r"has 4 batches, .* sample rate of 0.5"):
+    with pytest.raises(OptionError, match=r"0.5 needs a loader of 2 batches, got 4"):
         made(Budget(2.5, 1e-5, 1.0, 0.5, 4, "prv"))
     data = TensorDataset(torch.arange(40))
 
     class Own(SequentialSampler):
         pass
 
-    with pytest.raises(OptionError, match="a loader with a Own draws examples"):
+    with pytest.raises(OptionError, match="without a sampler, got a Own, whose rates"):
         made(loader=DataLoader(data, batch_size=10, sampler=Own(data)))
 
 

@@ -62,8 +62,8 @@ def test_frepo_protocol_takes_chunks_and_the_test_set() -> None:
         ({"members": 100, "seed": 1.0}, "seed must be a whole number"),
         ({"members": 100, "targets": "2"}, "targets must be a whole number"),
         ({"members": 100, "non_members": "val"}, "non_members must be one of train"),
-        ({"members": 100, "shadows": 10**6}, "there can be 1000 audited runs"),
-        ({"members": 100, "targets": 10**6}, "there can be 1000 audited runs"),
+        ({"members": 100, "shadows": 10**6}, "shadows must be at most 1000"),
+        ({"members": 100, "targets": 10**6}, "shadows must be at most 1000"),
         ({"members": 100, "shadows": 3}, "ask for 2 or for 4 shadow runs, or for none"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_small_test_set_gives_fewer_non_members(data: RealData) -> None:
 
 
 def test_more_members_than_images_are_refused(data: RealData) -> None:
-    with pytest.raises(OptionError, match="ask for 200 training images, 'noisy' has"):
+    with pytest.raises(OptionError, match="need 200 training images, 'noisy' has"):
         membership_for_artifact(data, None, members=200)
-    with pytest.raises(OptionError, match="ask for 200 training images, 'noisy' has"):
+    with pytest.raises(OptionError, match="need 200 training images, 'noisy' has"):
         membership_for_mechanism(data, members=100)

@@ -115,15 +115,15 @@ class InPlace(Unused):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Unused(), r"no output depends on spare.weight, spare.bias; freeze"),
-        (TwoHeads(), r"gives a dict .* of several heads"),
-        (ByTask(), r"images alone \(.*task_labels.*\); one of several heads"),
+        (Unused(), r"no effect of spare.weight, spare.bias; freeze"),
+        (TwoHeads(), r"got a dict; if it has several heads"),
+        (ByTask(), r"images alone, .*task_labels.*; if it has several"),
         (InPlace(), r"changes the output of a layer in place"),
-        (nn.Sequential(layers(), nn.Linear(3, 2)), "tells 2 classes, .* are of 3"),
-        (nn.Sequential(nn.Conv2d(1, 3, 3)), r"outputs of shape \(3, 3, 6, 6\)"),
+        (nn.Sequential(layers(), nn.Linear(3, 2)), "at least 3 outputs, .* got 2"),
+        (nn.Sequential(nn.Conv2d(1, 3, 3)), r"for 3 images, got \(3, 3, 6, 6\)"),
         (
             nn.Sequential(nn.InstanceNorm2d(1, track_running_stats=True), layers()),
-            "changes '0.running_mean' by the images",
+            "got '0.running_mean', which changes with them",
         ),
     ],
 )

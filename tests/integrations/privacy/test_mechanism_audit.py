@@ -204,6 +204,6 @@ def test_without_coins_one_run_bounds_nothing() -> None:
 
 def test_attacks_on_images_need_images() -> None:
     audit = audit_of(game())
-    with pytest.raises(OptionError, match="no images are released"):
+    with pytest.raises(OptionError, match="needs released images, got none"):
         audit.scores(PixelDistance())
     assert audit.nearest() is None

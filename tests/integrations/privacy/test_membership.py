@@ -75,7 +75,7 @@ def test_each_class_has_a_member_in_every_run_that_is_made() -> None:
     by_hand = membership_by_hand(labels=torch.tensor([0, 0, 0, 0, 1, 1, 0, 1]))
     by_hand.check_classes(6)  # the member of every run is of class 1
     lonely = replace(by_hand, always=EMPTY)
-    with pytest.raises(DataError, match=r"'odd' has 2 of .* 3 of 6 runs .* run 0"):
+    with pytest.raises(DataError, match=r"'odd', got none in 3 of 6 .* run 0.: 2 of"):
         lonely.check_classes(6)
     shadows_alone = replace(
         lonely, targets=lonely.targets | (torch.arange(8) == 4)[None]

@@ -128,13 +128,13 @@ def test_noise_and_batches_of_two_trainings_are_not_the_same(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plugins": [ReplayPlugin(20)]}, "ReplayPlugin may carry"),
-        ({"plugins": [LwFPlugin()]}, "LwFPlugin may carry"),
+        ({"plugins": [ReplayPlugin(20)]}, "got ReplayPlugin, which may"),
+        ({"plugins": [LwFPlugin()]}, "got LwFPlugin, which may"),
         ({"criterion": nn.CrossEntropyLoss(reduction="sum")}, "the plain mean"),
         ({"criterion": nn.CrossEntropyLoss(torch.ones(4))}, "without weights"),
         ({"criterion": nn.CrossEntropyLoss(ignore_index=1)}, "without weights"),
-        ({"strategy": Cumulative}, "Cumulative has a train_dataset_adaptation of its"),
-        ({"strategy": ER_ACE}, "ER_ACE has a training_epoch of its own"),
+        ({"strategy": Cumulative}, "train_dataset_adaptation of .* got Cumulative"),
+        ({"strategy": ER_ACE}, "training_epoch of .* got ER_ACE with its own"),
         (
             {
                 "model": nn.Sequential(
@@ -173,9 +173,9 @@ def test_loaders_that_sample_otherwise_are_refused() -> None:
     weighted = DataLoader(
         data, batch_size=10, sampler=WeightedRandomSampler([1.0] * 100, 100)
     )
-    with pytest.raises(OptionError, match="WeightedRandomSampler draws examples"):
+    with pytest.raises(OptionError, match="got a WeightedRandomSampler, whose"):
         make_private(*given, weighted, trainer.budget(100), **about)
-    with pytest.raises(OptionError, match="the loader has 5 batches"):
+    with pytest.raises(OptionError, match="batches, got 5"):
         make_private(
             *given, DataLoader(data, batch_size=20), trainer.budget(100), **about
         )
@@ -212,10 +212,10 @@ def test_what_was_spent_survives_every_way_of_saving(tmp_path: Path) -> None:
     other, fresh = made()
     fresh.train(stream[1])
     spent = other.epsilon_spent
-    with pytest.raises(OptionError, match="spent on experience 1 what was not saved"):
+    with pytest.raises(OptionError, match="without a budget of experience 1"):
         restore_stream(tmp_path, fresh, stored(), stream)
     assert other.epsilon_spent == spent
-    with pytest.raises(OptionError, match="PrivateTrainingPlugin, the strategy has no"):
+    with pytest.raises(OptionError, match="with PrivateTrainingPlugin, got none"):
         restore_stream(tmp_path, strategy([]), stored(), stream)
     # Avalanche's own way, and a copy.
     save_checkpoint(learner, tmp_path / "c.pkl", exclude=["optimizer"])
@@ -280,7 +280,7 @@ def test_as_many_steps_are_made_as_are_accounted_for() -> None:
     plugin = PrivateTrainingPlugin(epsilon=9.0, seed=0, allowed=[Longer])
     longer = Longer()
     learner = strategy([plugin, longer], train_mb_size=93, train_epochs=1)
-    with pytest.raises(RunError, match="2 steps were accounted for, and training goes"):
+    with pytest.raises(RunError, match=r"after the 2 steps that were .*, got step 3"):
         learner.train(stream[0])
     assert len(longer.sizes) == 2
 
@@ -302,7 +302,7 @@ def test_model_that_takes_no_empty_batch_is_refused_before_anything_is_spent() -
     stream = benchmark().train_stream
     plugin = PrivateTrainingPlugin(epsilon=9.0, seed=0)
     learner = strategy([plugin], model=Viewed(), train_mb_size=2)
-    with pytest.raises(OptionError, match=r"empty with a chance of 0\.13.*flatten"):
+    with pytest.raises(OptionError, match=r"empty batch, .* chance of 0\.13.*flatten"):
         learner.train(stream[0])
     assert plugin.epsilon_spent == 0
     # No empty batch is to be reckoned with.

@@ -37,7 +37,7 @@ def test_command_trains_writes_and_says_what_is_not_covered(
     assert float(right.float().mean()) == pytest.approx(figures["accuracy"], abs=0.01)
     file = tmp_path / "m.safetensors"
     file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(FileError, match="cannot be read as a private model"):
+    with pytest.raises(FileError, match="expected a private model, got"):
         PrivateModel.load(file)
     refused = command_line(*words[:4], "-1", *words[5:])
     assert refused.returncode == 2
@@ -68,7 +68,7 @@ def test_diverged_training_writes_nothing(
         (["--network", "nonsense"], 2, "unknown network 'nonsense'"),
         (["--network", "conv(depth=9)"], 2, "depth 9 halves the image 9 times"),
         (["--device", "nonsense"], 2, "device 'nonsense' cannot be used"),
-        (["--delta", "0.5"], 2, "delta 0.5 is too large for 1298 images"),
+        (["--delta", "0.5"], 2, "less than 1/1298 for 1298 images, got 0.5"),
         (["--json", "m"], 2, "m is named for two outputs"),
         (["--json", "./m"], 2, "m is named for two outputs"),
         (["--json", "notes.txt"], 2, "notes.txt exists, and holds no JSON"),

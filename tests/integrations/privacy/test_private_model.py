@@ -98,6 +98,6 @@ def test_other_files_are_no_private_model(
         wrong.save(path)
     elif isinstance(content, bytes):
         path.write_bytes(content)
-    with pytest.raises(FileError, match="cannot be read as a private model") as raised:
+    with pytest.raises(FileError, match="expected a private model, got") as raised:
         PrivateModel.load(path)
     assert "\n" not in str(raised.value)

@@ -38,7 +38,7 @@ def tiny(**options: object) -> PrivateTrainer:
         ({"delta": 1.0}, r"delta must be in \(0, 1\), got 1.0"),
         ({"epochs": 0}, "epochs must be positive"),
         ({"clipping": "none"}, "clipping must be 'hooks' or 'ghost'"),
-        ({"batch_size": 500}, "300 images are fewer than a batch of 500"),
+        ({"batch_size": 500}, "at most the 300 images, got 500"),
         ({"epsilon": 1e-4, "delta": 1e-12}, "no noise keeps"),
         ({"network": "resnet18(width=8, normalization='batch')"}, "BatchNorm"),
         ({"network": "vit(width=48, depth=1)"}, "MultiheadAttention"),
@@ -207,7 +207,7 @@ def test_training_that_diverges_is_no_model(options: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("delta", [1 / 60, 0.5])
 def test_delta_that_lets_an_image_out_is_refused(delta: float) -> None:
-    with pytest.raises(OptionError, match="too large for 60 images"):
+    with pytest.raises(OptionError, match="less than 1/60 for 60 images"):
         tiny(delta=delta).budget(60)
     assert tiny(delta=1 / 61).budget(60).delta == 1 / 61
 

@@ -45,14 +45,14 @@ def test_a_plain_strategy_is_accounted_for() -> None:
 @pytest.mark.parametrize("method", _METHODS)
 def test_a_loop_of_its_own_is_refused(method: str) -> None:
     own = type("Own", (SupervisedTemplate,), {method: lambda self, *args: None})
-    with pytest.raises(OptionError, match=f"Own has a {method} of its own"):
+    with pytest.raises(OptionError, match=f"keep {method} of .* got Own with its own"):
         check_strategy(strategy(own), ())
 
 
 def test_data_and_plugins_of_other_experiences_are_refused() -> None:
-    with pytest.raises(OptionError, match="data of the experience were added to"):
+    with pytest.raises(OptionError, match="images of the experience only, got 3"):
         check_strategy(strategy(adapted_dataset=[0, 1, 2]), ())
-    with pytest.raises(OptionError, match="str may carry what is not accounted for"):
+    with pytest.raises(OptionError, match=r"carry nothing of the data .* got str,"):
         check_strategy(strategy(plugins=["buffer"]), (int,))
 
 
@@ -90,5 +90,5 @@ class NeedsOne(nn.Module):
 def test_a_model_that_fails_on_an_empty_batch_is_refused() -> None:
     image = torch.rand(1, 2, 2)
     check_takes_empty_batch(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), image, 0.01)
-    with pytest.raises(OptionError, match=r"chance of 0\.01, and the model takes none"):
+    with pytest.raises(OptionError, match=r"an empty batch, .* chance of 0\.01, and"):
         check_takes_empty_batch(NeedsOne(), image, 0.01)

@@ -54,7 +54,7 @@ def test_killed_audit_leaves_no_process_behind(tmp_path: Path) -> None:
 
 def test_a_killed_process_of_an_audit_is_told_of(tmp_path: Path) -> None:
     membership = membership_for_mechanism(noisy_data(300), members=120, targets=3)
-    with pytest.raises(RunError, match=r"was killed, .* give the same words again"):
+    with pytest.raises(RunError, match=r"was killed, .* repeat the command"):
         audit_runs(
             Runs(membership, tmp_path),
             [Killed("killed", "cpu", MLP, 2)],

@@ -52,5 +52,5 @@ def signal_of(seen: Observations, labels: Tensor, signal: Signal) -> Tensor:
         return confidence(seen.outputs, labels)
     found: Tensor | None = getattr(seen, signal)
     if found is None:
-        raise OptionError(f"{signal} needs released images, and no images are released")
+        raise OptionError(f"{signal} needs released images, got none")
     return found.double()

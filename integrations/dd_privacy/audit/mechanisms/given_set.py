@@ -120,9 +120,9 @@ def _check_options(header: Header, image_shape: ImageShape, name: str) -> None:
     )
     if unknown:
         raise OptionError(
-            f"{name} does not tell {', '.join(unknown)} of {distiller.name} in full, "
-            "which has got options since: shadow runs may not repeat it; audit it with "
-            "--shadows 0"
+            f"shadow runs need every option of {distiller.name} in full, and {name} "
+            f"does not tell {', '.join(unknown)}: options were added after it was "
+            "made; audit it with --shadows 0"
         )
 
 
@@ -136,6 +136,6 @@ def _check_context(header: Header, name: str) -> None:
         or first.dataset.fingerprint != header.dataset.fingerprint
     ):
         raise OptionError(
-            f"{name} was made beside a set that shadow runs cannot make again (of "
-            "other classes or data, or kept as it was); audit it with --shadows 0"
+            "shadow runs can repeat only a refined context of the same classes and "
+            f"data, got another one in {name}; audit it with --shadows 0"
         )

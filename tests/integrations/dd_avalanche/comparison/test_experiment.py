@@ -29,10 +29,10 @@ def test_experiment_that_divides_its_classes_is_taken(
 @pytest.mark.parametrize(
     ("classes", "options", "uses", "message"),
     [
-        (10, {"experiences": 3}, ["scratch"], "10 classes cannot be divided into 3"),
-        (4, {"experiences": 4}, ["scratch"], "equally many classes, two or more"),
-        (4, {"experiences": 1}, ["scratch"], "cannot be divided into 1"),
-        (4, {"experiences": 2, "memory": 3}, ["scratch"], "make it 4 or larger"),
+        (10, {"experiences": 3}, ["scratch"], "got 3 experiences for 10 classes"),
+        (4, {"experiences": 4}, ["scratch"], "equal parts of at least two, got 4"),
+        (4, {"experiences": 1}, ["scratch"], "got 1 experiences for 4 classes"),
+        (4, {"experiences": 2, "memory": 3}, ["scratch"], "at least 4, .* got 3"),
         (10, {}, ["scratch", "replays"], "replay, scratch, got 'replays'"),
         (10, {"whitening": "all"}, ["scratch"], "none, first, got 'all'"),
     ],

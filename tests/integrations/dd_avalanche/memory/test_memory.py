@@ -31,7 +31,7 @@ def test_number_for_each_class_may_be_fixed() -> None:
     held.add(*experience(0, 1))
     held.add(*experience(2, 3))
     assert len(held) == 16
-    with pytest.raises(OptionError, match=r"no room for 6 classes .* 24 or larger"):
+    with pytest.raises(OptionError, match=r"at least 24 for 6 classes .* got 20"):
         held.add(*experience(4, 5))
     assert len(held) == 16
 
@@ -40,10 +40,10 @@ def test_memory_smaller_than_the_number_of_classes_is_refused() -> None:
     held = memory(size=3)
     held.add(*experience(0, 1))
     before = held.images()
-    with pytest.raises(OptionError, match="no room for 4 classes; make it 4 or larger"):
+    with pytest.raises(OptionError, match="at least 4 for 4 classes, got 3; make"):
         held.add(*experience(2, 3))
     assert torch.equal(held.images(), before)
-    with pytest.raises(OptionError, match="no room for 2 classes"):
+    with pytest.raises(OptionError, match="at least 2 for 2 classes, got 1"):
         held.resize(1)
     assert held.size == 3
 

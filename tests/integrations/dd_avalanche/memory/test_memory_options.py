@@ -48,8 +48,8 @@ def test_room_is_shared_by_the_classes(
 @pytest.mark.parametrize(
     ("images_per_class", "classes", "message"),
     [
-        (None, 21, "20 images has no room for 21 classes; make it 21 or larger"),
-        (4, 6, "no room for 6 classes of 4 images each; make it 24 or larger"),
+        (None, 21, "a size of at least 21 for 21 classes, got 20"),
+        (4, 6, "at least 24 for 6 classes of 4 images each, got 20"),
     ],
 )
 def test_memory_without_room_says_how_large_it_must_be(

@@ -50,7 +50,7 @@ def test_missing_transform_is_named() -> None:
     stream = class_incremental_benchmark(
         {"train": uneven, "test": uneven}, num_experiences=5, seed=0
     )
-    with pytest.raises(DataError, match="differ in shape"):
+    with pytest.raises(DataError, match="must have one shape, got"):
         buffer().post_adapt(None, stream.train_stream[0])
 
 

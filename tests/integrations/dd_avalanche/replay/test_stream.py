@@ -177,7 +177,7 @@ def test_stream_is_not_saved_within_an_experience(tmp_path: Path) -> None:
     learner = strategy(network(), plugins_for("replay", held))
     first, second, *_ = itertools.islice(parts, 2)
     learner.train(first)
-    with pytest.raises(OptionError, match="1 parts of an online experience wait"):
+    with pytest.raises(OptionError, match="got 1 parts that wait for it"):
         save_stream(tmp_path, learner, held, 1)
     with pytest.raises(OptionError, match="after 1 parts of another"):
         held.post_adapt(None, first)
@@ -192,11 +192,11 @@ def test_stream_of_another_model_is_refused(tmp_path: Path) -> None:
     learner.train(stream[0])
     save_stream(tmp_path, learner, held, 1)
     other = strategy(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), [])
-    with pytest.raises(OptionError, match="another model"):
+    with pytest.raises(OptionError, match=r"expected the model, .* got others: "):
         restore_stream(tmp_path, other, buffer(), stream)
     with pytest.raises(OptionError, match="steps was 3, is 4"):
         restore_stream(tmp_path, learner, buffer(steps=4), stream)
-    with pytest.raises(OptionError, match="1 experiences are done; this one has 0"):
+    with pytest.raises(OptionError, match=r"at least 1 experiences, .* got 0"):
         restore_stream(tmp_path, learner, buffer(), [])
     (tmp_path / "stream.pt").write_bytes(b"nothing")
     with pytest.raises(FileError, match="damaged"):
@@ -282,11 +282,11 @@ def test_plugins_with_a_state_must_be_those_that_were_saved(tmp_path: Path) -> N
     save(Saved())
     learner = strategy(network(), [])
     before = learner.model[1].weight.clone()
-    with pytest.raises(OptionError, match="plugins Saved, the strategy has none"):
+    with pytest.raises(OptionError, match="a strategy with Saved, got none"):
         restore_stream(tmp_path, learner, chosen(20), stream)
     assert torch.equal(learner.model[1].weight, before)
     for state in (nn.Linear(2, 2), lambda: 0):
-        with pytest.raises(OptionError, match="state_dict of Saved cannot be saved"):
+        with pytest.raises(OptionError, match="state_dict of Saved must hold only"):
             save(Saved(state))
 
 

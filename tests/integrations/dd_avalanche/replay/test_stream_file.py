@@ -95,7 +95,7 @@ def test_file_of_another_version_or_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot read"):
         read_stream(file)
     write_stream(file, CONTENT | {"format_version": 9})
-    with pytest.raises(FileError, match=r"format version 9, .* reads 2; upgrade"):
+    with pytest.raises(FileError, match="format version 2, got 9; upgrade"):
         read_stream(file)
     content = file.read_bytes()
     for text in (b"", b"notes", content[:-64], content + b"x"):

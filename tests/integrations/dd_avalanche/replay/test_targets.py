@@ -35,7 +35,7 @@ def test_learned_labels_with_a_criterion_that_misreads_them_are_refused() -> Non
     learner = strategy(network(), plugins_for("replay", held))
     with pytest.raises(OptionError, match=r"criterion=dd_avalanche.LabelLoss"):
         learner.train(benchmark("class-incremental").train_stream[0])
-    with pytest.raises(OptionError, match="for a buffer of learned labels"):
+    with pytest.raises(OptionError, match="buffer of learned labels, got 'hard'"):
         SoftTargets(buffer())
     with pytest.raises(OptionError, match="need num_classes"):
         DistilledBuffer(20, FREPO, labels="learned")
