@@ -1,7 +1,7 @@
 """The public door: every name that a plugin or an integration may import.
 
-What stands here stays, or says for a release that it will go. What does not may move
-between two releases. :mod:`dd_plugins.testing`, the conformance checks, and
+A name that is listed here stays, or warns for a release before it goes. Any other name
+may move between two releases. :mod:`dd_plugins.testing`, the conformance checks, and
 :mod:`dd_plugins.options`, the options that commands share, are public as well.
 """
 

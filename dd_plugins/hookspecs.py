@@ -189,7 +189,7 @@ def dd_after_step(
         metrics: what the distiller reported, ``loss`` among it, and
             ``validation_accuracy`` in [0, 1] at the steps at which it is measured;
             ``seconds`` since the run started or went on.
-        distilled: call it for the set as it is now; made only if somebody calls it.
+        distilled: call it for the set as it is now; the set is made only for a call.
     """
 
 

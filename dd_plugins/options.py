@@ -98,7 +98,7 @@ steps = click.option(
 
 initial_images = click.option(
     "--initial-images",
-    help="What the set begins as: real, noise, or a core set such as herding.  "
+    help="What the set starts from: real, noise, or a core set such as herding.  "
     "[default: by distiller]",
 )
 """``initial_images: str | None``."""
@@ -113,7 +113,7 @@ parametrization = click.option(
 """``parametrization: str``."""
 
 seed = click.option(
-    "--seed", default=0, show_default=True, help="From which every draw is derived."
+    "--seed", default=0, show_default=True, help="Seed of every random draw."
 )
 """``seed: int``."""
 

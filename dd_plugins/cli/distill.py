@@ -38,7 +38,7 @@ from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
 @click.option(
     "--context",
     type=shared.path_type,
-    help="A set beside which this one is made; both are written, as one.",
+    help="A set beside which this one is made; both are written as one.",
 )
 @click.option("--refine-context", is_flag=True, help="Learn that set further as well.")
 @shared.device
@@ -96,9 +96,9 @@ def distill_command(
 
 
 def _last_metrics(path: Path) -> dict[str, float]:
-    """Return the seconds of all steps, and the last validation accuracy.
+    """Return the seconds of the whole run, and the last validation accuracy.
 
-    As far as they were logged: a run does not end because they cannot be.
+    What was not logged is left out: a log that cannot be read does not end a run.
     """
     found: dict[str, float] = {}
     try:

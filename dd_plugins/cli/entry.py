@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as exit_request:
         sys.exit(exit_request.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _end("stopped; give the same words again, with --resume if it has that", 130)
+        _end("stopped; repeat the command, with --resume if it has that option", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(error.exit_code)
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def _warnings_in_a_line() -> Iterator[None]:
-    """Show the library's own warnings without a place in its source."""
+    """Show the library's own warnings without file name and line number."""
     before = warnings.formatwarning
 
     def show(
@@ -108,7 +108,7 @@ _ASKED = re.compile(
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether Python, NumPy, torch or the system had no memory to give."""
+    """Tell whether Python, NumPy, torch or the system ran out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
@@ -128,7 +128,7 @@ def _memory_advice(error: Exception) -> str:
     return (
         f"out of memory{asked}; take less of it by a narrower network, smaller images, "
         "or a smaller real_batch_size or pool_size; or free some, and go on from a "
-        "run's last checkpoint by the same words with --resume"
+        "run's last checkpoint by the same command with --resume"
     )
 
 

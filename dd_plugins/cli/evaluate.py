@@ -141,7 +141,7 @@ def _evaluation_tables(
 
 
 def _retrieval_table(rows: list[tuple[str, NetworkResult]]) -> Table:
-    """Return a table of how well images are found by features."""
+    """Return a table of how well features find images of the same class."""
     spec = rows[0][1].spec
     table = Table()
     for column in ("score", "trained on"):

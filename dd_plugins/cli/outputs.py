@@ -1,4 +1,4 @@
-"""Where a command writes: checked before its work, so that nothing is lost."""
+"""Checks of where a command writes, before its work, so that nothing is lost."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,20 +50,22 @@ def check_outputs(
         identity = _identity(path)
         if identity in sources:
             raise OptionError(
-                f"{path} is read by this command; choose another name for its output"
+                f"{path} is read by this command; its output needs another name"
             )
         if identity in seen:
-            raise OptionError(f"{path} is named for two outputs; name each file once")
+            raise OptionError(
+                f"{path} is named for two outputs; each needs a file of its own"
+            )
         seen.add(identity)
         if path.name in RUN_FILES and path.exists():
-            raise OptionError(f"{path} belongs to a run; choose another name")
+            raise OptionError(f"{path} belongs to a run; an output needs another name")
         if path.exists() and not path.is_file():
-            raise FileError(f"cannot write {path}: it is a device, or no plain file")
+            raise FileError(f"cannot write {path}: it must be a plain file, no device")
         if path.exists() and not overwrite and not _is(path, kind):
             raise OptionError(
                 f"{path} exists, and holds "
                 + ("what may not be made again" if kind == "tensors" else f"no {kind}")
-                + "; choose another name, or replace it with --overwrite"
+                + "; the output needs another name, or --overwrite to replace the file"
             )
 
 
@@ -73,13 +75,13 @@ def _identity(path: Path) -> Path:
 
 
 def _is(path: Path, kind: OutputKind) -> bool:
-    """Tell whether a file begins as an output of this kind does; an empty one may."""
+    """Tell whether a file starts like an output of this kind; an empty one counts."""
     try:
         with path.open("rb") as file:
             beginning = file.read(_READ)
     except OSError as error:
         raise FileError(
-            f"cannot read {path}, to know what would be replaced: {error.strerror}"
+            f"cannot read {path}, which the output would replace: {error.strerror}"
         ) from error
     beginning = beginning.lstrip() if kind != "PNG" else beginning
     if kind == "HTML":

@@ -1,4 +1,4 @@
-"""How the built-in commands print, and write what they print."""
+"""Functions with which the built-in commands print and write figures."""
 
 import io
 import json
@@ -48,10 +48,10 @@ def figure_columns(result: NetworkResult) -> tuple[str, str, str]:
 
 
 def as_text(content: object) -> Text:
-    """Return what comes from names and paths as rich shows it: as it is written.
+    """Return text of names and paths that rich shows exactly as it is written.
 
-    What the screen's encoding has not is written as an escape, so that no table is lost
-    to it.
+    A character that the screen's encoding lacks is written as an escape, so that no
+    table is lost to an error.
     """
     encoding = sys.stdout.encoding or "utf-8"
     shown = plain(str(content)).encode(encoding, "backslashreplace").decode(encoding)
@@ -64,13 +64,13 @@ def say(line: str, *, err: bool = False) -> None:
 
 
 def print_tables(console: Console, parts: Iterable[Table | Text]) -> None:
-    """Print tables and their titles; what a title names is not cut into lines."""
+    """Print tables and their titles; a title is not broken into lines."""
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, Text))
 
 
 def all_of(*actions: Callable[[], object]) -> None:
-    """Do one after the other, each even if one before it fails; then raise its error.
+    """Do all actions in turn, even if an earlier one fails; then raise its error.
 
     So figures are printed even if their file cannot be written, and the file is written
     even if nobody reads what is printed.

@@ -20,7 +20,7 @@ from dd_plugins.synthetic.header import ContextRecord
 from dd_plugins.synthetic.pictures import save_grid
 
 _LONGEST_NAME = 200  # characters of a class name that are shown
-_LONGEST_VALUE = 4_000  # and of a field of a header
+_LONGEST_VALUE = 4_000  # characters of a header field that are shown
 
 
 @click.command("show")
@@ -63,14 +63,14 @@ def show_command(
     """Draw the synthetic images, in [0, 1], as a labelled grid.
 
     With --features: where several architectures look on the first image of each of 20
-    classes (class activation maps), and what all of them look at. Their networks are
-    trained, or found where metadd keeps them; the other options say how.
+    classes (class activation maps), and what all of them look at. The networks are
+    trained by the other options, or found where metadd keeps them.
     """
     if not features:
         for option in shared.given_on_command_line("networks", *options):
-            raise OptionError(f"{option} goes with --features")
+            raise OptionError(f"{option} needs --features")
     if features and stored:
-        raise OptionError("--stored and --features exclude each other; choose one")
+        raise OptionError("expected either --stored or --features, got both")
     file = artifact_file(path)
     target = out or file.parent / ("features.png" if features else "grid.png")
     check_outputs((target, "PNG"), inputs=[file], overwrite=overwrite)
@@ -88,7 +88,7 @@ def show_command(
 @click.argument("path", type=shared.path_type)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info_command(path: Path, as_json: bool) -> None:
-    """Tell what an artifact is, from its header, without loading tensors."""
+    """Show the header of an artifact, without loading tensors."""
     header = DistilledSet.read_header(path)
     fields = header.model_dump()
     if as_json:
@@ -112,7 +112,7 @@ def info_command(path: Path, as_json: bool) -> None:
 
 
 def _line_of(context: ContextRecord | None) -> str:
-    """Return what a set was made beside, and that beside what in turn."""
+    """Return a line on the context of a set, and on the context of that in turn."""
     if context is None:
         return "none"
     held = context.header

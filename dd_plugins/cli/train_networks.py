@@ -54,8 +54,8 @@ def train_networks_command(
 ) -> None:
     """Train networks on real data, for wrappers that need them.
 
-    Networks that are kept already are not trained again; a command that was stopped
-    goes on with the first one that is missing.
+    Networks that are kept already are not trained again. Repeat a command that was
+    stopped: it goes on with the first network that is missing.
     """
     plugins = loaded_plugins()
     chosen = [plugins.network(spec) for spec in networks]

@@ -31,7 +31,7 @@ __all__ = [
 
 _STEPS = 1_000
 InitialImages = Literal["real", "noise"]
-"""What the synthetic images begin as: real images, or draws from a unit normal."""
+"""What the synthetic images start from: real images, or draws from a unit normal."""
 
 StateType = TypeVar("StateType", bound=AbstractState)
 
@@ -54,7 +54,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return self
 
     def default_steps(self, task: Task) -> int:
-        """Return how many steps a run takes if nobody says; here 1,000."""
+        """Return the number of steps of a run that is given none; here 1,000."""
         del task
         return _STEPS
 
@@ -69,13 +69,13 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def architectures(self) -> tuple[AbstractNetwork, ...]:
         """Networks, beside that of the run, that shape the set; none here.
 
-        A report of transfer holds no such architecture for unseen.
+        A transfer report counts these architectures as seen.
         """
         return ()
 
     @property
     def label_kind(self) -> LabelKind:
-        """What the labels are that this method learns or keeps."""
+        """The kind of labels that this method learns or keeps."""
         return "classes"
 
     @property
@@ -98,35 +98,37 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
     @property
     def initial_images(self) -> InitialImages:
-        """What the images begin as, if nobody says."""
+        """What the images start from, unless the user chooses."""
         return "real"
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
         """Return the value space of this method; None, as here, for the data's own.
 
-        The user's choice goes before it.
+        A choice of the user comes first.
         """
         del task
         return None
 
     def recipe(self, task: Task, images: int) -> Recipe:
-        """Return how networks are trained on the result, if nobody says.
+        """Return the recipe of networks that are trained on the result.
 
-        The header of an artifact holds it. Here it goes by the kind of labels.
+        It is stored in the header of the artifact; an evaluation may name another one.
+        Here it depends on the kind of labels.
 
         Args:
             task: the task.
-            images: of the set.
+            images: the number of images of the set.
         """
         del task
         return default_recipe(self.label_kind, images)
 
     def learnables(self, run: Run) -> dict[str, Tensor]:
-        """Return what else is learned, by name, as it is at the start; nothing here.
+        """Return the initial values of all else that is learned, by name; here none.
 
-        Such as the learning rate of inner steps. The engine gives them to the optimizer
-        beside the images, averages their gradients over processes, saves them, and
-        passes them on as ``leaves.others``; the header holds their last values.
+        An example is the learning rate of inner steps. The engine gives these tensors
+        to the optimizer beside the images, averages their gradients over processes,
+        saves them, and passes them on as ``leaves.others``; the header holds their last
+        values.
 
         Returns:
             float32 tensors, of few values.
@@ -135,7 +137,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return {}
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
-        """Return the places of the real images that the set begins as, class by class.
+        """Return the indices of the real images that the set starts from, by class.
 
         Here they are drawn at random.
 
@@ -144,7 +146,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             real: all real images and their labels.
 
         Returns:
-            int64 of shape ``(classes * images per class,)``.
+            int64 of shape ``(classes * images per class,)``, class by class.
 
         Raises:
             OptionError: a class has too few images.
@@ -164,7 +166,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
         Args:
             run: the run; the state keeps it.
-            real: real images, for what is trained on them beforehand.
+            real: real images, for networks that are trained on them beforehand.
         """
         del real
         return cast(StateType, NoState(run))
@@ -201,8 +203,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def labels(self, state: StateType, leaves: Leaves) -> Tensor:
         """Return the labels of the set as it is saved.
 
-        For methods that make labels when the images are done, by a teacher say. Here
-        they are those of the leaves.
+        A method may make labels when the images are done, by a teacher for example.
+        Here they are those of the leaves.
 
         Args:
             state: not changed.
@@ -215,11 +217,12 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return leaves.labels
 
     def teacher(self, state: StateType, leaves: Leaves) -> Teacher | None:
-        """Return what labels the views of the saved set; None, as here, for none.
+        """Return the teacher that labels the views of the saved set; here None.
 
-        A set that has one is trained on by views, each with the teacher's label for it.
-        A teacher that is a kept network is named in the header; else the labels of all
-        views are stored. The kind of labels must be ``"probabilities"``.
+        If there is one, networks are trained on views, each with the teacher's label
+        for it. A teacher that is a kept network is named in the header; for any other
+        the labels of all views are stored. The kind of labels must be
+        ``"probabilities"``.
 
         Args:
             state: not changed.
@@ -233,8 +236,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         """Return the optimizer of the synthetic set.
 
         Args:
-            parameters: all tensors that are learned, a sequence; those behind images,
-                labels and others apart as its attributes, for rates of their own.
+            parameters: a sequence of all tensors that are learned. Its attributes list
+                those of images, labels and others apart, for separate learning rates.
         """
 
     def schedule(

@@ -23,13 +23,13 @@ from dd_plugins.training.train import train_network
 __all__ = ["CoreSet", "Herding", "KMeans", "RandomImages"]
 
 _READ = 500  # images at a time
-_MEASURED = 256  # real images of the batch that the report compares with
+_MEASURED = 256  # real images of the batch with which the report compares the set
 
 
 class CoreSet(AbstractDistiller[NoState]):
     """A distiller that chooses real images, in :meth:`choose`, and never moves them.
 
-    A run takes one step, which reports how far the set's mean image is from that of a
+    A run takes one step. It reports the distance of the set's mean image from that of a
     real batch.
     """
 
@@ -93,18 +93,18 @@ class _EmbeddedCoreSet(CoreSet):
         embed = _Embedding(run, real, self.training_steps)
         chosen = []
         for label, members in enumerate(classes):
-            places = self.pick(embed(members), wanted, run.generator(self.name, label))
-            chosen.append(members[places])
+            indices = self.pick(embed(members), wanted, run.generator(self.name, label))
+            chosen.append(members[indices])
         return torch.cat(chosen)
 
     @abstractmethod
     def pick(self, features: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-        """Return the places of the images that are chosen from one class.
+        """Return the indices, within one class, of the images that are chosen from it.
 
         Args:
             features: float32 of shape ``(n, d)``, on the CPU.
             wanted: how many, at most n.
-            generator: of random draws, if there are any.
+            generator: a CPU generator for random draws.
         """
 
 
@@ -116,8 +116,8 @@ class Herding(_EmbeddedCoreSet):
     taken nearest to the mean of the class; features have length one, as in iCaRL.
 
     Args:
-        training_steps: for which the network is trained whose features are taken; 0
-            for pixels.
+        training_steps: steps for which the network that gives the features is trained;
+            with 0 the pixels are the features.
 
     Reference: Welling, "Herding dynamical weights to learn", ICML 2009; Rebuffi et al.,
     "iCaRL", CVPR 2017, arXiv 1611.07725, algorithm 4.
@@ -135,24 +135,24 @@ class Herding(_EmbeddedCoreSet):
         total = torch.zeros_like(mean)
         means = torch.empty_like(features)  # as large as the images of the class
         left = torch.ones(len(features), dtype=torch.bool)
-        places = []
+        indices = []
         for count in range(1, wanted + 1):
             torch.add(total, features, out=means).div_(count)
             distances = means.sub_(mean).square_().sum(dim=1)
-            place = int(distances.masked_fill(~left, torch.inf).argmin())
-            places.append(place)
-            left[place] = False
-            total += features[place]
-        return torch.tensor(places)
+            index = int(distances.masked_fill(~left, torch.inf).argmin())
+            indices.append(index)
+            left[index] = False
+            total += features[index]
+        return torch.tensor(indices)
 
 
 @record
 class KMeans(_EmbeddedCoreSet):
-    """k-means: of each cluster of a class the image that is nearest to its centre.
+    """k-means: the image nearest to the centre of each cluster of a class.
 
     Args:
-        training_steps: for which the network is trained whose features are taken; 0
-            for pixels.
+        training_steps: steps for which the network that gives the features is trained;
+            with 0 the pixels are the features.
 
     Reference: scikit-learn's ``KMeans``, one cluster for each image.
     """
@@ -168,11 +168,11 @@ class KMeans(_EmbeddedCoreSet):
         seed = int(torch.randint(2**31, (), generator=generator))
         clusters = Clusters(wanted, n_init=1, random_state=seed).fit(features.numpy())
         distances = torch.from_numpy(clusters.transform(features.numpy()))
-        places: list[int] = []
+        indices: list[int] = []
         for cluster in range(wanted):
             order = distances[:, cluster].argsort().tolist()
-            places.append(next(place for place in order if place not in places))
-        return torch.tensor(places)
+            indices.append(next(index for index in order if index not in indices))
+        return torch.tensor(indices)
 
 
 class _Embedding:
@@ -192,10 +192,10 @@ class _Embedding:
             precision=run.precision,
         )
 
-    def __call__(self, places: Tensor) -> Tensor:
-        """Return the features of the images at these places, ``(n, d)`` on the CPU."""
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Return the features of the images at these indices, ``(n, d)`` on the CPU."""
         parts = []
-        for part in torch.split(places, _READ):
+        for part in torch.split(indices, _READ):
             images = self._real.read(part).images
             if not self._pixels:
                 with torch.no_grad(), self._run.autocast():

@@ -31,9 +31,9 @@ _SHORT_RUN = 1_000  # steps; the paper takes 20,000
 class DM(AbstractDistiller[NoState]):
     """Distribution matching: the cheapest of the methods that learn pixels.
 
-    At every step a network is drawn that nobody has trained; for each class the mean
-    features of its synthetic images are drawn to those of a batch of real ones, both
-    under the same augmentation.
+    At every step an untrained network is drawn. For each class, the mean features of
+    the synthetic images are drawn to those of a batch of real ones, both under the same
+    augmentation.
 
     The classes are taken one after the other, so memory does not grow with their
     number; but a network with batch normalisation sees all classes at once, as in the
@@ -41,17 +41,18 @@ class DM(AbstractDistiller[NoState]):
 
     Args:
         real_batch_size: real images of each class.
-        learning_rate: of SGD on the pixels; the paper takes 10 from 100 images a class
-            on.
+        learning_rate: of SGD on the pixels; the paper takes 10 for 100 images a class
+            and more.
         momentum: of SGD on the pixels, in [0, 1).
-        augment: whether differentiable Siamese augmentation stands before the network.
+        augment: whether the network sees images under differentiable Siamese
+            augmentation.
 
     Reference: Zhao, Bilen, "Dataset Condensation with Distribution Matching", WACV
     2023, arXiv 2110.04181, algorithm 1, and its released code.
 
-    Differences: a run is of 1,000 steps if nobody says (20,000 there); real batches are
-    drawn without replacement until a class is used up (independently there); where
-    several processes share a run each matches the mean of its own part of a batch.
+    Differences: a run has 1,000 steps by default (20,000 there); real batches are drawn
+    without replacement until a class is used up (independently there); if several
+    processes share a run, each matches the mean of its own part of a batch.
     """
 
     name = "dm"
@@ -116,7 +117,7 @@ class DM(AbstractDistiller[NoState]):
         return {"loss": loss}
 
     def _view(self, run: Run, images: Tensor, step: int, label: int) -> Tensor:
-        """Augment images of a class: real and synthetic ones alike."""
+        """Augment images of a class, real and synthetic ones in the same way."""
         if not self.augment:
             return images
         generator = run.generator(f"augmentation of class {label}", step)

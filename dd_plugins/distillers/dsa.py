@@ -50,17 +50,18 @@ class DSAState(AbstractState):
 class DSA(AbstractDistiller[DSAState]):
     """Gradient matching: DSA, and with ``augment=False`` DC.
 
-    For each class the gradient of the loss on its synthetic images is drawn to that on
-    a batch of real ones, both under the same augmentation; the network is trained on
-    the set in between, and drawn anew after ``updates_per_network`` updates. One class
-    is matched after the other, so memory does not grow with their number.
+    For each class, the gradient of the loss on its synthetic images is drawn to that on
+    a batch of real ones, both under the same augmentation. In between, the network is
+    trained on the set; after ``updates_per_network`` updates a new one is drawn. One
+    class is matched after the other, so memory does not grow with their number.
 
     Args:
-        augment: whether differentiable Siamese augmentation stands before the network.
+        augment: whether the network sees images under differentiable Siamese
+            augmentation.
         real_batch_size: real images of each class.
         learning_rate: of SGD on the pixels.
         momentum: of SGD on the pixels, in [0, 1).
-        updates_per_network: updates of the set for which a network serves; by default
+        updates_per_network: updates of the set for which a network is used; by default
             the paper's, as many as images a class.
         inner_epochs: epochs for which the network is trained on the set between two
             updates; by default the paper's, between its entries on logarithmic scales.
@@ -70,10 +71,10 @@ class DSA(AbstractDistiller[DSAState]):
     2021, arXiv 2006.05929; Zhao, Bilen, "Dataset Condensation with Differentiable
     Siamese Augmentation", ICML 2021, arXiv 2102.08259; and their released code.
 
-    Differences: a run is of 200 networks if nobody says (1,000 there); any number of
-    images a class (six numbers there); real batches are drawn without replacement until
-    a class is used up (independently there); where several processes share a run each
-    matches its own part of a batch.
+    Differences: a run has 200 networks by default (1,000 there); any number of images a
+    class (six numbers there); real batches are drawn without replacement until a class
+    is used up (independently there); if several processes share a run, each matches its
+    own part of a batch.
     """
 
     name = "dsa"
@@ -114,7 +115,7 @@ class DSA(AbstractDistiller[DSAState]):
 
     @property
     def initial_images(self) -> InitialImages:
-        """DC begins with noise, DSA with real images."""
+        """DC starts from noise, DSA from real images."""
         return "real" if self.augment else "noise"
 
     def setup(self, run: Run, real: RealSampler) -> DSAState:
@@ -158,7 +159,7 @@ class DSA(AbstractDistiller[DSAState]):
         *,
         create_graph: bool,
     ) -> tuple[Tensor, ...]:
-        """Return the gradient of the loss on images of one class, by the weights."""
+        """Return the gradient of the loss on images of a class, for each weight."""
         if self.augment:
             generator = run.generator(f"augmentation of class {label}", step)
             parameters = siamese_parameters(generator, mirror=run.task.mirror)
@@ -169,7 +170,7 @@ class DSA(AbstractDistiller[DSAState]):
         return torch.autograd.grad(loss, weights, create_graph=create_graph)
 
     def advance(self, state: DSAState, leaves: Leaves, step: int) -> None:
-        """Train the network on the set, or draw a new one when it has served."""
+        """Train the network on the set, or draw a new one after its last update."""
         assert self.updates_per_network is not None
         number, update = divmod(step + 1, self.updates_per_network)
         if update == 0:

@@ -1,8 +1,8 @@
-"""What methods of plugins return, checked where it comes in.
+"""Checks of the values that methods of plugins return.
 
 Each check raises :class:`~dd_plugins.errors.PluginError`, which names the method, what
-it must return and what came. They look at types and shapes alone: nothing is read from
-a GPU at a step.
+it must return and what came. They look only at types and shapes: at a step nothing is
+read from a GPU.
 """
 
 import operator
@@ -69,7 +69,7 @@ def check_steps(source: Record, got: Any) -> int:
     except TypeError:
         steps = 0
     if steps < 1:
-        raise _refused(source, "default_steps", "a whole number from 1", got)
+        raise _refused(source, "default_steps", "a whole number of at least 1", got)
     return steps
 
 
@@ -81,34 +81,34 @@ def check_label_kind(source: Record, got: Any) -> None:
 
 
 def check_places(source: Record, got: Any, labels: Tensor, per_class: int) -> Tensor:
-    """Check what ``choose`` returned: places of real images, class by class.
+    """Check what ``choose`` returned: indices of real images, class by class.
 
     Args:
         source: the distiller or core set.
         got: what it returned.
-        labels: of all real images, on the CPU; a class may have none.
-        per_class: images of each that are wanted.
+        labels: of all real images, on the CPU; a class may have no images.
+        per_class: the number of images wanted of each class.
     """
     present = torch.unique(labels)
-    expected = f"int64 places of {per_class} real images of each class, class by class"
+    expected = f"int64 indices of {per_class} real images a class, class by class"
     if (
         not isinstance(got, Tensor)
         or got.dtype != torch.int64
         or got.shape != (len(present) * per_class,)
     ):
         raise _refused(source, "choose", expected, got)
-    places: Tensor = got.cpu()
+    indices: Tensor = got.cpu()
     wanted = present.repeat_interleave(per_class)
-    if places.min() < 0 or places.max() >= len(labels):
+    if indices.min() < 0 or indices.max() >= len(labels):
         raise PluginError(
-            f"{source.name}.choose must return {expected}, got places from "
-            f"{int(places.min())} to {int(places.max())} of {len(labels)} images"
+            f"{source.name}.choose must return {expected}, got indices from "
+            f"{int(indices.min())} to {int(indices.max())} of {len(labels)} images"
         )
-    if not torch.equal(labels[places], wanted):
+    if not torch.equal(labels[indices], wanted):
         raise PluginError(
             f"{source.name}.choose must return {expected}, got other classes"
         )
-    return places
+    return indices
 
 
 def check_labels(
@@ -155,7 +155,7 @@ def check_optimizer(
     if not moved or not moved <= {id(each) for each in parameters}:
         raise PluginError(
             f"{source.name}.optimizer must return an optimizer of the tensors that it "
-            "is given, got one of others"
+            "is given, got one of other tensors"
         )
     return got
 
@@ -173,7 +173,7 @@ def check_schedule(
     if got.optimizer is not optimizer:
         raise PluginError(
             f"{source.name}.schedule must return a schedule of the optimizer that it "
-            "is given, got one of another"
+            "is given, got one of another optimizer"
         )
     return got
 
@@ -186,7 +186,7 @@ def check_metrics(
         raise _refused(source, method, "a dict of named 0-d tensors", got)
     for name, value in got.items():
         if not isinstance(name, str):
-            raise _refused(source, method, "metrics under names", name)
+            raise _refused(source, method, "metrics named by strings", name)
         if not isinstance(value, Tensor) or value.ndim or value.device != device:
             at = f" on {value.device}" if isinstance(value, Tensor) else ""
             raise PluginError(
@@ -276,7 +276,7 @@ def check_teacher(source: Record, got: Any, label_kind: LabelKind) -> Teacher | 
         return None
     whole = isinstance(got, Teacher) and (got.network is None) == (got.recipe is None)
     if not whole or label_kind != "probabilities":
-        expected = "None, or a Teacher with both network and recipe or neither, for "
-        raise _refused(source, "teacher", expected + "probabilities", got)
+        expected = "None, or, if the labels are probabilities, a Teacher with either "
+        raise _refused(source, "teacher", expected + "network and recipe or none", got)
     teacher: Teacher = got
     return teacher

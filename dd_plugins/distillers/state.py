@@ -57,14 +57,14 @@ class NoState(AbstractState):
 
 
 def check_saved(saved: object, now: object, place: str = "state") -> None:
-    """Refuse what was saved where it is of another form than what is there now.
+    """Refuse a saved value whose form is not that of the value that it replaces.
 
-    A hash finds damage. It does not find what somebody else has written.
+    A hash finds damage. It does not find values that somebody else has written.
 
     Args:
         saved: tensors, numbers, strings, and lists and dicts of them.
-        now: the same of a fresh state: its keys, shapes and types are expected.
-        place: what they are, for messages.
+        now: the values of a fresh state: their keys, shapes and types are expected.
+        place: the name of the values, for messages.
 
     Raises:
         ValueError: a key, shape or type differs, or a number is not finite.
@@ -72,27 +72,27 @@ def check_saved(saved: object, now: object, place: str = "state") -> None:
     match now:
         case Tensor():
             if not isinstance(saved, Tensor) or _form(saved) != _form(now):
-                raise ValueError(f"{place} is {_form(saved)}, expected {_form(now)}")
+                raise ValueError(f"{place}: expected {_form(now)}, got {_form(saved)}")
             if saved.is_floating_point() and not torch.isfinite(saved).all():
-                raise ValueError(f"{place} holds values that are not finite")
+                raise ValueError(f"{place}: expected finite values, got NaN or inf")
         case Mapping():
             if not isinstance(saved, Mapping) or saved.keys() != now.keys():
                 keys = list(saved) if isinstance(saved, Mapping) else _form(saved)
-                raise ValueError(f"{place} is {keys}, expected {list(now)}")
+                raise ValueError(f"{place}: expected {list(now)}, got {keys}")
             for key, value in now.items():
                 check_saved(saved[key], value, f"{place}.{key}")
         case list() | tuple():
             if not isinstance(saved, list | tuple) or len(saved) != len(now):
                 raise ValueError(
-                    f"{place} is {_form(saved)}, expected {len(now)} items"
+                    f"{place}: expected {len(now)} items, got {_form(saved)}"
                 )
             for number, value in enumerate(now):
                 check_saved(saved[number], value, f"{place}.{number}")
         case _:
             if type(saved) is not type(now):
-                raise ValueError(f"{place} is {_form(saved)}, expected {_form(now)}")
+                raise ValueError(f"{place}: expected {_form(now)}, got {_form(saved)}")
             if isinstance(saved, float) and not math.isfinite(saved):
-                raise ValueError(f"{place} is not finite")
+                raise ValueError(f"{place}: expected a finite number, got {saved}")
 
 
 def _form(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What a set begins as: real images or noise, beside a context or alone."""
+"""What a set starts from: real images or noise, beside a context or alone."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +26,7 @@ __all__ = ["Beginning"]
 
 @dataclass(frozen=True, eq=False)
 class Beginning:
-    """What a run begins with.
+    """The start of a run.
 
     Attributes:
         run: the run.
@@ -56,11 +56,11 @@ class Beginning:
         sampler: RealSampler,
         context: DistilledSet | None,
     ) -> "Beginning":
-        """Choose what the set begins as.
+        """Choose the images that the set starts from.
 
         Raises:
             OptionError: the context does not fit, or leaves nothing to distil.
-            PluginError: a method of the distiller returned something else.
+            PluginError: a method of the distiller returned a wrong value.
         """
         classes, indices = _first_images(run, settled, sampler)
         if context is not None:
@@ -69,8 +69,9 @@ class Beginning:
             new = ~torch.isin(classes, held)
             if not new.any() and not settled.options.refine_context:
                 raise OptionError(
-                    "the context holds images of every class; leave out those that are "
-                    "to be made anew, or refine it"
+                    "the context must leave out at least one class, got images of all "
+                    f"{run.task.num_classes}; leave out those that are to be made "
+                    "anew, or refine it"
                 )
             classes, indices = classes[new], None if indices is None else indices[new]
         return cls(run, settled, transform, sampler, context, classes, indices)
@@ -109,7 +110,7 @@ class Beginning:
     def history(self) -> tuple[list[int], list[int] | None]:
         """Return the class of each image, and the index of its real image.
 
-        Those of the context come first; no indices are returned if one is not known.
+        The images of the context come first. The indices are None if one is unknown.
         """
         classes, data = self.classes.tolist(), self.settled.data
         indices = []
@@ -126,7 +127,7 @@ class Beginning:
 
     @cached_property
     def context_record(self) -> ContextRecord | None:
-        """What the header of the set says of its context."""
+        """The record of the context in the header of the set."""
         if self.context is None:
             return None
         hashed = {"content_hash": self.context.content_hash()}
@@ -134,7 +135,7 @@ class Beginning:
         return ContextRecord(refined=self.settled.options.refine_context, header=header)
 
     def budget(self, synthetic: Synthetic) -> dict[str, int]:
-        """Return how many images the set stores, and of how many values."""
+        """Return how many images the set stores, and how many values they have."""
         stored = list(synthetic.stored().values())
         images = len(stored[0])
         values = sum(each.numel() for each in stored)
@@ -152,7 +153,7 @@ class Beginning:
         return torch.randn(shape, generator=self.run.generator("initial noise"))
 
     def _codec(self) -> Codec | None:
-        """Return how images are stored; None if pixels are stored as they are."""
+        """Return the codec of stored images; None if pixels are stored as they are."""
         options, parametrization = self.settled.options, self.settled.parametrization
         transform = self.transform.to(self.run.device)
         found = parametrization.codec(self.run, self.sampler, transform)
@@ -170,7 +171,7 @@ def _first_images(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the class of each image, and the index of the real image it starts from.
 
-    No indices are returned if the set starts from noise.
+    The indices are None if the set starts from noise.
     """
     task = run.task
     if settled.initial_images == "noise":

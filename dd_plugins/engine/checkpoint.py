@@ -82,8 +82,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         content: tensors, numbers, strings, and lists and dicts of them.
 
     Raises:
-        FileError: it cannot be written, for example because the disk is full, or what
-            was written is not what can be read.
+        FileError: the checkpoint cannot be written, for example because the disk is
+            full, or it is not read back as it was written.
     """
 
     def write(file: BinaryIO) -> None:
@@ -108,7 +108,7 @@ def _verify(path: Path) -> None:
 
 
 def _check(file: BinaryIO) -> None:
-    """Compare an open checkpoint with its digest; another may take its place.
+    """Compare an open checkpoint with its digest; its path may get another one.
 
     Raises:
         ValueError: they differ.
@@ -123,14 +123,14 @@ def _check(file: BinaryIO) -> None:
         left -= len(block)
     digest.update(_NO_COMMENT)
     if file.read() != _COMMENT + digest.hexdigest().encode():
-        raise ValueError("what was written cannot be read back")
+        raise ValueError("what was read back is not what was written")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint after checking all of it against its digest.
 
     Raises:
-        FileError: it is missing, damaged, truncated or no checkpoint.
+        FileError: the file is missing, damaged, truncated or no checkpoint.
     """
     try:
         with path.open("rb") as file:
@@ -150,12 +150,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     except Exception as error:  # torch's own text advises to run what the file holds
         raise FileError(
-            f"checkpoint {path} holds more than plain values ({type(error).__name__}) "
-            "and is not loaded; start anew with --overwrite"
+            f"checkpoint {path} must hold only plain values, got others "
+            f"({type(error).__name__}), and is not loaded; start anew with --overwrite"
         ) from error
     if not isinstance(loaded, dict):
         raise FileError(
-            f"checkpoint {path} is foreign or damaged: it holds no dict, but a "
+            f"checkpoint {path} is foreign or damaged: it must hold a dict, got "
             f"{type(loaded).__name__}; start anew with --overwrite"
         )
     return loaded
@@ -170,8 +170,8 @@ class CheckpointWriter:
 
     Args:
         path: the file.
-        constant: what belongs to every checkpoint and never changes; it is not copied.
-        written: called when a checkpoint is there, in the thread that wrote it.
+        constant: the part of every checkpoint that never changes; it is not copied.
+        written: called when a checkpoint is written, in the thread that wrote it.
     """
 
     def __init__(
@@ -207,16 +207,16 @@ class CheckpointWriter:
             content: a part of what will be saved, under the same keys.
 
         Raises:
-            PluginError: it holds what could not be loaded again.
+            PluginError: the content holds a value that could not be loaded again.
         """
         self._copy(content, ())
 
     def save(self, content: dict[str, Any]) -> None:
-        """Copy the content, and begin to write it; first waits for the one before.
+        """Wait for the last checkpoint, copy the content, and start to write it.
 
         Raises:
-            FileError: the one before could not be written.
-            PluginError: the content holds what could not be loaded again.
+            FileError: the last checkpoint could not be written.
+            PluginError: the content holds a value that could not be loaded again.
         """
         self.wait()
         copied = self._constant | self._copy(content, ())
@@ -235,14 +235,14 @@ class CheckpointWriter:
         """Wait until the last checkpoint is written.
 
         Raises:
-            FileError: it could not be written.
+            FileError: the checkpoint could not be written.
         """
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def _copy(self, value: Any, place: tuple[Hashable, ...]) -> Any:
-        """Copy nested content, with its tensors in the buffers of their places."""
+        """Copy nested content; each tensor goes to the buffer of its place in it."""
         match value:
             case Tensor():
                 buffer = self._buffers.get(place)
@@ -278,10 +278,10 @@ _OF_TORCH = (torch.dtype, torch.device)
 
 
 def _check_plain(value: Any, place: tuple[Hashable, ...], what: str = "") -> None:
-    """Refuse what a checkpoint can be given, but would not give back.
+    """Refuse a value that a checkpoint would not give back.
 
     Raises:
-        PluginError: it is no plain value; the message names its place.
+        PluginError: the value is not plain; the message names its place.
     """
     if type(value) in _PLAIN or isinstance(value, _OF_TORCH):
         return

@@ -1,4 +1,4 @@
-"""``distill``: from what a user gives to a run of the loop."""
+"""``distill``: turns the arguments of a user into a run of the loop."""
 
 from numbers import Real
 from os import PathLike
@@ -73,31 +73,32 @@ def distill(
         distiller: a spec, or a distiller.
         images_per_class: synthetic images for each class, at least 1.
         steps: steps of the run; by default the distiller's choice for the data set.
-        seed: from which every random draw is derived.
+        seed: the seed of every random draw.
         network: the architecture on which the set is distilled: a spec, or a network;
             by default the distiller's choice.
         out: the folder of the run: checkpoints, metrics, pictures and the artifact.
         data_root: the folder that holds named data sets.
-        download: whether a missing named data set may be downloaded there.
+        download: whether a missing data set may be downloaded there.
         image_size: side in pixels to which the images of a folder are resized.
         preprocessing: ``"standardize"`` or ``"zca"``; by default the distiller's
             choice, or the data's own.
         mirror: whether a mirror image is still of its class; by default the data's own.
-        initial_images: what the set begins as: ``"real"`` images, ``"noise"``, or the
-            spec of a core set, such as ``"herding"``: the real images that it chooses.
-            By default the distiller's choice. Not beside a context of all classes.
+        initial_images: what the set starts from: ``"real"`` images, ``"noise"``, or the
+            real images that a core set chooses, by its spec, such as ``"herding"``. By
+            default the distiller's choice. Not allowed if the context holds images of
+            every class.
         parametrization: what is learned in place of pixels: a spec such as
-            ``"packed(factor=2)"``. ``images_per_class`` counts stored images, of which
-            each may hold several.
+            ``"packed(factor=2)"``. ``images_per_class`` counts stored images; each may
+            hold several.
         context: a set beside which this one is made. The distiller sees both together,
             and both are returned, the context first. A class of which the context
-            holds images gets no new ones; ``data`` says, for these classes too, what
-            the whole is to be good for.
+            holds images gets no new ones. ``data`` is the data that the whole set is
+            for, that of these classes too.
         refine_context: whether the context is learned further as well.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of features: ``"auto"`` is bfloat16 where the hardware has it.
-        resume: go on with the run in ``out`` where it stopped, exactly; one that did
-            not reach its first checkpoint, or its folder, starts at step 0.
+        resume: go on with the run in ``out`` exactly where it stopped; a run without a
+            checkpoint, or without a folder, starts at step 0.
         overwrite: remove the run that ``out`` holds, and start anew.
         checkpoint_seconds: a checkpoint is written when this much time has passed since
             the last one; 0 for one at every step.
@@ -110,7 +111,7 @@ def distill(
 
     Raises:
         OptionError: an option is out of its range, ``out`` holds a run already, or the
-            context is of other classes, images, labels or another value space.
+            context has other classes, images, labels or another value space.
         UnknownNameError: no plugin registers a name.
         DataError: the data cannot be read or used.
         FileError: a checkpoint is damaged or cannot be written.
@@ -145,7 +146,7 @@ def distill(
     writes = folder is not None and processes.rank() == 0
     if folder is not None and writes:
         check_folder(folder, resume, overwrite)
-    resolve_device(device)  # what is wrong is said before data is read
+    resolve_device(device)  # a wrong device is refused before data is read
     where = DataOptions(
         root=None if data_root is None else Path(data_root),
         download=download,
@@ -155,8 +156,9 @@ def distill(
     held = [] if context is None else context.header.initial_classes
     if initial_images is not None and len(set(held)) == real.num_classes:
         raise OptionError(
-            "the context holds images of every class, so that none begins as "
-            f"{initial_images}; leave out initial_images"
+            "initial_images needs a class of which the context holds no images, got "
+            f"{initial_images!r} and a context of all {real.num_classes} classes; "
+            "leave out initial_images"
         )
     settled = settle(
         asked,
@@ -183,7 +185,7 @@ def distill(
     )
     loop = Loop(run, settled, found, folder, context)
     own_folder = folder if writes else None
-    if not resume:  # what is wrong is found before there is a folder
+    if not resume:  # errors are found before the folder is made
         loop.prepare()
     with folder_of_its_own(own_folder, resume, overwrite):
         saved = []
@@ -215,7 +217,7 @@ def _check_options(
     if out is not None and not isinstance(out, str | PathLike):
         raise OptionError(f"out must be a path, got {type(out).__name__}")
     if resume and overwrite:
-        raise OptionError("resume and overwrite exclude each other; choose one")
+        raise OptionError("expected either resume or overwrite, got both")
     if context is not None and not isinstance(context, DistilledSet):
         raise OptionError(
             f"context must be a DistilledSet, got {type(context).__name__}; load a "
@@ -224,6 +226,6 @@ def _check_options(
     if context is not None:
         check_nesting(context.header, more=1)
     if refine_context and context is None:
-        raise OptionError("refine_context needs a context")
+        raise OptionError("refine_context needs a context, got none")
     if resume and out is None:
-        raise OptionError("resume needs the folder of the run: pass out")
+        raise OptionError("resume needs the folder of the run, got none; pass out")

@@ -30,11 +30,11 @@ def finished_set(
     """Return the set as it is now.
 
     Args:
-        beginning: what it began as.
-        synthetic: what it has become.
-        state: of the distiller.
-        steps: done.
-        plugin_versions: of others' distributions that had a part in it.
+        beginning: the start of the run.
+        synthetic: the learnable set as it is now.
+        state: the state of the distiller.
+        steps: the number of steps done.
+        plugin_versions: the versions of the distributions whose plugins took part.
     """
     run, settled = beginning.run, beginning.settled
     distiller, data = settled.distiller, settled.data
@@ -44,7 +44,7 @@ def finished_set(
     labels = distiller.labels(state, leaves)
     labels = check_labels(distiller, labels, count, num_classes, "labels")
     teacher = None
-    if steps == run.steps:  # the views of what is not done are nobody's business
+    if steps == run.steps:  # an unfinished set needs no views
         teacher = check_teacher(
             distiller, distiller.teacher(state, leaves), distiller.label_kind
         )
@@ -92,7 +92,7 @@ def finished_set(
 
 
 def _views_record(teacher: Teacher) -> ViewsRecord:
-    """Return what the header says of a teacher: its key, if it is kept."""
+    """Return the record of a teacher in the header: its key, if it is kept."""
     kept = None
     if teacher.network is not None:
         kept = TeacherRecord(network=repr(teacher.network), recipe=repr(teacher.recipe))

@@ -30,20 +30,20 @@ __all__ = ["Observers", "image_snapshots", "metrics_log", "progress_display"]
 
 METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images.png"
-_LINES = 500  # of a metrics log, about
+_LINES = 500  # of a metrics log, approximately
 _SNAPSHOT_SECONDS = 60.0
 _PAUSE_PER_DRAWING = 10  # times as long as the drawing took
 _PLAIN_SECONDS = 10.0
 
 
 class Observers:
-    """The observers of one run, told one by one: a run does not end with one of them.
+    """The observers of one run, called one by one; a failure does not end the run.
 
-    One that fails is named in a warning and not told of further steps; at the end it is
-    told, so that it can close what it has opened, and named once more.
+    An observer that fails is named in a warning and sees no further steps. It is still
+    called at the end, so that it can close what it has opened, and is named once more.
 
     Args:
-        plugins: where they are found.
+        plugins: where observers are found.
     """
 
     def __init__(self, plugins: "LoadedPlugins") -> None:
@@ -54,25 +54,25 @@ class Observers:
         self._failed: dict[str, str] = {}
 
     def before_run(self, run: Run, first_step: int) -> None:
-        """Tell of the start."""
+        """Tell the observers of the start."""
         self._tell("dd_before_run", run=run, first_step=first_step)
 
     def after_step(
         self, run: Run, step: int, metrics: Mapping[str, float], distilled: LazySet
     ) -> None:
-        """Tell of a step."""
+        """Tell the observers of a step."""
         for name, call in self._hooks["dd_after_step"]:
             if name not in self._failed:
-                own = dict(metrics)  # what one of them changes is not another's
+                own = dict(metrics)  # no observer sees the changes of another
                 given = {"step": step, "metrics": own, "distilled": distilled}
                 self._guarded(name, "dd_after_step", call, run=run, **given)
 
     def after_run(self, run: Run, distilled: "DistilledSet | None") -> None:
-        """Tell of the end, and which of them did not see all of it."""
+        """Tell the observers of the end, and warn of those that failed."""
         self._tell("dd_after_run", run=run, distilled=distilled)
         if self._failed:
             failures = "; ".join(f"{who}: {why}" for who, why in self._failed.items())
-            _warn(f"of this run, observers failed that are not part of it: {failures}")
+            _warn(f"observers failed and did not see the whole run: {failures}")
 
     def _tell(self, hook: str, **given: Any) -> None:
         for name, call in self._hooks[hook]:
@@ -102,8 +102,8 @@ def _warn(message: str) -> None:
 class MetricsLog:
     """Appends a line of JSON to ``metrics.jsonl`` about 500 times in a run.
 
-    A metric that is not of every step stands in the next line. A run that goes on from
-    a checkpoint first drops the lines after it.
+    A metric that is not reported at every step is in the next line. A run that goes on
+    from a checkpoint first drops the lines after it.
     """
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _step_of(line: bytes) -> float:
-    """Return the step of a line; infinite for one that a kill or a crash has spoilt."""
+    """Return the step of a line; infinite for a line that a kill has spoilt."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -189,7 +189,7 @@ def _draw(distilled: "DistilledSet", out: Path) -> None:
 
 @dataclass
 class _Display:
-    """The progress bar of one run; on no terminal, a line every ten seconds."""
+    """The progress bar of one run; without a terminal, a line every ten seconds."""
 
     progress: "Progress"
     task: "TaskID"

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: what it must hold, whoever has written it."""
+"""Going on from a checkpoint, after checking what it holds."""
 
 import copy
 import math
@@ -37,23 +37,25 @@ Movers = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
 
 
 def largest(tensors: Iterable[Tensor]) -> Tensor:
-    """Return the largest absolute value; NaN if there is one."""
+    """Return the largest absolute value, 0-d; NaN if any value is NaN."""
     ends = [end for tensor in tensors for end in tensor.aminmax()]
     return torch.stack(ends).abs().amax()
 
 
 def threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[None]:
-    """Return the block in which a run has the threads that it began with.
+    """Return a context in which a run has the number of threads that it began with.
 
     Raises:
-        FileError: the checkpoint does not hold what it must.
+        FileError: the checkpoint is foreign or damaged.
     """
     own = torch.get_num_threads()
     with foreign_is_told():
         place = {} if saved is None else dict(saved.get("place", {}))
         count = place.get("threads", own)
         if type(count) is not int or not 1 <= count <= _MOST_THREADS:
-            raise ValueError(f"{count!r} threads")
+            raise ValueError(
+                f"threads must be between 1 and {_MOST_THREADS}, got {count!r}"
+            )
     if count != own:
         warnings.warn(
             f"this run goes on with the number of threads that it began with, {count} "
@@ -77,23 +79,26 @@ def saved_transform(
     Args:
         saved: the checkpoint.
         configuration: all that must be the same when a run goes on.
-        steps: of the run.
+        steps: the number of steps of the run.
         image: one real image, ``(1, channels, height, width)``.
 
     Raises:
         OptionError: the run is not the one that wrote the checkpoint.
-        FileError: the checkpoint does not hold what it must.
+        FileError: the checkpoint is foreign or damaged.
     """
     with foreign_is_told():
         before = dict(saved["configuration"])
         for name, value in before.items():
             if not isinstance(value, str | int | float | None):
-                raise ValueError(f"{name} is a {type(value).__name__}")
+                raise ValueError(
+                    f"{name}: expected text, a number or None, got "
+                    f"{type(value).__name__}"
+                )
         if _named(before) != _named(configuration):
             raise OptionError(
                 "the checkpoint was written by another version of dd-plugins, whose "
-                "runs have other options; go on with that version, or start anew with "
-                "--overwrite"
+                "runs have other options; going on needs that version: install it, or "
+                "start anew with --overwrite"
             )
         differing = what_differs(before, configuration)
         if differing:
@@ -112,13 +117,17 @@ def saved_transform(
         transform = Transform.from_tensors(**saved["transform"])
         for name, tensor in transform.tensors().items():
             check_saved(tensor, torch.empty(tensor.shape), f"transform.{name}")
-        if transform(image).shape != image.shape:
-            raise ValueError("the transform is for other images")
+        shape = transform(image).shape
+        if shape != image.shape:
+            raise ValueError(
+                f"the transform must keep the shape {tuple(image.shape)} of an image, "
+                f"got {tuple(shape)}"
+            )
         return transform
 
 
 def _named(configuration: Mapping[str, Any]) -> set[str]:
-    """Return what options there are; each plugin has a version of its own beside."""
+    """Return the names of the options, without the versions of plugins."""
     return {name for name in configuration if not name.endswith(" version")}
 
 
@@ -128,14 +137,14 @@ def rehearse(
     movers: Callable[[Parameters], Movers],
     generator: torch.Generator,
 ) -> None:
-    """Make a step of the optimizer and the schedule that were saved, with copies.
+    """Make one step of the saved optimizer and schedule, on copies of the parameters.
 
-    What they hold is known to torch alone; it fails here, or moves nothing to where no
-    image is.
+    Only torch knows what their states must hold. A wrong state fails here, or it leaves
+    the copies in the range of images.
 
     Raises:
-        ValueError: a rate or a value after the step is not finite; whatever torch
-            raises.
+        ValueError: a learning rate is not finite, or a value after the step is too
+            large or not finite. Torch may raise other errors.
     """
     copies = parameters.map(torch.clone)
     with seeded_globally(generator):  # the global state stays
@@ -150,17 +159,21 @@ def rehearse(
         schedule.step()
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     if not all(map(math.isfinite, rates)):
-        raise ValueError("a learning rate is not finite")
-    if not largest(copies) <= LARGEST:
-        raise ValueError("the optimizer holds values that are not finite")
+        raise ValueError(f"learning rates must be finite, got {rates}")
+    moved = float(largest(copies))
+    if not moved <= LARGEST:
+        raise ValueError(
+            f"values after a step of the optimizer must be at most {LARGEST:g}, got "
+            f"{moved:g}"
+        )
 
 
 @contextmanager
 def foreign_is_told() -> Iterator[None]:
-    """Say in a line that a checkpoint is not what it must be.
+    """Turn an error into a line that says that the checkpoint is foreign or damaged.
 
     Raises:
-        FileError: anything but an OptionError came.
+        FileError: an error other than an OptionError or a MemoryError was raised.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The folder of a run: whose its files are, and how one run replaces another."""
+"""The folder of a run: which files are its own, and how a run replaces another."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ _BEGINNINGS = {
 }
 _END_OF_CHECKPOINT = re.compile(rb"\x40\x00[0-9a-f]{64}")  # its digest
 _READ = 66  # bytes
-# Any of these tells that a run was here; the others have names that others use.
+# Any of these shows that a run was here; the other names are in use elsewhere too.
 _TELLING = (ARTIFACT_NAME, CHECKPOINT_NAME, METRICS_NAME)
 
 _ASIDE = ".replaced-run"
@@ -49,16 +49,18 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
     """Refuse a folder that holds a run, unless it is to go on or to be replaced.
 
     Raises:
-        OptionError: it does, or it holds files under the names of a run's that no run
-            has made, or it is none and cannot be one.
+        OptionError: the folder holds a run, or files that have names of a run's files
+            and that no run has made; or the path is no folder and cannot become one.
     """
     try:
         if out.exists() and not out.is_dir():
-            raise OptionError(f"{out} is a file; choose a folder")
+            raise OptionError(f"{out} must be a folder, got a file; choose a folder")
         held = _held_files(out)
         for name in (ARTIFACT_NAME, CHECKPOINT_NAME):
             if (out / name).is_dir():
-                raise OptionError(f"{out / name} is a folder; choose another folder")
+                raise OptionError(
+                    f"{out / name} must be a file, got a folder; choose another folder"
+                )
         foreign = _foreign_files(out, held)
     except OSError as error:
         raise OptionError(
@@ -77,8 +79,8 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
         )
     if resume and ARTIFACT_NAME in held and CHECKPOINT_NAME not in held:
         raise OptionError(
-            f"{out} holds a finished set ({ARTIFACT_NAME}), but no checkpoint to go on "
-            "from; replace it with --overwrite, or choose another folder"
+            f"--resume needs a checkpoint, but {out} holds only a finished set "
+            f"({ARTIFACT_NAME}); replace it with --overwrite, or choose another folder"
         )
 
 
@@ -96,9 +98,9 @@ def _held_files(out: Path) -> list[str]:
 
 
 def _foreign_files(out: Path, held: list[str]) -> list[str]:
-    """Return the files that stand under a run's names, but are of no run.
+    """Return the files that have names of a run's files, but that no run has made.
 
-    What tells that a run was here may be damaged, if something else tells it.
+    A file that shows that a run was here may be damaged if another one shows it.
     """
     known = {name for name in held if _looks_like_a_run_s(out / name)}
     if not known.intersection(_TELLING):
@@ -127,7 +129,7 @@ def folder_of_its_own(
 
     Raises:
         OptionError: the folder is refused, see :func:`check_folder`.
-        FileError: another process has it, or it cannot be written to.
+        FileError: another process has the folder, or it cannot be written to.
     """
     if out is None:
         yield
@@ -142,12 +144,12 @@ def folder_of_its_own(
 def in_place_of_the_old(out: Path | None) -> Iterator[Callable[[], None]]:
     """Put the run that a folder holds aside, in a hidden folder within it.
 
-    It is removed once the new run has a checkpoint, and put back if there is none at
-    the end of the block. After a kill the next run in this folder does the one or the
-    other.
+    The old run is removed once the new run has a checkpoint, and put back if there is
+    none at the end of the block. After a kill the next run in this folder does the one
+    or the other.
 
     Yields:
-        What is to be called when the first checkpoint is there.
+        A function to call when the first checkpoint is written.
 
     Raises:
         FileError: a file cannot be moved.
@@ -170,8 +172,9 @@ def in_place_of_the_old(out: Path | None) -> Iterator[Callable[[], None]]:
 def _end_replacement(out: Path) -> None:
     """Remove the old run if the new one has something to keep, else put it back.
 
-    Killed at any place, it does the same when it is called again: while ``whole`` is
-    there, what stands in the folder is the new run's; without it, the old one's.
+    If it is killed at any point, it does the same when it is called again: while
+    ``whole`` exists, the files in the folder are the new run's; without it they are the
+    old one's.
     """
     aside = out / _ASIDE
     if not aside.is_dir():
@@ -198,6 +201,6 @@ def _telling(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FileError(
-            f"cannot write to {out}: {error.strerror}; what a run was to replace may "
+            f"cannot write to {out}: {error.strerror}; files of the replaced run may "
             f"lie in {out / _ASIDE}"
         ) from error

@@ -1,4 +1,4 @@
-"""A run of which every option is known."""
+"""A run whose options are all known."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +16,17 @@ __all__ = ["Settled"]
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """A run of which every option is known.
+    """A run whose options are all known.
 
     Attributes:
         options: complete: no field is None.
         task: what is distilled.
-        data: the real data, in the value space and with the mirror that were settled.
+        data: the real data, with the value space and the mirror that were settled.
         distiller: settled for the task.
-        network: the architecture on which is distilled.
-        initial_images: what the set begins as.
+        network: the architecture on which the set is distilled.
+        initial_images: what the set starts from.
         parametrization: what is learned in place of pixels.
-        device: where tensors live.
+        device: where tensors are.
         precision: dtype of features.
     """
 

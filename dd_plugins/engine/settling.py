@@ -1,4 +1,4 @@
-"""Settling: from what a run is asked for to every choice that it is made by."""
+"""Settling: completing the options of a run, so that no choice is open."""
 
 from dataclasses import replace
 from typing import Any
@@ -42,19 +42,19 @@ def settle(
     """Settle every choice of a run.
 
     Args:
-        options: what it is asked for.
+        options: the options that were given.
         data: the real data.
         plugins: where names are looked up; by default all that is installed.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        context_images: images of a context.
-        context_classes: classes that a context holds images of.
-        distiller: in place of that which the options name.
-        network: likewise.
+        context_images: the number of images of the context.
+        context_classes: the number of classes of which the context holds images.
+        distiller: used in place of the one that the options name.
+        network: used in place of the one that the options name.
 
     Raises:
         OptionError: an option is out of its range.
         UnknownNameError: no plugin registers a name.
-        PluginError: a method of the distiller returned something else.
+        PluginError: a method of the distiller returned a wrong value.
     """
     plugins = plugins or loaded_plugins()
     method = distiller or plugins.distiller(options.distiller)

@@ -1,4 +1,4 @@
-"""Validation figures on the way: for the eye alone, they choose nothing."""
+"""Validation accuracy during a run: it is only shown, and chooses nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +20,8 @@ from dd_plugins.training.train import accuracy, train_network
 __all__ = ["validation_accuracy", "validation_is_due"]
 
 _VALIDATIONS = 10  # times in a run that validation accuracy is measured
-_VALIDATION_IMAGES = 1_000  # of them at most, at a time
-_PROBE_STEPS = 200  # that a network is trained for such a figure
+_VALIDATION_IMAGES = 1_000  # at most, each time
+_PROBE_STEPS = 200  # for which a network is trained to measure it
 
 
 def validation_is_due(settled: Settled, step: int, steps: int) -> bool:
@@ -42,8 +42,8 @@ def validation_accuracy(
 ) -> float:
     """Return the accuracy on held-out images, by the method's own predictor.
 
-    A method that has none is judged by a fresh network trained on the set, for 200
-    steps at most: lower than what an evaluation finds.
+    If it has none, a fresh network is trained on the set, for at most 200 steps; its
+    accuracy is lower than that of an evaluation.
 
     Args:
         run: the run.

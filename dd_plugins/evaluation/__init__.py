@@ -1,1 +1,1 @@
-"""Figures of a finished set: it is trained on, and tested on real data."""
+"""Evaluation of a set: networks are trained on it, and tested on real data."""

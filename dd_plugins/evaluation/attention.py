@@ -34,7 +34,7 @@ class MetaFeatures:
     Attributes:
         networks: the specs of the networks.
         maps: float32 in [0, 1], ``(networks, n, height, width)``, on the CPU.
-        threshold: from which value on a pixel of a map counts.
+        threshold: the smallest value of a map at which a pixel counts.
     """
 
     networks: tuple[str, ...]
@@ -43,17 +43,17 @@ class MetaFeatures:
 
     @property
     def meta(self) -> Tensor:
-        """Return which pixels all networks look at: bool, ``(n, height, width)``."""
+        """Return the pixels that all networks look at: bool, ``(n, height, width)``."""
         return (self.maps >= self.threshold).all(dim=0)
 
     @property
     def heterogeneous(self) -> Tensor:
-        """Return which pixels each looks at, but not all: bool, as the maps."""
+        """Return the pixels that a network looks at, but not all: bool, as the maps."""
         return (self.maps >= self.threshold) & ~self.meta
 
     @property
     def ratio(self) -> Tensor:
-        """Return each image's part of meta features: float32 in [0, 1], ``(n,)``."""
+        """Return the share of meta features: float32 in [0, 1], ``(n,)``."""
         return meta_ratio(self.maps, self.threshold)
 
 
@@ -74,9 +74,9 @@ def meta_features(
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
         networks: specs, two or more; by default those of the set's ``metadd`` wrapper,
-            or those that the wrapper takes by default. They are trained on the real
-            data for the longest of its stages, or found where it keeps them.
-        threshold: from which value on a pixel of a map counts, in (0, 1).
+            or the wrapper's defaults. They are trained on the real data for the longest
+            of its stages, or found where it keeps them.
+        threshold: the smallest value of a map at which a pixel counts, in (0, 1).
         data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
             default found by the name in the artifact.
         data_root: the folder that holds named data sets.
@@ -98,14 +98,18 @@ def meta_features(
         refuse_huge(network, distilled)
     chosen = chosen or list(wrapper.networks)
     if len(chosen) < 2:
-        raise OptionError("features are compared: name two networks or more")
+        raise OptionError(
+            "features are compared between at least two networks, got "
+            f"{len(chosen)}; name two networks or more"
+        )
     if not 0 < threshold < 1:
         raise OptionError(f"threshold must be between 0 and 1, got {threshold}")
     real = real_data_of(distilled, data, data_root, found.real_data)
     if real.preprocessing != distilled.transform.kind:
         raise DataError(
-            f"the set is in the value space {distilled.transform.kind!r}, the data is "
-            f"for {real.preprocessing!r}: their networks cannot look at it"
+            f"the data must be for the value space of the set, "
+            f"{distilled.transform.kind!r}, got {real.preprocessing!r}: networks that "
+            "are trained on it cannot look at the set"
         )
     target = resolve_device(device)
     classes = torch.tensor(distilled.header.initial_classes)
@@ -128,7 +132,7 @@ def meta_features(
 
 
 def _wrapper(distiller: Any) -> MetaDD:
-    """Return the set's wrapper; where there is none, one as it is by default."""
+    """Return the metadd wrapper of a set; if it has none, one with all defaults."""
     outermost = distiller
     while isinstance(distiller, AbstractWrapper):
         if isinstance(distiller, MetaDD):

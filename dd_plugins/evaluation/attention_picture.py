@@ -29,13 +29,13 @@ def save_features(
 ) -> Path:
     """Draw where networks look on the first image of each class.
 
-    A row for each class, at most 20: the image; for each network its activation map,
-    with the pixels that count outlined, those that all look at in another colour; and
-    the meta features alone.
+    There is a row for each class, at most 20. It shows the image; the activation map of
+    each network, in which the pixels that count are outlined, and those that all
+    networks look at in another colour; and the meta features alone.
 
     Args:
         distilled: the set.
-        features: where networks look on it.
+        features: the maps of networks on its images.
         path: the PNG file to write.
 
     Returns:

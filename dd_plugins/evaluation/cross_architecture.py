@@ -30,15 +30,15 @@ Role = Literal["distilled with", "seen", "held out"]
 
 @dataclass(frozen=True)
 class SetTransfer:
-    """What one distilled set gave.
+    """The results of one distilled set.
 
     Attributes:
         path: the artifact, or the number of the set.
-        distiller: its spec.
+        distiller: the spec of its distiller.
         base: the name of the distiller inside all wrappers.
         roles: what each architecture was to the set, in the order of the results.
         results: the accuracies on each architecture.
-        images: how many synthetic images it has.
+        images: the number of its synthetic images.
         data: the fingerprint of the data set that it was distilled from.
     """
 
@@ -63,7 +63,7 @@ class SetTransfer:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two sets: the second less the first.
+    """A paired difference of two sets: the second minus the first.
 
     Networks are paired by their seed: both were trained from the same initial weights.
 
@@ -80,13 +80,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Transfer:
-    """The report: each set by itself, and two sets of one base against each other.
+    """The report: the results of each set, and the differences of two sets.
 
     Attributes:
         sets: one for each artifact.
         differences: by architecture, and over all that both sets hold out; empty
             unless there are two sets of the same base, distilled from the same data.
-        not_compared: why there are none, if there are two sets; else empty.
+        not_compared: why two sets are not compared; empty if they are.
     """
 
     sets: tuple[SetTransfer, ...]
@@ -144,24 +144,24 @@ def transfer(
 ) -> Transfer:
     """Train networks of several architectures on distilled sets; test and compare.
 
-    The architecture that a set was distilled with is added where it is not named. What
-    an architecture was to a set is read from the set: *seen* are those of its wrappers
-    and of its distiller, by name, whatever their width; the rest is *held out*. All
-    sets and their data are read and checked before the first network is trained.
+    The architecture that a set was distilled with is added if it is not named. The role
+    of an architecture is read from the set: *seen* are those of its wrappers and of its
+    distiller, by name, whatever their width; all others are *held out*. All sets and
+    their data are read and checked before the first network is trained.
 
     Args:
         sets: artifacts, or one; two of the same base, distilled from the same data, are
             compared in pairs.
         networks: the architectures: specs, or one.
-        repeats: fresh networks of each; network number i begins alike on every set.
+        repeats: fresh networks of each; network number i starts alike on every set.
         protocol: as for :func:`dd_plugins.evaluate`.
-        data: as there; and so are the others.
+        data: as there, like the arguments below.
         data_root: the folder that holds named data sets.
         seed: of networks and batches.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
         plugins: where names are looked up; by default all that is installed.
-        on_progress: called with what is trained, how many are done, and of how many.
+        on_progress: called with what is trained, the number done, and the total.
 
     Raises:
         OptionError: no set is given, or an option is out of its range.
@@ -173,9 +173,12 @@ def transfer(
         sets = [sets]
     given = list(sets)
     if not given:
-        raise OptionError("no distilled set is given; name at least one artifact")
+        raise OptionError("expected at least one distilled set, got none")
     if protocol == "retrieval":
-        raise OptionError("transfer compares accuracies; evaluate scores retrieval")
+        raise OptionError(
+            "transfer compares accuracies: expected another protocol, got "
+            f"{protocol!r}; evaluate scores retrieval"
+        )
     found = plugins or loaded_plugins()
     chosen = [network.for_evaluation() for network in found.network_list(networks)]
     loaded = [as_set(each) for each in given]
@@ -262,7 +265,7 @@ def _why_not(reports: Sequence[SetTransfer]) -> str:
 
 
 def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
-    """Compare two sets of one base on the architectures that both were tried on."""
+    """Compare two sets on the architectures that both were tried on."""
     if len(reports) != 2:
         return ()
     first, second = reports

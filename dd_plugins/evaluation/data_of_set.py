@@ -32,8 +32,8 @@ def real_data_of(
         find: returns the data of that name, or in that form, by these options.
 
     Raises:
-        OptionError: the data is of no such form.
-        DataError: it cannot be read, or does not fit the set.
+        OptionError: the data has another form.
+        DataError: the data cannot be read, or does not fit the set.
     """
     root = None if data_root is None else Path(data_root)
     options = DataOptions(root=root, image_size=distilled.header.dataset.image_size)
@@ -50,16 +50,16 @@ def _data_by_name(
 ) -> RealData:
     """Load the data that a set was distilled from; refuse it if it has changed.
 
-    It comes as it was when the set was distilled: with that preprocessing.
+    The data gets the preprocessing with which the set was distilled.
     """
     header, record = distilled.header, distilled.header.dataset
     name = record.name if given is None else given
     if given is None and not was_asked_for(name):
         raise DataError(
             f"the artifact names {name!r} for its real data, which nobody has asked "
-            f"for here, so it was not read; if it is yours, say so by --dataset "
-            f"{name!r} (data={name!r} in Python), or name the place where the images "
-            "are now"
+            "for here; only data that was asked for is read: if it is yours, say so by "
+            f"--dataset {name!r} (data={name!r} in Python), or name the folder where "
+            "the images are now"
         )
     try:
         data = find(name, options)
@@ -67,20 +67,20 @@ def _data_by_name(
         if given is not None:
             raise
         raise DataError(
-            f"the set was distilled from {name!r}, which no plugin offers here; "
-            "if it was given in Python, pass data=... there"
+            f"the set needs the data {name!r} that it was distilled from, which no "
+            "plugin offers here; if it was given in Python, pass data=... there"
         ) from error
     except DataError as error:
         if given is not None:
             raise
         raise DataError(
-            f"{error}; if the images have moved, name their place by --dataset"
+            f"{error}; if the images have moved, name their folder by --dataset"
         ) from error
     if data.fingerprint != record.fingerprint:
         raise DataError(
-            f"the training images of {name!r} are not those that the set was "
-            "distilled from, so test images could be among them; distil again, name "
-            "the place of the right ones by --dataset, or pass data=... in Python"
+            f"the training images of {name!r} must be those that the set was distilled "
+            "from, got others, and test images could be among them; distil again, name "
+            "the folder of the right ones by --dataset, or pass data=... in Python"
         )
     if data.preprocessing != header.value_space:
         data = data.with_preprocessing(header.value_space)
@@ -91,11 +91,12 @@ def _check_fit(distilled: DistilledSet, data: RealData) -> None:
     """Refuse real data of other classes or another shape than the distilled set's."""
     if list(data.class_names) != distilled.header.class_names:
         raise DataError(
-            f"the set was distilled for classes {distilled.header.class_names[:5]}..., "
-            f"the data has {list(data.class_names[:5])}..."
+            "the data must have the classes of the set, "
+            f"{distilled.header.class_names[:5]}..., got "
+            f"{list(data.class_names[:5])}..."
         )
     if data.image_shape != tuple(distilled.images.shape[1:]):
         raise DataError(
-            f"the set has images of shape {tuple(distilled.images.shape[1:])}, "
-            f"the data {data.image_shape}"
+            "the data must have images of shape "
+            f"{tuple(distilled.images.shape[1:])}, as the set, got {data.image_shape}"
         )

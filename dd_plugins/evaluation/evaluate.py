@@ -52,7 +52,7 @@ def _kept_teacher(
     device: torch.device,
     precision: torch.dtype,
 ) -> Callable[[Tensor], Tensor] | None:
-    """Return the teacher that a header names, from where it is kept or trained anew.
+    """Return the teacher that a header names, kept or trained anew.
 
     Raises:
         OptionError: the artifact asks for more than it may.
@@ -99,8 +99,8 @@ def evaluate(
 ) -> Evaluation:
     """Train fresh networks on a distilled set and test them on real data.
 
-    All networks are trained before the test set is read; it is read once. What can be
-    known of it without reading its images is checked before.
+    All networks are trained before the test set is read; it is read once. All that can
+    be checked without reading its images is checked before.
 
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
@@ -109,20 +109,20 @@ def evaluate(
         repeats: fresh networks for each spec, at least 1.
         protocol: how networks are trained: a name (see :func:`recipe_for`), or a
             :class:`~dd_plugins.training.recipes.Recipe` or its spec. ``"retrieval"``
-            asks also how well images of a class are found by a network's features, and
+            also scores how well a network's features find images of the same class, and
             turns ``baselines`` on; it needs pytorch-metric-learning.
         baselines: whether to train on as many random real images, drawn anew for each
             network, and on all real images as well.
         data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
-            default found by the name in the artifact. What is given by name, such as
-            the ``"folder:PATH"`` to which a folder was moved, must hold the images that
-            the set was distilled from.
+            default found by the name in the artifact. Data that is given by name, such
+            as the ``"folder:PATH"`` to which a folder was moved, must hold the images
+            that the set was distilled from.
         data_root: the folder that holds named data sets.
         seed: of networks, batches and random images.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
         plugins: where names are looked up; by default all that is installed.
-        on_progress: called with what is trained, how many are done, and of how many.
+        on_progress: called with what is trained, the number done, and the total.
 
     Raises:
         OptionError: an option is out of its range.
@@ -170,7 +170,7 @@ def prepare_evaluation(
     plugins: Plugins | None,
     on_progress: Callable[[str, int, int], None] | None,
 ) -> Callable[[], Evaluation]:
-    """Check all that an evaluation needs, and return what makes it.
+    """Check all that an evaluation needs, and return the function that makes it.
 
     Arguments and errors are those of :func:`evaluate`.
     """
@@ -184,13 +184,16 @@ def prepare_evaluation(
     distilled = as_set(distilled)
     asked = found.network_list(networks) or [own_network(distilled, found.network)]
     chosen = [network.for_evaluation() for network in asked]
-    if len(set(map(repr, chosen))) < len(chosen):
-        raise OptionError("a network is given twice; name each once")
+    names = [repr(network) for network in chosen]
+    if len(set(names)) < len(names):
+        raise OptionError(
+            f"networks must differ, got {', '.join(names)}; name each once"
+        )
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
     data = real_data_of(distilled, data, data_root, found.real_data)
     data.check_test()
-    for network in chosen:  # whoever is too deep for the images says so now
+    for network in chosen:  # one that is too deep for the images fails now
         network.build(
             data.image_shape, data.num_classes, generator=generator_for(seed, "")
         )

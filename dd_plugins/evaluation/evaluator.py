@@ -59,9 +59,9 @@ class Evaluator:
         network: AbstractNetwork,
         draw: Callable[[int], tuple[TrainingSet, Recipe]],
     ) -> None:
-        """Train ``repeats`` fresh networks, each on what ``draw`` gives it.
+        """Train ``repeats`` fresh networks, each on the set that ``draw`` returns.
 
-        They are dealt out to the processes.
+        The networks are dealt out to the processes.
         """
         first = len(self.asked) * self.repeats
         self.asked.append((kind, repr(network)))
@@ -134,9 +134,9 @@ class Evaluator:
         return training_set, self.recipe
 
     def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
-        """Return random real images of as many values as the set stores.
+        """Return random real images that hold as many values as the set stores.
 
-        Of each class its share, or all real ones if it has fewer.
+        Each class gets its share, or all its real images if it has fewer.
         """
         held = torch.tensor(self.distilled.header.initial_classes)
         counts = held.bincount(minlength=self.data.num_classes)

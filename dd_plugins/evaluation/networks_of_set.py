@@ -13,7 +13,7 @@ from dd_plugins.synthetic.artifact import DistilledSet
 
 __all__ = ["own_network", "refuse_huge"]
 
-# What the network that an artifact names may take; larger ones must be asked for.
+# Limits of the network that an artifact names; the user must name a larger one.
 _MOST_PARAMETERS = 250_000_000  # 1 GB of weights
 _MOST_TENSORS = 10_000
 _LARGEST_OPTION = 20_000
@@ -25,16 +25,16 @@ def own_network(
     """Return the network that a set names for its evaluation.
 
     An artifact may come from anywhere: a network that would fill the memory is not
-    built because the artifact says so.
+    built just because the artifact names it.
 
     Args:
         distilled: the set.
         find: returns the network that a spec stands for.
 
     Raises:
-        OptionError: it is larger than an artifact may ask for, or too deep for the
-            images, or its spec is malformed.
-        UnknownNameError: no plugin registers it.
+        OptionError: the network is larger than an artifact may ask for, or too deep for
+            the images, or its spec is malformed.
+        UnknownNameError: no plugin registers its name.
     """
     network = find(distilled.header.evaluation_network)
     refuse_huge(network, distilled)
@@ -45,23 +45,23 @@ def refuse_huge(network: AbstractNetwork, distilled: DistilledSet) -> None:
     """Refuse a network that an artifact names and that would fill the memory.
 
     Raises:
-        OptionError: it is larger than an artifact may ask for, or too deep for the
-            images.
+        OptionError: the network is larger than an artifact may ask for, or too deep for
+            the images.
     """
     channels, height, width = distilled.images.shape[1:]
     classes = len(distilled.header.class_names)
     if _is_huge(network, (channels, height, width), classes):
         raise OptionError(
-            f"the artifact names the network {network!r}, which is larger than an "
-            f"artifact may ask for ({_MOST_PARAMETERS:,} parameters); name a network "
-            "by --network, or this one if it is wanted"
+            f"the artifact names the network {network!r}, expected one of at most "
+            f"{_MOST_PARAMETERS:,} parameters, as an artifact may ask for; name a "
+            "network by --network, or this one if it is wanted"
         )
 
 
 def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
     """Tell whether a network is larger than what an artifact may ask for.
 
-    It is built of tensors without memory, and no further than its size is known.
+    It is built of tensors without memory, and only until its size is known.
     """
     options = network.options().values()
     if any(isinstance(each, int) and each > _LARGEST_OPTION for each in options):
@@ -88,7 +88,7 @@ def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
         return True
     except OptionError:
         raise
-    except Exception:  # a plugin's network that needs values: it is built as it is
+    except Exception:  # a network of a plugin needs values: it is not refused
         return False
     finally:
         hook.remove()

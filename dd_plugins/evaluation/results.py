@@ -1,4 +1,4 @@
-"""What an evaluation finds."""
+"""The results of an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ class NetworkResult:
     Attributes:
         spec: the spec of the network.
         accuracies: test accuracy of each trained network, in [0, 1].
-        retrieval: by the name of a score, that of each network's features, in [0, 1]
-            (see :func:`~dd_plugins.evaluation.retrieval.retrieval_scores`); empty if
-            not asked for.
+        retrieval: the scores of each network's features, in [0, 1], by the name of the
+            score (see :func:`~dd_plugins.evaluation.retrieval.retrieval_scores`); empty
+            if not asked for.
     """
 
     spec: str
@@ -71,14 +71,14 @@ def _figures(scores: Sequence[float]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found.
+    """What :func:`evaluate` returns.
 
     Attributes:
         networks: one result for each architecture, trained on the distilled set.
         random: the same, trained on as many random real images; empty if not asked for.
         full: the same, trained on all real images; empty if not asked for.
         test_images: the number of test images.
-        protocol: the one that was asked for; ``"recipe"`` if a recipe was given.
+        protocol: the protocol that was asked for; ``"recipe"`` for a recipe.
         recipe: how the networks were trained on the distilled set and on random images.
     """
 
@@ -92,8 +92,8 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` writes.
 
-        Each baseline has the form of a network's result, that of the first network;
-        with several networks its ``networks`` lists all of them.
+        Each baseline has the result of the first network, and under ``networks`` those
+        of all networks.
         """
         found: dict[str, Any] = {
             "networks": [result.as_dict() for result in self.networks],

@@ -1,4 +1,4 @@
-"""How well images of a class are found by features."""
+"""Scores of how well features find images of the same class."""
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ _QUERIES = 1024  # images whose distances to all others are in memory at a time
 
 
 def retrieval_scores(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return how well images of a class are found among all by their embeddings.
+    """Return how well embeddings find the images of the same class among all.
 
     Every image is a query, and all others are ranked by their cosine similarity to it.
 
@@ -23,7 +23,7 @@ def retrieval_scores(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
     Returns:
         ``precision_at_1``, ``r_precision`` and ``mean_average_precision_at_r``, each in
         [0, 1], as pytorch-metric-learning's ``AccuracyCalculator`` defines them; the
-        mean over all images whose class has another.
+        mean over all images whose class has another image.
 
     Raises:
         OptionError: the package is missing.
@@ -33,8 +33,12 @@ def retrieval_scores(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
     2003.08505, section 3.2.
     """
     require_metric_learning()
-    if int(labels.bincount().max()) < 2:
-        raise DataError("retrieval needs a class with two test images or more")
+    most = int(labels.bincount().max())
+    if most < 2:
+        raise DataError(
+            "retrieval needs a class with two test images or more, got at most "
+            f"{most} a class"
+        )
     from pytorch_metric_learning.distances import CosineSimilarity
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
     from pytorch_metric_learning.utils.inference import CustomKNN

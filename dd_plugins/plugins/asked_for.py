@@ -16,9 +16,9 @@ _ASKED_FOR = "asked-for"  # a folder of the cache
 def was_asked_for(name: str) -> bool:
     """Tell whether a data set may be read because an artifact names it.
 
-    A name alone means a data set that is installed here. What follows a colon, such as
-    a path, comes from whoever wrote the artifact: it is followed if somebody has given
-    this name here before, for a distillation or an evaluation.
+    A name alone means a data set that is installed here. An argument behind a colon,
+    such as a path, comes from the author of the artifact: it is used only if somebody
+    has given this name here before, for a distillation or an evaluation.
     """
     try:
         return ":" not in name or _note_of(name).exists()

@@ -23,7 +23,7 @@ BUILT_IN = {
 def found_plugins(
     project: str, load: list[str] | None, extra: dict[str, object]
 ) -> Iterator[tuple[Plugin, Callable[[], object]]]:
-    """Yield every plugin there is, and how it is imported: built-ins first."""
+    """Yield every plugin with the function that imports it, built-ins first."""
     for name, value in BUILT_IN.items():
         entry_point = EntryPoint(name, value, project)
         yield Plugin(name, built_in=True), entry_point.load
@@ -82,7 +82,7 @@ def _identity(plugin: object) -> object:
 
 
 class _ByIdentity:
-    """The functions of a plugin object, compared as the object it is.
+    """The functions of a plugin object, in an object that is compared by identity.
 
     pluggy keeps plugins in sets and looks them up by ``==``: a dataclass object has no
     hash, and two of the same content would be one. It looks for marked functions

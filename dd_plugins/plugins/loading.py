@@ -27,7 +27,7 @@ __all__ = ["LoadedPlugins"]
 class LoadedPlugins(ABC):
     """The plugins that were found, registered with pluggy, and the hooks they bring.
 
-    A subclass says by :meth:`_collect` what a plugin may offer.
+    A subclass defines in :meth:`_collect` what a plugin may offer.
 
     Args:
         project: the name of the pluggy project and of the entry-point group.
@@ -60,8 +60,8 @@ class LoadedPlugins(ABC):
             (plugin, self._import(plugin, load_it))
             for plugin, load_it in found_plugins(project, load, extra or {})
         ]
-        # First those that specify hooks: then whoever implements one wrongly is found
-        # out when it is registered itself.
+        # Plugins that specify hooks come first: then a plugin that implements one
+        # wrongly fails when it is registered itself, and is blamed alone.
         imported.sort(key=lambda pair: not specifies_hooks(pair[1]))
         for plugin, registered in imported:
             if plugin.error is None:
@@ -111,16 +111,16 @@ class LoadedPlugins(ABC):
             self.manager.unregister(name=str(plugin))
 
     def _only(self, registered: object, hook: str) -> pluggy.HookCaller:
-        """Return what calls one plugin's implementation of a hook, and no other's."""
+        """Return a caller of one plugin's implementation of a hook alone."""
         others = self.manager.get_plugins()
         return self.manager.subset_hook_caller(
             hook, [other for other in others if other is not registered]
         )
 
     def each(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
-        """Return the plugins that implement a hook, each with what calls it alone.
+        """Return the plugins that implement a hook, each with a caller of it alone.
 
-        They stand in the order in which the hook itself calls them.
+        They are in the order in which the hook itself calls them.
         """
         found: dict[str, pluggy.HookCaller] = {}
         for implementation in reversed(
@@ -131,7 +131,7 @@ class LoadedPlugins(ABC):
         return list(found.items())
 
     def _check_pending(self) -> None:
-        """Withdraw plugins that implement hooks which nobody specifies."""
+        """Withdraw plugins that implement a hook that no plugin specifies."""
         while True:
             try:
                 self.manager.check_pending()
@@ -167,9 +167,10 @@ class LoadedPlugins(ABC):
         return [plugin for plugin in self.plugins if plugin.error is not None]
 
     def collect_all(self) -> None:
-        """Let plugins register what else is registered when it is looked up: for lists.
+        """Collect, for lists, the records that are else collected at a look-up.
 
-        By hooks that plugins have specified, of one argument ``register``.
+        These are the records of hooks that plugins specify, with the one argument
+        ``register``.
         """
         for name, caller in list(vars(self.manager.hook).items()):
             arguments = getattr(getattr(caller, "spec", None), "argnames", None)
@@ -189,16 +190,19 @@ class LoadedPlugins(ABC):
         Args:
             hook: its name.
             kind: what is registered, for messages: ``"attack"``.
-            base: the class that all of them extend.
+            base: the class that all records extend.
 
         Raises:
-            PluginError: nobody specifies the hook, or a plugin in the caller's hands is
-                broken, or registers a name that another one has. An installed one that
-                is broken is withdrawn, with a warning.
+            PluginError: no plugin specifies the hook, or two plugins register one name,
+                or a plugin that is not installed (built in, or given by the caller) is
+                broken. A broken plugin that is installed is withdrawn, with a warning.
         """
         if hook not in self._of_hooks:
             if not hasattr(self.manager.hook, hook):
-                raise PluginError(f"no plugin that is loaded specifies {hook}")
+                raise PluginError(
+                    f"no plugin that is loaded specifies {hook}; one must do so by "
+                    "dd_register_hookspecs"
+                )
             registry = Registry[type[RecordType]](kind)
             for plugin in self.plugins:
                 registered = self.manager.get_plugin(str(plugin))

@@ -70,10 +70,10 @@ def get_parametrization(spec: str) -> AbstractParametrization:
 
 
 def get_initial_images(spec: str) -> InitialImages | AbstractDistiller[Any]:
-    """Return what a set begins as: ``"real"``, ``"noise"``, or a core set's record.
+    """Return what a set starts from: ``"real"``, ``"noise"``, or a core set.
 
     Raises:
-        OptionError: it is neither such a word nor the spec of a core set.
+        OptionError: the spec is neither such a word nor that of a core set.
     """
     return loaded_plugins().initial_images(spec)
 
@@ -81,8 +81,8 @@ def get_initial_images(spec: str) -> InitialImages | AbstractDistiller[Any]:
 def record_versions(*used: Record) -> dict[str, str]:
     """Return the version of each distribution that offers some of these records.
 
-    Distillers, wrappers and networks, and those within them; none for those that come
-    with the library.
+    Records inside these records count too. Records that come with the library have
+    none.
     """
     return loaded_plugins().versions(*used)
 
@@ -90,10 +90,10 @@ def record_versions(*used: Record) -> dict[str, str]:
 def get_record(
     spec: str, *, hook: str, kind: str, base: type[RecordType]
 ) -> RecordType:
-    """Return the record that a spec stands for, of those that a plugin's hook collects.
+    """Return the record that a spec stands for, among those that a hook collects.
 
-    For a plugin that has specified a hook of its own (``dd_register_hookspecs``), with
-    one argument ``register``, through which others offer records to it.
+    The hook is one that a plugin has specified (``dd_register_hookspecs``), with the
+    one argument ``register``. Other plugins offer records to it.
 
     Args:
         spec: such as ``"lira(online=False)"``.
@@ -104,7 +104,7 @@ def get_record(
     Raises:
         OptionError: the spec is malformed, or an option is out of its range.
         UnknownNameError: no plugin registers the name.
-        PluginError: a plugin registers what is not of this kind.
+        PluginError: a plugin registers something of another kind.
     """
     plugins = loaded_plugins()
     return plugins.record(plugins.records(hook, kind, base), spec)
@@ -128,13 +128,13 @@ def get_dataset(
         name: such as ``"digits"``, ``"cifar10"`` or ``"folder:PATH"``.
         data_root: the folder that holds data sets; by default the one that the
             environment variable ``DD_DATA`` names.
-        download: whether a missing one may be downloaded there.
+        download: whether a missing data set may be downloaded there.
         image_size: side in pixels to which the images of a folder are resized.
 
     Raises:
-        OptionError: the name is malformed, or a folder is needed and not given.
+        OptionError: the name is malformed, or the data set needs ``data_root``.
         UnknownNameError: no plugin registers the name.
-        DataError: the data is not there or not usable.
+        DataError: the data is missing or not usable.
 
     Example:
         >>> data = get_dataset("digits")

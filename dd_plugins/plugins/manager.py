@@ -40,7 +40,7 @@ __all__ = ["Plugins", "loaded_plugins"]
 
 
 class Plugins(LoadedPlugins):
-    """All that is loaded, and the objects that names and specs stand for.
+    """All loaded plugins, and the objects that names and specs stand for.
 
     Args:
         load: names of the entry points or distributions to load; None for all of them.
@@ -106,7 +106,7 @@ class Plugins(LoadedPlugins):
         missing = only("dd_missing_extra")()
         if missing and not isinstance(missing[0], str):
             raise TypeError(
-                f"dd_missing_extra must return text or None: {missing[0]!r}"
+                f"dd_missing_extra must return text or None, got {missing[0]!r}"
             )
         plugin.missing_extra = missing[0] if missing else None
 
@@ -136,7 +136,7 @@ class Plugins(LoadedPlugins):
         """Return the networks that specs stand for; one spec is a list of one.
 
         Raises:
-            OptionError: a spec is malformed, or is no spec.
+            OptionError: a spec is malformed, or a value is no spec.
             UnknownNameError: no plugin registers a name.
         """
         single = isinstance(given, str | AbstractNetwork)
@@ -190,10 +190,10 @@ class Plugins(LoadedPlugins):
         return built
 
     def initial_images(self, spec: str) -> InitialImages | AbstractDistiller[Any]:
-        """Return what a set begins as: a word, or the core set that a spec stands for.
+        """Return what a set starts from: a word, or the core set that a spec names.
 
         Raises:
-            OptionError: it is neither.
+            OptionError: the spec is neither.
         """
         for word in get_args(InitialImages):
             if spec == word:
@@ -205,21 +205,21 @@ class Plugins(LoadedPlugins):
         if chosen is None or chosen.moves_images:
             raise OptionError(
                 f"initial_images must be one of {', '.join(get_args(InitialImages))}, "
-                f"or a core set such as herding; got {spec!r}"
+                f"or a core set such as herding, got {spec!r}"
             )
         return chosen
 
     def dataset(self, name: str, options: DataOptions) -> RealData:
         """Load the data set of that name; what follows a colon is its argument.
 
-        It gets the name that was asked for, under which an evaluation finds it again,
-        unless its loader has settled the argument: a path, say.
+        The data gets the name that was asked for, so that an evaluation finds it again,
+        unless the loader has completed the argument: a path, for example.
 
         Raises:
             OptionError: the name is malformed.
             UnknownNameError: no plugin registers it.
-            DataError: its data is not there or not usable.
-            PluginError: its loader returns something else than data.
+            DataError: its data is missing or not usable.
+            PluginError: its loader does not return RealData.
         """
         registered, argument = split_name(name)
         loader = self.datasets.get(registered)
@@ -237,17 +237,17 @@ class Plugins(LoadedPlugins):
         return replace(found, name=name)
 
     def real_data(self, given: Any, options: DataOptions) -> RealData:
-        """Return the real data that a caller gives, in any form that is taken.
+        """Return the real data that a caller gives, in any accepted form.
 
         Args:
             given: the name of a data set; or ``RealData``; or images and labels,
                 tensors or numpy arrays; or a map-style Dataset of ``(image, label)``.
-            options: how a named data set is to be found.
+            options: how a named data set is found.
 
         Raises:
-            OptionError: it is none of these, or the name is malformed.
+            OptionError: ``given`` is none of these, or the name is malformed.
             UnknownNameError: no plugin registers the name.
-            DataError: the data is not there or not usable.
+            DataError: the data is missing or not usable.
         """
         match given:
             case str():
@@ -268,10 +268,10 @@ class Plugins(LoadedPlugins):
         return found
 
     def versions(self, *used: Record) -> dict[str, str]:
-        """Return the version of each distribution that offers some of these.
+        """Return the version of each distribution that offers some of these records.
 
-        Distillers, wrappers and networks, and those within them; what comes with the
-        library, or from a plugin object without a distribution, has none of its own.
+        Records inside these records count too. Records that come with the library, or
+        from a plugin object without a distribution, have none.
         """
         found = {}
         for record in used:
@@ -316,7 +316,7 @@ class Plugins(LoadedPlugins):
         return call.name in self.distillers or call.name in self.networks
 
     def _value(self, value: Any) -> Any:
-        """Return a literal as it is, and build a nested spec of whatever kind."""
+        """Return a literal as it is, or the record of a nested spec."""
         if isinstance(value, tuple):
             return tuple(self._value(item) for item in value)
         if not isinstance(value, Call):

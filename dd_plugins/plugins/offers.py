@@ -1,4 +1,4 @@
-"""What a plugin may offer: checked when it is registered or given."""
+"""Checks of what a plugin offers, when it is registered or given."""
 
 import inspect
 
@@ -11,13 +11,13 @@ from dd_plugins.spec import is_record
 
 
 def no_spec(spec: object, kind: str, example: str) -> OptionError:
-    """Return the error for what is neither text nor a record of its kind.
+    """Return the error for a value that is neither a spec nor a record of its kind.
 
-    Such as a module of torch.
+    An example is a torch module.
     """
     got = spec.__name__ if isinstance(spec, type) else type(spec).__name__
     return OptionError(
-        f"a {kind} is a spec such as {example!r}, or an object of a subclass of "
+        f"a {kind} must be a spec such as {example!r}, or an object of a subclass of "
         f"Abstract{kind.capitalize()}, got {got}; docs/writing-a-plugin.md shows "
         "how to make one"
     )
@@ -26,7 +26,7 @@ def no_spec(spec: object, kind: str, example: str) -> OptionError:
 def checked_object(record: RecordType) -> RecordType:
     """Return a record that was given as an object.
 
-    A class that adds methods alone needs no decorator for that.
+    A class that adds only methods needs no decorator.
 
     Raises:
         OptionError: its class declares options, and was not made by ``record``.
@@ -38,23 +38,28 @@ def checked_object(record: RecordType) -> RecordType:
             "ClassVar" not in str(kind)
             for kind in inspect.get_annotations(cls).values()
         ):
-            raise OptionError(f"{type(record).__name__} {NO_RECORD}")
+            raise OptionError(
+                f"{type(record).__name__} must be a record itself: {NO_RECORD}"
+            )
     return record
 
 
 def checked_command_name(command: click.Command) -> str:
-    """Return the name of a command that is one."""
+    """Return the name of a command, after checking that it has one."""
     if not isinstance(command, click.Command) or not command.name:
-        raise TypeError(f"{command!r} is not a click command with a name")
+        raise TypeError(f"expected a click command with a name, got {command!r}")
     return command.name
 
 
 def checked_dataset(name: str, loader: DatasetLoader) -> tuple[str, DatasetLoader]:
-    """Return a name and a loader that are such."""
+    """Return the name and the loader of a data set, after checking both."""
     if not DATASET_NAME.fullmatch(name):
         raise ValueError(
-            f"data set name {name!r}: expected lower-case letters, digits, '-' and '_'"
+            "data set name: expected lower-case letters, digits, '-' and '_', got "
+            f"{name!r}"
         )
     if not callable(loader):
-        raise TypeError(f"the loader of data set {name!r} cannot be called")
+        raise TypeError(
+            f"the loader of data set {name!r} must be callable, got {loader!r}"
+        )
     return name, loader

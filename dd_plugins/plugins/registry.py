@@ -17,9 +17,10 @@ Item = TypeVar("Item")
 
 
 NO_RECORD = (
-    "is no record, though a class above it may be: its options would be neither "
-    "checked nor saved; decorate it with @dd_plugins.record"
+    "without that its own options would be neither checked nor saved; decorate it with "
+    "@dd_plugins.record"
 )
+"""Why a class must be decorated itself, for messages."""
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -60,7 +61,7 @@ class _Offer(Generic[Item]):
 
 
 class NameConflictError(PluginError):
-    """Two plugins offer one name; which of them is meant only a person can say."""
+    """Two plugins offer one name; only the user can say which of them is meant."""
 
 
 class Registry(Generic[Item]):
@@ -81,14 +82,14 @@ class Registry(Generic[Item]):
         """Add a thing.
 
         Args:
-            name: by which it is listed.
+            name: the name by which it is listed.
             item: the thing.
-            plugin: offers it.
-            aliases: names that it had before, by which it is still found.
+            plugin: the plugin that offers it.
+            aliases: its earlier names, by which it is still found.
 
         Raises:
-            NameConflictError: another plugin has taken it; the message names both.
-            ValueError: this plugin has registered it already.
+            NameConflictError: another plugin has the name; the message names both.
+            ValueError: this plugin has registered the name already.
         """
         self.check_free(name, plugin)
         self._offers[name] = _Offer(item, plugin)
@@ -101,12 +102,15 @@ class Registry(Generic[Item]):
         """Refuse a name that is taken, as :meth:`add` does."""
         taken = self._offers.get(self._aliases.get(name, name))
         if taken is not None and taken.plugin is plugin:
-            raise ValueError(f"{self.kind} {name!r} is registered twice")
+            raise ValueError(
+                f"{self.kind} {name!r} is registered twice; a name must be registered "
+                "only once"
+            )
         if taken is not None:
             raise NameConflictError(
                 f"{self.kind} {name!r} is registered by two plugins, {taken.plugin} "
-                f"and {plugin}; uninstall one, or name those to load in "
-                f"{LOAD_VARIABLE}"
+                f"and {plugin}; only one of them can be loaded: uninstall the other, "
+                f"or name those to load in {LOAD_VARIABLE}"
             )
 
     def discard(self, plugin: Plugin) -> None:
@@ -128,7 +132,7 @@ class Registry(Generic[Item]):
         """Return the thing of that name.
 
         Raises:
-            UnknownNameError: there is none; the message lists those known.
+            UnknownNameError: the name is not registered; the message lists all names.
         """
         found = self._offers.get(self._aliases.get(name, name))
         if found is None:
@@ -151,15 +155,15 @@ def record_adder(
 
     def register(cls: type[Record]) -> None:
         if not (isinstance(cls, type) and issubclass(cls, base)):
-            raise TypeError(f"{cls!r} is not a subclass of {base.__name__}")
+            raise TypeError(f"expected a subclass of {base.__name__}, got {cls!r}")
         name = cls.__dict__.get("name")
         if not (isinstance(name, str) and name.isidentifier()) or iskeyword(name):
             raise TypeError(
-                f"{cls.__name__}.name must be an identifier, for specs; got {name!r}"
+                f"{cls.__name__}.name must be an identifier, for specs, got {name!r}"
             )
         registry.check_free(name, plugin)
         if not is_record(cls):
-            raise TypeError(f"{cls.__name__} {NO_RECORD}")
+            raise TypeError(f"{cls.__name__} must be a record itself: {NO_RECORD}")
         missing = sorted(getattr(cls, "__abstractmethods__", ()))
         if missing:
             raise TypeError(

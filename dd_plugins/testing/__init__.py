@@ -10,9 +10,9 @@ In a test file of your package::
     def test_my_distiller(check):
         check(MyDistiller())
 
-A check raises ``AssertionError`` that says what must be done, also where what it checks
-raises something else. They run on a toy problem in a few seconds each; the built-ins
-pass through the same tables, of which there is one for each kind: distillers, networks,
+A check raises an ``AssertionError`` that says what must be done, even if the plugin
+raises another error. Each check runs on a toy problem in a few seconds. The built-ins
+pass the same tables of checks. There is one table for each kind: distillers, networks,
 data sets (functions that load them), observers (plugin objects) and attacks.
 """
 

@@ -40,7 +40,7 @@ def check_attack_scores(attack: Record) -> None:
 
 @asserts
 def check_attack_changes_no_evidence(attack: Record) -> None:
-    """What an attack is given is the same afterwards: other attacks see it too."""
+    """An attack does not change its evidence: other attacks see it too."""
     given, untouched = _evidence(attack), _evidence(attack)
     _scores(attack, given)
     for number, (one, other) in enumerate(
@@ -61,7 +61,7 @@ def _scores(attack: Any, evidence: Any) -> Tensor:
 
 
 def _evidence(attack: Any) -> Any:
-    """Return evidence of a toy audit, of the classes beside the attack's own base."""
+    """Return evidence of a toy audit, of classes in the module of the attack's base."""
     base = [cls for cls in type(attack).__mro__ if "scores" in vars(cls)][-1]
     kinds = sys.modules[base.__module__]
     generator = generator_for(0, "evidence")

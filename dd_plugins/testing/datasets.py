@@ -21,8 +21,12 @@ def check_dataset_is_reproducible(load: Loader) -> None:
     for data in (first, second):
         got = type(data).__name__
         assert isinstance(data, RealData), f"a loader must return RealData, got {got}"
-    assert first.fingerprint == second.fingerprint, "the same images at every load"
-    assert first.class_names == second.class_names, "the same class names at every load"
+    assert first.fingerprint == second.fingerprint, (
+        "every load must give the same images"
+    )
+    assert first.class_names == second.class_names, (
+        "every load must give the same class names"
+    )
     law = "loading must leave the global random state as it was"
     assert global_random_state() == before, law
 
@@ -46,7 +50,10 @@ def check_dataset_can_be_distilled(load: Loader) -> None:
     data = load()
     options = {"network": "mlp(width=4)", "device": "cpu", "plugins": Plugins(load=[])}
     made = distill(data, "random", steps=1, **options)  # type: ignore[arg-type]
-    assert len(made) == data.num_classes, "an image for each class"
+    assert len(made) == data.num_classes, (
+        f"a core set must have an image for each of {data.num_classes} classes, got "
+        f"{len(made)}"
+    )
 
 
 DATASET_CHECKS: tuple[Callable[[Loader], None], ...] = (

@@ -147,7 +147,7 @@ def check_gradients_are_added(distiller: Distiller) -> None:
 
 @asserts
 def check_loss_falls(distiller: Distiller) -> None:
-    """On the toy problem the loss at the end is below that at the beginning."""
+    """On the toy problem the loss is lower at the end than at the start."""
     losses: list[float] = []
 
     class Recorder:
@@ -173,7 +173,7 @@ def check_state_survives_save_and_restore(distiller: Distiller) -> None:
         except KeyboardInterrupt:
             pass
         else:
-            raise AssertionError("the run must be interrupted half-way")
+            raise AssertionError("the run must be interrupted half-way, but it ended")
         resumed = distill(
             **short_run(distiller, out=folder, resume=True, plugins=Plugins(load=[]))
         )
@@ -188,7 +188,9 @@ def check_spec_round_trip(distiller: Distiller) -> None:
     built = plugins.distiller(repr(distiller))
     assert built == distiller, f"repr must build an equal object, got {built!r}"
     wrapped = plugins.distiller(f"pass_through({distiller!r})")
-    assert wrapped == PassThrough(base=distiller), f"wrapped, it became {wrapped!r}"
+    assert wrapped == PassThrough(base=distiller), (
+        f"a wrapper must hold it unchanged, got {wrapped!r}"
+    )
 
 
 @asserts

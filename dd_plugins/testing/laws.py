@@ -1,4 +1,4 @@
-"""A law: a check that fails by an AssertionError which names it."""
+"""A law: a check that fails with an AssertionError that names it."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Checked = TypeVar("Checked")
 
 
 def asserts(check: Callable[[Checked], None]) -> Callable[[Checked], None]:
-    """Let a check fail by an AssertionError, whatever a plugin raises in it."""
+    """Let a check fail with an AssertionError, whatever error a plugin raises."""
 
     @functools.wraps(check)
     def asserting(checked: Checked) -> None:

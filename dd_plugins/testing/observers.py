@@ -33,7 +33,7 @@ def check_observer_does_not_fail(observer: object) -> None:
         except KeyboardInterrupt:
             pass
         else:
-            raise AssertionError("the run must be interrupted half-way")
+            raise AssertionError("the run must be interrupted half-way, but it ended")
         again = Plugins(load=[], extra={"observer": observer})
         distill(**short_run("dm", out=folder, resume=True, plugins=again))
 

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 STAGES = (300,)
-"""Training steps of the networks that wrappers look through, if nobody says."""
+"""Training steps of the networks that wrappers use, by default."""
 
 _FORMAT = 3
 _KIND = "a trained network"
@@ -51,7 +51,7 @@ _ADVICE = "remove the file, and it is trained anew"
 
 @dataclass(frozen=True)
 class RealImages:
-    """All real images, as training draws them."""
+    """All real images, read when training draws them."""
 
     real: RealSampler
 
@@ -99,7 +99,7 @@ class TrainedNetwork:
         }
 
     def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
-        """Return the file that holds the weights, or will."""
+        """Return the file that holds the weights, or will hold them."""
         text = json.dumps(self.description(run, real), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         return folder / f"{digest}.safetensors"
@@ -108,7 +108,7 @@ class TrainedNetwork:
     def obtain(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork:
         """Return the network: from its file, or trained now and kept there.
 
-        Images that have no name are trained on, but nothing is kept.
+        A network that is trained on images without a name is not kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.
@@ -142,7 +142,7 @@ class TrainedNetwork:
 
     @plain_torch()
     def found(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork | None:
-        """Return the network if it is kept; else None, once it is known that it can be.
+        """Return the network if it is kept; else check that it can be, and return None.
 
         Raises:
             FileError: its file is damaged or is not what its name says, or could not be
@@ -161,17 +161,20 @@ class TrainedNetwork:
         if described.get("description") != wanted:
             raise FileError(
                 f"{path} does not match its key: it holds "
-                f"{described.get('description')}, asked for was {wanted}; {_ADVICE}"
+                f"{described.get('description')}, expected {wanted}; {_ADVICE}"
             )
         try:
             module.load_state_dict(tensors)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise FileError(f"{path}: {reason}; {_ADVICE}") from error
+            raise FileError(
+                f"{path}: expected the weights of {self.network!r}, got others "
+                f"({reason}); {_ADVICE}"
+            ) from error
         return module
 
     def fresh(self, run: Run) -> tuple[FeatureNetwork, torch.Generator]:
-        """Return the network as training begins, and the draws of its training."""
+        """Return the untrained network, and the generator of its training."""
         generator = generator_for(self.seed, f"trained network {self.network!r}")
         return run.fresh_network(generator, self.network), generator
 
@@ -182,12 +185,12 @@ class TrainingReport:
 
     Attributes:
         network: its spec.
-        steps: for which it was trained.
+        steps: the steps for which it was trained.
         module: the network, frozen and in evaluation mode.
         file: where it is kept.
-        was_there: whether it was there before.
+        was_there: whether it was kept before.
         validation_accuracy: on images held out of the training data, in [0, 1]; None
-            where there are none.
+            if there are none.
     """
 
     network: str
@@ -209,8 +212,8 @@ def train_networks(
 ) -> Iterator[TrainingReport]:
     """Train networks on real data for later runs; those that are kept are left alone.
 
-    Call it again when it was stopped: it goes on with the first network that is not
-    there. All files are tried before the first network is trained.
+    If it is stopped, call it again: it goes on with the first network that is missing.
+    All files are tried before the first network is trained.
 
     Args:
         data: real data; training images are trained on.
@@ -226,12 +229,12 @@ def train_networks(
 
     Raises:
         FileError: a file is damaged, is not what its name says, or cannot be written.
-        OptionError: an argument is of another type, or the images are too small for an
+        OptionError: an argument has the wrong type, or the images are too small for an
             architecture.
     """
     if not isinstance(data, RealData):
         raise OptionError(
-            f"data must be RealData, such as get_dataset gives, got "
+            f"data must be RealData, such as get_dataset returns, got "
             f"{type(data).__name__}"
         )
     architectures = (
@@ -240,11 +243,15 @@ def train_networks(
     for network in architectures:
         if not isinstance(network, AbstractNetwork):
             raise OptionError(
-                f"networks must be such as get_network('mlp') gives, got {network!r}"
+                "networks must be networks of dd-plugins, such as get_network('mlp') "
+                f"returns, got {network!r}"
             )
     stages = [whole_number("a stage", steps) for steps in stages]
     if min(stages, default=0) < 1:
-        raise OptionError(f"stages must be one or more steps, got {tuple(stages)}")
+        raise OptionError(
+            "stages: expected one or more numbers of steps, each at least 1, got "
+            f"{tuple(stages)}"
+        )
     target = resolve_device(device)
     task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
     dtype = resolve_precision(precision, target)
@@ -257,7 +264,7 @@ def train_networks(
         )
         for network, steps in itertools.product(architectures, stages)
     ]
-    for run, wanted in jobs:  # all that can be known to be wrong is found before
+    for run, wanted in jobs:  # errors are found before the first network is trained
         wanted.found(run, real, place)
     for run, wanted in jobs:
         file = wanted.path(run, real, place)

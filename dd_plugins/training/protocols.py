@@ -22,10 +22,10 @@ from dd_plugins.training.train import TrainingSet
 __all__ = ["MOST_STEPS", "ProtocolName", "as_protocol", "recipe_for", "training_set_of"]
 
 ProtocolName = Literal["auto", "frepo", "classic", "retrieval"]
-"""How networks are trained on a distilled set, and what is asked of them."""
+"""How networks are trained on a distilled set, and by what they are scored."""
 
 MOST_STEPS = 100_000
-"""Training steps that an artifact may ask for without being asked."""
+"""The most training steps that an artifact may ask for by itself."""
 
 
 def as_protocol(protocol: str | Recipe) -> ProtocolName | Recipe:
@@ -63,8 +63,8 @@ def recipe_for(
             and so is ``"retrieval"``. A recipe is taken as it is.
 
     Raises:
-        OptionError: the header holds no recipe that this version knows, or one of more
-            steps than an artifact may ask for.
+        OptionError: the header holds no recipe that this version knows, or one with
+            more steps than an artifact may ask for.
     """
     if isinstance(protocol, Recipe):
         return protocol
@@ -97,8 +97,8 @@ def training_set_of(
     Args:
         distilled: the set.
         device: where its tensors are put.
-        teacher: labels the views of the images; None if they are stored. Without it a
-            set whose teacher is not stored is trained on by the labels of its images.
+        teacher: labels the views of the images; None if their labels are stored. If
+            neither is there, networks are trained on the labels of the images.
     """
     images = distilled.images.to(device)
     return TrainingSet(

@@ -113,7 +113,7 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
     def augment(
         self, images: Tensor, generator: torch.Generator, mirror: bool
     ) -> Tensor:
-        """Return images under one random operation; as they are under ``"none"``."""
+        """Return images under one random operation; unchanged if it is ``"none"``."""
         if self.augmentation == "none":
             return images
         if self.augmentation == "frepo":
@@ -176,7 +176,7 @@ def get_recipe(spec: str) -> Recipe:
 
 
 def training_steps(images: int) -> int:
-    """Return how many steps a network is trained on a set of that many images.
+    """Return the number of training steps for a set of that many images.
 
     FRePo's table; between its entries we interpolate on logarithmic scales.
     """
@@ -185,7 +185,7 @@ def training_steps(images: int) -> int:
 
 
 def frepo_recipe(images: int) -> Recipe:
-    """Return FRePo's protocol for a set of so many images.
+    """Return FRePo's protocol for a set of that many images.
 
     Adam with a warm-up and FRePo's augmentation (arXiv 2206.00719, section 4, and the
     released evaluation script).
@@ -196,7 +196,7 @@ def frepo_recipe(images: int) -> Recipe:
 
 
 def classic_recipe(images: int) -> Recipe:
-    """Return the protocol of DC, DSA, DM and MTT for a set of so many images.
+    """Return the protocol of DC, DSA, DM and MTT for a set of that many images.
 
     1,000 epochs of SGD with DSA's augmentation (arXiv 2102.08259, section 4.1, and its
     released code).
@@ -212,12 +212,12 @@ def classic_recipe(images: int) -> Recipe:
 
 
 def default_recipe(kind: LabelKind, images: int) -> Recipe:
-    """Return FRePo's protocol for regression targets, and else the classic one."""
+    """Return FRePo's protocol for regression targets, else the classic one."""
     return frepo_recipe(images) if kind == "regression" else classic_recipe(images)
 
 
 def real_data_recipe(steps: int) -> Recipe:
-    """Return how networks are trained on all real images.
+    """Return the recipe of networks that are trained on all real images.
 
     Ten times the learning rate of the protocol for distilled sets; 1,000 steps are
     enough for digits to level off, and a short training for larger data sets.

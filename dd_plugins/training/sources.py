@@ -19,16 +19,17 @@ _OWN = ("dd_plugins", "dd_avalanche", "dd_privacy")
 
 
 def code_of(*records: Record) -> dict[str, str]:
-    """Return what names the code of records and of those within them, for a key.
+    """Return what identifies the code of records, and of records in their options.
 
-    The library's own code has no entry: what it makes is keyed by a format.
+    It is a part of keys. The library's own code has no entry: a format number is the
+    key of what it makes.
 
     Args:
         *records: networks, distillers, wrappers or others.
 
     Returns:
-        For a package that is installed, the version of each distribution that brings
-        it, by name; for any other, one under development say, ``source_digest`` of its
+        For an installed package, the version of each distribution that brings it, by
+        name; for any other, such as one under development, ``source_digest`` of its
         files.
     """
     found: dict[str, str] = {}
@@ -45,16 +46,16 @@ def code_of(*records: Record) -> dict[str, str]:
 
 
 def source_digest(*records: Record) -> str | None:
-    """Return a SHA-256 over the sources of what is not installed, in hexadecimal.
+    """Return a SHA-256 over the sources of packages that are not installed.
 
-    Every Python file of a package counts, since one may use another; of a script or a
-    notebook, its own text.
+    Every Python file of a package counts, since one may use another. For a script or a
+    notebook its own text counts.
 
     Args:
         *records: as for :func:`code_of`.
 
     Returns:
-        None if all of them come with the library or are installed.
+        The digest in hexadecimal; None if all come with the library or are installed.
     """
     sources = {
         name: digest
@@ -90,7 +91,7 @@ def _files(package: str) -> Iterator[Path]:
 
 @cache
 def _installed(package: str) -> dict[str, str] | None:
-    """Return the versions of a package that lies where packages are installed."""
+    """Return the versions of a package, or None if it is not an installed one."""
     folders = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     folders |= {Path(each) for each in sys.path if each.endswith("-packages")}
     places = {folder.resolve() for folder in folders}

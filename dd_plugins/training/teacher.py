@@ -12,17 +12,17 @@ from dd_plugins.training.recipes import Recipe
 
 __all__ = ["Teacher", "ViewLabels"]
 
-_LABELLED = 256  # views that a teacher looks at, at a time
+_LABELLED = 256  # views that a teacher labels at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """What gives labels to the views of a set.
+    """A network that labels the views of a set.
 
     Attributes:
         module: in evaluation mode.
         views: of the images.
-        temperature: by which its logits are divided before the softmax.
+        temperature: the divisor of its logits before the softmax.
         network: the architecture; with ``recipe`` the key of a kept network
             (:class:`~dd_plugins.training.kept_networks.TrainedNetwork`), by which it
             is found again when a network is trained on the set. None if the labels are
@@ -77,8 +77,8 @@ class ViewLabels:
 
         Args:
             images: of the set, ``(b, channels, height, width)``.
-            indices: int64 ``(b,)``: which they are.
-            number: which view, counted on without end.
+            indices: int64 ``(b,)``: their indices in the set.
+            number: the number of the view; after the last view comes the first.
         """
         number %= self.views.count
         seen = self.views.look(images, indices, number, mirror=self.mirror)

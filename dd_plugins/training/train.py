@@ -42,10 +42,10 @@ class TrainingSet:
     """What a network is trained on.
 
     Attributes:
-        images: float32 in the value space, ``(n, channels, height, width)``, or what
-            gives some of them when it is indexed.
+        images: float32 in the value space, ``(n, channels, height, width)``, or an
+            object that returns some of them when it is indexed.
         labels: float32 ``(n, classes)``, of the kind ``label_kind``.
-        label_kind: what the labels are; it picks the loss.
+        label_kind: the kind of labels; it picks the loss.
         mirror: whether mirroring is among the augmentations.
         views: labels of the images' views, in place of ``labels`` and augmentation;
             None if there are none.
@@ -59,7 +59,7 @@ class TrainingSet:
 
 
 class DrawnImages(Protocol):
-    """Images that are made, in the value space, when they are drawn."""
+    """Images in the value space that are made when they are drawn."""
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -72,7 +72,7 @@ class DrawnImages(Protocol):
 
 @dataclass(frozen=True)
 class Whitened:
-    """Real images that are read, and mapped to the value space, when they are drawn."""
+    """Real images that are read and mapped to the value space when they are drawn."""
 
     source: ImageSource
     transform: Transform
@@ -106,7 +106,7 @@ def train_network(
     Args:
         network: changed in place, on the device of the set.
         training_set: what to train on.
-        recipe: how.
+        recipe: how to train.
         generator: a CPU generator for batches and augmentation.
         precision: dtype in which the network computes; weights stay float32.
 
@@ -114,7 +114,7 @@ def train_network(
         The network, in evaluation mode.
 
     Raises:
-        PluginError: the network gives other logits than one for each class.
+        PluginError: the network does not give one logit for each class.
     """
     steps = training_steps_of(
         network, training_set, recipe, generator=generator, precision=precision
@@ -135,11 +135,11 @@ def training_steps_of(
     """Train a network step by step; see :func:`train_network`.
 
     Yields:
-        How many steps are done, after each; the weights are then those of that step.
+        The number of steps done, after each step; the network has the weights of then.
     """
     images, labels = training_set.images, training_set.labels
     kind = training_set.label_kind
-    if kind == "classes" and recipe.mix != "none":  # of two classes, in shares
+    if kind == "classes" and recipe.mix != "none":  # a mixed image has shares of two
         kind, labels = "probabilities", one_hot(labels.argmax(dim=1), labels.shape[1])
     optimizer = recipe.make_optimizer(network.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.scale)
@@ -217,16 +217,16 @@ def real_outputs(
     precision: torch.dtype = torch.float32,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Return what a network makes of real images.
+    """Return the outputs of a network for real images.
 
     Args:
         network: in evaluation mode; maps images in the value space to logits, or to
             features.
-        data: real images in [0, 1] or uint8, and their labels; one at least.
+        data: real images in [0, 1] or uint8, and their labels; at least one.
         transform: maps the images to the value space.
-        device: where the network lives.
+        device: where the network is.
         precision: dtype in which it computes.
-        batch_size: images that it is given at a time; None for what suits the device.
+        batch_size: images that it gets at a time; None for what suits the device.
 
     Returns:
         float32 of shape ``(n, d)``, on the CPU.
@@ -252,15 +252,15 @@ def accuracy(
     precision: torch.dtype = torch.float32,
     batch_size: int | None = None,
 ) -> float:
-    """Return the part of real images that a network classifies rightly, in [0, 1].
+    """Return the fraction of real images that a network classifies correctly.
 
     Args:
         network: in evaluation mode; maps images in the value space to logits.
-        data: as for :func:`real_outputs`; and so are the others.
+        data: as for :func:`real_outputs`, like the arguments below.
         transform: maps the images to the value space.
-        device: where the network lives.
+        device: where the network is.
         precision: dtype in which it computes.
-        batch_size: images that it is given at a time; None for what suits the device.
+        batch_size: images that it gets at a time; None for what suits the device.
     """
     logits = real_outputs(
         network,
@@ -274,7 +274,7 @@ def accuracy(
 
 
 def fraction_correct(logits: Tensor, labels: Tensor) -> float:
-    """Return the part of images whose greatest logit is that of their class.
+    """Return the fraction of images whose largest logit is that of their class.
 
     Args:
         logits: shape ``(n, classes)``.

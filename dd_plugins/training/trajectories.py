@@ -1,4 +1,4 @@
-"""Trajectories: the weights of a network on its way through training, kept."""
+"""Trajectories: the weights of a network during training, kept in a file."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ _ADVICE = "remove it, and it is trained again"
 class Trajectory:
     """Snapshots of a network's weights while it is trained on real data.
 
-    What methods that match trajectories (MTT, DATM) call an expert.
+    Methods that match trajectories (MTT, DATM) call the network an expert.
 
     Attributes:
         trained: the network, its recipe and its seed.
@@ -44,9 +44,9 @@ class Trajectory:
     every: int
 
     def __post_init__(self) -> None:
-        """Refuse snapshots that are nowhere."""
+        """Refuse snapshots that are less than a step apart."""
         if self.every < 1:
-            raise OptionError(f"every: expected steps from 1, got {self.every}")
+            raise OptionError(f"every: expected at least 1 step, got {self.every}")
 
     @property
     def steps(self) -> list[int]:
@@ -54,7 +54,7 @@ class Trajectory:
         return list(range(0, self.trained.recipe.steps + 1, self.every))
 
     def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
-        """Return the file that holds the snapshots, or will."""
+        """Return the file that holds the snapshots, or will hold them."""
         network = self.trained.path(run, real, folder)
         return network.with_name(f"{network.stem}-every-{self.every}.safetensors")
 
@@ -62,7 +62,7 @@ class Trajectory:
     def obtain(self, run: Run, real: RealSampler, folder: Path) -> Tensor:
         """Return the snapshots: from their file, or trained now and kept there.
 
-        Images that have no name are trained on, but nothing is kept.
+        Snapshots of a network that is trained on images without a name are not kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.

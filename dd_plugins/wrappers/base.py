@@ -1,4 +1,4 @@
-"""What a wrapper is: a distiller that holds another and changes what it must."""
+"""The base class of wrappers: distillers that hold and adjust another one."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -62,7 +62,7 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
     @property
     def label_kind(self) -> LabelKind:
-        """Labels are what they are for the base."""
+        """The kind of labels is that of the base."""
         kind: LabelKind = self.base.label_kind
         return kind
 
@@ -97,7 +97,7 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
     @property
     def initial_images(self) -> InitialImages:
-        """Images begin as they do for the base."""
+        """Images start from what those of the base start from."""
         kind: InitialImages = self.base.initial_images
         return kind
 

@@ -37,7 +37,7 @@ __all__ = ["MetaDD"]
 
 _EPSILON = 1e-12
 _PROJECTED = 128  # dimensions of the space in which features are compared
-_UNDER_ONE_OPERATION = 4  # real images, where their augmentation is averaged over
+_UNDER_ONE_OPERATION = 4  # real images that share one augmentation
 _MEASURED = 256  # real images of a class whose features make its mean
 
 Variant = Literal[
@@ -53,11 +53,11 @@ Variant = Literal[
 
 @dataclass
 class _Auxiliary:
-    """A frozen network, and what is known of it.
+    """A frozen network, and what was measured with it.
 
     Attributes:
         network: trained on the real data; on the CPU while it is not used.
-        layer: where its maps are taken.
+        layer: the layer whose output gives its maps.
         projection: of its features to the common space, ``(d, 128)``.
         means: the mean features of the real classes, ``(classes, d)``.
         spread: the mean variance of a real feature within a class, 0-d.
@@ -96,14 +96,15 @@ class MetaDD(AbstractWrapper):
     """Architecture-invariant features: the loss is small where architectures agree.
 
     Auxiliary networks of different architectures are trained once on the real data and
-    frozen. Where they look on a synthetic image (class activation maps), or what they
-    make of it, is drawn together; the gradient of that is added to the base's, scaled
-    to a part of its length, so that one weight serves bases of any scale.
+    frozen. The loss draws together where they look on a synthetic image (class
+    activation maps), or their logits or features of it. Its gradient is added to the
+    base's and scaled in units of the base's length, so that one weight serves bases of
+    any scale.
 
-    The gradient is exact with one auxiliary network on the device at a time: first each
-    looks, without a graph; then the loss is differentiated by what they saw, and each
-    carries its part of that back to the pixels. The loss of ``"real_features"`` is a
-    sum over the networks, and one look is enough.
+    The gradient is exact with one auxiliary network on the device at a time. First each
+    network looks, without a graph. Then the loss is differentiated with respect to
+    their outputs, and each network carries its part back to the pixels. The loss of
+    ``"real_features"`` is a sum over the networks, so each looks only once.
 
     Args:
         base: any distiller.
@@ -122,26 +123,27 @@ class MetaDD(AbstractWrapper):
             is given.
         weight: a plain factor in place of ``rho``; the paper's is 1.
         every: steps from one application to the next.
-        start: the first step with one; by default after half of the steps, when the
-            base has settled: so the distilling architecture loses nothing by it.
+        start: the first step at which it is applied; by default half of the steps: the
+            base has settled by then, so the distilling architecture loses nothing.
         drawn: how many architectures look at the images each time, drawn at random;
             by default all of them.
         augment: whether the networks look at a random augmentation of the images.
-        threshold: from which value on a pixel of a map counts, in (0, 1).
+        threshold: the smallest value of a map at which a pixel counts, in (0, 1).
         temperature: of the divergence in ``"paper"``.
         metric_loss: of ``"features"``: a loss of pytorch-metric-learning with its
             options, such as ``"TripletMarginLoss(margin=0.1)"``; distances and reducers
             are options of it, such as ``distance=CosineSimilarity()``.
         miner: of ``"features"``: a miner of pytorch-metric-learning, or None.
-        stages: steps for which the auxiliary networks are trained; if there are
-            several, that many networks of each architecture are, and each time one of
-            them is drawn.
-        second_order: whether the weights of a map count as a function of the image.
+        stages: steps for which the auxiliary networks are trained. With several stages
+            each architecture has a network for each, and one of them is drawn each
+            time.
+        second_order: whether the weights of a map are differentiated with respect to
+            the image too.
 
     Reference: Zhao et al., "MetaDD", arXiv 2410.05103; no code was released.
 
-    Differences: what the sources leave open is our reading (the direction of the
-    divergence, ``L_pos``, weights of one); the scale by ``rho``, every variant but
+    Differences: what the paper leaves open is our reading (the direction of the
+    divergence, ``L_pos``, weights of one). The scale by ``rho``, and every variant but
     ``"paper"`` and ``"variance"``, are ours.
     """
 
@@ -170,13 +172,14 @@ class MetaDD(AbstractWrapper):
         """Refuse to compare one architecture with itself."""
         if self.drawn is not None and self.drawn > len(self.networks):
             raise ValueError(
-                f"drawn={self.drawn} of {len(self.networks)} networks cannot be drawn"
+                f"drawn must be at most {len(self.networks)}, the number of networks, "
+                f"got {self.drawn}"
             )
         looking = self.drawn or len(self.networks)
         if looking < 2 and self.variant != "real_features":
             raise ValueError(
                 f"variant={self.variant!r} compares architectures with each other: "
-                "at least two networks must look at once"
+                f"expected at least two networks that look at once, got {looking}"
             )
         return self
 
@@ -195,7 +198,7 @@ class MetaDD(AbstractWrapper):
     def setup(self, run: Run, real: RealSampler) -> MetaDDState:
         """Train the auxiliary networks, or find them, beside the base's state."""
         if self.variant == "features":
-            self._metric_loss()
+            self._metric_loss()  # a wrong spec is refused before networks are trained
         teacher = None
         if self.variant == "paper":
             architecture = run.network.for_evaluation()
@@ -278,6 +281,8 @@ class MetaDD(AbstractWrapper):
         for auxiliary in auxiliaries:
             pixels = self._view(state.run, leaves.pixels.detach(), step)
             seen.append(self._observe(state.run, auxiliary, pixels, classes))
+        # No graph spans the networks: only one of them is on the device at a time. So
+        # their outputs are leaves of the loss, and each looks again to carry its part.
         leaves_of_loss = [
             Outputs(*(output.requires_grad_() for output in outputs))
             for outputs in seen
@@ -293,7 +298,7 @@ class MetaDD(AbstractWrapper):
                 leaves,
                 classes,
                 step,
-                cotangents[3 * number :][:3],
+                cotangents[3 * number :][:3],  # maps, features and logits
             )
         return loss, gradient, [outputs.maps.detach() for outputs in seen]
 
@@ -325,7 +330,7 @@ class MetaDD(AbstractWrapper):
         step: int,
         cotangents: Sequence[Tensor | None],
     ) -> Tensor:
-        """Carry the gradient by what one network saw back to the pixels."""
+        """Carry the gradient on the outputs of one network back to the pixels."""
         pixels = leaves.pixels.detach().requires_grad_()
         view = self._view(run, pixels, step)
         outputs = self._observe(run, auxiliary, view, classes)
@@ -343,13 +348,13 @@ class MetaDD(AbstractWrapper):
     def _observe(
         self, run: Run, auxiliary: _Auxiliary, view: Tensor, classes: Tensor
     ) -> Outputs:
-        """Let one network look, which is on the device for as long as that takes."""
+        """Let one network look; it is on the device only for that time."""
         network = auxiliary.network.to(run.device)
         outputs = observe(
             network, auxiliary.layer, view, classes, second_order=self.second_order
         )
         if not view.requires_grad:
-            network.cpu()  # the graph of a view that takes a gradient needs it still
+            network.cpu()  # else the graph still needs it on the device
         return outputs
 
     def _view(self, run: Run, pixels: Tensor, step: int) -> Tensor:
@@ -360,7 +365,11 @@ class MetaDD(AbstractWrapper):
         return random_augmentation(pixels, generator=generator, mirror=run.task.mirror)
 
     def _real_view(self, run: Run, images: Tensor, label: int) -> Tensor:
-        """Return real images of a class, a few under each of many augmentations."""
+        """Return real images of a class, a few under each of many augmentations.
+
+        One random augmentation applies one operation to a whole batch. Their features
+        are averaged, so the mean must be over many operations.
+        """
         if not self.augment:
             return images
         generator = run.generator("metadd real augmentation", label)
@@ -452,7 +461,7 @@ class MetaDD(AbstractWrapper):
             run.task.num_classes,
             generator=run.generator("auxiliary shape"),
         )
-        try:
+        try:  # an architecture without maps is refused before it is trained
             map_layer(fresh, run.task.image_shape)
         except OptionError as error:
             raise OptionError(f"metadd: {network!r} cannot be used: {error}") from error

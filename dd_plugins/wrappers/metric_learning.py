@@ -1,4 +1,4 @@
-"""pytorch-metric-learning: its objects, named by specs, and its retrieval scores."""
+"""The objects of pytorch-metric-learning, built from specs."""
 
 from types import ModuleType
 from typing import Any
@@ -18,8 +18,8 @@ def metric_learning(spec: str) -> Any:
     """Build a loss, miner, distance, reducer or regularizer from its spec.
 
     Args:
-        spec: a class of pytorch-metric-learning with literal options, or such objects
-            as options: ``"NTXentLoss(temperature=0.1, distance=CosineSimilarity())"``.
+        spec: a class of pytorch-metric-learning. Its options are literals or specs of
+            other classes: ``"NTXentLoss(distance=CosineSimilarity())"``.
 
     Raises:
         OptionError: the package is missing, or an option does not fit.
@@ -40,7 +40,8 @@ def _classes() -> dict[str, type]:
         )
     except ModuleNotFoundError as error:
         raise OptionError(
-            "pytorch-metric-learning is not installed; pip install 'dd-plugins[metric]'"
+            "the option needs pytorch-metric-learning, which is not installed; "
+            "pip install 'dd-plugins[metric]'"
         ) from error
     modules: tuple[ModuleType, ...] = (
         losses,

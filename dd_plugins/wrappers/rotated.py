@@ -24,17 +24,17 @@ __all__ = ["Rotated", "rotated_labels"]
 class Rotated(AbstractWrapper):
     """Distil with rotated copies of the images as further classes.
 
-    A set that is distilled from two classes alone learns what tells these two apart,
-    and no more: beside classes that it has not met it is worse than real images. Here
-    the base sees each synthetic image in several turns, and each turn of a class is a
-    class of its own, for real images likewise. To tell all of them apart the images
-    have to hold more of what their class looks like. Nothing more is stored.
+    A set that is distilled from two classes alone learns only what tells these two
+    apart: beside classes that it has not met it is worse than real images. Here the
+    base sees each synthetic image in several turns, and each turn of a class is a class
+    of its own. The same holds for real images. To tell all turns apart, the images must
+    show more of what their class looks like. Nothing more is stored.
 
     Meant for the experiences of a stream (``dd_avalanche``), which have few classes.
 
     Args:
         base: any distiller.
-        turns: how many: 4 quarter turns, of square images; or 2 half turns.
+        turns: the number of turns: 4 quarter turns, of square images; or 2 half turns.
 
     Reference: the labels are those of Lee, Hwang, Shin, "Self-supervised label
     augmentation via input transformations", ICML 2020, arXiv 1910.05872, section 3.1;
@@ -61,15 +61,17 @@ class Rotated(AbstractWrapper):
         return replace(self, base=self.base.for_task(self._more(task)))
 
     def setup(self, run: Run, real: RealSampler) -> AbstractState:
-        """Return the base's state, of a run of more classes."""
+        """Return the base's state, for a run with more classes."""
         more = replace(run, task=self._more(run.task))
         return super().setup(more, self._rotated(more, real, run.task.num_classes))
 
     def accumulate(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        """Let the base add its gradient on all turns; lead it back to the images."""
+        """Let the base add its gradient on all turns; carry it back to the images."""
         seen = self._all_turns(leaves)
+        # The base adds to the ``grad`` of leaves, which rotated tensors are not. So it
+        # gets detached copies, and their gradients go back through the rotation below.
         copies = seen.detached()
         copies.pixels.requires_grad_()
         copies.labels.requires_grad_(leaves.labels.requires_grad)
@@ -150,7 +152,7 @@ class Rotated(AbstractWrapper):
         """Return the base's labels of the upright images, for their classes alone."""
         seen = self._all_turns(leaves)
         found = super().labels(state, seen)
-        if found is seen.labels:  # they are not made at the end
+        if found is seen.labels:  # the base makes none at the end
             return leaves.labels
         count, classes = leaves.labels.shape
         offset = LABEL_KINDS[self.label_kind].offset
@@ -168,9 +170,9 @@ def rotated_labels(
 
     Args:
         labels: of the images as they are, float of shape ``(n, classes)``.
-        turn: which, from 0.
-        turns: how many there are.
-        label_kind: what the labels are.
+        turn: the number of the turn, from 0.
+        turns: the number of turns.
+        label_kind: the kind of the labels.
 
     Returns:
         Shape ``(n, turns * classes)``.
@@ -191,7 +193,7 @@ def _rotate(images: Tensor, turn: int, turns: int) -> Tensor:
 
 
 class _RotatedSampler(RealSampler):
-    """Draws of real images in every turn, of which each is a class of its own."""
+    """Draws of real images in every turn; each turn of a class is a class."""
 
     def __init__(self, real: RealSampler, run: Run, turns: int, classes: int) -> None:
         self._real, self._run, self._turns = real, run, turns
@@ -206,7 +208,7 @@ class _RotatedSampler(RealSampler):
         return torch.cat([labels + turn * self._classes for turn in turns])
 
     def read(self, places: Tensor) -> Batch:
-        """Return the images at these places; all of one turn, then all of the next."""
+        """Return the images at these indices, which count one turn after another."""
         count = len(self._real.labels)
         return self._seen(self._real.read(places % count), places // count)
 

@@ -101,7 +101,7 @@ def test_distil_evaluate_show_info_export(
     for word, value in (("--network", "mlp"), ("--device", "cpu")):
         refused = command_line("show", "run", word, value)
         assert refused.returncode == 2
-        assert f"{word} goes with --features" in one_line(refused.stderr)
+        assert f"{word} needs --features" in one_line(refused.stderr)
 
     header = json.loads(command_line("info", "run", "--json").stdout)
     assert header["distiller"].startswith("frepo(")
@@ -142,7 +142,7 @@ def test_distil_evaluate_show_info_export(
         (["--device", "gpu"], "device"),
         (["--network", "conv(normalization=batch)"], "quote text ('batch')"),
         (["--distiller", "frepo(flip=true)"], "True, False or None"),
-        (["--resume", "--overwrite"], "exclude each other"),
+        (["--resume", "--overwrite"], "expected either resume or overwrite, got both"),
         (["--unknown"], "--unknown"),
     ],
 )
@@ -253,7 +253,7 @@ def test_a_set_is_refined_on_a_wider_network(
     wider = ["distill", "--steps", 3, "--network", "conv(width=8, depth=2)"]
     refused = command_line(*wider, "--context", "narrow", "--out", "wide")
     assert refused.returncode == 2
-    assert "the context holds images of every class" in one_line(refused.stderr)
+    assert "the context must leave out at least one class" in one_line(refused.stderr)
     refused = command_line(*wider, "--refine-context", "--out", "wide")
     assert "refine_context needs a context" in one_line(refused.stderr)
     missing = command_line(*wider, "--context", "nothing", "--out", "wide")
@@ -270,7 +270,7 @@ def test_a_set_is_refined_on_a_wider_network(
     assert "learned further" in told
     assert "initial images those of the context" in told
     noise = command_line(*refine, "--overwrite", "--initial-images", "noise")
-    assert "so that none begins as noise" in one_line(noise.stderr)
+    assert "of which the context holds no images" in one_line(noise.stderr)
     assert DistilledSet.load(tmp_path / "wide").content_hash() == wide.content_hash()
     resumed = command_line(*wider, "--out", "wide", "--resume")
     assert "context was" in one_line(resumed.stderr)
@@ -291,7 +291,7 @@ def test_a_folder_that_changed_since_is_not_tested_on(
     Image.new("L", (8, 8), 7).save(tmp_path / "images" / "dark" / "a.png")
     done = command_line("evaluate", "run", "--repeats", 1, *QUICK)
     assert done.returncode == 1
-    assert "not those that the set was distilled from" in one_line(done.stderr)
+    assert "must be those that the set was distilled from" in one_line(done.stderr)
 
 
 def test_image_folder_is_distilled_and_evaluated(
@@ -541,7 +541,7 @@ def test_a_folder_is_preprocessed_as_asked_and_found_where_it_moved(
     pictures(tmp_path / "other")
     (tmp_path / "other" / "dark" / "0.png").unlink()
     said = untrained(*evaluate, "--dataset", "folder:other")
-    assert "not those that the set was distilled from" in said.stderr
+    assert "must be those that the set was distilled from" in said.stderr
     for command in (
         evaluate,
         ["transfer", "run", "--networks", "mlp(width=2)", "--repeats", 1],
@@ -549,9 +549,9 @@ def test_a_folder_is_preprocessed_as_asked_and_found_where_it_moved(
         said = untrained(*command, "--dataset", "folder:new")
         assert said.status == 0, said.stderr
     said = untrained(*evaluate, "--dataset", "digits")
-    assert "not those that the set was distilled from" in said.stderr
+    assert "must be those that the set was distilled from" in said.stderr
     said = untrained("show", "run", "--dataset", "folder:new")
-    assert "--dataset goes with --features" in one_line(said.stderr)
+    assert "--dataset needs --features" in one_line(said.stderr)
 
     words = ["train-networks", "--network", "mlp(width=2)", "--steps", 1]
     for more in ([], ["--preprocessing", "standardize"], ["--mirror"]):

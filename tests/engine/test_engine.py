@@ -256,7 +256,9 @@ def test_finished_set_without_a_checkpoint_is_not_replaced_by_resume(
     dd_plugins.distill(toy_data(), SPEC, out=tmp_path, **SMALL)
     (tmp_path / "checkpoint.pt").unlink()
     before = (tmp_path / "distilled.safetensors").read_bytes()
-    with pytest.raises(OptionError, match="no checkpoint to go on from"):
+    with pytest.raises(
+        OptionError, match=r"needs a checkpoint, but .* holds only a finished set"
+    ):
         dd_plugins.distill(
             toy_data(), SPEC, out=tmp_path, resume=True, **(SMALL | {"seed": 7})
         )
@@ -490,9 +492,13 @@ def test_context_that_does_not_fit_is_refused() -> None:
     with pytest.raises(OptionError, match="expected classes"):
         made(replace(context, header=named))
     full = _context(data, [0, 1, 2])
-    with pytest.raises(OptionError, match="holds images of every class; leave out"):
+    with pytest.raises(
+        OptionError, match="must leave out at least one class, got images of all"
+    ):
         made(full)
-    with pytest.raises(OptionError, match="so that none begins as noise"):
+    with pytest.raises(
+        OptionError, match="of which the context holds no images, got 'noise'"
+    ):
         made(full, refine_context=True, initial_images="noise")
 
 

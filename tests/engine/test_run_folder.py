@@ -167,5 +167,5 @@ def test_a_folder_in_the_place_of_a_result_is_told_at_once(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).mkdir()
-    with pytest.raises(OptionError, match="is a folder"):
+    with pytest.raises(OptionError, match="must be a file, got a folder"):
         run(tmp_path)

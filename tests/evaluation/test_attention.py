@@ -83,7 +83,7 @@ def test_what_cannot_be_compared_is_named(
 def test_data_of_another_value_space_is_refused() -> None:
     other = replace(toy_data(), preprocessing="zca")
     assert toy_data().preprocessing != "zca"
-    with pytest.raises(DataError, match="their networks cannot look at it"):
+    with pytest.raises(DataError, match="trained on it cannot look at the set"):
         meta_features(_distilled(), NETWORKS, data=other)
 
 

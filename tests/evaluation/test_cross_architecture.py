@@ -76,7 +76,7 @@ def test_sets_of_other_bases_or_alone_are_not_compared(
     other = dd_plugins.distill(toy_data(), "random", network="conv(width=4, depth=2)")
     report = transfer([sets[0], other], NETWORKS[:1], **options)
     assert not report.differences
-    with pytest.raises(OptionError, match="no distilled set"):
+    with pytest.raises(OptionError, match="at least one distilled set, got none"):
         transfer([], NETWORKS)
 
 
@@ -172,7 +172,7 @@ def test_all_sets_are_checked_before_the_first_is_trained_on(
     with pytest.raises(FileError, match="does not exist"):
         transfer([sets[0], tmp_path / "none"], "mlp", data=toy_data(), **options)
     larger = replace(sets[1], images=sets[1].images.repeat(1, 1, 2, 2))
-    with pytest.raises(DataError, match="the set has images of shape"):
+    with pytest.raises(DataError, match="the data must have images of shape"):
         transfer([sets[0], larger], "mlp", data=toy_data(), **options)
     with pytest.raises(OptionError, match="smaller depth"):
         transfer(sets, ["mlp", "conv(depth=9)"], data=toy_data(), **options)

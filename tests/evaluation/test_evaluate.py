@@ -136,7 +136,7 @@ def test_random_images_differ_between_networks_and_keep_the_count() -> None:
     [
         ({"repeats": 0}, OptionError, "repeats"),
         ({"networks": ["mpl"]}, UnknownNameError, "nearest first: mlp"),
-        ({"networks": ["mlp", "mlp"]}, OptionError, "twice"),
+        ({"networks": ["mlp", "mlp"]}, OptionError, "name each once"),
         ({"data": None}, DataError, "given in Python"),
     ],
 )
@@ -425,7 +425,9 @@ def test_real_data_may_have_any_form_that_distill_takes() -> None:
             quickly(made, data=wrong)
     with pytest.raises(DataError, match="array of object"):
         quickly(made, data=(np.array([None]), labels.numpy()))
-    with pytest.raises(DataError, match="not those that the set was distilled from"):
+    with pytest.raises(
+        DataError, match="must be those that the set was distilled from"
+    ):
         quickly(made, data="digits")
     with pytest.raises(UnknownNameError, match="nearest first: digits"):
         quickly(made, data="digit")

@@ -244,7 +244,7 @@ def test_records_of_a_hook_that_a_plugin_specifies() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"mine": offering_things(int)}, r"plugin mine is broken: .* not a subclass"),
+        ({"mine": offering_things(int)}, r"plugin mine is broken: .* a subclass of"),
         (
             {"one": offering_things(Rope), "two": offering_things(Rope)},
             "thing 'rope' is registered by two plugins, one and two",
@@ -377,18 +377,18 @@ def test_wrappers_and_distillers_share_their_names() -> None:
         (module(dd_after_steps=lambda: None), "unknown hook 'dd_after_steps'"),
         (module(dd_after_step=lambda stp: None), "dd_after_step.*'stp'"),
         (module(dd_register_networks=lambda register: 1 / 0), "ZeroDivisionError"),
-        (registering("distillers", "frepo"), "'frepo' is not a subclass"),
-        (registering("distillers", Line), "Line.* is not a subclass of AbstractDist"),
-        (registering("distillers", FRePo()), "frepo is not a subclass"),
-        (registering("wrappers", Mine), "Mine.* is not a subclass of AbstractWrapper"),
-        (registering("networks", Mine), "Mine.* is not a subclass of AbstractNetwork"),
+        (registering("distillers", "frepo"), "expected a subclass of .*, got 'frepo'"),
+        (registering("distillers", Line), "a subclass of AbstractDist.*, got .*Line"),
+        (registering("distillers", FRePo()), "expected a subclass of .*, got frepo"),
+        (registering("wrappers", Mine), "a subclass of AbstractWrapper, got .*Mine"),
+        (registering("networks", Mine), "a subclass of AbstractNetwork, got .*Mine"),
         (registering("networks", AbstractNetwork), "name must be an identifier"),
         (registering("networks", type("No", (Line,), {})), "got None"),
         (registering("networks", type("No", (Line,), {"name": "a-b"})), "got 'a-b'"),
         (registering("networks", type("No", (Line,), {"name": 5})), "got 5"),
         (registering("networks"), "TypeError"),
-        (registering("datasets", "Toy", load_toy), "data set name 'Toy'"),
-        (registering("datasets", "a:b", load_toy), "data set name 'a:b'"),
+        (registering("datasets", "Toy", load_toy), "data set name: .*, got 'Toy'"),
+        (registering("datasets", "a:b", load_toy), "data set name: .*, got 'a:b'"),
         (registering("datasets", 5, load_toy), "TypeError"),
         (registering("commands", "greet"), "click command"),
         (registering("commands", main), "click command"),
@@ -548,7 +548,11 @@ def test_run_goes_on_with_the_plugin_version_that_began_it(
         (GOOD.replace("missing", "mising"), None, "unknown hook 'dd_mising_extra'"),
         (GOOD.replace("_extra()", "_extra(x)"), None, "PluginValidationError.*'x'"),
         (GOOD.replace("return", "return missing +"), None, "NameError"),
-        (NETWORK.format(name="net", afterwards="register(5)"), None, "5 is not a"),
+        (
+            NETWORK.format(name="net", afterwards="register(5)"),
+            None,
+            "a subclass of AbstractNetwork, got 5",
+        ),
         ("raise SystemExit(3)", None, "SystemExit"),
     ],
     ids=[
@@ -727,9 +731,18 @@ class Ideal(AbstractNetwork):
 @pytest.mark.parametrize(
     ("plugin", "told"),
     [
-        (registering("distillers", type("M", (Mine,), {"name": "m"})), "no record"),
-        (registering("wrappers", type("H", (Half,), {"name": "h"})), "no record"),
-        (registering("networks", type("L", (Line,), {"name": "l"})), "no record"),
+        (
+            registering("distillers", type("M", (Mine,), {"name": "m"})),
+            "must be a record itself",
+        ),
+        (
+            registering("wrappers", type("H", (Half,), {"name": "h"})),
+            "must be a record itself",
+        ),
+        (
+            registering("networks", type("L", (Line,), {"name": "l"})),
+            "must be a record itself",
+        ),
         (registering("networks", Ideal), "Ideal is abstract; .* construct"),
         (module(dd_missing_extra=lambda: 5), "dd_missing_extra must return text"),
     ],
@@ -818,7 +831,7 @@ def test_an_object_whose_class_declares_options_must_be_a_record() -> None:
         def default_steps(self, task: Any) -> int:
             return 3
 
-    with pytest.raises(OptionError, match="Silent is no record"):
+    with pytest.raises(OptionError, match="Silent must be a record itself"):
         fresh().distiller(Silent())
     assert fresh().distiller(Louder()) == Louder()
 

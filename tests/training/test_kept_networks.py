@@ -67,7 +67,9 @@ def test_networks_learn(tmp_path: Path) -> None:
     assert report.validation_accuracy is not None
     assert report.validation_accuracy > 0.9
     for stages in ([], [3, 0]):
-        with pytest.raises(OptionError, match="stages must be one or more steps"):
+        with pytest.raises(
+            OptionError, match="stages: expected one or more numbers of steps"
+        ):
             next(train_networks(toy_data(), [], stages=stages))
 
 

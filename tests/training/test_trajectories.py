@@ -61,5 +61,5 @@ def test_a_kept_trajectory_is_read_and_a_damaged_one_refused(tmp_path: Path) -> 
 
 
 def test_snapshots_that_are_nowhere_are_refused() -> None:
-    with pytest.raises(OptionError, match="expected steps from 1, got 0"):
+    with pytest.raises(OptionError, match="expected at least 1 step, got 0"):
         Trajectory(TRAINED, every=0)

@@ -267,7 +267,10 @@ def test_what_cannot_be_used_is_named(
             "metadd(dm, variant='overlap', drawn=1)",
             "compares architectures with each other",
         ),
-        ("metadd(dm, drawn=3)", "drawn=3 of 2 networks cannot be drawn"),
+        (
+            "metadd(dm, drawn=3)",
+            "drawn must be at most 2, the number of networks, got 3",
+        ),
         ("metadd(dm, stages=())", "stages"),
         ("metadd(dm, variant='cam')", "variant"),
         ("metadd(dm, threshold=1.0)", "threshold"),

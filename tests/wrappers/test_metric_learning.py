@@ -60,5 +60,5 @@ def test_missing_package_is_named_before_anything_is_trained(
     monkeypatch.setattr("dd_plugins.evaluation.evaluator.train_network", None)
     with pytest.raises(OptionError, match=r"pip install 'dd-plugins\[metric\]'"):
         dd_plugins.evaluate(distilled, protocol="retrieval", data=toy_data())
-    with pytest.raises(OptionError, match="metric-learning is not installed"):
+    with pytest.raises(OptionError, match="metric-learning, which is not installed"):
         metric_learning("NTXentLoss")

@@ -23,12 +23,12 @@ __all__ = [
 ]
 
 Loss = Literal["squared-error", "cross-entropy"]
-"""What the regression's predictions are judged by."""
+"""The loss of the regression's predictions."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options that a preset settles; these are the paper's."""
+    """The options that a preset sets; the defaults are the paper's."""
 
     pool_size: int = 10
     max_online_updates: int = 100
@@ -46,12 +46,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class ShortRun:
-    """What a run of minutes on a CPU takes by default; the paper's has 500,000 steps.
+    """The defaults of a run of minutes on a CPU; the paper's run has 500,000 steps.
 
     Attributes:
-        steps: how many.
-        settings: its options.
-        flip_up_to: images per class up to which mirrored copies help; 0 for never.
+        steps: the number of steps.
+        settings: the options.
+        flip_up_to: the most images per class at which flipped copies help; 0 for never.
         network: the architecture; None for the paper's, narrower on a CPU.
     """
 
@@ -61,20 +61,20 @@ class ShortRun:
     network: AbstractNetwork | None = None
 
     def settings_for(self, images: int) -> Settings:
-        """Return the options of a short run for so many images in all."""
+        """Return the options of a short run that makes this many images in all."""
         copies = next((each for most, each in _COPIES if images <= most), 0)
         return replace(self.settings, augmented_copies=copies)
 
 
 PAPER = Settings()
 PAPER_STEPS = 500_000
-# With augmented copies, which a network that is trained on them does not fit exactly.
+# The ridge with augmented copies: a network trained on them does not fit them exactly.
 RIDGE_OF_COPIES = 1e-2
-# Augmented copies of a short run for up to so many images in all: measured for 10, 100
-# and 500, and costly for many.
+# The most images in all, and the augmented copies of a short run for them: measured for
+# 10, 100 and 500 images, and costly for many.
 _COPIES = ((50, 7), (200, 3), (500, 1))
-# Steps from which on the paper's learning rate is taken: our guess, nothing between
-# 1,000 and 500,000 steps was measured.
+# Runs of at least this many steps take the paper's learning rate. The number is our
+# guess: nothing between 1,000 and 500,000 steps was measured.
 LONG_RUN = 50_000
 
 # The data-set-dependent defaults. ``flip`` is the released code's; the rest was
@@ -97,7 +97,7 @@ ON_CPU = Conv(width=32)  # a sixteenth of the work of the paper's width of 128
 
 
 def short_run(task: Task) -> ShortRun:
-    """Return the defaults of a short run on a data set, or on those like it."""
+    """Return the defaults of a short run, by data set or for data sets like it."""
     if task.dataset in _SHORT_RUNS:
         return _SHORT_RUNS[task.dataset]
     flip_up_to = 10 if task.mirror else 0

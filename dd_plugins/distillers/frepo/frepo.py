@@ -73,12 +73,12 @@ class FRePo(AbstractDistiller[FRePoState]):
             set; ``"paper"`` is the paper's in every option, 500,000 steps, and width
             128. A fast run of 50,000 steps and more takes the paper's learning rate.
         pool_size: online models; at least one for each process.
-        pool_networks: further architectures, of which the models of the pool are in
-            turn, beside the run's own. The paper's pool has one architecture.
+        pool_networks: further architectures; the models of the pool take the run's own
+            and these in turn. The paper's pool has one architecture.
         max_online_updates: training steps K after which a model is replaced.
         real_batch_size: real images of a visit.
-        updates_per_batch: steps for which a visit lasts: the model, the real batch and
-            its features stay the same meanwhile. The paper's is 1.
+        updates_per_batch: steps of a visit, during which the model, the real batch and
+            its features stay the same. The paper's is 1.
         online_steps: training steps of the model at the end of a visit. The paper's
             is 1.
         ridge: ridge relative to the mean eigenvalue of the kernel; by default the
@@ -87,22 +87,24 @@ class FRePo(AbstractDistiller[FRePoState]):
         last_learning_rate: at the end of the cosine, relative to the first; in [0, 1].
         online_learning_rate: of Adam on the online models.
         learn_labels: whether labels are learned.
-        augment: whether the models' training sees the synthetic images under a random
-            augmentation, another at each step, and so does the regression: in their
-            place, or beside them as ``augmented_copies``. By default with copies, and
-            in a fast run for colour images. The paper's is False.
+        augment: whether a random augmentation, drawn anew at each step, is applied to
+            the synthetic images. The models are trained on augmented images. In the
+            regression augmented images replace the images, or stand beside them as
+            ``augmented_copies``. By default True with copies, and in a fast run for
+            colour images. The paper's is False.
         augmented_copies: random augmentations of each image that stand beside it in
-            the regression, as a network meets them that is trained on the set; 0 for
-            one in its place, with ``augment``. By default 7 in a fast run for up to 50
-            images in all, 3 for up to 200, 1 for up to 500, else 0. The paper has none.
-        loss: what the regression's predictions of the real labels are judged by:
+            the regression, since a network that is trained on the set meets them too;
+            with 0 and ``augment`` one augmentation replaces the image. By default 7 in
+            a fast run for up to 50 images in all, 3 for up to 200, 1 for up to 500,
+            else 0. The paper has none.
+        loss: the loss of the regression's predictions of the real labels:
             ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the temperature
             that suits each real batch best
             (:func:`~dd_plugins.functional.kernel_regression.calibrated_cross_entropy`);
             by default the latter in a fast run.
-        flip: whether mirrored copies stand beside the synthetic images; by default as
-            in the released code: for small sets of images whose mirror image is
-            natural; but not with augmented copies, of which some are mirrored.
+        flip: whether flipped copies stand beside the synthetic images. The default is
+            that of the released code: True for small sets of images whose mirror image
+            is natural. With augmented copies it is False: some of them are flipped.
 
     Reference: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature
     Regression", NeurIPS 2022, arXiv 2206.00719, algorithm 1, and its released code.
@@ -150,7 +152,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         )
 
     def _settled(self, defaults: Settings) -> Settings:
-        """Return the settings, by default those given."""
+        """Return the options that were given, and ``defaults`` for all others."""
         options = {field.name: getattr(self, field.name) for field in fields(Settings)}
         given = {name: value for name, value in options.items() if value is not None}
         wanted = 0 if self.augment is False else defaults.augmented_copies
@@ -193,7 +195,7 @@ class FRePo(AbstractDistiller[FRePoState]):
 
     @property
     def architectures(self) -> tuple[AbstractNetwork, ...]:
-        """Those of the pool beside the run's own."""
+        """The architectures of the pool, beside the run's own."""
         return self.pool_networks
 
     @property
@@ -222,19 +224,18 @@ class FRePo(AbstractDistiller[FRePoState]):
         settings = self._settings
         if settings.pool_size < run.ranks:
             raise OptionError(
-                f"frepo: {run.ranks} processes share a pool of {settings.pool_size}; "
-                f"use pool_size={run.ranks} or more"
+                f"frepo: pool_size must be at least {run.ranks}, a model for each "
+                f"process, got {settings.pool_size}"
             )
         if settings.pool_size < 1 + len(self.pool_networks):
             raise OptionError(
-                f"frepo: a pool of {settings.pool_size} has no room for "
-                f"{1 + len(self.pool_networks)} architectures; use "
-                f"pool_size={1 + len(self.pool_networks)} or more"
+                f"frepo: pool_size must be at least {1 + len(self.pool_networks)}, a "
+                f"model for each architecture, got {settings.pool_size}"
             )
         if settings.augmented_copies and not settings.augment:
             raise OptionError(
-                f"frepo: augmented_copies={settings.augmented_copies} is augmentation: "
-                "leave out augment=False"
+                f"frepo: augmented_copies={settings.augmented_copies} needs "
+                f"augment=True, got {settings.augment}; leave out augment=False"
             )
         oldest, size = settings.max_online_updates, settings.pool_size
         pool = self._pool(run)
@@ -287,7 +288,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     def _train(
         self, state: FRePoState, workspace: Workspace, leaves: Leaves, draw: int
     ) -> None:
-        """Train a model on the synthetic set, or on a draw from it, once."""
+        """Train a model by one step, on the whole set or on images drawn from it."""
         pixels, labels = leaves.pixels.detach(), leaves.labels.detach()
         if len(pixels) >= _LARGEST_ONLINE_BATCH:
             generator = state.run.own_generator("online batch", draw)

@@ -38,10 +38,10 @@ class OnlineModel:
     updates: int
 
     def overwrite(self, other: "OnlineModel") -> None:
-        """Take over all that training changes: weights, statistics and moments."""
+        """Copy all that training changes from a model: weights, statistics, moments."""
         pairs = list(zip(self.tensors(), other.tensors(), strict=True))
         with torch.no_grad():
-            for dtype in {own.dtype for own, _ in pairs}:  # those of one dtype at once
+            for dtype in {own.dtype for own, _ in pairs}:  # all of one dtype at once
                 alike = [pair for pair in pairs if pair[0].dtype == dtype]
                 torch._foreach_copy_(
                     [own for own, _ in alike], [given for _, given in alike]
@@ -67,7 +67,7 @@ class Workspace:
     Args:
         regression: predicts real labels, and gives the gradient.
         run: the run.
-        model: whose tensors are the workspace's.
+        model: the workspace uses its tensors.
     """
 
     def __init__(self, regression: Regression, run: Run, model: OnlineModel) -> None:
@@ -83,7 +83,7 @@ class Workspace:
         self._training = GraphedFunction(partial(_train, run, model), model.tensors)
 
     def hold(self, model: OnlineModel) -> Self:
-        """Take a model in."""
+        """Hold a model: copy its tensors here, unless it is held already."""
         if self.held is not model:
             self.model.overwrite(model)
             self.held = model
@@ -129,8 +129,8 @@ def _train(
     """Train a model on the synthetic set by one step."""
     network, optimizer = model.network, model.optimizer
     network.train()
-    # Of the weights fresh leaves are differentiated: torch ties a leaf to the stream in
-    # which it was first used, and a recording has a stream of its own.
+    # Gradients are taken with respect to fresh leaves, not to the weights: torch ties a
+    # leaf to the stream in which it was first used, and a recording has its own stream.
     leaves = {
         name: parameter.detach().requires_grad_()
         for name, parameter in network.named_parameters()
@@ -157,10 +157,10 @@ class RealFeatures:
 
 @dataclass(frozen=True)
 class Pool:
-    """What the models of a pool are.
+    """How the models of a pool are made.
 
     Attributes:
-        architectures: each model is of one, in turn.
+        architectures: the slots take them in turn.
         learning_rate: of Adam, by which models are trained.
     """
 
@@ -173,8 +173,8 @@ class Pool:
         Args:
             run: the run.
             slot: its number in the pool.
-            step: at which it begins; -1 at the start.
-            updates: training steps that it counts as having seen.
+            step: the step after which the model starts; -1 at the start of the run.
+            updates: the number of training steps from which it counts its own.
         """
         network = run.fresh_network(
             run.generator(f"pool model {slot}", step),
@@ -203,7 +203,7 @@ class FRePoState(AbstractState):
     """The pool of online models: those that this process owns, by their slot."""
 
     pool: dict[int, OnlineModel]
-    # Not saved, but functions of the rest:
+    # Not saved: they can be computed from the rest.
     visit: RealFeatures | None = None
     # By architecture on a GPU, else by slot:
     workspaces: dict[int, Workspace] = field(default_factory=dict)
@@ -221,8 +221,8 @@ class FRePoState(AbstractState):
 
         Args:
             slot: its number in the pool.
-            regression: of a workspace that is not there yet.
-            architectures: how many the pool has.
+            regression: for a workspace that is made now.
+            architectures: the number of architectures in the pool.
         """
         model, known = self.pool[slot], self.workspaces
         shared = shares_workspaces(self.run)
@@ -249,16 +249,18 @@ class FRePoState(AbstractState):
         """Restore every model in place.
 
         Raises:
-            ValueError: a model is missing, or of another form.
+            ValueError: a model is missing, or has another form.
         """
         own = self.state_dict()["pool"]
         if not own.keys() <= state["pool"].keys():
-            raise ValueError(f"the pool is {list(state['pool'])}, expected {list(own)}")
+            raise ValueError(f"pool: expected {list(own)}, got {list(state['pool'])}")
         for slot, model in self.pool.items():
             saved = state["pool"][slot]
             check_saved(saved, own[slot], f"pool.{slot}")
             if saved["updates"] < 0:
-                raise ValueError(f"pool.{slot}.updates is negative")
+                raise ValueError(
+                    f"pool.{slot}.updates must be at least 0, got {saved['updates']}"
+                )
             model.network.load_state_dict(saved["network"])
             model.optimizer.load_state_dict(saved["optimizer"])
             model.updates = saved["updates"]

@@ -24,7 +24,7 @@ __all__ = ["MetaGradient", "Regression", "Solve", "features_of", "solve_or_raise
 class MetaGradient(NamedTuple):
     """What a step adds to the gradients of the set, and its figures.
 
-    ``failed`` says that the regression was not possible; then the rest is meaningless.
+    If ``failed`` is true, the regression was not possible and the rest is meaningless.
     """
 
     view: Tensor
@@ -55,7 +55,7 @@ class Regression:
 
     Attributes:
         ridge: relative to the mean eigenvalue of the kernel.
-        loss: what predictions are judged by.
+        loss: the loss of the predictions.
         flip: whether flipped copies stand beside the synthetic images.
         learn_labels: whether the gradient of the labels is computed.
     """
@@ -170,6 +170,6 @@ def _labels_of(labels: Tensor, support: Tensor) -> Tensor:
 def solve_or_raise(
     syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float
 ) -> tuple[Tensor, Tensor]:
-    """Predict with a ridge that grows where it must, or raise."""
+    """Predict with a ridge that grows until the kernel is regular, or raise."""
     predictions = ridge_regression(syn_features, syn_targets, features, ridge=ridge)
     return predictions, torch.tensor(False)
