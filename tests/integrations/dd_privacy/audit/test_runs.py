@@ -158,6 +158,20 @@ def test_a_key_is_of_all_that_a_run_depends_on(tmp_path: Path) -> None:
     assert "class Counted(AllMembers)" in code[0]
 
 
+def test_one_member_more_or_fewer_makes_another_key(tmp_path: Path) -> None:
+    membership = membership_by_hand()
+    model = AllMembers("all", "cpu", MLP, 2)
+    own = Runs(membership, tmp_path).path(model, 0)
+    for example in range(6):
+        targets = membership.targets.clone()
+        targets[0, example] ^= True
+        other = Runs(replace(membership, targets=targets), tmp_path)
+        assert other.path(model, 0) != own
+        assert other.path(model, 1) == Runs(membership, tmp_path).path(model, 1)
+    scored = replace(membership, scored=torch.ones_like(membership.scored))
+    assert Runs(scored, tmp_path).path(model, 0) == own, "who is scored makes no run"
+
+
 def test_what_a_run_shows_is_loaded_as_it_was(tmp_path: Path) -> None:
     membership = membership_for_mechanism(noisy_data(200), members=80)
     set_of = distillation("mine")
