@@ -15,6 +15,8 @@ from dd_plugins.engine.run_folder import SUMMARY_NAME
 from dd_plugins.runtime import processes
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
 
+__all__ = ["distill_command"]
+
 
 @click.command("distill")
 @shared.dataset

@@ -16,7 +16,7 @@ from dd_plugins.errors import DDError, DDWarning
 from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.runtime.text import plain
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 
 class _PluginGroup(click.Group):

@@ -25,6 +25,8 @@ from dd_plugins.runtime import processes
 from dd_plugins.runtime.device import Precision
 from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
 
+__all__ = ["evaluate_command"]
+
 _protocol_or_retrieval = click.option(
     "--protocol",
     metavar="NAME or RECIPE",

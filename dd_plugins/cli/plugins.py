@@ -8,6 +8,8 @@ from dd_plugins.cli.printing import say
 from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.plugins.registry import Plugin
 
+__all__ = ["plugins_command"]
+
 
 @click.command("plugins")
 @click.option("--all", "with_built_in", is_flag=True, help="The built-ins as well.")

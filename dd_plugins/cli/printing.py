@@ -18,6 +18,17 @@ from dd_plugins.runtime import processes
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import plain
 
+__all__ = [
+    "all_of",
+    "as_text",
+    "figure_columns",
+    "print_tables",
+    "say",
+    "training_progress",
+    "write_json",
+    "write_page",
+]
+
 _PAGE_WIDTH = 120  # characters of a line of an HTML page
 
 

@@ -19,6 +19,8 @@ from dd_plugins.synthetic.export import export
 from dd_plugins.synthetic.header import ContextRecord
 from dd_plugins.synthetic.pictures import save_grid
 
+__all__ = ["export_command", "info_command", "show_command"]
+
 _LONGEST_NAME = 200  # characters of a class name that are shown
 _LONGEST_VALUE = 4_000  # characters of a header field that are shown
 

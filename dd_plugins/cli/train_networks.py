@@ -13,6 +13,8 @@ from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.runtime.device import Precision
 from dd_plugins.training.kept_networks import STAGES, train_networks
 
+__all__ = ["train_networks_command"]
+
 
 @click.command("train-networks")
 @shared.dataset

@@ -25,6 +25,8 @@ from dd_plugins.runtime import processes
 from dd_plugins.spec import split_specs
 from dd_plugins.synthetic.artifact import artifact_file
 
+__all__ = ["transfer_command"]
+
 
 @click.command("transfer")
 @click.argument("paths", type=shared.path_type, nargs=-1, required=True)

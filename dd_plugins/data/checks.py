@@ -8,6 +8,8 @@ from torch import Tensor
 
 from dd_plugins.errors import DataError
 
+__all__ = ["check_finite", "check_values", "number_tensor"]
+
 
 def number_tensor(values: Any, what: str) -> Tensor:
     """Return numbers as a tensor, given as a tensor, an array, a list or a tuple."""

@@ -10,7 +10,7 @@ from dd_plugins.data.pixels import Axes, where_channels_are
 from dd_plugins.data.streamed import ImageSource
 from dd_plugins.errors import DataError
 
-__all__ = ["Images"]
+__all__ = ["Images", "checked_images", "take"]
 
 
 class Images(NamedTuple):
@@ -74,6 +74,7 @@ def checked_images(images: Any, labels: Any, channels: Axes | None = None) -> Im
 
 
 def take(data: Images, indices: Tensor) -> Images:
+    """Return some of the images, without reading those that are streamed."""
     images = data.images
     chosen = images[indices] if isinstance(images, Tensor) else images.select(indices)
     return Images(chosen, data.labels[indices])

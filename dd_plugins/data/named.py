@@ -8,7 +8,7 @@ from typing import Protocol
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import OptionError
 
-__all__ = ["DataOptions", "DatasetLoader"]
+__all__ = ["DATASET_NAME", "DataOptions", "DatasetLoader", "split_name"]
 
 
 @dataclass(frozen=True)

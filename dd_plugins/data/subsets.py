@@ -6,7 +6,7 @@ from torch import Tensor
 from dd_plugins.errors import OptionError
 from dd_plugins.runtime.randomness import generator_for
 
-__all__ = ["balanced_subset", "class_members", "random_members"]
+__all__ = ["balanced_subset", "class_members", "random_members", "stratified_split"]
 
 _SPLIT_SEED = 0  # splits belong to the data set, not to a run: runs stay comparable
 

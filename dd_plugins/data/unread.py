@@ -10,6 +10,8 @@ from dd_plugins.data.items import Items, read_dataset
 from dd_plugins.data.pixels import Axes
 from dd_plugins.errors import DataError
 
+__all__ = ["UnreadTestSet"]
+
 
 @dataclass(frozen=True)
 class UnreadTestSet:

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from dd_plugins.plugins.loading import LoadedPlugins
     from dd_plugins.synthetic.artifact import DistilledSet
 
-__all__ = ["Observers", "image_snapshots", "metrics_log", "progress_display"]
+__all__ = [
+    "IMAGES_NAME",
+    "METRICS_NAME",
+    "Observers",
+    "image_snapshots",
+    "metrics_log",
+    "progress_display",
+]
 
 METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images.png"

@@ -33,6 +33,8 @@ from dd_plugins.training.train import (
     train_network,
 )
 
+__all__ = ["Evaluator"]
+
 _FULL_STEPS = 1_000
 
 

@@ -8,7 +8,7 @@ from dd_plugins.errors import FileError
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.files import write_atomically
 
-__all__ = ["was_asked_for"]
+__all__ = ["remember", "was_asked_for"]
 
 _ASKED_FOR = "asked-for"  # a folder of the cache
 

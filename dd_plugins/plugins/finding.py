@@ -10,6 +10,8 @@ from dd_plugins.errors import OptionError
 from dd_plugins.plugins.registry import LOAD_VARIABLE, Plugin
 from dd_plugins.spec import unknown_name
 
+__all__ = ["by_identity", "found_plugins", "specifies_hooks"]
+
 BUILT_IN = {
     "built_in": "dd_plugins.built_in",
     "commands": "dd_plugins.cli.commands",

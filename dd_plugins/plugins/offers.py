@@ -9,6 +9,8 @@ from dd_plugins.errors import OptionError
 from dd_plugins.plugins.registry import NO_RECORD, RecordType
 from dd_plugins.spec import is_record
 
+__all__ = ["checked_command_name", "checked_dataset", "checked_object", "no_spec"]
+
 
 def no_spec(spec: object, kind: str, example: str) -> OptionError:
     """Return the error for a value that is neither a spec nor a record of its kind.

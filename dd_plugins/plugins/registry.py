@@ -8,7 +8,15 @@ from typing import Any, Generic, TypeVar
 from dd_plugins.errors import PluginError
 from dd_plugins.spec import Record, is_record, unknown_name
 
-__all__ = ["Plugin", "Registry"]
+__all__ = [
+    "LOAD_VARIABLE",
+    "NO_RECORD",
+    "NameConflictError",
+    "Plugin",
+    "RecordType",
+    "Registry",
+    "record_adder",
+]
 
 LOAD_VARIABLE = "DD_PLUGINS_LOAD"
 """Environment variable: the only entry points to load, by comma; empty means none."""

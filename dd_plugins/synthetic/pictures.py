@@ -11,7 +11,15 @@ from torch import Tensor
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.synthetic.artifact import DistilledSet
 
-__all__ = ["save_grid"]
+__all__ = [
+    "AS_TEXT",
+    "LARGEST_COLUMNS",
+    "LONGEST_NAME",
+    "colours",
+    "drawable",
+    "font_families",
+    "save_grid",
+]
 
 LARGEST_COLUMNS = 20
 LONGEST_NAME = 24  # characters beside a row

@@ -13,7 +13,12 @@ from dd_plugins.spec import Record, is_record
 from dd_plugins.testing.laws import asserts
 from dd_plugins.testing.toys import global_random_state
 
-__all__ = ["ATTACK_CHECKS"]
+__all__ = [
+    "ATTACK_CHECKS",
+    "check_attack_changes_no_evidence",
+    "check_attack_is_a_record",
+    "check_attack_scores",
+]
 
 
 @asserts

@@ -8,7 +8,12 @@ from dd_plugins.plugins.manager import Plugins
 from dd_plugins.testing.laws import asserts
 from dd_plugins.testing.toys import global_random_state
 
-__all__ = ["DATASET_CHECKS"]
+__all__ = [
+    "DATASET_CHECKS",
+    "check_dataset_can_be_distilled",
+    "check_dataset_has_a_test_set",
+    "check_dataset_is_reproducible",
+]
 
 Loader = Callable[[], RealData]
 

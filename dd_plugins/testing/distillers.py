@@ -34,7 +34,17 @@ from dd_plugins.testing.toys import (
 )
 from dd_plugins.wrappers.base import AbstractWrapper
 
-__all__ = ["DISTILLER_CHECKS"]
+__all__ = [
+    "DISTILLER_CHECKS",
+    "check_global_random_state_is_untouched",
+    "check_gradients_are_added",
+    "check_inputs_are_unmodified",
+    "check_loss_falls",
+    "check_same_seed_gives_same_result",
+    "check_spec_round_trip",
+    "check_state_survives_save_and_restore",
+    "check_works_inside_a_wrapper",
+]
 
 _LONGER = 60
 

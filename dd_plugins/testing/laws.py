@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from dd_plugins.errors import PluginError
 
-__all__ = ["name_of"]
+__all__ = ["asserts", "name_of"]
 
 Checked = TypeVar("Checked")
 

@@ -9,7 +9,7 @@ from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.testing.laws import asserts
 
-__all__ = ["NETWORK_CHECKS"]
+__all__ = ["NETWORK_CHECKS", "check_network_is_reproducible", "check_network_shapes"]
 
 
 @asserts

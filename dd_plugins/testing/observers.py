@@ -16,7 +16,11 @@ from dd_plugins.testing.toys import (
     short_run,
 )
 
-__all__ = ["OBSERVER_CHECKS"]
+__all__ = [
+    "OBSERVER_CHECKS",
+    "check_observer_changes_nothing",
+    "check_observer_does_not_fail",
+]
 
 
 @asserts

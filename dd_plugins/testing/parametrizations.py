@@ -26,7 +26,13 @@ from dd_plugins.testing.toys import (
     toy_data,
 )
 
-__all__ = ["PARAMETRIZATION_CHECKS"]
+__all__ = [
+    "PARAMETRIZATION_CHECKS",
+    "check_parametrization_gradients",
+    "check_parametrization_shapes",
+    "check_parametrization_spec_round_trip",
+    "check_parametrization_survives_a_break",
+]
 
 
 class _UnderTest:

@@ -19,7 +19,18 @@ from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.wrappers.base import AbstractWrapper
 
-__all__ = ["PassThrough", "toy_data"]
+__all__ = [
+    "NETWORK",
+    "STEPS",
+    "Distiller",
+    "Interruption",
+    "PassThrough",
+    "assert_equal",
+    "global_random_state",
+    "plugins_with",
+    "short_run",
+    "toy_data",
+]
 
 Distiller = AbstractDistiller[Any]
 NETWORK = "conv(width=4, depth=2)"
@@ -90,6 +101,7 @@ class Interruption:
 
     @hookimpl
     def dd_after_step(self, step: int) -> None:
+        """Send SIGINT after that step."""
         if step == self._step:
             signal.raise_signal(signal.SIGINT)
 
@@ -126,6 +138,7 @@ def plugins_with(distiller: Distiller) -> Plugins:
 
 
 def global_random_state() -> tuple[object, ...]:
+    """Return the states of torch's, NumPy's and Python's global generators."""
     numpy_state = np.random.get_state(legacy=True)
     return (
         torch.random.get_rng_state().numpy().tobytes(),

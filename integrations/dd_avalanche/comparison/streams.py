@@ -96,13 +96,12 @@ class ClassStream:
     def fresh_network(self, purpose: str, step: int) -> Any:
         """Build a network with fresh weights."""
         network: AbstractNetwork = dd_plugins.get_network(self.experiment.network)
-        module = network.for_evaluation().build(
+        return network.for_evaluation().build(
             self.data.image_shape,
             self.data.num_classes,
             generator=generator_for(self.seed, purpose, step),
+            device=self.device,
         )
-        # mypy does not know the overload of Module.to with a memory format.
-        return module.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @cached_property
     def joint(self) -> list[float]:

@@ -89,19 +89,14 @@ def distil(
             last,
             label_scale=scale,
         )
-    chooses = not method.moves_images  # a core set: there is nothing to learn
+    asked = options.run(
+        images_per_class, seed, refine_context=beside is not None
+    ).arguments()
+    # The record itself goes in: a distiller that no plugin registers has no spec.
+    asked["distiller"] = method
     with untouched_randomness():
         distilled = dd_plugins.distill(
-            data,
-            method,
-            images_per_class=images_per_class,
-            steps=None if chooses else options.steps,
-            seed=seed,
-            network=options.network,
-            initial_images=None if chooses else options.initial_images,
-            context=beside,
-            refine_context=options.context == "refined" and beside is not None,
-            device=options.device,
+            data, **asked, context=beside, device=options.device
         )
     return Distillate(
         transform.invert(distilled.images),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import dd_plugins
 from dd_avalanche.memory.stored import Store
-from dd_plugins.api import LabelKind, OptionError
+from dd_plugins.api import LabelKind, OptionError, RunOptions
 
 __all__ = [
     "DISTILLER",
@@ -98,6 +98,27 @@ class MemoryOptions:
     def label_kind(self) -> LabelKind:
         """What the learned labels are."""
         return self.method.label_kind
+
+    def run(
+        self, images_per_class: int, seed: int, *, refine_context: bool
+    ) -> RunOptions:
+        """Return what a distillation of this memory is asked for.
+
+        Args:
+            images_per_class: new images for each class.
+            seed: of the distillation.
+            refine_context: whether there is a context, which may be learned further.
+        """
+        chooses = not self.method.moves_images  # a core set: nothing is learned
+        return RunOptions(
+            distiller=repr(self.method),
+            images_per_class=images_per_class,
+            steps=None if chooses else self.steps,
+            seed=seed,
+            network=self.network,
+            initial_images=None if chooses else self.initial_images,
+            refine_context=refine_context and self.context == "refined",
+        )
 
     def room(self, classes: int) -> int:
         """Return how many images each class may have if there are this many classes.

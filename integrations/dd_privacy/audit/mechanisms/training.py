@@ -36,14 +36,13 @@ def fresh_network(
     device: torch.device,
 ) -> FeatureNetwork:
     """Return a network with fresh weights on the device, in channels last."""
-    module = (
-        dd_plugins.get_network(network)
-        .for_evaluation()
-        .build(image_shape, classes, generator=generator_for(seed, "audited network"))
+    built = dd_plugins.get_network(network).for_evaluation()
+    return built.build(
+        image_shape,
+        classes,
+        generator=generator_for(seed, "audited network"),
+        device=device,
     )
-    # mypy does not know the overload of Module.to with a memory format.
-    moved: FeatureNetwork = module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return moved
 
 
 def trained_on(

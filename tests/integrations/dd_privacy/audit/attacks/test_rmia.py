@@ -85,7 +85,7 @@ def test_an_example_of_every_shadow_run_is_expected_to_be_like_the_others() -> N
 
 
 def test_the_scale_is_that_which_does_best_on_a_shadow_run() -> None:
-    given, _ = evidence(300, references=6, gain=3.0, seed=2)
+    given, _ = evidence(300, references=4, gain=3.0, seed=3)
     first, *others = given.references
     trial = dataclasses.replace(given, target=first.seen, references=others)
     plain = (~given.population).numpy()
@@ -96,7 +96,8 @@ def test_the_scale_is_that_which_does_best_on_a_shadow_run() -> None:
 
     areas = {step / 10: area(step / 10) for step in range(11)}
     best = max(areas, key=lambda scale: areas[scale])
-    assert areas[best] > min(areas.values()) + 0.005, "the scale counts"
+    assert areas[best] > min(areas.values()) + 0.05, "the scale counts"
+    assert best == 0.5, "0.8 if the shadow run were among those it is compared with"
     assert torch.equal(RMIA().scores(given), RMIA(scale=best).scores(given))
 
 
