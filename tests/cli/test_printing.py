@@ -1,0 +1,114 @@
+"""What commands print is plain text, and is printed whatever else fails."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.table import Table
+
+from dd_plugins.api import FileError, NetworkResult
+from dd_plugins.cli import printing
+from dd_plugins.cli.printing import (
+    all_of,
+    as_text,
+    figure_columns,
+    say,
+    training_progress,
+    write_json,
+    write_page,
+)
+
+WILD = "\x1b[2Ja\nb\tc\r\x07d\x9be\u202ef\u2028g\x00h"
+TAME = r"\x1b[2Ja\nb\tc\r\x07d\x9be\u202ef\u2028g\x00h"
+
+
+def test_a_line_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    say(WILD)
+    say(WILD, err=True)
+    assert capsys.readouterr() == (f"{TAME}\n", f"{TAME}\n")
+
+
+@pytest.mark.parametrize("shown", [WILD, "[red]x[/red]", ":smile:", "ünï", Path("a")])
+def test_text_is_shown_as_it_is_written(shown: Any) -> None:
+    text = as_text(shown)
+    assert text.plain == (TAME if shown == WILD else str(shown))
+    assert text.spans == [], "no markup"
+    assert text.overflow == "fold"
+
+
+@pytest.mark.parametrize(
+    ("scores", "columns"),
+    [
+        ((0.5,), ("0.5000", "", "")),
+        ((0.25, 0.25), ("0.2500", "0.0000", "0.2500 to 0.2500")),
+        ((0.4, 0.5, 0.6), ("0.5000", "0.1000", "0.2516 to 0.7484")),
+    ],
+)
+def test_figures_have_four_digits(
+    scores: tuple[float, ...], columns: tuple[str, str, str]
+) -> None:
+    assert figure_columns(NetworkResult("mlp", scores)) == columns
+
+
+@pytest.mark.parametrize(
+    ("failing", "told"),
+    [(set(), None), ({1}, "1"), ({0, 2}, "2"), ({0, 1, 2}, "2")],
+)
+def test_each_is_done_in_its_order_though_others_fail(
+    failing: set[int], told: str | None
+) -> None:
+    done: list[int] = []
+
+    def action(number: int) -> Any:
+        def act() -> None:
+            done.append(number)
+            if number in failing:
+                raise FileError(str(number))
+
+        return act
+
+    if told is None:
+        all_of(*map(action, range(3)))
+    else:
+        with pytest.raises(FileError, match=told):
+            all_of(*map(action, range(3)))
+    assert done == [0, 1, 2]
+
+
+def test_figures_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
+    write_json(None, {"a": 1})
+    write_page(None, [as_text("x")])
+    assert list(tmp_path.iterdir()) == []
+    write_json(tmp_path / "a.json", {"a": [1, None, WILD]})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"a": [1, None, WILD]}
+    assert text.endswith("}\n")
+
+
+def test_a_page_holds_names_as_text(tmp_path: Path) -> None:
+    table = Table("name")
+    table.add_row(as_text("<script>alert(1)</script> & [link=x]y"))
+    write_page(tmp_path / "a.html", [as_text(f"title {WILD}"), table])
+    page = (tmp_path / "a.html").read_text()
+    assert "<script" not in page
+    assert "<a " not in page
+    assert "&lt;script&gt;" in page
+    assert TAME in page
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", page)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_progress_is_told_once_for_all_networks_of_a_kind(
+    rank: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printing.processes, "rank", lambda: rank)
+    with training_progress() as on_progress:
+        for done in (0, 1, 2):
+            on_progress("random: mlp[/x]\x1b", done, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    told = [line for line in err.splitlines() if "mlp" in line]
+    assert len(told) == (1 if rank == 0 else 0), "one process speaks"
+    assert all("2 of 2" in line and r"mlp[/x]\x1b" in line for line in told)

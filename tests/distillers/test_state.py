@@ -1,0 +1,96 @@
+"""A state that was saved is compared with a fresh one before anything is restored."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from dd_plugins.distillers.state import check_saved
+
+NOW: dict[str, Any] = {
+    "pool": [
+        {"weight": torch.zeros(2, 3), "updates": 4, "rate": 0.5},
+        {"weight": torch.zeros(2, 3), "updates": 4, "rate": 0.5},
+    ],
+    "order": torch.arange(3),
+    "kind": "sgd",
+    "flag": True,
+    "none": None,
+    7: {"pair": (1, torch.ones(()))},
+}
+
+
+def put(value: Any, place: tuple[Any, ...], new: Any) -> Any:
+    changed = copy.copy(value) if not isinstance(value, tuple) else list(value)
+    if not place:
+        return new
+    changed[place[0]] = put(value[place[0]], place[1:], new)
+    return changed
+
+
+SAME = [
+    (("pool", 0, "weight"), torch.ones(2, 3)),
+    (("pool", 1, "updates"), -9),
+    (("pool", 1, "rate"), -1e30),
+    (("order",), torch.tensor([9, 9, 9])),
+    (("kind",), "adam"),
+    (("flag",), False),
+    ((7, "pair"), [5, torch.zeros(())]),
+    (("pool",), tuple(NOW["pool"])),
+]
+
+
+@pytest.mark.parametrize(("place", "new"), SAME, ids=lambda each: str(each)[:30])
+def test_other_values_of_the_same_form_are_taken(place: Any, new: Any) -> None:
+    check_saved(put(NOW, place, new), NOW)
+
+
+@pytest.mark.parametrize(
+    ("place", "new", "told"),
+    [
+        (
+            ("pool", 1, "weight"),
+            torch.ones(3, 2),
+            r"state\.pool\.1\..*3, 2.*2, 3",
+        ),
+        (("pool", 1, "weight"), torch.ones(2, 3).double(), "float64.*float32"),
+        (("pool", 0, "weight"), [[0.0] * 3] * 2, r"state\.pool\.0\.weight.*list"),
+        (("pool", 0, "updates"), 4.0, r"state\.pool\.0\.updates.*float.*int"),
+        (("pool", 0, "updates"), True, r"updates.*bool.*int"),
+        (("pool", 0, "updates"), torch.tensor(4), r"updates.*int64.*int"),
+        (("pool", 0, "rate"), 1, r"rate.*int.*float"),
+        (("pool", 0, "rate"), float("nan"), r"state\.pool\.0\.rate.*finite"),
+        (("pool", 0, "rate"), float("-inf"), r"state\.pool\.0\.rate.*finite"),
+        (("pool",), NOW["pool"][:1], r"state\.pool.*2"),
+        (("pool",), {0: 1, 1: 2}, r"state\.pool.*dict"),
+        (("pool", 0), ["weight", "updates", "rate"], r"state\.pool\.0.*list"),
+        (("order",), torch.arange(3).int(), r"state\.order.*int32.*int64"),
+        (("order",), torch.arange(1), r"state\.order"),
+        (("kind",), None, r"state\.kind.*NoneType.*str"),
+        (("none",), 0, r"state\.none.*int.*NoneType"),
+        ((7,), {"pear": 1}, r"state\.7.*pear.*pair"),
+        ((7, "pair"), (1, torch.tensor(float("inf"))), r"state\.7\.pair\.1.*finite"),
+    ],
+)
+def test_what_is_of_another_form_is_named_by_its_place(
+    place: Any, new: Any, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        check_saved(put(NOW, place, new), NOW)
+
+
+def test_keys_that_are_missing_or_too_many_are_refused() -> None:
+    less = {key: value for key, value in NOW.items() if key != "flag"}
+    for wrong in (less, NOW | {"more": 1}, {}, [], None, 3):
+        with pytest.raises(ValueError, match="flag"):
+            check_saved(wrong, NOW)
+    with pytest.raises(ValueError, match="theirs"):
+        check_saved(3, NOW, "theirs")
+
+
+def test_whole_numbers_in_tensors_need_not_be_finite_to_be_compared() -> None:
+    check_saved(torch.tensor([2**62]), torch.tensor([0]))
+    check_saved(torch.tensor([True]), torch.tensor([False]))
+    with pytest.raises(ValueError, match="finite"):
+        check_saved(torch.tensor([float("nan")]).half(), torch.zeros(1).half())

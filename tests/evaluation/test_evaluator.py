@@ -1,0 +1,133 @@
+"""Whom an evaluation trains on what, and in which order."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import dd_plugins
+from dd_plugins import DistilledSet
+from dd_plugins.api import Evaluation, TrainingSet
+from dd_plugins.testing import toy_data
+
+SPECS = ["mlp(width=2)", "mlp(width=3)"]
+
+
+@pytest.fixture(scope="module")
+def distilled() -> DistilledSet:
+    return dd_plugins.distill(
+        toy_data(), "frepo(pool_size=1)", steps=1, network="mlp(width=2)"
+    )
+
+
+class Untrained:
+    """Trains nothing, and remembers what it was to train, and on what."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun: list[Tensor] = []
+        self.sets: list[TrainingSet] = []
+        self.drawn: list[list[float]] = []
+        self.steps: list[int] = []
+        monkeypatch.setattr("dd_plugins.evaluation.evaluator.train_network", self)
+
+    def __call__(self, module: Any, training_set: Any, recipe: Any, **more: Any) -> Any:
+        self.begun.append(torch.cat([each.flatten() for each in module.parameters()]))
+        self.sets.append(training_set)
+        self.drawn.append(torch.rand(3, generator=more["generator"]).tolist())
+        self.steps.append(recipe.steps)
+        return module
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> Untrained:
+    return Untrained(monkeypatch)
+
+
+def found_by(distilled: DistilledSet, **options: Any) -> Evaluation:
+    given = {"repeats": 2, "baselines": True, "data": toy_data()} | options
+    return dd_plugins.evaluate(distilled, SPECS, **given)
+
+
+def test_each_baseline_trains_the_same_fresh_networks(
+    distilled: DistilledSet, untrained: Untrained
+) -> None:
+    found_by(distilled)
+    assert len(untrained.begun) == 2 * 3 * 2  # networks, kinds and repeats
+    for first in (0, 6):
+        rows = untrained.begun[first : first + 6]
+        for repeat in (0, 1):
+            assert all(torch.equal(rows[repeat], each) for each in rows[repeat::2])
+        assert not torch.equal(rows[0], rows[1])
+    draws = [tuple(each) for each in untrained.drawn[:6]]
+    assert len(set(draws)) == 6, "but each draws batches of its own"
+    assert untrained.drawn[:6] == untrained.drawn[6:]
+
+
+def test_baselines_are_real_training_images_in_the_value_space_of_the_set(
+    distilled: DistilledSet, untrained: Untrained
+) -> None:
+    found_by(distilled)
+    own, _, random, other, full, _ = untrained.sets[:6]
+    assert torch.equal(own.images, distilled.images)
+    assert torch.equal(own.labels, distilled.labels)
+    train = toy_data().train
+    everything = distilled.transform(train.images)
+    torch.testing.assert_close(full.images[:], everything)
+    assert full.labels.argmax(dim=1).tolist() == train.labels.tolist()
+    assert not torch.equal(random.images, other.images), "drawn for each network"
+    for drawn in (random, other):
+        distances = (drawn.images[:, None] - everything).abs().amax(dim=(2, 3, 4))
+        values, places = distances.min(dim=1)
+        assert float(values.max()) < 1e-5
+        assert train.labels[places].tolist() == [0, 1]
+        assert drawn.labels.argmax(dim=1).tolist() == [0, 1]
+    assert {each.label_kind for each in untrained.sets} == {"regression"}
+    torch.testing.assert_close(full.labels.sum(dim=1), torch.zeros(len(full.labels)))
+
+
+@pytest.mark.parametrize("baselines", [False, True])
+def test_progress_is_told_of_each_network_and_each_kind(
+    distilled: DistilledSet, untrained: Untrained, baselines: bool
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    found = found_by(
+        distilled, baselines=baselines, on_progress=lambda *given: told.append(given)
+    )
+    kinds = ["distilled", "random", "full"] if baselines else ["distilled"]
+    expected = [
+        (f"{kind}: {spec}", done, 2)
+        for spec in SPECS
+        for kind in kinds
+        for done in (0, 1, 2)
+    ]
+    assert told == expected
+    assert [result.spec for result in found.networks] == SPECS
+    assert len(found.random) == len(found.full) == (2 if baselines else 0)
+    assert found.test_images == 40
+
+
+def test_scores_belong_to_the_networks_that_earned_them(
+    distilled: DistilledSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads are set so that each network names one class for every image."""
+    numbers = iter([1, 0, 1, 1])
+
+    def train(module: Any, *given: Any, **options: Any) -> Any:
+        wanted = next(numbers)
+        with torch.no_grad():
+            module.head.weight.zero_()
+            module.head.bias.copy_(torch.eye(2)[wanted])
+        return module
+
+    monkeypatch.setattr("dd_plugins.evaluation.evaluator.train_network", train)
+    test = toy_data().read_test()
+    kept = test.labels == 1
+    kept[0] = True  # 20 images of class 1, one of class 0
+    few = type(test)(test.images[kept], test.labels[kept])
+    data = replace(toy_data(), read_test=lambda: few)
+    found = found_by(distilled, baselines=False, data=data)
+    ones, zeros = 20 / 21, 1 / 21
+    assert found.networks[0].accuracies == pytest.approx((ones, zeros))
+    assert found.networks[1].accuracies == pytest.approx((ones, ones))
