@@ -38,7 +38,8 @@ def command_line(debug: bool) -> None:
     """Dataset distillation: learn a tiny synthetic set that trains almost as well."""
     del debug  # read before click starts, so that it also serves errors while loading
     for plugin in loaded_plugins().failures:
-        click.echo(f"Warning: plugin {plugin} was not loaded: {plugin.error}", err=True)
+        line = f"Warning: plugin {plugin} was not loaded: {plugin.error}"
+        click.echo(plain(line), err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,7 +87,7 @@ def _warnings_in_a_line() -> Iterator[None]:
         line: str | None = None,
     ) -> str:
         if issubclass(category, DDWarning):
-            return f"Warning: {message}\n"
+            return f"Warning: {plain(str(message))}\n"
         return before(message, category, filename, lineno, line)
 
     warnings.formatwarning = show

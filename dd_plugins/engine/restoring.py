@@ -117,6 +117,11 @@ def saved_transform(
         transform = Transform.from_tensors(**saved["transform"])
         for name, tensor in transform.tensors().items():
             check_saved(tensor, torch.empty(tensor.shape), f"transform.{name}")
+        if transform.mean.shape != image.shape[1:2]:  # one value would be broadcast
+            raise ValueError(
+                f"the transform must have {image.shape[1]} channels, got "
+                f"{tuple(transform.mean.shape)}"
+            )
         shape = transform(image).shape
         if shape != image.shape:
             raise ValueError(

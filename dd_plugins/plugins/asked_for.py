@@ -30,8 +30,9 @@ def remember(name: str) -> None:
     """Note that a name with an argument was given here; without a cache, do nothing."""
     if was_asked_for(name):
         return
+    content = name.encode(errors="surrogatepass")  # a path need not be text
     with suppress(FileError):
-        write_atomically(_note_of(name), lambda file: file.write(name.encode()))
+        write_atomically(_note_of(name), lambda file: file.write(content))
 
 
 def _note_of(name: str) -> Path:

@@ -211,7 +211,7 @@ class LoadedPlugins(ABC):
                 try:
                     self._register_by(hook, registered, registry, base, plugin)
                 except PluginError:
-                    registry.discard(plugin)  # it may be asked for once more
+                    registry.clear()  # it may be asked for once more
                     raise
             self._of_hooks[hook] = registry
         return self._of_hooks[hook]

@@ -132,6 +132,12 @@ class Registry(Generic[Item]):
             alias: name for alias, name in self._aliases.items() if name in self._offers
         }
 
+    def clear(self) -> None:
+        """Forget everything, also in the lists of what plugins offer."""
+        for offer in self._offers.values():
+            offer.plugin.offers.pop(self.kind, None)
+        self._offers, self._aliases = {}, {}
+
     def names(self) -> list[str]:
         """Return all names, sorted."""
         return sorted(self._offers)

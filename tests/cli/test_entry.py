@@ -161,11 +161,6 @@ def test_our_warnings_are_a_line_and_others_stay_as_python_shows_them(
 
 
 @pytest.mark.usefixtures("shown")
-@pytest.mark.xfail(
-    strict=True,
-    reason="errors are made plain before they are shown, warnings are not: a path "
-    "within one can move the cursor",
-)
 def test_a_warning_moves_no_cursor(tried: Try) -> None:
     ended = tried(warning(DDWarning, "run\x1b[2J/set is lost"))
     assert "is lost" in ended.err

@@ -106,15 +106,7 @@ def test_a_checkpoint_of_another_version_is_told_apart() -> None:
         (saved_with() | {"transform": {}}, "stride"),
         (saved_with() | {"transform": {"stride": 1, "tensors": {}}}, "mean"),
         (saved_with(Transform.identity(2)), "foreign"),
-        pytest.param(
-            saved_with(Transform.identity(1)),
-            "foreign",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="one value is broadcast over three channels; the run goes on "
-                "and writes an artifact that cannot be loaded",
-            ),
-        ),
+        (saved_with(Transform.identity(1)), "3 channels"),
     ],
 )
 def test_a_checkpoint_without_what_it_must_hold_is_foreign(
@@ -180,7 +172,7 @@ def with_rate(saved: dict[str, Any], value: float) -> None:
 def test_movers_that_lead_to_no_image_are_refused(change: Any, value: float) -> None:
     parameters, saved = learned()
     change(saved, value)
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="finite|at most"):
         rehearse(saved, parameters, movers, torch.Generator().manual_seed(0))
 
 

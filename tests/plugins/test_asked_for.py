@@ -13,14 +13,7 @@ NAMES = [
     "folder:../../..",
     "folder:a\0b",
     ":",
-    pytest.param(
-        "folder:caf\udce9",  # as Python writes a path that is not UTF-8
-        marks=pytest.mark.xfail(
-            strict=True,
-            reason="the note is not written, since its text cannot be encoded: who has "
-            "distilled such a folder must name it at each evaluation",
-        ),
-    ),
+    "folder:caf\udce9",  # as Python writes a path that is not UTF-8
 ]
 
 

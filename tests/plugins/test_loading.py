@@ -208,11 +208,6 @@ def test_records_are_collected_for_a_list_whatever_is_broken() -> None:
         broken.records("dd_register_tools", "tool", Tool)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a registry that fails is thrown away, but what it had noted in the offers "
-    "of the plugins stays: each further look-up adds it once more",
-)
 def test_asking_again_for_records_of_a_broken_plugin_notes_no_offer_twice() -> None:
     extra = {"specs": Specifying(), "good": Offering(Saw), "bad": Offering(int)}
     plugins = Plugins(load=[], extra=extra)
