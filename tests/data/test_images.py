@@ -1,0 +1,121 @@
+"""Labelled images and their checks, beside what test_real.py shows of them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dd_plugins.data.checks import check_finite, check_values, number_tensor
+from dd_plugins.data.images import Images, checked_images, take
+from dd_plugins.data.items import Items
+from dd_plugins.data.streamed import StreamedImages
+from dd_plugins.errors import DataError
+
+IMAGES = torch.rand(5, 1, 2, 3, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 2, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    "values", [[[1, 2], [3, 4]], ((1, 2), (3, 4)), np.array([[1, 2], [3, 4]])]
+)
+def test_numbers_may_be_held_in_any_form(values: Any) -> None:
+    found = number_tensor(values, "labels")
+    assert found.tolist() == [[1, 2], [3, 4]]
+    tensor = torch.ones(2)
+    assert number_tensor(tensor, "labels") is tensor
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ([[1, 2], [3]], "labels"),
+        (["a", "b"], "labels"),
+        ({1, 2}, "set"),
+        (3, "int"),
+        (np.array(["a"]), "<U1"),
+        (np.array([object()]), "object"),
+    ],
+)
+def test_what_no_numbers_are_is_refused_by_its_kind(values: Any, named: str) -> None:
+    with pytest.raises(DataError, match=named) as refused:
+        number_tensor(values, "labels")
+    assert str(refused.value).isprintable()
+
+
+def test_the_first_image_that_is_not_finite_is_counted_from_the_whole() -> None:
+    images = IMAGES.clone()
+    images[3, 0, 1, 2] = float("inf")
+    images[4] = float("nan")
+    for check in (check_values, check_finite):
+        with pytest.raises(DataError, match=r"\b2\b.*\b103\b"):
+            check(images, 100)
+    check_finite(100 * IMAGES - 50, 0)  # of any range
+
+
+@pytest.mark.parametrize("value", [-0.001, 1.001])
+def test_values_must_be_in_the_unit_range_its_ends_included(value: float) -> None:
+    ends = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    check_values(ends)
+    check_values((255 * ends).to(torch.uint8))
+    with pytest.raises(DataError, match=rf"{value:g}"):
+        check_values(torch.cat([ends, torch.full((1, 1, 1, 1), value)]))
+
+
+def test_checked_images_share_no_graph_and_have_working_dtypes() -> None:
+    images = IMAGES.double().requires_grad_()
+    found = checked_images(images, LABELS.to(torch.int16)[:, None])
+    assert not found.images.requires_grad  # type: ignore[union-attr]
+    assert torch.equal(found.images[:], IMAGES)
+    assert (found.images[:].dtype, found.labels.dtype) == (torch.float32, torch.int64)
+    assert torch.equal(found.labels, LABELS)
+
+
+def test_channels_may_be_stated_against_what_sizes_tell() -> None:
+    images = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    for channels, shape in (
+        (None, (3, 3, 4)),
+        ("last", (3, 3, 4)),
+        ("first", (3, 4, 3)),
+    ):
+        found = checked_images(images, [0, 1], channels)  # type: ignore[arg-type]
+        assert found.images.shape == (2, *shape)
+    grey = checked_images(images[..., 0], [0, 1], "last")
+    assert grey.images.shape == (2, 1, 3, 4), "an axis that is not there is not moved"
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        (LABELS[:, None, None], r"\(5,\).*\(5, 1, 1\)"),
+        (LABELS[:4, None], r"\(5,\).*\(4,\)"),
+        (LABELS.bool().float(), "float32"),
+        (LABELS - 7, "-7"),
+    ],
+)
+def test_labels_are_told_by_what_they_are(labels: Any, named: str) -> None:
+    with pytest.raises(DataError, match=named):
+        checked_images(IMAGES, labels)
+
+
+def test_some_of_the_images_are_taken_without_reading_them() -> None:
+    class Unread(torch.utils.data.Dataset[Any]):
+        read: list[int] = []  # noqa: RUF012
+
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, index: int) -> Any:
+            self.read.append(index)
+            return IMAGES[index], int(LABELS[index])
+
+    items = Items(Unread())
+    streamed = StreamedImages(items, (1, 2, 3), torch.arange(5), workers=0)
+    chosen = torch.tensor([4, 1, 1])
+    part = take(Images(streamed, LABELS), chosen)
+    again = take(part, torch.tensor([2, 0]))
+    assert Unread.read == []
+    in_memory = take(take(Images(IMAGES, LABELS), chosen), torch.tensor([2, 0]))
+    assert torch.equal(again.images[:], in_memory.images[:])
+    assert Unread.read == [1, 4]
+    assert again.labels.tolist() == in_memory.labels.tolist() == [2, 1]

@@ -1,0 +1,59 @@
+"""Exports, beside what test_artifact.py shows of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_sets import made_set
+from PIL import Image
+
+from dd_plugins import DistilledSet, export
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.errors import FileError, OptionError
+
+
+def in_colour(**fields: object) -> DistilledSet:
+    images = torch.rand(6, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    made = made_set(stored_values=6 * 60, **fields)
+    return replace(made, images=2 * images - 0.5, transform=Transform.identity(3))
+
+
+def test_pictures_have_the_set_s_colours_clipped(tmp_path: Path) -> None:
+    made = in_colour(label_kind="probabilities")
+    folder = export(made, "folder", tmp_path / "pictures")
+    told = json.loads((folder / "labels.json").read_text())
+    assert told["label_kind"] == "probabilities"
+    assert [row["label"] for row in told["images"]] == made.labels.tolist()
+    for row, image in zip(told["images"], made.images, strict=True):
+        found = np.asarray(Image.open(folder / row["file"])) / 255
+        expected = image.clamp(0, 1).movedim(0, -1)
+        np.testing.assert_allclose(found, expected, atol=1 / 255)
+
+
+def test_classes_of_like_names_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = ["a/b", "a b", "a:b"]
+    folder = export(in_colour(class_names=names), "folder", str(tmp_path / "out"))
+    folders = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    assert [name[:3] for name in folders] == ["000", "001", "002"]
+    assert [len(list((folder / name).iterdir())) for name in folders] == [2, 2, 2]
+    told = json.loads((folder / "labels.json").read_text())
+    assert told["class_names"] == names
+
+
+@pytest.mark.parametrize("form", ["npz", "pt"])
+def test_a_file_that_cannot_be_written_leaves_nothing(
+    form: str, tmp_path: Path
+) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("mine")
+    with pytest.raises(FileError, match="file"):
+        export(made_set(), form, taken / "below")
+    nowhere = tmp_path / "link"
+    nowhere.symlink_to(tmp_path / "absent")
+    with pytest.raises(OptionError, match="link"):
+        export(made_set(), form, nowhere)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "link"]
+    assert taken.read_text() == "mine"

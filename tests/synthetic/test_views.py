@@ -1,0 +1,128 @@
+"""Views: where the crops lie, told by images whose pixels say their own place."""
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from dd_plugins.errors import OptionError
+from dd_plugins.synthetic.views import Views, get_views
+
+
+def places(height: int, width: int) -> Tensor:
+    """Return an image whose two channels are the row and the column of each pixel."""
+    rows = torch.arange(height).float().view(-1, 1).expand(height, width)
+    columns = torch.arange(width).float().view(1, -1).expand(height, width)
+    return torch.stack([rows, columns])
+
+
+class Box(NamedTuple):
+    top: int
+    left: int
+    height: int
+    width: int
+    flipped: bool
+
+
+def boxes(
+    views: Views, height: int, width: int, *, mirror: bool = False, images: int = 4
+) -> list[Box]:
+    """Return the boxes of all views of some images, in order."""
+    given = places(height, width).expand(images, -1, -1, -1)
+    found = []
+    for number in range(views.count):
+        for seen in views.look(given, torch.arange(images), number, mirror=mirror):
+            low, high = seen.amin(dim=(1, 2)), seen.amax(dim=(1, 2))
+            size = (high - low + 1).round().int().tolist()
+            corner = low.round().int().tolist()
+            across = bool(seen[1, 0, 0] > seen[1, 0, -1])
+            assert seen[0, 0, 0] <= seen[0, -1, 0], "never upside down"
+            found.append(Box(*corner, *size, across))
+    return found
+
+
+def test_crops_lie_anywhere_and_have_moderate_shapes() -> None:
+    found = boxes(Views(count=100, smallest=0.1), 40, 40)
+    assert {box.top for box in found} >= {0, 5, 10, 15}
+    assert {box.left for box in found} >= {0, 5, 10, 15}
+    assert any(box.top + box.height == 40 for box in found)
+    assert any(box.left + box.width == 40 for box in found)
+    small = [box for box in found if max(box.height, box.width) < 40]
+    ratios = [box.width / box.height for box in small]
+    rounding = 1.5 / min(min(box.height, box.width) for box in small)
+    assert 3 / 4 * (1 - rounding) <= min(ratios) < 0.85
+    assert 1.2 < max(ratios) <= 4 / 3 * (1 + rounding)
+    assert not any(box.flipped for box in found)
+
+
+@pytest.mark.parametrize("smallest", [0.08, 0.3, 0.7])
+def test_areas_are_drawn_evenly_down_to_the_smallest(smallest: float) -> None:
+    found = boxes(Views(count=100, smallest=smallest), 40, 40)
+    areas = torch.tensor([box.height * box.width / 1600 for box in found])
+    assert areas.min() >= smallest - 0.03
+    assert areas.min() <= smallest + 0.1
+    below = float((areas < (1 + smallest) / 2).float().mean())
+    assert 0.38 < below < 0.65
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a crop that is nearly as large as the image is cut where its shape does "
+    "not fit: at smallest=1 crops go down to the 0.87 of it",
+)
+def test_no_crop_is_smaller_than_the_smallest() -> None:
+    for smallest in (0.9, 1.0):
+        found = boxes(Views(count=20, smallest=smallest), 40, 40)
+        areas = [box.height * box.width / 1600 for box in found]
+        assert min(areas) >= smallest - 0.02
+
+
+def test_half_of_the_crops_are_flipped_where_that_is_allowed() -> None:
+    views = Views(count=75, smallest=0.2)
+    upright, mirrored = (
+        boxes(views, 20, 20, mirror=mirror) for mirror in (False, True)
+    )
+    assert [box[:4] for box in upright] == [box[:4] for box in mirrored]
+    flipped = sum(box.flipped for box in mirrored)
+    assert math.isclose(flipped / len(mirrored), 0.5, abs_tol=0.1)
+
+
+def test_images_and_views_have_boxes_of_their_own() -> None:
+    views = Views(count=10, smallest=0.08)
+    found = boxes(views, 40, 40)
+    assert len(set(found)) > 35
+    assert boxes(Views(count=5, smallest=0.08), 40, 40) == found[:20], "of any count"
+    assert boxes(Views(count=10, seed=1, smallest=0.08), 40, 40) != found
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (2, 3), (30, 10)])
+def test_images_of_any_size_are_seen(height: int, width: int) -> None:
+    for box in boxes(Views(count=40), height, width):
+        assert 1 <= box.height <= height
+        assert 1 <= box.width <= width
+        assert 0 <= box.top <= height - box.height
+        assert 0 <= box.left <= width - box.width
+
+
+def test_views_are_a_spec() -> None:
+    views = Views(count=7, seed=-3, smallest=0.5)
+    assert get_views(repr(views)) == views
+    assert get_views("views(count=2)") == Views(count=2, seed=0, smallest=0.08)
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("views", "count"),
+        ("views(count=0)", "count"),
+        ("views(count=2, smallest=0.0)", "smallest"),
+        ("views(count=2, smallest=1.5)", "1.5"),
+        ("recipe(steps=3)", "recipe"),
+        ("views(3)", "views"),
+    ],
+)
+def test_what_no_views_are_is_refused(spec: str, named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        get_views(spec)

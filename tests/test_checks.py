@@ -1,0 +1,57 @@
+"""Whole numbers that callers give."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dd_plugins.checks import whole_number
+from dd_plugins.errors import OptionError
+
+
+class Indexed:
+    def __index__(self) -> int:
+        return 4
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, 0),
+        (-3, -3),
+        (10**30, 10**30),
+        (np.int8(-3), -3),
+        (np.uint64(2**63), 2**63),
+        (np.array(3), 3),
+        (torch.tensor(3, dtype=torch.uint8), 3),
+        (torch.tensor([3]), 3),
+        (Indexed(), 4),
+    ],
+    ids=repr,
+)
+def test_whole_numbers_are_taken_whoever_holds_them(value: Any, expected: int) -> None:
+    found = whole_number("steps", value)
+    assert type(found) is int
+    assert found == expected
+    assert whole_number("steps", value, least=expected) == expected
+    with pytest.raises(OptionError, match=rf"steps.*{expected + 1}"):
+        whole_number("steps", value, least=expected + 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(True, np.False_, np.array(True), torch.tensor(False), torch.tensor([True])),
+        *(1.0, np.float64(1), torch.tensor(1.0), float("nan"), 1 + 0j),
+        *("1", b"1", None, [1], (1,), {1}, np.array([1, 2]), torch.tensor([1, 2])),
+        *(torch.empty(0, dtype=torch.int64), int, np.array(["1"])),
+    ],
+    ids=repr,
+)
+def test_what_is_no_whole_number_is_shown_as_it_came(value: Any) -> None:
+    for least in (None, 0):
+        with pytest.raises(OptionError) as refused:
+            whole_number("steps", value, least=least)
+        assert "steps" in str(refused.value)
+        assert repr(value) in str(refused.value)

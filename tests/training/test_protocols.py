@@ -1,0 +1,82 @@
+"""How networks are trained on a set: by a name, a recipe, or the set's own."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from made_sets import made_set, with_header
+from torch import Tensor
+
+from dd_plugins.errors import OptionError
+from dd_plugins.synthetic.header import TeacherRecord, ViewsRecord
+from dd_plugins.training.protocols import (
+    MOST_STEPS,
+    as_protocol,
+    recipe_for,
+    training_set_of,
+)
+from dd_plugins.training.recipes import Recipe, frepo_recipe, get_recipe
+
+CPU = torch.device("cpu")
+OWN = "recipe(steps=30, learning_rate=0.5, mix='mixup')"
+
+
+def test_a_set_s_own_recipe_is_taken_unless_another_is_named() -> None:
+    made = made_set(recipe=OWN)
+    for protocol in ("auto", "retrieval"):
+        assert recipe_for(made, protocol) == get_recipe(OWN)  # type: ignore[arg-type]
+    assert recipe_for(made, "frepo") == frepo_recipe(6)
+    other = Recipe(steps=8)
+    assert recipe_for(made, other) is other
+    assert as_protocol(other) is other
+
+
+def test_a_set_may_ask_for_as_many_steps_as_its_size_allows() -> None:
+    small, large = made_set(), made_set(count=2_001)
+    assert frepo_recipe(len(large)).steps == 40_000
+    for made, most in ((small, MOST_STEPS), (large, 400_000)):
+        allowed = with_header(made, recipe=f"recipe(steps={most})")
+        assert recipe_for(allowed).steps == most
+        endless = with_header(made, recipe=f"recipe(steps={most + 1})")
+        with pytest.raises(OptionError, match=f"{most + 1:,}.*{most:,}"):
+            recipe_for(endless)
+        named = as_protocol(f"recipe(steps={most + 1})")
+        assert recipe_for(endless, named) == named, "a person may ask for it"
+
+
+@pytest.mark.parametrize("own", ["recipe(steps=0)", "recipe(steps=3, new=1)", "other"])
+def test_a_recipe_that_this_version_does_not_know_is_refused(own: str) -> None:
+    with pytest.raises(OptionError, match=r"steps|new|other"):
+        recipe_for(made_set(recipe=own))
+    assert recipe_for(made_set(recipe=own), "classic").steps == 1_000
+
+
+def test_the_training_set_is_the_set_s_tensors_and_meaning() -> None:
+    made = made_set(mirror=True, label_kind="probabilities")
+    found = training_set_of(made, device=CPU)
+    assert torch.equal(found.images[:], made.images)
+    assert found.images[:].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found.labels, made.labels)
+    assert (found.label_kind, found.mirror) == ("probabilities", True)
+    assert found.views is None
+
+
+def test_views_are_labelled_by_what_is_there() -> None:
+    def teach(images: Tensor) -> Tensor:
+        return torch.full((len(images), 3), 0.25)
+
+    record: dict[str, Any] = {"views": "views(count=2, seed=4)", "temperature": 1.0}
+    kept = TeacherRecord(network="mlp", recipe="recipe(steps=1)")
+    absent = made_set(views=ViewsRecord(**record, teacher=kept))
+    labels = torch.rand(2, 6, 3).half()
+    stored = replace(made_set(views=ViewsRecord(**record)), view_labels=labels)
+
+    assert training_set_of(absent, device=CPU).views is None
+    for made, expected in ((absent, torch.full((6, 3), 0.25)), (stored, labels[1])):
+        views = training_set_of(made, device=CPU, teacher=teach).views
+        assert views is not None
+        assert repr(views.views) == "views(count=2, seed=4)"
+        _, found = views.of(made.images, torch.arange(6), 1)
+        assert torch.equal(found, expected.float()), "stored labels go before"
+    assert training_set_of(made_set(), device=CPU, teacher=teach).views is None

@@ -1,0 +1,271 @@
+"""Training by a recipe, against steps that are written out in float64."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from made_sets import linear_network
+from torch import Tensor, nn
+
+from dd_plugins.data.images import Images
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.errors import PluginError
+from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.train import (
+    TrainingSet,
+    Whitened,
+    accuracy,
+    fraction_correct,
+    real_outputs,
+    train_network,
+    training_steps_of,
+)
+
+CPU = torch.device("cpu")
+
+
+def drawn(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=drawn(seed))
+
+
+def squared(logits: Tensor, labels: Tensor) -> Tensor:
+    return ((logits - labels) ** 2).sum() / (2 * len(logits))
+
+
+def entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    logarithms = logits - logits.exp().sum(dim=1, keepdim=True).log()
+    return -(labels * logarithms).sum() / len(logits)
+
+
+def of_largest(logits: Tensor, labels: Tensor) -> Tensor:
+    return entropy(logits, (labels == labels.amax(dim=1, keepdim=True)).double())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [("regression", squared), ("probabilities", entropy), ("classes", of_largest)],
+)
+def test_steps_equal_those_written_out_in_float64(
+    kind: Any, loss: Callable[[Tensor, Tensor], Tensor], temperature: float
+) -> None:
+    images, start = random(6, 2, 2, 3), random(3, 12, seed=1)
+    labels = random(6, 3, seed=2).softmax(dim=1)
+    recipe = Recipe(
+        steps=5,
+        learning_rate=0.2,
+        warm_up=2,
+        optimizer="sgd",
+        momentum=0.0,
+        weight_decay=0.1,
+        augmentation="none",
+        temperature=temperature,
+    )
+    network = linear_network(start)
+    training_set = TrainingSet(images, labels, kind, mirror=False)
+    train_network(network, training_set, recipe, generator=drawn(0))
+
+    weight, flat = start.double(), images.flatten(1).double()
+    for rate in (0.0, 0.1, *(0.2 * _cosine(done / 3) for done in range(3))):
+        weight = weight.detach().requires_grad_()
+        logits = flat @ weight.mT / temperature
+        (gradient,) = torch.autograd.grad(
+            temperature**2 * loss(logits, labels.double()), weight
+        )
+        weight = weight - rate * (gradient + 0.1 * weight)
+    torch.testing.assert_close(network.head.weight, weight.float(), rtol=0, atol=1e-5)  # type: ignore[arg-type]
+
+
+def _cosine(done: float) -> float:
+    return 0.01 + 0.99 * math.cos(math.pi * done / 2) ** 2
+
+
+def test_steps_of_a_training_are_those_of_a_shorter_one() -> None:
+    """So a snapshot on the way is a network as it was then."""
+    training_set = TrainingSet(random(9, 1, 4, 4), random(9, 2), "regression", True)
+    recipe = Recipe(steps=4, batch_size=4, decay="none")
+    whole = linear_network(random(2, 16, seed=1))
+    counted = []
+    for done in training_steps_of(whole, training_set, recipe, generator=drawn(5)):
+        counted.append(done)
+        assert whole.training
+        shorter = linear_network(random(2, 16, seed=1))
+        short = Recipe(steps=done, batch_size=4, decay="none")
+        train_network(shorter, training_set, short, generator=drawn(5))
+        assert not shorter.training
+        assert torch.equal(shorter.head.weight, whole.head.weight)
+    assert counted == [1, 2, 3, 4]
+
+
+class Drawn:
+    """Images that are made when they are drawn, and remember which were."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self.asked: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        self.asked.append(chosen)
+        return self.images[chosen]
+
+
+def batches_of(count: int, size: int, steps: int) -> list[Any]:
+    images = Drawn(random(count, 1, 4, 4))
+    training_set = TrainingSet(images, random(count, 2), "regression", mirror=False)
+    recipe = Recipe(steps=steps, batch_size=size)
+    network = linear_network(random(2, 16, seed=1))
+    train_network(network, training_set, recipe, generator=drawn(0))
+    return images.asked
+
+
+def test_an_epoch_draws_no_image_twice_and_its_rest_is_left() -> None:
+    asked = [chosen.tolist() for chosen in batches_of(count=11, size=4, steps=40)]
+    epochs = [one + other for one, other in zip(asked[::2], asked[1::2], strict=True)]
+    assert all(len(set(epoch)) == 8 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 20, "shuffled anew"
+    assert {place for epoch in epochs for place in epoch} == set(range(11))
+
+
+@pytest.mark.parametrize("size", [11, 12, 500])
+def test_a_batch_of_more_than_all_is_all_in_order(size: int) -> None:
+    assert batches_of(count=11, size=size, steps=2) == [slice(None)] * 2
+
+
+class Views:
+    """Labels of views that remember which were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[int], int]] = []
+
+    def of(self, images: Tensor, indices: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        self.asked.append((indices.tolist(), number))
+        return images.new_zeros(len(images), 1, 4, 4), torch.full((len(images), 2), 9.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "numbers"), [(5, [0, 0, 1, 1, 2, 2]), (10, list(range(6)))]
+)
+def test_each_epoch_trains_on_one_view_in_place_of_augmented_images(
+    size: int, numbers: list[int]
+) -> None:
+    images, views = random(10, 1, 4, 4), Views()
+    training_set = TrainingSet(
+        images,
+        random(10, 2),
+        "regression",
+        mirror=True,
+        views=views,  # type: ignore[arg-type]
+    )
+    recipe = Recipe(6, batch_size=size, optimizer="sgd", weight_decay=0.0)
+    start = random(2, 16, seed=1)
+    network = linear_network(start)
+    train_network(network, training_set, recipe, generator=drawn(0))
+    assert [number for _, number in views.asked] == numbers
+    for place in range(0, 6, 10 // size):
+        epoch = views.asked[place : place + 10 // size]
+        seen = [index for indices, _ in epoch for index in indices]
+        assert sorted(seen) == list(range(10))
+    assert torch.equal(network.head.weight, start), "black views teach nothing"
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_class_scores_are_mixed_as_their_classes(mix: Any) -> None:
+    """Mixed scores would have one largest, and forget the other image."""
+    scores = 5 * random(8, 3, seed=2)
+    one_hot = (scores == scores.amax(dim=1, keepdim=True)).float()
+    recipe = Recipe(steps=3, mix=mix, augmentation="none")
+    weights = []
+    for kind, labels in (("classes", scores), ("probabilities", one_hot)):
+        training_set = TrainingSet(random(8, 1, 4, 4), labels, kind, False)  # type: ignore[arg-type]
+        network = linear_network(random(3, 16, seed=1))
+        train_network(network, training_set, recipe, generator=drawn(0))
+        weights.append(network.head.weight)
+    assert torch.equal(*weights)
+    assert not torch.equal(weights[0], random(3, 16, seed=1))
+
+
+def test_a_head_of_other_classes_is_told_with_both_shapes() -> None:
+    network = linear_network(random(4, 16))
+    network.origin = "four_headed"
+    training_set = TrainingSet(random(5, 1, 4, 4), random(5, 3), "regression", False)
+    with pytest.raises(PluginError, match=r"four_headed.*\(5, 3\).*\(5, 4\)"):
+        train_network(network, training_set, Recipe(1), generator=drawn(0))
+
+
+def byte_images(count: int) -> Images:
+    images = torch.randint(256, (count, 2, 4, 4), generator=drawn(3))
+    return Images(images.to(torch.uint8), torch.arange(count) % 3)
+
+
+@pytest.mark.parametrize("size", [None, 1, 4, 100])
+def test_outputs_do_not_depend_on_how_many_images_are_given_at_a_time(
+    size: int | None,
+) -> None:
+    data, weight = byte_images(10), random(3, 32)
+    transform = Transform(torch.tensor([0.5, 0.4]), torch.tensor([0.2, 0.3]))
+    found = real_outputs(
+        linear_network(weight).eval(), data, transform, device=CPU, batch_size=size
+    )
+    mean, deviation = (
+        torch.tensor(each, dtype=torch.float64).view(2, 1, 1)
+        for each in ([0.5, 0.4], [0.2, 0.3])
+    )
+    pixels = (data.images[:].double() / 255 - mean) / deviation
+    expected = pixels.flatten(1) @ weight.double().mT
+    torch.testing.assert_close(found, expected.float())
+    assert not found.requires_grad
+
+
+def test_outputs_in_low_precision_are_float32_again() -> None:
+    seen: list[torch.dtype] = []
+
+    class Watched(nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            outputs = super().forward(images)
+            seen.append(outputs.dtype)
+            return outputs
+
+    network = FeatureNetwork(nn.Flatten(), Watched(32, 3))
+    options: dict[str, Any] = {"device": CPU, "precision": torch.bfloat16}
+    transform = Transform.identity(2)
+    found = real_outputs(network, byte_images(4), transform, **options)
+    training_set = TrainingSet(random(4, 2, 4, 4), random(4, 3), "regression", False)
+    options = {"generator": drawn(0), "precision": torch.bfloat16}
+    train_network(network, training_set, Recipe(1), **options)
+    assert (found.dtype, seen) == (torch.float32, [torch.bfloat16] * 2)
+    assert network.head.weight.dtype == torch.float32, "weights stay"
+
+
+def test_accuracy_counts_the_images_whose_class_has_the_greatest_logit() -> None:
+    logits = torch.tensor([[0.0, 2.0], [3.0, 1.0], [-1.0, -2.0], [0.0, 1.0]])
+    assert fraction_correct(logits, torch.tensor([1, 0, 1, 0])) == 0.5
+    data = Images(torch.rand(4, 1, 1, 2), torch.tensor([1, 0, 0, 0]))
+    rows = iter(logits.split(3))
+    found = accuracy(
+        lambda images: next(rows)[: len(images)],
+        data,
+        Transform.identity(1),
+        device=CPU,
+        batch_size=3,
+    )
+    assert found == 0.75
+
+
+def test_real_images_are_mapped_when_they_are_drawn() -> None:
+    data = byte_images(7)
+    transform = Transform.fit(data.images, "zca")
+    whitened = Whitened(data.images, transform, CPU)
+    assert len(whitened) == 7
+    whole = transform(data.images)  # type: ignore[arg-type]
+    for chosen in (slice(2, 5), torch.tensor([6, 0, 0])):
+        torch.testing.assert_close(whitened[chosen], whole[chosen])
