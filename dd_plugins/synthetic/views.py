@@ -66,7 +66,10 @@ class Views(Record):
         height, width = image.shape[-2:]
         area, shape, down, right, flipped = torch.rand(5, generator=generator).tolist()
         area = self.smallest + area * (1 - self.smallest)
-        ratio = math.exp((2 * shape - 1) * -math.log(_NARROWEST))
+        # A large crop has nearly the shape of the image: a narrower one would be longer
+        # than the image, and lose area where it is cut.
+        widest = -math.log(max(_NARROWEST, area))
+        ratio = math.exp((2 * shape - 1) * widest)
         rows = min(height, max(1, round(height * math.sqrt(area / ratio))))
         columns = min(width, max(1, round(width * math.sqrt(area * ratio))))
         top = round(down * (height - rows))

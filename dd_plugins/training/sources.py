@@ -122,12 +122,28 @@ def _digest(package: str, cls: type) -> str:
 
 
 def _text_of(cls: type) -> bytes:
+    """Return the source of a class; where no file holds it, its code and constants."""
     try:
         return inspect.getsource(cls).encode()
     except (OSError, TypeError):
-        codes = [
-            (name, marshal.dumps(value.__code__))
+        parts = [
+            (name, _content(value))
             for name, value in sorted(vars(cls).items())
-            if isinstance(value, FunctionType)
+            if not name.startswith("__") or isinstance(value, FunctionType)
         ]
-        return repr(codes).encode()
+        return repr(parts).encode()
+
+
+def _content(value: object) -> object:
+    """Return what an attribute of a class is, as text that a change of it changes."""
+    match value:
+        case FunctionType():
+            return marshal.dumps(value.__code__), repr(value.__defaults__)
+        case staticmethod() | classmethod():
+            return _content(value.__func__)
+        case property():
+            return [_content(each) for each in (value.fget, value.fset, value.fdel)]
+        case bool() | int() | float() | str() | bytes() | tuple() | None:
+            return repr(value)
+        case _:
+            return type(value).__name__  # its address differs from run to run

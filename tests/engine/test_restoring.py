@@ -172,7 +172,7 @@ def with_rate(saved: dict[str, Any], value: float) -> None:
 def test_movers_that_lead_to_no_image_are_refused(change: Any, value: float) -> None:
     parameters, saved = learned()
     change(saved, value)
-    with pytest.raises(ValueError, match="finite|at most"):
+    with pytest.raises(ValueError, match=r"finite|at most"):
         rehearse(saved, parameters, movers, torch.Generator().manual_seed(0))
 
 

@@ -163,7 +163,7 @@ def test_contexts_are_counted_and_have_an_end() -> None:
         check_nesting(header, more=1)
         header = header_of(context=ContextRecord(refined=False, header=header))
     check_nesting(header)
-    told = f"{DEEPEST_CONTEXT + 1}.*{DEEPEST_CONTEXT}"
+    told = f"{DEEPEST_CONTEXT}.*got {DEEPEST_CONTEXT + 1}"
     with pytest.raises(OptionError, match=told):
         check_nesting(header, more=1)
 

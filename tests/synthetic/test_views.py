@@ -67,11 +67,6 @@ def test_areas_are_drawn_evenly_down_to_the_smallest(smallest: float) -> None:
     assert 0.38 < below < 0.65
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a crop that is nearly as large as the image is cut where its shape does "
-    "not fit: at smallest=1 crops go down to the 0.87 of it",
-)
 def test_no_crop_is_smaller_than_the_smallest() -> None:
     for smallest in (0.9, 1.0):
         found = boxes(Views(count=20, smallest=smallest), 40, 40)

@@ -41,11 +41,6 @@ def test_code_that_no_file_holds_is_known_by_its_methods(
     assert digests[0] == digests[2] != digests[1]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="sources._text_of looks at plain functions alone: not at what stands beside "
-    "them in a class, nor at properties and static methods",
-)
 def test_code_that_no_file_holds_is_known_by_its_constants(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
