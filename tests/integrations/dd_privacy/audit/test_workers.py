@@ -72,22 +72,34 @@ class Killed(AllMembers):
         raise AssertionError
 
 
+# What a shell starts in the background ignores the signal.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from dd_plugins.cli import main
+main()
+"""
+
+
 def test_a_stopped_audit_keeps_what_its_processes_have_done(tmp_path: Path) -> None:
     """The signal goes to the audit alone, as from a scheduler, not from a terminal."""
     cache = tmp_path / "cache"
     words = [*COMMAND, "--steps", "100000", "--processes", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "dd_plugins", *words],
+        [sys.executable, "-c", INTERRUPTIBLE, *words],
         env={**os.environ, "DD_CACHE": str(cache)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    while process.poll() is None and len(list(cache.rglob("metrics.jsonl"))) < 2:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    try:
+        while process.poll() is None and len(list(cache.rglob("metrics.jsonl"))) < 2:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()  # its workers end with it
     assert process.returncode == 130, said
     assert len(list(cache.rglob("checkpoint.pt"))) == 2
 
