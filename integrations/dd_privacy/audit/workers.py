@@ -26,7 +26,7 @@ Job = tuple[AbstractMechanism, int]
 Make = Callable[[AbstractMechanism, int], Path]
 """Makes a run, and returns the folder that keeps it."""
 
-_PATIENCE = 5.0  # seconds for the checkpoint of a run that is stopped
+_PATIENCE = 15.0  # seconds for the checkpoint of a run that is stopped
 
 
 def made_side_by_side(
