@@ -118,7 +118,7 @@ def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) 
     ]
     held: Counter[tuple[str, str]] = Counter()
     refuted, widest = 0, 0.0
-    for seed in range(40):
+    for seed in range(24):
         membership = membership_for_mechanism(data, members=280, shadows=4, seed=seed)
         found = audit_runs(Runs(membership, tmp_path), [blind], attacks, rates=[0.1])
         for row in found.rows:
@@ -133,9 +133,9 @@ def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) 
         (bound,) = found.one_run
         refuted += bound.epsilon > 0
     assert len(held) == 3 * len(attacks)
-    assert min(held.values()) > 33, held
+    assert min(held.values()) > 19, held
     assert widest < 0.6, "an interval that says nothing holds always"
-    assert refuted <= 6
+    assert refuted <= 4
 
 
 def test_estimate_is_of_processes_side_by_side(tmp_path: Path) -> None:
