@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import functools
 import warnings
+from collections.abc import Mapping
 from difflib import SequenceMatcher
 from typing import Any, ClassVar, TypeGuard, TypeVar, dataclass_transform
 
@@ -21,6 +22,7 @@ __all__ = [
     "Call",
     "Record",
     "build",
+    "build_part",
     "is_record",
     "parse",
     "read",
@@ -58,11 +60,14 @@ class Record:
         name: the name under which the class registers, an identifier.
         positional: the fields that a spec, or Python, may give by position.
         aliases: earlier names of the class, which specs may still use.
+        parts: for an option that is a record but no plugin, the classes whose specs may
+            stand there, such as a kernel: ``kip(kernel=fc(depth=2))``.
     """
 
     name: ClassVar[str]
     positional: ClassVar[tuple[str, ...]] = ()
     aliases: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[Mapping[str, tuple[type["Record"], ...]]] = {}
 
     def options(self) -> dict[str, Any]:
         """Return every field with its value, in the order of declaration."""
@@ -186,6 +191,19 @@ def build(cls: type[RecordType], call: Call) -> RecordType:
             )
         options[name] = value
     return cls(**options)
+
+
+def build_part(cls: type[Record], option: str, call: Call) -> Record:
+    """Return the record of an option that is no plugin (see :attr:`Record.parts`).
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: the option takes no record of that name.
+    """
+    known = {part.name: part for part in cls.parts[option]}
+    if call.name not in known:
+        raise unknown_name(f"{option} of {cls.name}", call.name, sorted(known))
+    return build(known[call.name], call)
 
 
 def read(cls: type[RecordType], spec: str, example: str) -> RecordType:

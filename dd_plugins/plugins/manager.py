@@ -32,7 +32,7 @@ from dd_plugins.plugins.registry import (
     Registry,
     record_adder,
 )
-from dd_plugins.spec import Call, Record, build, parse
+from dd_plugins.spec import Call, Record, build, build_part, parse
 from dd_plugins.synthetic.parametrizations import AbstractParametrization
 from dd_plugins.wrappers.base import AbstractWrapper
 
@@ -302,14 +302,18 @@ class Plugins(LoadedPlugins):
         """Build a record; nested specs are built first."""
         cls = registry.get(call.name)
         arguments = tuple(self._value(value) for value in call.arguments)
+        options = {}
         for name, value in call.options.items():
+            if isinstance(value, Call) and name in cls.parts:
+                options[name] = build_part(cls, name, value)
+                continue
             if isinstance(value, Call) and not self._is_known(value):
                 raise OptionError(
                     f"{call.name}: {name}={value.name} is neither a value nor a known "
                     f"distiller or network; quote text ({value.name!r}), and write "
                     "True, False or None with a capital"
                 )
-        options = {name: self._value(value) for name, value in call.options.items()}
+            options[name] = self._value(value)
         return build(cls, Call(call.name, arguments, options))
 
     def _is_known(self, call: Call) -> bool:

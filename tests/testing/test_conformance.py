@@ -21,6 +21,9 @@ DISTILLERS = [
     "frepo(pool_size=2, learning_rate=0.01, flip=True, max_online_updates=1)",
     "frepo(learning_rate=0.01, learn_labels=False, real_batch_size=16, augment=False, "
     "loss='squared-error')",
+    "kip(real_batch_size=16)",
+    "kip(kernel=conv(depth=1, pooling=True), real_batch_size=16, learn_labels=True, "
+    "memory=1e-4)",
     "dm(real_batch_size=16)",
     "dsa(real_batch_size=16, updates_per_network=2)",
     "dsa(augment=False)",

@@ -1,0 +1,229 @@
+"""KIP: kernel regression with the kernel of an infinitely wide network."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller, add_gradient
+from dd_plugins.distillers.state import Metrics, NoState
+from dd_plugins.errors import OptionError
+from dd_plugins.functional.kernel_regression import (
+    centred_targets,
+    kernel_ridge_regression,
+)
+from dd_plugins.functional.ntk import KERNELS, AbstractKernel, FullyConnected
+from dd_plugins.run import Run, Task
+from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.spec import record
+from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.synthetic.leaves import Leaves, Parameters
+
+__all__ = ["KIP"]
+
+_SHORT_RUN = 300  # steps
+_PAPER_RUN = 50_000  # of the released sets
+_SMALL_BATCH, _PAPER_BATCH = 1_024, 5_000
+_GIGABYTE = 1e9
+_SOLVE_RIDGE = 1e-9  # relative, of the least squares for labels
+
+
+@dataclass
+class KIPState(NoState):
+    """Nothing changes but the set.
+
+    Attributes:
+        run: the run.
+        real: real images, from which labels are solved at the end.
+    """
+
+    real: RealSampler
+
+
+@record
+class KIP(AbstractDistiller[KIPState]):
+    """Kernel inducing points: no network takes part.
+
+    Kernel ridge regression from the synthetic to real images predicts the real labels,
+    with the kernel of an infinitely wide network. Its squared error is differentiated
+    back to the images, and to the labels if they are learned. Everything runs in
+    float64.
+
+    Args:
+        preset: ``"fast"`` for runs of minutes on a CPU; ``"paper"`` for 50,000 steps
+            with 5,000 real images at each.
+        kernel: ``fc(depth=1)``, ``conv(depth=3)``, ``conv(depth=3, pooling=True)`` or
+            ``gap(depth=3)``, of which :mod:`dd_plugins.functional.ntk` says what each
+            costs.
+        real_batch_size: real images of a step; 1,024 by default, 5,000 in the paper.
+        ridge: relative to the mean eigenvalue of the kernel.
+        learning_rate: of Adam on the images, and on the labels if they are learned.
+        learn_labels: whether labels are learned with the images.
+        label_solve: whether the labels of the finished set are those that fit the real
+            images best, in closed form.
+        memory: gigabytes that the kernel of a part of the real images may take. The
+            parts are as large as they may be; they change nothing but rounding.
+
+    Reference: Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression",
+    ICLR 2021, arXiv 2011.00050, algorithm 1; Nguyen, Novak, Xiao, Lee, "Dataset
+    Distillation with Infinitely Wide Convolutional Networks", NeurIPS 2021, arXiv
+    2107.13034; and the released notebook.
+
+    Differences: real batches are drawn without replacement from a whole permutation
+    (balanced by class there); labels are solved on one real batch of 5,000 images; the
+    set is that of the last step (the best checkpoint on validation images there).
+    """
+
+    name = "kip"
+    parts: ClassVar = {"kernel": KERNELS}
+
+    preset: Literal["fast", "paper"] = "fast"
+    kernel: AbstractKernel = FullyConnected()
+    real_batch_size: PositiveInt | None = None
+    ridge: NonNegativeFloat = 1e-6
+    learning_rate: PositiveFloat = 0.04
+    learn_labels: bool = False
+    label_solve: bool = False
+    memory: PositiveFloat = 1.0
+
+    def for_task(self, task: Task) -> "KIP":
+        """Refuse a kernel that cannot take the images, or is too large for memory.
+
+        Raises:
+            OptionError: the images are too small for the poolings, or the kernel of the
+                set does not fit into memory; the estimate is told.
+        """
+        _, height, width = task.image_shape
+        self.kernel.check(height, width)
+        needed = self.kernel.bytes_per_pair(height, width) * task.synthetic_images**2
+        if not fits_in_memory(needed):
+            raise OptionError(
+                f"kip: {self.kernel!r} of {task.synthetic_images} images of "
+                f"{height}x{width} needs about {needed / _GIGABYTE:.3g} GB, expected "
+                "at most half of the memory; take fewer images, or a kernel without "
+                "pooling"
+            )
+        return self
+
+    def default_steps(self, task: Task) -> int:
+        """Return 300 steps, or 50,000 by the paper's preset."""
+        del task
+        return _PAPER_RUN if self.preset == "paper" else _SHORT_RUN
+
+    def preprocessing(self, task: Task) -> Preprocessing | None:
+        """Return the data's own, or standardisation by the paper's preset."""
+        del task
+        return "standardize" if self.preset == "paper" else None
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Labels are centred regression targets."""
+        return "regression"
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether labels are moved by the optimizer."""
+        return self.learn_labels
+
+    def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Return centred one-hot labels: one-hot less 1/C."""
+        return centred_targets(labels, num_classes)
+
+    def setup(self, run: Run, real: RealSampler) -> KIPState:
+        """Return a state without anything that changes."""
+        return KIPState(run, real)
+
+    def accumulate(
+        self, state: KIPState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Add the gradient of the squared error of the regression."""
+        batch = real.batch(step, self._batch_size)
+        targets = centred_targets(batch.labels, state.run.task.num_classes).double()
+        pixels = leaves.pixels.detach().double().requires_grad_()
+        labels = leaves.labels.detach().double().requires_grad_(self.learn_labels)
+        solution = self._solution(pixels, labels)
+        # Targets depend on the set by their kernel with it, and by the solution. So a
+        # part of them at a time is enough, and the graph of the set is walked once.
+        inner = solution.detach().requires_grad_()
+        to_pixels, to_inner = torch.zeros_like(pixels), torch.zeros_like(inner)
+        loss, right = targets.new_zeros(()), targets.new_zeros(())
+        for part in self._parts(len(targets), pixels):
+            predictions = self.kernel(batch.images[part].double(), pixels) @ inner
+            wanted = targets[part]
+            error = (predictions - wanted).square().sum() / (2 * targets.numel())
+            found = torch.autograd.grad(error, [pixels, inner])
+            to_pixels += found[0]
+            to_inner += found[1]
+            loss += error.detach()
+            right += (predictions.argmax(dim=1) == wanted.argmax(dim=1)).sum()
+        learned = [pixels, labels] if self.learn_labels else [pixels]
+        through = torch.autograd.grad(solution, learned, to_inner)
+        add_gradient(leaves.pixels, (to_pixels + through[0]).to(leaves.pixels.dtype))
+        if self.learn_labels:
+            add_gradient(leaves.labels, through[1].to(leaves.labels.dtype))
+        return {"loss": loss, "batch_accuracy": right / len(targets)}
+
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """Return Adam."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate)
+
+    def labels(self, state: KIPState, leaves: Leaves) -> Tensor:
+        """Return the labels, or those that fit 5,000 real images best."""
+        if not self.label_solve:
+            return leaves.labels
+        batch = state.real.batch(0, _PAPER_BATCH)
+        targets = centred_targets(batch.labels, state.run.task.num_classes).double()
+        pixels = leaves.pixels.detach().double()
+        with torch.no_grad():
+            identity = torch.eye(len(pixels), dtype=pixels.dtype, device=pixels.device)
+            weights = self._solution(pixels, identity)  # labels to their coefficients
+            square = torch.zeros_like(identity)
+            wanted = pixels.new_zeros(len(pixels), targets.shape[1])
+            for part in self._parts(len(targets), pixels):
+                rows = self.kernel(batch.images[part].double(), pixels) @ weights
+                square += rows.T @ rows
+                wanted += rows.T @ targets[part]
+            solved = kernel_ridge_regression(
+                square, identity, wanted, ridge=_SOLVE_RIDGE
+            )
+        return solved.to(leaves.labels.dtype)
+
+    def predictor(self, state: KIPState, leaves: Leaves) -> Callable[[Tensor], Tensor]:
+        """Return the regression's predictions."""
+        del state
+        pixels = leaves.pixels.detach().double()
+        with torch.no_grad():
+            solution = self._solution(pixels, leaves.labels.detach().double())
+
+        def predict(images: Tensor) -> Tensor:
+            with torch.no_grad():
+                found = [
+                    self.kernel(images[part].double(), pixels) @ solution
+                    for part in self._parts(len(images), pixels)
+                ]
+                return torch.cat(found).float()
+
+        return predict
+
+    @property
+    def _batch_size(self) -> int:
+        usual = _PAPER_BATCH if self.preset == "paper" else _SMALL_BATCH
+        return self.real_batch_size or usual
+
+    def _solution(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Return the coefficients of the regression, ``(n, classes)``."""
+        identity = torch.eye(len(pixels), dtype=pixels.dtype, device=pixels.device)
+        kernel = self.kernel(pixels, pixels)
+        return kernel_ridge_regression(kernel, identity, labels, ridge=self.ridge)
+
+    def _parts(self, count: int, pixels: Tensor) -> Iterator[slice]:
+        """Yield the parts of the real images whose kernel with the set fits."""
+        each = self.kernel.bytes_per_pair(*pixels.shape[-2:]) * len(pixels)
+        size = max(1, int(self.memory * _GIGABYTE / each))
+        for start in range(0, count, size):
+            yield slice(start, start + size)
