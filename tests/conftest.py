@@ -1,5 +1,6 @@
 """What the tests share: the command line in a process, and where real data lies."""
 
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -193,3 +195,31 @@ def finish(process: subprocess.Popen[str]) -> str:
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     return output
+
+
+class Said(NamedTuple):
+    """How a command ended in this process, and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """Run ``dd-plugins`` in this process, in an empty folder, on a wide screen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+    main = importlib.import_module("dd_plugins.cli.entry").main
+
+    def run(*words: object) -> Said:
+        status = 0
+        try:
+            main(list(map(str, words)))
+        except SystemExit as ended:
+            status = int(str(ended.code))
+        return Said(status, *capsys.readouterr())
+
+    return run

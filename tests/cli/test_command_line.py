@@ -9,15 +9,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, Said
 from PIL import Image
 
 from dd_plugins import DistilledSet, distill
-from dd_plugins.cli.entry import main
 from dd_plugins.errors import FileError
 
 SMALL = ["--steps", 3, "--network", "conv(width=4, depth=2)"]
@@ -31,26 +29,13 @@ def one_line(printed: str) -> str:
     return line
 
 
-class Ended(NamedTuple):
-    status: int
-    stderr: str
-
-
 @pytest.fixture
 def quick_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Ended]:
+    in_process: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Said]:
     """Run ``dd-plugins`` in this process: for long tables of wrong words."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DD_DATA", raising=False)
-
-    def run(*words: object) -> Ended:
-        with pytest.raises(SystemExit) as ended:
-            main(list(map(str, words)))
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, capsys.readouterr().err)
-
-    return run
+    return in_process
 
 
 def test_distil_evaluate_show_info_export(
@@ -147,7 +132,7 @@ def test_distil_evaluate_show_info_export(
     ],
 )
 def test_wrong_use_ends_with_one_clear_line(
-    quick_command_line: Callable[..., Ended],
+    quick_command_line: Callable[..., Said],
     words: list[str],
     told: str,
     tmp_path: Path,
@@ -175,7 +160,7 @@ def test_a_folder_that_holds_a_run_is_neither_touched_nor_mixed(
 
 
 def test_overwrite_keeps_the_old_run_when_the_new_one_is_wrong(
-    command_line: Command, quick_command_line: Callable[..., Ended], tmp_path: Path
+    command_line: Command, quick_command_line: Callable[..., Said], tmp_path: Path
 ) -> None:
     assert command_line("distill", "--out", "run", *SMALL).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
@@ -192,7 +177,7 @@ def test_overwrite_keeps_the_old_run_when_the_new_one_is_wrong(
 @pytest.mark.parametrize("command", ["evaluate", "show", "info"])
 @pytest.mark.parametrize("content", [None, b"", b"text", b"\xff" * 1000])
 def test_path_that_is_no_artifact_ends_with_one_clear_line(
-    quick_command_line: Callable[..., Ended],
+    quick_command_line: Callable[..., Said],
     tmp_path: Path,
     command: str,
     content: bytes | None,
@@ -231,7 +216,7 @@ def test_unknown_command_names_the_nearest(command_line: Command) -> None:
 
 
 def test_outputs_never_replace_what_belongs_to_a_run(
-    command_line: Command, quick_command_line: Callable[..., Ended], tmp_path: Path
+    command_line: Command, quick_command_line: Callable[..., Said], tmp_path: Path
 ) -> None:
     assert command_line("distill", "--out", "run", *SMALL).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
@@ -318,37 +303,17 @@ def test_image_folder_is_distilled_and_evaluated(
     assert found["accuracy_ci95"] is None
 
 
-class Said(NamedTuple):
-    status: int
-    stdout: str
-    stderr: str
-
-
 Quick = Callable[..., Said]
 
 
 @pytest.fixture
-def untrained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Quick:
+def untrained(in_process: Quick, monkeypatch: pytest.MonkeyPatch) -> Quick:
     """Run ``dd-plugins`` in this process; evaluations leave networks as they are."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setattr(
         "dd_plugins.evaluation.evaluator.train_network",
         lambda module, *_, **__: module,
     )
-
-    def run(*words: object) -> Said:
-        status = 0
-        try:
-            main(list(map(str, words)))
-        except SystemExit as ended:
-            status = int(str(ended.code))
-        said = capsys.readouterr()
-        return Said(status, said.out, said.err)
-
-    return run
+    return in_process
 
 
 @pytest.fixture(scope="module")

@@ -5,48 +5,27 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Said
 from PIL import Image
 
 import dd_plugins
 from dd_plugins import DistilledSet, hookimpl
 from dd_plugins.api import Evaluation, NetworkResult
-from dd_plugins.cli.entry import main
 from dd_plugins.evaluation.cross_architecture import Difference, SetTransfer, Transfer
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.synthetic.header import ContextRecord
-
-
-class Said(NamedTuple):
-    status: int
-    out: str
-    err: str
-
 
 Run = Callable[..., Said]
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Run ``dd-plugins`` in an empty folder, on a wide screen."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
+def run(in_process: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``dd-plugins`` in this process, without a folder of data sets."""
     monkeypatch.delenv("DD_DATA", raising=False)
-
-    def started(*words: object) -> Said:
-        status = 0
-        try:
-            main(list(map(str, words)))
-        except SystemExit as ended:
-            status = int(str(ended.code))
-        return Said(status, *capsys.readouterr())
-
-    return started
+    return in_process
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +51,10 @@ def test_a_run_without_a_folder_gets_one_by_its_data(run: Run, tmp_path: Path) -
         for number in range(4):
             Image.new("L", (8, 8), grey + number).save(folder / f"{number}.png")
     said = run("distill", "--dataset", "folder:some/pets", "--ipc", 2, *SMALL)
-    assert said.status == 0, said.err
+    assert said.status == 0, said.stderr
     out = Path("runs") / "pets-ipc2"
     assert len(DistilledSet.load(out)) == 4
-    assert f"4 images in {out}" in said.out
+    assert f"4 images in {out}" in said.stdout
 
 
 def test_the_summary_holds_header_and_last_figures(run: Run) -> None:
@@ -92,7 +71,7 @@ def test_the_summary_holds_header_and_last_figures(run: Run) -> None:
         assert summary[name] == last[name]
     Path("run/metrics.jsonl").write_text("no JSON")
     said = run(*words, "--resume")
-    assert said.status == 0, said.err
+    assert said.status == 0, said.stderr
     assert "validation_accuracy" not in json.loads(Path("run/summary.json").read_text())
 
 
@@ -122,8 +101,8 @@ def test_a_table_has_a_row_for_each_training_set(
     monkeypatch.setattr(DistilledSet, "load", lambda path: few)
     digits.save("set")
     said = run("evaluate", "set", "--json", "f.json")
-    assert said.status == 0, said.err
-    assert [row for row in rows(said.out) if row[0] != "trained on"] == [
+    assert said.status == 0, said.stderr
+    assert [row for row in rows(said.stdout) if row[0] != "trained on"] == [
         ["random real images", "2", "0.2500", "0.0000", "0.2500 to 0.2500"],
         ["distilled set", "10", "0.5000", "0.0000", "0.5000 to 0.5000"],
         ["all training images", "1,298", "0.7500", "0.0000", "0.7500 to 0.7500"],
@@ -131,8 +110,8 @@ def test_a_table_has_a_row_for_each_training_set(
         ["distilled set", "10", "0.6250", "", ""],
         ["all training images", "1,298", "0.9000", "", ""],
     ]
-    assert "1,360 test images of digits: 2 x mlp" in said.out
-    assert "1 x conv" in said.out
+    assert "1,360 test images of digits: 2 x mlp" in said.stdout
+    assert "1 x conv" in said.stdout
     assert json.loads(Path("f.json").read_text()) == found.as_dict()
 
 
@@ -144,9 +123,9 @@ def test_retrieval_has_a_table_of_its_own(
     monkeypatch.setattr("dd_plugins.cli.evaluate.evaluate", lambda *_, **__: found)
     digits.save("set")
     said = run("evaluate", "set", "--protocol", "retrieval")
-    named = [row[0] for row in rows(said.out)[-9:]]
+    named = [row[0] for row in rows(said.stdout)[-9:]]
     assert named == ["precision at 1", "", "", "R-precision", "", "", "MAP@R", "", ""]
-    means = [row[2] for row in rows(said.out)[-9:]]
+    means = [row[2] for row in rows(said.stdout)[-9:]]
     assert means == ["0.1250"] * 3 + ["0.2500"] * 3 + ["0.3750"] * 3
 
 
@@ -170,16 +149,16 @@ def test_differences_of_two_sets_have_a_sign_and_an_interval(
     monkeypatch.setattr("dd_plugins.cli.transfer.transfer", lambda *_, **__: found)
     digits.save("set")
     said = run("transfer", "set", "--networks", "mlp,conv", "--html", "page.html")
-    assert said.status == 0, said.err
-    assert rows(said.out)[-2:] == [
+    assert said.status == 0, said.stderr
+    assert rows(said.stdout)[-2:] == [
         ["mlp", "-0.1250", "-0.2500 to +0.0000"],
         ["held out", "+0.5000", "one pair"],
     ]
     of_set = ["mlp", "distilled with", "0.5000", "0.0000", "0.5000 to 0.5000"]
-    assert rows(said.out)[0] == of_set
+    assert rows(said.stdout)[0] == of_set
     mean = ["mean of these", "held out", "0.2500", "0.0000", "0.2500 to 0.2500"]
-    assert rows(said.out)[2] == mean
-    assert ("20 images less 10" in said.out) is (images == (10, 20))
+    assert rows(said.stdout)[2] == mean
+    assert ("20 images less 10" in said.stdout) is (images == (10, 20))
     page = Path("page.html").read_text()
     assert "-0.2500 to +0.0000" in page
     assert "<html" in page
@@ -187,10 +166,10 @@ def test_differences_of_two_sets_have_a_sign_and_an_interval(
 
 def info_of(run: Run, path: Path | str) -> dict[str, str]:
     said = run("info", path)
-    assert said.status == 0, said.err
+    assert said.status == 0, said.stderr
     found = {}
     names = [name.replace("_", " ") for name in dd_plugins.api.Header.model_fields]
-    for line in said.out.splitlines():
+    for line in said.stdout.splitlines():
         for name in names:
             if line.strip().startswith(f"{name}  "):
                 found[name] = line.strip().removeprefix(name).strip()
@@ -242,7 +221,7 @@ def test_info_shows_the_first_of_many_and_all_as_json(
     made.save("set")
     shown = info_of(run, "set")["initial classes"]
     assert shown == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, ... (20)"
-    fields = json.loads(run("info", "set", "--json").out)
+    fields = json.loads(run("info", "set", "--json").stdout)
     assert fields["initial_classes"] == many
     assert fields["content_hash"] == made.content_hash()
 
@@ -254,8 +233,8 @@ def test_a_picture_lies_beside_its_set_if_nobody_says(
     digits.save("deep/run/distilled.safetensors")
     for path in ("deep/run", "deep/run/distilled.safetensors"):
         said = run("show", path)
-        assert said.status == 0, said.err
-        assert str(Path("deep/run/grid.png")) in said.out
+        assert said.status == 0, said.stderr
+        assert str(Path("deep/run/grid.png")) in said.stdout
         Path("deep/run/grid.png").unlink()
 
 
@@ -263,8 +242,8 @@ def test_networks_are_trained_once_for_each_stage(run: Run) -> None:
     words = ["train-networks", "--network", "mlp(width=2)", "--cache", "kept"]
     words += ["--steps", "1", "--steps", "2"]
     first = run(*words)
-    assert first.status == 0, first.err
-    lines = first.out.splitlines()
+    assert first.status == 0, first.stderr
+    lines = first.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         "mlp(width=2), 1 steps",
         "mlp(width=2), 2 steps",
@@ -272,7 +251,7 @@ def test_networks_are_trained_once_for_each_stage(run: Run) -> None:
     assert all("trained" in line and "validation 0." in line for line in lines)
     files = {file: file.stat().st_mtime_ns for file in Path("kept").iterdir()}
     second = run(*words)
-    assert second.out == first.out.replace(": trained,", ": kept before,")
+    assert second.stdout == first.stdout.replace(": trained,", ": kept before,")
     assert {file: file.stat().st_mtime_ns for file in Path("kept").iterdir()} == files
 
 
@@ -293,14 +272,14 @@ def test_the_list_of_plugins_tells_offers_needs_and_failures(
     bad.error, bad.distribution, bad.version = "ImportError: \x1b gone", "dist", "1.5"
     for module in ("plugins", "entry"):
         monkeypatch.setattr(f"dd_plugins.cli.{module}.loaded_plugins", lambda: plugins)
-    assert run("plugins").out.splitlines() == [
+    assert run("plugins").stdout.splitlines() == [
         "needy: needs needy[all]",
         "    data set: needs",
         "    hooks: dd_missing_extra, dd_register_datasets",
         r"bad (dist) 1.5: failed: ImportError: \x1b gone",
     ]
-    everything = run("plugins", "--all").out
+    everything = run("plugins", "--all").stdout
     assert "built_in (built in): loaded" in everything
     assert "network: " in everything
-    listed = json.loads(run("plugins", "--json").out)
+    listed = json.loads(run("plugins", "--json").stdout)
     assert [each["name"] for each in listed] == ["needy", "bad"]
