@@ -198,7 +198,7 @@ def test_debug_shows_the_traceback(command_line: Command) -> None:
 def test_plugins_are_listed(command_line: Command) -> None:
     listed = json.loads(command_line("plugins", "--all", "--json").stdout)
     by_name = {plugin["name"]: plugin for plugin in listed}
-    assert by_name["built_in"]["offers"]["distiller"][:3] == ["frepo", "dsa", "dm"]
+    assert by_name["built_in"]["offers"]["distiller"][:2] == ["frepo", "kip"]
     assert "dd_after_step" in by_name["metrics_log"]["hooks"]
     assert by_name["privacy"]["distribution"] == "dd-plugins"
     only = command_line("plugins", "--json", DD_PLUGINS_LOAD="privacy")
