@@ -5,6 +5,9 @@ may move between two releases. :mod:`dd_plugins.testing`, the conformance checks
 :mod:`dd_plugins.options`, the options that commands share, are public as well.
 """
 
+import warnings
+from typing import TYPE_CHECKING
+
 from dd_plugins.checks import whole_number
 from dd_plugins.cli.outputs import OutputKind, check_outputs
 from dd_plugins.data.images import Images
@@ -74,6 +77,7 @@ from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+from dd_plugins.runtime.old_paths import RENAMED
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.text import plain
 from dd_plugins.spec import Record, record, split_specs
@@ -226,3 +230,18 @@ __all__ = [
     "whole_number",
     "write_atomically",
 ]
+
+
+if not TYPE_CHECKING:  # else mypy would take any name for one of these
+
+    def __getattr__(name: str) -> object:
+        """Return what had another name in 0.1, with a warning."""
+        now = RENAMED.get(name)
+        if now not in __all__:
+            raise AttributeError(f"module {__name__!r} has no {name!r}")
+        warnings.warn(
+            f"dd_plugins.api.{name} is named {now}; the old name goes with 0.3",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return globals()[now]

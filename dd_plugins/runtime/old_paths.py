@@ -1,4 +1,8 @@
-"""Modules that have moved since 0.1: found by their old paths as well, until 0.3."""
+"""Modules that have moved since 0.1: found by their old paths as well, until 0.3.
+
+Two are not: the names of ``arguments`` are methods now, and ``dd_plugins.evaluate`` is
+the function. Names that left a module which is still there are in ``dd_plugins.api``.
+"""
 
 import sys
 import warnings
@@ -18,17 +22,25 @@ MOVED = {
     "datasets": ("data.datasets", "data.named"),
     "files": ("runtime.files",),
     "functional.cam": ("networks.activation_maps",),
+    "image_folders": ("data.image_folders",),
+    "kept": ("runtime.kept_tensors",),
     "lookup": ("plugins.lookup",),
     "meta_features": ("evaluation.attention",),
     "metric": ("wrappers.metric_learning", "evaluation.retrieval"),
     "observers": ("engine.observers",),
     "optimizers": ("training.lamb",),
+    "outputs": ("cli.outputs",),
     "parallel": ("runtime.processes",),
     "pictures": ("synthetic.pictures", "evaluation.attention_picture"),
+    "pixels": ("data.pixels",),
     "preprocess": ("data.preprocess",),
     "randomness": ("runtime.randomness",),
+    "returned": ("distillers.returned",),
+    "run_folder": ("engine.run_folder",),
     "signals": ("runtime.signals",),
+    "sources": ("training.sources",),
     "streamed": ("data.streamed", "data.items", "runtime.memory"),
+    "text": ("runtime.text",),
     "trained": ("training.kept_networks", "runtime.cache"),
     "transfer": ("evaluation.cross_architecture",),
     "wrappers.turned": ("wrappers.rotated",),
@@ -38,6 +50,7 @@ MOVED = {
 RENAMED = {
     "Captured": "GraphedFunction",
     "Kept": "TrainingReport",
+    "Protocol": "ProtocolName",
     "Turned": "Rotated",
     "alone_in": "folder_lock",
     "derive": "generator_for",

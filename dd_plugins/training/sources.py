@@ -13,7 +13,7 @@ from types import FunctionType
 
 from dd_plugins.spec import Record
 
-__all__ = ["code_of", "source_digest"]
+__all__ = ["code_of"]
 
 _OWN = ("dd_plugins", "dd_avalanche", "dd_privacy")
 
@@ -29,8 +29,8 @@ def code_of(*records: Record) -> dict[str, str]:
 
     Returns:
         For an installed package, the version of each distribution that brings it, by
-        name; for any other, such as one under development, ``source_digest`` of its
-        files.
+        name; for any other, such as one under development, a SHA-256 over its Python
+        files, since one may use another, or over the text of a script or notebook.
     """
     found: dict[str, str] = {}
     for cls in sorted(_classes(records), key=lambda cls: cls.__module__):
@@ -43,28 +43,6 @@ def code_of(*records: Record) -> dict[str, str]:
         else:
             found |= versions
     return found
-
-
-def source_digest(*records: Record) -> str | None:
-    """Return a SHA-256 over the sources of packages that are not installed.
-
-    Every Python file of a package counts, since one may use another. For a script or a
-    notebook its own text counts.
-
-    Args:
-        *records: as for :func:`code_of`.
-
-    Returns:
-        The digest in hexadecimal; None if all come with the library or are installed.
-    """
-    sources = {
-        name: digest
-        for name, digest in code_of(*records).items()
-        if name.startswith("source of ")
-    }
-    if not sources:
-        return None
-    return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 
 
 def _classes(records: Iterable[Record]) -> set[type]:

@@ -8,7 +8,7 @@ import pytest
 
 from dd_plugins import get_network, record
 from dd_plugins.spec import Record
-from dd_plugins.training.sources import code_of, source_digest
+from dd_plugins.training.sources import code_of
 
 TYPED = """
 from dd_plugins import AbstractNetwork, record
@@ -36,7 +36,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, width: int, hidden: str = "2") -> Rec
 def test_code_that_no_file_holds_is_known_by_its_methods(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    digests = [source_digest(typed(monkeypatch, width)) for width in (4, 5, 4)]
+    digests = [code_of(typed(monkeypatch, width)) for width in (4, 5, 4)]
     assert None not in digests
     assert digests[0] == digests[2] != digests[1]
 
@@ -45,7 +45,7 @@ def test_code_that_no_file_holds_is_known_by_its_constants(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     two, three = (typed(monkeypatch, 4, hidden=hidden) for hidden in ("2", "3"))
-    assert source_digest(two) != source_digest(three)
+    assert code_of(two) != code_of(three)
 
 
 @record
@@ -64,5 +64,5 @@ def test_records_within_records_count(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [mine, "source of typed_in_a_console"]
     for held in (own, (get_network("mlp"), own), Holder(held=(Holder(held=own),))):
         assert sorted(code_of(Holder(held=held))) == both
-    assert source_digest(Holder(held=own)) != source_digest(Holder())
-    assert source_digest(own, Holder()) == source_digest(Holder(), own)
+    assert code_of(Holder(held=own)) != code_of(Holder())
+    assert code_of(own, Holder()) == code_of(Holder(), own)
