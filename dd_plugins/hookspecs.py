@@ -135,8 +135,8 @@ def dd_register_datasets(register: RegisterDataset) -> None:
 def dd_register_commands(register: RegisterCommand) -> None:
     """Offer commands of ``dd-plugins``.
 
-    Called once for each plugin, when the command line starts. Import what is heavy
-    inside the command.
+    Called once for each plugin, when plugins are loaded. Import what is heavy inside
+    the command.
 
     Args:
         register: call it with a ``click.Command`` (or group) that has a name.
@@ -158,7 +158,7 @@ def dd_register_hookspecs(register: RegisterHookspecs) -> None:
 
 @hookspec
 def dd_missing_extra() -> str | None:
-    """Name the extra of its distribution that this plugin lacks to be of use.
+    """Name the missing extra that this plugin needs.
 
     Called once for each plugin, when plugins are loaded; shown where they are listed.
 

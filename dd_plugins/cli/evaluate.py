@@ -33,8 +33,8 @@ _protocol_or_retrieval = click.option(
     default="auto",
     show_default=True,
     help="How networks are trained: auto goes by the kind of labels; frepo; classic; "
-    "or a recipe, such as 'recipe(steps=300)'. Retrieval scores their features as "
-    "well, with --baselines.",
+    "or a recipe, such as 'recipe(steps=300)'; retrieval, which scores their features "
+    "as well and turns --baselines on.",
 )
 
 

@@ -17,6 +17,7 @@ from dd_plugins.data.pixels import open_image, pixels_of, size_of
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, DDWarning, OptionError
+from dd_plugins.runtime.text import one_line
 
 __all__ = ["DATASETS", "load_digits", "load_folder"]
 
@@ -67,10 +68,6 @@ def _refuse_unused(name: str, options: DataOptions) -> None:
         )
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 @dataclass(frozen=True)
 class _Torchvision:
     """A data set of torchvision, loaded by the name of its class."""
@@ -111,7 +108,7 @@ class _Torchvision:
             todo = "" if download else "; pass --download to fetch it"
             raise DataError(
                 f"cannot read data set {self.name!r} under {root}: "
-                f"{_one_line(error)}{todo}"
+                f"{one_line(error)}{todo}"
             ) from error
 
 
@@ -181,7 +178,7 @@ def _resolved(argument: str, root: Path | None) -> Path:
         OSError,
         RuntimeError,
     ) as error:  # a loop of links, a user that is not known
-        reason = getattr(error, "strerror", None) or _one_line(error)
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise DataError(f"cannot read images under {argument}: {reason}") from error
 
 
@@ -251,7 +248,7 @@ class _FolderItems(Dataset[tuple[Tensor, int]]):
 
 
 def _cannot_read(file: Path, error: Exception) -> DataError:
-    return DataError(f"cannot read image {file}: {_one_line(error)}")
+    return DataError(f"cannot read image {file}: {one_line(error)}")
 
 
 DATASETS: dict[str, DatasetLoader] = {

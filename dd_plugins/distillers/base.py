@@ -46,7 +46,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     """
 
     def for_task(self, task: Task) -> Self:
-        """Return the distiller with every option settled that depends on the task.
+        """Return the distiller with all task-dependent options settled.
 
         Called once, before anything else. Here no option depends on it.
         """

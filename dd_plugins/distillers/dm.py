@@ -32,8 +32,8 @@ class DM(AbstractDistiller[NoState]):
     """Distribution matching: the cheapest of the methods that learn pixels.
 
     At every step an untrained network is drawn. For each class, the mean features of
-    the synthetic images are drawn to those of a batch of real ones, both under the same
-    augmentation.
+    the synthetic images are pulled towards those of a batch of real ones, both under
+    the same augmentation.
 
     The classes are taken one after the other, so memory does not grow with their
     number; but a network with batch normalisation sees all classes at once, as in the

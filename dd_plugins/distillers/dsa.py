@@ -50,10 +50,11 @@ class DSAState(AbstractState):
 class DSA(AbstractDistiller[DSAState]):
     """Gradient matching: DSA, and with ``augment=False`` DC.
 
-    For each class, the gradient of the loss on its synthetic images is drawn to that on
-    a batch of real ones, both under the same augmentation. In between, the network is
-    trained on the set; after ``updates_per_network`` updates a new one is drawn. One
-    class is matched after the other, so memory does not grow with their number.
+    For each class, the gradient of the loss on its synthetic images is pulled towards
+    that on a batch of real ones, both under the same augmentation. In between, the
+    network is trained on the set; after ``updates_per_network`` updates a new one is
+    drawn. One class is matched after the other, so memory does not grow with their
+    number.
 
     Args:
         augment: whether the network sees images under differentiable Siamese

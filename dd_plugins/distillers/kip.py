@@ -96,7 +96,7 @@ class KIP(AbstractDistiller[KIPState]):
 
         Raises:
             OptionError: the images are too small for the poolings, or the kernel of the
-                set does not fit into memory; the estimate is told.
+                set does not fit into memory; the message gives the estimate.
         """
         _, height, width = task.image_shape
         self.kernel.check(height, width)

@@ -24,6 +24,7 @@ from dd_plugins.training.teacher import Teacher
 
 __all__ = [
     "check_codec",
+    "check_indices",
     "check_label_kind",
     "check_labels",
     "check_learnables",
@@ -31,7 +32,6 @@ __all__ = [
     "check_metrics",
     "check_network",
     "check_optimizer",
-    "check_places",
     "check_predictor",
     "check_preprocessing",
     "check_recipe",
@@ -80,7 +80,7 @@ def check_label_kind(source: Record, got: Any) -> None:
         raise _refused(source, "label_kind", f"one of {', '.join(kinds)}", got)
 
 
-def check_places(source: Record, got: Any, labels: Tensor, per_class: int) -> Tensor:
+def check_indices(source: Record, got: Any, labels: Tensor, per_class: int) -> Tensor:
     """Check what ``choose`` returned: indices of real images, class by class.
 
     Args:

@@ -10,9 +10,9 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.returned import (
     check_codec,
+    check_indices,
     check_labels,
     check_learnables,
-    check_places,
 )
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import OptionError
@@ -182,7 +182,7 @@ def _first_images(
         chooser = settled.initial_images
     labels = settled.data.train.labels
     chosen = chooser.choose(run, sampler)
-    indices = check_places(chooser, chosen, labels, task.images_per_class)
+    indices = check_indices(chooser, chosen, labels, task.images_per_class)
     return labels[indices], indices
 
 

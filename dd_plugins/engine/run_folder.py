@@ -49,8 +49,8 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
     """Refuse a folder that holds a run, unless it is to go on or to be replaced.
 
     Raises:
-        OptionError: the folder holds a run, or files that have names of a run's files
-            and that no run has made; or the path is no folder and cannot become one.
+        OptionError: the folder holds a run, or files named like a run's but not
+            made by one; or the path is no folder and cannot become one.
     """
     try:
         if out.exists() and not out.is_dir():
@@ -98,7 +98,7 @@ def _held_files(out: Path) -> list[str]:
 
 
 def _foreign_files(out: Path, held: list[str]) -> list[str]:
-    """Return the files that have names of a run's files, but that no run has made.
+    """Return the files that are named like a run's, but not made by one.
 
     A file that shows that a run was here may be damaged if another one shows it.
     """

@@ -196,8 +196,9 @@ class Convolutional(AbstractKernel):
 class GlobalAverage(Convolutional):
     """The same, where the output sees the mean over all pixels of an image.
 
-    All pairs of pixels are needed: the costliest, ``(height * width)**2`` numbers for a
-    pair of images.
+    All pairs of pixels are needed: the costliest. By offset they are
+    ``(2 * side - 1)**2 * height * width`` numbers for a pair of images, of its longer
+    side; three quarters of them are 0, of pixels outside.
     """
 
     name = "gap"
@@ -346,7 +347,7 @@ def _pooled(covariance: Tensor, offsets: Tensor) -> Tensor:
 
     Args:
         covariance: by offset.
-        offsets: where in it twice each new offset is.
+        offsets: the index, in ``covariance``, of twice each new offset.
     """
     height, width = (side // 2 * 2 for side in covariance.shape[-2:])
     whole = covariance[..., :height, :width]

@@ -167,10 +167,10 @@ class LoadedPlugins(ABC):
         return [plugin for plugin in self.plugins if plugin.error is not None]
 
     def collect_all(self) -> None:
-        """Collect, for lists, the records that are else collected at a look-up.
+        """Collect the records of the hooks that plugins specify.
 
-        These are the records of hooks that plugins specify, with the one argument
-        ``register``.
+        These hooks have the one argument ``register``. A look-up collects them when it
+        needs them; a list of everything needs them all.
         """
         for name, caller in list(vars(self.manager.hook).items()):
             arguments = getattr(getattr(caller, "spec", None), "argnames", None)

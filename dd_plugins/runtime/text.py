@@ -1,6 +1,6 @@
 """Names and paths as plain text, wherever they are shown."""
 
-__all__ = ["plain"]
+__all__ = ["one_line", "plain"]
 
 
 def plain(text: str) -> str:
@@ -17,3 +17,8 @@ def plain(text: str) -> str:
         each if each.isprintable() else each.encode("unicode_escape").decode()
         for each in text
     )
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error in one line, or its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

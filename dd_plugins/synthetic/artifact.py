@@ -25,7 +25,7 @@ from torch.utils.data import TensorDataset
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.errors import FileError, OptionError, UnknownNameError
 from dd_plugins.runtime.files import write_atomically
-from dd_plugins.runtime.text import plain
+from dd_plugins.runtime.text import one_line, plain
 from dd_plugins.synthetic.artifact_faults import faults
 from dd_plugins.synthetic.header import (
     DEEPEST_CONTEXT,
@@ -275,7 +275,7 @@ class DistilledSet(Content):
                 ) from error
             raise FileError(
                 f"{file}: expected an artifact of dd-plugins, got another or a damaged "
-                f"file: {_one_line(error)}"
+                f"file: {one_line(error)}"
             ) from error
         if _METADATA_KEY not in metadata:
             raise FileError(
@@ -358,10 +358,6 @@ def _damaged(file: Path, fault: str) -> FileError:
     """Return the error for a file that is not as the format says."""
     what = " ".join(fault.split())
     return FileError(f"{file} is damaged: {plain(what)[:300]}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def as_set(given: "DistilledSet | str | os.PathLike[str]") -> DistilledSet:

@@ -13,7 +13,8 @@ In a test file of your package::
 A check raises an ``AssertionError`` that says what must be done, even if the plugin
 raises another error. Each check runs on a toy problem in a few seconds. The built-ins
 pass the same tables of checks. There is one table for each kind: distillers, networks,
-data sets (functions that load them), observers (plugin objects) and attacks.
+parametrizations, data sets (functions that load them), observers (plugin objects) and
+attacks.
 """
 
 from dd_plugins.testing.attacks import (

@@ -77,7 +77,7 @@ def _evidence(attack: Any) -> Any:
         outputs = torch.randn(count, classes, generator=generator)
         outputs[torch.arange(count), labels] += members.float()
         distances = torch.rand(2, count, generator=generator)
-        return kinds.Seen(outputs, *distances)
+        return kinds.Observations(outputs, *distances)
 
     runs = torch.rand(16, count, generator=generator) < 0.5
     population = torch.zeros(count, dtype=torch.bool)

@@ -117,7 +117,7 @@ class MetaDD(AbstractWrapper):
             each of weight one). ``"features"``: projected penultimate features, by a
             loss of pytorch-metric-learning; the same image under two architectures is
             the positive pair. ``"real_features"``: the mean features of a class's
-            images, drawn to those of the real class, in units of their own
+            images, pulled towards those of the real class, in units of their own
             spread. ``"logit_variance"``, ``"feature_variance"``: controls without maps.
         rho: length of the added gradient in units of the base's; ignored if ``weight``
             is given.

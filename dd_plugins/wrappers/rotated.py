@@ -207,10 +207,10 @@ class _RotatedSampler(RealSampler):
         turns = range(self._turns)
         return torch.cat([labels + turn * self._classes for turn in turns])
 
-    def read(self, places: Tensor) -> Batch:
+    def read(self, indices: Tensor) -> Batch:
         """Return the images at these indices, which count one turn after another."""
         count = len(self._real.labels)
-        return self._seen(self._real.read(places % count), places // count)
+        return self._seen(self._real.read(indices % count), indices // count)
 
     def batch(self, step: int, size: int) -> Batch:
         """Draw images of any class, each in a turn of its own."""

@@ -7,16 +7,10 @@ from rich.text import Text
 
 from dd_plugins.api import plain
 
-__all__ = ["dataset_option", "overwrite_option", "progress_bar", "say"]
+__all__ = ["dataset_option", "progress_bar", "say"]
 
-dataset_option = click.option("--dataset", required=True, help="Name of the data set.")
+dataset_option = click.option("--dataset", required=True, help="Name, or folder:PATH.")
 """``dataset: str``."""
-
-
-overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace files that hold something else."
-)
-"""``overwrite: bool``."""
 
 
 def say(console: Console, line: str) -> None:

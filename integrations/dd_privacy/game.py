@@ -1,4 +1,4 @@
-"""The old path of the members of runs; it will be removed after the next release."""
+"""The old path of the members of runs; it goes with 0.3."""
 
 from dd_privacy.audit.drawing import (
     membership_for_artifact as game_for_artifact,

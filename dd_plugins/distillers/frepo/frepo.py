@@ -137,7 +137,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     flip: bool | None = None
 
     def for_task(self, task: Task) -> Self:
-        """Settle every option by the preset and the table of recipes."""
+        """Settle every option by the preset and the table of short runs."""
         usual = short_run(task)
         short = usual.settings_for(task.synthetic_images)
         defaults = PAPER if self.preset == "paper" else short
@@ -187,7 +187,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     def default_network(
         self, task: Task, device: torch.device
     ) -> AbstractNetwork | None:
-        """Return the recipe's network; on a CPU a narrow ``conv``, else the paper's."""
+        """Return the network of a short run; on a CPU it is narrow."""
         if self.preset == "paper":
             return Conv()
         usual = short_run(task)

@@ -45,6 +45,7 @@ __all__ = ["continual_command"]
     type=click.Choice(list(BENCHMARKS)),
     default="split-fashion-mnist",
     show_default=True,
+    help="The class-incremental stream.",
 )
 @click.option(
     "--experiences",

@@ -42,8 +42,8 @@ class DistilledMemory(MemoryOptions):
     stored ones. There are as many copies as real images that they stand for. A core set
     keeps its first images and chooses from the new ones, in that proportion.
 
-    A task may start with one class if the distiller needs no other to tell it from:
-    core sets, and ``dm``, which matches each class alone. Other distillers refuse it.
+    A task may start with one class if the distiller learns each class alone:
+    core sets do, and ``dm``. Other distillers refuse it.
 
     The images of an experience are gathered as they are drawn; ``whitening`` alone
     copies them. Copies of stored images are references as well.
@@ -146,7 +146,7 @@ class DistilledMemory(MemoryOptions):
         Raises:
             OptionError: the memory is smaller than the number of classes; or the images
                 are of one class, nothing else is stored of the task, and the distiller
-                needs another class to tell it from.
+                cannot learn one class alone.
             DataError: images cannot be used.
         """
         images, labels = checked_experience(images, labels, self.groups, self)

@@ -42,7 +42,7 @@ from dd_privacy.audit.results import Audit
 from dd_privacy.audit.runs import Runs, audit_folder
 from dd_privacy.audit.statistics.rates import RATES, non_members_needed
 from dd_privacy.audit.tables import duration, tables
-from dd_privacy.console import dataset_option, overwrite_option, progress_bar, say
+from dd_privacy.console import dataset_option, progress_bar, say
 
 __all__ = ["audit_command"]
 
@@ -156,7 +156,7 @@ _OF_SPECS = (
 @click.option(
     "--html", "html_file", type=shared.path_type, help="Write the report here."
 )
-@overwrite_option
+@shared.overwrite
 @shared.data_root
 @shared.download
 @shared.image_size

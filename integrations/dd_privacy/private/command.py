@@ -11,7 +11,7 @@ from rich.console import Console
 import dd_plugins
 from dd_plugins import options as shared
 from dd_plugins.api import Images, accuracy, check_outputs, write_atomically
-from dd_privacy.console import dataset_option, overwrite_option, progress_bar, say
+from dd_privacy.console import dataset_option, progress_bar, say
 from dd_privacy.private.accounting import Budget
 from dd_privacy.private.dp_sgd import Clipping
 from dd_privacy.private.model import PrivateModel
@@ -25,29 +25,41 @@ __all__ = ["train_private_command"]
 @click.option(
     "--epsilon", type=float, required=True, help="The greatest epsilon to spend."
 )
-@click.option("--delta", type=float, help="[default: 0.1 / images]")
+@click.option(
+    "--delta",
+    type=float,
+    help="The delta of the guarantee, below 1 / images.  [default: 0.1 / images]",
+)
 @click.option(
     "--network", default=PrivateTrainer.network, show_default=True, help="Spec."
 )
-@click.option("--epochs", type=int, default=PrivateTrainer.epochs, show_default=True)
+@click.option(
+    "--epochs",
+    type=int,
+    default=PrivateTrainer.epochs,
+    show_default=True,
+    help="Passes over the data, on average.",
+)
 @click.option(
     "--batch-size",
     type=int,
     default=PrivateTrainer.batch_size,
     show_default=True,
-    help="Expected size: batches are drawn by coins.",
+    help="Expected size: each image joins a batch independently.",
 )
 @click.option(
     "--learning-rate",
     type=float,
     default=PrivateTrainer.learning_rate,
     show_default=True,
+    help="Of SGD with momentum.",
 )
 @click.option(
     "--clipping-norm",
     type=float,
     default=PrivateTrainer.clipping_norm,
     show_default=True,
+    help="The largest norm of the gradient of an image.",
 )
 @click.option(
     "--clipping",
@@ -64,7 +76,7 @@ __all__ = ["train_private_command"]
 @click.option("--out", type=shared.path_type, required=True, help="The file to write.")
 @click.option("--test", is_flag=True, help="Measure accuracy on the test set.")
 @shared.json_file
-@overwrite_option
+@shared.overwrite
 @shared.data_root
 @shared.download
 @shared.image_size

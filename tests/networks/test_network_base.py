@@ -1,3 +1,5 @@
+"""Networks as plugins write them, and how the library calls them."""
+
 from typing import Any
 
 import pytest
