@@ -1,6 +1,6 @@
 """KIP: kernel regression with the kernel of an infinitely wide network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,6 +13,13 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller, add_gradient
 from dd_plugins.distillers.state import Metrics, NoState
 from dd_plugins.errors import OptionError
+from dd_plugins.functional.kernel_predictor import (
+    MEMORY,
+    RIDGE,
+    kernel_predictor,
+    parts_that_fit,
+    regression_weights,
+)
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
     kernel_ridge_regression,
@@ -85,11 +92,11 @@ class KIP(AbstractDistiller[KIPState]):
     preset: Literal["fast", "paper"] = "fast"
     kernel: AbstractKernel = FullyConnected()
     real_batch_size: PositiveInt | None = None
-    ridge: NonNegativeFloat = 1e-6
+    ridge: NonNegativeFloat = RIDGE
     learning_rate: PositiveFloat = 0.04
     learn_labels: bool = False
     label_solve: bool = False
-    memory: PositiveFloat = 1.0
+    memory: PositiveFloat = MEMORY
 
     def for_task(self, task: Task) -> "KIP":
         """Refuse a kernel that cannot take the images, or is too large for memory.
@@ -146,13 +153,13 @@ class KIP(AbstractDistiller[KIPState]):
         targets = centred_targets(batch.labels, state.run.task.num_classes).double()
         pixels = leaves.pixels.detach().double().requires_grad_()
         labels = leaves.labels.detach().double().requires_grad_(self.learn_labels)
-        solution = self._solution(pixels, labels)
+        solution = regression_weights(self.kernel, pixels, labels, self.ridge)
         # Targets depend on the set by their kernel with it, and by the solution. So a
         # part of them at a time is enough, and the graph of the set is walked once.
         inner = solution.detach().requires_grad_()
         to_pixels, to_inner = torch.zeros_like(pixels), torch.zeros_like(inner)
         loss, right = targets.new_zeros(()), targets.new_zeros(())
-        for part in self._parts(len(targets), pixels):
+        for part in parts_that_fit(self.kernel, len(targets), pixels, self.memory):
             predictions = self.kernel(batch.images[part].double(), pixels) @ inner
             wanted = targets[part]
             error = (predictions - wanted).square().sum() / (2 * targets.numel())
@@ -181,10 +188,11 @@ class KIP(AbstractDistiller[KIPState]):
         pixels = leaves.pixels.detach().double()
         with torch.no_grad():
             identity = torch.eye(len(pixels), dtype=pixels.dtype, device=pixels.device)
-            weights = self._solution(pixels, identity)  # labels to their coefficients
+            # They map labels to coefficients.
+            weights = regression_weights(self.kernel, pixels, identity, self.ridge)
             square = torch.zeros_like(identity)
             wanted = pixels.new_zeros(len(pixels), targets.shape[1])
-            for part in self._parts(len(targets), pixels):
+            for part in parts_that_fit(self.kernel, len(targets), pixels, self.memory):
                 rows = self.kernel(batch.images[part].double(), pixels) @ weights
                 square += rows.T @ rows
                 wanted += rows.T @ targets[part]
@@ -196,34 +204,15 @@ class KIP(AbstractDistiller[KIPState]):
     def predictor(self, state: KIPState, leaves: Leaves) -> Callable[[Tensor], Tensor]:
         """Return the regression's predictions."""
         del state
-        pixels = leaves.pixels.detach().double()
-        with torch.no_grad():
-            solution = self._solution(pixels, leaves.labels.detach().double())
-
-        def predict(images: Tensor) -> Tensor:
-            with torch.no_grad():
-                found = [
-                    self.kernel(images[part].double(), pixels) @ solution
-                    for part in self._parts(len(images), pixels)
-                ]
-                return torch.cat(found).float()
-
-        return predict
+        return kernel_predictor(
+            self.kernel,
+            leaves.pixels,
+            leaves.labels,
+            ridge=self.ridge,
+            memory=self.memory,
+        )
 
     @property
     def _batch_size(self) -> int:
         usual = _PAPER_BATCH if self.preset == "paper" else _SMALL_BATCH
         return self.real_batch_size or usual
-
-    def _solution(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """Return the coefficients of the regression, ``(n, classes)``."""
-        identity = torch.eye(len(pixels), dtype=pixels.dtype, device=pixels.device)
-        kernel = self.kernel(pixels, pixels)
-        return kernel_ridge_regression(kernel, identity, labels, ridge=self.ridge)
-
-    def _parts(self, count: int, pixels: Tensor) -> Iterator[slice]:
-        """Yield the parts of the real images whose kernel with the set fits."""
-        each = self.kernel.bytes_per_pair(*pixels.shape[-2:]) * len(pixels)
-        size = max(1, int(self.memory * _GIGABYTE / each))
-        for start in range(0, count, size):
-            yield slice(start, start + size)

@@ -1,0 +1,273 @@
+"""Compare distillers: the same data, network, seconds and thread for each.
+
+    python benchmarks/methods.py --dataset cifar10 --ipc 1 --seconds 300 \
+        --network "dc_convnet(width=32)" --distiller dsa --distiller dm --out FILE.json
+    python benchmarks/methods.py --table FILE.json
+
+Each distiller runs in a process of its own, so its peak memory is its own. A few of its
+steps are timed, and as many made as fit into the seconds. The set is kept at a few
+fractions of the run; a network trained on each is scored on validation images. Five
+networks that are trained on the last set are scored on the test set, which is read
+once. A row is added to the JSON file as soon as it is there; rows that it holds are not
+made again.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from defaults import validation_accuracies
+
+import dd_plugins
+from dd_plugins.data.images import Images
+from dd_plugins.errors import DDError
+from dd_plugins.hookspecs import LazySet
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.run import Run
+from dd_plugins.synthetic.artifact import DistilledSet
+
+FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
+PROBE = range(2, 6)  # steps that are timed, after those that warm up
+LEAST_PROBE_SECONDS = 5.0
+MEBIBYTE = 1024  # in the KiB that ru_maxrss counts
+KEY = ("dataset", "images_per_class", "distiller_asked", "network", "seconds_asked")
+
+
+class Watch:
+    """An observer that notes the seconds of each step, and keeps the set at some."""
+
+    def __init__(self, fractions: tuple[float, ...] = ()) -> None:
+        self.fractions = fractions
+        self.seconds: list[float] = []
+        self.kept: list[tuple[float, DistilledSet]] = []
+
+    @dd_plugins.hookimpl
+    def dd_after_step(
+        self, run: Run, step: int, metrics: dict[str, float], distilled: LazySet
+    ) -> None:
+        """Note the time, and keep the set if it is time."""
+        self.seconds.append(metrics["seconds"])
+        if step in {round(run.steps * fraction) for fraction in self.fractions}:
+            self.kept.append((metrics["seconds"], distilled()))
+
+
+def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
+    """Distil once in this process, and return the row."""
+    data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
+    nothing = Images(data.validation.images[:0], data.validation.labels[:0])
+    quiet = replace(data, validation=nothing)  # validation is measured after the run
+    (spec,) = options.distiller
+    shared: dict[str, Any] = {
+        "images_per_class": options.ipc,
+        "seed": options.seed,
+        "network": options.network,
+    }
+
+    def run(steps: int, watch: Watch) -> DistilledSet:
+        plugins = Plugins(extra={"watch": watch})
+        return dd_plugins.distill(quiet, spec, steps=steps, plugins=plugins, **shared)
+
+    started = time.perf_counter()
+    steps = PROBE.stop
+    while True:
+        watch = Watch()
+        run(steps, watch)
+        if watch.seconds[-1] >= LEAST_PROBE_SECONDS or spec in ("random", "herding"):
+            break
+        steps *= 4
+    probed = time.perf_counter() - started
+    timed = watch.seconds[PROBE.start :]
+    each = (timed[-1] - watch.seconds[PROBE.start - 1]) / len(timed)
+    steps = 1 if spec in ("random", "herding") else max(1, int(options.seconds / each))
+    if options.most_steps:
+        steps = min(steps, options.most_steps)
+    watch = Watch(FRACTIONS)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE
+    started = time.perf_counter()
+    distilled = run(steps, watch)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE
+    curve = [
+        {
+            "seconds": at,
+            "accuracies": validation_accuracies(
+                kept, data, options.validation_networks
+            ),
+        }
+        for at, kept in [*watch.kept, (watch.seconds[-1], distilled)]
+        if options.validation_networks
+    ]
+    tested = dd_plugins.evaluate(
+        distilled, options.evaluation_network or (), repeats=5, data=data
+    )
+    return {
+        "dataset": options.dataset,
+        "images_per_class": options.ipc,
+        "distiller_asked": spec,
+        "distiller": distilled.header.distiller,
+        "network": options.network,
+        "evaluation_network": tested.networks[0].spec,
+        "seconds_asked": options.seconds,
+        "seed": options.seed,
+        "steps": steps,
+        "seconds_per_step": each,
+        "preparation_seconds": probed,
+        "seconds": seconds,
+        "peak_mib": peak,
+        "peak_mib_of_probe": before,
+        "learned": distilled.header.learned,
+        "validation": curve,
+        "test": tested.networks[0].as_dict(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.processor() or platform.machine(),
+        "date": date.today().isoformat(),
+        "torch": torch.__version__,
+    }
+
+
+def made_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSON file; none if it is not there."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def all_rows(options: argparse.Namespace) -> None:
+    """Distil with each distiller in a process of its own, and add its row."""
+    for spec in options.distiller:
+        wanted = (
+            options.dataset,
+            options.ipc,
+            spec,
+            options.network,
+            options.seconds,
+        )
+        rows = made_rows(options.out)
+        if wanted in [tuple(row[name] for name in KEY) for row in rows]:
+            continue
+        command = [
+            *(sys.executable, __file__, "--single", "--distiller", spec),
+            *("--dataset", options.dataset, "--ipc", str(options.ipc)),
+            *("--network", options.network, "--seconds", str(options.seconds)),
+            *("--validation-networks", str(options.validation_networks)),
+            *("--seed", str(options.seed)),
+        ]
+        for name in ("data_root", "evaluation_network", "most_steps"):
+            if getattr(options, name):
+                command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            print(f"{spec}: failed", flush=True)
+            continue
+        row = json.loads(done.stdout.splitlines()[-1])
+        rows = [*made_rows(options.out), row]
+        options.out.write_text(json.dumps(rows, indent=1) + "\n")
+        print(table([row]), flush=True)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return a markdown table, a line for each row."""
+    lines = [
+        "| data | images a class | distiller | steps | seconds | peak MiB "
+        "| test accuracy, 95 % interval |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row["test"]["accuracy_ci95"]
+        lines.append(
+            f"| {row['dataset']} | {row['images_per_class']} "
+            f"| `{row['distiller_asked']}` | {row['steps']:,} | {row['seconds']:.0f} "
+            f"| {row['peak_mib']:,.0f} | {100 * row['test']['accuracy_mean']:.1f} "
+            f"({100 * low:.1f} to {100 * high:.1f}) |"
+        )
+    return "\n".join(lines)
+
+
+def passing(rows: list[dict[str, Any]]) -> str:
+    """Return a table of the seconds until each passes DSA's and DM's last figure."""
+    lines = [
+        "| data | images a class | distiller | validation accuracy (seconds) "
+        "| passes `dsa` at | passes `dm` at |",
+        "|---|---|---|---|---|---|",
+    ]
+    scored = [row for row in rows if row["validation"]]
+    last = {
+        (row["dataset"], row["images_per_class"], row["distiller_asked"]): mean(
+            row["validation"][-1]
+        )
+        for row in scored
+    }
+    for row in scored:
+        place = (row["dataset"], row["images_per_class"])
+        curve = ", ".join(
+            f"{100 * mean(point):.1f} ({point['seconds']:.0f})"
+            for point in row["validation"]
+        )
+        cells = [
+            when(row, last.get((*place, rival)))
+            if row["distiller_asked"] != rival
+            else ""
+            for rival in ("dsa", "dm")
+        ]
+        lines.append(
+            f"| {place[0]} | {place[1]} | `{row['distiller_asked']}` | {curve} "
+            f"| {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def when(row: dict[str, Any], figure: float | None) -> str:
+    """Return the seconds of the first kept set whose accuracy is above a figure."""
+    if figure is None:
+        return "not measured"
+    for point in row["validation"]:
+        if mean(point) > figure:
+            return f"{point['seconds']:.0f} s"
+    return "not reached"
+
+
+def mean(point: dict[str, Any]) -> float:
+    """Return the mean accuracy of a point of a curve."""
+    return statistics.mean(point["accuracies"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--data-root")
+    parser.add_argument("--ipc", type=int, default=1)
+    parser.add_argument("--distiller", action="append", default=[])
+    parser.add_argument("--network", default="dc_convnet(width=32)")
+    parser.add_argument("--evaluation-network", help="by default the set's own")
+    parser.add_argument("--seconds", type=float, default=300.0, help="of distilling")
+    parser.add_argument("--most-steps", type=int, help="where a run ends sooner")
+    parser.add_argument("--validation-networks", type=int, default=1, help="or 0")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file to which rows are added")
+    parser.add_argument("--table", type=Path, help="print the tables of a JSON file")
+    parser.add_argument("--single", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.table:
+        rows = made_rows(options.table)
+        print(table(rows), passing(rows), sep="\n\n")
+    elif options.single:
+        print(json.dumps(distilled_for(options)))
+    elif not options.distiller or options.out is None:
+        parser.error("--distiller and --out are required")
+    else:
+        all_rows(options)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DDError as error:
+        sys.exit(f"Error: {error}")

@@ -1,0 +1,99 @@
+"""Kernel regression from a set of images, as a function of other images."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from dd_plugins.functional.kernel_regression import kernel_ridge_regression
+from dd_plugins.functional.ntk import AbstractKernel
+
+__all__ = [
+    "MEMORY",
+    "RIDGE",
+    "kernel_predictor",
+    "parts_that_fit",
+    "regression_weights",
+]
+
+MEMORY = 1.0
+"""Gigabytes that the kernel of a part of the images may take, by default."""
+
+RIDGE = 1e-6
+"""The ridge of KIP, relative to the mean eigenvalue of the kernel."""
+
+_GIGABYTE = 1e9
+
+
+def regression_weights(
+    kernel: AbstractKernel, images: Tensor, labels: Tensor, ridge: float = RIDGE
+) -> Tensor:
+    """Return the coefficients of kernel ridge regression; gradients pass.
+
+    Args:
+        kernel: the kernel.
+        images: the support, float64 ``(n, channels, height, width)``.
+        labels: float64 ``(n, classes)``.
+        ridge: relative to the mean eigenvalue of the kernel.
+
+    Returns:
+        float64 ``(n, classes)``. The prediction for an image is its kernel with the
+        support, times these.
+    """
+    identity = torch.eye(len(images), dtype=images.dtype, device=images.device)
+    return kernel_ridge_regression(
+        kernel(images, images), identity, labels, ridge=ridge
+    )
+
+
+def parts_that_fit(
+    kernel: AbstractKernel, count: int, images: Tensor, memory: float = MEMORY
+) -> Iterator[slice]:
+    """Yield the parts of ``count`` images whose kernel with a support fits into memory.
+
+    Args:
+        kernel: the kernel.
+        count: the number of images.
+        images: the support, ``(n, channels, height, width)``.
+        memory: gigabytes that the kernel of a part may take.
+    """
+    each = kernel.bytes_per_pair(*images.shape[-2:]) * len(images)
+    size = max(1, int(memory * _GIGABYTE / each))
+    for start in range(0, count, size):
+        yield slice(start, start + size)
+
+
+@torch.no_grad()
+def kernel_predictor(
+    kernel: AbstractKernel,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    ridge: float = RIDGE,
+    memory: float = MEMORY,
+) -> Callable[[Tensor], Tensor]:
+    """Return the predictor of kernel ridge regression from a set of images.
+
+    Args:
+        kernel: the kernel.
+        images: the support, float ``(n, channels, height, width)``.
+        labels: float ``(n, classes)``.
+        ridge: relative to the mean eigenvalue of the kernel.
+        memory: gigabytes that the kernel of a part of the images may take.
+
+    Returns:
+        A function of images, float ``(b, channels, height, width)`` in the value space
+        of the support, to float32 predictions ``(b, classes)``.
+    """
+    support = images.detach().double()
+    weights = regression_weights(kernel, support, labels.detach().double(), ridge)
+
+    @torch.no_grad()
+    def predict(others: Tensor) -> Tensor:
+        found = [
+            kernel(others[part].double(), support) @ weights
+            for part in parts_that_fit(kernel, len(others), support, memory)
+        ]
+        return torch.cat(found).float()
+
+    return predict
