@@ -6,6 +6,7 @@ from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.dsa import DSA
 from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.distillers.kip import KIP
+from dd_plugins.distillers.mtt import MTT
 from dd_plugins.hookspecs import (
     RegisterDataset,
     RegisterDistiller,
@@ -32,7 +33,7 @@ from dd_plugins.wrappers.rotated import Rotated
 @hookimpl
 def dd_register_distillers(register: RegisterDistiller) -> None:
     """Offer the built-in distillers."""
-    for distiller in (FRePo, KIP, DSA, DM, RandomImages, Herding, KMeans):
+    for distiller in (FRePo, KIP, MTT, DSA, DM, RandomImages, Herding, KMeans):
         register(distiller)
 
 

@@ -1,5 +1,6 @@
 """Methods that show each seam, by the public door alone."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ class LabelledAtTheEnd(AbstractDistiller[NoState]):
         """Whiten, whatever the data do."""
         return "zca"
 
-    def recipe(self, task: Task, images: int) -> Recipe:
+    def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
         """Train as this method's paper would."""
         return Recipe(steps=7, learning_rate=0.02, optimizer="adamw", temperature=4.0)
 

@@ -18,10 +18,14 @@ from dd_plugins.runtime.memory import fits_in_memory
 
 __all__ = ["ZCA_RIDGE", "Preprocessing", "Transform", "to_unit_range"]
 
-Preprocessing = Literal["standardize", "zca"]
+Preprocessing = Literal["standardize", "zca", "pixel-zca"]
+"""The value spaces: standardised by channel; whitened after it (FRePo's); or pixels in
+[0, 1] whitened as they are (MTT's)."""
 
 ZCA_RIDGE = 0.1
 """Ridge on the covariance, relative to its mean eigenvalue (FRePo's ``zca_reg``)."""
+
+_PIXEL_RIDGE = 0.1  # on the covariance of pixels in [0, 1] (MTT's)
 
 _LARGEST_WHITENED_SIDE = 64  # beyond it the covariance would not fit; see Transform
 _LONG_TO_WHITEN = 4_000  # rows and columns of a matrix that is decomposed
@@ -38,7 +42,8 @@ def to_unit_range(images: Tensor) -> Tensor:
 class Transform:
     """An invertible map from images in [0, 1] to the value space of a model.
 
-    Standardisation by channel and, with ``whitening``, ZCA after it. Images larger than
+    Standardisation by channel and, with ``whitening``, ZCA after it; or ZCA of pixels
+    that are not standardised. Images larger than
     64 pixels are whitened in interleaved sub-images ("checkerboard"): every
     ``stride``-th pixel belongs to the same sub-image, and all share one covariance.
 
@@ -78,8 +83,22 @@ class Transform:
 
     @property
     def kind(self) -> Preprocessing:
-        """``"zca"`` if images are whitened, else ``"standardize"``."""
-        return "standardize" if self.centre is None else "zca"
+        """Which of the value spaces it maps to."""
+        if self.centre is None:
+            return "standardize"
+        own = Transform._of_pixels(channels=1)
+        is_own = self.mean.cpu() == own.mean, self.deviation.cpu() == own.deviation
+        return "pixel-zca" if all(each.all() for each in is_own) else "zca"
+
+    @classmethod
+    def _of_pixels(cls, channels: int) -> "Transform":
+        """Return the scale before whitening of pixels that are not standardised.
+
+        Their covariance C is whitened by ``(C + r I) ** -0.5`` with an absolute ridge
+        r. That is ``(C / r + I) ** -0.5`` of pixels divided by the root of r.
+        """
+        deviation = torch.full((channels,), math.sqrt(_PIXEL_RIDGE))
+        return cls(torch.zeros(channels), deviation)
 
     @classmethod
     def fit(cls, images: ImageSource, kind: Preprocessing) -> "Transform":
@@ -88,14 +107,18 @@ class Transform:
         Args:
             images: uint8, or float in [0, 1], of shape ``(n, channels, height,
                 width)``.
-            kind: ``"standardize"``, or ``"zca"`` for whitening after it.
+            kind: ``"standardize"``; ``"zca"`` for whitening after it, with a ridge
+                relative to the mean eigenvalue; ``"pixel-zca"`` for whitening of pixels
+                in [0, 1], with the ridge 0.1: the space of MTT, TESLA and DATM.
 
         Raises:
-            DataError: ``kind`` is ``"zca"``, and the images are all alike, or too large
-                for the memory, or do not divide into sub-images of at most 64 pixels a
+            DataError: images are to be whitened, and are all alike, or too large for
+                the memory, or do not divide into sub-images of at most 64 pixels a
                 side.
         """
         channels = images.shape[1]
+        if kind == "pixel-zca":
+            return cls._of_pixels(channels)._with_whitening(images, ridge=1.0)
         total = torch.zeros(channels, dtype=torch.float64)
         squares = torch.zeros(channels, dtype=torch.float64)
         for chunk in chunks(images, _CHUNK):
@@ -109,10 +132,17 @@ class Transform:
         standardize = cls(mean.float(), deviation.float())
         if kind == "standardize":
             return standardize
-        return standardize._with_whitening(images)
+        return standardize._with_whitening(images, ridge=None)
 
-    def _with_whitening(self, images: ImageSource) -> "Transform":
-        """Return the transform that also whitens, fitted on ``images``."""
+    def _with_whitening(
+        self, images: ImageSource, *, ridge: float | None
+    ) -> "Transform":
+        """Return the transform that also whitens, fitted on ``images``.
+
+        Args:
+            images: training images.
+            ridge: on the covariance; None for ``ZCA_RIDGE`` of its mean eigenvalue.
+        """
         stride = _stride(images.shape[-2], images.shape[-1])
         scale = Transform(self.mean, self.deviation, stride=stride)
         size = math.prod(images.shape[1:]) // stride**2
@@ -138,7 +168,7 @@ class Transform:
             )
         centre = (centre / count).float()
         if count <= size:
-            return self._with_directions(images, scale, centre, count)
+            return self._with_directions(images, scale, centre, count, ridge)
         covariance = torch.zeros(size, size, dtype=torch.float64)
         for chunk in chunks(images, _CHUNK):
             flat = scale._flatten(scale._standardize(chunk)).cpu() - centre
@@ -146,13 +176,20 @@ class Transform:
         covariance /= count
         if not covariance.diagonal().sum() > 0:
             raise _all_alike()
-        covariance.diagonal().add_(ZCA_RIDGE * covariance.diagonal().mean())
+        if ridge is None:
+            ridge = ZCA_RIDGE * float(covariance.diagonal().mean())
+        covariance.diagonal().add_(ridge)
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         whitening = (vectors * eigenvalues.rsqrt()) @ vectors.mT
         return Transform(self.mean, self.deviation, centre, whitening.float(), stride)
 
     def _with_directions(
-        self, images: ImageSource, scale: "Transform", centre: Tensor, count: int
+        self,
+        images: ImageSource,
+        scale: "Transform",
+        centre: Tensor,
+        count: int,
+        ridge: float | None,
     ) -> "Transform":
         """Return the whitening transform of at most as many images as pixels.
 
@@ -174,7 +211,8 @@ class Transform:
         kept[0] = False  # the direction that centring took
         eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
         directions = vectors.mT @ flat / (count * eigenvalues).sqrt()[:, None]
-        ridge = ZCA_RIDGE * total / flat.shape[1]
+        if ridge is None:
+            ridge = ZCA_RIDGE * total / flat.shape[1]
         return Transform(
             self.mean,
             self.deviation,

@@ -1,7 +1,7 @@
 """What a distiller is: a record of hyper-parameters that shapes gradients on pixels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, Literal, Self, TypeVar, cast
 
 import torch
@@ -109,7 +109,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         del task
         return None
 
-    def recipe(self, task: Task, images: int) -> Recipe:
+    def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
         """Return the recipe of networks that are trained on the result.
 
         It is stored in the header of the artifact; an evaluation may name another one.
@@ -118,8 +118,9 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         Args:
             task: the task.
             images: the number of images of the set.
+            learned: the values of :meth:`learnables`, such as a step size.
         """
-        del task
+        del task, learned
         return default_recipe(self.label_kind, images)
 
     def learnables(self, run: Run) -> dict[str, Tensor]:

@@ -48,7 +48,9 @@ def finished_set(
         teacher = check_teacher(
             distiller, distiller.teacher(state, leaves), distiller.label_kind
         )
-    recipe = check_recipe(distiller, distiller.recipe(run.task, count))
+    recipe = check_recipe(
+        distiller, distiller.recipe(run.task, count, leaves.detached().others)
+    )
     initial_classes, initial_indices = beginning.history()
     options = replace(settled.options, steps=steps)
     header = make_header(

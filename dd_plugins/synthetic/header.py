@@ -135,7 +135,8 @@ class Header(_Strict):
     Attributes:
         format_version: version of the file format.
         label_kind: ``"regression"``, ``"probabilities"`` or ``"classes"``.
-        value_space: ``"standardize"`` or ``"zca"``: what the pixels are in.
+        value_space: what the pixels are in: ``"standardize"``, ``"zca"`` or
+            ``"pixel-zca"``.
         transform_stride: interleaving of the whitening (see ``Transform``).
         class_names: one for each class.
         initial_classes: the class that each image started from.

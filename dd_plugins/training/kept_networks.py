@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dd_plugins.checks import whole_number
 from dd_plugins.data.draws import sampler_of
+from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import FileError, OptionError
@@ -35,6 +36,7 @@ from dd_plugins.training.train import TrainingSet, accuracy, train_network
 __all__ = [
     "STAGES",
     "RealImages",
+    "RealSetting",
     "TrainedNetwork",
     "TrainingReport",
     "real_training_set",
@@ -68,6 +70,47 @@ def real_training_set(run: Run, real: RealSampler) -> TrainingSet:
     return TrainingSet(
         RealImages(real), labels.to(run.device), "classes", run.task.mirror
     )
+
+
+@dataclass(frozen=True)
+class RealSetting:
+    """All real images in their value space, for networks that no run asks for.
+
+    Attributes:
+        task: what the networks classify.
+        device: where they are trained.
+        precision: of their arithmetic.
+        transform: maps images to the value space.
+        real: all training images.
+    """
+
+    task: Task
+    device: torch.device
+    precision: torch.dtype
+    transform: Transform
+    real: RealSampler
+
+    @classmethod
+    def of(cls, data: RealData, device: str, precision: Precision) -> "RealSetting":
+        """Return the setting of real data.
+
+        Raises:
+            OptionError: the data is something else, or there is no such device.
+        """
+        if not isinstance(data, RealData):
+            raise OptionError(
+                f"data must be RealData, such as get_dataset returns, got "
+                f"{type(data).__name__}"
+            )
+        target = resolve_device(device)
+        dtype = resolve_precision(precision, target)
+        task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
+        transform, real = sampler_of(data, seed=0, device=target, precision=dtype)
+        return cls(task, target, dtype, transform, real)
+
+    def run(self, network: AbstractNetwork, steps: int) -> Run:
+        """Return the run in which a network is trained for so many steps."""
+        return Run(self.task, "", network, steps, 0, self.device, self.precision)
 
 
 @dataclass(frozen=True)
@@ -232,11 +275,6 @@ def train_networks(
         OptionError: an argument has the wrong type, or the images are too small for an
             architecture.
     """
-    if not isinstance(data, RealData):
-        raise OptionError(
-            f"data must be RealData, such as get_dataset returns, got "
-            f"{type(data).__name__}"
-        )
     architectures = (
         [networks] if isinstance(networks, AbstractNetwork) else list(networks)
     )
@@ -252,14 +290,11 @@ def train_networks(
             "stages: expected one or more numbers of steps, each at least 1, got "
             f"{tuple(stages)}"
         )
-    target = resolve_device(device)
-    task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
-    dtype = resolve_precision(precision, target)
-    transform, real = sampler_of(data, seed=0, device=target, precision=dtype)
-    place = folder or cache_folder()
+    setting = RealSetting.of(data, device, precision)
+    real, place = setting.real, folder or cache_folder()
     jobs = [
         (
-            Run(task, "", network, steps, 0, target, dtype),
+            setting.run(network, steps),
             TrainedNetwork(network, real_data_recipe(steps)),
         )
         for network, steps in itertools.product(architectures, stages)
@@ -273,7 +308,11 @@ def train_networks(
         score = None
         if len(data.validation.labels):
             score = accuracy(
-                module, data.validation, transform, device=target, precision=dtype
+                module,
+                data.validation,
+                setting.transform,
+                device=run.device,
+                precision=run.precision,
             )
         yield TrainingReport(
             repr(run.network), run.steps, module, file, was_there, score

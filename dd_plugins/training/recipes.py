@@ -21,6 +21,7 @@ __all__ = [
     "Recipe",
     "classic_recipe",
     "default_recipe",
+    "expert_recipe",
     "frepo_recipe",
     "get_recipe",
     "real_data_recipe",
@@ -223,3 +224,21 @@ def real_data_recipe(steps: int) -> Recipe:
     enough for digits to level off, and a short training for larger data sets.
     """
     return Recipe(steps=steps, learning_rate=3e-3, batch_size=128, warm_up=steps // 10)
+
+
+def expert_recipe(steps: int) -> Recipe:
+    """Return the recipe of MTT's experts, without their last partial batch.
+
+    Plain SGD at a constant rate, under DSA's augmentation (arXiv 2203.11932, appendix
+    A.4, and its released code).
+    """
+    return Recipe(
+        steps=steps,
+        learning_rate=0.01,
+        batch_size=256,
+        optimizer="sgd",
+        momentum=0.0,
+        weight_decay=0.0,
+        decay="none",
+        augmentation="dsa",
+    )

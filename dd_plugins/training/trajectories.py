@@ -1,26 +1,104 @@
 """Trajectories: the weights of a network during training, kept in a file."""
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import safetensors
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dd_plugins.checks import whole_number
+from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import FileError, OptionError
+from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import Run
-from dd_plugins.runtime.device import exact_kernels, plain_torch
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.device import Precision, exact_kernels, plain_torch
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
-from dd_plugins.training.kept_networks import TrainedNetwork, real_training_set
-from dd_plugins.training.train import training_steps_of
+from dd_plugins.training.kept_networks import (
+    RealSetting,
+    TrainedNetwork,
+    real_training_set,
+)
+from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.train import accuracy, training_steps_of
 
-__all__ = ["Trajectory"]
+__all__ = ["ExpertReport", "Snapshots", "Trajectory", "experts_of", "train_experts"]
 
 _KIND = "a kept trajectory"
 _ADVICE = "remove it, and it is trained again"
+
+OnStep = Callable[[int], None]
+"""Called with the number of training steps done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshots:
+    """The weights of a network at several steps of its training.
+
+    Of a kept trajectory, each is read from the file when it is asked for.
+
+    Attributes:
+        weights: float32 ``(snapshots, parameters)`` on the CPU, all parameters of the
+            network, flattened in their order; or those of the way points alone.
+        fractions: float32 ``(snapshots, tensors)``: how far along its straight line
+            each tensor of the network is, from one way point to the next; None if all
+            weights are there.
+        sizes: the number of values of each tensor.
+        path: the file that holds the weights; None if ``weights`` does.
+    """
+
+    weights: Tensor | None
+    fractions: Tensor | None
+    sizes: tuple[int, ...]
+    count: int
+    path: Path | None = None
+
+    def __len__(self) -> int:
+        """Return the number of snapshots."""
+        return self.count
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Return a snapshot, float32 ``(parameters,)`` on the CPU."""
+        if not 0 <= number < self.count:
+            raise IndexError(number)
+        if self.fractions is None:
+            return self._row(number)
+        way_points = way_points_of(self.count, self._way_points)
+        segment = sum(point <= number for point in way_points[1:-1])
+        first, last = self._row(segment), self._row(segment + 1)
+        fractions = self.fractions[number].repeat_interleave(torch.tensor(self.sizes))
+        return first + fractions * (last - first)
+
+    @cached_property
+    def _way_points(self) -> int:
+        if self.weights is not None:
+            return len(self.weights)
+        with safetensors.safe_open(self.path, framework="pt") as opened:
+            return int(opened.get_slice("weights").get_shape()[0])
+
+    def _row(self, number: int) -> Tensor:
+        """Return the weights that are kept under a number."""
+        if self.weights is not None:
+            return self.weights[number]
+        with safetensors.safe_open(self.path, framework="pt") as opened:
+            row: Tensor = opened.get_slice("weights")[number]
+        return row
+
+
+def way_points_of(snapshots: int, way_points: int) -> list[int]:
+    """Return the numbers of the snapshots that are way points: first and last ones too.
+
+    They are as evenly spaced as they can be.
+    """
+    last = snapshots - 1
+    return [round(part * last / (way_points - 1)) for part in range(way_points)]
 
 
 @dataclass(frozen=True)
@@ -32,21 +110,34 @@ class Trajectory:
     Attributes:
         trained: the network, its recipe and its seed.
         every: steps between snapshots, at least 1; the first is of step 0.
+        way_points: how many snapshots are kept, at least 2, or None for all. Between
+            two of them each tensor moves on a straight line, and is as far along it as
+            it was along the way of training. A file of 51 snapshots shrinks to a few.
 
     Raises:
-        OptionError: ``every`` is below 1.
+        OptionError: ``every`` is below 1, or there are fewer than two way points, or
+            more than snapshots.
 
-    Reference: Cazenavette et al., "Dataset Distillation by Matching Training
-    Trajectories", CVPR 2022, arXiv 2203.11932, section 3.1 ("expert trajectories").
+    References: Cazenavette et al., "Dataset Distillation by Matching Training
+    Trajectories", CVPR 2022, arXiv 2203.11932, section 3.1 ("expert trajectories");
+    Zhong et al., "Towards Stable and Storage-efficient Dataset Distillation: Matching
+    Convexified Trajectory", CVPR 2025, arXiv 2406.19827 (way points).
     """
 
     trained: TrainedNetwork
     every: int
+    way_points: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse snapshots that are less than a step apart."""
+        """Refuse snapshots less than a step apart, and too few or many way points."""
         if self.every < 1:
             raise OptionError(f"every: expected at least 1 step, got {self.every}")
+        most = len(self.steps)
+        if self.way_points is not None and not 2 <= self.way_points <= most:
+            raise OptionError(
+                f"way_points: expected 2 to {most}, the number of snapshots, got "
+                f"{self.way_points}"
+            )
 
     @property
     def steps(self) -> list[int]:
@@ -56,10 +147,23 @@ class Trajectory:
     def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
         """Return the file that holds the snapshots, or will hold them."""
         network = self.trained.path(run, real, folder)
-        return network.with_name(f"{network.stem}-every-{self.every}.safetensors")
+        points = "" if self.way_points is None else f"-points-{self.way_points}"
+        return network.with_name(
+            f"{network.stem}-every-{self.every}{points}.safetensors"
+        )
+
+    def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
+        """Tell whether there is a file of the snapshots."""
+        return real.content is not None and self.path(run, real, folder).exists()
 
     @plain_torch()
-    def obtain(self, run: Run, real: RealSampler, folder: Path) -> Tensor:
+    def obtain(
+        self,
+        run: Run,
+        real: RealSampler,
+        folder: Path,
+        on_step: OnStep = lambda done: None,
+    ) -> Snapshots:
         """Return the snapshots: from their file, or trained now and kept there.
 
         Snapshots of a network that is trained on images without a name are not kept.
@@ -68,10 +172,10 @@ class Trajectory:
             run: for the shape of images, the classes, the device and the precision.
             real: all training images.
             folder: where trained networks are kept.
+            on_step: called after each training step.
 
         Returns:
-            float32 ``(snapshots, parameters)`` on the CPU: all parameters of the
-            network, flattened in their order, at each of :attr:`steps`.
+            The snapshots at each of :attr:`steps`.
 
         Raises:
             FileError: the file is damaged or is not what its name says, or cannot be
@@ -79,29 +183,81 @@ class Trajectory:
             OptionError: the images are too small for the architecture.
         """
         path = self.path(run, real, folder)
-        about = self.trained.description(run, real) | {"every": self.every}
-        described = json.dumps(about, sort_keys=True)
-        if real.content is not None and path.exists():
-            tensors, found = load_tensors(path, what=_KIND, advice=_ADVICE)
-            if found.get("description") != described or "weights" not in tensors:
-                raise FileError(
-                    f"{path} does not match its key: it holds "
-                    f"{found.get('description')}, expected {described}; {_ADVICE}"
-                )
-            return tensors["weights"]
+        if self.is_kept(run, real, folder):
+            return self._read(path, run, real)
         if real.content is not None:
             check_writable(path)
-        weights = torch.stack(list(self._snapshots(run, real)))
-        if real.content is not None:
-            save_tensors(path, {"weights": weights}, {"description": described})
-        return weights
+        tensors = self._train(run, real, on_step)
+        if real.content is None:
+            return Snapshots(
+                tensors["weights"],
+                tensors.get("fractions"),
+                self._sizes(run),
+                len(self.steps),
+            )
+        save_tensors(path, tensors, {"description": self._described(run, real)})
+        return self._read(path, run, real)
 
-    def _snapshots(self, run: Run, real: RealSampler) -> Iterator[Tensor]:
+    def _described(self, run: Run, real: RealSampler) -> str:
+        about = self.trained.description(run, real) | {"every": self.every}
+        if self.way_points is not None:
+            about["way_points"] = self.way_points
+        return json.dumps(about, sort_keys=True)
+
+    def _read(self, path: Path, run: Run, real: RealSampler) -> Snapshots:
+        """Check a file, and return its snapshots."""
+        tensors, found = load_tensors(path, what=_KIND, advice=_ADVICE)
+        described = self._described(run, real)
+        if found.get("description") != described:
+            raise FileError(
+                f"{path} does not match its key: it holds "
+                f"{found.get('description')}, expected {described}; {_ADVICE}"
+            )
+        sizes, count = self._sizes(run), len(self.steps)
+        wanted = {"weights": (self.way_points or count, sum(sizes))}
+        if self.way_points is not None:
+            wanted["fractions"] = (count, len(sizes))
+        shapes = {name: tuple(each.shape) for name, each in tensors.items()}
+        if shapes != wanted:
+            raise FileError(
+                f"{path}: expected snapshots of {self.trained.network!r}, of shapes "
+                f"{wanted}, got {shapes}; {_ADVICE}"
+            )
+        return Snapshots(None, tensors.get("fractions"), sizes, count, path)
+
+    def _sizes(self, run: Run) -> tuple[int, ...]:
+        module, _ = self.trained.fresh(run)
+        return tuple(parameter.numel() for parameter in module.parameters())
+
+    def _train(self, run: Run, real: RealSampler, on_step: OnStep) -> dict[str, Tensor]:
+        """Train, and return what is kept."""
+        if self.way_points is None:
+            return {"weights": torch.stack(list(self._snapshots(run, real, on_step)))}
+        sizes = self._sizes(run)
+        points = way_points_of(len(self.steps), self.way_points)
+        kept, lengths, before = [], [torch.zeros(len(sizes))], None
+        for number, weights in enumerate(self._snapshots(run, real, on_step)):
+            if number in points:
+                kept.append(weights)
+            if before is not None:
+                moved = torch.split(weights - before, list(sizes))
+                norms = torch.stack([each.norm() for each in moved])
+                lengths.append(lengths[-1] + norms)
+            before = weights
+        return {
+            "weights": torch.stack(kept),
+            "fractions": _along(torch.stack(lengths), points),
+        }
+
+    def _snapshots(
+        self, run: Run, real: RealSampler, on_step: OnStep
+    ) -> Iterator[Tensor]:
         """Train, and yield the weights at each step of which there is a snapshot."""
         module, generator = self.trained.fresh(run)
 
         def weights() -> Tensor:
-            flat = [parameter.detach().flatten() for parameter in module.parameters()]
+            # torch.cat copies: a later step must not change a snapshot.
+            flat = [each.detach().flatten() for each in module.parameters()]
             return torch.cat(flat).float().cpu()
 
         yield weights()
@@ -114,5 +270,146 @@ class Trajectory:
         )
         with exact_kernels():
             for done in steps:
+                on_step(done)
                 if done % self.every == 0:
                     yield weights()
+
+
+def _along(lengths: Tensor, points: list[int]) -> Tensor:
+    """Return how far each tensor is from one way point to the next.
+
+    Args:
+        lengths: of the way of each tensor up to each snapshot, ``(snapshots,
+            tensors)``.
+        points: the numbers of the way points.
+    """
+    fractions = torch.zeros_like(lengths)
+    for first, last in itertools.pairwise(points):
+        whole = lengths[last] - lengths[first]
+        for number in range(first, last + 1):
+            so_far = lengths[number] - lengths[first]
+            evenly = (number - first) / (last - first)  # a tensor that never moves
+            fractions[number] = torch.where(whole > 0, so_far / whole, evenly)
+        if last != points[-1]:
+            fractions[last] = 0  # the next line starts here
+    return fractions
+
+
+def experts_of(
+    network: AbstractNetwork,
+    recipe: Recipe,
+    count: int,
+    *,
+    every: int,
+    way_points: int | None = None,
+) -> list[Trajectory]:
+    """Return the trajectories of several networks, whose seeds are 0, 1, 2, ..."""
+    return [
+        Trajectory(TrainedNetwork(network, recipe, seed), every, way_points)
+        for seed in range(count)
+    ]
+
+
+@dataclass(frozen=True)
+class ExpertReport:
+    """What :func:`train_experts` reports of one expert.
+
+    Attributes:
+        network: its spec.
+        seed: of its weights and of its training.
+        snapshots: how many there are.
+        file: where they are kept.
+        was_there: whether they were kept before.
+        validation_accuracy: of the last snapshot, on images held out of the training
+            data, in [0, 1]; None if there are none.
+    """
+
+    network: str
+    seed: int
+    snapshots: int
+    file: Path
+    was_there: bool
+    validation_accuracy: float | None
+
+
+def train_experts(
+    data: RealData,
+    network: AbstractNetwork,
+    recipe: Recipe,
+    *,
+    experts: int,
+    every: int,
+    way_points: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    folder: Path | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Iterator[ExpertReport]:
+    """Train experts for later runs; those that are kept are left alone.
+
+    If it is stopped, call it again: it goes on with the first expert that is missing,
+    and each is the same to the bit.
+
+    Args:
+        data: real data; training images are trained on.
+        network: the architecture.
+        recipe: how each expert is trained.
+        experts: how many, at least 1; their seeds are 0, 1, 2, ...
+        every: steps between snapshots, at least 1.
+        way_points: how many snapshots are kept; None for all (see :class:`Trajectory`).
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of the networks' arithmetic.
+        folder: where they are kept; by default :func:`cache_folder`.
+        on_progress: called with what is trained, the steps done, and all steps.
+
+    Yields:
+        A report of each expert as soon as it is kept.
+
+    Raises:
+        FileError: a file is damaged, is not what its name says, or cannot be written.
+        OptionError: an argument is out of its range, or the images are too small for
+            the architecture.
+    """
+    count = whole_number("experts", experts, least=1)
+    setting = RealSetting.of(data, device, precision)
+    run = setting.run(network, recipe.steps)
+    place = folder or cache_folder()
+    for trajectory in experts_of(
+        network, recipe, count, every=every, way_points=way_points
+    ):
+        seed = trajectory.trained.seed
+        was_there = trajectory.is_kept(run, setting.real, place)
+
+        def on_step(done: int, what: str = f"expert {seed} of {count}") -> None:
+            on_progress(what, done, recipe.steps)
+
+        snapshots = trajectory.obtain(run, setting.real, place, on_step)
+        score = None
+        if len(data.validation.labels):
+            module, _ = trajectory.trained.fresh(run)
+            set_weights(module, snapshots[len(snapshots) - 1])
+            score = accuracy(
+                module.eval(),
+                data.validation,
+                setting.transform,
+                device=run.device,
+                precision=run.precision,
+            )
+        yield ExpertReport(
+            repr(network),
+            seed,
+            len(snapshots),
+            trajectory.path(run, setting.real, place),
+            was_there,
+            score,
+        )
+
+
+@torch.no_grad()
+def set_weights(module: nn.Module, weights: Tensor) -> None:
+    """Give a network the weights of a snapshot."""
+    start = 0
+    for parameter in module.parameters():
+        part = weights[start : start + parameter.numel()]
+        parameter.copy_(part.view_as(parameter))
+        start += parameter.numel()

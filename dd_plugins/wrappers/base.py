@@ -1,7 +1,7 @@
 """The base class of wrappers: distillers that hold and adjust another one."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -105,9 +105,9 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         """Return the base's value space."""
         return self.base.preprocessing(task)
 
-    def recipe(self, task: Task, images: int) -> Recipe:
+    def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
         """Return the base's recipe."""
-        return self.base.recipe(task, images)
+        return self.base.recipe(task, images, learned)
 
     def learnables(self, run: Run) -> dict[str, Tensor]:
         """Return what else the base learns."""

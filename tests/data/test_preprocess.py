@@ -249,3 +249,24 @@ def test_a_moved_transform_is_the_same_map():
     assert moved.fingerprint == transform.fingerprint
     assert torch.equal(moved(images), transform(images))
     assert {tensor.device.type for tensor in away.tensors().values()} == {"meta"}
+
+
+@pytest.mark.parametrize("count", [200, 5])
+def test_pixel_zca_is_that_of_trajectory_matching(count):
+    """Pixels in [0, 1], centred, times (C + 0.1 I) ** -0.5; with few images as well."""
+    train, test = _images(count, 2, 4, 4), _images(5, 2, 4, 4, purpose="test")
+    pixels, others = (each.flatten(1).double().numpy() for each in (train, test))
+    if train.dtype == torch.uint8:
+        pixels, others = pixels / 255, others / 255
+    centred = pixels - pixels.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred / count)
+    matrix = (vectors * (values + 0.1) ** -0.5) @ vectors.T
+
+    transform = Transform.fit(train, "pixel-zca")
+
+    assert transform.kind == "pixel-zca"
+    expected = (others - pixels.mean(axis=0)) @ matrix
+    found = transform(test)
+    np.testing.assert_allclose(found.flatten(1).numpy(), expected, atol=1e-4)
+    undone = transform.invert(found).flatten(1).numpy()
+    np.testing.assert_allclose(undone, others, atol=1e-4)

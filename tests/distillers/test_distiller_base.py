@@ -76,7 +76,7 @@ def test_a_class_with_too_few_images_is_named() -> None:
 def test_the_recipe_goes_by_the_kind_of_labels(kind: Any, images: int) -> None:
     method = type("Of", (Least,), {"label_kind": kind})()
     usual = frepo_recipe if kind == "regression" else classic_recipe
-    assert method.recipe(run_of().task, images) == usual(images)
+    assert method.recipe(run_of().task, images, {}) == usual(images)
 
 
 def test_labels_are_one_hot_and_saved_as_they_are() -> None:

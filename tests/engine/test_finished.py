@@ -65,7 +65,7 @@ def test_the_header_says_how_the_set_came_about(tmp_path: Any) -> None:
     assert header.dataset.train_images == len(data.train.labels)
     assert header.versions["stranger"] == "2.1"
     assert torch.__version__.startswith(header.versions["torch"])
-    assert header.recipe == repr(learning.distiller.recipe(learning.run.task, 4))
+    assert header.recipe == repr(learning.distiller.recipe(learning.run.task, 4, {}))
     assert (header.context, header.views, header.learned) == (None, None, {})
     loaded = DistilledSet.load(made.save(tmp_path / "set.safetensors"))
     assert loaded.content_hash() == made.content_hash()

@@ -105,7 +105,7 @@ def test_a_method_without_a_predictor_is_judged_by_a_quickly_trained_network(
 
     monkeypatch.setattr("dd_plugins.engine.validation.train_network", train)
 
-    def recipe(self: Any, task: Any, images: int) -> Any:
+    def recipe(self: Any, task: Any, images: int, learned: Any) -> Any:
         return replace(classic_recipe(images), steps=own)
 
     learning = begun(doing(recipe=recipe))

@@ -1,0 +1,455 @@
+"""MTT: the training trajectories of experts are matched."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller, add_gradient
+from dd_plugins.distillers.mtt.settings import Window, paper_run, short_run
+from dd_plugins.distillers.mtt.student import Student, graph_bytes, layers_mask
+from dd_plugins.distillers.state import AbstractState, Metrics
+from dd_plugins.errors import OptionError
+from dd_plugins.functional.trajectory_matching import (
+    match_in_constant_memory,
+    match_unrolled,
+)
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.networks.dc_convnet import classic_network
+from dd_plugins.run import Run, Task
+from dd_plugins.runtime import processes
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.spec import record
+from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.training.recipes import Recipe, classic_recipe, expert_recipe
+from dd_plugins.training.trajectories import (
+    Snapshots,
+    Trajectory,
+    experts_of,
+    set_weights,
+)
+
+__all__ = ["MTT"]
+
+_SHORT_RUN = 300  # steps
+_PAPER_RUN = 5_000
+_SHORT_EXPERTS, _PAPER_EXPERTS = 4, 100
+_SHORT_EVERY = 50  # steps between snapshots
+_PAPER_EPOCHS = 50
+_STEP_SIZE = "log_step_size"
+_LEAST_PROBABILITY = 1e-6
+_GIGABYTE = 1e9
+_MATCHES = {"constant": match_in_constant_memory, "unrolled": match_unrolled}
+
+
+@dataclass
+class MTTState(AbstractState):
+    """The experts, and what changes beside the set.
+
+    Attributes:
+        run: the run.
+        network: the architecture as a module; its own weights are not used.
+        experts: the snapshots of each expert; not saved.
+        logits: float32 ``(n, classes)``, to which learned labels are added; what the
+            experts say of the images that the set starts from. Zero until step 0.
+        skipped: updates that were skipped so far, a mean over the processes.
+    """
+
+    network: FeatureNetwork
+    experts: Sequence[Snapshots]
+    logits: Tensor
+    skipped: float = 0.0
+    mask: Tensor | None = field(default=None, repr=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the logits, and how many updates were skipped."""
+        return {"logits": self.logits, "skipped": self.skipped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them."""
+        self.logits.copy_(state["logits"])
+        self.skipped = state["skipped"]
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the state of the first process, with the mean of skipped updates."""
+        skipped = sum(part["skipped"] for part in parts) / len(parts)
+        return {**parts[0], "skipped": skipped}
+
+
+@record
+class MTT(AbstractDistiller[MTTState]):
+    """Matching of training trajectories: MTT, TESLA and DATM.
+
+    Experts are networks trained on the real data, whose weights are kept at regular
+    steps. A student starts at a snapshot of an expert, takes a few steps on the
+    synthetic set, and should arrive where the expert is some snapshots later. The
+    student's step size is learned with the images. Experts that are missing are trained
+    before the first step; ``dd-plugins train-experts`` trains them beforehand.
+
+    If several processes share a run, each matches a snapshot of its own, and their
+    gradients are averaged; missing experts are dealt out to the processes.
+
+    Options that are not given are settled by the preset and the number of images a
+    class.
+
+    Args:
+        preset: ``"fast"`` for runs of minutes on a CPU; ``"paper"`` for the published
+            settings: 100 experts of 50 epochs, 5,000 steps.
+        experts: how many; their seeds are 0, 1, 2, ..., whatever the run's.
+        expert: how an expert is trained; by default SGD at 0.01 without momentum, as
+            long as its snapshots are needed (50 epochs by the paper's preset).
+        snapshot_steps: training steps from one snapshot to the next; by default 50, or
+            an epoch by the paper's preset.
+        way_points: snapshots that are stored of an expert, at least 2; between two of
+            them each tensor moves on a straight line. By default all.
+        missing_experts: ``"train"`` or ``"refuse"``.
+        student_steps: steps N of the student.
+        target_distance: snapshots M from the start to the target.
+        difficulty: the snapshots at which students start, ``window(first, last)``; one
+            with ``grows_to`` and ``steps`` grows, as in DATM.
+        batch_size: synthetic images of a student's step; by default all.
+        augment: whether students see images under DSA's augmentation; experts do by
+            default.
+        match_layers: the share of layers whose weights are compared, in (0, 1], from
+            the head down; shallow ones are left out (PAD, arXiv 2408.03360).
+        memory: ``"constant"`` holds the graph of one step and leaves out that later
+            weights depend on earlier images (TESLA); ``"unrolled"`` is exact, and its
+            memory grows with N.
+        learning_rate: of SGD on the images.
+        momentum: of SGD on the images and on the step size, in [0, 1).
+        step_size: the student's, at the start of the run.
+        step_size_learning_rate: of SGD on the step size, as the papers give it. The
+            logarithm of the step size is learned, so it stays positive; its rate is
+            such that both move alike at the start.
+        learn_labels: whether labels are learned with the images. They start as the mean
+            logits of those experts that are right about an image (DATM).
+        label_learning_rate: of SGD on the labels.
+        label_momentum: of SGD on the labels, in [0, 1).
+        threshold: an update whose loss exceeds it is skipped: its gradient is zero.
+
+    References: Cazenavette et al., "Dataset Distillation by Matching Training
+    Trajectories" (MTT), CVPR 2022, arXiv 2203.11932; Cui et al., "Scaling Up Dataset
+    Distillation to ImageNet-1K with Constant Memory" (TESLA), ICML 2023, arXiv
+    2211.10586; Guo et al., "Towards Lossless Dataset Distillation via
+    Difficulty-Aligned Trajectory Matching" (DATM), ICLR 2024, arXiv 2310.05773.
+
+    Differences: the step size cannot become negative, as it can there; the set is that
+    of the last step (the best on test images there); an expert's epochs leave out the
+    last partial batch; DATM's choice of first images, which an expert classifies
+    correctly, is not made; a skipped update still moves by momentum.
+    """
+
+    name = "mtt"
+    parts: ClassVar = {"expert": (Recipe,), "difficulty": (Window,)}
+
+    preset: Literal["fast", "paper"] = "fast"
+    experts: PositiveInt | None = None
+    expert: Recipe | None = None
+    snapshot_steps: PositiveInt | None = None
+    way_points: Annotated[int, Field(ge=2)] | None = None
+    missing_experts: Literal["train", "refuse"] = "train"
+    student_steps: PositiveInt | None = None
+    target_distance: PositiveInt | None = None
+    difficulty: Window | None = None
+    batch_size: PositiveInt | None = None
+    augment: bool = True
+    match_layers: Annotated[float, Field(gt=0, le=1)] = 1.0
+    memory: Literal["constant", "unrolled"] = "constant"
+    learning_rate: PositiveFloat | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    step_size: PositiveFloat | None = None
+    step_size_learning_rate: NonNegativeFloat | None = None
+    learn_labels: bool = False
+    label_learning_rate: PositiveFloat = 2.0
+    label_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    threshold: PositiveFloat = 2.0
+
+    def for_task(self, task: Task) -> Self:
+        """Settle what depends on the number of images a class."""
+        is_paper = self.preset == "paper"
+        usual = paper_run(task) if is_paper else short_run(task)
+        settled = {
+            name: getattr(usual, name)
+            for name in vars(usual)
+            if getattr(self, name) is None
+        }
+        count = _PAPER_EXPERTS if is_paper else _SHORT_EXPERTS
+        return replace(self, experts=self.experts or count, **settled)
+
+    def default_steps(self, task: Task) -> int:
+        """Return 300 steps, or 5,000 by the paper's preset."""
+        del task
+        return _PAPER_RUN if self.preset == "paper" else _SHORT_RUN
+
+    def default_network(
+        self, task: Task, device: torch.device
+    ) -> AbstractNetwork | None:
+        """Return the paper's ConvNet; on a CPU a narrow one."""
+        del task
+        return classic_network(device)
+
+    def preprocessing(self, task: Task) -> Preprocessing | None:
+        """Whiten colour images as MTT does; else the data's own space."""
+        return "pixel-zca" if task.image_shape[0] == 3 else None
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Labels are classes, or probabilities if they are learned."""
+        return "probabilities" if self.learn_labels else "classes"
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether labels are moved by the optimizer."""
+        return self.learn_labels
+
+    def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
+        """Return the classic protocol, with the learned step size for its rate."""
+        del task
+        rate = math.exp(float(learned[_STEP_SIZE]))
+        return replace(classic_recipe(images), learning_rate=rate)
+
+    def learnables(self, run: Run) -> dict[str, Tensor]:
+        """Return the logarithm of the student's step size."""
+        del run
+        assert self.step_size is not None
+        return {_STEP_SIZE: torch.tensor(math.log(self.step_size))}
+
+    def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Return one-hot labels, or zeros that are added to the experts' logits."""
+        if self.learn_labels:
+            return torch.zeros(len(labels), num_classes)
+        return super().initial_labels(labels, num_classes)
+
+    def setup(self, run: Run, real: RealSampler) -> MTTState:
+        """Return the experts, trained now if they are missing.
+
+        Raises:
+            OptionError: experts are missing and are not to be trained; or no student
+                has a target; or a step does not fit into memory.
+            FileError: the file of an expert is damaged or is not what its name says.
+        """
+        network = run.fresh_network(run.generator("student")).train()
+        trajectories = self._trajectories(run, real)
+        self._check_targets(trajectories[0])
+        self._check_memory(run, network)
+        experts = self._obtained(trajectories, run, real)
+        shape = (run.task.synthetic_images, run.task.num_classes)
+        logits = torch.zeros(shape, device=run.device)
+        mask = layers_mask(network, self.match_layers)
+        return MTTState(run, network, experts, logits, mask=mask)
+
+    def _trajectories(self, run: Run, real: RealSampler) -> list[Trajectory]:
+        """Return the trajectories of the experts, trained or not."""
+        assert self.experts is not None
+        assert self.difficulty is not None
+        assert self.target_distance is not None
+        every, snapshots = _SHORT_EVERY, self.difficulty.latest + self.target_distance
+        recipe = expert_recipe(1)
+        if self.preset == "paper":
+            every = max(1, len(real.labels) // recipe.batch_size)
+            snapshots = max(snapshots, _PAPER_EPOCHS)
+        every = self.snapshot_steps or every
+        recipe = self.expert or replace(recipe, steps=every * snapshots)
+        return experts_of(
+            run.network, recipe, self.experts, every=every, way_points=self.way_points
+        )
+
+    def _check_targets(self, trajectory: Trajectory) -> None:
+        """Refuse a window whose last student has no target."""
+        assert self.difficulty is not None
+        assert self.target_distance is not None
+        needed = self.difficulty.latest + self.target_distance
+        last = len(trajectory.steps) - 1
+        if needed > last:
+            raise OptionError(
+                f"mtt: students start up to snapshot {self.difficulty.latest} and are "
+                f"compared {self.target_distance} later, expected experts of at least "
+                f"{needed * trajectory.every} training steps, got "
+                f"{trajectory.trained.recipe.steps}, with the last snapshot {last}"
+            )
+
+    def _check_memory(self, run: Run, network: FeatureNetwork) -> None:
+        """Refuse a step that does not fit into memory, with the estimate."""
+        assert self.student_steps is not None
+        task = run.task
+        count = min(self.batch_size or task.synthetic_images, task.synthetic_images)
+        images = torch.zeros(count, *task.image_shape, device=run.device)
+        labels = torch.zeros(count, task.num_classes, device=run.device)
+        student = Student(
+            run, network, images.requires_grad_(), labels, count, self.augment, 0
+        )
+        weights = student.weights()
+        graph = graph_bytes(lambda: student(0, weights, create_graph=True))
+        needed = graph + self.student_steps * weights.nbytes
+        advice = "take smaller batches (batch_size), or fewer steps (student_steps)"
+        if self.memory == "unrolled":
+            needed = self.student_steps * graph
+            advice = "take memory='constant', smaller batches, or fewer student_steps"
+        room = fits_in_memory(needed)
+        if run.device.type == "cuda":
+            room = needed < torch.cuda.mem_get_info(run.device)[0]
+        if not room:
+            raise OptionError(
+                f"mtt: {self.student_steps} steps of the student need about "
+                f"{needed / _GIGABYTE:.3g} GB with memory={self.memory!r}, more than "
+                f"there is room for; {advice}"
+            )
+
+    def _obtained(
+        self, trajectories: list[Trajectory], run: Run, real: RealSampler
+    ) -> list[Snapshots]:
+        """Return the snapshots of all experts; each process trains some of them."""
+        folder = cache_folder()
+        missing = [each for each in trajectories if not each.is_kept(run, real, folder)]
+        recipe = trajectories[0].trained.recipe
+        if missing and self.missing_experts == "refuse":
+            raise OptionError(
+                f"mtt: {len(missing)} of {len(trajectories)} experts for "
+                f"{run.task.dataset} are missing in {folder}; train them: dd-plugins "
+                f"train-experts --dataset {run.task.dataset} --network "
+                f'"{run.network!r}" --experts {len(trajectories)} --every '
+                f'{trajectories[0].every} --recipe "{recipe!r}", with the '
+                "--preprocessing and other data options of this run"
+            )
+        if run.ranks > 1 and real.content is not None:
+            for each in missing[run.rank :: run.ranks]:
+                each.obtain(run, real, folder)
+            processes.gather_objects(None)  # all wait until all are trained
+
+        def tell(number: int, done: int) -> None:
+            if run.progress and run.rank == 0 and done % _SHORT_EVERY == 0:
+                sys.stderr.write(
+                    f"\rexpert {number + 1} of {len(trajectories)}: "
+                    f"{done:,} of {recipe.steps:,} training steps"
+                )
+                sys.stderr.flush()
+
+        found = [
+            each.obtain(run, real, folder, partial(tell, number))
+            for number, each in enumerate(trajectories)
+        ]
+        if missing and run.progress and run.rank == 0:
+            sys.stderr.write("\n")
+        return found
+
+    def accumulate(
+        self, state: MTTState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Add the gradient of the distance between student and expert."""
+        del real
+        assert self.difficulty is not None
+        assert self.target_distance is not None
+        assert self.student_steps is not None
+        run = state.run
+        if self.learn_labels and step == 0:
+            state.logits.copy_(self._first_logits(state, leaves))
+        generator = run.own_generator("expert and start", step)
+        expert = _drawn(0, len(state.experts) - 1, generator)
+        first = _drawn(*self.difficulty.at(step), generator)
+        snapshots = state.experts[expert]
+        pixels = leaves.pixels.detach().requires_grad_()
+        labels = leaves.labels.detach().requires_grad_(self.learn_labels)
+        targets = labels
+        if self.learn_labels:
+            targets = _probabilities(state, labels)
+        student = Student(
+            run,
+            state.network,
+            pixels,
+            targets,
+            min(self.batch_size or len(pixels), len(pixels)),
+            self.augment,
+            step,
+        )
+        step_size = leaves.others[_STEP_SIZE].detach().exp()
+        found = _MATCHES[self.memory](
+            student,
+            snapshots[first].to(run.device),
+            snapshots[first + self.target_distance].to(run.device),
+            step_size=step_size,
+            steps=self.student_steps,
+            inputs=[pixels, labels] if self.learn_labels else [pixels],
+            mask=state.mask,
+        )
+        kept = found.loss <= self.threshold
+        kept |= ~found.loss.isfinite()  # the engine refuses it
+        state.skipped += 1.0 - float(kept)
+        add_gradient(leaves.pixels, found.inputs[0] * kept)
+        if self.learn_labels:
+            add_gradient(leaves.labels, found.inputs[1] * kept)
+        # By the chain rule, since the logarithm of the step size is learned.
+        add_gradient(leaves.others[_STEP_SIZE], found.step_size * step_size * kept)
+        skipped = torch.tensor(state.skipped, device=run.device)
+        return {"loss": found.loss, "step_size": step_size, "skipped": skipped}
+
+    def labels(self, state: MTTState, leaves: Leaves) -> Tensor:
+        """Return the labels; learned ones as probabilities."""
+        if not self.learn_labels:
+            return leaves.labels
+        return _probabilities(state, leaves.labels.detach())
+
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """Return SGD with momentum, with rates of its own for each kind."""
+        assert self.learning_rate is not None
+        assert self.step_size is not None
+        assert self.step_size_learning_rate is not None
+        groups: list[dict[str, Any]] = [
+            {"params": list(parameters.images), "lr": self.learning_rate},
+            {
+                "params": list(parameters.others.values()),
+                "lr": self.step_size_learning_rate / self.step_size**2,
+            },
+        ]
+        if parameters.labels:
+            groups.append(
+                {
+                    "params": list(parameters.labels),
+                    "lr": self.label_learning_rate,
+                    "momentum": self.label_momentum,
+                }
+            )
+        return torch.optim.SGD(groups, momentum=self.momentum)
+
+    @torch.no_grad()
+    def _first_logits(self, state: MTTState, leaves: Leaves) -> Tensor:
+        """Return the logits of the labels at the start, less the leaves.
+
+        They are the mean logits of those experts that are right about an image, or of
+        all if none is. Images of a context keep the labels that they have.
+        """
+        run, images = state.run, leaves.pixels.detach()
+        module = run.fresh_network(run.generator("student")).eval()
+        logits = []
+        for snapshots in state.experts:
+            set_weights(module, snapshots[len(snapshots) - 1].to(run.device))
+            with run.autocast():
+                logits.append(module(images).float())
+        stacked = torch.stack(logits)  # (experts, n, classes)
+        right = (stacked.argmax(dim=2) == leaves.classes).float()
+        right = torch.where(right.sum(dim=0) > 0, right, torch.ones_like(right))
+        mean = (right[:, :, None] * stacked).sum(dim=0) / right.sum(dim=0)[:, None]
+        held = run.task.context_images
+        labels = leaves.labels.detach()
+        mean[:held] = labels[:held].clamp(min=_LEAST_PROBABILITY).log()
+        return mean - labels
+
+
+def _probabilities(state: MTTState, labels: Tensor) -> Tensor:
+    """Return learned labels as probabilities."""
+    return F.softmax(state.logits + labels, dim=1)
+
+
+def _drawn(first: int, last: int, generator: torch.Generator) -> int:
+    """Return a whole number from ``first`` to ``last``, each as likely."""
+    return int(torch.randint(first, last + 1, (), generator=generator))
