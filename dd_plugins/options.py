@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from dd_plugins.data.preprocess import Preprocessing
 
 __all__ = [
+    "cache",
     "data_root",
     "dataset",
     "device",
@@ -35,6 +36,14 @@ __all__ = [
 
 path_type = click.Path(path_type=Path)
 """The type of options and arguments that are paths."""
+
+cache = click.option(
+    "--cache",
+    type=path_type,
+    envvar="DD_CACHE",
+    help="Folder that keeps networks.  [env: DD_CACHE; default: the user's cache]",
+)
+"""``cache: Path | None``."""
 
 data_root = click.option(
     "--data-root",
@@ -62,7 +71,7 @@ image_size = click.option(
 preprocessing = click.option(
     "--preprocessing",
     type=click.Choice(get_args(Preprocessing)),
-    help="Standardise the images, or whiten them too.  [default: by data set]",
+    help="Standardise the images, or whiten them too.  [default: by method and data]",
 )
 """``preprocessing: str | None``."""
 

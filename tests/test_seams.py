@@ -102,6 +102,10 @@ for number, case in enumerate(json.loads(sys.argv[2])):
         print(os.waitstatus_to_exitcode(status), flush=True)
 """
 METADD = "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,), start=1"
+MTT = (
+    "mtt(experts=2, snapshot_steps=2, student_steps=3, target_distance=2, "
+    "difficulty=window(0, 1, grows_to=2, steps=4), step_size_learning_rate=1e-3)"
+)
 CASES = [
     ("learned_step", "identity"),
     ("frepo(pool_size=2)", "packed(factor=2)"),
@@ -109,6 +113,10 @@ CASES = [
     ("dsa(real_batch_size=16)", "packed(factor=2)"),
     (f"metadd(frepo(pool_size=2), {METADD})", "packed(factor=2)"),
     ("dm(real_batch_size=16)", "mixture"),
+    ("kip(real_batch_size=16, learn_labels=True)", "packed(factor=2)"),
+    (f"metadd(kip(real_batch_size=16), {METADD})", "identity"),
+    (MTT, "identity"),
+    (f"metadd({MTT[:-1]}, learn_labels=True), {METADD})", "packed(factor=2)"),
 ]
 
 

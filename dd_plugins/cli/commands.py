@@ -4,6 +4,7 @@ from dd_plugins.cli.distill import distill_command
 from dd_plugins.cli.evaluate import evaluate_command
 from dd_plugins.cli.plugins import plugins_command
 from dd_plugins.cli.sets import export_command, info_command, show_command
+from dd_plugins.cli.train_experts import train_experts_command
 from dd_plugins.cli.train_networks import train_networks_command
 from dd_plugins.cli.transfer import transfer_command
 from dd_plugins.hookspecs import RegisterCommand, hookimpl
@@ -17,6 +18,7 @@ def dd_register_commands(register: RegisterCommand) -> None:
         evaluate_command,
         transfer_command,
         train_networks_command,
+        train_experts_command,
         show_command,
         info_command,
         export_command,

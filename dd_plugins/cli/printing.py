@@ -24,6 +24,7 @@ __all__ = [
     "figure_columns",
     "print_tables",
     "say",
+    "step_progress",
     "training_progress",
     "write_json",
     "write_page",
@@ -42,6 +43,22 @@ def training_progress() -> Iterator[Any]:
             message = as_text(f"training on {what}: {done} of {total} networks")
             if processes.rank() > 0:
                 return
+            if console.is_terminal:
+                status.update(message)
+            elif done == total:
+                console.print(message, highlight=False, soft_wrap=True)
+
+        yield on_progress
+
+
+@contextmanager
+def step_progress() -> Iterator[Any]:
+    """Show how many training steps are done, on standard error."""
+    console = Console(stderr=True)
+    with console.status("reading data") as status:
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            message = as_text(f"{what}: {done:,} of {total:,} training steps")
             if console.is_terminal:
                 status.update(message)
             elif done == total:

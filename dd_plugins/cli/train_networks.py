@@ -34,12 +34,7 @@ __all__ = ["train_networks_command"]
 @shared.image_size
 @shared.preprocessing
 @shared.mirror
-@click.option(
-    "--cache",
-    type=shared.path_type,
-    envvar="DD_CACHE",
-    help="Folder that keeps networks.  [env: DD_CACHE; default: the user's cache]",
-)
+@shared.cache
 @shared.device
 @shared.precision
 def train_networks_command(

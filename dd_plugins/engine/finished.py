@@ -48,9 +48,8 @@ def finished_set(
         teacher = check_teacher(
             distiller, distiller.teacher(state, leaves), distiller.label_kind
         )
-    recipe = check_recipe(
-        distiller, distiller.recipe(run.task, count, leaves.detached().others)
-    )
+    learned = leaves.detached().others
+    recipe = check_recipe(distiller, distiller.recipe(run.task, count, learned))
     initial_classes, initial_indices = beginning.history()
     options = replace(settled.options, steps=steps)
     header = make_header(
@@ -65,10 +64,7 @@ def finished_set(
         options={name: repr(value) for name, value in distiller.options().items()},
         evaluation_network=repr(settled.network.for_evaluation()),
         recipe=repr(recipe),
-        learned={
-            name: each.detach().flatten().tolist()
-            for name, each in leaves.others.items()
-        },
+        learned={name: each.flatten().tolist() for name, each in learned.items()},
         dataset=DataRecord(
             name=data.name,
             fingerprint=data.fingerprint,

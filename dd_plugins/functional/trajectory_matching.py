@@ -93,7 +93,8 @@ def match_in_constant_memory(
     for number in range(steps):
         visited.append(weights)
         point = weights.clone().requires_grad_()
-        weights = weights - step * gradient(number, point, create_graph=False)
+        found = gradient(number, point, create_graph=False).detach()
+        weights = weights - step * found
     total = (start - weights) / step
     apart = _compared(weights - target, mask)
     distance = _compared(start - target, mask).square().sum()

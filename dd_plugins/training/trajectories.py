@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from dd_plugins.checks import whole_number
+from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import FileError, OptionError
-from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.base import AbstractNetwork, ImageShape
 from dd_plugins.run import Run
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, exact_kernels, plain_torch
@@ -29,7 +30,14 @@ from dd_plugins.training.kept_networks import (
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.train import accuracy, training_steps_of
 
-__all__ = ["ExpertReport", "Snapshots", "Trajectory", "experts_of", "train_experts"]
+__all__ = [
+    "ExpertReport",
+    "Snapshots",
+    "Trajectory",
+    "experts_of",
+    "experts_space",
+    "train_experts",
+]
 
 _KIND = "a kept trajectory"
 _ADVICE = "remove it, and it is trained again"
@@ -74,7 +82,7 @@ class Snapshots:
         segment = sum(point <= number for point in way_points[1:-1])
         first, last = self._row(segment), self._row(segment + 1)
         fractions = self.fractions[number].repeat_interleave(torch.tensor(self.sizes))
-        return first + fractions * (last - first)
+        return torch.lerp(first, last, fractions)
 
     @cached_property
     def _way_points(self) -> int:
@@ -295,6 +303,14 @@ def _along(lengths: Tensor, points: list[int]) -> Tensor:
     return fractions
 
 
+def experts_space(image_shape: ImageShape) -> Preprocessing | None:
+    """Return the value space of MTT's experts, or None for the data's own.
+
+    Colour images are whitened as MTT does.
+    """
+    return "pixel-zca" if image_shape[0] == 3 else None
+
+
 def experts_of(
     network: AbstractNetwork,
     recipe: Recipe,
@@ -380,7 +396,7 @@ def train_experts(
         seed = trajectory.trained.seed
         was_there = trajectory.is_kept(run, setting.real, place)
 
-        def on_step(done: int, what: str = f"expert {seed} of {count}") -> None:
+        def on_step(done: int, what: str = f"expert {seed + 1} of {count}") -> None:
             on_progress(what, done, recipe.steps)
 
         snapshots = trajectory.obtain(run, setting.real, place, on_step)

@@ -24,6 +24,10 @@ DISTILLERS = [
     "kip(real_batch_size=16)",
     "kip(kernel=conv(depth=1, pooling=True), real_batch_size=16, learn_labels=True, "
     "memory=1e-4)",
+    "mtt(experts=2, snapshot_steps=4, student_steps=3, learning_rate=10.0, "
+    "augment=False, step_size_learning_rate=1e-4)",
+    "mtt(experts=2, snapshot_steps=4, student_steps=3, learning_rate=10.0, "
+    "memory='unrolled', learn_labels=True, batch_size=2, way_points=2)",
     "dm(real_batch_size=16)",
     "dsa(real_batch_size=16, updates_per_network=2)",
     "dsa(augment=False)",

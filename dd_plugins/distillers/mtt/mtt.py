@@ -37,6 +37,7 @@ from dd_plugins.training.trajectories import (
     Snapshots,
     Trajectory,
     experts_of,
+    experts_space,
     set_weights,
 )
 
@@ -201,7 +202,7 @@ class MTT(AbstractDistiller[MTTState]):
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
         """Whiten colour images as MTT does; else the data's own space."""
-        return "pixel-zca" if task.image_shape[0] == 3 else None
+        return experts_space(task.image_shape)
 
     @property
     def label_kind(self) -> LabelKind:
@@ -319,8 +320,8 @@ class MTT(AbstractDistiller[MTTState]):
                 f"{run.task.dataset} are missing in {folder}; train them: dd-plugins "
                 f"train-experts --dataset {run.task.dataset} --network "
                 f'"{run.network!r}" --experts {len(trajectories)} --every '
-                f'{trajectories[0].every} --recipe "{recipe!r}", with the '
-                "--preprocessing and other data options of this run"
+                f'{trajectories[0].every} --recipe "{recipe!r}", with the data options '
+                "of this run"
             )
         if run.ranks > 1 and real.content is not None:
             for each in missing[run.rank :: run.ranks]:
@@ -359,15 +360,14 @@ class MTT(AbstractDistiller[MTTState]):
         first = _drawn(*self.difficulty.at(step), generator)
         snapshots = state.experts[expert]
         pixels = leaves.pixels.detach().requires_grad_()
-        labels = leaves.labels.detach().requires_grad_(self.learn_labels)
-        targets = labels
+        labels = leaves.labels.detach()
         if self.learn_labels:
-            targets = _probabilities(state, labels)
+            labels = _probabilities(state, labels).requires_grad_()
         student = Student(
             run,
             state.network,
             pixels,
-            targets,
+            labels,
             min(self.batch_size or len(pixels), len(pixels)),
             self.augment,
             step,
@@ -387,7 +387,8 @@ class MTT(AbstractDistiller[MTTState]):
         state.skipped += 1.0 - float(kept)
         add_gradient(leaves.pixels, found.inputs[0] * kept)
         if self.learn_labels:
-            add_gradient(leaves.labels, found.inputs[1] * kept)
+            through = _through_softmax(labels.detach(), found.inputs[1])
+            add_gradient(leaves.labels, through * kept)
         # By the chain rule, since the logarithm of the step size is learned.
         add_gradient(leaves.others[_STEP_SIZE], found.step_size * step_size * kept)
         skipped = torch.tensor(state.skipped, device=run.device)
@@ -448,6 +449,12 @@ class MTT(AbstractDistiller[MTTState]):
 def _probabilities(state: MTTState, labels: Tensor) -> Tensor:
     """Return learned labels as probabilities."""
     return F.softmax(state.logits + labels, dim=1)
+
+
+def _through_softmax(probabilities: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of logits from that of their softmax."""
+    mean = (probabilities * gradient).sum(dim=1, keepdim=True)
+    return probabilities * (gradient - mean)
 
 
 def _drawn(first: int, last: int, generator: torch.Generator) -> int:

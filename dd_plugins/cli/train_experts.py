@@ -1,0 +1,115 @@
+"""The command that trains experts, whose trajectories a distiller matches."""
+
+from pathlib import Path
+from typing import cast
+
+import click
+
+from dd_plugins import options as shared
+from dd_plugins.cli.printing import say, step_progress
+from dd_plugins.data.named import DataOptions
+from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.plugins.manager import loaded_plugins
+from dd_plugins.runtime.device import Precision
+from dd_plugins.training.recipes import expert_recipe, get_recipe
+from dd_plugins.training.trajectories import experts_space, train_experts
+
+__all__ = ["train_experts_command"]
+
+
+@click.command("train-experts")
+@shared.dataset
+@click.option("--network", required=True, help="Spec of the experts' architecture.")
+@click.option(
+    "--experts",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="How many; their seeds are 0, 1, 2, ...",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Training steps of an expert, by MTT's recipe.",
+)
+@click.option(
+    "--recipe",
+    metavar="RECIPE",
+    help="How experts are trained, in place of --steps: 'recipe(steps=500, ...)'.",
+)
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Training steps from one snapshot to the next.",
+)
+@click.option(
+    "--way-points",
+    type=click.IntRange(min=2),
+    help="Snapshots that are stored; tensors move on straight lines between them.  "
+    "[default: all]",
+)
+@shared.data_root
+@shared.image_size
+@shared.preprocessing
+@shared.mirror
+@shared.cache
+@shared.device
+@shared.precision
+def train_experts_command(
+    dataset: str,
+    network: str,
+    experts: int,
+    steps: int,
+    recipe: str | None,
+    every: int,
+    way_points: int | None,
+    data_root: Path | None,
+    image_size: int | None,
+    preprocessing: str | None,
+    mirror: bool | None,
+    cache: Path | None,
+    device: str,
+    precision: str,
+) -> None:
+    """Train experts on real data, whose weights mtt matches.
+
+    Experts that are kept already are not trained again. Repeat a command that was
+    stopped: it goes on with the first expert that is missing. mtt finds experts of its
+    own data, value space, network and recipe.
+    """
+    plugins = loaded_plugins()
+    architecture = plugins.network(network)
+    chosen = expert_recipe(steps) if recipe is None else get_recipe(recipe)
+    options = DataOptions(root=data_root, image_size=image_size)
+    data = plugins.real_data(dataset, options)
+    data = data.prepared(
+        cast(Preprocessing | None, preprocessing) or experts_space(data.image_shape),
+        mirror,
+    )
+    with step_progress() as on_progress:
+        reports = train_experts(
+            data,
+            architecture,
+            chosen,
+            experts=experts,
+            every=every,
+            way_points=way_points,
+            device=device,
+            precision=cast(Precision, precision),
+            folder=cache,
+            on_progress=on_progress,
+        )
+        for kept in reports:
+            score = kept.validation_accuracy
+            found = "no validation images"
+            if score is not None:
+                found = f"validation {score:.4f}"
+            how = "kept before" if kept.was_there else "trained"
+            say(
+                f"expert {kept.seed}, {kept.snapshots} snapshots: {how}, {found}, "
+                f"{kept.file}"
+            )
