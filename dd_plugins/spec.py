@@ -221,7 +221,13 @@ def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
     call = parse(spec)
     if call.name != cls.name:
         raise OptionError(f"expected {cls.name}, such as {example!r}, got {spec!r}")
-    return build(cls, call)
+    options = {
+        name: build_part(cls, name, value)
+        if isinstance(value, Call) and name in cls.parts
+        else value
+        for name, value in call.options.items()
+    }
+    return build(cls, Call(call.name, call.arguments, options))
 
 
 def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:

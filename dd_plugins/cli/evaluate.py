@@ -54,6 +54,12 @@ _protocol_or_retrieval = click.option(
     is_flag=True,
     help="Also train on as many random real images, and on all of them.",
 )
+@click.option(
+    "--scores",
+    metavar="SCORE",
+    help="kernel: also score kernel regression from the set, by its own kernel; or "
+    "'kernel(of=conv(depth=3))'.",
+)
 @shared.real_data
 @shared.data_root
 @shared.seed
@@ -67,6 +73,7 @@ def evaluate_command(
     repeats: int,
     protocol: str,
     baselines: bool,
+    scores: str | None,
     data: str | None,
     data_root: Path | None,
     seed: int,
@@ -87,6 +94,7 @@ def evaluate_command(
             repeats=repeats,
             protocol=protocol,
             baselines=baselines,
+            scores=scores,
             data=data,
             data_root=data_root,
             seed=seed,
@@ -140,6 +148,28 @@ def _evaluation_tables(
             yield _retrieval_table(
                 [(kind, results[number]) for kind, _, results in kinds]
             )
+    yield from _kernel_tables(found, distilled)
+
+
+def _kernel_tables(
+    found: Evaluation, distilled: DistilledSet
+) -> Iterator[Table | Text]:
+    """Yield a title and a table of kernel regression, if it was asked for."""
+    if found.kernel is None:
+        return
+    yield as_text(
+        f"accuracy on {found.test_images:,} test images of "
+        f"{distilled.header.dataset.name}: {found.kernel.spec}, no network"
+    )
+    table = Table()
+    table.add_column("regression from")
+    for column in ("images", "mean", "deviation", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    if found.random_kernel is not None:
+        columns = figure_columns(found.random_kernel)
+        table.add_row("random real images", str(distilled.budget), *columns)
+    table.add_row("distilled set", str(len(distilled)), *figure_columns(found.kernel))
+    yield table
 
 
 def _retrieval_table(rows: list[tuple[str, NetworkResult]]) -> Table:

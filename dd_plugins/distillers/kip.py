@@ -12,10 +12,10 @@ from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller, add_gradient
 from dd_plugins.distillers.state import Metrics, NoState
-from dd_plugins.errors import OptionError
 from dd_plugins.functional.kernel_predictor import (
     MEMORY,
     RIDGE,
+    check_kernel,
     kernel_predictor,
     parts_that_fit,
     regression_weights,
@@ -26,7 +26,6 @@ from dd_plugins.functional.kernel_regression import (
 )
 from dd_plugins.functional.ntk import KERNELS, AbstractKernel, FullyConnected
 from dd_plugins.run import Run, Task
-from dd_plugins.runtime.memory import fits_in_memory
 from dd_plugins.spec import record
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves, Parameters
@@ -36,7 +35,6 @@ __all__ = ["KIP"]
 _SHORT_RUN = 300  # steps
 _PAPER_RUN = 50_000  # of the released sets
 _SMALL_BATCH, _PAPER_BATCH = 1_024, 5_000
-_GIGABYTE = 1e9
 _SOLVE_RIDGE = 1e-9  # relative, of the least squares for labels
 
 
@@ -106,15 +104,7 @@ class KIP(AbstractDistiller[KIPState]):
                 set does not fit into memory; the message gives the estimate.
         """
         _, height, width = task.image_shape
-        self.kernel.check(height, width)
-        needed = self.kernel.bytes_per_pair(height, width) * task.synthetic_images**2
-        if not fits_in_memory(needed):
-            raise OptionError(
-                f"kip: {self.kernel!r} of {task.synthetic_images} images of "
-                f"{height}x{width} needs about {needed / _GIGABYTE:.3g} GB, expected "
-                "at most half of the memory; take fewer images, or a kernel without "
-                "pooling"
-            )
+        check_kernel("kip", self.kernel, task.synthetic_images, height, width)
         return self
 
     def default_steps(self, task: Task) -> int:

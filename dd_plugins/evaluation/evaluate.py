@@ -1,6 +1,7 @@
 """Evaluation: train fresh networks on a distilled set, test them on real data, once."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dd_plugins.data.real import RealData
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluator import Evaluator
+from dd_plugins.evaluation.kernel_score import get_scores, kernel_of
 from dd_plugins.evaluation.networks_of_set import own_network, refuse_huge
 from dd_plugins.evaluation.results import Evaluation
 from dd_plugins.networks.base import AbstractNetwork
@@ -89,6 +91,7 @@ def evaluate(
     repeats: int = 5,
     protocol: str | Recipe = "auto",
     baselines: bool = False,
+    scores: str | None = None,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
     seed: int = 0,
@@ -113,6 +116,9 @@ def evaluate(
             turns ``baselines`` on; it needs pytorch-metric-learning.
         baselines: whether to train on as many random real images, drawn anew for each
             network, and on all real images as well.
+        scores: ``"kernel"`` for the accuracy of kernel regression from the set as well,
+            which is KIP's own figure, or ``"kernel(of=conv(depth=3))"`` (see
+            :class:`~dd_plugins.evaluation.kernel_score.KernelScore`).
         data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
             default found by the name in the artifact. Data that is given by name, such
             as the ``"folder:PATH"`` to which a folder was moved, must hold the images
@@ -144,6 +150,7 @@ def evaluate(
         repeats=repeats,
         protocol=protocol,
         baselines=baselines,
+        scores=scores,
         data=data,
         data_root=data_root,
         seed=seed,
@@ -162,6 +169,7 @@ def prepare_evaluation(
     repeats: int,
     protocol: str | Recipe,
     baselines: bool,
+    scores: str | None = None,
     data: Any,
     data_root: str | Path | None,
     seed: int,
@@ -181,6 +189,7 @@ def prepare_evaluation(
         require_metric_learning()
         baselines = True
     found = plugins or loaded_plugins()
+    kernel = get_scores(scores)
     distilled = as_set(distilled)
     asked = found.network_list(networks) or [own_network(distilled, found.network)]
     chosen = [network.for_evaluation() for network in asked]
@@ -189,6 +198,9 @@ def prepare_evaluation(
         raise OptionError(
             f"networks must differ, got {', '.join(names)}; name each once"
         )
+    if kernel is not None and kernel.of is None:
+        method = found.distiller(distilled.header.distiller)
+        kernel = replace(kernel, of=kernel_of(method))
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
     data = real_data_of(distilled, data, data_root, found.real_data)
@@ -208,6 +220,7 @@ def prepare_evaluation(
         recipe_for(distilled, protocol),
         "recipe" if isinstance(protocol, Recipe) else protocol,
         _kept_teacher(distilled, data, found, target, dtype),
+        kernel,
     )
 
     @plain_torch()
@@ -217,7 +230,7 @@ def prepare_evaluation(
             if baselines:
                 evaluator.train("random", network, evaluator.random_set)
                 evaluator.train("full", network, evaluator.full_set)
-        found = evaluator.test()
+        found = evaluator.test(baselines)
         evaluator.trained.clear()  # several evaluations may be prepared at once
         return found
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from dd_plugins.data.images import Images
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import class_members, random_members
+from dd_plugins.evaluation.kernel_score import KernelScore
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
@@ -28,6 +29,7 @@ from dd_plugins.training.recipes import (
 from dd_plugins.training.train import (
     TrainingSet,
     Whitened,
+    accuracy,
     fraction_correct,
     real_outputs,
     train_network,
@@ -36,6 +38,8 @@ from dd_plugins.training.train import (
 __all__ = ["Evaluator"]
 
 _FULL_STEPS = 1_000
+
+Predictor = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Evaluator:
     recipe: Recipe
     protocol: str
     teacher: Callable[[Tensor], Tensor] | None = None
+    kernel: KernelScore | None = None
     asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
 
@@ -84,8 +89,28 @@ class Evaluator:
             self.trained[first + repeat] = module
         self.on_progress(f"{kind}: {network!r}", self.repeats, self.repeats)
 
-    def test(self) -> Evaluation:
-        """Read the test set, once, and score every network on it."""
+    def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
+        """Return the kernel regressions that are asked for, by what they are from."""
+        if self.kernel is None:
+            return {}
+        draws = {"distilled": [0], "random": range(self.repeats if baselines else 0)}
+        sets = {"distilled": self.distilled_set, "random": self.random_set}
+        found: dict[str, list[Predictor]] = {}
+        for kind, repeats in draws.items():
+            drawn = [sets[kind](repeat)[0] for repeat in repeats]
+            found[kind] = [
+                self.kernel.predictor(each.images[:], each.labels, each.label_kind)
+                for each in drawn
+            ]
+        return found
+
+    def test(self, baselines: bool = False) -> Evaluation:
+        """Read the test set, once, and score every network on it.
+
+        Args:
+            baselines: whether kernel regression is from random real images as well.
+        """
+        regressions = self.regressions(baselines)
         test = self.data.read_test()
         own_scores = {
             job: self._scores(module, test) for job, module in self.trained.items()
@@ -111,7 +136,28 @@ class Evaluator:
             len(test.labels),
             self.protocol,
             self.recipe,
+            *self._kernel_results(regressions, test),
         )
+
+    def _kernel_results(
+        self, regressions: dict[str, list[Predictor]], test: Images
+    ) -> tuple[NetworkResult | None, NetworkResult | None]:
+        """Return the accuracy of kernel regression from the set and random images."""
+        scores: dict[str, list[float]] = {}
+        if processes.rank() == 0:  # each is one large product: no other has a part
+            for kind, predictors in regressions.items():
+                scores[kind] = [
+                    accuracy(each, test, self.distilled.transform, device=self.device)
+                    for each in predictors
+                ]
+        scores = processes.broadcast_object(scores)
+        distilled, random = (
+            NetworkResult(repr(self.kernel), tuple(scores[kind]))
+            if scores.get(kind)
+            else None
+            for kind in ("distilled", "random")
+        )
+        return distilled, random
 
     def _scores(self, module: FeatureNetwork, test: Images) -> dict[str, float]:
         """Return the accuracy of a network, and its retrieval scores if asked for."""

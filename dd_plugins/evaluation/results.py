@@ -80,6 +80,9 @@ class Evaluation:
         test_images: the number of test images.
         protocol: the protocol that was asked for; ``"recipe"`` for a recipe.
         recipe: how the networks were trained on the distilled set and on random images.
+        kernel: the accuracy of kernel regression from the set, whose ``spec`` is the
+            score; None if not asked for.
+        random_kernel: the same from as many random real images, drawn anew each time.
     """
 
     networks: tuple[NetworkResult, ...]
@@ -88,6 +91,8 @@ class Evaluation:
     test_images: int = 0
     protocol: str = "auto"
     recipe: Recipe | None = None
+    kernel: NetworkResult | None = None
+    random_kernel: NetworkResult | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` writes.
@@ -108,4 +113,7 @@ class Evaluation:
             for name, results in named.items()
             if results
         }
+        scores = {"kernel": self.kernel, "random_kernel": self.random_kernel}
+        scored = {name: each.as_dict() for name, each in scores.items() if each}
+        found |= {"scores": scored} if scored else {}
         return found | ({"baselines": baselines} if baselines else {})

@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from dd_plugins.errors import OptionError
 from dd_plugins.functional.kernel_regression import kernel_ridge_regression
 from dd_plugins.functional.ntk import AbstractKernel
+from dd_plugins.runtime.memory import fits_in_memory
 
 __all__ = [
     "MEMORY",
     "RIDGE",
+    "check_kernel",
     "kernel_predictor",
     "parts_that_fit",
     "regression_weights",
@@ -23,6 +26,32 @@ RIDGE = 1e-6
 """The ridge of KIP, relative to the mean eigenvalue of the kernel."""
 
 _GIGABYTE = 1e9
+
+
+def check_kernel(
+    asker: str, kernel: AbstractKernel, images: int, height: int, width: int
+) -> None:
+    """Refuse a kernel that cannot take the images, or is too large for memory.
+
+    Args:
+        asker: the name of what asks, for messages.
+        kernel: the kernel.
+        images: the number of images of the support.
+        height: of an image, in pixels.
+        width: of an image, in pixels.
+
+    Raises:
+        OptionError: the images are too small for the poolings, or the kernel of the
+            support does not fit into memory; the message gives the estimate.
+    """
+    kernel.check(height, width)
+    needed = kernel.bytes_per_pair(height, width) * images**2
+    if not fits_in_memory(needed):
+        raise OptionError(
+            f"{asker}: {kernel!r} of {images} images of {height}x{width} needs about "
+            f"{needed / _GIGABYTE:.3g} GB, expected at most half of the memory; take "
+            "fewer images, or a kernel without pooling"
+        )
 
 
 def regression_weights(
