@@ -167,6 +167,46 @@ def test_two_processes_learn_one_step_size(tmp_path: Path) -> None:
     assert saved["synthetic"]["others"]["step_size"].shape == ()
 
 
+MATCHED = """
+import sys
+import torch
+import dd_plugins
+from dd_plugins.runtime import processes
+from dd_plugins.testing import toy_data
+
+with processes.process_group():
+    for number, spec in enumerate(sys.argv[2:]):
+        made = dd_plugins.distill(
+            toy_data(), spec, steps=4, precision="float32",
+            network="dc_convnet(width=4, depth=2)", out=f"{sys.argv[1]}/{number}",
+        )
+        mine = [made.images, made.labels, made.header.learned]
+        (one, labels, learned), (other, same, too) = processes.gather_objects(mine)
+        assert torch.equal(one, other) and torch.equal(labels, same), spec
+        assert learned == too, (learned, too)
+"""
+
+
+def test_two_processes_match_trajectories_and_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("DD_CACHE", str(cache))
+    script = tmp_path / "matched.py"
+    script.write_text(MATCHED)
+    specs = [MTT, f"{MTT[:-1]}, learn_labels=True)", "kip(real_batch_size=16)"]
+    finish(torchrun(script, tmp_path, *specs))
+    assert len(list(cache.iterdir())) == 2  # one expert each, and both used
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "other"))
+    alone = dd_plugins.distill(
+        testing.toy_data(), "kip(real_batch_size=16)", steps=4, precision="float32",
+        network="dc_convnet(width=4, depth=2)",
+    )  # fmt: skip
+    both = DistilledSet.load(tmp_path / "2")
+    # The loss is a mean over the batch, and its gradient that of both halves.
+    torch.testing.assert_close(both.images, alone.images, rtol=0, atol=1e-4)
+
+
 def test_packed_set_is_stored_packed_and_tells_its_budget(
     command_line: Command, tmp_path: Path
 ) -> None:

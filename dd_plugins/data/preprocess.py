@@ -86,19 +86,9 @@ class Transform:
         """Which of the value spaces it maps to."""
         if self.centre is None:
             return "standardize"
-        own = Transform._of_pixels(channels=1)
+        own = _of_pixels(channels=1)
         is_own = self.mean.cpu() == own.mean, self.deviation.cpu() == own.deviation
         return "pixel-zca" if all(each.all() for each in is_own) else "zca"
-
-    @classmethod
-    def _of_pixels(cls, channels: int) -> "Transform":
-        """Return the scale before whitening of pixels that are not standardised.
-
-        Their covariance C is whitened by ``(C + r I) ** -0.5`` with an absolute ridge
-        r. That is ``(C / r + I) ** -0.5`` of pixels divided by the root of r.
-        """
-        deviation = torch.full((channels,), math.sqrt(_PIXEL_RIDGE))
-        return cls(torch.zeros(channels), deviation)
 
     @classmethod
     def fit(cls, images: ImageSource, kind: Preprocessing) -> "Transform":
@@ -118,7 +108,7 @@ class Transform:
         """
         channels = images.shape[1]
         if kind == "pixel-zca":
-            return cls._of_pixels(channels)._with_whitening(images, ridge=1.0)
+            return _of_pixels(channels)._with_whitening(images, ridge=1.0)
         total = torch.zeros(channels, dtype=torch.float64)
         squares = torch.zeros(channels, dtype=torch.float64)
         for chunk in chunks(images, _CHUNK):
@@ -390,3 +380,13 @@ def _stride(height: int, width: int) -> int:
             "the images, or use preprocessing 'standardize'"
         )
     return stride
+
+
+def _of_pixels(channels: int) -> Transform:
+    """Return the scale before whitening of pixels that are not standardised.
+
+    Their covariance C is whitened by ``(C + r I) ** -0.5`` with an absolute ridge r.
+    That is ``(C / r + I) ** -0.5`` of pixels divided by the root of r.
+    """
+    deviation = torch.full((channels,), math.sqrt(_PIXEL_RIDGE))
+    return Transform(torch.zeros(channels), deviation)

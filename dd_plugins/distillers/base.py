@@ -74,6 +74,15 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return ()
 
     @property
+    def uses_network(self) -> bool:
+        """Whether the run's network shapes the set.
+
+        Where it does not, it is the network of evaluations alone, and a transfer report
+        counts it as held out.
+        """
+        return True
+
+    @property
     def label_kind(self) -> LabelKind:
         """The kind of labels that this method learns or keeps."""
         return "classes"

@@ -76,6 +76,11 @@ class RandomImages(CoreSet):
 
     name = "random"
 
+    @property
+    def uses_network(self) -> bool:
+        """No network takes part."""
+        return False
+
 
 class _EmbeddedCoreSet(CoreSet):
     """A core set that is chosen by features, class by class.
@@ -85,6 +90,11 @@ class _EmbeddedCoreSet(CoreSet):
     """
 
     training_steps: NonNegativeInt
+
+    @property
+    def uses_network(self) -> bool:
+        """The run's network gives features, unless pixels are compared."""
+        return self.training_steps > 0
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
         """Choose from the features of each class."""

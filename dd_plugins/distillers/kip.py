@@ -118,6 +118,11 @@ class KIP(AbstractDistiller[KIPState]):
         return "standardize" if self.preset == "paper" else None
 
     @property
+    def uses_network(self) -> bool:
+        """No network takes part."""
+        return False
+
+    @property
     def label_kind(self) -> LabelKind:
         """Labels are centred regression targets."""
         return "regression"

@@ -144,8 +144,9 @@ def transfer(
 ) -> Transfer:
     """Train networks of several architectures on distilled sets; test and compare.
 
-    The architecture that a set was distilled with is added if it is not named. The role
-    of an architecture is read from the set: *seen* are those of its wrappers and of its
+    The architecture that a set was distilled with is added if it is not named; of a set
+    that no network shaped, such as KIP's, the one that it names. The role of an
+    architecture is read from the set: *seen* are those of its wrappers and of its
     distiller, by name, whatever their width; all others are *held out*. All sets and
     their data are read and checked before the first network is trained.
 
@@ -192,6 +193,7 @@ def transfer(
         all_networks = [own, *(n for n in chosen if repr(n) != repr(own))]
         distiller = found.distiller(header.distiller)
         seen = {network.name for network in distiller.architectures}
+        used = own.name if distiller.uses_network else None
         record = header.dataset.model_dump_json()
         key = f"{record} {header.value_space} {header.mirror}"
         if key not in known:
@@ -217,7 +219,7 @@ def transfer(
                 f"set {number + 1}" if isinstance(name, DistilledSet) else str(name),
                 header.distiller,
                 _base(distiller).name,
-                tuple(_role(network, own, seen) for network in all_networks),
+                tuple(_role(network, used, seen) for network in all_networks),
                 (),
                 len(distilled),
                 header.dataset.fingerprint,
@@ -237,8 +239,8 @@ def _base(distiller: Any) -> Any:
     return distiller
 
 
-def _role(network: AbstractNetwork, own: AbstractNetwork, seen: set[str]) -> Role:
-    if network.name == own.name:
+def _role(network: AbstractNetwork, used: str | None, seen: set[str]) -> Role:
+    if network.name == used:
         return "distilled with"
     return "seen" if network.name in seen else "held out"
 

@@ -61,6 +61,11 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         return found
 
     @property
+    def uses_network(self) -> bool:
+        """The run's network shapes the set if it does for the base."""
+        return self.base.uses_network
+
+    @property
     def label_kind(self) -> LabelKind:
         """The kind of labels is that of the base."""
         kind: LabelKind = self.base.label_kind

@@ -195,6 +195,11 @@ class MetaDD(AbstractWrapper):
         """The base's, and the auxiliary networks."""
         return (*super().architectures, *self.networks)
 
+    @property
+    def uses_network(self) -> bool:
+        """The paper's loss needs one of the run's architecture, whatever the base."""
+        return super().uses_network or self.variant == "paper"
+
     def setup(self, run: Run, real: RealSampler) -> MetaDDState:
         """Train the auxiliary networks, or find them, beside the base's state."""
         if self.variant == "features":

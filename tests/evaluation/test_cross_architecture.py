@@ -47,6 +47,22 @@ def test_roles_are_read_from_the_artifact(found: Transfer) -> None:
     assert (plain.base, wrapped.base) == ("frepo", "frepo")
 
 
+def test_a_set_that_no_network_shaped_has_none_that_it_was_distilled_with() -> None:
+    made = [
+        dd_plugins.distill(toy_data(), spec, steps=2, network="mlp(width=4)")
+        for spec in ("kip(real_batch_size=16)", "herding(training_steps=2)")
+    ]
+    options: dict[str, Any] = {"repeats": 1, "protocol": QUICK, "data": toy_data()}
+    kip, herding = transfer(made, ["mlp(width=8)"], **options).sets
+    assert kip.roles == ("held out", "held out")
+    assert herding.roles == ("distilled with", "distilled with")
+    find = dd_plugins.get_distiller
+    assert not find("clip(herding(training_steps=0))").uses_network
+    auxiliary = "networks=(vgg11(width=4), alexnet(width=8))"
+    assert not find(f"metadd(kip, {auxiliary}, variant='variance')").uses_network
+    assert find(f"metadd(kip, {auxiliary})").uses_network  # the paper's loss
+
+
 def test_differences_are_paired_network_by_network(found: Transfer) -> None:
     first, second = found.sets
     for difference, one, other in zip(
