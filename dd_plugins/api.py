@@ -112,7 +112,7 @@ from dd_plugins.training.train import (
     real_outputs,
     train_network,
 )
-from dd_plugins.training.trajectories import Trajectory
+from dd_plugins.training.trajectories import Snapshots, Trajectory, train_experts
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = [
@@ -173,6 +173,7 @@ __all__ = [
     "RunError",
     "RunOptions",
     "Settled",
+    "Snapshots",
     "StreamedImages",
     "Task",
     "Teacher",
@@ -224,6 +225,7 @@ __all__ = [
     "save_tensors",
     "settle",
     "split_specs",
+    "train_experts",
     "train_network",
     "training_set_of",
     "what_differs",
