@@ -107,15 +107,17 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         for at, kept in [*watch.kept, (watch.seconds[-1], distilled)]
         if options.validation_networks
     ]
-    tested = None
+    tested, kernel = None, None
     if options.test_networks:
         found = dd_plugins.evaluate(
             distilled,
             options.evaluation_network or (),
             repeats=options.test_networks,
+            scores="kernel" if "kip" in spec else None,
             data=data,
         )
         tested = found.networks[0].as_dict()
+        kernel = found.kernel and found.kernel.mean
     return {
         "dataset": options.dataset,
         "images_per_class": options.ipc,
@@ -133,6 +135,7 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         "learned": distilled.header.learned,
         "validation": curve,
         "test": tested,
+        "kernel": kernel,
         "threads": torch.get_num_threads(),
         "machine": platform.processor() or platform.machine(),
         "date": date.today().isoformat(),
@@ -182,19 +185,21 @@ def all_rows(options: argparse.Namespace) -> None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return a markdown table, a line for each row."""
     lines = [
-        "| data | images a class | distiller | steps | seconds | peak MiB "
-        "| test accuracy, 95 % interval |",
-        "|---|---|---|---|---|---|---|",
+        "| data | images a class | distiller | network | steps | seconds | peak MiB "
+        "| test accuracy, 95 % interval | kernel regression |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if row["test"] is None:
             continue
         low, high = row["test"]["accuracy_ci95"]
+        kernel = f"{100 * row['kernel']:.1f}" if row.get("kernel") else ""
         lines.append(
             f"| {row['dataset']} | {row['images_per_class']} "
-            f"| `{row['distiller_asked']}` | {row['steps']:,} | {row['seconds']:.0f} "
-            f"| {row['peak_mib']:,.0f} | {100 * row['test']['accuracy_mean']:.1f} "
-            f"({100 * low:.1f} to {100 * high:.1f}) |"
+            f"| `{row['distiller_asked']}` | `{row['network']}` | {row['steps']:,} "
+            f"| {row['seconds']:.0f} | {row['peak_mib']:,.0f} "
+            f"| {100 * row['test']['accuracy_mean']:.1f} "
+            f"({100 * low:.1f} to {100 * high:.1f}) | {kernel} |"
         )
     return "\n".join(lines)
 
