@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -315,14 +316,7 @@ class MTT(AbstractDistiller[MTTState]):
         missing = [each for each in trajectories if not each.is_kept(run, real, folder)]
         recipe = trajectories[0].trained.recipe
         if missing and self.missing_experts == "refuse":
-            raise OptionError(
-                f"mtt: {len(missing)} of {len(trajectories)} experts for "
-                f"{run.task.dataset} are missing in {folder}; train them: dd-plugins "
-                f"train-experts --dataset {run.task.dataset} --network "
-                f'"{run.network!r}" --experts {len(trajectories)} --every '
-                f'{trajectories[0].every} --recipe "{recipe!r}", with the data options '
-                "of this run"
-            )
+            raise self._missing(len(missing), trajectories[0], run, folder)
         if run.ranks > 1 and real.content is not None:
             for each in missing[run.rank :: run.ranks]:
                 each.obtain(run, real, folder)
@@ -343,6 +337,25 @@ class MTT(AbstractDistiller[MTTState]):
         if missing and run.progress and run.rank == 0:
             sys.stderr.write("\n")
         return found
+
+    def _missing(
+        self, count: int, trajectory: Trajectory, run: Run, folder: Path
+    ) -> OptionError:
+        """Return the error that names the command that trains missing experts."""
+        words = [
+            f"--dataset {run.task.dataset}",
+            f'--network "{run.network!r}"',
+            f"--experts {self.experts}",
+            f"--every {trajectory.every}",
+        ]
+        if self.way_points is not None:
+            words.append(f"--way-points {self.way_points}")
+        words.append(f'--recipe "{trajectory.trained.recipe!r}"')
+        return OptionError(
+            f"mtt: {count} of {self.experts} experts for {run.task.dataset} are "
+            f"missing in {folder}; train them: dd-plugins train-experts "
+            f"{' '.join(words)}, with the data options of this run"
+        )
 
     def accumulate(
         self, state: MTTState, leaves: Leaves, real: RealSampler, step: int
