@@ -48,6 +48,7 @@ _SHORT_RUN = 300  # steps
 _PAPER_RUN = 5_000
 _SHORT_EXPERTS, _PAPER_EXPERTS = 4, 100
 _SHORT_EVERY = 50  # steps between snapshots
+_SHORT_EXPERT_RATE = 0.05
 _PAPER_EPOCHS = 50
 _STEP_SIZE = "log_step_size"
 _LEAST_PROBABILITY = 1e-6
@@ -109,8 +110,9 @@ class MTT(AbstractDistiller[MTTState]):
         preset: ``"fast"`` for runs of minutes on a CPU; ``"paper"`` for the published
             settings: 100 experts of 50 epochs, 5,000 steps.
         experts: how many; their seeds are 0, 1, 2, ..., whatever the run's.
-        expert: how an expert is trained; by default SGD at 0.01 without momentum, as
-            long as its snapshots are needed (50 epochs by the paper's preset).
+        expert: how an expert is trained; by default SGD at 0.05 without momentum, as
+            long as its snapshots are needed (by the paper's preset at 0.01, for 50
+            epochs).
         snapshot_steps: training steps from one snapshot to the next; by default 50, or
             an epoch by the paper's preset.
         way_points: snapshots that are stored of an expert, at least 2; between two of
@@ -258,7 +260,9 @@ class MTT(AbstractDistiller[MTTState]):
         assert self.target_distance is not None
         every, snapshots = _SHORT_EVERY, self.difficulty.latest + self.target_distance
         recipe = expert_recipe(1)
-        if self.preset == "paper":
+        if self.preset == "fast":
+            recipe = replace(recipe, learning_rate=_SHORT_EXPERT_RATE)
+        else:
             every = max(1, len(real.labels) // recipe.batch_size)
             snapshots = max(snapshots, _PAPER_EPOCHS)
         every = self.snapshot_steps or every

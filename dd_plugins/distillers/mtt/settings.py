@@ -106,8 +106,8 @@ _PAPER = {
 
 # Measured on CIFAR-10 at width 32: see docs/benchmarks/methods.md.
 _SHORT = {
-    1: Settings(20, 2, Window(last=2), 100.0, 0.02, 1e-6),
-    10: Settings(20, 2, Window(last=6), 100.0, 0.02, 1e-6),
+    1: Settings(20, 2, Window(last=1), 100.0, 0.02, 1e-6),
+    10: Settings(20, 2, Window(last=4), 100.0, 0.02, 1e-6, 25),
 }
 
 
