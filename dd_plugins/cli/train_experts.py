@@ -30,14 +30,16 @@ __all__ = ["train_experts_command"]
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    default=200,
+    default=150,
     show_default=True,
-    help="Training steps of an expert, by MTT's recipe.",
+    help="Training steps of an expert, by MTT's recipe; the default is enough for one "
+    "image a class.",
 )
 @click.option(
     "--recipe",
     metavar="RECIPE",
-    help="How experts are trained, in place of --steps: 'recipe(steps=500, ...)'.",
+    help="How experts are trained, in place of --steps: 'recipe(steps=500, ...)'. "
+    "\"mtt(missing_experts='refuse')\" says which one a run needs.",
 )
 @click.option(
     "--every",

@@ -58,7 +58,15 @@ def test_mtt_finds_the_experts_of_the_command(command_line: Command) -> None:
     assert "2 of 2 experts for digits are missing" in line
     said = line[line.index("train-experts") :].split(", with the data options")[0]
     assert '--network "mlp(width=8)" --experts 2 --every 10 --way-points 2' in said
-    assert "--recipe \"recipe(steps=30, learning_rate=0.01, optimizer='sgd'" in said
+    assert "--recipe \"recipe(steps=30, learning_rate=0.05, optimizer='sgd'" in said
+
+
+def test_its_defaults_are_those_of_mtt(command_line: Command) -> None:
+    assert command_line(*WORDS, "--cache", "kept").returncode == 0
+    method = "mtt(missing_experts='refuse', student_steps=2)"
+    words = ("--dataset", "digits", "--network", "mlp(width=8)", "--distiller", method)
+    done = command_line("distill", *words, "--steps", 1, DD_CACHE="kept")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

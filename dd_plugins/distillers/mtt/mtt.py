@@ -48,8 +48,7 @@ _SHORT_RUN = 300  # steps
 _PAPER_RUN = 5_000
 _SHORT_EXPERTS, _PAPER_EXPERTS = 4, 100
 _SHORT_EVERY = 50  # steps between snapshots
-_SHORT_EXPERT_RATE = 0.05
-_PAPER_EPOCHS = 50
+_PAPER_EPOCHS, _PAPER_EXPERT_RATE = 50, 0.01
 _STEP_SIZE = "log_step_size"
 _LEAST_PROBABILITY = 1e-6
 _GIGABYTE = 1e9
@@ -260,9 +259,8 @@ class MTT(AbstractDistiller[MTTState]):
         assert self.target_distance is not None
         every, snapshots = _SHORT_EVERY, self.difficulty.latest + self.target_distance
         recipe = expert_recipe(1)
-        if self.preset == "fast":
-            recipe = replace(recipe, learning_rate=_SHORT_EXPERT_RATE)
-        else:
+        if self.preset == "paper":
+            recipe = expert_recipe(1, _PAPER_EXPERT_RATE)
             every = max(1, len(real.labels) // recipe.batch_size)
             snapshots = max(snapshots, _PAPER_EPOCHS)
         every = self.snapshot_steps or every
