@@ -4,25 +4,34 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors
 from conftest import Command, Started
+
+from dd_plugins.runtime.kept_tensors import load_tensors
 
 WORDS = ("train-experts", "--dataset", "digits", "--network", "mlp(width=8)")
 SMALL = ("--steps", 30, "--every", 10)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+def contents(folder: Path) -> dict[str, dict[str, str]]:
+    """Return what each file holds: its description, and a hash over all of it."""
+    found = {}
+    for file in folder.iterdir():
+        with safetensors.safe_open(file, framework="pt") as opened:
+            found[file.name] = dict(opened.metadata())
+        load_tensors(file, what="an expert", advice="")  # the hash is right
+    return found
 
 
 def test_a_killed_command_goes_on_to_the_same_files(
     command_line: Command, tmp_path: Path
 ) -> None:
-    words = (*WORDS, "--experts", 6, "--steps", 400, "--every", 100)
+    words = (*WORDS, "--experts", 5, "--steps", 300, "--every", 100)
     whole = command_line(*words, "--cache", "whole")
     assert whole.returncode == 0, whole.stderr
     lines = whole.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        f"expert {seed}, 5 snapshots" for seed in range(6)
+        f"expert {seed}, 4 snapshots" for seed in range(5)
     ]
     assert all(": trained, validation 0." in line for line in lines)
     killed = Started(*words, "--cache", "killed", folder=tmp_path)
@@ -31,11 +40,11 @@ def test_a_killed_command_goes_on_to_the_same_files(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     killed.kill()
-    assert len(list((tmp_path / "killed").glob("*.safetensors"))) < 6
+    assert len(list((tmp_path / "killed").glob("*.safetensors"))) < 5
     again = command_line(*words, "--cache", "killed")
     assert again.returncode == 0, again.stderr
     first, *_, last = again.stdout.splitlines()
-    assert "expert 0, 5 snapshots: kept before" in first
+    assert "expert 0, 4 snapshots: kept before" in first
     assert ": trained" in last
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
