@@ -203,7 +203,28 @@ def build_part(cls: type[Record], option: str, call: Call) -> Record:
     known = {part.name: part for part in cls.parts[option]}
     if call.name not in known:
         raise unknown_name(f"{option} of {cls.name}", call.name, sorted(known))
-    return build(known[call.name], call)
+    return _build_of_literals(known[call.name], call)
+
+
+def _build_of_literals(cls: type[RecordType], call: Call) -> RecordType:
+    """Build a record whose options are literals or records of its own parts.
+
+    Raises:
+        OptionError: an option is a name in place of a value, or out of its range.
+        UnknownNameError: an option takes no record of that name.
+    """
+    options: dict[str, Any] = {}
+    for name, value in call.options.items():
+        if isinstance(value, Call):
+            if name not in cls.parts:
+                raise OptionError(
+                    f"{call.name}: {name}={value.name} is no value; quote text "
+                    f"({value.name!r}), and write True, False or None with a capital"
+                )
+            options[name] = build_part(cls, name, value)
+        else:
+            options[name] = value
+    return build(cls, Call(call.name, call.arguments, options))
 
 
 def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
@@ -221,13 +242,7 @@ def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
     call = parse(spec)
     if call.name != cls.name:
         raise OptionError(f"expected {cls.name}, such as {example!r}, got {spec!r}")
-    options = {
-        name: build_part(cls, name, value)
-        if isinstance(value, Call) and name in cls.parts
-        else value
-        for name, value in call.options.items()
-    }
-    return build(cls, Call(call.name, call.arguments, options))
+    return _build_of_literals(cls, call)
 
 
 def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:

@@ -12,7 +12,7 @@ from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.runtime.device import Precision
 from dd_plugins.training.recipes import expert_recipe, get_recipe
-from dd_plugins.training.trajectories import experts_space, train_experts
+from dd_plugins.training.trajectories import expert_preprocessing, train_experts
 
 __all__ = ["train_experts_command"]
 
@@ -85,11 +85,14 @@ def train_experts_command(
     """
     plugins = loaded_plugins()
     architecture = plugins.network(network)
+    if recipe is not None and shared.given_on_command_line("steps"):
+        raise click.UsageError("give --steps or --recipe, not both")
     chosen = expert_recipe(steps) if recipe is None else get_recipe(recipe)
     options = DataOptions(root=data_root, image_size=image_size)
     data = plugins.real_data(dataset, options)
     data = data.prepared(
-        cast(Preprocessing | None, preprocessing) or experts_space(data.image_shape),
+        cast(Preprocessing | None, preprocessing)
+        or expert_preprocessing(data.image_shape),
         mirror,
     )
     with step_progress() as on_progress:

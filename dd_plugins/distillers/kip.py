@@ -80,7 +80,7 @@ class KIP(AbstractDistiller[KIPState]):
     2107.13034; and the released notebook.
 
     Differences: real batches are drawn without replacement from a whole permutation
-    (balanced by class there); labels are solved on one real batch of 5,000 images; the
+    (balanced by class there); labels are solved on 5,000 real images; the
     set is that of the last step (the best checkpoint on validation images there).
     """
 
@@ -178,8 +178,10 @@ class KIP(AbstractDistiller[KIPState]):
         """Return the labels, or those that fit 5,000 real images best."""
         if not self.label_solve:
             return leaves.labels
-        batch = state.real.batch(0, _PAPER_BATCH)
-        targets = centred_targets(batch.labels, state.run.task.num_classes).double()
+        run, count = state.run, len(state.real.labels)
+        order = torch.randperm(count, generator=run.generator("label solve"))
+        batch = state.real.read(order[:_PAPER_BATCH])  # the same in every process
+        targets = centred_targets(batch.labels, run.task.num_classes).double()
         pixels = leaves.pixels.detach().double()
         with torch.no_grad():
             identity = torch.eye(len(pixels), dtype=pixels.dtype, device=pixels.device)
@@ -191,18 +193,21 @@ class KIP(AbstractDistiller[KIPState]):
                 rows = self.kernel(batch.images[part].double(), pixels) @ weights
                 square += rows.T @ rows
                 wanted += rows.T @ targets[part]
-            solved = kernel_ridge_regression(
-                square, identity, wanted, ridge=_SOLVE_RIDGE
+            # A context keeps its labels; the others fit what these leave.
+            held = run.task.context_images
+            labels = leaves.labels.detach().double().clone()
+            left = wanted[held:] - square[held:, :held] @ labels[:held]
+            labels[held:] = kernel_ridge_regression(
+                square[held:, held:], identity[held:, held:], left, ridge=_SOLVE_RIDGE
             )
-        return solved.to(leaves.labels.dtype)
+        return labels.to(leaves.labels.dtype)
 
     def predictor(self, state: KIPState, leaves: Leaves) -> Callable[[Tensor], Tensor]:
         """Return the regression's predictions."""
-        del state
         return kernel_predictor(
             self.kernel,
             leaves.pixels,
-            leaves.labels,
+            self.labels(state, leaves),
             ridge=self.ridge,
             memory=self.memory,
         )

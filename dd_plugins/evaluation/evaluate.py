@@ -1,7 +1,6 @@
 """Evaluation: train fresh networks on a distilled set, test them on real data, once."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from dd_plugins.data.real import RealData
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluator import Evaluator
-from dd_plugins.evaluation.kernel_score import get_scores, kernel_of
+from dd_plugins.evaluation.kernel_score import get_kernel_score, settled
 from dd_plugins.evaluation.networks_of_set import own_network, refuse_huge
 from dd_plugins.evaluation.results import Evaluation
+from dd_plugins.functional.kernel_predictor import check_kernel
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.run import Run, Task
@@ -189,7 +189,7 @@ def prepare_evaluation(
         require_metric_learning()
         baselines = True
     found = plugins or loaded_plugins()
-    kernel = get_scores(scores)
+    kernel = get_kernel_score(scores)
     distilled = as_set(distilled)
     asked = found.network_list(networks) or [own_network(distilled, found.network)]
     chosen = [network.for_evaluation() for network in asked]
@@ -198,9 +198,14 @@ def prepare_evaluation(
         raise OptionError(
             f"networks must differ, got {', '.join(names)}; name each once"
         )
-    if kernel is not None and kernel.of is None:
-        method = found.distiller(distilled.header.distiller)
-        kernel = replace(kernel, of=kernel_of(method))
+    if kernel is not None:
+        method = None  # a set of a method that is not installed has no kernel
+        if kernel.of is None or kernel.ridge is None:
+            method = found.distiller(distilled.header.distiller)
+        kernel = settled(kernel, method)
+        assert kernel.of is not None
+        largest = max(len(distilled), distilled.budget)
+        check_kernel("kernel", kernel.of, largest, *distilled.images.shape[-2:])
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
     data = real_data_of(distilled, data, data_root, found.real_data)

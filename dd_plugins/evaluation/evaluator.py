@@ -90,8 +90,11 @@ class Evaluator:
         self.on_progress(f"{kind}: {network!r}", self.repeats, self.repeats)
 
     def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
-        """Return the kernel regressions that are asked for, by what they are from."""
-        if self.kernel is None:
+        """Return the kernel regressions that are asked for, by what they are from.
+
+        Process 0 alone makes them: each is one large product.
+        """
+        if self.kernel is None or processes.rank() > 0:
             return {}
         draws = {"distilled": [0], "random": range(self.repeats if baselines else 0)}
         sets = {"distilled": self.distilled_set, "random": self.random_set}
@@ -143,14 +146,15 @@ class Evaluator:
         self, regressions: dict[str, list[Predictor]], test: Images
     ) -> tuple[NetworkResult | None, NetworkResult | None]:
         """Return the accuracy of kernel regression from the set and random images."""
-        scores: dict[str, list[float]] = {}
-        if processes.rank() == 0:  # each is one large product: no other has a part
-            for kind, predictors in regressions.items():
-                scores[kind] = [
+        scores = processes.broadcast_object(
+            {
+                kind: [
                     accuracy(each, test, self.distilled.transform, device=self.device)
                     for each in predictors
                 ]
-        scores = processes.broadcast_object(scores)
+                for kind, predictors in regressions.items()
+            }
+        )
         distilled, random = (
             NetworkResult(repr(self.kernel), tuple(scores[kind]))
             if scores.get(kind)

@@ -7,12 +7,12 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from dd_plugins.errors import OptionError
-from dd_plugins.functional.kernel_predictor import RIDGE, check_kernel, kernel_predictor
+from dd_plugins.functional.kernel_predictor import RIDGE, kernel_predictor
 from dd_plugins.functional.ntk import KERNELS, AbstractKernel, FullyConnected
 from dd_plugins.spec import Record, read, record, split_specs
 from dd_plugins.synthetic.labels import LabelKind
 
-__all__ = ["KernelScore", "get_scores", "kernel_of"]
+__all__ = ["KernelScore", "get_kernel_score", "settled"]
 
 
 @record
@@ -25,51 +25,51 @@ class KernelScore(Record):
     Args:
         of: the kernel; None for that by which the set was distilled, or ``fc`` for a
             set that was distilled without one.
-        ridge: relative to the mean eigenvalue of the kernel.
+        ridge: relative to the mean eigenvalue of the kernel; None for the method's.
     """
 
     name = "kernel"
     parts: ClassVar = {"of": KERNELS}
 
     of: AbstractKernel | None = None
-    ridge: NonNegativeFloat = RIDGE
+    ridge: NonNegativeFloat | None = None
 
     def predictor(
         self, images: Tensor, labels: Tensor, kind: LabelKind
     ) -> Callable[[Tensor], Tensor]:
-        """Return the regression from images of a set; ``of`` is given.
+        """Return the regression from images of a set; both options are settled.
 
         Args:
             images: float ``(n, channels, height, width)``.
             labels: float ``(n, classes)``.
             kind: of the labels.
-
-        Raises:
-            OptionError: the kernel cannot take the images, or does not fit into memory.
         """
         assert self.of is not None
-        check_kernel("kernel", self.of, len(images), *images.shape[-2:])
+        assert self.ridge is not None
         if kind != "regression":
             labels = labels - 1 / labels.shape[1]
         return kernel_predictor(self.of, images, labels, ridge=self.ridge)
 
 
-def kernel_of(distiller: Any) -> AbstractKernel:
-    """Return the kernel by which a method distils, or ``fc`` if there is none.
+def settled(score: KernelScore, distiller: Any) -> KernelScore:
+    """Return the score with the kernel and the ridge of the method that made a set.
 
     Args:
-        distiller: a distiller or a wrapper.
+        score: what is given in it stays.
+        distiller: a distiller or a wrapper; if it has no kernel, ``fc`` is taken.
     """
+    kernel, ridge = FullyConnected(), RIDGE
     while distiller is not None:
-        kernel = getattr(distiller, "kernel", None)
-        if isinstance(kernel, AbstractKernel):
-            return kernel
+        if isinstance(getattr(distiller, "kernel", None), AbstractKernel):
+            kernel, ridge = distiller.kernel, distiller.ridge
         distiller = getattr(distiller, "base", None)
-    return FullyConnected()
+    return KernelScore(
+        of=score.of or kernel, ridge=ridge if score.ridge is None else score.ridge
+    )
 
 
-def get_scores(spec: str | None) -> KernelScore | None:
-    """Return the further scores that a list of specs asks for; ``kernel`` is one.
+def get_kernel_score(spec: str | None) -> KernelScore | None:
+    """Return the score that a spec stands for, or None for None.
 
     Raises:
         OptionError: there is no such score, or it is given twice.

@@ -41,7 +41,7 @@ Arc = Literal["ntk", "nngp"]
 """Which kernel: that of training by gradient descent, or of the random network."""
 
 _NEAR_ONE = 1e-14  # closer to 1 a correlation is that of equal inputs
-_KEPT = 16  # tensors of a layer that the gradient needs, measured
+_KEPT = 26  # tensors of a layer that the gradient needs, measured
 
 
 @record
@@ -304,8 +304,11 @@ def _relu(covariance: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Te
     Reference: Cho, Saul, "Kernel Methods for Deep Learning", NeurIPS 2009: the
     arc-cosine kernels of degree 1 and 0.
     """
-    scale = (first * second).sqrt()
-    correlation = (covariance / scale).clamp(-1, 1)
+    product = first * second
+    positive = product > 0  # it is not where an input is zero, without a bias
+    root = torch.where(positive, product, 1).sqrt()
+    scale = torch.where(positive, root, 0)
+    correlation = torch.where(positive, covariance / root, 0).clamp(-1, 1)
     # At 1 the derivative of acos is infinite, though that of the whole is finite. Equal
     # inputs stay equal, so nothing is led back through their angle.
     equal = correlation >= 1 - _NEAR_ONE

@@ -42,13 +42,13 @@ class Match:
 
     Attributes:
         loss: the loss, 0-d; 1 for a student that stays where it started.
-        inputs: the derivatives for the inputs, such as images.
-        step_size: the derivative for the step size, 0-d.
+        by_inputs: the derivatives for the inputs, such as images.
+        by_step_size: the derivative for the step size, 0-d.
     """
 
     loss: Tensor
-    inputs: tuple[Tensor, ...]
-    step_size: Tensor
+    by_inputs: tuple[Tensor, ...]
+    by_step_size: Tensor
 
 
 def match_in_constant_memory(
@@ -89,13 +89,13 @@ def match_in_constant_memory(
     with Constant Memory" (TESLA), ICML 2023, arXiv 2211.10586, section 4.
     """
     start, step = start.detach(), step_size.detach()
-    visited, weights = [], start
+    visited, weights, total = [], start, torch.zeros_like(start)
     for number in range(steps):
         visited.append(weights)
         point = weights.clone().requires_grad_()
         found = gradient(number, point, create_graph=False).detach()
         weights = weights - step * found
-    total = (start - weights) / step
+        total = total + found
     apart = _compared(weights - target, mask)
     distance = _compared(start - target, mask).square().sum()
     along = (-2 * step / distance) * apart

@@ -5,7 +5,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["fits_in_memory"]
+import torch
+
+__all__ = ["fits_in_memory", "room_on"]
 
 
 def fits_in_memory(size: float) -> bool:
@@ -15,6 +17,16 @@ def fits_in_memory(size: float) -> bool:
     it is lower.
     """
     return size < _memory() / 2
+
+
+def room_on(device: torch.device) -> float:
+    """Return how many bytes a computation may take: half of the memory, or of a GPU.
+
+    Of a GPU it is nine tenths of what is free now.
+    """
+    if device.type == "cuda":
+        return 0.9 * float(torch.cuda.mem_get_info(device)[0])
+    return _memory() / 2
 
 
 def _memory() -> float:

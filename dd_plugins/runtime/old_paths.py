@@ -87,6 +87,8 @@ class _OldPaths(MetaPathFinder, Loader):
         found = [import_module(_PACKAGE + home) for home in homes]
 
         def look_up(name: str) -> object:
+            if name == "__all__":
+                return [each for home in found for each in home.__all__]
             now = RENAMED.get(name, name)
             for home in found:
                 if hasattr(home, now):

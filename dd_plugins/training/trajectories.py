@@ -3,9 +3,11 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -15,8 +17,8 @@ from dd_plugins.checks import whole_number
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.errors import FileError, OptionError
-from dd_plugins.networks.base import AbstractNetwork, ImageShape
+from dd_plugins.errors import FileError, OptionError, RunError
+from dd_plugins.networks.base import AbstractNetwork, ImageShape, has_batch_norm
 from dd_plugins.run import Run
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, exact_kernels, plain_torch
@@ -34,8 +36,8 @@ __all__ = [
     "ExpertReport",
     "Snapshots",
     "Trajectory",
+    "expert_preprocessing",
     "experts_of",
-    "experts_space",
     "train_experts",
 ]
 
@@ -54,11 +56,13 @@ class Snapshots:
 
     Attributes:
         weights: float32 ``(snapshots, parameters)`` on the CPU, all parameters of the
-            network, flattened in their order; or those of the way points alone.
+            network, flattened in their order; or those of the way points alone. None
+            for a kept trajectory.
         fractions: float32 ``(snapshots, tensors)``: how far along its straight line
             each tensor of the network is, from one way point to the next; None if all
             weights are there.
         sizes: the number of values of each tensor.
+        count: the number of snapshots.
         path: the file that holds the weights; None if ``weights`` does.
     """
 
@@ -88,16 +92,28 @@ class Snapshots:
     def _way_points(self) -> int:
         if self.weights is not None:
             return len(self.weights)
-        with safetensors.safe_open(self.path, framework="pt") as opened:
-            return int(opened.get_slice("weights").get_shape()[0])
+        with self._opened() as weights:
+            return int(weights.get_shape()[0])
 
     def _row(self, number: int) -> Tensor:
         """Return the weights that are kept under a number."""
         if self.weights is not None:
             return self.weights[number]
-        with safetensors.safe_open(self.path, framework="pt") as opened:
-            row: Tensor = opened.get_slice("weights")[number]
+        with self._opened() as weights:
+            row: Tensor = weights[number]
         return row
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """Open the file for its weights, which are read as they are asked for."""
+        try:
+            with safetensors.safe_open(self.path, framework="pt") as opened:
+                yield opened.get_slice("weights")
+        except (safetensors.SafetensorError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise FileError(f"{self.path} cannot be read ({reason}); {_ADVICE}") from (
+                error
+            )
 
 
 def way_points_of(snapshots: int, way_points: int) -> list[int]:
@@ -189,12 +205,12 @@ class Trajectory:
             FileError: the file is damaged or is not what its name says, or cannot be
                 written.
             OptionError: the images are too small for the architecture.
+            RunError: the weights became infinite or NaN.
         """
+        kept = self.found(run, real, folder)
+        if kept is not None:
+            return kept
         path = self.path(run, real, folder)
-        if self.is_kept(run, real, folder):
-            return self._read(path, run, real)
-        if real.content is not None:
-            check_writable(path)
         tensors = self._train(run, real, on_step)
         if real.content is None:
             return Snapshots(
@@ -205,6 +221,20 @@ class Trajectory:
             )
         save_tensors(path, tensors, {"description": self._described(run, real)})
         return self._read(path, run, real)
+
+    def found(self, run: Run, real: RealSampler, folder: Path) -> Snapshots | None:
+        """Return the snapshots if they are kept; else check that they can be.
+
+        Raises:
+            FileError: the file is damaged or is not what its name says, or could not be
+                written.
+        """
+        path = self.path(run, real, folder)
+        if self.is_kept(run, real, folder):
+            return self._read(path, run, real)
+        if real.content is not None:
+            check_writable(path)
+        return None
 
     def _described(self, run: Run, real: RealSampler) -> str:
         about = self.trained.description(run, real) | {"every": self.every}
@@ -254,7 +284,7 @@ class Trajectory:
             before = weights
         return {
             "weights": torch.stack(kept),
-            "fractions": _along(torch.stack(lengths), points),
+            "fractions": _fractions_along(torch.stack(lengths), points),
         }
 
     def _snapshots(
@@ -280,10 +310,17 @@ class Trajectory:
             for done in steps:
                 on_step(done)
                 if done % self.every == 0:
-                    yield weights()
+                    found = weights()
+                    if not torch.isfinite(found).all():
+                        raise RunError(
+                            f"the weights of an expert are not finite after {done} "
+                            f"training steps of {self.trained.network!r}; lower the "
+                            f"learning rate of its recipe, {self.trained.recipe!r}"
+                        )
+                    yield found
 
 
-def _along(lengths: Tensor, points: list[int]) -> Tensor:
+def _fractions_along(lengths: Tensor, points: list[int]) -> Tensor:
     """Return how far each tensor is from one way point to the next.
 
     Args:
@@ -303,7 +340,7 @@ def _along(lengths: Tensor, points: list[int]) -> Tensor:
     return fractions
 
 
-def experts_space(image_shape: ImageShape) -> Preprocessing | None:
+def expert_preprocessing(image_shape: ImageShape) -> Preprocessing | None:
     """Return the value space of MTT's experts, or None for the data's own.
 
     Colour images are whitened as MTT does.
@@ -363,12 +400,12 @@ def train_experts(
 ) -> Iterator[ExpertReport]:
     """Train experts for later runs; those that are kept are left alone.
 
-    If it is stopped, call it again: it goes on with the first expert that is missing,
-    and each is the same to the bit.
+    If it is stopped, call it again: it goes on with the first expert that is missing.
+    On the same processor, with as many threads, each is the same to the bit.
 
     Args:
         data: real data; training images are trained on.
-        network: the architecture.
+        network: the architecture; its choice for distillation is trained.
         recipe: how each expert is trained.
         experts: how many, at least 1; their seeds are 0, 1, 2, ...
         every: steps between snapshots, at least 1.
@@ -383,16 +420,33 @@ def train_experts(
 
     Raises:
         FileError: a file is damaged, is not what its name says, or cannot be written.
-        OptionError: an argument is out of its range, or the images are too small for
-            the architecture.
+        OptionError: an argument has the wrong type or is out of its range, or the
+            images are too small for the architecture.
+        RunError: the weights of an expert became infinite or NaN.
     """
+    for name, value, kind, example in (
+        ("network", network, AbstractNetwork, "get_network('mlp')"),
+        ("recipe", recipe, Recipe, "get_recipe('recipe(steps=200)')"),
+    ):
+        if not isinstance(value, kind):
+            raise OptionError(
+                f"{name} must be a {name} of dd-plugins, such as {example} returns, "
+                f"got {value!r}"
+            )
     count = whole_number("experts", experts, least=1)
+    every = whole_number("every", every, least=1)
+    if way_points is not None:
+        way_points = whole_number("way_points", way_points, least=2)
     setting = RealSetting.of(data, device, precision)
+    network = network.for_distillation()
     run = setting.run(network, recipe.steps)
     place = folder or cache_folder()
-    for trajectory in experts_of(
+    trajectories = experts_of(
         network, recipe, count, every=every, way_points=way_points
-    ):
+    )
+    for trajectory in trajectories:  # errors are found before the first is trained
+        trajectory.found(run, setting.real, place)
+    for trajectory in trajectories:
         seed = trajectory.trained.seed
         was_there = trajectory.is_kept(run, setting.real, place)
 
@@ -405,7 +459,8 @@ def train_experts(
             module, _ = trajectory.trained.fresh(run)
             set_weights(module, snapshots[len(snapshots) - 1])
             score = accuracy(
-                module.eval(),
+                # A snapshot has no running statistics: those of a batch stand in.
+                module.train(has_batch_norm(module)),
                 data.validation,
                 setting.transform,
                 device=run.device,

@@ -1,7 +1,9 @@
 """MTT: its gradient against the maths, its window, labels, experts and refusals."""
 
+import gc
 import itertools
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ def settled(**options: Any) -> MTT:
 
 def leaves_of(mtt: MTT) -> Leaves:
     classes = torch.arange(CLASSES).repeat_interleave(2)
-    images = real().read(torch.arange(len(classes))).images
+    images = real().read(mtt.choose(run_of(), real())).images
     labels = mtt.initial_labels(classes, CLASSES)
     others = mtt.learnables(run_of())
     return Leaves(
@@ -168,10 +170,14 @@ def test_a_window_grows() -> None:
         (1, 7),
     ]
     assert Window(0, 2).at(50) == (0, 2)
-    assert Window(last=2, grows_to=4).at(0) == (0, 4)
-    for wrong in ({"first": 3, "last": 2}, {"last": 3, "grows_to": 2}):
+    even = Window(0, 0, grows_to=100, steps=100)
+    assert [even.at(step)[1] for step in range(101)] == list(range(101))
+    for wrong in ({"first": 3, "last": 2}, {"last": 3, "grows_to": 2, "steps": 1}):
         with pytest.raises(OptionError, match="must be at least"):
             Window(**wrong)
+    for alone in ({"grows_to": 9}, {"steps": 5}):
+        with pytest.raises(OptionError, match="go together"):
+            Window(last=2, **alone)
     spec = "mtt(difficulty=window(0, 3, grows_to=6, steps=10))"
     assert dd_plugins.get_distiller(spec).difficulty == Window(
         0, 3, grows_to=6, steps=10
@@ -197,9 +203,28 @@ def test_starts_are_drawn_from_the_window() -> None:
     assert asked[1::2] == [start + 2 for start in starts]
 
 
+class Preferring:
+    """Snapshots of an expert whose head adds five to the logit of a class."""
+
+    def __init__(self, snapshots: Any, label: int) -> None:
+        self.snapshots, self.label = snapshots, label
+
+    def __len__(self) -> int:
+        return len(self.snapshots)
+
+    def __getitem__(self, number: int) -> Tensor:
+        weights: Tensor = self.snapshots[number].clone()
+        weights[len(weights) - CLASSES + self.label] += 5  # the last is its bias
+        return weights
+
+
 def test_learned_labels_start_as_the_mean_of_experts_that_are_right() -> None:
-    mtt = settled(learn_labels=True)
-    state, leaves, _ = accumulated(mtt)
+    mtt = settled(learn_labels=True, threshold=1e9)
+    state, leaves = mtt.setup(run_of(), real()), leaves_of(mtt)
+    # Experts whose heads prefer one class each: each is right about one class alone.
+    experts = enumerate(state.experts)
+    state.experts = [Preferring(each, label) for label, each in experts]
+    mtt.accumulate(state, leaves, real(), 0)
     assert leaves.labels.grad is not None
     assert leaves.labels.grad.abs().max() > 0
     assert leaves.labels.grad.sum(dim=1).abs().max() < 1e-5  # a softmax's
@@ -208,8 +233,10 @@ def test_learned_labels_start_as_the_mean_of_experts_that_are_right() -> None:
     for snapshots in state.experts:
         set_weights(module, snapshots[4])
         logits.append(module(leaves.pixels).detach())
+    counts = set()
     for number, label in enumerate(leaves.classes):
         right = [each[number] for each in logits if each[number].argmax() == label]
+        counts.add(len(right))
         mean = torch.stack(right or [each[number] for each in logits]).mean(dim=0)
         torch.testing.assert_close(
             mtt.labels(state, leaves.detached())[number],
@@ -217,6 +244,18 @@ def test_learned_labels_start_as_the_mean_of_experts_that_are_right() -> None:
             rtol=1e-4,
             atol=1e-5,
         )
+    assert counts == {1}
+
+
+def test_experts_with_batch_norm_judge_by_the_statistics_of_the_set() -> None:
+    network = get_network("dc_convnet(width=4, depth=2, normalization='batch')")
+    run = replace(run_of(), network=network)
+    expert = Recipe(steps=60, learning_rate=0.1, optimizer="sgd", batch_size=32)
+    mtt = settled(learn_labels=True, expert=expert, snapshot_steps=15)
+    state, leaves = mtt.setup(run, real()), leaves_of(mtt)
+    mtt.accumulate(state, leaves, real(), 0)
+    labels = mtt.labels(state, leaves.detached())
+    assert (labels.argmax(dim=1) == leaves.classes).float().mean() > 0.7
 
 
 def test_learned_labels_are_probabilities_and_context_keeps_its_own() -> None:
@@ -250,6 +289,8 @@ def test_a_loss_above_the_threshold_is_skipped_and_counted() -> None:
     assert leaves.pixels.grad.abs().max() == 0
     assert float(leaves.others["log_step_size"].grad) == 0  # type: ignore[arg-type]
     assert (state.skipped, float(metrics["skipped"])) == (1.0, 1.0)
+    assert settled().threshold == 2
+    assert MTT(preset="paper").for_task(run_of().task).threshold is None
     mtt.accumulate(state, leaves, real(), 1)
     assert state.state_dict()["skipped"] == 2.0
     merged = state.merge([{"skipped": 2.0, "logits": 0}, {"skipped": 4.0, "logits": 0}])
@@ -309,6 +350,19 @@ def test_a_graph_is_counted_once() -> None:
     assert graph_bytes(lambda: one * 2) == 0
 
 
+def test_a_counted_graph_is_freed() -> None:
+    kept: list[weakref.ref[Tensor]] = []
+
+    def counted() -> Tensor:
+        between = torch.zeros(10, requires_grad=True).exp()
+        kept.append(weakref.ref(between))
+        return between.exp()
+
+    graph_bytes(counted)
+    gc.collect()
+    assert kept[0]() is None
+
+
 def test_kept_experts_are_used_and_missing_ones_may_be_refused(cache: Path) -> None:
     with pytest.raises(OptionError, match=r"2 of 2 experts .* train-experts --dataset"):
         settled(missing_experts="refuse").setup(run_of(), real())
@@ -323,7 +377,7 @@ def test_kept_experts_are_used_and_missing_ones_may_be_refused(cache: Path) -> N
 
 
 def test_wrong_input_gets_its_line() -> None:
-    with pytest.raises(OptionError, match="expected experts of at least 16 training"):
+    with pytest.raises(OptionError, match="experts need at least 16 training steps"):
         settled(difficulty=Window(last=6)).setup(run_of(), real())
     with pytest.raises(OptionError, match=r"need about .* GB with memory='unrolled'"):
         settled(memory="unrolled", student_steps=10**9).setup(run_of(), real())
@@ -334,20 +388,37 @@ def test_wrong_input_gets_its_line() -> None:
 
 
 def test_the_paper_s_settings_are_those_of_the_nearest_set() -> None:
-    def chosen(classes: int, images: int) -> tuple[int, float]:
+    def chosen(classes: int, images: int) -> tuple[float | None, ...]:
         found = paper_run(Task("x", (3, 32, 32), classes, images))
-        return found.student_steps, found.learning_rate
+        assert found.difficulty.first == 0
+        assert found.difficulty.grows_to is None
+        return (
+            found.student_steps,
+            found.target_distance,
+            found.difficulty.last + 1,  # max_start_epoch, which is left out there
+            found.learning_rate,
+            found.step_size,
+            found.step_size_learning_rate,
+            found.batch_size,
+        )
 
-    assert chosen(10, 1) == (50, 100.0)
-    assert chosen(10, 20) == (30, 100.0)
-    assert chosen(20, 50) == (30, 1000.0)
-    assert chosen(100, 50) == (80, 1000.0)
-    assert chosen(200, 1) == (10, 10_000.0)
+    assert chosen(10, 1) == (50, 2, 2, 100.0, 0.01, 1e-7, None)
+    assert chosen(10, 20) == (30, 2, 20, 100.0, 0.001, 1e-5, None)
+    assert chosen(20, 50) == (30, 2, 40, 1000.0, 0.001, 1e-5, None)
+    assert chosen(100, 1) == (20, 3, 20, 1000.0, 0.01, 1e-5, None)
+    assert chosen(100, 10) == (20, 2, 20, 1000.0, 0.01, 1e-5, None)
+    assert chosen(100, 50) == (80, 2, 40, 1000.0, 0.01, 1e-5, 125)
+    assert chosen(200, 1) == (10, 2, 10, 10_000.0, 0.01, 1e-4, None)
+    assert chosen(200, 10) == (20, 2, 40, 10_000.0, 0.01, 1e-4, 200)
+    assert chosen(200, 50) == (20, 2, 40, 10_000.0, 0.01, 1e-4, 300)
     paper = MTT(preset="paper").for_task(run_of().task)
     assert (paper.experts, paper.default_steps(run_of().task)) == (100, 5_000)
     trajectory = paper._trajectories(run_of(), real())[0]
     assert len(trajectory.steps) == 51
     assert trajectory.every == max(1, len(DATA.train.labels) // 256)
     assert trajectory.trained.recipe.momentum == 0
+    assert trajectory.trained.recipe.learning_rate == 0.01
+    often = replace(paper, snapshot_steps=1)._trajectories(run_of(), real())[0]
+    assert often.trained.recipe.steps == trajectory.trained.recipe.steps
     assert MTT().preprocessing(run_of().task) is None
     assert MTT().preprocessing(Task("x", (3, 8, 8), 2, 1)) == "pixel-zca"

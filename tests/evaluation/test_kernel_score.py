@@ -10,7 +10,7 @@ from conftest import Command
 import dd_plugins
 from dd_plugins import DistilledSet
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluation.kernel_score import KernelScore, get_scores, kernel_of
+from dd_plugins.evaluation.kernel_score import KernelScore, get_kernel_score, settled
 from dd_plugins.functional.ntk import Convolutional, FullyConnected
 from dd_plugins.testing import toy_data
 
@@ -46,7 +46,7 @@ def test_the_score_is_that_of_plain_regression(spec: str) -> None:
     expected = by_hand(FullyConnected(), made.images, labels, made)
     assert found.kernel is not None
     assert found.kernel.accuracies == (expected,)
-    assert found.kernel.spec == "kernel(of=fc)"
+    assert found.kernel.spec == "kernel(of=fc, ridge=1e-06)"
     assert found.random_kernel is None
     assert found.as_dict()["scores"]["kernel"]["accuracies"] == [expected]
     assert "scores" not in dd_plugins.evaluate(made, **QUICK).as_dict()
@@ -62,13 +62,18 @@ def test_random_images_are_scored_beside_the_set() -> None:
     assert len(found.random_kernel.accuracies) == QUICK["repeats"]
 
 
-def test_the_kernel_is_that_of_the_method() -> None:
-    find = dd_plugins.get_distiller
-    assert kernel_of(find("clip(kip(kernel=conv(depth=2)))")) == Convolutional(depth=2)
-    assert kernel_of(find("clip(dm)")) == FullyConnected()
+def test_the_kernel_and_the_ridge_are_those_of_the_method() -> None:
+    method = dd_plugins.get_distiller("clip(kip(kernel=conv(depth=2), ridge=0.5))")
+    own = KernelScore(of=Convolutional(depth=2), ridge=0.5)
+    assert settled(KernelScore(), method) == own
+    given = KernelScore(of=FullyConnected(depth=3), ridge=0.1)
+    assert settled(given, method) == given
+    usual = KernelScore(of=FullyConnected(), ridge=1e-6)
+    assert settled(KernelScore(), dd_plugins.get_distiller("clip(dm)")) == usual
 
 
-def test_other_scores_are_refused() -> None:
+def test_other_scores_are_refused_before_a_network_is_trained() -> None:
+    trained: list[Any] = []
     for wrong, match in (
         ("accuracy", "expected kernel, such as"),
         ("kernel,kernel", "expected kernel, once"),
@@ -76,9 +81,15 @@ def test_other_scores_are_refused() -> None:
     ):
         made = dd_plugins.distill(DATA, "random", network="mlp(width=4)")
         with pytest.raises(OptionError, match=match):
-            dd_plugins.evaluate(made, scores=wrong, **QUICK)
-    assert get_scores(None) is None
-    assert get_scores("kernel") == KernelScore()
+            dd_plugins.evaluate(
+                made,
+                scores=wrong,
+                on_progress=lambda *told: trained.append(told),
+                **QUICK,
+            )
+    assert not trained
+    assert get_kernel_score(None) is None
+    assert get_kernel_score("kernel") == KernelScore()
 
 
 def test_the_command_shows_it(command_line: Command, tmp_path: Path) -> None:
@@ -90,6 +101,6 @@ def test_the_command_shows_it(command_line: Command, tmp_path: Path) -> None:
         "evaluate", "run", *words, "--json", "found.json", COLUMNS="200"
     )
     assert done.returncode == 0, done.stderr
-    assert "kernel(of=fc), no network" in done.stdout
+    assert "kernel(of=fc, ridge=1e-06), no network" in done.stdout
     assert done.stdout.count("random real images") == 2
     assert '"random_kernel"' in (tmp_path / "found.json").read_text()

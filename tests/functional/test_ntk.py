@@ -36,6 +36,27 @@ def relu(covariance: float, first: float, second: float) -> tuple[float, float]:
     return scale * inner / (2 * math.pi), (math.pi - angle) / (2 * math.pi)
 
 
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        FullyConnected(depth=2, bias_std=0.0),
+        Convolutional(depth=2, bias_std=0.0),
+        GlobalAverage(depth=1, bias_std=0.0),
+    ],
+    ids=str,
+)
+def test_a_black_region_without_bias_gives_numbers(kernel: AbstractKernel) -> None:
+    given = images(3, 1, 4, 4)
+    given[0] = 0
+    given[1, :, :, :3] = 0
+    given.requires_grad_()
+    found = kernel(given, given)
+    assert torch.isfinite(found).all()
+    assert found[0].abs().max() == 0
+    (gradient,) = torch.autograd.grad(found.sum(), [given])
+    assert torch.isfinite(gradient).all()
+
+
 def fully_connected(x: Tensor, y: Tensor, depth: int) -> tuple[float, float]:
     """Return NNGP and NTK by the recursion of Jacot et al., a pair at a time."""
     both = {"xx": (x, x), "yy": (y, y), "xy": (x, y)}

@@ -106,9 +106,9 @@ def test_constant_memory_gives_the_derivative_that_tesla_states(steps: int) -> N
     found = matched(match_in_constant_memory, steps)
 
     torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(found.inputs[0], by_images, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.inputs[1], by_labels, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.step_size, by_step, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.by_inputs[0], by_images, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.by_inputs[1], by_labels, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.by_step_size, by_step, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -124,7 +124,8 @@ def test_the_unrolled_gradient_is_that_of_the_loss(masked: bool) -> None:
     found = matched(match_unrolled, 5, mask if masked else None)
 
     torch.testing.assert_close(found.loss, loss.detach())
-    for one, other in zip((*found.inputs, found.step_size), expected, strict=True):
+    derivatives = (*found.by_inputs, found.by_step_size)
+    for one, other in zip(derivatives, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
     assert torch.autograd.gradcheck(
         lambda *given: loss_of(*given, 3, mask), arguments, atol=1e-6
@@ -135,15 +136,32 @@ def test_both_agree_for_one_step_and_on_the_loss_of_many() -> None:
     exact, constant = (
         matched(match, 1) for match in (match_unrolled, match_in_constant_memory)
     )
-    for one, other in zip(exact.inputs, constant.inputs, strict=True):
+    for one, other in zip(exact.by_inputs, constant.by_inputs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(exact.step_size, constant.step_size)
+    torch.testing.assert_close(exact.by_step_size, constant.by_step_size)
     exact, constant = (
         matched(match, 9) for match in (match_unrolled, match_in_constant_memory)
     )
     torch.testing.assert_close(exact.loss, constant.loss)
     # TESLA leaves out a part of the derivative.
-    assert not torch.allclose(exact.inputs[0], constant.inputs[0], rtol=1e-2)
+    assert not torch.allclose(exact.by_inputs[0], constant.by_inputs[0], rtol=1e-2)
+
+
+@pytest.mark.parametrize("step_size", [1e-2, 1e-5])
+def test_a_small_step_size_costs_no_digits_in_float32(step_size: float) -> None:
+    def match(dtype: torch.dtype) -> Match:
+        inputs = [IMAGES_OF_SET.to(dtype), LOGITS_OF_SET.to(dtype)]
+        return match_in_constant_memory(
+            Student(*(each.requires_grad_() for each in inputs)),
+            START.to(dtype),
+            TARGET.to(dtype),
+            step_size=torch.tensor(step_size, dtype=dtype),
+            steps=20,
+            inputs=inputs,
+        )
+
+    exact = float(match(torch.float64).by_step_size)
+    assert float(match(torch.float32).by_step_size) == pytest.approx(exact, rel=1e-4)
 
 
 def test_a_student_that_stays_has_the_loss_one() -> None:

@@ -1,20 +1,22 @@
 """Expert trajectories: kept once, and the way that training takes."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dd_plugins.api import Recipe, TrainedNetwork, get_network
 from dd_plugins.data.draws import sampler_of
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.run import Run, Task
 from dd_plugins.runtime.kept_tensors import save_tensors
 from dd_plugins.testing import toy_data
 from dd_plugins.training.trajectories import (
     Trajectory,
-    _along,
+    _fractions_along,
     set_weights,
     train_experts,
 )
@@ -124,9 +126,56 @@ def test_way_points_lie_on_straight_lines(tmp_path: Path, named: bool) -> None:
         kept[8]
 
 
+def test_a_diverged_expert_is_not_kept(tmp_path: Path) -> None:
+    run, real = setting()
+    wild = replace(RECIPE, learning_rate=1e30)
+    trajectory = Trajectory(TrainedNetwork(TRAINED.network, wild), every=1)
+    with pytest.raises(RunError, match=r"not finite .* lower the learning rate of its"):
+        trajectory.obtain(run, real, tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    run, real = setting()
+    trajectory = Trajectory(TRAINED, every=1, way_points=3)
+    for way_points in (None, 3):
+        trajectory = replace(trajectory, way_points=way_points)
+        kept = trajectory.obtain(run, real, tmp_path)
+        trajectory.path(run, real, tmp_path).unlink()
+        with pytest.raises(FileError, match="cannot be read"):
+            kept[1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"network": "mlp"}, "network must be a network of dd-plugins"),
+        ({"recipe": "recipe(steps=3)"}, "recipe must be a recipe of dd-plugins"),
+        ({"every": 1.5}, "every"),
+        ({"way_points": 2.5}, "way_points"),
+        ({"experts": 0}, "experts"),
+        ({"data": "digits"}, "data must be RealData"),
+    ],
+)
+def test_wrong_arguments_of_experts_are_refused(
+    tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
+    usual = {"data": toy_data(), "network": TRAINED.network, "recipe": RECIPE}
+    usual |= {"experts": 1, "every": 3, "folder": tmp_path}
+    with pytest.raises(OptionError, match=message):
+        next(train_experts(**(usual | wrong)))
+
+
+def test_experts_are_of_the_network_that_is_distilled_on(tmp_path: Path) -> None:
+    network = get_network("conv(width=4, depth=2)")
+    arguments = {"experts": 1, "every": 7, "folder": tmp_path}
+    (report,) = train_experts(toy_data(), network, RECIPE, **arguments)
+    assert report.network == repr(network.for_distillation()) != repr(network)
+
+
 def test_a_tensor_that_never_moves_is_evenly_spaced() -> None:
     lengths = torch.tensor([[0.0, 0.0], [0.0, 3.0], [0.0, 4.0]])
-    along = _along(lengths, [0, 2])
+    along = _fractions_along(lengths, [0, 2])
     torch.testing.assert_close(along, torch.tensor([[0, 0], [0.5, 0.75], [1, 1]]))
 
 

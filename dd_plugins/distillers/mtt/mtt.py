@@ -1,11 +1,8 @@
 """MTT: the training trajectories of experts are matched."""
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -16,6 +13,7 @@ from torch import Tensor
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller, add_gradient
+from dd_plugins.distillers.mtt.experts import MissingExperts, obtained
 from dd_plugins.distillers.mtt.settings import Window, paper_run, short_run
 from dd_plugins.distillers.mtt.student import Student, graph_bytes, layers_mask
 from dd_plugins.distillers.state import AbstractState, Metrics
@@ -24,12 +22,10 @@ from dd_plugins.functional.trajectory_matching import (
     match_in_constant_memory,
     match_unrolled,
 )
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_norm
 from dd_plugins.networks.dc_convnet import classic_network
 from dd_plugins.run import Run, Task
-from dd_plugins.runtime import processes
-from dd_plugins.runtime.cache import cache_folder
-from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.memory import room_on
 from dd_plugins.spec import record
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves, Parameters
@@ -37,8 +33,8 @@ from dd_plugins.training.recipes import Recipe, classic_recipe, expert_recipe
 from dd_plugins.training.trajectories import (
     Snapshots,
     Trajectory,
+    expert_preprocessing,
     experts_of,
-    experts_space,
     set_weights,
 )
 
@@ -48,10 +44,14 @@ _SHORT_RUN = 300  # steps
 _PAPER_RUN = 5_000
 _SHORT_EXPERTS, _PAPER_EXPERTS = 4, 100
 _SHORT_EVERY = 50  # steps between snapshots
-_PAPER_EPOCHS, _PAPER_EXPERT_RATE = 50, 0.01
+_PAPER_EPOCHS = 50
+_SHORT_EXPERT_RATE, _PAPER_EXPERT_RATE = 0.05, 0.01
+_EXPERT_BATCH = expert_recipe(1).batch_size
+_THRESHOLD = 2.0
 _STEP_SIZE = "log_step_size"
 _LEAST_PROBABILITY = 1e-6
 _GIGABYTE = 1e9
+_BACKWARD = 2.5  # graphs of a step that its second derivative takes, measured
 _MATCHES = {"constant": match_in_constant_memory, "unrolled": match_unrolled}
 
 
@@ -66,6 +66,7 @@ class MTTState(AbstractState):
         logits: float32 ``(n, classes)``, to which learned labels are added; what the
             experts say of the images that the set starts from. Zero until step 0.
         skipped: updates that were skipped so far, a mean over the processes.
+        mask: which weights are compared, 1 or 0 each; None for all. Not saved.
     """
 
     network: FeatureNetwork
@@ -134,12 +135,13 @@ class MTT(AbstractDistiller[MTTState]):
         step_size: the student's, at the start of the run.
         step_size_learning_rate: of SGD on the step size, as the papers give it. The
             logarithm of the step size is learned, so it stays positive; its rate is
-            such that both move alike at the start.
+            scaled so that the first updates equal those of the published rule.
         learn_labels: whether labels are learned with the images. They start as the mean
             logits of those experts that are right about an image (DATM).
         label_learning_rate: of SGD on the labels.
         label_momentum: of SGD on the labels, in [0, 1).
-        threshold: an update whose loss exceeds it is skipped: its gradient is zero.
+        threshold: an update whose loss exceeds it is skipped: its gradient is zero. By
+            default 2, or none by the paper's preset.
 
     References: Cazenavette et al., "Dataset Distillation by Matching Training
     Trajectories" (MTT), CVPR 2022, arXiv 2203.11932; Cui et al., "Scaling Up Dataset
@@ -150,7 +152,8 @@ class MTT(AbstractDistiller[MTTState]):
     Differences: the step size cannot become negative, as it can there; the set is that
     of the last step (the best on test images there); an expert's epochs leave out the
     last partial batch; DATM's choice of first images, which an expert classifies
-    correctly, is not made; a skipped update still moves by momentum.
+    correctly, is not made; a skipped update still moves by momentum. By the paper's
+    preset too, memory is constant and colour images are whitened, whatever the set.
     """
 
     name = "mtt"
@@ -161,7 +164,7 @@ class MTT(AbstractDistiller[MTTState]):
     expert: Recipe | None = None
     snapshot_steps: PositiveInt | None = None
     way_points: Annotated[int, Field(ge=2)] | None = None
-    missing_experts: Literal["train", "refuse"] = "train"
+    missing_experts: MissingExperts = "train"
     student_steps: PositiveInt | None = None
     target_distance: PositiveInt | None = None
     difficulty: Window | None = None
@@ -176,7 +179,7 @@ class MTT(AbstractDistiller[MTTState]):
     learn_labels: bool = False
     label_learning_rate: PositiveFloat = 2.0
     label_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    threshold: PositiveFloat = 2.0
+    threshold: PositiveFloat | None = None
 
     def for_task(self, task: Task) -> Self:
         """Settle what depends on the number of images a class."""
@@ -188,6 +191,8 @@ class MTT(AbstractDistiller[MTTState]):
             if getattr(self, name) is None
         }
         count = _PAPER_EXPERTS if is_paper else _SHORT_EXPERTS
+        if self.threshold is None and not is_paper:
+            settled["threshold"] = _THRESHOLD
         return replace(self, experts=self.experts or count, **settled)
 
     def default_steps(self, task: Task) -> int:
@@ -204,7 +209,7 @@ class MTT(AbstractDistiller[MTTState]):
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
         """Whiten colour images as MTT does; else the data's own space."""
-        return experts_space(task.image_shape)
+        return expert_preprocessing(task.image_shape)
 
     @property
     def label_kind(self) -> LabelKind:
@@ -246,7 +251,7 @@ class MTT(AbstractDistiller[MTTState]):
         trajectories = self._trajectories(run, real)
         self._check_targets(trajectories[0])
         self._check_memory(run, network)
-        experts = self._obtained(trajectories, run, real)
+        experts = obtained(trajectories, run, real, self.missing_experts)
         shape = (run.task.synthetic_images, run.task.num_classes)
         logits = torch.zeros(shape, device=run.device)
         mask = layers_mask(network, self.match_layers)
@@ -257,14 +262,13 @@ class MTT(AbstractDistiller[MTTState]):
         assert self.experts is not None
         assert self.difficulty is not None
         assert self.target_distance is not None
-        every, snapshots = _SHORT_EVERY, self.difficulty.latest + self.target_distance
-        recipe = expert_recipe(1)
+        every, least, rate = _SHORT_EVERY, 0, _SHORT_EXPERT_RATE
         if self.preset == "paper":
-            recipe = expert_recipe(1, _PAPER_EXPERT_RATE)
-            every = max(1, len(real.labels) // recipe.batch_size)
-            snapshots = max(snapshots, _PAPER_EPOCHS)
+            every = max(1, len(real.labels) // _EXPERT_BATCH)  # an epoch
+            least, rate = _PAPER_EPOCHS * every, _PAPER_EXPERT_RATE
         every = self.snapshot_steps or every
-        recipe = self.expert or replace(recipe, steps=every * snapshots)
+        needed = (self.difficulty.latest + self.target_distance) * every
+        recipe = self.expert or expert_recipe(max(needed, least), rate)
         return experts_of(
             run.network, recipe, self.experts, every=every, way_points=self.way_points
         )
@@ -274,13 +278,12 @@ class MTT(AbstractDistiller[MTTState]):
         assert self.difficulty is not None
         assert self.target_distance is not None
         needed = self.difficulty.latest + self.target_distance
-        last = len(trajectory.steps) - 1
-        if needed > last:
+        if needed > len(trajectory.steps) - 1:
             raise OptionError(
-                f"mtt: students start up to snapshot {self.difficulty.latest} and are "
-                f"compared {self.target_distance} later, expected experts of at least "
-                f"{needed * trajectory.every} training steps, got "
-                f"{trajectory.trained.recipe.steps}, with the last snapshot {last}"
+                f"mtt: experts need at least {needed * trajectory.every} training "
+                "steps for students that start up to snapshot "
+                f"{self.difficulty.latest} and are compared {self.target_distance} "
+                f"later, got {trajectory.trained.recipe.steps}"
             )
 
     def _check_memory(self, run: Run, network: FeatureNetwork) -> None:
@@ -294,70 +297,19 @@ class MTT(AbstractDistiller[MTTState]):
             run, network, images.requires_grad_(), labels, count, self.augment, 0
         )
         weights = student.weights()
+        room = room_on(run.device)
         graph = graph_bytes(lambda: student(0, weights, create_graph=True))
-        needed = graph + self.student_steps * weights.nbytes
-        advice = "take smaller batches (batch_size), or fewer steps (student_steps)"
+        held, advice = 1, "take smaller batches (batch_size), or fewer student_steps"
         if self.memory == "unrolled":
-            needed = self.student_steps * graph
+            held = self.student_steps
             advice = "take memory='constant', smaller batches, or fewer student_steps"
-        room = fits_in_memory(needed)
-        if run.device.type == "cuda":
-            room = needed < torch.cuda.mem_get_info(run.device)[0]
-        if not room:
+        needed = (held + _BACKWARD) * graph + self.student_steps * weights.nbytes
+        if needed > room:
             raise OptionError(
                 f"mtt: {self.student_steps} steps of the student need about "
                 f"{needed / _GIGABYTE:.3g} GB with memory={self.memory!r}, more than "
                 f"there is room for; {advice}"
             )
-
-    def _obtained(
-        self, trajectories: list[Trajectory], run: Run, real: RealSampler
-    ) -> list[Snapshots]:
-        """Return the snapshots of all experts; each process trains some of them."""
-        folder = cache_folder()
-        missing = [each for each in trajectories if not each.is_kept(run, real, folder)]
-        recipe = trajectories[0].trained.recipe
-        if missing and self.missing_experts == "refuse":
-            raise self._missing(len(missing), trajectories[0], run, folder)
-        if run.ranks > 1 and real.content is not None:
-            for each in missing[run.rank :: run.ranks]:
-                each.obtain(run, real, folder)
-            processes.gather_objects(None)  # all wait until all are trained
-
-        def tell(number: int, done: int) -> None:
-            if run.progress and run.rank == 0 and done % _SHORT_EVERY == 0:
-                sys.stderr.write(
-                    f"\rexpert {number + 1} of {len(trajectories)}: "
-                    f"{done:,} of {recipe.steps:,} training steps"
-                )
-                sys.stderr.flush()
-
-        found = [
-            each.obtain(run, real, folder, partial(tell, number))
-            for number, each in enumerate(trajectories)
-        ]
-        if missing and run.progress and run.rank == 0:
-            sys.stderr.write("\n")
-        return found
-
-    def _missing(
-        self, count: int, trajectory: Trajectory, run: Run, folder: Path
-    ) -> OptionError:
-        """Return the error that names the command that trains missing experts."""
-        words = [
-            f"--dataset {run.task.dataset}",
-            f'--network "{run.network!r}"',
-            f"--experts {self.experts}",
-            f"--every {trajectory.every}",
-        ]
-        if self.way_points is not None:
-            words.append(f"--way-points {self.way_points}")
-        words.append(f'--recipe "{trajectory.trained.recipe!r}"')
-        return OptionError(
-            f"mtt: {count} of {self.experts} experts for {run.task.dataset} are "
-            f"missing in {folder}; train them: dd-plugins train-experts "
-            f"{' '.join(words)}, with the data options of this run"
-        )
 
     def accumulate(
         self, state: MTTState, leaves: Leaves, real: RealSampler, step: int
@@ -397,15 +349,21 @@ class MTT(AbstractDistiller[MTTState]):
             inputs=[pixels, labels] if self.learn_labels else [pixels],
             mask=state.mask,
         )
-        kept = found.loss <= self.threshold
-        kept |= ~found.loss.isfinite()  # the engine refuses it
-        state.skipped += 1.0 - float(kept)
-        add_gradient(leaves.pixels, found.inputs[0] * kept)
+        # The engine refuses a loss that is not finite.
+        loss = float(found.loss)
+        skip = self.threshold is not None and self.threshold < loss < math.inf
+        state.skipped += skip
+
+        def gradient(tensor: Tensor) -> Tensor:
+            return torch.zeros_like(tensor) if skip else tensor
+
+        add_gradient(leaves.pixels, gradient(found.by_inputs[0]))
         if self.learn_labels:
-            through = _through_softmax(labels.detach(), found.inputs[1])
-            add_gradient(leaves.labels, through * kept)
+            through = _through_softmax(labels.detach(), found.by_inputs[1])
+            add_gradient(leaves.labels, gradient(through))
         # By the chain rule, since the logarithm of the step size is learned.
-        add_gradient(leaves.others[_STEP_SIZE], found.step_size * step_size * kept)
+        by_logarithm = found.by_step_size * step_size
+        add_gradient(leaves.others[_STEP_SIZE], gradient(by_logarithm))
         skipped = torch.tensor(state.skipped, device=run.device)
         return {"loss": found.loss, "step_size": step_size, "skipped": skipped}
 
@@ -445,7 +403,8 @@ class MTT(AbstractDistiller[MTTState]):
         all if none is. Images of a context keep the labels that they have.
         """
         run, images = state.run, leaves.pixels.detach()
-        module = run.fresh_network(run.generator("student")).eval()
+        module = run.fresh_network(run.generator("student"))
+        module.train(has_batch_norm(module))  # a snapshot has no running statistics
         logits = []
         for snapshots in state.experts:
             set_weights(module, snapshots[len(snapshots) - 1].to(run.device))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Self, TypeVar
 
-from pydantic import NonNegativeInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from dd_plugins.run import Task
 from dd_plugins.spec import Record, record
@@ -26,7 +26,8 @@ class Window(Record):
         first: the earliest snapshot, from 0.
         last: the latest.
         grows_to: the latest at the end of the growth; None for no growth.
-        steps: of the run, after which the window has grown; linearly until then.
+        steps: of the run, after which the window has grown, linearly until then; given
+            with ``grows_to``.
     """
 
     name = "window"
@@ -35,7 +36,7 @@ class Window(Record):
     first: NonNegativeInt = 0
     last: NonNegativeInt
     grows_to: NonNegativeInt | None = None
-    steps: NonNegativeInt = 0
+    steps: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
@@ -46,6 +47,8 @@ class Window(Record):
             raise ValueError(
                 f"grows_to must be at least {self.last}, got {self.grows_to}"
             )
+        if (self.grows_to is None) != (self.steps is None):
+            raise ValueError("grows_to and steps go together: give both, or neither")
         return self
 
     @property
@@ -55,10 +58,10 @@ class Window(Record):
 
     def at(self, step: int) -> tuple[int, int]:
         """Return the first and the last snapshot of the window at a step."""
-        if self.grows_to is None:
+        if self.grows_to is None or self.steps is None:
             return self.first, self.last
-        done = min(1.0, step / self.steps) if self.steps else 1.0
-        return self.first, self.last + int(done * (self.grows_to - self.last))
+        grown = min(step, self.steps) * (self.grows_to - self.last) // self.steps
+        return self.first, self.last + grown
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def graph_bytes(function: Callable[[], Tensor]) -> int:
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         held[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph for ever
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         result = function()
