@@ -142,7 +142,7 @@ protocol = click.option(
     metavar="NAME or RECIPE",
     default="auto",
     show_default=True,
-    help="How networks are trained: auto goes by the kind of labels; frepo; classic; "
+    help="How networks are trained: auto does as the set says; frepo; classic; "
     "or a recipe, such as 'recipe(steps=300)'.",
 )
 """``protocol: str``, of a command that trains on a set."""

@@ -173,6 +173,13 @@ import torch
 import dd_plugins
 from dd_plugins.runtime import processes
 from dd_plugins.testing import toy_data
+from dd_plugins.training.trajectories import Trajectory
+
+train, trained = Trajectory._train, []
+def counted(self, *arguments):
+    trained.append(self.trained.seed)
+    return train(self, *arguments)
+Trajectory._train = counted
 
 with processes.process_group():
     for number, spec in enumerate(sys.argv[2:]):
@@ -184,6 +191,7 @@ with processes.process_group():
         (one, labels, learned), (other, same, too) = processes.gather_objects(mine)
         assert torch.equal(one, other) and torch.equal(labels, same), spec
         assert learned == too, (learned, too)
+    assert processes.gather_objects(trained) == [[0], [1]]
 """
 
 
@@ -196,7 +204,7 @@ def test_two_processes_match_trajectories_and_kernels(
     script.write_text(MATCHED)
     specs = [MTT, f"{MTT[:-1]}, learn_labels=True)", "kip(real_batch_size=16)"]
     finish(torchrun(script, tmp_path, *specs))
-    assert len(list(cache.iterdir())) == 2  # one expert each, and both used
+    assert len(list(cache.iterdir())) == 2
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "other"))
     alone = dd_plugins.distill(
         testing.toy_data(), "kip(real_batch_size=16)", steps=4, precision="float32",

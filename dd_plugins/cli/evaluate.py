@@ -32,7 +32,7 @@ _protocol_or_retrieval = click.option(
     metavar="NAME or RECIPE",
     default="auto",
     show_default=True,
-    help="How networks are trained: auto goes by the kind of labels; frepo; classic; "
+    help="How networks are trained: auto does as the set says; frepo; classic; "
     "or a recipe, such as 'recipe(steps=300)'; retrieval, which scores their features "
     "as well and turns --baselines on.",
 )

@@ -43,9 +43,9 @@ class Transform:
     """An invertible map from images in [0, 1] to the value space of a model.
 
     Standardisation by channel and, with ``whitening``, ZCA after it; or ZCA of pixels
-    that are not standardised. Images larger than
-    64 pixels are whitened in interleaved sub-images ("checkerboard"): every
-    ``stride``-th pixel belongs to the same sub-image, and all share one covariance.
+    that are not standardised. Images larger than 64 pixels are whitened in interleaved
+    sub-images ("checkerboard"): every ``stride``-th pixel belongs to the same
+    sub-image, and all share one covariance.
 
     Attributes:
         mean: float32 of shape ``(channels,)``.
@@ -253,6 +253,8 @@ class Transform:
 
     def standardised(self, values: Tensor) -> Tensor:
         """Return pixels standardised by channel, with any whitening undone.
+
+        In the space ``"pixel-zca"`` they are scaled alike, by the root of its ridge.
 
         Args:
             values: float of shape ``(n, channels, height, width)``, of this space.

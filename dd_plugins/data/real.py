@@ -28,7 +28,8 @@ _VALIDATION_PART = 0.1
 _LARGEST_VALIDATION = 5_000
 _HASHED = 4_096  # images at a time
 _CHECKED = 64  # images at a time
-_MOST_WHITENED = 4_800  # values of an image: whitened by default up to 3x40x40
+MOST_WHITENED = 4_800
+"""Values of an image that is whitened by default: up to 3x40x40."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +123,9 @@ class RealData:
             test: test images and labels, or a function that reads them.
             class_names: one for each class; by default the numbers.
             name: under which the artifact remembers the data set.
-            preprocessing: ``"zca"`` or ``"standardize"``; by default ``"zca"`` for
-                images of at most 4,800 values, such as 3x40x40. Whitening of larger
-                ones takes minutes, and its matrix hundreds of megabytes.
+            preprocessing: ``"zca"``, ``"pixel-zca"`` or ``"standardize"``; by default
+                ``"zca"`` for images of at most 4,800 values, such as 3x40x40. Whitening
+                of larger ones takes minutes, and its matrix hundreds of megabytes.
             mirror: whether a mirror image is still of its class.
             image_size: the size to which the images were resized, for the record.
             validation: the part of each class that is held out, in [0, 1).
@@ -191,7 +192,7 @@ class RealData:
                     f"class names must be printable text, got {name_of_class!r}"
                 )
         shape = checked.images.shape[1:]
-        too_large = preprocessing is None and shape.numel() > _MOST_WHITENED
+        too_large = preprocessing is None and shape.numel() > MOST_WHITENED
         if preprocessing is None:
             preprocessing = "standardize" if too_large else "zca"
         if preprocessing not in get_args(Preprocessing):
@@ -366,7 +367,8 @@ class RealData:
         """Return the data with the preprocessing and the flips that a caller asks for.
 
         Args:
-            preprocessing: ``"standardize"`` or ``"zca"``; None for the data's own.
+            preprocessing: a :data:`~dd_plugins.data.preprocess.Preprocessing`; None
+                for the data's own.
             mirror: whether a mirror image is still of its class; None for the data's
                 own.
 

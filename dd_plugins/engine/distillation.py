@@ -80,8 +80,8 @@ def distill(
         data_root: the folder that holds named data sets.
         download: whether a missing data set may be downloaded there.
         image_size: side in pixels to which the images of a folder are resized.
-        preprocessing: ``"standardize"`` or ``"zca"``; by default the distiller's
-            choice, or the data's own.
+        preprocessing: ``"standardize"``, ``"zca"`` or ``"pixel-zca"``; by default the
+            distiller's choice, or the data's own.
         mirror: whether a mirror image is still of its class; by default the data's own.
         initial_images: what the set starts from: ``"real"`` images, ``"noise"``, or the
             real images that a core set chooses, by its spec, such as ``"herding"``. By

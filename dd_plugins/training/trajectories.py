@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from dd_plugins.checks import whole_number
 from dd_plugins.data.preprocess import Preprocessing
-from dd_plugins.data.real import RealData
+from dd_plugins.data.real import MOST_WHITENED, RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.networks.base import AbstractNetwork, ImageShape, has_batch_norm
@@ -343,9 +344,10 @@ def _fractions_along(lengths: Tensor, points: list[int]) -> Tensor:
 def expert_preprocessing(image_shape: ImageShape) -> Preprocessing | None:
     """Return the value space of MTT's experts, or None for the data's own.
 
-    Colour images are whitened as MTT does.
+    Colour images are whitened as MTT does, unless they are too large for it.
     """
-    return "pixel-zca" if image_shape[0] == 3 else None
+    fits = math.prod(image_shape) <= MOST_WHITENED
+    return "pixel-zca" if image_shape[0] == 3 and fits else None
 
 
 def experts_of(
