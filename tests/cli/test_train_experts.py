@@ -27,7 +27,7 @@ def contents(folder: Path) -> dict[str, dict[str, str]]:
 def test_a_killed_command_goes_on_to_the_same_files(
     command_line: Command, tmp_path: Path
 ) -> None:
-    words = (*WORDS, "--experts", 5, "--steps", 300, "--every", 100)
+    words = (*WORDS, "--experts", 5, "--steps", 60, "--every", 20)
     whole = command_line(*words, "--cache", "whole")
     assert whole.returncode == 0, whole.stderr
     lines = whole.stdout.splitlines()
