@@ -150,6 +150,15 @@ def test_template_in_the_docs_is_the_template() -> None:
         assert line in source
 
 
+def test_tables_of_methods_are_those_of_the_figures() -> None:
+    figures = DOCS / "benchmarks" / "methods.json"
+    command = [sys.executable, ROOT / "benchmarks" / "methods.py", "--table", figures]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    page = text_of("benchmarks/methods.md")
+    for table in done.stdout.strip().split("\n\n"):
+        assert table in page
+
+
 def test_table_of_defaults_is_that_of_the_figures() -> None:
     figures = DOCS / "benchmarks" / "defaults.json"
     command = [sys.executable, ROOT / "benchmarks" / "table.py", figures]
