@@ -445,7 +445,7 @@ def test_figures_are_printed_though_their_files_cannot_be_written(
     words = ["--networks", "mlp", "--repeats", 1, "--json", "new", "--html", "page"]
     said = untrained("transfer", "set", *words)
     assert said.status == 1
-    assert "distilled with" in said.stdout
+    assert "held out" in said.stdout
 
 
 def test_figures_are_written_though_nobody_reads_the_screen(

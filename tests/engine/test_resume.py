@@ -78,11 +78,6 @@ MIXED = "frepo(pool_size=3, max_online_updates=4, pool_networks=(mlp(width=4),))
             "conv(width=8, depth=2)",
         ),
         (
-            "dsa(real_batch_size=16)",
-            "variant='feature_variance', stages=(2, 5), drawn=2, every=8, start=0",
-            "dc_convnet(width=8, depth=2)",
-        ),
-        (
             "dm(real_batch_size=16)",
             "variant='paper', stages=(2,), every=1, start=0",
             "dc_convnet(width=8, depth=2)",

@@ -6,7 +6,8 @@ import click
 from click.testing import CliRunner
 from rich.console import Console
 
-from dd_privacy.console import dataset_option, overwrite_option, progress_bar, say
+from dd_plugins import options as shared
+from dd_privacy.console import dataset_option, progress_bar, say
 
 
 def test_a_line_is_plain_text() -> None:
@@ -27,7 +28,7 @@ def test_progress_is_nothing_where_there_is_no_terminal() -> None:
 def test_options_have_one_name_in_both_commands() -> None:
     @click.command()
     @dataset_option
-    @overwrite_option
+    @shared.overwrite
     def command(dataset: str, overwrite: bool) -> None:
         click.echo(f"{dataset} {overwrite}")
 
