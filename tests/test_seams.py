@@ -139,41 +139,15 @@ def test_killed_runs_end_bit_for_bit(
         assert whole.header.stored_images == 2
 
 
-BOTH = f"""
+MATCHED = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import torch
 import dd_plugins
 from dd_plugins.runtime import processes
-from seam_methods import LearnedStep
-
-with processes.process_group():
-    made = dd_plugins.distill(
-        "digits", LearnedStep(), steps=8, precision="float32",
-        network="mlp(width=4)", out=sys.argv[1],
-    )
-    found = processes.gather_objects([made.images, made.header.learned["step_size"]])
-    (one, size), (other, same) = found
-    assert torch.equal(one, other) and size == same, (size, same)
-    assert size[0] != 0.5
-"""
-
-
-def test_two_processes_learn_one_step_size(tmp_path: Path) -> None:
-    script = tmp_path / "both.py"
-    script.write_text(BOTH)
-    finish(torchrun(script, tmp_path / "run"))
-    saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
-    assert saved["synthetic"]["others"]["step_size"].shape == ()
-
-
-MATCHED = """
-import sys
-import torch
-import dd_plugins
-from dd_plugins.runtime import processes
 from dd_plugins.testing import toy_data
 from dd_plugins.training.trajectories import Trajectory
+from seam_methods import LearnedStep
 
 train, trained = Trajectory._train, []
 def counted(self, *arguments):
@@ -184,18 +158,20 @@ Trajectory._train = counted
 with processes.process_group():
     for number, spec in enumerate(sys.argv[2:]):
         made = dd_plugins.distill(
-            toy_data(), spec, steps=4, precision="float32",
-            network="dc_convnet(width=4, depth=2)", out=f"{sys.argv[1]}/{number}",
+            toy_data(), LearnedStep() if spec == "learned_step" else spec,
+            steps=4, precision="float32", network="dc_convnet(width=4, depth=2)",
+            out=f"{{sys.argv[1]}}/{{number}}",
         )
         mine = [made.images, made.labels, made.header.learned]
         (one, labels, learned), (other, same, too) = processes.gather_objects(mine)
         assert torch.equal(one, other) and torch.equal(labels, same), spec
         assert learned == too, (learned, too)
+        assert learned.get("step_size") != [0.5]
     assert processes.gather_objects(trained) == [[0], [1]]
 """
 
 
-def test_two_processes_match_trajectories_and_kernels(
+def test_two_processes_learn_and_match_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
@@ -203,6 +179,7 @@ def test_two_processes_match_trajectories_and_kernels(
     script = tmp_path / "matched.py"
     script.write_text(MATCHED)
     specs = [MTT, f"{MTT[:-1]}, learn_labels=True)", "kip(real_batch_size=16)"]
+    specs.append("learned_step")
     finish(torchrun(script, tmp_path, *specs))
     assert len(list(cache.iterdir())) == 2
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "other"))
@@ -210,6 +187,8 @@ def test_two_processes_match_trajectories_and_kernels(
         testing.toy_data(), "kip(real_batch_size=16)", steps=4, precision="float32",
         network="dc_convnet(width=4, depth=2)",
     )  # fmt: skip
+    saved = load_checkpoint(tmp_path / "3" / "checkpoint.pt")
+    assert saved["synthetic"]["others"]["step_size"].shape == ()
     both = DistilledSet.load(tmp_path / "2")
     # The loss is a mean over the batch, and its gradient that of both halves.
     torch.testing.assert_close(both.images, alone.images, rtol=0, atol=1e-4)
