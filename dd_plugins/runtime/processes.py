@@ -25,6 +25,8 @@ __all__ = [
     "broadcast_object",
     "gather_objects",
     "gather_to_first",
+    "local_rank",
+    "local_world_size",
     "process_group",
     "rank",
     "reports_losses",
@@ -55,7 +57,7 @@ def process_group() -> Iterator[None]:
     importlib.import_module("torch.distributed.nn.functional")
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(local_rank())
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -83,6 +85,16 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_rank() -> int:
+    """Return the number of this process on its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", rank()))
+
+
+def local_world_size() -> int:
+    """Return the number of processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def obtained(
 ) -> list[Snapshots]:
     """Return the snapshots of all experts, trained now where they are missing.
 
-    Missing experts are dealt out to the processes of the run.
+    The processes of one machine, which share a folder, train some of them each.
 
     Raises:
         OptionError: experts are missing and are not to be trained.
@@ -39,23 +39,23 @@ def obtained(
         RunError: the weights of an expert became infinite or NaN.
     """
     folder = cache_folder()
-    kept = [each.is_kept(run, real, folder) for each in trajectories]
-    kept = processes.broadcast_object(kept)  # all processes deal out the same ones
-    wanted = [number for number, is_kept in enumerate(kept) if not is_kept]
+    wanted = sum(not each.is_kept(run, real, folder) for each in trajectories)
     if wanted and missing == "refuse":
-        raise _refusal(len(wanted), trajectories, run, folder)
+        raise _refusal(wanted, trajectories, run, folder)
     show = run.progress and run.rank == 0
     if wanted and show:
         sys.stderr.write(
-            f"{len(wanted)} of {len(trajectories)} experts are missing and are trained "
+            f"{wanted} of {len(trajectories)} experts are missing and are trained "
             f"now, {trajectories[0].trained.recipe.steps:,} steps each\n"
         )
     tell = partial(_tell, trajectories) if show else _tell_nothing
     if run.ranks > 1 and real.content is not None:
-        for number in wanted[run.rank :: run.ranks]:
+        first, every = processes.local_rank(), processes.local_world_size()
+        for number in range(first, len(trajectories), every):
             trajectories[number].obtain(run, real, folder, partial(tell, number))
         # Not a collective call: it would give up while another process still trains.
-        while not all(each.is_kept(run, real, folder) for each in trajectories):
+        paths = [each.path(run, real, folder) for each in trajectories]
+        while not all(path.exists() for path in paths):
             time.sleep(_LOOK_EVERY)
     found = [
         each.obtain(run, real, folder, partial(tell, number))
