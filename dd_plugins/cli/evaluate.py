@@ -133,10 +133,7 @@ def _evaluation_tables(
             f"accuracy on {found.test_images:,} test images of "
             f"{header.dataset.name}: {repeats} x {result.spec}"
         )
-        table = Table()
-        table.add_column("trained on")
-        for column in ("images", "mean", "deviation", "95 % interval"):
-            table.add_column(column, justify="right", no_wrap=True)
+        table = _table_of_sets("trained on")
         for kind, images, results in kinds:
             if results:
                 table.add_row(kind, images, *figure_columns(results[number]))
@@ -151,6 +148,15 @@ def _evaluation_tables(
     yield from _kernel_tables(found, distilled)
 
 
+def _table_of_sets(first_column: str) -> Table:
+    """Return a table without rows: a row is for a set of images."""
+    table = Table()
+    table.add_column(first_column)
+    for column in ("images", "mean", "deviation", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
 def _kernel_tables(
     found: Evaluation, distilled: DistilledSet
 ) -> Iterator[Table | Text]:
@@ -161,10 +167,7 @@ def _kernel_tables(
         f"accuracy on {found.test_images:,} test images of "
         f"{distilled.header.dataset.name}: {found.kernel.spec}, no network"
     )
-    table = Table()
-    table.add_column("regression from")
-    for column in ("images", "mean", "deviation", "95 % interval"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table_of_sets("regression from")
     if found.random_kernel is not None:
         columns = figure_columns(found.random_kernel)
         table.add_row("random real images", str(distilled.budget), *columns)

@@ -24,7 +24,6 @@ __all__ = [
     "figure_columns",
     "print_tables",
     "say",
-    "step_progress",
     "training_progress",
     "write_json",
     "write_page",
@@ -34,31 +33,21 @@ _PAGE_WIDTH = 120  # characters of a line of an HTML page
 
 
 @contextmanager
-def training_progress() -> Iterator[Any]:
-    """Show how many networks are trained, on standard error."""
+def training_progress(
+    told: str = "training on {what}: {done} of {total} networks",
+) -> Iterator[Any]:
+    """Show how much is trained, on standard error.
+
+    Args:
+        told: the line, with the arguments of ``on_progress`` in braces.
+    """
     console = Console(stderr=True)
     with console.status("reading data") as status:
 
         def on_progress(what: str, done: int, total: int) -> None:
-            message = as_text(f"training on {what}: {done} of {total} networks")
+            message = as_text(told.format(what=what, done=done, total=total))
             if processes.rank() > 0:
                 return
-            if console.is_terminal:
-                status.update(message)
-            elif done == total:
-                console.print(message, highlight=False, soft_wrap=True)
-
-        yield on_progress
-
-
-@contextmanager
-def step_progress() -> Iterator[Any]:
-    """Show how many training steps are done, on standard error."""
-    console = Console(stderr=True)
-    with console.status("reading data") as status:
-
-        def on_progress(what: str, done: int, total: int) -> None:
-            message = as_text(f"{what}: {done:,} of {total:,} training steps")
             if console.is_terminal:
                 status.update(message)
             elif done == total:

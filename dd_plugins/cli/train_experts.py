@@ -6,7 +6,7 @@ from typing import cast
 import click
 
 from dd_plugins import options as shared
-from dd_plugins.cli.printing import say, step_progress
+from dd_plugins.cli.printing import say, training_progress
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.plugins.manager import loaded_plugins
@@ -15,6 +15,8 @@ from dd_plugins.training.recipes import expert_recipe, get_recipe
 from dd_plugins.training.trajectories import expert_preprocessing, train_experts
 
 __all__ = ["train_experts_command"]
+
+_TOLD = "{what}: {done:,} of {total:,} training steps"
 
 
 @click.command("train-experts")
@@ -95,7 +97,7 @@ def train_experts_command(
         or expert_preprocessing(data.image_shape),
         mirror,
     )
-    with step_progress() as on_progress:
+    with training_progress(_TOLD) as on_progress:
         reports = train_experts(
             data,
             architecture,

@@ -40,7 +40,7 @@ def save_tensors(
 
 
 def load_tensors(
-    path: Path, *, what: str, advice: str
+    path: Path, *, what: str, advice: str, description: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file that :func:`save_tensors` wrote, and check it against its hash.
 
@@ -48,13 +48,14 @@ def load_tensors(
         path: the file.
         what: what it should hold, for messages: ``"a trained network"``.
         advice: what to do about a damaged file, for messages.
+        description: what the file must give as its ``description``; None for anything.
 
     Returns:
         The tensors by name, and their description.
 
     Raises:
-        FileError: the file is missing, damaged, or was not written by
-            :func:`save_tensors`.
+        FileError: the file is missing, damaged, of another description, or was not
+            written by :func:`save_tensors`.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
@@ -75,6 +76,12 @@ def load_tensors(
         raise FileError(
             f"{path} is damaged: expected content with the hash "
             f"{plain(saved[:12])}..., got {found[:12]}...; {advice}"
+        )
+    held = described.get("description")
+    if description is not None and held != description:
+        raise FileError(
+            f"{path} does not match its key: it holds {held}, expected {description}; "
+            f"{advice}"
         )
     return tensors, described
 

@@ -199,13 +199,8 @@ class TrainedNetwork:
         if not path.exists():
             check_writable(path)
             return None
-        tensors, described = load_tensors(path, what=_KIND, advice=_ADVICE)
         wanted = json.dumps(self.description(run, real), sort_keys=True)
-        if described.get("description") != wanted:
-            raise FileError(
-                f"{path} does not match its key: it holds "
-                f"{described.get('description')}, expected {wanted}; {_ADVICE}"
-            )
+        tensors, _ = load_tensors(path, what=_KIND, advice=_ADVICE, description=wanted)
         try:
             module.load_state_dict(tensors)
         except RuntimeError as error:

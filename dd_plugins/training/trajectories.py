@@ -245,13 +245,10 @@ class Trajectory:
 
     def _read(self, path: Path, run: Run, real: RealSampler) -> Snapshots:
         """Check a file, and return its snapshots."""
-        tensors, found = load_tensors(path, what=_KIND, advice=_ADVICE)
         described = self._described(run, real)
-        if found.get("description") != described:
-            raise FileError(
-                f"{path} does not match its key: it holds "
-                f"{found.get('description')}, expected {described}; {_ADVICE}"
-            )
+        tensors, _ = load_tensors(
+            path, what=_KIND, advice=_ADVICE, description=described
+        )
         sizes, count = self._sizes(run), len(self.steps)
         wanted = {"weights": (self.way_points or count, sum(sizes))}
         if self.way_points is not None:
