@@ -9,9 +9,11 @@ from conftest import Command
 
 import dd_plugins
 from dd_plugins import DistilledSet
+from dd_plugins.data.subsets import class_members, random_members
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.kernel_score import KernelScore, get_kernel_score, settled
 from dd_plugins.functional.ntk import Convolutional, FullyConnected
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.testing import toy_data
 
 DATA = toy_data()
@@ -24,13 +26,17 @@ QUICK: dict[str, Any] = {
 
 
 def by_hand(
-    kernel: Any, images: torch.Tensor, labels: torch.Tensor, made: DistilledSet
+    kernel: Any,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    made: DistilledSet,
+    relative: float = 1e-6,
 ) -> float:
     """Solve in float64, and count the test images that are right."""
     test = DATA.read_test()
     support, others = images.double(), made.transform(test.images).double()
     own = kernel(support, support)
-    ridge = 1e-6 * own.trace() / len(own) * torch.eye(len(own), dtype=torch.float64)
+    ridge = relative * own.trace() / len(own) * torch.eye(len(own), dtype=torch.float64)
     weights = torch.linalg.solve(own + ridge, labels.double())
     predicted = kernel(others, support) @ weights
     return float((predicted.argmax(dim=1) == test.labels).double().mean())
@@ -52,14 +58,28 @@ def test_the_score_is_that_of_plain_regression(spec: str) -> None:
     assert "scores" not in dd_plugins.evaluate(made, **QUICK).as_dict()
 
 
-def test_random_images_are_scored_beside_the_set() -> None:
+def test_random_images_are_scored_beside_the_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 5)
     made = dd_plugins.distill(DATA, "dm", steps=1, network="mlp(width=4)")
     asked = "kernel(of=conv(depth=1), ridge=0.001)"
     found = dd_plugins.evaluate(made, scores=asked, baselines=True, **QUICK)
     assert found.kernel is not None
     assert found.random_kernel is not None
     assert found.kernel.spec == found.random_kernel.spec == asked
-    assert len(found.random_kernel.accuracies) == QUICK["repeats"]
+    train = DATA.train
+    labels = torch.eye(DATA.num_classes)[train.labels] - 1 / DATA.num_classes
+    expected = []
+    for repeat in range(QUICK["repeats"]):
+        members = class_members(train.labels)
+        generator = generator_for(0, "random real images", repeat)
+        chosen = random_members(members, [1] * DATA.num_classes, generator)
+        images = made.transform(train.images[chosen])
+        expected.append(
+            by_hand(Convolutional(depth=1), images, labels[chosen], made, 1e-3)
+        )
+    assert found.random_kernel.accuracies == tuple(expected)
 
 
 def test_the_kernel_and_the_ridge_are_those_of_the_method() -> None:
