@@ -6,14 +6,18 @@ from typing import cast
 import click
 
 from dd_plugins import options as shared
-from dd_plugins.cli.printing import say
+from dd_plugins.cli.printing import say, training_progress
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.runtime.device import Precision
 from dd_plugins.training.kept_networks import STAGES, train_networks
+from dd_plugins.training.recipes import Recipe, get_recipe, squeeze_recipe
 
 __all__ = ["train_networks_command"]
+
+_TOLD = "{what}: {done:,} of {total:,} training steps"
+_SQUEEZE_STEPS = 4_000
 
 
 @click.command("train-networks")
@@ -30,6 +34,27 @@ __all__ = ["train_networks_command"]
     show_default=True,
     help="Training steps; repeat it for a network of each stage.",
 )
+@click.option(
+    "--recipe",
+    metavar="squeeze or RECIPE",
+    help="How networks are trained, in place of the short training for wrappers: "
+    f"squeeze, which is how teachers are trained (with --steps, or {_SQUEEZE_STEPS:,} "
+    "of them), or 'recipe(steps=500, ...)'.",
+)
+@click.option(
+    "--stop-after",
+    type=click.IntRange(min=1),
+    help="With squeeze: stop after so many steps of the schedule.",
+)
+@click.option(
+    "--network-seed",
+    "seeds",
+    type=int,
+    multiple=True,
+    default=(0,),
+    show_default=True,
+    help="Of weights and training; repeat it for a network of each.",
+)
 @shared.data_root
 @shared.image_size
 @shared.preprocessing
@@ -41,6 +66,9 @@ def train_networks_command(
     dataset: str,
     networks: tuple[str, ...],
     stages: tuple[int, ...],
+    recipe: str | None,
+    stop_after: int | None,
+    seeds: tuple[int, ...],
     data_root: Path | None,
     image_size: int | None,
     preprocessing: str | None,
@@ -49,7 +77,7 @@ def train_networks_command(
     device: str,
     precision: str,
 ) -> None:
-    """Train networks on real data, for wrappers that need them.
+    """Train networks on real data: teachers, and those that wrappers need.
 
     Networks that are kept already are not trained again. Repeat a command that was
     stopped: it goes on with the first network that is missing.
@@ -57,19 +85,49 @@ def train_networks_command(
     plugins = loaded_plugins()
     chosen = [plugins.network(spec) for spec in networks]
     options = DataOptions(root=data_root, image_size=image_size)
+    if preprocessing is None and recipe == "squeeze":
+        preprocessing = "standardize"  # as sre2l and rded want them
     data = plugins.real_data(dataset, options).prepared(
         cast(Preprocessing | None, preprocessing), mirror
     )
-    reports = train_networks(
-        data,
-        chosen,
-        stages=stages,
-        device=device,
-        precision=cast(Precision, precision),
-        folder=cache,
-    )
-    for kept in reports:
-        score = kept.validation_accuracy
-        found = "no validation images" if score is None else f"validation {score:.4f}"
-        how = "kept before" if kept.was_there else "trained"
-        say(f"{kept.network}, {kept.steps} steps: {how}, {found}, {kept.file}")
+    chosen_recipe = _recipe(recipe, stages, stop_after)
+    with training_progress(_TOLD) as on_progress:
+        reports = train_networks(
+            data,
+            chosen,
+            stages=stages if chosen_recipe is None else None,
+            recipe=chosen_recipe,
+            seeds=seeds,
+            device=device,
+            precision=cast(Precision, precision),
+            folder=cache,
+            on_progress=on_progress,
+        )
+        for kept in reports:
+            score = kept.validation_accuracy
+            found = "no validation images"
+            if score is not None:
+                found = f"validation {score:.4f}"
+            how = "kept before" if kept.was_there else "trained"
+            seed = f", seed {kept.seed}" if len(seeds) > 1 or kept.seed else ""
+            say(
+                f"{kept.network}, {kept.steps} steps{seed}: {how}, {found}, {kept.file}"
+            )
+
+
+def _recipe(
+    asked: str | None, stages: tuple[int, ...], stop_after: int | None
+) -> Recipe | None:
+    """Return the recipe that is asked for; None for the short training of stages."""
+    steps_given = bool(shared.given_on_command_line("stages"))
+    if asked != "squeeze" and stop_after is not None:
+        raise click.UsageError("--stop-after needs --recipe squeeze")
+    if asked is None:
+        return None
+    if asked != "squeeze":
+        if steps_given:
+            raise click.UsageError("give --steps or the steps of a recipe, not both")
+        return get_recipe(asked)
+    if steps_given and len(stages) > 1:
+        raise click.UsageError("squeeze takes one number of --steps")
+    return squeeze_recipe(stages[0] if steps_given else _SQUEEZE_STEPS, stop_after)

@@ -13,7 +13,7 @@ augmentation (DSA): the same parameters for real and synthetic images.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -28,11 +28,13 @@ __all__ = [
     "Siamese",
     "apply_affine",
     "apply_colour",
+    "crop_and_flip",
     "cut_out",
     "flip",
     "random_augmentation",
     "siamese_augmentation",
     "siamese_parameters",
+    "with_box",
 ]
 
 
@@ -188,6 +190,60 @@ def random_augmentation(
     operations = (*_OPERATIONS, _random_flip) if mirror else _OPERATIONS
     choice = int(torch.randint(len(operations), (), generator=generator))
     return operations[choice](images, generator)
+
+
+def crop_and_flip(
+    images: Tensor, *, generator: torch.Generator, mirror: bool = True
+) -> Tensor:
+    """Shift each image by up to an eighth of its side, and flip half of them.
+
+    What comes from outside an image is zero. It is the augmentation of networks for
+    small images: 4 pixels of 32 (He et al., arXiv 1512.03385, section 4.2).
+
+    Args:
+        images: float of shape ``(n, channels, height, width)``.
+        generator: a CPU generator.
+        mirror: whether images may be flipped; wrong for digits.
+    """
+    count, _, height, width = images.shape
+    across, down = max(1, width // 8), max(1, height // 8)
+    draws = torch.rand(2, count, generator=generator)
+    rows = (draws[0] * (2 * down + 1)).long().to(images.device)
+    columns = (draws[1] * (2 * across + 1)).long().to(images.device)
+    padded = F.pad(images, (across, across, down, down))
+    rows = rows[:, None] + torch.arange(height, device=images.device)
+    columns = columns[:, None] + torch.arange(width, device=images.device)
+    each = torch.arange(count, device=images.device)[:, None, None]
+    # Indexing puts channels last.
+    shifted = padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
+    moved = shifted.permute(0, 3, 1, 2)
+    return _random_flip(moved, generator) if mirror else moved
+
+
+def with_box(
+    images: Tensor, others: Tensor, share: float, centre: Sequence[float]
+) -> tuple[Tensor, float]:
+    """Return images with a box of others (CutMix), and the share left of the images.
+
+    Args:
+        images: shape ``(n, channels, height, width)``.
+        others: likewise.
+        share: of the images, in [0, 1]; a box that is cut by the edge leaves more.
+        centre: row and column of the box, in [0, 1] of height and width.
+    """
+    height, width = images.shape[-2:]
+    side = math.sqrt(1 - share)
+    (top, bottom), (left, right) = (
+        (
+            max(0, round(size * (middle - side / 2))),
+            min(size, round(size * (middle + side / 2))),
+        )
+        for size, middle in zip((height, width), centre, strict=True)
+    )
+    mixed = images.clone()
+    mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+    box = max(0, bottom - top) * max(0, right - left)
+    return mixed, 1 - box / (height * width)
 
 
 _SiameseOperation = Literal["colour", "crop", "cut_out", "flip", "scale", "rotation"]

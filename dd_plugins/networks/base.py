@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -19,11 +21,13 @@ __all__ = [
     "HalvingAvgPool2d",
     "ImageShape",
     "Normalization",
+    "batch_statistics",
     "chunk_size",
     "default_depth",
     "features_in_chunks",
     "has_batch_norm",
     "norm",
+    "set_norm_momentum",
     "with_normalization",
 ]
 
@@ -35,6 +39,7 @@ Normalization = Literal["batch", "instance", "group", "none"]
 BATCH_NORM_MOMENTUM = 0.9
 """torch's momentum of the running statistics: the 0.1 of FRePo's flax code."""
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _PIXELS_IN_CHUNK = 64 * 32 * 32
 
 
@@ -262,8 +267,38 @@ def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
 
 def has_batch_norm(network: nn.Module) -> bool:
     """Tell whether an image's features depend on its neighbours in a training batch."""
-    kinds = nn.BatchNorm1d | nn.BatchNorm2d
-    return any(isinstance(layer, kinds) for layer in network.modules())
+    return any(isinstance(layer, _BATCH_NORMS) for layer in network.modules())
+
+
+def set_norm_momentum(network: nn.Module, momentum: float) -> None:
+    """Set the share of a new batch in the running statistics of every BatchNorm."""
+    for layer in network.modules():
+        if isinstance(layer, _BATCH_NORMS):
+            layer.momentum = momentum
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Let every BatchNorm take the statistics of the batch that it sees.
+
+    Its running statistics stay as they are; everything else is in evaluation mode.
+    """
+    layers = [each for each in network.modules() if isinstance(each, _BATCH_NORMS)]
+    before = [(layer.training, layer.momentum) for layer in layers]
+    counts = [layer.num_batches_tracked for layer in layers]
+    kept = [None if count is None else count.clone() for count in counts]
+    for layer in layers:
+        layer.train()
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, (training, momentum) in zip(layers, before, strict=True):
+            layer.train(training)
+            layer.momentum = momentum
+        for count, was in zip(counts, kept, strict=True):
+            if count is not None and was is not None:
+                count.copy_(was)
 
 
 class ChannelsLastGroupNorm(nn.GroupNorm):

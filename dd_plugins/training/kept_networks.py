@@ -3,9 +3,11 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from dd_plugins.run import Run, Task
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import (
     Precision,
+    exact_kernels,
     plain_torch,
     resolve_device,
     resolve_precision,
@@ -29,12 +32,13 @@ from dd_plugins.runtime.device import (
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
 from dd_plugins.runtime.randomness import generator_for
-from dd_plugins.training.recipes import Recipe, real_data_recipe
+from dd_plugins.training.recipes import Recipe, get_recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
-from dd_plugins.training.train import TrainingSet, accuracy, train_network
+from dd_plugins.training.train import TrainingSet, accuracy, training_steps_of
 
 __all__ = [
     "STAGES",
+    "KeptNetworks",
     "RealImages",
     "RealSetting",
     "TrainedNetwork",
@@ -45,6 +49,9 @@ __all__ = [
 
 STAGES = (300,)
 """Training steps of the networks that wrappers use, by default."""
+
+OnStep = Callable[[int], None]
+"""Called with the number of training steps done."""
 
 _FORMAT = 3
 _KIND = "a trained network"
@@ -147,8 +154,23 @@ class TrainedNetwork:
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         return folder / f"{digest}.safetensors"
 
+    @property
+    def training_steps(self) -> int:
+        """How many steps it is trained."""
+        return self.recipe.steps_done
+
+    def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
+        """Tell whether there is a file of the weights."""
+        return real.content is not None and self.path(run, real, folder).exists()
+
     @plain_torch()
-    def obtain(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork:
+    def obtain(
+        self,
+        run: Run,
+        real: RealSampler,
+        folder: Path,
+        on_step: OnStep = lambda done: None,
+    ) -> FeatureNetwork:
         """Return the network: from its file, or trained now and kept there.
 
         A network that is trained on images without a name is not kept.
@@ -157,6 +179,7 @@ class TrainedNetwork:
             run: for the shape of images, the classes, the device and the precision.
             real: all training images.
             folder: where networks are kept.
+            on_step: called after each training step.
 
         Returns:
             The network, frozen and in evaluation mode, on the device of the run.
@@ -171,13 +194,16 @@ class TrainedNetwork:
         module = self.found(run, real, folder)
         if module is None:
             module, generator = self.fresh(run)
-            train_network(
+            steps = training_steps_of(
                 module,
                 real_training_set(run, real),
                 self.recipe,
                 generator=generator,
                 precision=run.precision,
             )
+            with exact_kernels():
+                for done in steps:
+                    on_step(done)
             if real.content is not None:
                 save_tensors(path, module.state_dict(), {"description": described})
         frozen: FeatureNetwork = module.eval().requires_grad_(False)
@@ -196,7 +222,7 @@ class TrainedNetwork:
         if real.content is None:
             return None
         path = self.path(run, real, folder)
-        if not path.exists():
+        if not self.is_kept(run, real, folder):
             check_writable(path)
             return None
         wanted = json.dumps(self.description(run, real), sort_keys=True)
@@ -217,6 +243,43 @@ class TrainedNetwork:
         return run.fresh_network(generator, self.network), generator
 
 
+class KeptNetworks(Sequence[FeatureNetwork]):
+    """Networks that are read from their files when they are asked for.
+
+    Only the last one that was asked for stays in memory.
+
+    Args:
+        wanted: the networks; all are kept.
+        run: for the shape of images, the classes, the device and the precision.
+        real: all training images.
+        folder: where networks are kept.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[TrainedNetwork],
+        run: Run,
+        real: RealSampler,
+        folder: Path,
+    ) -> None:
+        self._wanted, self._run, self._real, self._folder = wanted, run, real, folder
+        self._last: tuple[int, FeatureNetwork] | None = None
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def __getitem__(self, number: Any) -> Any:
+        """Return a network, frozen and in evaluation mode, on the device of the run."""
+        if not 0 <= number < len(self._wanted):
+            raise IndexError(number)
+        if self._last is None or self._last[0] != number:
+            self._last = None  # its memory is free before the next is read
+            wanted = self._wanted[number]
+            module = wanted.obtain(self._run, self._real, self._folder)
+            self._last = number, module
+        return self._last[1]
+
+
 @dataclass(frozen=True)
 class TrainingReport:
     """What :func:`train_networks` reports of one network.
@@ -229,6 +292,7 @@ class TrainingReport:
         was_there: whether it was kept before.
         validation_accuracy: on images held out of the training data, in [0, 1]; None
             if there are none.
+        seed: of its weights and its training.
     """
 
     network: str
@@ -237,16 +301,20 @@ class TrainingReport:
     file: Path
     was_there: bool
     validation_accuracy: float | None
+    seed: int = 0
 
 
 def train_networks(
     data: RealData,
     networks: Sequence[AbstractNetwork] | AbstractNetwork,
     *,
-    stages: Sequence[int] = STAGES,
+    stages: Sequence[int] | None = None,
+    recipe: Recipe | str | None = None,
+    seeds: Sequence[int] = (0,),
     device: str = "auto",
     precision: Precision = "auto",
     folder: Path | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[TrainingReport]:
     """Train networks on real data for later runs; those that are kept are left alone.
 
@@ -257,10 +325,13 @@ def train_networks(
         data: real data; training images are trained on.
         networks: the architectures, or one.
         stages: steps for which each is trained, at least 1; a network of its own for
-            each stage.
+            each stage. By default :data:`STAGES`.
+        recipe: how each is trained, in place of ``stages``: a recipe or its spec.
+        seeds: of the weights and the training; a network of its own for each.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
         folder: where networks are kept; by default :func:`cache_folder`.
+        on_progress: called with what is trained, the steps done, and all steps.
 
     Yields:
         A report of each network as soon as it is kept.
@@ -279,27 +350,24 @@ def train_networks(
                 "networks must be networks of dd-plugins, such as get_network('mlp') "
                 f"returns, got {network!r}"
             )
-    stages = [whole_number("a stage", steps) for steps in stages]
-    if min(stages, default=0) < 1:
-        raise OptionError(
-            "stages: expected one or more numbers of steps, each at least 1, got "
-            f"{tuple(stages)}"
-        )
+    recipes = _recipes_of(stages, recipe)
+    numbers = [whole_number("a seed", seed) for seed in seeds]
     setting = RealSetting.of(data, device, precision)
     real, place = setting.real, folder or cache_folder()
     jobs = [
         (
-            setting.run(network, steps),
-            TrainedNetwork(network, real_data_recipe(steps)),
+            setting.run(network, each.steps_done),
+            TrainedNetwork(network, each, seed),
         )
-        for network, steps in itertools.product(architectures, stages)
+        for network, each, seed in itertools.product(architectures, recipes, numbers)
     ]
     for run, wanted in jobs:  # errors are found before the first network is trained
         wanted.found(run, real, place)
     for run, wanted in jobs:
         file = wanted.path(run, real, place)
         was_there = file.exists()
-        module = wanted.obtain(run, real, place)
+        on_step = partial(_tell, on_progress, repr(run.network), run.steps)
+        module = wanted.obtain(run, real, place, on_step)
         score = None
         if len(data.validation.labels):
             score = accuracy(
@@ -310,5 +378,38 @@ def train_networks(
                 precision=run.precision,
             )
         yield TrainingReport(
-            repr(run.network), run.steps, module, file, was_there, score
+            repr(run.network), run.steps, module, file, was_there, score, wanted.seed
         )
+
+
+def _recipes_of(
+    stages: Sequence[int] | None, recipe: Recipe | str | None
+) -> list[Recipe]:
+    """Return the recipes by which networks are trained.
+
+    Raises:
+        OptionError: there are no stages, or one is below 1, or both are given.
+    """
+    if recipe is not None:
+        if stages is not None:
+            raise OptionError("expected stages or a recipe, got both")
+        return [recipe if isinstance(recipe, Recipe) else get_recipe(recipe)]
+    steps = [whole_number("a stage", each) for each in stages or ()]
+    if stages is None:
+        steps = list(STAGES)
+    if min(steps, default=0) < 1:
+        raise OptionError(
+            "stages: expected one or more numbers of steps, each at least 1, got "
+            f"{tuple(steps)}"
+        )
+    return [real_data_recipe(each) for each in steps]
+
+
+def _tell(
+    on_progress: Callable[[str, int, int], None] | None,
+    what: str,
+    steps: int,
+    done: int,
+) -> None:
+    if on_progress is not None:
+        on_progress(what, done, steps)

@@ -10,9 +10,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from dd_plugins.functional.augment import (
+    crop_and_flip,
     random_augmentation,
     siamese_augmentation,
     siamese_parameters,
+    with_box,
 )
 from dd_plugins.spec import Record, read, record
 from dd_plugins.synthetic.labels import LabelKind
@@ -24,7 +26,9 @@ __all__ = [
     "expert_recipe",
     "frepo_recipe",
     "get_recipe",
+    "post_training_recipe",
     "real_data_recipe",
+    "squeeze_recipe",
     "training_steps",
 ]
 
@@ -34,6 +38,9 @@ _WEIGHT_DECAY = {"adam": 0.0, "adamw": 0.01, "sgd": 5e-4}
 # FRePo's steps by the number of synthetic images. Its 20,000 for 200 images stands
 # between 2,000 for 100 and 5,000 for 400: taken for a slip of the pen, and left out.
 _STEPS = {10: 1_000, 100: 2_000, 400: 5_000, 500: 5_000, 1_000: 10_000, 2_000: 40_000}
+
+_TORCH_MOMENTUM = 0.1  # of BatchNorm, where a network names none
+_SQUEEZE_WARM_UP = 300  # steps
 
 # The protocol of DC, DSA, DM and MTT: a thousand epochs.
 _CLASSIC_EPOCHS = 1_000
@@ -53,16 +60,29 @@ class Recipe(Record):
         momentum: of SGD, in [0, 1).
         weight_decay: of the weights; None for the optimizer's own: 0 for Adam, 0.01 for
             AdamW, 5e-4 for SGD.
-        decay: ``"cosine"`` to a hundredth; or ``"halfway"``, to a tenth after half of
-            the steps; or ``"none"``.
+        decay: ``"cosine"`` to a hundredth; or ``"half-cosine"``, the first half of a
+            cosine, which ends at a half; or ``"halfway"``, to a tenth after half of the
+            steps; or ``"none"``.
         augmentation: ``"frepo"`` (:func:`~dd_plugins.functional.augment.\
-random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
-            parameters of its own for each image; or ``"none"``.
+random_augmentation`) or ``"dsa"``, whose operations are stronger, or ``"crop"``
+            (:func:`~dd_plugins.functional.augment.crop_and_flip`), each with parameters
+            of its own for each image; or ``"none"``.
         temperature: by which logits are divided before the loss; labels that are
             probabilities are those of a teacher at this temperature.
+        scale_loss: whether the loss is multiplied by the square of the temperature, so
+            that its gradient does not fall with it (Hinton et al., arXiv 1503.02531,
+            section 2).
         mix: ``"cutmix"`` or ``"mixup"`` pairs the images of a batch (Yun et al., arXiv
             1905.04899; Zhang et al., arXiv 1710.09412), with a share drawn evenly from
             [0, 1]; or ``"none"``.
+        stop_after: steps after which training ends, though the learning rate falls as
+            if it went on to ``steps``; None for all. Teachers that are stopped early
+            distil better (Yin et al., arXiv 2306.13092).
+        average: the decay of an exponential mean of the weights, in [0, 1), which is
+            what training returns (Tarvainen, Valpola, arXiv 1703.01780); 0 for the
+            last weights.
+        norm_momentum: the share of a new batch in BatchNorm's running statistics, in
+            (0, 1]; None for that of the network.
     """
 
     name = "recipe"
@@ -75,10 +95,19 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegativeFloat | None = None
-    decay: Literal["cosine", "halfway", "none"] = "cosine"
-    augmentation: Literal["frepo", "dsa", "none"] = "frepo"
+    decay: Literal["cosine", "half-cosine", "halfway", "none"] = "cosine"
+    augmentation: Literal["frepo", "dsa", "crop", "none"] = "frepo"
     temperature: PositiveFloat = 1.0
+    scale_loss: bool = True
     mix: Literal["none", "mixup", "cutmix"] = "none"
+    stop_after: PositiveInt | None = None
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @property
+    def steps_done(self) -> int:
+        """The steps that training takes: all, or those before it is stopped."""
+        return min(self.steps, self.stop_after or self.steps)
 
     def __repr__(self) -> str:
         """Return the spec, in which every number has its name."""
@@ -108,6 +137,8 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
         done = (step - warm_up) / (self.steps - warm_up)
         if self.decay == "halfway":
             return 1.0 if done < 0.5 else 0.1
+        if self.decay == "half-cosine":
+            return 0.5 * (1 + math.cos(math.pi * done / 2))
         cosine = 0.5 * (1 + math.cos(math.pi * done))
         return _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
 
@@ -119,6 +150,8 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
             return images
         if self.augmentation == "frepo":
             return random_augmentation(images, generator=generator, mirror=mirror)
+        if self.augmentation == "crop":
+            return crop_and_flip(images, generator=generator, mirror=mirror)
         parameters = siamese_parameters(generator, images=len(images), mirror=mirror)
         return siamese_augmentation(images, parameters)
 
@@ -139,28 +172,9 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, either with
         if self.mix == "mixup":
             mixed = share * images + (1 - share) * images[other]
         else:
-            mixed, share = _with_box(images, images[other], share, generator)
+            centre = torch.rand(2, generator=generator).tolist()
+            mixed, share = with_box(images, images[other], share, centre)
         return mixed, share * labels + (1 - share) * labels[other]
-
-
-def _with_box(
-    images: Tensor, others: Tensor, share: float, generator: torch.Generator
-) -> tuple[Tensor, float]:
-    """Return images with a box of others, and the share that is left of the images."""
-    height, width = images.shape[-2:]
-    side = math.sqrt(1 - share)
-    centre = torch.rand(2, generator=generator).tolist()
-    (top, bottom), (left, right) = (
-        (
-            max(0, round(size * (middle - side / 2))),
-            min(size, round(size * (middle + side / 2))),
-        )
-        for size, middle in zip((height, width), centre, strict=True)
-    )
-    mixed = images.clone()
-    mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
-    box = max(0, bottom - top) * max(0, right - left)
-    return mixed, 1 - box / (height * width)
 
 
 def get_recipe(spec: str) -> Recipe:
@@ -241,4 +255,59 @@ def expert_recipe(steps: int, learning_rate: float = 0.05) -> Recipe:
         weight_decay=0.0,
         decay="none",
         augmentation="dsa",
+    )
+
+
+def squeeze_recipe(steps: int, stop_after: int | None = None) -> Recipe:
+    """Return the recipe of a teacher, by which SRe2L squeezes data into a network.
+
+    SGD with crops and flips, as in the released code for CIFAR-100; there 200 epochs
+    of 50,000 images are 78,000 steps.
+
+    Args:
+        steps: of the schedule.
+        stop_after: see :class:`Recipe`.
+    """
+    return Recipe(
+        steps=steps,
+        learning_rate=0.1,
+        batch_size=128,
+        optimizer="sgd",
+        augmentation="crop",
+        norm_momentum=_TORCH_MOMENTUM,
+        stop_after=stop_after,
+        warm_up=min(steps // 10, _SQUEEZE_WARM_UP),
+    )
+
+
+def post_training_recipe(
+    images: int,
+    *,
+    epochs: int = 300,
+    batch_size: int = 16,
+    temperature: float = 20.0,
+    decay: Literal["cosine", "half-cosine"] = "cosine",
+) -> Recipe:
+    """Return the recipe of networks that learn from a teacher's labels of views.
+
+    AdamW on the divergence from the teacher, without the square of the temperature, as
+    in the released codes of SRe2L (CIFAR-100), RDED and CV-DD.
+
+    Args:
+        images: of the set.
+        epochs: how often each is seen.
+        batch_size: images of a step.
+        temperature: of the labels.
+        decay: of the learning rate: RDED's ends at a half.
+    """
+    return Recipe(
+        steps=epochs * max(1, images // batch_size),
+        learning_rate=1e-3,
+        batch_size=batch_size,
+        optimizer="adamw",
+        decay=decay,
+        augmentation="none",
+        temperature=temperature,
+        scale_loss=False,
+        norm_momentum=_TORCH_MOMENTUM,
     )

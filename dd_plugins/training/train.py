@@ -17,11 +17,12 @@ from dd_plugins.networks.base import (
     chunk_size,
     features_in_chunks,
     has_batch_norm,
+    set_norm_momentum,
 )
 from dd_plugins.runtime.device import autocast, exact_kernels
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, one_hot
 from dd_plugins.training.recipes import Recipe
-from dd_plugins.training.teacher import ViewLabels
+from dd_plugins.training.view_labels import ViewLabels
 
 __all__ = [
     "DrawnImages",
@@ -48,7 +49,7 @@ class TrainingSet:
         label_kind: the kind of labels; it picks the loss.
         mirror: whether mirroring is among the augmentations.
         views: labels of the images' views, in place of ``labels`` and augmentation;
-            None if there are none.
+            None if there are none. The images must be a tensor.
     """
 
     images: "Tensor | DrawnImages"
@@ -138,26 +139,29 @@ def training_steps_of(
         The number of steps done, after each step; the network has the weights of then.
     """
     images, labels = training_set.images, training_set.labels
+    views = training_set.views
     kind = training_set.label_kind
     if kind == "classes" and recipe.mix != "none":  # a mixed image has shares of two
         kind, labels = "probabilities", one_hot(labels.argmax(dim=1), labels.shape[1])
     optimizer = recipe.make_optimizer(network.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.scale)
-    batches = _batches(len(images), recipe.batch_size, recipe.steps, generator)
+    batches = _batches(len(images), recipe.batch_size, recipe.steps_done, generator)
+    if recipe.norm_momentum is not None:
+        set_norm_momentum(network, recipe.norm_momentum)
+    mean = WeightMean(network, recipe.average) if recipe.average else None
     # In training mode BatchNorm lets an image's outputs depend on its neighbours.
     in_chunks = not has_batch_norm(network)
     network.train()
     for step, chosen in enumerate(batches):
         everything = slice(None) if chosen is None else chosen
         batch_images, batch_labels = images[everything], labels[everything]
-        if training_set.views is None:
+        if views is None:
             augmented = recipe.augment(batch_images, generator, training_set.mirror)
         else:
             indices = torch.arange(len(images)) if chosen is None else chosen
             epoch = step * len(indices) // len(images)
-            augmented, batch_labels = training_set.views.of(
-                batch_images, indices, epoch
-            )
+            assert isinstance(images, Tensor)
+            augmented, batch_labels = views.of(images, indices, epoch)
         augmented, batch_labels = recipe.mixed(augmented, batch_labels, generator)
         augmented = augmented.contiguous(memory_format=torch.channels_last)
         with autocast(augmented.device, precision):
@@ -171,25 +175,50 @@ def training_steps_of(
                 f"{tuple(batch_labels.shape)}, got {tuple(logits.shape)}"
             )
         optimizer.zero_grad(set_to_none=True)
-        loss = _loss(logits.float(), batch_labels, kind, recipe.temperature)
+        loss = _loss(logits.float(), batch_labels, kind, recipe)
         torch.autograd.backward(loss)
         optimizer.step()
         scheduler.step()
+        if mean is not None:
+            mean.add()
         yield step + 1
+    if mean is not None:
+        mean.put_back()
 
 
-def _loss(
-    logits: Tensor, labels: Tensor, kind: LabelKind, temperature: float
-) -> Tensor:
-    """Return the loss of a batch.
+class WeightMean:
+    """An exponential mean of a network's weights and running statistics.
 
-    It is scaled by the square of the temperature, so that its gradient does not fall
-    with it (Hinton et al., arXiv 1503.02531, section 2).
+    Args:
+        network: whose mean it is.
+        decay: the share of the mean that stays at each step, in (0, 1).
     """
-    loss = LABEL_KINDS[kind].loss
+
+    def __init__(self, network: FeatureNetwork, decay: float) -> None:
+        self._decay = decay
+        self._now = [
+            each for each in network.state_dict().values() if each.is_floating_point()
+        ]
+        self._mean = [each.clone() for each in self._now]
+
+    @torch.no_grad()
+    def add(self) -> None:
+        """Add the weights as they are now."""
+        torch._foreach_lerp_(self._mean, self._now, 1 - self._decay)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Give the network the mean for its weights."""
+        torch._foreach_copy_(self._now, self._mean)
+
+
+def _loss(logits: Tensor, labels: Tensor, kind: LabelKind, recipe: Recipe) -> Tensor:
+    """Return the loss of a batch by a recipe."""
+    loss, temperature = LABEL_KINDS[kind].loss, recipe.temperature
     if temperature == 1:
         return loss(logits, labels)
-    return temperature**2 * loss(logits / temperature, labels)
+    scale = temperature**2 if recipe.scale_loss else 1.0
+    return scale * loss(logits / temperature, labels)
 
 
 def _batches(

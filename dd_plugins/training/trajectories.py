@@ -26,6 +26,7 @@ from dd_plugins.runtime.device import Precision, exact_kernels, plain_torch
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
 from dd_plugins.training.kept_networks import (
+    OnStep,
     RealSetting,
     TrainedNetwork,
     real_training_set,
@@ -44,9 +45,6 @@ __all__ = [
 
 _KIND = "a kept trajectory"
 _ADVICE = "remove it, and it is trained again"
-
-OnStep = Callable[[int], None]
-"""Called with the number of training steps done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +165,12 @@ class Trajectory:
     @property
     def steps(self) -> list[int]:
         """The steps of which there are snapshots."""
-        return list(range(0, self.trained.recipe.steps + 1, self.every))
+        return list(range(0, self.training_steps + 1, self.every))
+
+    @property
+    def training_steps(self) -> int:
+        """How many steps the network is trained."""
+        return self.trained.training_steps
 
     def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
         """Return the file that holds the snapshots, or will hold them."""

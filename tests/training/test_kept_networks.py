@@ -136,7 +136,7 @@ def test_all_files_are_tried_before_a_network_is_trained(
 ) -> None:
     (kept,) = quickly(tmp_path, "mlp(width=4)")
     kept.file.write_bytes(b"damaged")
-    monkeypatch.setattr("dd_plugins.training.kept_networks.train_network", None)
+    monkeypatch.setattr("dd_plugins.training.kept_networks.training_steps_of", None)
     with pytest.raises(FileError, match="cannot be read as a trained network"):
         quickly(tmp_path, "mlp(width=5)", "mlp(width=4)")
     with pytest.raises(OptionError, match="smaller depth"):

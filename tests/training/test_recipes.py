@@ -79,7 +79,11 @@ UNUSUAL = Recipe(
     decay="halfway",
     augmentation="dsa",
     temperature=4.0,
+    scale_loss=False,
     mix="cutmix",
+    stop_after=2,
+    average=0.5,
+    norm_momentum=0.25,
 )
 
 
@@ -102,6 +106,9 @@ def test_every_option_survives_its_spec() -> None:
         ("recipe(steps=3, warm_up=-1)", "warm_up"),
         ("recipe(steps=3, weight_decay=-0.5)", "-0.5"),
         ("recipe(steps=3, mix='blend')", "blend"),
+        ("recipe(steps=3, average=1.0)", "average"),
+        ("recipe(steps=3, norm_momentum=0.0)", "norm_momentum"),
+        ("recipe(steps=3, stop_after=0)", "stop_after"),
         ("recipe(steps=3, learning_rate=1e999)", "learning_rate"),
         ("recipe(learning_rate=0.1)", "steps"),
         ("views(count=3)", r"views\(count=3\)"),

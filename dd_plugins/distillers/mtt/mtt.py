@@ -13,7 +13,7 @@ from torch import Tensor
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller, add_gradient
-from dd_plugins.distillers.mtt.experts import MissingExperts, obtained
+from dd_plugins.distillers.mtt.experts import experts_obtained
 from dd_plugins.distillers.mtt.settings import Window, paper_run, short_run
 from dd_plugins.distillers.mtt.student import Student, graph_bytes, layers_mask
 from dd_plugins.distillers.state import AbstractState, Metrics
@@ -29,6 +29,7 @@ from dd_plugins.runtime.memory import room_on
 from dd_plugins.spec import record
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.training.obtaining import Missing
 from dd_plugins.training.recipes import Recipe, classic_recipe, expert_recipe
 from dd_plugins.training.trajectories import (
     Snapshots,
@@ -164,7 +165,7 @@ class MTT(AbstractDistiller[MTTState]):
     expert: Recipe | None = None
     snapshot_steps: PositiveInt | None = None
     way_points: Annotated[int, Field(ge=2)] | None = None
-    missing_experts: MissingExperts = "train"
+    missing_experts: Missing = "train"
     student_steps: PositiveInt | None = None
     target_distance: PositiveInt | None = None
     difficulty: Window | None = None
@@ -251,7 +252,7 @@ class MTT(AbstractDistiller[MTTState]):
         trajectories = self._trajectories(run, real)
         self._check_targets(trajectories[0])
         self._check_memory(run, network)
-        experts = obtained(trajectories, run, real, self.missing_experts)
+        experts = experts_obtained(trajectories, run, real, self.missing_experts)
         shape = (run.task.synthetic_images, run.task.num_classes)
         logits = torch.zeros(shape, device=run.device)
         mask = layers_mask(network, self.match_layers)
@@ -283,7 +284,7 @@ class MTT(AbstractDistiller[MTTState]):
                 f"mtt: experts need at least {needed * trajectory.every} training "
                 "steps for students that start up to snapshot "
                 f"{self.difficulty.latest} and are compared {self.target_distance} "
-                f"later, got {trajectory.trained.recipe.steps}"
+                f"later, got {trajectory.training_steps}"
             )
 
     def _check_memory(self, run: Run, network: FeatureNetwork) -> None:

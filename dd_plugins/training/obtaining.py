@@ -1,0 +1,114 @@
+"""What a run needs trained beforehand: found, or trained by its processes."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.errors import DDError
+from dd_plugins.run import Run
+from dd_plugins.runtime import processes
+from dd_plugins.runtime.cache import cache_folder
+
+__all__ = ["Missing", "Wanted", "obtained"]
+
+Missing = Literal["train", "refuse"]
+"""What is done if something that a run needs is not kept."""
+
+_TOLD_EVERY = 50  # training steps
+_LOOK_EVERY = 0.2  # seconds
+
+Found_co = TypeVar("Found_co", covariant=True)
+OnStep = Callable[[int], None]
+
+
+class Wanted(Protocol[Found_co]):
+    """Something that is trained on real data and kept in a file."""
+
+    @property
+    def training_steps(self) -> int:
+        """How many training steps it takes."""
+        ...
+
+    def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
+        """Return the file that holds it, or will hold it."""
+        ...
+
+    def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
+        """Tell whether there is such a file."""
+        ...
+
+    def obtain(
+        self, run: Run, real: RealSampler, folder: Path, on_step: OnStep = ...
+    ) -> Found_co:
+        """Return it: from its file, or trained now and kept there."""
+        ...
+
+
+def obtained(
+    wanted: Sequence[Wanted[Found_co]],
+    run: Run,
+    real: RealSampler,
+    missing: Missing,
+    *,
+    what: str,
+    refusal: Callable[[int, Path], DDError],
+) -> Iterator[Found_co]:
+    """Yield what a run needs, one after the other, trained now where it is missing.
+
+    The processes of one machine, which share a folder, train some of it each.
+
+    Args:
+        wanted: what is needed.
+        run: the run.
+        real: all training images.
+        missing: what to do about what is not kept.
+        what: its name, for the progress line: ``"expert"``.
+        refusal: returns the error for so many that are missing in a folder.
+
+    Raises:
+        DDError: the refusal.
+        FileError: a file is damaged or is not what its name says.
+        RunError: weights became infinite or NaN.
+    """
+    folder = cache_folder()
+    count = sum(not each.is_kept(run, real, folder) for each in wanted)
+    if count and missing == "refuse":
+        raise refusal(count, folder)
+    show = bool(count) and run.progress and run.rank == 0
+    if show:
+        sys.stderr.write(
+            f"{count} of {len(wanted)} {what}s are missing and are trained now, "
+            f"{wanted[0].training_steps:,} steps each\n"
+        )
+    tell: Any = partial(_tell, wanted, what) if show else _tell_nothing
+    if run.ranks > 1 and real.content is not None:
+        first, every = processes.local_rank(), processes.local_world_size()
+        for number in range(first, len(wanted), every):
+            wanted[number].obtain(run, real, folder, partial(tell, number))
+        # Not a collective call: it would give up while another process still trains.
+        paths = [each.path(run, real, folder) for each in wanted]
+        while not all(path.exists() for path in paths):
+            time.sleep(_LOOK_EVERY)
+    for number, each in enumerate(wanted):
+        yield each.obtain(run, real, folder, partial(tell, number))
+    if show:
+        sys.stderr.write("\n")
+
+
+def _tell(wanted: Sequence[Wanted[Any]], what: str, number: int, done: int) -> None:
+    """Show how far the training is."""
+    steps = wanted[number].training_steps
+    if done % _TOLD_EVERY == 0 or done == steps:
+        sys.stderr.write(
+            f"\r{what} {number + 1} of {len(wanted)}: {done:,} of {steps:,} "
+            "training steps"
+        )
+        sys.stderr.flush()
+
+
+def _tell_nothing(number: int, done: int) -> None:
+    del number, done
