@@ -144,11 +144,12 @@ class TaughtByViews(LabelledAtTheEnd):
         run, recipe = state.run, Recipe(steps=20)
         network = get_network("mlp(width=8)")
         real = TEACHERS_DATA[-1]
-        module = TrainedNetwork(network, recipe).obtain(run, real, cache_folder())
+        wanted = TrainedNetwork(network, recipe)
+        module = wanted.obtain(run, real, cache_folder())
         views = Views(count=3, seed=1, smallest=0.3)
         if self.stored:
-            return Teacher(module, views, 2.0)
-        return Teacher(module, views, 2.0, network, recipe)
+            return Teacher([module], views, 2.0)
+        return Teacher([module], views, 2.0, kept=(wanted,))
 
     def setup(self, run: Run, real: RealSampler) -> NoState:
         """Note what the teacher is trained on."""

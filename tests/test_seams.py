@@ -452,7 +452,7 @@ def test_view_is_a_function_of_seed_number_and_image() -> None:
     views, indices = Views(count=2, seed=5, smallest=0.2), torch.arange(4)
     whole = views.look(images, indices, 1, mirror=True)
     for index in (3, 0):  # alone, and in another order
-        alone = views.look(images[[index]], torch.tensor([index]), 1, mirror=True)
+        alone = views.look(images, torch.tensor([index]), 1, mirror=True)
         assert torch.equal(alone[0], whole[index])
     assert not torch.equal(views.look(images, indices, 0, mirror=True), whole)
     assert not torch.equal(

@@ -121,10 +121,14 @@ def _evaluation_tables(
     found: Evaluation, distilled: DistilledSet
 ) -> Iterator[Table | Text]:
     """Yield a title and a table for each network: a row for each training set."""
-    header = distilled.header
+    header, has_views = distilled.header, distilled.header.views is not None
+    budget, images = str(distilled.budget), str(len(distilled))
+    by, by_class = (", teacher's labels", ", hard labels") if has_views else ("", "")
     kinds = (
-        ("random real images", str(distilled.budget), found.random),
-        ("distilled set", str(len(distilled)), found.networks),
+        ("random real images" + by_class, budget, found.random),
+        ("random real images" + by, budget, found.taught_random),
+        ("distilled set" + by_class, images, found.hard),
+        ("distilled set" + by, images, found.networks),
         ("all training images", f"{header.dataset.train_images:,}", found.full),
     )
     for number, result in enumerate(found.networks):
@@ -143,9 +147,13 @@ def _evaluation_tables(
                 f"finding test images of the same class by features of {result.spec}"
             )
             yield _retrieval_table(
-                [(kind, results[number]) for kind, _, results in kinds]
+                [(kind, results[number]) for kind, _, results in kinds if results]
             )
     yield from _kernel_tables(found, distilled)
+    if found.without_teacher:
+        yield as_text(
+            f"random real images have no labels of a teacher: {found.without_teacher}"
+        )
 
 
 def _table_of_sets(first_column: str) -> Table:

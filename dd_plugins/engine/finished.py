@@ -7,15 +7,9 @@ from dd_plugins.distillers.returned import check_labels, check_recipe, check_tea
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.beginning import Beginning
 from dd_plugins.synthetic.artifact import DistilledSet
-from dd_plugins.synthetic.header import (
-    DataRecord,
-    TeacherRecord,
-    ViewsRecord,
-    make_header,
-)
+from dd_plugins.synthetic.header import DataRecord, make_header
 from dd_plugins.synthetic.leaves import Synthetic
 from dd_plugins.synthetic.parametrizations import decodes_alone
-from dd_plugins.training.teacher import Teacher
 
 __all__ = ["finished_set"]
 
@@ -71,14 +65,14 @@ def finished_set(
             train_images=len(data.train.labels),
             image_size=data.image_size,
         ),
-        views=None if teacher is None else _views_record(teacher),
+        views=None if teacher is None else teacher.record(),
         context=beginning.context_record,
         **beginning.budget(synthetic),
     )
     distilled = DistilledSet(
         images, labels.detach().cpu().clone(), beginning.transform, header
     )
-    if teacher is not None and teacher.recipe is None:
+    if teacher is not None and (teacher.stored or not teacher.kept):
         views = teacher.all_labels(leaves.pixels.detach(), mirror=data.mirror)
         distilled = replace(distilled, view_labels=views.cpu())
     if beginning.context is not None or not decodes_alone(settled.parametrization):
@@ -87,13 +81,3 @@ def finished_set(
         name: each.cpu().contiguous() for name, each in synthetic.stored().items()
     }
     return replace(distilled, stored=stored)
-
-
-def _views_record(teacher: Teacher) -> ViewsRecord:
-    """Return the record of a teacher in the header: its key, if it is kept."""
-    kept = None
-    if teacher.network is not None:
-        kept = TeacherRecord(network=repr(teacher.network), recipe=repr(teacher.recipe))
-    return ViewsRecord(
-        views=repr(teacher.views), temperature=teacher.temperature, teacher=kept
-    )

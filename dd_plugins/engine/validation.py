@@ -8,7 +8,11 @@ from torch import Tensor
 
 from dd_plugins.data.images import Images
 from dd_plugins.data.preprocess import Transform
-from dd_plugins.distillers.returned import check_logits, check_predictor
+from dd_plugins.distillers.returned import (
+    check_logits,
+    check_predictor,
+    check_teacher,
+)
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.settled import Settled
 from dd_plugins.run import Run
@@ -75,9 +79,15 @@ def validation_accuracy(
         )
         made = distilled()
         recipe = recipe_for(made)
+        training_set = training_set_of(made, device=run.device)
+        teacher = distiller.teacher(state, leaves)
+        teacher = check_teacher(distiller, teacher, distiller.label_kind)
+        if teacher is not None:  # an unfinished set has no views
+            views = teacher.view_labels(mirror=task.mirror)
+            training_set = replace(training_set, views=views)
         classify = train_network(
             module,
-            training_set_of(made, device=run.device),
+            training_set,
             replace(recipe, steps=min(recipe.steps, _PROBE_STEPS)),
             generator=generator,
             precision=run.precision,

@@ -212,6 +212,7 @@ def transfer(
                 precision=precision,
                 plugins=found,
                 on_progress=on_progress,
+                compare_labels=False,
             )
         )
         reports.append(

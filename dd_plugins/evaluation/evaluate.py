@@ -9,19 +9,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.checks import whole_number
-from dd_plugins.data.draws import sampler_of
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluator import Evaluator
 from dd_plugins.evaluation.kernel_score import get_kernel_score, settled
-from dd_plugins.evaluation.networks_of_set import own_network, refuse_huge
+from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import Evaluation
+from dd_plugins.evaluation.teacher_of_set import teacher_of
 from dd_plugins.functional.kernel_predictor import check_kernel
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
-from dd_plugins.run import Run, Task
-from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import (
     Precision,
     plain_torch,
@@ -30,58 +28,12 @@ from dd_plugins.runtime.device import (
 )
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
-from dd_plugins.synthetic.views import get_views
-from dd_plugins.training.kept_networks import TrainedNetwork
-from dd_plugins.training.protocols import (
-    MOST_STEPS,
-    as_protocol,
-    recipe_for,
-)
-from dd_plugins.training.recipes import (
-    Recipe,
-    get_recipe,
-)
+from dd_plugins.training.protocols import as_protocol, recipe_for
+from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.wrappers.metric_learning import require_metric_learning
 
 __all__ = ["evaluate", "prepare_evaluation"]
-
-
-def _kept_teacher(
-    distilled: DistilledSet,
-    data: RealData,
-    plugins: Plugins,
-    device: torch.device,
-    precision: torch.dtype,
-) -> Callable[[Tensor], Tensor] | None:
-    """Return the teacher that a header names, kept or trained anew.
-
-    Raises:
-        OptionError: the artifact asks for more than it may.
-    """
-    record = distilled.header.views
-    if record is None or record.teacher is None:
-        return None
-    network = plugins.network(record.teacher.network)
-    refuse_huge(network, distilled)
-    recipe = get_recipe(record.teacher.recipe)
-    if recipe.steps > MOST_STEPS:
-        raise OptionError(
-            f"the artifact's teacher takes {recipe.steps:,} training steps, expected "
-            f"at most {MOST_STEPS:,}"
-        )
-    _, real = sampler_of(
-        data,
-        seed=0,
-        device=device,
-        precision=precision,
-        transform=distilled.transform,
-    )
-    task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
-    run = Run(task, "", network, recipe.steps, 0, device, precision)
-    module = TrainedNetwork(network, recipe).obtain(run, real, cache_folder())
-    views, temperature = get_views(record.views), record.temperature
-    return Teacher(module, views, temperature).label
 
 
 def evaluate(
@@ -104,6 +56,11 @@ def evaluate(
 
     All networks are trained before the test set is read; it is read once. All that can
     be checked without reading its images is checked before.
+
+    Much of what a teacher's labels give, they give to any images. So for a set whose
+    views a teacher labels, networks are also trained on the same views with hard
+    labels, and on as many random real images, with hard labels and with those of the
+    teacher.
 
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
@@ -177,10 +134,12 @@ def prepare_evaluation(
     precision: Precision,
     plugins: Plugins | None,
     on_progress: Callable[[str, int, int], None] | None,
+    compare_labels: bool = True,
 ) -> Callable[[], Evaluation]:
     """Check all that an evaluation needs, and return the function that makes it.
 
-    Arguments and errors are those of :func:`evaluate`.
+    Arguments and errors are those of :func:`evaluate`; but a transfer report leaves out
+    the comparison of labels (``compare_labels``).
     """
     repeats = whole_number("repeats", repeats, least=1)
     seed = whole_number("seed", seed)
@@ -214,6 +173,7 @@ def prepare_evaluation(
         network.build(
             data.image_shape, data.num_classes, generator=generator_for(seed, "")
         )
+    teacher, without_teacher = _teacher(distilled, data, found, target)
     evaluator = Evaluator(
         distilled,
         data,
@@ -224,19 +184,47 @@ def prepare_evaluation(
         on_progress or (lambda kind, done, total: None),
         recipe_for(distilled, protocol),
         "recipe" if isinstance(protocol, Recipe) else protocol,
-        _kept_teacher(distilled, data, found, target, dtype),
+        teacher,
+        without_teacher,
         kernel,
     )
+
+    by_label = compare_labels and distilled.header.views is not None
 
     @plain_torch()
     def run() -> Evaluation:
         for network in chosen:
             evaluator.train("distilled", network, evaluator.distilled_set)
-            if baselines:
+            if by_label:
+                evaluator.train("hard", network, evaluator.hard_set)
+                if teacher is not None:
+                    evaluator.train("taught random", network, evaluator.taught_random)
+            if baselines or by_label:
                 evaluator.train("random", network, evaluator.random_set)
+            if baselines:
                 evaluator.train("full", network, evaluator.full_set)
         found = evaluator.test(baselines)
         evaluator.trained.clear()  # several evaluations may be prepared at once
         return found
 
     return run
+
+
+def _teacher(
+    distilled: DistilledSet, data: RealData, plugins: Plugins, device: torch.device
+) -> tuple[Teacher | None, str]:
+    """Return the teacher of a set, and else why random images get no labels of it.
+
+    Raises:
+        OptionError: the set needs its teacher, which is not kept here.
+    """
+    stored = distilled.view_labels is not None
+    try:
+        teacher = teacher_of(distilled, data, plugins.network, device)
+    except OptionError as error:
+        if not stored:
+            raise
+        return None, str(error)
+    if teacher is None and stored:
+        return None, "the file holds labels, and does not say whose they are"
+    return teacher, ""

@@ -1,7 +1,7 @@
 """Trains every network first, then reads the test set, once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import torch
@@ -18,7 +18,8 @@ from dd_plugins.runtime import processes
 from dd_plugins.runtime.memory import fits_in_memory
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
-from dd_plugins.synthetic.labels import LABEL_KINDS
+from dd_plugins.synthetic.labels import LABEL_KINDS, one_hot
+from dd_plugins.synthetic.views import get_views
 from dd_plugins.training.protocols import (
     training_set_of,
 )
@@ -26,6 +27,7 @@ from dd_plugins.training.recipes import (
     Recipe,
     real_data_recipe,
 )
+from dd_plugins.training.teacher import Teacher
 from dd_plugins.training.train import (
     TrainingSet,
     Whitened,
@@ -34,8 +36,12 @@ from dd_plugins.training.train import (
     real_outputs,
     train_network,
 )
+from dd_plugins.training.view_labels import ViewLabels, hard_labels
 
 __all__ = ["Evaluator"]
+
+KINDS = ("distilled", "hard", "taught random", "random", "full")
+"""What networks are trained on; "hard" is the distilled set with hard labels."""
 
 _FULL_STEPS = 1_000
 
@@ -55,7 +61,8 @@ class Evaluator:
     on_progress: Callable[[str, int, int], None]
     recipe: Recipe
     protocol: str
-    teacher: Callable[[Tensor], Tensor] | None = None
+    teacher: Teacher | None = None
+    without_teacher: str = ""  # why random images get no labels of a teacher
     kernel: KernelScore | None = None
     asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
@@ -121,11 +128,7 @@ class Evaluator:
         scores: dict[int, dict[str, float]] = {}
         for part in processes.gather_objects(own_scores):
             scores |= part
-        results: dict[str, list[NetworkResult]] = {
-            "distilled": [],
-            "random": [],
-            "full": [],
-        }
+        results: dict[str, list[NetworkResult]] = {kind: [] for kind in KINDS}
         for number, (kind, spec) in enumerate(self.asked):
             first = number * self.repeats
             own = [scores[job] for job in range(first, first + self.repeats)]
@@ -140,6 +143,9 @@ class Evaluator:
             self.protocol,
             self.recipe,
             *self._kernel_results(regressions, test),
+            tuple(results["hard"]),
+            tuple(results["taught random"]),
+            self.without_teacher,
         )
 
     def _kernel_results(
@@ -180,16 +186,56 @@ class Evaluator:
     def distilled_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set."""
         del repeat
-        training_set = training_set_of(
-            self.distilled, device=self.device, teacher=self.teacher
-        )
-        return training_set, self.recipe
+        return self._distilled_set, self.recipe
+
+    @cached_property
+    def _distilled_set(self) -> TrainingSet:  # remembers what a teacher said
+        return training_set_of(self.distilled, device=self.device, teacher=self.teacher)
+
+    def hard_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+        """Return the distilled set with its views labelled by their classes."""
+        del repeat
+        classes = torch.tensor(self.distilled.header.initial_classes)
+        return self._by_class(self._distilled_set.images[:], classes)
 
     def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return random real images that hold as many values as the set stores.
 
-        Each class gets its share, or all its real images if it has fewer.
+        Each class gets its share, or all its real images if it has fewer. If the set
+        has views, these images are seen in the same views.
         """
+        images, classes = self._random_images(repeat)
+        if self.distilled.header.views is not None:
+            return self._by_class(images, classes)
+        training_set = TrainingSet(
+            images,
+            self._real_labels(classes),
+            self.distilled.header.label_kind,
+            self.distilled.header.mirror,
+        )
+        return training_set, self.recipe
+
+    def taught_random(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+        """Return the random real images with the teacher's labels of their views."""
+        assert self.teacher is not None
+        images, classes = self._random_images(repeat)
+        mirror = self.distilled.header.mirror
+        views = self.teacher.view_labels(mirror=mirror)
+        labels = one_hot(classes, self.data.num_classes).to(self.device)
+        return TrainingSet(images, labels, "probabilities", mirror, views), self.recipe
+
+    def _by_class(self, images: Tensor, classes: Tensor) -> tuple[TrainingSet, Recipe]:
+        """Return images in the views of the set, labelled by their classes."""
+        record = self.distilled.header.views
+        assert record is not None
+        views, mirror = get_views(record.views), self.distilled.header.mirror
+        labels = one_hot(classes, self.data.num_classes).to(self.device)
+        labelled = ViewLabels(views, hard_labels(views, labels), mirror)
+        training_set = TrainingSet(images, labels, "probabilities", mirror, labelled)
+        return training_set, replace(self.recipe, temperature=1.0)
+
+    def _random_images(self, repeat: int) -> tuple[Tensor, Tensor]:
+        """Return random real images in the value space, and their classes."""
         held = torch.tensor(self.distilled.header.initial_classes)
         counts = held.bincount(minlength=self.data.num_classes)
         if self.distilled.budget != len(held):
@@ -201,14 +247,8 @@ class Evaluator:
         members = class_members(train.labels)
         chosen = random_members(members, counts.tolist(), generator)
         images = self.distilled.transform(train.images[chosen]).to(self.device)
-        labels = self._real_labels(train.labels[chosen])
-        training_set = TrainingSet(
-            images.contiguous(memory_format=torch.channels_last),
-            labels,
-            self.distilled.header.label_kind,
-            self.distilled.header.mirror,
-        )
-        return training_set, self.recipe
+        images = images.contiguous(memory_format=torch.channels_last)
+        return images, train.labels[chosen]
 
     def full_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return all real training images."""

@@ -83,6 +83,12 @@ class Evaluation:
         kernel: the accuracy of kernel regression from the set, whose ``spec`` is the
             score; None if not asked for.
         random_kernel: the same from as many random real images, drawn anew each time.
+        hard: of a set whose views a teacher labels: the same, trained on the set's
+            views with hard labels; else empty.
+        taught_random: likewise, trained on as many random real images with the
+            teacher's labels of their views; those of ``random`` have hard labels.
+        without_teacher: why ``taught_random`` is empty, if a teacher labels the views;
+            else empty.
     """
 
     networks: tuple[NetworkResult, ...]
@@ -93,6 +99,9 @@ class Evaluation:
     recipe: Recipe | None = None
     kernel: NetworkResult | None = None
     random_kernel: NetworkResult | None = None
+    hard: tuple[NetworkResult, ...] = ()
+    taught_random: tuple[NetworkResult, ...] = ()
+    without_teacher: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` writes.
@@ -106,7 +115,12 @@ class Evaluation:
             "protocol": self.protocol,
             "recipe": None if self.recipe is None else self.recipe.options(),
         }
-        named = {"random": self.random, "full": self.full}
+        named = {
+            "random": self.random,
+            "full": self.full,
+            "hard": self.hard,
+            "taught_random": self.taught_random,
+        }
         baselines = {
             name: results[0].as_dict()
             | {"networks": [result.as_dict() for result in results]}

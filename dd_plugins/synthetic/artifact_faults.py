@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from dd_plugins.errors import OptionError
-from dd_plugins.synthetic.header import DIRECTIONS_SINCE, SINCE, VIEW_LABELS, Content
+from dd_plugins.synthetic.header import (
+    DIRECTIONS_SINCE,
+    SINCE,
+    TEACHERS_SINCE,
+    VIEW_LABELS,
+    Content,
+)
 from dd_plugins.synthetic.views import get_views
 
 __all__ = ["faults"]
@@ -78,14 +84,26 @@ def _faults_of_budget(loaded: Content) -> Iterator[str]:
 def _faults_of_views(loaded: Content) -> Iterator[str]:
     """Yield how labels of views break the format."""
     record, labels = loaded.header.views, loaded.view_labels
-    if record is None or record.teacher is not None:
+    if record is None:
         if labels is not None:
-            yield "view_labels needs header field views without a teacher"
+            yield "view_labels needs header field views"
         return
+    if record.teacher is None and record.further_teachers:
+        yield "header field views: further teachers need a first one"
+    newer = labels is not None and record.teacher is not None
+    newer = newer or bool(record.further_teachers) or record.group is not None
+    if newer and loaded.header.format_version < TEACHERS_SINCE:
+        yield (
+            f"views of several teachers, of groups, or with stored labels and a "
+            f"teacher need format version {TEACHERS_SINCE}, got "
+            f"{loaded.header.format_version}"
+        )
     try:
         count = get_views(record.views).count
     except OptionError as error:
         yield f"header field views: {error}"
+        return
+    if labels is None and record.teacher is not None:
         return
     shape = (count, *loaded.labels.shape)
     if labels is None or labels.shape != shape:

@@ -27,6 +27,7 @@ __all__ = [
     "FORMAT_VERSION",
     "SINCE",
     "STORED_PREFIX",
+    "TEACHERS_SINCE",
     "TRANSFORM_PREFIX",
     "VIEW_LABELS",
     "Content",
@@ -40,7 +41,7 @@ __all__ = [
     "make_header",
 ]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SINCE = {
     "initial_images": 2,
     "context": 2,
@@ -54,6 +55,7 @@ SINCE = {
 """The first version of the format that has this field of the header."""
 
 DIRECTIONS_SINCE = 3
+TEACHERS_SINCE = 4
 DEEPEST_CONTEXT = 200
 """The longest chain of contexts: a set's context, the context of that, and so on."""
 
@@ -73,6 +75,18 @@ class _Strict(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False
     )
+
+
+def _without_newer(fields: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """Return fields without those of version 4 that say nothing.
+
+    So a record of version 3 is written, and hashed, as it was.
+    """
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in newer or value != newer[name]
+    }
 
 
 class DataRecord(_Strict):
@@ -109,10 +123,18 @@ class TeacherRecord(_Strict):
     Attributes:
         network: its spec.
         recipe: the spec of its training.
+        seed: of its weights and its training.
     """
 
     network: str
     recipe: str
+    seed: int = 0
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_of_old(
+        self, fields: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return _without_newer(fields(self), {"seed": 0})
 
 
 class ViewsRecord(_Strict):
@@ -121,12 +143,29 @@ class ViewsRecord(_Strict):
     Attributes:
         views: the spec of the views.
         temperature: of the labels.
-        teacher: what gives them; None if the file holds them.
+        teacher: what gives them; None if the file holds labels of which it does not
+            say whose they are.
+        further_teachers: with whose logits those of the teacher are averaged.
+        group: how many images share the statistics of BatchNorm while they are
+            labelled; None for the statistics of the real data.
     """
 
     views: str
     temperature: pydantic.PositiveFloat
     teacher: TeacherRecord | None = None
+    further_teachers: list[TeacherRecord] = []
+    group: Annotated[int, pydantic.Field(ge=2)] | None = None
+
+    @property
+    def teachers(self) -> list[TeacherRecord]:
+        """All teachers; none if the file does not say who they are."""
+        return [] if self.teacher is None else [self.teacher, *self.further_teachers]
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_of_old(
+        self, fields: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return _without_newer(fields(self), {"further_teachers": [], "group": None})
 
 
 class Header(_Strict):

@@ -1,12 +1,15 @@
-"""Views of images: random crops that can be drawn again."""
+"""Views of images: random crops, mixed or not, that can be drawn again."""
 
 import math
+from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from dd_plugins.functional.augment import with_box
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import Record, read, record
 
@@ -20,15 +23,26 @@ class Views(Record):
     """Views of images: random crops, each a function of (seed, view, image).
 
     No box is stored, for each can be drawn again. A crop is scaled to the size of the
-    image bilinearly, and flipped in half of the cases where the data allow it.
+    image bilinearly, and flipped in half of the cases where the data allow it. With
+    ``mix`` each crop is mixed with that of a partner, which differs from view to view.
 
     Args:
         count: views of each image; an epoch of training takes one.
-        seed: of the boxes.
+        seed: of the boxes, the partners and their shares.
         smallest: area of the smallest crop, in (0, 1] of the image.
+        crop: ``"resized"`` for a part of the image, scaled up; ``"padded"`` for the
+            image, shifted by up to an eighth of its side, with zeros from outside.
+        mix: ``"cutmix"`` puts a box of the partner into the crop (Yun et al., arXiv
+            1905.04899); ``"mixup"`` blends the two (Zhang et al., arXiv 1710.09412);
+            ``"none"`` leaves the crop alone.
+        alpha: the share of an image in its mixed view is drawn from Beta(alpha,
+            alpha); 1 draws it evenly from [0, 1].
 
     Reference: Yin et al., "Squeeze, Recover and Relabel" (SRe2L), NeurIPS 2023, arXiv
-    2306.13092, section 3.3; there boxes are stored.
+    2306.13092, section 3.3.
+
+    Differences: there boxes are stored, and the images of a batch share a partner's
+    share and box; here each image has its own, so that views do not depend on batches.
     """
 
     name = "views"
@@ -36,6 +50,9 @@ class Views(Record):
     count: PositiveInt
     seed: int = 0
     smallest: float = Field(default=0.08, gt=0, le=1)
+    crop: Literal["resized", "padded"] = "resized"
+    mix: Literal["none", "cutmix", "mixup"] = "none"
+    alpha: PositiveFloat = 1.0
 
     def look(
         self, images: Tensor, indices: Tensor, number: int, *, mirror: bool
@@ -43,39 +60,110 @@ class Views(Record):
         """Return one view of some images.
 
         Args:
-            images: ``(b, channels, height, width)``.
-            indices: int64 ``(b,)``: which images of the set they are.
+            images: of the whole set, ``(n, channels, height, width)``.
+            indices: int64 ``(b,)``: which images are looked at.
             number: which view, in [0, ``count``).
             mirror: whether crops may be flipped.
 
         Returns:
-            The same shape.
+            Shape ``(b, channels, height, width)``.
         """
-        size = images.shape[-2:]
-        crops = [
-            self._crop(
-                image[None], generator_for(self.seed, "view", number, index), mirror
-            )
-            for image, index in zip(images, indices.tolist(), strict=True)
-        ]
+        crops = self._crops(images, indices, number, mirror)
+        if self.mix == "none":
+            return crops
+        partners = self.partners(len(images), number)[indices]
+        others = self._crops(images, partners, number, mirror)
         return torch.cat(
-            [F.interpolate(crop, size=size, mode="bilinear") for crop in crops]
+            [
+                self._mixed(crop[None], other[None], number, index)[0]
+                for crop, other, index in zip(
+                    crops, others, indices.tolist(), strict=True
+                )
+            ]
         )
+
+    def mixed_labels(
+        self, labels: Tensor, indices: Tensor, number: int, size: tuple[int, int]
+    ) -> Tensor:
+        """Return the labels of a view of some images, mixed in the shares of pixels.
+
+        Args:
+            labels: of all images, float ``(n, classes)``.
+            indices: int64 ``(b,)``: which images are looked at.
+            number: which view.
+            size: height and width of the images: a box is cut by their edges.
+        """
+        if self.mix == "none":
+            return labels[indices]
+        partners = self.partners(len(labels), number)[indices]
+        blank = torch.zeros(1, 1, *size)
+        shares = [
+            self._mixed(blank, blank, number, index)[1] for index in indices.tolist()
+        ]
+        share = torch.tensor(shares, device=labels.device)[:, None]
+        return share * labels[indices] + (1 - share) * labels[partners]
+
+    def partners(self, count: int, number: int) -> Tensor:
+        """Return the index of the image with which each of ``count`` is mixed.
+
+        One draw orders all images: each stands beside the next, so none is its own
+        partner if there are two.
+        """
+        order = self.order(count, number)
+        partners = torch.empty_like(order)
+        partners[order] = order.roll(-1)
+        return partners
+
+    def order(self, count: int, number: int) -> Tensor:
+        """Return the order of ``count`` images in a view: int64, drawn by the seed."""
+        generator = generator_for(self.seed, "order of a view", number)
+        return torch.randperm(count, generator=generator)
+
+    def _crops(
+        self, images: Tensor, indices: Tensor, number: int, mirror: bool
+    ) -> Tensor:
+        size = images.shape[-2:]
+        parts = []
+        for image, index in zip(images[indices], indices.tolist(), strict=True):
+            generator = generator_for(self.seed, "view", number, index)
+            crop = self._crop(image[None], generator, mirror)
+            if crop.shape[-2:] != size:
+                crop = F.interpolate(crop, size=size, mode="bilinear")
+            parts.append(crop)
+        return torch.cat(parts)
 
     def _crop(self, image: Tensor, generator: torch.Generator, mirror: bool) -> Tensor:
         height, width = image.shape[-2:]
         area, shape, down, right, flipped = torch.rand(5, generator=generator).tolist()
-        area = self.smallest + area * (1 - self.smallest)
-        # A large crop has nearly the shape of the image: a narrower one would be longer
-        # than the image, and lose area where it is cut.
-        widest = -math.log(max(_NARROWEST, area))
-        ratio = math.exp((2 * shape - 1) * widest)
-        rows = min(height, max(1, round(height * math.sqrt(area / ratio))))
-        columns = min(width, max(1, round(width * math.sqrt(area * ratio))))
-        top = round(down * (height - rows))
-        left = round(right * (width - columns))
+        if self.crop == "padded":
+            tall, wide = max(1, height // 8), max(1, width // 8)
+            image = F.pad(image, (wide, wide, tall, tall))
+            rows, columns = height, width
+            top, left = int(down * (2 * tall + 1)), int(right * (2 * wide + 1))
+        else:
+            area = self.smallest + area * (1 - self.smallest)
+            # A large crop has nearly the shape of the image: a narrower one would be
+            # longer than the image, and lose area where it is cut.
+            widest = -math.log(max(_NARROWEST, area))
+            ratio = math.exp((2 * shape - 1) * widest)
+            rows = min(height, max(1, round(height * math.sqrt(area / ratio))))
+            columns = min(width, max(1, round(width * math.sqrt(area * ratio))))
+            top = round(down * (height - rows))
+            left = round(right * (width - columns))
         crop = image[..., top : top + rows, left : left + columns]
         return crop.flip(-1) if mirror and flipped < 0.5 else crop
+
+    def _mixed(
+        self, crop: Tensor, other: Tensor, number: int, index: int
+    ) -> tuple[Tensor, float]:
+        """Return a mixed crop, and the share of the image in it."""
+        generator = generator_for(self.seed, "mixture of a view", number, index)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        draws = np.random.default_rng(seed)
+        share = float(draws.beta(self.alpha, self.alpha))
+        if self.mix == "mixup":
+            return share * crop + (1 - share) * other, share
+        return with_box(crop, other, share, draws.random(2).tolist())
 
 
 def get_views(spec: str) -> Views:

@@ -1,10 +1,8 @@
 """How networks are trained on a distilled set: by a name, a recipe, or its own."""
 
-from collections.abc import Callable
 from typing import Literal, cast, get_args
 
 import torch
-from torch import Tensor
 
 from dd_plugins.errors import OptionError
 from dd_plugins.synthetic.artifact import DistilledSet
@@ -16,8 +14,9 @@ from dd_plugins.training.recipes import (
     frepo_recipe,
     get_recipe,
 )
-from dd_plugins.training.teacher import ViewLabels
+from dd_plugins.training.teacher import Teacher
 from dd_plugins.training.train import TrainingSet
+from dd_plugins.training.view_labels import ViewLabels
 
 __all__ = ["MOST_STEPS", "ProtocolName", "as_protocol", "recipe_for", "training_set_of"]
 
@@ -90,7 +89,7 @@ def training_set_of(
     distilled: DistilledSet,
     *,
     device: torch.device,
-    teacher: Callable[[Tensor], Tensor] | None = None,
+    teacher: Teacher | None = None,
 ) -> TrainingSet:
     """Return what networks are trained on for a distilled set.
 
@@ -113,15 +112,17 @@ def training_set_of(
 def _views_of(
     distilled: DistilledSet,
     device: torch.device,
-    teacher: Callable[[Tensor], Tensor] | None,
+    teacher: Teacher | None,
 ) -> ViewLabels | None:
     """Return the labels of a set's views, stored or by its teacher."""
     record, stored = distilled.header.views, distilled.view_labels
     if record is None or (stored is None and teacher is None):
         return None
-    return ViewLabels(
-        get_views(record.views),
-        None if stored is None else stored.to(device),
-        teacher,
-        distilled.header.mirror,
-    )
+    mirror = distilled.header.mirror
+    if stored is not None:
+        near = stored.to(device)
+        return ViewLabels(
+            get_views(record.views), lambda images, number: near[number], mirror
+        )
+    assert teacher is not None
+    return teacher.view_labels(mirror=mirror)

@@ -1,88 +1,146 @@
-"""Labels per view: a teacher's labels of crops that can be made again."""
+"""Teachers: networks trained on real data, whose outputs label views of a set."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, features_in_chunks
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import batch_statistics, has_batch_norm
+from dd_plugins.synthetic.header import TeacherRecord, ViewsRecord
 from dd_plugins.synthetic.views import Views
-from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.kept_networks import TrainedNetwork
+from dd_plugins.training.view_labels import ViewLabels
 
-__all__ = ["Teacher", "ViewLabels"]
+__all__ = ["Teacher"]
 
 _LABELLED = 256  # views that a teacher labels at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A network that labels the views of a set.
+    """Networks that label the views of a set: by the mean of their logits.
+
+    The labels of a view are a function of all images of the set and the number of the
+    view. So a teacher that labels while a network is trained gives what it would have
+    stored, bit for bit on one machine.
 
     Attributes:
-        module: in evaluation mode.
+        modules: maps of images in the value space to logits ``(n, classes)``, in
+            evaluation mode; only one of them is used at a time.
         views: of the images.
-        temperature: the divisor of its logits before the softmax.
-        network: the architecture; with ``recipe`` the key of a kept network
-            (:class:`~dd_plugins.training.kept_networks.TrainedNetwork`), by which it
-            is found again when a network is trained on the set. None if the labels are
-            to be stored.
-        recipe: how it was trained on the real data; None likewise.
+        temperature: the divisor of the logits before the softmax, above 0.
+        group: if given, BatchNorm takes the statistics of groups of about so many
+            views, at least 2, and not those of the real data (SRe2L's released code
+            for CIFAR-100; "batch-specific" labels in CV-DD). A view of a set groups
+            its images at random, by the seed of the views.
+        kept: the key of each module among kept networks, by which it is found again
+            when a network is trained on the set. Empty if there is none: the labels are
+            stored then.
+        stored: whether the labels of all views are stored beside the key.
     """
 
-    module: FeatureNetwork
+    modules: Sequence[nn.Module]
     views: Views
     temperature: float = 1.0
-    network: AbstractNetwork | None = None
-    recipe: Recipe | None = None
+    group: int | None = None
+    kept: tuple[TrainedNetwork, ...] = ()
+    stored: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what the labels depend on.
+
+        Raises:
+            OptionError: the temperature or the group is out of its range.
+        """
+        if not self.temperature > 0:
+            raise OptionError(
+                f"a teacher's temperature must be above 0, got {self.temperature}"
+            )
+        if self.group is not None and self.group < 2:
+            raise OptionError(
+                "a teacher's group must have at least 2 images, whose statistics "
+                f"BatchNorm takes, got {self.group}"
+            )
 
     @torch.no_grad()
-    def label(self, images: Tensor) -> Tensor:
-        """Return float16 probabilities ``(b, classes)`` of images."""
-        parts = [
-            self.module.head(features_in_chunks(self.module, part)).float()
-            for part in torch.split(images, _LABELLED)
-        ]
-        return (torch.cat(parts) / self.temperature).softmax(dim=1).half()
+    def label(self, images: Tensor, number: int, *, mirror: bool) -> Tensor:
+        """Return the labels of one view of all images of a set.
+
+        Args:
+            images: in the value space, ``(n, channels, height, width)``.
+            number: which view.
+            mirror: whether crops may be flipped.
+
+        Returns:
+            Probabilities, float16 ``(n, classes)``.
+
+        Raises:
+            OptionError: a module without BatchNorm is to take the statistics of groups.
+        """
+        total: Tensor | None = None
+        for module in self.modules:
+            logits = self._logits(module, images, number, mirror)
+            total = logits if total is None else total + logits
+        assert total is not None
+        mean = total / len(self.modules)
+        return (mean / self.temperature).softmax(dim=1).half()
 
     def all_labels(self, images: Tensor, *, mirror: bool) -> Tensor:
         """Return the labels of all views: float16 ``(count, n, classes)``."""
-        indices = torch.arange(len(images))
+        numbers = range(self.views.count)
         return torch.stack(
-            [
-                self.label(self.views.look(images, indices, number, mirror=mirror))
-                for number in range(self.views.count)
-            ]
+            [self.label(images, number, mirror=mirror) for number in numbers]
         )
 
+    def view_labels(self, *, mirror: bool) -> ViewLabels:
+        """Return the labels of views while networks are trained on a set."""
+        return ViewLabels(self.views, partial(self.label, mirror=mirror), mirror)
 
-@dataclass(frozen=True, eq=False)
-class ViewLabels:
-    """Labels of views while a network is trained: stored ones, or a teacher's.
+    def record(self) -> ViewsRecord:
+        """Return the record of the views and their labels for a header."""
+        named = [
+            TeacherRecord(
+                network=repr(each.network), recipe=repr(each.recipe), seed=each.seed
+            )
+            for each in self.kept
+        ]
+        return ViewsRecord(
+            views=repr(self.views),
+            temperature=self.temperature,
+            teacher=named[0] if named else None,
+            further_teachers=named[1:],
+            group=self.group,
+        )
 
-    Attributes:
-        views: of the images.
-        stored: float16 ``(count, n, classes)``; None if a teacher gives them.
-        label: the teacher; None if they are stored.
-        mirror: whether crops may be flipped.
-    """
+    def _logits(
+        self, module: nn.Module, images: Tensor, number: int, mirror: bool
+    ) -> Tensor:
+        """Return the logits of a view of all images: float32 ``(n, classes)``."""
+        if self.group is not None and not has_batch_norm(module):
+            raise OptionError(
+                "a teacher without BatchNorm has no statistics of groups to take; "
+                "leave the group out"
+            )
+        found: Tensor | None = None
+        in_groups = nullcontext() if self.group is None else batch_statistics(module)
+        with in_groups:
+            for indices in self._groups(len(images), number):
+                seen = self.views.look(images, indices, number, mirror=mirror)
+                logits = module(seen.contiguous(memory_format=torch.channels_last))
+                if found is None:
+                    found = logits.new_empty(len(images), logits.shape[1]).float()
+                found[indices] = logits.float()
+        assert found is not None
+        return found
 
-    views: Views
-    stored: Tensor | None
-    label: Callable[[Tensor], Tensor] | None
-    mirror: bool
-
-    def of(self, images: Tensor, indices: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return one view of some images, and its labels (float32).
-
-        Args:
-            images: of the set, ``(b, channels, height, width)``.
-            indices: int64 ``(b,)``: their indices in the set.
-            number: the number of the view; after the last view comes the first.
-        """
-        number %= self.views.count
-        seen = self.views.look(images, indices, number, mirror=self.mirror)
-        if self.stored is not None:
-            return seen, self.stored[number, indices].float()
-        assert self.label is not None
-        return seen, self.label(seen).float()
+    def _groups(self, count: int, number: int) -> Iterator[Tensor]:
+        """Yield the indices of the images that a module sees together."""
+        if self.group is None:
+            yield from torch.split(torch.arange(count), _LABELLED)
+            return
+        order = self.views.order(count, number)
+        yield from order.tensor_split(max(1, count // self.group))

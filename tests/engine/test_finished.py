@@ -103,7 +103,7 @@ def test_a_teacher_labels_the_views_of_what_is_done_alone() -> None:
     def teacher(self: Any, state: Any, leaves: Any) -> Teacher:
         asked.append(len(leaves.pixels))
         module = state.run.fresh_network(state.run.generator("teacher"))
-        return Teacher(module, Views(count=3, seed=1), 2.0)
+        return Teacher([module], Views(count=3, seed=1), 2.0)
 
     kind = property(lambda self: "probabilities")
     learning = begun(doing(teacher=teacher, label_kind=kind), steps=2)

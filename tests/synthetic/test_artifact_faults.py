@@ -43,6 +43,9 @@ SOUND = {
     "plain": made_set(),
     "views": replace(made_set(views=VIEWS), view_labels=LABELS),
     "views of a kept teacher": made_set(views=TAUGHT),
+    "stored labels of a kept teacher": replace(
+        made_set(views=TAUGHT), view_labels=LABELS
+    ),
     "stored grids": replace(
         made_set(stored_images=1, stored_values=32, parametrization="packed"),
         stored={"grids": torch.zeros(1, 2, 4, 4)},
@@ -72,9 +75,24 @@ WRONG: dict[str, tuple[DistilledSet, str]] = {
         replace(made_set(), view_labels=LABELS),
         "views",
     ),
-    "labels of a kept teacher": (
-        replace(made_set(views=TAUGHT), view_labels=LABELS),
-        "views",
+    "stored labels of a kept teacher, in version 3": (
+        replace(made_set(views=TAUGHT, format_version=3), view_labels=LABELS),
+        "need format version 4, got 3",
+    ),
+    "groups, in version 3": (
+        replace(
+            made_set(views=VIEWS.model_copy(update={"group": 4}), format_version=3),
+            view_labels=LABELS,
+        ),
+        "need format version 4, got 3",
+    ),
+    "further teachers without a first": (
+        made_set(views=VIEWS.model_copy(update={"further_teachers": [TAUGHT.teacher]})),
+        "further teachers need a first",
+    ),
+    "other labels of a kept teacher": (
+        replace(made_set(views=TAUGHT), view_labels=LABELS[:1]),
+        r"\(2, 6, 3\).*\(1, 6, 3\)",
     ),
     "no labels of views": (made_set(views=VIEWS), r"\(2, 6, 3\).*None"),
     "labels of other views": (

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 from made_sets import made_set, with_header
-from torch import Tensor
+from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError
 from dd_plugins.synthetic.header import TeacherRecord, ViewsRecord
+from dd_plugins.synthetic.views import Views
 from dd_plugins.training.protocols import (
     MOST_STEPS,
     as_protocol,
@@ -17,6 +18,7 @@ from dd_plugins.training.protocols import (
     training_set_of,
 )
 from dd_plugins.training.recipes import Recipe, frepo_recipe, get_recipe
+from dd_plugins.training.teacher import Teacher
 
 CPU = torch.device("cpu")
 OWN = "recipe(steps=30, learning_rate=0.5, mix='mixup')"
@@ -63,9 +65,11 @@ def test_the_training_set_is_the_set_s_tensors_and_meaning() -> None:
 
 
 def test_views_are_labelled_by_what_is_there() -> None:
-    def teach(images: Tensor) -> Tensor:
-        return torch.full((len(images), 3), 0.25)
+    class Undecided(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.zeros(len(images), 3)
 
+    teach = Teacher([Undecided()], Views(count=2, seed=4))
     record: dict[str, Any] = {"views": "views(count=2, seed=4)", "temperature": 1.0}
     kept = TeacherRecord(network="mlp", recipe="recipe(steps=1)")
     absent = made_set(views=ViewsRecord(**record, teacher=kept))
@@ -73,7 +77,10 @@ def test_views_are_labelled_by_what_is_there() -> None:
     stored = replace(made_set(views=ViewsRecord(**record)), view_labels=labels)
 
     assert training_set_of(absent, device=CPU).views is None
-    for made, expected in ((absent, torch.full((6, 3), 0.25)), (stored, labels[1])):
+    for made, expected in (
+        (absent, torch.full((6, 3), 1 / 3).half()),
+        (stored, labels[1]),
+    ):
         views = training_set_of(made, device=CPU, teacher=teach).views
         assert views is not None
         assert repr(views.views) == "views(count=2, seed=4)"

@@ -1,0 +1,112 @@
+"""The teacher that an artifact names: found where trained networks are kept."""
+
+import shlex
+from collections.abc import Callable
+
+import torch
+
+from dd_plugins.data.real import RealData
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.errors import OptionError
+from dd_plugins.evaluation.networks_of_set import refuse_huge
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.mlp import MLP
+from dd_plugins.run import Run, Task
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.views import get_views
+from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
+from dd_plugins.training.recipes import get_recipe
+from dd_plugins.training.teacher import Teacher
+
+__all__ = ["setting_of", "teacher_of"]
+
+
+def teacher_of(
+    distilled: DistilledSet,
+    data: RealData,
+    find: Callable[[str], AbstractNetwork],
+    device: torch.device,
+) -> Teacher | None:
+    """Return the teacher that the header of a set names.
+
+    Nothing is trained: an artifact may come from anywhere, and a teacher may take
+    hours.
+
+    Args:
+        distilled: the set.
+        data: the real data that the teacher was trained on.
+        find: returns the network that a spec stands for.
+        device: where it labels.
+
+    Returns:
+        The teacher; None if the header names none.
+
+    Raises:
+        OptionError: the teacher is not kept here, or is larger than an artifact may
+            ask for.
+        FileError: its file is damaged or is not what its name says.
+    """
+    record = distilled.header.views
+    if record is None or not record.teachers:
+        return None
+    folder, wanted = cache_folder(), []
+    for each in record.teachers:
+        network = find(each.network)
+        refuse_huge(network, distilled)
+        wanted.append(TrainedNetwork(network, get_recipe(each.recipe), each.seed))
+    run, real = setting_of(distilled, data, device)
+    for one in wanted:
+        if not one.is_kept(run, real, folder):
+            raise OptionError(
+                f"the labels of this set's views come from {one.network!r}, which is "
+                f"not kept in {folder}; train it: {_command(one, distilled)}"
+            )
+    return Teacher(
+        KeptNetworks(wanted, run, real, folder),
+        get_views(record.views),
+        record.temperature,
+        record.group,
+        tuple(wanted),
+    )
+
+
+def setting_of(
+    distilled: DistilledSet, data: RealData, device: torch.device
+) -> tuple[Run, RealSampler]:
+    """Return what the key of a set's teacher depends on, beside its architecture.
+
+    Teachers are trained in the value space of the set, and in its precision. The draws
+    of real images name these; they are slow, for nothing should be trained on them.
+    """
+    precision = getattr(torch, distilled.header.run.precision)
+    task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
+    network = MLP()  # of no account: each teacher brings its own
+    run = Run(task, "", network, 1, 0, device, precision)
+    real = RealSampler(
+        data.train.images,
+        data.train.labels,
+        seed=0,
+        device=torch.device("cpu"),
+        transform=distilled.transform,
+        content=f"{data.fingerprint} {data.value_space}",
+    )
+    return run, real
+
+
+def _command(wanted: TrainedNetwork, distilled: DistilledSet) -> str:
+    """Return the command that trains a teacher of a set."""
+    header = distilled.header
+    words = {
+        "dataset": header.dataset.name,
+        "network": repr(wanted.network),
+        "recipe": repr(wanted.recipe),
+        "preprocessing": header.value_space,
+        "precision": header.run.precision,
+    }
+    if wanted.seed:
+        words["network-seed"] = str(wanted.seed)
+    if header.dataset.image_size is not None:
+        words["image-size"] = str(header.dataset.image_size)
+    options = " ".join(f"--{name} {shlex.quote(each)}" for name, each in words.items())
+    return f"dd-plugins train-networks {options}"
