@@ -6,6 +6,7 @@ from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.distillation import distill
 from dd_plugins.errors import DDError
 from dd_plugins.evaluation.evaluate import evaluate
+from dd_plugins.evaluation.relabelling import relabel
 from dd_plugins.evaluation.results import Evaluation
 from dd_plugins.hookspecs import hookimpl, hookspec
 from dd_plugins.networks.base import AbstractNetwork
@@ -35,6 +36,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "record",
+    "relabel",
 ]
 
 old_paths.install()

@@ -35,6 +35,7 @@ from dd_plugins.errors import (
     what_differs,
 )
 from dd_plugins.evaluation.evaluate import evaluate
+from dd_plugins.evaluation.relabelling import relabel
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
@@ -93,14 +94,22 @@ from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
 from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
 from dd_plugins.synthetic.parametrizations import AbstractParametrization
 from dd_plugins.synthetic.views import Views
-from dd_plugins.training.kept_networks import TrainedNetwork
+from dd_plugins.training.kept_networks import (
+    KeptNetworks,
+    TrainedNetwork,
+    TrainingReport,
+    train_networks,
+)
+from dd_plugins.training.obtaining import Missing, obtained
 from dd_plugins.training.protocols import ProtocolName, recipe_for, training_set_of
 from dd_plugins.training.recipes import (
     Recipe,
     classic_recipe,
     frepo_recipe,
     get_recipe,
+    post_training_recipe,
     real_data_recipe,
+    squeeze_recipe,
 )
 from dd_plugins.training.sources import code_of
 from dd_plugins.training.teacher import Teacher
@@ -143,10 +152,12 @@ __all__ = [
     "Images",
     "InitialImages",
     "Items",
+    "KeptNetworks",
     "LabelKind",
     "LazySet",
     "Leaves",
     "Metrics",
+    "Missing",
     "MissingExtraError",
     "NetworkResult",
     "NoState",
@@ -178,6 +189,7 @@ __all__ = [
     "Task",
     "Teacher",
     "TrainedNetwork",
+    "TrainingReport",
     "TrainingSet",
     "Trajectory",
     "Transform",
@@ -212,21 +224,26 @@ __all__ = [
     "load_tensors",
     "loaded_plugins",
     "mean_interval",
+    "obtained",
     "plain",
+    "post_training_recipe",
     "real_data_recipe",
     "real_outputs",
     "recipe_for",
     "record",
     "record_names",
     "record_versions",
+    "relabel",
     "resolve_device",
     "resolve_precision",
     "ridge_regression",
     "save_tensors",
     "settle",
     "split_specs",
+    "squeeze_recipe",
     "train_experts",
     "train_network",
+    "train_networks",
     "training_set_of",
     "what_differs",
     "whole_number",

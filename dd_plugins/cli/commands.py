@@ -3,6 +3,7 @@
 from dd_plugins.cli.distill import distill_command
 from dd_plugins.cli.evaluate import evaluate_command
 from dd_plugins.cli.plugins import plugins_command
+from dd_plugins.cli.relabel import relabel_command
 from dd_plugins.cli.sets import export_command, info_command, show_command
 from dd_plugins.cli.train_experts import train_experts_command
 from dd_plugins.cli.train_networks import train_networks_command
@@ -16,6 +17,7 @@ def dd_register_commands(register: RegisterCommand) -> None:
     for command in (
         distill_command,
         evaluate_command,
+        relabel_command,
         transfer_command,
         train_networks_command,
         train_experts_command,

@@ -1,0 +1,236 @@
+"""Relabelling: a teacher labels the views of any set."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dd_plugins.data.draws import sampler_of
+from dd_plugins.data.real import RealData
+from dd_plugins.errors import OptionError
+from dd_plugins.evaluation.data_of_set import real_data_of
+from dd_plugins.evaluation.teacher_of_set import setting_of
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.device import plain_torch, resolve_device
+from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.synthetic.artifact import DistilledSet, as_set
+from dd_plugins.synthetic.header import FORMAT_VERSION
+from dd_plugins.synthetic.labels import one_hot
+from dd_plugins.synthetic.views import Views, get_views
+from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
+from dd_plugins.training.recipes import (
+    Recipe,
+    get_recipe,
+    post_training_recipe,
+    squeeze_recipe,
+)
+from dd_plugins.training.teacher import Teacher
+
+__all__ = ["bytes_of_labels", "relabel"]
+
+_SQUEEZE_STEPS = 1_000
+_LABEL_BYTES = 2  # a float16
+_SHOWN_TO = 2  # images with which a module's outputs are checked
+
+TeacherSpec = str | AbstractNetwork | nn.Module
+
+
+def bytes_of_labels(views: int, images: int, classes: int) -> int:
+    """Return how many bytes the stored labels of all views take.
+
+    Example:
+        >>> bytes_of_labels(views=300, images=50_000, classes=1_000) // 10**9
+        30
+    """
+    return _LABEL_BYTES * views * images * classes
+
+
+def relabel(
+    distilled: DistilledSet | str | Path,
+    teachers: TeacherSpec | Sequence[TeacherSpec],
+    *,
+    teacher_recipe: str | Recipe | None = None,
+    views: str | Views = "views(count=300, mix='cutmix')",
+    temperature: float = 20.0,
+    group: int | None = None,
+    store_labels: bool = False,
+    student: str | Recipe | None = None,
+    data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    plugins: Plugins | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> DistilledSet:
+    """Return a set whose images are the same, and whose views a teacher labels.
+
+    Networks that are trained on the result see another view of each image in each
+    epoch, with the teacher's label of what they see. The labels of the images
+    themselves become those of their classes: learned labels are lost.
+
+    Args:
+        distilled: any set, or the path of an artifact or of a run's folder.
+        teachers: networks, whose logits are averaged: specs of architectures, which are
+            trained on the real data or found where trained networks are kept; or
+            modules, in evaluation mode, that map images in the value space of the set
+            to logits. The labels of modules are stored.
+        teacher_recipe: how architectures are trained: a recipe or its spec; by default
+            1,000 steps of SGD (:func:`~dd_plugins.training.recipes.squeeze_recipe`).
+        views: of the images, or their spec.
+        temperature: the divisor of the logits before the softmax, above 0.
+        group: of views whose statistics BatchNorm takes, at least 2; None for those of
+            the real data.
+        store_labels: whether the set holds the labels of all views, float16 ``(views,
+            n, classes)`` (see :func:`bytes_of_labels`); else it names the teachers,
+            which must be kept wherever networks are trained on it.
+        student: how networks are trained on the set: a recipe or its spec; by default
+            AdamW for 300 epochs (:func:`~dd_plugins.training.recipes.\
+post_training_recipe`).
+        data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
+            default found by the name in the artifact.
+        data_root: the folder that holds named data sets.
+        device: where teachers are trained, and label.
+        plugins: where names are looked up; by default all that is installed.
+        on_progress: called with what is trained, the steps done, and all steps.
+
+    Raises:
+        OptionError: an option is out of its range; a teacher gives other classes than
+            those of the set; labels that are to be stored do not fit into memory.
+        UnknownNameError: no plugin registers a name.
+        FileError: the artifact, or a kept network, cannot be read.
+        DataError: the real data cannot be read, or is not that of the set.
+
+    Example:
+        >>> import dd_plugins
+        >>> distilled = dd_plugins.distill("digits", "random")
+        >>> teacher = dd_plugins.get_network("mlp(width=8)")
+        >>> taught = relabel(distilled, teacher, teacher_recipe="recipe(steps=5)")
+        >>> taught.header.views.teacher.network
+        'mlp(width=8)'
+    """
+    found = plugins or loaded_plugins()
+    distilled = as_set(distilled)
+    views = get_views(views) if isinstance(views, str) else views
+    student = get_recipe(student) if isinstance(student, str) else student
+    if isinstance(teachers, str | AbstractNetwork | nn.Module):
+        teachers = [teachers]
+    if not teachers:
+        raise OptionError("expected at least one teacher, got none")
+    given = [each for each in teachers if isinstance(each, nn.Module)]
+    if given and len(given) < len(teachers):
+        raise OptionError("expected specs of teachers or modules, got both")
+    target = resolve_device(device)
+    modules: Sequence[nn.Module] = given
+    kept: tuple[TrainedNetwork, ...] = ()
+    store_labels = store_labels or bool(given)
+    if store_labels:
+        _check_room(views, distilled)
+    if not given:
+        names = [each for each in teachers if not isinstance(each, nn.Module)]
+        recipe = teacher_recipe or squeeze_recipe(_SQUEEZE_STEPS)
+        recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+        kept = tuple(TrainedNetwork(each, recipe) for each in found.network_list(names))
+        real_data = real_data_of(distilled, data, data_root, found.real_data)
+        modules = _trained(kept, distilled, real_data, target, on_progress)
+    teacher = Teacher(modules, views, temperature, group, kept, store_labels)
+    return _relabelled(distilled, teacher, student, target)
+
+
+@plain_torch()
+def _trained(
+    wanted: Sequence[TrainedNetwork],
+    distilled: DistilledSet,
+    data: RealData,
+    device: torch.device,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> KeptNetworks:
+    """Return networks trained on the real data in the value space of a set."""
+    folder = cache_folder()
+    run, real = setting_of(distilled, data, device)
+    if not all(each.is_kept(run, real, folder) for each in wanted):
+        _, real = sampler_of(
+            data,
+            seed=0,
+            device=device,
+            precision=run.precision,
+            transform=distilled.transform,
+        )
+    for each in wanted:
+        name, steps = repr(each.network), each.training_steps
+
+        def on_step(done: int, name: str = name, steps: int = steps) -> None:
+            if on_progress is not None:
+                on_progress(name, done, steps)
+
+        each.obtain(run, real, folder, on_step)
+    return KeptNetworks(wanted, run, real, folder)
+
+
+@plain_torch()
+def _relabelled(
+    distilled: DistilledSet,
+    teacher: Teacher,
+    student: Recipe | None,
+    device: torch.device,
+) -> DistilledSet:
+    """Return a set with the labels of a teacher."""
+    header, count = distilled.header, len(distilled)
+    classes = torch.tensor(header.initial_classes)
+    num_classes = len(header.class_names)
+    images = distilled.images.to(device)
+    for module in teacher.modules:
+        _check_outputs(module, images[:_SHOWN_TO], num_classes)
+    labels = None
+    if teacher.stored:
+        labels = teacher.all_labels(images, mirror=header.mirror).cpu()
+    student = student or post_training_recipe(count, temperature=teacher.temperature)
+    changes = {
+        "format_version": FORMAT_VERSION,
+        "label_kind": "probabilities",
+        "views": teacher.record(),
+        "recipe": repr(student),
+        "stored_images": header.stored_images or count,
+        "stored_values": header.stored_values or distilled.images.numel(),
+    }
+    return replace(
+        distilled,
+        labels=one_hot(classes, num_classes),
+        header=header.model_copy(update=changes),
+        view_labels=labels,
+    )
+
+
+@torch.no_grad()
+def _check_outputs(module: nn.Module, images: Tensor, num_classes: int) -> None:
+    """Refuse a teacher of other images or classes than those of a set."""
+    try:
+        logits = module(images)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise OptionError(
+            f"the teacher takes no images of shape {tuple(images.shape[1:])} like "
+            f"those of the set: {reason}"
+        ) from error
+    shape = tuple(getattr(logits, "shape", ()))
+    if shape != (len(images), num_classes):
+        raise OptionError(
+            f"a teacher must give {num_classes} logits for each image, one for each "
+            f"class of the set, got an output of shape {shape} for {len(images)} images"
+        )
+
+
+def _check_room(views: Views, distilled: DistilledSet) -> None:
+    """Refuse labels that do not fit into memory."""
+    count, classes = len(distilled), len(distilled.header.class_names)
+    needed = bytes_of_labels(views.count, count, classes)
+    if not fits_in_memory(3 * needed):  # once more to hash them, and to write them
+        raise OptionError(
+            f"the labels of {views.count} views of {count:,} images in {classes:,} "
+            f"classes take {needed / 1e9:.3g} GB, more than there is room for; let "
+            "the file name the teacher instead, or take fewer views"
+        )
