@@ -7,6 +7,8 @@ from dd_plugins.distillers.dsa import DSA
 from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.distillers.kip import KIP
 from dd_plugins.distillers.mtt import MTT
+from dd_plugins.distillers.rded import RDED
+from dd_plugins.distillers.sre2l import SRe2L
 from dd_plugins.hookspecs import (
     RegisterDataset,
     RegisterDistiller,
@@ -33,7 +35,18 @@ from dd_plugins.wrappers.rotated import Rotated
 @hookimpl
 def dd_register_distillers(register: RegisterDistiller) -> None:
     """Offer the built-in distillers."""
-    for distiller in (FRePo, KIP, MTT, DSA, DM, RandomImages, Herding, KMeans):
+    for distiller in (
+        FRePo,
+        KIP,
+        MTT,
+        DSA,
+        DM,
+        SRe2L,
+        RDED,
+        RandomImages,
+        Herding,
+        KMeans,
+    ):
         register(distiller)
 
 

@@ -98,6 +98,11 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return True
 
     @property
+    def bounded(self) -> bool:
+        """Whether images are kept within [0, 1] after each step, as pictures are."""
+        return False
+
+    @property
     def classes_apart(self) -> bool:
         """Whether the images of a class depend on no other class.
 
@@ -165,6 +170,28 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             real.labels, run.task.images_per_class, run.generator("initial images")
         )
 
+    def first_images(
+        self,
+        run: Run,
+        real: RealSampler,
+        indices: Tensor,
+        read: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Return the images that the set starts from; here the chosen real images.
+
+        Args:
+            run: the run.
+            real: all real images and their labels.
+            indices: what :meth:`choose` returned.
+            read: returns the real images of some indices in the value space, exactly;
+                those of ``real`` are in the precision of the run.
+
+        Returns:
+            float32 ``(n, channels, height, width)``, one for each index.
+        """
+        del run, real
+        return read(indices)
+
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return float32 ``(n, classes)`` labels for images of those classes."""
         return one_hot(labels, num_classes)
@@ -230,7 +257,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         """Return the teacher that labels the views of the saved set; here None.
 
         If there is one, networks are trained on views, each with the teacher's label
-        for it. A teacher that is a kept network is named in the header; for any other
+        for it. Teachers that are kept networks are named in the header; for any other
         the labels of all views are stored. The kind of labels must be
         ``"probabilities"``.
 

@@ -24,6 +24,7 @@ from dd_plugins.training.teacher import Teacher
 
 __all__ = [
     "check_codec",
+    "check_first_images",
     "check_indices",
     "check_label_kind",
     "check_labels",
@@ -109,6 +110,14 @@ def check_indices(source: Record, got: Any, labels: Tensor, per_class: int) -> T
             f"{source.name}.choose must return {expected}, got other classes"
         )
     return indices
+
+
+def check_first_images(source: Record, got: Any, shape: tuple[int, ...]) -> Tensor:
+    """Check what ``first_images`` returned."""
+    if not isinstance(got, Tensor) or got.dtype != torch.float32 or got.shape != shape:
+        expected = f"a torch.float32 tensor of shape {shape}"
+        raise _refused(source, "first_images", expected, got)
+    return got.cpu()
 
 
 def check_labels(
@@ -274,9 +283,9 @@ def check_teacher(source: Record, got: Any, label_kind: LabelKind) -> Teacher | 
     """Check what ``teacher`` returned."""
     if got is None:
         return None
-    whole = isinstance(got, Teacher) and (got.network is None) == (got.recipe is None)
+    whole = isinstance(got, Teacher) and len(got.kept) in (0, len(got.modules))
     if not whole or label_kind != "probabilities":
-        expected = "None, or, if the labels are probabilities, a Teacher with either "
-        raise _refused(source, "teacher", expected + "network and recipe or none", got)
+        expected = "None, or, if the labels are probabilities, a Teacher with a key "
+        raise _refused(source, "teacher", expected + "for each module or none", got)
     teacher: Teacher = got
     return teacher

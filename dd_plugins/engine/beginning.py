@@ -1,15 +1,19 @@
 """What a set starts from: real images or noise, beside a context or alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.returned import (
     check_codec,
+    check_first_images,
     check_indices,
     check_labels,
     check_learnables,
@@ -37,6 +41,9 @@ class Beginning:
         classes: int64, the class of each new image.
         indices: int64, the index of the training image that each new image starts from;
             None if the set starts from noise.
+        chosen: int64, what the distiller or core set chose, those classes included that
+            the context has; None likewise.
+        new: bool, which of ``chosen`` are of new images; None for all.
     """
 
     run: Run
@@ -46,6 +53,8 @@ class Beginning:
     context: DistilledSet | None
     classes: Tensor
     indices: Tensor | None
+    chosen: Tensor | None = None
+    new: Tensor | None = None
 
     @classmethod
     def of(
@@ -62,7 +71,8 @@ class Beginning:
             OptionError: the context does not fit, or leaves nothing to distil.
             PluginError: a method of the distiller returned a wrong value.
         """
-        classes, indices = _first_images(run, settled, sampler)
+        classes, chosen = _first_images(run, settled, sampler)
+        indices, new = chosen, None
         if context is not None:
             _check_context(context, settled, transform)
             held = torch.tensor(context.header.initial_classes)
@@ -73,8 +83,10 @@ class Beginning:
                     f"{run.task.num_classes}; leave out those that are to be made "
                     "anew, or refine it"
                 )
-            classes, indices = classes[new], None if indices is None else indices[new]
-        return cls(run, settled, transform, sampler, context, classes, indices)
+            classes, indices = classes[new], None if chosen is None else chosen[new]
+        return cls(
+            run, settled, transform, sampler, context, classes, indices, chosen, new
+        )
 
     def synthetic(self) -> Synthetic:
         """Return the learnable set at the start of the run."""
@@ -105,6 +117,7 @@ class Beginning:
             others={name: each.to(run.device) for name, each in others.items()},
             codec=self._codec(),
             fixed=fixed,
+            clamp=self._clamp() if distiller.bounded else None,
         )
 
     def history(self) -> tuple[list[int], list[int] | None]:
@@ -148,9 +161,30 @@ class Beginning:
     def _images(self) -> Tensor:
         """Return the new images, in the value space."""
         if self.indices is not None:
-            return self.transform(self.settled.data.train.images[self.indices])
+            chooser = _chooser(self.settled)
+            assert self.chosen is not None
+            found = chooser.first_images(
+                self.run, self.sampler, self.chosen, self._read
+            )
+            shape = (len(self.chosen), *self.run.task.image_shape)
+            images = check_first_images(chooser, found, shape)
+            return images if self.new is None else images[self.new]
         shape = (len(self.classes), *self.run.task.image_shape)
         return torch.randn(shape, generator=self.run.generator("initial noise"))
+
+    def _clamp(self) -> Callable[[Tensor], Tensor] | None:
+        """Return the map of images into [0, 1]; None if that means nothing.
+
+        The values of data that is not made of pixels have no range.
+        """
+        if self.transform.is_identity:
+            return None
+        transform = self.transform.to(self.run.device)
+        return lambda images: transform(transform.invert(images).clamp(0, 1))
+
+    def _read(self, indices: Tensor) -> Tensor:
+        """Return real images in the value space, exactly."""
+        return self.transform(self.settled.data.train.images[indices])
 
     def _codec(self) -> Codec | None:
         """Return the codec of stored images; None if pixels are stored as they are."""
@@ -177,13 +211,18 @@ def _first_images(
     if settled.initial_images == "noise":
         classes = torch.arange(task.num_classes)
         return classes.repeat_interleave(task.images_per_class), None
-    chooser = settled.distiller
-    if not isinstance(settled.initial_images, str):
-        chooser = settled.initial_images
+    chooser = _chooser(settled)
     labels = settled.data.train.labels
     chosen = chooser.choose(run, sampler)
     indices = check_indices(chooser, chosen, labels, task.images_per_class)
     return labels[indices], indices
+
+
+def _chooser(settled: Settled) -> AbstractDistiller[Any]:
+    """Return what chooses the first images: a core set, or the distiller."""
+    if isinstance(settled.initial_images, str):
+        return settled.distiller
+    return settled.initial_images
 
 
 def _check_context(

@@ -99,6 +99,8 @@ class Codec:
         images_per_stored: images that a stored one holds.
         chunk: stored images that are decoded, and differentiated, at a time; None for
             all. The graph of decoding is no larger than that of a chunk.
+        clamp: changes parameters in place so that what they decode to lies within [0,
+            1] as pixels, for methods that are ``bounded``; None if it cannot be done.
     """
 
     encode: Callable[[Tensor], dict[str, Tensor]]
@@ -106,6 +108,7 @@ class Codec:
     project: Callable[[Mapping[str, Tensor]], None] | None = None
     images_per_stored: int = 1
     chunk: int | None = None
+    clamp: Callable[[Mapping[str, Tensor]], None] | None = None
 
 
 class Synthetic:
@@ -124,6 +127,8 @@ class Synthetic:
         codec: how images are encoded; None if the pixels are the parameters.
         fixed: images and labels that stand before the others in the set, and are no
             parameters: a distiller sees them, the optimizer does not.
+        clamp: maps images to the nearest that are allowed; None if all are. What lies
+            behind a codec is clamped by the codec.
     """
 
     def __init__(
@@ -136,8 +141,10 @@ class Synthetic:
         others: Mapping[str, Tensor] | None = None,
         codec: Codec | None = None,
         fixed: Leaves | None = None,
+        clamp: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._codec = codec
+        self._clamp = clamp
         images = images.detach()
         kept = {"images": images} if codec is None else codec.encode(images)
         self._images = {name: _own(tensor) for name, tensor in kept.items()}
@@ -194,9 +201,16 @@ class Synthetic:
             parameter.grad = torch.cat([part[name] for part in parts])
 
     def project(self) -> None:
-        """Move the parameters to the nearest that the parametrization allows."""
-        if self._codec is not None and self._codec.project is not None:
+        """Move the parameters to the nearest that are allowed."""
+        if self._codec is None:
+            if self._clamp is not None:
+                images = self._images["images"]
+                images.copy_(self._clamp(images))
+            return
+        if self._codec.project is not None:
             self._codec.project(self._images)
+        if self._clamp is not None and self._codec.clamp is not None:
+            self._codec.clamp(self._images)
 
     def stored(self) -> dict[str, Tensor]:
         """Return the stored tensors by name: the pixels, if there is no codec."""

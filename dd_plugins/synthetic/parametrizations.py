@@ -102,6 +102,7 @@ class Packed(AbstractParametrization):
             encode=lambda images: {"grids": self.encode(images, transform)},
             decode=lambda stored: self.decode(stored, transform),
             images_per_stored=self.images_per_stored,
+            clamp=lambda stored: _clamp(stored["grids"], transform),
         )
 
     def encode(self, images: Tensor, transform: Transform) -> Tensor:
@@ -142,6 +143,15 @@ class Packed(AbstractParametrization):
             small, size=(height, width), mode="bilinear", align_corners=False
         )
         return transform.whitened(large)
+
+
+def _clamp(grids: Tensor, transform: Transform) -> None:
+    """Move standardised pixels into [0, 1]; an upsampled image lies between its own."""
+    mean, deviation = (
+        each.to(grids.device).view(-1, 1, 1)
+        for each in (transform.mean, transform.deviation)
+    )
+    grids.mul_(deviation).add_(mean).clamp_(0, 1).sub_(mean).div_(deviation)
 
 
 def decodes_alone(parametrization: AbstractParametrization) -> bool:

@@ -82,6 +82,11 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         return self.base.moves_images
 
     @property
+    def bounded(self) -> bool:
+        """Images are kept in range if those of the base are."""
+        return self.base.bounded
+
+    @property
     def classes_apart(self) -> bool:
         """Classes depend on each other if they do for the base."""
         return self.base.classes_apart
@@ -121,6 +126,16 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     def choose(self, run: Run, real: RealSampler) -> Tensor:
         """Let the base choose."""
         return self.base.choose(run, real)
+
+    def first_images(
+        self,
+        run: Run,
+        real: RealSampler,
+        indices: Tensor,
+        read: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Return what the images of the base start from."""
+        return self.base.first_images(run, real, indices, read)
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return the base's labels."""

@@ -1,0 +1,138 @@
+"""RDED: crops of real images that a teacher chooses, labelled by it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import add_gradient
+from dd_plugins.distillers.state import Metrics
+from dd_plugins.distillers.taught import AbstractTaught, TaughtState
+from dd_plugins.run import Run, Task
+from dd_plugins.spec import record
+from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.synthetic.views import Views
+from dd_plugins.training.patches import PatchChoice, Patches, Realism
+from dd_plugins.training.recipes import post_training_recipe
+
+__all__ = ["RDED"]
+
+_EPOCHS = 300
+_TEMPERATURE = 20.0
+_MEASURED = 256  # real images of the batch with which the report compares the set
+
+
+@record
+class RDED(AbstractTaught):
+    """Crops of real images, chosen by a teacher: no image is optimised.
+
+    A few crops of each of many images are scored by the teacher's loss; those that it
+    is surest of are put together, ``factor`` x ``factor`` to an image. It is what every
+    method with a teacher's labels has to beat.
+
+    Args:
+        factor: crops along each side of an image, which must divide it; 1 leaves one
+            crop an image.
+        candidates: images of each class that are looked at.
+        crops: crops of each of them.
+        smallest: area of the smallest crop, in (0, 1] of the image.
+        realism: ``"best"`` for the crops of the least loss, ``"medium"`` for those
+            around the median.
+
+    The options of teachers and labels are those of
+    :class:`~dd_plugins.distillers.taught.AbstractTaught`.
+
+    Reference: Sun et al., "On the Diversity and Realism of Distilled Dataset" (RDED),
+    CVPR 2024, arXiv 2312.03526, and its released code.
+
+    Differences: networks learn from crops of at least ``1/factor`` of the area as
+    there, but patches are not shuffled; images are not rounded to 8 bits; the network
+    of the last step is scored, not the best on test images.
+    """
+
+    name = "rded"
+
+    factor: Annotated[int, Field(ge=1, le=8)] = 1
+    candidates: PositiveInt = 300
+    crops: PositiveInt = 5
+    smallest: Annotated[float, Field(gt=0, le=1)] = 0.08
+    realism: Realism = "best"
+
+    def for_task(self, task: Task) -> Self:
+        """Settle the views, and how networks are trained."""
+        count = task.synthetic_images
+        views = Views(count=_EPOCHS, smallest=1 / self.factor, mix="cutmix")
+        batch_size = max(10, min(100, count // 10))
+        student = post_training_recipe(
+            count,
+            epochs=_EPOCHS,
+            batch_size=batch_size,
+            temperature=self.temperature or _TEMPERATURE,
+            decay="half-cosine",
+        )
+        return replace(
+            self,
+            views=self.views or views,
+            temperature=self.temperature or _TEMPERATURE,
+            student=self.student or student,
+            group=self.group or 0,
+        )
+
+    def default_steps(self, task: Task) -> int:
+        """Return 1: the images stay as they are, however many steps are made."""
+        del task
+        return 1
+
+    @property
+    def moves_images(self) -> bool:
+        """Images stay as they are."""
+        return False
+
+    @property
+    def classes_apart(self) -> bool:
+        """Each class is chosen alone."""
+        return True
+
+    def choose(self, run: Run, real: RealSampler) -> Tensor:
+        """Return the real image of the first crop of each image."""
+        return self._patches(run, real).first_indices
+
+    def first_images(
+        self,
+        run: Run,
+        real: RealSampler,
+        indices: Tensor,
+        read: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Return the crops, put together."""
+        del indices
+        return self._patches(run, real).images(read)
+
+    def accumulate(
+        self, state: TaughtState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Add no gradient; report the squared distance of the mean images."""
+        del state
+        batch = real.batch(step, _MEASURED)
+        add_gradient(leaves.pixels, torch.zeros_like(leaves.pixels))
+        difference = batch.images.mean(dim=0) - leaves.pixels.detach().mean(dim=0)
+        return {"loss": difference.square().sum()}
+
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """Return an optimizer that moves nothing."""
+        return torch.optim.SGD(parameters, lr=0.0)
+
+    def _patches(self, run: Run, real: RealSampler) -> Patches:
+        choice = PatchChoice(
+            self.factor,
+            self.candidates,
+            self.crops,
+            self.smallest,
+            self.realism,
+            run.seed,
+        )
+        return self.patches(run, real, choice)

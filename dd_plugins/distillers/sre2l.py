@@ -1,0 +1,332 @@
+"""SRe2L: images are recovered from the statistics of a trained network."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch import Tensor
+
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import InitialImages, add_gradient
+from dd_plugins.distillers.state import Metrics
+from dd_plugins.distillers.taught import AbstractTaught, TaughtState
+from dd_plugins.functional.batch_norm import statistics_distance, watched_statistics
+from dd_plugins.functional.resample import resample
+from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.run import Run, Task
+from dd_plugins.spec import record
+from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.synthetic.views import Views
+from dd_plugins.training.patches import PatchChoice, Patches
+from dd_plugins.training.recipes import post_training_recipe
+
+__all__ = ["SRe2L"]
+
+_LARGE = 64  # pixels a side, from which the published runs take crops
+_STEPS, _PAPER_STEPS, _PAPER_STEPS_LARGE = 500, 1_000, 4_000
+_EPOCHS, _PAPER_EPOCHS, _PAPER_EPOCHS_LARGE = 300, 400, 100
+_CANDIDATES, _CROPS = 300, 5  # of the real crops that images start from
+_SMALLEST = 0.08
+
+
+@record
+class SRe2L(AbstractTaught):
+    """Images that a trained network recognises, and whose statistics are the data's.
+
+    A network is *squeezed* from the real data. Images are *recovered* so that it gives
+    them their class, and so that the mean and variance of what its BatchNorm layers see
+    are those of the real data. Its labels of each view *relabel* them. The images of a
+    group, one of every class, are recovered together; all groups make a step at a time.
+
+    Several ``teachers`` take turns from step to step, and the mean of their logits
+    labels the views; only one is in memory at a time. If several processes share a run,
+    each recovers some of the groups.
+
+    Options that are not given are settled by the preset.
+
+    Args:
+        preset: ``"plus"`` for SRe2L++: images start from real crops, labels take the
+            statistics of small groups, networks learn in small batches. ``"paper"`` for
+            the method as published for CIFAR-100, or from 64 pixels a side for
+            Tiny-ImageNet.
+        learning_rate: of Adam on the images, with betas 0.5 and 0.9; it falls to 0 by a
+            cosine.
+        statistics_weight: of the distance of the statistics.
+        first_layer: weight of the first BatchNorm layer among the others.
+        normalize: ``"layer"`` divides the distance of each layer by the length of its
+            running statistics, and takes the mean over the layers, so that one weight
+            serves all architectures; ``"none"`` adds them up, as published.
+        jitter: pixels by which images are rolled at most, anew at each step.
+        flip: whether half of the steps see mirrored images, where the data allow it.
+        crop: whether each step sees a random crop of the images, scaled up; all images
+            of a group share it.
+        smallest: area of the smallest crop, in (0, 1] of the image.
+        curriculum: whether crops begin as whole images, and shrink to ``smallest`` by a
+            cosine (CDA).
+        group_size: images of a group at most, for data of many classes.
+
+    The options of teachers and labels are those of
+    :class:`~dd_plugins.distillers.taught.AbstractTaught`.
+
+    References: Yin, Xing, Shen, "Squeeze, Recover and Relabel" (SRe2L), NeurIPS 2023,
+    arXiv 2306.13092; Yin, Shen, "Dataset Distillation via Curriculum Data Synthesis"
+    (CDA), TMLR 2024, arXiv 2311.18838; Cui et al., "Dataset Distillation via
+    Committee Voting" (CV-DD, SRe2L++), arXiv 2501.07575; Shao et al. (G-VBSM: teachers
+    in turn), CVPR 2024, arXiv 2311.17950; and their released codes.
+
+    Differences: images are not rounded to 8 bits; runs are shorter by default; views
+    are addressed by number, with a partner and a share of its own for each image;
+    teachers in turn have equal votes.
+    """
+
+    name = "sre2l"
+    needs_batch_norm: ClassVar[bool] = True
+
+    preset: Literal["plus", "paper"] = "plus"
+    learning_rate: PositiveFloat | None = None
+    statistics_weight: NonNegativeFloat | None = None
+    first_layer: NonNegativeFloat = 10.0
+    normalize: Literal["layer", "none"] | None = None
+    jitter: NonNegativeInt = 4
+    flip: bool | None = None
+    crop: bool | None = None
+    smallest: Annotated[float, Field(gt=0, le=1)] = _SMALLEST
+    curriculum: bool = False
+    group_size: Annotated[int, Field(ge=2)] = 100
+
+    def for_task(self, task: Task) -> Self:
+        """Settle what depends on the preset and the size of the images."""
+        large = min(task.image_shape[1:]) >= _LARGE
+        usual = self._paper(task, large) if self.preset == "paper" else self._plus(task)
+        settled = {
+            name: value for name, value in usual.items() if getattr(self, name) is None
+        }
+        whole = replace(self, **settled)
+        if self.curriculum and not whole.crop:
+            return replace(whole, crop=True)
+        return whole
+
+    def _paper(self, task: Task, large: bool) -> dict[str, Any]:
+        """Return the published settings."""
+        count = task.synthetic_images
+        if large:
+            student = replace(
+                post_training_recipe(
+                    count, epochs=_PAPER_EPOCHS_LARGE, batch_size=256, temperature=20.0
+                ),
+                optimizer="sgd",
+                learning_rate=0.2,
+                weight_decay=1e-4,
+                scale_loss=True,
+            )
+            return {
+                "learning_rate": 0.1,
+                "statistics_weight": 1.0,
+                "normalize": "none",
+                "flip": True,
+                "crop": True,
+                "views": Views(count=_PAPER_EPOCHS_LARGE),
+                "temperature": 20.0,
+                "student": replace(student, warm_up=student.steps // 20),
+            }
+        return {
+            "learning_rate": 0.25,
+            "statistics_weight": 0.01,
+            "normalize": "none",
+            "flip": False,
+            "crop": self.curriculum,
+            "views": Views(count=_PAPER_EPOCHS, crop="padded", mix="mixup", alpha=0.8),
+            "temperature": 30.0,
+            "group": min(128, count) if count > 1 else 0,
+            "student": post_training_recipe(
+                count, epochs=_PAPER_EPOCHS, batch_size=128, temperature=30.0
+            ),
+        }
+
+    def _plus(self, task: Task) -> dict[str, Any]:
+        """Return the settings of SRe2L++, with statistics by layer."""
+        count, batch_size = task.synthetic_images, 16
+        return {
+            "learning_rate": 0.25,
+            "statistics_weight": 1.0,
+            "normalize": "layer",
+            "flip": True,
+            "crop": True,
+            "views": Views(count=_EPOCHS, smallest=_SMALLEST, mix="cutmix"),
+            "temperature": 20.0,
+            "group": min(batch_size // 2, count) if count > 1 else 0,
+            "student": post_training_recipe(
+                count, epochs=_EPOCHS, batch_size=batch_size, temperature=20.0
+            ),
+        }
+
+    def default_steps(self, task: Task) -> int:
+        """Return 500 steps; by the paper's preset 1,000, or 4,000 of large images."""
+        if self.preset == "plus":
+            return _STEPS
+        large = min(task.image_shape[1:]) >= _LARGE
+        return _PAPER_STEPS_LARGE if large else _PAPER_STEPS
+
+    @property
+    def initial_images(self) -> InitialImages:
+        """Images start from real crops, or from noise by the paper's preset."""
+        return "noise" if self.preset == "paper" else "real"
+
+    @property
+    def bounded(self) -> bool:
+        """Images are kept within [0, 1], as published."""
+        return True
+
+    def choose(self, run: Run, real: RealSampler) -> Tensor:
+        """Return the real image of the crop that each image starts from."""
+        return self._crops(run, real).first_indices
+
+    def first_images(
+        self,
+        run: Run,
+        real: RealSampler,
+        indices: Tensor,
+        read: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Return crops of real images, of a medium loss for the teachers."""
+        del indices
+        return self._crops(run, real).images(read)
+
+    def accumulate(
+        self, state: TaughtState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Add the gradient of each group's loss."""
+        del real
+        run = state.run
+        teacher = state.teachers[step % len(state.teachers)]
+        gradient = torch.zeros_like(leaves.pixels)
+        groups = _groups(leaves.classes.cpu(), self.group_size)
+        own = list(enumerate(groups))[run.rank :: run.ranks]
+        zero = leaves.pixels.new_zeros(())
+        class_loss, distance = zero.clone(), zero.clone()
+        for number, indices in own:
+            pixels = leaves.pixels.detach()[indices].requires_grad_()
+            losses = self._losses(
+                run, teacher, pixels, leaves.classes[indices], step, number
+            )
+            loss = losses[0] + self._weight * losses[1]
+            (gradient[indices],) = torch.autograd.grad(loss, [pixels])
+            class_loss += losses[0].detach() / len(own)
+            distance += losses[1].detach() / len(own)
+        # Gradients are averaged over the processes, and each has groups of its own.
+        add_gradient(leaves.pixels, gradient * run.ranks)
+        return {
+            "loss": class_loss + self._weight * distance,
+            "class_loss": class_loss,
+            "statistics": distance,
+        }
+
+    @property
+    def _weight(self) -> float:
+        assert self.statistics_weight is not None
+        return self.statistics_weight
+
+    def _losses(
+        self,
+        run: Run,
+        teacher: FeatureNetwork,
+        pixels: Tensor,
+        classes: Tensor,
+        step: int,
+        group: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss for the classes, and the distance of the statistics."""
+        generator = run.generator(f"recovery of group {group}", step)
+        view = self._view(run, pixels, generator, step)
+        view = view.contiguous(memory_format=torch.channels_last)
+        with watched_statistics(teacher) as layers, run.autocast():
+            logits = teacher(view)
+        distance = statistics_distance(
+            layers, first=self.first_layer, by_layer=self.normalize == "layer"
+        )
+        return F.cross_entropy(logits.float(), classes), distance
+
+    def _view(
+        self, run: Run, images: Tensor, generator: torch.Generator, step: int
+    ) -> Tensor:
+        """Return the images of a group under one crop, flip and roll."""
+        draws = torch.rand(5, generator=generator).tolist()
+        down, right, area, shape, flipped = draws
+        if self.crop:
+            smallest = self._smallest(step, run.steps)
+            area = smallest + area * (1 - smallest)
+            images = _cropped(images, area, shape, down, right)
+        if self.flip and run.task.mirror and flipped < 0.5:
+            images = images.flip(-1)
+        if self.jitter:
+            rolls = torch.randint(self.jitter + 1, (2,), generator=generator).tolist()
+            images = images.roll(rolls, dims=(-2, -1))
+        return images
+
+    def _smallest(self, step: int, steps: int) -> float:
+        """Return the area of the smallest crop at a step (CDA's curriculum)."""
+        if not self.curriculum:
+            return self.smallest
+        left = 0.5 * (1 + math.cos(math.pi * step / steps))
+        return self.smallest + (1 - self.smallest) * left
+
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """Return Adam with the published betas."""
+        assert self.learning_rate is not None
+        return torch.optim.Adam(parameters, lr=self.learning_rate, betas=(0.5, 0.9))
+
+    def schedule(
+        self, optimizer: torch.optim.Optimizer, steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the cosine to 0."""
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+    def _crops(self, run: Run, real: RealSampler) -> Patches:
+        choice = PatchChoice(1, _CANDIDATES, _CROPS, _SMALLEST, "medium", run.seed)
+        return self.patches(run, real, choice)
+
+
+def _groups(classes: Tensor, most: int) -> list[Tensor]:
+    """Return the indices of the images of each group: one of every class.
+
+    Args:
+        classes: int64, of each image.
+        most: images of a group; one with more classes is cut into even parts.
+    """
+    order = classes.argsort(stable=True)
+    counts = classes.bincount()
+    starts = counts.cumsum(0) - counts
+    rank = torch.empty_like(classes)  # how many images of its class come before it
+    rank[order] = torch.arange(len(classes)) - starts[classes[order]]
+    found: list[Tensor] = []
+    for number in range(int(counts.max())):
+        group = (rank == number).nonzero().flatten()
+        found += group.tensor_split(-(-len(group) // most))
+    return found
+
+
+def _cropped(
+    images: Tensor, area: float, shape: float, down: float, right: float
+) -> Tensor:
+    """Return one crop of all images, scaled to their size.
+
+    Args:
+        images: shape ``(n, channels, height, width)``.
+        area: of the crop, in (0, 1] of the image.
+        shape: its shape, from narrow (0) to wide (1); width by height from 3/4 to 4/3.
+        down: where it lies, in [0, 1] of the room there is.
+        right: likewise.
+    """
+    widest = -math.log(max(3 / 4, area))
+    ratio = math.exp((2 * shape - 1) * widest)
+    tall, wide = min(1.0, math.sqrt(area / ratio)), min(1.0, math.sqrt(area * ratio))
+    top, left = (2 * down - 1) * (1 - tall), (2 * right - 1) * (1 - wide)
+    matrix = torch.tensor([[wide, 0.0, left], [0.0, tall, top]], device=images.device)
+    grid = F.affine_grid(
+        matrix.expand(len(images), -1, -1), list(images.shape), align_corners=False
+    )
+    return resample(images, grid, "border")

@@ -1,0 +1,236 @@
+"""What decoupled methods share: teachers of the images, and of networks on them."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
+
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, model_validator
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.distillers.state import AbstractState
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    FeatureNetwork,
+    ImageShape,
+    has_batch_norm,
+)
+from dd_plugins.networks.resnet import ResNet18
+from dd_plugins.run import Run, Task
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.spec import record
+from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.synthetic.views import Views
+from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
+from dd_plugins.training.obtaining import Missing, obtained
+from dd_plugins.training.patches import PatchChoice, Patches
+from dd_plugins.training.recipes import Recipe, squeeze_recipe
+from dd_plugins.training.teacher import Teacher
+
+__all__ = ["AbstractTaught", "TaughtState"]
+
+_SQUEEZE_STEPS = 1_000
+_NARROW = 16  # channels of the first stage of ResNet-18 on a CPU
+
+
+@dataclass
+class TaughtState(AbstractState):
+    """The teachers of a run, which do not change.
+
+    Attributes:
+        run: the run.
+        teachers: networks trained on the real data, in evaluation mode; one is in
+            memory at a time if they are kept.
+        kept: their keys; empty if they are not kept.
+    """
+
+    teachers: Sequence[FeatureNetwork]
+    kept: tuple[TrainedNetwork, ...]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore nothing."""
+
+
+@record
+class AbstractTaught(AbstractDistiller[TaughtState]):
+    """A method whose images, and whose labels, come from teachers.
+
+    Teachers are networks trained on the real data. Those that are missing are trained
+    before the first step; ``dd-plugins train-networks --recipe squeeze`` trains them
+    beforehand. When a network is trained on the set, they label each view of each
+    image.
+
+    Args:
+        teachers: their architectures; by default the run's network alone.
+        teacher_recipe: how they are trained on the real data; by default 1,000 steps
+            of SGD (:func:`~dd_plugins.training.recipes.squeeze_recipe`).
+        missing_teachers: ``"train"`` or ``"refuse"``.
+        views: of the images, when networks are trained on them.
+        temperature: of the labels of views.
+        group: of views whose statistics BatchNorm takes when they are labelled (see
+            :class:`~dd_plugins.training.teacher.Teacher`); 0 for those of the real
+            data.
+        store_labels: whether the file holds the labels of all views; else it names the
+            teachers, which must be kept where networks are trained on the set.
+        student: how networks are trained on the set.
+    """
+
+    parts: ClassVar = {
+        "teacher_recipe": (Recipe,),
+        "views": (Views,),
+        "student": (Recipe,),
+    }
+
+    teachers: tuple[AbstractNetwork, ...] = ()
+    teacher_recipe: Recipe | None = None
+    missing_teachers: Missing = "train"
+    views: Views | None = None
+    temperature: PositiveFloat | None = None
+    group: NonNegativeInt | None = None
+    store_labels: bool = False
+    student: Recipe | None = None
+
+    needs_batch_norm: ClassVar[bool] = False
+    """Whether each teacher must have BatchNorm."""
+
+    @model_validator(mode="after")
+    def _has_groups_of_more_than_one(self) -> Self:
+        """Refuse a group that has no statistics."""
+        if self.group == 1:
+            raise ValueError("group must be 0, or at least 2 images, got 1")
+        return self
+
+    def default_network(
+        self, task: Task, device: torch.device
+    ) -> AbstractNetwork | None:
+        """Return ResNet-18 with BatchNorm; on a CPU a narrow one."""
+        del task
+        if device.type == "cpu":
+            return ResNet18(width=_NARROW, normalization="batch")
+        return ResNet18(normalization="batch")
+
+    def preprocessing(self, task: Task) -> Preprocessing | None:
+        """Return standardised pixels: whitened images have no range."""
+        del task
+        return "standardize"
+
+    @property
+    def architectures(self) -> tuple[AbstractNetwork, ...]:
+        """The teachers, if they are not the run's network."""
+        return self.teachers
+
+    @property
+    def uses_network(self) -> bool:
+        """The run's network is the teacher, unless others are named."""
+        return not self.teachers
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Labels are probabilities: one-hot for an image, a teacher's for a view."""
+        return "probabilities"
+
+    def setup(self, run: Run, real: RealSampler) -> TaughtState:
+        """Return the teachers, trained now where they are missing.
+
+        Raises:
+            OptionError: a teacher lacks what the method needs, or is missing and is not
+                to be trained.
+            FileError: the file of a teacher is damaged or is not what its name says.
+        """
+        wanted = self._wanted(run)
+        for each in wanted:
+            self._check(each.network, run.task.image_shape)
+        refusal = partial(_refusal, self.name, wanted, run)
+        found = obtained(
+            wanted, run, real, self.missing_teachers, what="teacher", refusal=refusal
+        )
+        if real.content is None:
+            return TaughtState(run, list(found), ())
+        for _ in found:  # each is in memory alone
+            pass
+        kept = KeptNetworks(wanted, run, real, cache_folder())
+        return TaughtState(run, kept, tuple(wanted))
+
+    def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
+        """Return how networks are trained on the set."""
+        if self.student is not None:
+            return self.student
+        return super().recipe(task, images, learned)
+
+    def teacher(self, state: TaughtState, leaves: Leaves) -> Teacher | None:
+        """Return the teachers, who label the views of the set."""
+        del leaves
+        assert self.views is not None
+        assert self.temperature is not None
+        return Teacher(
+            state.teachers,
+            self.views,
+            self.temperature,
+            self.group or None,
+            state.kept,
+            self.store_labels,
+        )
+
+    def patches(self, run: Run, real: RealSampler, choice: PatchChoice) -> Patches:
+        """Return crops of real images that the teachers choose, once for a run."""
+        chosen = _CHOSEN.setdefault(real, {})
+        key = (repr(self), repr(run.network), run.task.images_per_class, choice)
+        if key not in chosen:
+            teachers = self.setup(run, real).teachers
+            chosen[key] = choice.choose(teachers, real, run.task.images_per_class)
+        return chosen[key]
+
+    def _wanted(self, run: Run) -> list[TrainedNetwork]:
+        """Return the keys of the teachers."""
+        recipe = self.teacher_recipe or squeeze_recipe(_SQUEEZE_STEPS)
+        networks = self.teachers or (run.network,)
+        return [TrainedNetwork(network, recipe) for network in networks]
+
+    def _check(self, network: AbstractNetwork, image_shape: ImageShape) -> None:
+        """Refuse a teacher without BatchNorm, if the method or its labels need it."""
+        if not self.needs_batch_norm and not self.group:
+            return
+        shape = network.build(image_shape, 2, generator=generator_for(0, "shape"))
+        if not has_batch_norm(shape):
+            raise OptionError(
+                f"{self.name}: {network!r} has no BatchNorm, whose statistics are "
+                "needed; name another teacher, such as "
+                "\"resnet18(normalization='batch')\""
+            )
+
+
+# A run asks twice, for indices and for images; a sampler belongs to one run.
+_CHOSEN: WeakKeyDictionary[RealSampler, dict[Any, Patches]] = WeakKeyDictionary()
+
+
+def _refusal(
+    name: str, wanted: list[TrainedNetwork], run: Run, count: int, folder: Path
+) -> OptionError:
+    """Return the error that names the command that trains missing teachers."""
+    words = [("dataset", run.task.dataset)]
+    words += [("network", repr(each.network)) for each in wanted]
+    words += [
+        ("recipe", repr(wanted[0].recipe)),
+        ("preprocessing", "standardize"),
+        ("precision", str(run.precision).removeprefix("torch.")),
+    ]
+    command = " ".join(f"--{option} {shlex.quote(value)}" for option, value in words)
+    return OptionError(
+        f"{name}: {count} of {len(wanted)} teachers for {run.task.dataset} are missing "
+        f"in {folder}; train them: dd-plugins train-networks {command}, with the data "
+        "options of this run"
+    )

@@ -1,0 +1,201 @@
+"""Crops of real images, chosen by a teacher: what RDED's images are made of."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.data.subsets import class_members
+from dd_plugins.runtime.randomness import generator_for
+
+__all__ = ["PatchChoice", "Patches", "Realism"]
+
+_SCORED = 250  # crops that a teacher sees at a time
+
+Realism = Literal["best", "medium"]
+"""Which crops are chosen: those of the least loss, or those around the median."""
+
+Read = Callable[[Tensor], Tensor]
+"""Maps indices of real images to these images in the value space."""
+
+
+@dataclass(frozen=True)
+class PatchChoice:
+    """How crops are chosen.
+
+    A few square crops of each of many images are scored by the loss of a teacher for
+    the class. The best crop of each image stays; of those the best are chosen, or those
+    around the median.
+
+    Attributes:
+        factor: crops along each side of an image that they are put together to.
+        candidates: images of a class that are looked at, or as many as are needed.
+        crops: crops of each of them.
+        smallest: area of the smallest crop, in (0, 1] of the image.
+        realism: which of them are chosen.
+        seed: of candidates and crops.
+
+    Reference: Sun et al., "On the Diversity and Realism of Distilled Dataset" (RDED),
+    CVPR 2024, arXiv 2312.03526, and its released code.
+    """
+
+    factor: int
+    candidates: int
+    crops: int
+    smallest: float
+    realism: Realism
+    seed: int
+
+    def choose(
+        self, modules: Sequence[nn.Module], real: RealSampler, images_per_class: int
+    ) -> "Patches":
+        """Return the crops of a set.
+
+        Args:
+            modules: map images in the value space to logits, in evaluation mode.
+            real: all real images.
+            images_per_class: images of the set for each class.
+
+        Raises:
+            OptionError: a class has too few images for so many crops.
+        """
+        wanted = images_per_class * self.factor**2
+        found, boxes = [], []
+        for label, members in enumerate(class_members(real.labels, wanted)):
+            count = min(len(members), max(self.candidates, wanted))
+            generator = generator_for(self.seed, "candidates", label)
+            drawn = members[torch.randperm(len(members), generator=generator)[:count]]
+            losses, best = self._best_crops(modules, real, drawn, label)
+            order = losses.argsort(stable=True)
+            first = (count - wanted) // 2 if self.realism == "medium" else 0
+            chosen = order[first : first + wanted]
+            found.append(drawn[chosen])
+            boxes += [best[place] for place in chosen.tolist()]
+        return Patches(torch.cat(found), boxes, self.factor)
+
+    def _best_crops(
+        self,
+        modules: Sequence[nn.Module],
+        real: RealSampler,
+        indices: Tensor,
+        label: int,
+    ) -> tuple[Tensor, list["_Box"]]:
+        """Return the least loss of the crops of each image, and that crop."""
+        losses, boxes = [], []
+        for part in torch.split(indices, max(1, _SCORED // self.crops)):
+            images = real.read(part).images
+            drawn = [
+                box
+                for index in part.tolist()
+                for box in self._boxes(index, images.shape[-2], images.shape[-1])
+            ]
+            repeated = images.repeat_interleave(self.crops, dim=0)
+            seen = torch.cat(
+                [
+                    _alone(image[None], box, self.factor)
+                    for image, box in zip(repeated, drawn, strict=True)
+                ]
+            )
+            found = _losses(modules, seen, label).view(len(part), self.crops)
+            least = found.min(dim=1)
+            losses.append(least.values.cpu())
+            boxes += [
+                drawn[row * self.crops + column]
+                for row, column in enumerate(least.indices.tolist())
+            ]
+        return torch.cat(losses), boxes
+
+    def _boxes(self, index: int, height: int, width: int) -> Iterator["_Box"]:
+        """Yield the boxes of the crops of an image: square in units of its sides."""
+        generator = generator_for(self.seed, "crops", index)
+        for _ in range(self.crops):
+            area, down, right = torch.rand(3, generator=generator).tolist()
+            side = math.sqrt(self.smallest + area * (1 - self.smallest))
+            rows, columns = (max(1, round(side * size)) for size in (height, width))
+            yield _Box(
+                round(down * (height - rows)),
+                round(right * (width - columns)),
+                rows,
+                columns,
+            )
+
+
+@dataclass(frozen=True)
+class _Box:
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    def of(self, image: Tensor, height: int, width: int) -> Tensor:
+        """Return the crop of an image ``(1, c, h, w)``, scaled to a size."""
+        bottom, right = self.top + self.rows, self.left + self.columns
+        crop = image[..., self.top : bottom, self.left : right]
+        if crop.shape[-2:] == (height, width):
+            return crop
+        return F.interpolate(crop, size=(height, width), mode="bilinear")
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Crops that are put together to images, ``factor`` x ``factor`` in each.
+
+    Attributes:
+        indices: int64, the real image of each crop, class by class.
+        boxes: the crop of each.
+        factor: crops along each side of an image.
+    """
+
+    indices: Tensor
+    boxes: list[_Box]
+    factor: int
+
+    @property
+    def first_indices(self) -> Tensor:
+        """The real image of the first crop of each image."""
+        return self.indices[:: self.factor**2]
+
+    def images(self, read: Read) -> Tensor:
+        """Return the images: float32 ``(n, channels, height, width)``.
+
+        Args:
+            read: returns real images in the value space.
+        """
+        real = read(self.indices)
+        count, channels, height, width = real.shape
+        rows, columns = height // self.factor, width // self.factor
+        crops = torch.cat(
+            [
+                box.of(image[None], rows, columns)
+                for image, box in zip(real, self.boxes, strict=True)
+            ]
+        )
+        grid = crops.view(-1, self.factor, self.factor, channels, rows, columns)
+        return grid.permute(0, 3, 1, 4, 2, 5).reshape(
+            count // self.factor**2, channels, height, width
+        )
+
+
+def _alone(image: Tensor, box: _Box, factor: int) -> Tensor:
+    """Return a crop as large as it will be, with zeros around it."""
+    height, width = image.shape[-2:]
+    rows, columns = height // factor, width // factor
+    crop = box.of(image, rows, columns)
+    return F.pad(crop, (0, width - columns, 0, height - rows))
+
+
+@torch.no_grad()
+def _losses(modules: Sequence[nn.Module], images: Tensor, label: int) -> Tensor:
+    """Return the loss of each image for a class, the mean over the teachers."""
+    classes = torch.full((len(images),), label, device=images.device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    losses = [
+        F.cross_entropy(module(images).float(), classes, reduction="none")
+        for module in modules
+    ]
+    return torch.stack(losses).mean(dim=0)
