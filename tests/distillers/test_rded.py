@@ -1,0 +1,80 @@
+"""RDED: what it chooses is what it keeps, with the teacher's labels."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dd_plugins
+from dd_plugins.api import DistilledSet, OptionError
+from dd_plugins.distillers.rded import RDED
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.run import Task
+from dd_plugins.synthetic.views import Views
+from dd_plugins.testing import toy_data
+
+RECIPE = "recipe(steps=6, learning_rate=0.05, optimizer='sgd', norm_momentum=0.5)"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+
+
+def chosen(options: str = "", **run: Any) -> DistilledSet:
+    return dd_plugins.distill(
+        toy_data(validation=0.0),
+        f"rded(teacher_recipe={RECIPE}{options})",
+        network="resnet18(width=4, normalization='batch')",
+        images_per_class=2,
+        device="cpu",
+        precision="float32",
+        plugins=Plugins(load=[]),
+        **run,
+    )
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_images_are_crops_of_the_real_images_that_the_header_names(factor: int) -> None:
+    made = chosen(f", factor={factor}, smallest=1.0")
+    indices = made.header.initial_indices
+    assert indices is not None
+    data = toy_data(validation=0.0)
+    assert data.train_indices.tolist() == sorted(data.train_indices.tolist())
+    places = {index: place for place, index in enumerate(data.train_indices.tolist())}
+    real = data.train.images[[places[index] for index in indices]]
+    assert data.train.labels[[places[i] for i in indices]].tolist() == [0, 0, 1, 1]
+    side = 8 // factor
+    expected = torch.nn.functional.interpolate(real, size=(side, side), mode="bilinear")
+    found = made.pixels()[..., :side, :side]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_more_steps_move_nothing() -> None:
+    assert torch.equal(chosen(steps=1).images, chosen(steps=3).images)
+
+
+def test_a_teacher_labels_its_views() -> None:
+    made = chosen(", factor=2")
+    record = made.header.views
+    assert record is not None
+    assert record.teacher is not None
+    assert record.views == repr(Views(count=300, smallest=0.5, mix="cutmix"))
+    assert record.group is None, "by the statistics of the real data"
+
+
+@pytest.mark.parametrize(("per_class", "batch"), [(1, 10), (10, 10), (50, 50)])
+def test_networks_learn_by_the_published_recipe(per_class: int, batch: int) -> None:
+    task = Task("cifar10", (3, 32, 32), 10, per_class)
+    student = RDED().for_task(task).student
+    assert student is not None
+    assert (student.batch_size, student.decay) == (batch, "half-cosine")
+    assert (student.optimizer, student.learning_rate) == ("adamw", 1e-3)
+    assert (student.temperature, student.scale_loss) == (20.0, False)
+    assert student.steps == 300 * (10 * per_class // batch)
+
+
+def test_a_class_with_too_few_images_is_told() -> None:
+    with pytest.raises(OptionError, match="images per class"):
+        chosen(", factor=8")
