@@ -106,6 +106,12 @@ MTT = (
     "mtt(experts=2, snapshot_steps=2, student_steps=3, target_distance=2, "
     "difficulty=window(0, 1, grows_to=2, steps=4), step_size_learning_rate=1e-3)"
 )
+SRE2L = (
+    "sre2l(teachers=(resnet18(width=4, normalization='batch'), "
+    "vgg11(width=4, normalization='batch')), "
+    "teacher_recipe=recipe(steps=5, learning_rate=0.05, optimizer='sgd'), "
+    "curriculum=True)"
+)
 CASES = [
     ("learned_step", "identity"),
     ("frepo(pool_size=2)", "packed(factor=2)"),
@@ -116,6 +122,8 @@ CASES = [
     ("kip(real_batch_size=16, learn_labels=True)", "packed(factor=2)"),
     (f"metadd(kip(real_batch_size=16), {METADD})", "identity"),
     (MTT, "identity"),
+    (SRE2L, "identity"),
+    (f"metadd({SRE2L}, {METADD})", "packed(factor=2)"),
     (f"metadd({MTT[:-1]}, learn_labels=True), {METADD})", "packed(factor=2)"),
 ]
 

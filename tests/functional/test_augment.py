@@ -14,11 +14,13 @@ from dd_plugins.functional.augment import (
     Siamese,
     apply_affine,
     apply_colour,
+    crop_and_flip,
     cut_out,
     flip,
     random_augmentation,
     siamese_augmentation,
     siamese_parameters,
+    with_box,
 )
 
 
@@ -326,3 +328,50 @@ def test_siamese_augmentation_is_differentiable(operation):
     assert torch.autograd.gradcheck(
         lambda pixels: siamese_augmentation(pixels, parameters), (images,)
     )
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 32), (4, 8), (32, 32)])
+def test_crops_are_shifts_by_an_eighth_with_zeros_from_outside(height, width):
+    rows = torch.arange(1, height + 1).float().view(-1, 1).expand(height, width)
+    columns = torch.arange(1, width + 1).float().expand(height, width)
+    images = torch.stack([rows, columns]).expand(400, 2, height, width)
+    generator = torch.Generator().manual_seed(0)
+
+    moved = crop_and_flip(images, generator=generator, mirror=False)
+
+    assert moved.shape == images.shape
+    down, across = max(1, height // 8), max(1, width // 8)
+    middle = moved[:, :, height // 2, width // 2]
+    shifts = middle - torch.tensor([height // 2 + 1.0, width // 2 + 1.0])
+    assert set(shifts[:, 0].tolist()) == set(range(-down, down + 1))
+    assert set(shifts[:, 1].tolist()) == set(range(-across, across + 1))
+    for image, (row, column) in zip(moved, shifts.long().tolist(), strict=True):
+        padded = torch.zeros(2, height + 2 * down, width + 2 * across)
+        padded[:, down:-down, across:-across] = images[0]
+        top, left = row + down, column + across
+        assert torch.equal(image, padded[:, top : top + height, left : left + width])
+
+
+def test_half_of_the_crops_are_flipped_where_that_is_allowed():
+    columns = torch.arange(1.0, 33).view(1, 1, 1, 32).expand(500, 1, 8, 32)
+    for mirror in (True, False):
+        generator = torch.Generator().manual_seed(1)
+        moved = crop_and_flip(columns, generator=generator, mirror=mirror)
+        falling = (moved[:, 0, 4, 15] > moved[:, 0, 4, 16]).float().mean()
+        assert (0.4 < falling < 0.6) if mirror else falling == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.75, 1.0])
+@pytest.mark.parametrize("centre", [(0.5, 0.5), (0.0, 1.0)])
+def test_a_box_is_of_the_other_image_and_its_area_is_told(share, centre):
+    images, others = torch.zeros(2, 1, 40, 20), torch.ones(2, 1, 40, 20)
+
+    mixed, left = with_box(images, others, share, centre)
+
+    assert torch.equal(mixed[0], mixed[1])
+    assert float(mixed.mean()) == pytest.approx(1 - left)
+    if centre == (0.5, 0.5):
+        assert left == pytest.approx(share, abs=0.06)
+    else:
+        assert left == pytest.approx(1 - (1 - share) / 4, abs=0.05)
+    assert torch.equal(images, torch.zeros(2, 1, 40, 20))

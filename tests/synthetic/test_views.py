@@ -101,8 +101,54 @@ def test_images_of_any_size_are_seen(height: int, width: int) -> None:
         assert 0 <= box.left <= width - box.width
 
 
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_each_image_is_the_partner_of_another(count: int) -> None:
+    views = Views(count=5, mix="mixup")
+    found = [views.partners(count, number).tolist() for number in range(5)]
+    for partners in found:
+        assert sorted(partners) == list(range(count))
+        assert all(own != partner for own, partner in enumerate(partners))
+    if count == 10:
+        assert len(set(map(tuple, found))) == 5, "anew in each view"
+
+
+def test_shares_are_drawn_from_beta() -> None:
+    images = torch.eye(2).view(2, 2, 1, 1).expand(2, 2, 4, 4)
+    for alpha, expected in ((1.0, 1 / 12), (0.8, 1 / (4 * 2.6)), (50.0, 1 / 404)):
+        views = Views(count=300, mix="mixup", alpha=alpha)
+        shares = torch.stack(
+            [
+                views.look(images, torch.tensor([0]), number, mirror=False)[0, 0, 0, 0]
+                for number in range(300)
+            ]
+        )
+        assert float(shares.mean()) == pytest.approx(0.5, abs=0.06)
+        assert float(shares.var()) == pytest.approx(expected, rel=0.25)
+
+
+def test_a_mixed_view_does_not_depend_on_who_else_is_looked_at() -> None:
+    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for mix in ("cutmix", "mixup"):
+        views = Views(count=2, mix=mix)  # type: ignore[arg-type]
+        whole = views.look(images, torch.arange(6), 1, mirror=True)
+        for some in ([3], [5, 0]):
+            found = views.look(images, torch.tensor(some), 1, mirror=True)
+            assert torch.equal(found, whole[some])
+        plain = Views(count=2).look(images, torch.arange(6), 1, mirror=True)
+        assert not torch.equal(whole, plain)
+
+
+def test_padded_crops_are_shifted_by_an_eighth() -> None:
+    given = (places(16, 16) + 1).expand(60, -1, -1, -1)
+    seen = Views(count=1, crop="padded").look(given, torch.arange(60), 0, mirror=False)
+    middle = seen[:, :, 8, 8] - 9
+    assert set(middle[:, 0].tolist()) == {-2, -1, 0, 1, 2}
+    assert set(middle[:, 1].tolist()) == {-2, -1, 0, 1, 2}
+    assert (seen == 0).any(), "what comes from outside is zero"
+
+
 def test_views_are_a_spec() -> None:
-    views = Views(count=7, seed=-3, smallest=0.5)
+    views = Views(count=7, seed=-3, smallest=0.5, crop="padded", mix="mixup", alpha=0.5)
     assert get_views(repr(views)) == views
     assert get_views("views(count=2)") == Views(count=2, seed=0, smallest=0.08)
 
@@ -114,6 +160,8 @@ def test_views_are_a_spec() -> None:
         ("views(count=0)", "count"),
         ("views(count=2, smallest=0.0)", "smallest"),
         ("views(count=2, smallest=1.5)", "1.5"),
+        ("views(count=2, mix='blend')", "blend"),
+        ("views(count=2, alpha=0.0)", "alpha"),
         ("recipe(steps=3)", "recipe"),
         ("views(3)", "views"),
     ],

@@ -16,6 +16,11 @@ from dd_plugins.testing import (
 )
 
 AUXILIARY = "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,)"
+TEACHER = (
+    "teachers=(resnet18(width=4, normalization='batch'),), "
+    "teacher_recipe=recipe(steps=5, learning_rate=0.05, optimizer='sgd')"
+)
+STILL = "crop=False, flip=False, jitter=0"
 DISTILLERS = [
     "frepo(pool_size=2, learning_rate=0.01)",
     "frepo(pool_size=2, learning_rate=0.01, flip=True, max_online_updates=1)",
@@ -28,6 +33,9 @@ DISTILLERS = [
     "augment=False, step_size_learning_rate=1e-4)",
     "mtt(experts=2, snapshot_steps=4, student_steps=3, learning_rate=10.0, "
     "memory='unrolled', learn_labels=True, batch_size=2, way_points=2)",
+    f"sre2l({TEACHER}, {STILL}, learning_rate=0.05, student=recipe(steps=5))",
+    f"sre2l({TEACHER}, {STILL}, preset='paper', learning_rate=0.05, store_labels=True, "
+    "views=views(count=2, mix='cutmix'), student=recipe(steps=5))",
     "dm(real_batch_size=16)",
     "dsa(real_batch_size=16, updates_per_network=2)",
     "dsa(augment=False)",
@@ -41,7 +49,12 @@ DISTILLERS = [
     "rotated(dm(real_batch_size=16), turns=2)",
 ]
 # No loss falls where nothing moves, and herding draws nothing by the seed.
-CORE_SETS = ["random()", "herding(training_steps=0)", "kmeans(training_steps=5)"]
+CORE_SETS = [
+    "random()",
+    "herding(training_steps=0)",
+    "kmeans(training_steps=5)",
+    f"rded({TEACHER}, factor=2, student=recipe(steps=5))",
+]
 CORE_SET_CHECKS = [
     check
     for check in DISTILLER_CHECKS

@@ -78,7 +78,7 @@ def test_teachers_vote_by_the_mean_of_their_losses() -> None:
     expected = []
     for label, sign in ((0, 1), (1, -1)):
         mean = (loss(sign * grey) + loss(-3 * sign * grey)) / 2
-        expected.append(int(mean.masked_fill(LABELS != label, torch.inf).argmin()))
+        expected.append(int(mean.masked_fill(label != LABELS, torch.inf).argmin()))
     found = choice().choose([Bright(), Dark()], sampler(), 1).indices
     assert found.tolist() == expected
     assert found.tolist() != choice().choose([Bright()], sampler(), 1).indices.tolist()

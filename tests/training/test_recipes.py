@@ -15,7 +15,9 @@ from dd_plugins.training.recipes import (
     classic_recipe,
     frepo_recipe,
     get_recipe,
+    post_training_recipe,
     real_data_recipe,
+    squeeze_recipe,
 )
 
 
@@ -32,7 +34,7 @@ def test_rate_rises_linearly_and_falls_as_a_cosine_to_a_hundredth() -> None:
     np.testing.assert_allclose(found, [*rising, *falling], atol=1e-12)
 
 
-@pytest.mark.parametrize("decay", ["cosine", "halfway", "none"])
+@pytest.mark.parametrize("decay", ["cosine", "half-cosine", "halfway", "none"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
 def test_warm_up_takes_half_of_the_steps_at_most(steps: int, decay: Any) -> None:
     """The scheduler also asks for the rate after the last step."""
@@ -43,8 +45,37 @@ def test_warm_up_takes_half_of_the_steps_at_most(steps: int, decay: Any) -> None
         assert scales[:rising] == [step / rising for step in range(rising)]
         assert scales[rising] == 1
         assert scales[rising:] == sorted(scales[rising:], reverse=True)
-        last = {"cosine": 0.01, "halfway": 0.1, "none": 1.0}[decay]
+        last = {"cosine": 0.01, "half-cosine": 0.5, "halfway": 0.1, "none": 1.0}[decay]
         assert scales[-1] == pytest.approx(last)
+
+
+def test_half_a_cosine_ends_at_a_half() -> None:
+    recipe = Recipe(steps=100, decay="half-cosine")
+    found = [recipe.scale(step) for step in range(101)]
+    expected = [(1 + math.cos(math.pi * step / 200)) / 2 for step in range(101)]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_an_early_stop_leaves_the_schedule_as_it_is() -> None:
+    whole, stopped = Recipe(steps=90), Recipe(steps=90, stop_after=20)
+    assert [whole.scale(step) for step in range(20)] == [
+        stopped.scale(step) for step in range(20)
+    ]
+    assert (whole.steps_done, stopped.steps_done) == (90, 20)
+    assert Recipe(steps=5, stop_after=9).steps_done == 5
+
+
+def test_teachers_are_squeezed_and_networks_taught_as_published() -> None:
+    teacher = squeeze_recipe(5_000, stop_after=100)
+    assert (teacher.optimizer, teacher.learning_rate) == ("sgd", 0.1)
+    assert (teacher.augmentation, teacher.norm_momentum) == ("crop", 0.1)
+    assert (teacher.batch_size, teacher.momentum) == (128, 0.9)
+    assert teacher.steps_done == 100
+    student = post_training_recipe(500, epochs=3, batch_size=16, temperature=7.0)
+    assert student.steps == 3 * 31
+    assert (student.optimizer, student.temperature) == ("adamw", 7.0)
+    assert not student.scale_loss
+    assert post_training_recipe(5, epochs=3, batch_size=16).steps == 3
 
 
 @pytest.mark.parametrize(

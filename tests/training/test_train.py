@@ -271,3 +271,64 @@ def test_real_images_are_mapped_when_they_are_drawn() -> None:
     whole = transform(data.images)  # type: ignore[arg-type]
     for chosen in (slice(2, 5), torch.tensor([6, 0, 0])):
         torch.testing.assert_close(whitened[chosen], whole[chosen])
+
+
+def trained(recipe: Recipe, network: FeatureNetwork | None = None) -> FeatureNetwork:
+    labels = random(6, 3, seed=2).softmax(dim=1)
+    training_set = TrainingSet(random(6, 1, 4, 4), labels, "probabilities", False)
+    network = network or linear_network(random(3, 16, seed=1))
+    return train_network(network, training_set, recipe, generator=drawn(0))
+
+
+def test_training_may_stop_before_its_schedule_ends() -> None:
+    whole = Recipe(steps=9, augmentation="none", decay="none")
+    nine = trained(whole).head.weight
+    three = trained(Recipe(steps=3, augmentation="none", decay="none")).head.weight
+    stopped = Recipe(steps=9, augmentation="none", decay="none", stop_after=3)
+    assert torch.equal(trained(stopped).head.weight, three)
+    assert not torch.equal(nine, three)
+
+
+def test_the_square_of_the_temperature_may_be_left_out() -> None:
+    """With SGD it is a factor of the learning rate."""
+    usual = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
+    usual |= {"augmentation": "none", "temperature": 3.0, "steps": 4}
+    scaled = trained(Recipe(learning_rate=0.01, **usual)).head.weight  # type: ignore[arg-type]
+    plain = trained(Recipe(learning_rate=0.09, scale_loss=False, **usual)).head.weight  # type: ignore[arg-type]
+    torch.testing.assert_close(scaled, plain)
+
+
+def test_the_mean_of_the_weights_is_returned_if_it_is_asked_for() -> None:
+    recipe = Recipe(steps=5, augmentation="none", learning_rate=0.1)
+    network = linear_network(random(3, 16, seed=1))
+    labels = random(6, 3, seed=2).softmax(dim=1)
+    training_set = TrainingSet(random(6, 1, 4, 4), labels, "probabilities", False)
+    steps = training_steps_of(network, training_set, recipe, generator=drawn(0))
+    mean = network.head.weight.detach().clone()
+    for _ in steps:
+        mean = 0.75 * mean + 0.25 * network.head.weight.detach()
+    averaged = Recipe(steps=5, augmentation="none", learning_rate=0.1, average=0.75)
+    found = trained(averaged)
+    torch.testing.assert_close(found.head.weight.detach(), mean)
+    assert not found.training
+
+
+@pytest.mark.parametrize("momentum", [0.25, None])
+def test_running_statistics_have_the_momentum_of_the_recipe(
+    momentum: float | None,
+) -> None:
+    body = nn.Sequential(nn.BatchNorm2d(1, momentum=0.9), nn.Flatten())
+    network = FeatureNetwork(body, nn.Linear(16, 3))
+    recipe = Recipe(steps=1, augmentation="none", norm_momentum=momentum)
+    trained(recipe, network)
+    share = momentum or 0.9
+    expected = share * random(6, 1, 4, 4).mean()
+    torch.testing.assert_close(body[0].running_mean, expected.view(1))
+
+
+def test_crops_are_an_augmentation() -> None:
+    images = random(6, 1, 16, 16)
+    recipe = Recipe(steps=1, augmentation="crop")
+    moved = recipe.augment(images, drawn(0), True)
+    assert moved.shape == images.shape
+    assert not torch.equal(moved, images)
