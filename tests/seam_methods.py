@@ -149,7 +149,7 @@ class TaughtByViews(LabelledAtTheEnd):
         views = Views(count=3, seed=1, smallest=0.3)
         if self.stored:
             return Teacher([module], views, 2.0)
-        return Teacher([module], views, 2.0, kept=(wanted,))
+        return Teacher([module], views, 2.0, kept=(wanted.record(),))
 
     def setup(self, run: Run, real: RealSampler) -> NoState:
         """Note what the teacher is trained on."""

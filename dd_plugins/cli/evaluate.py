@@ -123,13 +123,13 @@ def _evaluation_tables(
     """Yield a title and a table for each network: a row for each training set."""
     header, has_views = distilled.header, distilled.header.views is not None
     budget, images = str(distilled.budget), str(len(distilled))
-    by, by_class = (", teacher's labels", ", hard labels") if has_views else ("", "")
+    every = f"{header.dataset.train_images:,}"
     kinds = (
-        ("random real images" + by_class, budget, found.random),
-        ("random real images" + by, budget, found.taught_random),
-        ("distilled set" + by_class, images, found.hard),
-        ("distilled set" + by, images, found.networks),
-        ("all training images", f"{header.dataset.train_images:,}", found.full),
+        ("random real images", "classes", budget, found.random),
+        ("random real images", "teacher's", budget, found.taught_random),
+        ("distilled set", "classes", images, found.hard),
+        ("distilled set", "teacher's", images, found.networks),
+        ("all training images", "classes", every, found.full),
     )
     for number, result in enumerate(found.networks):
         repeats = len(result.accuracies)
@@ -137,17 +137,19 @@ def _evaluation_tables(
             f"accuracy on {found.test_images:,} test images of "
             f"{header.dataset.name}: {repeats} x {result.spec}"
         )
-        table = _table_of_sets("trained on")
-        for kind, images, results in kinds:
+        columns = ("trained on", "labels") if has_views else ("trained on",)
+        table = _table_of_sets(*columns)
+        for kind, labels, images, results in kinds:
             if results:
-                table.add_row(kind, images, *figure_columns(results[number]))
+                words = (kind, labels) if has_views else (kind,)
+                table.add_row(*words, images, *figure_columns(results[number]))
         yield table
         if result.retrieval:
             yield as_text(
                 f"finding test images of the same class by features of {result.spec}"
             )
             yield _retrieval_table(
-                [(kind, results[number]) for kind, _, results in kinds if results]
+                [(kind, results[number]) for kind, _, _, results in kinds if results]
             )
     yield from _kernel_tables(found, distilled)
     if found.without_teacher:
@@ -156,10 +158,11 @@ def _evaluation_tables(
         )
 
 
-def _table_of_sets(first_column: str) -> Table:
+def _table_of_sets(*first_columns: str) -> Table:
     """Return a table without rows: a row is for a set of images."""
     table = Table()
-    table.add_column(first_column)
+    for column in first_columns:
+        table.add_column(column)
     for column in ("images", "mean", "deviation", "95 % interval"):
         table.add_column(column, justify="right", no_wrap=True)
     return table

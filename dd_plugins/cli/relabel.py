@@ -8,6 +8,7 @@ from dd_plugins import options as shared
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import say, training_progress
 from dd_plugins.evaluation.relabelling import bytes_of_labels, relabel
+from dd_plugins.runtime.text import size_text
 from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
 from dd_plugins.synthetic.views import get_views
 
@@ -94,7 +95,7 @@ def relabel_command(
         size = bytes_of_labels(number, count, classes)
         say(
             f"labels of {number} views of {count:,} images in {classes:,} classes: "
-            f"{size / 1e6:,.1f} MB"
+            f"{size_text(size)}"
         )
     with training_progress(_TOLD) as on_progress:
         made = relabel(

@@ -82,12 +82,6 @@ class Transform:
         return cls(torch.zeros(channels), torch.ones(channels))
 
     @property
-    def is_identity(self) -> bool:
-        """Whether images stay as they are."""
-        moved = (self.mean != 0).any() or (self.deviation != 1).any()
-        return self.centre is None and not moved
-
-    @property
     def kind(self) -> Preprocessing:
         """Which of the value spaces it maps to."""
         if self.centre is None:

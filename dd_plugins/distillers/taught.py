@@ -181,7 +181,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
             self.views,
             self.temperature,
             self.group or None,
-            state.kept,
+            tuple(each.record() for each in state.kept),
             self.store_labels,
         )
 

@@ -177,9 +177,10 @@ class Beginning:
 
         The values of data that is not made of pixels have no range.
         """
-        if self.transform.is_identity:
-            return None
         transform = self.transform.to(self.run.device)
+        moved = (transform.mean != 0).any() or (transform.deviation != 1).any()
+        if transform.centre is None and not moved:
+            return None
         return lambda images: transform(transform.invert(images).clamp(0, 1))
 
     def _read(self, indices: Tensor) -> Tensor:

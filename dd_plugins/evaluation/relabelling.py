@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from dd_plugins.data.draws import sampler_of
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.teacher_of_set import setting_of
 from dd_plugins.networks.base import AbstractNetwork
@@ -19,6 +19,7 @@ from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import plain_torch, resolve_device
 from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.text import size_text
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.synthetic.header import FORMAT_VERSION
 from dd_plugins.synthetic.labels import one_hot
@@ -136,8 +137,15 @@ post_training_recipe`).
         recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
         kept = tuple(TrainedNetwork(each, recipe) for each in found.network_list(names))
         real_data = real_data_of(distilled, data, data_root, found.real_data)
+        if real_data.fingerprint != distilled.header.dataset.fingerprint:
+            raise DataError(
+                f"{real_data.name} is not the data that the set was distilled from, by "
+                "which a teacher is found again; give a trained module, whose labels "
+                "are stored"
+            )
         modules = _trained(kept, distilled, real_data, target, on_progress)
-    teacher = Teacher(modules, views, temperature, group, kept, store_labels)
+    records = tuple(each.record() for each in kept)
+    teacher = Teacher(modules, views, temperature, group, records, store_labels)
     return _relabelled(distilled, teacher, student, target)
 
 
@@ -230,7 +238,7 @@ def _check_room(views: Views, distilled: DistilledSet) -> None:
     needed = bytes_of_labels(views.count, count, classes)
     if not fits_in_memory(3 * needed):  # once more to hash them, and to write them
         raise OptionError(
-            f"the labels of {views.count} views of {count:,} images in {classes:,} "
-            f"classes take {needed / 1e9:.3g} GB, more than there is room for; let "
+            f"the labels of {views.count:,} views of {count:,} images in {classes:,} "
+            f"classes take {size_text(needed)}, more than there is room for; let "
             "the file name the teacher instead, or take fewer views"
         )

@@ -67,7 +67,7 @@ def teacher_of(
         get_views(record.views),
         record.temperature,
         record.group,
-        tuple(wanted),
+        tuple(record.teachers),
     )
 
 

@@ -1,6 +1,8 @@
 """Names and paths as plain text, wherever they are shown."""
 
-__all__ = ["one_line", "plain"]
+__all__ = ["one_line", "plain", "size_text"]
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def plain(text: str) -> str:
@@ -22,3 +24,16 @@ def plain(text: str) -> str:
 def one_line(error: Exception) -> str:
     """Return the message of an error in one line, or its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes as people write it.
+
+    Example:
+        >>> size_text(600), size_text(1_500_000), size_text(30 * 10**9)
+        ('600 bytes', '1.5 MB', '30 GB')
+    """
+    size, unit = float(count), 0
+    while size >= 1_000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1_000, unit + 1
+    return f"{size:.3g} {_UNITS[unit]}"

@@ -20,6 +20,7 @@ from dd_plugins.errors import OptionError
 from dd_plugins.run import RunOptions
 from dd_plugins.runtime.device import Precision
 from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.synthetic.view_records import StrictRecord, TeacherRecord, ViewsRecord
 
 __all__ = [
     "DEEPEST_CONTEXT",
@@ -71,25 +72,7 @@ TRANSFORM_PREFIX = "transform."
 STORED_PREFIX = "stored."
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
-    )
-
-
-def _without_newer(fields: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Return fields without those of version 4 that say nothing.
-
-    So a record of version 3 is written, and hashed, as it was.
-    """
-    return {
-        name: value
-        for name, value in fields.items()
-        if name not in newer or value != newer[name]
-    }
-
-
-class DataRecord(_Strict):
+class DataRecord(StrictRecord):
     """Which real data the set was distilled from.
 
     Attributes:
@@ -105,7 +88,7 @@ class DataRecord(_Strict):
     image_size: int | None = None
 
 
-class ContextRecord(_Strict):
+class ContextRecord(StrictRecord):
     """The set beside which a set was made, or which it refines.
 
     Attributes:
@@ -117,58 +100,7 @@ class ContextRecord(_Strict):
     header: "Header"
 
 
-class TeacherRecord(_Strict):
-    """A network that was trained on the real data, by the key under which it is kept.
-
-    Attributes:
-        network: its spec.
-        recipe: the spec of its training.
-        seed: of its weights and its training.
-    """
-
-    network: str
-    recipe: str
-    seed: int = 0
-
-    @pydantic.model_serializer(mode="wrap")
-    def _as_of_old(
-        self, fields: pydantic.SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        return _without_newer(fields(self), {"seed": 0})
-
-
-class ViewsRecord(_Strict):
-    """How the views of a set get their labels.
-
-    Attributes:
-        views: the spec of the views.
-        temperature: of the labels.
-        teacher: what gives them; None if the file holds labels of which it does not
-            say whose they are.
-        further_teachers: with whose logits those of the teacher are averaged.
-        group: how many images share the statistics of BatchNorm while they are
-            labelled; None for the statistics of the real data.
-    """
-
-    views: str
-    temperature: pydantic.PositiveFloat
-    teacher: TeacherRecord | None = None
-    further_teachers: list[TeacherRecord] = []
-    group: Annotated[int, pydantic.Field(ge=2)] | None = None
-
-    @property
-    def teachers(self) -> list[TeacherRecord]:
-        """All teachers; none if the file does not say who they are."""
-        return [] if self.teacher is None else [self.teacher, *self.further_teachers]
-
-    @pydantic.model_serializer(mode="wrap")
-    def _as_of_old(
-        self, fields: pydantic.SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        return _without_newer(fields(self), {"further_teachers": [], "group": None})
-
-
-class Header(_Strict):
+class Header(StrictRecord):
     """The header of an artifact: everything about it but its tensors.
 
     Attributes:
@@ -229,7 +161,7 @@ class Header(_Strict):
     parametrization: str = "identity"
     stored_images: Count | None = None
     stored_values: Count | None = None
-    learned: dict[str, list[float]] = {}
+    learned: dict[str, list[float]] = pydantic.Field(default_factory=dict)
     views: ViewsRecord | None = None
     dataset: DataRecord
     context: ContextRecord | None = None

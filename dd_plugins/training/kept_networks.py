@@ -32,6 +32,7 @@ from dd_plugins.runtime.device import (
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
 from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.synthetic.view_records import TeacherRecord
 from dd_plugins.training.recipes import Recipe, get_recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
 from dd_plugins.training.train import TrainingSet, accuracy, training_steps_of
@@ -236,6 +237,12 @@ class TrainedNetwork:
                 f"({reason}); {_ADVICE}"
             ) from error
         return module
+
+    def record(self) -> TeacherRecord:
+        """Return the record of this network as a teacher, for a header."""
+        return TeacherRecord(
+            network=repr(self.network), recipe=repr(self.recipe), seed=self.seed
+        )
 
     def fresh(self, run: Run) -> tuple[FeatureNetwork, torch.Generator]:
         """Return the untrained network, and the generator of its training."""

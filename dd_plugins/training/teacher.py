@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import batch_statistics, has_batch_norm
-from dd_plugins.synthetic.header import TeacherRecord, ViewsRecord
+from dd_plugins.synthetic.view_records import TeacherRecord, ViewsRecord
 from dd_plugins.synthetic.views import Views
-from dd_plugins.training.kept_networks import TrainedNetwork
 from dd_plugins.training.view_labels import ViewLabels
 
 __all__ = ["Teacher"]
@@ -37,9 +36,10 @@ class Teacher:
             views, at least 2, and not those of the real data (SRe2L's released code
             for CIFAR-100; "batch-specific" labels in CV-DD). A view of a set groups
             its images at random, by the seed of the views.
-        kept: the key of each module among kept networks, by which it is found again
-            when a network is trained on the set. Empty if there is none: the labels are
-            stored then.
+        kept: the record of each module among kept networks
+            (:meth:`~dd_plugins.training.kept_networks.TrainedNetwork.record`), by which
+            it is found again when a network is trained on the set. Empty if they are
+            not kept: the labels are stored then.
         stored: whether the labels of all views are stored beside the key.
     """
 
@@ -47,7 +47,7 @@ class Teacher:
     views: Views
     temperature: float = 1.0
     group: int | None = None
-    kept: tuple[TrainedNetwork, ...] = ()
+    kept: tuple[TeacherRecord, ...] = ()
     stored: bool = False
 
     def __post_init__(self) -> None:
@@ -102,17 +102,11 @@ class Teacher:
 
     def record(self) -> ViewsRecord:
         """Return the record of the views and their labels for a header."""
-        named = [
-            TeacherRecord(
-                network=repr(each.network), recipe=repr(each.recipe), seed=each.seed
-            )
-            for each in self.kept
-        ]
         return ViewsRecord(
             views=repr(self.views),
             temperature=self.temperature,
-            teacher=named[0] if named else None,
-            further_teachers=named[1:],
+            teacher=self.kept[0] if self.kept else None,
+            further_teachers=list(self.kept[1:]),
             group=self.group,
         )
 

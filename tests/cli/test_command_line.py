@@ -548,7 +548,7 @@ def test_a_folder_that_an_artifact_names_is_not_read_unasked(
 def test_a_cache_that_cannot_be_written_is_found_before_the_training(
     untrained: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dd_plugins.training.kept_networks.train_network", None)
+    monkeypatch.setattr("dd_plugins.training.kept_networks.training_steps_of", None)
     (tmp_path / "file").touch()
     words = ["train-networks", "--network", "mlp(width=2)", "--cache"]
     for folder in ("file", "/proc/cache"):

@@ -125,7 +125,7 @@ def test_the_record_names_each_teacher() -> None:
     from dd_plugins.networks.mlp import MLP
 
     keys = tuple(
-        TrainedNetwork(MLP(width=8), Recipe(steps=steps), seed)
+        TrainedNetwork(MLP(width=8), Recipe(steps=steps), seed).record()
         for steps, seed in ((3, 0), (4, 7))
     )
     modules = [nn.Identity()] * 2

@@ -176,7 +176,7 @@ def test_networks_are_trained_once_and_kept(
     def refuse(*given: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(kept_networks, "train_network", refuse)
+    monkeypatch.setattr(kept_networks, "training_steps_of", refuse)
     second = _metadd().setup(replace(_run(), seed=7), _real())
     for (one,), (other,) in zip(first.auxiliaries, second.auxiliaries, strict=True):
         for name, weight in one.network.state_dict().items():

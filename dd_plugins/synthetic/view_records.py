@@ -1,0 +1,78 @@
+"""Records of how the views of a set get their labels, as a header holds them."""
+
+from typing import Annotated, Any
+
+import pydantic
+
+__all__ = ["StrictRecord", "TeacherRecord", "ViewsRecord"]
+
+
+class StrictRecord(pydantic.BaseModel):
+    """A part of a header: only its fields, only of their types, and finite."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
+
+
+def _without_newer(fields: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """Return fields without those of version 4 that say nothing.
+
+    So a record of version 3 is written, and hashed, as it was.
+    """
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in newer or value != newer[name]
+    }
+
+
+class TeacherRecord(StrictRecord):
+    """A network that was trained on the real data, by the key under which it is kept.
+
+    Attributes:
+        network: its spec.
+        recipe: the spec of its training.
+        seed: of its weights and its training.
+    """
+
+    network: str
+    recipe: str
+    seed: int = 0
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_of_old(
+        self, fields: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return _without_newer(fields(self), {"seed": 0})
+
+
+class ViewsRecord(StrictRecord):
+    """How the views of a set get their labels.
+
+    Attributes:
+        views: the spec of the views.
+        temperature: of the labels.
+        teacher: what gives them; None if the file holds labels of which it does not
+            say whose they are.
+        further_teachers: with whose logits those of the teacher are averaged.
+        group: how many images share the statistics of BatchNorm while they are
+            labelled; None for the statistics of the real data.
+    """
+
+    views: str
+    temperature: pydantic.PositiveFloat
+    teacher: TeacherRecord | None = None
+    further_teachers: list[TeacherRecord] = []
+    group: Annotated[int, pydantic.Field(ge=2)] | None = None
+
+    @property
+    def teachers(self) -> list[TeacherRecord]:
+        """All teachers; none if the file does not say who they are."""
+        return [] if self.teacher is None else [self.teacher, *self.further_teachers]
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_of_old(
+        self, fields: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return _without_newer(fields(self), {"further_teachers": [], "group": None})
