@@ -1,0 +1,229 @@
+"""Compare methods whose labels come from a teacher: hard labels beside the teacher's.
+
+    python benchmarks/decoupled.py --dataset cifar10 --ipc 10 --steps 300 --seeds 3 \
+        --distiller rded --distiller "sre2l(preset='paper')" --distiller sre2l \
+        --out FILE.json
+    python benchmarks/decoupled.py --table FILE.json
+
+Each distillation runs in a process of its own, so its peak memory is its own; the teacher
+is trained by the first of them, and kept. A network is trained on the set with the labels
+of the teacher and with hard labels, and on as many random real images with both, in the
+same views and by the same recipe. By default the test set is read once for each set;
+``--validation`` scores on validation images, for searches. A row is added to the JSON
+file as soon as it is there; rows that it holds are not made again.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dd_plugins
+import dd_plugins.api
+from dd_plugins.data.images import Images
+from dd_plugins.errors import DDError
+from dd_plugins.functional.statistics import mean_interval
+
+MEBIBYTE = 1024  # in the KiB that ru_maxrss counts
+KEY = ("dataset", "images_per_class", "distiller_asked", "network", "steps", "seed")
+ARMS = ("taught", "hard", "taught_random", "random")
+TITLES = {
+    "taught": "teacher's labels",
+    "hard": "hard labels",
+    "taught_random": "random images, teacher's labels",
+    "random": "random images, hard labels",
+}
+
+
+def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
+    """Distil once in this process, evaluate, and return the row."""
+    data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
+    nothing = Images(data.validation.images[:0], data.validation.labels[:0])
+    quiet = replace(data, validation=nothing)  # nothing is measured on the way
+    if options.validation:
+        held_out = data.validation
+        data = replace(quiet, read_test=lambda: held_out)
+    (spec,) = options.distiller
+    started = time.perf_counter()
+    distilled = dd_plugins.distill(
+        quiet,
+        spec,
+        images_per_class=options.ipc,
+        network=options.network,
+        steps=options.steps,
+        seed=options.seed,
+    )
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE
+    if options.save:
+        distilled.save(options.save)
+    protocol = "auto"
+    if options.epochs:
+        recipe = dd_plugins.api.recipe_for(distilled)
+        epochs = options.epochs * max(1, len(distilled) // recipe.batch_size)
+        protocol = repr(replace(recipe, steps=epochs))
+    found = dd_plugins.evaluate(
+        distilled,
+        options.evaluation_network or (),
+        repeats=options.networks,
+        protocol=protocol,
+        data=data,
+        seed=options.seed,
+    )
+    results = {
+        "taught": found.networks,
+        "hard": found.hard,
+        "taught_random": found.taught_random,
+        "random": found.random,
+    }
+    return {
+        "dataset": options.dataset,
+        "images_per_class": options.ipc,
+        "distiller_asked": spec,
+        "distiller": distilled.header.distiller,
+        "network": options.network,
+        "steps": options.steps,
+        "seed": options.seed,
+        "seconds": seconds,
+        "peak_mib": peak,
+        "evaluated_on": "validation" if options.validation else "test",
+        "recipe": repr(found.recipe),
+        "accuracies": {
+            arm: {each.spec: list(each.accuracies) for each in results[arm]}
+            for arm in ARMS
+        },
+        "threads": torch.get_num_threads(),
+        "date": date.today().isoformat(),
+        "torch": torch.__version__,
+    }
+
+
+def made_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSON file; none if it is not there."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def all_rows(options: argparse.Namespace) -> None:
+    """Distil with each distiller and seed in a process of its own; add its row."""
+    jobs = [(spec, seed) for seed in range(options.seeds) for spec in options.distiller]
+    for spec, seed in jobs:
+        wanted = (
+            options.dataset,
+            options.ipc,
+            spec,
+            options.network,
+            options.steps,
+            seed,
+        )
+        rows = made_rows(options.out)
+        if wanted in [tuple(row[name] for name in KEY) for row in rows]:
+            continue
+        command = [
+            *(sys.executable, __file__, "--single", "--distiller", spec),
+            *("--dataset", options.dataset, "--ipc", str(options.ipc)),
+            *("--network", options.network, "--seed", str(seed)),
+            *("--networks", str(options.networks)),
+        ]
+        for name in ("data_root", "steps", "epochs", "save"):
+            if getattr(options, name):
+                command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+        for network in options.evaluation_network:
+            command += ["--evaluation-network", network]
+        if options.validation:
+            command.append("--validation")
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            print(f"{spec}: failed", flush=True)
+            continue
+        row = json.loads(done.stdout.splitlines()[-1])
+        rows = [*made_rows(options.out), row]
+        options.out.write_text(json.dumps(rows, indent=1) + "\n")
+        print(table([row]), flush=True)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return a markdown table: a line for each distiller, over its seeds."""
+    lines = [
+        "| data | images a class | distiller | evaluated on | runs | seconds "
+        f"| peak MiB | {' | '.join(TITLES[arm] for arm in ARMS)} |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        name = row["distiller_asked"]
+        groups.setdefault((row["dataset"], row["images_per_class"], name), []).append(
+            row
+        )
+    for (data, per_class, name), same in groups.items():
+        for network in same[0]["accuracies"]["taught"]:
+            cells = [_figure(same, arm, network) for arm in ARMS]
+            seconds = statistics.median(row["seconds"] for row in same)
+            peak = statistics.median(row["peak_mib"] for row in same)
+            lines.append(
+                f"| {data} | {per_class} | `{name}` | `{network}` | {len(same)} "
+                f"| {seconds:.0f} | {peak:,.0f} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def _figure(rows: list[dict[str, Any]], arm: str, network: str) -> str:
+    """Return the mean over runs, each the mean over its networks, and its interval."""
+    means = [
+        statistics.mean(row["accuracies"][arm][network])
+        for row in rows
+        if network in row["accuracies"][arm]
+    ]
+    if not means:
+        return ""
+    interval = mean_interval(means)
+    told = f"{100 * statistics.mean(means):.1f}"
+    if interval is None:
+        return told
+    return f"{told} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--data-root")
+    parser.add_argument("--ipc", type=int, default=1)
+    parser.add_argument("--distiller", action="append", default=[])
+    parser.add_argument(
+        "--network", default="resnet18(width=16, normalization='batch')"
+    )
+    parser.add_argument("--evaluation-network", action="append", default=[])
+    parser.add_argument("--steps", type=int, help="of a distillation")
+    parser.add_argument("--epochs", type=int, help="of networks on the set")
+    parser.add_argument("--networks", type=int, default=1, help="on each set")
+    parser.add_argument("--seeds", type=int, default=3, help="distillations")
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--validation", action="store_true")
+    parser.add_argument("--save", type=Path, help="keep the last set here")
+    parser.add_argument("--out", type=Path, help="JSON file to which rows are added")
+    parser.add_argument("--table", type=Path, help="print the table of a JSON file")
+    parser.add_argument("--single", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.table:
+        print(table(made_rows(options.table)))
+    elif options.single:
+        print(json.dumps(distilled_for(options)))
+    elif not options.distiller or options.out is None:
+        parser.error("--distiller and --out are required")
+    else:
+        all_rows(options)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DDError as error:
+        sys.exit(f"Error: {error}")
