@@ -5,12 +5,12 @@
         --out FILE.json
     python benchmarks/decoupled.py --table FILE.json
 
-Each distillation runs in a process of its own, so its peak memory is its own; the teacher
-is trained by the first of them, and kept. A network is trained on the set with the labels
-of the teacher and with hard labels, and on as many random real images with both, in the
-same views and by the same recipe. By default the test set is read once for each set;
-``--validation`` scores on validation images, for searches. A row is added to the JSON
-file as soon as it is there; rows that it holds are not made again.
+Each distillation runs in a process of its own, so its peak memory is its own; the first
+of them trains the teacher, which is kept. A network is trained on the set with the
+teacher's labels and with hard labels, and on as many random real images with both, in
+the same views and by the same recipe. The test set is read once for each set;
+``--validation`` scores on validation images instead, for searches. A row is added to
+the JSON file as soon as it is there; rows that it holds are not made again.
 """
 
 import argparse
