@@ -166,8 +166,10 @@ Trajectory._train = counted
 with processes.process_group():
     for number, spec in enumerate(sys.argv[2:]):
         made = dd_plugins.distill(
-            toy_data(), LearnedStep() if spec == "learned_step" else spec,
+            toy_data(validation=0.0),
+            LearnedStep() if spec == "learned_step" else spec,
             steps=4, precision="float32", network="dc_convnet(width=4, depth=2)",
+            images_per_class=2 if spec.startswith("sre2l") else 1,
             out=f"{{sys.argv[1]}}/{{number}}",
         )
         mine = [made.images, made.labels, made.header.learned]
@@ -187,19 +189,25 @@ def test_two_processes_learn_and_match_the_same(
     script = tmp_path / "matched.py"
     script.write_text(MATCHED)
     specs = [MTT, f"{MTT[:-1]}, learn_labels=True)", "kip(real_batch_size=16)"]
-    specs.append("learned_step")
+    specs += ["learned_step", SRE2L]
     finish(torchrun(script, tmp_path, *specs))
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.iterdir())) == 2 + 2, "experts, and teachers"
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "other"))
-    alone = dd_plugins.distill(
-        testing.toy_data(), "kip(real_batch_size=16)", steps=4, precision="float32",
-        network="dc_convnet(width=4, depth=2)",
+    alone, recovered = (
+        dd_plugins.distill(
+            testing.toy_data(validation=0.0), spec, steps=4, precision="float32",
+            network="dc_convnet(width=4, depth=2)", images_per_class=count,
+        )
+        for spec, count in (("kip(real_batch_size=16)", 1), (SRE2L, 2))
     )  # fmt: skip
     saved = load_checkpoint(tmp_path / "3" / "checkpoint.pt")
     assert saved["synthetic"]["others"]["step_size"].shape == ()
     both = DistilledSet.load(tmp_path / "2")
     # The loss is a mean over the batch, and its gradient that of both halves.
     torch.testing.assert_close(both.images, alone.images, rtol=0, atol=1e-4)
+    both = DistilledSet.load(tmp_path / "4")
+    # Each process recovers a group of its own.
+    torch.testing.assert_close(both.images, recovered.images, rtol=0, atol=1e-4)
 
 
 def test_packed_set_is_stored_packed_and_tells_its_budget(
