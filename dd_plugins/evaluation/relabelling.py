@@ -13,7 +13,7 @@ from dd_plugins.data.draws import sampler_of
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
-from dd_plugins.evaluation.teacher_of_set import setting_of
+from dd_plugins.evaluation.teacher_of_set import prepared_for, setting_of
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.cache import cache_folder
@@ -162,7 +162,7 @@ def _trained(
     run, real = setting_of(distilled, data, device)
     if not all(each.is_kept(run, real, folder) for each in wanted):
         _, real = sampler_of(
-            data,
+            prepared_for(distilled, data),
             seed=0,
             device=device,
             precision=run.precision,

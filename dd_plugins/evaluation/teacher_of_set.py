@@ -19,7 +19,7 @@ from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
 from dd_plugins.training.recipes import get_recipe
 from dd_plugins.training.teacher import Teacher
 
-__all__ = ["setting_of", "teacher_of"]
+__all__ = ["prepared_for", "setting_of", "teacher_of"]
 
 
 def teacher_of(
@@ -79,6 +79,7 @@ def setting_of(
     Teachers are trained in the value space of the set, and in its precision. The draws
     of real images name these; they are slow, for nothing should be trained on them.
     """
+    data = prepared_for(distilled, data)
     precision = getattr(torch, distilled.header.run.precision)
     task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
     network = MLP()  # of no account: each teacher brings its own
@@ -92,6 +93,16 @@ def setting_of(
         content=f"{data.fingerprint} {data.value_space}",
     )
     return run, real
+
+
+def prepared_for(distilled: DistilledSet, data: RealData) -> RealData:
+    """Return real data with the preprocessing and the flips of a set.
+
+    Data that brings its own map to the value space keeps it.
+    """
+    if data.transform is not None:
+        return data
+    return data.prepared(distilled.header.value_space, distilled.header.mirror)
 
 
 def _command(wanted: TrainedNetwork, distilled: DistilledSet) -> str:

@@ -191,6 +191,21 @@ def test_a_set_whose_teacher_is_gone_says_how_to_train_it(
     assert len(found.taught_random) == 1, "the command trains what the set asks for"
 
 
+@pytest.mark.parametrize("preprocessing", ["zca", "standardize"])
+def test_a_teacher_is_found_whatever_the_data_would_be_mapped_to(
+    made: DistilledSet, preprocessing: Any
+) -> None:
+    """The set says in which value space its teacher sees images."""
+    data = toy_data(validation=0.0).prepared(preprocessing, True)
+    found = relabel(made, TEACHER, data=data, **SHORT)
+    result = dd_plugins.evaluate(found, "mlp(width=2)", repeats=1, data=data)
+    assert len(result.taught_random) == 1
+    again = dd_plugins.evaluate(
+        found, "mlp(width=2)", repeats=1, data=toy_data(validation=0.0)
+    )
+    assert again.taught_random == result.taught_random
+
+
 def test_sizes_are_those_of_the_tensor(made: DistilledSet) -> None:
     found = relabel(
         made, TEACHER, data=toy_data(validation=0.0), store_labels=True, **SHORT

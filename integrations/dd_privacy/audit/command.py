@@ -17,6 +17,7 @@ from dd_plugins.api import (
     RunOptions,
     artifact_file,
     check_outputs,
+    get_recipe,
     split_specs,
     write_atomically,
 )
@@ -36,6 +37,7 @@ from dd_privacy.audit.mechanisms.all_members import AllMembers
 from dd_privacy.audit.mechanisms.base import AbstractMechanism
 from dd_privacy.audit.mechanisms.distillation import Distillation
 from dd_privacy.audit.mechanisms.given_set import GivenSet
+from dd_privacy.audit.mechanisms.relabelling import Relabelling
 from dd_privacy.audit.membership import Membership
 from dd_privacy.audit.report import write_report
 from dd_privacy.audit.results import Audit
@@ -50,7 +52,7 @@ __all__ = ["audit_command"]
 _OF_SPECS = (
     *("canaries", "targets", "non_members", "images_per_class", "steps", "network"),
     *("initial_images", "parametrization", "compare", "all_steps", "all_plain"),
-    *("epsilon", "image_size"),
+    *("epsilon", "image_size", "teacher", "teacher_recipe"),
 )
 
 
@@ -106,6 +108,16 @@ _OF_SPECS = (
     "--training-steps",
     type=click.IntRange(min=1),
     help="Training steps of a network on a set.  [default: the protocol's]",
+)
+@click.option(
+    "--teacher",
+    help="Spec of a network that is trained on the members of each run, and labels the "
+    "views of its set.  [default: the labels of the method]",
+)
+@click.option(
+    "--teacher-recipe",
+    metavar="RECIPE",
+    help="With --teacher: how it is trained.  [default: 1,000 steps of SGD]",
 )
 @click.option(
     "--compare",
@@ -306,6 +318,7 @@ def _prepared(
             parametrization=options["parametrization"],
         ),
         training_steps=options["training_steps"],
+        relabelling=_relabelling(options["teacher"], options["teacher_recipe"]),
     )
     others = [
         other
@@ -313,6 +326,16 @@ def _prepared(
         for other in compared_with(name, mechanism, data, options, epsilons, delta)
     ]
     return membership, [mechanism, *others]
+
+
+def _relabelling(teacher: str | None, recipe: str | None) -> Relabelling | None:
+    """Return how a teacher labels the sets of a spec, if it is asked for."""
+    if teacher is None:
+        if recipe is not None:
+            raise OptionError("--teacher-recipe needs --teacher")
+        return None
+    network = repr(dd_plugins.get_network(teacher))
+    return Relabelling((network,), recipe and repr(get_recipe(recipe)))
 
 
 def _prepared_artifact(

@@ -12,6 +12,7 @@ from dd_plugins.api import (
     settle,
 )
 from dd_privacy.audit.mechanisms.base import AbstractMechanism, Release
+from dd_privacy.audit.mechanisms.relabelling import Relabelling, labelled
 from dd_privacy.audit.mechanisms.training import (
     PROBE_STEPS,
     timed,
@@ -31,18 +32,22 @@ class Distillation(AbstractMechanism):
         training_steps: training steps on the set; None for the protocol's number.
         evaluation_network: the network trained on the set; None for the set's own.
         refined: the distillation whose result this one refines; None to start anew.
+        relabelling: how a teacher, trained on the members, labels the views of the set;
+            None for the labels of the method.
     """
 
     options: RunOptions = field(default_factory=RunOptions)
     training_steps: int | None = None
     evaluation_network: str | None = None
     refined: "Distillation | None" = None
+    relabelling: Relabelling | None = None
 
     def run(
         self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
     ) -> Release:
         """Distil and train; a killed distillation resumes."""
         distilled = self._distilled(data, seed, folder)
+        distilled = labelled(distilled, data, self.relabelling, self.device)
         return trained_on(
             distilled, seed, self.device, self.training_steps, self.evaluation_network
         )
@@ -59,6 +64,8 @@ class Distillation(AbstractMechanism):
         del found["seed"], found["refine_context"]
         if self.refined is not None:
             found["refined"] = self.refined.description()
+        if self.relabelling is None:  # as kept runs were described before
+            del found["relabelling"]
         return found
 
     def _distilled(
@@ -94,6 +101,8 @@ class Distillation(AbstractMechanism):
         """Return the distiller, the networks, what it starts from and how it stores."""
         options = self.options
         networks = [options.network, self.evaluation_network]
+        if self.relabelling is not None:
+            networks += self.relabelling.teachers
         first_images = get_initial_images(options.initial_images or "real")
         return [
             dd_plugins.get_distiller(options.distiller),
@@ -106,6 +115,10 @@ class Distillation(AbstractMechanism):
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Return the time of a few steps, extrapolated to all steps."""
         probe, seconds = self._probed(data)
+        probe, labelling = timed(
+            lambda: labelled(probe, data, self.relabelling, self.device)
+        )
+        seconds += labelling
         return seconds + training_seconds(probe, self.device, self.training_steps)
 
     def _probed(

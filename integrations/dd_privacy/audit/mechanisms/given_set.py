@@ -8,6 +8,7 @@ import dd_plugins
 from dd_plugins.api import Header, ImageShape, OptionError, Task
 from dd_privacy.audit.mechanisms.base import AbstractMechanism, Release
 from dd_privacy.audit.mechanisms.distillation import Distillation
+from dd_privacy.audit.mechanisms.relabelling import Relabelling, labelled
 from dd_privacy.audit.mechanisms.training import trained_on, training_seconds
 
 __all__ = ["GivenSet"]
@@ -31,9 +32,10 @@ class GivenSet(AbstractMechanism):
         self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
     ) -> Release:
         """Train a network on the set."""
-        del data, folder
+        del folder
         assert self.distilled is not None
-        return trained_on(self.distilled, seed, self.device, self.training_steps)
+        distilled = labelled(self.distilled, data, None, self.device)
+        return trained_on(distilled, seed, self.device, self.training_steps)
 
     def description(self) -> dict[str, object]:
         """Return the hash of the set, and how it is trained on."""
@@ -66,13 +68,16 @@ class GivenSet(AbstractMechanism):
         again = _distillation(
             self.distilled.header, (channels, height, width), self.name, self.device
         )
-        return replace(again, training_steps=self.training_steps)
+        relabelling = Relabelling.of_header(self.distilled.header, self.name)
+        return replace(
+            again, training_steps=self.training_steps, relabelling=relabelling
+        )
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Estimate how long training takes."""
-        del data
         assert self.distilled is not None
-        return training_seconds(self.distilled, self.device, self.training_steps)
+        distilled = labelled(self.distilled, data, None, self.device)
+        return training_seconds(distilled, self.device, self.training_steps)
 
 
 def _distillation(

@@ -1,0 +1,93 @@
+"""Labels of a teacher that is trained on the members: a channel of their own."""
+
+from dataclasses import dataclass
+
+import dd_plugins
+from dd_plugins.api import Header, OptionError
+
+__all__ = ["Relabelling", "labelled"]
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """How a teacher labels the views of each run's set.
+
+    The teacher is trained on the members of the run, so its labels tell of them even if
+    the images do not.
+
+    Attributes:
+        teachers: specs of the networks, whose logits are averaged.
+        teacher_recipe: how they are trained; None for the library's.
+        views: the spec of the views.
+        temperature: of the labels.
+        group: of views whose statistics BatchNorm takes; None for the data's.
+        student: how a network is trained on the set; None for the library's.
+    """
+
+    teachers: tuple[str, ...]
+    teacher_recipe: str | None = None
+    views: str = "views(count=300, mix='cutmix')"
+    temperature: float = 20.0
+    group: int | None = None
+    student: str | None = None
+
+    @classmethod
+    def of_header(cls, header: Header, name: str) -> "Relabelling | None":
+        """Return how the views of a set were labelled; None if it has no views.
+
+        Raises:
+            OptionError: the set does not say who labelled them, or its teachers were
+                trained in several ways.
+        """
+        record = header.views
+        if record is None:
+            return None
+        recipes = {(each.recipe, each.seed) for each in record.teachers}
+        if len(recipes) != 1 or {seed for _, seed in recipes} != {0}:
+            raise OptionError(
+                f"shadow runs must repeat the teacher of {name}, and the file "
+                + ("does not name it" if not recipes else "names several recipes")
+                + "; audit it with --shadows 0"
+            )
+        ((recipe, _),) = recipes
+        return cls(
+            tuple(each.network for each in record.teachers),
+            recipe,
+            record.views,
+            record.temperature,
+            record.group,
+            header.recipe,
+        )
+
+
+def labelled(
+    distilled: dd_plugins.DistilledSet,
+    data: dd_plugins.RealData,
+    how: Relabelling | None,
+    device: str,
+) -> dd_plugins.DistilledSet:
+    """Return a set with the labels of its views, if it has any.
+
+    Args:
+        distilled: the set of a run.
+        data: the members, on which a teacher is trained or found.
+        how: the relabelling that is asked for; None for the set's own labels.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+    """
+    if how is None:
+        if distilled.header.views is None or distilled.view_labels is not None:
+            return distilled
+        how = Relabelling.of_header(distilled.header, "the set")
+        assert how is not None
+    return dd_plugins.relabel(
+        distilled,
+        how.teachers,
+        teacher_recipe=how.teacher_recipe,
+        views=how.views,
+        temperature=how.temperature,
+        group=how.group,
+        student=how.student,
+        store_labels=True,
+        data=data,
+        device=device,
+    )
