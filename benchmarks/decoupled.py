@@ -31,6 +31,7 @@ import dd_plugins
 import dd_plugins.api
 from dd_plugins.data.images import Images
 from dd_plugins.errors import DDError
+from dd_plugins.evaluation.evaluate import prepare_evaluation
 from dd_plugins.functional.statistics import mean_interval
 
 MEBIBYTE = 1024  # in the KiB that ru_maxrss counts
@@ -71,14 +72,21 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         recipe = dd_plugins.api.recipe_for(distilled)
         epochs = options.epochs * max(1, len(distilled) // recipe.batch_size)
         protocol = repr(replace(recipe, steps=epochs))
-    found = dd_plugins.evaluate(
+    found = prepare_evaluation(
         distilled,
         options.evaluation_network or (),
         repeats=options.networks,
         protocol=protocol,
+        baselines=False,
         data=data,
+        data_root=None,
         seed=options.seed,
-    )
+        device="auto",
+        precision="auto",
+        plugins=None,
+        on_progress=None,
+        compare_labels=not options.taught_only,
+    )()
     results = {
         "taught": found.networks,
         "hard": found.hard,
@@ -138,8 +146,9 @@ def all_rows(options: argparse.Namespace) -> None:
                 command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
         for network in options.evaluation_network:
             command += ["--evaluation-network", network]
-        if options.validation:
-            command.append("--validation")
+        for name in ("validation", "taught_only"):
+            if getattr(options, name):
+                command.append(f"--{name.replace('_', '-')}")
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             print(f"{spec}: failed", flush=True)
@@ -207,6 +216,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="distillations")
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--validation", action="store_true")
+    parser.add_argument("--taught-only", action="store_true", help="no hard labels")
     parser.add_argument("--save", type=Path, help="keep the last set here")
     parser.add_argument("--out", type=Path, help="JSON file to which rows are added")
     parser.add_argument("--table", type=Path, help="print the table of a JSON file")
