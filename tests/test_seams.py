@@ -115,14 +115,12 @@ SRE2L = (
 CASES = [
     ("learned_step", "identity"),
     ("frepo(pool_size=2)", "packed(factor=2)"),
-    ("dm(real_batch_size=16)", "packed(factor=2)"),
     ("dsa(real_batch_size=16)", "packed(factor=2)"),
     (f"metadd(frepo(pool_size=2), {METADD})", "packed(factor=2)"),
     ("dm(real_batch_size=16)", "mixture"),
     ("kip(real_batch_size=16, learn_labels=True)", "packed(factor=2)"),
     (f"metadd(kip(real_batch_size=16), {METADD})", "identity"),
     (MTT, "identity"),
-    (SRE2L, "identity"),
     (f"metadd({SRE2L}, {METADD})", "packed(factor=2)"),
     (f"metadd({MTT[:-1]}, learn_labels=True), {METADD})", "packed(factor=2)"),
 ]
