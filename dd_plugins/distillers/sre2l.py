@@ -148,11 +148,11 @@ class SRe2L(AbstractTaught):
         }
 
     def _plus(self, task: Task) -> dict[str, Any]:
-        """Return the settings of SRe2L++, with statistics by layer."""
+        """Return the settings of SRe2L++, with statistics by layer, for short runs."""
         count, batch_size = task.synthetic_images, 16
         return {
-            "learning_rate": 0.25,
-            "statistics_weight": 1.0,
+            "learning_rate": 0.1,
+            "statistics_weight": 10.0,
             "normalize": "layer",
             "flip": True,
             "crop": True,
