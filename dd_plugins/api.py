@@ -35,7 +35,7 @@ from dd_plugins.errors import (
     what_differs,
 )
 from dd_plugins.evaluation.evaluate import evaluate
-from dd_plugins.evaluation.relabelling import relabel
+from dd_plugins.evaluation.relabelling import labels_stored, relabel
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
@@ -220,6 +220,7 @@ __all__ = [
     "hookspec",
     "kernel_ridge_regression",
     "label_loss",
+    "labels_stored",
     "library_versions",
     "load_tensors",
     "loaded_plugins",

@@ -511,7 +511,13 @@ def test_foreign_labels_of_views_are_refused(tmp_path: Path) -> None:
         ({"stored_images": None}, "must be numbers from 1"),
         ({"learned": {"step_size": [float("nan")]}}, "learned"),
         ({"views": {"views": "views(count=1)", "temperature": 0.0}}, "temperature"),
-        ({"views": {"views": "crops", "temperature": 1.0}}, "expected views, such as"),
+        (
+            {
+                "views": {"views": "crops", "temperature": 1.0},
+                "label_kind": "probabilities",
+            },
+            "expected views, such as",
+        ),
     ],
 )
 def test_forged_budget_and_learned_values_are_refused(

@@ -12,12 +12,16 @@ from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.runtime.device import Precision
 from dd_plugins.training.kept_networks import STAGES, train_networks
-from dd_plugins.training.recipes import Recipe, get_recipe, squeeze_recipe
+from dd_plugins.training.recipes import (
+    SQUEEZE_STEPS,
+    Recipe,
+    get_recipe,
+    squeeze_recipe,
+)
 
 __all__ = ["train_networks_command"]
 
 _TOLD = "{what}: {done:,} of {total:,} training steps"
-_SQUEEZE_STEPS = 4_000
 
 
 @click.command("train-networks")
@@ -38,7 +42,7 @@ _SQUEEZE_STEPS = 4_000
     "--recipe",
     metavar="squeeze or RECIPE",
     help="How networks are trained, in place of the short training for wrappers: "
-    f"squeeze, which is how teachers are trained (with --steps, or {_SQUEEZE_STEPS:,} "
+    f"squeeze, which is how teachers are trained (with --steps, or {SQUEEZE_STEPS:,} "
     "of them), or 'recipe(steps=500, ...)'.",
 )
 @click.option(
@@ -91,6 +95,8 @@ def train_networks_command(
         cast(Preprocessing | None, preprocessing), mirror
     )
     chosen_recipe = _recipe(recipe, stages, stop_after)
+    if chosen_recipe is not None:
+        say(f"recipe: {chosen_recipe!r}")
     with training_progress(_TOLD) as on_progress:
         reports = train_networks(
             data,
@@ -130,4 +136,4 @@ def _recipe(
         return get_recipe(asked)
     if steps_given and len(stages) > 1:
         raise click.UsageError("squeeze takes one number of --steps")
-    return squeeze_recipe(stages[0] if steps_given else _SQUEEZE_STEPS, stop_after)
+    return squeeze_recipe(stages[0] if steps_given else SQUEEZE_STEPS, stop_after)

@@ -1,5 +1,6 @@
 """RDED: crops of real images that a teacher chooses, labelled by it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Self
@@ -12,6 +13,7 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import add_gradient
 from dd_plugins.distillers.state import Metrics
 from dd_plugins.distillers.taught import AbstractTaught, TaughtState
+from dd_plugins.errors import OptionError
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves, Parameters
@@ -23,6 +25,7 @@ __all__ = ["RDED"]
 
 _EPOCHS = 300
 _TEMPERATURE = 20.0
+_BATCHES = ((1, 10), (10, 50), (math.inf, 100))  # by images a class, as published
 _MEASURED = 256  # real images of the batch with which the report compares the set
 
 
@@ -31,8 +34,8 @@ class RDED(AbstractTaught):
     """Crops of real images, chosen by a teacher: no image is optimised.
 
     A few crops of each of many images are scored by the teacher's loss; those that it
-    is surest of are put together, ``factor`` x ``factor`` to an image. It is what every
-    method with a teacher's labels has to beat.
+    is surest of are put together, ``factor`` x ``factor`` to an image. Every method
+    with a teacher's labels has to beat these crops.
 
     Args:
         factor: crops along each side of an image, which must divide it; 1 leaves one
@@ -63,10 +66,21 @@ class RDED(AbstractTaught):
     realism: Realism = "best"
 
     def for_task(self, task: Task) -> Self:
-        """Settle the views, and how networks are trained."""
+        """Settle the views, and how networks are trained.
+
+        Raises:
+            OptionError: the factor does not divide height and width.
+        """
+        _, height, width = task.image_shape
+        if height % self.factor or width % self.factor:
+            raise OptionError(
+                f"rded: factor must divide the {height}x{width} of the images, got "
+                f"{self.factor}"
+            )
         count = task.synthetic_images
         views = Views(count=_EPOCHS, smallest=1 / self.factor, mix="cutmix")
-        batch_size = max(10, min(100, count // 10))
+        most = next(size for most, size in _BATCHES if task.images_per_class <= most)
+        batch_size = min(most, count)
         student = post_training_recipe(
             count,
             epochs=_EPOCHS,

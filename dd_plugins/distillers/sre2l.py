@@ -14,6 +14,7 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import InitialImages, add_gradient
 from dd_plugins.distillers.state import Metrics
 from dd_plugins.distillers.taught import AbstractTaught, TaughtState
+from dd_plugins.errors import OptionError
 from dd_plugins.functional.batch_norm import statistics_distance, watched_statistics
 from dd_plugins.functional.resample import resample
 from dd_plugins.networks.base import FeatureNetwork
@@ -31,6 +32,7 @@ _STEPS, _PAPER_STEPS, _PAPER_STEPS_LARGE = 500, 1_000, 4_000
 _EPOCHS, _PAPER_EPOCHS, _PAPER_EPOCHS_LARGE = 300, 400, 100
 _CANDIDATES, _CROPS = 300, 5  # of the real crops that images start from
 _SMALLEST = 0.08
+_TEMPERATURE, _PAPER_TEMPERATURE = 20.0, 30.0
 
 
 @record
@@ -57,9 +59,10 @@ class SRe2L(AbstractTaught):
             cosine.
         statistics_weight: of the distance of the statistics.
         first_layer: weight of the first BatchNorm layer among the others.
-        normalize: ``"layer"`` divides the distance of each layer by the length of its
-            running statistics, and takes the mean over the layers, so that one weight
-            serves all architectures; ``"none"`` adds them up, as published.
+        normalize: ``"layer"`` divides the distance of each layer's means by the spread
+            of the data there, and that of its variances by their length, and takes the
+            mean over the layers, so that one weight serves all architectures;
+            ``"none"`` adds them up, as published.
         jitter: pixels by which images are rolled at most, anew at each step.
         flip: whether half of the steps see mirrored images, where the data allow it.
         crop: whether each step sees a random crop of the images, scaled up; all images
@@ -78,9 +81,11 @@ class SRe2L(AbstractTaught):
     Committee Voting" (CV-DD, SRe2L++), arXiv 2501.07575; Shao et al. (G-VBSM: teachers
     in turn), CVPR 2024, arXiv 2311.17950; and their released codes.
 
-    Differences: images are not rounded to 8 bits; runs are shorter by default; views
-    are addressed by number, with a partner and a share of its own for each image;
-    teachers in turn have equal votes.
+    Differences: images are rolled by 0 to ``jitter`` pixels, for Tiny-ImageNet too,
+    where the code rolls either way; CDA's own rate and weight (0.4 and 0.05) are not
+    taken by ``curriculum``; images are not rounded to 8 bits; runs are shorter by
+    default; views are addressed by number, with a partner and a share of its own for
+    each image; teachers in turn have equal votes.
     """
 
     name = "sre2l"
@@ -100,6 +105,8 @@ class SRe2L(AbstractTaught):
 
     def for_task(self, task: Task) -> Self:
         """Settle what depends on the preset and the size of the images."""
+        if self.curriculum and self.crop is False:
+            raise OptionError("sre2l: a curriculum is one of crops, got crop=False")
         large = min(task.image_shape[1:]) >= _LARGE
         usual = self._paper(task, large) if self.preset == "paper" else self._plus(task)
         settled = {
@@ -114,9 +121,13 @@ class SRe2L(AbstractTaught):
         """Return the published settings."""
         count = task.synthetic_images
         if large:
+            temperature = self.temperature or _TEMPERATURE
             student = replace(
                 post_training_recipe(
-                    count, epochs=_PAPER_EPOCHS_LARGE, batch_size=256, temperature=20.0
+                    count,
+                    epochs=_PAPER_EPOCHS_LARGE,
+                    batch_size=256,
+                    temperature=temperature,
                 ),
                 optimizer="sgd",
                 learning_rate=0.2,
@@ -130,9 +141,10 @@ class SRe2L(AbstractTaught):
                 "flip": True,
                 "crop": True,
                 "views": Views(count=_PAPER_EPOCHS_LARGE),
-                "temperature": 20.0,
+                "temperature": temperature,
                 "student": replace(student, warm_up=student.steps // 20),
             }
+        temperature = self.temperature or _PAPER_TEMPERATURE
         return {
             "learning_rate": 0.25,
             "statistics_weight": 0.01,
@@ -140,16 +152,17 @@ class SRe2L(AbstractTaught):
             "flip": False,
             "crop": self.curriculum,
             "views": Views(count=_PAPER_EPOCHS, crop="padded", mix="mixup", alpha=0.8),
-            "temperature": 30.0,
+            "temperature": temperature,
             "group": min(128, count) if count > 1 else 0,
             "student": post_training_recipe(
-                count, epochs=_PAPER_EPOCHS, batch_size=128, temperature=30.0
+                count, epochs=_PAPER_EPOCHS, batch_size=128, temperature=temperature
             ),
         }
 
     def _plus(self, task: Task) -> dict[str, Any]:
         """Return the settings of SRe2L++, with statistics by layer, for short runs."""
         count, batch_size = task.synthetic_images, 16
+        temperature = self.temperature or _TEMPERATURE
         return {
             "learning_rate": 0.1,
             "statistics_weight": 10.0,
@@ -157,10 +170,10 @@ class SRe2L(AbstractTaught):
             "flip": True,
             "crop": True,
             "views": Views(count=_EPOCHS, smallest=_SMALLEST, mix="cutmix"),
-            "temperature": 20.0,
+            "temperature": temperature,
             "group": min(batch_size // 2, count) if count > 1 else 0,
             "student": post_training_recipe(
-                count, epochs=_EPOCHS, batch_size=batch_size, temperature=20.0
+                count, epochs=_EPOCHS, batch_size=batch_size, temperature=temperature
             ),
         }
 
@@ -215,8 +228,9 @@ class SRe2L(AbstractTaught):
             )
             loss = losses[0] + self._weight * losses[1]
             (gradient[indices],) = torch.autograd.grad(loss, [pixels])
-            class_loss += losses[0].detach() / len(own)
-            distance += losses[1].detach() / len(own)
+            # Metrics are averaged over the processes, as gradients are.
+            class_loss += run.ranks * losses[0].detach() / len(groups)
+            distance += run.ranks * losses[1].detach() / len(groups)
         # Gradients are averaged over the processes, and each has groups of its own.
         add_gradient(leaves.pixels, gradient * run.ranks)
         return {

@@ -1,4 +1,4 @@
-"""What decoupled methods share: teachers of the images, and of networks on them."""
+"""What methods share whose images and labels come from teachers."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.sampler import RealSampler
@@ -21,7 +21,6 @@ from dd_plugins.networks.base import (
     AbstractNetwork,
     FeatureNetwork,
     ImageShape,
-    has_batch_norm,
 )
 from dd_plugins.networks.resnet import ResNet18
 from dd_plugins.run import Run, Task
@@ -34,12 +33,11 @@ from dd_plugins.synthetic.views import Views
 from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
 from dd_plugins.training.obtaining import Missing, obtained
 from dd_plugins.training.patches import PatchChoice, Patches
-from dd_plugins.training.recipes import Recipe, squeeze_recipe
+from dd_plugins.training.recipes import SQUEEZE_STEPS, Recipe, squeeze_recipe
 from dd_plugins.training.teacher import Teacher
 
 __all__ = ["AbstractTaught", "TaughtState"]
 
-_SQUEEZE_STEPS = 1_000
 _NARROW = 16  # channels of the first stage of ResNet-18 on a CPU
 
 
@@ -105,7 +103,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
     student: Recipe | None = None
 
     needs_batch_norm: ClassVar[bool] = False
-    """Whether each teacher must have BatchNorm."""
+    """Whether each teacher must have BatchNorm of images."""
 
     @model_validator(mode="after")
     def _has_groups_of_more_than_one(self) -> Self:
@@ -154,7 +152,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         wanted = self._wanted(run)
         for each in wanted:
             self._check(each.network, run.task.image_shape)
-        refusal = partial(_refusal, self.name, wanted, run)
+        refusal = partial(_refusal, self.name, wanted, run, real.content or "")
         found = obtained(
             wanted, run, real, self.missing_teachers, what="teacher", refusal=refusal
         )
@@ -168,6 +166,11 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
     def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
         """Return how networks are trained on the set."""
         if self.student is not None:
+            if self.student.temperature != self.temperature:
+                raise OptionError(
+                    f"{self.name}: the student must learn at the temperature of the "
+                    f"labels, {self.temperature}, got {self.student.temperature}"
+                )
             return self.student
         return super().recipe(task, images, learned)
 
@@ -196,7 +199,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
 
     def _wanted(self, run: Run) -> list[TrainedNetwork]:
         """Return the keys of the teachers."""
-        recipe = self.teacher_recipe or squeeze_recipe(_SQUEEZE_STEPS)
+        recipe = self.teacher_recipe or squeeze_recipe(SQUEEZE_STEPS)
         networks = self.teachers or (run.network,)
         return [TrainedNetwork(network, recipe) for network in networks]
 
@@ -205,7 +208,9 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         if not self.needs_batch_norm and not self.group:
             return
         shape = network.build(image_shape, 2, generator=generator_for(0, "shape"))
-        if not has_batch_norm(shape):
+        layers = shape.modules()
+        found = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+        if not found:
             raise OptionError(
                 f"{self.name}: {network!r} has no BatchNorm, whose statistics are "
                 "needed; name another teacher, such as "
@@ -218,17 +223,33 @@ _CHOSEN: WeakKeyDictionary[RealSampler, dict[Any, Patches]] = WeakKeyDictionary(
 
 
 def _refusal(
-    name: str, wanted: list[TrainedNetwork], run: Run, count: int, folder: Path
+    name: str,
+    wanted: list[TrainedNetwork],
+    run: Run,
+    content: str,
+    count: int,
+    folder: Path,
 ) -> OptionError:
-    """Return the error that names the command that trains missing teachers."""
+    """Return the error that names the command that trains missing teachers.
+
+    Args:
+        name: of the method.
+        wanted: all teachers.
+        run: the run.
+        content: of the real images: their fingerprint and their value space.
+        count: how many teachers are missing.
+        folder: where they should be.
+    """
+    space = [*content.split(), "standardize", "standardize"][1]
     words = [("dataset", run.task.dataset)]
     words += [("network", repr(each.network)) for each in wanted]
     words += [
         ("recipe", repr(wanted[0].recipe)),
-        ("preprocessing", "standardize"),
+        ("preprocessing", space),
         ("precision", str(run.precision).removeprefix("torch.")),
     ]
     command = " ".join(f"--{option} {shlex.quote(value)}" for option, value in words)
+    command += " --mirror" if run.task.mirror else " --no-mirror"
     return OptionError(
         f"{name}: {count} of {len(wanted)} teachers for {run.task.dataset} are missing "
         f"in {folder}; train them: dd-plugins train-networks {command}, with the data "

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from dd_plugins.checks import whole_number
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import DDError, OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluator import Evaluator
 from dd_plugins.evaluation.kernel_score import get_kernel_score, settled
@@ -221,7 +221,7 @@ def _teacher(
     stored = distilled.view_labels is not None
     try:
         teacher = teacher_of(distilled, data, plugins.network, device)
-    except OptionError as error:
+    except DDError as error:
         if not stored:
             raise
         return None, str(error)

@@ -10,15 +10,21 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dd_plugins.data.draws import sampler_of
+from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
-from dd_plugins.evaluation.teacher_of_set import prepared_for, setting_of
-from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.evaluation.teacher_of_set import (
+    prepared_for,
+    setting_of,
+    teacher_of,
+)
+from dd_plugins.networks.base import AbstractNetwork, has_batch_norm
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import plain_torch, resolve_device
 from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.text import size_text
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.synthetic.header import FORMAT_VERSION
@@ -26,6 +32,7 @@ from dd_plugins.synthetic.labels import one_hot
 from dd_plugins.synthetic.views import Views, get_views
 from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
 from dd_plugins.training.recipes import (
+    SQUEEZE_STEPS,
     Recipe,
     get_recipe,
     post_training_recipe,
@@ -33,9 +40,8 @@ from dd_plugins.training.recipes import (
 )
 from dd_plugins.training.teacher import Teacher
 
-__all__ = ["bytes_of_labels", "relabel"]
+__all__ = ["bytes_of_labels", "labels_stored", "relabel"]
 
-_SQUEEZE_STEPS = 1_000
 _LABEL_BYTES = 2  # a float16
 _SHOWN_TO = 2  # images with which a module's outputs are checked
 
@@ -125,6 +131,14 @@ post_training_recipe`).
     given = [each for each in teachers if isinstance(each, nn.Module)]
     if given and len(given) < len(teachers):
         raise OptionError("expected specs of teachers or modules, got both")
+    if given and teacher_recipe is not None:
+        raise OptionError("modules are trained already: leave teacher_recipe out")
+    if student is not None and student.temperature != temperature:
+        raise OptionError(
+            f"the student must learn at the temperature of the labels, {temperature}, "
+            f"got {student.temperature}"
+        )
+    Teacher((), views, temperature, group)  # checks both
     target = resolve_device(device)
     modules: Sequence[nn.Module] = given
     kept: tuple[TrainedNetwork, ...] = ()
@@ -133,9 +147,14 @@ post_training_recipe`).
         _check_room(views, distilled)
     if not given:
         names = [each for each in teachers if not isinstance(each, nn.Module)]
-        recipe = teacher_recipe or squeeze_recipe(_SQUEEZE_STEPS)
+        recipe = teacher_recipe or squeeze_recipe(SQUEEZE_STEPS)
         recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
-        kept = tuple(TrainedNetwork(each, recipe) for each in found.network_list(names))
+        networks = found.network_list(names)
+        if len({repr(each) for each in networks}) < len(networks):
+            raise OptionError("teachers must differ: name each once")
+        kept = tuple(TrainedNetwork(each, recipe) for each in networks)
+        for network in networks:
+            _check_group(network, group, distilled)
         real_data = real_data_of(distilled, data, data_root, found.real_data)
         if real_data.fingerprint != distilled.header.dataset.fingerprint:
             raise DataError(
@@ -161,13 +180,13 @@ def _trained(
     folder = cache_folder()
     run, real = setting_of(distilled, data, device)
     if not all(each.is_kept(run, real, folder) for each in wanted):
-        _, real = sampler_of(
+        transform, real = sampler_of(
             prepared_for(distilled, data),
             seed=0,
             device=device,
             precision=run.precision,
-            transform=distilled.transform,
         )
+        _check_transform(transform, distilled)
     for each in wanted:
         name, steps = repr(each.network), each.training_steps
 
@@ -177,6 +196,40 @@ def _trained(
 
         each.obtain(run, real, folder, on_step)
     return KeptNetworks(wanted, run, real, folder)
+
+
+def _check_transform(transform: Transform, distilled: DistilledSet) -> None:
+    """Refuse a set whose map to its value space is not that of its data.
+
+    A teacher is kept for all sets of the data; one set must not spoil it for others.
+    """
+    own, fitted = distilled.transform.tensors(), transform.tensors()
+    if own.keys() != fitted.keys() or not all(
+        own[name].shape == fitted[name].shape
+        and torch.allclose(own[name].cpu(), fitted[name].cpu(), rtol=1e-3, atol=1e-3)
+        for name in own
+    ):
+        raise OptionError(
+            "the set maps images to another value space than its data gives, for which "
+            "no teacher is trained; give a trained module"
+        )
+
+
+def _check_group(
+    network: AbstractNetwork, group: int | None, distilled: DistilledSet
+) -> None:
+    """Refuse groups for a teacher without BatchNorm, before it is trained."""
+    if group is None:
+        return
+    channels, height, width = distilled.images.shape[1:]
+    shape = network.build(
+        (channels, height, width), 2, generator=generator_for(0, "shape")
+    )
+    if not has_batch_norm(shape):
+        raise OptionError(
+            f"{network!r} is a teacher without BatchNorm, and has no statistics of "
+            "groups to take; leave the group out"
+        )
 
 
 @plain_torch()
@@ -192,6 +245,11 @@ def _relabelled(
     num_classes = len(header.class_names)
     images = distilled.images.to(device)
     for module in teacher.modules:
+        if module.training:
+            raise OptionError(
+                "a teacher must be in evaluation mode, got one in training mode; call "
+                "its eval()"
+            )
         _check_outputs(module, images[:_SHOWN_TO], num_classes)
     labels = None
     if teacher.stored:
@@ -230,6 +288,44 @@ def _check_outputs(module: nn.Module, images: Tensor, num_classes: int) -> None:
             f"a teacher must give {num_classes} logits for each image, one for each "
             f"class of the set, got an output of shape {shape} for {len(images)} images"
         )
+
+
+def labels_stored(
+    distilled: DistilledSet | str | Path,
+    *,
+    data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    plugins: Plugins | None = None,
+) -> DistilledSet:
+    """Return a set that holds the labels of its views, asked of its kept teacher.
+
+    A set without views, and one that holds them already, is returned as it is.
+
+    Args:
+        distilled: the set, or the path of an artifact or of a run's folder.
+        data: as for :func:`relabel`, like the arguments below.
+        data_root: the folder that holds named data sets.
+        device: where the teacher labels.
+        plugins: where names are looked up; by default all that is installed.
+
+    Raises:
+        OptionError: the teacher is not kept here, or the labels do not fit into memory.
+        DDError: as for :func:`relabel`.
+    """
+    distilled = as_set(distilled)
+    if distilled.header.views is None or distilled.view_labels is not None:
+        return distilled
+    found, target = plugins or loaded_plugins(), resolve_device(device)
+    real_data = real_data_of(distilled, data, data_root, found.real_data)
+    teacher = teacher_of(distilled, real_data, found.network, target)
+    assert teacher is not None  # a file without labels names it
+    _check_room(teacher.views, distilled)
+    with torch.no_grad():
+        images = distilled.images.to(target)
+        labels = teacher.all_labels(images, mirror=distilled.header.mirror)
+    header = distilled.header.model_copy(update={"format_version": FORMAT_VERSION})
+    return replace(distilled, view_labels=labels.cpu(), header=header)
 
 
 def _check_room(views: Views, distilled: DistilledSet) -> None:

@@ -130,4 +130,6 @@ class Evaluation:
         scores = {"kernel": self.kernel, "random_kernel": self.random_kernel}
         scored = {name: each.as_dict() for name, each in scores.items() if each}
         found |= {"scores": scored} if scored else {}
+        if self.without_teacher:
+            found["without_teacher"] = self.without_teacher
         return found | ({"baselines": baselines} if baselines else {})

@@ -45,6 +45,7 @@ def teacher_of(
     Raises:
         OptionError: the teacher is not kept here, or is larger than an artifact may
             ask for.
+        UnknownNameError: no plugin registers its name.
         FileError: its file is damaged or is not what its name says.
     """
     record = distilled.header.views
@@ -62,6 +63,7 @@ def teacher_of(
                 f"the labels of this set's views come from {one.network!r}, which is "
                 f"not kept in {folder}; train it: {_command(one, distilled)}"
             )
+        one.found(run, real, folder)  # a damaged file is told before the work
     return Teacher(
         KeptNetworks(wanted, run, real, folder),
         get_views(record.views),
@@ -120,4 +122,5 @@ def _command(wanted: TrainedNetwork, distilled: DistilledSet) -> str:
     if header.dataset.image_size is not None:
         words["image-size"] = str(header.dataset.image_size)
     options = " ".join(f"--{name} {shlex.quote(each)}" for name, each in words.items())
+    options += " --mirror" if header.mirror else " --no-mirror"
     return f"dd-plugins train-networks {options}"

@@ -75,14 +75,15 @@ def statistics_distance(
     Args:
         layers: of each BatchNorm layer, the first that images reach first.
         first: weight of the first layer; all others have 1.
-        by_layer: whether the distance of each layer is divided by the length of its
-            running statistics, and the mean over the layers is taken: then one weight
-            of the whole serves networks of any depth and scale. Else the sum, as
-            published.
+        by_layer: whether the distance of the means is divided by the spread of the
+            data (the root of the sum of running variances), that of the variances by
+            the length of the running ones, and the weighted mean over the layers is
+            taken: then one weight of the whole serves networks of any depth and scale.
+            Else the sum, as published.
 
     Returns:
-        A 0-d tensor: the sum over the layers of ``||mean - running mean||_2 +
-        ||variance - running variance||_2``, each times its weight.
+        A 0-d tensor: the sum, or the mean, over the layers of ``||mean - running
+        mean||_2 + ||variance - running variance||_2``, each times its weight.
 
     Reference: Yin et al., arXiv 2306.13092, equation 9, and its released code, which
     has the weight of the first layer.

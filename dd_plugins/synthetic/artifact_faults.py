@@ -17,6 +17,8 @@ from dd_plugins.synthetic.views import get_views
 
 __all__ = ["faults"]
 
+_MOST_TEACHERS = 100
+
 
 def faults(loaded: Content, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """Yield how a set breaks the format of docs/artifact-format.md.
@@ -88,10 +90,15 @@ def _faults_of_views(loaded: Content) -> Iterator[str]:
         if labels is not None:
             yield "view_labels needs header field views"
         return
+    if loaded.header.label_kind != "probabilities":
+        yield "views need labels that are probabilities"
+    if len(record.further_teachers) >= _MOST_TEACHERS:
+        yield f"views must have at most {_MOST_TEACHERS} teachers"
     if record.teacher is None and record.further_teachers:
         yield "header field views: further teachers need a first one"
     newer = labels is not None and record.teacher is not None
     newer = newer or bool(record.further_teachers) or record.group is not None
+    newer = newer or any(each.seed for each in record.teachers)
     if newer and loaded.header.format_version < TEACHERS_SINCE:
         yield (
             f"views of several teachers, of groups, or with stored labels and a "
@@ -109,6 +116,8 @@ def _faults_of_views(loaded: Content) -> Iterator[str]:
     if labels is None or labels.shape != shape:
         have = None if labels is None else tuple(labels.shape)
         yield f"view_labels must have shape {shape}, have {have}"
+    elif labels.min() < 0 or labels.max() > 1:
+        yield "view_labels must be probabilities, from 0 to 1"
 
 
 def _faults_of_transform(loaded: Content) -> Iterator[str]:

@@ -282,8 +282,11 @@ class KeptNetworks(Sequence[FeatureNetwork]):
         if self._last is None or self._last[0] != number:
             self._last = None  # its memory is free before the next is read
             wanted = self._wanted[number]
-            module = wanted.obtain(self._run, self._real, self._folder)
-            self._last = number, module
+            module = wanted.found(self._run, self._real, self._folder)
+            if module is None:
+                path = wanted.path(self._run, self._real, self._folder)
+                raise FileError(f"{path}: expected {_KIND}, found none; train it again")
+            self._last = number, module.eval().requires_grad_(False)
         return self._last[1]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import batch_statistics, has_batch_norm
+from dd_plugins.runtime.device import exact_kernels
 from dd_plugins.synthetic.view_records import TeacherRecord, ViewsRecord
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.view_labels import ViewLabels
@@ -67,6 +68,7 @@ class Teacher:
             )
 
     @torch.no_grad()
+    @exact_kernels()  # as while a network is trained
     def label(self, images: Tensor, number: int, *, mirror: bool) -> Tensor:
         """Return the labels of one view of all images of a set.
 

@@ -159,7 +159,7 @@ def training_steps_of(
             augmented = recipe.augment(batch_images, generator, training_set.mirror)
         else:
             indices = torch.arange(len(images)) if chosen is None else chosen
-            epoch = step * len(indices) // len(images)
+            epoch = step // max(1, len(images) // len(indices))
             assert isinstance(images, Tensor)
             augmented, batch_labels = views.of(images, indices, epoch)
         augmented, batch_labels = recipe.mixed(augmented, batch_labels, generator)

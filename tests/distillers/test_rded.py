@@ -64,7 +64,7 @@ def test_a_teacher_labels_its_views() -> None:
     assert record.group is None, "by the statistics of the real data"
 
 
-@pytest.mark.parametrize(("per_class", "batch"), [(1, 10), (10, 10), (50, 50)])
+@pytest.mark.parametrize(("per_class", "batch"), [(1, 10), (10, 50), (50, 100)])
 def test_networks_learn_by_the_published_recipe(per_class: int, batch: int) -> None:
     task = Task("cifar10", (3, 32, 32), 10, per_class)
     student = RDED().for_task(task).student
@@ -78,3 +78,8 @@ def test_networks_learn_by_the_published_recipe(per_class: int, batch: int) -> N
 def test_a_class_with_too_few_images_is_told() -> None:
     with pytest.raises(OptionError, match="images per class"):
         chosen(", factor=8")
+
+
+def test_a_factor_that_does_not_divide_the_image_is_told() -> None:
+    with pytest.raises(OptionError, match="factor must divide the 8x8"):
+        chosen(", factor=3")

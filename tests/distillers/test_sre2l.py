@@ -114,14 +114,16 @@ def test_groups_hold_one_image_of_every_class() -> None:
 def test_processes_share_the_groups() -> None:
     method = settled(**STILL)
     whole = leaves(4)
-    method.accumulate(method.setup(run_of(4), real()), whole, real(), 0)
-    parts = []
+    told = method.accumulate(method.setup(run_of(4), real()), whole, real(), 0)
+    parts, losses = [], []
     for rank in range(3):
         run, given = run_of(4, rank=rank, ranks=3), leaves(4)
         state = replace(method.setup(run_of(4), real()), run=run)
         method.accumulate(state, given, real(), 0)
+        losses.append(method.accumulate(state, leaves(4), real(), 0)["loss"])
         parts.append(given.pixels.grad)
     assert whole.pixels.grad is not None
+    torch.testing.assert_close(sum(losses) / 3, told["loss"])
     mean = sum(parts) / 3  # type: ignore[arg-type, operator]
     torch.testing.assert_close(mean, whole.pixels.grad)
 
@@ -285,6 +287,27 @@ def test_missing_teachers_may_be_refused_with_the_command() -> None:
         settled(missing_teachers="refuse").setup(run_of(), real())
     settled().setup(run_of(), real())
     settled(missing_teachers="refuse").setup(run_of(), real())
+
+
+def test_a_teacher_with_batch_norm_of_features_alone_is_refused() -> None:
+    network = dd_plugins.get_network("mlp(width=4, normalization='batch')")
+    with pytest.raises(OptionError, match="has no BatchNorm"):
+        settled(teachers=(network,)).setup(run_of(), real())
+
+
+@pytest.mark.parametrize("preset", ["plus", "paper"])
+def test_networks_learn_at_the_temperature_of_the_labels(preset: Any) -> None:
+    method = settled(preset=preset, temperature=5.0)
+    assert method.student is not None
+    assert (method.temperature, method.student.temperature) == (5.0, 5.0)
+    other = settled(preset=preset, student=Recipe(steps=3))
+    with pytest.raises(OptionError, match="must learn at the temperature"):
+        other.recipe(run_of().task, 4, {})
+
+
+def test_a_curriculum_without_crops_is_refused() -> None:
+    with pytest.raises(OptionError, match="curriculum is one of crops"):
+        settled(curriculum=True, crop=False)
 
 
 @pytest.mark.parametrize(

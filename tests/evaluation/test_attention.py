@@ -48,7 +48,7 @@ def test_networks_look_at_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(found.maps.amin()) >= 0
     assert float(found.maps.amax()) <= 1
     monkeypatch.setattr(
-        "dd_plugins.training.kept_networks.train_network", None
+        "dd_plugins.training.kept_networks.training_steps_of", None
     )  # they were kept
     again = meta_features(distilled, NETWORKS, data=toy_data())
     assert torch.equal(found.maps, again.maps)

@@ -293,8 +293,8 @@ def test_transfer_knows_no_retrieval(distilled: DistilledSet) -> None:
         ({"batch_size": 0}, "recipe: batch_size: .*greater than 0"),
         ({"learning_rate": 0.0}, "recipe: learning_rate: .*greater than 0"),
         ({"optimizer": "Adam"}, "recipe: optimizer: .*'adam', 'adamw' or 'sgd'"),
-        ({"decay": "linear"}, "recipe: decay: .*'cosine', 'halfway' or 'none'"),
-        ({"augmentation": "all"}, "recipe: augmentation: .*'frepo', 'dsa' or 'none'"),
+        ({"decay": "linear"}, "recipe: decay: .*'half-cosine', 'halfway' or 'none'"),
+        ({"augmentation": "all"}, "recipe: augmentation: .*'dsa', 'crop' or 'none'"),
     ],
 )
 def test_wrong_recipe_is_refused(options: dict[str, Any], message: str) -> None:

@@ -16,7 +16,7 @@ import dd_plugins
 from dd_plugins import DistilledSet, relabel
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluation import relabelling
-from dd_plugins.evaluation.relabelling import bytes_of_labels
+from dd_plugins.evaluation.relabelling import bytes_of_labels, labels_stored
 from dd_plugins.testing import toy_data
 from dd_plugins.training.kept_networks import train_networks
 
@@ -191,6 +191,35 @@ def test_a_set_whose_teacher_is_gone_says_how_to_train_it(
     assert len(found.taught_random) == 1, "the command trains what the set asks for"
 
 
+def test_a_module_in_training_mode_is_refused() -> None:
+    with pytest.raises(OptionError, match="evaluation mode"):
+        relabel(made_set(), linear_network(torch.zeros(3, 32)), views="views(count=1)")
+
+
+def test_a_set_cannot_spoil_the_teacher_of_its_data(
+    made: DistilledSet, cache: Path
+) -> None:
+    transform = replace(made.transform, mean=made.transform.mean + 5)
+    forged = replace(made, transform=transform)
+    with pytest.raises(OptionError, match="another value space than its data"):
+        relabel(forged, TEACHER, data=toy_data(validation=0.0), **SHORT)
+    assert not list(cache.glob("*.safetensors"))
+
+
+def test_labels_of_a_kept_teacher_may_be_stored_later(made: DistilledSet) -> None:
+    data = toy_data(validation=0.0)
+    live, stored = (
+        relabel(made, TEACHER, data=data, store_labels=store, **SHORT)
+        for store in (False, True)
+    )
+    found = labels_stored(live, data=data)
+    assert stored.view_labels is not None
+    assert found.view_labels is not None
+    assert torch.equal(found.view_labels, stored.view_labels)
+    assert labels_stored(stored) is stored
+    assert labels_stored(made) is made
+
+
 @pytest.mark.parametrize("preprocessing", ["zca", "standardize"])
 def test_a_teacher_is_found_whatever_the_data_would_be_mapped_to(
     made: DistilledSet, preprocessing: Any
@@ -219,7 +248,7 @@ def test_sizes_are_those_of_the_tensor(made: DistilledSet) -> None:
     [
         (linear_network(torch.zeros(5, 32)).eval(), "must give 3 logits.*(2, 5)"),
         (linear_network(torch.zeros(3, 7)).eval(), "takes no images of shape"),
-        (nn.Identity(), "must give 3 logits"),
+        (nn.Identity().eval(), "must give 3 logits"),
     ],
 )
 def test_a_teacher_of_other_classes_or_images_is_refused(
@@ -236,6 +265,8 @@ def test_a_teacher_of_other_classes_or_images_is_refused(
         ({"group": 1}, "at least 2 images"),
         ({"views": "crops"}, "expected views"),
         ({"student": "views(count=1)"}, "recipe"),
+        ({"student": "recipe(steps=3)"}, "must learn at the temperature"),
+        ({"teacher_recipe": "recipe(steps=3)"}, "trained already"),
     ],
 )
 def test_wrong_options_are_one_line(options: dict[str, Any], told: str) -> None:
@@ -260,7 +291,7 @@ def test_a_teacher_of_other_data_is_refused(made: DistilledSet) -> None:
         relabel(made, TEACHER, data=other, **SHORT)
 
 
-def test_labels_without_groups_of_statistics_need_batch_norm(
+def test_groups_of_statistics_need_batch_norm_before_the_training(
     made: DistilledSet,
 ) -> None:
     with pytest.raises(OptionError, match="without BatchNorm"):
@@ -297,7 +328,8 @@ def test_the_command_says_sizes_first_and_writes_the_set(
         "--teacher-recipe",
         "recipe(steps=20)",
     )
-    words = (*words, "--views", "views(count=3)", "--student", "recipe(steps=20)")
+    student = "recipe(steps=20, temperature=20.0)"
+    words = (*words, "--views", "views(count=3)", "--student", student)
     done = command_line(*words, "--store-labels", "--out", "taught.safetensors")
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()

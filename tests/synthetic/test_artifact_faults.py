@@ -41,10 +41,12 @@ DIRECTIONS, SCALES = torch.eye(32)[:4], torch.ones(4)
 
 SOUND = {
     "plain": made_set(),
-    "views": replace(made_set(views=VIEWS), view_labels=LABELS),
-    "views of a kept teacher": made_set(views=TAUGHT),
+    "views": replace(
+        made_set(label_kind="probabilities", views=VIEWS), view_labels=LABELS
+    ),
+    "views of a kept teacher": made_set(label_kind="probabilities", views=TAUGHT),
     "stored labels of a kept teacher": replace(
-        made_set(views=TAUGHT), view_labels=LABELS
+        made_set(label_kind="probabilities", views=TAUGHT), view_labels=LABELS
     ),
     "stored grids": replace(
         made_set(stored_images=1, stored_values=32, parametrization="packed"),
@@ -76,32 +78,63 @@ WRONG: dict[str, tuple[DistilledSet, str]] = {
         "views",
     ),
     "stored labels of a kept teacher, in version 3": (
-        replace(made_set(views=TAUGHT, format_version=3), view_labels=LABELS),
+        replace(
+            made_set(label_kind="probabilities", views=TAUGHT, format_version=3),
+            view_labels=LABELS,
+        ),
         "need format version 4, got 3",
     ),
     "groups, in version 3": (
         replace(
-            made_set(views=VIEWS.model_copy(update={"group": 4}), format_version=3),
+            made_set(
+                label_kind="probabilities",
+                views=VIEWS.model_copy(update={"group": 4}),
+                format_version=3,
+            ),
             view_labels=LABELS,
         ),
         "need format version 4, got 3",
     ),
     "further teachers without a first": (
-        made_set(views=VIEWS.model_copy(update={"further_teachers": [TAUGHT.teacher]})),
+        made_set(
+            label_kind="probabilities",
+            views=VIEWS.model_copy(update={"further_teachers": [TAUGHT.teacher]}),
+        ),
         "further teachers need a first",
     ),
+    "views of other labels": (
+        replace(made_set(label_kind="regression", views=VIEWS), view_labels=LABELS),
+        "labels that are probabilities",
+    ),
+    "labels of views that are no probabilities": (
+        replace(
+            made_set(label_kind="probabilities", views=VIEWS), view_labels=LABELS - 7
+        ),
+        "from 0 to 1",
+    ),
     "other labels of a kept teacher": (
-        replace(made_set(views=TAUGHT), view_labels=LABELS[:1]),
+        replace(
+            made_set(label_kind="probabilities", views=TAUGHT), view_labels=LABELS[:1]
+        ),
         r"\(2, 6, 3\).*\(1, 6, 3\)",
     ),
-    "no labels of views": (made_set(views=VIEWS), r"\(2, 6, 3\).*None"),
+    "no labels of views": (
+        made_set(label_kind="probabilities", views=VIEWS),
+        r"\(2, 6, 3\).*None",
+    ),
     "labels of other views": (
-        replace(made_set(views=VIEWS), view_labels=torch.zeros(3, 6, 3).half()),
+        replace(
+            made_set(label_kind="probabilities", views=VIEWS),
+            view_labels=torch.zeros(3, 6, 3).half(),
+        ),
         r"\(2, 6, 3\).*\(3, 6, 3\)",
     ),
     "views of no count": (
         replace(
-            made_set(views=ViewsRecord(views="views(count=0)", temperature=1.0)),
+            made_set(
+                label_kind="probabilities",
+                views=ViewsRecord(views="views(count=0)", temperature=1.0),
+            ),
             view_labels=LABELS,
         ),
         "views.*count",
@@ -187,7 +220,9 @@ def test_tensors_that_the_format_has_not_are_named_in_order() -> None:
     more = {"b.extra": torch.zeros(1), "a.extra": torch.zeros(1)}
     (only,) = told(made_set(), **more)
     assert "a.extra" in only
-    half = replace(made_set(views=VIEWS), view_labels=LABELS.float())
+    half = replace(
+        made_set(label_kind="probabilities", views=VIEWS), view_labels=LABELS.float()
+    )
     (only,) = told(half)
     assert "view_labels" in only
     assert "float16" in only

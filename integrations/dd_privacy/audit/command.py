@@ -18,6 +18,7 @@ from dd_plugins.api import (
     artifact_file,
     check_outputs,
     get_recipe,
+    labels_stored,
     split_specs,
     write_atomically,
 )
@@ -349,6 +350,8 @@ def _prepared_artifact(
             f"{audited} needs the training images that it was distilled from, those of "
             f"{record.name!r}, got those of {data.name!r}"
         )
+    # Its teacher was trained on these images, not on those of a run.
+    distilled = labels_stored(distilled, data=data, device=options["device"])
     initial = distilled.header.initial_indices
     membership = membership_for_artifact(
         data,

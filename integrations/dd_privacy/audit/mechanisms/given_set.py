@@ -8,7 +8,7 @@ import dd_plugins
 from dd_plugins.api import Header, ImageShape, OptionError, Task
 from dd_privacy.audit.mechanisms.base import AbstractMechanism, Release
 from dd_privacy.audit.mechanisms.distillation import Distillation
-from dd_privacy.audit.mechanisms.relabelling import Relabelling, labelled
+from dd_privacy.audit.mechanisms.relabelling import Relabelling
 from dd_privacy.audit.mechanisms.training import trained_on, training_seconds
 
 __all__ = ["GivenSet"]
@@ -21,7 +21,8 @@ class GivenSet(AbstractMechanism):
     Shadow runs repeat the distillation that its header records.
 
     Attributes:
-        distilled: the set.
+        distilled: the set; if a teacher labels its views, it holds these labels (see
+            :func:`dd_plugins.api.labels_stored`).
         training_steps: training steps on the set; None for the protocol's number.
     """
 
@@ -32,10 +33,9 @@ class GivenSet(AbstractMechanism):
         self, data: dd_plugins.RealData, seed: int, folder: Path | None = None
     ) -> Release:
         """Train a network on the set."""
-        del folder
+        del data, folder
         assert self.distilled is not None
-        distilled = labelled(self.distilled, data, None, self.device)
-        return trained_on(distilled, seed, self.device, self.training_steps)
+        return trained_on(self.distilled, seed, self.device, self.training_steps)
 
     def description(self) -> dict[str, object]:
         """Return the hash of the set, and how it is trained on."""
@@ -75,9 +75,9 @@ class GivenSet(AbstractMechanism):
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
         """Estimate how long training takes."""
+        del data
         assert self.distilled is not None
-        distilled = labelled(self.distilled, data, None, self.device)
-        return training_seconds(distilled, self.device, self.training_steps)
+        return training_seconds(self.distilled, self.device, self.training_steps)
 
 
 def _distillation(

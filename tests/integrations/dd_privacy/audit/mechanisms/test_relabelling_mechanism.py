@@ -56,7 +56,11 @@ def test_labels_of_noise_tell_who_the_teacher_was_trained_on(tmp_path: Path) -> 
 
 
 def test_each_run_has_a_teacher_of_its_own_members(tmp_path: Path) -> None:
-    few = replace(HOW, teacher_recipe="recipe(steps=3)", student="recipe(steps=2)")
+    few = replace(
+        HOW,
+        teacher_recipe="recipe(steps=3)",
+        student="recipe(steps=2, temperature=1.0)",
+    )
     membership = membership_for_mechanism(noisy_data(120), members=50, shadows=2)
     mechanism = Distillation("noise", "cpu", NOISE, relabelling=few)
     made = [mechanism.run(membership.data(run), 5).distilled for run in range(3)]
@@ -75,8 +79,7 @@ def test_each_run_has_a_teacher_of_its_own_members(tmp_path: Path) -> None:
     assert plain.description() != mechanism.description()
 
 
-@pytest.mark.parametrize("stored", [True, False])
-def test_shadow_runs_of_a_relabelled_set_relabel(stored: bool) -> None:
+def test_shadow_runs_of_a_relabelled_set_relabel() -> None:
     data = noisy_data(100)
     made = dd_plugins.distill(data, "random", network=NETWORK, device="cpu")
     taught = dd_plugins.relabel(
@@ -85,12 +88,10 @@ def test_shadow_runs_of_a_relabelled_set_relabel(stored: bool) -> None:
         teacher_recipe="recipe(steps=3)",
         views="views(count=2)",
         temperature=3.0,
-        student="recipe(steps=2)",
-        store_labels=stored,
+        student="recipe(steps=2, temperature=3.0)",
         data=data,
     )
-    given = GivenSet("given", "cpu", taught)
-    again = given.for_shadows()
+    again = GivenSet("given", "cpu", taught).for_shadows()
     assert isinstance(again, Distillation)
     assert again.relabelling == Relabelling(
         (repr(dd_plugins.get_network(NETWORK)),),
@@ -98,14 +99,23 @@ def test_shadow_runs_of_a_relabelled_set_relabel(stored: bool) -> None:
         "views(count=2)",
         3.0,
         None,
-        "recipe(steps=2)",
+        "recipe(steps=2, temperature=3.0)",
     )
-    released = given.run(data, 0).distilled
-    assert released is not None
-    assert released.view_labels is not None
-    if stored:
-        assert taught.view_labels is not None
-        assert torch.equal(released.view_labels, taught.view_labels)
+
+
+def test_a_finished_set_is_audited_with_the_labels_of_its_own_teacher(
+    command_line: Command,
+) -> None:
+    words = ("distill", "--dataset", "digits", "--distiller", "random", "--out", "run")
+    assert command_line(*words, "--network", "mlp(width=4)").returncode == 0
+    words = ("relabel", "run", "--teacher", "mlp(width=4)", "--out", "taught")
+    recipe, student = "recipe(steps=2)", "recipe(steps=2, temperature=20.0)"
+    words = (*words, "--teacher-recipe", recipe, "--student", student)
+    assert command_line(*words, "--views", "views(count=2)").returncode == 0
+    words = ("audit", "taught", "--dataset", "digits", "--members", 300)
+    done = command_line(*words, "--shadows", 0, "--attacks", "loss")
+    assert done.returncode == 0, done.stderr
+    assert "loss" in done.stdout
 
 
 def test_a_set_that_does_not_name_its_teacher_has_no_shadow_runs() -> None:
