@@ -311,7 +311,7 @@ def labels_stored(
 
     Raises:
         OptionError: the teacher is not kept here, or the labels do not fit into memory.
-        DDError: as for :func:`relabel`.
+        FileError: the artifact, or a kept network, cannot be read.
     """
     distilled = as_set(distilled)
     if distilled.header.views is None or distilled.view_labels is not None:

@@ -70,7 +70,7 @@ def obtained(
         refusal: returns the error for so many that are missing in a folder.
 
     Raises:
-        DDError: the refusal.
+        OptionError: the refusal.
         FileError: a file is damaged or is not what its name says.
         RunError: weights became infinite or NaN.
     """
