@@ -186,7 +186,8 @@ def distill(
     loop = Loop(run, settled, found, folder, context)
     own_folder = folder if writes else None
     if not resume:  # errors are found before the folder is made
-        loop.prepare()
+        with exact_kernels():  # a teacher may choose the first images
+            loop.prepare()
     with folder_of_its_own(own_folder, resume, overwrite):
         saved = []
         if resume and folder is not None:

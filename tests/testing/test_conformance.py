@@ -18,7 +18,8 @@ from dd_plugins.testing import (
 AUXILIARY = "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,)"
 TEACHER = (
     "teachers=(resnet18(width=4, normalization='batch'),), "
-    "teacher_recipe=recipe(steps=5, learning_rate=0.05, optimizer='sgd')"
+    "teacher_recipe=recipe(steps=5, learning_rate=0.05, optimizer='sgd'), "
+    "temperature=1.0"
 )
 STILL = "crop=False, flip=False, jitter=0"
 DISTILLERS = [
