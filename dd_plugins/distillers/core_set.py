@@ -9,13 +9,12 @@ from torch import Tensor
 
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.data.subsets import class_members
-from dd_plugins.distillers.base import AbstractDistiller, add_gradient
-from dd_plugins.distillers.state import Metrics, NoState
+from dd_plugins.distillers.state import NoState
+from dd_plugins.distillers.unmoved import AbstractUnmoved
 from dd_plugins.networks.base import AbstractNetwork, features_in_chunks
 from dd_plugins.networks.dc_convnet import classic_network
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
-from dd_plugins.synthetic.leaves import Leaves, Parameters
 from dd_plugins.training.kept_networks import real_training_set
 from dd_plugins.training.recipes import real_data_recipe
 from dd_plugins.training.train import train_network
@@ -23,30 +22,10 @@ from dd_plugins.training.train import train_network
 __all__ = ["CoreSet", "Herding", "KMeans", "RandomImages"]
 
 _READ = 500  # images at a time
-_MEASURED = 256  # real images of the batch with which the report compares the set
 
 
-class CoreSet(AbstractDistiller[NoState]):
-    """A distiller that chooses real images, in :meth:`choose`, and never moves them.
-
-    A run takes one step. It reports the distance of the set's mean image from that of a
-    real batch.
-    """
-
-    @property
-    def moves_images(self) -> bool:
-        """Images stay as they are."""
-        return False
-
-    @property
-    def classes_apart(self) -> bool:
-        """Each class is chosen alone."""
-        return True
-
-    def default_steps(self, task: Task) -> int:
-        """Return 1: the images stay as they are, however many steps are made."""
-        del task
-        return 1
+class CoreSet(AbstractUnmoved[NoState]):
+    """A distiller that chooses real images, in :meth:`choose`, and never moves them."""
 
     def default_network(
         self, task: Task, device: torch.device
@@ -54,20 +33,6 @@ class CoreSet(AbstractDistiller[NoState]):
         """Return the ConvNet of DC; on a CPU a narrow one."""
         del task
         return classic_network(device)
-
-    def accumulate(
-        self, state: NoState, leaves: Leaves, real: RealSampler, step: int
-    ) -> Metrics:
-        """Add no gradient; report the squared distance of the mean images."""
-        del state
-        batch = real.batch(step, _MEASURED)
-        add_gradient(leaves.pixels, torch.zeros_like(leaves.pixels))
-        difference = batch.images.mean(dim=0) - leaves.pixels.detach().mean(dim=0)
-        return {"loss": difference.square().sum()}
-
-    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """Return an optimizer that moves nothing."""
-        return torch.optim.SGD(parameters, lr=0.0)
 
 
 @record

@@ -1,24 +1,18 @@
 """RDED: crops of real images that a teacher chooses, labelled by it."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Self
 
-import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor
 
-from dd_plugins.data.sampler import RealSampler
-from dd_plugins.distillers.base import add_gradient
-from dd_plugins.distillers.state import Metrics
 from dd_plugins.distillers.taught import AbstractTaught, TaughtState
+from dd_plugins.distillers.unmoved import AbstractUnmoved
 from dd_plugins.errors import OptionError
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
-from dd_plugins.synthetic.leaves import Leaves, Parameters
 from dd_plugins.synthetic.views import Views
-from dd_plugins.training.patches import PatchChoice, Patches, Realism
+from dd_plugins.training.patches import PatchChoice, Realism
 from dd_plugins.training.recipes import post_training_recipe
 
 __all__ = ["RDED"]
@@ -26,11 +20,10 @@ __all__ = ["RDED"]
 _EPOCHS = 300
 _TEMPERATURE = 20.0
 _BATCHES = ((1, 10), (10, 50), (math.inf, 100))  # by images a class, as published
-_MEASURED = 256  # real images of the batch with which the report compares the set
 
 
 @record
-class RDED(AbstractTaught):
+class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
     """Crops of real images, chosen by a teacher: no image is optimised.
 
     A few crops of each of many images are scored by the teacher's loss; those that it
@@ -96,52 +89,9 @@ class RDED(AbstractTaught):
             group=self.group or 0,
         )
 
-    def default_steps(self, task: Task) -> int:
-        """Return 1: the images stay as they are, however many steps are made."""
-        del task
-        return 1
-
-    @property
-    def moves_images(self) -> bool:
-        """Images stay as they are."""
-        return False
-
-    @property
-    def classes_apart(self) -> bool:
-        """Each class is chosen alone."""
-        return True
-
-    def choose(self, run: Run, real: RealSampler) -> Tensor:
-        """Return the real image of the first crop of each image."""
-        return self._patches(run, real).first_indices
-
-    def first_images(
-        self,
-        run: Run,
-        real: RealSampler,
-        indices: Tensor,
-        read: Callable[[Tensor], Tensor],
-    ) -> Tensor:
-        """Return the crops, put together."""
-        del indices
-        return self._patches(run, real).images(read)
-
-    def accumulate(
-        self, state: TaughtState, leaves: Leaves, real: RealSampler, step: int
-    ) -> Metrics:
-        """Add no gradient; report the squared distance of the mean images."""
-        del state
-        batch = real.batch(step, _MEASURED)
-        add_gradient(leaves.pixels, torch.zeros_like(leaves.pixels))
-        difference = batch.images.mean(dim=0) - leaves.pixels.detach().mean(dim=0)
-        return {"loss": difference.square().sum()}
-
-    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """Return an optimizer that moves nothing."""
-        return torch.optim.SGD(parameters, lr=0.0)
-
-    def _patches(self, run: Run, real: RealSampler) -> Patches:
-        choice = PatchChoice(
+    def patch_choice(self, run: Run) -> PatchChoice:
+        """Return how crops are chosen, by the options."""
+        return PatchChoice(
             self.factor,
             self.candidates,
             self.crops,
@@ -149,4 +99,3 @@ class RDED(AbstractTaught):
             self.realism,
             run.seed,
         )
-        return self.patches(run, real, choice)

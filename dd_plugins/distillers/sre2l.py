@@ -1,7 +1,6 @@
 """SRe2L: images are recovered from the statistics of a trained network."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -22,7 +21,7 @@ from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves, Parameters
 from dd_plugins.synthetic.views import Views
-from dd_plugins.training.patches import PatchChoice, Patches
+from dd_plugins.training.patches import PatchChoice
 from dd_plugins.training.recipes import post_training_recipe
 
 __all__ = ["SRe2L"]
@@ -194,21 +193,6 @@ class SRe2L(AbstractTaught):
         """Images are kept within [0, 1], as published."""
         return True
 
-    def choose(self, run: Run, real: RealSampler) -> Tensor:
-        """Return the real image of the crop that each image starts from."""
-        return self._crops(run, real).first_indices
-
-    def first_images(
-        self,
-        run: Run,
-        real: RealSampler,
-        indices: Tensor,
-        read: Callable[[Tensor], Tensor],
-    ) -> Tensor:
-        """Return crops of real images, of a medium loss for the teachers."""
-        del indices
-        return self._crops(run, real).images(read)
-
     def accumulate(
         self, state: TaughtState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
@@ -299,9 +283,9 @@ class SRe2L(AbstractTaught):
         """Return the cosine to 0."""
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
-    def _crops(self, run: Run, real: RealSampler) -> Patches:
-        choice = PatchChoice(1, _CANDIDATES, _CROPS, _SMALLEST, "medium", run.seed)
-        return self.patches(run, real, choice)
+    def patch_choice(self, run: Run) -> PatchChoice:
+        """Return the choice of real crops of a medium loss, which images start from."""
+        return PatchChoice(1, _CANDIDATES, _CROPS, _SMALLEST, "medium", run.seed)
 
 
 def _groups(classes: Tensor, most: int) -> list[Tensor]:

@@ -1,7 +1,8 @@
 """What methods share whose images and labels come from teachers."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -141,6 +142,25 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         """Labels are probabilities: one-hot for an image, a teacher's for a view."""
         return "probabilities"
 
+    @abstractmethod
+    def patch_choice(self, run: Run) -> PatchChoice:
+        """Return how the crops of real images are chosen that the set starts from."""
+
+    def choose(self, run: Run, real: RealSampler) -> Tensor:
+        """Return the real image of the first crop of each image."""
+        return self._patches(run, real).first_indices
+
+    def first_images(
+        self,
+        run: Run,
+        real: RealSampler,
+        indices: Tensor,
+        read: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Return the crops, put together to images."""
+        del indices
+        return self._patches(run, real).images(read)
+
     def setup(self, run: Run, real: RealSampler) -> TaughtState:
         """Return the teachers, trained now where they are missing.
 
@@ -188,9 +208,9 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
             self.store_labels,
         )
 
-    def patches(self, run: Run, real: RealSampler, choice: PatchChoice) -> Patches:
-        """Return crops of real images that the teachers choose, once for a run."""
-        chosen = _CHOSEN.setdefault(real, {})
+    def _patches(self, run: Run, real: RealSampler) -> Patches:
+        """Return the crops that the teachers choose, once for a run."""
+        choice, chosen = self.patch_choice(run), _CHOSEN.setdefault(real, {})
         key = (repr(self), repr(run.network), run.task.images_per_class, choice)
         if key not in chosen:
             teachers = self.setup(run, real).teachers
