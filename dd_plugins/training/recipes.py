@@ -81,9 +81,9 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, or ``"crop"``
         stop_after: steps after which training ends, though the learning rate falls as
             if it went on to ``steps``; None for all. Teachers that are stopped early
             distil better (Yin et al., arXiv 2306.13092).
-        average: the decay of an exponential mean of the weights, in [0, 1), which is
-            what training returns (Tarvainen, Valpola, arXiv 1703.01780); 0 for the
-            last weights.
+        average: the decay of an exponential mean of the weights after each step, in
+            [0, 1), which is what training returns (Tarvainen, Valpola, arXiv
+            1703.01780); 0 for the last weights.
         norm_momentum: the share of a new batch in BatchNorm's running statistics, in
             (0, 1]; None for that of the network.
     """

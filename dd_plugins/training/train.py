@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dd_plugins.data.images import Images
 from dd_plugins.data.preprocess import Transform
@@ -148,7 +149,10 @@ def training_steps_of(
     batches = _batches(len(images), recipe.batch_size, recipe.steps_done, generator)
     if recipe.norm_momentum is not None:
         set_norm_momentum(network, recipe.norm_momentum)
-    mean = WeightMean(network, recipe.average) if recipe.average else None
+    mean = None
+    if recipe.average:  # torch's begins with the weights after the first step
+        decay = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
+        mean = AveragedModel(network, multi_avg_fn=decay, use_buffers=True)
     # In training mode BatchNorm lets an image's outputs depend on its neighbours.
     in_chunks = not has_batch_norm(network)
     network.train()
@@ -180,36 +184,10 @@ def training_steps_of(
         optimizer.step()
         scheduler.step()
         if mean is not None:
-            mean.add()
+            mean.update_parameters(network)
         yield step + 1
     if mean is not None:
-        mean.put_back()
-
-
-class WeightMean:
-    """An exponential mean of a network's weights and running statistics.
-
-    Args:
-        network: whose mean it is.
-        decay: the share of the mean that stays at each step, in (0, 1).
-    """
-
-    def __init__(self, network: FeatureNetwork, decay: float) -> None:
-        self._decay = decay
-        self._now = [
-            each for each in network.state_dict().values() if each.is_floating_point()
-        ]
-        self._mean = [each.clone() for each in self._now]
-
-    @torch.no_grad()
-    def add(self) -> None:
-        """Add the weights as they are now."""
-        torch._foreach_lerp_(self._mean, self._now, 1 - self._decay)
-
-    @torch.no_grad()
-    def put_back(self) -> None:
-        """Give the network the mean for its weights."""
-        torch._foreach_copy_(self._now, self._mean)
+        network.load_state_dict(mean.module.state_dict())
 
 
 def _loss(logits: Tensor, labels: Tensor, kind: LabelKind, recipe: Recipe) -> Tensor:

@@ -304,9 +304,10 @@ def test_the_mean_of_the_weights_is_returned_if_it_is_asked_for() -> None:
     labels = random(6, 3, seed=2).softmax(dim=1)
     training_set = TrainingSet(random(6, 1, 4, 4), labels, "probabilities", False)
     steps = training_steps_of(network, training_set, recipe, generator=drawn(0))
-    mean = network.head.weight.detach().clone()
+    mean = None
     for _ in steps:
-        mean = 0.75 * mean + 0.25 * network.head.weight.detach()
+        now = network.head.weight.detach()
+        mean = now.clone() if mean is None else 0.75 * mean + 0.25 * now
     averaged = Recipe(steps=5, augmentation="none", learning_rate=0.1, average=0.75)
     found = trained(averaged)
     torch.testing.assert_close(found.head.weight.detach(), mean)
