@@ -25,6 +25,7 @@ __all__ = [
     "print_tables",
     "say",
     "training_progress",
+    "validation_text",
     "write_json",
     "write_page",
 ]
@@ -54,6 +55,11 @@ def training_progress(
                 console.print(message, highlight=False, soft_wrap=True)
 
         yield on_progress
+
+
+def validation_text(score: float | None) -> str:
+    """Return a validation accuracy as a line of text shows it."""
+    return "no validation images" if score is None else f"validation {score:.4f}"
 
 
 def figure_columns(result: NetworkResult) -> tuple[str, str, str]:

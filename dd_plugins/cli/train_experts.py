@@ -6,7 +6,7 @@ from typing import cast
 import click
 
 from dd_plugins import options as shared
-from dd_plugins.cli.printing import say, training_progress
+from dd_plugins.cli.printing import say, training_progress, validation_text
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.plugins.manager import loaded_plugins
@@ -111,10 +111,7 @@ def train_experts_command(
             on_progress=on_progress,
         )
         for kept in reports:
-            score = kept.validation_accuracy
-            found = "no validation images"
-            if score is not None:
-                found = f"validation {score:.4f}"
+            found = validation_text(kept.validation_accuracy)
             how = "kept before" if kept.was_there else "trained"
             say(
                 f"expert {kept.seed}, {kept.snapshots} snapshots: {how}, {found}, "

@@ -6,7 +6,7 @@ from typing import cast
 import click
 
 from dd_plugins import options as shared
-from dd_plugins.cli.printing import say, training_progress
+from dd_plugins.cli.printing import say, training_progress, validation_text
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.plugins.manager import loaded_plugins
@@ -110,10 +110,7 @@ def train_networks_command(
             on_progress=on_progress,
         )
         for kept in reports:
-            score = kept.validation_accuracy
-            found = "no validation images"
-            if score is not None:
-                found = f"validation {score:.4f}"
+            found = validation_text(kept.validation_accuracy)
             how = "kept before" if kept.was_there else "trained"
             seed = f", seed {kept.seed}" if len(seeds) > 1 or kept.seed else ""
             say(
@@ -133,6 +130,11 @@ def _recipe(
     if asked != "squeeze":
         if steps_given:
             raise click.UsageError("give --steps or the steps of a recipe, not both")
+        if not asked.startswith(Recipe.name):
+            raise click.UsageError(
+                f"--recipe: expected squeeze, or a recipe such as 'recipe(steps=300)', "
+                f"got {asked!r}"
+            )
         return get_recipe(asked)
     if steps_given and len(stages) > 1:
         raise click.UsageError("squeeze takes one number of --steps")

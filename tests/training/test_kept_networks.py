@@ -40,6 +40,25 @@ def test_command_goes_on_where_it_stopped(
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
+def test_teachers_are_trained_by_the_recipe_that_the_command_prints(
+    command_line: Command,
+) -> None:
+    words = ("train-networks", "--dataset", "digits", "--network", "mlp(width=4)")
+    words = (*words, "--recipe", "squeeze", "--steps", 20, "--stop-after", 5)
+    words = (*words, "--network-seed", 0, "--network-seed", 3, "--cache", "kept")
+    done = command_line(*words)
+    assert done.returncode == 0, done.stderr
+    recipe, *networks = done.stdout.splitlines()
+    assert [line.split(": ")[0] for line in networks] == [
+        f"mlp(width=4), 5 steps, seed {seed}" for seed in (0, 3)
+    ]
+    assert "5 of 5 training steps" in done.stderr
+    words = ("train-networks", "--dataset", "digits", "--network", "mlp(width=4)")
+    words = (*words, "--recipe", recipe.removeprefix("recipe: "), "--cache", "kept")
+    again = command_line(*words, "--preprocessing", "standardize")
+    assert ": kept before" in again.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -49,6 +68,12 @@ def test_command_goes_on_where_it_stopped(
         ),
         (("--network", "alexnet", "--dataset", "nothing"), "unknown data set"),
         ((), "Missing option '--network'"),
+        (("--network", "mlp", "--recipe", "squeze"), "expected squeeze, or a recipe"),
+        (("--network", "mlp", "--stop-after", "3"), "needs --recipe squeeze"),
+        (
+            ("--network", "mlp", "--recipe", "recipe(steps=3)", "--steps", "4"),
+            "give --steps or the steps of a recipe",
+        ),
     ],
 )
 def test_wrong_words_are_one_line(
