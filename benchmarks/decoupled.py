@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from methods import MEBIBYTE, made_rows
 
 import dd_plugins
 import dd_plugins.api
@@ -34,8 +35,11 @@ from dd_plugins.errors import DDError
 from dd_plugins.evaluation.evaluate import prepare_evaluation
 from dd_plugins.functional.statistics import mean_interval
 
-MEBIBYTE = 1024  # in the KiB that ru_maxrss counts
-KEY = ("dataset", "images_per_class", "distiller_asked", "network", "steps", "seed")
+KEY = (
+    *("dataset", "images_per_class", "distiller_asked", "network", "steps"),
+    *("evaluated_on", "epochs", "networks", "taught_only", "seed"),
+)
+GROUP = KEY[:-1]  # rows of several seeds are one line of the table
 ARMS = ("taught", "hard", "taught_random", "random")
 TITLES = {
     "taught": "teacher's labels",
@@ -103,7 +107,10 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         "seed": options.seed,
         "seconds": seconds,
         "peak_mib": peak,
-        "evaluated_on": "validation" if options.validation else "test",
+        "evaluated_on": evaluated_on(options),
+        "epochs": options.epochs,
+        "networks": options.networks,
+        "taught_only": options.taught_only,
         "recipe": repr(found.recipe),
         "accuracies": {
             arm: {each.spec: list(each.accuracies) for each in results[arm]}
@@ -115,9 +122,9 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def made_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSON file; none if it is not there."""
-    return json.loads(path.read_text()) if path.exists() else []
+def evaluated_on(options: argparse.Namespace) -> str:
+    """Return which images score the networks."""
+    return "validation" if options.validation else "test"
 
 
 def all_rows(options: argparse.Namespace) -> None:
@@ -130,10 +137,14 @@ def all_rows(options: argparse.Namespace) -> None:
             spec,
             options.network,
             options.steps,
+            evaluated_on(options),
+            options.epochs,
+            options.networks,
+            options.taught_only,
             seed,
         )
         rows = made_rows(options.out)
-        if wanted in [tuple(row[name] for name in KEY) for row in rows]:
+        if wanted in [tuple(row.get(name) for name in KEY) for row in rows]:
             continue
         command = [
             *(sys.executable, __file__, "--single", "--distiller", spec),
@@ -162,23 +173,22 @@ def all_rows(options: argparse.Namespace) -> None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return a markdown table: a line for each distiller, over its seeds."""
     lines = [
-        "| data | images a class | distiller | evaluated on | runs | seconds "
+        "| data | images a class | distiller | network | scored on | runs | seconds "
         f"| peak MiB | {' | '.join(TITLES[arm] for arm in ARMS)} |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        name = row["distiller_asked"]
-        groups.setdefault((row["dataset"], row["images_per_class"], name), []).append(
-            row
-        )
-    for (data, per_class, name), same in groups.items():
+        key = tuple(row.get(name) for name in GROUP)
+        groups.setdefault(key, []).append(row)
+    for (data, per_class, name, *_), same in groups.items():
         for network in same[0]["accuracies"]["taught"]:
             cells = [_figure(same, arm, network) for arm in ARMS]
             seconds = statistics.median(row["seconds"] for row in same)
             peak = statistics.median(row["peak_mib"] for row in same)
             lines.append(
-                f"| {data} | {per_class} | `{name}` | `{network}` | {len(same)} "
+                f"| {data} | {per_class} | `{name}` | `{network}` "
+                f"| {same[0]['evaluated_on']} images | {len(same)} "
                 f"| {seconds:.0f} | {peak:,.0f} | {' | '.join(cells)} |"
             )
     return "\n".join(lines)
