@@ -39,10 +39,9 @@ class Beginning:
         sampler: draws of real images.
         context: the set beside which this one is made, or None.
         classes: int64, the class of each new image.
-        indices: int64, the index of the training image that each new image starts from;
-            None if the set starts from noise.
-        chosen: int64, what the distiller or core set chose, those classes included that
-            the context has; None likewise.
+        chosen: int64, the indices of training images that the distiller or core set
+            chose, those of the context's classes among them; None if the set starts
+            from noise.
         new: bool, which of ``chosen`` are of new images; None for all.
     """
 
@@ -52,8 +51,7 @@ class Beginning:
     sampler: RealSampler
     context: DistilledSet | None
     classes: Tensor
-    indices: Tensor | None
-    chosen: Tensor | None = None
+    chosen: Tensor | None
     new: Tensor | None = None
 
     @classmethod
@@ -72,7 +70,7 @@ class Beginning:
             PluginError: a method of the distiller returned a wrong value.
         """
         classes, chosen = _first_images(run, settled, sampler)
-        indices, new = chosen, None
+        new = None
         if context is not None:
             _check_context(context, settled, transform)
             held = torch.tensor(context.header.initial_classes)
@@ -83,10 +81,15 @@ class Beginning:
                     f"{run.task.num_classes}; leave out those that are to be made "
                     "anew, or refine it"
                 )
-            classes, indices = classes[new], None if chosen is None else chosen[new]
-        return cls(
-            run, settled, transform, sampler, context, classes, indices, chosen, new
-        )
+            classes = classes[new]
+        return cls(run, settled, transform, sampler, context, classes, chosen, new)
+
+    @property
+    def indices(self) -> Tensor | None:
+        """The index of the training image that each new image starts from, int64."""
+        if self.chosen is None or self.new is None:
+            return self.chosen
+        return self.chosen[self.new]
 
     def synthetic(self) -> Synthetic:
         """Return the learnable set at the start of the run."""
@@ -160,9 +163,8 @@ class Beginning:
 
     def _images(self) -> Tensor:
         """Return the new images, in the value space."""
-        if self.indices is not None:
+        if self.chosen is not None:
             chooser = _chooser(self.settled)
-            assert self.chosen is not None
             found = chooser.first_images(
                 self.run, self.sampler, self.chosen, self._read
             )
