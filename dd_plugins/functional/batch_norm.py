@@ -46,13 +46,11 @@ def watched_statistics(network: nn.Module) -> Iterator[list[LayerStatistics]]:
         assert layer.running_mean is not None
         assert layer.running_var is not None
         values = inputs[0].float()
+        mean = values.mean(dim=(0, 2, 3))
+        # torch's variance makes a step of SRe2L on a CPU a third longer.
+        variance = (values - mean[:, None, None]).square().mean(dim=(0, 2, 3))
         found.append(
-            LayerStatistics(
-                values.mean(dim=(0, 2, 3)),
-                values.var(dim=(0, 2, 3), correction=0),
-                layer.running_mean,
-                layer.running_var,
-            )
+            LayerStatistics(mean, variance, layer.running_mean, layer.running_var)
         )
 
     handles = [
