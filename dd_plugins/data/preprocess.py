@@ -4,15 +4,16 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dd_plugins.data.streamed import ImageSource, chunks
+from dd_plugins.data.whitening import CompactMatrix
 from dd_plugins.errors import DataError, DDWarning
 from dd_plugins.runtime.memory import fits_in_memory
 
@@ -28,6 +29,7 @@ ZCA_RIDGE = 0.1
 _PIXEL_RIDGE = 0.1  # on the covariance of pixels in [0, 1] (MTT's)
 
 _LARGEST_WHITENED_SIDE = 64  # beyond it the covariance would not fit; see Transform
+_COMPACT = 512  # a whitening matrix of more rows is compact
 _LONG_TO_WHITEN = 4_000  # rows and columns of a matrix that is decomposed
 _LEAST_EIGENVALUE = 1e-10  # of the largest one: below it there is rounding alone
 _CHUNK = 2048  # images that are whitened or summed up at a time
@@ -45,7 +47,9 @@ class Transform:
     Standardisation by channel and, with ``whitening``, ZCA after it; or ZCA of pixels
     that are not standardised. Images larger than 64 pixels are whitened in interleaved
     sub-images ("checkerboard"): every ``stride``-th pixel belongs to the same
-    sub-image, and all share one covariance.
+    sub-image, and all share one covariance. A whitening matrix of more than 512 rows is
+    rounded to a compact form when it is fitted, so that a set and the matrix fit in one
+    small file; for CIFAR-10 it maps images to within 7 % of where the exact one does.
 
     Attributes:
         mean: float32 of shape ``(channels,)``.
@@ -54,6 +58,7 @@ class Transform:
             ``(d,)``.
         whitening: symmetric ZCA matrix, float32 of shape ``(d, d)``; None if
             ``directions`` and ``scales`` stand for it.
+        compact: the same matrix in few bytes; None if it is kept whole.
         directions: if there are fewer images than pixels, the orthonormal directions in
             which the images differ, float32 of shape ``(r, d)``. The matrix is the
             identity in all others.
@@ -70,11 +75,17 @@ class Transform:
     stride: int = 1
     directions: Tensor | None = None
     scales: Tensor | None = None
+    compact: CompactMatrix | None = None
 
     def to(self, device: torch.device) -> "Transform":
         """Return the same map, computed on a device, wherever the images are."""
-        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
-        return Transform.from_tensors(moved, self.stride)
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in own.items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     @classmethod
     def identity(cls, channels: int) -> "Transform":
@@ -171,7 +182,20 @@ class Transform:
         covariance.diagonal().add_(ridge)
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         whitening = (vectors * eigenvalues.rsqrt()) @ vectors.mT
-        return Transform(self.mean, self.deviation, centre, whitening.float(), stride)
+        compact = None
+        if size > _COMPACT:
+            channels, height, width = images.shape[1:]
+            shape = (channels, height // stride, width // stride)
+            compact = CompactMatrix.of(whitening, covariance, shape)
+            whitening = compact.matrix()
+        return Transform(
+            self.mean,
+            self.deviation,
+            centre,
+            whitening.float(),
+            stride,
+            compact=compact,
+        )
 
     def _with_directions(
         self,
@@ -344,25 +368,35 @@ class Transform:
         named = {"mean": self.mean, "deviation": self.deviation}
         whole = {
             "centre": self.centre,
-            "whitening": self.whitening,
+            "whitening": None if self.compact else self.whitening,
             "directions": self.directions,
             "scales": self.scales,
         }
+        if self.compact is not None:
+            named |= self.compact.tensors()
         return named | {
             name: tensor for name, tensor in whole.items() if tensor is not None
         }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], stride: int) -> "Transform":
-        """Rebuild a transform from :meth:`tensors` and its stride."""
+        """Rebuild a transform from :meth:`tensors` and its stride.
+
+        Raises:
+            ValueError: the tensors of a compact matrix are not of its form.
+        """
+        compact = None
+        if "diagonal" in tensors:
+            compact = CompactMatrix.from_tensors(tensors)
         return cls(
             tensors["mean"],
             tensors["deviation"],
             tensors.get("centre"),
-            tensors.get("whitening"),
+            compact.matrix() if compact else tensors.get("whitening"),
             stride,
             tensors.get("directions"),
             tensors.get("scales"),
+            compact,
         )
 
 

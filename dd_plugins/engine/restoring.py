@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.whitening import COMPACT_TYPES
 from dd_plugins.distillers.state import check_saved
 from dd_plugins.errors import DDWarning, FileError, OptionError, what_differs
 from dd_plugins.runtime.device import threads
@@ -116,7 +117,9 @@ def saved_transform(
         check_saved(saved["transform"]["stride"], 1, "transform.stride")
         transform = Transform.from_tensors(**saved["transform"])
         for name, tensor in transform.tensors().items():
-            check_saved(tensor, torch.empty(tensor.shape), f"transform.{name}")
+            dtype = COMPACT_TYPES.get(name, torch.float32)
+            like = torch.empty(tensor.shape, dtype=dtype)
+            check_saved(tensor, like, f"transform.{name}")
         if transform.mean.shape != image.shape[1:2]:  # one value would be broadcast
             raise ValueError(
                 f"the transform must have {image.shape[1]} channels, got "

@@ -243,6 +243,8 @@ class DistilledSet(Content):
             )
         except KeyError as error:
             raise _damaged(file, f"expected a tensor {error}, found none") from error
+        except ValueError as error:
+            raise _damaged(file, f"its whitening: {error}") from error
         fault = next(faults(loaded, tensors), None)
         if fault:
             raise _damaged(file, fault)

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from dd_plugins.data.whitening import COMPACT_TYPES
 from dd_plugins.errors import OptionError
 from dd_plugins.synthetic.header import (
+    COMPACT_SINCE,
     DIRECTIONS_SINCE,
     SINCE,
     TEACHERS_SINCE,
+    TRANSFORM_PREFIX,
     VIEW_LABELS,
     Content,
 )
@@ -18,6 +21,11 @@ from dd_plugins.synthetic.views import get_views
 __all__ = ["faults"]
 
 _MOST_TEACHERS = 100
+_OTHER_TYPES = {
+    VIEW_LABELS: torch.float16,
+    **{TRANSFORM_PREFIX + name: dtype for name, dtype in COMPACT_TYPES.items()},
+}
+"""The dtypes of tensors that are not float32."""
 
 
 def faults(loaded: Content, tensors: Mapping[str, Tensor]) -> Iterator[str]:
@@ -32,7 +40,7 @@ def faults(loaded: Content, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """
     header, images, labels = loaded.header, loaded.images, loaded.labels
     for name, tensor in tensors.items():
-        wanted = torch.float16 if name == VIEW_LABELS else torch.float32
+        wanted = _OTHER_TYPES.get(name, torch.float32)
         if tensor.dtype != wanted:
             yield f"tensor {name} must be {str(wanted)[6:]}, is {str(tensor.dtype)[6:]}"
     for name, tensor in tensors.items():
@@ -156,6 +164,13 @@ def _faults_of_transform(loaded: Content) -> Iterator[str]:
             f"transform.directions needs format version {DIRECTIONS_SINCE}, got "
             f"{header.format_version}"
         )
+    if transform.compact is not None:
+        shapes["diagonal"] = (channels, height // stride, width // stride)
+        if header.format_version < COMPACT_SINCE:
+            yield (
+                f"a compact whitening needs format version {COMPACT_SINCE}, got "
+                f"{header.format_version}"
+            )
     for name, tensor in transform.tensors().items():
         wanted = shapes.get(name)
         if wanted is not None and tensor.shape != wanted:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,6 +65,7 @@ def _save_arrays(file: BinaryIO, arrays: dict[str, np.ndarray[Any, Any]]) -> Non
 def _exported(distilled: DistilledSet) -> dict[str, Any]:
     """Return the content of an ``npz`` or ``pt`` file."""
     header = distilled.header
+    transform = replace(distilled.transform, compact=None)  # the matrix itself
     return {
         "pixels": distilled.pixels(),
         "images": distilled.images,
@@ -71,10 +73,7 @@ def _exported(distilled: DistilledSet) -> dict[str, Any]:
         "classes": torch.tensor(header.initial_classes),
         "class_names": list(header.class_names),
         "header": header.text(),
-        **{
-            f"transform_{name}": tensor
-            for name, tensor in distilled.transform.tensors().items()
-        },
+        **{f"transform_{name}": tensor for name, tensor in transform.tensors().items()},
     }
 
 

@@ -23,6 +23,7 @@ from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.view_records import StrictRecord, TeacherRecord, ViewsRecord
 
 __all__ = [
+    "COMPACT_SINCE",
     "DEEPEST_CONTEXT",
     "DIRECTIONS_SINCE",
     "FORMAT_VERSION",
@@ -42,7 +43,7 @@ __all__ = [
     "make_header",
 ]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SINCE = {
     "initial_images": 2,
     "context": 2,
@@ -57,6 +58,7 @@ SINCE = {
 
 DIRECTIONS_SINCE = 3
 TEACHERS_SINCE = 4
+COMPACT_SINCE = 5
 DEEPEST_CONTEXT = 200
 """The longest chain of contexts: a set's context, the context of that, and so on."""
 

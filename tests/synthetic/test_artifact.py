@@ -95,7 +95,7 @@ def test_a_path_is_the_file_or_the_folder_that_holds_it(
 def test_the_header_tells_where_the_set_comes_from(file: Path) -> None:
     data = get_dataset("digits")
     header = DistilledSet.read_header(file)
-    assert (header.format_version, header.label_kind) == (4, "regression")
+    assert (header.format_version, header.label_kind) == (5, "regression")
     assert header.distiller.startswith("frepo(pool_size=1, max_online_updates=100, ")
     assert header.options["pool_size"] == "1"
     assert header.options["max_online_updates"] == "100", "also what is at its default"
@@ -237,10 +237,10 @@ def forge(file: Path, **fields: Any) -> None:
     save_file(load_file(file), file, metadata={"dd_plugins": json.dumps(header)})
 
 
-@pytest.mark.parametrize("version", [5, 99, "5"])
+@pytest.mark.parametrize("version", [6, 99, "6"])
 def test_a_newer_format_is_refused_with_what_to_do(file: Path, version: Any) -> None:
     forge(file, format_version=version)
-    told = rf"format version {version}, this dd-plugins reads at most 4; upgrade"
+    told = rf"format version {version}, this dd-plugins reads at most 5; upgrade"
     assert re.search(told, refused(file))
     with pytest.raises(FileError, match=told):
         DistilledSet.read_header(file)
@@ -490,7 +490,7 @@ def test_whitening_by_directions_is_saved_in_little_room(tmp_path: Path) -> None
     images = torch.rand(12, 3, 16, 16)
     data = RealData.from_tensors(images, torch.arange(12) % 2, preprocessing="zca")
     made = dd_plugins.distill(data, "random", steps=1, network="conv(width=2, depth=1)")
-    assert (made.header.format_version, made.header.value_space) == (4, "zca")
+    assert (made.header.format_version, made.header.value_space) == (5, "zca")
     path = made.save(tmp_path / "set.safetensors")
     assert path.stat().st_size < 100_000  # the matrix alone is of 2.4 MB
     loaded = DistilledSet.load(path)
@@ -749,3 +749,50 @@ def test_contexts_too_deep_are_refused_in_reading(file: Path, depth: int) -> Non
     whole = opening * depth + text + f"}}{after}" * depth
     save_file(load_file(file), file, metadata={"dd_plugins": whole})
     assert "damaged" in refused(file)
+
+
+@pytest.fixture(scope="module")
+def large() -> RealData:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(700, 1, 26, 26, generator=generator)
+    images = torch.nn.functional.avg_pool2d(noise, 3, 1)
+    labels = torch.arange(700) % 2
+    return RealData.from_tensors(images, labels, preprocessing="zca")
+
+
+def test_a_large_whitening_is_small_in_the_file_and_whole_in_memory(
+    large: RealData, tmp_path: Path
+) -> None:
+    made = dd_plugins.distill(large, "random", network="conv(width=2, depth=1)")
+    assert made.transform.whitening is not None
+    assert made.transform.whitening.shape == (576, 576)
+    path = made.save(tmp_path / "set.safetensors")
+    assert path.stat().st_size < 0.15 * 576 * 576 * 4
+    loaded = DistilledSet.load(path)
+    real = large.train.images[:5]
+    assert torch.equal(loaded.preprocess(real), made.preprocess(real))
+    torch.testing.assert_close(
+        loaded.pixels(), made.transform.invert(made.images).clamp(0, 1)
+    )
+    exported = dd_plugins.export(made, "npz", tmp_path / "set.npz")
+    with np.load(exported) as arrays:
+        matrix = arrays["transform_whitening"]
+    np.testing.assert_array_equal(matrix, made.transform.whitening)
+
+
+def test_a_compact_whitening_is_checked(large: RealData, tmp_path: Path) -> None:
+    made = dd_plugins.distill(large, "random", network="conv(width=2, depth=1)")
+    path = made.save(tmp_path / "set.safetensors")
+    tensors = load_file(path)
+    places, diagonal = tensors["transform.places"], tensors["transform.diagonal"]
+    for changed, told in (
+        ({"places": places.flip(0)}, "ascending places"),
+        ({"diagonal": diagonal[:, :12].contiguous()}, "places above the diagonal"),
+        ({"diagonal": diagonal.reshape(1, 12, 48)}, "diagonal must have shape"),
+        ({"entries": tensors["transform.entries"] * torch.inf}, "not finite"),
+    ):
+        rewrite(path, tensors | {f"transform.{n}": each for n, each in changed.items()})
+        assert told in refused(path)
+    older = made.header.model_copy(update={"format_version": 4})
+    save_file(tensors, path, metadata={"dd_plugins": older.text()})
+    assert "a compact whitening needs format version 5, got 4" in refused(path)

@@ -1,0 +1,137 @@
+"""A whitening matrix in few bytes: its largest entries in the cosine basis."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from dd_plugins.functional.cosine import cosine_transform, inverse_cosine_transform
+
+__all__ = ["COMPACT_TYPES", "CompactMatrix"]
+
+COMPACT_TYPES = {"places": torch.int32, "entries": torch.float16}
+"""The dtypes of the tensors of a compact matrix that are not float32."""
+
+_PER_ROW = 32  # entries kept off the diagonal, above it alone
+
+
+@dataclass(frozen=True, eq=False)
+class CompactMatrix:
+    """A symmetric matrix over the pixels of images, nearly diagonal in cosine waves.
+
+    Neighbouring pixels are alike, wherever they are; so the whitening matrix of images
+    is nearly diagonal in the basis of cosine waves and uncorrelated colours. Its
+    diagonal and its largest other entries are kept.
+
+    Attributes:
+        colours: float32 of shape ``(channels, channels)``, orthogonal: uncorrelated
+            mixtures of the channels.
+        diagonal: float32 of shape ``(channels, height, width)``, in that basis.
+        places: int32 of shape ``(m,)``, ascending: ``row * d + column`` of each entry
+            above the diagonal that is kept, where d is ``channels * height * width``.
+        entries: float16 of shape ``(m,)``, their values.
+    """
+
+    colours: Tensor
+    diagonal: Tensor
+    places: Tensor
+    entries: Tensor
+
+    @classmethod
+    def of(
+        cls, matrix: Tensor, covariance: Tensor, shape: tuple[int, int, int]
+    ) -> Self:
+        """Return a positive definite matrix in compact form.
+
+        Args:
+            matrix: symmetric and positive definite, float64 of shape ``(d, d)``.
+            covariance: of the images, of the same shape.
+            shape: ``(channels, height, width)`` of an image of d values.
+        """
+        channels, height, width = shape
+        blocks = covariance.view(channels, height * width, channels, height * width)
+        by_channel = blocks.diagonal(dim1=1, dim2=3).mean(dim=-1)
+        colours = torch.linalg.eigh(by_channel).eigenvectors.mT.float()
+        waves = _in_both(matrix, shape, colours.double(), cosine_transform)
+        size = len(waves)
+        above = waves.triu(1).flatten()
+        most = size * (size - 1) // 2
+        count = min(most, _PER_ROW * size)
+        while True:
+            places = above.abs().topk(count, sorted=False).indices.sort().values
+            found = cls(
+                colours,
+                waves.diagonal().float().view(shape),
+                places.int(),
+                above[places].half(),
+            )
+            factor, failed = torch.linalg.cholesky_ex(found.matrix().double())
+            del factor
+            if not failed or count == most:
+                return found
+            count = min(most, 4 * count)
+
+    def matrix(self) -> Tensor:
+        """Return the matrix: float32 of shape ``(d, d)``."""
+        shape = tuple(self.diagonal.shape)
+        size = self.diagonal.numel()
+        waves = torch.zeros(size * size, dtype=torch.float64)
+        waves[self.places.long()] = self.entries.double()
+        waves = waves.view(size, size)
+        waves = waves + waves.mT + self.diagonal.double().flatten().diag()
+        colours = self.colours.double()
+        whole = _in_both(waves, shape, colours, inverse_cosine_transform)
+        return whole.float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return its tensors, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Rebuild a matrix from :meth:`tensors`.
+
+        Raises:
+            ValueError: they are not of its form.
+        """
+        found = cls(*(tensors[each.name] for each in fields(cls)))
+        channels, size = len(found.colours), found.diagonal.numel()
+        shapes = {
+            "colours": (channels, channels),
+            "diagonal": (channels, *found.diagonal.shape[1:]),
+            "places": (found.places.numel(),),
+            "entries": (found.places.numel(),),
+        }
+        for name, tensor in found.tensors().items():
+            dtype, shape = COMPACT_TYPES.get(name, torch.float32), shapes[name]
+            if tensor.dtype != dtype or tensor.shape != shape:
+                raise ValueError(
+                    f"expected {name} of {dtype} and shape {shape}, got {tensor.dtype} "
+                    f"and {tuple(tensor.shape)}"
+                )
+        if found.diagonal.ndim != 3:
+            raise ValueError(
+                f"expected a diagonal with three dimensions, got {found.diagonal.ndim}"
+            )
+        unit = torch.eye(channels)
+        if not torch.allclose(found.colours @ found.colours.mT, unit, atol=1e-4):
+            raise ValueError("expected orthogonal colours, got others")
+        places = found.places.long()
+        rows, columns = places // max(1, size), places % max(1, size)
+        if not ((rows >= 0) & (rows < columns)).all() or (places.diff() <= 0).any():
+            raise ValueError("expected ascending places above the diagonal, got others")
+        return found
+
+
+def _in_both(
+    matrix: Tensor,
+    shape: tuple[int, ...],
+    colours: Tensor,
+    transform: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return a symmetric matrix with its rows and columns transformed as images."""
+    size = len(matrix)
+    once = transform(matrix.reshape(size, *shape), colours).reshape(size, size)
+    return transform(once.mT.reshape(size, *shape), colours).reshape(size, size)
