@@ -92,7 +92,7 @@ from dd_plugins.synthetic.export import export
 from dd_plugins.synthetic.header import library_versions
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
 from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
-from dd_plugins.synthetic.parametrizations import AbstractParametrization
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.kept_networks import (
     KeptNetworks,

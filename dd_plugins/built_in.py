@@ -26,7 +26,9 @@ from dd_plugins.networks.resnet import ResNet18
 from dd_plugins.networks.shufflenet import ShuffleNetV2
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.networks.vit import ViT
-from dd_plugins.synthetic.parametrizations import Identity, Packed
+from dd_plugins.synthetic.parametrizations.base import Identity
+from dd_plugins.synthetic.parametrizations.packed import Packed
+from dd_plugins.synthetic.parametrizations.spectral import Spectral
 from dd_plugins.wrappers.clip import Clip
 from dd_plugins.wrappers.metadd import MetaDD
 from dd_plugins.wrappers.rotated import Rotated
@@ -77,7 +79,7 @@ def dd_register_networks(register: RegisterNetwork) -> None:
 @hookimpl
 def dd_register_parametrizations(register: RegisterParametrization) -> None:
     """Offer the built-in parametrizations."""
-    for parametrization in (Identity, Packed):
+    for parametrization in (Identity, Packed, Spectral):
         register(parametrization)
 
 

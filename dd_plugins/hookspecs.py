@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dd_plugins.networks.base import AbstractNetwork
     from dd_plugins.run import Run
     from dd_plugins.synthetic.artifact import DistilledSet
-    from dd_plugins.synthetic.parametrizations import AbstractParametrization
+    from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
     from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["PROJECT", "hookimpl", "hookspec"]

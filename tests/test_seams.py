@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Command, finish, torchrun
@@ -118,10 +119,10 @@ CASES = [
     ("dsa(real_batch_size=16)", "packed(factor=2)"),
     (f"metadd(frepo(pool_size=2), {METADD})", "packed(factor=2)"),
     ("dm(real_batch_size=16)", "mixture"),
-    ("kip(real_batch_size=16, learn_labels=True)", "packed(factor=2)"),
+    ("kip(real_batch_size=16, learn_labels=True)", "spectral"),
     (f"metadd(kip(real_batch_size=16), {METADD})", "identity"),
     (MTT, "identity"),
-    (f"metadd({SRE2L}, {METADD})", "packed(factor=2)"),
+    (f"metadd({SRE2L}, {METADD})", "spectral"),
     (f"metadd({MTT[:-1]}, learn_labels=True), {METADD})", "packed(factor=2)"),
 ]
 
@@ -139,7 +140,7 @@ def test_killed_runs_end_bit_for_bit(
             for name in ("whole", "killed")
         )
         assert whole.content_hash() == killed.content_hash(), (spec, parametrization)
-        packed = parametrization.startswith("packed")
+        packed = parametrization.startswith(("packed", "spectral"))
         assert whole.header.parametrization == parametrization.split("(")[0]
         assert len(whole) == (8 if packed else 2)
         assert whole.header.stored_images == 2
@@ -236,6 +237,69 @@ def test_packed_set_is_stored_packed_and_tells_its_budget(
     done = command_line("evaluate", "run", *words, COLUMNS="200")
     row = next(line for line in done.stdout.splitlines() if "random real" in line)
     assert row.split("│")[2].strip() == "10"
+
+
+def test_spectral_set_holds_what_decodes_it(
+    command_line: Command, tmp_path: Path
+) -> None:
+    words = ["--parametrization", "spectral(keep=0.25)", "--images-worth", 2]
+    words += ["--distiller", "frepo(pool_size=2)", "--network", "mlp(width=4)"]
+    done = command_line("distill", *words, "--steps", 2, "--preprocessing", "zca")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "digits-worth2"
+    made = DistilledSet.load(run)
+    header = made.header
+    assert (len(made), header.stored_images, header.stored_values) == (80, 20, 1280)
+    assert made.stored["coefficients"].shape == (20, 4, 16)
+    assert sorted(made.decoder) == ["colours", "scales"]
+    done = command_line("show", run, "--stored")
+    assert done.returncode == 2
+    assert "show the decoded images" in done.stderr
+    assert command_line("show", run).returncode == 0
+    done = command_line("export", run, "--to", "npz", "--out", "set.npz")
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "set.npz") as arrays:
+        np.testing.assert_array_equal(arrays["images"], made.images)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["--budget", 2559],
+            "at least 2,560 bytes, for one stored image of each of 10",
+        ),
+        (["--budget", 5120, "--ipc", 1], "either images_per_class or a budget"),
+        (["--budget", 5120, "--images-worth", 1], "either budget or images_worth"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_one_line(
+    command_line: Command, words: list[object], told: str
+) -> None:
+    done = command_line("distill", "--distiller", "random", *words)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("parametrization", "budget", "images"),
+    [
+        ("identity", 2_560, 10),
+        ("identity", 5_119, 10),
+        ("identity", 5_120, 20),
+        ("packed", 5_120, 80),
+        ("spectral(keep=0.3)", 2 * 2_280, 60),
+    ],
+)
+def test_as_many_images_are_made_as_fit_in_a_budget(
+    parametrization: str, budget: int, images: int
+) -> None:
+    made = dd_plugins.distill(
+        "digits", "random", budget=budget, parametrization=parametrization, **SMALL
+    )
+    assert len(made) == images
+    assert 4 * (made.header.stored_values or 0) <= budget
 
 
 def test_random_baseline_has_as_many_values_as_are_stored(

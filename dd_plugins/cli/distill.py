@@ -22,6 +22,19 @@ __all__ = ["distill_command"]
 @shared.dataset
 @click.option("--distiller", default="frepo", show_default=True, help="Spec.")
 @shared.images_per_class
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    metavar="BYTES",
+    help="In place of --ipc: as many images as fit in so many bytes, labels not "
+    "counted.",
+)
+@click.option(
+    "--images-worth",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Likewise: as fit in the bytes of N plain images per class.",
+)
 @shared.steps
 @shared.seed
 @click.option(
@@ -57,6 +70,8 @@ __all__ = ["distill_command"]
 def distill_command(
     dataset: str,
     images_per_class: int,
+    budget: int | None,
+    images_worth: int | None,
     out: Path | None,
     context: Path | None,
     **options: Any,
@@ -66,9 +81,17 @@ def distill_command(
     Writes distilled.safetensors, checkpoint.pt, metrics.jsonl, images.png and
     summary.json to the folder of the run.
     """
+    size: dict[str, Any] = {"images_per_class": images_per_class}
+    size_name = f"ipc{images_per_class}"
+    bounds = {"budget": budget, "images_worth": images_worth}
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    if given:
+        size, size_name = given, f"worth{images_worth}" if images_worth else f"{budget}"
+        if shared.given_on_command_line("images_per_class"):
+            size |= {"images_per_class": images_per_class}  # refused, since both are
     if out is None:
         last_part = Path(dataset.replace(":", "/")).name
-        out = Path("runs") / f"{last_part}-ipc{images_per_class}"
+        out = Path("runs") / f"{last_part}-{size_name}"
     beside = None if context is None else DistilledSet.load(context)
     resuming = options["resume"] and not options["overwrite"]
     with processes.process_group():
@@ -77,10 +100,10 @@ def distill_command(
             say(f"{out} holds no checkpoint yet: starting at step 0", err=True)
         distilled = distill(
             dataset,
-            images_per_class=images_per_class,
             out=out,
             context=beside,
             progress=True,
+            **size,
             **options,
         )
     if not first:

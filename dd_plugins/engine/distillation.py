@@ -1,5 +1,6 @@
 """``distill``: turns the arguments of a user into a run of the loop."""
 
+from dataclasses import replace
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -20,7 +21,7 @@ from dd_plugins.engine.run_folder import (
     folder_of_its_own,
     in_place_of_the_old,
 )
-from dd_plugins.engine.settling import settle
+from dd_plugins.engine.settling import images_within, settle
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
@@ -43,7 +44,9 @@ def distill(
     data: "str | RealData | tuple[Tensor, Tensor] | Dataset[Any]" = "digits",
     distiller: "str | AbstractDistiller[Any]" = "frepo",
     *,
-    images_per_class: int = 1,
+    images_per_class: int | None = None,
+    budget: int | None = None,
+    images_worth: int | None = None,
     steps: int | None = None,
     seed: int = 0,
     network: str | AbstractNetwork | None = None,
@@ -71,7 +74,13 @@ def distill(
         data: the name of a data set; or ``RealData``; or images and labels, tensors or
             numpy arrays; or a map-style Dataset of ``(image, label)``.
         distiller: a spec, or a distiller.
-        images_per_class: synthetic images for each class, at least 1.
+        images_per_class: stored images for each class, at least 1, which is the
+            default.
+        budget: in place of it: bytes of what is stored behind the images, in float32.
+            As many images are made as fit. Labels, and what decoding needs besides, are
+            not counted.
+        images_worth: likewise: the bytes are those of so many plain images for each
+            class.
         steps: steps of the run; by default the distiller's choice for the data set.
         seed: the seed of every random draw.
         network: the architecture on which the set is distilled: a spec, or a network;
@@ -88,8 +97,7 @@ def distill(
             default the distiller's choice. Not allowed if the context holds images of
             every class.
         parametrization: what is learned in place of pixels: a spec such as
-            ``"packed(factor=2)"``. ``images_per_class`` counts stored images; each may
-            hold several.
+            ``"packed(factor=2)"``. A stored image may hold several.
         context: a set beside which this one is made. The distiller sees both together,
             and both are returned, the context first. A class of which the context
             holds images gets no new ones. ``data`` is the data that the whole set is
@@ -128,7 +136,7 @@ def distill(
     chosen_network = None if network is None else found.network(network)
     asked = RunOptions(
         distiller=repr(method),
-        images_per_class=images_per_class,
+        images_per_class=1 if images_per_class is None else images_per_class,
         steps=steps,
         seed=seed,
         network=None if chosen_network is None else repr(chosen_network),
@@ -141,7 +149,10 @@ def distill(
     )
     _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
     found.initial_images(initial_images or method.initial_images)
-    found.parametrization(parametrization)
+    stored = found.parametrization(parametrization)
+    bounded = budget is not None or images_worth is not None
+    if bounded and images_per_class is not None:
+        raise OptionError("expected either images_per_class or a budget, got both")
     folder = None if out is None else Path(out)
     writes = folder is not None and processes.rank() == 0
     if folder is not None and writes:
@@ -153,6 +164,9 @@ def distill(
         image_size=image_size,
     )
     real = found.real_data(data, where)
+    if bounded:
+        count = images_within(stored, real, budget=budget, images_worth=images_worth)
+        asked = replace(asked, images_per_class=count)
     held = [] if context is None else context.header.initial_classes
     if initial_images is not None and len(set(held)) == real.num_classes:
         raise OptionError(

@@ -9,7 +9,7 @@ from dd_plugins.engine.beginning import Beginning
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import DataRecord, make_header
 from dd_plugins.synthetic.leaves import Synthetic
-from dd_plugins.synthetic.parametrizations import decodes_alone
+from dd_plugins.synthetic.parametrizations.decoding import decodes_alone
 
 __all__ = ["finished_set"]
 
@@ -80,4 +80,5 @@ def finished_set(
     stored = {
         name: each.cpu().contiguous() for name, each in synthetic.stored().items()
     }
-    return replace(distilled, stored=stored)
+    constants = {name: each.cpu() for name, each in synthetic.constants().items()}
+    return replace(distilled, stored=stored, decoder=constants)

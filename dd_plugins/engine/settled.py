@@ -9,7 +9,7 @@ from dd_plugins.data.real import RealData
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import RunOptions, Task
-from dd_plugins.synthetic.parametrizations import AbstractParametrization
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 
 __all__ = ["Settled"]
 

@@ -1,10 +1,12 @@
 """Settling: completing the options of a run, so that no choice is open."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from dd_plugins.checks import whole_number
 from dd_plugins.data.real import RealData
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.returned import (
@@ -14,13 +16,16 @@ from dd_plugins.distillers.returned import (
     check_steps,
 )
 from dd_plugins.engine.settled import Settled
-from dd_plugins.errors import PluginError
+from dd_plugins.errors import OptionError, PluginError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.run import DEFAULT_NETWORK, RunOptions, Task
 from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 
-__all__ = ["settle"]
+__all__ = ["images_within", "settle"]
+
+_BYTES = 4  # of a float32
 
 _NAMES: dict[torch.dtype, Precision] = {
     torch.float32: "float32",
@@ -107,6 +112,40 @@ def settle(
         target,
         precision,
     )
+
+
+def images_within(
+    parametrization: AbstractParametrization,
+    data: RealData,
+    *,
+    budget: int | None = None,
+    images_worth: int | None = None,
+) -> int:
+    """Return how many stored images of each class fit in a budget.
+
+    Args:
+        parametrization: what is stored.
+        data: the real data.
+        budget: bytes of all that is stored behind the images of the set, in float32.
+        images_worth: in place of it: plain images for each class, whose bytes they are.
+
+    Raises:
+        OptionError: not one stored image of each class fits, or both are given.
+    """
+    if budget is not None and images_worth is not None:
+        raise OptionError("expected either budget or images_worth, got both")
+    plain = data.num_classes * math.prod(data.image_shape) * _BYTES
+    if budget is None:
+        budget = plain * whole_number("images_worth", images_worth, least=1)
+    budget = whole_number("budget", budget, least=1)
+    values = parametrization.values_per_stored(data.image_shape, data.num_classes)
+    least = data.num_classes * values * _BYTES
+    if budget < least:
+        raise OptionError(
+            f"budget: expected at least {least:,} bytes, for one stored image of each "
+            f"of {data.num_classes} classes by {parametrization!r}, got {budget:,}"
+        )
+    return budget // least
 
 
 def _settled_method(

@@ -10,7 +10,7 @@ from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.spec import Record, split_specs
-from dd_plugins.synthetic.parametrizations import AbstractParametrization
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 
 __all__ = [
     "get_dataset",

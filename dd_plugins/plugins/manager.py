@@ -33,7 +33,7 @@ from dd_plugins.plugins.registry import (
     record_adder,
 )
 from dd_plugins.spec import Call, Record, build, build_part, parse
-from dd_plugins.synthetic.parametrizations import AbstractParametrization
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["Plugins", "loaded_plugins"]

@@ -28,6 +28,7 @@ from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import one_line, plain
 from dd_plugins.synthetic.artifact_faults import faults
 from dd_plugins.synthetic.header import (
+    DECODER_PREFIX,
     DEEPEST_CONTEXT,
     FORMAT_VERSION,
     SINCE,
@@ -38,7 +39,7 @@ from dd_plugins.synthetic.header import (
     Header,
     check_nesting,
 )
-from dd_plugins.synthetic.parametrizations import decoded
+from dd_plugins.synthetic.parametrizations.decoding import decoded
 
 __all__ = [
     "ARTIFACT_NAME",
@@ -87,6 +88,7 @@ class DistilledSet(Content):
             these in place of images; else empty.
         view_labels: float16 ``(views, n, classes)``, the labels of the images' views;
             None if there are none, or a teacher gives them.
+        decoder: further tensors by which ``stored`` is decoded, by name.
 
     Example:
         >>> import dd_plugins
@@ -230,7 +232,14 @@ class DistilledSet(Content):
                 for name, tensor in tensors.items()
                 if name.startswith(STORED_PREFIX)
             }
-            images = _decoded(file, header, stored, transform) if stored else None
+            decoder = {
+                name.removeprefix(DECODER_PREFIX): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(DECODER_PREFIX)
+            }
+            images = None
+            if stored:
+                images = _decoded(file, header, stored, decoder, transform)
             if images is None:
                 images = tensors["images"]
             loaded = cls(
@@ -240,6 +249,7 @@ class DistilledSet(Content):
                 header,
                 stored,
                 tensors.get(VIEW_LABELS),
+                decoder,
             )
         except KeyError as error:
             raise _damaged(file, f"expected a tensor {error}, found none") from error
@@ -335,7 +345,11 @@ class DistilledSet(Content):
 
 
 def _decoded(
-    file: Path, header: Header, stored: Mapping[str, Tensor], transform: Transform
+    file: Path,
+    header: Header,
+    stored: Mapping[str, Tensor],
+    decoder: Mapping[str, Tensor],
+    transform: Transform,
 ) -> Tensor:
     """Return the images of a file that holds them in encoded form.
 
@@ -349,9 +363,8 @@ def _decoded(
             f"stored tensors need format version {since}, got {header.format_version}",
         )
     try:
-        return decoded(
-            header.parametrization, stored, transform, len(header.initial_classes)
-        )
+        count = len(header.initial_classes)
+        return decoded(header.parametrization, stored, decoder, transform, count)
     except (OptionError, UnknownNameError, ValueError, RuntimeError) as error:
         raise _damaged(file, str(error)) from error
 

@@ -82,6 +82,8 @@ def _faults_of_budget(loaded: Content) -> Iterator[str]:
     told = (header.stored_images, header.stored_values)
     if None in told:
         yield "header fields stored_images and stored_values: must be numbers from 1"
+    if loaded.decoder and not loaded.stored:
+        yield "tensors of a decoder need stored ones"
     kept = list(loaded.stored.values())
     if not kept and header.parametrization == "identity" and header.context is None:
         kept = [loaded.images]

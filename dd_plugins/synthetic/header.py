@@ -24,6 +24,7 @@ from dd_plugins.synthetic.view_records import StrictRecord, TeacherRecord, Views
 
 __all__ = [
     "COMPACT_SINCE",
+    "DECODER_PREFIX",
     "DEEPEST_CONTEXT",
     "DIRECTIONS_SINCE",
     "FORMAT_VERSION",
@@ -72,6 +73,7 @@ VIEW_LABELS = "view_labels"
 
 TRANSFORM_PREFIX = "transform."
 STORED_PREFIX = "stored."
+DECODER_PREFIX = "decoder."
 
 
 class DataRecord(StrictRecord):
@@ -238,11 +240,13 @@ class Content:
     header: Header
     stored: Mapping[str, Tensor] = field(default_factory=dict)
     view_labels: Tensor | None = None
+    decoder: Mapping[str, Tensor] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that a file of this set holds, by name, on the CPU."""
         named = {STORED_PREFIX + name: each for name, each in self.stored.items()}
-        if not named:
+        named |= {DECODER_PREFIX + name: each for name, each in self.decoder.items()}
+        if not self.stored:
             named["images"] = self.images
         named["labels"] = self.labels
         if self.view_labels is not None:

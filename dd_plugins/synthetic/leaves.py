@@ -101,6 +101,7 @@ class Codec:
             all. The graph of decoding is no larger than that of a chunk.
         clamp: changes parameters in place so that what they decode to lies within [0,
             1] as pixels, for methods that are ``bounded``; None if it cannot be done.
+        constants: further tensors that decoding needs, by name, which are not learned.
     """
 
     encode: Callable[[Tensor], dict[str, Tensor]]
@@ -109,6 +110,7 @@ class Codec:
     images_per_stored: int = 1
     chunk: int | None = None
     clamp: Callable[[Mapping[str, Tensor]], None] | None = None
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Synthetic:
@@ -215,6 +217,10 @@ class Synthetic:
     def stored(self) -> dict[str, Tensor]:
         """Return the stored tensors by name: the pixels, if there is no codec."""
         return dict(self._images)
+
+    def constants(self) -> dict[str, Tensor]:
+        """Return what else decoding needs, by name; it is not learned."""
+        return {} if self._codec is None else dict(self._codec.constants)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes during a run."""

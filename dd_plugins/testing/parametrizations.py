@@ -15,7 +15,7 @@ from dd_plugins.hookspecs import RegisterParametrization, hookimpl
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run, RunOptions
 from dd_plugins.synthetic.leaves import Codec, Synthetic
-from dd_plugins.synthetic.parametrizations import AbstractParametrization
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.testing.laws import asserts
 from dd_plugins.testing.toys import (
     NETWORK,
@@ -98,6 +98,11 @@ def check_parametrization_shapes(parametrization: AbstractParametrization) -> No
         law = f"{name} must be float32, its first dimension the {count} stored images"
         assert each.dtype == torch.float32, f"{law}, got {each.dtype}"
         assert each.shape[:1] == (count,), f"{law}, got {tuple(each.shape)}"
+    shape, classes = images.shape[1:], toy_data().num_classes
+    told = parametrization.values_per_stored((shape[0], shape[1], shape[2]), classes)
+    values = sum(each.numel() for each in stored.values())
+    law = f"values_per_stored must be the {values // count} values of a stored image"
+    assert told == values // count, f"{law}, got {told}"
     decoded = codec.decode(stored)
     law = f"decoded images must have shape {tuple(images.shape)}"
     assert decoded.shape == images.shape, f"{law}, got {tuple(decoded.shape)}"

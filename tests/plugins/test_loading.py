@@ -22,7 +22,7 @@ import click
 from dd_plugins import hookimpl, record
 from dd_plugins.distillers.dm import DM
 from dd_plugins.networks.mlp import MLP
-from dd_plugins.synthetic.parametrizations import Packed
+from dd_plugins.synthetic.parametrizations.packed import Packed
 from dd_plugins.testing import PassThrough
 
 STEPS = []

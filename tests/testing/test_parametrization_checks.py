@@ -12,16 +12,19 @@ from torch import Tensor
 from dd_plugins import record, testing
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import RealSampler
+from dd_plugins.networks.base import ImageShape
 from dd_plugins.plugins.lookup import get_parametrization
 from dd_plugins.run import Run
 from dd_plugins.synthetic.leaves import Codec
-from dd_plugins.synthetic.parametrizations import AbstractParametrization
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 
 Check = Callable[[AbstractParametrization], None]
 
 
 @pytest.mark.parametrize("check", testing.PARAMETRIZATION_CHECKS, ids=testing.name_of)
-@pytest.mark.parametrize("spec", ["identity", "packed", "packed(factor=4)"])
+@pytest.mark.parametrize(
+    "spec", ["identity", "packed", "packed(factor=4)", "spectral", "spectral(keep=0.4)"]
+)
 def test_parametrization_conforms(spec: str, check: Check) -> None:
     check(get_parametrization(spec))
 
@@ -30,10 +33,10 @@ def test_parametrization_conforms(spec: str, check: Check) -> None:
 def test_parametrization_of_the_docs_conforms(check: Check) -> None:
     page = (ROOT / "docs" / "writing-a-plugin.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.S)
-    (example,) = [block for block in blocks if "class Spectra" in block]
+    (example,) = [block for block in blocks if "class Mirrored" in block]
     names: dict[str, object] = {"__name__": "example"}
     exec(compile(example, "writing-a-plugin.md", "exec"), names)
-    check(names["Spectra"]())  # type: ignore[operator]
+    check(names["Mirrored"]())  # type: ignore[operator]
 
 
 _scales = itertools.count(2)
@@ -46,6 +49,10 @@ class Faulty(AbstractParametrization):
     name = "faulty_parametrization"
 
     fault: str = "none"
+
+    def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
+        values = super().values_per_stored(image_shape, num_classes)
+        return values + 1 if self.fault == "budget" else values
 
     def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
         del run, real, transform
@@ -83,6 +90,7 @@ class Faulty(AbstractParametrization):
     [
         ("spec", "spec_round_trip", "repr must build an equal object"),
         ("double", "shapes", "must be float32"),
+        ("budget", "shapes", "values_per_stored must be the 64"),
         ("rows", "shapes", "first dimension the 2 stored images"),
         ("cropped", "shapes", "decoded images must have shape"),
         ("mixed", "gradients", "the same for one stored image at a time"),

@@ -13,12 +13,10 @@ from dd_plugins.errors import OptionError
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.leaves import Synthetic
-from dd_plugins.synthetic.parametrizations import (
-    Identity,
-    Packed,
-    decoded,
-    decodes_alone,
-)
+from dd_plugins.synthetic.parametrizations.base import Identity
+from dd_plugins.synthetic.parametrizations.decoding import decoded, decodes_alone
+from dd_plugins.synthetic.parametrizations.packed import Packed
+from dd_plugins.synthetic.parametrizations.spectral import Spectral
 
 CPU = torch.device("cpu")
 PLAIN = Transform.identity(2)
@@ -164,12 +162,13 @@ def test_a_stored_image_holds_the_square_of_the_factor() -> None:
     assert Identity().images_per_stored == 1
     assert Identity().codec(run_of(4, 4), sampler(), PLAIN) is None  # type: ignore[func-returns-value]
     assert decodes_alone(Packed())
+    assert decodes_alone(Spectral())
     assert not decodes_alone(Identity())
 
 
 def test_a_file_s_grids_are_decoded_as_a_run_s() -> None:
     grids = random(2, 2, 6, 6).float()
-    found = decoded("packed(factor=3)", {"grids": grids}, PLAIN, 18)
+    found = decoded("packed(factor=3)", {"grids": grids}, {}, PLAIN, 18)
     assert torch.equal(found, Packed(factor=3).decode({"grids": grids}, PLAIN))
 
 
@@ -192,4 +191,4 @@ def test_what_no_grids_are_is_refused(
     spec: str, stored: dict[str, Any], images: int, error: type[Exception], named: str
 ) -> None:
     with pytest.raises(error, match=named):
-        decoded(spec, stored, PLAIN, images)
+        decoded(spec, stored, {}, PLAIN, images)

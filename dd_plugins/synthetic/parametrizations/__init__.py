@@ -1,0 +1,1 @@
+"""Parametrizations: what is stored and learned in place of pixels."""

@@ -1,0 +1,116 @@
+"""Packed images: each stored image holds several smaller ones."""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import ImageShape
+from dd_plugins.run import Run
+from dd_plugins.spec import record
+from dd_plugins.synthetic.leaves import Codec
+from dd_plugins.synthetic.parametrizations.base import (
+    AbstractParametrization,
+    clamped,
+)
+
+__all__ = ["Packed"]
+
+
+@record
+class Packed(AbstractParametrization):
+    """Each stored image holds ``factor`` x ``factor`` smaller ones.
+
+    A smaller one becomes an image by bilinear upsampling of its pixels, whatever the
+    value space: whitening, if there is any, comes after. The same number of values
+    thus gives more, and smoother, images.
+
+    Args:
+        factor: smaller images along each side, 2 to 8; it must divide height and
+            width.
+
+    Reference: Kim et al., "Dataset Condensation via Efficient Synthetic-Data
+    Parameterization" (IDC), ICML 2022, arXiv 2205.14959, section 4 ("multi-formation").
+    """
+
+    name = "packed"
+
+    factor: int = Field(default=2, ge=2, le=8)
+
+    @property
+    def images_per_stored(self) -> int:
+        """The square of the factor."""
+        return self.factor**2
+
+    def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
+        """Return the values of an image.
+
+        Raises:
+            OptionError: the factor does not divide its height and width.
+        """
+        _, height, width = image_shape
+        if height % self.factor or width % self.factor:
+            raise OptionError(
+                f"{self!r}: expected images with a height and width divisible by "
+                f"{self.factor}, got {height}x{width}"
+            )
+        return super().values_per_stored(image_shape, num_classes)
+
+    def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
+        """Return the codec of grids of smaller images."""
+        del real
+        self.values_per_stored(run.task.image_shape, run.task.num_classes)
+        return Codec(
+            encode=lambda images: {"grids": self.encode(images, transform)},
+            decode=lambda stored: self.decode(stored, transform),
+            images_per_stored=self.images_per_stored,
+            clamp=lambda stored: _clamp(stored["grids"], transform),
+        )
+
+    def encode(self, images: Tensor, transform: Transform) -> Tensor:
+        """Return grids of images, each made smaller by averaging.
+
+        Args:
+            images: ``(n * factor**2, channels, height, width)`` in the value space.
+            transform: of that value space.
+
+        Returns:
+            ``(n, channels, height, width)``: pixels, standardised by channel, so that a
+            learning rate means the same as for pixels.
+        """
+        small = F.avg_pool2d(transform.standardised(images), self.factor)
+        count, channels, height, width = small.shape
+        grid = small.view(-1, self.factor, self.factor, channels, height, width)
+        return grid.permute(0, 3, 1, 4, 2, 5).reshape(
+            count // self.images_per_stored,
+            channels,
+            self.factor * height,
+            self.factor * width,
+        )
+
+    def decode(self, stored: Mapping[str, Tensor], transform: Transform) -> Tensor:
+        """Return the images of grids, in the value space: row by row of each grid."""
+        grids = stored["grids"]
+        count, channels, height, width = grids.shape
+        small = grids.reshape(
+            count,
+            channels,
+            self.factor,
+            height // self.factor,
+            self.factor,
+            width // self.factor,
+        )
+        small = small.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        large = F.interpolate(
+            small, size=(height, width), mode="bilinear", align_corners=False
+        )
+        return transform.whitened(large)
+
+
+def _clamp(grids: Tensor, transform: Transform) -> None:
+    """Move pixels into [0, 1]; an upsampled image lies between its own."""
+    grids.copy_(clamped(grids, transform))

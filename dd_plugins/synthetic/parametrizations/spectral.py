@@ -1,0 +1,179 @@
+"""Spectra: images are stored as their largest cosine coefficients."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.errors import OptionError
+from dd_plugins.functional.cosine import cosine_transform, inverse_cosine_transform
+from dd_plugins.networks.base import ImageShape
+from dd_plugins.run import Run
+from dd_plugins.spec import record
+from dd_plugins.synthetic.leaves import Codec
+from dd_plugins.synthetic.parametrizations.base import (
+    AbstractParametrization,
+    clamped,
+)
+
+__all__ = ["Spectral"]
+
+_MEASURED = 2_000  # real images whose coefficients are measured
+_ROUNDING = 1e-9
+
+
+@record
+class Spectral(AbstractParametrization):
+    """Each stored image holds the cosine coefficients of several images.
+
+    Channels are made independent, and transformed by an orthonormal DCT-II. Of each
+    image the same coefficients are kept: those that are largest in real images, by
+    their mean square. The same number of values thus gives more, and smoother, images.
+    Coefficients are divided by their root mean square, so that a learning rate means
+    the same for slow and for fast waves.
+
+    Args:
+        keep: the share of an image's coefficients that is kept, in (0, 1]. A stored
+            image holds as many images as fit in the values of one: 4 of a quarter.
+
+    Reference: Shin, Shin, Moon, "Frequency Domain-based Dataset Distillation" (FReD),
+    NeurIPS 2023, arXiv 2311.08819, section 3.
+
+    Differences: FReD keeps the coefficients of each channel, and counts explained
+    variance about the mean; here channels are mixed by the axes of their covariance
+    first, which puts most of a colour image into one of them, and squares are about 0.
+    """
+
+    name = "spectral"
+
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.25
+
+    @property
+    def images_per_stored(self) -> int:
+        """How many images fit in the values of one."""
+        return int(1 / self.keep + _ROUNDING)
+
+    def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
+        """Return the coefficients of all images of a stored one.
+
+        Raises:
+            OptionError: not one coefficient of an image is kept.
+        """
+        del num_classes
+        return self.images_per_stored * self._count(image_shape)
+
+    def _count(self, image_shape: ImageShape) -> int:
+        """Return how many coefficients of an image are kept."""
+        count = int(self.keep * math.prod(image_shape) + _ROUNDING)
+        if not count:
+            raise OptionError(
+                f"{self!r}: expected to keep a coefficient of {image_shape} images, "
+                f"got less than one; the least is {1 / math.prod(image_shape):.3g}"
+            )
+        return count
+
+    def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
+        """Return the codec of the coefficients that are largest in real images."""
+        count = self._count(run.task.image_shape)
+        constants = _measured(real, transform, count)
+        return Codec(
+            encode=lambda images: {
+                "coefficients": self.encode(images, constants, transform)
+            },
+            decode=lambda stored: self.decode(stored, constants, transform),
+            images_per_stored=self.images_per_stored,
+            clamp=lambda stored: self._clamp(stored, constants, transform),
+            constants=constants,
+        )
+
+    def encode(
+        self, images: Tensor, constants: Mapping[str, Tensor], transform: Transform
+    ) -> Tensor:
+        """Return the coefficients of images.
+
+        Args:
+            images: ``(n * images_per_stored, channels, height, width)`` in the value
+                space.
+            constants: ``colours`` and ``scales``.
+            transform: of that value space.
+
+        Returns:
+            ``(n, images_per_stored, kept)``: those kept, in the order of their waves,
+            divided by their root mean square in real images.
+        """
+        return self._of_standardised(transform.standardised(images), constants)
+
+    def decode(
+        self,
+        stored: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        transform: Transform,
+    ) -> Tensor:
+        """Return the images of coefficients, in the value space."""
+        return transform.whitened(_to_standardised(stored["coefficients"], constants))
+
+    def _of_standardised(
+        self, images: Tensor, constants: Mapping[str, Tensor]
+    ) -> Tensor:
+        scales = constants["scales"]
+        waves = cosine_transform(images, constants["colours"])
+        kept = waves.flatten(1)[:, scales.flatten() > 0]
+        kept = kept / scales[scales > 0]
+        return kept.view(-1, self.images_per_stored, kept.shape[1])
+
+    def _clamp(
+        self,
+        stored: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        transform: Transform,
+    ) -> None:
+        """Move images into [0, 1] as pixels, as far as the coefficients kept allow."""
+        coefficients = stored["coefficients"]
+        moved = clamped(_to_standardised(coefficients, constants), transform)
+        coefficients.copy_(self._of_standardised(moved, constants))
+
+
+def _to_standardised(coefficients: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
+    """Return the standardised pixels of coefficients."""
+    scales = constants["scales"]
+    values = coefficients.flatten(0, 1) * scales[scales > 0]
+    places = (scales.flatten() > 0).nonzero().flatten()
+    waves = values.new_zeros(len(values), scales.numel())
+    waves = waves.index_copy(1, places, values)
+    return inverse_cosine_transform(waves.view(-1, *scales.shape), constants["colours"])
+
+
+def _measured(real: RealSampler, transform: Transform, count: int) -> dict[str, Tensor]:
+    """Return the colours, and the scales of the coefficients that are kept.
+
+    Args:
+        real: all training images.
+        transform: of their value space.
+        count: how many coefficients are kept.
+
+    Returns:
+        ``colours`` of shape ``(channels, channels)``; ``scales`` of shape ``(channels,
+        height, width)``: the root mean square of each coefficient, 0 where it is not
+        kept.
+    """
+    some = min(len(real.labels), _MEASURED)
+    indices = torch.linspace(0, len(real.labels) - 1, some).long()
+    images = transform.standardised(real.read(indices).images.float()).double()
+    by_channel = images.transpose(0, 1).flatten(1)
+    vectors = torch.linalg.eigh(by_channel @ by_channel.mT).eigenvectors
+    colours = vectors.mT.contiguous()
+    squares = cosine_transform(images, colours).square().mean(dim=0)
+    kept = squares.flatten().topk(count).indices
+    scales = torch.zeros_like(squares.flatten())
+    # A coefficient that no real image has is kept in its own unit.
+    roots = squares.flatten()[kept].sqrt()
+    scales[kept] = torch.where(roots > 0, roots, 1)
+    return {
+        "colours": colours.float(),
+        "scales": scales.float().view(squares.shape),
+    }
