@@ -17,6 +17,8 @@ from dd_plugins.data.preprocess import Preprocessing, Transform
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import Batch, RealSampler
 from dd_plugins.data.streamed import ImageSource, StreamedImages
+from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
+from dd_plugins.decoders.kept import train_generator
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages, add_gradient
 from dd_plugins.distillers.state import AbstractState, Metrics, NoState
 from dd_plugins.engine.distillation import distill
@@ -64,6 +66,7 @@ from dd_plugins.networks.base import (
 )
 from dd_plugins.plugins.lookup import (
     get_dataset,
+    get_decoder,
     get_distiller,
     get_initial_images,
     get_network,
@@ -128,6 +131,7 @@ __all__ = [
     "ARTIFACT_NAME",
     "DEFAULT_NETWORK",
     "LABEL_KINDS",
+    "AbstractDecoder",
     "AbstractDistiller",
     "AbstractNetwork",
     "AbstractParametrization",
@@ -154,6 +158,7 @@ __all__ = [
     "Items",
     "KeptNetworks",
     "LabelKind",
+    "LatentDecoder",
     "LazySet",
     "Leaves",
     "Metrics",
@@ -210,6 +215,7 @@ __all__ = [
     "frepo_recipe",
     "generator_for",
     "get_dataset",
+    "get_decoder",
     "get_distiller",
     "get_initial_images",
     "get_network",
@@ -243,6 +249,7 @@ __all__ = [
     "split_specs",
     "squeeze_recipe",
     "train_experts",
+    "train_generator",
     "train_network",
     "train_networks",
     "training_set_of",

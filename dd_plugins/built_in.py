@@ -1,6 +1,8 @@
 """The plugin that registers all that comes with the library, by the public hooks."""
 
 from dd_plugins.data.datasets import DATASETS
+from dd_plugins.decoders.conv import ConvDecoder
+from dd_plugins.decoders.generator import Generator
 from dd_plugins.distillers.core_set import Herding, KMeans, RandomImages
 from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.dsa import DSA
@@ -11,6 +13,7 @@ from dd_plugins.distillers.rded import RDED
 from dd_plugins.distillers.sre2l import SRe2L
 from dd_plugins.hookspecs import (
     RegisterDataset,
+    RegisterDecoder,
     RegisterDistiller,
     RegisterNetwork,
     RegisterParametrization,
@@ -79,8 +82,14 @@ def dd_register_networks(register: RegisterNetwork) -> None:
 @hookimpl
 def dd_register_parametrizations(register: RegisterParametrization) -> None:
     """Offer the built-in parametrizations."""
-    for parametrization in (Identity, Packed, Spectral):
+    for parametrization in (Identity, Packed, Spectral, Generator):
         register(parametrization)
+
+
+@hookimpl
+def dd_register_decoders(register: RegisterDecoder) -> None:
+    """Offer the built-in decoders."""
+    register(ConvDecoder)
 
 
 @hookimpl

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import click
 
     from dd_plugins.data.named import DatasetLoader
+    from dd_plugins.decoders.base import AbstractDecoder
     from dd_plugins.distillers.base import AbstractDistiller
     from dd_plugins.networks.base import AbstractNetwork
     from dd_plugins.run import Run
@@ -52,6 +53,12 @@ class RegisterParametrization(Protocol):
     """Offers a parametrization class under its ``name``."""
 
     def __call__(self, parametrization: "type[AbstractParametrization]") -> None: ...
+
+
+class RegisterDecoder(Protocol):
+    """Offers a decoder class under its ``name``."""
+
+    def __call__(self, decoder: "type[AbstractDecoder]") -> None: ...
 
 
 class RegisterDataset(Protocol):
@@ -115,6 +122,17 @@ def dd_register_parametrizations(register: RegisterParametrization) -> None:
 
     Args:
         register: call it with a record class that extends ``AbstractParametrization``.
+    """
+
+
+@hookspec
+def dd_register_decoders(register: RegisterDecoder) -> None:
+    """Offer architectures of decoders, in whose latents ``generator`` learns a set.
+
+    Called once for each plugin, when plugins are loaded.
+
+    Args:
+        register: call it with a record class that extends ``AbstractDecoder``.
     """
 
 

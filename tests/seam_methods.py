@@ -10,6 +10,7 @@ from dd_plugins.api import (
     AbstractDistiller,
     AbstractParametrization,
     Codec,
+    ImageShape,
     Leaves,
     Metrics,
     NoState,
@@ -112,6 +113,10 @@ class Mixture(AbstractParametrization):
 
     latents: int = 12
 
+    def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
+        """Return the number of latents."""
+        return self.latents
+
     def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
         """Return a linear generator, decoded three images at a time."""
         shape = run.task.image_shape
@@ -119,7 +124,7 @@ class Mixture(AbstractParametrization):
         generator = run.generator("mixture")
         basis = torch.randn(self.latents, size, generator=generator) / size**0.5
 
-        def encode(images: Tensor) -> dict[str, Tensor]:
+        def encode(images: Tensor, classes: Tensor) -> dict[str, Tensor]:
             return {"latents": images.flatten(1) @ basis.mT}
 
         def decode(stored: Any) -> Tensor:

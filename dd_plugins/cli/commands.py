@@ -6,6 +6,7 @@ from dd_plugins.cli.plugins import plugins_command
 from dd_plugins.cli.relabel import relabel_command
 from dd_plugins.cli.sets import export_command, info_command, show_command
 from dd_plugins.cli.train_experts import train_experts_command
+from dd_plugins.cli.train_generator import train_generator_command
 from dd_plugins.cli.train_networks import train_networks_command
 from dd_plugins.cli.transfer import transfer_command
 from dd_plugins.hookspecs import RegisterCommand, hookimpl
@@ -21,6 +22,7 @@ def dd_register_commands(register: RegisterCommand) -> None:
         transfer_command,
         train_networks_command,
         train_experts_command,
+        train_generator_command,
         show_command,
         info_command,
         export_command,

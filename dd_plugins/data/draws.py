@@ -53,6 +53,7 @@ def sampler_of(
         seed=seed,
         device=device,
         transform=later,
+        source=data.train.images,
         content=f"{data.fingerprint} {data.value_space}",
         rank=rank,
         ranks=ranks,

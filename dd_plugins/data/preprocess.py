@@ -164,15 +164,13 @@ class Transform:
             )
         centre = torch.zeros(size, dtype=torch.float64)
         for chunk in chunks(images, _CHUNK):
-            centre += (
-                scale._flatten(scale._standardize(chunk)).double().sum(dim=0).cpu()
-            )
+            centre += scale._flatten(scale.standardize(chunk)).double().sum(dim=0).cpu()
         centre = (centre / count).float()
         if count <= size:
             return self._with_directions(images, scale, centre, count, ridge)
         covariance = torch.zeros(size, size, dtype=torch.float64)
         for chunk in chunks(images, _CHUNK):
-            flat = scale._flatten(scale._standardize(chunk)).cpu() - centre
+            flat = scale._flatten(scale.standardize(chunk)).cpu() - centre
             covariance += (flat.mT @ flat).double()
         covariance /= count
         if not covariance.diagonal().sum() > 0:
@@ -213,7 +211,7 @@ class Transform:
         """
         flat = torch.cat(
             [
-                scale._flatten(scale._standardize(chunk)).cpu() - centre
+                scale._flatten(scale.standardize(chunk)).cpu() - centre
                 for chunk in chunks(images, _CHUNK)
             ]
         ).double()
@@ -251,7 +249,7 @@ class Transform:
         result = torch.empty(images.shape, dtype=dtype, device=images.device)
         for start in range(0, len(images), _CHUNK):
             near = images[start : start + _CHUNK].to(self.mean.device)
-            chunk = self._standardize(near)
+            chunk = self.standardize(near)
             if self.centre is not None:
                 flat = self._whiten(self._flatten(chunk) - self.centre)
                 chunk = self._unflatten(flat, images.shape)
@@ -274,6 +272,16 @@ class Transform:
             values = self._unflatten(flat, values.shape)
         mean, deviation = self._by_channel(values.device)
         return values.float() * deviation + mean
+
+    def standardize(self, images: Tensor) -> Tensor:
+        """Return images standardised by channel, before any whitening.
+
+        Args:
+            images: uint8, or float in [0, 1], of shape ``(n, channels, height,
+                width)``.
+        """
+        mean, deviation = self._by_channel(images.device)
+        return (to_unit_range(images) - mean) / deviation
 
     def standardised(self, values: Tensor) -> Tensor:
         """Return pixels standardised by channel, with any whitening undone.
@@ -329,10 +337,6 @@ class Transform:
     def _by_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:
         shape = (1, -1, 1, 1)
         return self.mean.to(device).view(shape), self.deviation.to(device).view(shape)
-
-    def _standardize(self, images: Tensor) -> Tensor:
-        mean, deviation = self._by_channel(images.device)
-        return (to_unit_range(images) - mean) / deviation
 
     def _flatten(self, images: Tensor) -> Tensor:
         """``(n, c, h, w)`` to ``(n * stride**2, d)``: one row for each sub-image."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.preprocess import Transform, to_unit_range
 from dd_plugins.data.streamed import ImageSource, StreamedImages
 from dd_plugins.data.subsets import class_members
 from dd_plugins.errors import OptionError
@@ -43,6 +43,8 @@ class RealSampler:
         seed: the seed of the run.
         device: where batches are put.
         transform: maps a batch to the value space; None if the images are in it.
+        source: the images as pixels, uint8 or float in [0, 1], if ``images`` are in the
+            value space already; by default ``images``.
         content: identifies the images: the data's fingerprint and its preprocessing.
             Results that depend on the images alone may be kept under it.
         rank: the number of this process.
@@ -57,6 +59,7 @@ class RealSampler:
         seed: int,
         device: torch.device,
         transform: Transform | None = None,
+        source: ImageSource | None = None,
         content: str | None = None,
         rank: int = 0,
         ranks: int = 1,
@@ -64,6 +67,7 @@ class RealSampler:
         self.content = content
         self._rank, self._ranks = rank, ranks
         self._images = images
+        self._source = images if source is None else source
         if isinstance(images, Tensor):
             self._images = _near(images, device)
         self._labels = labels.to(device)
@@ -89,6 +93,14 @@ class RealSampler:
         images = self._images
         on_device = isinstance(images, Tensor) and images.device == near.device
         return self._batch(images[near if on_device else indices], near)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Return the images of these indices as pixels, before they are mapped.
+
+        Returns:
+            float32 in [0, 1], of shape ``(n, channels, height, width)``, on the device.
+        """
+        return to_unit_range(self._source[indices.cpu()].to(self._device))
 
     def close(self) -> None:
         """End the processes that read ahead, if there are any."""

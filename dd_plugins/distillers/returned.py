@@ -6,7 +6,7 @@ read from a GPU.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -40,6 +40,7 @@ __all__ = [
     "check_schedule",
     "check_state",
     "check_steps",
+    "check_stored",
     "check_teacher",
 ]
 
@@ -277,6 +278,25 @@ def check_codec(source: Record, got: Any, images_per_stored: int) -> Codec | Non
         expected = f"a Codec of {images_per_stored} images per stored one"
         raise _refused(source, "codec", expected, got)
     return got
+
+
+def check_stored(
+    source: Record, stored: Mapping[str, Tensor], values_per_stored: int
+) -> None:
+    """Check what a codec's ``encode`` returned against what was said of its size.
+
+    Args:
+        source: the parametrization.
+        stored: its parameters, by name.
+        values_per_stored: how many values a stored image should have.
+    """
+    values = sum(each.numel() for each in stored.values())
+    count = len(next(iter(stored.values()), ()))
+    if values != count * values_per_stored:
+        raise PluginError(
+            f"{source.name}.values_per_stored must be the values of a stored image, "
+            f"{values / max(1, count):g}, got {values_per_stored}"
+        )
 
 
 def check_teacher(source: Record, got: Any, label_kind: LabelKind) -> Teacher | None:

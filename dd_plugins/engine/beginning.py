@@ -17,6 +17,7 @@ from dd_plugins.distillers.returned import (
     check_indices,
     check_labels,
     check_learnables,
+    check_stored,
 )
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import OptionError
@@ -112,7 +113,7 @@ class Beginning:
                     held.to(run.device),
                 )
         others = check_learnables(distiller, distiller.learnables(run))
-        return Synthetic(
+        synthetic = Synthetic(
             images.to(run.device),
             labels.to(run.device),
             classes,
@@ -122,6 +123,10 @@ class Beginning:
             fixed=fixed,
             clamp=self._clamp() if distiller.bounded else None,
         )
+        parametrization = self.settled.parametrization
+        values = parametrization.values_per_stored(run.task.image_shape, num_classes)
+        check_stored(parametrization, synthetic.stored(), values)
+        return synthetic
 
     def history(self) -> tuple[list[int], list[int] | None]:
         """Return the class of each image, and the index of its real image.
@@ -151,7 +156,7 @@ class Beginning:
         return ContextRecord(refined=self.settled.options.refine_context, header=header)
 
     def budget(self, synthetic: Synthetic) -> dict[str, int]:
-        """Return how many images the set stores, and how many values they have."""
+        """Return how much the set stores: images, values, and values of a decoder."""
         stored = list(synthetic.stored().values())
         images = len(stored[0])
         values = sum(each.numel() for each in stored)
@@ -159,7 +164,11 @@ class Beginning:
             held = self.context.header
             images += held.stored_images or len(self.context)
             values += held.stored_values or self.context.images.numel()
-        return {"stored_images": images, "stored_values": values}
+        return {
+            "stored_images": images,
+            "stored_values": values,
+            "decoder_values": synthetic.decoder_values,
+        }
 
     def _images(self) -> Tensor:
         """Return the new images, in the value space."""

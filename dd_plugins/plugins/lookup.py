@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.real import RealData
+from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import loaded_plugins
@@ -14,6 +15,7 @@ from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 
 __all__ = [
     "get_dataset",
+    "get_decoder",
     "get_distiller",
     "get_initial_images",
     "get_network",
@@ -67,6 +69,20 @@ def get_parametrization(spec: str) -> AbstractParametrization:
         4
     """
     return loaded_plugins().parametrization(spec)
+
+
+def get_decoder(spec: str) -> AbstractDecoder:
+    """Return the decoder that a spec stands for.
+
+    Raises:
+        OptionError: the spec is malformed, or an option is out of its range.
+        UnknownNameError: no plugin registers the name.
+
+    Example:
+        >>> get_decoder("conv_decoder(width=32)")
+        conv_decoder(width=32)
+    """
+    return loaded_plugins().decoder(spec)
 
 
 def get_initial_images(spec: str) -> InitialImages | AbstractDistiller[Any]:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from dd_plugins import hookspecs
 from dd_plugins.data.named import DataOptions, DatasetLoader, split_name
 from dd_plugins.data.real import RealData
+from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.errors import OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
@@ -64,6 +65,7 @@ class Plugins(LoadedPlugins):
         self.parametrizations = Registry[type[AbstractParametrization]](
             "parametrization"
         )
+        self.decoders = Registry[type[AbstractDecoder]]("decoder")
         self.datasets = Registry[DatasetLoader]("data set")
         self.commands = Registry[click.Command]("command")
         super().__init__(hookspecs.PROJECT, hookspecs, load, extra)
@@ -74,6 +76,7 @@ class Plugins(LoadedPlugins):
             self.distillers,
             self.networks,
             self.parametrizations,
+            self.decoders,
             self.datasets,
             self.commands,
         ]
@@ -93,6 +96,8 @@ class Plugins(LoadedPlugins):
                 self.parametrizations, AbstractParametrization, plugin
             )
         )
+        decoders = record_adder(self.decoders, AbstractDecoder, plugin)
+        only("dd_register_decoders")(register=decoders)
         only("dd_register_datasets")(
             register=lambda name, loader: self.datasets.add(
                 *checked_dataset(name, loader), plugin
@@ -153,6 +158,17 @@ class Plugins(LoadedPlugins):
                     f"dd-plugins, got {type(spec).__name__}"
                 )
         return [self.network(spec) for spec in specs]
+
+    def decoder(self, spec: str | AbstractDecoder) -> AbstractDecoder:
+        """Return the decoder that a spec stands for; an object stays itself.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        return self._object(
+            spec, AbstractDecoder, self.decoders, "conv_decoder(width=64)"
+        )
 
     def parametrization(
         self, spec: str | AbstractParametrization
@@ -277,7 +293,12 @@ class Plugins(LoadedPlugins):
         for record in used:
             origins = (
                 registry.origin(type(record))
-                for registry in (self.distillers, self.networks, self.parametrizations)
+                for registry in (
+                    self.distillers,
+                    self.networks,
+                    self.parametrizations,
+                    self.decoders,
+                )
             )
             origin = next(filter(None, origins), None)
             if origin is not None and origin.distribution and origin.version:
@@ -310,14 +331,15 @@ class Plugins(LoadedPlugins):
             if isinstance(value, Call) and not self._is_known(value):
                 raise OptionError(
                     f"{call.name}: {name}={value.name} is neither a value nor a known "
-                    f"distiller or network; quote text ({value.name!r}), and write "
-                    "True, False or None with a capital"
+                    f"distiller, network or decoder; quote text ({value.name!r}), and "
+                    "write True, False or None with a capital"
                 )
             options[name] = self._value(value)
         return build(cls, Call(call.name, arguments, options))
 
     def _is_known(self, call: Call) -> bool:
-        return call.name in self.distillers or call.name in self.networks
+        registries = (self.distillers, self.networks, self.decoders)
+        return any(call.name in registry for registry in registries)
 
     def _value(self, value: Any) -> Any:
         """Return a literal as it is, or the record of a nested spec."""
@@ -325,8 +347,9 @@ class Plugins(LoadedPlugins):
             return tuple(self._value(item) for item in value)
         if not isinstance(value, Call):
             return value
-        if value.name in self.networks and value.name not in self.distillers:
-            return self._build(self.networks, value)
+        for registry in (self.networks, self.decoders):
+            if value.name in registry and value.name not in self.distillers:
+                return self._build(registry, value)
         return self._build(self.distillers, value)
 
 

@@ -54,6 +54,7 @@ SINCE = {
     "learned": 3,
     "recipe": 3,
     "views": 3,
+    "decoder_values": 5,
 }
 """The first version of the format that has this field of the header."""
 
@@ -135,6 +136,8 @@ class Header(StrictRecord):
         stored_images: how many images are stored, each of which may hold several; None
             in files of older versions, which store all images.
         stored_values: how many values the stored images hold; None likewise.
+        decoder_values: how many values decoding needs besides, such as those of a
+            generator; None in files of older versions.
         learned: the last values of further learned tensors, by name.
         views: how the views of the images get their labels; None if the labels of the
             images are all there is.
@@ -165,6 +168,7 @@ class Header(StrictRecord):
     parametrization: str = "identity"
     stored_images: Count | None = None
     stored_values: Count | None = None
+    decoder_values: Annotated[int, pydantic.Field(ge=0, le=2**53)] | None = None
     learned: dict[str, list[float]] = pydantic.Field(default_factory=dict)
     views: ViewsRecord | None = None
     dataset: DataRecord
@@ -211,6 +215,7 @@ class Header(StrictRecord):
                 "parametrization": "identity",
                 "stored_images": len(initial_classes),
                 "stored_values": values,
+                "decoder_values": 0,
                 "recipe": None,  # it was for another number of images
                 "learned": {},
                 "views": None,

@@ -90,8 +90,8 @@ class Codec:
     """How a parametrization encodes and decodes images in one run.
 
     Attributes:
-        encode: maps images in the value space to parameters by name, whose first
-            dimension is that of the stored images.
+        encode: maps images in the value space, and the class of each, to parameters by
+            name, whose first dimension is that of the stored images.
         decode: the way back: a differentiable function of some stored images; each
             gives ``images_per_stored`` images, one after the other.
         project: changes parameters in place to the nearest allowed ones; None if all
@@ -102,15 +102,17 @@ class Codec:
         clamp: changes parameters in place so that what they decode to lies within [0,
             1] as pixels, for methods that are ``bounded``; None if it cannot be done.
         constants: further tensors that decoding needs, by name, which are not learned.
+        decoder_values: values of a generator that decoding needs besides.
     """
 
-    encode: Callable[[Tensor], dict[str, Tensor]]
+    encode: Callable[[Tensor, Tensor], dict[str, Tensor]]
     decode: Callable[[Mapping[str, Tensor]], Tensor]
     project: Callable[[Mapping[str, Tensor]], None] | None = None
     images_per_stored: int = 1
     chunk: int | None = None
     clamp: Callable[[Mapping[str, Tensor]], None] | None = None
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    decoder_values: int = 0
 
 
 class Synthetic:
@@ -148,10 +150,12 @@ class Synthetic:
         self._codec = codec
         self._clamp = clamp
         images = images.detach()
-        kept = {"images": images} if codec is None else codec.encode(images)
+        self._classes = classes.to(labels.device)
+        kept = (
+            {"images": images} if codec is None else codec.encode(images, self._classes)
+        )
         self._images = {name: _own(tensor) for name, tensor in kept.items()}
         self._labels = labels.detach().clone()
-        self._classes = classes.to(labels.device)
         self._others = {
             name: each.detach().clone() for name, each in (others or {}).items()
         }
@@ -217,6 +221,14 @@ class Synthetic:
     def stored(self) -> dict[str, Tensor]:
         """Return the stored tensors by name: the pixels, if there is no codec."""
         return dict(self._images)
+
+    @property
+    def decoder_values(self) -> int:
+        """How many values decoding needs that are not those of stored images."""
+        if self._codec is None:
+            return 0
+        constants = sum(each.numel() for each in self._codec.constants.values())
+        return constants + self._codec.decoder_values
 
     def constants(self) -> dict[str, Tensor]:
         """Return what else decoding needs, by name; it is not learned."""

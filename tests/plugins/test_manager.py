@@ -22,6 +22,7 @@ from dd_plugins import hookspecs as specifications
 from dd_plugins.cli.entry import main
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.real import RealData
+from dd_plugins.decoders.conv import ConvDecoder
 from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.errors import DDWarning, OptionError, PluginError, UnknownNameError
 from dd_plugins.hookspecs import LazySet
@@ -156,6 +157,24 @@ def test_hook_dd_register_parametrizations() -> None:
     )
     assert made.header.parametrization == "mixture(latents=3)"
     assert made.header.stored_values == 2 * 3
+
+
+def test_hook_dd_register_decoders() -> None:
+    @record
+    class Plain(ConvDecoder):
+        name = "plain"
+
+    plugins = fresh(mine=registering("decoders", Plain))
+    found = plugins.decoder("plain(width=4)")
+    assert found == Plain(width=4)
+    assert plugins.decoder(found) is found
+    with pytest.raises(UnknownNameError, match="nearest first: plain"):
+        plugins.decoder("plane")
+    spec = "generator(plain(width=4), layer=0, weights='random')"
+    made = dd_plugins.distill(
+        toy_data(), "dm", steps=1, parametrization=spec, plugins=plugins
+    )
+    assert made.header.parametrization == spec
 
 
 def test_hook_dd_register_datasets(tmp_path: Path) -> None:

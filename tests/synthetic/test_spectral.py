@@ -31,6 +31,7 @@ def smooth(count: int = 200) -> Tensor:
 
 
 IMAGES = smooth()
+CLASSES = torch.arange(8) % 2
 
 
 def made(spectral: Spectral, kind: Any = "standardize") -> tuple[Codec, Transform]:
@@ -61,7 +62,7 @@ def test_the_kept_coefficients_are_the_largest_of_real_images_by_their_squares()
 def test_an_image_becomes_what_its_kept_coefficients_make(kind: str) -> None:
     codec, transform = made(Spectral(keep=0.25), kind)
     images = transform(IMAGES[:8])
-    stored = codec.encode(images)
+    stored = codec.encode(images, CLASSES)
     assert stored["coefficients"].shape == (2, 4, 24)
     assert float(stored["coefficients"].square().mean()) == pytest.approx(1, abs=0.3)
     colours = codec.constants["colours"].double().numpy()
@@ -80,7 +81,7 @@ def test_with_every_coefficient_images_come_back() -> None:
     codec, transform = made(Spectral(keep=1.0), "zca")
     images = transform(IMAGES[:3])
     torch.testing.assert_close(
-        codec.decode(codec.encode(images)), images, atol=1e-3, rtol=1e-3
+        codec.decode(codec.encode(images, CLASSES)), images, atol=1e-3, rtol=1e-3
     )
 
 
@@ -106,7 +107,9 @@ def test_a_share_of_less_than_one_coefficient_is_refused() -> None:
 
 def test_a_bounded_method_s_images_are_moved_towards_the_unit_range() -> None:
     codec, transform = made(Spectral(keep=0.25))
-    stored = {"coefficients": 5 * codec.encode(transform(IMAGES[:8]))["coefficients"]}
+    stored = {
+        "coefficients": 5 * codec.encode(transform(IMAGES[:8]), CLASSES)["coefficients"]
+    }
 
     def outside() -> float:
         pixels = transform.invert(codec.decode(stored))
@@ -120,7 +123,7 @@ def test_a_bounded_method_s_images_are_moved_towards_the_unit_range() -> None:
 
 def test_a_file_s_coefficients_are_decoded_as_a_run_s() -> None:
     codec, transform = made(Spectral(keep=0.25), "zca")
-    stored = codec.encode(transform(IMAGES[:8]))
+    stored = codec.encode(transform(IMAGES[:8]), CLASSES)
     found = decoded("spectral", stored, codec.constants, transform, 8)
     assert torch.equal(found, codec.decode(stored))
 
@@ -137,7 +140,7 @@ def test_a_file_s_coefficients_are_decoded_as_a_run_s() -> None:
 )
 def test_a_decoder_of_another_form_is_refused(change: Any, told: str) -> None:
     codec, transform = made(Spectral(keep=0.25))
-    stored = codec.encode(transform(IMAGES[:8]))
+    stored = codec.encode(transform(IMAGES[:8]), CLASSES)
     with pytest.raises(ValueError, match=told):
         decoded("spectral", stored, {**codec.constants, **change}, transform, 8)
 

@@ -23,7 +23,15 @@ Check = Callable[[AbstractParametrization], None]
 
 @pytest.mark.parametrize("check", testing.PARAMETRIZATION_CHECKS, ids=testing.name_of)
 @pytest.mark.parametrize(
-    "spec", ["identity", "packed", "packed(factor=4)", "spectral", "spectral(keep=0.4)"]
+    "spec",
+    [
+        "identity",
+        "packed",
+        "packed(factor=4)",
+        "spectral",
+        "spectral(keep=0.4)",
+        "generator(layer=0, weights='random')",
+    ],
 )
 def test_parametrization_conforms(spec: str, check: Check) -> None:
     check(get_parametrization(spec))
@@ -58,7 +66,7 @@ class Faulty(AbstractParametrization):
         del run, real, transform
         scale = next(_scales) if self.fault == "another scale" else 2
 
-        def encode(images: Tensor) -> dict[str, Tensor]:
+        def encode(images: Tensor, classes: Tensor) -> dict[str, Tensor]:
             stored = {"doubled": scale * images}
             if self.fault == "double":
                 return {name: each.double() for name, each in stored.items()}

@@ -65,7 +65,7 @@ class Packed(AbstractParametrization):
         del real
         self.values_per_stored(run.task.image_shape, run.task.num_classes)
         return Codec(
-            encode=lambda images: {"grids": self.encode(images, transform)},
+            encode=lambda images, classes: {"grids": self.encode(images, transform)},
             decode=lambda stored: self.decode(stored, transform),
             images_per_stored=self.images_per_stored,
             clamp=lambda stored: _clamp(stored["grids"], transform),

@@ -82,7 +82,7 @@ class Spectral(AbstractParametrization):
         count = self._count(run.task.image_shape)
         constants = _measured(real, transform, count)
         return Codec(
-            encode=lambda images: {
+            encode=lambda images, classes: {
                 "coefficients": self.encode(images, constants, transform)
             },
             decode=lambda stored: self.decode(stored, constants, transform),
@@ -163,7 +163,7 @@ def _measured(real: RealSampler, transform: Transform, count: int) -> dict[str, 
     """
     some = min(len(real.labels), _MEASURED)
     indices = torch.linspace(0, len(real.labels) - 1, some).long()
-    images = transform.standardised(real.read(indices).images.float()).double()
+    images = transform.standardize(real.pixels(indices)).double()
     by_channel = images.transpose(0, 1).flatten(1)
     vectors = torch.linalg.eigh(by_channel @ by_channel.mT).eigenvectors
     colours = vectors.mT.contiguous()

@@ -1,0 +1,84 @@
+"""The command that trains a generator, in whose latents sets are learned."""
+
+from pathlib import Path
+from typing import cast
+
+import click
+
+from dd_plugins import options as shared
+from dd_plugins.cli.printing import say, training_progress
+from dd_plugins.data.named import DataOptions
+from dd_plugins.decoders.kept import DECODER_STEPS, decoder_recipe, train_generator
+from dd_plugins.plugins.manager import loaded_plugins
+from dd_plugins.runtime.device import Precision
+from dd_plugins.training.recipes import get_recipe
+
+__all__ = ["train_generator_command"]
+
+_TOLD = "{what}: {done:,} of {total:,} training steps"
+
+
+@click.command("train-generator")
+@shared.dataset
+@click.option(
+    "--decoder", default="conv_decoder", show_default=True, help="Architecture: spec."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=DECODER_STEPS,
+    show_default=True,
+    help="Training steps.",
+)
+@click.option(
+    "--recipe",
+    metavar="RECIPE",
+    help="How it is trained, in place of --steps: 'recipe(steps=500, ...)'.",
+)
+@shared.data_root
+@shared.image_size
+@shared.mirror
+@shared.cache
+@shared.device
+@shared.precision
+def train_generator_command(
+    dataset: str,
+    decoder: str,
+    steps: int,
+    recipe: str | None,
+    data_root: Path | None,
+    image_size: int | None,
+    mirror: bool | None,
+    cache: Path | None,
+    device: str,
+    precision: str,
+) -> None:
+    """Train a generator on real data, for --parametrization generator.
+
+    One that is kept already is not trained again. Repeat a command that was stopped: it
+    goes on where it was.
+    """
+    if recipe is not None and shared.given_on_command_line("steps"):
+        raise click.UsageError("give --steps or the steps of a recipe, not both")
+    chosen = decoder_recipe(steps) if recipe is None else get_recipe(recipe)
+    plugins = loaded_plugins()
+    architecture = plugins.decoder(decoder)
+    options = DataOptions(root=data_root, image_size=image_size)
+    # What is trained does not depend on the value space; this one is fitted at once.
+    data = plugins.real_data(dataset, options).prepared("standardize", mirror)
+    say(f"recipe: {chosen!r}")
+    with training_progress(_TOLD) as on_progress:
+        kept = train_generator(
+            data,
+            architecture,
+            recipe=chosen,
+            device=device,
+            precision=cast(Precision, precision),
+            folder=cache,
+            on_progress=on_progress,
+        )
+    how = "kept before" if kept.was_there else "trained"
+    lost = "no validation images"
+    if kept.error is not None:
+        lost = f"{100 * kept.error:.1f} % of the variance of validation images lost"
+    say(f"{kept.decoder}, {kept.steps} steps: {how}, {lost}, {kept.file}")

@@ -1,0 +1,1 @@
+"""Decoders: generators of images, in whose latents a set may be learned."""

@@ -1,0 +1,190 @@
+"""GLaD: a set is learned in the latents of a generator."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
+from dd_plugins.decoders.conv import ConvDecoder
+from dd_plugins.decoders.kept import DECODER_STEPS, TrainedDecoder, decoder_recipe
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import ImageShape
+from dd_plugins.run import Run
+from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.spec import record
+from dd_plugins.synthetic.leaves import Codec
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
+from dd_plugins.training.obtaining import Missing, obtained
+from dd_plugins.training.recipes import Recipe
+
+__all__ = ["Generator"]
+
+_MEASURED = 500  # real images whose latents are measured
+
+
+@record
+class Generator(AbstractParametrization):
+    """Latents in the middle of a decoder, and styles, are learned in place of pixels.
+
+    The images of a set are then images that a generator can make. Latents start as
+    encoded real images. They are divided by their root mean square in real images, so
+    that a learning rate means the same as for pixels.
+
+    Args:
+        decoder: the architecture of the generator.
+        layer: where latents enter, from 0: the number of its stages that are passed
+            over.
+        weights: ``"trained"`` on the real data as an autoencoder (``dd-plugins
+            train-generator``), or ``"random"``, drawn anew for each seed and never
+            trained: the prior of the architecture alone.
+        recipe: how it is trained; by default 1,000 steps of Adam.
+        missing_generator: ``"train"`` or ``"refuse"``.
+        chunk: images that are decoded, and differentiated, at a time. The memory of
+            the generator is no more than theirs.
+
+    The file of a set holds decoded pixels: it needs no generator.
+
+    Reference: Cazenavette et al., "Generalizing Dataset Distillation via Deep
+    Generative Prior" (GLaD), CVPR 2023, arXiv 2305.01649, section 3, and its released
+    code.
+
+    Differences: the generator is a small autoencoder of the same data in place of
+    StyleGAN-XL, and a style begins as that of the class; images are encoded, not drawn;
+    the optimizer is the distiller's, with one learning rate.
+    """
+
+    name = "generator"
+    positional = ("decoder",)
+    parts: ClassVar = {"recipe": (Recipe,)}
+
+    decoder: AbstractDecoder = ConvDecoder()
+    layer: NonNegativeInt = 1
+    weights: Literal["trained", "random"] = "trained"
+    recipe: Recipe | None = None
+    missing_generator: Missing = "train"
+    chunk: PositiveInt = 10
+
+    def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
+        """Return the values of an image's latents and style.
+
+        Raises:
+            OptionError: the decoder has no such layer, or the images are too small.
+        """
+        module = self.decoder.build(
+            image_shape, num_classes, generator=generator_for(0, "shape")
+        )
+        self._check(module)
+        with torch.no_grad():
+            codes = module.encode(torch.zeros(1, *image_shape), torch.zeros(1).long())
+            latents = module.advance(*codes, self.layer)
+        return latents.numel() + codes[1].numel()
+
+    def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
+        """Return the codec of latents, with the generator trained where it is missing.
+
+        Raises:
+            OptionError: the decoder has no such layer, or is missing and is not to be
+                trained.
+            FileError: its file is damaged or is not what its name says.
+        """
+        module = self._module(run, real, transform)
+        scales = self._scales(module, run, real, transform)
+
+        def encode(images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+            pixels = transform.standardised(images)
+            return self._codes(module, pixels, classes, scales)
+
+        def decode(stored: Mapping[str, Tensor]) -> Tensor:
+            latents, styles = (stored[name] * scales[name] for name in scales)
+            return transform.whitened(module.decode(latents, styles, self.layer))
+
+        return Codec(
+            encode=encode,
+            decode=decode,
+            chunk=self.chunk,
+            decoder_values=sum(each.numel() for each in module.state_dict().values()),
+        )
+
+    def _module(
+        self, run: Run, real: RealSampler, transform: Transform
+    ) -> LatentDecoder:
+        """Return the generator, frozen."""
+        if self.weights == "random":
+            module = self.decoder.build(
+                run.task.image_shape,
+                run.task.num_classes,
+                generator=run.generator("random decoder"),
+                device=run.device,
+            )
+            self._check(module)
+            frozen: LatentDecoder = module.eval().requires_grad_(False)
+            return frozen
+        self.values_per_stored(run.task.image_shape, run.task.num_classes)
+        recipe = self.recipe or decoder_recipe(DECODER_STEPS)
+        wanted = [TrainedDecoder(self.decoder, recipe, transform)]
+        refusal = partial(_refusal, self, run)
+        (module,) = obtained(
+            wanted,
+            run,
+            real,
+            self.missing_generator,
+            what="generator",
+            refusal=refusal,
+        )
+        return module
+
+    @torch.no_grad()
+    def _scales(
+        self, module: LatentDecoder, run: Run, real: RealSampler, transform: Transform
+    ) -> dict[str, Tensor]:
+        """Return the root mean square of the latents, and of the styles, of images."""
+        some = min(len(real.labels), _MEASURED)
+        indices = torch.linspace(0, len(real.labels) - 1, some).long()
+        pixels = transform.standardize(real.pixels(indices))
+        classes = real.labels[indices].to(run.device)
+        codes = self._codes(module, pixels, classes, {})
+        roots = {name: each.square().mean().sqrt() for name, each in codes.items()}
+        return {name: torch.where(root > 0, root, 1) for name, root in roots.items()}
+
+    @torch.no_grad()
+    def _codes(
+        self,
+        module: LatentDecoder,
+        pixels: Tensor,
+        classes: Tensor,
+        scales: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Return the latents at the layer, and the styles, in units of their scales."""
+        latents, styles = module.encode(pixels, classes.to(pixels.device))
+        found = {
+            "latents": module.advance(latents, styles, self.layer),
+            "styles": styles,
+        }
+        return {name: each / scales.get(name, 1) for name, each in found.items()}
+
+    def _check(self, module: LatentDecoder) -> None:
+        """Refuse a layer that the decoder does not have."""
+        if self.layer >= module.layers:
+            raise OptionError(
+                f"{self.name}: layer must be below the {module.layers} of "
+                f"{self.decoder!r}, got {self.layer}"
+            )
+
+
+def _refusal(generator: Generator, run: Run, count: int, folder: Path) -> OptionError:
+    """Return the error that names the command that trains the generator."""
+    del count
+    recipe = generator.recipe or decoder_recipe(DECODER_STEPS)
+    return OptionError(
+        f"generator: {generator.decoder!r} for {run.task.dataset} is missing in "
+        f"{folder}; train it: dd-plugins train-generator --dataset {run.task.dataset} "
+        f'--decoder "{generator.decoder!r}" --recipe "{recipe!r}", with the data '
+        "options of this run"
+    )

@@ -1,0 +1,360 @@
+"""Decoders trained on real data, kept in files under a key of all that made them."""
+
+import hashlib
+import json
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Transform, to_unit_range
+from dd_plugins.data.real import RealData
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
+from dd_plugins.errors import FileError, OptionError
+from dd_plugins.networks.mlp import MLP
+from dd_plugins.run import Run
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.device import (
+    Precision,
+    autocast,
+    exact_kernels,
+    plain_torch,
+)
+from dd_plugins.runtime.files import check_writable, write_atomically
+from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.training.kept_networks import RealSetting
+from dd_plugins.training.recipes import Recipe, get_recipe
+from dd_plugins.training.sources import code_of
+
+__all__ = [
+    "DECODER_STEPS",
+    "GeneratorReport",
+    "TrainedDecoder",
+    "decoder_recipe",
+    "train_generator",
+]
+
+DECODER_STEPS = 1_000
+"""Training steps of a decoder, by default."""
+
+_FORMAT = 1
+_KIND = "a trained decoder"
+_ADVICE = "remove the file, and it is trained anew"
+_SAVED_EVERY = 20.0  # seconds
+_TEST_BATCH = 500
+
+OnStep = Callable[[int], None]
+
+
+def decoder_recipe(steps: int) -> Recipe:
+    """Return the recipe by which decoders are trained: Adam with a cosine."""
+    return Recipe(
+        steps=steps,
+        learning_rate=2e-3,
+        batch_size=128,
+        warm_up=min(50, steps // 4),
+        augmentation="none",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """Real images as standardised pixels."""
+
+    real: RealSampler
+    transform: Transform
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        return self.transform.standardize(self.real.pixels(indices))
+
+
+@dataclass(frozen=True)
+class TrainedDecoder:
+    """A decoder of an architecture, trained as an autoencoder of real images.
+
+    Its loss is the mean squared error of standardised pixels.
+
+    Attributes:
+        decoder: the architecture.
+        recipe: how it is trained.
+        transform: whose standardisation the pixels have.
+        seed: of its weights and of its training; not that of the run, so that runs of
+            all seeds share it.
+    """
+
+    decoder: AbstractDecoder
+    recipe: Recipe
+    transform: Transform
+    seed: int = 0
+
+    @property
+    def training_steps(self) -> int:
+        """How many steps it is trained."""
+        return self.recipe.steps_done
+
+    def description(self, run: Run, real: RealSampler) -> dict[str, object]:
+        """Return everything that the weights are a function of."""
+        assert real.content is not None
+        scale = [self.transform.mean.tolist(), self.transform.deviation.tolist()]
+        return {
+            "format": _FORMAT,
+            "data": real.content.split()[0],
+            "scale": scale,
+            "decoder": repr(self.decoder),
+            "code": code_of(self.decoder),
+            "mirror": run.task.mirror,
+            "recipe": self.recipe.options(),
+            "seed": self.seed,
+            "precision": str(run.precision),
+        }
+
+    def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
+        """Return the file that holds the weights, or will hold them."""
+        text = json.dumps(self.description(run, real), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return folder / f"decoder-{digest}.safetensors"
+
+    def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
+        """Tell whether there is a file of the weights."""
+        return real.content is not None and self.path(run, real, folder).exists()
+
+    @plain_torch()
+    def obtain(
+        self,
+        run: Run,
+        real: RealSampler,
+        folder: Path,
+        on_step: OnStep = lambda done: None,
+    ) -> LatentDecoder:
+        """Return the decoder: from its file, or trained now and kept there.
+
+        A training that was stopped goes on from the last state that was kept. One on
+        images without a name is not kept.
+
+        Args:
+            run: for the shape of images, the classes, the device and the precision.
+            real: all training images.
+            folder: where decoders are kept.
+            on_step: called after each training step.
+
+        Returns:
+            The decoder, frozen, on the device of the run.
+
+        Raises:
+            FileError: the file is damaged or is not what its name says, or cannot be
+                written.
+            OptionError: the images are too small for the architecture.
+        """
+        module = self.decoder.build(
+            run.task.image_shape,
+            run.task.num_classes,
+            generator=generator_for(self.seed, f"decoder {self.decoder!r}"),
+            device=run.device,
+        )
+        if real.content is None:
+            self._train(module, run, real, None, on_step)
+        else:
+            self._load_or_train(module, run, real, folder, on_step)
+        frozen: LatentDecoder = module.eval().requires_grad_(False)
+        return frozen
+
+    def _load_or_train(
+        self,
+        module: LatentDecoder,
+        run: Run,
+        real: RealSampler,
+        folder: Path,
+        on_step: OnStep,
+    ) -> None:
+        """Give a module its weights: from the file, or trained now and kept there."""
+        path = self.path(run, real, folder)
+        described = json.dumps(self.description(run, real), sort_keys=True)
+        if not path.exists():
+            check_writable(path)
+            part = path.with_suffix(".part")
+            self._train(module, run, real, part, on_step)
+            save_tensors(path, module.state_dict(), {"description": described})
+            part.unlink(missing_ok=True)
+            return
+        tensors, _ = load_tensors(
+            path, what=_KIND, advice=_ADVICE, description=described
+        )
+        try:
+            module.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise FileError(
+                f"{path}: expected the weights of {self.decoder!r}, got others "
+                f"({reason}); {_ADVICE}"
+            ) from error
+
+    @exact_kernels()
+    def _train(
+        self,
+        module: LatentDecoder,
+        run: Run,
+        real: RealSampler,
+        part: Path | None,
+        on_step: OnStep,
+    ) -> None:
+        """Train a module; its state is kept in ``part`` from time to time."""
+        pixels, labels = _Pixels(real, self.transform), real.labels
+        optimizer = self.recipe.make_optimizer(module.parameters())
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.recipe.scale)
+        parts: dict[str, Any] = {
+            "module": module,
+            "optimizer": optimizer,
+            "schedule": schedule,
+        }
+        done = _restored(part, parts)
+        saved = time.monotonic()
+        module.train()
+        while done < self.recipe.steps_done:
+            generator = generator_for(self.seed, "batch of a decoder", done)
+            size = min(len(labels), self.recipe.batch_size)
+            chosen = torch.randint(len(labels), (size,), generator=generator)
+            images = pixels(chosen)
+            if run.task.mirror:
+                flipped = torch.rand(size, generator=generator) < 0.5
+                mask = flipped.to(images.device)[:, None, None, None]
+                images = torch.where(mask, images.flip(-1), images)
+            images = images.contiguous(memory_format=torch.channels_last)
+            with autocast(run.device, run.precision):
+                codes = module.encode(images, labels[chosen].to(run.device))
+                made = module.decode(*codes, 0)
+            loss = F.mse_loss(made.float(), images)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+            done += 1
+            if part is not None and time.monotonic() - saved > _SAVED_EVERY:
+                _save(part, parts, done)
+                saved = time.monotonic()
+            on_step(done)
+
+
+def _save(part: Path, parts: dict[str, Any], done: int) -> None:
+    """Keep the state of a training."""
+    state = {name: each.state_dict() for name, each in parts.items()} | {"done": done}
+    write_atomically(part, lambda file: torch.save(state, file))
+
+
+def _restored(part: Path | None, parts: dict[str, Any]) -> int:
+    """Give a training the state that was kept, and return how many steps are done.
+
+    A file that cannot be read is left alone: the training starts anew, and replaces it.
+    """
+    if part is None or not part.exists():
+        return 0
+    fresh = {name: each.state_dict() for name, each in parts.items()}
+    fresh = pickle.loads(pickle.dumps(fresh))
+    try:
+        state = torch.load(part, weights_only=True)
+        for name, each in parts.items():
+            each.load_state_dict(state[name])
+        return int(state["done"])
+    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError):
+        for name, each in parts.items():
+            each.load_state_dict(fresh[name])
+        return 0
+
+
+@dataclass(frozen=True)
+class GeneratorReport:
+    """What :func:`train_generator` reports.
+
+    Attributes:
+        decoder: its spec.
+        steps: the steps for which it was trained.
+        file: where it is kept.
+        was_there: whether it was kept before.
+        error: mean squared error of standardised pixels on images held out of the
+            training data, which is the share of their variance that is lost; None if
+            there are none.
+    """
+
+    decoder: str
+    steps: int
+    file: Path
+    was_there: bool
+    error: float | None
+
+
+def train_generator(
+    data: RealData,
+    decoder: AbstractDecoder,
+    *,
+    recipe: Recipe | str | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    folder: Path | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> GeneratorReport:
+    """Train a decoder on real data for later runs; one that is kept is left alone.
+
+    If it is stopped, call it again: it goes on where it was.
+
+    Args:
+        data: real data; training images are trained on.
+        decoder: the architecture.
+        recipe: how it is trained: a recipe or its spec; by default
+            :func:`decoder_recipe` of 1,000 steps.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: of its arithmetic.
+        folder: where it is kept; by default :func:`cache_folder`.
+        on_progress: called with what is trained, the steps done, and all steps.
+
+    Raises:
+        FileError: a file is damaged, is not what its name says, or cannot be written.
+        OptionError: an argument has the wrong type, or the images are too small.
+    """
+    if not isinstance(decoder, AbstractDecoder):
+        raise OptionError(
+            "decoder must be a decoder of dd-plugins, such as get_decoder("
+            f"'conv_decoder') returns, got {decoder!r}"
+        )
+    if isinstance(recipe, str):
+        recipe = get_recipe(recipe)
+    setting = RealSetting.of(data, device, precision)
+    transform = setting.transform.to(setting.device)
+    wanted = TrainedDecoder(decoder, recipe or decoder_recipe(DECODER_STEPS), transform)
+    run = setting.run(MLP(), wanted.training_steps)
+    place = folder or cache_folder()
+    file = wanted.path(run, setting.real, place)
+    was_there = file.exists()
+
+    def on_step(done: int) -> None:
+        if on_progress is not None:
+            on_progress(repr(decoder), done, wanted.training_steps)
+
+    module = wanted.obtain(run, setting.real, place, on_step)
+    error = (
+        _error(module, data, transform, run) if len(data.validation.labels) else None
+    )
+    return GeneratorReport(repr(decoder), wanted.training_steps, file, was_there, error)
+
+
+@torch.no_grad()
+def _error(
+    module: LatentDecoder, data: RealData, transform: Transform, run: Run
+) -> float:
+    """Return the mean squared error on validation images."""
+    images, labels = data.validation
+    total, count = 0.0, 0
+    for start in range(0, len(labels), _TEST_BATCH):
+        some = slice(start, start + _TEST_BATCH)
+        pixels = to_unit_range(images[some].to(run.device))
+        wanted = transform.standardize(pixels)
+        codes = module.encode(wanted, labels[some].to(run.device))
+        total += float((module.decode(*codes, 0) - wanted).square().sum())
+        count += wanted.numel()
+    return total / count
