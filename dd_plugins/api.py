@@ -96,6 +96,7 @@ from dd_plugins.synthetic.header import library_versions
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
 from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
+from dd_plugins.synthetic.parametrizations.packed import unpacked
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.kept_networks import (
     KeptNetworks,
@@ -253,6 +254,7 @@ __all__ = [
     "train_network",
     "train_networks",
     "training_set_of",
+    "unpacked",
     "what_differs",
     "whole_number",
     "write_atomically",

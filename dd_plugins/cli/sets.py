@@ -21,6 +21,7 @@ from dd_plugins.synthetic.pictures import save_grid
 
 __all__ = ["export_command", "info_command", "show_command"]
 
+_BYTES = 4  # of a float32
 _LONGEST_NAME = 200  # characters of a class name that are shown
 _LONGEST_VALUE = 4_000  # characters of a header field that are shown
 
@@ -105,6 +106,12 @@ def info_command(path: Path, as_json: bool) -> None:
         fields["stored_images"] = len(header.initial_classes)
         del fields["stored_values"]
     fields["learned"] = header.learned or "images alone"
+    if header.stored_values is not None:
+        labels = len(header.initial_classes) * len(header.class_names)
+        fields["bytes"] = (
+            f"{_BYTES * header.stored_values:,} of images, {_BYTES * labels:,} of "
+            f"labels, {_BYTES * (header.decoder_values or 0):,} of a decoder"
+        )
     table = Table(show_header=False, box=None)
     for name, value in fields.items():
         table.add_row(

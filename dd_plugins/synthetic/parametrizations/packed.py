@@ -18,7 +18,7 @@ from dd_plugins.synthetic.parametrizations.base import (
     clamped,
 )
 
-__all__ = ["Packed"]
+__all__ = ["Packed", "unpacked"]
 
 
 @record
@@ -94,21 +94,27 @@ class Packed(AbstractParametrization):
 
     def decode(self, stored: Mapping[str, Tensor], transform: Transform) -> Tensor:
         """Return the images of grids, in the value space: row by row of each grid."""
-        grids = stored["grids"]
-        count, channels, height, width = grids.shape
-        small = grids.reshape(
-            count,
-            channels,
-            self.factor,
-            height // self.factor,
-            self.factor,
-            width // self.factor,
-        )
-        small = small.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        large = F.interpolate(
-            small, size=(height, width), mode="bilinear", align_corners=False
-        )
-        return transform.whitened(large)
+        return transform.whitened(unpacked(stored["grids"], self.factor))
+
+
+def unpacked(grids: Tensor, factor: int) -> Tensor:
+    """Return the images of grids, row by row of each, enlarged bilinearly.
+
+    Args:
+        grids: ``(n, channels, height, width)``.
+        factor: smaller images along each side; it divides height and width.
+
+    Returns:
+        ``(n * factor**2, channels, height, width)``.
+    """
+    count, channels, height, width = grids.shape
+    small = grids.reshape(
+        count, channels, factor, height // factor, factor, width // factor
+    )
+    small = small.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    return F.interpolate(
+        small, size=(height, width), mode="bilinear", align_corners=False
+    )
 
 
 def _clamp(grids: Tensor, transform: Transform) -> None:

@@ -114,12 +114,15 @@ def _variants(
     """Return policy, context and store of each row of a memory.
 
     Core sets move no images, so they see no context and store real images as they are.
+    Packed memories have no context either.
     """
     variants: list[dict[str, Any]] = []
     for policy in policies:
         learns = dd_plugins.get_distiller(policy).moves_images
         for context in contexts if learns else ("none",):
             for store in stores if learns else ("real",):
+                if store.startswith("packed") and context != "none":
+                    continue
                 variants.append({"policy": policy, "context": context, "store": store})
     return variants
 
@@ -140,7 +143,7 @@ def _run(
     parts = stream.experiment.experiences
     history = last = None
     if policy not in (NAIVE, JOINT):
-        history = memories(stream, images_per_class, policy, context)
+        history = memories(stream, images_per_class, policy, context, store)
         last = history.at(parts - 1, store)
     if policy == JOINT:
         # All classes are learned at once: there is no figure before the end.

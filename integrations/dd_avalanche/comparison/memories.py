@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dd_avalanche.comparison.streams import ClassStream
-from dd_avalanche.memory import Context, DistilledMemory, ImageGroups
+from dd_avalanche.memory import Context, DistilledMemory, ImageGroups, Store
 
 __all__ = ["MemoryHistories", "MemoryHistory"]
 
@@ -25,7 +25,7 @@ class MemoryHistory:
         """Return the memory after an experience; rounded if the store is uint8."""
         held = replace(self.memory)
         held.groups = ImageGroups(self.groups[part])
-        return held.rounded() if store == "uint8" else held
+        return held.rounded() if store.endswith("uint8") else held
 
 
 class MemoryHistories:
@@ -35,17 +35,32 @@ class MemoryHistories:
         self._known: dict[tuple[Any, ...], MemoryHistory] = {}
 
     def __call__(
-        self, stream: ClassStream, images_per_class: int, policy: str, context: Context
+        self,
+        stream: ClassStream,
+        images_per_class: int,
+        policy: str,
+        context: Context,
+        store: str,
     ) -> MemoryHistory:
-        """Return the history of the memory that a policy fills."""
-        key = (stream.seed, images_per_class, policy, context)
+        """Return the history of the memory that a policy fills.
+
+        A store that rounds shares it with the one that does not.
+        """
+        exact: Store = "packed" if store.startswith("packed") else "float32"
+        key = (stream.seed, images_per_class, policy, context, exact)
         if key not in self._known:
-            self._known[key] = self._fill(stream, images_per_class, policy, context)
+            self._known[key] = self._fill(
+                stream, images_per_class, policy, context, exact
+            )
         return self._known[key]
 
     @staticmethod
     def _fill(
-        stream: ClassStream, images_per_class: int, policy: str, context: Context
+        stream: ClassStream,
+        images_per_class: int,
+        policy: str,
+        context: Context,
+        store: Store,
     ) -> MemoryHistory:
         experiment, classes = stream.experiment, stream.data.num_classes
         memory = DistilledMemory(
@@ -57,6 +72,7 @@ class MemoryHistories:
             network=experiment.network,
             initial_images=experiment.initial_images,
             context=context,
+            store=store,
             mirror=stream.data.mirror,
             seed=stream.seed,
             device=experiment.device,

@@ -20,7 +20,8 @@ class Distillate(NamedTuple):
     """The images and labels that a distillation returned.
 
     Attributes:
-        images: in the value space of the model.
+        images: in the value space of the model, as they are stored: grids, if they are
+            packed.
         labels: float, scores of ``label_classes``.
         classes: the class of each image, by its index among ``label_classes``.
         label_classes: the classes that the labels score.
@@ -43,7 +44,7 @@ class Distillate(NamedTuple):
         """
         chosen = self.classes == self.label_classes.index(label)
         return ClassImages.of(
-            self.images[chosen],
+            self.images[chosen.view(len(self.images), -1)[:, 0]],
             options.store,
             labels=self.labels[chosen].contiguous(),
             label_classes=self.label_classes,
@@ -99,12 +100,21 @@ def distil(
             data, **asked, context=beside, device=options.device
         )
     return Distillate(
-        transform.invert(distilled.images),
+        _as_stored(distilled),
         distilled.labels / scale,
         torch.tensor(distilled.header.initial_classes),
         tuple(label_classes),
         distilled.header,
     )
+
+
+def _as_stored(distilled: DistilledSet) -> Tensor:
+    """Return the images of a set, or its grids, in the value space of the model."""
+    transform = distilled.transform
+    if "grids" not in distilled.stored:
+        return transform.invert(distilled.images)
+    mean, deviation = transform.mean, transform.deviation
+    return distilled.stored["grids"] * deviation[:, None, None] + mean[:, None, None]
 
 
 def _as_data(

@@ -88,11 +88,16 @@ class Addition:
         return self.present if refined else sorted(self.counts)
 
     def most(self, label: int) -> int:
-        """Return how many images a class can have: there may be too few real ones."""
+        """Return how many stored images a class can have: real ones may be too few."""
         if label not in self.counts:
             return self.images_per_class
         available = self.counts[label] + self.seen.get(label, 0)
-        return min(self.images_per_class, available)
+        return min(self.images_per_class, -(-available // self.options.packing**2))
+
+    @property
+    def wanted(self) -> int:
+        """How many real images of each class the distillation starts from."""
+        return self.images_per_class * self.options.packing**2
 
     def shortage(self) -> str | None:
         """Return a sentence about classes with too few images; None without any."""
@@ -130,7 +135,7 @@ class Addition:
             labels: their classes.
             groups: what is stored.
         """
-        pool, wanted = ImagePool(images, labels), self.images_per_class
+        pool, wanted = ImagePool(images, labels), self.wanted
         # Stored images stand for all real ones that the memory has been given, so a
         # class that returns is drawn from old and new images in that proportion. A core
         # set gets no copies: it must not choose the same image twice.

@@ -24,7 +24,7 @@ from dd_avalanche.memory.saved import (
     read_state,
     write_state,
 )
-from dd_avalanche.memory.stored import ImageGroups, TaskClass
+from dd_avalanche.memory.stored import ImageGroups, TaskClass, packing_of
 from dd_plugins.api import DistilledSet, Header, OptionError, what_differs
 
 __all__ = ["DistilledMemory"]
@@ -49,7 +49,7 @@ class DistilledMemory(MemoryOptions):
     copies them. Copies of stored images are references as well.
 
     Args:
-        size: images that it holds at most.
+        size: stored images that it holds at most.
         distiller: a spec, or a distiller; core sets (``random``, ``herding``,
             ``kmeans``) among them.
         num_classes: classes of the whole stream, if that is known: regression labels
@@ -76,7 +76,9 @@ class DistilledMemory(MemoryOptions):
             width)`` in the space of the model, to which ZCA is fitted. Stored images
             are always in the space of the model.
         store: ``"float32"``, or ``"uint8"`` for a quarter of the bytes: 256 levels for
-            each image.
+            each image. ``"packed"`` and ``"packed-uint8"`` hold four images of half the
+            size in the room of one: ``size`` and ``images_per_class`` count these
+            rooms. That needs a distiller that learns images, and no context.
         shrink: how the images of a class become fewer when room is needed: the first of
             them stay (``"truncate"``), or fewer are distilled from them (``"distil"``).
         mirror: whether a flipped image is still of its class.
@@ -199,7 +201,7 @@ class DistilledMemory(MemoryOptions):
         if self.shrink == "distil":
             self._distil_to(wanted)
         for key, stored in self.groups.items():
-            if len(stored) > wanted:
+            if stored.count > wanted:
                 self.groups[key] = stored.first(wanted)
 
     def _distil_to(self, wanted: int) -> None:
@@ -208,7 +210,7 @@ class DistilledMemory(MemoryOptions):
             large = self.groups.only(
                 key
                 for key, stored in self.groups.items()
-                if key.task == task and len(stored) > wanted
+                if key.task == task and stored.count > wanted
             )
             if len(large) < 2:
                 continue  # one class alone is cut: many distillers cannot distil it
@@ -243,7 +245,8 @@ class DistilledMemory(MemoryOptions):
 
     def rounded(self) -> "DistilledMemory":
         """Return a memory of the same images with 256 levels each."""
-        rounded = replace(self, store="uint8")
+        packed = packing_of(self.store) > 1
+        rounded = replace(self, store="packed-uint8" if packed else "uint8")
         for key, stored in self.groups.items():
             rounded.groups[key] = stored.rounded()
         rounded.experiences, rounded.seconds = self.experiences, self.seconds

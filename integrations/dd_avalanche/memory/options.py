@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 import dd_plugins
-from dd_avalanche.memory.stored import Store
+from dd_avalanche.memory.stored import Store, packing_of
 from dd_plugins.api import LabelKind, OptionError, RunOptions
 
 __all__ = [
@@ -87,6 +87,13 @@ class MemoryOptions:
             )
         if isinstance(self.distiller, str):
             self.distiller = dd_plugins.get_distiller(self.distiller)
+        if self.packing > 1 and (
+            self.context != "none" or not self.method.moves_images
+        ):
+            raise OptionError(
+                f"store {self.store!r} needs a distiller that learns images, and no "
+                f"context; got {self.distiller!r} and context {self.context!r}"
+            )
 
     @property
     def method(self) -> dd_plugins.AbstractDistiller[Any]:
@@ -98,6 +105,11 @@ class MemoryOptions:
     def label_kind(self) -> LabelKind:
         """What the learned labels are."""
         return self.method.label_kind
+
+    @property
+    def packing(self) -> int:
+        """Smaller images along each side of a stored one."""
+        return packing_of(self.store)
 
     def run(
         self, images_per_class: int, seed: int, *, refine_context: bool
@@ -117,11 +129,14 @@ class MemoryOptions:
             seed=seed,
             network=self.network,
             initial_images=None if chooses else self.initial_images,
+            parametrization=(
+                "identity" if self.packing == 1 else f"packed(factor={self.packing})"
+            ),
             refine_context=refine_context and self.context == "refined",
         )
 
     def room(self, classes: int) -> int:
-        """Return how many images each class may have if there are this many classes.
+        """Return how many stored images each class may have, of so many classes.
 
         Raises:
             OptionError: the memory is too small.

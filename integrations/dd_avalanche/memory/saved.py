@@ -67,6 +67,7 @@ def write_state(file: Path, state: MemoryState) -> Path:
                 "columns": stored.label_classes,  # what the format calls them
                 "label_kind": stored.label_kind,
                 "seen": stored.seen,
+                **({"packing": stored.packing} if stored.packing > 1 else {}),
             }
         )
     content = {
@@ -122,6 +123,7 @@ def _groups(
             seen=about["seen"],
             low=tensors.get(f"{number}.low"),
             step=tensors.get(f"{number}.step"),
+            packing=about.get("packing", 1),
         )
     return groups
 

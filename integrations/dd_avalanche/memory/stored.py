@@ -7,14 +7,34 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dd_plugins.api import LABEL_KINDS, LabelKind
+from dd_plugins.api import LABEL_KINDS, LabelKind, unpacked
 
-__all__ = ["ClassImages", "ImageGroups", "Store", "TaskClass", "spread_labels"]
+__all__ = [
+    "ClassImages",
+    "ImageGroups",
+    "Store",
+    "TaskClass",
+    "packing_of",
+    "spread_labels",
+]
 
-Store = Literal["float32", "uint8"]
-"""How images are stored: as they are, or rounded to 256 levels for each image."""
+Store = Literal["float32", "uint8", "packed", "packed-uint8"]
+"""How images are stored: as they are, or rounded to 256 levels for each. Packed ones
+are four images of half the size in the room of one, rounded or not."""
+
+_PACKING = 2  # smaller images along each side of a packed one
 
 _LEVELS = 255
+
+
+def packing_of(store: str) -> int:
+    """Return how many smaller images a stored one holds along each side."""
+    return _PACKING if store.startswith("packed") else 1
+
+
+def is_rounded(store: str) -> bool:
+    """Tell whether a way of storing images rounds them to 256 levels."""
+    return store.endswith("uint8")
 
 
 class TaskClass(NamedTuple):
@@ -34,14 +54,16 @@ class ClassImages:
     """The stored images of one class of a task.
 
     Attributes:
-        pixels: float32 of shape ``(n, channels, height, width)`` in the value space of
+        pixels: float32 of shape ``(m, channels, height, width)`` in the value space of
             the model; or uint8, which ``low + step * pixels`` maps to that space.
-        labels: float32 of shape ``(n, k)``, as the distiller learned them.
+        labels: float32 of shape ``(n, k)``, as the distiller learned them; n is m, or
+            if images are packed, m times the square of ``packing``.
         label_classes: the k classes that the labels score.
         label_kind: what the labels are.
         seen: how many real images of the class the memory has been given.
-        low: float32 of shape ``(n, 1, 1, 1)``; None for float32 pixels.
+        low: float32 of shape ``(m, 1, 1, 1)``; None for float32 pixels.
         step: likewise.
+        packing: smaller images along each side of a stored one.
     """
 
     pixels: Tensor
@@ -51,16 +73,17 @@ class ClassImages:
     seen: int
     low: Tensor | None = None
     step: Tensor | None = None
+    packing: int = 1
 
     @classmethod
     def of(cls, images: Tensor, store: Store, **fields: Any) -> "ClassImages":
-        """Store images, given in the value space of the model."""
-        exact = cls(images.contiguous(), **fields)
-        return exact if store == "float32" else exact.rounded()
+        """Store images, or grids of packed ones, in the value space of the model."""
+        exact = cls(images.contiguous(), packing=packing_of(store), **fields)
+        return exact.rounded() if is_rounded(store) else exact
 
     def rounded(self) -> "ClassImages":
-        """Return the same images with 256 levels each."""
-        images = self.images
+        """Return the same images with 256 levels for each stored one."""
+        images = self._stored(slice(None))
         low = images.amin(dim=(1, 2, 3), keepdim=True)
         step = (images.amax(dim=(1, 2, 3), keepdim=True) - low) / _LEVELS
         step = torch.where(step > 0, step, torch.ones_like(step))
@@ -75,20 +98,32 @@ class ClassImages:
         labels = self.labels[:1].expand(len(images), -1).contiguous()
         plain = replace(self, labels=labels, low=None, step=None)
         exact = replace(plain, pixels=images.contiguous())
-        return exact if store == "float32" else exact.rounded()
+        return exact.rounded() if is_rounded(store) else exact
 
     @property
     def images(self) -> Tensor:
         """The images in the value space of the model, float32."""
-        if self.low is None or self.step is None:
-            return self.pixels
-        return self.low + self.step * self.pixels
+        return self._unpacked(self._stored(slice(None)))
 
     def image(self, index: int) -> Tensor:
         """Return one image in the value space of the model, float32."""
+        grid, cell = divmod(index, self.packing**2)
+        stored = self._stored(slice(grid, grid + 1))
+        if self.packing == 1:
+            return stored[0].clone()  # transforms may work in place
+        return self._unpacked(stored)[cell]
+
+    def _stored(self, chosen: slice) -> Tensor:
+        """Return some of what is stored, as float32."""
         if self.low is None or self.step is None:
-            return self.pixels[index].clone()  # transforms may work in place
-        return self.low[index] + self.step[index] * self.pixels[index]
+            return self.pixels[chosen]
+        return self.low[chosen] + self.step[chosen] * self.pixels[chosen]
+
+    def _unpacked(self, stored: Tensor) -> Tensor:
+        """Return the images that stored ones hold."""
+        if self.packing == 1:
+            return stored
+        return unpacked(stored, self.packing)
 
     @property
     def image_bytes(self) -> int:
@@ -102,11 +137,17 @@ class ClassImages:
         of_labels = 0 if self.label_kind == "classes" else self.labels.nbytes
         return self.image_bytes + of_labels
 
+    @property
+    def count(self) -> int:
+        """How many images are stored, each of which may hold several."""
+        return len(self.pixels)
+
     def first(self, count: int) -> "ClassImages":
-        """Return the first images only."""
+        """Return the first stored images only."""
+        rows = {"labels": count * self.packing**2}
         kept = {
             # A slice would keep all images in memory; a copy does not.
-            name: None if tensor is None else tensor[:count].clone()
+            name: None if tensor is None else tensor[: rows.get(name, count)].clone()
             for name, tensor in self.tensors().items()
         }
         return replace(self, **kept)  # type: ignore[arg-type]
@@ -121,7 +162,7 @@ class ClassImages:
         }
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return self.count * self.packing**2
 
 
 class ImageGroups(dict[TaskClass, ClassImages]):

@@ -1,5 +1,7 @@
 """A comparison of memories, called from Python."""
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import data_root
@@ -65,6 +67,26 @@ def test_learned_images_may_be_stored_with_256_levels_alone() -> None:
     assert learned["memory_bytes"] == 10 * (64 + 2 * 4)
     assert equal["equal_bytes"]
     assert equal["final_accuracies"] == real["final_accuracies"]
+
+
+def test_packed_memories_stand_beside_plain_ones_of_as_many_bytes() -> None:
+    data = dd_plugins.get_dataset("digits")
+    experiment = Experiment("split-digits", memory=10, steps=2, training_steps=2)
+    policies = ["dm(real_batch_size=8)", "random"]
+    stores: list[Any] = ["uint8", "packed-uint8", "packed"]
+    rows = continual(
+        experiment, policies, stores=stores, contexts=["none", "fixed"], data=data
+    )
+    learned = [row.as_dict() for row in rows[:4]]
+    told = [(row["store"], row["context"], row["memory_images"]) for row in learned]
+    assert told == [
+        ("uint8", "none", 10),
+        ("packed-uint8", "none", 40),
+        ("packed", "none", 40),
+        ("uint8", "fixed", 10),
+    ]
+    assert learned[0]["memory_bytes"] == learned[1]["memory_bytes"]
+    assert learned[0]["final_accuracies"] != learned[1]["final_accuracies"]
 
 
 def test_unknown_protocol_and_whitening_are_refused() -> None:

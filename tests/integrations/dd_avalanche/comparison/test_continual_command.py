@@ -111,7 +111,10 @@ def test_killed_comparison_keeps_its_streams(
         (["--memory", "9"], "memory must be at least 10, an image of each"),
         (["--policy", "nothing"], "nothing"),
         (["--context", "some"], "--context must be one of none, fixed, refined"),
-        (["--store", "uint8,png"], "must be one of float32, uint8, got 'png'"),
+        (
+            ["--store", "uint8,png"],
+            "must be one of float32, uint8, packed, packed-uint8, got 'png'",
+        ),
         (["--resume"], "--resume needs the file"),
         (["--initial-images", "dm", "--policy", "random"], "or a core set such as"),
         (["--plot", "/"], "cannot write /: it is a folder"),

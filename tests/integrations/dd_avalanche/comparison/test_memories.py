@@ -21,7 +21,7 @@ def stream() -> ClassStream:
 
 
 def test_history_tells_the_memory_of_each_experience(stream: ClassStream) -> None:
-    history = MemoryHistories()(stream, 3, "random", "none")
+    history = MemoryHistories()(stream, 3, "random", "none", "real")
     for part in range(5):
         held = history.at(part, "real")
         assert len(held) == 3 * 2 * (part + 1), "an equal share from the start"
@@ -35,7 +35,7 @@ def test_history_tells_the_memory_of_each_experience(stream: ClassStream) -> Non
 
 
 def test_history_is_rounded_when_it_is_asked_for(stream: ClassStream) -> None:
-    history = MemoryHistories()(stream, 1, "dm(real_batch_size=8)", "none")
+    history = MemoryHistories()(stream, 1, "dm(real_batch_size=8)", "none", "uint8")
     exact, rounded = history.at(4, "float32"), history.at(4, "uint8")
     assert rounded.image_bytes < exact.image_bytes / 3
     torch.testing.assert_close(rounded.images(), exact.images(), atol=0.05, rtol=0)
@@ -54,15 +54,15 @@ def test_same_memory_is_filled_once(
 
     monkeypatch.setattr(DistilledMemory, "add", counted)
     histories = MemoryHistories()
-    first = histories(stream, 1, "random", "none")
-    assert histories(stream, 1, "random", "none") is first
+    first = histories(stream, 1, "random", "none", "real")
+    assert histories(stream, 1, "random", "none", "real") is first
     assert added == [10] * 5
-    assert histories(stream, 2, "random", "none") is not first
+    assert histories(stream, 2, "random", "none", "real") is not first
     assert added == [10] * 5 + [20] * 5
 
 
 def test_scores_are_of_each_experience_and_those_before(stream: ClassStream) -> None:
-    history = MemoryHistories()(stream, 1, "random", "none")
+    history = MemoryHistories()(stream, 1, "random", "none", "real")
     scores = scores_from_scratch(stream, history, "real")
     assert [len(row) for row in scores] == [1, 2, 3, 4, 5]
     assert scores_from_scratch(stream, history, "real") == scores
@@ -70,7 +70,7 @@ def test_scores_are_of_each_experience_and_those_before(stream: ClassStream) -> 
 
 def test_replay_leaves_the_global_generator_alone(stream: ClassStream) -> None:
     pytest.importorskip("avalanche.training", reason="extra 'avalanche'")
-    history = MemoryHistories()(stream, 1, "random", "none")
+    history = MemoryHistories()(stream, 1, "random", "none", "real")
     state = torch.get_rng_state()
     with_memory = scores_with_replay(stream, history, "real")
     assert torch.equal(torch.get_rng_state(), state)

@@ -72,3 +72,36 @@ def test_fewer_images_may_be_distilled_from_those_that_are_stored() -> None:
     assert len(cut) == len(distilled) == 4
     assert not torch.equal(cut.images(), distilled.images())
     assert distilled.groups[TaskClass(0, 0)].seen == 20
+
+
+def test_a_packed_memory_has_four_images_in_the_room_of_one() -> None:
+    plain, packed = (memory(8, store=store) for store in ("float32", "packed"))
+    for held in (plain, packed):
+        held.add(*experience(0, 1))
+    assert (len(plain), len(packed)) == (8, 32)
+    assert packed.image_bytes == plain.image_bytes
+    assert packed.images().shape == (32, 1, 8, 8)
+    assert packed.labels(2).shape == (32, 2)
+    assert packed.hard_labels().tolist() == [0] * 16 + [1] * 16
+    packed.add(*experience(2, 3))
+    counts = {group.label: len(stored) for group, stored in packed.groups.items()}
+    assert counts == {0: 8, 1: 8, 2: 8, 3: 8}
+    packed.resize(4)
+    assert len(packed) == 16
+    assert len(packed.rounded()) == 16
+
+
+def test_a_packed_memory_of_few_real_images_keeps_no_more_than_they_fill() -> None:
+    held = memory(8, store="packed")
+    with pytest.warns(UserWarning, match="2 of class 1"):
+        held.add(*experience(0, 1, count=5))
+    assert {group.label: stored.count for group, stored in held.groups.items()} == {
+        0: 2,
+        1: 2,
+    }
+
+
+@pytest.mark.parametrize("options", [{"context": "fixed"}, {"distiller": "random"}])
+def test_what_cannot_be_packed_is_refused(options) -> None:
+    with pytest.raises(OptionError, match=r"'packed' needs a distiller that learns"):
+        memory(8, store="packed", **options)

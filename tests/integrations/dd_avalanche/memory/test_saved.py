@@ -26,19 +26,22 @@ def test_header_does_not_grow_with_the_experiences(tmp_path: Path) -> None:
     assert written.count(b"refined") == 1, "the last experience's context alone"
 
 
-@pytest.mark.parametrize("store", ["float32", "uint8"])
+@pytest.mark.parametrize(
+    ("store", "context"),
+    [("float32", "fixed"), ("uint8", "fixed"), ("packed-uint8", "none")],
+)
 def test_memory_that_is_restored_goes_on_bit_for_bit(
-    tmp_path: Path, store: Any
+    tmp_path: Path, store: Any, context: Any
 ) -> None:
-    options: dict[str, Any] = {"context": "fixed", "store": store, "num_classes": 4}
-    whole = memory(16, **options)
-    whole.add(*experience(0, 1))
+    options: dict[str, Any] = {"context": context, "store": store, "num_classes": 4}
+    whole = memory(8, **options)
+    whole.add(*experience(0, 1, count=40))
     whole.save(tmp_path)
-    whole.add(*experience(2, 3))
-    again = memory(16, **options)
+    whole.add(*experience(2, 3, count=40))
+    again = memory(8, **options)
     again.restore(tmp_path)
-    assert len(again) == 16
-    again.add(*experience(2, 3))
+    assert again.groups.keys() == {(0, 0), (0, 1)}
+    again.add(*experience(2, 3, count=40))
     assert torch.equal(again.images(), whole.images())
     assert torch.equal(again.labels(4), whole.labels(4))
     assert again.num_bytes == whole.num_bytes

@@ -113,6 +113,30 @@ def test_rounding_twice_is_rounding_once() -> None:
         )
 
 
+@pytest.mark.parametrize("store", ["packed", "packed-uint8"])
+def test_packed_images_are_enlarged_one_by_one_or_all_at_once(store: Any) -> None:
+    images = torch.rand(3, 2, 8, 6, generator=torch.Generator().manual_seed(0))
+    held = ClassImages.of(
+        images,
+        store,
+        labels=torch.arange(12.0)[:, None],
+        label_classes=(0,),
+        label_kind="regression",
+        seen=4,
+    )
+    assert (held.count, len(held)) == (3, 12)
+    corner = images[1, :, 4:, :3][None]  # the third cell of the second grid
+    expected = torch.nn.functional.interpolate(corner, size=(8, 6), mode="bilinear")
+    atol = 0.01 if store == "packed-uint8" else 1e-6
+    torch.testing.assert_close(held.image(4 + 2)[None], expected, atol=atol, rtol=0)
+    for index, image in enumerate(held.images):
+        torch.testing.assert_close(held.image(index), image)
+    first = held.first(2)
+    assert (first.count, len(first), len(first.labels)) == (2, 8, 8)
+    assert torch.equal(first.images, held.images[:8])
+    assert torch.equal(held.rounded().rounded().pixels, held.rounded().pixels)
+
+
 @pytest.mark.parametrize("store", ["float32", "uint8"])
 def test_other_images_of_a_class_keep_its_label(store: Any) -> None:
     before = stored(2, store="uint8")

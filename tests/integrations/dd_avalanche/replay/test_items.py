@@ -117,6 +117,18 @@ def test_what_is_stored_is_not_changed_through_items(labels: str, store: str) ->
     assert int(held.buffer[0][1].max()) <= 1
 
 
+def test_a_packed_buffer_replays_every_image_that_it_holds() -> None:
+    stream = benchmark("class-incremental").train_stream
+    held = DistilledBuffer(
+        4, "dm(real_batch_size=8)", steps=1, store="packed", network=OPTIONS["network"]
+    )
+    held.post_adapt(None, stream[0])
+    assert len(held.buffer) == len(held.memory) == 16
+    images = torch.stack([item[0] for item in held.buffer])
+    torch.testing.assert_close(images, held.memory.images())
+    assert [item[1] for item in held.buffer] == held.memory.hard_labels().tolist()
+
+
 def test_groups_are_those_of_a_class_balanced_buffer() -> None:
     stream = benchmark("class-incremental").train_stream
     held = chosen(20)
