@@ -85,8 +85,8 @@ __all__ = ["continual_command"]
     "--store",
     default="float32,uint8",
     show_default=True,
-    help="How learned images are stored: float32, uint8, packed, packed-uint8; a row for "
-    "each.  Packed ones are four of half the size in the room of one.",
+    help="How learned images are stored: float32, uint8, packed, packed-uint8; a row "
+    "for each. Packed ones are four of half the size in the room of one.",
 )
 @click.option(
     "--seeds",
