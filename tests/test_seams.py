@@ -347,7 +347,7 @@ def test_packed_begins_as_real_images_at_half_the_size() -> None:
 @pytest.mark.parametrize(
     ("factor", "message"),
     [
-        (3, "height and width divisible by 3, got 8x8"),
+        (5, "hold 5 smaller ones along each side, got 8x8"),
         (1, "greater than or equal to 2"),
     ],
 )

@@ -69,12 +69,8 @@ def _check_grids(
     if list(stored) != ["grids"] or stored["grids"].ndim != 4:
         shapes = _shapes(stored)
         raise ValueError(f"expected stored.grids with four dimensions, got {shapes}")
-    _, _, height, width = stored["grids"].shape
-    if height % packed.factor or width % packed.factor:
-        raise ValueError(
-            f"{packed!r}: expected a height and width divisible by {packed.factor}, "
-            f"got {height}x{width}"
-        )
+    channels, height, width = stored["grids"].shape[1:]
+    packed.values_per_stored((channels, height, width), 1)
     if constants:
         raise ValueError(f"packed needs no decoder, got {_shapes(constants)}")
 

@@ -30,8 +30,9 @@ class Packed(AbstractParametrization):
     thus gives more, and smoother, images.
 
     Args:
-        factor: smaller images along each side, 2 to 8; it must divide height and
-            width.
+        factor: smaller images along each side, 2 to 8. If it does not divide height or
+            width, the last ones of a row or column are cut at the edge, and their
+            pixels there go on.
 
     Reference: Kim et al., "Dataset Condensation via Efficient Synthetic-Data
     Parameterization" (IDC), ICML 2022, arXiv 2205.14959, section 4 ("multi-formation").
@@ -50,14 +51,16 @@ class Packed(AbstractParametrization):
         """Return the values of an image.
 
         Raises:
-            OptionError: the factor does not divide its height and width.
+            OptionError: a smaller image would have no pixel.
         """
         _, height, width = image_shape
-        if height % self.factor or width % self.factor:
-            raise OptionError(
-                f"{self!r}: expected images with a height and width divisible by "
-                f"{self.factor}, got {height}x{width}"
-            )
+        for side in (height, width):
+            # Cells are rounded up: the last may lie beyond the edge.
+            if (self.factor - 1) * -(-side // self.factor) >= side:
+                raise OptionError(
+                    f"{self!r}: expected images that hold {self.factor} smaller ones "
+                    f"along each side, got {height}x{width}"
+                )
         return super().values_per_stored(image_shape, num_classes)
 
     def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
@@ -82,15 +85,14 @@ class Packed(AbstractParametrization):
             ``(n, channels, height, width)``: pixels, standardised by channel, so that a
             learning rate means the same as for pixels.
         """
-        small = F.avg_pool2d(transform.standardised(images), self.factor)
-        count, channels, height, width = small.shape
-        grid = small.view(-1, self.factor, self.factor, channels, height, width)
-        return grid.permute(0, 3, 1, 4, 2, 5).reshape(
-            count // self.images_per_stored,
-            channels,
-            self.factor * height,
-            self.factor * width,
+        channels, height, width = images.shape[1:]
+        cell = (-(-height // self.factor), -(-width // self.factor))
+        small = F.interpolate(transform.standardised(images), size=cell, mode="area")
+        cells = small.view(-1, self.factor, self.factor, channels, *cell)
+        grids = cells.permute(0, 3, 1, 4, 2, 5).reshape(
+            len(cells), channels, self.factor * cell[0], self.factor * cell[1]
         )
+        return grids[:, :, :height, :width].contiguous()
 
     def decode(self, stored: Mapping[str, Tensor], transform: Transform) -> Tensor:
         """Return the images of grids, in the value space: row by row of each grid."""
@@ -102,15 +104,17 @@ def unpacked(grids: Tensor, factor: int) -> Tensor:
 
     Args:
         grids: ``(n, channels, height, width)``.
-        factor: smaller images along each side; it divides height and width.
+        factor: smaller images along each side.
 
     Returns:
         ``(n * factor**2, channels, height, width)``.
     """
     count, channels, height, width = grids.shape
-    small = grids.reshape(
-        count, channels, factor, height // factor, factor, width // factor
-    )
+    down, right = -height % factor, -width % factor
+    if down or right:
+        grids = F.pad(grids, (0, right, 0, down), mode="replicate")
+    cell = (-(-height // factor), -(-width // factor))
+    small = grids.reshape(count, channels, factor, cell[0], factor, cell[1])
     small = small.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
     return F.interpolate(
         small, size=(height, width), mode="bilinear", align_corners=False
