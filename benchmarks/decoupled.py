@@ -15,9 +15,7 @@ the JSON file as soon as it is there; rows that it holds are not made again.
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -26,14 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from methods import MEBIBYTE, made_rows
+from rows import added_row, given, is_made, made_rows, peak_mebibytes, percent
 
 import dd_plugins
 import dd_plugins.api
 from dd_plugins.data.images import Images
 from dd_plugins.errors import DDError
 from dd_plugins.evaluation.evaluate import prepare_evaluation
-from dd_plugins.functional.statistics import mean_interval
 
 KEY = (
     *("dataset", "images_per_class", "distiller_asked", "network", "steps"),
@@ -68,7 +65,7 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
     )
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE
+    peak = peak_mebibytes()
     if options.save:
         distilled.save(options.save)
     protocol = "auto"
@@ -143,31 +140,21 @@ def all_rows(options: argparse.Namespace) -> None:
             options.taught_only,
             seed,
         )
-        rows = made_rows(options.out)
-        if wanted in [tuple(row.get(name) for name in KEY) for row in rows]:
+        if is_made(options.out, KEY, wanted):
             continue
         command = [
-            *(sys.executable, __file__, "--single", "--distiller", spec),
+            *(__file__, "--single", "--distiller", spec),
             *("--dataset", options.dataset, "--ipc", str(options.ipc)),
             *("--network", options.network, "--seed", str(seed)),
             *("--networks", str(options.networks)),
         ]
-        for name in ("data_root", "steps", "epochs", "save"):
-            if getattr(options, name):
-                command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+        command += given(options, "data_root", "steps", "epochs", "save")
+        command += given(options, "validation", "taught_only")
         for network in options.evaluation_network:
             command += ["--evaluation-network", network]
-        for name in ("validation", "taught_only"):
-            if getattr(options, name):
-                command.append(f"--{name.replace('_', '-')}")
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            print(f"{spec}: failed", flush=True)
-            continue
-        row = json.loads(done.stdout.splitlines()[-1])
-        rows = [*made_rows(options.out), row]
-        options.out.write_text(json.dumps(rows, indent=1) + "\n")
-        print(table([row]), flush=True)
+        row = added_row(options.out, command, spec)
+        if row is not None:
+            print(table([row]), flush=True)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -201,13 +188,7 @@ def _figure(rows: list[dict[str, Any]], arm: str, network: str) -> str:
         for row in rows
         if network in row["accuracies"][arm]
     ]
-    if not means:
-        return ""
-    interval = mean_interval(means)
-    told = f"{100 * statistics.mean(means):.1f}"
-    if interval is None:
-        return told
-    return f"{told} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    return percent(means)
 
 
 def main() -> None:

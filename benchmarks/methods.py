@@ -15,9 +15,7 @@ made again.
 import argparse
 import json
 import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -27,6 +25,7 @@ from typing import Any
 
 import torch
 from defaults import validation_accuracies
+from rows import added_row, given, is_made, made_rows, peak_mebibytes, percent
 
 import dd_plugins
 from dd_plugins.data.images import Images
@@ -39,7 +38,6 @@ from dd_plugins.synthetic.artifact import DistilledSet
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 PROBE = range(2, 6)  # steps that are timed, after those that warm up
 LEAST_PROBE_SECONDS = 5.0
-MEBIBYTE = 1024  # in the KiB that ru_maxrss counts
 KEY = ("dataset", "images_per_class", "distiller_asked", "network", "seconds_asked")
 
 
@@ -92,11 +90,11 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
     if options.most_steps:
         steps = min(steps, options.most_steps)
     watch = Watch(FRACTIONS)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE
+    before = peak_mebibytes()
     started = time.perf_counter()
     distilled = run(steps, watch)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE
+    peak = peak_mebibytes()
     curve = [
         {
             "seconds": at,
@@ -143,11 +141,6 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def made_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSON file; none if it is not there."""
-    return json.loads(path.read_text()) if path.exists() else []
-
-
 def all_rows(options: argparse.Namespace) -> None:
     """Distil with each distiller in a process of its own, and add its row."""
     for spec in options.distiller:
@@ -158,28 +151,20 @@ def all_rows(options: argparse.Namespace) -> None:
             options.network,
             options.seconds,
         )
-        rows = made_rows(options.out)
-        if wanted in [tuple(row[name] for name in KEY) for row in rows]:
+        if is_made(options.out, KEY, wanted):
             continue
         command = [
-            *(sys.executable, __file__, "--single", "--distiller", spec),
+            *(__file__, "--single", "--distiller", spec),
             *("--dataset", options.dataset, "--ipc", str(options.ipc)),
             *("--network", options.network, "--seconds", str(options.seconds)),
             *("--validation-networks", str(options.validation_networks)),
             *("--test-networks", str(options.test_networks)),
             *("--seed", str(options.seed)),
         ]
-        for name in ("data_root", "evaluation_network", "most_steps"):
-            if getattr(options, name):
-                command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            print(f"{spec}: failed", flush=True)
-            continue
-        row = json.loads(done.stdout.splitlines()[-1])
-        rows = [*made_rows(options.out), row]
-        options.out.write_text(json.dumps(rows, indent=1) + "\n")
-        print(table([row]), passing([row]), flush=True)
+        command += given(options, "data_root", "evaluation_network", "most_steps")
+        row = added_row(options.out, command, spec)
+        if row is not None:
+            print(table([row]), passing([row]), flush=True)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -192,14 +177,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         if row["test"] is None:
             continue
-        low, high = row["test"]["accuracy_ci95"]
         kernel = f"{100 * row['kernel']:.1f}" if row.get("kernel") else ""
         lines.append(
             f"| {row['dataset']} | {row['images_per_class']} "
             f"| `{row['distiller_asked']}` | `{row['network']}` | {row['steps']:,} "
             f"| {row['seconds']:.0f} | {row['peak_mib']:,.0f} "
-            f"| {100 * row['test']['accuracy_mean']:.1f} "
-            f"({100 * low:.1f} to {100 * high:.1f}) | {kernel} |"
+            f"| {percent(row['test']['accuracies'])} | {kernel} |"
         )
     return "\n".join(lines)
 

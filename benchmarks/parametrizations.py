@@ -13,9 +13,7 @@ scored on validation images, or with ``--test`` on the test set, which is read o
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -24,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from methods import MEBIBYTE, made_rows
+from rows import added_row, given, is_made, made_rows, peak_mebibytes, percent
 
 import dd_plugins
 from dd_plugins.data.images import Images
 from dd_plugins.errors import DDError
-from dd_plugins.functional.statistics import mean_interval
 
 KEY = (
     *("dataset", "size", "distiller_asked", "parametrization", "network", "steps"),
@@ -60,7 +57,7 @@ def made_row(options: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     distilled = dd_plugins.distill(quiet, spec, steps=options.steps, **run)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE
+    peak = peak_mebibytes()
     found = dd_plugins.evaluate(
         distilled,
         options.evaluation_network or (),
@@ -116,30 +113,20 @@ def all_rows(options: argparse.Namespace) -> None:
             *(options.network, options.steps, scored_on(options)),
             *(options.networks, seed),
         )
-        rows = made_rows(options.out)
-        if wanted in [tuple(row.get(name) for name in KEY) for row in rows]:
+        if is_made(options.out, KEY, wanted):
             continue
         command = [
-            *(sys.executable, __file__, "--single", "--distiller", spec),
+            *(__file__, "--single", "--distiller", spec),
             *("--parametrization", parametrization, "--dataset", options.dataset),
             *("--network", options.network, "--seed", str(seed)),
             *("--networks", str(options.networks), "--steps", str(options.steps)),
-            *("--images-worth", str(options.images_worth)),
+            *given(options, "images_worth", "data_root", "ipc", "test"),
         ]
-        for name in ("data_root", "ipc"):
-            if getattr(options, name):
-                command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
         for network in options.evaluation_network:
             command += ["--evaluation-network", network]
-        if options.test:
-            command.append("--test")
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            print(f"{spec}, {parametrization}: failed", flush=True)
-            continue
-        row = json.loads(done.stdout.splitlines()[-1])
-        options.out.write_text(json.dumps([*made_rows(options.out), row], indent=1))
-        print(table([row]).splitlines()[-1], flush=True)
+        row = added_row(options.out, command, f"{spec}, {parametrization}")
+        if row is not None:
+            print(table([row]).splitlines()[-1], flush=True)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -159,17 +146,13 @@ def table(rows: list[dict[str, Any]]) -> str:
         peak = statistics.median(row["peak_mib"] for row in same)
         for network in first["accuracies"]:
             means = [statistics.mean(row["accuracies"][network]) for row in same]
-            interval = mean_interval(means)
-            told = f"{100 * statistics.mean(means):.1f}"
-            if interval is not None:
-                told += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
             lines.append(
                 f"| {first['dataset']} | {first['size']} "
                 f"| `{first['distiller_asked']}` | `{first['parametrization']}` "
                 f"| {first['images']} | {first['stored_bytes']:,} "
                 f"| {first['decoder_bytes']:,} | {first['steps']:,} "
                 f"| {seconds:.0f} | {peak:,.0f} | `{network}` "
-                f"| {first['scored_on']} images | {len(same)} | {told} |"
+                f"| {first['scored_on']} images | {len(same)} | {percent(means)} |"
             )
     return "\n".join(lines)
 

@@ -1,0 +1,74 @@
+"""What benchmarks share that add a row to a JSON file as soon as it is made."""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dd_plugins.functional.statistics import mean_interval
+
+MEBIBYTE = 1024  # in the KiB that ru_maxrss counts
+
+Row = dict[str, Any]
+
+
+def made_rows(path: Path) -> list[Row]:
+    """Return the rows of a JSON file; none if it is not there."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def is_made(path: Path, key: Sequence[str], wanted: Sequence[object]) -> bool:
+    """Tell whether a file has a row with these values of these fields."""
+    return tuple(wanted) in [
+        tuple(row.get(name) for name in key) for row in made_rows(path)
+    ]
+
+
+def added_row(path: Path, command: Sequence[str], what: str) -> Row | None:
+    """Run a command that prints a row as JSON, and add it; None if it failed.
+
+    Args:
+        path: the JSON file.
+        command: the arguments of Python.
+        what: is told, if the command fails.
+    """
+    done = subprocess.run(
+        [sys.executable, *command], check=False, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        print(f"{what}: failed", flush=True)
+        return None
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    path.write_text(json.dumps([*made_rows(path), row], indent=1) + "\n")
+    return row
+
+
+def given(options: Any, *names: str) -> list[str]:
+    """Return the words of a command line for those of its options that are set."""
+    words: list[str] = []
+    for name in names:
+        value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value:
+            words += [flag, str(value)]
+    return words
+
+
+def peak_mebibytes() -> float:
+    """Return the peak memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE
+
+
+def percent(fractions: Sequence[float]) -> str:
+    """Return a mean in per cent, with its 95 % interval if there is one."""
+    if not fractions:
+        return ""
+    told, interval = f"{100 * statistics.mean(fractions):.1f}", mean_interval(fractions)
+    if interval is None:
+        return told
+    return f"{told} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
