@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from dd_plugins.functional.cosine import cosine_transform, inverse_cosine_transform
+from dd_plugins.runtime.memory import fits_in_memory
 
 __all__ = ["COMPACT_TYPES", "CompactMatrix"]
 
 COMPACT_TYPES = {"places": torch.int32, "entries": torch.float16}
 """The dtypes of the tensors of a compact matrix that are not float32."""
 
+_NEEDED = 3 * 8  # bytes for each entry: float64, and two copies on the way
 _PER_ROW = 32  # entries kept off the diagonal, above it alone
 
 
@@ -114,6 +116,10 @@ class CompactMatrix:
         if found.diagonal.ndim != 3:
             raise ValueError(
                 f"expected a diagonal with three dimensions, got {found.diagonal.ndim}"
+            )
+        if not fits_in_memory(_NEEDED * size**2):
+            raise ValueError(
+                f"expected a matrix that fits in half of the memory, got {size:,} rows"
             )
         unit = torch.eye(channels)
         if not torch.allclose(found.colours @ found.colours.mT, unit, atol=1e-4):

@@ -6,10 +6,9 @@ from dataclasses import replace
 from dd_plugins.distillers.returned import check_labels, check_recipe, check_teacher
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.beginning import Beginning
-from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.artifact import READABLE, DistilledSet
 from dd_plugins.synthetic.header import DataRecord, make_header
 from dd_plugins.synthetic.leaves import Synthetic
-from dd_plugins.synthetic.parametrizations.decoding import decodes_alone
 
 __all__ = ["finished_set"]
 
@@ -75,7 +74,9 @@ def finished_set(
     if teacher is not None and (teacher.stored or not teacher.kept):
         views = teacher.all_labels(leaves.pixels.detach(), mirror=data.mirror)
         distilled = replace(distilled, view_labels=views.cpu())
-    if beginning.context is not None or not decodes_alone(settled.parametrization):
+    if beginning.context is not None or not isinstance(
+        settled.parametrization, READABLE
+    ):
         return distilled
     stored = {
         name: each.cpu().contiguous() for name, each in synthetic.stored().items()

@@ -79,8 +79,8 @@ def get_decoder(spec: str) -> AbstractDecoder:
         UnknownNameError: no plugin registers the name.
 
     Example:
-        >>> get_decoder("conv_decoder(width=32)")
-        conv_decoder(width=32)
+        >>> get_decoder("conv_decoder(width=64)")
+        conv_decoder(width=64)
     """
     return loaded_plugins().decoder(spec)
 

@@ -26,6 +26,7 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.errors import FileError, OptionError, UnknownNameError
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import one_line, plain
+from dd_plugins.spec import parse, read
 from dd_plugins.synthetic.artifact_faults import faults
 from dd_plugins.synthetic.header import (
     DECODER_PREFIX,
@@ -39,10 +40,12 @@ from dd_plugins.synthetic.header import (
     Header,
     check_nesting,
 )
-from dd_plugins.synthetic.parametrizations.decoding import decoded
+from dd_plugins.synthetic.parametrizations.packed import Packed
+from dd_plugins.synthetic.parametrizations.spectral import Spectral
 
 __all__ = [
     "ARTIFACT_NAME",
+    "READABLE",
     "DistilledSet",
     "Header",
     "artifact_file",
@@ -51,6 +54,9 @@ __all__ = [
 
 ARTIFACT_NAME = "distilled.safetensors"
 """The name of the artifact in the folder of a run."""
+
+READABLE: tuple[type[Packed] | type[Spectral], ...] = (Packed, Spectral)
+"""Parametrizations whose parameters are in the file: any installation decodes them."""
 
 _METADATA_KEY = "dd_plugins"
 
@@ -362,9 +368,19 @@ def _decoded(
             file,
             f"stored tensors need format version {since}, got {header.format_version}",
         )
+    spec, images = header.parametrization, len(header.initial_classes)
     try:
-        count = len(header.initial_classes)
-        return decoded(header.parametrization, stored, decoder, transform, count)
+        readers = {each.name: each for each in READABLE}
+        name = parse(spec).name
+        if name not in readers:
+            raise OptionError(f"expected {' or '.join(readers)}, got {name}")
+        found = read(readers[name], spec, name).read(stored, decoder, transform)
+        if len(found) != images:
+            count = len(next(iter(stored.values())))
+            raise ValueError(
+                f"{count} stored images decode to {len(found)}, expected {images}"
+            )
+        return found
     except (OptionError, UnknownNameError, ValueError, RuntimeError) as error:
         raise _damaged(file, str(error)) from error
 

@@ -63,6 +63,13 @@ def test_it_is_rebuilt_bit_for_bit_from_its_tensors() -> None:
     assert torch.equal(found.matrix(), found.matrix().mT)
 
 
+def test_a_matrix_that_no_memory_holds_is_refused() -> None:
+    tensors = CompactMatrix.of(*whitened(), SHAPE).tensors()
+    huge = {"diagonal": torch.ones(2, 1, 1).expand(2, 1000, 1000)}
+    with pytest.raises(ValueError, match="2,000,000 rows"):
+        CompactMatrix.from_tensors(tensors | huge)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [

@@ -796,3 +796,21 @@ def test_a_compact_whitening_is_checked(large: RealData, tmp_path: Path) -> None
     older = made.header.model_copy(update={"format_version": 4})
     save_file(tensors, path, metadata={"dd_plugins": older.text()})
     assert "a compact whitening needs format version 5, got 4" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"parametrization": "mixture"}, "expected packed or spectral, got mixture"),
+        ({"parametrization": "packed(factor=99)"}, "99"),
+        ({"parametrization": "packed(factor=3)"}, "decode to 90, expected 40"),
+        ({"parametrization": "spectral"}, "decoder.colours and decoder.scales"),
+    ],
+)
+def test_parameters_that_are_not_those_of_the_header_are_refused(
+    fields: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    made = dd_plugins.distill("digits", "random", parametrization="packed")
+    path = made.save(tmp_path / "set.safetensors")
+    rewrite(path, load_file(path), **fields)
+    assert told in refused(path)

@@ -87,14 +87,16 @@ def test_what_a_header_says_in_other_words_is_asked_for_again(
         (
             1,
             {"initial_images", "context", "parametrization", "stored_images"}
-            | {"stored_values", "learned", "recipe", "views"},
+            | {"stored_values", "learned", "recipe", "views", "decoder_values"},
         ),
         (
             2,
             {"parametrization", "stored_images", "stored_values", "learned"}
-            | {"recipe", "views"},
+            | {"recipe", "views", "decoder_values"},
         ),
-        (3, set()),
+        (3, {"decoder_values"}),
+        (4, {"decoder_values"}),
+        (5, set()),
     ],
 )
 def test_an_older_version_holds_what_it_held_then(
@@ -152,7 +154,7 @@ def test_a_header_of_other_images_forgets_what_was_of_these() -> None:
     changed = {name for name, value in header if getattr(other, name) != value}
     assert changed == {
         *("initial_classes", "initial_indices", "parametrization", "recipe"),
-        *("stored_images", "stored_values", "learned", "views"),
+        *("stored_images", "stored_values", "decoder_values", "learned", "views"),
     }
 
 

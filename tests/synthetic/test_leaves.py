@@ -95,7 +95,7 @@ def test_the_set_is_its_own_copy() -> None:
 BASIS = random(5, 18, seed=5)
 
 
-def _encode(images: Tensor) -> dict[str, Tensor]:
+def _encode(images: Tensor, classes: Tensor) -> dict[str, Tensor]:
     codes = images[::2].flatten(1)
     return {"codes": codes[:, :5], "scales": codes[:, 5:6]}
 

@@ -14,9 +14,7 @@ from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.leaves import Synthetic
 from dd_plugins.synthetic.parametrizations.base import Identity
-from dd_plugins.synthetic.parametrizations.decoding import decoded, decodes_alone
 from dd_plugins.synthetic.parametrizations.packed import Packed
-from dd_plugins.synthetic.parametrizations.spectral import Spectral
 
 CPU = torch.device("cpu")
 PLAIN = Transform.identity(2)
@@ -167,34 +165,34 @@ def test_a_stored_image_holds_the_square_of_the_factor() -> None:
     assert [Packed(factor=each).images_per_stored for each in (2, 3, 8)] == [4, 9, 64]
     assert Identity().images_per_stored == 1
     assert Identity().codec(run_of(4, 4), sampler(), PLAIN) is None  # type: ignore[func-returns-value]
-    assert decodes_alone(Packed())
-    assert decodes_alone(Spectral())
-    assert not decodes_alone(Identity())
 
 
 def test_a_file_s_grids_are_decoded_as_a_run_s() -> None:
     grids = random(2, 2, 6, 6).float()
-    found = decoded("packed(factor=3)", {"grids": grids}, {}, PLAIN, 18)
-    assert torch.equal(found, Packed(factor=3).decode({"grids": grids}, PLAIN))
+    packed = Packed(factor=3)
+    found = packed.read({"grids": grids}, {}, PLAIN)
+    assert torch.equal(found, packed.decode({"grids": grids}, PLAIN))
 
 
 GRIDS = torch.zeros(2, 2, 6, 4)
 
 
 @pytest.mark.parametrize(
-    ("spec", "stored", "images", "error", "named"),
+    ("packed", "stored", "constants", "error", "named"),
     [
-        ("mixture", {"grids": GRIDS}, 8, OptionError, "mixture"),
-        ("packed(factor=99)", {"grids": GRIDS}, 8, OptionError, "99"),
-        ("packed", {"latents": GRIDS}, 8, ValueError, "latents"),
-        ("packed", {"grids": GRIDS, "more": GRIDS}, 8, ValueError, "more"),
-        ("packed", {"grids": GRIDS[0]}, 8, ValueError, "grids"),
-        ("packed(factor=3)", {"grids": GRIDS}, 18, OptionError, "6x4"),
-        ("packed", {"grids": GRIDS}, 9, ValueError, r"\b2\b.*\b8\b.*\b9\b"),
+        (Packed(), {"latents": GRIDS}, {}, ValueError, "latents"),
+        (Packed(), {"grids": GRIDS, "more": GRIDS}, {}, ValueError, "more"),
+        (Packed(), {"grids": GRIDS[0]}, {}, ValueError, "grids"),
+        (Packed(), {"grids": GRIDS}, {"more": GRIDS}, ValueError, "no decoder"),
+        (Packed(factor=3), {"grids": GRIDS}, {}, OptionError, "6x4"),
     ],
 )
 def test_what_no_grids_are_is_refused(
-    spec: str, stored: dict[str, Any], images: int, error: type[Exception], named: str
+    packed: Packed,
+    stored: dict[str, Any],
+    constants: dict[str, Any],
+    error: type[Exception],
+    named: str,
 ) -> None:
     with pytest.raises(error, match=named):
-        decoded(spec, stored, {}, PLAIN, images)
+        packed.read(stored, constants, PLAIN)

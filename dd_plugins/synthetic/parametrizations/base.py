@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from dd_plugins.run import Run
 from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.leaves import Codec
 
-__all__ = ["AbstractParametrization", "Identity", "clamped"]
+__all__ = ["AbstractParametrization", "Identity", "clamped", "shapes_of"]
 
 
 class AbstractParametrization(Record, ABC):
@@ -82,3 +83,8 @@ def clamped(standardised: Tensor, transform: Transform) -> Tensor:
     )
     pixels = (standardised * deviation + mean).clamp(0, 1)
     return (pixels - mean) / deviation
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor, for messages."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -16,6 +16,7 @@ from dd_plugins.synthetic.leaves import Codec
 from dd_plugins.synthetic.parametrizations.base import (
     AbstractParametrization,
     clamped,
+    shapes_of,
 )
 
 __all__ = ["Packed", "unpacked"]
@@ -97,6 +98,33 @@ class Packed(AbstractParametrization):
     def decode(self, stored: Mapping[str, Tensor], transform: Transform) -> Tensor:
         """Return the images of grids, in the value space: row by row of each grid."""
         return transform.whitened(unpacked(stored["grids"], self.factor))
+
+    def read(
+        self,
+        stored: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        transform: Transform,
+    ) -> Tensor:
+        """Return the images of a file.
+
+        Args:
+            stored: what it stores, by name; unchecked.
+            constants: what else it holds for decoding; unchecked.
+            transform: the map to the value space.
+
+        Raises:
+            OptionError: the grids are too small.
+            ValueError: the tensors are not those of packed images.
+        """
+        if list(stored) != ["grids"] or stored["grids"].ndim != 4:
+            raise ValueError(
+                f"expected stored.grids with four dimensions, got {shapes_of(stored)}"
+            )
+        if constants:
+            raise ValueError(f"{self!r} needs no decoder, got {shapes_of(constants)}")
+        channels, height, width = stored["grids"].shape[1:]
+        self.values_per_stored((channels, height, width), 1)
+        return self.decode(stored, transform)
 
 
 def unpacked(grids: Tensor, factor: int) -> Tensor:

@@ -19,6 +19,7 @@ from dd_plugins.synthetic.leaves import Codec
 from dd_plugins.synthetic.parametrizations.base import (
     AbstractParametrization,
     clamped,
+    shapes_of,
 )
 
 __all__ = ["Spectral"]
@@ -116,6 +117,50 @@ class Spectral(AbstractParametrization):
     ) -> Tensor:
         """Return the images of coefficients, in the value space."""
         return transform.whitened(_to_standardised(stored["coefficients"], constants))
+
+    def read(
+        self,
+        stored: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        transform: Transform,
+    ) -> Tensor:
+        """Return the images of a file.
+
+        Args:
+            stored: what it stores, by name; unchecked.
+            constants: what else it holds for decoding; unchecked.
+            transform: the map to the value space.
+
+        Raises:
+            OptionError: not one coefficient of an image is kept.
+            ValueError: the tensors are not those of spectra.
+        """
+        if sorted(constants) != ["colours", "scales"] or constants["scales"].ndim != 3:
+            raise ValueError(
+                "expected decoder.colours and decoder.scales with three dimensions, "
+                f"got {shapes_of(constants)}"
+            )
+        scales, colours = constants["scales"], constants["colours"]
+        if colours.shape != (len(scales), len(scales)):
+            raise ValueError(
+                f"expected decoder.colours of shape {(len(scales), len(scales))}, got "
+                f"{tuple(colours.shape)}"
+            )
+        channels, height, width = scales.shape
+        count = self._count((channels, height, width))
+        if (scales < 0).any() or int((scales > 0).sum()) != count:
+            raise ValueError(
+                f"expected decoder.scales with {count} above 0 and none below, got "
+                "others"
+            )
+        form = (self.images_per_stored, count)
+        coefficients = stored.get("coefficients")
+        if len(stored) != 1 or coefficients is None or coefficients.shape[1:] != form:
+            raise ValueError(
+                f"expected stored.coefficients of shape (n, {form[0]}, {form[1]}), got "
+                f"{shapes_of(stored)}"
+            )
+        return self.decode(stored, constants, transform)
 
     def _of_standardised(
         self, images: Tensor, constants: Mapping[str, Tensor]
