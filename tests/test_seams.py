@@ -310,6 +310,12 @@ def test_as_many_images_are_made_as_fit_in_a_budget(
     assert 4 * (made.header.stored_values or 0) <= budget
 
 
+def test_a_budget_and_a_context_are_refused_together() -> None:
+    context = dd_plugins.distill("digits", "random", **SMALL)
+    with pytest.raises(OptionError, match="expected no context"):
+        dd_plugins.distill("digits", "dm", budget=5_120, context=context, **SMALL)
+
+
 def test_random_baseline_has_as_many_values_as_are_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

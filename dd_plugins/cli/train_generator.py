@@ -8,6 +8,7 @@ import click
 from dd_plugins import options as shared
 from dd_plugins.cli.printing import say, training_progress
 from dd_plugins.data.named import DataOptions
+from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.decoders.kept import DECODER_STEPS, decoder_recipe, train_generator
 from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.runtime.device import Precision
@@ -37,6 +38,7 @@ _TOLD = "{what}: {done:,} of {total:,} training steps"
 )
 @shared.data_root
 @shared.image_size
+@shared.preprocessing
 @shared.mirror
 @shared.cache
 @shared.device
@@ -48,6 +50,7 @@ def train_generator_command(
     recipe: str | None,
     data_root: Path | None,
     image_size: int | None,
+    preprocessing: str | None,
     mirror: bool | None,
     cache: Path | None,
     device: str,
@@ -64,8 +67,11 @@ def train_generator_command(
     plugins = loaded_plugins()
     architecture = plugins.decoder(decoder)
     options = DataOptions(root=data_root, image_size=image_size)
-    # What is trained does not depend on the value space; this one is fitted at once.
-    data = plugins.real_data(dataset, options).prepared("standardize", mirror)
+    # It is trained on standardised pixels, whitened or not: whitening is not fitted.
+    space: Preprocessing = "standardize"
+    if preprocessing == "pixel-zca":
+        space = "pixel-zca"
+    data = plugins.real_data(dataset, options).prepared(space, mirror)
     say(f"recipe: {chosen!r}")
     with training_progress(_TOLD) as on_progress:
         kept = train_generator(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd_plugins.data.streamed import ImageSource, chunks
-from dd_plugins.data.whitening import CompactMatrix
+from dd_plugins.data.whitening import LARGEST_WHITENED_SIDE, CompactMatrix
 from dd_plugins.errors import DataError, DDWarning
 from dd_plugins.runtime.memory import fits_in_memory
 
@@ -28,7 +28,7 @@ ZCA_RIDGE = 0.1
 
 _PIXEL_RIDGE = 0.1  # on the covariance of pixels in [0, 1] (MTT's)
 
-_LARGEST_WHITENED_SIDE = 64  # beyond it the covariance would not fit; see Transform
+_LARGEST_WHITENED_SIDE = LARGEST_WHITENED_SIDE  # beyond it: see Transform
 _COMPACT = 512  # a whitening matrix of more rows is compact
 _LONG_TO_WHITEN = 4_000  # rows and columns of a matrix that is decomposed
 _LEAST_EIGENVALUE = 1e-10  # of the largest one: below it there is rounding alone

@@ -10,12 +10,16 @@ from torch import Tensor
 from dd_plugins.functional.cosine import cosine_transform, inverse_cosine_transform
 from dd_plugins.runtime.memory import fits_in_memory
 
-__all__ = ["COMPACT_TYPES", "CompactMatrix"]
+__all__ = ["COMPACT_TYPES", "LARGEST_WHITENED_SIDE", "CompactMatrix"]
+
+LARGEST_WHITENED_SIDE = 64
+"""Of images that are whitened as a whole; larger ones are interleaved sub-images."""
 
 COMPACT_TYPES = {"places": torch.int32, "entries": torch.float16}
 """The dtypes of the tensors of a compact matrix that are not float32."""
 
 _NEEDED = 3 * 8  # bytes for each entry: float64, and two copies on the way
+_MOST_LOST = 0.1  # of the length of mapped images, by their root mean square
 _PER_ROW = 32  # entries kept off the diagonal, above it alone
 
 
@@ -25,7 +29,8 @@ class CompactMatrix:
 
     Neighbouring pixels are alike, wherever they are; so the whitening matrix of images
     is nearly diagonal in the basis of cosine waves and uncorrelated colours. Its
-    diagonal and its largest other entries are kept.
+    diagonal and its largest other entries are kept: 32 a row, or as many more as are
+    needed to map images to within a tenth of their length.
 
     Attributes:
         colours: float32 of shape ``(channels, channels)``, orthogonal: uncorrelated
@@ -69,9 +74,10 @@ class CompactMatrix:
                 places.int(),
                 above[places].half(),
             )
-            factor, failed = torch.linalg.cholesky_ex(found.matrix().double())
-            del factor
-            if not failed or count == most:
+            rounded = found.matrix().double()
+            lost = _length(rounded - matrix, covariance) / _length(matrix, covariance)
+            _, failed = torch.linalg.cholesky_ex(rounded)
+            if (not failed and lost <= _MOST_LOST) or count == most:
                 return found
             count = min(most, 4 * count)
 
@@ -99,6 +105,13 @@ class CompactMatrix:
             ValueError: they are not of its form.
         """
         found = cls(*(tensors[each.name] for each in fields(cls)))
+        for name, dimensions in (("colours", 2), ("diagonal", 3), ("places", 1)):
+            tensor = getattr(found, name)
+            if tensor.ndim != dimensions or (name != "places" and not tensor.numel()):
+                raise ValueError(
+                    f"expected {name} with {dimensions} dimensions and a value, got "
+                    f"shape {tuple(tensor.shape)}"
+                )
         channels, size = len(found.colours), found.diagonal.numel()
         shapes = {
             "colours": (channels, channels),
@@ -113,9 +126,10 @@ class CompactMatrix:
                     f"expected {name} of {dtype} and shape {shape}, got {tensor.dtype} "
                     f"and {tuple(tensor.shape)}"
                 )
-        if found.diagonal.ndim != 3:
+        if max(found.diagonal.shape[1:]) > LARGEST_WHITENED_SIDE:
             raise ValueError(
-                f"expected a diagonal with three dimensions, got {found.diagonal.ndim}"
+                f"expected sides of at most {LARGEST_WHITENED_SIDE} pixels, got "
+                f"{tuple(found.diagonal.shape[1:])}"
             )
         if not fits_in_memory(_NEEDED * size**2):
             raise ValueError(
@@ -129,6 +143,11 @@ class CompactMatrix:
         if not ((rows >= 0) & (rows < columns)).all() or (places.diff() <= 0).any():
             raise ValueError("expected ascending places above the diagonal, got others")
         return found
+
+
+def _length(matrix: Tensor, covariance: Tensor) -> float:
+    """Return the root mean square length of images of a covariance, once mapped."""
+    return float(((matrix @ covariance) * matrix).sum().clamp(min=0).sqrt())
 
 
 def _in_both(

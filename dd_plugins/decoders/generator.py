@@ -81,6 +81,7 @@ class Generator(AbstractParametrization):
             image_shape, num_classes, generator=generator_for(0, "shape")
         )
         self._check(module)
+        module.eval()
         with torch.no_grad():
             codes = module.encode(torch.zeros(1, *image_shape), torch.zeros(1).long())
             latents = module.advance(*codes, self.layer)
@@ -129,7 +130,7 @@ class Generator(AbstractParametrization):
         self.values_per_stored(run.task.image_shape, run.task.num_classes)
         recipe = self.recipe or decoder_recipe(DECODER_STEPS)
         wanted = [TrainedDecoder(self.decoder, recipe, transform)]
-        refusal = partial(_refusal, self, run)
+        refusal = partial(_refusal, self, run, transform)
         (module,) = obtained(
             wanted,
             run,
@@ -178,13 +179,16 @@ class Generator(AbstractParametrization):
             )
 
 
-def _refusal(generator: Generator, run: Run, count: int, folder: Path) -> OptionError:
+def _refusal(
+    generator: Generator, run: Run, transform: Transform, count: int, folder: Path
+) -> OptionError:
     """Return the error that names the command that trains the generator."""
     del count
     recipe = generator.recipe or decoder_recipe(DECODER_STEPS)
+    space = " --preprocessing pixel-zca" if transform.kind == "pixel-zca" else ""
     return OptionError(
         f"generator: {generator.decoder!r} for {run.task.dataset} is missing in "
         f"{folder}; train it: dd-plugins train-generator --dataset {run.task.dataset} "
-        f'--decoder "{generator.decoder!r}" --recipe "{recipe!r}", with the data '
-        "options of this run"
+        f'--decoder "{generator.decoder!r}" --recipe "{recipe!r}"{space}, with the '
+        "data options of this run"
     )

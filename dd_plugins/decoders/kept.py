@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd_plugins.checks import whole_number
 from dd_plugins.data.preprocess import Transform, to_unit_range
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run
 from dd_plugins.runtime.cache import cache_folder
@@ -48,6 +49,12 @@ DECODER_STEPS = 1_000
 _FORMAT = 1
 _KIND = "a trained decoder"
 _ADVICE = "remove the file, and it is trained anew"
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError),
+    *(AttributeError, pickle.UnpicklingError, OptionError),
+)
+"""What reading a damaged state may raise."""
+
 _SAVED_EVERY = 20.0  # seconds
 _TEST_BATCH = 500
 
@@ -152,6 +159,7 @@ class TrainedDecoder:
             FileError: the file is damaged or is not what its name says, or cannot be
                 written.
             OptionError: the images are too small for the architecture.
+            RunError: the loss became infinite or NaN.
         """
         module = self.decoder.build(
             run.task.image_shape,
@@ -231,6 +239,11 @@ class TrainedDecoder:
                 codes = module.encode(images, labels[chosen].to(run.device))
                 made = module.decode(*codes, 0)
             loss = F.mse_loss(made.float(), images)
+            if not torch.isfinite(loss):
+                raise RunError(
+                    f"the loss of {self.decoder!r} must be finite, got {float(loss)} "
+                    f"at step {done + 1}; lower the learning rate of its recipe"
+                )
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()
@@ -261,8 +274,8 @@ def _restored(part: Path | None, parts: dict[str, Any]) -> int:
         state = torch.load(part, weights_only=True)
         for name, each in parts.items():
             each.load_state_dict(state[name])
-        return int(state["done"])
-    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError):
+        return whole_number("done", state["done"], least=0)
+    except _UNREADABLE:
         for name, each in parts.items():
             each.load_state_dict(fresh[name])
         return 0

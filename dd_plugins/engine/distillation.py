@@ -150,6 +150,8 @@ def distill(
     _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
     found.initial_images(initial_images or method.initial_images)
     stored = found.parametrization(parametrization)
+    if context is not None and (budget is not None or images_worth is not None):
+        raise OptionError("a budget is that of a whole set: expected no context")
     bounded = budget is not None or images_worth is not None
     if bounded and images_per_class is not None:
         raise OptionError("expected either images_per_class or a budget, got both")

@@ -115,7 +115,9 @@ class Loop:
         """
         learning = self.learning
         first_step, distilled = learning.step, None
-        processes.broadcast(list(learning.synthetic.parameters()))
+        synthetic = learning.synthetic
+        constants = synthetic.constants().values()
+        processes.broadcast([*synthetic.parameters(), *constants])
         if processes.rank() > 0:
             return self._run_silently(checkpoint_seconds)
         self.observers = Observers(self.plugins)

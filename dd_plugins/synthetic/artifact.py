@@ -259,6 +259,8 @@ class DistilledSet(Content):
             )
         except KeyError as error:
             raise _damaged(file, f"expected a tensor {error}, found none") from error
+        except FileError:
+            raise
         except ValueError as error:
             raise _damaged(file, f"its whitening: {error}") from error
         fault = next(faults(loaded, tensors), None)
@@ -371,6 +373,11 @@ def _decoded(
     spec, images = header.parametrization, len(header.initial_classes)
     try:
         readers = {each.name: each for each in READABLE}
+        if decoder and header.format_version < SINCE["decoder_values"]:
+            raise ValueError(
+                f"tensors of a decoder need format version {SINCE['decoder_values']}, "
+                f"got {header.format_version}"
+            )
         name = parse(spec).name
         if name not in readers:
             raise OptionError(f"expected {' or '.join(readers)}, got {name}")

@@ -240,6 +240,7 @@ class Synthetic:
             "images": dict(self._images),
             "labels": self._labels,
             "others": dict(self._others),
+            "constants": self.constants(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -248,6 +249,7 @@ class Synthetic:
         for own, saved in (
             (self._images, state["images"]),
             (self._others, state["others"]),
+            (self.constants(), state["constants"]),
         ):
             for name, tensor in own.items():
                 tensor.copy_(saved[name])
@@ -286,7 +288,14 @@ class Synthetic:
         }
         with torch.enable_grad():
             pixels = self._codec.decode(inputs)
-        found = torch.autograd.grad(pixels, list(inputs.values()), gradient)
+        # What a decoder does not use has a gradient of 0.
+        found = torch.autograd.grad(
+            pixels,
+            list(inputs.values()),
+            gradient,
+            allow_unused=True,
+            materialize_grads=True,
+        )
         return dict(zip(inputs, found, strict=True))
 
 

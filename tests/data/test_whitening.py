@@ -36,11 +36,26 @@ def test_with_all_entries_it_is_the_matrix_to_half_precision(monkeypatch) -> Non
 def test_few_entries_in_the_cosine_basis_come_close(monkeypatch) -> None:
     matrix, covariance = whitened(4.0)
     monkeypatch.setattr(whitening, "_PER_ROW", 3)
+    monkeypatch.setattr(whitening, "_MOST_LOST", 1.0)
     found = CompactMatrix.of(matrix, covariance, SHAPE)
     error = (found.matrix().double() - matrix).norm() / matrix.norm()
     sizes = matrix.abs().flatten().sort(descending=True).values
     cut = matrix * (matrix.abs() >= sizes[60 + 2 * 180])  # as many, among pixels
     assert error < 0.5 * (cut - matrix).norm() / matrix.norm()
+
+
+def test_images_that_are_not_smooth_keep_as_many_entries_as_they_need(
+    monkeypatch,
+) -> None:
+    matrix, covariance = whitened(4.0)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    matrix, covariance = (each[order][:, order] for each in (matrix, covariance))
+    monkeypatch.setattr(whitening, "_PER_ROW", 2)
+    found = CompactMatrix.of(matrix, covariance, SHAPE)
+    assert found.places.numel() > 2 * 60
+    root = torch.linalg.cholesky(covariance)
+    lost = ((found.matrix().double() - matrix) @ root).norm() / (matrix @ root).norm()
+    assert lost <= 0.1
 
 
 def test_it_is_positive_definite_even_if_few_entries_are_not(monkeypatch) -> None:
@@ -65,8 +80,9 @@ def test_it_is_rebuilt_bit_for_bit_from_its_tensors() -> None:
 
 def test_a_matrix_that_no_memory_holds_is_refused() -> None:
     tensors = CompactMatrix.of(*whitened(), SHAPE).tensors()
-    huge = {"diagonal": torch.ones(2, 1, 1).expand(2, 1000, 1000)}
-    with pytest.raises(ValueError, match="2,000,000 rows"):
+    huge = {"diagonal": torch.ones(1).expand(10**6, 64, 64)}
+    huge["colours"] = torch.ones(1).expand(10**6, 10**6)
+    with pytest.raises(ValueError, match="4,096,000,000 rows"):
         CompactMatrix.from_tensors(tensors | huge)
 
 
@@ -78,8 +94,11 @@ def test_a_matrix_that_no_memory_holds_is_refused() -> None:
         ("places", lambda each: each - each[0], "places above the diagonal"),
         ("places", lambda each: each.long(), "places of torch.int32"),
         ("entries", lambda each: each[1:], "entries of torch.float16"),
-        ("diagonal", lambda each: each[0], "diagonal of torch.float32"),
-        ("diagonal", lambda each: each[..., None], "three dimensions"),
+        ("diagonal", lambda each: each[0], "diagonal with 3 dimensions"),
+        ("diagonal", lambda each: each[..., None], "diagonal with 3 dimensions"),
+        ("diagonal", lambda each: each[:, :0], "diagonal with 3 dimensions"),
+        ("diagonal", lambda each: torch.ones(2, 65, 1), "at most 64 pixels"),
+        ("colours", lambda each: each[0, 0], "colours with 2 dimensions"),
         ("colours", lambda each: 2 * each, "orthogonal colours"),
     ],
 )

@@ -46,6 +46,25 @@ def test_a_trained_generator_conforms(check: Any) -> None:
     check(get_parametrization(TRAINED))
 
 
+def test_the_last_layer_needs_no_style() -> None:
+    spec = f"generator({SMALL}, layer=2, weights='random')"
+    made = dd_plugins.distill("digits", "dm", parametrization=spec, **OPTIONS)
+    assert made.header.stored_values == 10 * (4 * 8 * 8 + 16)
+
+
+def test_a_generator_for_pixel_zca_is_trained_by_the_command_of_its_refusal(
+    command_line: Command,
+) -> None:
+    spec = f"generator({SMALL}, recipe=recipe(steps=3), missing_generator='refuse')"
+    options = OPTIONS | {"preprocessing": "pixel-zca", "parametrization": spec}
+    with pytest.raises(OptionError, match="--preprocessing pixel-zca"):
+        dd_plugins.distill("digits", "dm", **options)
+    words = ["--decoder", SMALL, "--recipe", "recipe(steps=3)"]
+    done = command_line("train-generator", *words, "--preprocessing", "pixel-zca")
+    assert done.returncode == 0, done.stderr
+    dd_plugins.distill("digits", "dm", **options)
+
+
 def test_latents_start_as_encoded_images_in_units_of_the_data() -> None:
     spec = f"generator({SMALL}, recipe=recipe(steps=400, learning_rate=1e-2))"
     codec, _, images = made(spec)

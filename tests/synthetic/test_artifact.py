@@ -754,9 +754,9 @@ def test_contexts_too_deep_are_refused_in_reading(file: Path, depth: int) -> Non
 @pytest.fixture(scope="module")
 def large() -> RealData:
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(700, 1, 26, 26, generator=generator)
+    noise = torch.rand(6_000, 1, 26, 26, generator=generator)
     images = torch.nn.functional.avg_pool2d(noise, 3, 1)
-    labels = torch.arange(700) % 2
+    labels = torch.arange(6_000) % 2
     return RealData.from_tensors(images, labels, preprocessing="zca")
 
 

@@ -1,5 +1,6 @@
 """Spectral images: which coefficients are kept, and what they become."""
 
+import copy
 import math
 from typing import Any
 
@@ -9,12 +10,13 @@ import torch
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
+import dd_plugins
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
-from dd_plugins.synthetic.leaves import Codec
+from dd_plugins.synthetic.leaves import Codec, Synthetic
 from dd_plugins.synthetic.parametrizations.spectral import Spectral
 
 CPU = torch.device("cpu")
@@ -142,6 +144,30 @@ def test_a_decoder_of_another_form_is_refused(change: Any, told: str) -> None:
     stored = codec.encode(transform(IMAGES[:8]), CLASSES)
     with pytest.raises(ValueError, match=told):
         Spectral(keep=0.25).read(stored, {**codec.constants, **change}, transform)
+
+
+@pytest.mark.parametrize("kind", ["standardize", "zca"])
+def test_colours_that_are_all_grey_stay_finite(kind: str) -> None:
+    data = dd_plugins.get_dataset("digits")
+    images, labels = data.train.images[:300], data.train.labels[:300]
+    grey = dd_plugins.RealData.from_tensors(
+        images.repeat(1, 3, 1, 1), labels, preprocessing=kind
+    )
+    made = dd_plugins.distill(
+        grey, "dm", parametrization="spectral(keep=0.5)", steps=2, network="mlp"
+    )
+    assert made.images.abs().max() < 100
+
+
+def test_constants_are_those_of_the_checkpoint() -> None:
+    codec, transform = made(Spectral(keep=0.25))
+    images, labels = transform(IMAGES[:8]), torch.eye(8)
+    synthetic = Synthetic(images, labels, CLASSES, learn_labels=False, codec=codec)
+    before, state = synthetic.decode().pixels, copy.deepcopy(synthetic.state_dict())
+    codec.constants["colours"].neg_()  # as on another machine
+    assert not torch.equal(synthetic.decode().pixels, before)
+    synthetic.load_state_dict(state)
+    assert torch.equal(synthetic.decode().pixels, before)
 
 
 def test_the_least_share_keeps_one_coefficient() -> None:

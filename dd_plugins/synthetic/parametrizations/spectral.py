@@ -26,6 +26,7 @@ __all__ = ["Spectral"]
 
 _MEASURED = 2_000  # real images whose coefficients are measured
 _ROUNDING = 1e-9
+_LEAST_ROOT = 1e-5  # of the largest one
 
 
 @record
@@ -39,7 +40,8 @@ class Spectral(AbstractParametrization):
     the same for slow and for fast waves.
 
     Args:
-        keep: the share of an image's coefficients that is kept, in (0, 1]. A stored
+        keep: the share of an image's coefficients that is kept, from a millionth
+            to 1. A stored
             image holds as many images as fit in the values of one: 4 of a quarter.
 
     Reference: Shin, Shin, Moon, "Frequency Domain-based Dataset Distillation" (FReD),
@@ -52,7 +54,7 @@ class Spectral(AbstractParametrization):
 
     name = "spectral"
 
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.25
+    keep: Annotated[float, Field(ge=1e-6, le=1)] = 0.25
 
     @property
     def images_per_stored(self) -> int:
@@ -147,6 +149,8 @@ class Spectral(AbstractParametrization):
                 f"{tuple(colours.shape)}"
             )
         channels, height, width = scales.shape
+        if not scales.numel():
+            raise ValueError(f"expected decoder.scales, got {tuple(scales.shape)}")
         count = self._count((channels, height, width))
         if (scales < 0).any() or int((scales > 0).sum()) != count:
             raise ValueError(
@@ -208,17 +212,19 @@ def _measured(real: RealSampler, transform: Transform, count: int) -> dict[str, 
     """
     some = min(len(real.labels), _MEASURED)
     indices = torch.linspace(0, len(real.labels) - 1, some).long()
-    images = transform.standardize(real.pixels(indices)).double()
+    pixels = transform.standardize(real.pixels(indices))
+    images = pixels.cpu().double()  # not every accelerator has float64
     by_channel = images.transpose(0, 1).flatten(1)
     vectors = torch.linalg.eigh(by_channel @ by_channel.mT).eigenvectors
     colours = vectors.mT.contiguous()
     squares = cosine_transform(images, colours).square().mean(dim=0)
     kept = squares.flatten().topk(count).indices
     scales = torch.zeros_like(squares.flatten())
-    # A coefficient that no real image has is kept in its own unit.
+    # A coefficient that real images do not have, but for rounding, is kept as it is.
     roots = squares.flatten()[kept].sqrt()
-    scales[kept] = torch.where(roots > 0, roots, 1)
-    return {
+    scales[kept] = torch.where(roots > _LEAST_ROOT * roots.max(), roots, 1)
+    found = {
         "colours": colours.float(),
         "scales": scales.float().view(squares.shape),
     }
+    return {name: each.to(pixels.device) for name, each in found.items()}

@@ -17,6 +17,7 @@ from dd_avalanche.comparison.memory_use import scores_from_scratch, scores_with_
 from dd_avalanche.comparison.results import PolicyResult, StreamResult, stream_key
 from dd_avalanche.comparison.streams import ClassStream
 from dd_avalanche.memory import Context, Store
+from dd_plugins.api import OptionError
 
 __all__ = ["continual"]
 
@@ -119,6 +120,12 @@ def _variants(
     variants: list[dict[str, Any]] = []
     for policy in policies:
         learns = dd_plugins.get_distiller(policy).moves_images
+        packed = all(store.startswith("packed") for store in stores)
+        if learns and packed and "none" not in contexts:
+            raise OptionError(
+                "packed memories have no context: expected the context none, or "
+                "another store"
+            )
         for context in contexts if learns else ("none",):
             for store in stores if learns else ("real",):
                 if store.startswith("packed") and context != "none":

@@ -89,6 +89,18 @@ def test_packed_memories_stand_beside_plain_ones_of_as_many_bytes() -> None:
     assert learned[0]["final_accuracies"] != learned[1]["final_accuracies"]
 
 
+def test_packed_memories_with_a_context_alone_are_refused() -> None:
+    experiment = Experiment("split-digits", memory=10)
+    with pytest.raises(OptionError, match="packed memories have no context"):
+        continual(
+            experiment,
+            ["dm", "random"],
+            stores=["packed"],
+            contexts=["fixed"],
+            data=dd_plugins.get_dataset("digits"),
+        )
+
+
 def test_unknown_protocol_and_whitening_are_refused() -> None:
     data = dd_plugins.get_dataset("digits")
     with pytest.raises(OptionError, match="protocol must be one of replay, scratch"):
