@@ -240,9 +240,10 @@ class TrainedDecoder:
                 made = module.decode(*codes, 0)
             loss = F.mse_loss(made.float(), images)
             if not torch.isfinite(loss):
+                found = float(loss.detach())
                 raise RunError(
-                    f"the loss of {self.decoder!r} must be finite, got {float(loss)} "
-                    f"at step {done + 1}; lower the learning rate of its recipe"
+                    f"the loss of {self.decoder!r} must be finite, got {found} at step "
+                    f"{done + 1}; lower the learning rate of its recipe"
                 )
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)

@@ -116,7 +116,7 @@ def test_a_training_that_diverges_keeps_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("content", [b"damaged", b"", pickle.dumps([1, 2])])
+@pytest.mark.parametrize("content", [b"damaged", b"", pickle.dumps([1, 2], protocol=2)])
 def test_a_state_that_cannot_be_read_starts_anew(
     tmp_path: Path, monkeypatch, content: bytes
 ) -> None:
