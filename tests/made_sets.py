@@ -32,6 +32,7 @@ def header_of(**fields: Any) -> Header:
         "seed": 3,
         "stored_images": 6,
         "stored_values": 6 * 32,
+        "decoder_values": 0,
         "dataset": DATA,
     }
     return make_header({}, Transform.identity(2), RunOptions(), **(whole | fields))
@@ -46,6 +47,7 @@ def made_set(count: int = 6, **fields: Any) -> DistilledSet:
         "initial_classes": classes,
         "stored_images": count,
         "stored_values": count * 32,
+        "decoder_values": 0,
     }
     labels = torch.nn.functional.one_hot(torch.tensor(classes), 3) - 1 / 3
     header = header_of(**(about | fields))

@@ -115,7 +115,7 @@ SRE2L = (
 )
 GENERATOR = (
     "generator(conv_decoder(width=4, channels=2), "
-    "recipe=recipe(steps=5, learning_rate=1e-2))"
+    "recipe=decoder_recipe(steps=5, learning_rate=1e-2))"
 )
 CASES = [
     ("learned_step", "identity"),

@@ -33,14 +33,15 @@ __all__ = ["distill_command"]
     "--images-worth",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Likewise: as fit in the bytes of N plain images per class.",
+    help="In place of --ipc: as many images as fit in the bytes of N plain ones per "
+    "class.",
 )
 @shared.steps
 @shared.seed
 @click.option(
     "--out",
     type=shared.path_type,
-    help="Folder of the run.  [default: runs/DATASET-ipcN]",
+    help="Folder of the run.  [default: runs/DATASET-SIZE]",
 )
 @shared.data_root
 @shared.download

@@ -9,10 +9,10 @@ from dd_plugins import options as shared
 from dd_plugins.cli.printing import say, training_progress
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.preprocess import Preprocessing
-from dd_plugins.decoders.kept import DECODER_STEPS, decoder_recipe, train_generator
+from dd_plugins.decoders.kept import DECODER_STEPS, DecoderRecipe, train_generator
 from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.runtime.device import Precision
-from dd_plugins.training.recipes import get_recipe
+from dd_plugins.spec import read
 
 __all__ = ["train_generator_command"]
 
@@ -34,7 +34,7 @@ _TOLD = "{what}: {done:,} of {total:,} training steps"
 @click.option(
     "--recipe",
     metavar="RECIPE",
-    help="How it is trained, in place of --steps: 'recipe(steps=500, ...)'.",
+    help="How it is trained, in place of --steps: 'decoder_recipe(steps=500, ...)'.",
 )
 @shared.data_root
 @shared.image_size
@@ -63,7 +63,9 @@ def train_generator_command(
     """
     if recipe is not None and shared.given_on_command_line("steps"):
         raise click.UsageError("give --steps or the steps of a recipe, not both")
-    chosen = decoder_recipe(steps) if recipe is None else get_recipe(recipe)
+    chosen = DecoderRecipe(steps=steps)
+    if recipe is not None:
+        chosen = read(DecoderRecipe, recipe, "decoder_recipe(steps=500)")
     plugins = loaded_plugins()
     architecture = plugins.decoder(decoder)
     options = DataOptions(root=data_root, image_size=image_size)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dd_plugins.errors import PluginError
 from dd_plugins.networks.base import ImageShape
+from dd_plugins.runtime.device import channels_last
 from dd_plugins.runtime.randomness import seeded_globally
 from dd_plugins.spec import Record
 
@@ -99,10 +100,4 @@ class AbstractDecoder(Record, ABC):
                 f"{self.name}.construct must return a LatentDecoder of at least one "
                 f"layer, got {type(module).__name__}"
             )
-        if device is None:
-            return module
-        # mypy does not know the overload of Module.to with a memory format.
-        moved: LatentDecoder = module.to(
-            device=device, memory_format=torch.channels_last
-        )  # type: ignore[call-overload]
-        return moved
+        return module if device is None else channels_last(module, device)

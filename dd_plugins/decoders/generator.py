@@ -13,16 +13,18 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
 from dd_plugins.decoders.conv import ConvDecoder
-from dd_plugins.decoders.kept import DECODER_STEPS, TrainedDecoder, decoder_recipe
+from dd_plugins.decoders.kept import DecoderRecipe, TrainedDecoder
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import ImageShape
 from dd_plugins.run import Run
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Codec
-from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
+from dd_plugins.synthetic.parametrizations.base import (
+    AbstractParametrization,
+    evenly_spaced,
+)
 from dd_plugins.training.obtaining import Missing, obtained
-from dd_plugins.training.recipes import Recipe
 
 __all__ = ["Generator"]
 
@@ -44,7 +46,7 @@ class Generator(AbstractParametrization):
         weights: ``"trained"`` on the real data as an autoencoder (``dd-plugins
             train-generator``), or ``"random"``, drawn anew for each seed and never
             trained: the prior of the architecture alone.
-        recipe: how it is trained; by default 1,000 steps of Adam.
+        recipe: how it is trained, such as ``decoder_recipe(steps=500)``.
         missing_generator: ``"train"`` or ``"refuse"``.
         chunk: images that are decoded, and differentiated, at a time. The memory of
             the generator is no more than theirs.
@@ -62,12 +64,12 @@ class Generator(AbstractParametrization):
 
     name = "generator"
     positional = ("decoder",)
-    parts: ClassVar = {"recipe": (Recipe,)}
+    parts: ClassVar = {"recipe": (DecoderRecipe,)}
 
     decoder: AbstractDecoder = ConvDecoder()
     layer: NonNegativeInt = 1
     weights: Literal["trained", "random"] = "trained"
-    recipe: Recipe | None = None
+    recipe: DecoderRecipe = DecoderRecipe()
     missing_generator: Missing = "train"
     chunk: PositiveInt = 10
 
@@ -128,8 +130,7 @@ class Generator(AbstractParametrization):
             frozen: LatentDecoder = module.eval().requires_grad_(False)
             return frozen
         self.values_per_stored(run.task.image_shape, run.task.num_classes)
-        recipe = self.recipe or decoder_recipe(DECODER_STEPS)
-        wanted = [TrainedDecoder(self.decoder, recipe, transform)]
+        wanted = [TrainedDecoder(self.decoder, self.recipe, transform)]
         refusal = partial(_refusal, self, run, transform)
         (module,) = obtained(
             wanted,
@@ -146,8 +147,7 @@ class Generator(AbstractParametrization):
         self, module: LatentDecoder, run: Run, real: RealSampler, transform: Transform
     ) -> dict[str, Tensor]:
         """Return the root mean square of the latents, and of the styles, of images."""
-        some = min(len(real.labels), _MEASURED)
-        indices = torch.linspace(0, len(real.labels) - 1, some).long()
+        indices = evenly_spaced(real, _MEASURED)
         pixels = transform.standardize(real.pixels(indices))
         classes = real.labels[indices].to(run.device)
         codes = self._codes(module, pixels, classes, {})
@@ -163,19 +163,23 @@ class Generator(AbstractParametrization):
         scales: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Return the latents at the layer, and the styles, in units of their scales."""
-        latents, styles = module.encode(pixels, classes.to(pixels.device))
-        found = {
-            "latents": module.advance(latents, styles, self.layer),
-            "styles": styles,
+        found: dict[str, list[Tensor]] = {"latents": [], "styles": []}
+        classes = classes.to(pixels.device)
+        for start in range(0, len(pixels), self.chunk):
+            some = slice(start, start + self.chunk)
+            latents, styles = module.encode(pixels[some], classes[some])
+            found["latents"].append(module.advance(latents, styles, self.layer))
+            found["styles"].append(styles)
+        return {
+            name: torch.cat(each) / scales.get(name, 1) for name, each in found.items()
         }
-        return {name: each / scales.get(name, 1) for name, each in found.items()}
 
     def _check(self, module: LatentDecoder) -> None:
         """Refuse a layer that the decoder does not have."""
         if self.layer >= module.layers:
             raise OptionError(
-                f"{self.name}: layer must be below the {module.layers} of "
-                f"{self.decoder!r}, got {self.layer}"
+                f"{self.name}: {self.decoder!r} has the layers 0 to "
+                f"{module.layers - 1}, got layer {self.layer}"
             )
 
 
@@ -184,11 +188,10 @@ def _refusal(
 ) -> OptionError:
     """Return the error that names the command that trains the generator."""
     del count
-    recipe = generator.recipe or decoder_recipe(DECODER_STEPS)
     space = " --preprocessing pixel-zca" if transform.kind == "pixel-zca" else ""
+    dataset, decoder = run.task.dataset, generator.decoder
     return OptionError(
-        f"generator: {generator.decoder!r} for {run.task.dataset} is missing in "
-        f"{folder}; train it: dd-plugins train-generator --dataset {run.task.dataset} "
-        f'--decoder "{generator.decoder!r}" --recipe "{recipe!r}"{space}, with the '
-        "data options of this run"
+        f"generator: {decoder!r} for {dataset} is missing in {folder}; train it: "
+        f'dd-plugins train-generator --dataset {dataset} --decoder "{decoder!r}" '
+        f'--recipe "{generator.recipe!r}"{space}, with the data options of this run'
     )

@@ -1,16 +1,15 @@
 """Decoders trained on real data, kept in files under a key of all that made them."""
 
-import hashlib
-import json
 import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dd_plugins.checks import whole_number
@@ -18,7 +17,7 @@ from dd_plugins.data.preprocess import Transform, to_unit_range
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
-from dd_plugins.errors import FileError, OptionError, RunError
+from dd_plugins.errors import OptionError, RunError
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run
 from dd_plugins.runtime.cache import cache_folder
@@ -29,17 +28,19 @@ from dd_plugins.runtime.device import (
     plain_torch,
 )
 from dd_plugins.runtime.files import check_writable, write_atomically
-from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+from dd_plugins.runtime.kept_tensors import save_tensors
 from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.spec import Record, read, record
+from dd_plugins.training.kept_files import AbstractKept, load_weights
 from dd_plugins.training.kept_networks import RealSetting
-from dd_plugins.training.recipes import Recipe, get_recipe
+from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.sources import code_of
 
 __all__ = [
     "DECODER_STEPS",
+    "DecoderRecipe",
     "GeneratorReport",
     "TrainedDecoder",
-    "decoder_recipe",
     "train_generator",
 ]
 
@@ -55,21 +56,36 @@ _UNREADABLE = (
 )
 """What reading a damaged state may raise."""
 
+_WARM_UP = 50  # steps
 _SAVED_EVERY = 20.0  # seconds
 _TEST_BATCH = 500
 
 OnStep = Callable[[int], None]
 
 
-def decoder_recipe(steps: int) -> Recipe:
-    """Return the recipe by which decoders are trained: Adam with a cosine."""
-    return Recipe(
-        steps=steps,
-        learning_rate=2e-3,
-        batch_size=128,
-        warm_up=min(50, steps // 4),
-        augmentation="none",
-    )
+@record
+class DecoderRecipe(Record):
+    """How a decoder is trained: Adam, with a warm-up and a cosine to a hundredth.
+
+    Args:
+        steps: training steps.
+        learning_rate: the peak learning rate.
+        batch_size: images of a step.
+    """
+
+    name = "decoder_recipe"
+
+    steps: PositiveInt = DECODER_STEPS
+    learning_rate: PositiveFloat = 2e-3
+    batch_size: PositiveInt = 128
+
+    def schedule(self) -> Recipe:
+        """Return the optimizer, and how its learning rate rises and falls."""
+        return Recipe(
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            warm_up=min(_WARM_UP, self.steps // 4),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +100,7 @@ class _Pixels:
 
 
 @dataclass(frozen=True)
-class TrainedDecoder:
+class TrainedDecoder(AbstractKept):
     """A decoder of an architecture, trained as an autoencoder of real images.
 
     Its loss is the mean squared error of standardised pixels.
@@ -97,15 +113,17 @@ class TrainedDecoder:
             all seeds share it.
     """
 
+    prefix: ClassVar[str] = "decoder-"
+
     decoder: AbstractDecoder
-    recipe: Recipe
+    recipe: DecoderRecipe
     transform: Transform
     seed: int = 0
 
     @property
     def training_steps(self) -> int:
         """How many steps it is trained."""
-        return self.recipe.steps_done
+        return self.recipe.steps
 
     def description(self, run: Run, real: RealSampler) -> dict[str, object]:
         """Return everything that the weights are a function of."""
@@ -122,16 +140,6 @@ class TrainedDecoder:
             "seed": self.seed,
             "precision": str(run.precision),
         }
-
-    def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
-        """Return the file that holds the weights, or will hold them."""
-        text = json.dumps(self.description(run, real), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-        return folder / f"decoder-{digest}.safetensors"
-
-    def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
-        """Tell whether there is a file of the weights."""
-        return real.content is not None and self.path(run, real, folder).exists()
 
     @plain_torch()
     def obtain(
@@ -184,7 +192,7 @@ class TrainedDecoder:
     ) -> None:
         """Give a module its weights: from the file, or trained now and kept there."""
         path = self.path(run, real, folder)
-        described = json.dumps(self.description(run, real), sort_keys=True)
+        described, spec = self.described(run, real), repr(self.decoder)
         if not path.exists():
             check_writable(path)
             part = path.with_suffix(".part")
@@ -192,17 +200,7 @@ class TrainedDecoder:
             save_tensors(path, module.state_dict(), {"description": described})
             part.unlink(missing_ok=True)
             return
-        tensors, _ = load_tensors(
-            path, what=_KIND, advice=_ADVICE, description=described
-        )
-        try:
-            module.load_state_dict(tensors)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise FileError(
-                f"{path}: expected the weights of {self.decoder!r}, got others "
-                f"({reason}); {_ADVICE}"
-            ) from error
+        load_weights(module, path, described, what=_KIND, advice=_ADVICE, of=spec)
 
     @exact_kernels()
     def _train(
@@ -215,8 +213,9 @@ class TrainedDecoder:
     ) -> None:
         """Train a module; its state is kept in ``part`` from time to time."""
         pixels, labels = _Pixels(real, self.transform), real.labels
-        optimizer = self.recipe.make_optimizer(module.parameters())
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.recipe.scale)
+        recipe = self.recipe.schedule()
+        optimizer = recipe.make_optimizer(module.parameters())
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.scale)
         parts: dict[str, Any] = {
             "module": module,
             "optimizer": optimizer,
@@ -225,7 +224,7 @@ class TrainedDecoder:
         done = _restored(part, parts)
         saved = time.monotonic()
         module.train()
-        while done < self.recipe.steps_done:
+        while done < self.recipe.steps:
             generator = generator_for(self.seed, "batch of a decoder", done)
             size = min(len(labels), self.recipe.batch_size)
             chosen = torch.randint(len(labels), (size,), generator=generator)
@@ -307,7 +306,7 @@ def train_generator(
     data: RealData,
     decoder: AbstractDecoder,
     *,
-    recipe: Recipe | str | None = None,
+    recipe: DecoderRecipe | str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     folder: Path | None = None,
@@ -320,8 +319,8 @@ def train_generator(
     Args:
         data: real data; training images are trained on.
         decoder: the architecture.
-        recipe: how it is trained: a recipe or its spec; by default
-            :func:`decoder_recipe` of 1,000 steps.
+        recipe: how it is trained: a recipe or its spec, such as
+            ``"decoder_recipe(steps=500)"``; by default 1,000 steps.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of its arithmetic.
         folder: where it is kept; by default :func:`cache_folder`.
@@ -337,10 +336,10 @@ def train_generator(
             f"'conv_decoder') returns, got {decoder!r}"
         )
     if isinstance(recipe, str):
-        recipe = get_recipe(recipe)
+        recipe = read(DecoderRecipe, recipe, "decoder_recipe(steps=500)")
     setting = RealSetting.of(data, device, precision)
     transform = setting.transform.to(setting.device)
-    wanted = TrainedDecoder(decoder, recipe or decoder_recipe(DECODER_STEPS), transform)
+    wanted = TrainedDecoder(decoder, recipe or DecoderRecipe(), transform)
     run = setting.run(MLP(), wanted.training_steps)
     place = folder or cache_folder()
     file = wanted.path(run, setting.real, place)

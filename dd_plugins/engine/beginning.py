@@ -25,6 +25,7 @@ from dd_plugins.run import Run
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import ContextRecord
 from dd_plugins.synthetic.leaves import Codec, Leaves, Synthetic
+from dd_plugins.synthetic.parametrizations.base import Identity
 
 __all__ = ["Beginning"]
 
@@ -201,15 +202,14 @@ class Beginning:
     def _codec(self) -> Codec | None:
         """Return the codec of stored images; None if pixels are stored as they are."""
         options, parametrization = self.settled.options, self.settled.parametrization
-        transform = self.transform.to(self.run.device)
-        found = parametrization.codec(self.run, self.sampler, transform)
-        codec = check_codec(parametrization, found, parametrization.images_per_stored)
-        if codec is not None and options.refine_context:
+        if options.refine_context and parametrization.name != Identity.name:
             raise OptionError(
                 "a context is refined pixel by pixel: expected the parametrization "
                 f"identity, got {options.parametrization}"
             )
-        return codec
+        transform = self.transform.to(self.run.device)
+        found = parametrization.codec(self.run, self.sampler, transform)
+        return check_codec(parametrization, found, parametrization.images_per_stored)
 
 
 def _first_images(

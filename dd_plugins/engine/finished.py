@@ -6,9 +6,10 @@ from dataclasses import replace
 from dd_plugins.distillers.returned import check_labels, check_recipe, check_teacher
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.beginning import Beginning
-from dd_plugins.synthetic.artifact import READABLE, DistilledSet
+from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import DataRecord, make_header
 from dd_plugins.synthetic.leaves import Synthetic
+from dd_plugins.synthetic.parametrizations.base import AbstractReadable
 
 __all__ = ["finished_set"]
 
@@ -75,7 +76,7 @@ def finished_set(
         views = teacher.all_labels(leaves.pixels.detach(), mirror=data.mirror)
         distilled = replace(distilled, view_labels=views.cpu())
     if beginning.context is not None or not isinstance(
-        settled.parametrization, READABLE
+        settled.parametrization, AbstractReadable
     ):
         return distilled
     stored = {

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError, PluginError
+from dd_plugins.runtime.device import channels_last
 from dd_plugins.runtime.randomness import seeded_globally
 from dd_plugins.spec import Record
 
@@ -220,13 +221,7 @@ class AbstractNetwork(Record, ABC):
                 f"{type(module).__name__}"
             )
         module.origin = self.name
-        if device is None:
-            return module
-        # mypy does not know the overload of Module.to with a memory format.
-        moved: FeatureNetwork = module.to(
-            device=device, memory_format=torch.channels_last
-        )  # type: ignore[call-overload]
-        return moved
+        return module if device is None else channels_last(module, device)
 
 
 def default_depth(image_shape: ImageShape) -> int:

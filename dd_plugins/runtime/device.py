@@ -2,21 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
+from torch import nn
 
 from dd_plugins.errors import OptionError
 
 __all__ = [
     "Precision",
     "autocast",
+    "channels_last",
     "exact_kernels",
     "plain_torch",
     "resolve_device",
     "resolve_precision",
     "threads",
 ]
+
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -28,6 +32,13 @@ def autocast(
     return torch.autocast(
         device.type, dtype=precision, enabled=precision != torch.float32
     )
+
+
+def channels_last(module: ModuleType, device: torch.device) -> ModuleType:
+    """Move a module to a device, its weights channels last."""
+    # mypy does not know the overload of Module.to with a memory format.
+    moved: ModuleType = module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
 
 
 @contextmanager

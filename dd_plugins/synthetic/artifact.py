@@ -40,12 +40,12 @@ from dd_plugins.synthetic.header import (
     Header,
     check_nesting,
 )
+from dd_plugins.synthetic.parametrizations.base import AbstractReadable
 from dd_plugins.synthetic.parametrizations.packed import Packed
 from dd_plugins.synthetic.parametrizations.spectral import Spectral
 
 __all__ = [
     "ARTIFACT_NAME",
-    "READABLE",
     "DistilledSet",
     "Header",
     "artifact_file",
@@ -55,10 +55,8 @@ __all__ = [
 ARTIFACT_NAME = "distilled.safetensors"
 """The name of the artifact in the folder of a run."""
 
-READABLE: tuple[type[Packed] | type[Spectral], ...] = (Packed, Spectral)
-"""Parametrizations whose parameters are in the file: any installation decodes them."""
-
 _METADATA_KEY = "dd_plugins"
+_READABLE: tuple[type[AbstractReadable], ...] = (Packed, Spectral)
 
 _WHAT_TO_GIVE = f"give the {ARTIFACT_NAME} that distill writes, or the run's folder"
 _BEGINNINGS = {
@@ -372,7 +370,7 @@ def _decoded(
         )
     spec, images = header.parametrization, len(header.initial_classes)
     try:
-        readers = {each.name: each for each in READABLE}
+        readers = {each.name: each for each in _READABLE}
         if decoder and header.format_version < SINCE["decoder_values"]:
             raise ValueError(
                 f"tensors of a decoder need format version {SINCE['decoder_values']}, "

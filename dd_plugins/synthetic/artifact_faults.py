@@ -82,6 +82,12 @@ def _faults_of_budget(loaded: Content) -> Iterator[str]:
     told = (header.stored_images, header.stored_values)
     if None in told:
         yield "header fields stored_images and stored_values: must be numbers from 1"
+    told_of_decoder = header.format_version >= SINCE["decoder_values"]
+    if told_of_decoder and header.decoder_values is None:
+        yield "header field decoder_values: must be a number"
+    constants = sum(each.numel() for each in loaded.decoder.values())
+    if told_of_decoder and loaded.stored and header.decoder_values != constants:
+        yield f"decoder_values must be {constants}, are {header.decoder_values}"
     if loaded.decoder and not loaded.stored:
         yield "tensors of a decoder need stored ones"
     kept = list(loaded.stored.values())

@@ -1,8 +1,6 @@
 """Networks trained on real data, kept in files under a key of all that made them."""
 
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,9 +28,10 @@ from dd_plugins.runtime.device import (
     resolve_precision,
 )
 from dd_plugins.runtime.files import check_writable
-from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+from dd_plugins.runtime.kept_tensors import save_tensors
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.view_records import TeacherRecord
+from dd_plugins.training.kept_files import AbstractKept, load_weights
 from dd_plugins.training.recipes import Recipe, get_recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
 from dd_plugins.training.train import TrainingSet, accuracy, training_steps_of
@@ -122,7 +121,7 @@ class RealSetting:
 
 
 @dataclass(frozen=True)
-class TrainedNetwork:
+class TrainedNetwork(AbstractKept):
     """A network of an architecture, trained on real data by a recipe with a seed.
 
     Attributes:
@@ -149,20 +148,10 @@ class TrainedNetwork:
             "precision": str(run.precision),
         }
 
-    def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
-        """Return the file that holds the weights, or will hold them."""
-        text = json.dumps(self.description(run, real), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-        return folder / f"{digest}.safetensors"
-
     @property
     def training_steps(self) -> int:
         """How many steps it is trained."""
         return self.recipe.steps_done
-
-    def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
-        """Tell whether there is a file of the weights."""
-        return real.content is not None and self.path(run, real, folder).exists()
 
     @plain_torch()
     def obtain(
@@ -190,8 +179,7 @@ class TrainedNetwork:
                 written.
             OptionError: the images are too small for the architecture.
         """
-        path = self.path(run, real, folder)
-        described = json.dumps(self.description(run, real), sort_keys=True)
+        path, described = self.path(run, real, folder), self.described(run, real)
         module = self.found(run, real, folder)
         if module is None:
             module, generator = self.fresh(run)
@@ -226,16 +214,8 @@ class TrainedNetwork:
         if not self.is_kept(run, real, folder):
             check_writable(path)
             return None
-        wanted = json.dumps(self.description(run, real), sort_keys=True)
-        tensors, _ = load_tensors(path, what=_KIND, advice=_ADVICE, description=wanted)
-        try:
-            module.load_state_dict(tensors)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise FileError(
-                f"{path}: expected the weights of {self.network!r}, got others "
-                f"({reason}); {_ADVICE}"
-            ) from error
+        described, spec = self.described(run, real), repr(self.network)
+        load_weights(module, path, described, what=_KIND, advice=_ADVICE, of=spec)
         return module
 
     def record(self) -> TeacherRecord:

@@ -81,7 +81,7 @@ def obtained(
     show = bool(count) and run.progress and run.rank == 0
     if show:
         sys.stderr.write(
-            f"{count} of {len(wanted)} {what}s are missing and are trained now, "
+            f"{count} of {len(wanted)} {what}s to be trained first, "
             f"{wanted[0].training_steps:,} steps each\n"
         )
     tell: Any = partial(_tell, wanted, what) if show else _tell_nothing

@@ -1,7 +1,6 @@
 """Trajectories: the weights of a network during training, kept in a file."""
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, exact_kernels, plain_torch
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+from dd_plugins.training.kept_files import AbstractKept
 from dd_plugins.training.kept_networks import (
     OnStep,
     RealSetting,
@@ -125,7 +125,7 @@ def way_points_of(snapshots: int, way_points: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class Trajectory(AbstractKept):
     """Snapshots of a network's weights while it is trained on real data.
 
     Methods that match trajectories (MTT, DATM) call the network an expert.
@@ -180,10 +180,6 @@ class Trajectory:
             f"{network.stem}-every-{self.every}{points}.safetensors"
         )
 
-    def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
-        """Tell whether there is a file of the snapshots."""
-        return real.content is not None and self.path(run, real, folder).exists()
-
     @plain_torch()
     def obtain(
         self,
@@ -223,7 +219,7 @@ class Trajectory:
                 self._sizes(run),
                 len(self.steps),
             )
-        save_tensors(path, tensors, {"description": self._described(run, real)})
+        save_tensors(path, tensors, {"description": self.described(run, real)})
         return self._read(path, run, real)
 
     def found(self, run: Run, real: RealSampler, folder: Path) -> Snapshots | None:
@@ -240,15 +236,16 @@ class Trajectory:
             check_writable(path)
         return None
 
-    def _described(self, run: Run, real: RealSampler) -> str:
+    def description(self, run: Run, real: RealSampler) -> dict[str, object]:
+        """Return everything that the snapshots are a function of."""
         about = self.trained.description(run, real) | {"every": self.every}
         if self.way_points is not None:
             about["way_points"] = self.way_points
-        return json.dumps(about, sort_keys=True)
+        return about
 
     def _read(self, path: Path, run: Run, real: RealSampler) -> Snapshots:
         """Check a file, and return its snapshots."""
-        described = self._described(run, real)
+        described = self.described(run, real)
         tensors, _ = load_tensors(
             path, what=_KIND, advice=_ADVICE, description=described
         )

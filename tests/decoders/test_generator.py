@@ -19,7 +19,7 @@ from dd_plugins.synthetic.leaves import Codec
 from dd_plugins.testing import toy_data
 
 SMALL = "conv_decoder(width=4, channels=2)"
-TRAINED = f"generator({SMALL}, recipe=recipe(steps=30, learning_rate=1e-2))"
+TRAINED = f"generator({SMALL}, recipe=decoder_recipe(steps=30, learning_rate=1e-2))"
 RANDOM = f"generator({SMALL}, weights='random')"
 OPTIONS: dict[str, Any] = {"network": "mlp(width=4)", "steps": 2, "device": "cpu"}
 
@@ -55,18 +55,19 @@ def test_the_last_layer_needs_no_style() -> None:
 def test_a_generator_for_pixel_zca_is_trained_by_the_command_of_its_refusal(
     command_line: Command,
 ) -> None:
-    spec = f"generator({SMALL}, recipe=recipe(steps=3), missing_generator='refuse')"
+    recipe = "decoder_recipe(steps=3)"
+    spec = f"generator({SMALL}, recipe={recipe}, missing_generator='refuse')"
     options = OPTIONS | {"preprocessing": "pixel-zca", "parametrization": spec}
     with pytest.raises(OptionError, match="--preprocessing pixel-zca"):
         dd_plugins.distill("digits", "dm", **options)
-    words = ["--decoder", SMALL, "--recipe", "recipe(steps=3)"]
+    words = ["--decoder", SMALL, "--recipe", recipe]
     done = command_line("train-generator", *words, "--preprocessing", "pixel-zca")
     assert done.returncode == 0, done.stderr
     dd_plugins.distill("digits", "dm", **options)
 
 
 def test_latents_start_as_encoded_images_in_units_of_the_data() -> None:
-    spec = f"generator({SMALL}, recipe=recipe(steps=400, learning_rate=1e-2))"
+    spec = f"generator({SMALL}, recipe=decoder_recipe(steps=400, learning_rate=1e-2))"
     codec, _, images = made(spec)
     stored = codec.encode(images, toy_data().train.labels[:4])
     assert 0.3 < float(stored["latents"].square().mean()) < 3
@@ -107,7 +108,7 @@ def test_the_header_tells_latents_and_decoder_apart() -> None:
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        (f"generator({SMALL}, layer=3)", r"layer must be below the 3 of conv_decoder"),
+        (f"generator({SMALL}, layer=3)", r"has the layers 0 to 2, got layer 3"),
         ("generator(conv_decoder(depth=5))", "at least 32 pixels"),
         ("generator(frepo)", "decoder"),
         ("generator(conv_decoder, weights='pretrained')", "weights"),
@@ -122,7 +123,7 @@ def test_what_no_generator_is_is_refused(spec: str, told: str) -> None:
 def test_a_generator_of_other_data_is_not_taken(command_line: Command) -> None:
     words = ["--decoder", SMALL, "--steps", 3]
     assert command_line("train-generator", *words).returncode == 0
-    wanted = "recipe(steps=3, learning_rate=2e-3, batch_size=128, augmentation='none')"
+    wanted = "decoder_recipe(steps=3)"
     spec = f"generator({SMALL}, recipe={wanted}, missing_generator='refuse')"
     images, labels = dd_plugins.get_dataset("digits").train
     others = dd_plugins.RealData.from_tensors(images.flip(0), labels)
@@ -144,7 +145,8 @@ def test_the_decoder_of_the_docs_conforms() -> None:
     made = dd_plugins.distill(
         "digits",
         "dm",
-        parametrization="generator(linear_decoder, layer=0, recipe=recipe(steps=20))",
+        parametrization="generator(linear_decoder, layer=0, "
+        "recipe=decoder_recipe(steps=20))",
         plugins=plugins,
         **OPTIONS,
     )

@@ -14,15 +14,14 @@ from conftest import Command
 from safetensors.torch import load_file, save_file
 
 import dd_plugins
-from dd_plugins.api import OptionError, get_decoder, get_recipe, train_generator
+from dd_plugins.api import OptionError, get_decoder, train_generator
 from dd_plugins.decoders import kept
+from dd_plugins.decoders.kept import DecoderRecipe
 from dd_plugins.errors import FileError, RunError
 from dd_plugins.testing import toy_data
 
 SMALL = get_decoder("conv_decoder(width=4, channels=2)")
-RECIPE = get_recipe(
-    "recipe(steps=40, learning_rate=1e-2, batch_size=16, augmentation='none')"
-)
+RECIPE = DecoderRecipe(steps=40, learning_rate=1e-2, batch_size=16)
 
 
 def test_training_brings_images_back(tmp_path: Path) -> None:
@@ -69,14 +68,14 @@ def test_damaged_files_and_wrong_arguments_are_one_line(tmp_path: Path) -> None:
 KILLED = """
 import sys, pathlib, time
 import dd_plugins.decoders.kept as kept
-from dd_plugins.api import get_decoder, get_recipe, train_generator
+from dd_plugins.api import get_decoder, train_generator
 from dd_plugins.testing import toy_data
 kept._SAVED_EVERY = 0.0
 def told(what, done, total):
     print(done, flush=True)
     if done == 15:
         time.sleep(60)
-recipe = get_recipe(sys.argv[2])
+recipe = sys.argv[2]
 train_generator(toy_data(), get_decoder("conv_decoder(width=4, channels=2)"),
                 recipe=recipe, folder=pathlib.Path(sys.argv[1]), on_progress=told)
 """
@@ -110,7 +109,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_training_that_diverges_keeps_nothing(tmp_path: Path) -> None:
-    wild = replace(RECIPE, optimizer="sgd", learning_rate=1e9)
+    wild = replace(RECIPE, learning_rate=1e30)
     with pytest.raises(RunError, match="lower the learning rate of its recipe"):
         train_generator(toy_data(), SMALL, recipe=wild, folder=tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
@@ -142,7 +141,7 @@ def test_the_command_trains_once_and_says_what_is_lost(
     command_line: Command, tmp_path: Path
 ) -> None:
     words = ["--decoder", "conv_decoder(width=4)", "--cache", "kept"]
-    words += ["--recipe", "recipe(steps=60, learning_rate=1e-2, augmentation='none')"]
+    words += ["--recipe", "decoder_recipe(steps=60, learning_rate=1e-2)"]
     done = command_line("train-generator", *words, COLUMNS="300")
     assert done.returncode == 0, done.stderr
     assert re.search(r"60 steps: trained, [\d.]+ % of the variance", done.stdout)

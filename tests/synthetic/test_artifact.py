@@ -805,6 +805,8 @@ def test_a_compact_whitening_is_checked(large: RealData, tmp_path: Path) -> None
         ({"parametrization": "packed(factor=99)"}, "99"),
         ({"parametrization": "packed(factor=3)"}, "decode to 90, expected 40"),
         ({"parametrization": "spectral"}, "decoder.colours and decoder.scales"),
+        ({"decoder_values": 1}, "decoder_values must be 0, are 1"),
+        ({"decoder_values": None}, "decoder_values: must be a number"),
     ],
 )
 def test_parameters_that_are_not_those_of_the_header_are_refused(

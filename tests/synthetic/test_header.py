@@ -143,6 +143,7 @@ def test_a_header_of_other_images_forgets_what_was_of_these() -> None:
         initial_indices=[0, 1, 2, 3, 4, 5],
         parametrization="packed(factor=2)",
         recipe="recipe(steps=3)",
+        decoder_values=9,
         learned={"size": [0.5]},
         views=ViewsRecord(views="views(count=2)", temperature=2.0),
     )

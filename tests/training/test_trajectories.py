@@ -83,7 +83,7 @@ def test_snapshots_of_another_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="does not match its key"):
         other.obtain(run, real, tmp_path)
     other.obtain(run, real, tmp_path / "elsewhere")
-    described = other._described(run, real)
+    described = other.described(run, real)
     save_tensors(
         other.path(run, real, tmp_path),
         {"weights": torch.zeros(3, 7)},

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from dd_plugins.data.preprocess import Transform
@@ -13,7 +14,14 @@ from dd_plugins.run import Run
 from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.leaves import Codec
 
-__all__ = ["AbstractParametrization", "Identity", "clamped", "shapes_of"]
+__all__ = [
+    "AbstractParametrization",
+    "AbstractReadable",
+    "Identity",
+    "clamped",
+    "evenly_spaced",
+    "shapes_of",
+]
 
 
 class AbstractParametrization(Record, ABC):
@@ -59,6 +67,29 @@ class AbstractParametrization(Record, ABC):
         """
 
 
+class AbstractReadable(AbstractParametrization):
+    """One whose parameters are in the file, which any installation can decode."""
+
+    @abstractmethod
+    def read(
+        self,
+        stored: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        transform: Transform,
+    ) -> Tensor:
+        """Return the images of a file, in the value space.
+
+        Args:
+            stored: what it stores, by name; unchecked.
+            constants: what else it holds for decoding; unchecked.
+            transform: the map to the value space.
+
+        Raises:
+            OptionError: images of this shape cannot be encoded so.
+            ValueError: the tensors are not of the form of this parametrization.
+        """
+
+
 @record
 class Identity(AbstractParametrization):
     """Pixels are stored as they are, in the value space of the model."""
@@ -83,6 +114,17 @@ def clamped(standardised: Tensor, transform: Transform) -> Tensor:
     )
     pixels = (standardised * deviation + mean).clamp(0, 1)
     return (pixels - mean) / deviation
+
+
+def evenly_spaced(real: RealSampler, most: int) -> Tensor:
+    """Return the indices of real images, evenly spaced; all if there are fewer.
+
+    Args:
+        real: all training images.
+        most: how many indices at most.
+    """
+    count = len(real.labels)
+    return torch.linspace(0, count - 1, min(count, most)).long()
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from dd_plugins.run import Run
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Codec
 from dd_plugins.synthetic.parametrizations.base import (
-    AbstractParametrization,
+    AbstractReadable,
     clamped,
     shapes_of,
 )
@@ -23,7 +23,7 @@ __all__ = ["Packed", "unpacked"]
 
 
 @record
-class Packed(AbstractParametrization):
+class Packed(AbstractReadable):
     """Each stored image holds ``factor`` x ``factor`` smaller ones.
 
     A smaller one becomes an image by bilinear upsampling of its pixels, whatever the
@@ -32,11 +32,14 @@ class Packed(AbstractParametrization):
 
     Args:
         factor: smaller images along each side, 2 to 8. If it does not divide height or
-            width, the last ones of a row or column are cut at the edge, and their
-            pixels there go on.
+            width, the last ones of a row or column lack some pixels; the outermost are
+            repeated there.
 
     Reference: Kim et al., "Dataset Condensation via Efficient Synthetic-Data
     Parameterization" (IDC), ICML 2022, arXiv 2205.14959, section 4 ("multi-formation").
+
+    Differences: where the factor does not divide a side, the released code fills up
+    with grey; here the last pixels are repeated.
     """
 
     name = "packed"
@@ -105,17 +108,7 @@ class Packed(AbstractParametrization):
         constants: Mapping[str, Tensor],
         transform: Transform,
     ) -> Tensor:
-        """Return the images of a file.
-
-        Args:
-            stored: what it stores, by name; unchecked.
-            constants: what else it holds for decoding; unchecked.
-            transform: the map to the value space.
-
-        Raises:
-            OptionError: the grids are too small.
-            ValueError: the tensors are not those of packed images.
-        """
+        """Return the images of a file of grids."""
         if list(stored) != ["grids"] or stored["grids"].ndim != 4:
             raise ValueError(
                 f"expected stored.grids with four dimensions, got {shapes_of(stored)}"

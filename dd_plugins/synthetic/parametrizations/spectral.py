@@ -1,7 +1,7 @@
 """Spectra: images are stored as their largest cosine coefficients."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import torch
@@ -17,20 +17,22 @@ from dd_plugins.run import Run
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Codec
 from dd_plugins.synthetic.parametrizations.base import (
-    AbstractParametrization,
+    AbstractReadable,
     clamped,
+    evenly_spaced,
     shapes_of,
 )
 
 __all__ = ["Spectral"]
 
 _MEASURED = 2_000  # real images whose coefficients are measured
+_CHUNK = 200  # of them at a time
 _ROUNDING = 1e-9
 _LEAST_ROOT = 1e-5  # of the largest one
 
 
 @record
-class Spectral(AbstractParametrization):
+class Spectral(AbstractReadable):
     """Each stored image holds the cosine coefficients of several images.
 
     Channels are made independent, and transformed by an orthonormal DCT-II. Of each
@@ -126,17 +128,7 @@ class Spectral(AbstractParametrization):
         constants: Mapping[str, Tensor],
         transform: Transform,
     ) -> Tensor:
-        """Return the images of a file.
-
-        Args:
-            stored: what it stores, by name; unchecked.
-            constants: what else it holds for decoding; unchecked.
-            transform: the map to the value space.
-
-        Raises:
-            OptionError: not one coefficient of an image is kept.
-            ValueError: the tensors are not those of spectra.
-        """
+        """Return the images of a file of coefficients."""
         if sorted(constants) != ["colours", "scales"] or constants["scales"].ndim != 3:
             raise ValueError(
                 "expected decoder.colours and decoder.scales with three dimensions, "
@@ -210,14 +202,19 @@ def _measured(real: RealSampler, transform: Transform, count: int) -> dict[str, 
         height, width)``: the root mean square of each coefficient, 0 where it is not
         kept.
     """
-    some = min(len(real.labels), _MEASURED)
-    indices = torch.linspace(0, len(real.labels) - 1, some).long()
-    pixels = transform.standardize(real.pixels(indices))
-    images = pixels.cpu().double()  # not every accelerator has float64
-    by_channel = images.transpose(0, 1).flatten(1)
-    vectors = torch.linalg.eigh(by_channel @ by_channel.mT).eigenvectors
-    colours = vectors.mT.contiguous()
-    squares = cosine_transform(images, colours).square().mean(dim=0)
+    indices = evenly_spaced(real, _MEASURED)
+
+    def images() -> Iterator[Tensor]:
+        for start in range(0, len(indices), _CHUNK):
+            pixels = real.pixels(indices[start : start + _CHUNK])
+            # Not every accelerator has float64.
+            yield transform.standardize(pixels).cpu().double()
+
+    by_channel = (each.transpose(0, 1).flatten(1) for each in images())
+    products = torch.stack([each @ each.mT for each in by_channel]).sum(dim=0)
+    colours = torch.linalg.eigh(products).eigenvectors.mT.contiguous()
+    sums = (cosine_transform(each, colours).square().sum(dim=0) for each in images())
+    squares = torch.stack(list(sums)).sum(dim=0) / len(indices)
     kept = squares.flatten().topk(count).indices
     scales = torch.zeros_like(squares.flatten())
     # A coefficient that real images do not have, but for rounding, is kept as it is.
@@ -227,4 +224,4 @@ def _measured(real: RealSampler, transform: Transform, count: int) -> dict[str, 
         "colours": colours.float(),
         "scales": scales.float().view(squares.shape),
     }
-    return {name: each.to(pixels.device) for name, each in found.items()}
+    return {name: each.to(transform.mean.device) for name, each in found.items()}

@@ -1,0 +1,69 @@
+"""What is trained on real data, and kept in a file under a key of all that made it."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from torch import nn
+
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.errors import FileError
+from dd_plugins.run import Run
+from dd_plugins.runtime.kept_tensors import load_tensors
+
+__all__ = ["AbstractKept", "load_weights"]
+
+
+class AbstractKept(ABC):
+    """Something that is trained on real data, and is a function of its description.
+
+    Attributes:
+        prefix: of the names of its files.
+    """
+
+    prefix: ClassVar[str] = ""
+
+    @abstractmethod
+    def description(self, run: Run, real: RealSampler) -> dict[str, object]:
+        """Return everything that it is a function of."""
+
+    def described(self, run: Run, real: RealSampler) -> str:
+        """Return its description as text: what its file holds, and its key is of."""
+        return json.dumps(self.description(run, real), sort_keys=True)
+
+    def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
+        """Return the file that holds it, or will hold it."""
+        digest = hashlib.sha256(self.described(run, real).encode()).hexdigest()[:32]
+        return folder / f"{self.prefix}{digest}.safetensors"
+
+    def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
+        """Tell whether there is a file of it."""
+        return real.content is not None and self.path(run, real, folder).exists()
+
+
+def load_weights(
+    module: nn.Module, path: Path, described: str, *, what: str, advice: str, of: str
+) -> None:
+    """Give a module the weights of a file.
+
+    Args:
+        module: changed in place.
+        path: the file.
+        described: the description that the file must give.
+        what: what it should hold, for messages: ``"a trained network"``.
+        advice: what to do about a damaged file, for messages.
+        of: the spec of the module, for messages.
+
+    Raises:
+        FileError: the file is missing, damaged or is not what its name says.
+    """
+    tensors, _ = load_tensors(path, what=what, advice=advice, description=described)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise FileError(
+            f"{path}: expected the weights of {of}, got others ({reason}); {advice}"
+        ) from error
