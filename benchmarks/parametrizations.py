@@ -5,8 +5,8 @@
         --out FILE.json
     python benchmarks/parametrizations.py --table FILE.json
 
-Each distillation runs in a process of its own, so its peak memory is its own. A
-generator is trained before it is timed. Where latents are larger than images, give
+Each distillation runs in a process of its own, so its peak memory is its own; a
+generator is trained in another one before. Where latents are larger than images, give
 ``--ipc`` in place of ``--images-worth``; the table has the bytes of each. Networks are
 scored on validation images, or with ``--test`` on the test set, which is read once.
 """
@@ -14,6 +14,7 @@ scored on validation images, or with ``--test`` on the test set, which is read o
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -30,7 +31,7 @@ from dd_plugins.errors import DDError
 
 KEY = (
     *("dataset", "size", "distiller_asked", "parametrization", "network", "steps"),
-    *("scored_on", "networks", "seed"),
+    *("scored_on", "networks", "evaluation_networks", "seed"),
 )
 GROUP = KEY[:-1]
 FLOAT = 4  # bytes
@@ -52,8 +53,9 @@ def made_row(options: argparse.Namespace) -> dict[str, Any]:
         "parametrization": parametrization,
         **(size or {"images_worth": options.images_worth}),
     }
-    # What is trained beforehand is kept from now on, and is not timed.
-    dd_plugins.distill(quiet, spec, steps=1, **run)
+    if options.prepare:
+        dd_plugins.distill(quiet, spec, steps=1, **run)
+        return {}
     started = time.perf_counter()
     distilled = dd_plugins.distill(quiet, spec, steps=options.steps, **run)
     seconds = time.perf_counter() - started
@@ -82,6 +84,7 @@ def made_row(options: argparse.Namespace) -> dict[str, Any]:
         "peak_mib": peak,
         "scored_on": scored_on(options),
         "networks": options.networks,
+        "evaluation_networks": " ".join(options.evaluation_network),
         "accuracies": {each.spec: list(each.accuracies) for each in found.networks},
         "threads": torch.get_num_threads(),
         "date": date.today().isoformat(),
@@ -111,7 +114,7 @@ def all_rows(options: argparse.Namespace) -> None:
         wanted = (
             *(options.dataset, size_of(options), spec, parametrization),
             *(options.network, options.steps, scored_on(options)),
-            *(options.networks, seed),
+            *(options.networks, " ".join(options.evaluation_network), seed),
         )
         if is_made(options.out, KEY, wanted):
             continue
@@ -124,6 +127,8 @@ def all_rows(options: argparse.Namespace) -> None:
         ]
         for network in options.evaluation_network:
             command += ["--evaluation-network", network]
+        # What is trained beforehand is kept, and neither timed nor counted.
+        subprocess.run([sys.executable, *command, "--prepare"], check=False)
         row = added_row(options.out, command, f"{spec}, {parametrization}")
         if row is not None:
             print(table([row]).splitlines()[-1], flush=True)
@@ -176,6 +181,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to which rows are added")
     parser.add_argument("--table", type=Path, help="print the table of a JSON file")
     parser.add_argument("--single", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.table:
         print(table(made_rows(options.table)))

@@ -233,7 +233,7 @@ def test_packed_set_is_stored_packed_and_tells_its_budget(
     told = command_line("info", "run", COLUMNS="200").stdout
     assert "stored images" in told
     assert "640" in told
-    assert "2,560 of images, 1,600 of labels, 0 of a decoder" in told
+    assert "2,560 of stored images, 1,600 of labels, 0 of a decoder" in told
     shown = []
     for option in ([], ["--stored"]):
         done = command_line("show", "run", *option, "--out", f"{len(option)}.png")

@@ -109,8 +109,9 @@ def info_command(path: Path, as_json: bool) -> None:
     if header.stored_values is not None:
         labels = len(header.initial_classes) * len(header.class_names)
         fields["bytes"] = (
-            f"{_BYTES * header.stored_values:,} of images, {_BYTES * labels:,} of "
-            f"labels, {_BYTES * (header.decoder_values or 0):,} of a decoder"
+            f"{_BYTES * header.stored_values:,} of stored images, {_BYTES * labels:,} of "
+            f"labels, {_BYTES * (header.decoder_values or 0):,} of a decoder; the file "
+            f"has {artifact_file(path).stat().st_size:,}"
         )
     table = Table(show_header=False, box=None)
     for name, value in fields.items():

@@ -30,6 +30,7 @@ from dd_plugins.runtime.device import (
 from dd_plugins.runtime.files import check_writable, write_atomically
 from dd_plugins.runtime.kept_tensors import save_tensors
 from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.runtime.signals import DeferredInterrupt
 from dd_plugins.spec import Record, read, record
 from dd_plugins.training.kept_files import AbstractKept, load_weights
 from dd_plugins.training.kept_networks import RealSetting
@@ -224,35 +225,51 @@ class TrainedDecoder(AbstractKept):
         done = _restored(part, parts)
         saved = time.monotonic()
         module.train()
-        while done < self.recipe.steps:
-            generator = generator_for(self.seed, "batch of a decoder", done)
-            size = min(len(labels), self.recipe.batch_size)
-            chosen = torch.randint(len(labels), (size,), generator=generator)
-            images = pixels(chosen)
-            if run.task.mirror:
-                flipped = torch.rand(size, generator=generator) < 0.5
-                mask = flipped.to(images.device)[:, None, None, None]
-                images = torch.where(mask, images.flip(-1), images)
-            images = images.contiguous(memory_format=torch.channels_last)
-            with autocast(run.device, run.precision):
-                codes = module.encode(images, labels[chosen].to(run.device))
-                made = module.decode(*codes, 0)
-            loss = F.mse_loss(made.float(), images)
-            if not torch.isfinite(loss):
-                found = float(loss.detach())
-                raise RunError(
-                    f"the loss of {self.decoder!r} must be finite, got {found} at step "
-                    f"{done + 1}; lower the learning rate of its recipe"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            done += 1
-            if part is not None and time.monotonic() - saved > _SAVED_EVERY:
-                _save(part, parts, done)
-                saved = time.monotonic()
-            on_step(done)
+        with DeferredInterrupt() as interrupt:
+            while done < self.recipe.steps:
+                self._step(module, pixels, labels, run, optimizer, done)
+                schedule.step()
+                done += 1
+                on_step(done)
+                due = time.monotonic() - saved > _SAVED_EVERY
+                if part is not None and (due or interrupt.requested):
+                    _save(part, parts, done)
+                    saved = time.monotonic()
+                if interrupt.requested:
+                    raise KeyboardInterrupt
+
+    def _step(
+        self,
+        module: LatentDecoder,
+        pixels: _Pixels,
+        labels: Tensor,
+        run: Run,
+        optimizer: torch.optim.Optimizer,
+        number: int,
+    ) -> None:
+        """Make a training step, whose draws are a function of its number."""
+        generator = generator_for(self.seed, "batch of a decoder", number)
+        size = min(len(labels), self.recipe.batch_size)
+        chosen = torch.randint(len(labels), (size,), generator=generator)
+        images = pixels(chosen)
+        if run.task.mirror:
+            flipped = torch.rand(size, generator=generator) < 0.5
+            mask = flipped.to(images.device)[:, None, None, None]
+            images = torch.where(mask, images.flip(-1), images)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with autocast(run.device, run.precision):
+            codes = module.encode(images, labels[chosen].to(run.device))
+            made = module.decode(*codes, 0)
+        loss = F.mse_loss(made.float(), images)
+        if not torch.isfinite(loss):
+            raise RunError(
+                f"the loss of {self.decoder!r} must be finite, got "
+                f"{float(loss.detach())} at step {number + 1}; lower the learning rate "
+                "of its recipe"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
 
 
 def _save(part: Path, parts: dict[str, Any], done: int) -> None:

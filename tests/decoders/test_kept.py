@@ -1,5 +1,6 @@
 """Decoders that are trained: kept, found, gone on with, and refused."""
 
+import os
 import pickle
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -102,8 +104,29 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
         folder=tmp_path / "killed",
         on_progress=lambda what, done, total: steps.append(done),
     )
-    assert steps[0] == 16
+    assert steps[0] == 15  # of step 14 there was a state
     assert not part.exists()
+    one, other = load_file(whole.file), load_file(ended.file)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_interrupted_training_goes_on_from_its_last_step(tmp_path: Path) -> None:
+    whole = train_generator(toy_data(), SMALL, recipe=RECIPE, folder=tmp_path / "whole")
+
+    def interrupting(what: str, done: int, total: int) -> None:
+        if done == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    options: dict[str, Any] = {"recipe": RECIPE, "folder": tmp_path / "cut"}
+    with pytest.raises(KeyboardInterrupt):
+        train_generator(toy_data(), SMALL, on_progress=interrupting, **options)
+    steps: list[int] = []
+
+    def told(what: str, done: int, total: int) -> None:
+        steps.append(done)
+
+    ended = train_generator(toy_data(), SMALL, on_progress=told, **options)
+    assert steps[0] == 10
     one, other = load_file(whole.file), load_file(ended.file)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
