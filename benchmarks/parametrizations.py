@@ -128,7 +128,8 @@ def all_rows(options: argparse.Namespace) -> None:
         for network in options.evaluation_network:
             command += ["--evaluation-network", network]
         # What is trained beforehand is kept, and neither timed nor counted.
-        subprocess.run([sys.executable, *command, "--prepare"], check=False)
+        prepare = [sys.executable, *command, "--prepare"]
+        subprocess.run(prepare, check=False, stdout=subprocess.DEVNULL)
         row = added_row(options.out, command, f"{spec}, {parametrization}")
         if row is not None:
             print(table([row]).splitlines()[-1], flush=True)

@@ -108,10 +108,11 @@ def info_command(path: Path, as_json: bool) -> None:
     fields["learned"] = header.learned or "images alone"
     if header.stored_values is not None:
         labels = len(header.initial_classes) * len(header.class_names)
+        decoder, file = header.decoder_values or 0, artifact_file(path)
         fields["bytes"] = (
-            f"{_BYTES * header.stored_values:,} of stored images, {_BYTES * labels:,} of "
-            f"labels, {_BYTES * (header.decoder_values or 0):,} of a decoder; the file "
-            f"has {artifact_file(path).stat().st_size:,}"
+            f"{_BYTES * header.stored_values:,} of stored images, "
+            f"{_BYTES * labels:,} of labels, {_BYTES * decoder:,} of a decoder; the "
+            f"file has {file.stat().st_size:,}"
         )
     table = Table(show_header=False, box=None)
     for name, value in fields.items():
