@@ -1,6 +1,6 @@
 """The plugin that registers all that comes with the library, by the public hooks."""
 
-from dd_plugins.data.datasets import DATASETS
+from dd_plugins.data.datasets.offered import DATASETS
 from dd_plugins.decoders.conv import ConvDecoder
 from dd_plugins.decoders.generator import Generator
 from dd_plugins.distillers.core_set import Herding, KMeans, RandomImages

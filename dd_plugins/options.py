@@ -64,7 +64,9 @@ device = click.option(
 """``device: str``."""
 
 image_size = click.option(
-    "--image-size", type=click.IntRange(min=1), help="For folder:PATH: resize."
+    "--image-size",
+    type=click.IntRange(min=1),
+    help="Side in pixels to which images are resized and cropped.",
 )
 """``image_size: int | None``."""
 

@@ -62,16 +62,19 @@ class Splits:
     Attributes:
         train: the folder of the training images.
         test: the folder of the test images; None if they are cut from ``train``.
+        validation: the folder of the validation images; None if they are held out of
+            ``train``.
     """
 
     train: Path
     test: Path | None
+    validation: Path | None = None
 
 
 def find_splits(path: Path) -> Splits:
     """Tell whether a folder holds classes, or splits that hold them.
 
-    ``train`` and ``test`` are known in any case and by their usual other names
+    ``train``, ``val`` and ``test`` are known in any case and by their usual other names
     (``Training``, ``test_set``). Without a test split that has the classes of the
     training images, ``val`` is the test set.
 
@@ -118,11 +121,13 @@ def find_splits(path: Path) -> Splits:
             "it, or name the training folder itself to have a test split cut from it"
         )
     classes = set(map(_name_of, _subfolders(train)))
-    for folder in found:
-        if set(map(_name_of, _subfolders(folder))) == classes:
-            _tell_of_unused(path, folders, (train, folder))
-            return Splits(train, folder)
-    raise _other_classes(train, found[0], classes)
+    fitting = [
+        folder for folder in found if set(map(_name_of, _subfolders(folder))) == classes
+    ]
+    if not fitting:
+        raise _other_classes(train, found[0], classes)
+    _tell_of_unused(path, folders, [train, *fitting])
+    return Splits(train, *fitting)
 
 
 def _other_classes(train: Path, test: Path, classes: set[str]) -> DataError:
@@ -143,12 +148,17 @@ def _other_classes(train: Path, test: Path, classes: set[str]) -> DataError:
     )
 
 
-def _tell_of_unused(path: Path, folders: list[Path], used: tuple[Path, Path]) -> None:
+def _tell_of_unused(path: Path, folders: list[Path], used: list[Path]) -> None:
     unused = [folder.name for folder in folders if folder not in used]
     if unused:
+        held_out = (
+            f"{used[2].name!r} gives the validation images"
+            if len(used) > 2
+            else "validation images are held out of the training images"
+        )
         warnings.warn(
             f"{path}: {_listed(unused)} not read; {used[1].name!r} is the test set, "
-            "and validation images are held out of the training images",
+            f"and {held_out}",
             DDWarning,
             stacklevel=2,
         )

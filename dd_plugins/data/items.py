@@ -16,10 +16,18 @@ from dd_plugins.data.streamed import StreamedImages, read_items
 from dd_plugins.errors import DataError
 from dd_plugins.runtime.memory import fits_in_memory
 
-__all__ = ["Items", "has_room", "mixed_sizes", "read_dataset", "survey"]
+__all__ = [
+    "IMAGE_KEYS",
+    "LABEL_KEYS",
+    "Items",
+    "has_room",
+    "mixed_sizes",
+    "read_dataset",
+    "survey",
+]
 
-_IMAGE_KEYS = ("image", "img", "pixel_values")
-_LABEL_KEYS = ("label", "labels", "target", "class")
+IMAGE_KEYS = ("image", "img", "pixel_values")
+LABEL_KEYS = ("label", "labels", "target", "class")
 _SURVEYED = 64  # images at a time
 _FLOAT_BYTES = 4
 
@@ -88,12 +96,12 @@ def _pair(item: Any) -> tuple[Any, Any]:
     if isinstance(item, Mapping):
         found = [
             next((item[key] for key in keys if key in item), None)
-            for keys in (_IMAGE_KEYS, _LABEL_KEYS)
+            for keys in (IMAGE_KEYS, LABEL_KEYS)
         ]
         if any(each is None for each in found):
             raise DataError(
-                f"expected an image under one of {', '.join(_IMAGE_KEYS)} and a label "
-                f"under one of {', '.join(_LABEL_KEYS)}, got keys "
+                f"expected an image under one of {', '.join(IMAGE_KEYS)} and a label "
+                f"under one of {', '.join(LABEL_KEYS)}, got keys "
                 f"{', '.join(map(str, item))}"
             )
         return found[0], found[1]

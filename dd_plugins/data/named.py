@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import Protocol
 
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import DataError, OptionError
+from dd_plugins.runtime.text import one_line
 
-__all__ = ["DATASET_NAME", "DataOptions", "DatasetLoader", "split_name"]
+__all__ = [
+    "DATASET_NAME",
+    "DataOptions",
+    "DatasetLoader",
+    "data_root_of",
+    "needs_image_size",
+    "refuse_argument",
+    "resolved_path",
+    "split_name",
+]
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class DatasetLoader(Protocol):
         ...
 
 
-DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 """The form of a data set's name."""
 
 
@@ -52,3 +62,65 @@ def split_name(name: str) -> tuple[str, str | None]:
             f"data set {name!r}: expected a name such as 'cifar10' or 'folder:PATH'"
         )
     return registered, argument or None
+
+
+def refuse_argument(name: str, options: DataOptions) -> None:
+    """Refuse what stands after the colon of a name that takes nothing there.
+
+    Raises:
+        OptionError: something stands there.
+    """
+    if options.argument is not None:
+        raise OptionError(
+            f"data set {name!r} takes no argument after a colon, got "
+            f"{options.argument!r}"
+        )
+
+
+def data_root_of(name: str, options: DataOptions) -> Path:
+    """Return the folder that holds data sets.
+
+    Raises:
+        OptionError: none is given.
+    """
+    if options.root is None:
+        raise OptionError(
+            f"data set {name!r} needs a folder: pass --data-root DIR (or set "
+            "DD_DATA), and --download to fetch it there"
+        )
+    return options.root
+
+
+def needs_image_size(name: str, options: DataOptions) -> int:
+    """Return the size to which images are resized.
+
+    Raises:
+        OptionError: none is given.
+    """
+    if options.image_size is None:
+        raise OptionError(
+            f"data set {name!r} has images of many sizes: pass --image-size N (in "
+            "Python: image_size=N) to resize and crop them to NxN pixels"
+        )
+    return options.image_size
+
+
+def resolved_path(argument: str, root: Path | None) -> Path:
+    """Return the absolute path that follows the colon of a name.
+
+    A relative path that does not exist is looked up in the folder of data sets.
+
+    Raises:
+        DataError: there is no such file or folder.
+    """
+    try:
+        path = Path(argument).expanduser()
+        if root is not None and not path.is_absolute() and not path.exists():
+            path = root / path
+        return path.resolve(strict=True)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # a loop of links, a user that is not known
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"cannot read images under {argument}: {reason}") from error

@@ -10,14 +10,16 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from dd_plugins.errors import DataError
+from dd_plugins.errors import DataError, OptionError
 
 __all__ = [
     "BACKGROUND",
     "Axes",
     "channels_first",
+    "check_image_size",
     "open_image",
     "pixels_of",
+    "resized",
     "size_of",
     "where_channels_are",
 ]
@@ -32,6 +34,7 @@ _CHANNELS = (1, 3, 4)  # that an image usually has: grey, colour, colour and alp
 _16_BITS = 65535
 _MOST_PIXELS = 178_956_970  # Pillow's own limit, beyond which it refuses
 _MOST_PIXELS_RESIZED = 2**30  # three bytes each while the image is made smaller
+_RESIZED = 1_024  # images at a time
 
 
 @contextmanager
@@ -102,6 +105,44 @@ def pixels_of(
     if channels is not None and len(pixels) != channels:
         pixels = pixels.expand(channels, -1, -1)
     return pixels.contiguous()
+
+
+def resized(images: Tensor, size: int | None) -> Tensor:
+    """Return images whose shorter side is ``size``, cropped to their centre.
+
+    Args:
+        images: uint8, or floating in [0, 1], of shape ``(n, channels, height, width)``.
+        size: side in pixels, at least 1; None for the images as they are.
+
+    Returns:
+        The same dtype, of shape ``(n, channels, size, size)``; downsampling smooths.
+
+    Raises:
+        OptionError: the size is below 1.
+    """
+    from torchvision.transforms.v2 import functional as transforms
+
+    check_image_size(size)
+    if size is None or tuple(images.shape[2:]) == (size, size):
+        return images
+    return torch.cat(
+        [
+            transforms.center_crop(
+                transforms.resize(part, [size], antialias=True), [size] * 2
+            )
+            for part in torch.split(images, _RESIZED)
+        ]
+    )
+
+
+def check_image_size(size: int | None) -> None:
+    """Refuse a size to which images cannot be resized.
+
+    Raises:
+        OptionError: it is below 1.
+    """
+    if size is not None and size < 1:
+        raise OptionError(f"image_size must be at least 1 pixel, got {size}")
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:

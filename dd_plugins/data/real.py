@@ -1,7 +1,7 @@
 """Real data: named data sets, a validation split, and draws of real batches."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
@@ -13,12 +13,18 @@ from torch.utils.data import Dataset, Subset
 
 from dd_plugins.data.checks import check_finite
 from dd_plugins.data.images import Images, checked_images, take
-from dd_plugins.data.items import Items, has_room, read_dataset, survey
+from dd_plugins.data.items import (
+    LABEL_KEYS,
+    Items,
+    has_room,
+    read_dataset,
+    survey,
+)
 from dd_plugins.data.pixels import Axes
 from dd_plugins.data.preprocess import Preprocessing, Transform
 from dd_plugins.data.streamed import ImageSource, chunks
 from dd_plugins.data.subsets import stratified_split
-from dd_plugins.data.unread import UnreadTestSet
+from dd_plugins.data.unread import UnreadTestSet, check_fit
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.networks.base import ImageShape
 
@@ -28,6 +34,7 @@ _VALIDATION_PART = 0.1
 _LARGEST_VALIDATION = 5_000
 _HASHED = 4_096  # images at a time
 _CHECKED = 64  # images at a time
+_HELD_OUT = ("validation", "valid", "val")
 MOST_WHITENED = 4_800
 """Values of an image that is whitened by default: up to 3x40x40."""
 
@@ -107,10 +114,10 @@ class RealData:
         preprocessing: Preprocessing | None = None,
         mirror: bool = False,
         image_size: int | None = None,
-        validation: float = _VALIDATION_PART,
+        validation: float | tuple[Any, Any] | None = None,
         channels: Axes | None = None,
     ) -> "RealData":
-        """Check tensors and cut a validation split from them.
+        """Check tensors, and cut a validation split from them if none is given.
 
         A part of each class, at most 5,000 images in all, becomes the validation
         split. It depends on the data alone, not on the seed of a run.
@@ -128,7 +135,9 @@ class RealData:
                 of larger ones takes minutes, and its matrix hundreds of megabytes.
             mirror: whether a mirror image is still of its class.
             image_size: the size to which the images were resized, for the record.
-            validation: the part of each class that is held out, in [0, 1).
+            validation: the part of each class that is held out, in [0, 1), by default a
+                tenth; or the validation images and labels, so that all others are
+                trained on.
             channels: where the channels stand, ``"first"`` or ``"last"``, if the sizes
                 do not tell (see :func:`~dd_plugins.data.pixels.channels_first`).
 
@@ -150,7 +159,11 @@ class RealData:
             preprocessing=preprocessing,
             mirror=mirror,
             image_size=image_size,
-            validation=validation,
+            validation=(
+                checked_images(*validation, channels)
+                if isinstance(validation, tuple)
+                else validation
+            ),
         )
 
     @classmethod
@@ -164,33 +177,16 @@ class RealData:
         preprocessing: Preprocessing | None = None,
         mirror: bool = False,
         image_size: int | None = None,
-        validation: float = _VALIDATION_PART,
+        validation: float | Images | None = None,
     ) -> "RealData":
-        if isinstance(class_names, str):
-            raise DataError(
-                "class_names must be a list of names, got one string, "
-                f"{class_names!r}; pass a list"
-            )
-        if not 0 <= validation < 1:
-            raise OptionError(f"validation must be in [0, 1), got {validation}")
-        classes = int(checked.labels.max()) + 1
-        if classes > len(checked.labels):
-            raise DataError(
-                f"labels go up to {classes - 1}, expected at most "
-                f"{len(checked.labels) - 1} for {len(checked.labels)} images; number "
-                "the classes from 0 without gaps"
-            )
-        names = tuple(map(str, range(classes) if class_names is None else class_names))
-        if classes > len(names):
-            raise DataError(
-                f"labels go up to {classes - 1}, expected {classes} class names, got "
-                f"{len(names)}"
-            )
-        for name_of_class in names:
-            if not name_of_class.isprintable():
-                raise DataError(
-                    f"class names must be printable text, got {name_of_class!r}"
-                )
+        names = _checked_names(class_names, checked.labels)
+        given, part = None, _VALIDATION_PART
+        if isinstance(validation, Images):
+            given, part = validation, 0.0
+        elif validation is not None:
+            part = validation
+        if not 0 <= part < 1:
+            raise OptionError(f"validation must be in [0, 1), got {part}")
         shape = checked.images.shape[1:]
         too_large = preprocessing is None and shape.numel() > MOST_WHITENED
         if preprocessing is None:
@@ -200,24 +196,16 @@ class RealData:
                 f"preprocessing must be one of {', '.join(get_args(Preprocessing))}, "
                 f"got {preprocessing!r}"
             )
-        counts = torch.bincount(checked.labels, minlength=len(names))
-        if not bool(counts.all()):
-            empty = [names[index] for index in (counts == 0).nonzero().flatten()]
-            raise DataError(
-                "expected a training image of each class, found none of class "
-                f"{', '.join(map(repr, empty[:5]))}; remove the class or number the "
-                "labels without gaps"
-            )
-        if len(names) < 2:
-            raise DataError(f"expected at least 2 classes, found {len(names)}")
-        held_out, kept = stratified_split(
-            checked.labels, validation, _LARGEST_VALIDATION
-        )
+        held_out, kept = stratified_split(checked.labels, part, _LARGEST_VALIDATION)
+        if given is not None:
+            found = tuple(given.images.shape[1:])
+            largest = int(given.labels.max())
+            check_fit("validation", found, largest, tuple(shape), len(names))
         return cls(
             name=name,
             train=take(checked, kept),
             train_indices=kept,
-            validation=take(checked, held_out),
+            validation=take(checked, held_out) if given is None else given,
             class_names=names,
             read_test=test.fitting(shape, len(names)),
             too_large_to_whiten=too_large,
@@ -232,6 +220,7 @@ class RealData:
         dataset: Dataset[Any],
         *,
         test: Dataset[Any] | None = None,
+        validation: float | Dataset[Any] | None = None,
         stream: bool | None = None,
         workers: int = 2,
         class_names: Iterable[str] | None = None,
@@ -245,29 +234,66 @@ class RealData:
                 same at every reading. An item may be a mapping (see
                 :class:`~dd_plugins.data.items.Items`).
             test: the test set, likewise; read only when it is needed.
+            validation: the part of each class that is held out, in [0, 1), by default a
+                tenth; or the validation images, likewise, so that all others are
+                trained on.
             stream: whether the images stay in the dataset and are read when they are
                 needed; by default if half of the memory would not hold them.
             workers: processes that read ahead while streaming; 0 for none.
             class_names: one for each class; by default those that the dataset names
-                (``dataset.classes``) if there are as many, else the numbers.
+                (``dataset.classes``, or the names of a label in ``dataset.features``)
+                if there are as many, else the numbers.
             channels: where the channels stand, if the sizes do not tell.
             **options: as for :meth:`from_tensors`.
 
         Raises:
             DataError: an item is not a pair, or the images differ in size.
         """
-        items = Items(dataset, channels)
-        if stream or (stream is None and not has_room(items)):
-            checked = Images(*survey(items, workers))
-        else:
-            checked = checked_images(*read_dataset(items), "first")
+
+        def images_of(items: Items) -> Images:
+            if stream or (stream is None and not has_room(items)):
+                return Images(*survey(items, workers))
+            return checked_images(*read_dataset(items), "first")
+
+        checked = images_of(Items(dataset, channels))
         if class_names is None:
             class_names = _class_names(dataset, int(checked.labels.max()) + 1)
         return cls._split(
             checked,
             test=UnreadTestSet(test, channels),
             class_names=class_names,
+            validation=(
+                validation
+                if validation is None or isinstance(validation, int | float)
+                else images_of(Items(validation, channels))
+            ),
             **options,
+        )
+
+    @classmethod
+    def from_splits(cls, splits: Mapping[str, Any], **options: Any) -> "RealData":
+        """Take map-style datasets by the names of their splits.
+
+        ``train`` is needed. ``test`` is the test set, and ``validation``, ``valid`` or
+        ``val`` the validation images; it is the test set where there is no other.
+
+        Args:
+            splits: such as the ``DatasetDict`` of Hugging Face ``datasets``.
+            **options: as for :meth:`from_dataset`.
+
+        Raises:
+            DataError: there is no training split, or a split does not fit.
+        """
+        if "train" not in splits:
+            raise DataError(
+                f"expected a split 'train', got {', '.join(map(repr, splits))}"
+            )
+        others = [name for name in _HELD_OUT if name in splits]
+        if "test" in splits:
+            others.insert(0, "test")
+        test, validation = [*(splits[name] for name in others), None, None][:2]
+        return cls.from_dataset(
+            splits["train"], test=test, validation=validation, **options
         )
 
     @classmethod
@@ -399,11 +425,61 @@ class RealData:
         return replace(self, preprocessing=transform.kind, transform=transform)
 
 
+def _checked_names(
+    class_names: Iterable[str] | None, labels: Tensor
+) -> tuple[str, ...]:
+    """Return a name for each class.
+
+    Raises:
+        DataError: names are missing or not printable; or a class has no image; or there
+            are fewer than two classes.
+    """
+    if isinstance(class_names, str):
+        raise DataError(
+            "class_names must be a list of names, got one string, "
+            f"{class_names!r}; pass a list"
+        )
+    classes = int(labels.max()) + 1
+    if classes > len(labels):
+        raise DataError(
+            f"labels go up to {classes - 1}, expected at most "
+            f"{len(labels) - 1} for {len(labels)} images; number "
+            "the classes from 0 without gaps"
+        )
+    names = tuple(map(str, range(classes) if class_names is None else class_names))
+    if classes > len(names):
+        raise DataError(
+            f"labels go up to {classes - 1}, expected {classes} class names, got "
+            f"{len(names)}"
+        )
+    for name_of_class in names:
+        if not name_of_class.isprintable():
+            raise DataError(
+                f"class names must be printable text, got {name_of_class!r}"
+            )
+    counts = torch.bincount(labels, minlength=len(names))
+    if not bool(counts.all()):
+        empty = [names[index] for index in (counts == 0).nonzero().flatten()]
+        raise DataError(
+            "expected a training image of each class, found none of class "
+            f"{', '.join(map(repr, empty[:5]))}; remove the class or number the "
+            "labels without gaps"
+        )
+    if len(names) < 2:
+        raise DataError(f"expected at least 2 classes, found {len(names)}")
+    return names
+
+
 def _class_names(dataset: Any, classes: int) -> list[str] | None:
     """Return the class names of a dataset; None if it has not one for each class."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
+    if names is None:  # Hugging Face names classes where it describes their column
+        features = getattr(dataset, "features", None)
+        columns = features if isinstance(features, Mapping) else {}
+        label = next((columns[key] for key in LABEL_KEYS if key in columns), None)
+        names = getattr(label, "names", None)
     if not isinstance(names, list | tuple) or len(names) != classes:
         return None
     return list(map(str, names)) if all(map(_is_name, names)) else None

@@ -1,13 +1,23 @@
 """Parts of a data set: by class, drawn, and held out for validation."""
 
+import warnings
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import DDWarning, OptionError
 from dd_plugins.runtime.randomness import generator_for
 
-__all__ = ["balanced_subset", "class_members", "random_members", "stratified_split"]
+__all__ = [
+    "balanced_subset",
+    "class_members",
+    "every_fifth",
+    "random_members",
+    "stratified_split",
+]
 
+_TEST_EVERY = 5
 _SPLIT_SEED = 0  # splits belong to the data set, not to a run: runs stay comparable
 
 
@@ -79,3 +89,39 @@ def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Te
     mask = torch.zeros(len(labels), dtype=torch.bool)
     mask[torch.cat(held_out)] = True
     return mask.nonzero().flatten(), (~mask).nonzero().flatten()
+
+
+def every_fifth(labels: Sequence[int], class_names: Sequence[str], what: str) -> Tensor:
+    """Return a mask of every fifth image of each class, in their order.
+
+    It is the test set of data that have none. A class of two to four images gives its
+    last one; a class of one image gives none, and a warning says so.
+
+    Args:
+        labels: the class of each image.
+        class_names: a name for each class.
+        what: the data set, for the warning.
+
+    Returns:
+        bool of shape ``(n,)``.
+    """
+    classes = torch.tensor(labels)
+    mask = torch.zeros(len(classes), dtype=torch.bool)
+    untested = []
+    for label, name in enumerate(class_names):
+        members = (classes == label).nonzero().flatten()
+        if len(members) == 1:
+            untested.append(name)
+        elif len(members) >= _TEST_EVERY:
+            mask[members[_TEST_EVERY - 1 :: _TEST_EVERY]] = True
+        else:
+            mask[members[-1:]] = True
+    if untested:
+        warnings.warn(
+            f"{what}: the only image of class "
+            f"{', '.join(map(repr, untested[:5]))} is trained on, so the class has no "
+            f"test image ({len(untested)} such classes)",
+            DDWarning,
+            stacklevel=2,
+        )
+    return mask

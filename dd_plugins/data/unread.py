@@ -10,7 +10,7 @@ from dd_plugins.data.items import Items, read_dataset
 from dd_plugins.data.pixels import Axes
 from dd_plugins.errors import DataError
 
-__all__ = ["UnreadTestSet"]
+__all__ = ["UnreadTestSet", "check_fit"]
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,39 @@ class UnreadTestSet:
         self._check_fit(tuple(image.shape), label)
 
     def _check_fit(self, shape: tuple[int, ...], label: int) -> None:
-        if shape != tuple(self.shape):
-            raise DataError(
-                f"test images must have the shape {self.shape} of the training images, "
-                f"got {shape}"
-            )
-        if label >= self.num_classes:
-            raise DataError(
-                f"test labels must be at most {self.num_classes - 1}, as the training "
-                f"data has {self.num_classes} classes, got {label}; number them alike, "
-                "from 0"
-            )
+        check_fit("test", shape, label, self.shape, self.num_classes)
+
+
+def check_fit(
+    what: str,
+    shape: tuple[int, ...],
+    label: int,
+    expected_shape: tuple[int, ...],
+    num_classes: int,
+) -> None:
+    """Refuse images that do not fit the training images.
+
+    Args:
+        what: the split, for messages.
+        shape: of an image: channels, height and width.
+        label: the largest.
+        expected_shape: of a training image.
+        num_classes: of the training images.
+
+    Raises:
+        DataError: they have another shape, or more classes.
+    """
+    if shape != tuple(expected_shape):
+        raise DataError(
+            f"{what} images must have the shape {tuple(expected_shape)} of the "
+            f"training images, got {shape}"
+        )
+    if label >= num_classes:
+        raise DataError(
+            f"{what} labels must be at most {num_classes - 1}, as the training "
+            f"data has {num_classes} classes, got {label}; number them alike, "
+            "from 0"
+        )
 
 
 @runtime_checkable

@@ -145,7 +145,7 @@ def get_dataset(
         data_root: the folder that holds data sets; by default the one that the
             environment variable ``DD_DATA`` names.
         download: whether a missing data set may be downloaded there.
-        image_size: side in pixels to which the images of a folder are resized.
+        image_size: side in pixels to which images are resized and cropped.
 
     Raises:
         OptionError: the name is malformed, or the data set needs ``data_root``.

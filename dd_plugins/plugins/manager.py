@@ -1,7 +1,7 @@
 """The plugin manager: what plugins offer, and the objects that specs stand for."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, cast, get_args
@@ -9,7 +9,6 @@ from typing import Any, cast, get_args
 import click
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dd_plugins import hookspecs
 from dd_plugins.data.named import DataOptions, DatasetLoader, split_name
@@ -257,7 +256,8 @@ class Plugins(LoadedPlugins):
 
         Args:
             given: the name of a data set; or ``RealData``; or images and labels,
-                tensors or numpy arrays; or a map-style Dataset of ``(image, label)``.
+                tensors or numpy arrays; or a map-style dataset of ``(image, label)``
+                pairs or of mappings; or such datasets by the names of their splits.
             options: how a named data set is found.
 
         Raises:
@@ -272,13 +272,15 @@ class Plugins(LoadedPlugins):
                 found = given
             case (Tensor() | np.ndarray() as images, Tensor() | np.ndarray() as labels):
                 return RealData.from_tensors(images, labels)
-            case Dataset():
+            case Mapping():
+                return RealData.from_splits(given)
+            case _ if hasattr(given, "__getitem__") and not isinstance(given, tuple):
                 return RealData.from_dataset(given)
             case _:
                 raise OptionError(
                     "data must be the name of a data set, RealData, a pair of tensors "
-                    "or of numpy arrays, or a map-style torch Dataset, got "
-                    f"{type(given).__name__}"
+                    "or of numpy arrays, a map-style dataset, or such datasets by the "
+                    f"names of their splits, got {type(given).__name__}"
                 )
         remember(found.name)
         return found

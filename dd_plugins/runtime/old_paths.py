@@ -19,7 +19,12 @@ MOVED = {
     "captured": ("runtime.cuda_graphs",),
     "checkpoint": ("engine.checkpoint",),
     "commands": ("cli.commands",),
-    "datasets": ("data.datasets", "data.named"),
+    "datasets": (
+        "data.datasets.offered",
+        "data.datasets.digits",
+        "data.datasets.folder",
+        "data.named",
+    ),
     "files": ("runtime.files",),
     "functional.cam": ("networks.activation_maps",),
     "image_folders": ("data.image_folders",),

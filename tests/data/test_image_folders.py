@@ -75,11 +75,23 @@ def test_a_test_split_without_classes_leaves_the_place_to_val(tmp_path: Path) ->
     assert len(data.read_test().labels) == 4
 
 
-def test_a_validation_split_beside_the_test_split_is_named(tmp_path: Path) -> None:
-    for split in ("train", "val", "test"):
-        write(tmp_path / split, "cat", "dog", count=2 if split == "test" else 6)
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_a_validation_split_gives_the_validation_images(
+    name: str, tmp_path: Path
+) -> None:
+    for split, count in (("train", 20), (name, 3), ("test", 2)):
+        write(tmp_path / split, "cat", "dog", count=count)
+    data = load(tmp_path)
+    parts = (data.train, data.validation, data.read_test())
+    assert [len(each.labels) for each in parts] == [40, 6, 4]
+
+
+def test_a_validation_split_of_other_classes_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train", "cat", "dog", count=20)
+    write(tmp_path / "test", "cat", "dog", count=2)
+    write(tmp_path / "val", "emu")
     with pytest.warns(DDWarning, match="'val' not read; 'test' is the test set"):
-        assert len(load(tmp_path).read_test().labels) == 4
+        assert len(load(tmp_path).validation.labels) == 4
 
 
 @pytest.mark.parametrize(

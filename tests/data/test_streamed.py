@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import dd_plugins
 from dd_plugins import RealData
-from dd_plugins.data.datasets import load_folder
+from dd_plugins.data.datasets.folder import load_folder
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import RealSampler

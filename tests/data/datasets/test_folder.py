@@ -1,4 +1,4 @@
-"""The named data sets: digits, torchvision's, and folders of images."""
+"""Folders of images."""
 
 import os
 import struct
@@ -9,177 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import data_root
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from dd_plugins import RealData, get_dataset
 from dd_plugins.errors import DataError, OptionError
-
-TORCHVISION = ["mnist", "fashion-mnist", "cifar10", "cifar100"]
 
 
 def one_line(error: BaseException) -> str:
     text = str(error)
     assert text.isprintable(), f"not one printable line: {text!r}"
     return text
-
-
-def test_digits_are_those_of_scikit_learn_each_in_one_split() -> None:
-    data = get_dataset("digits")
-    assert data.image_shape == (1, 8, 8)
-    assert data.class_names == tuple("0123456789")
-    assert (data.preprocessing, data.mirror) == ("standardize", False)
-    parts = [data.train, data.validation, data.read_test()]
-    assert [len(part.labels) for part in parts] == [1298, 139, 360]
-    found = [
-        (int(label), image.numpy().tobytes())
-        for part in parts
-        for image, label in zip(*part, strict=True)
-    ]
-    digits = load_digits()
-    expected = [
-        (int(label), (image / 16).astype(np.float32).tobytes())
-        for image, label in zip(digits.images, digits.target, strict=True)
-    ]
-    assert sorted(found) == sorted(expected)
-
-
-def test_digits_are_split_evenly_and_always_alike() -> None:
-    first = get_dataset("digits")
-    state = np.random.get_state()
-    try:
-        np.random.seed(5)
-        torch.manual_seed(5)
-        second = get_dataset("digits")
-    finally:
-        np.random.set_state(state)
-    assert first.fingerprint == second.fingerprint
-    first_test, second_test = first.read_test(), second.read_test()
-    assert torch.equal(first_test.images, second_test.images)
-    counts = torch.bincount(first_test.labels)
-    assert (counts.min(), counts.max()) == (35, 37)
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "count", "first_label", "mirror", "preprocessing"),
-    [
-        ("mnist", (1, 28, 28), 60_000, 5, False, "standardize"),
-        ("fashion-mnist", (1, 28, 28), 60_000, 9, False, "standardize"),
-        ("cifar10", (3, 32, 32), 50_000, 6, True, "zca"),
-    ],
-)
-def test_torchvision_data_sets_are_read_whole(
-    name: str,
-    shape: tuple[int, int, int],
-    count: int,
-    first_label: int,
-    mirror: bool,
-    preprocessing: str,
-) -> None:
-    data = get_dataset(name, data_root=data_root(name))
-    assert (data.name, data.image_shape, data.num_classes) == (name, shape, 10)
-    assert (data.mirror, data.preprocessing) == (mirror, preprocessing)
-    held_out = torch.bincount(data.validation.labels)
-    all_labels = held_out + torch.bincount(data.train.labels)
-    assert int(all_labels.sum()) == count
-    assert torch.equal(held_out, all_labels * 5_000 // count)
-    assert data.train.images.dtype == torch.uint8
-    assert data.train_indices[0] == 0, "the first image happens to be kept"
-    assert data.train.labels[0] == first_label
-    # Channels come first and no axis is mixed up: neighbouring pixels are alike.
-    images = data.train.images[:500].float()
-    across = (images[..., 1:] - images[..., :-1]).abs().mean()
-    down = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
-    assert max(across, down) < 0.6 * images.std()
-    test = data.read_test()
-    assert torch.bincount(test.labels).tolist() == (
-        [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-        if name == "mnist"
-        else [1000] * 10
-    )
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_without_a_data_root_the_options_are_told(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("DD_DATA", raising=False)
-    with pytest.raises(OptionError, match="--data-root") as refused:
-        get_dataset(name)
-    assert "--download" in one_line(refused.value)
-    assert repr(name) in str(refused.value)
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_missing_data_names_the_folder_and_how_to_fetch_it(
-    name: str, tmp_path: Path
-) -> None:
-    with pytest.raises(DataError, match="pass --download to fetch it") as refused:
-        get_dataset(name, data_root=tmp_path)
-    assert f"{name!r} under {tmp_path}" in one_line(refused.value)
-    assert list(tmp_path.iterdir()) == [], "nothing is written unless asked"
-
-
-def write_mnist(root: Path, count: int = 40) -> Path:
-    """Write a data set in MNIST's format; return the folder of its files."""
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for part in ("train", "t10k"):
-        pixels = np.arange(count * 16, dtype=np.uint8).reshape(count, 4, 4)
-        labels = np.arange(count, dtype=np.uint8) % 10
-        for name, array in (("images-idx3", pixels), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, array.ndim]) + struct.pack(
-                f">{array.ndim}i", *array.shape
-            )
-            (raw / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
-    return raw
-
-
-def test_data_root_is_that_of_the_environment_unless_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DD_DATA", str(tmp_path / "there"))
-    write_mnist(tmp_path / "there")
-    assert get_dataset("mnist").image_shape == (1, 4, 4)
-    with pytest.raises(DataError, match=f"under {tmp_path / 'other'}"):
-        get_dataset("mnist", data_root=tmp_path / "other")
-
-
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
-@pytest.mark.parametrize(
-    "length",
-    [0, 3, 10, 40, -1],
-)
-def test_truncated_data_is_refused_in_one_line(
-    name: str, length: int, tmp_path: Path
-) -> None:
-    file = write_mnist(tmp_path) / name
-    assert get_dataset("mnist", data_root=tmp_path).image_shape == (1, 4, 4)
-    file.write_bytes(file.read_bytes()[:length])
-    with pytest.raises(DataError, match=r"cannot read data set 'mnist' under") as told:
-        get_dataset("mnist", data_root=tmp_path)
-    one_line(told.value)
-
-
-def test_the_test_files_are_left_alone_until_the_test_set_is_read(
-    tmp_path: Path,
-) -> None:
-    raw = write_mnist(tmp_path)
-    (raw / "t10k-images-idx3-ubyte").write_bytes(b"")
-    data = get_dataset("mnist", data_root=tmp_path)
-    with pytest.raises(DataError, match="cannot read data set 'mnist'"):
-        data.read_test()
-
-
-def test_damaged_cifar_is_refused_in_one_line(tmp_path: Path) -> None:
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    for name in [*(f"data_batch_{n}" for n in range(1, 6)), "batches.meta"]:
-        (folder / name).write_bytes(b"\x80damaged")
-    with pytest.raises(DataError, match="cannot read data set 'cifar10'") as refused:
-        get_dataset("cifar10", data_root=tmp_path)
-    one_line(refused.value)
 
 
 def picture(value: int, size: tuple[int, int] = (6, 5)) -> Image.Image:
@@ -399,13 +238,3 @@ def test_a_folder_may_be_relative_and_its_name_is_not(
 def test_folder_without_a_path_is_refused() -> None:
     with pytest.raises(OptionError, match="folder:PATH"):
         get_dataset("folder")
-
-
-def test_an_argument_that_is_not_taken_is_refused() -> None:
-    with pytest.raises(OptionError, match="digits"):
-        get_dataset("digits:3")
-
-
-def test_an_image_size_that_is_not_taken_is_refused() -> None:
-    with pytest.raises(OptionError, match="size"):
-        get_dataset("digits", image_size=16)
