@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dd_plugins.checks import whole_number
 from dd_plugins.cli.outputs import OutputKind, check_outputs
+from dd_plugins.data.image_counts import counts_of_classes
 from dd_plugins.data.images import Images
 from dd_plugins.data.items import Items
 from dd_plugins.data.named import DataOptions
@@ -210,6 +211,7 @@ __all__ = [
     "check_outputs",
     "classic_recipe",
     "code_of",
+    "counts_of_classes",
     "distill",
     "evaluate",
     "export",

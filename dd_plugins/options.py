@@ -4,12 +4,14 @@ A plugin's command that reads data and trains should take them by the same names
 """
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
 
+from dd_plugins.data.image_counts import asked_counts
 from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.errors import OptionError
 
 __all__ = [
     "cache",
@@ -92,15 +94,33 @@ real_data = click.option(
 )
 """``data: str | None``, of a command that is given an artifact."""
 
+
+class _ImagesPerClass(click.ParamType[int | str]):
+    """A number, one for each class, or a spec; the numbers are checked here."""
+
+    name = "N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return a number as one, and the rest as text."""
+        try:
+            counts = asked_counts(value)
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
+        return counts if isinstance(counts, int) else str(value)
+
+
 images_per_class = click.option(
     "--ipc",
     "images_per_class",
-    type=click.IntRange(min=1),
+    type=_ImagesPerClass(),
     default=1,
     show_default=True,
-    help="Synthetic images per class.",
+    help="Synthetic images per class; or a number for each class, 1,2,5; or "
+    "proportional(total=100), in proportion to the real images.",
 )
-"""``images_per_class: int``."""
+"""``images_per_class: int | str``."""
 
 steps = click.option(
     "--steps", type=click.IntRange(min=1), help="Default: by data set."

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dd_plugins.checks import whole_number
+from dd_plugins.data.image_counts import asked_counts
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.runtime.device import Precision, autocast
@@ -30,7 +31,8 @@ class RunOptions:
 
     Attributes:
         distiller: the spec of the distiller.
-        images_per_class: stored images for each class, at least 1.
+        images_per_class: stored images for each class, at least 1; or a number for each
+            class, where they are not equal.
         steps: steps of the run, at least 1; None for the distiller's choice.
         seed: the seed from which every random draw is derived.
         network: the spec of the network to distil on; None for the distiller's choice.
@@ -47,7 +49,7 @@ class RunOptions:
     """
 
     distiller: str = "frepo"
-    images_per_class: int = 1
+    images_per_class: int | tuple[int, ...] = 1
     steps: int | None = None
     seed: int = 0
     network: str | None = None
@@ -65,7 +67,11 @@ class RunOptions:
             number = whole_number(name, getattr(self, name), least=least)
             object.__setattr__(self, name, number)
 
-        settle("images_per_class", 1)
+        if isinstance(self.images_per_class, list | tuple):
+            counts = asked_counts(self.images_per_class)
+            object.__setattr__(self, "images_per_class", counts)
+        else:
+            settle("images_per_class", 1)
         settle("seed", None)
         if self.steps is not None:
             settle("steps", 1)
@@ -83,11 +89,14 @@ class Task:
         dataset: the name of the data set.
         image_shape: channels, height and width.
         num_classes: number of classes.
-        images_per_class: synthetic images for each class, as the distiller sees them.
+        images_per_class: synthetic images for each class, as the distiller sees them;
+            their mean, rounded, if they are not equal.
         steps: steps that were asked for, or None.
         mirror: whether the mirror image of a real image is still of its class.
         context_images: images of a context, which are part of the set.
         context_classes: classes that get no new images beside those of the context.
+        unequal_counts: synthetic images of each class, if they are not equal; 0 for
+            classes of the context.
     """
 
     dataset: str
@@ -98,10 +107,21 @@ class Task:
     mirror: bool = False
     context_images: int = 0
     context_classes: int = 0
+    unequal_counts: tuple[int, ...] | None = None
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """How many images a distiller chooses of each class for the set to start from.
+
+        Where they are equal, those of classes of a context are left out afterwards.
+        """
+        return self.unequal_counts or (self.images_per_class,) * self.num_classes
 
     @property
     def synthetic_images(self) -> int:
         """Images of the set, those of a context included."""
+        if self.unequal_counts is not None:
+            return self.context_images + sum(self.unequal_counts)
         new = self.images_per_class * (self.num_classes - self.context_classes)
         return self.context_images + new
 

@@ -1,6 +1,7 @@
 """The command that distils."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ __all__ = ["distill_command"]
 )
 def distill_command(
     dataset: str,
-    images_per_class: int,
+    images_per_class: int | str,
     budget: int | None,
     images_worth: int | None,
     out: Path | None,
@@ -83,8 +84,8 @@ def distill_command(
     summary.json to the folder of the run.
     """
     size: dict[str, Any] = {"images_per_class": images_per_class}
-    size_name = f"ipc{images_per_class}"
-    bounds = {"budget": budget, "images_worth": images_worth}
+    size_name = f"ipc{'-'.join(re.findall(r'[0-9]+', str(images_per_class))[:10])}"
+    bounds: dict[str, Any] = {"budget": budget, "images_worth": images_worth}
     given = {name: bound for name, bound in bounds.items() if bound is not None}
     if given:
         size, size_name = given, f"worth{images_worth}" if images_worth else f"{budget}"

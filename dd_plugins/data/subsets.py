@@ -22,15 +22,21 @@ _SPLIT_SEED = 0  # splits belong to the data set, not to a run: runs stay compar
 
 
 def balanced_subset(
-    labels: Tensor, images_per_class: int, generator: torch.Generator
+    labels: Tensor, images_per_class: int | Sequence[int], generator: torch.Generator
 ) -> Tensor:
     """Draw the indices of ``images_per_class`` random images of each class, by class.
+
+    Args:
+        labels: int64 of shape ``(n,)``.
+        images_per_class: how many; or how many of each class.
+        generator: of the draws.
 
     Raises:
         OptionError: a class has fewer images.
     """
     members = class_members(labels, images_per_class)
-    return random_members(members, [images_per_class] * len(members), generator)
+    counts = _counts(images_per_class, len(members))
+    return random_members(members, counts, generator)
 
 
 def random_members(
@@ -50,23 +56,33 @@ def random_members(
     return torch.cat(chosen)
 
 
-def class_members(labels: Tensor, least: int = 0) -> list[Tensor]:
+def class_members(labels: Tensor, least: int | Sequence[int] = 0) -> list[Tensor]:
     """Return the indices of each class's images.
 
+    Args:
+        labels: int64 of shape ``(n,)``.
+        least: how many images a class must have; or how many each of them must.
+
     Raises:
-        OptionError: a class has fewer than ``least``.
+        OptionError: a class has fewer.
     """
     found = [
         (labels == label).nonzero().flatten() for label in range(int(labels.max()) + 1)
     ]
-    smallest = min(range(len(found)), key=lambda label: len(found[label]))
-    if len(found[smallest]) < least:
+    wanted = _counts(least, len(found))
+    smallest = min(range(len(found)), key=lambda n: len(found[n]) - wanted[n])
+    if len(found[smallest]) < wanted[smallest]:
+        what = "images per class" if len(set(wanted)) == 1 else "images of it"
         raise OptionError(
-            f"{least} images per class asked for, but class {smallest} has only "
+            f"{wanted[smallest]} {what} asked for, but class {smallest} has only "
             f"{len(found[smallest])} training images, without those held out for "
             f"validation; choose at most {len(found[smallest])}"
         )
     return found
+
+
+def _counts(counts: int | Sequence[int], classes: int) -> list[int]:
+    return [counts] * classes if isinstance(counts, int) else list(counts)[:classes]
 
 
 def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Tensor]:

@@ -161,13 +161,14 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             real: all real images and their labels.
 
         Returns:
-            int64 of shape ``(classes * images per class,)``, class by class.
+            int64 indices class by class, as many of each as ``run.task.class_counts``
+            says.
 
         Raises:
             OptionError: a class has too few images.
         """
         return balanced_subset(
-            real.labels, run.task.images_per_class, run.generator("initial images")
+            real.labels, run.task.class_counts, run.generator("initial images")
         )
 
     def first_images(

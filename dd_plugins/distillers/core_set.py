@@ -63,12 +63,16 @@ class _EmbeddedCoreSet(CoreSet):
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
         """Choose from the features of each class."""
-        wanted = run.task.images_per_class
-        classes = class_members(real.labels, wanted)
+        counts = run.task.class_counts
+        classes = class_members(real.labels, counts)
         embed = _Embedding(run, real, self.training_steps)
         chosen = []
         for label, members in enumerate(classes):
-            indices = self.pick(embed(members), wanted, run.generator(self.name, label))
+            if not counts[label]:
+                continue
+            indices = self.pick(
+                embed(members), counts[label], run.generator(self.name, label)
+            )
             chosen.append(members[indices])
         return torch.cat(chosen)
 

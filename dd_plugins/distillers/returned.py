@@ -82,25 +82,28 @@ def check_label_kind(source: Record, got: Any) -> None:
         raise _refused(source, "label_kind", f"one of {', '.join(kinds)}", got)
 
 
-def check_indices(source: Record, got: Any, labels: Tensor, per_class: int) -> Tensor:
+def check_indices(
+    source: Record, got: Any, labels: Tensor, counts: Sequence[int]
+) -> Tensor:
     """Check what ``choose`` returned: indices of real images, class by class.
 
     Args:
         source: the distiller or core set.
         got: what it returned.
         labels: of all real images, on the CPU; a class may have no images.
-        per_class: the number of images wanted of each class.
+        counts: the number of images wanted of each class.
     """
     present = torch.unique(labels)
-    expected = f"int64 indices of {per_class} real images a class, class by class"
+    wanted = present.repeat_interleave(torch.tensor(counts)[present])
+    many = counts[0] if len(set(counts)) == 1 else ", ".join(map(str, counts))
+    expected = f"int64 indices of {many} real images a class, class by class"
     if (
         not isinstance(got, Tensor)
         or got.dtype != torch.int64
-        or got.shape != (len(present) * per_class,)
+        or got.shape != wanted.shape
     ):
         raise _refused(source, "choose", expected, got)
     indices: Tensor = got.cpu()
-    wanted = present.repeat_interleave(per_class)
     if indices.min() < 0 or indices.max() >= len(labels):
         raise PluginError(
             f"{source.name}.choose must return {expected}, got indices from "

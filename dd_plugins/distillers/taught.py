@@ -211,10 +211,10 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
     def _patches(self, run: Run, real: RealSampler) -> Patches:
         """Return the crops that the teachers choose, once for a run."""
         choice, chosen = self.patch_choice(run), _CHOSEN.setdefault(real, {})
-        key = (repr(self), repr(run.network), run.task.images_per_class, choice)
+        key = (repr(self), repr(run.network), run.task.class_counts, choice)
         if key not in chosen:
             teachers = self.setup(run, real).teachers
-            chosen[key] = choice.choose(teachers, real, run.task.images_per_class)
+            chosen[key] = choice.choose(teachers, real, run.task.class_counts)
         return chosen[key]
 
     def _wanted(self, run: Run) -> list[TrainedNetwork]:

@@ -222,11 +222,11 @@ def _first_images(
     task = run.task
     if settled.initial_images == "noise":
         classes = torch.arange(task.num_classes)
-        return classes.repeat_interleave(task.images_per_class), None
+        return classes.repeat_interleave(torch.tensor(task.class_counts)), None
     chooser = _chooser(settled)
     labels = settled.data.train.labels
     chosen = chooser.choose(run, sampler)
-    indices = check_indices(chooser, chosen, labels, task.images_per_class)
+    indices = check_indices(chooser, chosen, labels, task.class_counts)
     return labels[indices], indices
 
 

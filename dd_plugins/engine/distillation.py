@@ -9,6 +9,11 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dd_plugins.data.image_counts import (
+    ImagesPerClass,
+    asked_counts,
+    counts_of_classes,
+)
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
@@ -44,7 +49,7 @@ def distill(
     data: "str | RealData | tuple[Tensor, Tensor] | Dataset[Any]" = "digits",
     distiller: "str | AbstractDistiller[Any]" = "frepo",
     *,
-    images_per_class: int | None = None,
+    images_per_class: ImagesPerClass | None = None,
     budget: int | None = None,
     images_worth: int | None = None,
     steps: int | None = None,
@@ -75,7 +80,8 @@ def distill(
             numpy arrays; or a map-style Dataset of ``(image, label)``.
         distiller: a spec, or a distiller.
         images_per_class: stored images for each class, at least 1, which is the
-            default.
+            default; or a number for each class, a sequence or ``"1, 2, 5"``; or
+            ``"proportional(total=100)"``, in proportion to the real images.
         budget: in place of it: bytes of what is stored behind the images, in float32.
             As many images are made as fit. Labels, and what decoding needs besides, are
             not counted.
@@ -134,9 +140,9 @@ def distill(
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
     chosen_network = None if network is None else found.network(network)
+    counts = asked_counts(1 if images_per_class is None else images_per_class)
     asked = RunOptions(
         distiller=repr(method),
-        images_per_class=1 if images_per_class is None else images_per_class,
         steps=steps,
         seed=seed,
         network=None if chosen_network is None else repr(chosen_network),
@@ -167,8 +173,9 @@ def distill(
     )
     real = found.real_data(data, where)
     if bounded:
-        count = images_within(stored, real, budget=budget, images_worth=images_worth)
-        asked = replace(asked, images_per_class=count)
+        counts = images_within(stored, real, budget=budget, images_worth=images_worth)
+    counts = counts_of_classes(counts, real.train.labels, real.num_classes)
+    asked = replace(asked, images_per_class=counts)
     held = [] if context is None else context.header.initial_classes
     if initial_images is not None and len(set(held)) == real.num_classes:
         raise OptionError(
@@ -181,8 +188,7 @@ def distill(
         real,
         found,
         device=device,
-        context_images=len(held),
-        context_classes=len(set(held)),
+        context_labels=held,
         distiller=method,
         network=chosen_network,
     )

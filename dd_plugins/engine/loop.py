@@ -80,7 +80,12 @@ class Loop:
             "data set": real.fingerprint,
             "value space": real.value_space,
             "context": None if context is None else context.content_hash(),
-            **{name.replace("_", " "): value for name, value in asked.items()},
+            **{
+                name.replace("_", " "): (
+                    ", ".join(map(str, value)) if isinstance(value, tuple) else value
+                )
+                for name, value in asked.items()
+            },
             "device": self.run.device.type,
             "torch version": library_versions()["torch"],
             "dd-plugins version": library_versions()["dd-plugins"],

@@ -1,6 +1,8 @@
 """Settling: completing the options of a run, so that no choice is open."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,8 +41,7 @@ def settle(
     plugins: Plugins | None = None,
     *,
     device: str = "auto",
-    context_images: int = 0,
-    context_classes: int = 0,
+    context_labels: Sequence[int] = (),
     distiller: AbstractDistiller[Any] | None = None,
     network: AbstractNetwork | None = None,
 ) -> Settled:
@@ -51,8 +52,7 @@ def settle(
         data: the real data.
         plugins: where names are looked up; by default all that is installed.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        context_images: the number of images of the context.
-        context_classes: the number of classes of which the context holds images.
+        context_labels: the class of each image of the context.
         distiller: used in place of the one that the options name.
         network: used in place of the one that the options name.
 
@@ -69,15 +69,8 @@ def settle(
         network = plugins.network(options.network)
     target = resolve_device(device)
     data = data.prepared(options.preprocessing, options.mirror)
-    task = Task(
-        data.name,
-        data.image_shape,
-        data.num_classes,
-        options.images_per_class * parametrization.images_per_stored,
-        options.steps,
-        data.mirror,
-        context_images=context_images,
-        context_classes=context_classes,
+    task = _task(
+        options, data, parametrization.images_per_stored, Counter(context_labels)
     )
     method = _settled_method(method, task)
     check_label_kind(method, method.label_kind)
@@ -146,6 +139,33 @@ def images_within(
             f"of {data.num_classes} classes by {parametrization!r}, got {budget:,}"
         )
     return budget // least
+
+
+def _task(
+    options: RunOptions, data: RealData, per_stored: int, context: Counter[int]
+) -> Task:
+    """Return what is distilled: decoded images, and those of a context by class."""
+    asked = options.images_per_class
+    counts = asked if isinstance(asked, tuple) else (asked,) * data.num_classes
+    whole = Task(
+        data.name,
+        data.image_shape,
+        data.num_classes,
+        round(per_stored * sum(counts) / data.num_classes),
+        options.steps,
+        data.mirror,
+        context_images=context.total(),
+        context_classes=len(context),
+    )
+    if not isinstance(asked, tuple):
+        return whole
+    # Classes of a context get no new images, nor do those without real ones.
+    there = data.train.labels.bincount(minlength=data.num_classes).tolist()
+    new = tuple(
+        0 if label in context or not there[label] else per_stored * count
+        for label, count in enumerate(asked)
+    )
+    return replace(whole, unequal_counts=new)
 
 
 def _settled_method(

@@ -184,12 +184,18 @@ class Header(StrictRecord):
     @property
     def run(self) -> RunOptions:
         """Return the options of a run that makes such a set."""
-        per_class = max(Counter(self.initial_classes).values())
         stored = self.stored_images or len(self.initial_classes)
+        found = Counter(self.initial_classes)
+        per_class = [
+            max(1, found[label] * stored // len(self.initial_classes))
+            for label in range(len(self.class_names))
+        ]
+        present = {per_class[label] for label in found}
+        unequal = self.context is None and len(present) > 1
         precision: Precision = "bfloat16" if self.precision == "bfloat16" else "float32"
         return RunOptions(
             distiller=self.distiller,
-            images_per_class=max(1, per_class * stored // len(self.initial_classes)),
+            images_per_class=tuple(per_class) if unequal else max(per_class),
             steps=self.steps or None,
             seed=self.seed,
             network=self.network,

@@ -52,21 +52,23 @@ class PatchChoice:
     seed: int
 
     def choose(
-        self, modules: Sequence[nn.Module], real: RealSampler, images_per_class: int
+        self, modules: Sequence[nn.Module], real: RealSampler, counts: Sequence[int]
     ) -> "Patches":
         """Return the crops of a set.
 
         Args:
             modules: map images in the value space to logits, in evaluation mode.
             real: all real images.
-            images_per_class: images of the set for each class.
+            counts: images of the set for each class.
 
         Raises:
             OptionError: a class has too few images for so many crops.
         """
-        wanted = images_per_class * self.factor**2
+        each = [count * self.factor**2 for count in counts]
         found, boxes = [], []
-        for label, members in enumerate(class_members(real.labels, wanted)):
+        for label, members in enumerate(class_members(real.labels, each)):
+            if not (wanted := each[label]):
+                continue
             count = min(len(members), max(self.candidates, wanted))
             generator = generator_for(self.seed, "candidates", label)
             drawn = members[torch.randperm(len(members), generator=generator)[:count]]

@@ -128,6 +128,7 @@ class Rotated(AbstractWrapper):
             num_classes=self.turns * task.num_classes,
             context_images=self.turns * task.context_images,
             context_classes=self.turns * task.context_classes,
+            unequal_counts=task.unequal_counts and self.turns * task.unequal_counts,
         )
 
     def _rotated(self, run: Run, real: RealSampler, classes: int) -> RealSampler:

@@ -68,8 +68,7 @@ def small_settled(
         asked,
         toy_data() if data is None else data,
         device="cpu",
-        context_images=len(held),
-        context_classes=len(set(held)),
+        context_labels=held,
         distiller=method,
     )
 

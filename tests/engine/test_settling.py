@@ -127,8 +127,7 @@ def test_the_method_is_told_the_whole_task() -> None:
         RunOptions(images_per_class=2, parametrization="packed(factor=2)", steps=9),
         toy_data(),
         device="cpu",
-        context_images=5,
-        context_classes=1,
+        context_labels=[1] * 5,
         distiller=doing(for_task=for_task),
     )
     assert seen == [settled.task]

@@ -55,9 +55,17 @@ def test_a_header_stands_for_the_run_that_made_it() -> None:
             {"initial_classes": [0] * 12 + [1] * 12, "stored_images": 6},
             {"images_per_class": 3},
         ),
-        # a context may bring more of one class than of another
         (
             {"initial_classes": [0, 0, 0, 1, 2], "stored_images": 5},
+            {"images_per_class": (3, 1, 1)},
+        ),
+        # a context may bring more of one class than of another
+        (
+            {
+                "initial_classes": [0, 0, 0, 1, 2],
+                "stored_images": 5,
+                "context": ContextRecord(refined=False, header=header_of()),
+            },
             {"images_per_class": 3},
         ),
         (

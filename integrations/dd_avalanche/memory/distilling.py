@@ -56,7 +56,7 @@ class Distillate(NamedTuple):
 def distil(
     pool: ImagePool,
     present: Sequence[int],
-    images_per_class: int,
+    counts: Sequence[int],
     *,
     options: MemoryOptions,
     seed: int,
@@ -68,7 +68,7 @@ def distil(
     Args:
         pool: the images and their classes, in the value space of the model.
         present: all classes of the pool and the context, sorted.
-        images_per_class: images of each class that is not in the context.
+        counts: images of each class that is present, unless it is in the context.
         options: the distiller, and the space in which it works.
         seed: the seed of the distillation.
         context: stored images that the distiller sees beside the new ones.
@@ -90,8 +90,10 @@ def distil(
             last,
             label_scale=scale,
         )
+    absent = [1] * (len(label_classes) - len(counts))  # without images: none is made
+    equal = counts[0] if len(set(counts)) == 1 else None
     asked = options.run(
-        images_per_class, seed, refine_context=beside is not None
+        equal or (*counts, *absent), seed, refine_context=beside is not None
     ).arguments()
     # The record itself goes in: a distiller that no plugin registers has no spec.
     asked["distiller"] = method

@@ -1,6 +1,7 @@
 """What an experience adds to a memory."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,14 +23,14 @@ class Addition:
 
     Attributes:
         task: the task of the experience.
-        images_per_class: how many images each class will have.
+        room: how many images each stored class will have.
         counts: the new images of each class of the experience.
         seen: the real images that each stored class of the task has had before.
         options: the options of the memory.
     """
 
     task: int
-    images_per_class: int
+    room: dict[TaskClass, int]
     counts: dict[int, int]
     seen: dict[int, int]
     options: MemoryOptions
@@ -43,12 +44,16 @@ class Addition:
         Raises:
             OptionError: the memory has no room for all classes.
         """
-        new = sorted(set(labels.tolist()))
-        classes = {*groups, *(TaskClass(task, label) for label in new)}
+        counts = {
+            label: int((labels == label).sum())
+            for label in sorted(set(labels.tolist()))
+        }
+        seen = Counter({key: stored.seen for key, stored in groups.items()})
+        seen.update({TaskClass(task, label): count for label, count in counts.items()})
         return cls(
             task,
-            options.room(len(classes)),
-            {label: int((labels == label).sum()) for label in new},
+            options.room(seen),
+            counts,
             {c: groups[TaskClass(task, c)].seen for c in groups.classes(task)},
             options,
         )
@@ -87,17 +92,20 @@ class Addition:
         refined = self.options.context == "refined"
         return self.present if refined else sorted(self.counts)
 
+    def room_of(self, label: int) -> int:
+        """Return how many stored images a class of this task has room for."""
+        return self.room[TaskClass(self.task, label)]
+
     def most(self, label: int) -> int:
         """Return how many stored images a class can have: real ones may be too few."""
         if label not in self.counts:
-            return self.images_per_class
+            return self.room_of(label)
         available = self.counts[label] + self.seen.get(label, 0)
-        return min(self.images_per_class, -(-available // self.options.packing**2))
+        return min(self.room_of(label), -(-available // self.options.packing**2))
 
-    @property
-    def wanted(self) -> int:
-        """How many real images of each class the distillation starts from."""
-        return self.images_per_class * self.options.packing**2
+    def wanted(self, label: int) -> int:
+        """Return how many real images of a class the distillation starts from."""
+        return self.room_of(label) * self.options.packing**2
 
     def shortage(self) -> str | None:
         """Return a sentence about classes with too few images; None without any."""
@@ -105,13 +113,14 @@ class Addition:
         short = [
             f"{count} of class {label}"
             for label, count in most.items()
-            if count < self.images_per_class
+            if count < self.room_of(label)
         ]
         if not short:
             return None
+        wanted = " or ".join(map(str, sorted({self.room_of(n) for n in most})))
         return (
-            f"{self.images_per_class} images of each class asked for, but there are "
-            f"only {', '.join(short)}"
+            f"{wanted} images of each class asked for, but there are only "
+            f"{', '.join(short)}"
         )
 
     def check(self) -> None:
@@ -135,20 +144,22 @@ class Addition:
             labels: their classes.
             groups: what is stored.
         """
-        pool, wanted = ImagePool(images, labels), self.wanted
+        pool = ImagePool(images, labels)
         # Stored images stand for all real ones that the memory has been given, so a
         # class that returns is drawn from old and new images in that proportion. A core
         # set gets no copies: it must not choose the same image twice.
         again = set() if self.chooses else set(self.seen) & set(self.counts)
         for label in (*sorted(again), *self.told_from):
             stored = groups[TaskClass(self.task, label)]
-            pool.add(stored.images, label, max(stored.seen, len(stored), wanted))
-        # A run makes the same number of images of each class. A class with fewer real
-        # images is repeated, and the images made of its copies are dropped afterwards.
+            count = max(stored.seen, len(stored), self.wanted(label))
+            pool.add(stored.images, label, count)
+        # A run makes as many images of a class as there is room for. A class with fewer
+        # real ones is repeated, and what is made of its copies is dropped afterwards.
         for label, count in self.counts.items():
             available = count + (self.seen[label] if label in again else 0)
-            if available < wanted:
-                pool.add(images[labels == label], label, wanted - count)
+            if available < self.wanted(label):
+                more = self.wanted(label) - count
+                pool.add(images[labels == label], label, more)
         return pool
 
     def result(
@@ -172,17 +183,16 @@ class Addition:
         seen = self.seen.get(label, 0) + count
         stored = made.of_class(label, seen, self.options)
         if self.chooses:
-            if 0 < count < self.images_per_class:
+            if 0 < count < self.room_of(label):
                 # The core set chose from several copies: each image is taken once.
                 own = images[labels == label]
                 stored = stored.with_images(own, self.options.store)
             if old is not None:
-                stored = self._mixed(old, stored)
+                stored = self._mixed(old, stored, self.room_of(label))
         return stored.first(self.most(label))
 
-    def _mixed(self, old: ClassImages, new: ClassImages) -> ClassImages:
+    def _mixed(self, old: ClassImages, new: ClassImages, wanted: int) -> ClassImages:
         """Return chosen images, old and new in proportion to what they stand for."""
-        wanted = self.images_per_class
         share = round(wanted * old.seen / new.seen)
         kept = min(len(old), max(share, wanted - len(new)))
         images = torch.cat([old.images[:kept], new.images[: wanted - kept]])

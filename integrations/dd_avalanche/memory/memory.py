@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,7 +56,8 @@ class DistilledMemory(MemoryOptions):
             then score all of them from the start, as in FRePo's protocol.
         images_per_class: images of each class; by default as many as there is room for:
             ``size`` divided by the classes seen so far, rounded down; the remainder
-            stays free.
+            stays free. ``"proportional"`` fills the room in proportion to the real
+            images that each class has had, with at least one of each.
         steps: of each distillation; None for the distiller's choice. More steps fit
             the images to the few classes of an experience, and to no others
             (docs/integrations/avalanche.md). A core set takes none.
@@ -160,11 +161,11 @@ class DistilledMemory(MemoryOptions):
         # Images are cut before the distillation, which may fail: they must come back.
         with self.all_or_nothing():
             # Room is made before the pool: images that are cut must not be in it.
-            self._make_room(addition.images_per_class)
+            self._make_room(addition.room)
             made = self._distil(
                 addition.pool(images, labels, self.groups),
                 addition.present,
-                addition.images_per_class,
+                [addition.room_of(label) for label in addition.present],
                 context=[TaskClass(task, label) for label in addition.beside],
             )
             for label in addition.learned:
@@ -194,28 +195,31 @@ class DistilledMemory(MemoryOptions):
         with self.all_or_nothing():
             self.size = size
             if self.groups:
-                self._make_room(self.room(len(self.groups)))
+                seen = {key: stored.seen for key, stored in self.groups.items()}
+                self._make_room(self.room(seen))
 
-    def _make_room(self, wanted: int) -> None:
+    def _make_room(self, room: Mapping[TaskClass, int]) -> None:
         """Leave at most this many images in each group."""
         if self.shrink == "distil":
-            self._distil_to(wanted)
+            self._distil_to(room)
         for key, stored in self.groups.items():
-            if stored.count > wanted:
-                self.groups[key] = stored.first(wanted)
+            if stored.count > room[key]:
+                self.groups[key] = stored.first(room[key])
 
-    def _distil_to(self, wanted: int) -> None:
-        """Distil the groups with more images than wanted, task by task."""
+    def _distil_to(self, room: Mapping[TaskClass, int]) -> None:
+        """Distil the groups with more images than there is room for, task by task."""
         for task in self.groups.tasks():
             large = self.groups.only(
                 key
                 for key, stored in self.groups.items()
-                if key.task == task and stored.count > wanted
+                if key.task == task and stored.count > room[key]
             )
             if len(large) < 2:
                 continue  # one class alone is cut: many distillers cannot distil it
             pool = ImagePool(large.images(), large.each("label"))
-            made = self._distil(pool, large.classes(task), wanted)
+            present = large.classes(task)
+            counts = [room[TaskClass(task, label)] for label in present]
+            made = self._distil(pool, present, counts)
             for key, stored in large.items():
                 self.groups[key] = made.of_class(key.label, stored.seen, self)
 
@@ -223,7 +227,7 @@ class DistilledMemory(MemoryOptions):
         self,
         pool: ImagePool,
         present: Sequence[int],
-        images_per_class: int,
+        counts: Sequence[int],
         *,
         context: Sequence[TaskClass] = (),
     ) -> Distillate:
@@ -232,7 +236,7 @@ class DistilledMemory(MemoryOptions):
         made = distil(
             pool,
             present,
-            images_per_class,
+            counts,
             options=self,
             seed=self.seed * _SEED_STRIDE + self.experiences,
             context=self.groups.only(context),

@@ -1,14 +1,16 @@
 """The options of a memory, checked when it is made."""
 
 import hashlib
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
+import torch
 from torch import Tensor
 
 import dd_plugins
 from dd_avalanche.memory.stored import Store, packing_of
-from dd_plugins.api import LabelKind, OptionError, RunOptions
+from dd_plugins.api import LabelKind, OptionError, RunOptions, counts_of_classes
 
 __all__ = [
     "DISTILLER",
@@ -36,6 +38,11 @@ STEPS = 100
 Context = Literal["none", "fixed", "refined"]
 """What the stored images are while new ones are distilled: unseen, seen, or learned."""
 
+PROPORTIONAL: Literal["proportional"] = "proportional"
+"""Each class has images in proportion to the real ones that it has had."""
+
+ClassKey = TypeVar("ClassKey", bound=Hashable)
+
 Shrink = Literal["truncate", "distil"]
 """How the images of a class become fewer."""
 
@@ -49,7 +56,7 @@ class MemoryOptions:
 
     size: int
     distiller: str | dd_plugins.AbstractDistiller[Any] = DISTILLER
-    images_per_class: int | None = None
+    images_per_class: int | Literal["proportional"] | None = None
     num_classes: int | None = None
     steps: int | None = STEPS
     network: str | None = NETWORK
@@ -65,7 +72,7 @@ class MemoryOptions:
     def __post_init__(self) -> None:
         """Refuse what is out of its range."""
         for name in ("size", "images_per_class", "steps", "num_classes"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, PROPORTIONAL):
                 check_number(name, getattr(self, name))
         if isinstance(self.context, bool):
             self.context = "fixed" if self.context else "none"
@@ -112,12 +119,16 @@ class MemoryOptions:
         return packing_of(self.store)
 
     def run(
-        self, images_per_class: int, seed: int, *, refine_context: bool
+        self,
+        images_per_class: int | tuple[int, ...],
+        seed: int,
+        *,
+        refine_context: bool,
     ) -> RunOptions:
         """Return what a distillation of this memory is asked for.
 
         Args:
-            images_per_class: new images for each class.
+            images_per_class: new images for each class, or of each.
             seed: of the distillation.
             refine_context: whether there is a context, which may be learned further.
         """
@@ -135,21 +146,34 @@ class MemoryOptions:
             refine_context=refine_context and self.context == "refined",
         )
 
-    def room(self, classes: int) -> int:
-        """Return how many stored images each class may have, of so many classes.
+    def room(self, seen: Mapping[ClassKey, int]) -> dict[ClassKey, int]:
+        """Return how many stored images each class may have.
+
+        Args:
+            seen: the real images that the memory has been given of each class.
 
         Raises:
             OptionError: the memory is too small.
         """
-        wanted = self.images_per_class or self.size // classes
+        classes = len(seen)
+        if self.images_per_class == PROPORTIONAL and self.size >= classes:
+            each = torch.arange(classes).repeat_interleave(
+                torch.tensor(list(seen.values()))
+            )
+            asked = f"proportional(total={self.size})"
+            counts = counts_of_classes(asked, each, classes)
+            shares = (counts,) * classes if isinstance(counts, int) else counts
+            return dict(zip(seen, shares, strict=True))
+        fixed = self.images_per_class if self.images_per_class != PROPORTIONAL else None
+        wanted = fixed or self.size // classes
         if wanted * classes > self.size or wanted < 1:
-            least = classes * (self.images_per_class or 1)
             raise OptionError(
-                f"a memory needs a size of at least {least} for {classes} classes"
-                + (f" of {wanted} images each" if self.images_per_class else "")
+                f"a memory needs a size of at least {classes * (fixed or 1)} for "
+                f"{classes} classes"
+                + (f" of {wanted} images each" if fixed else "")
                 + f", got {self.size}; make it larger"
             )
-        return wanted
+        return dict.fromkeys(seen, wanted)
 
     def label_classes(self, present: list[int]) -> list[int]:
         """Return the classes that labels score: those present first, then others.

@@ -17,6 +17,7 @@ from dd_plugins.api import (
     RunOptions,
     artifact_file,
     check_outputs,
+    counts_of_classes,
     get_recipe,
     labels_stored,
     split_specs,
@@ -312,7 +313,9 @@ def _prepared(
         options["device"],
         RunOptions(
             distiller=spec,
-            images_per_class=options["images_per_class"],
+            images_per_class=counts_of_classes(
+                options["images_per_class"], data.train.labels, data.num_classes
+            ),
             steps=options["steps"],
             network=options["network"],
             initial_images=options["initial_images"],

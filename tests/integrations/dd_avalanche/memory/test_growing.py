@@ -1,6 +1,8 @@
 """What an experience adds to a memory."""
 
 import warnings
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,29 @@ def test_context_may_have_seen_fewer_images_than_are_asked_for(context: Any) -> 
     held.add(*experience(2, 3))
     counts = {group.label: len(stored) for group, stored in held.groups.items()}
     assert counts == {0: 3, 1: 3, 2: 5, 3: 5}
+
+
+@pytest.mark.parametrize("distiller", ["random", "dm", "frepo(pool_size=2)"])
+@pytest.mark.parametrize("shrink", ["truncate", "distil"])
+def test_room_is_filled_in_proportion_to_the_real_images(
+    distiller: str, shrink: Any, tmp_path: Path
+) -> None:
+    held = memory(
+        20, distiller, images_per_class="proportional", shrink=shrink, num_classes=9
+    )
+    images, labels = experience(0, 1)  # of 20 images each
+    few = torch.cat([torch.arange(20), torch.arange(20, 40, 2)])
+    held.add(images[few], labels[few])
+    counts = Counter(held.hard_labels().tolist())
+    assert counts == {0: 13, 1: 7}, "20 real images and 10"
+    images, labels = experience(2, 3, seed=1)
+    held.add(images[:25], labels[:25])
+    counts = Counter(held.hard_labels().tolist())
+    assert counts == {0: 7, 1: 4, 2: 7, 3: 2}, "of 20, 10, 20 and 5 real images"
+    again = replace(held)
+    held.save(tmp_path)
+    again.restore(tmp_path)
+    assert torch.equal(again.images(), held.images())
 
 
 def test_tasks_do_not_mix() -> None:
@@ -264,7 +289,7 @@ def test_chosen_images_are_mixed_by_what_they_stand_for(
     made, _ = addition({0: count}, distiller="random")
     old, new = images_of(2, old_seen), images_of(min(count, 4), old_seen + count)
     new = new.with_images(new.images + 50, "float32")
-    mixed = made._mixed(old, new).images[:, 0, 0, 0]
+    mixed = made._mixed(old, new, 4).images[:, 0, 0, 0]
     assert int((mixed < 50).sum()) == old_share
     assert len(mixed) == min(4, old_share + count)
 
@@ -273,5 +298,5 @@ def test_several_tasks_share_the_room_and_nothing_else() -> None:
     groups = ImageGroups({TaskClass(7, 0): images_of(2, 12)})
     labels = torch.tensor([0, 1, 0, 1])
     made = Addition.of(labels, 0, groups, MemoryOptions(9, "dm", context="fixed"))
-    assert made.images_per_class == 3  # three classes of two tasks
+    assert set(made.room.values()) == {3}  # three classes of two tasks
     assert (made.seen, made.others, made.present) == ({}, [], [0, 1])

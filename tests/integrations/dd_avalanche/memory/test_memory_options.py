@@ -42,7 +42,17 @@ def test_room_is_shared_by_the_classes(
     size: int, images_per_class: int | None, classes: int, room: int
 ) -> None:
     options = MemoryOptions(size, "dm", images_per_class=images_per_class)
-    assert options.room(classes) == room
+    seen = dict.fromkeys(range(classes), 9)
+    assert options.room(seen) == dict.fromkeys(range(classes), room)
+
+
+def test_room_is_shared_in_proportion_to_the_images_seen() -> None:
+    options = MemoryOptions(20, "dm", images_per_class="proportional")
+    assert options.room({"a": 100, "b": 50, "c": 50}) == {"a": 10, "b": 5, "c": 5}
+    assert options.room({"a": 1_000, "b": 1}) == {"a": 19, "b": 1}
+    assert options.room({"a": 7}) == {"a": 20}
+    with pytest.raises(OptionError, match="a size of at least 21 for 21 classes"):
+        options.room(dict.fromkeys(range(21), 9))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +67,7 @@ def test_memory_without_room_says_how_large_it_must_be(
 ) -> None:
     options = MemoryOptions(20, "dm", images_per_class=images_per_class)
     with pytest.raises(OptionError, match=message):
-        options.room(classes)
+        options.room(dict.fromkeys(range(classes), 9))
 
 
 def test_regression_labels_alone_score_classes_that_are_still_to_come() -> None:

@@ -1,0 +1,123 @@
+"""How many synthetic images each class gets: as many of each, or not."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import pydantic
+import torch
+from torch import Tensor
+
+from dd_plugins.checks import whole_number
+from dd_plugins.errors import OptionError
+from dd_plugins.spec import Record, read, record
+
+__all__ = ["ImagesPerClass", "Proportional", "asked_counts", "counts_of_classes"]
+
+ImagesPerClass = int | str | Sequence[int]
+"""A number for every class; or one for each class, a sequence or a text such as
+``"1, 2, 5"``; or ``"proportional(total=100)"``."""
+
+_EXAMPLE = "proportional(total=100)"
+
+
+@record
+class Proportional(Record):
+    """Images of a class in proportion to its training images, at least one.
+
+    Args:
+        total: images of all classes.
+    """
+
+    name = "proportional"
+
+    total: Annotated[int, pydantic.Field(ge=1)]
+
+    def counts(self, labels: Tensor, num_classes: int) -> tuple[int, ...]:
+        """Return the number of images of each class.
+
+        Each class gets one, and every further image goes to the class that lacks most
+        of its share.
+
+        Args:
+            labels: int64, of the training images.
+            num_classes: the number of classes.
+
+        Raises:
+            OptionError: there are fewer images than classes.
+        """
+        if self.total < num_classes:
+            raise OptionError(
+                f"{self!r} must be at least the {num_classes} classes, one image each"
+            )
+        found = labels.bincount(minlength=num_classes).double()
+        lacking = self.total * found / found.sum() - 1
+        counts = torch.ones(num_classes, dtype=torch.int64)
+        for _ in range(self.total - num_classes):
+            label = int(lacking.argmax())
+            counts[label] += 1
+            lacking[label] -= 1
+        return tuple(counts.tolist())
+
+
+def asked_counts(asked: object) -> int | tuple[int, ...] | Proportional:
+    """Read what was asked for, before the data is known.
+
+    Args:
+        asked: :data:`ImagesPerClass`.
+
+    Raises:
+        OptionError: it is nothing of the kind, or a number is below 1.
+
+    Example:
+        >>> asked_counts(10), asked_counts("1, 2"), asked_counts([3, 3])
+        (10, (1, 2), 3)
+    """
+    if isinstance(asked, str):
+        if "(" in asked:
+            return read(Proportional, asked, _EXAMPLE)
+        words = [word.strip() for word in asked.split(",")]
+        if not all(word.isdecimal() for word in words):
+            raise OptionError(
+                f"images_per_class must be a number, one for each class (1, 2, 5), or "
+                f"{_EXAMPLE}, got {asked!r}"
+            )
+        asked = int(words[0]) if len(words) == 1 else [int(word) for word in words]
+    if not isinstance(asked, list | tuple):
+        return whole_number("images_per_class", asked, least=1)
+    counts = tuple(whole_number("images_per_class", each, least=1) for each in asked)
+    if not counts:
+        raise OptionError(
+            "images_per_class: expected a number for each class, got none"
+        )
+    return counts[0] if len(set(counts)) == 1 and len(counts) > 1 else counts
+
+
+def counts_of_classes(
+    asked: ImagesPerClass | Proportional, labels: Tensor, num_classes: int
+) -> int | tuple[int, ...]:
+    """Return how many images each class gets; one number if it is that of every class.
+
+    Args:
+        asked: :data:`ImagesPerClass`, or what :func:`asked_counts` made of it.
+        labels: int64, of the training images.
+        num_classes: the number of classes.
+
+    Raises:
+        OptionError: there are not as many numbers as classes, or too few images.
+
+    Example:
+        >>> counts_of_classes("proportional(total=8)", torch.tensor([0] * 9 + [1]), 2)
+        (7, 1)
+    """
+    if not isinstance(asked, Proportional):
+        asked = asked_counts(asked)
+    if isinstance(asked, Proportional):
+        asked = asked.counts(labels, num_classes)
+    if isinstance(asked, int):
+        return asked
+    if len(asked) != num_classes:
+        raise OptionError(
+            f"images_per_class must have a number for each of {num_classes} classes, "
+            f"got {len(asked)}"
+        )
+    return asked[0] if len(set(asked)) == 1 else asked
