@@ -3,7 +3,7 @@
 from dd_plugins.data.real import RealData
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState
-from dd_plugins.engine.distillation import distill
+from dd_plugins.engine.distillation import distill, estimate
 from dd_plugins.errors import DDError
 from dd_plugins.evaluation.evaluate import evaluate
 from dd_plugins.evaluation.relabelling import relabel
@@ -28,6 +28,7 @@ __all__ = [
     "RealData",
     "Record",
     "distill",
+    "estimate",
     "evaluate",
     "export",
     "get_dataset",

@@ -22,7 +22,8 @@ from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
 from dd_plugins.decoders.kept import train_generator
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages, add_gradient
 from dd_plugins.distillers.state import AbstractState, Metrics, NoState
-from dd_plugins.engine.distillation import distill
+from dd_plugins.engine.distillation import distill, estimate
+from dd_plugins.engine.estimating import Estimate
 from dd_plugins.engine.settled import Settled
 from dd_plugins.engine.settling import settle
 from dd_plugins.errors import (
@@ -149,6 +150,7 @@ __all__ = [
     "DataOptions",
     "DistilledSet",
     "DrawnImages",
+    "Estimate",
     "Evaluation",
     "FeatureNetwork",
     "FileError",
@@ -213,6 +215,7 @@ __all__ = [
     "code_of",
     "counts_of_classes",
     "distill",
+    "estimate",
     "evaluate",
     "export",
     "frepo_recipe",

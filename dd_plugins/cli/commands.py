@@ -1,6 +1,7 @@
 """The plugin that registers the built-in commands."""
 
 from dd_plugins.cli.distill import distill_command
+from dd_plugins.cli.estimate import estimate_command
 from dd_plugins.cli.evaluate import evaluate_command
 from dd_plugins.cli.plugins import plugins_command
 from dd_plugins.cli.relabel import relabel_command
@@ -17,6 +18,7 @@ def dd_register_commands(register: RegisterCommand) -> None:
     """Offer the built-in commands."""
     for command in (
         distill_command,
+        estimate_command,
         evaluate_command,
         relabel_command,
         transfer_command,

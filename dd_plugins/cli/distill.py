@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,50 +17,86 @@ from dd_plugins.engine.run_folder import SUMMARY_NAME
 from dd_plugins.runtime import processes
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
 
-__all__ = ["distill_command"]
+__all__ = ["context_of", "distill_command", "run_options", "size_of"]
+
+Command = Callable[..., Any]
+
+_NUMBERS = 10  # of unequal images per class, in the name of a folder
+
+
+_RUN_OPTIONS = (
+    shared.dataset,
+    click.option("--distiller", default="frepo", show_default=True, help="Spec."),
+    shared.images_per_class,
+    click.option(
+        "--budget",
+        type=click.IntRange(min=1),
+        metavar="BYTES",
+        help="In place of --ipc: as many images as fit in so many bytes, labels not "
+        "counted.",
+    ),
+    click.option(
+        "--images-worth",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="In place of --ipc: as many images as fit in the bytes of N plain ones "
+        "per class.",
+    ),
+    shared.steps,
+    shared.seed,
+    shared.data_root,
+    shared.download,
+    shared.image_size,
+    shared.preprocessing,
+    shared.mirror,
+    click.option("--network", help="Spec.  [default: by data set, else conv]"),
+    shared.initial_images,
+    shared.parametrization,
+    click.option(
+        "--context",
+        type=shared.path_type,
+        help="A set beside which this one is made; both are written as one.",
+    ),
+    click.option(
+        "--refine-context", is_flag=True, help="Learn that set further as well."
+    ),
+    shared.device,
+    shared.precision,
+)
+
+
+def run_options(command: Command) -> Command:
+    """Give a command the options that say what a run makes."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def size_of(
+    images_per_class: int | str, budget: int | None, images_worth: int | None
+) -> dict[str, Any]:
+    """Return the arguments of ``distill`` for the size that was asked for."""
+    bounds = {"budget": budget, "images_worth": images_worth}
+    given: dict[str, Any] = {
+        name: bound for name, bound in bounds.items() if bound is not None
+    }
+    if not given or shared.given_on_command_line("images_per_class"):
+        given["images_per_class"] = images_per_class  # refused beside a bound
+    return given
+
+
+def context_of(path: Path | None) -> DistilledSet | None:
+    """Return the set beside which a run makes another; None if none is named."""
+    return None if path is None else DistilledSet.load(path)
 
 
 @click.command("distill")
-@shared.dataset
-@click.option("--distiller", default="frepo", show_default=True, help="Spec.")
-@shared.images_per_class
-@click.option(
-    "--budget",
-    type=click.IntRange(min=1),
-    metavar="BYTES",
-    help="In place of --ipc: as many images as fit in so many bytes, labels not "
-    "counted.",
-)
-@click.option(
-    "--images-worth",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="In place of --ipc: as many images as fit in the bytes of N plain ones per "
-    "class.",
-)
-@shared.steps
-@shared.seed
+@run_options
 @click.option(
     "--out",
     type=shared.path_type,
     help="Folder of the run.  [default: runs/DATASET-SIZE]",
 )
-@shared.data_root
-@shared.download
-@shared.image_size
-@shared.preprocessing
-@shared.mirror
-@click.option("--network", help="Spec.  [default: by data set, else conv]")
-@shared.initial_images
-@shared.parametrization
-@click.option(
-    "--context",
-    type=shared.path_type,
-    help="A set beside which this one is made; both are written as one.",
-)
-@click.option("--refine-context", is_flag=True, help="Learn that set further as well.")
-@shared.device
-@shared.precision
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option(
@@ -83,18 +120,10 @@ def distill_command(
     Writes distilled.safetensors, checkpoint.pt, metrics.jsonl, images.png and
     summary.json to the folder of the run.
     """
-    size: dict[str, Any] = {"images_per_class": images_per_class}
-    size_name = f"ipc{'-'.join(re.findall(r'[0-9]+', str(images_per_class))[:10])}"
-    bounds: dict[str, Any] = {"budget": budget, "images_worth": images_worth}
-    given = {name: bound for name, bound in bounds.items() if bound is not None}
-    if given:
-        size, size_name = given, f"worth{images_worth}" if images_worth else f"{budget}"
-        if shared.given_on_command_line("images_per_class"):
-            size |= {"images_per_class": images_per_class}  # refused, since both are
     if out is None:
-        last_part = Path(dataset.replace(":", "/")).name
-        out = Path("runs") / f"{last_part}-{size_name}"
-    beside = None if context is None else DistilledSet.load(context)
+        out = Path("runs") / _folder_name(
+            dataset, images_per_class, budget, images_worth
+        )
     resuming = options["resume"] and not options["overwrite"]
     with processes.process_group():
         first = processes.rank() == 0
@@ -103,9 +132,9 @@ def distill_command(
         distilled = distill(
             dataset,
             out=out,
-            context=beside,
+            context=context_of(context),
             progress=True,
-            **size,
+            **size_of(images_per_class, budget, images_worth),
             **options,
         )
     if not first:
@@ -120,6 +149,20 @@ def distill_command(
     packed = "" if stored == len(distilled) else f", of {stored} stored ones,"
     say(f"{len(distilled)} images{packed} in {out / ARTIFACT_NAME}")
     say(f"picture: {out / IMAGES_NAME}")
+
+
+def _folder_name(
+    dataset: str,
+    images_per_class: int | str,
+    budget: int | None,
+    images_worth: int | None,
+) -> str:
+    """Return the name of the folder of a run: its data set, and its size."""
+    numbers = re.findall(r"[0-9]+", str(images_per_class))[:_NUMBERS]
+    size = f"ipc{'-'.join(numbers)}"
+    if budget or images_worth:
+        size = f"worth{images_worth}" if images_worth else str(budget)
+    return f"{Path(dataset.replace(':', '/')).name}-{size}"
 
 
 def _last_metrics(path: Path) -> dict[str, float]:

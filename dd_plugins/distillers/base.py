@@ -82,6 +82,18 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         """
         return True
 
+    def images_in_graph(self, task: Task) -> int:
+        """Return how many images wait at once for the backward pass of a step.
+
+        A run that the memory cannot hold is refused by this number. 0, as here, refuses
+        none.
+
+        Args:
+            task: the task.
+        """
+        del task
+        return 0
+
     @property
     def label_kind(self) -> LabelKind:
         """The kind of labels that this method learns or keeps."""

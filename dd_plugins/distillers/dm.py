@@ -124,6 +124,10 @@ class DM(AbstractDistiller[NoState]):
         parameters = siamese_parameters(generator, mirror=run.task.mirror)
         return siamese_augmentation(images, parameters)
 
+    def images_in_graph(self, task: Task) -> int:
+        """Return the images of a class: one class after the other is matched."""
+        return max(task.class_counts)
+
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return SGD with momentum."""
         return torch.optim.SGD(

@@ -208,6 +208,10 @@ class DSA(AbstractDistiller[DSAState]):
             order = torch.randperm(images, generator=generator)
             yield from torch.split(order, _LARGEST_INNER_BATCH)
 
+    def images_in_graph(self, task: Task) -> int:
+        """Return the images of a class: one class after the other is matched."""
+        return max(task.class_counts)
+
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return SGD with momentum."""
         return torch.optim.SGD(

@@ -1,5 +1,6 @@
 """``distill``: turns the arguments of a user into a run of the loop."""
 
+import time
 from dataclasses import replace
 from numbers import Real
 from os import PathLike
@@ -19,6 +20,12 @@ from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from dd_plugins.engine.estimating import (
+    Estimate,
+    check_memory,
+    estimate_of,
+    probed,
+)
 from dd_plugins.engine.loop import Loop
 from dd_plugins.engine.restoring import threads_of
 from dd_plugins.engine.run_folder import (
@@ -41,7 +48,7 @@ from dd_plugins.runtime.device import (
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import check_nesting
 
-__all__ = ["distill"]
+__all__ = ["distill", "estimate"]
 
 
 @plain_torch()
@@ -137,6 +144,120 @@ def distill(
         >>> len(distilled), distilled.header.label_kind
         (10, 'regression')
     """
+    _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
+    folder = None if out is None else Path(out)
+    writes = folder is not None and processes.rank() == 0
+    if folder is not None and writes:
+        check_folder(folder, resume, overwrite)
+    loop = _planned(
+        data,
+        distiller,
+        images_per_class=images_per_class,
+        budget=budget,
+        images_worth=images_worth,
+        steps=steps,
+        seed=seed,
+        network=network,
+        data_root=data_root,
+        download=download,
+        image_size=image_size,
+        preprocessing=preprocessing,
+        mirror=mirror,
+        initial_images=initial_images,
+        parametrization=parametrization,
+        context=context,
+        refine_context=refine_context,
+        device=device,
+        precision=precision,
+        plugins=plugins,
+        folder=folder,
+        progress=progress,
+    )
+    own_folder = folder if writes else None
+    if not resume:  # errors are found before the folder is made
+        with exact_kernels():  # a teacher may choose the first images
+            loop.prepare()
+    with folder_of_its_own(own_folder, resume, overwrite):
+        saved = []
+        if resume and folder is not None:
+            checkpoint = folder / CHECKPOINT_NAME
+            there = writes and checkpoint.exists()
+            saved = [load_checkpoint(checkpoint)] if there else []
+            saved = processes.broadcast_object(saved)
+        replaced = in_place_of_the_old(own_folder if overwrite else None)
+        with threads_of(*saved), exact_kernels(), replaced as has_checkpoint:
+            if resume:
+                loop.prepare(*saved)
+            return loop.run_to_end(checkpoint_seconds, has_checkpoint)
+
+
+@plain_torch()
+def estimate(
+    data: "str | RealData | tuple[Tensor, Tensor] | Dataset[Any]" = "digits",
+    distiller: "str | AbstractDistiller[Any]" = "frepo",
+    **options: Any,
+) -> Estimate:
+    """Tell what a distillation will take, by making some of its steps.
+
+    Everything is prepared as for the run, and steps of about a second are made at
+    several places of it. Nothing is written.
+
+    Args:
+        data: as for :func:`distill`.
+        distiller: as for :func:`distill`.
+        **options: those of :func:`distill`, but for its folder and its progress.
+
+    Returns:
+        Seconds, peak memory and disk. The memory is that of this process, with all that
+        it held before; ``dd-plugins estimate`` has a process of its own.
+
+    Raises:
+        OptionError: the run cannot fit in the memory, or as by :func:`distill`.
+        DataError: as by :func:`distill`.
+
+    Example:
+        >>> import dd_plugins
+        >>> found = dd_plugins.estimate("digits", "dm", steps=100, network="mlp")
+        >>> found.steps, found.seconds > 0
+        (100, True)
+    """
+    started = time.perf_counter()
+    loop = _planned(data, distiller, **options)
+    with exact_kernels():
+        loop.prepare()
+        preparation = time.perf_counter() - started
+        try:
+            return estimate_of(loop.learning, preparation, probed(loop.learning))
+        finally:
+            loop.learning.sampler.close()
+
+
+def _planned(
+    data: Any,
+    distiller: "str | AbstractDistiller[Any]",
+    *,
+    images_per_class: ImagesPerClass | None = None,
+    budget: int | None = None,
+    images_worth: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    network: str | AbstractNetwork | None = None,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    mirror: bool | None = None,
+    initial_images: str | None = None,
+    parametrization: str = "identity",
+    context: DistilledSet | None = None,
+    refine_context: bool = False,
+    device: str = "auto",
+    precision: Precision = "auto",
+    plugins: Plugins | None = None,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> Loop:
+    """Return the loop of a run with every choice settled, before anything is made."""
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
     chosen_network = None if network is None else found.network(network)
@@ -153,7 +274,6 @@ def distill(
         precision=precision,
         refine_context=refine_context,
     )
-    _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
     found.initial_images(initial_images or method.initial_images)
     stored = found.parametrization(parametrization)
     if context is not None and (budget is not None or images_worth is not None):
@@ -161,10 +281,6 @@ def distill(
     bounded = budget is not None or images_worth is not None
     if bounded and images_per_class is not None:
         raise OptionError("expected either images_per_class or a budget, got both")
-    folder = None if out is None else Path(out)
-    writes = folder is not None and processes.rank() == 0
-    if folder is not None and writes:
-        check_folder(folder, resume, overwrite)
     resolve_device(device)  # a wrong device is refused before data is read
     where = DataOptions(
         root=None if data_root is None else Path(data_root),
@@ -200,28 +316,13 @@ def distill(
         settled.options.seed,
         settled.device,
         settled.precision,
-        folder if writes else None,
+        folder if processes.rank() == 0 else None,
         progress,
         processes.rank(),
         processes.world_size(),
     )
-    loop = Loop(run, settled, found, folder, context)
-    own_folder = folder if writes else None
-    if not resume:  # errors are found before the folder is made
-        with exact_kernels():  # a teacher may choose the first images
-            loop.prepare()
-    with folder_of_its_own(own_folder, resume, overwrite):
-        saved = []
-        if resume and folder is not None:
-            checkpoint = folder / CHECKPOINT_NAME
-            there = writes and checkpoint.exists()
-            saved = [load_checkpoint(checkpoint)] if there else []
-            saved = processes.broadcast_object(saved)
-        replaced = in_place_of_the_old(own_folder if overwrite else None)
-        with threads_of(*saved), exact_kernels(), replaced as has_checkpoint:
-            if resume:
-                loop.prepare(*saved)
-            return loop.run_to_end(checkpoint_seconds, has_checkpoint)
+    check_memory(settled, run)
+    return Loop(run, settled, found, folder, context)
 
 
 def _check_options(

@@ -1,10 +1,11 @@
 """The one loop: every distiller runs in it."""
 
+import sys
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
+from dd_plugins.engine.estimating import estimate_of
 from dd_plugins.engine.finished import finished_set
 from dd_plugins.engine.learning import Learning, StopOrSave
 from dd_plugins.engine.observers import Observers
@@ -29,6 +31,8 @@ from dd_plugins.synthetic.header import library_versions
 
 __all__ = ["Loop"]
 
+_TOLD_AFTER = 1.0  # seconds
+
 
 @dataclass
 class Loop:
@@ -43,6 +47,8 @@ class Loop:
         plugins: where observers are found.
         folder: of the run, or None.
         context: the set beside which this one is made, or None.
+        prepared_seconds: that :meth:`prepare` took.
+        begun_at: the first step that this process makes.
     """
 
     run: Run
@@ -50,6 +56,10 @@ class Loop:
     plugins: Plugins
     folder: Path | None
     context: DistilledSet | None = None
+    prepared_seconds: float = field(default=0.0, init=False)
+    begun_at: int = field(default=0, init=False)
+    _first_seconds: float = field(default=0.0, init=False)
+    _told: bool = field(default=False, init=False)
 
     def prepare(self, saved: dict[str, Any] | None = None) -> None:
         """Make all that a run begins with, or goes on with from a checkpoint.
@@ -60,6 +70,7 @@ class Loop:
             FileError: the checkpoint does not hold what it must.
             PluginError: a method of the distiller returned something else.
         """
+        started = time.monotonic()
         run = self.run
         self.learning = Learning(run, self.settled, self.folder, self.context)
         transform = None
@@ -70,6 +81,8 @@ class Loop:
         if saved is not None:
             self.learning.load_state_dict(saved)
             self._warn_of_another_place(saved)
+        self.begun_at = self.learning.step
+        self.prepared_seconds = time.monotonic() - started
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -188,6 +201,7 @@ class Loop:
         while learning.step < self.run.steps:
             metrics, wishes = learning.one_step(wishes_now())
             learning.seconds = before + time.monotonic() - started
+            self._tell_estimate(time.monotonic() - started)
             if processes.rank() == 0:
                 self._report(metrics, interrupt)
             if processes.world_size() == 1:  # nobody has to agree
@@ -203,6 +217,23 @@ class Loop:
                 saved = time.monotonic()
             if wishes.stop and not at_end:
                 raise KeyboardInterrupt
+
+    def _tell_estimate(self, seconds: float) -> None:
+        """Say once what the run takes, when it has run for a second.
+
+        Args:
+            seconds: since the first step of this process began.
+        """
+        made = self.learning.step - self.begun_at
+        if made == 1:
+            self._first_seconds = seconds
+        told = self._told or self.run.rank > 0 or not self.run.progress
+        if told or made < 2 or seconds < _TOLD_AFTER:
+            return
+        self._told = True
+        each = (seconds - self._first_seconds) / (made - 1)
+        line = estimate_of(self.learning, self.prepared_seconds, each).line()
+        sys.stderr.write(f"{line}\n")
 
     def _report(self, metrics: dict[str, float], interrupt: DeferredInterrupt) -> None:
         """Tell the observers of a step, with the validation accuracy if it is due.

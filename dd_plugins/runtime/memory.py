@@ -2,12 +2,13 @@
 
 import math
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-__all__ = ["fits_in_memory", "room_on"]
+__all__ = ["fits_in_memory", "memory_limit", "peak_memory", "room_on"]
 
 
 def fits_in_memory(size: float) -> bool:
@@ -16,7 +17,7 @@ def fits_in_memory(size: float) -> bool:
     That is the memory of the machine, or the limit of a container or a batch system if
     it is lower.
     """
-    return size < _memory() / 2
+    return size < memory_limit() / 2
 
 
 def room_on(device: torch.device) -> float:
@@ -26,10 +27,25 @@ def room_on(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return 0.9 * float(torch.cuda.mem_get_info(device)[0])
-    return _memory() / 2
+    return memory_limit() / 2
 
 
-def _memory() -> float:
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that this process has held so far; 0 if it is not known.
+
+    On a GPU they are those that torch has reserved there.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    with suppress(ImportError):
+        import resource  # not on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+    return 0
+
+
+def memory_limit() -> float:
     """Return how many bytes this process may use; infinite if it is not known."""
     found = [math.inf]
     with suppress(AttributeError, ValueError, OSError):  # not available on this system

@@ -1,6 +1,6 @@
 """Names and paths as plain text, wherever they are shown."""
 
-__all__ = ["one_line", "plain", "size_text"]
+__all__ = ["duration_text", "one_line", "plain", "size_text"]
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -24,6 +24,19 @@ def plain(text: str) -> str:
 def one_line(error: Exception) -> str:
     """Return the message of an error in one line, or its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time as people write it.
+
+    Example:
+        >>> duration_text(4.2), duration_text(150), duration_text(3 * 3600)
+        ('4.2 s', '2.5 min', '3 h')
+    """
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def size_text(count: int) -> str:

@@ -127,6 +127,10 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         """Let the base choose."""
         return self.base.choose(run, real)
 
+    def images_in_graph(self, task: Task) -> int:
+        """Return the images of the base."""
+        return self.base.images_in_graph(task)
+
     def first_images(
         self,
         run: Run,

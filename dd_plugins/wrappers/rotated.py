@@ -60,6 +60,10 @@ class Rotated(AbstractWrapper):
             )
         return replace(self, base=self.base.for_task(self._more(task)))
 
+    def images_in_graph(self, task: Task) -> int:
+        """Return the images of the base in every turn."""
+        return self.base.images_in_graph(self._more(task))
+
     def setup(self, run: Run, real: RealSampler) -> AbstractState:
         """Return the base's state, for a run with more classes."""
         more = replace(run, task=self._more(run.task))

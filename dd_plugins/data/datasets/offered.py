@@ -3,6 +3,7 @@
 from dd_plugins.data.datasets.cifar10_1 import load_cifar10_1
 from dd_plugins.data.datasets.cub200 import load_cub200
 from dd_plugins.data.datasets.digits import load_digits
+from dd_plugins.data.datasets.fake import load_fake
 from dd_plugins.data.datasets.folder import load_folder
 from dd_plugins.data.datasets.hugging_face import load_hugging_face
 from dd_plugins.data.datasets.imagenet64 import load_imagenet64
@@ -36,6 +37,7 @@ DATASETS: dict[str, DatasetLoader] = {
     "cub200": load_cub200,
     "digits": load_digits,
     "emnist": load_emnist,
+    "fake": load_fake,
     "folder": load_folder,
     "hf": load_hugging_face,
     "imagenet64": load_imagenet64,

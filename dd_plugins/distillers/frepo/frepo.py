@@ -105,6 +105,8 @@ class FRePo(AbstractDistiller[FRePoState]):
         flip: whether flipped copies stand beside the synthetic images. The default is
             that of the released code: True for small sets of images whose mirror image
             is natural. With augmented copies it is False: some of them are flipped.
+        chunk_size: images, copies counted, whose activations are held at once; the
+            gradient of more is computed in chunks, for one more forward pass.
 
     Reference: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature
     Regression", NeurIPS 2022, arXiv 2206.00719, algorithm 1, and its released code.
@@ -135,6 +137,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     augmented_copies: NonNegativeInt | None = None
     loss: Loss | None = None
     flip: bool | None = None
+    chunk_size: PositiveInt = 2_000
 
     def for_task(self, task: Task) -> Self:
         """Settle every option by the preset and the table of short runs."""
@@ -169,7 +172,11 @@ class FRePo(AbstractDistiller[FRePoState]):
     def _regression(self) -> Regression:
         settings = self._settings
         return Regression(
-            settings.ridge, settings.loss, bool(self.flip), self.learn_labels
+            settings.ridge,
+            settings.loss,
+            bool(self.flip),
+            self.learn_labels,
+            self.chunk_size,
         )
 
     def _pool(self, run: Run) -> Pool:
@@ -179,6 +186,11 @@ class FRePo(AbstractDistiller[FRePoState]):
     def _workspace(self, state: FRePoState, slot: int) -> Workspace:
         architectures = 1 + len(self.pool_networks)
         return state.workspace(slot, self._regression, architectures)
+
+    def images_in_graph(self, task: Task) -> int:
+        """Return the images of the support, copies counted, or of a chunk of them."""
+        copies = (1 + self._settings.augmented_copies) * (2 if self.flip else 1)
+        return min(self.chunk_size, copies * task.synthetic_images)
 
     def default_steps(self, task: Task) -> int:
         """Return the steps of a run of the preset on this data set."""

@@ -58,12 +58,16 @@ class Regression:
         loss: the loss of the predictions.
         flip: whether flipped copies stand beside the synthetic images.
         learn_labels: whether the gradient of the labels is computed.
+        chunk_size: images whose activations wait at once for the backward pass. Where
+            there are more, features are computed without a graph, and once more with
+            one for each chunk: the memory is bounded, for a forward pass.
     """
 
     ridge: float
     loss: Loss
     flip: bool
     learn_labels: bool
+    chunk_size: int
 
     def predictor(
         self, run: Run, network: FeatureNetwork, pixels: Tensor, labels: Tensor
@@ -110,8 +114,13 @@ class Regression:
         """
         view = view.detach().requires_grad_()
         labels = labels.detach().requires_grad_(self.learn_labels)
-        with record_function("frepo: synthetic forward"):
-            syn_features = features_of(run, network, self._with_flipped(view))
+        support = self._with_flipped(view)
+        in_chunks = len(support) > self.chunk_size
+        with (
+            record_function("frepo: synthetic forward"),
+            torch.set_grad_enabled(not in_chunks),
+        ):
+            syn_features = features_of(run, network, support)
         # The graph is walked in two halves: from the loss to features and labels, then
         # from the features to the view. So the profiler can tell them apart, and the
         # first half is freed before the second begins.
@@ -130,6 +139,9 @@ class Regression:
                 (gradient,) = torch.autograd.grad(loss, [inner])
                 labels_gradient = torch.zeros_like(labels)
         with record_function("frepo: synthetic backward"):
+            if in_chunks:
+                gradient = self._chunked_gradient(run, network, support, gradient)
+                syn_features = support
             (view_gradient,) = torch.autograd.grad(syn_features, [view], gradient)
         right = predictions.argmax(dim=1) == targets.argmax(dim=1)
         return MetaGradient(
@@ -140,6 +152,21 @@ class Regression:
             right.float().mean(),
             failed,
         )
+
+    def _chunked_gradient(
+        self, run: Run, network: FeatureNetwork, support: Tensor, gradient: Tensor
+    ) -> Tensor:
+        """Return the gradient of the images from that of their features, by chunks."""
+        found: list[Tensor] = []
+        for images, part in zip(
+            torch.split(support.detach(), self.chunk_size),
+            torch.split(gradient, self.chunk_size),
+            strict=True,
+        ):
+            leaf = images.clone().requires_grad_()
+            features = features_of(run, network, leaf)
+            found += torch.autograd.grad(features, [leaf], part)
+        return torch.cat(found)
 
     def _with_flipped(self, images: Tensor) -> Tensor:
         """Return the images and, where asked for, flipped copies after them."""

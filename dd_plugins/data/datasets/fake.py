@@ -1,0 +1,77 @@
+"""Made images of any number and size, to measure what a run takes."""
+
+import re
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dd_plugins.data.named import DataOptions
+from dd_plugins.data.pixels import resized
+from dd_plugins.data.real import RealData
+from dd_plugins.errors import OptionError
+
+__all__ = ["load_fake"]
+
+_FORM = re.compile(r"(\d{1,9})x(\d{1,9})x(\d{1,9})x(\d{1,9})x(\d{1,9})")
+_TEST_IMAGES = 2  # of each class
+
+
+def load_fake(options: DataOptions) -> RealData:
+    """Make images, ``fake:CLASSESxCHANNELSxHEIGHTxWIDTHxIMAGES``.
+
+    Each class has a mean colour, and each image noise around it; images and labels are
+    functions of the index. They are made when they are read, and need no disk: for
+    rehearsals, ``dd-plugins estimate`` above all, of data that is not there.
+    """
+    found = _FORM.fullmatch(options.argument or "")
+    numbers = [] if found is None else [int(each) for each in found.groups()]
+    if len(numbers) != 5 or min(numbers) < 1:
+        raise OptionError(
+            "data set 'fake' needs numbers from 1: "
+            "'fake:CLASSESxCHANNELSxHEIGHTxWIDTHxIMAGES', such as "
+            f"'fake:1000x3x64x64x20000', got {options.argument!r}"
+        )
+    classes, *shape, count = numbers
+    if count < classes:
+        raise OptionError(
+            f"data set 'fake' needs an image of each of {classes} classes, got {count}"
+        )
+    size = options.image_size
+    return RealData.from_dataset(
+        _Fake(classes, tuple(shape), count, size, first=0),
+        test=_Fake(classes, tuple(shape), _TEST_IMAGES * classes, size, first=count),
+        class_names=map(str, range(classes)),
+        name=f"fake:{options.argument}",
+        channels="first",
+        image_size=size,
+    )
+
+
+class _Fake(Dataset[tuple[Tensor, int]]):
+    """Noise around the mean colour of a class, made as it is read."""
+
+    def __init__(
+        self,
+        classes: int,
+        shape: tuple[int, ...],
+        count: int,
+        size: int | None,
+        *,
+        first: int,
+    ) -> None:
+        self._shape, self._count, self._size, self._first = shape, count, size, first
+        self._classes = classes
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        label = index % self._classes
+        generator = torch.Generator().manual_seed(self._first + index)
+        noise = torch.randint(128, self._shape, generator=generator, dtype=torch.uint8)
+        mean = torch.Generator().manual_seed(label)
+        colour = torch.randint(
+            128, (self._shape[0], 1, 1), generator=mean, dtype=torch.uint8
+        )
+        return resized((noise + colour)[None], self._size)[0], label

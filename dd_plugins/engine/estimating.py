@@ -1,0 +1,202 @@
+"""What a run will take: time, memory and disk, before it is made."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd_plugins.engine.learning import Learning, StopOrSave
+from dd_plugins.engine.settled import Settled
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import AbstractNetwork, ImageShape
+from dd_plugins.run import Run
+from dd_plugins.runtime.memory import memory_limit, peak_memory
+from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.runtime.text import duration_text, size_text
+
+__all__ = ["Estimate", "check_memory", "estimate_of", "graph_bytes", "probed"]
+
+_PROBE_SECONDS = 1.0
+_MOST_STEPS = 20  # of a probe, at each place
+_PLACES = (1 / 8, 3 / 8, 5 / 8, 7 / 8)  # of a run: what a step costs may change
+_SLOW = 5.0  # seconds of a step after which one place is enough
+_FLOAT = 4  # bytes
+_COPIES = 4  # of the set: itself, its gradient, and two moments of an optimizer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes.
+
+    Attributes:
+        steps: of the run.
+        preparation_seconds: before the first step: reading, whitening, networks.
+        step_seconds: of a step, in the mean.
+        memory: bytes that the process holds at most, or that torch reserves on a GPU.
+        disk: bytes of the files in the folder of the run, without pictures.
+        device: where it runs.
+    """
+
+    steps: int
+    preparation_seconds: float
+    step_seconds: float
+    memory: int
+    disk: int
+    device: str
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run, without its checkpoints."""
+        return self.preparation_seconds + self.steps * self.step_seconds
+
+    def line(self) -> str:
+        """Return it in one line, for a person."""
+        plural = "" if self.steps == 1 else "s"
+        return (
+            f"{self.steps:,} step{plural} take about {duration_text(self.seconds)} on "
+            f"{self.device}, {size_text(self.memory)} of memory and "
+            f"{size_text(self.disk)} of disk"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form that ``--json`` writes."""
+        return asdict(self) | {"seconds": self.seconds}
+
+
+def probed(learning: Learning) -> float:
+    """Return the seconds of a step, from some steps that are made at several places.
+
+    The steps change the set, so the run cannot go on from here.
+
+    Args:
+        learning: a run that is about to begin.
+    """
+    steps = learning.run.steps
+    first = _timed(learning, 0)  # in which libraries set themselves up
+    places = (1 / 2,) if first > _SLOW else _PLACES
+    found = []
+    for place in places:
+        times = [_timed(learning, int(place * steps))]
+        while sum(times) < _PROBE_SECONDS / len(places) and len(times) < _MOST_STEPS:
+            if learning.step >= steps:
+                break
+            times.append(_timed(learning, learning.step))
+        # The first of a place may set something up, as a wrapper does at its start.
+        later = times[1:] or times
+        found.append(sum(later) / len(later))
+    return sum(found) / len(found)
+
+
+def _timed(learning: Learning, step: int) -> float:
+    """Make a step, as if those before it had been made, and return its seconds."""
+    learning.step = step
+    started = time.perf_counter()
+    learning.one_step(StopOrSave(stop=False, save=False))
+    if learning.run.device.type == "cuda":
+        torch.cuda.synchronize(learning.run.device)
+    return time.perf_counter() - started
+
+
+def estimate_of(
+    learning: Learning, preparation_seconds: float, step_seconds: float
+) -> Estimate:
+    """Return the estimate of a run that has made some steps.
+
+    Args:
+        learning: the run.
+        preparation_seconds: that it took before its first step.
+        step_seconds: of a step.
+    """
+    run = learning.run
+    kept = _bytes_of(learning.own_state())
+    saved = _bytes_of(learning.state_dict({}))
+    stored = _bytes_of(learning.synthetic.stored()) + _bytes_of(
+        learning.transform.tensors()
+    )
+    on_host = kept if run.device.type == "cpu" else 0  # a snapshot, while it is written
+    return Estimate(
+        run.steps,
+        preparation_seconds,
+        step_seconds,
+        peak_memory(run.device) + on_host,
+        kept + saved + stored,
+        run.device.type,
+    )
+
+
+def _bytes_of(found: Any) -> int:
+    """Return the bytes of all tensors in nested mappings and sequences."""
+    if isinstance(found, Tensor):
+        return found.nbytes
+    if isinstance(found, Mapping):
+        return sum(map(_bytes_of, found.values()))
+    if isinstance(found, list | tuple):
+        return sum(map(_bytes_of, found))
+    return 0
+
+
+def check_memory(settled: Settled, run: Run) -> None:
+    """Refuse a run that cannot fit in the memory.
+
+    Counted are the set with its moments, and the activations of those images that wait
+    at once for the backward pass of a step
+    (:meth:`~dd_plugins.AbstractDistiller.images_in_graph`); so a run that passes may
+    still not fit.
+
+    Raises:
+        OptionError: it does not fit; the message says how to make it smaller.
+    """
+    task, distiller = run.task, settled.distiller
+    channels, height, width = task.image_shape
+    each = channels * height * width
+    needed = _COPIES * _FLOAT * task.synthetic_images * each
+    waiting = distiller.images_in_graph(task)
+    if waiting and distiller.uses_network:
+        needed += waiting * graph_bytes(
+            run.network, task.image_shape, task.num_classes, run.precision
+        )
+    if run.device.type == "cuda":
+        room = float(torch.cuda.get_device_properties(run.device).total_memory)
+    else:
+        room = memory_limit()
+    if needed > room:
+        raise OptionError(
+            f"the run needs at least {size_text(needed)} of memory, and {run.device} "
+            f"has {size_text(int(room))}: make fewer images (--ipc), take a narrower "
+            "network (--network 'conv(width=32)') or, for frepo, a smaller chunk_size"
+        )
+
+
+def graph_bytes(
+    network: AbstractNetwork,
+    image_shape: ImageShape,
+    num_classes: int,
+    precision: torch.dtype,
+) -> int:
+    """Return the bytes that the features of one image keep for the backward pass.
+
+    They are counted on two images of zeros, on the CPU.
+    """
+    module = network.build(
+        image_shape, num_classes, generator=generator_for(0, "graph bytes")
+    ).eval()
+    weights = {each.untyped_storage().data_ptr() for each in module.parameters()}
+    counted: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            counted[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    images = torch.zeros(2, *image_shape).requires_grad_()
+    with (
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32),
+    ):
+        kept = module.features(images)  # alive, so that no storage is used twice
+    del kept
+    return sum(counted.values()) // 2
