@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from dd_plugins import options as shared
-from dd_plugins.cli.distill import context_of, run_options, size_of
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import say, write_json
+from dd_plugins.cli.run_options import context_of, run_options, size_of
 from dd_plugins.engine.distillation import estimate
 from dd_plugins.runtime.text import duration_text, size_text
 
@@ -42,6 +42,7 @@ def estimate_command(
     say(found.line())
     say(f"before the first step: {duration_text(found.preparation_seconds)}")
     say(f"each step: {duration_text(found.step_seconds)}")
+    say(f"validation on the way: {duration_text(found.validation_seconds)}")
     say(
         f"memory at its peak, that of Python and torch included: {found.memory:,} bytes"
     )

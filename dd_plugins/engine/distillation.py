@@ -23,7 +23,6 @@ from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from dd_plugins.engine.estimating import (
     Estimate,
     check_memory,
-    estimate_of,
     probed,
 )
 from dd_plugins.engine.loop import Loop
@@ -225,9 +224,9 @@ def estimate(
     loop = _planned(data, distiller, **options)
     with exact_kernels():
         loop.prepare()
-        preparation = time.perf_counter() - started
+        loop.prepared_seconds = time.perf_counter() - started
         try:
-            return estimate_of(loop.learning, preparation, probed(loop.learning))
+            return loop.estimate(probed(loop.make_step, loop.run.steps))
         finally:
             loop.learning.sampler.close()
 

@@ -1,23 +1,22 @@
 """What a run will take: time, memory and disk, before it is made."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dd_plugins.engine.learning import Learning, StopOrSave
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, ImageShape
 from dd_plugins.run import Run
-from dd_plugins.runtime.memory import memory_limit, peak_memory
+from dd_plugins.runtime.memory import memory_limit
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.text import duration_text, size_text
 
-__all__ = ["Estimate", "check_memory", "estimate_of", "graph_bytes", "probed"]
+__all__ = ["Estimate", "bytes_of", "check_memory", "graph_bytes", "probed"]
 
 _PROBE_SECONDS = 1.0
 _MOST_STEPS = 20  # of a probe, at each place
@@ -35,6 +34,7 @@ class Estimate:
         steps: of the run.
         preparation_seconds: before the first step: reading, whitening, networks.
         step_seconds: of a step, in the mean.
+        validation_seconds: of all measurements of validation accuracy on the way.
         memory: bytes that the process holds at most, or that torch reserves on a GPU.
         disk: bytes of the files in the folder of the run, without pictures.
         device: where it runs.
@@ -43,6 +43,7 @@ class Estimate:
     steps: int
     preparation_seconds: float
     step_seconds: float
+    validation_seconds: float
     memory: int
     disk: int
     device: str
@@ -50,7 +51,8 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """Seconds of the whole run, without its checkpoints."""
-        return self.preparation_seconds + self.steps * self.step_seconds
+        made = self.preparation_seconds + self.steps * self.step_seconds
+        return made + self.validation_seconds
 
     def line(self) -> str:
         """Return it in one line, for a person."""
@@ -66,75 +68,44 @@ class Estimate:
         return asdict(self) | {"seconds": self.seconds}
 
 
-def probed(learning: Learning) -> float:
+def probed(make_step: Callable[[int], object], steps: int) -> float:
     """Return the seconds of a step, from some steps that are made at several places.
 
-    The steps change the set, so the run cannot go on from here.
-
     Args:
-        learning: a run that is about to begin.
+        make_step: makes a step, as if those before it had been made, and waits for it.
+        steps: of the run.
     """
-    steps = learning.run.steps
-    first = _timed(learning, 0)  # in which libraries set themselves up
+
+    def timed(step: int) -> float:
+        started = time.perf_counter()
+        make_step(step)
+        return time.perf_counter() - started
+
+    first = timed(0)  # in which libraries set themselves up
     places = (1 / 2,) if first > _SLOW else _PLACES
     found = []
     for place in places:
-        times = [_timed(learning, int(place * steps))]
+        step = int(place * steps)
+        times = [timed(step)]
         while sum(times) < _PROBE_SECONDS / len(places) and len(times) < _MOST_STEPS:
-            if learning.step >= steps:
+            step += 1
+            if step >= steps:
                 break
-            times.append(_timed(learning, learning.step))
+            times.append(timed(step))
         # The first of a place may set something up, as a wrapper does at its start.
         later = times[1:] or times
         found.append(sum(later) / len(later))
     return sum(found) / len(found)
 
 
-def _timed(learning: Learning, step: int) -> float:
-    """Make a step, as if those before it had been made, and return its seconds."""
-    learning.step = step
-    started = time.perf_counter()
-    learning.one_step(StopOrSave(stop=False, save=False))
-    if learning.run.device.type == "cuda":
-        torch.cuda.synchronize(learning.run.device)
-    return time.perf_counter() - started
-
-
-def estimate_of(
-    learning: Learning, preparation_seconds: float, step_seconds: float
-) -> Estimate:
-    """Return the estimate of a run that has made some steps.
-
-    Args:
-        learning: the run.
-        preparation_seconds: that it took before its first step.
-        step_seconds: of a step.
-    """
-    run = learning.run
-    kept = _bytes_of(learning.own_state())
-    saved = _bytes_of(learning.state_dict({}))
-    stored = _bytes_of(learning.synthetic.stored()) + _bytes_of(
-        learning.transform.tensors()
-    )
-    on_host = kept if run.device.type == "cpu" else 0  # a snapshot, while it is written
-    return Estimate(
-        run.steps,
-        preparation_seconds,
-        step_seconds,
-        peak_memory(run.device) + on_host,
-        kept + saved + stored,
-        run.device.type,
-    )
-
-
-def _bytes_of(found: Any) -> int:
+def bytes_of(found: Any) -> int:
     """Return the bytes of all tensors in nested mappings and sequences."""
     if isinstance(found, Tensor):
         return found.nbytes
     if isinstance(found, Mapping):
-        return sum(map(_bytes_of, found.values()))
+        return sum(map(bytes_of, found.values()))
     if isinstance(found, list | tuple):
-        return sum(map(_bytes_of, found))
+        return sum(map(bytes_of, found))
     return 0
 
 

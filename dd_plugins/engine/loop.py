@@ -13,17 +13,22 @@ from typing import Any
 import torch
 
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
-from dd_plugins.engine.estimating import estimate_of
+from dd_plugins.engine.estimating import Estimate, bytes_of
 from dd_plugins.engine.finished import finished_set
 from dd_plugins.engine.learning import Learning, StopOrSave
 from dd_plugins.engine.observers import Observers
 from dd_plugins.engine.restoring import foreign_is_told, saved_transform
 from dd_plugins.engine.settled import Settled
-from dd_plugins.engine.validation import validation_accuracy, validation_is_due
+from dd_plugins.engine.validation import (
+    validation_accuracy,
+    validation_is_due,
+    validations_of,
+)
 from dd_plugins.errors import DDError, DDWarning, FileError, PluginError, what_differs
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run
 from dd_plugins.runtime import processes
+from dd_plugins.runtime.memory import peak_memory
 from dd_plugins.runtime.signals import DeferredInterrupt
 from dd_plugins.spec import Record
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
@@ -232,8 +237,41 @@ class Loop:
             return
         self._told = True
         each = (seconds - self._first_seconds) / (made - 1)
-        line = estimate_of(self.learning, self.prepared_seconds, each).line()
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{self.estimate(each).line()}\n")
+
+    def make_step(self, step: int) -> None:
+        """Make a step as if those before it had been made, and wait for it."""
+        self.learning.step = step
+        self.learning.one_step(StopOrSave(stop=False, save=False))
+        if self.run.device.type == "cuda":
+            torch.cuda.synchronize(self.run.device)
+
+    def estimate(self, step_seconds: float) -> Estimate:
+        """Return what the run takes in all; validation accuracy is measured for it.
+
+        Args:
+            step_seconds: of a step, of which some have been made.
+        """
+        learning, run = self.learning, self.run
+        times = validations_of(self.settled, run.steps)
+        started = time.perf_counter()
+        if times:
+            self._validation()
+        each = time.perf_counter() - started
+        state = bytes_of(learning.own_state())
+        tensors = learning.transform.tensors()
+        stored = bytes_of(learning.synthetic.stored()) + bytes_of(tensors)
+        saved = state + bytes_of(learning.state_dict({})) + bytes_of(tensors)
+        snapshot = state if run.device.type == "cpu" else 0  # while it is written
+        return Estimate(
+            run.steps,
+            self.prepared_seconds,
+            step_seconds,
+            times * each,
+            peak_memory(run.device) + snapshot,
+            saved + stored,
+            run.device.type,
+        )
 
     def _report(self, metrics: dict[str, float], interrupt: DeferredInterrupt) -> None:
         """Tell the observers of a step, with the validation accuracy if it is due.

@@ -1,5 +1,6 @@
 """Validation accuracy during a run: it is only shown, and chooses nothing."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.protocols import recipe_for, training_set_of
 from dd_plugins.training.train import accuracy, train_network
 
-__all__ = ["validation_accuracy", "validation_is_due"]
+__all__ = ["validation_accuracy", "validation_is_due", "validations_of"]
 
 _VALIDATIONS = 10  # times in a run that validation accuracy is measured
 _VALIDATION_IMAGES = 1_000  # at most, each time
@@ -33,6 +34,13 @@ def validation_is_due(settled: Settled, step: int, steps: int) -> bool:
     every = max(1, steps // _VALIDATIONS)
     has_images = len(settled.data.validation.labels) > 0
     return has_images and (step % every == 0 or step == steps)
+
+
+def validations_of(settled: Settled, steps: int) -> int:
+    """Return how often accuracy is measured in a run."""
+    if len(settled.data.validation.labels) == 0:
+        return 0
+    return math.ceil(steps / max(1, steps // _VALIDATIONS))
 
 
 def validation_accuracy(

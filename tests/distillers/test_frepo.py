@@ -144,17 +144,25 @@ def brighter_by_class(images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("learn_labels", [False, True])
+@pytest.mark.parametrize("chunk_size", [2_000, 2])
 @pytest.mark.parametrize(
     ("loss", "written_out"),
     [("squared-error", squared_error), ("cross-entropy", least_log_loss)],
 )
 def test_gradient_is_that_of_the_loss(
     flip: bool,
+    chunk_size: int,
     learn_labels: bool,
     loss: Loss,
     written_out: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
-    distiller = FRePo(pool_size=1, flip=flip, learn_labels=learn_labels, loss=loss)
+    distiller = FRePo(
+        pool_size=1,
+        flip=flip,
+        learn_labels=learn_labels,
+        loss=loss,
+        chunk_size=chunk_size,
+    )
     real = brighter_by_class(random_images(30, 1))
     data = RealSampler(real, torch.arange(30) % 3, seed=0, device=CPU)
     state, leaves = distiller.setup(run_of(), data), leaves_of(distiller)
@@ -302,6 +310,7 @@ def test_paper_preset_is_the_paper_in_every_option() -> None:
         "augmented_copies": 0,
         "loss": "squared-error",
         "flip": None,
+        "chunk_size": 2_000,
     }
     assert FRePo(preset="paper").default_steps(task) == 500_000
     network = FRePo(preset="paper").default_network(task, CPU)

@@ -11,7 +11,11 @@ from small_runs import begun, doing, small_settled
 from dd_plugins.api import RealData, classic_recipe
 from dd_plugins.engine.finished import finished_set
 from dd_plugins.engine.learning import Learning
-from dd_plugins.engine.validation import validation_accuracy, validation_is_due
+from dd_plugins.engine.validation import (
+    validation_accuracy,
+    validation_is_due,
+    validations_of,
+)
 from dd_plugins.testing import toy_data
 
 
@@ -22,6 +26,7 @@ def test_a_run_is_measured_some_ten_times_and_at_its_end(steps: int) -> None:
         step for step in range(1, steps + 1) if validation_is_due(settled, step, steps)
     ]
     assert due[-1] == steps
+    assert len(due) == validations_of(settled, steps)
     assert min(10, steps) <= len(due) < 20
     gaps = {later - before for before, later in pairwise(due[:-1])}
     assert len(gaps) <= 1, "at equal distances"
@@ -30,6 +35,7 @@ def test_a_run_is_measured_some_ten_times_and_at_its_end(steps: int) -> None:
 def test_nothing_is_measured_where_nothing_is_held_out() -> None:
     settled = small_settled(data=toy_data(validation=0.0))
     assert not any(validation_is_due(settled, step, 5) for step in range(1, 6))
+    assert validations_of(settled, 5) == 0
 
 
 def measured(learning: Learning, step: int = 1) -> float:

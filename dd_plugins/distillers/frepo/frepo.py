@@ -266,7 +266,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         workspace = self._workspace(
             state, state.slot_of(step // self._settings.updates_per_batch)
         )
-        visit = self._visit(state, workspace, real, step)
+        visit = _visit(self._settings, state, workspace, real, step)
         pixels, labels = leaves.pixels, leaves.labels
         view = support(self._settings, state.run, pixels, step)
         found = workspace.gradient(view, labels, visit.features, visit.targets)
@@ -336,19 +336,22 @@ class FRePo(AbstractDistiller[FRePoState]):
             state.run, oldest.network, leaves.pixels, leaves.labels
         )
 
-    def _visit(
-        self, state: FRePoState, workspace: Workspace, real: RealSampler, step: int
-    ) -> RealFeatures:
-        """Return the real features of this step's visit, computed at its first step."""
-        settings = self._settings
-        number = step // settings.updates_per_batch
-        if state.visit is None or state.visit.number != number:
-            batch = real.batch(number, settings.real_batch_size)
-            targets = centred_targets(batch.labels, state.run.task.num_classes)
-            state.visit = RealFeatures(
-                number, workspace.features(batch.images), targets
-            )
-        return state.visit
+
+def _visit(
+    settings: Settings,
+    state: FRePoState,
+    workspace: Workspace,
+    real: RealSampler,
+    step: int,
+) -> RealFeatures:
+    """Return the real features of this step's visit, computed at its first step."""
+    number = step // settings.updates_per_batch
+    if state.visit is None or state.visit.number != number:
+        batch = real.batch(number, settings.real_batch_size)
+        targets = centred_targets(batch.labels, state.run.task.num_classes)
+        features = workspace.features(batch.images)
+        state.visit = RealFeatures(number, features, targets)
+    return state.visit
 
 
 def _augmented(run: Run, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,126 @@
+"""What a run will take, told before it is made."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command
+
+import dd_plugins
+from dd_plugins.api import DistilledSet, OptionError, get_network
+from dd_plugins.engine import estimating
+from dd_plugins.engine.estimating import Estimate, graph_bytes, probed
+
+WAIT = 0.01  # seconds
+
+
+def test_a_step_is_as_long_as_it_is() -> None:
+    assert WAIT <= probed(lambda step: time.sleep(WAIT), 1_000) < 1.5 * WAIT
+
+
+def test_steps_that_change_on_the_way_are_weighed() -> None:
+    def later(step: int) -> None:
+        time.sleep(4 * WAIT if step >= 500 else 0)
+
+    assert 2 * WAIT <= probed(later, 1_000) < 3 * WAIT, "its second half is slow"
+
+
+def test_a_run_of_one_step_is_estimated() -> None:
+    made: list[int] = []
+    assert probed(made.append, 1) > 0
+    assert set(made) == {0}
+
+
+def test_an_estimate_says_everything_in_a_line() -> None:
+    found = Estimate(2_000, 12.0, 0.42, 60.0, 1_900_000_000, 14_000_000, "cpu")
+    assert found.seconds == pytest.approx(912)
+    assert found.line() == (
+        "2,000 steps take about 15.2 min on cpu, 1.9 GB of memory and 14 MB of disk"
+    )
+    assert found.as_dict()["seconds"] == found.seconds
+
+
+def test_the_graph_of_an_image_is_counted() -> None:
+    # A convolution keeps its input, ReLU its output, pooling its input.
+    network, shape = get_network("conv(width=8, depth=1)"), (1, 8, 8)
+    assert graph_bytes(network, shape, 2, torch.float32) >= 4 * (64 + 8 * 64)
+    narrow, wide = (
+        graph_bytes(get_network(f"conv(width={width})"), (3, 32, 32), 10, torch.float32)
+        for width in (32, 64)
+    )
+    assert 1.8 < wide / narrow < 2.1
+
+
+@pytest.mark.parametrize(
+    ("distiller", "fits"),
+    [
+        ("frepo(augmented_copies=7)", False),
+        ("frepo(augmented_copies=0, augment=False)", True),
+        ("frepo(augmented_copies=7, chunk_size=50)", True),
+        ("rotated(frepo(augmented_copies=7))", False),
+        ("clip(frepo(augmented_copies=7))", False),
+        ("dm", True),
+        ("kip", True),
+        ("random", True),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_advice(
+    distiller: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = "conv(width=16, depth=1)"
+    each = graph_bytes(get_network(network), (1, 8, 8), 10, torch.float32)
+    monkeypatch.setattr(estimating, "memory_limit", lambda: 500 * each)
+    given: dict[str, Any] = {"images_per_class": 20, "network": network, "steps": 1}
+    given |= {"device": "cpu", "precision": "float32"}
+
+    def made() -> Estimate:
+        return dd_plugins.estimate("digits", distiller, **given)
+
+    if fits:
+        assert made().steps == 1
+        return
+    with pytest.raises(OptionError, match=r"needs at least .* of memory, and cpu has"):
+        made()
+    with pytest.raises(OptionError, match="--ipc"):
+        dd_plugins.distill("digits", distiller, **given)
+
+
+def test_an_estimate_takes_the_options_of_a_run() -> None:
+    with pytest.raises(TypeError, match="overwrite"):
+        dd_plugins.estimate("digits", "dm", overwrite=True)
+    with pytest.raises(OptionError, match="steps"):
+        dd_plugins.estimate("digits", "dm", steps=0)
+
+
+def test_the_command_tells_before_and_the_run_tells_first(
+    command_line: Command, tmp_path: Path
+) -> None:
+    words = ["--distiller", "frepo(pool_size=2)", "--steps", "400"]
+    words += ["--network", "conv(width=8, depth=2)", "--device", "cpu"]
+    told = command_line("estimate", *words, "--json", "told.json")
+    assert told.returncode == 0, told.stderr
+    found = json.loads((tmp_path / "told.json").read_text())
+    assert found["steps"] == 400
+    first = told.stdout.splitlines()[0]
+    assert found["validation_seconds"] > 0
+    assert first.startswith("400 steps take about "), told.stdout
+    assert not (tmp_path / "runs").exists(), "nothing is written but what is asked for"
+    run = command_line("distill", *words, "--out", "run")
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in run.stderr.splitlines() if "steps take about" in line]
+    assert len(lines) == 1
+    assert lines[0].split(" take ")[0] == first.split(" take ")[0]
+    assert DistilledSet.load(tmp_path / "run").header.steps == 400
+    written = sum(
+        (tmp_path / "run" / name).stat().st_size
+        for name in ("checkpoint.pt", "distilled.safetensors")
+    )
+    assert found["disk"] == pytest.approx(written, abs=40_000)  # the rest is text
+    foreign = tmp_path / "notes.json"
+    foreign.write_text("my notes")
+    refused = command_line("estimate", "--json", foreign, *words)
+    assert refused.returncode == 2
+    assert foreign.read_text() == "my notes"
