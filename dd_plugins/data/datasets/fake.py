@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -61,17 +62,17 @@ class _Fake(Dataset[tuple[Tensor, int]]):
         first: int,
     ) -> None:
         self._shape, self._count, self._size, self._first = shape, count, size, first
-        self._classes = classes
+        drawn = np.random.default_rng(0).integers(128, size=(classes, shape[0], 1, 1))
+        self._colours = drawn.astype(np.uint8)
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        label = index % self._classes
-        generator = torch.Generator().manual_seed(self._first + index)
-        noise = torch.randint(128, self._shape, generator=generator, dtype=torch.uint8)
-        mean = torch.Generator().manual_seed(label)
-        colour = torch.randint(
-            128, (self._shape[0], 1, 1), generator=mean, dtype=torch.uint8
-        )
-        return resized((noise + colour)[None], self._size)[0], label
+        label = index % len(self._colours)
+        generator = np.random.default_rng(self._first + index)
+        noise = generator.integers(128, size=self._shape, dtype=np.uint8)
+        image = torch.from_numpy(noise + self._colours[label])
+        if self._size is not None:
+            image = resized(image[None], self._size)[0]
+        return image, label
