@@ -4,7 +4,6 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,10 +98,11 @@ def unpacked_by(folder: Path, unpack: Callable[[Path], None], source: Path) -> P
         inner = place / folder.name
         made = inner if inner.is_dir() else place
         made.chmod(0o755)  # a temporary folder is for its user alone
-        with suppress(FileExistsError, OSError):
+        try:
             made.rename(folder)
-        if not folder.is_dir():  # and not because another process was faster
-            raise DataError(f"cannot make {folder}")
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
     except Exception as error:  # archives can be damaged in many ways
         raise DataError(f"cannot unpack {source}: {one_line(error)}") from error
     finally:

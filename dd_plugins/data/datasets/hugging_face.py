@@ -12,7 +12,7 @@ from dd_plugins.data.named import DataOptions, resolved_path
 from dd_plugins.data.pixels import check_image_size, pixels_of
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import every_fifth
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.errors import DataError, MissingExtraError, OptionError
 from dd_plugins.runtime.text import one_line
 
 __all__ = ["load_hugging_face"]
@@ -31,7 +31,7 @@ def load_hugging_face(options: DataOptions) -> RealData:
     try:
         from datasets import load_from_disk
     except ImportError as error:
-        raise OptionError(
+        raise MissingExtraError(
             "data set 'hf' needs the package datasets: pip install 'dd-plugins[hf]'"
         ) from error
     path = resolved_path(options.argument, options.root)

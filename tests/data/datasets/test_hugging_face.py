@@ -10,7 +10,7 @@ from PIL import Image
 
 import dd_plugins
 from dd_plugins import RealData, get_dataset
-from dd_plugins.errors import DataError, DDWarning, OptionError
+from dd_plugins.errors import DataError, DDWarning, MissingExtraError, OptionError
 
 NAMES = ["ant", "bee"]
 
@@ -125,7 +125,7 @@ def test_the_missing_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(OptionError, match=r"pip install 'dd-plugins\[hf\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'dd-plugins\[hf\]'"):
         get_dataset(f"hf:{tmp_path}")
 
 
