@@ -166,3 +166,11 @@ def test_convolutions_in_float32_are_not_rounded_to_tf32():
         found = F.conv2d(images, weights)
 
     assert (found - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+def test_an_estimate_tells_the_memory_of_the_gpu():
+    found = dd_plugins.estimate("digits", "frepo", steps=20, device="cuda")
+
+    assert found.device == "cuda"
+    assert 0 < found.memory < torch.cuda.get_device_properties(0).total_memory
+    assert found.step_seconds > 0
