@@ -265,6 +265,7 @@ class Plugins(LoadedPlugins):
             UnknownNameError: no plugin registers the name.
             DataError: the data is missing or not usable.
         """
+        found = None
         match given:
             case str():
                 found = self.dataset(given, options)
@@ -272,16 +273,18 @@ class Plugins(LoadedPlugins):
                 found = given
             case (Tensor() | np.ndarray() as images, Tensor() | np.ndarray() as labels):
                 return RealData.from_tensors(images, labels)
-            case Mapping():
+            case Mapping() if "train" in given:
                 return RealData.from_splits(given)
-            case _ if hasattr(given, "__getitem__") and not isinstance(given, tuple):
+            case Mapping() | tuple() | list():
+                pass  # refused below
+            case _ if hasattr(given, "__getitem__"):
                 return RealData.from_dataset(given)
-            case _:
-                raise OptionError(
-                    "data must be the name of a data set, RealData, a pair of tensors "
-                    "or of numpy arrays, a map-style dataset, or such datasets by the "
-                    f"names of their splits, got {type(given).__name__}"
-                )
+        if found is None:
+            raise OptionError(
+                "data must be the name of a data set, RealData, a pair of tensors or "
+                "of numpy arrays, a map-style dataset, or such datasets by the names "
+                f"of their splits, got {type(given).__name__}"
+            )
         remember(found.name)
         return found
 

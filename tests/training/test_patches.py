@@ -50,14 +50,14 @@ def choice(**options: object) -> PatchChoice:
 
 
 def test_the_best_are_those_of_the_least_loss_for_their_class() -> None:
-    found = choice().choose([Bright()], sampler(), 3)
+    found = choice().choose([Bright()], sampler(), [3] * 2)
     assert LABELS[found.indices].tolist() == [0, 0, 0, 1, 1, 1]
     assert found.indices[:3].tolist() == [38, 36, 34], "the brightest of class 0"
     assert found.indices[3:].tolist() == [1, 3, 5], "the darkest of class 1"
 
 
 def test_medium_ones_lie_around_the_median() -> None:
-    found = choice(realism="medium").choose([Bright()], sampler(), 2)
+    found = choice(realism="medium").choose([Bright()], sampler(), [2] * 2)
     greys = images()[:, 0, 0, 0]
     for label in (0, 1):
         own = found.indices[LABELS[found.indices] == label]
@@ -79,15 +79,18 @@ def test_teachers_vote_by_the_mean_of_their_losses() -> None:
     for label, sign in ((0, 1), (1, -1)):
         mean = (loss(sign * grey) + loss(-3 * sign * grey)) / 2
         expected.append(int(mean.masked_fill(label != LABELS, torch.inf).argmin()))
-    found = choice().choose([Bright(), Dark()], sampler(), 1).indices
+    found = choice().choose([Bright(), Dark()], sampler(), [1] * 2).indices
     assert found.tolist() == expected
-    assert found.tolist() != choice().choose([Bright()], sampler(), 1).indices.tolist()
+    assert (
+        found.tolist()
+        != choice().choose([Bright()], sampler(), [1] * 2).indices.tolist()
+    )
 
 
 def test_only_some_candidates_are_looked_at_but_as_many_as_are_needed() -> None:
     for candidates, wanted, looked_at in ((5, 2, 5), (5, 8, 8), (300, 2, 20)):
         teacher = Bright()
-        choice(candidates=candidates).choose([teacher], sampler(), wanted)
+        choice(candidates=candidates).choose([teacher], sampler(), [wanted] * 2)
         assert sum(shape[0] for shape in teacher.seen) == 2 * 3 * looked_at
 
 
@@ -95,7 +98,7 @@ def test_the_best_crop_of_an_image_is_where_the_teacher_looks() -> None:
     """One corner is bright: the crop that shows most of it wins."""
     pixels = torch.zeros(40, 1, 8, 8)
     pixels[:, :, :4, :4] = 1.0
-    many = choice(crops=40, smallest=0.2).choose([Bright()], sampler(pixels), 2)
+    many = choice(crops=40, smallest=0.2).choose([Bright()], sampler(pixels), [2] * 2)
     made = many.images(lambda indices: pixels[indices])
     brightness = made.mean(dim=(1, 2, 3))
     assert (brightness[:2] > 0.7).all(), "class 0 is bright"
@@ -104,7 +107,7 @@ def test_the_best_crop_of_an_image_is_where_the_teacher_looks() -> None:
 
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_crops_are_put_together_row_by_row(factor: int) -> None:
-    found = choice(factor=factor, crops=1).choose([Bright()], sampler(), 1)
+    found = choice(factor=factor, crops=1).choose([Bright()], sampler(), [1] * 2)
     each = factor**2
     assert len(found.indices) == 2 * each
     made = found.images(lambda indices: images()[indices])
@@ -129,13 +132,14 @@ def test_a_crop_is_scored_as_large_as_it_will_be() -> None:
             return super().forward(pixels)
 
     bright = images() + 1
-    choice(factor=2).choose([Corner()], sampler(bright), 1)
+    choice(factor=2).choose([Corner()], sampler(bright), [1] * 2)
 
 
 def test_the_same_seed_chooses_the_same() -> None:
     noise = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     one, again, other = (
-        choice(seed=seed).choose([Bright()], sampler(noise), 4) for seed in (0, 0, 1)
+        choice(seed=seed).choose([Bright()], sampler(noise), [4] * 2)
+        for seed in (0, 0, 1)
     )
     read = noise.__getitem__
     assert torch.equal(one.images(read), again.images(read))
@@ -144,4 +148,11 @@ def test_the_same_seed_chooses_the_same() -> None:
 
 def test_too_few_images_are_told() -> None:
     with pytest.raises(OptionError, match="20"):
-        choice(factor=2).choose([Bright()], sampler(), 6)
+        choice(factor=2).choose([Bright()], sampler(), [6] * 2)
+
+
+def test_classes_may_have_unequal_numbers() -> None:
+    found = choice(crops=1).choose([Bright()], sampler(), [3, 1])
+    assert LABELS[found.indices].tolist() == [0, 0, 0, 1]
+    none = choice(crops=1).choose([Bright()], sampler(), [0, 2])
+    assert LABELS[none.indices].tolist() == [1, 1]
