@@ -95,7 +95,7 @@ real_data = click.option(
 """``data: str | None``, of a command that is given an artifact."""
 
 
-class _ImagesPerClass(click.ParamType[int | str]):
+class _ImagesPerClass(click.ParamType):  # type: ignore[type-arg]
     """A number, one for each class, or a spec; the numbers are checked here."""
 
     name = "N"

@@ -92,6 +92,8 @@ def _folder_name(
     """Return the name of the folder of a run: its data set, and its size."""
     numbers = re.findall(r"[0-9]+", str(images_per_class))[:_NUMBERS]
     size = f"ipc{'-'.join(numbers)}"
+    if "(" in str(images_per_class):
+        size = f"total{numbers[0]}"
     if budget or images_worth:
         size = f"worth{images_worth}" if images_worth else str(budget)
     return f"{Path(dataset.replace(':', '/')).name}-{size}"

@@ -17,6 +17,7 @@ ImagesPerClass = int | str | Sequence[int]
 """A number for every class; or one for each class, a sequence or a text such as
 ``"1, 2, 5"``; or ``"proportional(total=100)"``."""
 
+_DIGITS = 9  # of a number, at most
 _EXAMPLE = "proportional(total=100)"
 
 
@@ -35,8 +36,8 @@ class Proportional(Record):
     def counts(self, labels: Tensor, num_classes: int) -> tuple[int, ...]:
         """Return the number of images of each class.
 
-        Each class gets one, and every further image goes to the class that lacks most
-        of its share.
+        Each class gets its share, rounded down, but at least one; what is left goes to
+        the classes that lack most of theirs.
 
         Args:
             labels: int64, of the training images.
@@ -47,15 +48,18 @@ class Proportional(Record):
         """
         if self.total < num_classes:
             raise OptionError(
-                f"{self!r} must be at least the {num_classes} classes, one image each"
+                f"{self!r}: total must be at least {num_classes}, one image for each "
+                "class"
             )
         found = labels.bincount(minlength=num_classes).double()
-        lacking = self.total * found / found.sum() - 1
-        counts = torch.ones(num_classes, dtype=torch.int64)
-        for _ in range(self.total - num_classes):
-            label = int(lacking.argmax())
-            counts[label] += 1
-            lacking[label] -= 1
+        share = self.total * found / found.sum()
+        counts = share.floor().clamp_min(1).long()
+        while (missing := self.total - int(counts.sum())) != 0:  # a few for each class
+            one = 1 if missing > 0 else -1
+            lacking = one * (share - counts)
+            if one < 0:
+                lacking[counts == 1] = -torch.inf
+            counts[int(lacking.argmax())] += one
         return tuple(counts.tolist())
 
 
@@ -70,26 +74,28 @@ def asked_counts(asked: object) -> int | tuple[int, ...] | Proportional:
 
     Example:
         >>> asked_counts(10), asked_counts("1, 2"), asked_counts([3, 3])
-        (10, (1, 2), 3)
+        (10, (1, 2), (3, 3))
     """
     if isinstance(asked, str):
         if "(" in asked:
             return read(Proportional, asked, _EXAMPLE)
         words = [word.strip() for word in asked.split(",")]
-        if not all(word.isdecimal() for word in words):
+        if not all(word.isdecimal() and len(word) <= _DIGITS for word in words):
             raise OptionError(
                 f"images_per_class must be a number, one for each class (1, 2, 5), or "
                 f"{_EXAMPLE}, got {asked!r}"
             )
         asked = int(words[0]) if len(words) == 1 else [int(word) for word in words]
-    if not isinstance(asked, list | tuple):
+    if hasattr(asked, "tolist"):  # of numpy or torch
+        asked = asked.tolist()
+    if not isinstance(asked, list | tuple | range):
         return whole_number("images_per_class", asked, least=1)
     counts = tuple(whole_number("images_per_class", each, least=1) for each in asked)
     if not counts:
         raise OptionError(
             "images_per_class: expected a number for each class, got none"
         )
-    return counts[0] if len(set(counts)) == 1 and len(counts) > 1 else counts
+    return counts
 
 
 def counts_of_classes(

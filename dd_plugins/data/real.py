@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any, get_args
 
 import torch
@@ -161,7 +162,7 @@ class RealData:
             image_size=image_size,
             validation=(
                 checked_images(*validation, channels)
-                if isinstance(validation, tuple)
+                if isinstance(validation, tuple | list)
                 else validation
             ),
         )
@@ -185,8 +186,8 @@ class RealData:
             given, part = validation, 0.0
         elif validation is not None:
             part = validation
-        if not 0 <= part < 1:
-            raise OptionError(f"validation must be in [0, 1), got {part}")
+        if not isinstance(part, Real) or not 0 <= part < 1:
+            raise OptionError(f"validation must be in [0, 1), got {part!r}")
         shape = checked.images.shape[1:]
         too_large = preprocessing is None and shape.numel() > MOST_WHITENED
         if preprocessing is None:
@@ -264,7 +265,8 @@ class RealData:
             class_names=class_names,
             validation=(
                 validation
-                if validation is None or isinstance(validation, int | float)
+                if validation is None
+                or isinstance(validation, int | float | str | Real)
                 else images_of(Items(validation, channels))
             ),
             **options,

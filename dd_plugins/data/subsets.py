@@ -72,9 +72,11 @@ def class_members(labels: Tensor, least: int | Sequence[int] = 0) -> list[Tensor
     wanted = _counts(least, len(found))
     smallest = min(range(len(found)), key=lambda n: len(found[n]) - wanted[n])
     if len(found[smallest]) < wanted[smallest]:
-        what = "images per class" if len(set(wanted)) == 1 else "images of it"
+        equal = len(set(wanted)) == 1
+        what = "images per class" if equal else f"images of class {smallest}"
+        which = f"class {smallest}" if equal else "it"
         raise OptionError(
-            f"{wanted[smallest]} {what} asked for, but class {smallest} has only "
+            f"{wanted[smallest]} {what} asked for, but {which} has only "
             f"{len(found[smallest])} training images, without those held out for "
             f"validation; choose at most {len(found[smallest])}"
         )

@@ -94,6 +94,8 @@ def check_fit(
             f"{what} images must have the shape {tuple(expected_shape)} of the "
             f"training images, got {shape}"
         )
+    if label < 0:
+        raise DataError(f"{what} labels must not be negative, got {label}")
     if label >= num_classes:
         raise DataError(
             f"{what} labels must be at most {num_classes - 1}, as the training "

@@ -100,7 +100,7 @@ def distill(
         out: the folder of the run: checkpoints, metrics, pictures and the artifact.
         data_root: the folder that holds named data sets.
         download: whether a missing data set may be downloaded there.
-        image_size: side in pixels to which the images of a folder are resized.
+        image_size: side in pixels to which images are resized and cropped.
         preprocessing: ``"standardize"``, ``"zca"`` or ``"pixel-zca"``; by default the
             distiller's choice, or the data's own.
         mirror: whether a mirror image is still of its class; by default the data's own.
@@ -143,7 +143,7 @@ def distill(
         >>> len(distilled), distilled.header.label_kind
         (10, 'regression')
     """
-    _check_options(checkpoint_seconds, resume, overwrite, out, context, refine_context)
+    _check_options(checkpoint_seconds, resume, overwrite, out)
     folder = None if out is None else Path(out)
     writes = folder is not None and processes.rank() == 0
     if folder is not None and writes:
@@ -199,7 +199,8 @@ def estimate(
     """Tell what a distillation will take, by making some of its steps.
 
     Everything is prepared as for the run, and steps of about a second are made at
-    several places of it. Nothing is written.
+    several places of it. No folder of a run is written; what a run keeps for later ones
+    (auxiliary networks, unpacked archives) is kept here too.
 
     Args:
         data: as for :func:`distill`.
@@ -257,6 +258,7 @@ def _planned(
     progress: bool = False,
 ) -> Loop:
     """Return the loop of a run with every choice settled, before anything is made."""
+    _check_context(context, refine_context)
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
     chosen_network = None if network is None else found.network(network)
@@ -329,8 +331,6 @@ def _check_options(
     resume: bool,
     overwrite: bool,
     out: str | Path | None,
-    context: DistilledSet | None,
-    refine_context: bool,
 ) -> None:
     if not isinstance(checkpoint_seconds, Real) or not checkpoint_seconds >= 0:
         raise OptionError(
@@ -341,6 +341,11 @@ def _check_options(
         raise OptionError(f"out must be a path, got {type(out).__name__}")
     if resume and overwrite:
         raise OptionError("expected either resume or overwrite, got both")
+    if resume and out is None:
+        raise OptionError("resume needs the folder of the run, got none; pass out")
+
+
+def _check_context(context: DistilledSet | None, refine_context: bool) -> None:
     if context is not None and not isinstance(context, DistilledSet):
         raise OptionError(
             f"context must be a DistilledSet, got {type(context).__name__}; load a "
@@ -350,5 +355,3 @@ def _check_options(
         check_nesting(context.header, more=1)
     if refine_context and context is None:
         raise OptionError("refine_context needs a context, got none")
-    if resume and out is None:
-        raise OptionError("resume needs the folder of the run, got none; pass out")

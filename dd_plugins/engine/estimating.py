@@ -56,9 +56,9 @@ class Estimate:
 
     def line(self) -> str:
         """Return it in one line, for a person."""
-        plural = "" if self.steps == 1 else "s"
+        steps = "1 step takes" if self.steps == 1 else f"{self.steps:,} steps take"
         return (
-            f"{self.steps:,} step{plural} take about {duration_text(self.seconds)} on "
+            f"{steps} about {duration_text(self.seconds)} on "
             f"{self.device}, {size_text(self.memory)} of memory and "
             f"{size_text(self.disk)} of disk"
         )

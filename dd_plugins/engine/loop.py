@@ -237,7 +237,8 @@ class Loop:
             return
         self._told = True
         each = (seconds - self._first_seconds) / (made - 1)
-        sys.stderr.write(f"{self.estimate(each).line()}\n")
+        line = self.estimate(each, validate=False).line()
+        sys.stderr.write(f"{line}, validation apart\n")
 
     def make_step(self, step: int) -> None:
         """Make a step as if those before it had been made, and wait for it."""
@@ -246,14 +247,15 @@ class Loop:
         if self.run.device.type == "cuda":
             torch.cuda.synchronize(self.run.device)
 
-    def estimate(self, step_seconds: float) -> Estimate:
-        """Return what the run takes in all; validation accuracy is measured for it.
+    def estimate(self, step_seconds: float, *, validate: bool = True) -> Estimate:
+        """Return what the steps of this process take.
 
         Args:
             step_seconds: of a step, of which some have been made.
+            validate: whether validation accuracy is measured, to time it.
         """
         learning, run = self.learning, self.run
-        times = validations_of(self.settled, run.steps)
+        times = validations_of(self.settled, run.steps) if validate else 0
         started = time.perf_counter()
         if times:
             self._validation()
@@ -264,7 +266,7 @@ class Loop:
         saved = state + bytes_of(learning.state_dict({})) + bytes_of(tensors)
         snapshot = state if run.device.type == "cpu" else 0  # while it is written
         return Estimate(
-            run.steps,
+            run.steps - self.begun_at,
             self.prepared_seconds,
             step_seconds,
             times * each,

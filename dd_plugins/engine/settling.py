@@ -145,27 +145,26 @@ def _task(
     options: RunOptions, data: RealData, per_stored: int, context: Counter[int]
 ) -> Task:
     """Return what is distilled: decoded images, and those of a context by class."""
-    asked = options.images_per_class
-    counts = asked if isinstance(asked, tuple) else (asked,) * data.num_classes
-    whole = Task(
+    asked, unequal = options.images_per_class, None
+    if isinstance(asked, tuple):
+        # Classes without real images get none, and those of a context no new ones.
+        there = data.train.labels.bincount(minlength=data.num_classes).tolist()
+        made = [per_stored * n if there[c] else 0 for c, n in enumerate(asked)]
+        each = round(sum(made) / sum(map(bool, there)))
+        unequal = tuple(0 if label in context else n for label, n in enumerate(made))
+    else:
+        each = per_stored * asked
+    return Task(
         data.name,
         data.image_shape,
         data.num_classes,
-        round(per_stored * sum(counts) / data.num_classes),
+        each,
         options.steps,
         data.mirror,
         context_images=context.total(),
         context_classes=len(context),
+        unequal_counts=unequal,
     )
-    if not isinstance(asked, tuple):
-        return whole
-    # Classes of a context get no new images, nor do those without real ones.
-    there = data.train.labels.bincount(minlength=data.num_classes).tolist()
-    new = tuple(
-        0 if label in context or not there[label] else per_stored * count
-        for label, count in enumerate(asked)
-    )
-    return replace(whole, unequal_counts=new)
 
 
 def _settled_method(

@@ -30,8 +30,10 @@ COUNTS = (6, 3, 1)
         ("3", 3),
         ("1,2, 5", (1, 2, 5)),
         ([1, 2, 5], (1, 2, 5)),
-        ((4, 4), 4),
-        ("4,4,4", 4),
+        ((4, 4), (4, 4)),
+        ("4,4,4", (4, 4, 4)),
+        (range(1, 3), (1, 2)),
+        (np.array([2, 3]), (2, 3)),
         ("proportional(total=30)", Proportional(total=30)),
     ],
 )
@@ -99,10 +101,14 @@ def test_images_are_dealt_out_in_proportion(
 
 
 def test_fewer_images_than_classes_are_refused() -> None:
-    with pytest.raises(OptionError, match="at least the 3 classes"):
+    with pytest.raises(OptionError, match="total must be at least 3"):
         counts_of_classes("proportional(total=2)", torch.arange(3), 3)
-    with pytest.raises(OptionError, match="a number for each of 3 classes, got 2"):
-        counts_of_classes([1, 2], torch.arange(3), 3)
+    for listed in ([1, 2], [2, 2]):
+        with pytest.raises(OptionError, match="a number for each of 3 classes, got 2"):
+            counts_of_classes(listed, torch.arange(3), 3)
+    huge = counts_of_classes("proportional(total=1000000000)", torch.arange(3), 3)
+    assert isinstance(huge, tuple)
+    assert sum(huge) == 10**9, "at once"
 
 
 @pytest.fixture
@@ -187,7 +193,7 @@ def test_baselines_are_of_as_many_images_of_each_class(data: RealData) -> None:
 
 
 def test_a_class_with_too_few_images_is_named(data: RealData) -> None:
-    told = "11 images of it asked for, but class 2 has only 10"
+    told = "11 images of class 2 asked for, but it has only 10"
     with pytest.raises(OptionError, match=told):
         distil(data, "dm", images_per_class=(1, 1, 11))
     with pytest.raises(OptionError, match="a number for each of 3 classes, got 2"):
@@ -200,7 +206,7 @@ def test_the_command_line_takes_and_remembers_them(
     words = ["distill", "--distiller", "random", "--network", "mlp(width=4)"]
     done = command_line(*words, "--ipc", "proportional(total=23)")
     assert done.returncode == 0, done.stderr
-    made = DistilledSet.load(tmp_path / "runs" / "digits-ipc23")
+    made = DistilledSet.load(tmp_path / "runs" / "digits-total23")
     assert len(made) == 23
     assert "23" in done.stdout
     listed = ",".join(map(str, range(1, 11)))

@@ -1,6 +1,7 @@
 """Published archives: checked, and unpacked once beside where they lie."""
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -161,9 +162,10 @@ def download_file(name: str, url: str, file: Path, md5: str | None) -> None:
     """
     from torchvision.datasets.utils import download_url
 
-    part = file.with_name(f".{file.name}.part")
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # it would be taken for the whole
         download_url(url, str(part.parent), part.name, md5)
         part.replace(file)
     except Exception as error:  # the network fails in many ways

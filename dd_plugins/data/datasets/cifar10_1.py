@@ -62,4 +62,9 @@ def _read(images: Path, labels: Path, size: int | None) -> Images:
         numbers = torch.from_numpy(np.load(labels, allow_pickle=False))
     except (OSError, ValueError, EOFError, TypeError) as error:
         raise DataError(f"cannot read {images}: {one_line(error)}") from error
+    if pixels.ndim != 4 or len(pixels) != len(numbers):
+        raise DataError(
+            f"{images} must hold an image for each of {len(numbers)} labels, "
+            f"got {tuple(pixels.shape)}"
+        )
     return Images(resized(pixels.movedim(-1, 1).contiguous(), size), numbers)

@@ -55,7 +55,13 @@ def load_hugging_face(options: DataOptions) -> RealData:
 def _with_test(found: Any, path: Path) -> dict[str, Any]:
     """Cut a test set from a single ``Dataset``."""
     _, label_key = _columns(found, path)
-    labels = [int(each) for each in found[label_key]]
+    try:
+        labels = [int(each) for each in found[label_key]]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: expected whole numbers in the column {label_key!r}: "
+            f"{one_line(error)}"
+        ) from error
     names = _label_names(found, label_key) or [
         str(n) for n in range(max(labels, default=0) + 1)
     ]

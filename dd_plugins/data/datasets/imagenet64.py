@@ -22,6 +22,7 @@ __all__ = ["load_imagenet64"]
 
 _SIDE = 64
 _CLASSES = 1_000
+_BATCHES = 10  # of training images
 _TRAIN, _TEST = "train_data_batch_", "val_data"
 _FOLDER = "imagenet64-arrays"
 
@@ -34,7 +35,8 @@ def load_imagenet64(options: DataOptions) -> RealData:
     sets; image-net.org asks for a login, so they are not downloaded. They are unpacked
     once, to arrays that are read from the disk as they are needed (16 GB). The
     validation images are the test set. Labels, published from 1, are numbered from 0.
-    ``map_clsloc.txt``, if it is there, names the classes.
+    ``map_clsloc.txt``, if it is there, names the classes. No sum of the files is
+    published; all ten training batches must be there.
     """
     refuse_argument("imagenet64", options)
     check_image_size(options.image_size)
@@ -84,6 +86,10 @@ def _unpacked(root: Path, options: DataOptions) -> Path:
                         batch.unlink()
         for batch in batches:
             _take_arrays(batch, place)
+        expected = {f"{_TRAIN}{n}" for n in range(1, _BATCHES + 1)} | {_TEST}
+        found = {path.stem.removesuffix("-data") for path in place.glob("*-data.npy")}
+        if missing := sorted(expected - found):
+            raise DataError(f"{', '.join(missing)} not found in the published files")
         for names in root.glob("map_clsloc.txt"):
             shutil.copy(names, place)
 

@@ -1,5 +1,7 @@
 """Imagenette: ten easy classes of ImageNet."""
 
+import math
+
 from dd_plugins.data.datasets.archives import Archive, unpacked
 from dd_plugins.data.datasets.folder import data_of_folder
 from dd_plugins.data.named import DataOptions, needs_image_size, refuse_argument
@@ -11,7 +13,7 @@ _WHERE = "https://s3.amazonaws.com/fast-ai-imageclas/"
 _BY_SIDE = {  # the shorter side of its images
     160: ("imagenette2-160", "e793b78cc4c9e9a4ccc0c1155377a412"),
     320: ("imagenette2-320", "3df6f0d01a2c9592104656642f5e78a3"),
-    10_000: ("imagenette2", "fe2fc210e6bb7c5664d602c3cd71e612"),
+    math.inf: ("imagenette2", "fe2fc210e6bb7c5664d602c3cd71e612"),
 }
 _NAMES = {
     "n01440764": "tench",

@@ -79,7 +79,10 @@ def data_of_npz(
     train = read("train")
     names = None
     if "class_names" in keys:
-        names = [str(each) for each in _array(path, "class_names").ravel()]
+        names = [
+            each.decode() if isinstance(each, bytes) else str(each)
+            for each in _array(path, "class_names").ravel()
+        ]
     validation = read("val") if "val" in splits else None
     test: Callable[[], Images] | Images = lambda: read("test")  # noqa: E731
     if "test" not in splits:
@@ -127,6 +130,16 @@ def _splits(path: Path, keys: list[str]) -> Mapping[str, tuple[str, str]]:
         }
         if "train" not in found:
             continue
+        used = {key for pair in found.values() for key in pair}
+        known = {
+            key.format(split) for pair in _NAMINGS for key in pair for split in _SPLITS
+        }
+        if unused := sorted(known & set(keys) - used):
+            raise DataError(
+                f"{path}: {', '.join(map(repr, unused))} beside {sorted(found)} of the "
+                f"form {images.format('train')!r}: give each split images and labels, "
+                "all in one form"
+            )
         missing = [label for _, label in found.values() if label not in keys]
         if missing:
             raise DataError(f"{path}: expected labels in {missing[0]!r}, found none")

@@ -121,6 +121,8 @@ def test_a_class_of_one_image_is_told(tmp_path: Path) -> None:
         ({"train_images": images(20, 8, 8) * 1.5}, r"must be in \[0, 1\]"),
         ({"val_images": images(6, 8, 8)}, "validation images must have the shape"),
         ({"val_labels": np.full(6, 7)}, "validation labels must be at most 1"),
+        ({"x_test": images(4, 28, 28, 3)}, "'x_test' beside"),
+        ({"val_images": None}, "'val_labels' beside"),
         ({"class_names": np.array(["one"])}, "expected 2 class names, got 1"),
     ],
 )
