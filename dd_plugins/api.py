@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dd_plugins.checks import whole_number
 from dd_plugins.cli.outputs import OutputKind, check_outputs
-from dd_plugins.data.image_counts import counts_of_classes
+from dd_plugins.data.image_counts import counts_of_classes, in_proportion
 from dd_plugins.data.images import Images
 from dd_plugins.data.items import Items
 from dd_plugins.data.named import DataOptions
@@ -230,6 +230,7 @@ __all__ = [
     "get_record",
     "hookimpl",
     "hookspec",
+    "in_proportion",
     "kernel_ridge_regression",
     "label_loss",
     "labels_stored",

@@ -11,7 +11,13 @@ from dd_plugins.checks import whole_number
 from dd_plugins.errors import OptionError
 from dd_plugins.spec import Record, read, record
 
-__all__ = ["ImagesPerClass", "Proportional", "asked_counts", "counts_of_classes"]
+__all__ = [
+    "ImagesPerClass",
+    "Proportional",
+    "asked_counts",
+    "counts_of_classes",
+    "in_proportion",
+]
 
 ImagesPerClass = int | str | Sequence[int]
 """A number for every class; or one for each class, a sequence or a text such as
@@ -33,34 +39,37 @@ class Proportional(Record):
 
     total: Annotated[int, pydantic.Field(ge=1)]
 
-    def counts(self, labels: Tensor, num_classes: int) -> tuple[int, ...]:
-        """Return the number of images of each class.
 
-        Each class gets its share, rounded down, but at least one; what is left goes to
-        the classes that lack most of theirs.
+def in_proportion(total: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Deal out images to classes in proportion to their sizes, at least one to each.
 
-        Args:
-            labels: int64, of the training images.
-            num_classes: the number of classes.
+    Each class gets its share, rounded down, but at least one; what is left goes to the
+    classes that lack most of theirs.
 
-        Raises:
-            OptionError: there are fewer images than classes.
-        """
-        if self.total < num_classes:
-            raise OptionError(
-                f"{self!r}: total must be at least {num_classes}, one image for each "
-                "class"
-            )
-        found = labels.bincount(minlength=num_classes).double()
-        share = self.total * found / found.sum()
-        counts = share.floor().clamp_min(1).long()
-        while (missing := self.total - int(counts.sum())) != 0:  # a few for each class
-            one = 1 if missing > 0 else -1
-            lacking = one * (share - counts)
-            if one < 0:
-                lacking[counts == 1] = -torch.inf
-            counts[int(lacking.argmax())] += one
-        return tuple(counts.tolist())
+    Args:
+        total: the images of all classes.
+        sizes: the real images of each class.
+
+    Raises:
+        OptionError: there are fewer images than classes.
+
+    Example:
+        >>> in_proportion(10, [98, 1, 1])
+        (8, 1, 1)
+    """
+    if total < len(sizes):
+        raise OptionError(
+            f"total must be at least {len(sizes)}, an image for each class, got {total}"
+        )
+    share = total * torch.tensor(sizes).double() / sum(sizes)
+    counts = share.floor().clamp_min(1).long()
+    while (missing := total - int(counts.sum())) != 0:  # a few for each class
+        one = 1 if missing > 0 else -1
+        lacking = one * (share - counts)
+        if one < 0:
+            lacking[counts == 1] = -torch.inf
+        counts[int(lacking.argmax())] += one
+    return tuple(counts.tolist())
 
 
 def asked_counts(asked: object) -> int | tuple[int, ...] | Proportional:
@@ -118,7 +127,8 @@ def counts_of_classes(
     if not isinstance(asked, Proportional):
         asked = asked_counts(asked)
     if isinstance(asked, Proportional):
-        asked = asked.counts(labels, num_classes)
+        sizes = labels.bincount(minlength=num_classes).tolist()
+        asked = in_proportion(asked.total, sizes)
     if isinstance(asked, int):
         return asked
     if len(asked) != num_classes:

@@ -5,12 +5,11 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-import torch
 from torch import Tensor
 
 import dd_plugins
 from dd_avalanche.memory.stored import Store, packing_of
-from dd_plugins.api import LabelKind, OptionError, RunOptions, counts_of_classes
+from dd_plugins.api import LabelKind, OptionError, RunOptions, in_proportion
 
 __all__ = [
     "DISTILLER",
@@ -72,8 +71,10 @@ class MemoryOptions:
     def __post_init__(self) -> None:
         """Refuse what is out of its range."""
         for name in ("size", "images_per_class", "steps", "num_classes"):
-            if getattr(self, name) not in (None, PROPORTIONAL):
-                check_number(name, getattr(self, name))
+            given = getattr(self, name)
+            shared = name == "images_per_class" and given == PROPORTIONAL
+            if given is not None and not shared:
+                check_number(name, given)
         if isinstance(self.context, bool):
             self.context = "fixed" if self.context else "none"
         choices = {"context": Context, "store": Store, "shrink": Shrink}
@@ -157,12 +158,7 @@ class MemoryOptions:
         """
         classes = len(seen)
         if self.images_per_class == PROPORTIONAL and self.size >= classes:
-            each = torch.arange(classes).repeat_interleave(
-                torch.tensor(list(seen.values()))
-            )
-            asked = f"proportional(total={self.size})"
-            counts = counts_of_classes(asked, each, classes)
-            shares = (counts,) * classes if isinstance(counts, int) else counts
+            shares = in_proportion(self.size, list(seen.values()))
             return dict(zip(seen, shares, strict=True))
         fixed = self.images_per_class if self.images_per_class != PROPORTIONAL else None
         wanted = fixed or self.size // classes

@@ -20,6 +20,8 @@ def test_context_may_be_told_by_true_and_false() -> None:
     [
         ({"size": 0}, "size must be a whole number from 1"),
         ({"images_per_class": 0}, "images_per_class must be"),
+        ({"images_per_class": "equal"}, "images_per_class must be"),
+        ({"size": "proportional"}, "size must be"),
         ({"num_classes": 0}, "num_classes must be"),
         ({"context": "both"}, "context must be one of none, fixed, refined"),
         ({"store": "int4"}, "store must be one of"),
