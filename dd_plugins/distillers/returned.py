@@ -7,6 +7,7 @@ read from a GPU.
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, get_args
 
 import torch
@@ -25,6 +26,7 @@ from dd_plugins.training.teacher import Teacher
 __all__ = [
     "check_codec",
     "check_first_images",
+    "check_images_in_graph",
     "check_indices",
     "check_label_kind",
     "check_labels",
@@ -66,13 +68,21 @@ def check_network(source: Record, got: Any) -> AbstractNetwork | None:
 
 def check_steps(source: Record, got: Any) -> int:
     """Check what ``default_steps`` returned."""
-    try:
-        steps = 0 if isinstance(got, bool) else operator.index(got)
-    except TypeError:
-        steps = 0
-    if steps < 1:
-        raise _refused(source, "default_steps", "a whole number of at least 1", got)
-    return steps
+    return _whole_number(source, "default_steps", got, least=1)
+
+
+def check_images_in_graph(source: Record, got: Any) -> int:
+    """Check what ``images_in_graph`` returned."""
+    return _whole_number(source, "images_in_graph", got, least=0)
+
+
+def _whole_number(source: Record, method: str, got: Any, *, least: int) -> int:
+    number = None
+    with suppress(TypeError):
+        number = None if isinstance(got, bool) else operator.index(got)
+    if number is None or number < least:
+        raise _refused(source, method, f"a whole number of at least {least}", got)
+    return number
 
 
 def check_label_kind(source: Record, got: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dd_plugins.distillers.returned import check_images_in_graph
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, ImageShape
@@ -24,6 +25,7 @@ _PLACES = (1 / 8, 3 / 8, 5 / 8, 7 / 8)  # of a run: what a step costs may change
 _SLOW = 5.0  # seconds of a step after which one place is enough
 _FLOAT = 4  # bytes
 _COPIES = 4  # of the set: itself, its gradient, and two moments of an optimizer
+_MOST_KEPT = 4_096  # values for each value of an image: more than any network keeps
 
 
 @dataclass(frozen=True)
@@ -124,15 +126,17 @@ def check_memory(settled: Settled, run: Run) -> None:
     channels, height, width = task.image_shape
     each = channels * height * width
     needed = _COPIES * _FLOAT * task.synthetic_images * each
-    waiting = distiller.images_in_graph(task)
-    if waiting and distiller.uses_network:
-        needed += waiting * graph_bytes(
-            run.network, task.image_shape, task.num_classes, run.precision
-        )
+    waiting = check_images_in_graph(distiller, distiller.images_in_graph(task))
     if run.device.type == "cuda":
         room = float(torch.cuda.get_device_properties(run.device).total_memory)
     else:
         room = memory_limit()
+    # To build a wide network only for counting takes seconds, and few runs come near.
+    near = waiting * _MOST_KEPT * _FLOAT * each > room - needed
+    if near and distiller.uses_network:
+        needed += waiting * graph_bytes(
+            run.network, task.image_shape, task.num_classes, run.precision
+        )
     if needed > room:
         raise OptionError(
             f"the run needs at least {size_text(needed)} of memory, and {run.device} "

@@ -90,6 +90,8 @@ def test_what_a_method_returns_wrongly_is_told_with_its_name(
         ("default_steps", lambda self, task: 2.5),
         ("default_steps", lambda self, task: 0),
         ("default_steps", lambda self, task: True),
+        ("images_in_graph", lambda self, task: -1),
+        ("images_in_graph", lambda self, task: 2.5),
         ("default_network", lambda self, task, device: nn.Flatten()),
         ("default_network", lambda self, task, device: "conv"),
     ],
