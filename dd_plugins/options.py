@@ -89,8 +89,8 @@ mirror = click.option(
 real_data = click.option(
     "--dataset",
     "data",
-    help="Where the real data is: a name, or folder:PATH.  [default: as the artifact "
-    "names it]",
+    help="Where the real data is: a name, or a path as for distill.  [default: as the "
+    "artifact names it]",
 )
 """``data: str | None``, of a command that is given an artifact."""
 
@@ -170,7 +170,10 @@ protocol = click.option(
 """``protocol: str``, of a command that trains on a set."""
 
 dataset = click.option(
-    "--dataset", default="digits", show_default=True, help="Name, or folder:PATH."
+    "--dataset",
+    default="digits",
+    show_default=True,
+    help="A name, folder:PATH, npz:FILE or hf:FOLDER.",
 )
 """``dataset: str``."""
 
