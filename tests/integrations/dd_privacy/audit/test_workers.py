@@ -94,7 +94,7 @@ def test_a_stopped_audit_keeps_what_its_processes_have_done(tmp_path: Path) -> N
         start_new_session=True,
     )
     try:
-        while process.poll() is None and len(list(cache.rglob("metrics.jsonl"))) < 2:
+        while process.poll() is None and distillations_begun(cache) < 2:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
@@ -102,6 +102,11 @@ def test_a_stopped_audit_keeps_what_its_processes_have_done(tmp_path: Path) -> N
         process.kill()  # its workers end with it
     assert process.returncode == 130, said
     assert len(list(cache.rglob("checkpoint.pt"))) == 2
+
+
+def distillations_begun(cache: Path) -> int:
+    """Return how many have made a step: a signal before it leaves no checkpoint."""
+    return sum(path.stat().st_size > 0 for path in cache.rglob("metrics.jsonl"))
 
 
 def own_process(mechanism: Any, run: int) -> Path:
