@@ -29,8 +29,9 @@ from dd_plugins.distillers.frepo.defaults import (
     Settings,
     short_run,
 )
-from dd_plugins.distillers.frepo.pool import FRePoState, Pool, RealFeatures, Workspace
+from dd_plugins.distillers.frepo.pool import FRePoState, RealFeatures, Workspace
 from dd_plugins.distillers.frepo.regression import Regression
+from dd_plugins.distillers.online_models import Pool
 from dd_plugins.distillers.state import Metrics
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
