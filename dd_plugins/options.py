@@ -75,7 +75,8 @@ image_size = click.option(
 preprocessing = click.option(
     "--preprocessing",
     type=click.Choice(get_args(Preprocessing)),
-    help="Standardise the images, or whiten them too.  [default: by method and data]",
+    help="Standardise the images, whiten them too, or map them to [-1, 1] (constant)."
+    "  [default: by method and data]",
 )
 """``preprocessing: str | None``."""
 
@@ -129,8 +130,8 @@ steps = click.option(
 
 initial_images = click.option(
     "--initial-images",
-    help="What the set starts from: real, noise, or a core set such as herding.  "
-    "[default: by distiller]",
+    help="What the set starts from: real, noise, a core set such as herding, or the "
+    "public images of a private distiller.  [default: by distiller]",
 )
 """``initial_images: str | None``."""
 

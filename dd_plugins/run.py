@@ -36,8 +36,8 @@ class RunOptions:
         steps: steps of the run, at least 1; None for the distiller's choice.
         seed: the seed from which every random draw is derived.
         network: the spec of the network to distil on; None for the distiller's choice.
-        initial_images: ``"real"``, ``"noise"`` or the spec of a core set; None for the
-            distiller's choice.
+        initial_images: ``"real"``, ``"noise"``, ``"public"`` or the spec of a core set;
+            None for the distiller's choice.
         parametrization: the spec of what is learned in place of pixels.
         preprocessing: the value space; None for the distiller's or the data's own.
         mirror: whether a mirror image is still of its class; None for the data's own.

@@ -66,3 +66,11 @@ def test_files_of_older_formats_are_read(version: int) -> None:
     assert 0 <= loaded.pixels().min() <= loaded.pixels().max() <= 1
     found = dd_plugins.evaluate(loaded, "mlp(width=4)", protocol="recipe(steps=5)")
     assert found.test_images == 360
+
+
+def test_a_file_of_version_5_with_a_context_is_read(tmp_path: Path) -> None:
+    loaded = DistilledSet.load(FILES / "format-5-context.safetensors")
+    assert loaded.header.format_version == 5
+    assert loaded.header.context is not None
+    copy = loaded.save(tmp_path / "copy.safetensors")
+    assert DistilledSet.load(copy).content_hash() == loaded.content_hash()

@@ -106,6 +106,10 @@ def info_command(path: Path, as_json: bool) -> None:
         fields["stored_images"] = len(header.initial_classes)
         del fields["stored_values"]
     fields["learned"] = header.learned or "images alone"
+    fields["privacy"] = "none"
+    if header.privacy is not None:
+        fields["privacy"] = header.privacy.line()
+        fields["not covered by epsilon"] = " ".join(header.privacy.not_covered)
     if header.stored_values is not None:
         labels = len(header.initial_classes) * len(header.class_names)
         decoder, file = header.decoder_values or 0, artifact_file(path)

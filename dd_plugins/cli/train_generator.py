@@ -69,10 +69,10 @@ def train_generator_command(
     plugins = loaded_plugins()
     architecture = plugins.decoder(decoder)
     options = DataOptions(root=data_root, image_size=image_size)
-    # It is trained on standardised pixels, whitened or not: whitening is not fitted.
+    # It is trained on pixels before they are whitened: whitening is not fitted.
     space: Preprocessing = "standardize"
-    if preprocessing == "pixel-zca":
-        space = "pixel-zca"
+    if preprocessing in ("pixel-zca", "constant"):
+        space = cast(Preprocessing, preprocessing)
     data = plugins.real_data(dataset, options).prepared(space, mirror)
     say(f"recipe: {chosen!r}")
     with training_progress(_TOLD) as on_progress:

@@ -19,9 +19,10 @@ from dd_plugins.runtime.memory import fits_in_memory
 
 __all__ = ["ZCA_RIDGE", "Preprocessing", "Transform", "to_unit_range"]
 
-Preprocessing = Literal["standardize", "zca", "pixel-zca"]
-"""The value spaces: standardised by channel; whitened after it (FRePo's); or pixels in
-[0, 1] whitened as they are (MTT's)."""
+Preprocessing = Literal["standardize", "zca", "pixel-zca", "constant"]
+"""The value spaces: standardised by channel; whitened after it (FRePo's); pixels in
+[0, 1] whitened as they are (MTT's); or pixels in [-1, 1], which depend on no other
+image."""
 
 ZCA_RIDGE = 0.1
 """Ridge on the covariance, relative to its mean eigenvalue (FRePo's ``zca_reg``)."""
@@ -96,10 +97,13 @@ class Transform:
     def kind(self) -> Preprocessing:
         """Which of the value spaces it maps to."""
         if self.centre is None:
-            return "standardize"
-        own = _of_pixels(channels=1)
-        is_own = self.mean.cpu() == own.mean, self.deviation.cpu() == own.deviation
-        return "pixel-zca" if all(each.all() for each in is_own) else "zca"
+            return "constant" if self._scales_as(_constant(1)) else "standardize"
+        return "pixel-zca" if self._scales_as(_of_pixels(1)) else "zca"
+
+    def _scales_as(self, other: "Transform") -> bool:
+        """Tell whether every channel has the mean and deviation of another's one."""
+        same = self.mean.cpu() == other.mean, self.deviation.cpu() == other.deviation
+        return all(bool(each.all()) for each in same)
 
     @classmethod
     def fit(cls, images: ImageSource, kind: Preprocessing) -> "Transform":
@@ -110,7 +114,8 @@ class Transform:
                 width)``.
             kind: ``"standardize"``; ``"zca"`` for whitening after it, with a ridge
                 relative to the mean eigenvalue; ``"pixel-zca"`` for whitening of pixels
-                in [0, 1], with the ridge 0.1: the space of MTT, TESLA and DATM.
+                in [0, 1], with the ridge 0.1: the space of MTT, TESLA and DATM;
+                ``"constant"`` for [-1, 1], which reads no image.
 
         Raises:
             DataError: images are to be whitened, and are all alike, or too large for
@@ -118,6 +123,8 @@ class Transform:
                 side.
         """
         channels = images.shape[1]
+        if kind == "constant":
+            return _constant(channels)
         if kind == "pixel-zca":
             return _of_pixels(channels)._with_whitening(images, ridge=1.0)
         total = torch.zeros(channels, dtype=torch.float64)
@@ -420,6 +427,12 @@ def _stride(height: int, width: int) -> int:
             "the images, or use preprocessing 'standardize'"
         )
     return stride
+
+
+def _constant(channels: int) -> Transform:
+    """Return the map of [0, 1] to [-1, 1]."""
+    half = torch.full((channels,), 0.5)
+    return Transform(half, half.clone())
 
 
 def _of_pixels(channels: int) -> Transform:

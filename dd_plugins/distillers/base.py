@@ -16,6 +16,7 @@ from dd_plugins.run import Run, Task
 from dd_plugins.spec import Record
 from dd_plugins.synthetic.labels import LabelKind, one_hot
 from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.synthetic.privacy_record import PrivacyRecord
 from dd_plugins.training.recipes import Recipe, default_recipe
 from dd_plugins.training.teacher import Teacher
 
@@ -30,8 +31,9 @@ __all__ = [
 ]
 
 _STEPS = 1_000
-InitialImages = Literal["real", "noise"]
-"""What the synthetic images start from: real images, or draws from a unit normal."""
+InitialImages = Literal["real", "noise", "public"]
+"""What the synthetic images start from: real images, draws from a unit normal, or the
+public images of a private distiller, whatever their class."""
 
 StateType = TypeVar("StateType", bound=AbstractState)
 
@@ -121,6 +123,25 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         Such a method can distil one class alone.
         """
         return False
+
+    @property
+    def private(self) -> bool:
+        """Whether the set is differentially private in the real images; not here.
+
+        Of a private method the engine reads real images for nothing else: the set
+        starts from noise or public images, is mapped to its value space by constants,
+        and no validation image is looked at. The header holds :meth:`privacy`, and no
+        fingerprint of the data.
+        """
+        return False
+
+    @property
+    def public_data(self) -> str | None:
+        """The name of a data set that a private method may read freely, or None.
+
+        What lies behind the pixels is measured on its images in place of real ones.
+        """
+        return None
 
     @property
     def initial_images(self) -> InitialImages:
@@ -279,6 +300,15 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             leaves: the synthetic set.
         """
         del state, leaves
+        return None
+
+    def privacy(self, state: StateType) -> PrivacyRecord | None:
+        """Return the guarantee of a private set; None, as here, if there is none.
+
+        Args:
+            state: not changed.
+        """
+        del state
         return None
 
     @abstractmethod

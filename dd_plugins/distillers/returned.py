@@ -20,6 +20,7 @@ from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.spec import Record
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Codec
+from dd_plugins.synthetic.privacy_record import PrivacyRecord
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.teacher import Teacher
 
@@ -37,6 +38,7 @@ __all__ = [
     "check_optimizer",
     "check_predictor",
     "check_preprocessing",
+    "check_privacy",
     "check_recipe",
     "check_saved_state",
     "check_schedule",
@@ -269,6 +271,13 @@ def check_recipe(source: Record, got: Any) -> Recipe:
     """Check what ``recipe`` returned."""
     if not isinstance(got, Recipe):
         raise _refused(source, "recipe", "a Recipe", got)
+    return got
+
+
+def check_privacy(source: Record, got: Any) -> PrivacyRecord | None:
+    """Check what ``privacy`` returned."""
+    if got is not None and not isinstance(got, PrivacyRecord):
+        raise _refused(source, "privacy", "None or a PrivacyRecord", got)
     return got
 
 

@@ -19,6 +19,7 @@ from dd_plugins.distillers.returned import (
     check_learnables,
     check_stored,
 )
+from dd_plugins.engine.private import public_images, public_sampler
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import OptionError
 from dd_plugins.run import Run
@@ -43,7 +44,7 @@ class Beginning:
         classes: int64, the class of each new image.
         chosen: int64, the indices of training images that the distiller or core set
             chose, those of the context's classes among them; None if the set starts
-            from noise.
+            from noise or public images.
         new: bool, which of ``chosen`` are of new images; None for all.
     """
 
@@ -181,7 +182,10 @@ class Beginning:
             shape = (len(self.chosen), *self.run.task.image_shape)
             images = check_first_images(chooser, found, shape)
             return images if self.new is None else images[self.new]
-        shape = (len(self.classes), *self.run.task.image_shape)
+        count = len(self.classes)
+        if self.settled.initial_images == "public":
+            return self.transform(public_images(self.settled, self.run, count))
+        shape = (count, *self.run.task.image_shape)
         return torch.randn(shape, generator=self.run.generator("initial noise"))
 
     def _clamp(self) -> Callable[[Tensor], Tensor] | None:
@@ -208,7 +212,8 @@ class Beginning:
                 f"identity, got {options.parametrization}"
             )
         transform = self.transform.to(self.run.device)
-        found = parametrization.codec(self.run, self.sampler, transform)
+        readable = public_sampler(self.settled, self.run, self.transform, self.sampler)
+        found = parametrization.codec(self.run, readable, transform)
         return check_codec(parametrization, found, parametrization.images_per_stored)
 
 
@@ -217,10 +222,10 @@ def _first_images(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the class of each image, and the index of the real image it starts from.
 
-    The indices are None if the set starts from noise.
+    The indices are None if the set starts from noise or public images.
     """
     task = run.task
-    if settled.initial_images == "noise":
+    if settled.initial_images in ("noise", "public"):
         classes = torch.arange(task.num_classes)
         return classes.repeat_interleave(torch.tensor(task.class_counts)), None
     chooser = _chooser(settled)

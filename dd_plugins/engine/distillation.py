@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from dd_plugins.data.image_counts import (
     ImagesPerClass,
+    Proportional,
     asked_counts,
     counts_of_classes,
 )
@@ -26,6 +27,7 @@ from dd_plugins.engine.estimating import (
     probed,
 )
 from dd_plugins.engine.loop import Loop
+from dd_plugins.engine.private import check_private
 from dd_plugins.engine.restoring import threads_of
 from dd_plugins.engine.run_folder import (
     check_folder,
@@ -101,13 +103,13 @@ def distill(
         data_root: the folder that holds named data sets.
         download: whether a missing data set may be downloaded there.
         image_size: side in pixels to which images are resized and cropped.
-        preprocessing: ``"standardize"``, ``"zca"`` or ``"pixel-zca"``; by default the
-            distiller's choice, or the data's own.
+        preprocessing: ``"standardize"``, ``"zca"``, ``"pixel-zca"`` or ``"constant"``;
+            by default the distiller's choice, or the data's own.
         mirror: whether a mirror image is still of its class; by default the data's own.
-        initial_images: what the set starts from: ``"real"`` images, ``"noise"``, or the
-            real images that a core set chooses, by its spec, such as ``"herding"``. By
-            default the distiller's choice. Not allowed if the context holds images of
-            every class.
+        initial_images: what the set starts from: ``"real"`` images, ``"noise"``, the
+            real images that a core set chooses, by its spec, such as ``"herding"``, or
+            the ``"public"`` images of a private distiller. By default the distiller's
+            choice. Not allowed if the context holds images of every class.
         parametrization: what is learned in place of pixels: a spec such as
             ``"packed(factor=2)"``. A stored image may hold several.
         context: a set beside which this one is made. The distiller sees both together,
@@ -291,6 +293,11 @@ def _planned(
     real = found.real_data(data, where)
     if bounded:
         counts = images_within(stored, real, budget=budget, images_worth=images_worth)
+    if method.private and isinstance(counts, Proportional):
+        raise OptionError(
+            f"{method.name} is private, and must not count the images of a class for "
+            f"{counts!r}; give a number for each class"
+        )
     counts = counts_of_classes(counts, real.train.labels, real.num_classes)
     asked = replace(asked, images_per_class=counts)
     held = [] if context is None else context.header.initial_classes
@@ -308,6 +315,11 @@ def _planned(
         context_labels=held,
         distiller=method,
         network=chosen_network,
+        public=(
+            None
+            if method.public_data is None
+            else found.dataset(method.public_data, where)
+        ),
     )
     run = Run(
         settled.task,
@@ -322,6 +334,7 @@ def _planned(
         processes.rank(),
         processes.world_size(),
     )
+    check_private(settled, run, context)
     check_memory(settled, run)
     return Loop(run, settled, found, folder, context)
 

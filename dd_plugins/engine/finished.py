@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dd_plugins.distillers.returned import check_labels, check_recipe, check_teacher
+from dd_plugins.distillers.returned import (
+    check_labels,
+    check_privacy,
+    check_recipe,
+    check_teacher,
+)
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.beginning import Beginning
 from dd_plugins.synthetic.artifact import DistilledSet
@@ -61,11 +66,12 @@ def finished_set(
         learned={name: each.flatten().tolist() for name, each in learned.items()},
         dataset=DataRecord(
             name=data.name,
-            fingerprint=data.fingerprint,
+            fingerprint="" if distiller.private else data.fingerprint,
             train_images=len(data.train.labels),
             image_size=data.image_size,
         ),
         views=None if teacher is None else teacher.record(),
+        privacy=check_privacy(distiller, distiller.privacy(state)),
         context=beginning.context_record,
         **beginning.budget(synthetic),
     )

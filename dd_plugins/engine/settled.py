@@ -28,6 +28,7 @@ class Settled:
         parametrization: what is learned in place of pixels.
         device: where tensors are.
         precision: dtype of features.
+        public: images that a private distiller may read freely, or None.
     """
 
     options: RunOptions
@@ -39,3 +40,4 @@ class Settled:
     parametrization: AbstractParametrization
     device: torch.device
     precision: torch.dtype
+    public: RealData | None = None

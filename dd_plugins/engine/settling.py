@@ -44,6 +44,7 @@ def settle(
     context_labels: Sequence[int] = (),
     distiller: AbstractDistiller[Any] | None = None,
     network: AbstractNetwork | None = None,
+    public: RealData | None = None,
 ) -> Settled:
     """Settle every choice of a run.
 
@@ -55,6 +56,7 @@ def settle(
         context_labels: the class of each image of the context.
         distiller: used in place of the one that the options name.
         network: used in place of the one that the options name.
+        public: images that a private distiller may read freely.
 
     Raises:
         OptionError: an option is out of its range.
@@ -104,6 +106,7 @@ def settle(
         parametrization,
         target,
         precision,
+        public,
     )
 
 

@@ -32,15 +32,20 @@ _PROBE_STEPS = 200  # for which a network is trained to measure it
 def validation_is_due(settled: Settled, step: int, steps: int) -> bool:
     """Tell whether accuracy is measured after a step: ten times in a run."""
     every = max(1, steps // _VALIDATIONS)
-    has_images = len(settled.data.validation.labels) > 0
-    return has_images and (step % every == 0 or step == steps)
+    return _validates(settled) and (step % every == 0 or step == steps)
 
 
 def validations_of(settled: Settled, steps: int) -> int:
     """Return how often accuracy is measured in a run."""
-    if len(settled.data.validation.labels) == 0:
+    if not _validates(settled):
         return 0
     return math.ceil(steps / max(1, steps // _VALIDATIONS))
+
+
+def _validates(settled: Settled) -> bool:
+    """Tell whether there are validation images that may be looked at."""
+    has_images = len(settled.data.validation.labels) > 0
+    return has_images and not settled.distiller.private
 
 
 def validation_accuracy(

@@ -39,7 +39,8 @@ class SetTransfer:
         roles: what each architecture was to the set, in the order of the results.
         results: the accuracies on each architecture.
         images: the number of its synthetic images.
-        data: the fingerprint of the data set that it was distilled from.
+        data: the fingerprint of the data set that it was distilled from; the name of
+            that of a private set.
     """
 
     path: str
@@ -223,7 +224,7 @@ def transfer(
                 tuple(_role(network, used, seen) for network in all_networks),
                 (),
                 len(distilled),
-                header.dataset.fingerprint,
+                header.dataset.fingerprint or header.dataset.name,
             )
         )
     reports = [

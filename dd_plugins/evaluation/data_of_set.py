@@ -76,7 +76,7 @@ def _data_by_name(
         raise DataError(
             f"{error}; if the images have moved, name their folder by --dataset"
         ) from error
-    if data.fingerprint != record.fingerprint:
+    if record.fingerprint not in ("", data.fingerprint):  # a private set has none
         raise DataError(
             f"the training images of {name!r} must be those that the set was distilled "
             "from, got others, and test images could be among them; distil again, name "

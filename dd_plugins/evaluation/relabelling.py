@@ -124,6 +124,11 @@ post_training_recipe`).
     distilled = as_set(distilled)
     views = get_views(views) if isinstance(views, str) else views
     student = get_recipe(student) if isinstance(student, str) else student
+    if distilled.header.privacy is not None:
+        raise OptionError(
+            "a private set must keep its own labels: those of a teacher are not "
+            "covered by its epsilon"
+        )
     if isinstance(teachers, str | AbstractNetwork | nn.Module):
         teachers = [teachers]
     if not teachers:

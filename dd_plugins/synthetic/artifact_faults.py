@@ -9,6 +9,7 @@ from dd_plugins.data.whitening import COMPACT_TYPES
 from dd_plugins.errors import OptionError
 from dd_plugins.synthetic.header import (
     COMPACT_SINCE,
+    CONSTANT_SINCE,
     DIRECTIONS_SINCE,
     SINCE,
     TEACHERS_SINCE,
@@ -136,14 +137,22 @@ def _faults_of_views(loaded: Content) -> Iterator[str]:
         yield "view_labels must be probabilities, from 0 to 1"
 
 
+def _kind(loaded: Content) -> str:
+    """Return the kind of the value space, as the version of the file names it."""
+    kind = loaded.transform.kind
+    if kind == "constant" and loaded.header.format_version < CONSTANT_SINCE:
+        return "standardize"  # older versions made no difference
+    return kind
+
+
 def _faults_of_transform(loaded: Content) -> Iterator[str]:
     """Yield how the map to the value space does not fit the images."""
     transform, header = loaded.transform, loaded.header
     channels, height, width = loaded.images.shape[1:]
-    if transform.kind != header.value_space:
+    kind = _kind(loaded)
+    if kind != header.value_space:
         yield (
-            f"its value space is {header.value_space}, expected {transform.kind} by "
-            "its tensors"
+            f"its value space is {header.value_space}, expected {kind} by its tensors"
         )
     stride = header.transform_stride
     if stride < 1 or height % stride or width % stride:

@@ -20,10 +20,12 @@ from dd_plugins.errors import OptionError
 from dd_plugins.run import RunOptions
 from dd_plugins.runtime.device import Precision
 from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.synthetic.privacy_record import PrivacyRecord
 from dd_plugins.synthetic.view_records import StrictRecord, TeacherRecord, ViewsRecord
 
 __all__ = [
     "COMPACT_SINCE",
+    "CONSTANT_SINCE",
     "DECODER_PREFIX",
     "DEEPEST_CONTEXT",
     "DIRECTIONS_SINCE",
@@ -37,6 +39,7 @@ __all__ = [
     "ContextRecord",
     "DataRecord",
     "Header",
+    "PrivacyRecord",
     "TeacherRecord",
     "ViewsRecord",
     "check_nesting",
@@ -44,7 +47,7 @@ __all__ = [
     "make_header",
 ]
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 SINCE = {
     "initial_images": 2,
     "context": 2,
@@ -55,12 +58,14 @@ SINCE = {
     "recipe": 3,
     "views": 3,
     "decoder_values": 5,
+    "privacy": 6,
 }
 """The first version of the format that has this field of the header."""
 
 DIRECTIONS_SINCE = 3
 TEACHERS_SINCE = 4
 COMPACT_SINCE = 5
+CONSTANT_SINCE = 6
 DEEPEST_CONTEXT = 200
 """The longest chain of contexts: a set's context, the context of that, and so on."""
 
@@ -82,7 +87,8 @@ class DataRecord(StrictRecord):
 
     Attributes:
         name: the name by which the data set is found again.
-        fingerprint: SHA-256 over its training images and labels.
+        fingerprint: SHA-256 over its training images and labels; empty in a private
+            set, where it would tell whether a guess of all images is right.
         train_images: how many images it was distilled from.
         image_size: the side to which images were resized, or None.
     """
@@ -111,8 +117,8 @@ class Header(StrictRecord):
     Attributes:
         format_version: version of the file format.
         label_kind: ``"regression"``, ``"probabilities"`` or ``"classes"``.
-        value_space: what the pixels are in: ``"standardize"``, ``"zca"`` or
-            ``"pixel-zca"``.
+        value_space: what the pixels are in: ``"standardize"``, ``"zca"``,
+            ``"pixel-zca"`` or ``"constant"``.
         transform_stride: interleaving of the whitening (see ``Transform``).
         class_names: one for each class.
         initial_classes: the class that each image started from.
@@ -120,8 +126,8 @@ class Header(StrictRecord):
             in the training data as loaded (before the validation split); None for a set
             that did not start from real images of its data set.
         initial_images: what the images outside a context started from: ``"real"``,
-            ``"noise"`` or the spec of a core set; None if all are of a context, and in
-            files of format version 1.
+            ``"noise"``, ``"public"`` or the spec of a core set; None if all are of a
+            context, and in files of format version 1.
         mirror: whether a mirror image is still of its class.
         distiller: the spec, with every option that is not at its default.
         options: every option of the distiller, as its spec writes it.
@@ -139,6 +145,7 @@ class Header(StrictRecord):
         decoder_values: how many values decoding needs besides, such as those of a
             generator; None in files of older versions.
         learned: the last values of further learned tensors, by name.
+        privacy: the guarantee of differential privacy; None if there is none.
         views: how the views of the images get their labels; None if the labels of the
             images are all there is.
         dataset: the real data.
@@ -171,6 +178,7 @@ class Header(StrictRecord):
     decoder_values: Annotated[int, pydantic.Field(ge=0, le=2**53)] | None = None
     learned: dict[str, list[float]] = pydantic.Field(default_factory=dict)
     views: ViewsRecord | None = None
+    privacy: PrivacyRecord | None = None
     dataset: DataRecord
     context: ContextRecord | None = None
     versions: dict[str, str]
@@ -179,7 +187,14 @@ class Header(StrictRecord):
     def fields(self) -> dict[str, Any]:
         """Return the fields of its version of the format, without the content hash."""
         newer = {name for name, since in SINCE.items() if self.format_version < since}
-        return self.model_dump(exclude={"content_hash", *newer})
+        found = self.model_dump(exclude={"content_hash", *newer})
+        held = found.get("context")
+        while held is not None:  # headers of contexts are written as this one is
+            header = held["header"]
+            for name in newer & header.keys():
+                del header[name]
+            held = header.get("context")
+        return found
 
     @property
     def run(self) -> RunOptions:

@@ -65,6 +65,7 @@ class PassThrough(AbstractWrapper):
     """A wrapper that changes nothing; what it wraps must give the same result."""
 
     name = "pass_through"
+    keeps_privacy = True
 
     def adjust(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int

@@ -18,6 +18,7 @@ from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.synthetic.privacy_record import PrivacyRecord
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.teacher import Teacher
 
@@ -37,6 +38,11 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     """
 
     positional: ClassVar[tuple[str, ...]] = ("base",)
+    keeps_privacy: ClassVar[bool] = False
+    """Whether it reads no real image, so that the set of a private base stays private.
+
+    Around a private distiller others are refused.
+    """
 
     base: AbstractDistiller[Any]
 
@@ -64,6 +70,16 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     def uses_network(self) -> bool:
         """The run's network shapes the set if it does for the base."""
         return self.base.uses_network
+
+    @property
+    def private(self) -> bool:
+        """The set is private if that of the base is."""
+        return self.base.private
+
+    @property
+    def public_data(self) -> str | None:
+        """The public data set is that of the base."""
+        return self.base.public_data
 
     @property
     def label_kind(self) -> LabelKind:
@@ -171,6 +187,10 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     def teacher(self, state: AbstractState, leaves: Leaves) -> Teacher | None:
         """Return the base's teacher."""
         return self.base.teacher(self.inner(state), leaves)
+
+    def privacy(self, state: AbstractState) -> PrivacyRecord | None:
+        """Return the guarantee of the base."""
+        return self.base.privacy(self.inner(state))
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return the base's optimizer."""

@@ -25,6 +25,7 @@ class Clip(AbstractWrapper):
     """
 
     name = "clip"
+    keeps_privacy = True
 
     max_norm: PositiveFloat = 1.0
 

@@ -95,7 +95,7 @@ def test_a_path_is_the_file_or_the_folder_that_holds_it(
 def test_the_header_tells_where_the_set_comes_from(file: Path) -> None:
     data = get_dataset("digits")
     header = DistilledSet.read_header(file)
-    assert (header.format_version, header.label_kind) == (5, "regression")
+    assert (header.format_version, header.label_kind) == (6, "regression")
     assert header.distiller.startswith("frepo(pool_size=1, max_online_updates=100, ")
     assert header.options["pool_size"] == "1"
     assert header.options["max_online_updates"] == "100", "also what is at its default"
@@ -237,10 +237,10 @@ def forge(file: Path, **fields: Any) -> None:
     save_file(load_file(file), file, metadata={"dd_plugins": json.dumps(header)})
 
 
-@pytest.mark.parametrize("version", [6, 99, "6"])
+@pytest.mark.parametrize("version", [7, 99, "7"])
 def test_a_newer_format_is_refused_with_what_to_do(file: Path, version: Any) -> None:
     forge(file, format_version=version)
-    told = rf"format version {version}, this dd-plugins reads at most 5; upgrade"
+    told = rf"format version {version}, this dd-plugins reads at most 6; upgrade"
     assert re.search(told, refused(file))
     with pytest.raises(FileError, match=told):
         DistilledSet.read_header(file)
@@ -490,7 +490,7 @@ def test_whitening_by_directions_is_saved_in_little_room(tmp_path: Path) -> None
     images = torch.rand(12, 3, 16, 16)
     data = RealData.from_tensors(images, torch.arange(12) % 2, preprocessing="zca")
     made = dd_plugins.distill(data, "random", steps=1, network="conv(width=2, depth=1)")
-    assert (made.header.format_version, made.header.value_space) == (5, "zca")
+    assert (made.header.format_version, made.header.value_space) == (6, "zca")
     path = made.save(tmp_path / "set.safetensors")
     assert path.stat().st_size < 100_000  # the matrix alone is of 2.4 MB
     loaded = DistilledSet.load(path)

@@ -95,16 +95,18 @@ def test_what_a_header_says_in_other_words_is_asked_for_again(
         (
             1,
             {"initial_images", "context", "parametrization", "stored_images"}
-            | {"stored_values", "learned", "recipe", "views", "decoder_values"},
+            | {"stored_values", "learned", "recipe", "views", "decoder_values"}
+            | {"privacy"},
         ),
         (
             2,
             {"parametrization", "stored_images", "stored_values", "learned"}
-            | {"recipe", "views", "decoder_values"},
+            | {"recipe", "views", "decoder_values", "privacy"},
         ),
-        (3, {"decoder_values"}),
-        (4, {"decoder_values"}),
-        (5, set()),
+        (3, {"decoder_values", "privacy"}),
+        (4, {"decoder_values", "privacy"}),
+        (5, {"privacy"}),
+        (6, set()),
     ],
 )
 def test_an_older_version_holds_what_it_held_then(
@@ -117,6 +119,20 @@ def test_an_older_version_holds_what_it_held_then(
     told = json.loads(header.text())
     assert told.pop("content_hash") == "abc"
     assert told == header.fields()
+
+
+def test_the_header_of_a_context_holds_what_its_file_could_hold() -> None:
+    """What a version does not know is not in its hash, however deep."""
+    inner = header_of(context=ContextRecord(refined=False, header=header_of()))
+    context = ContextRecord(refined=True, header=inner)
+    fields = header_of(format_version=5, context=context).fields()
+    held = fields["context"]["header"]
+    assert "privacy" not in fields
+    assert "privacy" not in held
+    assert "privacy" not in held["context"]["header"]
+    assert "decoder_values" in held
+    newest = header_of(context=context).fields()
+    assert "privacy" in newest["context"]["header"]
 
 
 def test_text_is_read_back_as_the_same_header() -> None:

@@ -89,7 +89,7 @@ def test_what_the_wrapper_is_asked_the_base_answers(name: str) -> None:
     base = recording(told)
     inner = object()
     outer = Outer(None, inner)  # type: ignore[arg-type]
-    with_state = name in ("advance", "labels", "teacher", "predictor")
+    with_state = name in ("advance", "labels", "teacher", "privacy", "predictor")
     count = vars(AbstractDistiller)[name].__code__.co_argcount - 1
     rest = tuple(object() for _ in range(count - with_state))
     given = ((outer,) if with_state else ()) + rest

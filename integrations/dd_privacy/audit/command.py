@@ -348,7 +348,7 @@ def _prepared_artifact(
     """Return the membership game of an artifact, and the artifact as a mechanism."""
     distilled = dd_plugins.DistilledSet.load(audited)
     record = distilled.header.dataset
-    if record.fingerprint != data.fingerprint:
+    if record.fingerprint not in ("", data.fingerprint):  # a private set has none
         raise OptionError(
             f"{audited} needs the training images that it was distilled from, those of "
             f"{record.name!r}, got those of {data.name!r}"

@@ -1,0 +1,184 @@
+"""What keeps a private run private: its distiller alone reads the real images."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.draws import sampler_of
+from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.sampler import Batch, RealSampler
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.engine.settled import Settled
+from dd_plugins.errors import DDWarning, OptionError
+from dd_plugins.run import Run
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.wrappers.base import AbstractWrapper
+
+__all__ = ["check_private", "public_images", "public_sampler"]
+
+
+def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> None:
+    """Refuse what a private run must not do: read real images without noise.
+
+    Args:
+        settled: the choices of the run.
+        run: the run.
+        context: the set beside which this one is made, or None.
+
+    Raises:
+        OptionError: the distiller is private, and an option is not.
+    """
+    distiller = settled.distiller
+    if settled.initial_images == "public" and settled.public is None:
+        raise OptionError(
+            "initial images 'public' need a private distiller that names public data, "
+            f"got {settled.options.distiller}"
+        )
+    if not distiller.private:
+        return
+    name = base_of(distiller).name
+    for wrapper in wrappers_of(distiller):
+        if not wrapper.keeps_privacy:
+            raise OptionError(
+                f"{name} is private, and {wrapper.name} reads real images without "
+                f"noise; expected {name} alone"
+            )
+    if run.ranks > 1:
+        raise OptionError(
+            f"{name} is private, and draws its noise in one process, got {run.ranks}; "
+            "start it without torchrun"
+        )
+    if settled.initial_images not in ("noise", "public"):
+        raise OptionError(
+            f"{name} is private, and must start from noise or public images, got "
+            f"initial images {settled.options.initial_images!r}"
+        )
+    data = settled.data
+    if data.transform is None and data.preprocessing != "constant":
+        raise OptionError(
+            f"{name} is private, and must not fit a value space to private images: "
+            f"expected preprocessing 'constant', got {data.preprocessing!r}"
+        )
+    if context is not None:
+        _check_context(context, settled, name)
+    _check_public(settled, name)
+    held_out = len(data.validation.labels)
+    if held_out and run.rank == 0:
+        warnings.warn(
+            f"{name} is private: no accuracy is measured on the {held_out:,} "
+            "validation images on the way, which its epsilon would not cover",
+            DDWarning,
+            stacklevel=2,
+        )
+
+
+def _check_context(context: DistilledSet, settled: Settled, name: str) -> None:
+    """Refuse a set that was made of the same images without noise."""
+    header = context.header
+    same = header.dataset.fingerprint == settled.data.fingerprint
+    if header.privacy is None and same:
+        raise OptionError(
+            f"{name} is private, and its context was made of the same images without "
+            "noise; give a set of public images"
+        )
+
+
+def _check_public(settled: Settled, name: str) -> None:
+    """Refuse public images of another shape, or those that are private."""
+    public, data = settled.public, settled.data
+    if public is None:
+        return
+    if public.image_shape != data.image_shape:
+        raise OptionError(
+            f"{name}: public images must have the shape {data.image_shape} of the "
+            f"private ones, got {public.image_shape}"
+        )
+    if public.fingerprint == data.fingerprint:
+        raise OptionError(
+            f"{name}: the public images must not be the private ones, got "
+            f"{public.name} for both"
+        )
+
+
+def base_of(distiller: AbstractDistiller[Any]) -> AbstractDistiller[Any]:
+    """Return the distiller inside of all wrappers."""
+    return distiller.base if isinstance(distiller, AbstractWrapper) else distiller
+
+
+def wrappers_of(distiller: AbstractDistiller[Any]) -> Iterator[AbstractWrapper]:
+    """Yield the wrappers around a distiller, from the outside."""
+    while isinstance(distiller, AbstractWrapper):
+        yield distiller
+        distiller = distiller.base
+
+
+def public_sampler(
+    settled: Settled, run: Run, transform: Transform, real: RealSampler
+) -> RealSampler:
+    """Return draws of the images that all but a private distiller may read.
+
+    Args:
+        settled: the choices of the run.
+        run: the run.
+        transform: the map to the value space.
+        real: draws of the real images.
+
+    Returns:
+        ``real``, if the distiller is not private; draws of its public images; or, if
+        it has none, a sampler that refuses to read.
+    """
+    if not settled.distiller.private:
+        return real
+    if settled.public is None:
+        return _Unreadable(base_of(settled.distiller).name, run.device)
+    _, sampler = sampler_of(
+        settled.public,
+        transform=transform,
+        seed=run.seed,
+        device=run.device,
+        precision=run.precision,
+    )
+    return sampler
+
+
+def public_images(settled: Settled, run: Run, count: int) -> Tensor:
+    """Return as many public images, drawn at random, whatever their class."""
+    assert settled.public is not None
+    images = settled.public.train.images
+    generator = run.generator("initial public images")
+    chosen = torch.randint(len(images), (count,), generator=generator)
+    return images[chosen]
+
+
+class _Unreadable(RealSampler):
+    """Draws of private images, which raise an error that says why."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        nothing = torch.zeros(0, 1, 1, 1)
+        super().__init__(nothing, torch.zeros(0).long(), seed=0, device=device)
+        self._name = name
+
+    @property
+    def labels(self) -> Tensor:
+        self._refuse()
+
+    def read(self, indices: Tensor) -> Batch:
+        self._refuse()
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        self._refuse()
+
+    def batch(self, step: int, size: int) -> Batch:
+        self._refuse()
+
+    def class_batch(self, step: int, label: int, size: int) -> Batch:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise OptionError(
+            f"{self._name} is private, and what lies behind its pixels is measured on "
+            "real images; name public ones for it, such as public='fashion-mnist'"
+        )

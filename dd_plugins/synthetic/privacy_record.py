@@ -1,0 +1,51 @@
+"""The guarantee of differential privacy that a set has, as a header holds it."""
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from dd_plugins.synthetic.view_records import StrictRecord
+
+__all__ = ["PrivacyRecord"]
+
+_Positive = Annotated[float, pydantic.Field(gt=0)]
+
+
+class PrivacyRecord(StrictRecord):
+    """What a differentially private set guarantees, and what it does not.
+
+    Attributes:
+        epsilon: the epsilon at ``delta``, of the whole run. Two data sets are
+            neighbours if one has an image, with its label, more than the other.
+        delta: the probability that epsilon does not hold.
+        accountant: which accountant computed epsilon, such as ``"prv"``.
+        mechanism: what was released at each step, in a few words.
+        sampling: how batches were drawn; ``"poisson"``: each image by a coin of its
+            own.
+        sample_rate: the chance that an image is in the batch of a step.
+        steps: the noisy steps of the run.
+        noise_multiplier: the noise's deviation in units of the clipping norm.
+        clipping_norm: the most that the part of an image in a step can measure.
+        secure_noise: whether the noise withstands attacks on floating-point numbers.
+        not_covered: what epsilon does not protect against, a sentence each.
+    """
+
+    epsilon: _Positive
+    delta: Annotated[float, pydantic.Field(gt=0, lt=1)]
+    accountant: str
+    mechanism: str
+    sampling: Literal["poisson"]
+    sample_rate: Annotated[float, pydantic.Field(gt=0, le=1)]
+    steps: Annotated[int, pydantic.Field(ge=1)]
+    noise_multiplier: _Positive
+    clipping_norm: _Positive
+    secure_noise: bool
+    not_covered: list[str]
+
+    def line(self) -> str:
+        """Return the guarantee as one line."""
+        return (
+            f"epsilon {self.epsilon:.3g} at delta {self.delta:.2g} for an image more "
+            f"or less, by {self.accountant}: {self.steps:,} steps with noise "
+            f"{self.noise_multiplier:.3g} and rate {self.sample_rate:.3g}"
+        )
