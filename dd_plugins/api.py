@@ -21,7 +21,8 @@ from dd_plugins.data.streamed import ImageSource, StreamedImages
 from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
 from dd_plugins.decoders.kept import train_generator
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages, add_gradient
-from dd_plugins.distillers.state import AbstractState, Metrics, NoState
+from dd_plugins.distillers.online_models import OnlineModel, Pool, PoolState
+from dd_plugins.distillers.state import AbstractState, Metrics, NoState, check_saved
 from dd_plugins.engine.distillation import distill, estimate
 from dd_plugins.engine.estimating import Estimate
 from dd_plugins.engine.settled import Settled
@@ -45,6 +46,7 @@ from dd_plugins.functional.kernel_regression import (
     centred_targets,
     kernel_ridge_regression,
     ridge_regression,
+    ridge_weights,
 )
 from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.hookspecs import (
@@ -65,6 +67,7 @@ from dd_plugins.networks.base import (
     ChannelsLastGroupNorm,
     FeatureNetwork,
     ImageShape,
+    features_in_chunks,
 )
 from dd_plugins.plugins.lookup import (
     get_dataset,
@@ -94,7 +97,7 @@ from dd_plugins.synthetic.artifact import (
     artifact_file,
 )
 from dd_plugins.synthetic.export import export
-from dd_plugins.synthetic.header import library_versions
+from dd_plugins.synthetic.header import PrivacyRecord, library_versions
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
 from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
@@ -170,13 +173,17 @@ __all__ = [
     "MissingExtraError",
     "NetworkResult",
     "NoState",
+    "OnlineModel",
     "OptionError",
     "OutputKind",
     "Parameters",
     "PluginError",
     "Plugins",
+    "Pool",
+    "PoolState",
     "Precision",
     "Preprocessing",
+    "PrivacyRecord",
     "ProtocolName",
     "RealData",
     "RealSampler",
@@ -211,6 +218,7 @@ __all__ = [
     "cache_folder",
     "centred_targets",
     "check_outputs",
+    "check_saved",
     "classic_recipe",
     "code_of",
     "counts_of_classes",
@@ -218,6 +226,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "export",
+    "features_in_chunks",
     "frepo_recipe",
     "generator_for",
     "get_dataset",
@@ -251,6 +260,7 @@ __all__ = [
     "resolve_device",
     "resolve_precision",
     "ridge_regression",
+    "ridge_weights",
     "save_tensors",
     "settle",
     "split_specs",

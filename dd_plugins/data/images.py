@@ -73,6 +73,18 @@ def checked_images(images: Any, labels: Any, channels: Axes | None = None) -> Im
     return Images(images.cpu(), labels.cpu())
 
 
+def joined(first: Images, second: Images) -> Images:
+    """Return two parts of one data set as one, without reading streamed images."""
+    images: ImageSource
+    if isinstance(first.images, Tensor):
+        assert isinstance(second.images, Tensor)
+        images = torch.cat([first.images, second.images])
+    else:
+        assert not isinstance(second.images, Tensor)
+        images = first.images.joined(second.images)
+    return Images(images, torch.cat([first.labels, second.labels]))
+
+
 def take(data: Images, indices: Tensor) -> Images:
     """Return some of the images, without reading those that are streamed."""
     images = data.images

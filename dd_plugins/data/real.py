@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from dd_plugins.data.checks import check_finite
-from dd_plugins.data.images import Images, checked_images, take
+from dd_plugins.data.images import Images, checked_images, joined, take
 from dd_plugins.data.items import (
     LABEL_KEYS,
     Items,
@@ -379,6 +379,25 @@ class RealData:
         """
         if isinstance(self.read_test, UnreadTestSet):
             self.read_test.check()
+
+    def undivided(self) -> "RealData":
+        """Return the same data, with validation images put back that were cut off.
+
+        Which images are held out depends on how many there are of each class. Where
+        validation images were given, nothing was cut off, and nothing changes.
+        """
+        count = len(self.train.labels)
+        cut = len(self.validation.labels) > 0
+        if not cut or torch.equal(self.train_indices, torch.arange(count)):
+            return self
+        everything = joined(self.train, self.validation)
+        nothing = torch.arange(0)
+        return replace(
+            self,
+            train=everything,
+            train_indices=torch.arange(len(everything.labels)),
+            validation=take(everything, nothing),
+        )
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> "RealData":
         """Return the same data with another preprocessing."""

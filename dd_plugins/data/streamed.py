@@ -137,6 +137,12 @@ class StreamedImages:
             workers=self._workers,
         )
 
+    def joined(self, others: "StreamedImages") -> "StreamedImages":
+        """Return these images and others of the same dataset after them."""
+        numbers = torch.cat([self._numbers, others._numbers])
+        shape = tuple(self.shape[1:])
+        return StreamedImages(self._items, shape, numbers, workers=self._workers)
+
     def batches(self, draws: Iterable[Tensor]) -> Iterator[Tensor]:
         """Read batch after batch, ahead of their use if there are workers.
 

@@ -130,7 +130,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
         Of a private method the engine reads real images for nothing else: the set
         starts from noise or public images, is mapped to its value space by constants,
-        and no validation image is looked at. The header holds :meth:`privacy`, and no
+        and nothing is measured on validation images; those that were cut from the
+        training images are put back. The header holds :meth:`privacy`, and no
         fingerprint of the data.
         """
         return False
@@ -147,6 +148,11 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def initial_images(self) -> InitialImages:
         """What the images start from, unless the user chooses."""
         return "real"
+
+    @property
+    def noise_deviation(self) -> float:
+        """The deviation of the noise that images start from, in the value space."""
+        return 1.0
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
         """Return the value space of this method; None, as here, for the data's own.

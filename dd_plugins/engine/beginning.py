@@ -186,7 +186,8 @@ class Beginning:
         if self.settled.initial_images == "public":
             return self.transform(public_images(self.settled, self.run, count))
         shape = (count, *self.run.task.image_shape)
-        return torch.randn(shape, generator=self.run.generator("initial noise"))
+        noise = torch.randn(shape, generator=self.run.generator("initial noise"))
+        return self.settled.distiller.noise_deviation * noise
 
     def _clamp(self) -> Callable[[Tensor], Tensor] | None:
         """Return the map of images into [0, 1]; None if that means nothing.

@@ -318,7 +318,7 @@ def _planned(
         public=(
             None
             if method.public_data is None
-            else found.dataset(method.public_data, where)
+            else found.dataset(method.public_data, where).undivided()
         ),
     )
     run = Run(

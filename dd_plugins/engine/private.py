@@ -68,8 +68,8 @@ def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> N
     held_out = len(data.validation.labels)
     if held_out and run.rank == 0:
         warnings.warn(
-            f"{name} is private: no accuracy is measured on the {held_out:,} "
-            "validation images on the way, which its epsilon would not cover",
+            f"{name} is private: it leaves the {held_out:,} validation images that "
+            "were given unread; a figure of them would not be covered by its epsilon",
             DDWarning,
             stacklevel=2,
         )
@@ -157,8 +157,8 @@ class _Unreadable(RealSampler):
     """Draws of private images, which raise an error that says why."""
 
     def __init__(self, name: str, device: torch.device) -> None:
-        nothing = torch.zeros(0, 1, 1, 1)
-        super().__init__(nothing, torch.zeros(0).long(), seed=0, device=device)
+        black, label = torch.zeros(1, 1, 1, 1), torch.zeros(1).long()
+        super().__init__(black, label, seed=0, device=device)
         self._name = name
 
     @property

@@ -71,6 +71,8 @@ def settle(
         network = plugins.network(options.network)
     target = resolve_device(device)
     data = data.prepared(options.preprocessing, options.mirror)
+    if method.private:  # which images were held out tells how many there are
+        data = data.undivided()
     task = _task(
         options, data, parametrization.images_per_stored, Counter(context_labels)
     )

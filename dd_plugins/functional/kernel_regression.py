@@ -22,6 +22,7 @@ __all__ = [
     "margin_loss",
     "ridge_regression",
     "ridge_regression_ex",
+    "ridge_weights",
 ]
 
 _SMALLEST_JITTER = 1e-12  # where a ridge of 0 begins to grow
@@ -80,17 +81,52 @@ def ridge_regression(
 
     Reference: arXiv 2206.00719, equation 4 (the closed-form solution on features).
     """
+    precise = torch.promote_types(features.dtype, torch.float32)
+    weights = ridge_weights(syn_features, syn_targets, ridge=ridge)
+    weights = weights.to(precise).to(features.device)
+    return (features.to(precise) @ weights).to(syn_targets.dtype)
+
+
+def ridge_weights(
+    syn_features: Tensor, syn_targets: Tensor, *, ridge: float = 1e-6
+) -> Tensor:
+    r"""Return the weights of kernel ridge regression on features.
+
+    .. math:: W = \Phi_s^\top (K_{ss} + \lambda\,\tfrac{\mathrm{tr} K_{ss}}{n}\,
+        I)^{-1}\, Y_s
+
+    ``features @ weights`` are the predictions of :func:`ridge_regression`.
+
+    Args:
+        syn_features: shape ``(n, d)``, any floating dtype.
+        syn_targets: shape ``(n, classes)``.
+        ridge: relative ridge, not negative; it grows where the kernel is singular.
+
+    Returns:
+        float64 of shape ``(d, classes)``, differentiable, once, in both tensors.
+
+    Raises:
+        OptionError: the ridge is negative.
+        RunError: the kernel is not finite, or not positive definite with any ridge
+            tried.
+
+    Example:
+        >>> x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [4.0]])
+        >>> ridge_weights(x, y).round(decimals=3)
+        tensor([[2.]], dtype=torch.float64)
+    """
     if ridge < 0:
         raise OptionError(f"ridge must not be negative, got {ridge}")
     for attempt in range(_JITTER_STEPS + 1):
         relative = ridge
         if attempt > 0:
             relative = max(ridge, _SMALLEST_JITTER) * _JITTER_GROWTH**attempt
-        predictions, failed = ridge_regression_ex(
-            syn_features, syn_targets, features, ridge=relative
+        weights, failed = _RidgeWeights.apply(
+            _in_float64(syn_features), _in_float64(syn_targets), relative
         )
         if not failed:
-            return predictions
+            found: Tensor = weights
+            return found
         if not torch.isfinite(syn_features).all():
             raise RunError(
                 "the synthetic features must be finite, got values that are not finite"

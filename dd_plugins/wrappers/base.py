@@ -127,6 +127,11 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         kind: InitialImages = self.base.initial_images
         return kind
 
+    @property
+    def noise_deviation(self) -> float:
+        """Noise is that of the base."""
+        return self.base.noise_deviation
+
     def preprocessing(self, task: Task) -> Preprocessing | None:
         """Return the base's value space."""
         return self.base.preprocessing(task)

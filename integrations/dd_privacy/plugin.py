@@ -2,7 +2,12 @@
 
 from importlib.util import find_spec
 
-from dd_plugins.api import RegisterCommand, RegisterHookspecs, hookimpl
+from dd_plugins.api import (
+    RegisterCommand,
+    RegisterDistiller,
+    RegisterHookspecs,
+    hookimpl,
+)
 from dd_privacy import hookspecs
 from dd_privacy.hookspecs import RegisterAttack
 from dd_privacy.private.obstacles import EXTRA
@@ -21,6 +26,16 @@ def dd_register_attacks(register: RegisterAttack) -> None:
 
     for attack in BUILT_IN:
         register(attack)
+
+
+@hookimpl
+def dd_register_distillers(register: RegisterDistiller) -> None:
+    """Offer the distillers whose sets are differentially private."""
+    from dd_privacy.private.dp_dm import DPDM
+    from dd_privacy.private.dp_frepo import DPFRePo
+
+    register(DPFRePo)
+    register(DPDM)
 
 
 @hookimpl

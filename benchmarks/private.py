@@ -1,0 +1,215 @@
+"""Compare private distillers and private training at the same epsilon.
+
+    python benchmarks/private.py --dataset mnist --ipc 1 --epsilon 1 --epsilon 10 \
+        --distiller "dp_frepo" --distiller "dp_dm" --out FILE.json
+    python benchmarks/private.py --table FILE.json
+
+A spec without an epsilon gets each one; ``trainer`` is a network trained by DP-SGD on
+the same images, and ``frepo`` and ``dm`` are not private. Networks are trained on each
+set and scored on validation images, which are then left out of the training images, or
+with ``--test`` on the test set, which is read once. A row is added to the JSON file as
+soon as it is there; rows that it holds are not made again.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from rows import added_row, given, is_made, made_rows, peak_mebibytes, percent
+
+import dd_plugins
+from dd_plugins.data.images import Images
+from dd_plugins.training.train import accuracy
+from dd_privacy import PrivateTrainer
+
+KEY = (
+    *("dataset", "images_per_class", "method", "epsilon_asked", "network"),
+    *("parametrization", "steps_asked", "scored_on", "seed"),
+)
+TRAINER = "trainer"
+PUBLIC = ("frepo", "dm", "random")
+
+
+def data_of(options: argparse.Namespace) -> dd_plugins.RealData:
+    """Return the data; the images to score on are its test set."""
+    data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
+    if options.test:
+        return data.undivided()
+    held_out = data.validation
+    return replace(
+        data,
+        train_indices=torch.arange(len(data.train.labels)),
+        validation=Images(held_out.images[:0], held_out.labels[:0]),
+        read_test=lambda: held_out,
+    )
+
+
+def spec_of(method: str, epsilon: float) -> str:
+    """Return the spec of a method with an epsilon, where it takes one."""
+    if method.split("(", maxsplit=1)[0] in PUBLIC:
+        return method
+    name, _, rest = method.partition("(")
+    return f"{name}({epsilon:g}, {rest}" if rest else f"{name}({epsilon:g})"
+
+
+def made_row(options: argparse.Namespace) -> dict[str, Any]:
+    """Make one row in this process."""
+    data = data_of(options)
+    (method,), (epsilon,) = options.distiller, options.epsilon
+    row: dict[str, Any] = {
+        "dataset": options.dataset,
+        "images_per_class": options.ipc,
+        "method": method,
+        "epsilon_asked": epsilon,
+        "network": options.network,
+        "parametrization": options.parametrization,
+        "steps_asked": options.steps,
+        "scored_on": "test" if options.test else "validation",
+        "seed": options.seed,
+    }
+    started = time.perf_counter()
+    if method.split("(")[0] == TRAINER:
+        row |= trained(data, method, epsilon)
+        row["seconds"] = time.perf_counter() - started - row.pop("scoring")
+    else:
+        run: dict[str, Any] = {
+            "network": options.network,
+            "steps": options.steps,
+            "parametrization": options.parametrization,
+        }
+        distilled = dd_plugins.distill(
+            data,
+            spec_of(method, epsilon),
+            images_per_class=options.ipc,
+            seed=options.seed,
+            data_root=options.data_root,
+            **run,
+        )
+        row["seconds"] = time.perf_counter() - started
+        found = dd_plugins.evaluate(
+            distilled,
+            options.evaluation_network or (),
+            repeats=options.networks,
+            data=data,
+            seed=options.seed,
+        )
+        header = distilled.header
+        privacy = None if header.privacy is None else header.privacy.model_dump()
+        row |= {
+            "distiller": header.distiller,
+            "steps": header.steps,
+            "privacy": privacy,
+            "evaluation_network": found.networks[0].spec,
+            "accuracies": list(found.networks[0].accuracies),
+        }
+    return row | {
+        "peak_mib": peak_mebibytes(),
+        "threads": torch.get_num_threads(),
+        "date": date.today().isoformat(),
+        "torch": torch.__version__,
+    }
+
+
+def trained(data: dd_plugins.RealData, method: str, epsilon: float) -> dict[str, Any]:
+    """Return the accuracy of a network that is trained by DP-SGD."""
+    trainer = PrivateTrainer(epsilon=epsilon, delta=1e-5)
+    model = trainer.train(data)
+    started = time.perf_counter()
+    scored = data.read_test()
+    found = accuracy(model.network, scored, model.transform, device=torch.device("cpu"))
+    return {
+        "distiller": method,
+        "steps": model.budget.steps,
+        "privacy": {
+            "epsilon": model.budget.epsilon,
+            "noise_multiplier": model.budget.noise_multiplier,
+        },
+        "evaluation_network": trainer.network,
+        "accuracies": [found],
+        "scoring": time.perf_counter() - started,
+    }
+
+
+def print_table(path: Path) -> None:
+    """Print the rows, over seeds, as a table."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in made_rows(path):
+        groups.setdefault(tuple(row[name] for name in KEY[:-1]), []).append(row)
+    print(
+        "| data | images a class | method | epsilon | noise | steps | network | "
+        "seconds | scored on | runs | accuracy, 95 % interval |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for rows in groups.values():
+        first, privacy = rows[0], rows[0]["privacy"]
+        size = "" if first["method"].startswith(TRAINER) else first["images_per_class"]
+        each = [sum(row["accuracies"]) / len(row["accuracies"]) for row in rows]
+        seconds = sorted(row["seconds"] for row in rows)[len(rows) // 2]
+        behind = first["parametrization"]
+        method = first["method"] + ("" if behind == "identity" else f", {behind}")
+        epsilon, noise = "none", ""
+        if privacy is not None:
+            epsilon = f"{privacy['epsilon']:.2f}"
+            noise = f"{privacy['noise_multiplier']:.2f}"
+        print(
+            f"| {first['dataset']} | {size} | `{method}` | {epsilon} | {noise} | "
+            f"{first['steps']:,} | `{first['evaluation_network']}` | {seconds:,.0f} | "
+            f"{first['scored_on']} images | {len(rows)} | {percent(each)} |"
+        )
+
+
+def main() -> None:
+    """Make the missing rows, each in a process of its own; or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--data-root")
+    parser.add_argument("--ipc", type=int, default=1)
+    parser.add_argument("--epsilon", type=float, action="append")
+    parser.add_argument("--distiller", action="append", help="spec without an epsilon")
+    parser.add_argument("--parametrization", default="identity")
+    parser.add_argument("--network", help="by default the distiller's")
+    parser.add_argument("--evaluation-network", help="by default the set's own")
+    parser.add_argument("--steps", type=int, help="by default the distiller's")
+    parser.add_argument("--networks", type=int, default=1, help="on each set")
+    parser.add_argument("--seeds", type=int, default=1, help="distillations")
+    parser.add_argument("--seed", type=int, default=0, help="the first")
+    parser.add_argument("--test", action="store_true", help="score on the test set")
+    parser.add_argument("--out", type=Path, help="JSON file to which rows are added")
+    parser.add_argument("--table", type=Path, help="print the table of a JSON file")
+    parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.table:
+        print_table(options.table)
+        return
+    if options.row:
+        print(json.dumps(made_row(options)))
+        return
+    shared = given(
+        options,
+        *("dataset", "data_root", "ipc", "parametrization", "network"),
+        *("evaluation_network", "steps", "networks", "test"),
+    )
+    scored_on = "test" if options.test else "validation"
+    for method in options.distiller:
+        is_public = method.split("(")[0] in PUBLIC
+        for epsilon in [0.0] if is_public else options.epsilon:
+            for seed in range(options.seed, options.seed + options.seeds):
+                wanted = (
+                    *(options.dataset, options.ipc, method, epsilon, options.network),
+                    *(options.parametrization, options.steps, scored_on, seed),
+                )
+                if is_made(options.out, KEY, wanted):
+                    continue
+                command = [__file__, "--row", *shared, "--distiller", method]
+                command += ["--epsilon", str(epsilon), "--seed", str(seed)]
+                added_row(options.out, command, f"{method}, epsilon {epsilon:g}")
+    print_table(options.out)
+
+
+if __name__ == "__main__":
+    main()

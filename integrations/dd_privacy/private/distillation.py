@@ -1,0 +1,246 @@
+"""What private distillers share: options, the budget, noisy sums, and the guarantee."""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from dd_plugins.api import (
+    AbstractDistiller,
+    AbstractState,
+    DDWarning,
+    InitialImages,
+    OptionError,
+    Parameters,
+    Preprocessing,
+    PrivacyRecord,
+    RealSampler,
+    Run,
+    Task,
+    check_saved,
+    record,
+)
+from dd_privacy.private.accounting import Budget, noise_multiplier_for
+from dd_privacy.private.noise import SecretNoise
+
+__all__ = ["AbstractPrivateDistiller", "PrivateState", "clipping_factors"]
+
+_CHUNK = 500  # real images whose parts are computed at once
+
+_NOT_COVERED = (
+    "The choice of hyper-parameters on the same images: each further run spends again.",
+    "Accuracies measured on private images, if they are published.",
+    "The data set's name, the number of its images, its classes and their number.",
+    "The checkpoint and the run's memory, which hold the noise's secret.",
+    "How long steps take, which tells how large batches were.",
+)
+_FLOATING_POINT = "Attacks on floating-point noise: secure_noise was off."
+_PUBLIC = "The public images: they are taken for public."
+_CONTEXT = "The set beside which this one was made: what it reveals adds up."
+
+StateType = TypeVar("StateType", bound="PrivateState")
+
+Parts = Callable[[Tensor, Tensor], Tensor]
+"""Returns the sum of the clipped parts of some images, given with their labels."""
+
+
+@dataclass
+class PrivateState(AbstractState):
+    """The budget of a run, and the secret behind its noise.
+
+    Attributes:
+        budget: what all steps of the run spend; not saved.
+        noise: draws from the secret.
+    """
+
+    budget: Budget
+    noise: SecretNoise
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the secret."""
+        return {"noise_key": f"{self.noise.key:x}"}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the secret.
+
+        Raises:
+            ValueError: it is not a hexadecimal number.
+        """
+        check_saved(state["noise_key"], "", "noise_key")
+        self.noise = SecretNoise(int(state["noise_key"], 16), self.noise.secure)
+
+
+@record
+class AbstractPrivateDistiller(AbstractDistiller[StateType]):
+    """A distiller whose set is differentially private in the real images.
+
+    At every step each real image is drawn by a coin of its own (Poisson sampling). What
+    it adds to the step is clipped to a norm, the clipped parts are summed, and Gaussian
+    noise is added: a subsampled Gaussian mechanism, whose steps are accounted for
+    together. All else is a function of the noisy sums and of public constants. Two
+    sets of training images are neighbours if one has an image, with its label, more
+    than the other.
+
+    The noise and the coins come from a secret of the system's entropy. So two runs of
+    one seed differ; a run that goes on from its checkpoint does not.
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("epsilon",)
+    mechanism: ClassVar[str]
+    """What is released at each step, in a few words."""
+
+    epsilon: PositiveFloat
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    batch_size: PositiveInt = 2_000
+    clipping_norm: PositiveFloat = 1.0
+    learning_rate: PositiveFloat = 0.03
+    start_noise: PositiveFloat = 0.1
+    public: str | None = None
+    secure_noise: bool = False
+    noise_seed: int | None = None
+
+    @property
+    def private(self) -> bool:
+        """The set is differentially private."""
+        return True
+
+    @property
+    def public_data(self) -> str | None:
+        """The name of the public data."""
+        return self.public
+
+    @property
+    def initial_images(self) -> InitialImages:
+        """Noise, or public images if there are any."""
+        return "noise" if self.public is None else "public"
+
+    @property
+    def noise_deviation(self) -> float:
+        """Nearly grey images: much noise would stay where the gradient is small."""
+        return self.start_noise
+
+    def preprocessing(self, task: Task) -> Preprocessing | None:
+        """Return the value space that reads no image."""
+        del task
+        return "constant"
+
+    @abstractmethod
+    def private_state(
+        self, run: Run, budget: Budget, noise: SecretNoise, real: RealSampler
+    ) -> StateType:
+        """Return the state at the start of a run.
+
+        Args:
+            run: the run.
+            budget: what its steps spend.
+            noise: of the run.
+            real: real images, of which nothing may be read here.
+        """
+
+    def setup(self, run: Run, real: RealSampler) -> StateType:
+        """Find the least noise that spends no more than epsilon in all steps.
+
+        Raises:
+            OptionError: no noise does, or delta is too large for the number of images.
+            MissingExtraError: opacus is not installed.
+        """
+        count = len(real.labels)
+        if self.delta >= 1 / count:
+            raise OptionError(
+                f"{self.name}: delta must be less than 1/{count} for {count} images, "
+                f"got {self.delta:g}: publishing a random image has that delta; choose "
+                f"{0.1 / count:.2g}"
+            )
+        budget = noise_multiplier_for(
+            self.epsilon,
+            sample_rate=min(1.0, self.batch_size / count),
+            steps=run.steps,
+            delta=self.delta,
+        )
+        if self.noise_seed is None:
+            noise = SecretNoise.fresh(secure=self.secure_noise)
+        else:
+            noise = SecretNoise(self.noise_seed, self.secure_noise)
+            warnings.warn(
+                f"{self.name}: noise_seed is for tests: whoever knows it can subtract "
+                "the noise, so the set states no guarantee",
+                DDWarning,
+                stacklevel=2,
+            )
+        return self.private_state(run, budget, noise, real)
+
+    def noisy_sum(
+        self,
+        state: PrivateState,
+        real: RealSampler,
+        step: int,
+        parts: Parts,
+        shape: tuple[int, ...],
+    ) -> Tensor:
+        """Return the noisy sum over a Poisson batch, divided by its expected size.
+
+        Args:
+            state: of the run.
+            real: real images.
+            step: the number of the step.
+            parts: sums the parts of a chunk of the batch. The part of an image must
+                depend on no other image, and measure at most ``clipping_norm``.
+            shape: of the sum.
+
+        Returns:
+            float64 of that shape, on the CPU.
+        """
+        budget = state.budget
+        count = len(real.labels)
+        indices = state.noise.batch(step, count, budget.sample_rate)
+        total = torch.zeros(shape, dtype=torch.float64)
+        for chunk in torch.split(indices, _CHUNK) if len(indices) else ():
+            batch = real.read(chunk)
+            total += parts(batch.images, batch.labels).double().cpu()
+        deviation = budget.noise_multiplier * self.clipping_norm
+        total += deviation * state.noise.gaussian(step, shape)
+        return total / (budget.sample_rate * count)
+
+    def privacy(self, state: StateType) -> PrivacyRecord | None:
+        """Return the guarantee; None if the noise can be made again."""
+        if self.noise_seed is not None:
+            return None
+        budget, task = state.budget, state.run.task
+        not_covered = list(_NOT_COVERED)
+        not_covered += [] if self.secure_noise else [_FLOATING_POINT]
+        not_covered += [] if self.public is None else [_PUBLIC]
+        not_covered += [_CONTEXT] if task.context_images else []
+        return PrivacyRecord(
+            epsilon=budget.epsilon,
+            delta=budget.delta,
+            accountant=budget.accountant,
+            mechanism=self.mechanism,
+            sampling="poisson",
+            sample_rate=budget.sample_rate,
+            steps=budget.steps,
+            noise_multiplier=budget.noise_multiplier,
+            clipping_norm=self.clipping_norm,
+            secure_noise=self.secure_noise,
+            not_covered=not_covered,
+        )
+
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """Return Adam: what it does to noisy gradients needs no further noise."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate, betas=(0.9, 0.95))
+
+    def schedule(
+        self, optimizer: torch.optim.Optimizer, steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return a cosine from the learning rate to 0."""
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
+def clipping_factors(norms: Tensor, clipping_norm: float) -> Tensor:
+    """Return what parts of these norms are multiplied by: 1, or less if too long."""
+    tiny = torch.finfo(norms.dtype).tiny
+    return (clipping_norm / norms.clamp_min(tiny)).clamp(max=1)
