@@ -390,12 +390,16 @@ class RealData:
         cut = len(self.validation.labels) > 0
         if not cut or torch.equal(self.train_indices, torch.arange(count)):
             return self
-        everything = joined(self.train, self.validation)
-        nothing = torch.arange(0)
+        total = count + len(self.validation.labels)
+        was_cut = torch.ones(total, dtype=torch.bool)
+        was_cut[self.train_indices] = False
+        places = torch.cat([self.train_indices, was_cut.nonzero().flatten()])
+        together = joined(self.train, self.validation)
+        everything, nothing = take(together, places.argsort()), torch.arange(0)
         return replace(
             self,
             train=everything,
-            train_indices=torch.arange(len(everything.labels)),
+            train_indices=torch.arange(total),
             validation=take(everything, nothing),
         )
 

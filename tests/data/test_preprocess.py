@@ -270,3 +270,13 @@ def test_pixel_zca_is_that_of_trajectory_matching(count):
     np.testing.assert_allclose(found.flatten(1).numpy(), expected, atol=1e-4)
     undone = transform.invert(found).flatten(1).numpy()
     np.testing.assert_allclose(undone, others, atol=1e-4)
+
+
+def test_the_constant_space_reads_no_image():
+    images = _images()
+    constant = Transform.fit(images, "constant")
+    assert constant.kind == "constant"
+    assert constant.fingerprint == Transform.fit(255 - images, "constant").fingerprint
+    edges = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    assert constant(edges).unique().tolist() == [-1.0, 1.0]
+    torch.testing.assert_close(constant.invert(constant(images)), images.float() / 255)

@@ -205,6 +205,18 @@ def test_every_image_is_in_one_split_and_its_index_finds_it() -> None:
     assert torch.equal(data.validation.labels, labels[others])
 
 
+def test_a_split_is_undone_but_not_one_that_was_given() -> None:
+    images, labels = numbered(250), labels_of([90, 90, 70])
+    cut = RealData.from_tensors(images, labels).undivided()
+    whole = RealData.from_tensors(images, labels, validation=0)
+    assert cut.fingerprint == whole.fingerprint
+    assert torch.equal(cut.train.images, images)
+    assert len(cut.validation.labels) == 0
+    assert whole.undivided() is whole
+    given = RealData.from_tensors(images, labels, validation=(images[:9], labels[:9]))
+    assert given.undivided() is given
+
+
 def test_splits_do_not_depend_on_random_state_and_leave_it_alone() -> None:
     first = RealData.from_tensors(IMAGES, LABELS)
     torch.manual_seed(12345)

@@ -69,6 +69,9 @@ def test_streamed_data_is_the_data_in_memory(workers: int) -> None:
     )
     for name, tensor in one.tensors().items():
         torch.testing.assert_close(other.tensors()[name], tensor)
+    undivided = streamed.undivided()
+    assert isinstance(undivided.train.images, StreamedImages)
+    assert undivided.fingerprint == memory.undivided().fingerprint
 
 
 @pytest.mark.parametrize("workers", [0, 2])

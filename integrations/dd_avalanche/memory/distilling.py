@@ -1,5 +1,6 @@
 """One distillation of a memory: from images to fewer, in the space of the model."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from dd_avalanche.memory.options import MemoryOptions
 from dd_avalanche.memory.pool import ImagePool
 from dd_avalanche.memory.randomness import untouched_randomness
 from dd_avalanche.memory.stored import ClassImages, ImageGroups
-from dd_plugins.api import DistilledSet, Header, Transform
+from dd_plugins.api import DistilledSet, Estimate, Header, Transform, estimate
 
 __all__ = ["Distillate", "as_distilled_set", "distil", "unit_range"]
 
@@ -98,6 +99,12 @@ def distil(
     # The record itself goes in: a distiller that no plugin registers has no spec.
     asked["distiller"] = method
     with untouched_randomness():
+        if options.most_seconds is not None and method.moves_images:
+            started = time.perf_counter()
+            found = estimate(data, **asked, context=beside, device=options.device)
+            asked["steps"] = _steps_within(
+                options.most_seconds - (time.perf_counter() - started), found
+            )
         distilled = dd_plugins.distill(
             data, **asked, context=beside, device=options.device
         )
@@ -108,6 +115,12 @@ def distil(
         tuple(label_classes),
         distilled.header,
     )
+
+
+def _steps_within(seconds: float, found: Estimate) -> int:
+    """Return how many of the steps fit in some seconds, at least one."""
+    left = seconds - found.preparation_seconds
+    return max(1, min(found.steps, int(left / max(found.step_seconds, 1e-9))))
 
 
 def _as_stored(distilled: DistilledSet) -> Tensor:

@@ -61,6 +61,9 @@ class DistilledMemory(MemoryOptions):
         steps: of each distillation; None for the distiller's choice. More steps fit
             the images to the few classes of an experience, and to no others
             (docs/integrations/avalanche.md). A core set takes none.
+        most_seconds: that a distillation may take. Some of its steps are timed first,
+            and fewer are made than ``steps`` where these would take longer; at least
+            one is. The images then depend on the machine. None for no bound.
         network: the spec of the network that images are distilled on; None for the
             distiller's choice.
         initial_images: what new images start from (see :func:`dd_plugins.distill`);

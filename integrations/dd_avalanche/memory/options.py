@@ -20,6 +20,7 @@ __all__ = [
     "MemoryOptions",
     "Shrink",
     "check_number",
+    "check_seconds",
 ]
 
 DISTILLER = "dm(real_batch_size=64)"
@@ -58,6 +59,7 @@ class MemoryOptions:
     images_per_class: int | Literal["proportional"] | None = None
     num_classes: int | None = None
     steps: int | None = STEPS
+    most_seconds: float | None = None
     network: str | None = NETWORK
     initial_images: str | None = INITIAL_IMAGES
     context: Context | bool = "none"
@@ -75,6 +77,8 @@ class MemoryOptions:
             shared = name == "images_per_class" and given == PROPORTIONAL
             if given is not None and not shared:
                 check_number(name, given)
+        if self.most_seconds is not None:
+            check_seconds("most_seconds", self.most_seconds)
         if isinstance(self.context, bool):
             self.context = "fixed" if self.context else "none"
         choices = {"context": Context, "store": Store, "shrink": Shrink}
@@ -204,6 +208,10 @@ class MemoryOptions:
             "shrink": self.shrink,
             "mirror": self.mirror,
             "seed": self.seed,
+            # As memories were saved before there was a bound:
+            **(
+                {} if self.most_seconds is None else {"most_seconds": self.most_seconds}
+            ),
         }
 
 
@@ -215,6 +223,17 @@ def check_number(name: str, value: Any) -> None:
     """
     if not isinstance(value, int) or value < 1:
         raise OptionError(f"{name} must be a whole number from 1, got {value!r}")
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Refuse anything but a positive, finite number.
+
+    Raises:
+        OptionError: the value is something else.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and 0 < value < float("inf")):
+        raise OptionError(f"{name} must be a positive number, got {value!r}")
 
 
 def _digest(tensor: Tensor) -> str:

@@ -10,6 +10,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 
 import dd_plugins
 from dd_avalanche.memory import DISTILLER, DistilledMemory, untouched_randomness
+from dd_avalanche.memory.options import check_seconds
 from dd_avalanche.replay.items import ClassBuffer, as_dataset
 from dd_avalanche.replay.layout import LabelledImages, Layout, read_images
 from dd_plugins.api import OptionError
@@ -43,6 +44,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             expects; ``"learned"``: the label is the vector that was learned, float32 of
             shape ``(num_classes,)``, for which the strategy needs
             :class:`~dd_avalanche.SoftTargets`.
+        seconds: that the distillation of an experience may take, timing of its steps
+            included; None for no bound (``most_seconds`` of the memory).
         **options: those of :class:`~dd_avalanche.DistilledMemory`:
             ``images_per_class``, ``num_classes``, ``steps``, ``network``,
             ``initial_images``, ``context``, ``whitening``, ``store``, ``shrink``,
@@ -64,6 +67,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         distiller: "str | dd_plugins.AbstractDistiller[Any]" = DISTILLER,
         *,
         labels: BufferLabels = "hard",
+        seconds: float | None = None,
         **options: Any,
     ) -> None:
         if labels not in get_args(BufferLabels):
@@ -77,6 +81,9 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
                 "None"
             )
         super().__init__(max_size)
+        if seconds is not None:
+            check_seconds("seconds", seconds)
+            options["most_seconds"] = seconds
         self.memory = DistilledMemory(max_size, distiller, **options)
         self.labels = labels
         self.layout = Layout()

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,24 @@ def test_artifact_of_a_task_says_of_what_classes_its_images_are() -> None:
         8 * held.images()[0].numel(),
     )
     assert (header.recipe, header.learned, header.views) == (None, {}, None)
+
+
+def test_a_bound_in_seconds_takes_steps_away() -> None:
+    images, labels = experience(0, 1)
+    bounded = memory(4, steps=1_000_000, most_seconds=0.5)
+    started = time.perf_counter()
+    bounded.add(images, labels)
+    # Timing its steps takes longer than the bound: one step is made all the same.
+    assert time.perf_counter() - started < 60
+    assert bounded._header is not None
+    assert bounded._header.steps < 10_000
+    free = memory(4, most_seconds=1_000.0)
+    free.add(images, labels)
+    assert free._header is not None
+    assert free._header.steps == OPTIONS["steps"]
+    plain = memory(4)
+    plain.add(images, labels)
+    assert torch.equal(free.images(), plain.images()), "the timed steps leave no trace"
+    chosen = memory(4, "random", most_seconds=1e-6)
+    chosen.add(images, labels)
+    assert len(chosen) == 4

@@ -27,6 +27,10 @@ def test_context_may_be_told_by_true_and_false() -> None:
         ({"store": "int4"}, "store must be one of"),
         ({"shrink": "merge"}, "shrink must be one of"),
         ({"whitening": "later"}, "whitening must be"),
+        ({"most_seconds": 0}, "most_seconds must be a positive number"),
+        ({"most_seconds": "long"}, "most_seconds must be a positive number"),
+        ({"most_seconds": True}, "most_seconds must be a positive number"),
+        ({"most_seconds": float("nan")}, "most_seconds must be a positive number"),
     ],
 )
 def test_option_out_of_its_range_is_named(
