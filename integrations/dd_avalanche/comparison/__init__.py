@@ -1,1 +1,1 @@
-"""Distilled and real images compared as the memory of a class-incremental stream."""
+"""Distilled and real images compared as the memory of a stream."""

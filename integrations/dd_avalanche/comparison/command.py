@@ -45,14 +45,17 @@ __all__ = ["continual_command"]
     type=click.Choice(list(BENCHMARKS)),
     default="split-fashion-mnist",
     show_default=True,
-    help="The class-incremental stream.",
+    metavar="SCENARIO-DATA",
+    help="split: experiences bring classes; task-split: a test knows which; permuted, "
+    "rotated: they bring other pixels. Of digits, mnist, fashion-mnist, cifar10, "
+    "cifar100.",
 )
 @click.option(
     "--experiences",
     type=click.IntRange(min=2),
     default=5,
     show_default=True,
-    help="Experiences that the classes are divided into.",
+    help="Experiences that the classes, or images, are divided into.",
 )
 @click.option(
     "--memory",
@@ -93,7 +96,7 @@ __all__ = ["continual_command"]
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Number of streams, each with its own order of classes.",
+    help="Number of streams, each with its own order.",
 )
 @click.option(
     "--steps",
@@ -162,7 +165,7 @@ def continual_command(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Compare distilled and real images as the memory of a class-incremental stream.
+    """Compare distilled and real images as the memory of a stream.
 
     All policies hold the same number of images at the end. A learned image is stored as
     float32, a real one as bytes. So further rows compare equal numbers of bytes:
@@ -194,7 +197,7 @@ def continual_command(
     results = ResultsFile(experiment, json_file, anew=overwrite)
     console = Console()
     data = dd_plugins.get_dataset(
-        BENCHMARKS[experiment.benchmark], data_root=data_root, download=download
+        BENCHMARKS[experiment.benchmark][1], data_root=data_root, download=download
     )
     with _plain_warnings(), console.status("the first stream ...") as status:
 

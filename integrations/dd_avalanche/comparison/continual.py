@@ -1,4 +1,4 @@
-"""A comparison of memories over class-incremental streams."""
+"""A comparison of memories over streams."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from dd_avalanche.comparison.experiment import (
 from dd_avalanche.comparison.memories import MemoryHistories
 from dd_avalanche.comparison.memory_use import scores_from_scratch, scores_with_replay
 from dd_avalanche.comparison.results import PolicyResult, StreamResult, stream_key
-from dd_avalanche.comparison.streams import ClassStream
+from dd_avalanche.comparison.streams import AbstractStream, stream_for
 from dd_avalanche.memory import Context, Store
 from dd_plugins.api import OptionError
 
@@ -36,7 +36,7 @@ def continual(
     known: Sequence[StreamResult] = (),
     on_stream: Callable[[StreamResult], None] = lambda stream: None,
 ) -> list[PolicyResult]:
-    """Compare policies that fill a memory, over streams with several orders of classes.
+    """Compare policies that fill a memory, over several streams.
 
     Bounds are measured beside the policies: training on the current data alone
     (``"naive"``, with replay), and on all real images at once (``"joint"``). Real
@@ -69,8 +69,8 @@ def continual(
     rows: list[PolicyResult] = []
 
     @cache
-    def stream_of(seed: int) -> ClassStream:
-        return ClassStream(experiment, data, test, seed)
+    def stream_of(seed: int) -> AbstractStream:
+        return stream_for(experiment, data, test, seed)
 
     def run(
         images_per_class: int, *, equal_bytes: bool = False, **about: Any
@@ -135,7 +135,7 @@ def _variants(
 
 
 def _run(
-    stream: ClassStream,
+    stream: AbstractStream,
     memories: MemoryHistories,
     *,
     images_per_class: int,

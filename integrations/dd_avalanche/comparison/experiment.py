@@ -9,16 +9,28 @@ from dd_avalanche.memory import INITIAL_IMAGES, NETWORK, STEPS
 from dd_avalanche.replay.conversion import require_avalanche
 from dd_plugins.api import OptionError
 
-__all__ = ["BENCHMARKS", "Experiment", "MemoryUse", "Whitening", "check_experiment"]
+__all__ = [
+    "BENCHMARKS",
+    "Experiment",
+    "MemoryUse",
+    "Scenario",
+    "Whitening",
+    "check_experiment",
+]
 
-BENCHMARKS = {
-    "split-digits": "digits",
-    "split-mnist": "mnist",
-    "split-fashion-mnist": "fashion-mnist",
-    "split-cifar10": "cifar10",
-    "split-cifar100": "cifar100",
+Scenario = Literal["split", "task-split", "permuted", "rotated"]
+"""What an experience brings: classes, which a test has to tell from all others or, with
+the task known, from each other; or all classes with other pixels, permuted or rotated.
+"""
+
+_DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
+
+BENCHMARKS: dict[str, tuple[Scenario, str]] = {
+    f"{scenario}-{dataset}": (scenario, dataset)
+    for scenario in get_args(Scenario)
+    for dataset in _DATASETS
 }
-"""The benchmarks, and the data sets that they split."""
+"""The benchmarks: what an experience brings, and of which data set."""
 
 MemoryUse = Literal["replay", "scratch"]
 """How a network is trained on the memory: mixed with current data, or on it alone."""
@@ -33,7 +45,8 @@ class Experiment:
 
     Attributes:
         benchmark: a name of :data:`BENCHMARKS`.
-        experiences: the number of experiences that the classes are divided into.
+        experiences: the number of experiences that the classes, or with permuted or
+            rotated pixels the images, are divided into.
         memory: images at the end of the stream; each class has an equal share from the
             start, as in the protocols of FRePo and DM.
         steps: the steps of a distillation.
@@ -62,6 +75,16 @@ class Experiment:
     whitening: Whitening = "none"
     device: str = "auto"
 
+    @property
+    def scenario(self) -> Scenario:
+        """What an experience brings."""
+        return BENCHMARKS[self.benchmark][0]
+
+    @property
+    def brings_classes(self) -> bool:
+        """Whether an experience brings classes of its own."""
+        return self.scenario in ("split", "task-split")
+
 
 def check_experiment(
     experiment: Experiment,
@@ -76,7 +99,10 @@ def check_experiment(
         MissingExtraError: replay is asked for, and Avalanche is not installed.
     """
     classes, parts = data.num_classes, experiment.experiences
-    if parts < 2 or classes % parts or classes // parts < 2:
+    if not experiment.brings_classes and parts < 2:
+        raise OptionError(f"experiences must be at least 2, got {parts}")
+    unfit = parts < 2 or classes % parts or classes // parts < 2
+    if experiment.brings_classes and unfit:
         raise OptionError(
             "experiences must divide the classes into equal parts of at least two, got "
             f"{parts} experiences for {classes} classes"

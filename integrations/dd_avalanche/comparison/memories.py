@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dd_avalanche.comparison.streams import ClassStream
+from dd_avalanche.comparison.streams import AbstractStream
 from dd_avalanche.memory import Context, DistilledMemory, ImageGroups, Store
 
 __all__ = ["MemoryHistories", "MemoryHistory"]
@@ -36,7 +36,7 @@ class MemoryHistories:
 
     def __call__(
         self,
-        stream: ClassStream,
+        stream: AbstractStream,
         images_per_class: int,
         policy: str,
         context: Context,
@@ -56,7 +56,7 @@ class MemoryHistories:
 
     @staticmethod
     def _fill(
-        stream: ClassStream,
+        stream: AbstractStream,
         images_per_class: int,
         policy: str,
         context: Context,

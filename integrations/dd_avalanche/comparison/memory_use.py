@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_avalanche.comparison.memories import MemoryHistory
-from dd_avalanche.comparison.streams import ClassStream
+from dd_avalanche.comparison.streams import AbstractStream
 from dd_avalanche.memory import DistilledMemory
 from dd_plugins.api import (
     TrainingSet,
@@ -27,7 +27,7 @@ _REPLAY_RATE = 0.05  # the learning rate of plain SGD
 
 
 def scores_from_scratch(
-    stream: ClassStream, history: MemoryHistory, store: str
+    stream: AbstractStream, history: MemoryHistory, store: str
 ) -> list[list[float]]:
     """Train a fresh network on the memory alone after each experience.
 
@@ -46,7 +46,7 @@ def scores_from_scratch(
     return scores
 
 
-def _trained(stream: ClassStream, memory: DistilledMemory, parts: int) -> Any:
+def _trained(stream: AbstractStream, memory: DistilledMemory, parts: int) -> Any:
     """Return a fresh network trained on a memory alone, by FRePo's protocol."""
     images, labels = memory.images(), memory.labels(stream.data.num_classes)
     if memory.label_kind != "regression":
@@ -83,7 +83,7 @@ class _ModelImages(Dataset[tuple[Tensor, int]]):
 
 
 def scores_with_replay(
-    stream: ClassStream, history: MemoryHistory | None, store: str
+    stream: AbstractStream, history: MemoryHistory | None, store: str
 ) -> list[list[float]]:
     """Train one network along a stream in Avalanche, with replay of a memory.
 

@@ -14,7 +14,7 @@ __all__ = ["PolicyResult", "StreamResult", "stream_key"]
 
 @dataclass(frozen=True)
 class StreamResult:
-    """One stream, of one order of classes.
+    """One stream, of one seed.
 
     Attributes:
         policy: what fills the memory: a spec, ``"naive"`` or ``"joint"``.
@@ -22,7 +22,7 @@ class StreamResult:
         context: how stored images take part while others are distilled.
         store: how images are stored; ``"real"`` for those of the data set, ``"none"``
             without a memory.
-        seed: the seed of the order, the distillations and the networks.
+        seed: the seed of the order or domains, the distillations and the networks.
         images_per_class: images of each class for which the memory has room.
         memory_images: images that are stored at the end.
         memory_bytes: bytes of these images; from scratch also of learned labels.
@@ -69,10 +69,10 @@ class StreamResult:
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """The results of one policy over all orders of classes: a row of the table.
+    """The results of one policy over all streams: a row of the table.
 
     Attributes:
-        streams: one for each order of classes; all equal but for the seed.
+        streams: one for each seed; all equal but for the seed.
         equal_bytes: whether the memory holds as many bytes as that of the first
             distilled policy, not as many images.
     """

@@ -1,5 +1,6 @@
-"""The data of a class-incremental stream, and the networks that are trained on it."""
+"""The data of a stream, and the networks that are trained on it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -7,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import rotate
 
 import dd_plugins
 from dd_avalanche.comparison.experiment import Experiment
@@ -25,73 +28,92 @@ from dd_plugins.api import (
     train_network,
 )
 
-__all__ = ["ClassStream"]
+__all__ = ["AbstractStream", "ClassStream", "DomainStream", "stream_for"]
 
 _JOINT_STEPS = 500
 
 
-class ClassStream:
-    """The data of one order of classes, in the space of the model.
+class AbstractStream(ABC):
+    """The data of one stream, in the space of the model.
 
     Args:
         experiment: what all streams share.
         data: the real data of the benchmark.
         test: its test images.
-        seed: the seed of the order.
+        seed: the seed of the stream.
     """
 
     def __init__(
         self, experiment: Experiment, data: dd_plugins.RealData, test: Images, seed: int
     ) -> None:
         self.experiment, self.data, self.test, self.seed = experiment, data, test, seed
-        classes, parts = data.num_classes, experiment.experiences
-        # NumPy's legacy generator: the orders that FRePo and DM publish for CIFAR-100.
-        order = np.random.RandomState(seed).permutation(classes).tolist()
-        size = classes // parts
-        self.order = [order[part * size : (part + 1) * size] for part in range(parts)]
-        # Of the first experience alone: nothing is fitted to images that come later.
-        first = self.members(data.train.labels, self.order[0])
+        self.device = resolve_device(experiment.device)
+        self.precision = resolve_precision("auto", self.device)
         kind: Literal["zca", "standardize"] = (
             "zca" if experiment.whitening == "first" else "standardize"
         )
-        self.transform = Transform.fit(data.train.images[first], kind)
-        channels = data.image_shape[0]
-        self._unchanged = Transform.identity(channels)
-        self.device = resolve_device(experiment.device)
-        self.precision = resolve_precision("auto", self.device)
+        # Of the first experience alone: nothing is fitted to images that come later.
+        self.transform = Transform.fit(self.pixels(0).images[:], kind)
+        self._unchanged = Transform.identity(data.image_shape[0])
 
-    @staticmethod
-    def members(labels: Tensor, classes: Sequence[int]) -> Tensor:
-        """Return the indices of the images of these classes."""
-        return torch.isin(labels, torch.tensor(classes)).nonzero().flatten()
+    @abstractmethod
+    def pixels(self, part: int) -> Images:
+        """Return the training images of an experience, and their classes."""
+
+    @abstractmethod
+    def test_pixels(self, part: int) -> Images:
+        """Return the test images of an experience, and their classes."""
+
+    def classes_told(self, part: int) -> Sequence[int] | None:
+        """Return the classes of an experience, if a test knows them; None here."""
+        del part
+        return None
+
+    def everything(self) -> Images:
+        """Return the training images of all experiences."""
+        parts = [self.pixels(each) for each in range(self.experiment.experiences)]
+        images = torch.cat([each.images[:] for each in parts])
+        return Images(images, torch.cat([each.labels for each in parts]))
 
     def train(self, part: int) -> tuple[Tensor, Tensor]:
         """Return the training images of an experience, and their classes."""
-        indices = self.members(self.data.train.labels, self.order[part])
-        images = self.transform(self.data.train.images[indices])
-        return images, self.data.train.labels[indices]
+        images, labels = self.pixels(part)
+        return self.transform(images[:]), labels
 
     @cached_property
     def tests(self) -> list[Images]:
         """The test images of each experience, in the space of the model."""
-        indices = [self.members(self.test.labels, classes) for classes in self.order]
-        return [
-            Images(self.transform(self.test.images[part]), self.test.labels[part])
-            for part in indices
-        ]
+        found = map(self.test_pixels, range(self.experiment.experiences))
+        return [Images(self.transform(images[:]), labels) for images, labels in found]
 
     def score(self, network: Callable[[Tensor], Tensor], parts: int) -> list[float]:
         """Return the accuracy on each of the first experiences."""
         return [
             accuracy(
-                network,
-                test,
+                self._told(network, part),
+                self.tests[part],
                 self._unchanged,
                 device=self.device,
                 precision=self.precision,
             )
-            for test in self.tests[:parts]
+            for part in range(parts)
         ]
+
+    def _told(
+        self, network: Callable[[Tensor], Tensor], part: int
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the network, which chooses among the classes that are told."""
+        classes = self.classes_told(part)
+        if classes is None:
+            return network
+
+        def among(images: Tensor) -> Tensor:
+            outputs = network(images)
+            others = torch.ones(outputs.shape[1], dtype=torch.bool)
+            others[list(classes)] = False
+            return outputs.masked_fill(others.to(outputs.device), -torch.inf)
+
+        return among
 
     def fresh_network(self, purpose: str, step: int) -> Any:
         """Build a network with fresh weights."""
@@ -106,12 +128,12 @@ class ClassStream:
     @cached_property
     def joint(self) -> list[float]:
         """The accuracy on each experience of a network trained on all real images."""
-        train = self.data.train
+        images, labels = self.everything()
         network = train_network(
             self.fresh_network("network", -1),
             TrainingSet(
-                Whitened(train.images, self.transform, self.device),
-                centred_targets(train.labels, self.data.num_classes).to(self.device),
+                Whitened(images, self.transform, self.device),
+                centred_targets(labels, self.data.num_classes).to(self.device),
                 "regression",
                 self.data.mirror,
             ),
@@ -120,3 +142,94 @@ class ClassStream:
             precision=self.precision,
         )
         return self.score(network, self.experiment.experiences)
+
+
+class ClassStream(AbstractStream):
+    """A stream whose experiences bring classes, in an order of its own.
+
+    With ``task-split`` a test knows the experience, and chooses among its classes.
+    """
+
+    def __init__(
+        self, experiment: Experiment, data: dd_plugins.RealData, test: Images, seed: int
+    ) -> None:
+        classes, parts = data.num_classes, experiment.experiences
+        # NumPy's legacy generator: the orders that FRePo and DM publish for CIFAR-100.
+        order = np.random.RandomState(seed).permutation(classes).tolist()
+        size = classes // parts
+        self.order = [order[part * size : (part + 1) * size] for part in range(parts)]
+        super().__init__(experiment, data, test, seed)
+
+    def everything(self) -> Images:
+        """Return all training images, in the order of the data set."""
+        return self.data.train
+
+    def pixels(self, part: int) -> Images:
+        """Return the training images of the classes of an experience."""
+        return _of_classes(self.data.train, self.order[part])
+
+    def test_pixels(self, part: int) -> Images:
+        """Return the test images of the classes of an experience."""
+        return _of_classes(self.test, self.order[part])
+
+    def classes_told(self, part: int) -> Sequence[int] | None:
+        """Return the classes of an experience, if its task is known."""
+        return self.order[part] if self.experiment.scenario == "task-split" else None
+
+
+class DomainStream(AbstractStream):
+    """A stream whose experiences bring other pixels of the same classes.
+
+    Each experience has a part of the training images, drawn at random, and all test
+    images. Its pixels are in an order of their own (``permuted``, Goodfellow et al.,
+    arXiv 1312.6211), or images are turned (``rotated``, Lopez-Paz and Ranzato, arXiv
+    1706.08840): by ``180 k / experiences`` degrees, in an order of the stream. The
+    first experience of permuted pixels has them as they are.
+    """
+
+    def __init__(
+        self, experiment: Experiment, data: dd_plugins.RealData, test: Images, seed: int
+    ) -> None:
+        parts, count = experiment.experiences, len(data.train.labels)
+        drawn = torch.randperm(count, generator=generator_for(seed, "domain parts"))
+        self._parts = [each.sort().values for each in drawn.tensor_split(parts)]
+        turns = torch.randperm(parts, generator=generator_for(seed, "domain order"))
+        self._angles = [180 * int(turn) / parts for turn in turns]
+        super().__init__(experiment, data, test, seed)
+
+    def pixels(self, part: int) -> Images:
+        """Return a part of the training images, with the pixels of an experience."""
+        chosen, train = self._parts[part], self.data.train
+        return Images(self._changed(train.images[chosen], part), train.labels[chosen])
+
+    def test_pixels(self, part: int) -> Images:
+        """Return all test images, with the pixels of an experience."""
+        return Images(self._changed(self.test.images[:], part), self.test.labels)
+
+    def _changed(self, images: Tensor, part: int) -> Tensor:
+        if self.experiment.scenario == "rotated":
+            turned: Tensor = rotate(
+                images, self._angles[part], InterpolationMode.BILINEAR
+            )
+            return turned
+        if part == 0:
+            return images
+        height, width = images.shape[2:]
+        order = torch.randperm(
+            height * width, generator=generator_for(self.seed, "pixel order", part)
+        )
+        return images.flatten(2)[:, :, order].view(images.shape)
+
+
+def stream_for(
+    experiment: Experiment, data: dd_plugins.RealData, test: Images, seed: int
+) -> AbstractStream:
+    """Return a stream of the experiment's scenario."""
+    kind = ClassStream if experiment.brings_classes else DomainStream
+    return kind(experiment, data, test, seed)
+
+
+def _of_classes(data: Images, classes: Sequence[int]) -> Images:
+    """Return the images of these classes."""
+    chosen = torch.isin(data.labels, torch.tensor(classes)).nonzero().flatten()
+    return Images(data.images[chosen], data.labels[chosen])

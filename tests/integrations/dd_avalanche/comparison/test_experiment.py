@@ -53,4 +53,15 @@ def test_replay_alone_needs_avalanche(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_benchmarks_split_data_sets_of_the_library() -> None:
-    assert all(name == f"split-{data}" for name, data in BENCHMARKS.items())
+    for name, (scenario, data) in BENCHMARKS.items():
+        assert name == f"{scenario}-{data}"
+        assert Experiment(name).scenario == scenario
+    assert BENCHMARKS["split-fashion-mnist"] == ("split", "fashion-mnist")
+
+
+def test_images_may_be_divided_into_any_number_of_domains() -> None:
+    check_experiment(Experiment("rotated-mnist", experiences=3), ["scratch"], real(10))
+    with pytest.raises(OptionError, match="experiences must be at least 2, got 1"):
+        check_experiment(
+            Experiment("permuted-mnist", experiences=1), ["scratch"], real(10)
+        )

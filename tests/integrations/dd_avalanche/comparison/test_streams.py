@@ -7,7 +7,7 @@ from torch import Tensor
 import dd_plugins
 from dd_avalanche.comparison.continual import continual
 from dd_avalanche.comparison.experiment import Experiment
-from dd_avalanche.comparison.streams import ClassStream
+from dd_avalanche.comparison.streams import ClassStream, DomainStream, stream_for
 
 
 def test_orders_are_those_that_the_papers_publish() -> None:
@@ -83,3 +83,102 @@ def test_scores_are_the_accuracy_on_each_experience() -> None:
     assert scores == pytest.approx([0, float(share), 0])
     assert len(stream.joint) == 5
     assert stream.joint is stream.joint, "trained once"
+
+
+def domain_stream(benchmark: str, seed: int = 0, experiences: int = 3) -> DomainStream:
+    data = dd_plugins.get_dataset("digits")
+    experiment = Experiment(benchmark, experiences=experiences, training_steps=2)
+    made = stream_for(experiment, data, data.read_test(), seed)
+    assert isinstance(made, DomainStream)
+    return made
+
+
+@pytest.mark.parametrize("benchmark", ["permuted-digits", "rotated-digits"])
+def test_domains_part_the_images_and_share_the_classes(benchmark: str) -> None:
+    stream = domain_stream(benchmark)
+    labels = [stream.train(part)[1] for part in range(3)]
+    assert sum(map(len, labels)) == len(stream.data.train.labels)
+    assert all(set(found.tolist()) == set(range(10)) for found in labels)
+    assert all(len(test.labels) == len(stream.test.labels) for test in stream.tests)
+    first, second = (stream.test_pixels(part).images for part in (1, 2))
+    assert not torch.equal(first, second)
+    again = domain_stream(benchmark)
+    assert torch.equal(again.test_pixels(2).images, second)
+    other = domain_stream(benchmark, seed=1)
+    assert not torch.equal(other.test_pixels(2).images, second)
+    assert len(stream.everything().labels) == len(stream.data.train.labels)
+
+
+def test_permuted_pixels_are_the_same_pixels_elsewhere() -> None:
+    stream = domain_stream("permuted-digits")
+    original, permuted = stream.test.images[:], stream.test_pixels(1).images
+    assert torch.equal(stream.test_pixels(0).images, original)
+    same = [each.flatten(1).sort().values for each in (original, permuted)]
+    assert torch.equal(*same)
+    # One order for the experience: a pixel has one place in all images.
+    moved = original.flatten(1)[:5].float() - permuted.flatten(1)[:5].float()
+    assert moved.abs().sum() > 0
+    train = stream.pixels(1).images
+    assert torch.equal(
+        train.flatten(1).float().var(dim=0).sort().values > 0,
+        stream.data.train.images[stream._parts[1]]
+        .flatten(1)
+        .float()
+        .var(dim=0)
+        .sort()
+        .values
+        > 0,
+    )
+
+
+def test_rotated_images_are_turned_by_equal_steps() -> None:
+    stream = domain_stream("rotated-digits", experiences=2)
+    part = stream._angles.index(90.0)
+    turned = stream.test_pixels(part).images
+    assert torch.equal(turned, stream.test.images[:].rot90(1, (2, 3)))
+    assert torch.equal(stream.test_pixels(1 - part).images, stream.test.images[:])
+
+
+def test_a_known_task_leaves_its_classes_alone_to_choose_from() -> None:
+    data = dd_plugins.get_dataset("digits")
+    stream = stream_for(Experiment("task-split-digits"), data, data.read_test(), seed=0)
+    assert isinstance(stream, ClassStream)
+    chosen, wrong = stream.order[1][0], stream.order[0][0]
+
+    def mostly_wrong(images: Tensor) -> Tensor:
+        logits = torch.zeros(len(images), 10)
+        logits[:, wrong], logits[:, chosen] = 2, 1
+        return logits
+
+    share = (stream.tests[1].labels == chosen).float().mean()
+    assert stream.score(mostly_wrong, 2)[1] == pytest.approx(float(share))
+    plain = stream_for(Experiment("split-digits"), data, data.read_test(), seed=0)
+    assert plain.score(mostly_wrong, 2)[1] == 0
+
+
+@pytest.mark.parametrize(
+    "benchmark", ["permuted-digits", "rotated-digits", "task-split-digits"]
+)
+def test_memories_are_compared_on_every_scenario(benchmark: str) -> None:
+    data = dd_plugins.get_dataset("digits")
+    experiment = Experiment(
+        benchmark,
+        experiences=2,
+        memory=20,
+        steps=2,
+        training_steps=30,
+        network="conv(width=4, depth=2)",
+    )
+    rows = continual(
+        experiment,
+        ["dm(real_batch_size=8)", "random"],
+        protocols=["scratch", "replay"],
+        stores=["uint8"],
+        data=data,
+    )
+    policies = {row.streams[0].policy for row in rows}
+    assert policies == {"dm(real_batch_size=8)", "random", "naive", "joint"}
+    for row in rows:
+        assert row.streams[0].curve[-1] is not None
+        if row.streams[0].policy == "random" and not row.equal_bytes:
+            assert row.streams[0].memory_images == 20
