@@ -114,10 +114,11 @@ def _variants(
 ) -> list[dict[str, Any]]:
     """Return policy, context and store of each row of a memory.
 
-    Core sets move no images, so they see no context and store real images as they are.
-    Packed memories have no context either.
+    Core sets move no images, so they see no context; they store real images as they
+    are, or packed. Packed memories have no context either.
     """
     variants: list[dict[str, Any]] = []
+    small = [store for store in stores if store.startswith("packed")]
     for policy in policies:
         learns = dd_plugins.get_distiller(policy).moves_images
         packed = all(store.startswith("packed") for store in stores)
@@ -127,7 +128,7 @@ def _variants(
                 "another store"
             )
         for context in contexts if learns else ("none",):
-            for store in stores if learns else ("real",):
+            for store in stores if learns else [*small, "real"]:
                 if store.startswith("packed") and context != "none":
                     continue
                 variants.append({"policy": policy, "context": context, "store": store})

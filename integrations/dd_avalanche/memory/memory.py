@@ -82,7 +82,8 @@ class DistilledMemory(MemoryOptions):
         store: ``"float32"``, or ``"uint8"`` for a quarter of the bytes: 256 levels for
             each image. ``"packed"`` and ``"packed-uint8"`` hold four images of half the
             size in the room of one: ``size`` and ``images_per_class`` count these
-            rooms. That needs a distiller that learns images, and no context.
+            rooms. Real images that a core set chooses are made smaller. That goes with
+            no context.
         shrink: how the images of a class become fewer when room is needed: the first of
             them stay (``"truncate"``), or fewer are distilled from them (``"distil"``).
         mirror: whether a flipped image is still of its class.

@@ -99,12 +99,9 @@ class MemoryOptions:
             )
         if isinstance(self.distiller, str):
             self.distiller = dd_plugins.get_distiller(self.distiller)
-        if self.packing > 1 and (
-            self.context != "none" or not self.method.moves_images
-        ):
+        if self.packing > 1 and self.context != "none":
             raise OptionError(
-                f"store {self.store!r} needs a distiller that learns images, and no "
-                f"context; got {self.distiller!r} and context {self.context!r}"
+                f"store {self.store!r} goes with no context, got {self.context!r}"
             )
 
     @property
