@@ -387,10 +387,10 @@ class RealData:
         validation images were given, nothing was cut off, and nothing changes.
         """
         count = len(self.train.labels)
-        cut = len(self.validation.labels) > 0
-        if not cut or torch.equal(self.train_indices, torch.arange(count)):
-            return self
         total = count + len(self.validation.labels)
+        whole = torch.equal(self.train_indices, torch.arange(count))
+        if total == count or whole or int(self.train_indices.max()) >= total:
+            return self  # nothing was cut off, or these are images of a larger set
         was_cut = torch.ones(total, dtype=torch.bool)
         was_cut[self.train_indices] = False
         places = torch.cat([self.train_indices, was_cut.nonzero().flatten()])

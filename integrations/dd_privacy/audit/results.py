@@ -111,7 +111,7 @@ class AuditedMechanism:
     Attributes:
         name: the name of the mechanism.
         accuracies: accuracy of each audited run's model on the population.
-        epsilon: the greatest epsilon that private training spent; None without.
+        epsilon: the greatest epsilon that its runs state; None without one.
         seconds: seconds per run, on average.
         shadows: the number of its shadow runs.
         about: all that its runs depend on beside members and seed.

@@ -53,7 +53,7 @@ class FinishedRun:
         initial: bool ``(n,)``: the examples that its images started from.
         distilled: the released images; None if a model alone is released.
         accuracy: the model's accuracy on the population, in [0, 1]; None without one.
-        epsilon: the epsilon of private training; None without.
+        epsilon: the epsilon that it states; None without one.
         seconds: the time that it took.
     """
 

@@ -23,7 +23,7 @@ class Release:
         distilled: the released images; None if a model alone is released.
         network: a model in evaluation mode.
         transform: maps images to the model's value space.
-        epsilon: the epsilon of private training; None without.
+        epsilon: the epsilon that it states; None without one.
     """
 
     distilled: dd_plugins.DistilledSet | None

@@ -72,7 +72,9 @@ def trained_on(
         generator=generator_for(seed, "audited training"),
         precision=resolve_precision("auto", target),
     )
-    return Release(distilled, module, distilled.transform)
+    privacy = distilled.header.privacy
+    epsilon = None if privacy is None else privacy.epsilon
+    return Release(distilled, module, distilled.transform, epsilon)
 
 
 def training_seconds(

@@ -34,6 +34,21 @@ def test_audited_distillation_is_that_which_ships(tmp_path: Path) -> None:
     assert short.resolved_network(data) == "conv(width=32, depth=2)"
 
 
+def test_a_private_distillation_states_its_epsilon(tmp_path: Path) -> None:
+    membership = membership_for_mechanism(noisy_data(200), members=80)
+    runs = Runs(membership, tmp_path)
+    options = RunOptions(
+        distiller="dp_frepo(3)", steps=2, network="dc_convnet(width=4)"
+    )
+    mechanism = Distillation("mine", "cpu", options, training_steps=2)
+    runs.make(mechanism, 0)
+    found = runs.load(mechanism, 0)
+    assert found.epsilon is not None
+    assert 2.9 < found.epsilon <= 3
+    assert found.distilled is not None
+    assert found.distilled.header.dataset.fingerprint == ""
+
+
 def test_killed_distillation_goes_on(tmp_path: Path) -> None:
     membership = membership_for_mechanism(noisy_data(200), members=80)
     runs = Runs(membership, tmp_path)
