@@ -10,7 +10,7 @@ from dd_plugins.data.pixels import Axes, where_channels_are
 from dd_plugins.data.streamed import ImageSource
 from dd_plugins.errors import DataError
 
-__all__ = ["Images", "checked_images", "take"]
+__all__ = ["Images", "checked_images", "joined", "take"]
 
 
 class Images(NamedTuple):

@@ -60,6 +60,8 @@ class RealData:
         transform: the map to the value space; None to fit one to the training images.
         too_large_to_whiten: whether images are standardised only because they are too
             large to whiten; a run warns of it when it starts.
+        validation_indices: int64, the index of each validation image before the split;
+            None if they were given.
     """
 
     name: str
@@ -73,6 +75,7 @@ class RealData:
     image_size: int | None = None
     transform: Transform | None = field(default=None, repr=False)
     too_large_to_whiten: bool = False
+    validation_indices: Tensor | None = field(default=None, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -210,6 +213,7 @@ class RealData:
             class_names=names,
             read_test=test.fitting(shape, len(names)),
             too_large_to_whiten=too_large,
+            validation_indices=held_out if given is None else None,
             preprocessing=preprocessing,
             mirror=mirror,
             image_size=image_size,
@@ -386,14 +390,12 @@ class RealData:
         Which images are held out depends on how many there are of each class. Where
         validation images were given, nothing was cut off, and nothing changes.
         """
-        count = len(self.train.labels)
-        total = count + len(self.validation.labels)
-        whole = torch.equal(self.train_indices, torch.arange(count))
-        if total == count or whole or int(self.train_indices.max()) >= total:
-            return self  # nothing was cut off, or these are images of a larger set
-        was_cut = torch.ones(total, dtype=torch.bool)
-        was_cut[self.train_indices] = False
-        places = torch.cat([self.train_indices, was_cut.nonzero().flatten()])
+        if self.validation_indices is None or not len(self.validation_indices):
+            return self
+        total = len(self.train.labels) + len(self.validation.labels)
+        places = torch.cat([self.train_indices, self.validation_indices])
+        if not torch.equal(places.sort().values, torch.arange(total)):
+            return self  # these are some images of a larger set
         together = joined(self.train, self.validation)
         everything, nothing = take(together, places.argsort()), torch.arange(0)
         return replace(

@@ -24,7 +24,14 @@ from dd_plugins.engine.validation import (
     validation_is_due,
     validations_of,
 )
-from dd_plugins.errors import DDError, DDWarning, FileError, PluginError, what_differs
+from dd_plugins.errors import (
+    DDError,
+    DDWarning,
+    FileError,
+    OptionError,
+    PluginError,
+    what_differs,
+)
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run
 from dd_plugins.runtime import processes
@@ -199,6 +206,14 @@ class Loop:
         started = saved = time.monotonic()
         before = learning.seconds
 
+        if self.settled.distiller.private and writer is not None and not learning.step:
+            # Steps made again with other noise would spend twice: it is kept first.
+            state = learning.whole_state()
+            assert state is not None
+            configuration = {"configuration": self.configuration}
+            writer.save(configuration | learning.state_dict(state))
+            writer.wait()
+
         def wishes_now() -> StopOrSave:
             due = time.monotonic() - saved >= checkpoint_seconds
             return StopOrSave(interrupt.requested, due and processes.rank() == 0)
@@ -371,11 +386,17 @@ class Loop:
         """Warn if the run goes on where its last bits may differ."""
         with foreign_is_told():
             moved = what_differs(dict(saved.get("place", self._place)), self._place)
-        if moved and self.learning.step < self.run.steps:
-            _warn(
-                f"this run goes on elsewhere ({moved}): its set will not be, bit for "
-                "bit, that of a run without a break"
+        if not moved or self.learning.step == self.run.steps:
+            return
+        if self.settled.distiller.private:
+            raise OptionError(
+                f"a private run cannot go on elsewhere ({moved}): the same noise would "
+                "hide sums that differ in their last bits"
             )
+        _warn(
+            f"this run goes on elsewhere ({moved}): its set will not be, bit for bit, "
+            "that of a run without a break"
+        )
 
 
 def _warn(message: str) -> None:

@@ -15,6 +15,7 @@ from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import DDWarning, OptionError
 from dd_plugins.run import Run
 from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.header import Header
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["check_private", "public_images", "public_sampler"]
@@ -57,10 +58,11 @@ def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> N
             f"initial images {settled.options.initial_images!r}"
         )
     data = settled.data
-    if data.transform is None and data.preprocessing != "constant":
+    space = data.preprocessing if data.transform is None else data.transform.kind
+    if space != "constant" and not _is_identity(data.transform):
         raise OptionError(
             f"{name} is private, and must not fit a value space to private images: "
-            f"expected preprocessing 'constant', got {data.preprocessing!r}"
+            f"expected preprocessing 'constant', got {space!r}"
         )
     if context is not None:
         _check_context(context, settled, name)
@@ -75,15 +77,30 @@ def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> N
         )
 
 
+def _is_identity(transform: Transform | None) -> bool:
+    """Tell whether images are in the value space already."""
+    if transform is None or transform.centre is not None:
+        return False
+    still = (transform.mean == 0).all() and (transform.deviation == 1).all()
+    return bool(still)
+
+
 def _check_context(context: DistilledSet, settled: Settled, name: str) -> None:
-    """Refuse a set that was made of the same images without noise."""
-    header = context.header
-    same = header.dataset.fingerprint == settled.data.fingerprint
-    if header.privacy is None and same:
-        raise OptionError(
-            f"{name} is private, and its context was made of the same images without "
-            "noise; give a set of public images"
-        )
+    """Refuse a set that may tell of private images.
+
+    It must be private itself, or be made of the data that the distiller names as
+    public; and so must the set beside which it was made, and so on.
+    """
+    public = settled.distiller.public_data
+    header: Header | None = context.header
+    while header is not None:
+        if header.privacy is None and header.dataset.name != public:
+            raise OptionError(
+                f"{name} is private, and its context must be private too or be made of "
+                f"public images, got one made of {header.dataset.name!r}; say by "
+                "public=... if these are public"
+            )
+        header = None if header.context is None else header.context.header
 
 
 def _check_public(settled: Settled, name: str) -> None:

@@ -73,9 +73,12 @@ def settle(
     data = data.prepared(options.preprocessing, options.mirror)
     if method.private:  # which images were held out tells how many there are
         data = data.undivided()
-    task = _task(
-        options, data, parametrization.images_per_stored, Counter(context_labels)
-    )
+    # Of which classes there are images is private, where the set is.
+    there = [1] * data.num_classes
+    if not method.private:
+        there = data.train.labels.bincount(minlength=data.num_classes).tolist()
+    per_stored = parametrization.images_per_stored
+    task = _task(options, data, there, per_stored, Counter(context_labels))
     method = _settled_method(method, task)
     check_label_kind(method, method.label_kind)
     wanted = check_preprocessing(method, method.preprocessing(task))
@@ -147,13 +150,24 @@ def images_within(
 
 
 def _task(
-    options: RunOptions, data: RealData, per_stored: int, context: Counter[int]
+    options: RunOptions,
+    data: RealData,
+    there: Sequence[int],
+    per_stored: int,
+    context: Counter[int],
 ) -> Task:
-    """Return what is distilled: decoded images, and those of a context by class."""
+    """Return what is distilled: decoded images, and those of a context by class.
+
+    Args:
+        options: of the run.
+        data: the real data.
+        there: for each class 0, if it has no real images.
+        per_stored: images that a stored one holds.
+        context: the images of each class of the context.
+    """
     asked, unequal = options.images_per_class, None
     if isinstance(asked, tuple):
         # Classes without real images get none, and those of a context no new ones.
-        there = data.train.labels.bincount(minlength=data.num_classes).tolist()
         made = [per_stored * n if there[c] else 0 for c, n in enumerate(asked)]
         each = round(sum(made) / sum(map(bool, there)))
         unequal = tuple(0 if label in context else n for label, n in enumerate(made))

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dd_plugins.api import (
     AbstractDistiller,
+    AbstractNetwork,
     AbstractState,
     DDWarning,
+    FeatureNetwork,
     InitialImages,
     OptionError,
     Parameters,
@@ -23,25 +25,39 @@ from dd_plugins.api import (
     Run,
     Task,
     check_saved,
+    features_in_chunks,
+    get_network,
     record,
 )
 from dd_privacy.private.accounting import Budget, noise_multiplier_for
 from dd_privacy.private.noise import SecretNoise
 
-__all__ = ["AbstractPrivateDistiller", "PrivateState", "clipping_factors"]
+__all__ = [
+    "AbstractPrivateDistiller",
+    "ClippingNorm",
+    "PrivateState",
+    "clipping_factors",
+    "real_features",
+]
 
+_LARGEST = 1e15  # feature of a real image
 _CHUNK = 500  # real images whose parts are computed at once
 
 _NOT_COVERED = (
     "The choice of hyper-parameters on the same images: each further run spends again.",
     "Accuracies measured on private images, if they are published.",
     "The data set's name, the number of its images, its classes and their number.",
+    "A test set that was cut from the images by their order, as that of a plain folder "
+    "is: an image more or less moves others in and out of the training images.",
     "The checkpoint and the run's memory, which hold the noise's secret.",
     "How long steps take, which tells how large batches were.",
 )
 _FLOATING_POINT = "Attacks on floating-point noise: secure_noise was off."
 _PUBLIC = "The public images: they are taken for public."
 _CONTEXT = "The set beside which this one was made: what it reveals adds up."
+
+ClippingNorm = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""A norm that neither float32 nor an optimizer loses."""
 
 StateType = TypeVar("StateType", bound="PrivateState")
 
@@ -97,12 +113,12 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
     epsilon: PositiveFloat
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     batch_size: PositiveInt = 2_000
-    clipping_norm: PositiveFloat = 1.0
+    clipping_norm: ClippingNorm = 1.0
     learning_rate: PositiveFloat = 0.03
     start_noise: PositiveFloat = 0.1
     public: str | None = None
     secure_noise: bool = False
-    noise_seed: int | None = None
+    noise_seed: NonNegativeInt | None = None
 
     @property
     def private(self) -> bool:
@@ -128,6 +144,18 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         """Return the value space that reads no image."""
         del task
         return "constant"
+
+    def default_network(
+        self, task: Task, device: torch.device
+    ) -> AbstractNetwork | None:
+        """Return a ConvNet of few features, in each of which there is noise."""
+        del task
+        narrow = device.type == "cpu"
+        return get_network("dc_convnet(width=32)" if narrow else "dc_convnet")
+
+    def images_in_graph(self, task: Task) -> int:
+        """Return all images: a step is of the whole set."""
+        return task.synthetic_images
 
     @abstractmethod
     def private_state(
@@ -238,6 +266,27 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """Return a cosine from the learning rate to 0."""
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
+def real_features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
+    """Return the features of real images; zeros for an image that has none.
+
+    Values that are not finite would make the sum of a batch so, and the run fail:
+    which tells that the image was there.
+
+    Args:
+        run: the run.
+        network: in evaluation mode.
+        images: ``(b, channels, height, width)``, in the value space.
+
+    Returns:
+        float32 ``(b, features)``, finite, without a graph.
+    """
+    with torch.no_grad(), run.autocast():
+        found = features_in_chunks(network, images).float()
+    # No square, and so no norm, of what is left is beyond float32.
+    fits = found.isfinite().all(dim=1) & (found.abs().amax(dim=1) < _LARGEST)
+    return torch.where(fits[:, None], found, 0)
 
 
 def clipping_factors(norms: Tensor, clipping_norm: float) -> Tensor:

@@ -7,7 +7,6 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from dd_plugins.api import (
-    AbstractNetwork,
     FeatureNetwork,
     Leaves,
     Metrics,
@@ -17,7 +16,6 @@ from dd_plugins.api import (
     Task,
     add_gradient,
     features_in_chunks,
-    get_network,
     record,
 )
 from dd_privacy.private.accounting import Budget
@@ -25,6 +23,7 @@ from dd_privacy.private.distillation import (
     AbstractPrivateDistiller,
     PrivateState,
     clipping_factors,
+    real_features,
 )
 from dd_privacy.private.example_features import check_features_apart
 from dd_privacy.private.noise import SecretNoise
@@ -80,18 +79,6 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
         del task
         return _SHORT_RUN
 
-    def default_network(
-        self, task: Task, device: torch.device
-    ) -> AbstractNetwork | None:
-        """Return the ConvNet of DM; on a CPU a narrow one."""
-        del task
-        narrow = device.type == "cpu"
-        return get_network("dc_convnet(width=32)" if narrow else "dc_convnet")
-
-    def images_in_graph(self, task: Task) -> int:
-        """Return all images: the classes are matched together."""
-        return task.synthetic_images
-
     def private_state(
         self, run: Run, budget: Budget, noise: SecretNoise, real: RealSampler
     ) -> PrivateState:
@@ -118,8 +105,7 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
         scale = features.detach().square().sum(dim=1).mean().sqrt()
 
         def by_class(images: Tensor, labels: Tensor) -> Tensor:
-            with torch.no_grad():
-                found = self._clipped(_features(run, network, images) / scale)
+            found = self._clipped(real_features(run, network, images) / scale)
             sums = found.new_zeros(num_classes, found.shape[1])
             return sums.index_add(0, labels, found)
 

@@ -10,7 +10,6 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dd_plugins.api import (
-    AbstractNetwork,
     FeatureNetwork,
     LabelKind,
     Leaves,
@@ -23,7 +22,6 @@ from dd_plugins.api import (
     add_gradient,
     centred_targets,
     features_in_chunks,
-    get_network,
     record,
     ridge_regression,
     ridge_weights,
@@ -31,8 +29,10 @@ from dd_plugins.api import (
 from dd_privacy.private.accounting import Budget
 from dd_privacy.private.distillation import (
     AbstractPrivateDistiller,
+    ClippingNorm,
     PrivateState,
     clipping_factors,
+    real_features,
 )
 from dd_privacy.private.example_features import check_features_apart
 from dd_privacy.private.noise import SecretNoise
@@ -98,17 +98,16 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
     2206.00719.
 
     Differences from DP-KIP: features of online models, of norm 1, in place of a fixed
-    kernel;
-    gradients of the weights are clipped, unless the images' are asked for. And from its
-    released code: batches are drawn by Poisson sampling, as the accountant assumes;
-    the set never starts from private images; no statistic of private images is used;
-    noise comes from a secret, not from a seed; nothing is measured on the way.
+    kernel; gradients of the weights are clipped, unless the images' are asked for. And
+    from its released code: batches are drawn by Poisson sampling, as the accountant
+    assumes; the set never starts from private images; no statistic of private images
+    is used; noise comes from a secret, not from a seed; nothing is measured on the way.
     """
 
     name = "dp_frepo"
     mechanism = "the sum of clipped gradients of squared regression errors"
 
-    clipping_norm: PositiveFloat = 0.3
+    clipping_norm: ClippingNorm = 0.3
     clipped: Literal["weights", "images"] = "weights"
     pool_size: PositiveInt = 10
     max_online_updates: PositiveInt = 100
@@ -120,14 +119,6 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
         del task
         return _SHORT_RUN
 
-    def default_network(
-        self, task: Task, device: torch.device
-    ) -> AbstractNetwork | None:
-        """Return a ConvNet of few features, in each of which there is noise."""
-        del task
-        narrow = device.type == "cpu"
-        return get_network("dc_convnet(width=32)" if narrow else "dc_convnet")
-
     @property
     def label_kind(self) -> LabelKind:
         """Labels are centred regression targets."""
@@ -136,10 +127,6 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return centred one-hot labels."""
         return centred_targets(labels, num_classes)
-
-    def images_in_graph(self, task: Task) -> int:
-        """Return all images: the regression is on the whole set."""
-        return task.synthetic_images
 
     def private_state(
         self, run: Run, budget: Budget, noise: SecretNoise, real: RealSampler
@@ -172,14 +159,13 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
         weights = ridge_weights(features, leaves.labels, ridge=self.ridge)
         fixed = weights.detach()
 
-        def real_features(images: Tensor) -> Tensor:
-            with torch.no_grad():
-                return _features(run, network, images).double()
+        def unit_features(images: Tensor) -> Tensor:
+            return F.normalize(real_features(run, network, images)).double()
 
         def of_weights(images: Tensor, labels: Tensor) -> Tensor:
             targets = centred_targets(labels, run.task.num_classes).double()
             return clipped_gradients_of_weights(
-                real_features(images), targets, fixed, self.clipping_norm
+                unit_features(images), targets, fixed, self.clipping_norm
             )
 
         def of_images(images: Tensor, labels: Tensor) -> Tensor:
@@ -192,7 +178,7 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
             return clipped_gradients_of_images(
                 weights_of,
                 pixels.detach(),
-                real_features(images),
+                unit_features(images),
                 targets,
                 self.clipping_norm,
             )
@@ -292,6 +278,9 @@ def clipped_gradients_of_images(
     total = torch.zeros(images.shape, dtype=torch.float64, device=images.device)
     for some in torch.split(torch.arange(len(features)), _AT_ONCE):
         found = torch.func.vmap(gradient)(features[some], residuals[some]).double()
+        # An image without a finite gradient adds nothing, and cannot stop the run.
+        finite = found.flatten(1).isfinite().all(dim=1)
+        found = torch.where(finite.view(-1, *[1] * images.ndim), found, 0)
         factors = clipping_factors(found.flatten(1).norm(dim=1), clipping_norm)
         total += torch.einsum("b,b...->...", factors, found)
     return total

@@ -22,6 +22,7 @@ from dd_plugins.api import (
     OptionError,
     RealData,
     RealSampler,
+    Transform,
     add_gradient,
     record,
 )
@@ -300,6 +301,9 @@ def given_validation() -> RealData:
         ({"distiller": "rotated(dp_dm(1))"}, "rotated reads real images without"),
         ({"distiller": "dp_frepo(1, public='digits')", "data": "digits"}, "not be the"),
         ({"distiller": "dp_frepo(-1)"}, "greater than 0"),
+        ({"distiller": "dp_frepo(1, noise_seed=-1)"}, "noise_seed"),
+        ({"distiller": "dp_dm(1, clipping_norm=1e-40)"}, "clipping_norm"),
+        ({"distiller": "dp_dm(1, clipping_norm=1e300)"}, "clipping_norm"),
         ({"distiller": "dp_frepo"}, "epsilon"),
         ({"distiller": "dp_frepo(1, public='no-such-set')"}, "no-such-set"),
     ],
@@ -338,26 +342,113 @@ def test_a_split_that_depends_on_the_images_is_undone() -> None:
     assert made.header.dataset.train_images == 120
 
 
-def test_a_public_set_can_be_the_start() -> None:
-    public = dd_plugins.distill(
-        RealData.from_tensors(torch.rand(40, 1, 8, 8), torch.arange(40) % 2),
-        "random",
-        steps=1,
-        network=NETWORK,
-        preprocessing="constant",
+PUBLIC = "fake:2x1x8x8x30"
+
+
+def of_data(data: Any, **options: Any) -> dd_plugins.DistilledSet:
+    """Return a set that is not private."""
+    asked = {"steps": 1, "network": NETWORK, "preprocessing": "constant"}
+    return dd_plugins.distill(data, "random", **asked | options)
+
+
+def named(name: str, count: int = 40) -> RealData:
+    images = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    labels = torch.arange(count) % 2
+    return RealData.from_tensors(images, labels, class_names=list("01"), name=name)
+
+
+def test_a_set_of_public_images_can_be_the_start() -> None:
+    asked = {"data": named("private"), "steps": 2, "network": NETWORK}
+    public = of_data(PUBLIC)
+    spec = f"dp_dm(1, public='{PUBLIC}')"
+    made = dd_plugins.distill(
+        **asked, distiller=spec, context=public, refine_context=True
     )
-    made = distilled("dp_dm(1)", context=public, refine_context=True)
     assert made.header.privacy is not None
     assert any("set beside which" in each for each in made.header.privacy.not_covered)
-    own = dd_plugins.distill(
-        toy_data(validation=0.0),
-        "random",
-        steps=1,
-        network=NETWORK,
-        preprocessing="constant",
+    # A set that is private itself may be the start of another one.
+    further = dd_plugins.distill(
+        **asked, distiller=spec, context=made, refine_context=True
     )
-    with pytest.raises(OptionError, match="made of the same images without noise"):
-        distilled("dp_dm(1)", context=own, refine_context=True)
+    assert further.header.context is not None
+
+
+def test_a_set_of_private_images_cannot_be_the_start() -> None:
+    """Whatever part of them it was made of, and however deep it lies."""
+    data = named("private")
+    asked = {"data": data, "steps": 2, "network": NETWORK, "distiller": "dp_dm(1)"}
+    for own in (
+        of_data(data),
+        of_data(named("private", 30)),
+        of_data(data, context=of_data(data), refine_context=True),
+    ):
+        with pytest.raises(OptionError, match="its context must be private too or be"):
+            dd_plugins.distill(**asked, context=own, refine_context=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*noise_seed is for tests")
+def test_a_set_whose_noise_is_known_cannot_be_the_start() -> None:
+    known = distilled("dp_dm(1, noise_seed=1)")
+    assert known.header.privacy is None
+    with pytest.raises(OptionError, match="its context must be private too"):
+        distilled("dp_dm(1)", context=known, refine_context=True)
+
+
+def test_a_given_value_space_must_be_constant() -> None:
+    data = toy_data(validation=0.0)
+    fitted = Transform.fit(data.train.images, "zca")
+    with pytest.raises(OptionError, match="expected preprocessing 'constant'"):
+        dd_plugins.distill(
+            data.with_transform(fitted), "dp_dm(1)", steps=2, network=NETWORK
+        )
+    values = RealData.from_values(data.train.images[:] - 0.5, data.train.labels)
+    made = dd_plugins.distill(values, "dp_dm(1)", steps=2, network=NETWORK)
+    assert made.header.privacy is not None
+
+
+def test_every_class_has_images_though_none_is_there() -> None:
+    """Of which classes there are images is private."""
+    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 2
+    data = RealData.from_values(images, labels, class_names=list("abc"))
+    made = dd_plugins.distill(
+        data, "dp_dm(1)", images_per_class=(1, 2, 1), steps=2, network=NETWORK
+    )
+    assert made.header.initial_classes == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "spec", ["dp_frepo(1)", "dp_frepo(1, clipped='images')", "dp_dm(1)"]
+)
+@pytest.mark.parametrize("value", [3e38, 1e30, 0.0])
+def test_an_extreme_image_does_not_stop_a_run(spec: str, value: float) -> None:
+    images = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images[7] = value
+    images[7, 0, 0, 0] = -value
+    data = RealData.from_values(images, torch.arange(60) % 2)
+    made = dd_plugins.distill(data, spec, steps=3, network=NETWORK)
+    assert torch.isfinite(made.images).all()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_run_keeps_its_secret_before_its_first_step(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps that are made again with other noise would be spent twice."""
+    steps = [0]
+    gaussian = SecretNoise.gaussian
+
+    def stopping(self: SecretNoise, step: int, shape: tuple[int, ...]) -> torch.Tensor:
+        steps.append(self.key)
+        if len(steps) == 4:
+            raise OSError("the power is gone")
+        return gaussian(self, step, shape)
+
+    monkeypatch.setattr(SecretNoise, "gaussian", stopping)
+    with pytest.raises(OSError, match="power"):
+        distilled(spec, out=tmp_path / "run")
+    made = distilled(spec, out=tmp_path / "run", resume=True)
+    assert made.header.steps == 5
+    assert len(set(steps[1:])) == 1, "the same noise, step by step"
 
 
 @pytest.mark.parametrize("parametrization", ["identity", "spectral(keep=0.5)"])
