@@ -92,7 +92,7 @@ class Loop:
         self.learning.begin(transform)
         if saved is not None:
             self.learning.load_state_dict(saved)
-            self._warn_of_another_place(saved)
+            self._check_place(saved)
         self.begun_at = self.learning.step
         self.prepared_seconds = time.monotonic() - started
 
@@ -382,8 +382,12 @@ class Loop:
             "processor": processor,
         }
 
-    def _warn_of_another_place(self, saved: dict[str, Any]) -> None:
-        """Warn if the run goes on where its last bits may differ."""
+    def _check_place(self, saved: dict[str, Any]) -> None:
+        """Warn if the run goes on where its last bits may differ.
+
+        Raises:
+            OptionError: it is private.
+        """
         with foreign_is_told():
             moved = what_differs(dict(saved.get("place", self._place)), self._place)
         if not moved or self.learning.step == self.run.steps:

@@ -451,6 +451,26 @@ def test_a_run_keeps_its_secret_before_its_first_step(
     assert len(set(steps[1:])) == 1, "the same noise, step by step"
 
 
+def test_a_run_does_not_go_on_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same noise would hide sums that differ in their last bits."""
+    gaussian = SecretNoise.gaussian
+
+    def stopping(self: SecretNoise, step: int, shape: tuple[int, ...]) -> torch.Tensor:
+        if step == 2:
+            raise OSError("the power is gone")
+        return gaussian(self, step, shape)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SecretNoise, "gaussian", stopping)
+        with pytest.raises(OSError, match="power"):
+            distilled("dp_dm(1)", out=tmp_path / "run")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "ANOTHER")
+    with pytest.raises(OptionError, match="a private run cannot go on elsewhere"):
+        distilled("dp_dm(1)", out=tmp_path / "run", resume=True)
+
+
 @pytest.mark.parametrize("parametrization", ["identity", "spectral(keep=0.5)"])
 def test_public_images_may_be_read(parametrization: str) -> None:
     """The set starts from them, and the waves that are kept are chosen by them."""
