@@ -10,7 +10,7 @@ from dd_plugins.data.pixels import Axes, where_channels_are
 from dd_plugins.data.streamed import ImageSource
 from dd_plugins.errors import DataError
 
-__all__ = ["Images", "checked_images", "joined", "take"]
+__all__ = ["Images", "checked_images", "joined", "put_back", "take"]
 
 
 class Images(NamedTuple):
@@ -83,6 +83,27 @@ def joined(first: Images, second: Images) -> Images:
         assert not isinstance(second.images, Tensor)
         images = first.images.joined(second.images)
     return Images(images, torch.cat([first.labels, second.labels]))
+
+
+def put_back(
+    train: Images, kept: Tensor, validation: Images, cut: Tensor | None
+) -> Images | None:
+    """Return all images in their order before a split; None if none was made.
+
+    Which images are held out depends on how many there are of each class.
+
+    Args:
+        train: the images that were kept.
+        kept: int64, the index of each before the split.
+        validation: the images that were cut off, or given.
+        cut: int64, the index of each before the split; None if they were given.
+    """
+    if cut is None or not len(cut):
+        return None
+    places = torch.cat([kept, cut])
+    if not torch.equal(places.sort().values, torch.arange(len(places))):
+        return None  # these are some images of a larger set
+    return take(joined(train, validation), places.argsort())
 
 
 def take(data: Images, indices: Tensor) -> Images:

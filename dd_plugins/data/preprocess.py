@@ -97,13 +97,8 @@ class Transform:
     def kind(self) -> Preprocessing:
         """Which of the value spaces it maps to."""
         if self.centre is None:
-            return "constant" if self._scales_as(_constant(1)) else "standardize"
-        return "pixel-zca" if self._scales_as(_of_pixels(1)) else "zca"
-
-    def _scales_as(self, other: "Transform") -> bool:
-        """Tell whether every channel has the mean and deviation of another's one."""
-        same = self.mean.cpu() == other.mean, self.deviation.cpu() == other.deviation
-        return all(bool(each.all()) for each in same)
+            return "constant" if _scale_alike(self, _constant(1)) else "standardize"
+        return "pixel-zca" if _scale_alike(self, _of_pixels(1)) else "zca"
 
     @classmethod
     def fit(cls, images: ImageSource, kind: Preprocessing) -> "Transform":
@@ -427,6 +422,12 @@ def _stride(height: int, width: int) -> int:
             "the images, or use preprocessing 'standardize'"
         )
     return stride
+
+
+def _scale_alike(one: Transform, other: Transform) -> bool:
+    """Tell whether every channel has the mean and deviation of the other's only one."""
+    same = one.mean.cpu() == other.mean, one.deviation.cpu() == other.deviation
+    return all(bool(each.all()) for each in same)
 
 
 def _constant(channels: int) -> Transform:

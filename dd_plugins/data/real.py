@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from dd_plugins.data.checks import check_finite
-from dd_plugins.data.images import Images, checked_images, joined, take
+from dd_plugins.data.images import Images, checked_images, put_back, take
 from dd_plugins.data.items import (
     LABEL_KEYS,
     Items,
@@ -385,24 +385,17 @@ class RealData:
             self.read_test.check()
 
     def undivided(self) -> "RealData":
-        """Return the same data, with validation images put back that were cut off.
-
-        Which images are held out depends on how many there are of each class. Where
-        validation images were given, nothing was cut off, and nothing changes.
-        """
-        if self.validation_indices is None or not len(self.validation_indices):
+        """Return the same data, with validation images put back that were cut off."""
+        whole = put_back(
+            self.train, self.train_indices, self.validation, self.validation_indices
+        )
+        if whole is None:
             return self
-        total = len(self.train.labels) + len(self.validation.labels)
-        places = torch.cat([self.train_indices, self.validation_indices])
-        if not torch.equal(places.sort().values, torch.arange(total)):
-            return self  # these are some images of a larger set
-        together = joined(self.train, self.validation)
-        everything, nothing = take(together, places.argsort()), torch.arange(0)
         return replace(
             self,
-            train=everything,
-            train_indices=torch.arange(total),
-            validation=take(everything, nothing),
+            train=whole,
+            train_indices=torch.arange(len(whole.labels)),
+            validation=take(whole, torch.arange(0)),
         )
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> "RealData":
