@@ -10,12 +10,12 @@ from typing import Any, get_args
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from dd_plugins.data.checks import check_finite
+from dd_plugins.data.class_names import checked_names, names_of_dataset
 from dd_plugins.data.images import Images, checked_images, put_back, take
 from dd_plugins.data.items import (
-    LABEL_KEYS,
     Items,
     has_room,
     read_dataset,
@@ -183,7 +183,7 @@ class RealData:
         image_size: int | None = None,
         validation: float | Images | None = None,
     ) -> "RealData":
-        names = _checked_names(class_names, checked.labels)
+        names = checked_names(class_names, checked.labels)
         given, part = None, _VALIDATION_PART
         if isinstance(validation, Images):
             given, part = validation, 0.0
@@ -262,7 +262,7 @@ class RealData:
 
         checked = images_of(Items(dataset, channels))
         if class_names is None:
-            class_names = _class_names(dataset, int(checked.labels.max()) + 1)
+            class_names = names_of_dataset(dataset, int(checked.labels.max()) + 1)
         return cls._split(
             checked,
             test=UnreadTestSet(test, channels),
@@ -443,70 +443,6 @@ class RealData:
                 f"images, got one for {len(transform.mean)}"
             )
         return replace(self, preprocessing=transform.kind, transform=transform)
-
-
-def _checked_names(
-    class_names: Iterable[str] | None, labels: Tensor
-) -> tuple[str, ...]:
-    """Return a name for each class.
-
-    Raises:
-        DataError: names are missing or not printable; or a class has no image; or there
-            are fewer than two classes.
-    """
-    if isinstance(class_names, str):
-        raise DataError(
-            "class_names must be a list of names, got one string, "
-            f"{class_names!r}; pass a list"
-        )
-    classes = int(labels.max()) + 1
-    if classes > len(labels):
-        raise DataError(
-            f"labels go up to {classes - 1}, expected at most "
-            f"{len(labels) - 1} for {len(labels)} images; number "
-            "the classes from 0 without gaps"
-        )
-    names = tuple(map(str, range(classes) if class_names is None else class_names))
-    if classes > len(names):
-        raise DataError(
-            f"labels go up to {classes - 1}, expected {classes} class names, got "
-            f"{len(names)}"
-        )
-    for name_of_class in names:
-        if not name_of_class.isprintable():
-            raise DataError(
-                f"class names must be printable text, got {name_of_class!r}"
-            )
-    counts = torch.bincount(labels, minlength=len(names))
-    if not bool(counts.all()):
-        empty = [names[index] for index in (counts == 0).nonzero().flatten()]
-        raise DataError(
-            "expected a training image of each class, found none of class "
-            f"{', '.join(map(repr, empty[:5]))}; remove the class or number the "
-            "labels without gaps"
-        )
-    if len(names) < 2:
-        raise DataError(f"expected at least 2 classes, found {len(names)}")
-    return names
-
-
-def _class_names(dataset: Any, classes: int) -> list[str] | None:
-    """Return the class names of a dataset; None if it has not one for each class."""
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    names = getattr(dataset, "classes", None)
-    if names is None:  # Hugging Face names classes where it describes their column
-        features = getattr(dataset, "features", None)
-        columns = features if isinstance(features, Mapping) else {}
-        label = next((columns[key] for key in LABEL_KEYS if key in columns), None)
-        names = getattr(label, "names", None)
-    if not isinstance(names, list | tuple) or len(names) != classes:
-        return None
-    return list(map(str, names)) if all(map(_is_name, names)) else None
-
-
-def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and name.isprintable()
 
 
 def _values_have_no_test() -> Images:

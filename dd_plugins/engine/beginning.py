@@ -19,7 +19,6 @@ from dd_plugins.distillers.returned import (
     check_learnables,
     check_stored,
 )
-from dd_plugins.engine.private import public_images, public_sampler
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import OptionError
 from dd_plugins.run import Run
@@ -40,6 +39,8 @@ class Beginning:
         settled: its choices.
         transform: the map to the value space.
         sampler: draws of real images.
+        readable: draws of the images that all but the distiller may read: the same,
+            unless the distiller is private.
         context: the set beside which this one is made, or None.
         classes: int64, the class of each new image.
         chosen: int64, the indices of training images that the distiller or core set
@@ -52,6 +53,7 @@ class Beginning:
     settled: Settled
     transform: Transform
     sampler: RealSampler
+    readable: RealSampler
     context: DistilledSet | None
     classes: Tensor
     chosen: Tensor | None
@@ -64,6 +66,7 @@ class Beginning:
         settled: Settled,
         transform: Transform,
         sampler: RealSampler,
+        readable: RealSampler,
         context: DistilledSet | None,
     ) -> "Beginning":
         """Choose the images that the set starts from.
@@ -85,7 +88,17 @@ class Beginning:
                     "anew, or refine it"
                 )
             classes = classes[new]
-        return cls(run, settled, transform, sampler, context, classes, chosen, new)
+        return cls(
+            run,
+            settled,
+            transform,
+            sampler,
+            readable,
+            context,
+            classes,
+            chosen,
+            new,
+        )
 
     @property
     def indices(self) -> Tensor | None:
@@ -183,8 +196,11 @@ class Beginning:
             images = check_first_images(chooser, found, shape)
             return images if self.new is None else images[self.new]
         count = len(self.classes)
-        if self.settled.initial_images == "public":
-            return self.transform(public_images(self.settled, self.run, count))
+        if self.settled.initial_images == "public":  # whatever their class
+            generator = self.run.generator("initial public images")
+            public = len(self.readable.labels)
+            drawn = torch.randint(public, (count,), generator=generator)
+            return self.transform(self.readable.pixels(drawn))
         shape = (count, *self.run.task.image_shape)
         noise = torch.randn(shape, generator=self.run.generator("initial noise"))
         return self.settled.distiller.noise_deviation * noise
@@ -213,8 +229,7 @@ class Beginning:
                 f"identity, got {options.parametrization}"
             )
         transform = self.transform.to(self.run.device)
-        readable = public_sampler(self.settled, self.run, self.transform, self.sampler)
-        found = parametrization.codec(self.run, readable, transform)
+        found = parametrization.codec(self.run, self.readable, transform)
         return check_codec(parametrization, found, parametrization.images_per_stored)
 
 

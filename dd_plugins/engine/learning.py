@@ -22,6 +22,7 @@ from dd_plugins.distillers.returned import (
 from dd_plugins.distillers.state import check_saved
 from dd_plugins.engine.beginning import Beginning
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
+from dd_plugins.engine.private import readable_sampler
 from dd_plugins.engine.restoring import LARGEST, foreign_is_told, largest, rehearse
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import RunError
@@ -90,8 +91,9 @@ class Learning:
             rank=run.rank,
             ranks=run.ranks,
         )
+        readable = readable_sampler(self.settled, run, self.transform, self.sampler)
         self.beginning = Beginning.of(
-            run, self.settled, self.transform, self.sampler, self.context
+            run, self.settled, self.transform, self.sampler, readable, self.context
         )
         self.synthetic = self.beginning.synthetic()
         state = self.distiller.setup(run, self.sampler)

@@ -1,8 +1,7 @@
 """What keeps a private run private: its distiller alone reads the real images."""
 
 import warnings
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -10,15 +9,14 @@ from torch import Tensor
 from dd_plugins.data.draws import sampler_of
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import Batch, RealSampler
-from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import DDWarning, OptionError
 from dd_plugins.run import Run
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import Header
-from dd_plugins.wrappers.base import AbstractWrapper
+from dd_plugins.wrappers.base import base_of, wrappers_of
 
-__all__ = ["check_private", "public_images", "public_sampler"]
+__all__ = ["check_private", "readable_sampler"]
 
 
 def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> None:
@@ -120,19 +118,7 @@ def _check_public(settled: Settled, name: str) -> None:
         )
 
 
-def base_of(distiller: AbstractDistiller[Any]) -> AbstractDistiller[Any]:
-    """Return the distiller inside of all wrappers."""
-    return distiller.base if isinstance(distiller, AbstractWrapper) else distiller
-
-
-def wrappers_of(distiller: AbstractDistiller[Any]) -> Iterator[AbstractWrapper]:
-    """Yield the wrappers around a distiller, from the outside."""
-    while isinstance(distiller, AbstractWrapper):
-        yield distiller
-        distiller = distiller.base
-
-
-def public_sampler(
+def readable_sampler(
     settled: Settled, run: Run, transform: Transform, real: RealSampler
 ) -> RealSampler:
     """Return draws of the images that all but a private distiller may read.
@@ -159,15 +145,6 @@ def public_sampler(
         precision=run.precision,
     )
     return sampler
-
-
-def public_images(settled: Settled, run: Run, count: int) -> Tensor:
-    """Return as many public images, drawn at random, whatever their class."""
-    assert settled.public is not None
-    images = settled.public.train.images
-    generator = run.generator("initial public images")
-    chosen = torch.randint(len(images), (count,), generator=generator)
-    return images[chosen]
 
 
 class _Unreadable(RealSampler):

@@ -19,7 +19,7 @@ from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.device import Precision, plain_torch, resolve_device
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.training.kept_networks import train_networks
-from dd_plugins.wrappers.base import AbstractWrapper
+from dd_plugins.wrappers.base import wrappers_of
 from dd_plugins.wrappers.metadd import MetaDD
 
 __all__ = ["MetaFeatures", "meta_features"]
@@ -133,9 +133,7 @@ def meta_features(
 
 def _wrapper(distiller: Any) -> MetaDD:
     """Return the metadd wrapper of a set; if it has none, one with all defaults."""
-    outermost = distiller
-    while isinstance(distiller, AbstractWrapper):
-        if isinstance(distiller, MetaDD):
-            return distiller
-        distiller = distiller.base
-    return MetaDD(base=outermost)
+    for wrapper in wrappers_of(distiller):
+        if isinstance(wrapper, MetaDD):
+            return wrapper
+    return MetaDD(base=distiller)

@@ -21,7 +21,7 @@ from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.device import Precision
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.training.recipes import Recipe
-from dd_plugins.wrappers.base import AbstractWrapper
+from dd_plugins.wrappers.base import base_of
 
 __all__ = ["Difference", "SetTransfer", "Transfer", "transfer"]
 
@@ -220,7 +220,7 @@ def transfer(
             SetTransfer(
                 f"set {number + 1}" if isinstance(name, DistilledSet) else str(name),
                 header.distiller,
-                _base(distiller).name,
+                base_of(distiller).name,
                 tuple(_role(network, used, seen) for network in all_networks),
                 (),
                 len(distilled),
@@ -233,12 +233,6 @@ def transfer(
     ]
     reason = _why_not(reports)
     return Transfer(tuple(reports), () if reason else _differences(reports), reason)
-
-
-def _base(distiller: Any) -> Any:
-    while isinstance(distiller, AbstractWrapper):
-        distiller = distiller.base
-    return distiller
 
 
 def _role(network: AbstractNetwork, used: str | None, seen: set[str]) -> Role:

@@ -1,7 +1,7 @@
 """The base class of wrappers: distillers that hold and adjust another one."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -22,7 +22,7 @@ from dd_plugins.synthetic.privacy_record import PrivacyRecord
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.teacher import Teacher
 
-__all__ = ["AbstractWrapper"]
+__all__ = ["AbstractWrapper", "base_of", "wrappers_of"]
 
 
 @record
@@ -212,3 +212,17 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     ) -> Callable[[Tensor], Tensor] | None:
         """Return the base's predictor."""
         return self.base.predictor(self.inner(state), leaves)
+
+
+def wrappers_of(distiller: AbstractDistiller[Any]) -> Iterator[AbstractWrapper]:
+    """Yield the wrappers around a distiller, from the outside."""
+    while isinstance(distiller, AbstractWrapper):
+        yield distiller
+        distiller = distiller.base
+
+
+def base_of(distiller: AbstractDistiller[Any]) -> AbstractDistiller[Any]:
+    """Return the distiller inside of all wrappers."""
+    for wrapper in wrappers_of(distiller):
+        distiller = wrapper.base
+    return distiller
