@@ -8,8 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import rotate
 
 import dd_plugins
 from dd_avalanche.comparison.experiment import Experiment
@@ -208,6 +206,10 @@ class DomainStream(AbstractStream):
 
     def _changed(self, images: Tensor, part: int) -> Tensor:
         if self.experiment.scenario == "rotated":
+            # Not at the top: a start of any command would take a second longer.
+            from torchvision.transforms import InterpolationMode
+            from torchvision.transforms.functional import rotate
+
             turned: Tensor = rotate(
                 images, self._angles[part], InterpolationMode.BILINEAR
             )
