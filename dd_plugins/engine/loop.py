@@ -206,12 +206,15 @@ class Loop:
         started = saved = time.monotonic()
         before = learning.seconds
 
+        def save() -> None:
+            state = learning.whole_state()
+            if writer is not None and state is not None:
+                configuration = {"configuration": self.configuration}
+                writer.save(configuration | learning.state_dict(state))
+
         if self.settled.distiller.private and writer is not None and not learning.step:
             # Steps made again with other noise would spend twice: it is kept first.
-            state = learning.whole_state()
-            assert state is not None
-            configuration = {"configuration": self.configuration}
-            writer.save(configuration | learning.state_dict(state))
+            save()
             writer.wait()
 
         def wishes_now() -> StopOrSave:
@@ -230,10 +233,7 @@ class Loop:
                 writer.check()
             at_end = learning.step == self.run.steps
             if wishes.stop or wishes.save or at_end:
-                state = learning.whole_state()
-                if writer is not None and state is not None:
-                    configuration = {"configuration": self.configuration}
-                    writer.save(configuration | learning.state_dict(state))
+                save()
                 saved = time.monotonic()
             if wishes.stop and not at_end:
                 raise KeyboardInterrupt
