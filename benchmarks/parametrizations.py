@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rows import added_row, given, is_made, made_rows, peak_mebibytes, percent
+from rows import added_row, given, grouped, is_made, made_rows, peak_mebibytes, percent
 
 import dd_plugins
 from dd_plugins.data.images import Images
@@ -143,10 +143,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| accuracy, 95 % interval |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in GROUP), []).append(row)
-    for same in groups.values():
+    for same in grouped(rows, GROUP):
         first = same[0]
         seconds = statistics.median(row["seconds"] for row in same)
         peak = statistics.median(row["peak_mib"] for row in same)

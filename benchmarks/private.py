@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rows import added_row, given, is_made, made_rows, peak_mebibytes, percent
+from rows import added_row, given, grouped, is_made, made_rows, peak_mebibytes, percent
 
 import dd_plugins
 from dd_plugins.data.images import Images
@@ -137,15 +137,12 @@ def trained(data: dd_plugins.RealData, method: str, epsilon: float) -> dict[str,
 
 def print_table(path: Path) -> None:
     """Print the rows, over seeds, as a table."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in made_rows(path):
-        groups.setdefault(tuple(row[name] for name in KEY[:-1]), []).append(row)
     print(
         "| data | images a class | method | epsilon | noise | steps | network | "
         "seconds | scored on | runs | accuracy, 95 % interval |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for rows in groups.values():
+    for rows in grouped(made_rows(path), KEY[:-1]):
         first, privacy = rows[0], rows[0]["privacy"]
         size = "" if first["method"].startswith(TRAINER) else first["images_per_class"]
         each = [sum(row["accuracies"]) / len(row["accuracies"]) for row in rows]

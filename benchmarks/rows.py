@@ -47,6 +47,14 @@ def added_row(path: Path, command: Sequence[str], what: str) -> Row | None:
     return row
 
 
+def grouped(rows: Sequence[Row], key: Sequence[str]) -> list[list[Row]]:
+    """Return rows that agree in some fields together, in their order."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in key), []).append(row)
+    return list(groups.values())
+
+
 def given(options: Any, *names: str) -> list[str]:
     """Return the words of a command line for those of its options that are set."""
     words: list[str] = []

@@ -30,6 +30,7 @@ from dd_plugins.api import (
     record,
 )
 from dd_privacy.private.accounting import Budget, noise_multiplier_for
+from dd_privacy.private.example_features import check_features_apart
 from dd_privacy.private.noise import SecretNoise
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ClippingNorm",
     "PrivateState",
     "clipping_factors",
+    "features_of",
     "real_features",
 ]
 
@@ -109,6 +111,8 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
     positional: ClassVar[tuple[str, ...]] = ("epsilon",)
     mechanism: ClassVar[str]
     """What is released at each step, in a few words."""
+    short_run: ClassVar[int]
+    """The steps of a run that is given none: each spends."""
 
     epsilon: PositiveFloat
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
@@ -145,6 +149,11 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         del task
         return "constant"
 
+    def default_steps(self, task: Task) -> int:
+        """Return the steps of a short run."""
+        del task
+        return self.short_run
+
     def default_network(
         self, task: Task, device: torch.device
     ) -> AbstractNetwork | None:
@@ -158,25 +167,25 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         return task.synthetic_images
 
     @abstractmethod
-    def private_state(
-        self, run: Run, budget: Budget, noise: SecretNoise, real: RealSampler
-    ) -> StateType:
+    def private_state(self, run: Run, budget: Budget, noise: SecretNoise) -> StateType:
         """Return the state at the start of a run.
 
         Args:
             run: the run.
             budget: what its steps spend.
             noise: of the run.
-            real: real images, of which nothing may be read here.
         """
 
     def setup(self, run: Run, real: RealSampler) -> StateType:
         """Find the least noise that spends no more than epsilon in all steps.
 
         Raises:
-            OptionError: no noise does, or delta is too large for the number of images.
+            OptionError: no noise does; delta is too large for the number of images; or
+                the network mixes the images of a batch.
             MissingExtraError: opacus is not installed.
         """
+        network = run.fresh_network(run.generator("network to check"))
+        check_features_apart(self.name, run, network)
         count = len(real.labels)
         if self.delta >= 1 / count:
             raise OptionError(
@@ -200,7 +209,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
                 DDWarning,
                 stacklevel=2,
             )
-        return self.private_state(run, budget, noise, real)
+        return self.private_state(run, budget, noise)
 
     def noisy_sum(
         self,
@@ -268,6 +277,12 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
 
+def features_of(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
+    """Return float32 ``(n, features)``, computed in the run's precision."""
+    with run.autocast():
+        return features_in_chunks(network, images).float()
+
+
 def real_features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
     """Return the features of real images; zeros for an image that has none.
 
@@ -282,8 +297,8 @@ def real_features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
     Returns:
         float32 ``(b, features)``, finite, without a graph.
     """
-    with torch.no_grad(), run.autocast():
-        found = features_in_chunks(network, images).float()
+    with torch.no_grad():
+        found = features_of(run, network, images)
     # No square, and so no norm, of what is left is beyond float32.
     fits = found.isfinite().all(dim=1) & (found.abs().amax(dim=1) < _LARGEST)
     return torch.where(fits[:, None], found, 0)

@@ -7,15 +7,12 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from dd_plugins.api import (
-    FeatureNetwork,
     Leaves,
     Metrics,
     Parameters,
     RealSampler,
     Run,
-    Task,
     add_gradient,
-    features_in_chunks,
     record,
 )
 from dd_privacy.private.accounting import Budget
@@ -23,14 +20,12 @@ from dd_privacy.private.distillation import (
     AbstractPrivateDistiller,
     PrivateState,
     clipping_factors,
+    features_of,
     real_features,
 )
-from dd_privacy.private.example_features import check_features_apart
 from dd_privacy.private.noise import SecretNoise
 
 __all__ = ["DPDM"]
-
-_SHORT_RUN = 400  # steps
 
 
 @record
@@ -70,26 +65,15 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
 
     name = "dp_dm"
     mechanism = "the sums of clipped features, class by class"
+    short_run = 400
 
     learning_rate: PositiveFloat = 1.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
-    def default_steps(self, task: Task) -> int:
-        """Return the steps of a short run: each spends."""
-        del task
-        return _SHORT_RUN
-
     def private_state(
-        self, run: Run, budget: Budget, noise: SecretNoise, real: RealSampler
+        self, run: Run, budget: Budget, noise: SecretNoise
     ) -> PrivateState:
-        """Return the budget and the noise.
-
-        Raises:
-            OptionError: the features of an image depend on other images.
-        """
-        del real
-        network = run.fresh_network(run.generator("matching network"))
-        check_features_apart(self.name, run, network)
+        """Return the budget and the noise."""
         return PrivateState(run, budget, noise)
 
     def accumulate(
@@ -101,7 +85,7 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
         network = run.fresh_network(run.generator("matching network", step)).eval()
         network.requires_grad_(False)
         pixels = leaves.pixels
-        features = _features(run, network, pixels)
+        features = features_of(run, network, pixels)
         scale = features.detach().square().sum(dim=1).mean().sqrt()
 
         def by_class(images: Tensor, labels: Tensor) -> Tensor:
@@ -132,8 +116,3 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
         return torch.optim.SGD(
             parameters, lr=self.learning_rate, momentum=self.momentum
         )
-
-
-def _features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
-    with run.autocast():
-        return features_in_chunks(network, images).float()

@@ -18,10 +18,8 @@ from dd_plugins.api import (
     PoolState,
     RealSampler,
     Run,
-    Task,
     add_gradient,
     centred_targets,
-    features_in_chunks,
     record,
     ridge_regression,
     ridge_weights,
@@ -32,14 +30,13 @@ from dd_privacy.private.distillation import (
     ClippingNorm,
     PrivateState,
     clipping_factors,
+    features_of,
     real_features,
 )
-from dd_privacy.private.example_features import check_features_apart
 from dd_privacy.private.noise import SecretNoise
 
 __all__ = ["DPFRePo", "clipped_gradients_of_images", "clipped_gradients_of_weights"]
 
-_SHORT_RUN = 300  # steps
 _AT_ONCE = 32  # examples whose gradients of all synthetic images are held
 
 
@@ -106,6 +103,7 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
 
     name = "dp_frepo"
     mechanism = "the sum of clipped gradients of squared regression errors"
+    short_run = 300
 
     clipping_norm: ClippingNorm = 0.3
     clipped: Literal["weights", "images"] = "weights"
@@ -113,11 +111,6 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
     max_online_updates: PositiveInt = 100
     online_learning_rate: PositiveFloat = 3e-4
     ridge: NonNegativeFloat = 0.1
-
-    def default_steps(self, task: Task) -> int:
-        """Return the steps of a short run: each spends."""
-        del task
-        return _SHORT_RUN
 
     @property
     def label_kind(self) -> LabelKind:
@@ -129,20 +122,14 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
         return centred_targets(labels, num_classes)
 
     def private_state(
-        self, run: Run, budget: Budget, noise: SecretNoise, real: RealSampler
+        self, run: Run, budget: Budget, noise: SecretNoise
     ) -> DPFRePoState:
-        """Fill the pool with fresh models whose ages are staggered.
-
-        Raises:
-            OptionError: the features of an image depend on other images.
-        """
-        del real
+        """Fill the pool with fresh models whose ages are staggered."""
         pool, oldest = self._pool(run), self.max_online_updates
         models = {
             slot: pool.fresh_model(run, slot, -1, slot * oldest // self.pool_size)
             for slot in range(self.pool_size)
         }
-        check_features_apart(self.name, run, models[0].network)
         return DPFRePoState(run, budget, noise, PoolState(run, models))
 
     def _pool(self, run: Run) -> Pool:
@@ -296,5 +283,5 @@ def _solved(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
 
 
 def _features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
-    with run.autocast():
-        return F.normalize(features_in_chunks(network, images).float())
+    """Return features of norm 1."""
+    return F.normalize(features_of(run, network, images))
