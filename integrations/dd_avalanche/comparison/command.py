@@ -136,6 +136,11 @@ __all__ = ["continual_command"]
     show_default=True,
     help="ZCA of all images, fitted to the first experience.",
 )
+@click.option(
+    "--validation",
+    is_flag=True,
+    help="Score networks on validation images, to choose between memories.",
+)
 @shared.data_root
 @shared.download
 @shared.device

@@ -44,7 +44,8 @@ def continual(
     image, a row for each. Each policy of real images has a further row, with as many
     bytes as the first row of learned ones.
 
-    Test images are read once, and no choice depends on them.
+    Test images are read once, and no choice depends on them. An experiment that chooses
+    between memories is scored on validation images, and reads no test images.
 
     Args:
         experiment: what all streams share.
@@ -63,14 +64,14 @@ def continual(
         MissingExtraError: replay is asked for, and Avalanche is not installed.
     """
     check_experiment(experiment, protocols, data)
-    test = data.read_test()
+    scored = data.validation if experiment.validation else data.read_test()
     done = {stream_key(asdict(stream)): stream for stream in known}
     memories = MemoryHistories()
     rows: list[PolicyResult] = []
 
     @cache
     def stream_of(seed: int) -> AbstractStream:
-        return stream_for(experiment, data, test, seed)
+        return stream_for(experiment, data, scored, seed)
 
     def run(
         images_per_class: int, *, equal_bytes: bool = False, **about: Any

@@ -15,7 +15,10 @@ def results_table(
     experiment: Experiment, protocol: MemoryUse, rows: list[PolicyResult]
 ) -> Table:
     """Return the rows of one use of the memory as a table."""
-    title = f"{experiment.benchmark}, {experiment.experiences} experiences, {protocol}"
+    title = (
+        f"{experiment.benchmark}, {experiment.experiences} experiences, {protocol}, "
+        f"{experiment.scored_on}"
+    )
     table = Table(title=title)
     table.add_column("memory", overflow="fold", min_width=14)
     headings = ("images", "bytes", "final", "95 %", "forgotten", "seconds")

@@ -61,6 +61,8 @@ class Experiment:
         whitening: ``"none"`` to standardise images, ``"first"`` for ZCA. Both are
             fitted to the first experience, and never to later classes.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        validation: whether networks are scored on validation images, which are cut from
+            the training images, and not on test images: to choose between memories.
     """
 
     benchmark: str = "split-fashion-mnist"
@@ -74,6 +76,12 @@ class Experiment:
     batch_size: int = 64
     whitening: Whitening = "none"
     device: str = "auto"
+    validation: bool = False
+
+    @property
+    def scored_on(self) -> str:
+        """What networks are scored on: ``"test images"`` or ``"validation images"``."""
+        return "validation images" if self.validation else "test images"
 
     @property
     def scenario(self) -> Scenario:

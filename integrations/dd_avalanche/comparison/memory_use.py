@@ -129,9 +129,7 @@ def scores_with_replay(
     plugins = []
     if history is not None:
         most = history.memory.size
-        size = min(experiment.batch_size, most)
-        buffer = HistoryBuffer(most)
-        plugins = [ReplayPlugin(most, batch_size_mem=size, storage_policy=buffer)]
+        plugins = [ReplayPlugin(most, storage_policy=HistoryBuffer(most))]
     scores = []
     with _quiet(), torch.random.fork_rng():
         torch.manual_seed(stream.seed)  # Avalanche draws batches from this generator

@@ -14,6 +14,9 @@ __all__ = ["ResultsFile"]
 
 _FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
 
+_LATER_OPTIONS = {"validation": False}
+"""What experiments were before they had the option, for files of that time."""
+
 
 class ResultsFile:
     """The JSON file: written after each stream, so that a kill loses at most one.
@@ -93,7 +96,7 @@ class ResultsFile:
             return [], []
         try:
             content = json.loads(self.path.read_text())
-            before = dict(content["experiment"])
+            before = {**_LATER_OPTIONS, **content["experiment"]}
             saved = content.get("content_hash")
             streams = [StreamResult(**stream) for stream in content["streams"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -37,14 +37,14 @@ class AbstractStream(ABC):
     Args:
         experiment: what all streams share.
         data: the real data of the benchmark.
-        test: its test images.
+        scored: the images that networks are scored on: its test or validation images.
         seed: the seed of the stream.
     """
 
     def __init__(
-        self, experiment: Experiment, data: dd_plugins.RealData, test: Images, seed: int
+        self, experiment: Experiment, data: dd_plugins.RealData, scored: Images, seed: int
     ) -> None:
-        self.experiment, self.data, self.test, self.seed = experiment, data, test, seed
+        self.experiment, self.data, self.scored, self.seed = experiment, data, scored, seed
         self.device = resolve_device(experiment.device)
         self.precision = resolve_precision("auto", self.device)
         kind: Literal["zca", "standardize"] = (
@@ -59,8 +59,8 @@ class AbstractStream(ABC):
         """Return the training images of an experience, and their classes."""
 
     @abstractmethod
-    def test_pixels(self, part: int) -> Images:
-        """Return the test images of an experience, and their classes."""
+    def scored_pixels(self, part: int) -> Images:
+        """Return the images to score of an experience, and their classes."""
 
     def classes_told(self, part: int) -> Sequence[int] | None:
         """Return the classes of an experience, if a test knows them; None here."""
@@ -79,9 +79,9 @@ class AbstractStream(ABC):
         return self.transform(images[:]), labels
 
     @cached_property
-    def tests(self) -> list[Images]:
-        """The test images of each experience, in the space of the model."""
-        found = map(self.test_pixels, range(self.experiment.experiences))
+    def scored_images(self) -> list[Images]:
+        """The images to score of each experience, in the space of the model."""
+        found = map(self.scored_pixels, range(self.experiment.experiences))
         return [Images(self.transform(images[:]), labels) for images, labels in found]
 
     def score(self, network: Callable[[Tensor], Tensor], parts: int) -> list[float]:
@@ -89,7 +89,7 @@ class AbstractStream(ABC):
         return [
             accuracy(
                 self._told(network, part),
-                self.tests[part],
+                self.scored_images[part],
                 self._unchanged,
                 device=self.device,
                 precision=self.precision,
@@ -149,14 +149,14 @@ class ClassStream(AbstractStream):
     """
 
     def __init__(
-        self, experiment: Experiment, data: dd_plugins.RealData, test: Images, seed: int
+        self, experiment: Experiment, data: dd_plugins.RealData, scored: Images, seed: int
     ) -> None:
         classes, parts = data.num_classes, experiment.experiences
         # NumPy's legacy generator: the orders that FRePo and DM publish for CIFAR-100.
         order = np.random.RandomState(seed).permutation(classes).tolist()
         size = classes // parts
         self.order = [order[part * size : (part + 1) * size] for part in range(parts)]
-        super().__init__(experiment, data, test, seed)
+        super().__init__(experiment, data, scored, seed)
 
     def everything(self) -> Images:
         """Return all training images, in the order of the data set."""
@@ -166,9 +166,9 @@ class ClassStream(AbstractStream):
         """Return the training images of the classes of an experience."""
         return _of_classes(self.data.train, self.order[part])
 
-    def test_pixels(self, part: int) -> Images:
-        """Return the test images of the classes of an experience."""
-        return _of_classes(self.test, self.order[part])
+    def scored_pixels(self, part: int) -> Images:
+        """Return the images to score of the classes of an experience."""
+        return _of_classes(self.scored, self.order[part])
 
     def classes_told(self, part: int) -> Sequence[int] | None:
         """Return the classes of an experience, if its task is known."""
@@ -186,23 +186,23 @@ class DomainStream(AbstractStream):
     """
 
     def __init__(
-        self, experiment: Experiment, data: dd_plugins.RealData, test: Images, seed: int
+        self, experiment: Experiment, data: dd_plugins.RealData, scored: Images, seed: int
     ) -> None:
         parts, count = experiment.experiences, len(data.train.labels)
         drawn = torch.randperm(count, generator=generator_for(seed, "domain parts"))
         self._parts = [each.sort().values for each in drawn.tensor_split(parts)]
         turns = torch.randperm(parts, generator=generator_for(seed, "domain order"))
         self._angles = [180 * int(turn) / parts for turn in turns]
-        super().__init__(experiment, data, test, seed)
+        super().__init__(experiment, data, scored, seed)
 
     def pixels(self, part: int) -> Images:
         """Return a part of the training images, with the pixels of an experience."""
         chosen, train = self._parts[part], self.data.train
         return Images(self._changed(train.images[chosen], part), train.labels[chosen])
 
-    def test_pixels(self, part: int) -> Images:
-        """Return all test images, with the pixels of an experience."""
-        return Images(self._changed(self.test.images[:], part), self.test.labels)
+    def scored_pixels(self, part: int) -> Images:
+        """Return all images to score, with the pixels of an experience."""
+        return Images(self._changed(self.scored.images[:], part), self.scored.labels)
 
     def _changed(self, images: Tensor, part: int) -> Tensor:
         if self.experiment.scenario == "rotated":
@@ -224,11 +224,11 @@ class DomainStream(AbstractStream):
 
 
 def stream_for(
-    experiment: Experiment, data: dd_plugins.RealData, test: Images, seed: int
+    experiment: Experiment, data: dd_plugins.RealData, scored: Images, seed: int
 ) -> AbstractStream:
     """Return a stream of the experiment's scenario."""
     kind = ClassStream if experiment.brings_classes else DomainStream
-    return kind(experiment, data, test, seed)
+    return kind(experiment, data, scored, seed)
 
 
 def _of_classes(data: Images, classes: Sequence[int]) -> Images:

@@ -1,5 +1,6 @@
 """A comparison of memories, called from Python."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,3 +108,40 @@ def test_unknown_protocol_and_whitening_are_refused() -> None:
         continual(Experiment(), ["random"], protocols=["both"], data=data)  # type: ignore[list-item]
     with pytest.raises(OptionError, match="whitening must be one of none, first"):
         continual(Experiment(whitening="all"), ["random"], data=data)  # type: ignore[arg-type]
+
+
+def test_validation_reads_no_test_images() -> None:
+    data = replace(dd_plugins.get_dataset("digits"), read_test=_unreadable)
+    experiment = Experiment(
+        "split-digits", memory=10, training_steps=2, validation=True
+    )
+    (row, *_) = continual(experiment, ["random"], data=data)
+    assert row.as_dict()["memory_images"] == 10
+    with pytest.raises(AssertionError, match="test images were read"):
+        continual(replace(experiment, validation=False), ["random"], data=data)
+
+
+def _unreadable() -> Any:
+    raise AssertionError("test images were read")
+
+
+def test_replay_shows_all_packed_images_at_each_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from avalanche.benchmarks.utils.data_loader import ReplayDataLoader
+
+    sizes = []
+
+    class Counting(ReplayDataLoader):  # type: ignore[misc]
+        def __iter__(self) -> Any:
+            for batch in super().__iter__():
+                sizes.append(len(batch[0]))
+                yield batch
+
+    monkeypatch.setattr("avalanche.training.plugins.replay.ReplayDataLoader", Counting)
+    data = dd_plugins.get_dataset("digits")
+    experiment = Experiment("split-digits", memory=10, batch_size=32, experiences=2)
+    stores: list[Any] = ["packed-uint8"]
+    continual(experiment, ["random"], protocols=["replay"], stores=stores, data=data)
+    # 32 current images, and 20 stored ones of the first experience: 5 classes.
+    assert sizes[0] == 32 + 20, sizes

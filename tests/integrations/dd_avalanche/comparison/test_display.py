@@ -41,7 +41,7 @@ def cells(row: int) -> list[str]:
 
 def test_table_holds_the_rows_of_one_use_of_the_memory() -> None:
     table = results_table(Experiment(), "replay", ROWS)
-    assert table.title == "split-fashion-mnist, 5 experiences, replay"
+    assert table.title == "split-fashion-mnist, 5 experiences, replay, test images"
     assert table.row_count == 3
     assert results_table(Experiment(), "scratch", ROWS).row_count == 1
     console = Console(width=100, record=True)

@@ -51,9 +51,9 @@ def test_experiences_part_the_data() -> None:
     for found, classes in zip(labels, stream.order, strict=True):
         assert set(found.tolist()) == set(classes)
     assert sum(map(len, labels)) == len(stream.data.train.labels)
-    for test, classes in zip(stream.tests, stream.order, strict=True):
+    for test, classes in zip(stream.scored_images, stream.order, strict=True):
         assert set(test.labels.tolist()) == set(classes)
-    assert sum(len(test.labels) for test in stream.tests) == len(stream.test.labels)
+    assert sum(len(test.labels) for test in stream.scored_images) == len(stream.scored.labels)
 
 
 def test_networks_are_a_function_of_seed_purpose_and_step() -> None:
@@ -79,7 +79,7 @@ def test_scores_are_the_accuracy_on_each_experience() -> None:
         return logits
 
     scores = stream.score(always, 3)
-    share = (stream.tests[1].labels == chosen).float().mean()
+    share = (stream.scored_images[1].labels == chosen).float().mean()
     assert scores == pytest.approx([0, float(share), 0])
     assert len(stream.joint) == 5
     assert stream.joint is stream.joint, "trained once"
@@ -99,20 +99,20 @@ def test_domains_part_the_images_and_share_the_classes(benchmark: str) -> None:
     labels = [stream.train(part)[1] for part in range(3)]
     assert sum(map(len, labels)) == len(stream.data.train.labels)
     assert all(set(found.tolist()) == set(range(10)) for found in labels)
-    assert all(len(test.labels) == len(stream.test.labels) for test in stream.tests)
-    first, second = (stream.test_pixels(part).images for part in (1, 2))
+    assert all(len(test.labels) == len(stream.scored.labels) for test in stream.scored_images)
+    first, second = (stream.scored_pixels(part).images for part in (1, 2))
     assert not torch.equal(first, second)
     again = domain_stream(benchmark)
-    assert torch.equal(again.test_pixels(2).images, second)
+    assert torch.equal(again.scored_pixels(2).images, second)
     other = domain_stream(benchmark, seed=1)
-    assert not torch.equal(other.test_pixels(2).images, second)
+    assert not torch.equal(other.scored_pixels(2).images, second)
     assert len(stream.everything().labels) == len(stream.data.train.labels)
 
 
 def test_permuted_pixels_are_the_same_pixels_elsewhere() -> None:
     stream = domain_stream("permuted-digits")
-    original, permuted = stream.test.images[:], stream.test_pixels(1).images
-    assert torch.equal(stream.test_pixels(0).images, original)
+    original, permuted = stream.scored.images[:], stream.scored_pixels(1).images
+    assert torch.equal(stream.scored_pixels(0).images, original)
     same = [each.flatten(1).sort().values for each in (original, permuted)]
     assert torch.equal(*same)
     # One order for the experience: a pixel has one place in all images.
@@ -134,9 +134,9 @@ def test_permuted_pixels_are_the_same_pixels_elsewhere() -> None:
 def test_rotated_images_are_turned_by_equal_steps() -> None:
     stream = domain_stream("rotated-digits", experiences=2)
     part = stream._angles.index(90.0)
-    turned = stream.test_pixels(part).images
-    assert torch.equal(turned, stream.test.images[:].rot90(1, (2, 3)))
-    assert torch.equal(stream.test_pixels(1 - part).images, stream.test.images[:])
+    turned = stream.scored_pixels(part).images
+    assert torch.equal(turned, stream.scored.images[:].rot90(1, (2, 3)))
+    assert torch.equal(stream.scored_pixels(1 - part).images, stream.scored.images[:])
 
 
 def test_a_known_task_leaves_its_classes_alone_to_choose_from() -> None:
@@ -150,7 +150,7 @@ def test_a_known_task_leaves_its_classes_alone_to_choose_from() -> None:
         logits[:, wrong], logits[:, chosen] = 2, 1
         return logits
 
-    share = (stream.tests[1].labels == chosen).float().mean()
+    share = (stream.scored_images[1].labels == chosen).float().mean()
     assert stream.score(mostly_wrong, 2)[1] == pytest.approx(float(share))
     plain = stream_for(Experiment("split-digits"), data, data.read_test(), seed=0)
     assert plain.score(mostly_wrong, 2)[1] == 0
