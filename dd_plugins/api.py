@@ -42,6 +42,7 @@ from dd_plugins.errors import (
 from dd_plugins.evaluation.evaluate import evaluate
 from dd_plugins.evaluation.relabelling import labels_stored, relabel
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
+from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
     kernel_ridge_regression,
@@ -250,6 +251,7 @@ __all__ = [
     "obtained",
     "plain",
     "post_training_recipe",
+    "random_augmentation",
     "real_data_recipe",
     "real_outputs",
     "recipe_for",

@@ -130,6 +130,12 @@ __all__ = ["continual_command"]
     help="Epochs over each experience, with replay.",
 )
 @click.option(
+    "--augmented-copies",
+    type=click.IntRange(min=0),
+    help="Augmented copies of each stored image, with replay.  [default: as many as "
+    "make 640 images]",
+)
+@click.option(
     "--whitening",
     type=click.Choice(get_args(Whitening)),
     default="none",

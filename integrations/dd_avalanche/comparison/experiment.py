@@ -56,6 +56,8 @@ class Experiment:
         training_steps: training steps of a network on a memory, from scratch; None for
             FRePo's number.
         epochs: epochs over each experience, with replay.
+        augmented_copies: of each stored image, with replay; None for as many as
+            :class:`~dd_avalanche.DistilledBuffer` makes by default.
         batch_size: current images in an iteration of replay, and the most images of the
             memory in it.
         whitening: ``"none"`` to standardise images, ``"first"`` for ZCA. Both are
@@ -73,6 +75,7 @@ class Experiment:
     network: str = NETWORK
     training_steps: int | None = None
     epochs: int = 1
+    augmented_copies: int | None = None
     batch_size: int = 64
     whitening: Whitening = "none"
     device: str = "auto"

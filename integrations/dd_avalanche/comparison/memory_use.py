@@ -129,7 +129,8 @@ def scores_with_replay(
     plugins = []
     if history is not None:
         most = history.memory.size
-        plugins = [ReplayPlugin(most, storage_policy=HistoryBuffer(most))]
+        buffer = HistoryBuffer(most, augmented_copies=experiment.augmented_copies)
+        plugins = [ReplayPlugin(most, storage_policy=buffer)]
     scores = []
     with _quiet(), torch.random.fork_rng():
         torch.manual_seed(stream.seed)  # Avalanche draws batches from this generator

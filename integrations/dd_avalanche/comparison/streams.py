@@ -42,9 +42,18 @@ class AbstractStream(ABC):
     """
 
     def __init__(
-        self, experiment: Experiment, data: dd_plugins.RealData, scored: Images, seed: int
+        self,
+        experiment: Experiment,
+        data: dd_plugins.RealData,
+        scored: Images,
+        seed: int,
     ) -> None:
-        self.experiment, self.data, self.scored, self.seed = experiment, data, scored, seed
+        self.experiment, self.data, self.scored, self.seed = (
+            experiment,
+            data,
+            scored,
+            seed,
+        )
         self.device = resolve_device(experiment.device)
         self.precision = resolve_precision("auto", self.device)
         kind: Literal["zca", "standardize"] = (
@@ -149,7 +158,11 @@ class ClassStream(AbstractStream):
     """
 
     def __init__(
-        self, experiment: Experiment, data: dd_plugins.RealData, scored: Images, seed: int
+        self,
+        experiment: Experiment,
+        data: dd_plugins.RealData,
+        scored: Images,
+        seed: int,
     ) -> None:
         classes, parts = data.num_classes, experiment.experiences
         # NumPy's legacy generator: the orders that FRePo and DM publish for CIFAR-100.
@@ -186,7 +199,11 @@ class DomainStream(AbstractStream):
     """
 
     def __init__(
-        self, experiment: Experiment, data: dd_plugins.RealData, scored: Images, seed: int
+        self,
+        experiment: Experiment,
+        data: dd_plugins.RealData,
+        scored: Images,
+        seed: int,
     ) -> None:
         parts, count = experiment.experiences, len(data.train.labels)
         drawn = torch.randperm(count, generator=generator_for(seed, "domain parts"))

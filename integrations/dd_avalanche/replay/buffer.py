@@ -7,18 +7,22 @@ import torch
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.benchmarks.utils import AvalancheDataset, concat_datasets
 from avalanche.training.storage_policy import ExemplarsBuffer
+from torch import Tensor
 
 import dd_plugins
 from dd_avalanche.memory import DISTILLER, DistilledMemory, untouched_randomness
 from dd_avalanche.memory.options import check_seconds
-from dd_avalanche.replay.items import ClassBuffer, as_dataset
+from dd_avalanche.replay.items import ClassBuffer, as_dataset, augmented_copies
 from dd_avalanche.replay.layout import LabelledImages, Layout, read_images
-from dd_plugins.api import OptionError
+from dd_plugins.api import OptionError, generator_for, whole_number
 
 __all__ = ["BufferLabels", "DistilledBuffer"]
 
 BufferLabels = Literal["hard", "learned"]
 """The labels of a buffer's items: their classes, or what the distiller learned."""
+
+_ITEMS = 640
+"""Items of a small buffer, augmented copies included: ten batches of usual size."""
 
 
 class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
@@ -32,6 +36,10 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     While an experience is distilled, at most three copies of its images in float32 are
     in memory; with ``whitening`` there are more.
 
+    A small buffer also has augmented copies of its images as items. Nothing more is
+    stored: they are made again when the buffer has changed. So a batch is filled with
+    them, and a network does not learn a few images by heart.
+
     The items have the same parts as those of the benchmark: an image, a class as a
     number or a tensor, and a task label where theirs have one.
 
@@ -44,6 +52,10 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             expects; ``"learned"``: the label is the vector that was learned, float32 of
             shape ``(num_classes,)``, for which the strategy needs
             :class:`~dd_avalanche.SoftTargets`.
+        augmented_copies: items made of each stored image beside itself, each by one
+            operation of :func:`~dd_plugins.api.random_augmentation`, with
+            flips if ``mirror`` is set. By default as many as make no more than 640
+            items in all: none from 321 images on.
         seconds: that the distillation of an experience may take, timing of its steps
             included; None for no bound (``most_seconds`` of the memory).
         **options: those of :class:`~dd_avalanche.DistilledMemory`:
@@ -67,6 +79,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         distiller: "str | dd_plugins.AbstractDistiller[Any]" = DISTILLER,
         *,
         labels: BufferLabels = "hard",
+        augmented_copies: int | None = None,
         seconds: float | None = None,
         **options: Any,
     ) -> None:
@@ -80,12 +93,15 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
                 "learned labels need num_classes, the width of the model's output, got "
                 "None"
             )
+        if augmented_copies is not None:
+            whole_number("augmented_copies", augmented_copies, least=0)
         super().__init__(max_size)
         if seconds is not None:
             check_seconds("seconds", seconds)
             options["most_seconds"] = seconds
         self.memory = DistilledMemory(max_size, distiller, **options)
         self.labels = labels
+        self.augmented_copies = augmented_copies
         self.layout = Layout()
         self.buffer_groups: dict[int, ExemplarsBuffer] = {}
         self._collected: list[LabelledImages] = []
@@ -275,8 +291,18 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         elif self.layout.label is not None:
             shape, dtype = self.layout.label
             labels = memory.hard_labels().to(dtype).reshape(-1, *shape)
-        self.buffer = as_dataset(memory, labels, self.layout)
-        classes = memory.hard_labels().tolist()
+        copies = self._copies()
+        self.buffer = as_dataset(memory, labels, self.layout, copies)
+        classes = memory.hard_labels().tolist() * (1 + len(copies))
         for label in dict.fromkeys(classes):
             indices = [index for index, each in enumerate(classes) if each == label]
             self.buffer_groups[label] = ClassBuffer(self.buffer.subset(indices))
+
+    def _copies(self) -> list[Tensor]:
+        """Return augmented copies of the stored images: a function of the seed."""
+        memory = self.memory
+        count = self.augmented_copies
+        if count is None:
+            count = max(0, _ITEMS // len(memory) - 1)
+        generator = generator_for(memory.seed, "buffer copies", memory.experiences)
+        return augmented_copies(memory, count, generator)

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from dd_avalanche.replay.buffer import DistilledBuffer
 from dd_avalanche.replay.targets import as_targets, check_criterion
-from dd_plugins.api import LabelKind, OptionError, generator_for, label_loss
+from dd_plugins.api import (
+    LabelKind,
+    OptionError,
+    generator_for,
+    label_loss,
+    random_augmentation,
+)
 
 __all__ = ["DistilledGDumb", "DistilledReplayPlugin"]
 
@@ -28,6 +34,8 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         weight: the weight of the buffer's loss.
         batch_size: images from the buffer in each iteration, drawn anew; all of them if
             there are fewer; by default as many as of current data.
+        augment: whether each batch from the buffer passes through one operation of
+            :func:`~dd_plugins.api.random_augmentation`.
         seed: seeds the draws, which leave the global generators alone.
 
     Raises:
@@ -40,6 +48,7 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         *,
         weight: float = 1.0,
         batch_size: int | None = None,
+        augment: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -48,7 +57,7 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         if batch_size is not None and batch_size < 1:
             raise OptionError(f"batch_size must be at least 1, got {batch_size}")
         self.buffer, self.weight, self.batch_size = buffer, weight, batch_size
-        self.seed = seed
+        self.augment, self.seed = augment, seed
         self._draws = 0
         self._kept: tuple[Any, Tensor] | None = None
 
@@ -62,6 +71,10 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._draws += 1
         chosen = torch.randperm(len(memory), generator=generator)[:size]
         images = self._images()[chosen].to(strategy.device)
+        if self.augment:
+            images = random_augmentation(
+                images, generator=generator, mirror=memory.mirror
+            )
         tasks = memory.tasks()[chosen].to(strategy.device)
         output = avalanche_forward(strategy.model, images, tasks)
         kind: LabelKind = "classes"

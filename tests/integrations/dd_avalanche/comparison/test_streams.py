@@ -53,7 +53,9 @@ def test_experiences_part_the_data() -> None:
     assert sum(map(len, labels)) == len(stream.data.train.labels)
     for test, classes in zip(stream.scored_images, stream.order, strict=True):
         assert set(test.labels.tolist()) == set(classes)
-    assert sum(len(test.labels) for test in stream.scored_images) == len(stream.scored.labels)
+    assert sum(len(test.labels) for test in stream.scored_images) == len(
+        stream.scored.labels
+    )
 
 
 def test_networks_are_a_function_of_seed_purpose_and_step() -> None:
@@ -99,7 +101,9 @@ def test_domains_part_the_images_and_share_the_classes(benchmark: str) -> None:
     labels = [stream.train(part)[1] for part in range(3)]
     assert sum(map(len, labels)) == len(stream.data.train.labels)
     assert all(set(found.tolist()) == set(range(10)) for found in labels)
-    assert all(len(test.labels) == len(stream.scored.labels) for test in stream.scored_images)
+    assert all(
+        len(test.labels) == len(stream.scored.labels) for test in stream.scored_images
+    )
     first, second = (stream.scored_pixels(part).images for part in (1, 2))
     assert not torch.equal(first, second)
     again = domain_stream(benchmark)

@@ -48,6 +48,7 @@ OPTIONS: dict[str, Any] = {
     "num_classes": 10,
     "steps": 3,
     "network": "conv(width=4, depth=2)",
+    "augmented_copies": 0,
 }
 
 
@@ -201,7 +202,7 @@ def labelled(make: Any, low: int = 0, *attributes: DataAttribute) -> AvalancheDa
 
 
 def chosen(size: int = 8, **options: Any) -> DistilledBuffer:
-    return DistilledBuffer(size, "random", network=OPTIONS["network"], **options)
+    return DistilledBuffer(size, "random", **(OPTIONS | options))
 
 
 def pair(image: Tensor, label: int, place: int) -> tuple[Any, Any]:

@@ -61,7 +61,7 @@ pytestmark = [
 @pytest.mark.parametrize("how", ["replay", "own batch", "from scratch", "online"])
 @pytest.mark.parametrize("kind", BENCHMARKS)
 def test_every_combination_trains(kind: str, how: str, labels: str) -> None:
-    held = buffer(labels)
+    held = buffer(labels, augmented_copies=None)
     stream = benchmark(kind)
     criterion: nn.Module = nn.CrossEntropyLoss()
     if labels == "learned":
@@ -78,7 +78,8 @@ def test_every_combination_trains(kind: str, how: str, labels: str) -> None:
     for experience in parts:
         learner.train(experience)
     assert len(held.memory.groups) == 10
-    assert len(held.buffer) == 20
+    assert len(held.memory) == 20
+    assert len(held.buffer) == 640  # augmented copies included
     assert len(watched.losses) >= 5
     assert all(0 <= loss < 100 for loss in watched.losses)
     found = learner.eval(stream.test_stream)
@@ -92,7 +93,7 @@ def test_every_combination_trains(kind: str, how: str, labels: str) -> None:
 def test_replay_remembers_what_training_alone_forgets() -> None:
     accuracies = {}
     for name in ("naive", "replay"):
-        held = DistilledBuffer(50, "random", num_classes=10, network=OPTIONS["network"])
+        held = DistilledBuffer(50, "random", **OPTIONS)
         plugins = plugins_for("replay", held) if name == "replay" else []
         stream = benchmark("class-incremental")
         learner = strategy(network(), plugins, train_epochs=5)
@@ -285,3 +286,39 @@ def test_buffer_of_two_plugins_is_filled_once() -> None:
         stored = held.memory.groups.values()
         assert sum(group.seen for group in stored) == sum(seen)
         assert held.memory.experiences == 3, "one trained on again is taken again"
+
+
+def test_small_buffer_has_augmented_copies_as_items() -> None:
+    stream = benchmark("class-incremental").train_stream
+    held = buffer(size=40, images_per_class=4, augmented_copies=None)
+    held.post_adapt(None, stream[0])
+    assert len(held.memory) == 8
+    assert len(held.buffer) == 640
+    stored, copies = held.buffer.subset(range(8)), held.buffer.subset(range(8, 640))
+    images = held.memory.images()
+    assert torch.equal(torch.stack([item[0] for item in stored]), images)
+    moved = [item[0] for item in copies]
+    assert not any(torch.equal(each, one) for each in moved for one in images)
+    # Every copy has the class of its image, and they are the same when read again.
+    classes = held.memory.hard_labels().tolist()
+    assert [item[1] for item in copies] == classes * 79
+    assert all(map(torch.equal, moved, [item[0] for item in copies]))
+    again = buffer(size=40, images_per_class=4)
+    again.post_adapt(None, stream[0])
+    assert torch.equal(again.memory.images(), images)
+    assert len(again.buffer) == 8
+    groups = held.buffer_groups
+    assert sum(len(group.buffer) for group in groups.values()) == 640
+    with pytest.raises(OptionError, match="augmented_copies"):
+        buffer(augmented_copies=-1)
+
+
+def test_large_buffer_has_no_copies_unless_asked() -> None:
+    stream = benchmark("class-incremental").train_stream
+    held = chosen(700, images_per_class=40, augmented_copies=None)
+    for experience in stream:
+        held.post_adapt(None, experience)
+    assert len(held.buffer) == len(held.memory) > 320
+    twice = chosen(700, images_per_class=40, augmented_copies=1)
+    twice.post_adapt(None, stream[0])
+    assert len(twice.buffer) == 2 * len(twice.memory)

@@ -56,7 +56,7 @@ def test_transforms_of_the_benchmark_are_respected_and_not_applied_twice() -> No
     stream = class_incremental_benchmark(
         {"train": train, "test": train}, num_experiences=5, seed=0
     )
-    held = DistilledBuffer(20, "random", network=OPTIONS["network"])
+    held = DistilledBuffer(20, "random", **OPTIONS)
     experience = stream.train_stream[0]
     held.post_adapt(None, experience)
     known = torch.stack([item[0] for item in experience.dataset.eval()])
@@ -120,7 +120,7 @@ def test_what_is_stored_is_not_changed_through_items(labels: str, store: str) ->
 def test_a_packed_buffer_replays_every_image_that_it_holds() -> None:
     stream = benchmark("class-incremental").train_stream
     held = DistilledBuffer(
-        4, "dm(real_batch_size=8)", steps=1, store="packed", network=OPTIONS["network"]
+        4, "dm(real_batch_size=8)", store="packed", **(OPTIONS | {"num_classes": None})
     )
     held.post_adapt(None, stream[0])
     assert len(held.buffer) == len(held.memory) == 16

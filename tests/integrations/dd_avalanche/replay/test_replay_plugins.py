@@ -39,7 +39,7 @@ def test_own_batch_adds_the_loss_of_its_labels() -> None:
     held = buffer("learned")
     held.post_adapt(None, benchmark("class-incremental").train_stream[0])
     model = network().eval()
-    plugin = DistilledReplayPlugin(held, weight=0.5, batch_size=100)
+    plugin = DistilledReplayPlugin(held, weight=0.5, batch_size=100, augment=False)
 
     class Fake:
         train_mb_size, device, loss = 8, torch.device("cpu"), torch.tensor(1.0)
@@ -52,6 +52,15 @@ def test_own_batch_adds_the_loss_of_its_labels() -> None:
         error = model(memory.images()) - memory.labels(10)
         by_hand = 1 + 0.5 * error.square().sum(dim=1).mean() / 2
     torch.testing.assert_close(fake.loss.detach(), by_hand)
+
+
+def test_own_batch_is_augmented_anew_each_time() -> None:
+    held = buffer()
+    held.post_adapt(None, benchmark("class-incremental").train_stream[0])
+    plain = DistilledReplayPlugin(held, augment=False)
+    assert len({round(replayed(plain, size=100), 5) for _ in range(4)}) == 1
+    augmented = DistilledReplayPlugin(held)
+    assert len({round(replayed(augmented, size=100), 5) for _ in range(4)}) == 4
 
 
 def test_training_from_scratch_resets_everything() -> None:
