@@ -1,0 +1,188 @@
+"""Change two lines of a stock Avalanche script, and compare what it remembers.
+
+    python benchmarks/replay_script.py --mem-size 10 --data-root DIR --out FILE.json
+
+The script is Avalanche's own example of replay: split Fashion-MNIST, five experiences,
+``SimpleMLP``, SGD, cross-entropy, one head. Its memory is ``ReplayPlugin``'s, or a
+``DistilledBuffer`` of as many images. All options but ``--policy`` are those of the
+script. Networks are scored on test images, which no choice depends on, or with
+``--validation`` on the last tenth of the training images, which nothing is trained on.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import rows
+
+import dd_plugins
+from dd_plugins.functional.statistics import mean_interval
+from dd_plugins.runtime.randomness import generator_for
+
+KEY = ("dataset", "policy", "mem_size", "model", "epochs", "order", "scored_on")
+OWN = "ReplayPlugin's own"
+DEFAULT = "DistilledBuffer(mem_size)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", choices=["fashion-mnist", "mnist"])
+    parser.add_argument("--mem-size", type=int, default=10)
+    parser.add_argument("--orders", type=int, default=5)
+    parser.add_argument("--model", choices=["mlp", "conv"], default="mlp")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument(
+        "--policy",
+        action="append",
+        help=f"{OWN!r}, {DEFAULT!r}, or further arguments of a DistilledBuffer as JSON",
+    )
+    parser.add_argument("--validation", action="store_true")
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--order", type=int, help=argparse.SUPPRESS)
+    parser.set_defaults(dataset="fashion-mnist", policy=None)
+    options = parser.parse_args()
+    policies = options.policy or [OWN, DEFAULT]
+    if options.order is not None:
+        print(json.dumps(measured(options, policies[0])))
+        return
+    for order in range(options.orders):
+        for policy in policies:
+            about = identity(options, policy, order)
+            if rows.is_made(options.out, KEY, [about[name] for name in KEY]):
+                continue
+            names = ("dataset", "mem_size", "model", "epochs", "validation")
+            command = [
+                *(__file__, "--order", str(order), "--policy", policy),
+                *("--data-root", str(options.data_root), "--out", str(options.out)),
+                *rows.given(options, *names),
+            ]
+            rows.added_row(options.out, command, f"{policy}, order {order}")
+    print(table(rows.made_rows(options.out)))
+
+
+def identity(options: argparse.Namespace, policy: str, order: int) -> dict[str, Any]:
+    return {
+        "dataset": options.dataset,
+        "policy": policy,
+        "mem_size": options.mem_size,
+        "model": options.model,
+        "epochs": options.epochs,
+        "order": order,
+        "scored_on": "validation images" if options.validation else "test images",
+    }
+
+
+def measured(options: argparse.Namespace, policy: str) -> dict[str, Any]:
+    """Run the script, and return its row."""
+    warnings.simplefilter("ignore")  # Avalanche 0.6 has many
+    import torch
+    from avalanche.benchmarks import nc_benchmark
+    from avalanche.evaluation.metrics import accuracy_metrics
+    from avalanche.models import SimpleMLP
+    from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+    from avalanche.training.supervised import Naive
+    from torchvision import datasets, transforms
+
+    from dd_avalanche import DistilledBuffer
+
+    started, size = time.perf_counter(), options.mem_size
+    torch.manual_seed(options.order)
+    kind = getattr(datasets, "MNIST" if options.dataset == "mnist" else "FashionMNIST")
+    train = kind(options.data_root, train=True)
+    test = kind(options.data_root, train=False)
+    if options.validation:
+        train, test = part(train, slice(54_000)), part(train, slice(54_000, None))
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.286,), (0.353,))]
+    )
+    benchmark = nc_benchmark(
+        train,
+        test,
+        n_experiences=5,
+        task_labels=False,
+        seed=options.order,
+        train_transform=transform,
+        eval_transform=transform,
+    )
+    model: Any = SimpleMLP(num_classes=10)
+    if options.model == "conv":
+        model = dd_plugins.get_network("conv(width=32)").build(
+            (1, 28, 28), 10, generator=generator_for(options.order, "model")
+        )
+    buffer = None
+    if policy != OWN:
+        more = {} if policy == DEFAULT else json.loads(policy)
+        buffer = DistilledBuffer(size, **more)
+    strategy = Naive(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
+        criterion=torch.nn.CrossEntropyLoss(),
+        train_mb_size=100,
+        train_epochs=options.epochs,
+        plugins=[ReplayPlugin(size, storage_policy=buffer)],
+        evaluator=EvaluationPlugin(accuracy_metrics(stream=True)),
+    )
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    (accuracy,) = strategy.eval(benchmark.test_stream).values()
+    return {
+        **identity(options, policy, options.order),
+        "accuracy": accuracy,
+        "distill_seconds": 0.0 if buffer is None else buffer.memory.seconds,
+        "seconds": time.perf_counter() - started,
+        "memory_bytes": None if buffer is None else buffer.memory.image_bytes,
+    }
+
+
+def part(dataset: Any, chosen: slice) -> Any:
+    """Return some images of a data set of torchvision."""
+    found = copy(dataset)
+    found.data, found.targets = dataset.data[chosen], dataset.targets[chosen]
+    return found
+
+
+def table(made: list[dict[str, Any]]) -> str:
+    """Return a row for each policy, with its gain over Avalanche's own in pairs."""
+    lines = [
+        "| data | model | images | memory | scored on | orders | accuracy | gain | s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    fields = [name for name in KEY if name != "order"]
+    for group in rows.grouped(made, fields):
+        about = group[0]
+        own = {
+            row["order"]: row["accuracy"]
+            for row in made
+            if all(row[name] == about[name] for name in fields if name != "policy")
+            and row["policy"] == OWN
+        }
+        gains = [
+            100 * (row["accuracy"] - own[row["order"]])
+            for row in group
+            if row["order"] in own and about["policy"] != OWN
+        ]
+        seconds = sum(row["distill_seconds"] for row in group) / len(group)
+        lines.append(
+            f"| {about['dataset']} | {about['model']} | {about['mem_size']} "
+            f"| `{about['policy']}` | {about['scored_on']} | {len(group)} "
+            f"| {rows.percent([row['accuracy'] for row in group])} "
+            f"| {interval(gains)} | {seconds:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def interval(values: list[float]) -> str:
+    if not values:
+        return ""
+    bounds = mean_interval(values)
+    told = f"{sum(values) / len(values):+.1f}"
+    return told if bounds is None else f"{told} ({bounds[0]:.1f} to {bounds[1]:.1f})"
+
+
+if __name__ == "__main__":
+    main()
