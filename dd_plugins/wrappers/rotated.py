@@ -1,10 +1,11 @@
 """Rotated images as classes of their own, for sets that will meet other classes."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from dd_plugins.data.sampler import Batch, RealSampler
@@ -17,7 +18,27 @@ from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.wrappers.base import AbstractWrapper
 
-__all__ = ["Rotated", "rotated_labels"]
+__all__ = ["Rotated", "RotatedState", "rotated_labels"]
+
+
+@dataclass
+class RotatedState(AbstractState):
+    """The base's state; the real images are not part of it."""
+
+    base: AbstractState
+    real: RealSampler
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base's."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the base's."""
+        self.base.load_state_dict(state)
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Merge the base's."""
+        return self.base.merge(parts)
 
 
 @record
@@ -32,9 +53,18 @@ class Rotated(AbstractWrapper):
 
     Meant for the experiences of a stream (``dd_avalanche``), which have few classes.
 
+    A memory is not trained on alone: it stands beside many real images of the current
+    classes. What tells learned images from real ones then tells old classes from new
+    ones, and a network learns nothing else. With ``current_turns`` the base meets this
+    while it distils: at each step some turns, drawn at random, are seen by real images
+    in place of synthetic ones.
+
     Args:
         base: any distiller.
         turns: the number of turns: 4 quarter turns, of square images; or 2 half turns.
+        current_turns: how many of them real images show at each step, from 0 to
+            ``turns - 1``.
+        current_images: real images of each class in such a turn.
 
     Reference: the labels are those of Lee, Hwang, Shin, "Self-supervised label
     augmentation via input transformations", ICML 2020, arXiv 1910.05872, section 3.1;
@@ -45,13 +75,21 @@ class Rotated(AbstractWrapper):
     aliases = ("turned",)  # its name in 0.1
 
     turns: Literal[2, 4] = 4
+    current_turns: NonNegativeInt = 0
+    current_images: PositiveInt = 10
 
     def for_task(self, task: Task) -> Self:
         """Settle the base's options for as many classes as it will see.
 
         Raises:
-            OptionError: quarter turns are asked for, and images are not square.
+            OptionError: quarter turns are asked for, and images are not square; or no
+                turn is left to the synthetic images.
         """
+        if self.current_turns >= self.turns:
+            raise OptionError(
+                f"rotated: current_turns must be below turns={self.turns}, got "
+                f"{self.current_turns}"
+            )
         _, height, width = task.image_shape
         if self.turns == 4 and height != width:
             raise OptionError(
@@ -61,19 +99,28 @@ class Rotated(AbstractWrapper):
         return replace(self, base=self.base.for_task(self._more(task)))
 
     def images_in_graph(self, task: Task) -> int:
-        """Return the images of the base in every turn."""
-        return self.base.images_in_graph(self._more(task))
+        """Return the images of the base in every turn, real ones among them."""
+        synthetic = self.base.images_in_graph(self._more(task))
+        more = self.current_turns * self.current_images * task.num_classes
+        return synthetic + more
 
-    def setup(self, run: Run, real: RealSampler) -> AbstractState:
-        """Return the base's state, for a run with more classes."""
+    def setup(self, run: Run, real: RealSampler) -> RotatedState:
+        """Return the base's state, for a run with more classes, and the real images."""
         more = replace(run, task=self._more(run.task))
-        return super().setup(more, self._rotated(more, real, run.task.num_classes))
+        classes = run.task.num_classes
+        base = super().setup(more, self._rotated(more, real, classes))
+        return RotatedState(more, base, real)
+
+    def inner(self, state: AbstractState) -> AbstractState:
+        """Return the base's state."""
+        assert isinstance(state, RotatedState)
+        return state.base
 
     def accumulate(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         """Let the base add its gradient on all turns; carry it back to the images."""
-        seen = self._all_turns(leaves)
+        seen = self._seen(state, leaves, step)
         # The base adds to the ``grad`` of leaves, which rotated tensors are not. So it
         # gets detached copies, and their gradients go back through the rotation below.
         copies = seen.detached()
@@ -101,8 +148,8 @@ class Rotated(AbstractWrapper):
         return {}
 
     def advance(self, state: AbstractState, leaves: Leaves, step: int) -> None:
-        """Advance the base on all turns."""
-        seen = self._all_turns(leaves)
+        """Advance the base on what it has seen in this step."""
+        seen = self._seen(state, leaves, step)
         super().advance(state, seen.detached(), step)
 
     def predictor(
@@ -140,16 +187,53 @@ class Rotated(AbstractWrapper):
 
     def _all_turns(self, leaves: Leaves) -> Leaves:
         """Return the set in every turn, one turn after the other."""
-        turns, classes = range(self.turns), leaves.labels.shape[1]
+        return _joined([self._turned(leaves, turn) for turn in range(self.turns)])
+
+    def _seen(self, state: AbstractState, leaves: Leaves, step: int) -> Leaves:
+        """Return what the base sees in a step: in some turns real images.
+
+        It is a function of the step, so that a run that is resumed sees the same.
+        """
+        assert isinstance(state, RotatedState)
+        generator = state.run.own_generator("current turns", step)
+        drawn = torch.randperm(self.turns, generator=generator)
+        current = drawn[: self.current_turns].tolist()
+        return _joined(
+            [
+                self._current(state.real, leaves, turn, step)
+                if turn in current
+                else self._turned(leaves, turn)
+                for turn in range(self.turns)
+            ]
+        )
+
+    def _turned(self, leaves: Leaves, turn: int) -> Leaves:
+        """Return the set in one turn."""
         return Leaves(
-            torch.cat([_rotate(leaves.pixels, turn, self.turns) for turn in turns]),
-            torch.cat(
-                [
-                    rotated_labels(leaves.labels, turn, self.turns, self.label_kind)
-                    for turn in turns
-                ]
-            ),
-            torch.cat([leaves.classes + turn * classes for turn in turns]),
+            _rotate(leaves.pixels, turn, self.turns),
+            rotated_labels(leaves.labels, turn, self.turns, self.label_kind),
+            leaves.classes + turn * leaves.labels.shape[1],
+            leaves.others,
+        )
+
+    def _current(
+        self, real: RealSampler, leaves: Leaves, turn: int, step: int
+    ) -> Leaves:
+        """Return real images of the set's classes in one turn, labelled like the set's.
+
+        They take no gradient.
+        """
+        classes = leaves.labels.shape[1]
+        batches = [
+            real.class_batch(step, label, self.current_images)
+            for label in sorted(set(leaves.classes.tolist()))
+        ]
+        labels = torch.cat([batch.labels for batch in batches]) + turn * classes
+        first = self.base.initial_labels(labels, self.turns * classes)
+        return Leaves(
+            _rotate(torch.cat([batch.images for batch in batches]), turn, self.turns),
+            first.to(leaves.labels),
+            labels.to(leaves.classes),
             leaves.others,
         )
 
@@ -163,6 +247,16 @@ class Rotated(AbstractWrapper):
         offset = LABEL_KINDS[self.label_kind].offset
         upright = found[:count, :classes]
         return upright - offset(self.turns * classes) + offset(classes)
+
+
+def _joined(parts: Sequence[Leaves]) -> Leaves:
+    """Return several parts as one set."""
+    return Leaves(
+        torch.cat([part.pixels for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        torch.cat([part.classes for part in parts]),
+        parts[0].others,
+    )
 
 
 def rotated_labels(

@@ -1,5 +1,6 @@
 """Rotated images are classes of their own, and what is learned comes back right."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_every_turn_of_a_class_is_a_class_of_real_images() -> None:
     wrapper, state, leaves, real = _setting(4)
     wrapper.accumulate(state, leaves, real, 3)
     ((_, turned),) = SEEN
-    assert isinstance(state, NoState)
+    assert isinstance(wrapper.inner(state), NoState)
     assert state.run.task.num_classes == 12
     assert turned.labels.tolist() == [
         label + 3 * turn for turn in range(4) for label in real.labels.tolist()
@@ -168,3 +169,49 @@ def test_images_that_are_not_square_have_no_quarter_turns() -> None:
     with pytest.raises(OptionError, match=r"6x8 .* turns=2"):
         Rotated(base=DM()).for_task(task)
     assert Rotated(base=DM(), turns=2).for_task(task).turns == 2
+
+
+def test_real_images_stand_in_some_turns_as_beside_a_memory() -> None:
+    wrapper, state, leaves, real = _setting(4)
+    wrapper = replace(wrapper, current_turns=2, current_images=5)
+    turns = set()
+    for step in range(6):
+        leaves.pixels.grad = leaves.labels.grad = None
+        SEEN.clear()
+        wrapper.accumulate(state, leaves, real, step)
+        ((seen, _),) = SEEN
+        assert len(seen.pixels) == 2 * 3 + 2 * 3 * 5
+        by_turn = [seen.classes // 3 == turn for turn in range(4)]
+        current = [turn for turn in range(4) if by_turn[turn].sum() == 15]
+        turns.add(tuple(current))
+        by_hand = torch.zeros_like(leaves.pixels)
+        for turn, chosen in enumerate(by_turn):
+            images = torch.rot90(seen.pixels[chosen], -turn, (-2, -1))
+            if turn in current:
+                for label in range(3):
+                    drawn = real.class_batch(step, label, 5).images
+                    own = seen.classes[chosen] == label + 3 * turn
+                    assert torch.equal(images[own], drawn)
+            else:
+                assert torch.equal(images, leaves.pixels)
+                weighed = weights(seen.pixels)[chosen]
+                by_hand += torch.rot90(weighed, -turn, (-2, -1))
+        assert torch.equal(leaves.pixels.grad, by_hand)  # type: ignore[arg-type]
+        assert seen.labels.argmax(dim=1).tolist() == seen.classes.tolist()
+    assert len(turns) > 1, "drawn anew at each step"
+
+
+def test_turns_of_real_images_go_with_a_base_that_has_a_state() -> None:
+    spec = "rotated(frepo(pool_size=1, real_batch_size=32), current_turns=3)"
+    options: dict[str, Any] = {"network": "conv(width=4, depth=2)", "steps": 3}
+    first, again = (dd_plugins.distill("digits", spec, **options) for _ in range(2))
+    assert torch.equal(first.images, again.images)
+    plain = dd_plugins.distill("digits", spec.replace("turns=3", "turns=0"), **options)
+    assert not torch.equal(first.images, plain.images)
+
+
+def test_a_turn_is_left_to_the_synthetic_images() -> None:
+    with pytest.raises(OptionError, match="current_turns must be below turns=2, got 2"):
+        Rotated(base=DM(), turns=2, current_turns=2).for_task(
+            Task("toy", (1, 8, 8), 3, 1)
+        )
