@@ -51,7 +51,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         labels: ``"hard"``: items are ``(image, class)``, as everything in Avalanche
             expects; ``"learned"``: the label is the vector that was learned, float32 of
             shape ``(num_classes,)``, for which the strategy needs
-            :class:`~dd_avalanche.SoftTargets`.
+            :class:`~dd_avalanche.SoftTargets`. By default hard ones, until a
+            ``SoftTargets`` is made for the buffer.
         augmented_copies: items made of each stored image beside itself, each by one
             operation of :func:`~dd_plugins.api.random_augmentation`, with
             flips if ``mirror`` is set. By default as many as make no more than 640
@@ -78,20 +79,15 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         max_size: int,
         distiller: "str | dd_plugins.AbstractDistiller[Any]" = DISTILLER,
         *,
-        labels: BufferLabels = "hard",
+        labels: BufferLabels | None = None,
         augmented_copies: int | None = None,
         seconds: float | None = None,
         **options: Any,
     ) -> None:
-        if labels not in get_args(BufferLabels):
+        if labels is not None and labels not in get_args(BufferLabels):
             raise OptionError(
                 f"labels must be one of {', '.join(get_args(BufferLabels))}, got "
                 f"{labels!r}"
-            )
-        if labels == "learned" and options.get("num_classes") is None:
-            raise OptionError(
-                "learned labels need num_classes, the width of the model's output, got "
-                "None"
             )
         if augmented_copies is not None:
             whole_number("augmented_copies", augmented_copies, least=0)
@@ -100,12 +96,38 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             check_seconds("seconds", seconds)
             options["most_seconds"] = seconds
         self.memory = DistilledMemory(max_size, distiller, **options)
-        self.labels = labels
+        self.labels: BufferLabels = labels or "hard"
+        self._labels_open = labels is None
+        if labels == "learned":
+            self.need_num_classes()
         self.augmented_copies = augmented_copies
         self.layout = Layout()
         self.buffer_groups: dict[int, ExemplarsBuffer] = {}
         self._collected: list[LabelledImages] = []
         self._filled_at: tuple[int, ...] | None = None
+
+    def need_num_classes(self) -> None:
+        """Refuse learned labels of unknown width.
+
+        Raises:
+            OptionError: the memory was made without ``num_classes``.
+        """
+        if self.memory.num_classes is None:
+            raise OptionError(
+                "learned labels need num_classes, the width of the model's output, got "
+                "None"
+            )
+
+    def prefer_learned_labels(self) -> None:
+        """Give items their learned labels, unless labels were chosen when it was made.
+
+        Raises:
+            OptionError: the memory was made without ``num_classes``.
+        """
+        if self._labels_open:
+            self.need_num_classes()
+            self.labels = "learned"
+            self._renew()
 
     @property
     def buffer_datasets(self) -> list[AvalancheDataset]:

@@ -66,19 +66,21 @@ class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
     must be :class:`LabelLoss`, or fit the labels otherwise.
 
     Args:
-        buffer: its items have learned labels.
+        buffer: its items get their learned labels, unless it was made with others.
 
     Raises:
-        OptionError: its labels are hard; or, when training begins, the criterion is
-            cross-entropy, which takes no regression targets.
+        OptionError: it was made with hard labels, or without ``num_classes``; or, when
+            training begins, the criterion is cross-entropy, which takes no regression
+            targets.
     """
 
     def __init__(self, buffer: DistilledBuffer) -> None:
         super().__init__()
+        buffer.prefer_learned_labels()
         if buffer.labels != "learned":
             raise OptionError(
                 f"SoftTargets needs a buffer of learned labels, got {buffer.labels!r} "
-                "ones; pass DistilledBuffer(..., labels='learned', num_classes=...)"
+                "ones; leave out the option labels='hard' of DistilledBuffer"
             )
         self.buffer = buffer
 

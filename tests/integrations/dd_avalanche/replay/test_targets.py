@@ -14,7 +14,7 @@ pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
 )
 
-from learners import FREPO, benchmark, buffer, network, plugins_for, strategy
+from learners import FREPO, OPTIONS, benchmark, buffer, network, plugins_for, strategy
 
 from dd_avalanche import (
     DistilledBuffer,
@@ -39,12 +39,24 @@ def test_learned_labels_with_a_criterion_that_misreads_them_are_refused() -> Non
         SoftTargets(buffer())
     with pytest.raises(OptionError, match="need num_classes"):
         DistilledBuffer(20, FREPO, labels="learned")
+    with pytest.raises(OptionError, match="learned labels need num_classes"):
+        SoftTargets(DistilledBuffer(20, FREPO))
     with pytest.raises(OptionError, match="labels must be one of hard, learned"):
         buffer("soft")
     with pytest.raises(OptionError, match="weight must be positive"):
         DistilledReplayPlugin(buffer(), weight=0)
     with pytest.raises(OptionError, match="batch_size must be"):
         DistilledReplayPlugin(buffer(), batch_size=0)
+
+
+def test_soft_targets_give_a_buffer_its_learned_labels() -> None:
+    held = DistilledBuffer(20, FREPO, **OPTIONS)
+    held.post_adapt(None, benchmark("class-incremental").train_stream[0])
+    assert isinstance(held.buffer[0][1], int)
+    SoftTargets(held)
+    assert held.labels == "learned"
+    assert held.buffer[0][1].shape == (10,)
+    assert torch.equal(held.buffer[3][1], held.memory.labels(10)[3])
 
 
 def test_label_loss_takes_vectors_and_classes_alike() -> None:
