@@ -7,11 +7,8 @@ import hashlib
 import json
 import math
 import os
-import stat
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal, Self
 
@@ -28,6 +25,12 @@ from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import one_line, plain
 from dd_plugins.spec import parse, read
 from dd_plugins.synthetic.artifact_faults import faults
+from dd_plugins.synthetic.artifact_files import (
+    ARTIFACT_NAME,
+    WHAT_TO_GIVE,
+    artifact_file,
+    foreign_kind,
+)
 from dd_plugins.synthetic.header import (
     DECODER_PREFIX,
     DEEPEST_CONTEXT,
@@ -52,30 +55,8 @@ __all__ = [
     "as_set",
 ]
 
-ARTIFACT_NAME = "distilled.safetensors"
-"""The name of the artifact in the folder of a run."""
-
 _METADATA_KEY = "dd_plugins"
 _READABLE: tuple[type[AbstractReadable], ...] = (Packed, Spectral)
-
-_WHAT_TO_GIVE = f"give the {ARTIFACT_NAME} that distill writes, or the run's folder"
-_BEGINNINGS = {
-    b"\x89HDF\r\n": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy array",
-    b"\x89PNG\r\n": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"GIF8": "a picture",
-    b"\x80\x02": "a torch file of the old form, or another pickle",
-    b"\x80\x03": "a pickle",
-    b"\x80\x04": "a pickle",
-    b"\x80\x05": "a pickle",
-    b"\x1f\x8b": "a gzip archive",
-    b"{": "a JSON file",
-}
-"""The kind of a file, by its first bytes."""
-
-_PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
-_LISTED = 1_000  # entries of a folder that are looked at to tell what it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,11 +266,11 @@ class DistilledSet(Content):
             with safetensors.safe_open(file, framework="pt") as opened:
                 metadata: Mapping[str, str] = opened.metadata() or {}
         except (safetensors.SafetensorError, OSError, ValueError) as error:
-            foreign = _foreign(file)
+            foreign = foreign_kind(file)
             if foreign:
                 raise FileError(
                     f"{file}: expected an artifact of dd-plugins, got {foreign}; "
-                    f"{_WHAT_TO_GIVE}"
+                    f"{WHAT_TO_GIVE}"
                 ) from error
             raise FileError(
                 f"{file}: expected an artifact of dd-plugins, got another or a damaged "
@@ -298,7 +279,7 @@ class DistilledSet(Content):
         if _METADATA_KEY not in metadata:
             raise FileError(
                 f"{file}: expected an artifact of dd-plugins, got another safetensors "
-                f"file; {_WHAT_TO_GIVE}"
+                f"file; {WHAT_TO_GIVE}"
             )
         try:
             fields = json.loads(metadata[_METADATA_KEY])
@@ -411,74 +392,3 @@ def as_set(given: "DistilledSet | str | os.PathLike[str]") -> DistilledSet:
             f"folder, got {type(given).__name__}"
         )
     return DistilledSet.load(Path(given))
-
-
-def artifact_file(path: str | Path) -> Path:
-    """Return the file that a path means: itself, or the artifact in a run's folder.
-
-    Raises:
-        FileError: there is no such file.
-    """
-    file = Path(path)
-    try:
-        # Path.is_dir alone would hide a missing permission and an impossible name.
-        there = file.stat()
-        held = (file / ARTIFACT_NAME).is_file() if file.is_dir() else None
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileError(
-            f"{file} does not exist; expected an artifact or a run's folder"
-        ) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FileError(f"cannot read {plain(str(file))}: {reason}") from error
-    if held:
-        return file / ARTIFACT_NAME
-    if held is not None:
-        if _holds_pictures(file):
-            raise FileError(
-                f"{file}: expected a run's folder, got a folder of images; distil it "
-                "first: "
-                f"dd-plugins distill --dataset 'folder:{file}'"
-            )
-        raise FileError(
-            f"{file}: expected a run's folder with its {ARTIFACT_NAME}, found none; "
-            "distil first, or finish the run with --resume"
-        )
-    if not stat.S_ISREG(there.st_mode):
-        raise FileError(f"{file} is no file; expected an artifact or a run's folder")
-    return file
-
-
-def _foreign(file: Path) -> str | None:
-    """Return the kind of a file that is not a safetensors file; None if unknown."""
-    try:
-        with file.open("rb") as opened:
-            beginning = opened.read(16)
-        if beginning.startswith(b"PK"):
-            with zipfile.ZipFile(file) as archive:
-                names = archive.namelist()
-            if any(name.endswith("data.pkl") for name in names):
-                return "a torch file (.pt)"
-            if any(name.endswith(".npy") for name in names):
-                return "a NumPy archive (.npz)"
-            return "a zip archive"
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return None
-    return next(
-        (what for start, what in _BEGINNINGS.items() if beginning.startswith(start)),
-        None,
-    )
-
-
-def _holds_pictures(folder: Path) -> bool:
-    """Tell whether a folder, or one in it, holds pictures and no files of a run."""
-    if any((folder / name).exists() for name in ("checkpoint.pt", "metrics.jsonl")):
-        return False
-    try:
-        entries = list(islice(folder.iterdir(), _LISTED))
-        for inner in entries[:10]:
-            if inner.is_dir():
-                entries += islice(inner.iterdir(), 10)
-    except OSError:
-        return False
-    return any(entry.suffix.lower() in _PICTURES for entry in entries)

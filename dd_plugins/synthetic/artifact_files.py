@@ -1,0 +1,104 @@
+"""The file of an artifact: found by the folder of its run, told from other files."""
+
+import stat
+import zipfile
+from itertools import islice
+from pathlib import Path
+
+from dd_plugins.errors import FileError
+from dd_plugins.runtime.text import plain
+
+__all__ = ["ARTIFACT_NAME", "WHAT_TO_GIVE", "artifact_file", "foreign_kind"]
+
+ARTIFACT_NAME = "distilled.safetensors"
+"""The name of the artifact in the folder of a run."""
+
+WHAT_TO_GIVE = f"give the {ARTIFACT_NAME} that distill writes, or the run's folder"
+_BEGINNINGS = {
+    b"\x89HDF\r\n": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89PNG\r\n": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"\x80\x02": "a torch file of the old form, or another pickle",
+    b"\x80\x03": "a pickle",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+    b"\x1f\x8b": "a gzip archive",
+    b"{": "a JSON file",
+}
+"""The kind of a file, by its first bytes."""
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+_LISTED = 1_000  # entries of a folder that are looked at to tell what it is
+
+
+def artifact_file(path: str | Path) -> Path:
+    """Return the file that a path means: itself, or the artifact in a run's folder.
+
+    Raises:
+        FileError: there is no such file.
+    """
+    file = Path(path)
+    try:
+        # Path.is_dir alone would hide a missing permission and an impossible name.
+        there = file.stat()
+        held = (file / ARTIFACT_NAME).is_file() if file.is_dir() else None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileError(
+            f"{file} does not exist; expected an artifact or a run's folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot read {plain(str(file))}: {reason}") from error
+    if held:
+        return file / ARTIFACT_NAME
+    if held is not None:
+        if _holds_pictures(file):
+            raise FileError(
+                f"{file}: expected a run's folder, got a folder of images; distil it "
+                "first: "
+                f"dd-plugins distill --dataset 'folder:{file}'"
+            )
+        raise FileError(
+            f"{file}: expected a run's folder with its {ARTIFACT_NAME}, found none; "
+            "distil first, or finish the run with --resume"
+        )
+    if not stat.S_ISREG(there.st_mode):
+        raise FileError(f"{file} is no file; expected an artifact or a run's folder")
+    return file
+
+
+def foreign_kind(file: Path) -> str | None:
+    """Return the kind of a file that is not a safetensors file; None if unknown."""
+    try:
+        with file.open("rb") as opened:
+            beginning = opened.read(16)
+        if beginning.startswith(b"PK"):
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+            if any(name.endswith("data.pkl") for name in names):
+                return "a torch file (.pt)"
+            if any(name.endswith(".npy") for name in names):
+                return "a NumPy archive (.npz)"
+            return "a zip archive"
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+    return next(
+        (what for start, what in _BEGINNINGS.items() if beginning.startswith(start)),
+        None,
+    )
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Tell whether a folder, or one in it, holds pictures and no files of a run."""
+    if any((folder / name).exists() for name in ("checkpoint.pt", "metrics.jsonl")):
+        return False
+    try:
+        entries = list(islice(folder.iterdir(), _LISTED))
+        for inner in entries[:10]:
+            if inner.is_dir():
+                entries += islice(inner.iterdir(), 10)
+    except OSError:
+        return False
+    return any(entry.suffix.lower() in _PICTURES for entry in entries)
