@@ -11,6 +11,7 @@ from dd_plugins.evaluation.results import Evaluation
 from dd_plugins.hookspecs import hookimpl, hookspec
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.lookup import get_dataset, get_distiller, get_network
+from dd_plugins.released.importing import import_set
 from dd_plugins.runtime import old_paths
 from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.artifact import DistilledSet
@@ -36,6 +37,7 @@ __all__ = [
     "get_network",
     "hookimpl",
     "hookspec",
+    "import_set",
     "record",
     "relabel",
 ]

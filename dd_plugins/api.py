@@ -82,6 +82,7 @@ from dd_plugins.plugins.lookup import (
     record_versions,
 )
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.released.importing import import_set
 from dd_plugins.run import DEFAULT_NETWORK, Run, RunOptions, Task
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
@@ -240,6 +241,7 @@ __all__ = [
     "get_record",
     "hookimpl",
     "hookspec",
+    "import_set",
     "in_proportion",
     "kernel_ridge_regression",
     "label_loss",

@@ -3,6 +3,7 @@
 from dd_plugins.cli.distill import distill_command
 from dd_plugins.cli.estimate import estimate_command
 from dd_plugins.cli.evaluate import evaluate_command
+from dd_plugins.cli.import_set import import_command
 from dd_plugins.cli.plugins import plugins_command
 from dd_plugins.cli.relabel import relabel_command
 from dd_plugins.cli.sets import export_command, info_command, show_command
@@ -20,6 +21,7 @@ def dd_register_commands(register: RegisterCommand) -> None:
         distill_command,
         estimate_command,
         evaluate_command,
+        import_command,
         relabel_command,
         transfer_command,
         train_networks_command,

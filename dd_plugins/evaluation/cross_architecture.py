@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import OptionError, UnknownNameError
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluate import prepare_evaluation
 from dd_plugins.evaluation.networks_of_set import own_network
@@ -19,6 +19,7 @@ from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.device import Precision
+from dd_plugins.spec import parse
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.wrappers.base import base_of
@@ -192,9 +193,7 @@ def transfer(
         if repr(own) not in map(repr, chosen):
             own = own_network(distilled, found.network)
         all_networks = [own, *(n for n in chosen if repr(n) != repr(own))]
-        distiller = found.distiller(header.distiller)
-        seen = {network.name for network in distiller.architectures}
-        used = own.name if distiller.uses_network else None
+        method, seen, used = _seen_by(header.distiller, own, found)
         record = header.dataset.model_dump_json()
         key = f"{record} {header.value_space} {header.mirror}"
         if key not in known:
@@ -220,7 +219,7 @@ def transfer(
             SetTransfer(
                 f"set {number + 1}" if isinstance(name, DistilledSet) else str(name),
                 header.distiller,
-                base_of(distiller).name,
+                method,
                 tuple(_role(network, used, seen) for network in all_networks),
                 (),
                 len(distilled),
@@ -233,6 +232,21 @@ def transfer(
     ]
     reason = _why_not(reports)
     return Transfer(tuple(reports), () if reason else _differences(reports), reason)
+
+
+def _seen_by(
+    spec: str, own: AbstractNetwork, plugins: Plugins
+) -> tuple[str, set[str], str | None]:
+    """Return a set's method, the architectures that it has seen, and its network.
+
+    Of a method that is not installed here no further architectures are known.
+    """
+    try:
+        distiller = plugins.distiller(spec)
+    except UnknownNameError:
+        return parse(spec).name, set(), own.name
+    seen = {network.name for network in distiller.architectures}
+    return base_of(distiller).name, seen, own.name if distiller.uses_network else None
 
 
 def _role(network: AbstractNetwork, used: str | None, seen: set[str]) -> Role:

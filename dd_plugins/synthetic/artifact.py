@@ -10,16 +10,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pydantic
 import safetensors
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from dd_plugins.checks import whole_number
 from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.real import RealData
 from dd_plugins.errors import FileError, OptionError, UnknownNameError
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import one_line, plain
@@ -31,6 +34,7 @@ from dd_plugins.synthetic.artifact_files import (
     artifact_file,
     foreign_kind,
 )
+from dd_plugins.synthetic.given_tensors import Space, content_of_tensors
 from dd_plugins.synthetic.header import (
     DECODER_PREFIX,
     DEEPEST_CONTEXT,
@@ -43,6 +47,7 @@ from dd_plugins.synthetic.header import (
     Header,
     check_nesting,
 )
+from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.parametrizations.base import AbstractReadable
 from dd_plugins.synthetic.parametrizations.packed import Packed
 from dd_plugins.synthetic.parametrizations.spectral import Spectral
@@ -81,6 +86,75 @@ class DistilledSet(Content):
         >>> distilled.pixels().shape
         torch.Size([10, 1, 8, 8])
     """
+
+    @classmethod
+    def from_tensors(
+        cls,
+        images: "Tensor | NDArray[Any]",
+        labels: "Tensor | NDArray[Any]",
+        data: RealData,
+        *,
+        space: Space = "pixels",
+        label_kind: LabelKind | None = None,
+        factor: int = 1,
+        method: str = "unknown",
+        network: str | None = None,
+        recipe: str | None = None,
+    ) -> Self:
+        """Make a set of tensors that other code has made.
+
+        Args:
+            images: uint8 or floating, of shape ``(n, channels, height, width)``, or
+                with channels last.
+            labels: classes, integers of shape ``(n,)``; or a score for each class,
+                floating of shape ``(n, classes)``.
+            data: the real data that the images stand for.
+            space: what their values are. ``"pixels"``: in [0, 1], or uint8; ``(mean,
+                deviation)``, a number for each channel each: pixels that were
+                standardised so; a
+                :data:`~dd_plugins.data.preprocess.Preprocessing`: those of a value
+                space that is fitted to the training images of ``data``. ``"zca"`` is
+                FRePo's, ``"pixel-zca"`` that of MTT, TESLA and DATM with ``--zca``.
+            label_kind: what scores are. By default they must be probabilities.
+            factor: smaller images along each side of an image, as IDC packs them; 1 for
+                none.
+            method: the name of the method, for the record.
+            network: the spec of the network that fits the set; by default FRePo's for
+                regression targets, else that of DC.
+            recipe: the spec of the recipe by which networks are trained on it; by
+                default that of its kind of labels.
+
+        Raises:
+            DataError: shapes, values or classes do not fit the data.
+            OptionError: an option is out of its range.
+
+        Warns:
+            DDWarning: the values are hardly those of images in this space.
+
+        Example:
+            >>> import dd_plugins
+            >>> data = dd_plugins.get_dataset("digits")
+            >>> given = DistilledSet.from_tensors(
+            ...     torch.rand(20, 1, 8, 8), torch.arange(20) % 10, data
+            ... )
+            >>> len(given), given.header.label_kind
+            (20, 'classes')
+        """
+        found = content_of_tensors(
+            images,
+            labels,
+            data,
+            space=space,
+            label_kind=label_kind,
+            method=method,
+            network=network,
+            recipe=recipe,
+        )
+        if whole_number("factor", factor, least=1) > 1:
+            found = _unpacked(found, Packed(factor=factor))
+        return cls(
+            found.images, found.labels, found.transform, found.header, found.stored
+        )
 
     def pixels(self) -> Tensor:
         """Return the images as a person sees them: float32 in [0, 1], clipped.
@@ -329,6 +403,21 @@ class DistilledSet(Content):
             digest.update(tensor.numpy().data)
         digest.update(json.dumps(self.header.fields(), sort_keys=True).encode())
         return digest.hexdigest()
+
+
+def _unpacked(given: Content, packed: Packed) -> Content:
+    """Return the content of a file of grids, which the given images are."""
+    transform, each = given.transform, packed.images_per_stored
+    channels, height, width = given.images.shape[1:]
+    packed.values_per_stored((channels, height, width), given.labels.shape[1])
+    stored = {"grids": transform.standardised(given.images).contiguous()}
+    classes = [label for label in given.header.initial_classes for _ in range(each)]
+    header = given.header.model_copy(
+        update={"parametrization": repr(packed), "initial_classes": classes}
+    )
+    images = packed.read(stored, {}, transform)
+    labels = given.labels.repeat_interleave(each, dim=0)
+    return Content(images, labels, transform, header, stored)
 
 
 def _decoded(

@@ -1,0 +1,1 @@
+"""Sets that others have released, read from the files of their code."""

@@ -1,0 +1,119 @@
+"""Released sets as arrays: FRePo's and RCIG's, in NumPy archives and in checkpoints."""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dd_plugins.errors import FileError, MissingExtraError
+from dd_plugins.released.contents import Released
+from dd_plugins.runtime.text import one_line
+
+__all__ = ["read_archive", "read_checkpoint"]
+
+_IMAGES = ("x_proto", "images", "image", "x", "data")
+_LABELS = ("y_proto", "labels", "label", "y", "targets")
+_AVERAGED = "ema_average"
+_ARRAY, _SCALAR = 1, 3  # flax's types beyond those of msgpack
+_DTYPES = {"float32", "float64", "float16", "int32", "int64", "uint8"}
+
+
+def read_archive(file: Path) -> Released:
+    """Return the set of a NumPy archive, with arrays for images and labels.
+
+    Raises:
+        FileError: it cannot be read, or has no such arrays.
+    """
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise FileError(f"{file} does not exist; expected a released set") from error
+    except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
+        raise FileError(f"{file}: expected a NumPy archive: {error}") from error
+    return _pair(file, arrays, "FRePo")
+
+
+def read_checkpoint(file: Path) -> Released:
+    """Return the set of a checkpoint of flax, as RCIG releases them.
+
+    The averaged images and labels are taken, where there are any, as its code does.
+
+    Raises:
+        MissingExtraError: msgpack is not installed.
+        FileError: it cannot be read, or has no such arrays.
+    """
+    try:
+        import msgpack
+    except ImportError as error:
+        raise MissingExtraError(
+            "a checkpoint of flax needs msgpack; install it: "
+            "pip install 'dd-plugins[import]'"
+        ) from error
+    try:
+        held = msgpack.unpackb(
+            file.read_bytes(), ext_hook=_array, strict_map_key=False, raw=False
+        )
+    except Exception as error:  # msgpack has errors of many kinds
+        raise FileError(
+            f"{file}: expected a torch file, a NumPy archive, a folder of images or a "
+            f"checkpoint of flax, got another file: {one_line(error)[:200]}"
+        ) from error
+    if not isinstance(held, Mapping):
+        raise FileError(f"{file}: expected named arrays, got a {type(held).__name__}")
+    places = dict(_mappings(held))
+    order = sorted(places, key=lambda place: _AVERAGED not in place)
+    for place in order:
+        names = places[place].keys()
+        if any(name in names for name in _IMAGES) and any(n in names for n in _LABELS):
+            return _pair(file, places[place], "RCIG")
+    raise FileError(f"{file}: expected arrays x_proto and y_proto, found none")
+
+
+def _array(code: int, content: bytes) -> Any:
+    """Return an array or number of flax; ``ValueError`` if it is none."""
+    import msgpack
+
+    if code not in (_ARRAY, _SCALAR):
+        raise ValueError(f"unknown type {code}")
+    shape, dtype, buffer = msgpack.unpackb(content, raw=False)
+    if dtype not in _DTYPES:
+        raise ValueError(f"unknown dtype {dtype}")
+    flat = np.frombuffer(buffer, dtype)
+    if len(flat) != math.prod(shape):
+        raise ValueError(f"expected {shape} values, got {len(flat)}")
+    return flat.reshape(shape).copy()
+
+
+def _mappings(
+    held: Mapping[str, Any], place: str = ""
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield a mapping and those inside of it, each with its place."""
+    yield place, held
+    for name, inner in held.items():
+        if isinstance(inner, Mapping):
+            yield from _mappings(inner, f"{place}/{name}")
+
+
+def _pair(file: Path, arrays: Mapping[str, Any], layout: str) -> Released:
+    """Return the images and labels among some arrays.
+
+    Raises:
+        FileError: there are none.
+    """
+    found = []
+    for names in (_IMAGES, _LABELS):
+        name = next((each for each in names if each in arrays), None)
+        if name is None or not isinstance(arrays[name], np.ndarray):
+            raise FileError(
+                f"{file}: expected an array called {', '.join(names[:3])}, got "
+                f"{', '.join(map(str, list(arrays)[:8])) or 'none'}"
+            )
+        found.append(torch.from_numpy(np.array(arrays[name])))
+    images, labels = found
+    return Released(layout, images, labels, "zca", "regression")

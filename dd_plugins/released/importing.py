@@ -1,0 +1,240 @@
+"""Make an artifact of a set that others have released."""
+
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.named import DataOptions
+from dd_plugins.data.real import RealData
+from dd_plugins.errors import DDWarning, FileError, OptionError
+from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.released.array_files import read_archive, read_checkpoint
+from dd_plugins.released.contents import Released
+from dd_plugins.released.folders import read_folder
+from dd_plugins.released.torch_files import (
+    read_experiments,
+    read_tensors,
+    read_torch,
+)
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.given_tensors import Space
+from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.training.recipes import classic_recipe
+
+__all__ = ["PUBLISHED_SCALES", "import_set"]
+
+_SMALL = ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+PUBLISHED_SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2861,), (0.3530,)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": _SMALL,
+    "tiny-imagenet": _IMAGENET,
+    "imagenette": _IMAGENET,
+}
+"""The mean and deviation of each channel by which DC, DSA, DM and MTT standardise."""
+
+_IMAGES, _LABELS, _RATE = "images", "labels", "lr"
+
+
+def import_set(
+    files: str | Path | Sequence[str | Path],
+    data: Any,
+    *,
+    space: Space | None = None,
+    label_kind: LabelKind | None = None,
+    experiment: int = 0,
+    factor: int = 1,
+    method: str | None = None,
+    network: str | None = None,
+    data_root: str | Path | None = None,
+    image_size: int | None = None,
+    plugins: Plugins | None = None,
+    on_read: Callable[[Released, Space], None] = lambda released, space: None,
+) -> DistilledSet:
+    """Read a set that others have released, and return it as an artifact.
+
+    The layouts are those of
+
+    - DC, DSA and DM: ``{"data": [[images, labels], ...]}`` in a file of torch;
+    - IDC: ``[images, labels]``, pixels, packed by ``factor``;
+    - MTT, TESLA, DATM and DD-Ranking: a tensor in a file each, called ``images...``,
+      ``labels...`` and, for a learned step size, ``lr...`` or ``syn_lr...``; or the
+      folder of these files;
+    - FRePo and RCIG: a NumPy archive, or a checkpoint of flax;
+    - SRe2L and RDED: a folder of images, with a subfolder for each class.
+
+    Only tensors and numbers are read: no code in a file is run.
+
+    Args:
+        files: a file, a folder, or the files of one set.
+        data: the real data that the set stands for, in any form that
+            :func:`~dd_plugins.distill` takes.
+        space: what the values of images are (see :meth:`DistilledSet.from_tensors`),
+            or ``"published"`` for pixels that were standardised by the numbers of the
+            papers. By default as the layout says; a warning tells where it says
+            nothing.
+        label_kind: what scores are. By default those of FRePo and RCIG are regression
+            targets, and others logits, if they are no probabilities.
+        experiment: the number of the set in a file of several, from 0.
+        factor: smaller images along each side of an image, for sets of IDC.
+        method: the name of the method, for the record; by default its layout.
+        network: the spec of the network that fits the set.
+        data_root: the folder that holds named data sets.
+        image_size: the side to which real images are resized.
+        plugins: where names are looked up; by default all that is installed.
+        on_read: called with what was read, and the space that it is taken for.
+
+    Raises:
+        FileError: a file is missing, damaged, or of another layout.
+        MissingExtraError: the file needs a library that is not installed.
+        DataError: the set does not fit the data.
+        OptionError: an option is out of its range.
+
+    Warns:
+        DDWarning: the layout does not tell the space, or the values hardly fit it.
+    """
+    found = plugins or loaded_plugins()
+    root = None if data_root is None else Path(data_root)
+    real = found.real_data(data, DataOptions(root=root, image_size=image_size))
+    paths = [
+        Path(each) for each in ([files] if isinstance(files, str | Path) else files)
+    ]
+    released = _read(paths, real, experiment)
+    if label_kind == "regression":
+        released = replace(released, scores="regression")
+    chosen = _space(released, space, real)
+    on_read(released, chosen)
+    labels, kind = _labels(released, label_kind)
+    recipe = None
+    if released.learning_rate is not None:
+        count = len(released.images) * factor**2
+        recipe = repr(
+            replace(classic_recipe(count), learning_rate=released.learning_rate)
+        )
+    return DistilledSet.from_tensors(
+        released.images,
+        labels,
+        real,
+        space=chosen,
+        label_kind=kind,
+        factor=factor,
+        method=method or released.layout,
+        network=network,
+        recipe=recipe,
+    )
+
+
+def _read(paths: Sequence[Path], data: RealData, experiment: int) -> Released:
+    """Return what the files of a set hold.
+
+    Raises:
+        FileError: they are of no known layout.
+    """
+    if not paths:
+        raise OptionError("expected the files of a set, got none")
+    if len(paths) > 1:
+        return _of_several(paths)
+    (path,) = paths
+    if path.is_dir():
+        inside = sorted(path.glob("*.pt"))
+        if _with(_IMAGES, inside) and _with(_LABELS, inside):
+            return _of_several(inside)
+        return read_folder(path, data.class_names, colour=data.image_shape[0] == 3)
+    if path.suffix == ".npz":
+        return read_archive(path)
+    if zipfile.is_zipfile(path) or path.suffix in (".pt", ".pth"):
+        return read_experiments(path, read_torch(path), experiment)
+    if not path.exists():
+        raise FileError(f"{path} does not exist; expected a released set")
+    return read_checkpoint(path)
+
+
+def _of_several(paths: Sequence[Path]) -> Released:
+    """Return the set of files that hold a tensor each, told by their names.
+
+    Raises:
+        FileError: there are no images or labels, or more than one of them.
+    """
+    images, labels = _with(_IMAGES, paths), _with(_LABELS, paths)
+    rates = _with(_RATE, paths)
+    if len(images) != 1 or len(labels) != 1 or len(rates) > 1:
+        raise FileError(
+            "expected a file called images..., one called labels... and at most one "
+            f"called lr..., got {', '.join(str(path) for path in paths)}"
+        )
+    return read_tensors(images[0], labels[0], rates[0] if rates else None)
+
+
+def _with(name: str, paths: Sequence[Path]) -> list[Path]:
+    """Return the paths whose name begins with a word; the best ones, if some are."""
+    found = [path for path in paths if path.stem.removeprefix("syn_").startswith(name)]
+    best = [path for path in found if path.stem.endswith("best")]
+    return best or found
+
+
+def _space(released: Released, space: Space | str | None, data: RealData) -> Space:
+    """Return the space of a set, as it is given or as its layout says.
+
+    Raises:
+        OptionError: there is no such space, or the papers give no numbers for the data.
+    """
+    if space is None and released.space == "unknown":
+        low, high = (float(value) for value in released.images.float().aminmax())
+        pixels = released.images.dtype == torch.uint8 or (low >= 0 and high <= 1)
+        space = "pixels" if pixels else "published"
+        warnings.warn(
+            f"the file does not tell the space of its images: they are taken for "
+            f"{'pixels in [0, 1]' if pixels else 'standardised pixels'}, because their "
+            f"values go from {low:.2f} to {high:.2f}; state it by space if that is "
+            "wrong, such as pixel-zca for MTT, TESLA and DATM with --zca",
+            DDWarning,
+            stacklevel=3,
+        )
+    chosen = space or released.space
+    if chosen != "published":
+        return chosen  # type: ignore[return-value]
+    if data.name in PUBLISHED_SCALES:
+        return PUBLISHED_SCALES[data.name]
+    warnings.warn(
+        f"the numbers by which papers standardise {data.name!r} are not known here: "
+        "the mean and deviation of its training images are taken; state others by "
+        "space",
+        DDWarning,
+        stacklevel=3,
+    )
+    return "standardize"
+
+
+def _labels(
+    released: Released, kind: LabelKind | None
+) -> tuple[Tensor, LabelKind | None]:
+    """Return labels and their kind: logits become probabilities.
+
+    Raises:
+        OptionError: there is no such kind.
+    """
+    if kind is not None and kind not in get_args(LabelKind):
+        raise OptionError(
+            f"label_kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}"
+        )
+    labels = torch.as_tensor(released.labels)
+    if not labels.is_floating_point() or labels.ndim != 2 or kind == "classes":
+        if labels.is_floating_point() and labels.ndim == 2:
+            return labels.argmax(dim=1), "classes"
+        return labels, None
+    if released.scores == "regression" and kind in (None, "regression"):
+        return labels, "regression"
+    sums = labels.float().sum(dim=1)
+    if bool((labels >= 0).all()) and torch.allclose(sums, torch.ones_like(sums)):
+        return labels, "probabilities"
+    return labels.float().softmax(dim=1), "probabilities"

@@ -1,0 +1,133 @@
+"""Released sets in files of torch: those of DC, DSA, DM, IDC, MTT, TESLA and DATM.
+
+Files are read as tensors, numbers and containers of them; code in them is never run.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd_plugins.errors import FileError, OptionError
+from dd_plugins.released.contents import Released
+from dd_plugins.runtime.text import one_line
+
+__all__ = ["read_experiments", "read_tensors", "read_torch"]
+
+_SCALARS = [
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+]
+"""What a number of NumPy is made of: the accuracies in files of DC are such."""
+
+
+def read_torch(file: Path) -> Any:
+    """Return what a file of torch holds, on the CPU.
+
+    Raises:
+        FileError: it cannot be read, or holds more than tensors, numbers and
+            containers.
+    """
+    try:
+        with torch.serialization.safe_globals(_SCALARS):  # type: ignore[arg-type]
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise FileError(f"{file} does not exist; expected a released set") from error
+    except Exception as error:  # a damaged pickle raises errors of any kind
+        raise FileError(
+            f"{file}: expected a file of tensors, numbers, and lists or dicts of them, "
+            f"got another one, which is not unpickled: {one_line(error)[:200]}"
+        ) from error
+
+
+def read_experiments(file: Path, held: Any, experiment: int) -> Released:
+    """Return a set of a file of DC, DSA or DM, or of IDC.
+
+    ``{"data": [[images, labels], ...], "accs_all_exps": ...}`` is DC's, with a pair for
+    each experiment; ``[images, labels]`` is IDC's, whose images are pixels.
+
+    Args:
+        file: the file, for messages.
+        held: what it holds.
+        experiment: the number of the pair, from 0.
+
+    Raises:
+        FileError: the file has another layout.
+        OptionError: there is no such experiment.
+    """
+    if isinstance(held, Mapping) and "data" in held:
+        pairs = held["data"]
+        if not isinstance(pairs, Sequence) or not all(map(_is_pair, pairs)):
+            raise _other(file, "'data' that is no list of pairs of tensors")
+        if not 0 <= experiment < len(pairs):
+            raise OptionError(
+                f"experiment must be from 0 to {len(pairs) - 1}, got {experiment}"
+            )
+        images, labels = pairs[experiment]
+        return Released(
+            "DC, DSA and DM", images, labels, "published", others=len(pairs) - 1
+        )
+    if _is_pair(held):
+        images, labels = held
+        return Released("IDC", images, labels, "pixels")
+    raise _other(file, f"a {type(held).__name__}")
+
+
+def read_tensors(images: Path, labels: Path, rate: Path | None) -> Released:
+    """Return the set of files that hold a tensor each, as MTT, TESLA and DATM save it.
+
+    DD-Ranking takes sets in the same files.
+
+    Args:
+        images: of the images.
+        labels: of the labels: classes, or logits.
+        rate: of the learned step size; None if there is none.
+
+    Raises:
+        FileError: a file holds something else.
+    """
+    pixels, targets = (_tensor(file) for file in (images, labels))
+    learned = None if rate is None else read_torch(rate)
+    if learned is not None:
+        try:
+            learned = float(torch.as_tensor(learned).flatten()[0])
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise _other(rate, "no number") from error
+        if not 0 < learned < float("inf"):
+            raise _other(rate, f"the learning rate {learned}")
+    return Released(
+        "MTT, TESLA and DATM", pixels, targets, "unknown", learning_rate=learned
+    )
+
+
+def _tensor(file: Path) -> Tensor:
+    """Return the tensor that a file holds.
+
+    Raises:
+        FileError: it holds something else.
+    """
+    found = read_torch(file)
+    if not isinstance(found, Tensor):
+        raise _other(file, f"a {type(found).__name__} in place of a tensor")
+    return found
+
+
+def _is_pair(held: Any) -> bool:
+    return (
+        isinstance(held, list | tuple)
+        and len(held) == 2
+        and all(isinstance(each, Tensor) for each in held)
+    )
+
+
+def _other(file: Path | None, got: str) -> FileError:
+    return FileError(
+        f"{file}: expected the layout of DC ('data': [[images, labels]]), of IDC "
+        f"([images, labels]) or a tensor in a file each, got {got}"
+    )

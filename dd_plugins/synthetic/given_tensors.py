@@ -1,0 +1,227 @@
+"""Tensors that other code has made, as the content of an artifact."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.preprocess import Preprocessing, Transform, to_unit_range
+from dd_plugins.data.real import RealData
+from dd_plugins.errors import DataError, DDWarning, OptionError
+from dd_plugins.run import RunOptions
+from dd_plugins.synthetic.header import Content, DataRecord, make_header
+from dd_plugins.synthetic.labels import LabelKind, one_hot
+
+__all__ = ["IMPORTED", "Space", "content_of_tensors"]
+
+IMPORTED = "imported"
+"""The name that stands for the method of a set that other code has made."""
+
+Space = Preprocessing | Literal["pixels"] | tuple[Sequence[float], Sequence[float]]
+"""What the values of images are: pixels in [0, 1], pixels that were standardised by a
+mean and a deviation for each channel, or those of a value space."""
+
+_USUAL_NETWORKS: Mapping[LabelKind, str] = {
+    "regression": "conv(normalization='none')",
+    "probabilities": "dc_convnet",
+    "classes": "dc_convnet",
+}
+"""The networks of the papers that have such labels."""
+
+_FARTHEST = 4  # times: beyond it a deviation is hardly that of such images
+_COMPARED = 1_000  # real images
+_SUM_OF_PROBABILITIES = 1e-3  # by which their sum may differ from 1
+
+
+def content_of_tensors(
+    images: Any,
+    labels: Any,
+    data: RealData,
+    *,
+    space: Space,
+    label_kind: LabelKind | None,
+    method: str,
+    network: str | None,
+    recipe: str | None,
+) -> Content:
+    """Return the content of an artifact of these tensors.
+
+    Arguments and errors are those of
+    :meth:`~dd_plugins.DistilledSet.from_tensors`.
+    """
+    given = _channels_first(_floating("images", images), data)
+    kind, targets, classes = _labels(labels, label_kind, data.num_classes)
+    if len(given) != len(targets):
+        raise DataError(
+            f"expected a label for each image, got {len(given)} images and "
+            f"{len(targets)} labels"
+        )
+    transform = _transform(space, data)
+    values = given
+    if space == "pixels":
+        low, high = (float(value) for value in given.aminmax())
+        if low < 0 or high > 1:
+            raise DataError(
+                f"pixels must be in [0, 1], got values from {low:g} to {high:g}; if "
+                "the images are standardised or whitened, say so by space"
+            )
+        values = transform(given)
+    _check_plausible(values, transform, data)
+    header = make_header(
+        {},
+        transform,
+        RunOptions(mirror=data.mirror, precision="float32"),
+        label_kind=kind,
+        class_names=list(data.class_names),
+        initial_classes=classes.tolist(),
+        initial_indices=None,
+        initial_images="unknown",
+        stored_images=len(given),
+        stored_values=given.numel(),
+        decoder_values=0,
+        distiller=f"{IMPORTED}(method={method!r})",
+        options={"method": repr(method)},
+        network=network or _USUAL_NETWORKS[kind],
+        evaluation_network=network or _USUAL_NETWORKS[kind],
+        recipe=recipe,
+        steps=0,
+        dataset=DataRecord(
+            name=data.name,
+            fingerprint=data.fingerprint,
+            train_images=len(data.train.labels),
+            image_size=data.image_size,
+        ),
+    )
+    return Content(values.contiguous(), targets, transform, header)
+
+
+def _floating(name: str, given: Any) -> Tensor:
+    """Return images as float32 on the CPU; uint8 becomes [0, 1].
+
+    Raises:
+        DataError: they are no tensor of numbers, or some are not finite.
+    """
+    try:
+        tensor = torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name} must be a tensor or an array: {error}") from error
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        raise DataError(f"{name} must be floating or uint8, got {tensor.dtype}")
+    found = to_unit_range(tensor)
+    if not torch.isfinite(found).all():
+        raise DataError(f"{name} must have finite values, got NaN or infinity")
+    return found
+
+
+def _channels_first(images: Tensor, data: RealData) -> Tensor:
+    """Return images of the data's shape, whether channels are first or last.
+
+    Raises:
+        DataError: they have another shape.
+    """
+    channels, height, width = data.image_shape
+    if images.ndim == 4 and len(images):
+        if images.shape[1:] == (channels, height, width):
+            return images
+        if images.shape[1:] == (height, width, channels):
+            return images.permute(0, 3, 1, 2)
+    raise DataError(
+        f"images must have shape (n, {channels}, {height}, {width}), as those of "
+        f"{data.name}, or channels last; got {tuple(images.shape)}"
+    )
+
+
+def _labels(
+    labels: Any, kind: LabelKind | None, num_classes: int
+) -> tuple[LabelKind, Tensor, Tensor]:
+    """Return the kind of labels, the labels of shape ``(n, classes)``, and classes.
+
+    Raises:
+        DataError: they have another shape, or classes that the data do not have.
+        OptionError: they are neither classes nor probabilities, and no kind is given.
+    """
+    found = torch.as_tensor(labels).detach().cpu()
+    if not found.is_floating_point() or found.ndim == 1:
+        classes = found.long()
+        if classes.ndim != 1 or not torch.equal(classes.to(found.dtype), found):
+            raise DataError(
+                f"classes must be whole numbers of shape (n,), got {found.dtype} of "
+                f"shape {tuple(found.shape)}"
+            )
+        outside = classes[(classes < 0) | (classes >= num_classes)]
+        if len(outside):
+            raise DataError(
+                f"classes must be from 0 to {num_classes - 1}, got {int(outside[0])}"
+            )
+        if kind not in (None, "classes"):
+            raise OptionError(f"label_kind {kind!r} needs scores, got classes")
+        return "classes", one_hot(classes, num_classes), classes
+    scores = found.float()
+    if scores.ndim != 2 or scores.shape[1] != num_classes:
+        raise DataError(
+            f"labels must have shape (n,) or (n, {num_classes}), got "
+            f"{tuple(scores.shape)}"
+        )
+    if not torch.isfinite(scores).all():
+        raise DataError("labels must have finite values, got NaN or infinity")
+    if kind is None:
+        off = (scores.sum(dim=1) - 1).abs().max()
+        if scores.min() < 0 or off > _SUM_OF_PROBABILITIES:
+            raise OptionError(
+                "label_kind must be given for scores that are no probabilities: "
+                "'regression' for those that were fitted by squared error; pass "
+                "logits as logits.softmax(dim=1)"
+            )
+        kind = "probabilities"
+    if kind not in get_args(LabelKind):
+        raise OptionError(
+            f"label_kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}"
+        )
+    return kind, scores, scores.argmax(dim=1)
+
+
+def _transform(space: Space, data: RealData) -> Transform:
+    """Return the map to the value space of the set.
+
+    Raises:
+        OptionError: there is no such space.
+    """
+    if isinstance(space, str):
+        if space not in ("pixels", *get_args(Preprocessing)):
+            raise OptionError(
+                f"space must be pixels, {', '.join(get_args(Preprocessing))}, or a "
+                f"mean and a deviation for each channel, got {space!r}"
+            )
+        kind: Any = "standardize" if space == "pixels" else space
+        return Transform.fit(data.train.images, kind)
+    try:
+        mean, deviation = (torch.tensor(each).float().flatten() for each in space)
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"space must be a name, or a mean and a deviation, got {space!r}"
+        ) from error
+    channels = data.image_shape[0]
+    if not len(mean) == len(deviation) == channels or not (deviation > 0).all():
+        raise OptionError(
+            f"a mean and a positive deviation are needed for each of {channels} "
+            f"channels, got {space!r}"
+        )
+    return Transform(mean, deviation)
+
+
+def _check_plausible(values: Tensor, transform: Transform, data: RealData) -> None:
+    """Warn if values are hardly those of images in this space."""
+    real = transform(data.train.images[:_COMPARED])
+    own, expected = float(values.std(correction=0)), float(real.std(correction=0))
+    shift = abs(float(values.mean() - real.mean())) / max(expected, 1e-9)
+    ratio = own / max(expected, 1e-9)
+    if not 1 / _FARTHEST < ratio < _FARTHEST or shift > 1:
+        warnings.warn(
+            f"in this value space real images have mean {float(real.mean()):.2f} and "
+            f"deviation {expected:.2f}, those given {float(values.mean()):.2f} and "
+            f"{own:.2f}: is the space right? In a wrong one networks learn nothing",
+            DDWarning,
+            stacklevel=4,
+        )
