@@ -21,6 +21,7 @@ from dd_plugins.cli.printing import (
 )
 from dd_plugins.evaluation.evaluate import evaluate
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
+from dd_plugins.evaluation.robustness import RobustnessScore
 from dd_plugins.runtime import processes
 from dd_plugins.runtime.device import Precision
 from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
@@ -56,9 +57,10 @@ _protocol_or_retrieval = click.option(
 )
 @click.option(
     "--scores",
-    metavar="SCORE",
-    help="kernel: also score kernel regression from the set, by its own kernel; or "
-    "'kernel(of=conv(depth=3))'.",
+    metavar="SCORES",
+    help="Further scores, separated by commas: lrs and ars, DD-Ranking's robust "
+    "scores; hard, the accuracy with hard labels; retrieval, of features; kernel, the "
+    "accuracy of kernel regression from the set, or 'kernel(of=conv(depth=3))'.",
 )
 @shared.real_data
 @shared.data_root
@@ -123,11 +125,12 @@ def _evaluation_tables(
     """Yield a title and a table for each network: a row for each training set."""
     header, has_views = distilled.header, distilled.header.views is not None
     budget, images = str(distilled.budget), str(len(distilled))
+    hard_name = "distilled set" if has_views else "distilled set, hard labels"
     every = f"{header.dataset.train_images:,}"
     kinds = (
         ("random real images", "classes", budget, found.random),
         ("random real images", "teacher's", budget, found.taught_random),
-        ("distilled set", "classes", images, found.hard),
+        (hard_name, "classes", images, found.hard),
         ("distilled set", "teacher's", images, found.networks),
         ("all training images", "classes", every, found.full),
     )
@@ -151,11 +154,42 @@ def _evaluation_tables(
             yield _retrieval_table(
                 [(kind, results[number]) for kind, _, _, results in kinds if results]
             )
+        robust = [score for score in found.robustness if score.spec == result.spec]
+        if robust:
+            yield as_text(f"robust scores of {result.spec}, from 0 to 1")
+            yield _robustness_table(robust)
     yield from _kernel_tables(found, distilled)
     if found.without_teacher:
         yield as_text(
             f"random real images have no labels of a teacher: {found.without_teacher}"
         )
+
+
+_ROBUST = {
+    "lrs": "LRS: images, not labels",
+    "ars": "ARS: images, not augmentation",
+}
+_PARTS = {
+    "HLR": "all images less hard labels",
+    "IOR": "over random images",
+    "augmented": "over random images, augmented",
+    "plain": "over random images, not augmented",
+}
+
+
+def _robustness_table(scores: list[RobustnessScore]) -> Table:
+    """Return a table of robust scores and the differences that they are made of."""
+    table = Table()
+    table.add_column("score")
+    for column in ("value", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for score in scores:
+        bounds = score.interval
+        told = "" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+        table.add_row(_ROBUST[score.name], f"{score.value:.4f}", told)
+        for name, value in score.parts.items():
+            table.add_row(f"  {_PARTS[name]}", f"{value:+.4f}", "")
+    return table
 
 
 def _table_of_sets(*first_columns: str) -> Table:

@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 from dd_plugins.checks import whole_number
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DDError, OptionError
+from dd_plugins.evaluation.asked_scores import AskedScores, asked_scores
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluator import Evaluator
-from dd_plugins.evaluation.kernel_score import get_kernel_score, settled
+from dd_plugins.evaluation.kernel_score import settled
 from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import Evaluation
 from dd_plugins.evaluation.teacher_of_set import teacher_of
@@ -73,8 +74,12 @@ def evaluate(
             turns ``baselines`` on; it needs pytorch-metric-learning.
         baselines: whether to train on as many random real images, drawn anew for each
             network, and on all real images as well.
-        scores: ``"kernel"`` for the accuracy of kernel regression from the set as well,
-            which is KIP's own figure, or ``"kernel(of=conv(depth=3))"`` (see
+        scores: further scores, separated by commas. ``"lrs"`` and ``"ars"`` are
+            DD-Ranking's label and augmentation robust scores (see
+            :mod:`dd_plugins.evaluation.robustness`), and train what they need;
+            ``"hard"`` is the accuracy with hard labels; ``"retrieval"`` scores the
+            features of networks; ``"kernel"`` the accuracy of kernel regression from
+            the set, which is KIP's own figure, or ``"kernel(of=conv(depth=3))"`` (see
             :class:`~dd_plugins.evaluation.kernel_score.KernelScore`).
         data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
             default found by the name in the artifact. Data that is given by name, such
@@ -144,12 +149,14 @@ def prepare_evaluation(
     repeats = whole_number("repeats", repeats, least=1)
     seed = whole_number("seed", seed)
     protocol = as_protocol(protocol)
-    if protocol == "retrieval":
+    asked_for = asked_scores(scores)
+    if protocol == "retrieval" or asked_for.retrieval:
         require_metric_learning()
-        baselines = True
+    baselines = baselines or protocol == "retrieval"
     found = plugins or loaded_plugins()
-    kernel = get_kernel_score(scores)
+    kernel = asked_for.kernel
     distilled = as_set(distilled)
+    _check_scores(asked_for, distilled)
     asked = found.network_list(networks) or [own_network(distilled, found.network)]
     chosen = [network.for_evaluation() for network in asked]
     names = [repr(network) for network in chosen]
@@ -187,6 +194,7 @@ def prepare_evaluation(
         teacher,
         without_teacher,
         kernel,
+        asked_for,
     )
 
     by_label = compare_labels and distilled.header.views is not None
@@ -195,19 +203,35 @@ def prepare_evaluation(
     def run() -> Evaluation:
         for network in chosen:
             evaluator.train("distilled", network, evaluator.distilled_set)
-            if by_label:
+            if by_label or asked_for.hard or asked_for.lrs:
                 evaluator.train("hard", network, evaluator.hard_set)
-                if teacher is not None:
-                    evaluator.train("taught random", network, evaluator.taught_random)
-            if baselines or by_label:
+            if by_label and teacher is not None:
+                evaluator.train("taught random", network, evaluator.taught_random)
+            if baselines or by_label or asked_for.lrs or asked_for.ars:
                 evaluator.train("random", network, evaluator.random_set)
-            if baselines:
+            if baselines or asked_for.lrs:
                 evaluator.train("full", network, evaluator.full_set)
+            if asked_for.ars:
+                evaluator.train("other view", network, evaluator.other_view)
+                evaluator.train("random, other view", network, evaluator.random_other)
         found = evaluator.test(baselines)
         evaluator.trained.clear()  # several evaluations may be prepared at once
         return found
 
     return run
+
+
+def _check_scores(asked: AskedScores, distilled: DistilledSet) -> None:
+    """Refuse a score that the set cannot have.
+
+    Raises:
+        OptionError: a set whose views a teacher labels has no score of augmentation.
+    """
+    if asked.ars and distilled.header.views is not None:
+        raise OptionError(
+            "scores: ars compares training with and without augmentation, but this "
+            "set has labels for its own views; leave it out"
+        )
 
 
 def _teacher(

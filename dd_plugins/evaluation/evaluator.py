@@ -1,6 +1,6 @@
 """Trains every network first, then reads the test set, once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -10,9 +10,11 @@ from torch import Tensor
 from dd_plugins.data.images import Images
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import class_members, random_members
+from dd_plugins.evaluation.asked_scores import AskedScores
 from dd_plugins.evaluation.kernel_score import KernelScore
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.evaluation.retrieval import retrieval_scores
+from dd_plugins.evaluation.robustness import RobustnessScore, score_of_runs
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.runtime import processes
 from dd_plugins.runtime.memory import fits_in_memory
@@ -40,8 +42,12 @@ from dd_plugins.training.view_labels import ViewLabels, hard_labels
 
 __all__ = ["Evaluator"]
 
-KINDS = ("distilled", "hard", "taught random", "random", "full")
-"""What networks are trained on; "hard" is the distilled set with hard labels."""
+KINDS = (
+    *("distilled", "hard", "taught random", "random", "full"),
+    *("other view", "random, other view"),
+)
+"""What networks are trained on. "hard" is the distilled set with hard labels, an "other
+view" that without augmentation, or with it, if its recipe has none."""
 
 _FULL_STEPS = 1_000
 
@@ -64,6 +70,7 @@ class Evaluator:
     teacher: Teacher | None = None
     without_teacher: str = ""  # why random images get no labels of a teacher
     kernel: KernelScore | None = None
+    scores: AskedScores = field(default_factory=AskedScores)
     asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
 
@@ -146,7 +153,31 @@ class Evaluator:
             tuple(results["hard"]),
             tuple(results["taught random"]),
             self.without_teacher,
+            tuple(self._robustness(results)),
         )
+
+    def _robustness(
+        self, results: dict[str, list[NetworkResult]]
+    ) -> Iterator[RobustnessScore]:
+        """Yield the robust scores of each network."""
+        for number, own in enumerate(results["distilled"]):
+
+            def by(kind: str, number: int = number) -> tuple[float, ...]:
+                return results[kind][number].accuracies
+
+            if self.scores.lrs:
+                # Random images are labelled like the set's, if a teacher can do so.
+                random = by("taught random" if results["taught random"] else "random")
+                hard = by("full"), by("hard")
+                yield score_of_runs("lrs", own.spec, hard, (own.accuracies, random))
+            if self.scores.ars:
+                pairs = [
+                    (own.accuracies, by("random")),
+                    (by("other view"), by("random, other view")),
+                ]
+                if self.recipe.augmentation == "none":
+                    pairs.reverse()
+                yield score_of_runs("ars", own.spec, *pairs)
 
     def _kernel_results(
         self, regressions: dict[str, list[Predictor]], test: Images
@@ -179,7 +210,7 @@ class Evaluator:
             precision=self.precision,
         )
         found = {"accuracy": fraction_correct(on_test(module), test.labels)}
-        if self.protocol == "retrieval":
+        if self.protocol == "retrieval" or self.scores.retrieval:
             found |= retrieval_scores(on_test(module.features), test.labels)
         return found
 
@@ -193,10 +224,31 @@ class Evaluator:
         return training_set_of(self.distilled, device=self.device, teacher=self.teacher)
 
     def hard_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
-        """Return the distilled set with its views labelled by their classes."""
+        """Return the distilled set, its images or their views labelled by classes."""
         del repeat
         classes = torch.tensor(self.distilled.header.initial_classes)
-        return self._by_class(self._distilled_set.images[:], classes)
+        images = self._distilled_set.images[:]
+        if self.distilled.header.views is not None:
+            return self._by_class(images, classes)
+        labels = self._real_labels(classes)
+        return replace(self._distilled_set, labels=labels), self.recipe
+
+    def other_view(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+        """Return the distilled set, and its recipe without augmentation.
+
+        If the recipe has none, it is the one with DSA's augmentation instead.
+        """
+        return self._otherwise(*self.distilled_set(repeat))
+
+    def random_other(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+        """Return random real images, and the same recipe as for :meth:`other_view`."""
+        return self._otherwise(*self.random_set(repeat))
+
+    @staticmethod
+    def _otherwise(images: TrainingSet, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
+        if recipe.augmentation == "none":
+            return images, replace(recipe, augmentation="dsa")
+        return images, replace(recipe, augmentation="none")
 
     def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
         """Return random real images that hold as many values as the set stores.

@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from dd_plugins.errors import OptionError
 from dd_plugins.functional.kernel_predictor import RIDGE, kernel_predictor
 from dd_plugins.functional.ntk import KERNELS, AbstractKernel, FullyConnected
-from dd_plugins.spec import Record, read, record, split_specs
+from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.labels import LabelKind
 
-__all__ = ["KernelScore", "get_kernel_score", "settled"]
+__all__ = ["KernelScore", "settled"]
 
 
 @record
@@ -66,17 +65,3 @@ def settled(score: KernelScore, distiller: Any) -> KernelScore:
     return KernelScore(
         of=score.of or kernel, ridge=ridge if score.ridge is None else score.ridge
     )
-
-
-def get_kernel_score(spec: str | None) -> KernelScore | None:
-    """Return the score that a spec stands for, or None for None.
-
-    Raises:
-        OptionError: there is no such score, or it is given twice.
-    """
-    if spec is None:
-        return None
-    specs = split_specs(spec)
-    if len(specs) > 1:
-        raise OptionError(f"scores: expected kernel, once, got {spec!r}")
-    return read(KernelScore, specs[0], "kernel(of=fc(depth=2))")

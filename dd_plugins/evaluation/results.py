@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dd_plugins.evaluation.robustness import RobustnessScore
 from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.training.recipes import Recipe
 
@@ -83,12 +84,14 @@ class Evaluation:
         kernel: the accuracy of kernel regression from the set, whose ``spec`` is the
             score; None if not asked for.
         random_kernel: the same from as many random real images, drawn anew each time.
-        hard: of a set whose views a teacher labels: the same, trained on the set's
-            views with hard labels; else empty.
+        hard: the same, trained on the set with hard labels: if it was asked for, and
+            of a set whose views a teacher labels; else empty.
         taught_random: likewise, trained on as many random real images with the
             teacher's labels of their views; those of ``random`` have hard labels.
         without_teacher: why ``taught_random`` is empty, if a teacher labels the views;
             else empty.
+        robustness: the label and augmentation robust scores of each network, as far as
+            they were asked for.
     """
 
     networks: tuple[NetworkResult, ...]
@@ -102,6 +105,7 @@ class Evaluation:
     hard: tuple[NetworkResult, ...] = ()
     taught_random: tuple[NetworkResult, ...] = ()
     without_teacher: str = ""
+    robustness: tuple[RobustnessScore, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` writes.
@@ -128,7 +132,11 @@ class Evaluation:
             if results
         }
         scores = {"kernel": self.kernel, "random_kernel": self.random_kernel}
-        scored = {name: each.as_dict() for name, each in scores.items() if each}
+        scored: dict[str, Any] = {
+            name: each.as_dict() for name, each in scores.items() if each
+        }
+        for score in self.robustness:
+            scored.setdefault(score.name, []).append(score.as_dict())
         found |= {"scores": scored} if scored else {}
         if self.without_teacher:
             found["without_teacher"] = self.without_teacher

@@ -11,7 +11,8 @@ import dd_plugins
 from dd_plugins import DistilledSet
 from dd_plugins.data.subsets import class_members, random_members
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluation.kernel_score import KernelScore, get_kernel_score, settled
+from dd_plugins.evaluation.asked_scores import asked_scores
+from dd_plugins.evaluation.kernel_score import KernelScore, settled
 from dd_plugins.functional.ntk import Convolutional, FullyConnected
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.testing import toy_data
@@ -95,8 +96,9 @@ def test_the_kernel_and_the_ridge_are_those_of_the_method() -> None:
 def test_other_scores_are_refused_before_a_network_is_trained() -> None:
     trained: list[Any] = []
     for wrong, match in (
-        ("accuracy", "expected kernel, such as"),
-        ("kernel,kernel", "expected kernel, once"),
+        ("accuracy", "expected lrs, ars, hard, retrieval or kernel, such as"),
+        ("kernel,kernel", "expected kernel once"),
+        ("lrs(weight=1)", "expected lrs, ars"),
         ("kernel(of=conv(depth=9, pooling=True))", "conv"),
     ):
         made = dd_plugins.distill(DATA, "random", network="mlp(width=4)")
@@ -108,8 +110,8 @@ def test_other_scores_are_refused_before_a_network_is_trained() -> None:
                 **QUICK,
             )
     assert not trained
-    assert get_kernel_score(None) is None
-    assert get_kernel_score("kernel") == KernelScore()
+    assert asked_scores(None).kernel is None
+    assert asked_scores("kernel").kernel == KernelScore()
 
 
 def test_the_command_shows_it(command_line: Command, tmp_path: Path) -> None:
