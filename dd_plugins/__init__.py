@@ -1,10 +1,13 @@
 """Dataset distillation for PyTorch: distil, evaluate, and extend by plugins."""
 
+from importlib.metadata import version as _version
+
 from dd_plugins.data.real import RealData
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.distillation import distill, estimate
 from dd_plugins.errors import DDError
+from dd_plugins.evaluation.cross_architecture import Transfer, transfer
 from dd_plugins.evaluation.evaluate import evaluate
 from dd_plugins.evaluation.relabelling import relabel
 from dd_plugins.evaluation.results import Evaluation
@@ -16,6 +19,9 @@ from dd_plugins.runtime import old_paths
 from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.export import export
+from dd_plugins.synthetic.pictures import save_grid
+from dd_plugins.training.kept_networks import train_networks
+from dd_plugins.training.recipes import Recipe
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = [
@@ -27,7 +33,9 @@ __all__ = [
     "DistilledSet",
     "Evaluation",
     "RealData",
+    "Recipe",
     "Record",
+    "Transfer",
     "distill",
     "estimate",
     "evaluate",
@@ -40,6 +48,11 @@ __all__ = [
     "import_set",
     "record",
     "relabel",
+    "save_grid",
+    "train_networks",
+    "transfer",
 ]
+
+__version__ = _version("dd-plugins")
 
 old_paths.install()

@@ -39,6 +39,7 @@ from dd_plugins.errors import (
     UnknownNameError,
     what_differs,
 )
+from dd_plugins.evaluation.cross_architecture import Transfer, transfer
 from dd_plugins.evaluation.evaluate import evaluate
 from dd_plugins.evaluation.relabelling import labels_stored, relabel
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
@@ -104,6 +105,7 @@ from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
 from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.synthetic.parametrizations.packed import unpacked
+from dd_plugins.synthetic.pictures import save_grid
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.kept_networks import (
     KeptNetworks,
@@ -210,6 +212,7 @@ __all__ = [
     "TrainingReport",
     "TrainingSet",
     "Trajectory",
+    "Transfer",
     "Transform",
     "UnknownNameError",
     "Views",
@@ -265,6 +268,7 @@ __all__ = [
     "resolve_precision",
     "ridge_regression",
     "ridge_weights",
+    "save_grid",
     "save_tensors",
     "settle",
     "split_specs",
@@ -274,6 +278,7 @@ __all__ = [
     "train_network",
     "train_networks",
     "training_set_of",
+    "transfer",
     "unpacked",
     "what_differs",
     "whole_number",

@@ -28,6 +28,7 @@ from dd_plugins.data.subsets import stratified_split
 from dd_plugins.data.unread import UnreadTestSet, check_fit
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.networks.base import ImageShape
+from dd_plugins.runtime.text import plain
 
 __all__ = ["RealData"]
 
@@ -40,7 +41,7 @@ MOST_WHITENED = 4_800
 """Values of an image that is whitened by default: up to 3x40x40."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RealData:
     """Real images for training and validation, and a test set that is not read yet.
 
@@ -87,6 +88,15 @@ class RealData:
         """Return channels, height and width."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    def __repr__(self) -> str:
+        """Return a line that says what the data are."""
+        size = "x".join(map(str, self.image_shape))
+        return (
+            f"{type(self).__name__}({plain(self.name)}: images of {size}, "
+            f"{len(self.train.labels):,} to train, {len(self.validation.labels):,} to "
+            f"validate, {self.num_classes:,} classes)"
+        )
 
     @property
     def value_space(self) -> str:

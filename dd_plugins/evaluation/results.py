@@ -1,6 +1,7 @@
 """The results of an evaluation."""
 
-from collections.abc import Mapping, Sequence
+import html
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +46,13 @@ class NetworkResult:
     def ci95(self) -> tuple[float, float] | None:
         """Return the 95 % interval of the mean (Student's t); None for one network."""
         return mean_interval(self.accuracies)
+
+    def __str__(self) -> str:
+        """Return the mean accuracy and its 95 % interval, cut to [0, 1]."""
+        if self.ci95 is None:
+            return f"{self.mean:.4f}"
+        low, high = max(0.0, self.ci95[0]), min(1.0, self.ci95[1])
+        return f"{self.mean:.4f} ({low:.4f} to {high:.4f})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` writes."""
@@ -106,6 +114,36 @@ class Evaluation:
     taught_random: tuple[NetworkResult, ...] = ()
     without_teacher: str = ""
     robustness: tuple[RobustnessScore, ...] = ()
+
+    def __str__(self) -> str:
+        """Return a line for each figure: the training set, the network, accuracy."""
+        return "\n".join(
+            f"{kind}, {result.spec}: {result}" for kind, result in self._lines()
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{kind}</td><td>{html.escape(result.spec)}</td>"
+            f"<td>{result}</td></tr>"
+            for kind, result in self._lines()
+        )
+        heads = "".join(
+            f"<th>{name}</th>" for name in ("trained on", "network", "test accuracy")
+        )
+        return f"<table><tr>{heads}</tr>{rows}</table>"
+
+    def _lines(self) -> Iterator[tuple[str, NetworkResult]]:
+        kinds = (
+            ("distilled set", self.networks),
+            ("distilled set with hard labels", self.hard),
+            ("random real images", self.random),
+            ("random real images with a teacher's labels", self.taught_random),
+            ("all training images", self.full),
+        )
+        for kind, results in kinds:
+            for result in results:
+                yield kind, result
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` writes.

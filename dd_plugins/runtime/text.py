@@ -1,6 +1,6 @@
 """Names and paths as plain text, wherever they are shown."""
 
-__all__ = ["duration_text", "one_line", "plain", "size_text"]
+__all__ = ["duration_text", "one_line", "plain", "shortened", "size_text"]
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -24,6 +24,17 @@ def plain(text: str) -> str:
 def one_line(error: Exception) -> str:
     """Return the message of an error in one line, or its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return a plain text, cut to a number of characters.
+
+    Example:
+        >>> shortened("frepo(pool_size=20)", 10)
+        'frepo(poo…'
+    """
+    shown = plain(text)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
 def duration_text(seconds: float) -> str:

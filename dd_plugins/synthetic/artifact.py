@@ -64,7 +64,7 @@ _METADATA_KEY = "dd_plugins"
 _READABLE: tuple[type[AbstractReadable], ...] = (Packed, Spectral)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DistilledSet(Content):
     """A distilled data set, and all that is needed to use it correctly.
 
@@ -156,20 +156,6 @@ class DistilledSet(Content):
             found.images, found.labels, found.transform, found.header, found.stored
         )
 
-    def pixels(self) -> Tensor:
-        """Return the images as a person sees them: float32 in [0, 1], clipped.
-
-        Raises:
-            FileError: the whitening of a foreign artifact cannot be undone.
-        """
-        try:
-            return self.transform.invert(self.images).clamp(0, 1)
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            raise FileError(
-                "the set's whitening matrix must be invertible, got a singular one: "
-                "there is no way back to pixels"
-            ) from error
-
     @property
     def budget(self) -> int:
         """The number of real images with as many values as are stored, at least 1."""
@@ -177,6 +163,12 @@ class DistilledSet(Content):
         if values is None:
             return len(self)
         return max(1, round(values / math.prod(self.images.shape[1:])))
+
+    def _repr_html_(self) -> str:
+        """Return the images and the line of :meth:`__repr__`, for notebooks."""
+        from dd_plugins.synthetic.pictures import grid_page
+
+        return grid_page(self)
 
     def as_stored(self) -> "DistilledSet":
         """Return a set of the images as the file stores them, to look at.

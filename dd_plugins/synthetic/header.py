@@ -13,12 +13,14 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import pydantic
+import torch
 from torch import Tensor
 
 from dd_plugins.data.preprocess import Preprocessing, Transform
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import FileError, OptionError
 from dd_plugins.run import RunOptions
 from dd_plugins.runtime.device import Precision
+from dd_plugins.runtime.text import shortened
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.privacy_record import PrivacyRecord
 from dd_plugins.synthetic.view_records import StrictRecord, TeacherRecord, ViewsRecord
@@ -73,6 +75,8 @@ DEEPEST_CONTEXT = 200
 Count = Annotated[int, pydantic.Field(ge=1, le=2**53)]
 """A positive number that a float holds exactly."""
 
+
+_LONGEST_SPEC = 60  # characters of a spec or a name in a line
 
 VIEW_LABELS = "view_labels"
 """The name of the tensor that holds the labels of views."""
@@ -256,7 +260,7 @@ class Header(StrictRecord):
         return json.dumps(self.fields() | {"content_hash": self.content_hash})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Content:
     """What an artifact holds (see :class:`~dd_plugins.DistilledSet`)."""
 
@@ -267,6 +271,46 @@ class Content:
     stored: Mapping[str, Tensor] = field(default_factory=dict)
     view_labels: Tensor | None = None
     decoder: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(self.header.class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.header.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the images."""
+        return tuple(self.images.shape[1:])
+
+    def __repr__(self) -> str:
+        """Return a line that says what the set is."""
+        header = self.header
+        size = "x".join(map(str, self.image_shape))
+        return (
+            f"{type(self).__name__}({len(self.images):,} images of {size}, "
+            f"{self.num_classes:,} classes, {header.label_kind} as labels, "
+            f"{shortened(header.distiller, _LONGEST_SPEC)} on "
+            f"{shortened(header.dataset.name, _LONGEST_SPEC)})"
+        )
+
+    def pixels(self) -> Tensor:
+        """Return the images as a person sees them: float32 in [0, 1], clipped.
+
+        Raises:
+            FileError: the whitening of a foreign artifact cannot be undone.
+        """
+        try:
+            return self.transform.invert(self.images).clamp(0, 1)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise FileError(
+                "the set's whitening matrix must be invertible, got a singular one: "
+                "there is no way back to pixels"
+            ) from error
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that a file of this set holds, by name, on the CPU."""

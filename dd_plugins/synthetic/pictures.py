@@ -1,5 +1,8 @@
 """Pictures of distilled sets."""
 
+import base64
+import html
+import io
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dd_plugins.runtime.files import write_atomically
-from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.header import Content
 
 __all__ = [
     "AS_TEXT",
@@ -18,6 +21,8 @@ __all__ = [
     "colours",
     "drawable",
     "font_families",
+    "grid_page",
+    "grid_png",
     "save_grid",
 ]
 
@@ -44,7 +49,7 @@ _WIDE_FONTS = (
 _MOST_IMAGES = 1000  # a larger picture cannot be read; images are taken evenly by class
 
 
-def save_grid(distilled: DistilledSet, path: str | Path) -> Path:
+def save_grid(distilled: Content, path: str | Path) -> Path:
     """Draw the images in [0, 1] as a grid, a row or more for each class.
 
     Class names are plain text, cut to fit; the number of a class replaces a name that
@@ -60,6 +65,22 @@ def save_grid(distilled: DistilledSet, path: str | Path) -> Path:
     Raises:
         FileError: the file cannot be written.
     """
+    content = grid_png(distilled)
+    return write_atomically(Path(path), lambda file: file.write(content))
+
+
+def grid_page(distilled: Content) -> str:
+    """Return HTML with the grid of a set, and a line that says what the set is."""
+    picture = base64.b64encode(grid_png(distilled)).decode()
+    line = html.escape(repr(distilled))
+    return (
+        f'<figure><img src="data:image/png;base64,{picture}" alt="{line}" '
+        f'style="max-width: 100%"><figcaption>{line}</figcaption></figure>'
+    )
+
+
+def grid_png(distilled: Content) -> bytes:
+    """Return the grid of :func:`save_grid` as the content of a PNG file."""
     header, pixels = distilled.header, distilled.pixels()
     members: dict[int, list[int]] = {}
     for index, label in enumerate(header.initial_classes):
@@ -85,17 +106,16 @@ def save_grid(distilled: DistilledSet, path: str | Path) -> Path:
                 name = names[label] if number == 0 else ""
                 cells.append((row + number // columns, number % columns, index, name))
             row += -(-min(len(indices), most) // columns)
-    return _save_mosaic(pixels, cells, columns, Path(path), names_above=single)
+    return _mosaic_png(pixels, cells, columns, names_above=single)
 
 
-def _save_mosaic(
+def _mosaic_png(
     pixels: Tensor,
     cells: list[tuple[int, int, int, str]],
     columns: int,
-    path: Path,
     *,
     names_above: bool,
-) -> Path:
+) -> bytes:
     """Draw images in one array, and their names beside it.
 
     An axis for each image would take half a minute for a thousand of them.
@@ -104,7 +124,6 @@ def _save_mosaic(
         pixels: float in [0, 1], of shape ``(n, channels, height, width)``.
         cells: row, column, index and name of each image; most names are empty.
         columns: of the grid.
-        path: the PNG file to write.
         names_above: whether a name stands above its image, or else left of it.
     """
     from matplotlib.figure import Figure
@@ -142,7 +161,9 @@ def _save_mosaic(
             where = {"ha": "right", "va": "center"}
         where |= AS_TEXT | {"fontsize": 9 * inches / 0.9, "fontfamily": font_families()}
         axis.text(*point, name, **where)
-    return write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def colours(pixels: Tensor) -> NDArray[np.float32]:
