@@ -1,5 +1,13 @@
 """Sphinx: `make docs` builds the pages, with warnings as errors."""
 
+from pathlib import Path
+
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.plugins.option_table import options_page
+
+# The page of options is made of the code, so that it cannot differ from it.
+Path(__file__).with_name("options.md").write_text(options_page(Plugins(load=[])))
+
 project = "dd-plugins"
 author = "The dd-plugins authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

@@ -4,6 +4,7 @@ from dd_plugins.cli.distill import distill_command
 from dd_plugins.cli.estimate import estimate_command
 from dd_plugins.cli.evaluate import evaluate_command
 from dd_plugins.cli.import_set import import_command
+from dd_plugins.cli.options import options_command
 from dd_plugins.cli.plugins import plugins_command
 from dd_plugins.cli.relabel import relabel_command
 from dd_plugins.cli.sets import export_command, info_command, show_command
@@ -30,6 +31,7 @@ def dd_register_commands(register: RegisterCommand) -> None:
         show_command,
         info_command,
         export_command,
+        options_command,
         plugins_command,
     ):
         register(command)

@@ -1,0 +1,70 @@
+"""The command that lists the options of methods, networks and parametrizations."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dd_plugins.cli.printing import as_text, print_tables
+from dd_plugins.plugins.manager import loaded_plugins
+from dd_plugins.plugins.option_table import Documented, documented, every_record
+
+__all__ = ["options_command"]
+
+
+@click.command("options")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def options_command(name: str | None, as_json: bool) -> None:
+    """List the options of a method, network or parametrization, by its NAME.
+
+    Without NAME: every name that a spec may use. Options stand in the brackets of a
+    spec: --distiller "frepo(pool_size=20, learning_rate=0.003)".
+    """
+    plugins = loaded_plugins()
+    names = [name] if name else list(_names())
+    found = [each for given in names for each in documented(given, plugins)]
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found], indent=1))
+    elif name:
+        print_tables(Console(), _tables(found))
+    else:
+        print_tables(Console(), [_summary(found)])
+
+
+def _names() -> Iterator[str]:
+    yield from dict.fromkeys(
+        record.name for _, record in every_record(loaded_plugins())
+    )
+
+
+def _summary(found: list[Documented]) -> Table:
+    """Return a table of all names, by what they are."""
+    table = Table(title="options NAME tells the options of one of these")
+    for column in ("what", "name", "in a sentence"):
+        table.add_column(column, overflow="fold")
+    for each in sorted(found, key=lambda one: one.kind):
+        table.add_row(each.kind, as_text(each.name), as_text(each.summary))
+    return table
+
+
+def _tables(found: list[Documented]) -> Iterator[Table | Text]:
+    """Yield a title and a table for each record."""
+    for each in found:
+        yield as_text(f"{each.name}, a {each.kind}: {each.summary}")
+        if not each.options:
+            yield as_text("It has no options.")
+            continue
+        table = Table(show_lines=True)
+        for column in ("option", "type", "default", "what it does"):
+            table.add_column(column, overflow="fold")
+        for option in each.options:
+            default = "must be given" if option.default is None else option.default
+            table.add_row(
+                *map(as_text, (option.name, option.kind, default, option.sentence))
+            )
+        yield table
