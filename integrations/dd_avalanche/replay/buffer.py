@@ -10,16 +10,22 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 import dd_plugins
-from dd_avalanche.memory import DISTILLER, DistilledMemory, untouched_randomness
+from dd_avalanche.memory import DistilledMemory, untouched_randomness
 from dd_avalanche.memory.options import check_seconds
 from dd_avalanche.replay.items import ClassBuffer, as_dataset, augmented_copies
 from dd_avalanche.replay.layout import LabelledImages, Layout, read_images
 from dd_plugins.api import OptionError, generator_for, whole_number
 
-__all__ = ["BufferLabels", "DistilledBuffer"]
+__all__ = ["REPLAY_DISTILLER", "BufferLabels", "DistilledBuffer"]
 
 BufferLabels = Literal["hard", "learned"]
 """The labels of a buffer's items: their classes, or what the distiller learned."""
+
+REPLAY_DISTILLER = "herding(training_steps=0)"
+"""What a buffer holds by default: the images nearest to the mean of their class.
+
+With augmented copies they measured as good as learned images of as many pixels, in a
+tenth of the time (docs/benchmarks/continual.md)."""
 
 _ITEMS = 640
 """Items of a small buffer, augmented copies included: ten batches of usual size."""
@@ -27,6 +33,9 @@ _ITEMS = 640
 
 class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     """Exemplars that any distiller of the library learns or chooses.
+
+    By default they are chosen: the most typical images of each class. Distillers such
+    as ``"dm(real_batch_size=64)"`` learn them.
 
     Pass it to ``ReplayPlugin(mem_size, storage_policy=DistilledBuffer(mem_size))``.
     After each experience the buffer distils its images under the benchmark's evaluation
@@ -77,7 +86,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def __init__(
         self,
         max_size: int,
-        distiller: "str | dd_plugins.AbstractDistiller[Any]" = DISTILLER,
+        distiller: "str | dd_plugins.AbstractDistiller[Any]" = REPLAY_DISTILLER,
         *,
         labels: BufferLabels | None = None,
         augmented_copies: int | None = None,
