@@ -1,6 +1,7 @@
 """The names of data sets, and the options for finding one."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,7 @@ __all__ = [
     "refuse_argument",
     "resolved_path",
     "split_name",
+    "usual_name",
 ]
 
 
@@ -62,6 +64,31 @@ def split_name(name: str) -> tuple[str, str | None]:
             f"data set {name!r}: expected a name such as 'cifar10' or 'folder:PATH'"
         )
     return registered, argument or None
+
+
+def usual_name(name: str, known: Iterable[str]) -> str:
+    """Return a name as it is registered, if it is written in another common way.
+
+    Args:
+        name: as a caller writes it, perhaps with an argument.
+        known: the registered names.
+
+    Example:
+        >>> usual_name("FashionMNIST", ["mnist", "fashion-mnist"])
+        'fashion-mnist'
+        >>> usual_name("Folder:My_Photos", ["folder"])
+        'folder:My_Photos'
+    """
+    given, colon, argument = name.partition(":")
+    names = list(known)
+    if given in names or not DATASET_NAME.fullmatch(given.lower()):
+        return name
+    alike = [each for each in names if _letters(each) == _letters(given)]
+    return f"{alike[0]}{colon}{argument}" if len(alike) == 1 else name
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def refuse_argument(name: str, options: DataOptions) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from dd_plugins import hookspecs
-from dd_plugins.data.named import DataOptions, DatasetLoader, split_name
+from dd_plugins.data.named import DataOptions, DatasetLoader, split_name, usual_name
 from dd_plugins.data.real import RealData
 from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
@@ -227,6 +227,7 @@ class Plugins(LoadedPlugins):
     def dataset(self, name: str, options: DataOptions) -> RealData:
         """Load the data set of that name; what follows a colon is its argument.
 
+        Capitals, hyphens and underscores may differ: ``"CIFAR10"`` is ``"cifar10"``.
         The data gets the name that was asked for, so that an evaluation finds it again,
         unless the loader has completed the argument: a path, for example.
 
@@ -236,6 +237,7 @@ class Plugins(LoadedPlugins):
             DataError: its data is missing or not usable.
             PluginError: its loader does not return RealData.
         """
+        name = usual_name(name, self.datasets.names())
         registered, argument = split_name(name)
         loader = self.datasets.get(registered)
         found = loader(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dd_plugins.data.named import split_name
+import dd_plugins
+from dd_plugins.data.named import split_name, usual_name
 from dd_plugins.errors import OptionError
 
 
@@ -26,3 +27,15 @@ def test_a_name_of_another_form_is_shown_as_it_is(name: str) -> None:
     with pytest.raises(OptionError) as refused:
         split_name(name)
     assert repr(name) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["Digits", "DIGITS", "dig-its", "digits"])
+def test_names_may_be_written_otherwise(name: str) -> None:
+    assert dd_plugins.get_dataset(name).name == "digits"
+
+
+def test_a_name_like_two_others_is_left_alone() -> None:
+    assert usual_name("ab", ["a-b", "a_b"]) == "ab"
+    assert usual_name("a-b", ["a-b", "a_b"]) == "a-b"
+    assert usual_name("CIFAR-10.1", ["cifar10", "cifar10.1"]) == "cifar10.1"
+    assert usual_name("other", ["cifar10"]) == "other"
