@@ -140,7 +140,9 @@ def test_replay_shows_all_packed_images_at_each_step(
 
     monkeypatch.setattr("avalanche.training.plugins.replay.ReplayDataLoader", Counting)
     data = dd_plugins.get_dataset("digits")
-    experiment = Experiment("split-digits", memory=10, batch_size=32, experiences=2)
+    experiment = Experiment(
+        "split-digits", memory=10, batch_size=32, experiences=2, augmented_copies=0
+    )
     stores: list[Any] = ["packed-uint8"]
     continual(experiment, ["random"], protocols=["replay"], stores=stores, data=data)
     # 32 current images, and 20 stored ones of the first experience: 5 classes.
