@@ -1,6 +1,7 @@
 """Evaluation: train fresh networks on a distilled set, test them on real data, once."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 
 from dd_plugins.checks import whole_number
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DDError, OptionError
+from dd_plugins.errors import DDError, OptionError, UnknownNameError
 from dd_plugins.evaluation.asked_scores import AskedScores, asked_scores
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluator import Evaluator
@@ -167,7 +168,8 @@ def prepare_evaluation(
     if kernel is not None:
         method = None  # a set of a method that is not installed has no kernel
         if kernel.of is None or kernel.ridge is None:
-            method = found.distiller(distilled.header.distiller)
+            with suppress(UnknownNameError):
+                method = found.distiller(distilled.header.distiller)
         kernel = settled(kernel, method)
         assert kernel.of is not None
         largest = max(len(distilled), distilled.budget)

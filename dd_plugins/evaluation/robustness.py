@@ -33,7 +33,7 @@ def label_robust_score(hard_label_recovery: float, over_random: float) -> float:
 
     Example:
         >>> round(label_robust_score(0.153, 0.249), 3)
-        0.291
+        0.29
     """
     return _normalised((over_random - hard_label_recovery) / 2)
 

@@ -2,7 +2,6 @@
 
 import io
 import math
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from dd_plugins.errors import FileError, MissingExtraError
 from dd_plugins.released.contents import Released
-from dd_plugins.runtime.text import one_line
+from dd_plugins.runtime.text import one_line, plain
 
 __all__ = ["read_archive", "read_checkpoint"]
 
@@ -31,11 +30,15 @@ def read_archive(file: Path) -> Released:
     """
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            wanted = [each for each in archive.files if each in _IMAGES + _LABELS]
+            arrays = {name: archive[name] for name in wanted}
     except FileNotFoundError as error:
         raise FileError(f"{file} does not exist; expected a released set") from error
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
-        raise FileError(f"{file}: expected a NumPy archive: {error}") from error
+    except Exception as error:  # a damaged archive raises errors of any kind
+        raise FileError(
+            f"{file}: expected a NumPy archive, got another or a damaged file: "
+            f"{one_line(error)[:200]}"
+        ) from error
     return _pair(file, arrays, "FRePo")
 
 
@@ -66,7 +69,10 @@ def read_checkpoint(file: Path) -> Released:
         ) from error
     if not isinstance(held, Mapping):
         raise FileError(f"{file}: expected named arrays, got a {type(held).__name__}")
-    places = dict(_mappings(held))
+    try:
+        places = dict(_mappings(held))
+    except RecursionError as error:
+        raise FileError(f"{file}: expected mappings nested less deep") from error
     order = sorted(places, key=lambda place: _AVERAGED not in place)
     for place in order:
         names = places[place].keys()
@@ -112,8 +118,14 @@ def _pair(file: Path, arrays: Mapping[str, Any], layout: str) -> Released:
         if name is None or not isinstance(arrays[name], np.ndarray):
             raise FileError(
                 f"{file}: expected an array called {', '.join(names[:3])}, got "
-                f"{', '.join(map(str, list(arrays)[:8])) or 'none'}"
+                f"{plain(', '.join(map(str, list(arrays)[:8]))) or 'none'}"
             )
-        found.append(torch.from_numpy(np.array(arrays[name])))
+        try:
+            native = arrays[name].astype(arrays[name].dtype.newbyteorder("="))
+            found.append(torch.from_numpy(native))
+        except (TypeError, ValueError) as error:
+            raise FileError(
+                f"{file}: expected numbers in {name}, got {arrays[name].dtype}"
+            ) from error
     images, labels = found
     return Released(layout, images, labels, "zca", "regression")

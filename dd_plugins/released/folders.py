@@ -16,8 +16,9 @@ __all__ = ["read_folder"]
 def read_folder(folder: Path, class_names: Sequence[str], *, colour: bool) -> Released:
     """Return the images of a folder, in a subfolder for each class.
 
-    Subfolders have the names of classes, or numbers: the indices of classes, as SRe2L
-    and RDED write them. Others are taken in their order if there is one for each class.
+    Subfolders have the names of classes, or numbers: the indices of classes from 0, as
+    SRe2L and RDED write them, or all of them from 1. Others are taken in their order if
+    there is one for each class.
 
     Args:
         folder: the folder.
@@ -37,7 +38,12 @@ def read_folder(folder: Path, class_names: Sequence[str], *, colour: bool) -> Re
         try:
             with Image.open(file) as opened:
                 images.append(pixels_of(opened, channels=3 if colour else None))
-        except (OSError, ValueError, SyntaxError) as error:
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+        ) as error:
             raise FileError(f"{file}: expected an image: {error}") from error
         labels.append(index_of[label])
     sizes = {tuple(image.shape) for image in images}
@@ -65,12 +71,14 @@ def _classes(
     """
     if set(found) <= set(class_names):
         return [list(class_names).index(name) for name in found]
-    digits = ["".join(filter(str.isdigit, name)) for name in found]
+    digits = ["".join(filter(str.isdecimal, name)) for name in found]
     if all(digits) and len({int(each) for each in digits}) == len(found):
         numbers = [int(each) for each in digits]
+        if sorted(numbers) == list(range(1, len(class_names) + 1)):
+            return [number - 1 for number in numbers]
         if max(numbers) < len(class_names):
             return numbers
-    if len(found) == len(class_names):
+    elif len(found) == len(class_names):
         return list(range(len(found)))
     raise DataError(
         f"{folder}: expected subfolders called like the {len(class_names)} classes of "

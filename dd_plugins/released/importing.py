@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from dd_plugins.checks import whole_number
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DDWarning, FileError, OptionError
@@ -109,7 +110,12 @@ def import_set(
     paths = [
         Path(each) for each in ([files] if isinstance(files, str | Path) else files)
     ]
+    experiment = whole_number("experiment", experiment, least=0)
     released = _read(paths, real, experiment)
+    if experiment > released.others:
+        raise OptionError(
+            f"experiment must be from 0 to {released.others}, got {experiment}"
+        )
     if label_kind == "regression":
         released = replace(released, scores="regression")
     chosen = _space(released, space, real)
@@ -147,7 +153,7 @@ def _read(paths: Sequence[Path], data: RealData, experiment: int) -> Released:
     (path,) = paths
     if path.is_dir():
         inside = sorted(path.glob("*.pt"))
-        if _with(_IMAGES, inside) and _with(_LABELS, inside):
+        if _with(_IMAGES, inside) or _with(_LABELS, inside):
             return _of_several(inside)
         return read_folder(path, data.class_names, colour=data.image_shape[0] == 3)
     if path.suffix == ".npz":
@@ -188,9 +194,11 @@ def _space(released: Released, space: Space | str | None, data: RealData) -> Spa
     Raises:
         OptionError: there is no such space, or the papers give no numbers for the data.
     """
-    if space is None and released.space == "unknown":
+    if space is None and released.images.dtype == torch.uint8:
+        return "pixels"
+    if space is None and released.space == "unknown" and released.images.numel():
         low, high = (float(value) for value in released.images.float().aminmax())
-        pixels = released.images.dtype == torch.uint8 or (low >= 0 and high <= 1)
+        pixels = low >= 0 and high <= 1
         space = "pixels" if pixels else "published"
         warnings.warn(
             f"the file does not tell the space of its images: they are taken for "
@@ -228,10 +236,9 @@ def _labels(
             f"label_kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}"
         )
     labels = torch.as_tensor(released.labels)
-    if not labels.is_floating_point() or labels.ndim != 2 or kind == "classes":
-        if labels.is_floating_point() and labels.ndim == 2:
-            return labels.argmax(dim=1), "classes"
-        return labels, None
+    scores = labels.is_floating_point() and labels.ndim == 2
+    if not scores or kind == "classes":
+        return labels, kind
     if released.scores == "regression" and kind in (None, "regression"):
         return labels, "regression"
     sums = labels.float().sum(dim=1)

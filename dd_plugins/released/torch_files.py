@@ -63,7 +63,8 @@ def read_experiments(file: Path, held: Any, experiment: int) -> Released:
     """
     if isinstance(held, Mapping) and "data" in held:
         pairs = held["data"]
-        if not isinstance(pairs, Sequence) or not all(map(_is_pair, pairs)):
+        usable = isinstance(pairs, Sequence) and len(pairs) > 0
+        if not usable or not all(map(_is_pair, pairs)):
             raise _other(file, "'data' that is no list of pairs of tensors")
         if not 0 <= experiment < len(pairs):
             raise OptionError(

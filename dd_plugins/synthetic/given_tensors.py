@@ -1,9 +1,11 @@
 """Tensors that other code has made, as the content of an artifact."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +53,11 @@ def content_of_tensors(
     Arguments and errors are those of
     :meth:`~dd_plugins.DistilledSet.from_tensors`.
     """
-    given = _channels_first(_floating("images", images), data)
+    given = _channels_first(_floating(images, data), data)
+    if space != "pixels" and getattr(images, "dtype", None) in (torch.uint8, np.uint8):
+        raise OptionError(
+            f"images of uint8 are pixels: expected space 'pixels', got {space!r}"
+        )
     kind, targets, classes = _labels(labels, label_kind, data.num_classes)
     if len(given) != len(targets):
         raise DataError(
@@ -97,22 +103,48 @@ def content_of_tensors(
     return Content(values.contiguous(), targets, transform, header)
 
 
-def _floating(name: str, given: Any) -> Tensor:
+def _tensor_of(name: str, given: Any) -> Tensor:
+    """Return a plain tensor of numbers on the CPU.
+
+    Raises:
+        DataError: it cannot be one.
+    """
+    try:
+        tensor: Tensor = torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{name} must be a tensor or an array: {error}") from error
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise DataError(f"{name} must be a dense tensor, got another kind")
+    return tensor
+
+
+def _floating(given: Any, data: RealData) -> Tensor:
     """Return images as float32 on the CPU; uint8 becomes [0, 1].
 
     Raises:
-        DataError: they are no tensor of numbers, or some are not finite.
+        DataError: they are no tensor of numbers, or some are not finite, or they have
+            another number of values than those of the data.
     """
-    try:
-        tensor = torch.as_tensor(given).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{name} must be a tensor or an array: {error}") from error
+    tensor = _tensor_of("images", given)
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
-        raise DataError(f"{name} must be floating or uint8, got {tensor.dtype}")
+        raise DataError(f"images must be floating or uint8, got {tensor.dtype}")
+    values = math.prod(tensor.shape[1:])
+    if tensor.ndim != 4 or values != math.prod(data.image_shape):
+        raise _wrong_shape(tensor, data)
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise DataError("images must hold their values, got a tensor that repeats them")
     found = to_unit_range(tensor)
     if not torch.isfinite(found).all():
-        raise DataError(f"{name} must have finite values, got NaN or infinity")
+        raise DataError("images must have finite values, got NaN or infinity")
     return found
+
+
+def _wrong_shape(images: Tensor, data: RealData) -> DataError:
+    channels, height, width = data.image_shape
+    return DataError(
+        f"images must have shape (n, {channels}, {height}, {width}), as those of "
+        f"{data.name}, or channels last; got {tuple(images.shape)}"
+    )
 
 
 def _channels_first(images: Tensor, data: RealData) -> Tensor:
@@ -127,10 +159,7 @@ def _channels_first(images: Tensor, data: RealData) -> Tensor:
             return images
         if images.shape[1:] == (height, width, channels):
             return images.permute(0, 3, 1, 2)
-    raise DataError(
-        f"images must have shape (n, {channels}, {height}, {width}), as those of "
-        f"{data.name}, or channels last; got {tuple(images.shape)}"
-    )
+    raise _wrong_shape(images, data)
 
 
 def _labels(
@@ -142,7 +171,7 @@ def _labels(
         DataError: they have another shape, or classes that the data do not have.
         OptionError: they are neither classes nor probabilities, and no kind is given.
     """
-    found = torch.as_tensor(labels).detach().cpu()
+    found = _tensor_of("labels", labels)
     if not found.is_floating_point() or found.ndim == 1:
         classes = found.long()
         if classes.ndim != 1 or not torch.equal(classes.to(found.dtype), found):
@@ -166,20 +195,23 @@ def _labels(
         )
     if not torch.isfinite(scores).all():
         raise DataError("labels must have finite values, got NaN or infinity")
-    if kind is None:
-        off = (scores.sum(dim=1) - 1).abs().max()
-        if scores.min() < 0 or off > _SUM_OF_PROBABILITIES:
-            raise OptionError(
-                "label_kind must be given for scores that are no probabilities: "
-                "'regression' for those that were fitted by squared error; pass "
-                "logits as logits.softmax(dim=1)"
-            )
-        kind = "probabilities"
-    if kind not in get_args(LabelKind):
+    if kind not in (None, *get_args(LabelKind)):
         raise OptionError(
             f"label_kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}"
         )
-    return kind, scores, scores.argmax(dim=1)
+    classes = scores.argmax(dim=1)
+    if kind == "classes":
+        return kind, one_hot(classes, num_classes), classes
+    if kind in (None, "probabilities"):
+        off = (scores.sum(dim=1) - 1).abs().max()
+        if scores.min() < 0 or off > _SUM_OF_PROBABILITIES:
+            raise OptionError(
+                "label_kind must be 'regression' for scores that were fitted by "
+                "squared error, and scores that are no probabilities must be passed "
+                "as logits.softmax(dim=1); got other scores"
+            )
+        kind = "probabilities"
+    return kind, scores, classes
 
 
 def _transform(space: Space, data: RealData) -> Transform:
@@ -203,10 +235,12 @@ def _transform(space: Space, data: RealData) -> Transform:
             f"space must be a name, or a mean and a deviation, got {space!r}"
         ) from error
     channels = data.image_shape[0]
-    if not len(mean) == len(deviation) == channels or not (deviation > 0).all():
+    usable = bool((deviation > 0).all())
+    usable = usable and bool(torch.isfinite(torch.cat([mean, deviation])).all())
+    if not len(mean) == len(deviation) == channels or not usable:
         raise OptionError(
-            f"a mean and a positive deviation are needed for each of {channels} "
-            f"channels, got {space!r}"
+            f"a finite mean and a positive deviation are needed for each of "
+            f"{channels} channels, got {space!r}"
         )
     return Transform(mean, deviation)
 

@@ -57,7 +57,8 @@ class Rotated(AbstractWrapper):
     classes. What tells learned images from real ones then tells old classes from new
     ones, and a network learns nothing else. With ``current_turns`` the base meets this
     while it distils: at each step some turns, drawn at random, are seen by real images
-    in place of synthetic ones.
+    in place of synthetic ones. That is of use to a base that fits all classes at once,
+    such as ``frepo``; one that matches each class alone only sees fewer turns.
 
     Args:
         base: any distiller.

@@ -245,7 +245,7 @@ def test_wrong_space_and_wrong_tensors_are_told(
         make(images, labels[:3], data)
     with pytest.raises(DataError, match="classes must be from 0 to 9, got 10"):
         make(images, labels + 1, data)
-    with pytest.raises(OptionError, match="label_kind must be given"):
+    with pytest.raises(OptionError, match="label_kind must be 'regression' for"):
         make(images, torch.randn(20, 10), data)
     with pytest.raises(OptionError, match="space must be pixels"):
         make(images, labels, data, space="rgb")  # type: ignore[arg-type]
@@ -278,3 +278,75 @@ def test_imported_set_is_evaluated_compared_and_shown(
     command_line("show", out)
     assert (tmp_path / "grid.png").stat().st_size > 1_000
     assert "imported(method='IDC')" in command_line("info", out).stdout
+
+
+def test_images_of_bytes_are_pixels_in_any_layout(
+    tmp_path: Path, data: RealData, chosen: tuple[Tensor, Tensor]
+) -> None:
+    images, labels = chosen
+    levels = (255 * images).round().byte()
+    np.savez(tmp_path / "u8.npz", images=levels.numpy(), labels=labels.numpy())
+    torch.save({"data": [[levels, labels]]}, tmp_path / "u8.pt")
+    for name in ("u8.npz", "u8.pt"):
+        pixels_are(import_set(tmp_path / name, data), images, 1 / 255)
+        with pytest.raises(OptionError, match="images of uint8 are pixels"):
+            import_set(tmp_path / name, data, space="zca")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_without_zeros_before_them_keep_their_order(
+    tmp_path: Path, data: RealData, first: int
+) -> None:
+    for label in range(10):
+        folder = tmp_path / f"n{label + first}"
+        folder.mkdir()
+        grey = np.full((8, 8), 20 * label, dtype=np.uint8)
+        Image.fromarray(grey).save(folder / "one.png")
+    found = import_set(tmp_path, data)
+    greys = (255 * found.pixels().mean(dim=(1, 2, 3))).round().int() // 20
+    assert greys.tolist() == found.header.initial_classes == list(range(10))
+
+
+def test_damaged_archives_and_odd_tensors_are_one_line(
+    tmp_path: Path, data: RealData, chosen: tuple[Tensor, Tensor]
+) -> None:
+    images, labels = chosen
+    (tmp_path / "empty.npz").write_bytes(b"")
+    np.savez(tmp_path / "text.npz", images=np.array(["a"]), labels=np.arange(1))
+    for name in ("empty.npz", "text.npz"):
+        with pytest.raises(FileError):
+            import_set(tmp_path / name, data)
+    make = DistilledSet.from_tensors
+    with pytest.raises(DataError, match="a tensor that repeats them"):
+        make(torch.zeros(1).expand(10**9, 1, 8, 8), labels, data)
+    with pytest.raises(DataError, match="dense tensor"):
+        make(images.to_sparse(), labels, data)
+    with pytest.raises(DataError, match="labels must be a tensor"):
+        make(images, ["a"] * len(images), data)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="finite mean"):
+        make(images, labels, data, space=([float("nan")], [1.0]))
+    with pytest.raises(OptionError, match="got other scores"):
+        make(images, torch.randn(20, 10), data, label_kind="probabilities")
+    torch.save([images[:0], labels[:0]], tmp_path / "none.pt")
+    with pytest.raises(DataError, match="images must have shape"):
+        import_set(tmp_path / "none.pt", data)
+    torch.save(images, tmp_path / "images_best.pt")
+    (tmp_path / "none.pt").unlink()
+    with pytest.raises(FileError, match="one called labels"):
+        import_set(tmp_path, data)
+
+
+def test_kernel_regression_scores_imported_sets(
+    data: RealData, chosen: tuple[Tensor, Tensor]
+) -> None:
+    found = DistilledSet.from_tensors(*chosen, data)
+    evaluation = dd_plugins.evaluate(
+        found,
+        "mlp(width=8)",
+        repeats=1,
+        protocol="recipe(steps=2)",
+        scores="kernel",
+        data=data,
+    )
+    assert evaluation.kernel is not None
+    assert evaluation.kernel.mean > 0.5
