@@ -135,7 +135,7 @@ from dd_plugins.training.train import (
     train_network,
 )
 from dd_plugins.training.trajectories import Snapshots, Trajectory, train_experts
-from dd_plugins.wrappers.base import AbstractWrapper
+from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
 
 __all__ = [
     "ARTIFACT_NAME",
@@ -217,6 +217,7 @@ __all__ = [
     "UnknownNameError",
     "Views",
     "Whitened",
+    "WrappedState",
     "accuracy",
     "add_gradient",
     "artifact_file",

@@ -1,8 +1,8 @@
 """The base class of wrappers: distillers that hold and adjust another one."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -22,7 +22,30 @@ from dd_plugins.synthetic.privacy_record import PrivacyRecord
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.teacher import Teacher
 
-__all__ = ["AbstractWrapper", "base_of", "wrappers_of"]
+__all__ = ["AbstractWrapper", "WrappedState", "base_of", "wrappers_of"]
+
+
+@dataclass
+class WrappedState(AbstractState):
+    """The state of a wrapper that has more than the base's.
+
+    What a subclass adds does not change during a run, and is not saved. The wrapper's
+    :meth:`~AbstractWrapper.inner` returns ``base``.
+    """
+
+    base: AbstractState
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base's."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the base's."""
+        self.base.load_state_dict(state)
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Merge the base's."""
+        return self.base.merge(parts)
 
 
 @record

@@ -1,6 +1,6 @@
 """MetaDD: data that several architectures read alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -31,7 +31,7 @@ from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.kept_networks import STAGES, TrainedNetwork
 from dd_plugins.training.recipes import real_data_recipe
-from dd_plugins.wrappers.base import AbstractWrapper
+from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
 
 __all__ = ["MetaDD"]
 
@@ -71,24 +71,11 @@ class _Auxiliary:
 
 
 @dataclass
-class MetaDDState(AbstractState):
-    """The base's state; the auxiliary networks are frozen and not part of it."""
+class MetaDDState(WrappedState):
+    """The base's state, and the auxiliary networks, which are frozen."""
 
-    base: AbstractState
     auxiliaries: list[list[_Auxiliary]]  # by architecture, and stage of training
     teacher: FeatureNetwork | None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the base's."""
-        return self.base.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the base's."""
-        self.base.load_state_dict(state)
-
-    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Merge the base's."""
-        return self.base.merge(parts)
 
 
 @record

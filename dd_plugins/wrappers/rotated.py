@@ -1,8 +1,8 @@
 """Rotated images as classes of their own, for sets that will meet other classes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -16,29 +16,16 @@ from dd_plugins.spec import record
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.teacher import Teacher
-from dd_plugins.wrappers.base import AbstractWrapper
+from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
 
 __all__ = ["Rotated", "RotatedState", "rotated_labels"]
 
 
 @dataclass
-class RotatedState(AbstractState):
-    """The base's state; the real images are not part of it."""
+class RotatedState(WrappedState):
+    """The base's state, and the real images, upright."""
 
-    base: AbstractState
     real: RealSampler
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the base's."""
-        return self.base.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the base's."""
-        self.base.load_state_dict(state)
-
-    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Merge the base's."""
-        return self.base.merge(parts)
 
 
 @record

@@ -215,3 +215,11 @@ def test_a_turn_is_left_to_the_synthetic_images() -> None:
         Rotated(base=DM(), turns=2, current_turns=2).for_task(
             Task("toy", (1, 8, 8), 3, 1)
         )
+
+
+def test_a_wrapper_without_a_state_stands_around_one_that_has_one() -> None:
+    for base in ("rotated(frepo(pool_size=1, real_batch_size=32))", "rotated(dm)"):
+        options: dict[str, Any] = {"network": "conv(width=4, depth=2)", "steps": 2}
+        plain = dd_plugins.distill("digits", base, **options)
+        around = dd_plugins.distill("digits", f"clip({base}, max_norm=1e9)", **options)
+        assert torch.equal(plain.images, around.images)
