@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
+from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import refuse_huge
 from dd_plugins.networks.activation_maps import map_layer, meta_ratio, observe
 from dd_plugins.networks.base import AbstractNetwork
@@ -92,7 +93,9 @@ def meta_features(
     """
     found = plugins or loaded_plugins()
     distilled = as_set(distilled)
-    wrapper = _wrapper(found.distiller(distilled.header.distiller))
+    # Any base does: of the wrapper only its own options are used.
+    method = method_of(distilled, found.distiller) or found.distiller("random")
+    wrapper = _wrapper(method)
     chosen = found.network_list(networks)
     for network in () if chosen else wrapper.networks:
         refuse_huge(network, distilled)

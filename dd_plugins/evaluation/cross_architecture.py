@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import OptionError, UnknownNameError
+from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluate import prepare_evaluation
+from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import NetworkResult
 from dd_plugins.functional.statistics import mean_interval
@@ -193,7 +194,12 @@ def transfer(
         if repr(own) not in map(repr, chosen):
             own = own_network(distilled, found.network)
         all_networks = [own, *(n for n in chosen if repr(n) != repr(own))]
-        method, seen, used = _seen_by(header.distiller, own, found)
+        distiller = method_of(distilled, found.distiller)
+        method, seen, used = parse(header.distiller).name, set[str](), own.name
+        if distiller is not None:
+            method = base_of(distiller).name
+            seen = {network.name for network in distiller.architectures}
+            used = own.name if distiller.uses_network else ""
         record = header.dataset.model_dump_json()
         key = f"{record} {header.value_space} {header.mirror}"
         if key not in known:
@@ -234,22 +240,7 @@ def transfer(
     return Transfer(tuple(reports), () if reason else _differences(reports), reason)
 
 
-def _seen_by(
-    spec: str, own: AbstractNetwork, plugins: Plugins
-) -> tuple[str, set[str], str | None]:
-    """Return a set's method, the architectures that it has seen, and its network.
-
-    Of a method that is not installed here no further architectures are known.
-    """
-    try:
-        distiller = plugins.distiller(spec)
-    except UnknownNameError:
-        return parse(spec).name, set(), own.name
-    seen = {network.name for network in distiller.architectures}
-    return base_of(distiller).name, seen, own.name if distiller.uses_network else None
-
-
-def _role(network: AbstractNetwork, used: str | None, seen: set[str]) -> Role:
+def _role(network: AbstractNetwork, used: str, seen: set[str]) -> Role:
     if network.name == used:
         return "distilled with"
     return "seen" if network.name in seen else "held out"

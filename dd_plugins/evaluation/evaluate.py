@@ -1,7 +1,7 @@
 """Evaluation: train fresh networks on a distilled set, test them on real data, once."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ from torch.utils.data import Dataset
 
 from dd_plugins.checks import whole_number
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DDError, OptionError, UnknownNameError
+from dd_plugins.errors import DDError, OptionError
 from dd_plugins.evaluation.asked_scores import AskedScores, asked_scores
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluator import Evaluator
 from dd_plugins.evaluation.kernel_score import settled
+from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import Evaluation
 from dd_plugins.evaluation.teacher_of_set import teacher_of
@@ -151,11 +152,11 @@ def prepare_evaluation(
     seed = whole_number("seed", seed)
     protocol = as_protocol(protocol)
     asked_for = asked_scores(scores)
-    if protocol == "retrieval" or asked_for.retrieval:
+    if protocol == "retrieval":
+        asked_for, baselines = replace(asked_for, retrieval=True), True
+    if asked_for.retrieval:
         require_metric_learning()
-    baselines = baselines or protocol == "retrieval"
     found = plugins or loaded_plugins()
-    kernel = asked_for.kernel
     distilled = as_set(distilled)
     _check_scores(asked_for, distilled)
     asked = found.network_list(networks) or [own_network(distilled, found.network)]
@@ -165,15 +166,12 @@ def prepare_evaluation(
         raise OptionError(
             f"networks must differ, got {', '.join(names)}; name each once"
         )
-    if kernel is not None:
-        method = None  # a set of a method that is not installed has no kernel
-        if kernel.of is None or kernel.ridge is None:
-            with suppress(UnknownNameError):
-                method = found.distiller(distilled.header.distiller)
-        kernel = settled(kernel, method)
+    if asked_for.kernel is not None:
+        kernel = settled(asked_for.kernel, method_of(distilled, found.distiller))
         assert kernel.of is not None
         largest = max(len(distilled), distilled.budget)
         check_kernel("kernel", kernel.of, largest, *distilled.images.shape[-2:])
+        asked_for = replace(asked_for, kernel=kernel)
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
     data = real_data_of(distilled, data, data_root, found.real_data)
@@ -195,7 +193,6 @@ def prepare_evaluation(
         "recipe" if isinstance(protocol, Recipe) else protocol,
         teacher,
         without_teacher,
-        kernel,
         asked_for,
     )
 

@@ -11,7 +11,6 @@ from dd_plugins.data.images import Images
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import class_members, random_members
 from dd_plugins.evaluation.asked_scores import AskedScores
-from dd_plugins.evaluation.kernel_score import KernelScore
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.evaluation.robustness import RobustnessScore, score_of_runs
@@ -69,7 +68,6 @@ class Evaluator:
     protocol: str
     teacher: Teacher | None = None
     without_teacher: str = ""  # why random images get no labels of a teacher
-    kernel: KernelScore | None = None
     scores: AskedScores = field(default_factory=AskedScores)
     asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
@@ -108,7 +106,8 @@ class Evaluator:
 
         Process 0 alone makes them: each is one large product.
         """
-        if self.kernel is None or processes.rank() > 0:
+        kernel = self.scores.kernel
+        if kernel is None or processes.rank() > 0:
             return {}
         draws = {"distilled": [0], "random": range(self.repeats if baselines else 0)}
         sets = {"distilled": self.distilled_set, "random": self.random_set}
@@ -116,7 +115,7 @@ class Evaluator:
         for kind, repeats in draws.items():
             drawn = [sets[kind](repeat)[0] for repeat in repeats]
             found[kind] = [
-                self.kernel.predictor(each.images[:], each.labels, each.label_kind)
+                kernel.predictor(each.images[:], each.labels, each.label_kind)
                 for each in drawn
             ]
         return found
@@ -193,7 +192,7 @@ class Evaluator:
             }
         )
         distilled, random = (
-            NetworkResult(repr(self.kernel), tuple(scores[kind]))
+            NetworkResult(repr(self.scores.kernel), tuple(scores[kind]))
             if scores.get(kind)
             else None
             for kind in ("distilled", "random")
@@ -210,7 +209,7 @@ class Evaluator:
             precision=self.precision,
         )
         found = {"accuracy": fraction_correct(on_test(module), test.labels)}
-        if self.protocol == "retrieval" or self.scores.retrieval:
+        if self.scores.retrieval:
             found |= retrieval_scores(on_test(module.features), test.labels)
         return found
 

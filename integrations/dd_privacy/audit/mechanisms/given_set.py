@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dd_plugins
-from dd_plugins.api import Header, ImageShape, OptionError, Task
+from dd_plugins.api import (
+    Header,
+    ImageShape,
+    OptionError,
+    Task,
+    UnknownNameError,
+)
 from dd_privacy.audit.mechanisms.base import AbstractMechanism, Release
 from dd_privacy.audit.mechanisms.distillation import Distillation
 from dd_privacy.audit.mechanisms.relabelling import Relabelling
@@ -107,7 +113,13 @@ def _check_options(header: Header, image_shape: ImageShape, name: str) -> None:
     An option that came after the header was written has a default now, and nobody knows
     whether the older code behaved like it.
     """
-    distiller = dd_plugins.get_distiller(header.distiller)
+    try:
+        distiller = dd_plugins.get_distiller(header.distiller)
+    except UnknownNameError as error:
+        raise OptionError(
+            f"shadow runs need the method of {name}, got {header.distiller}, which is "
+            "not installed here; audit it with --shadows 0"
+        ) from error
     task = Task(
         header.dataset.name,
         image_shape,
