@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dd_plugins.cli.printing import as_text, print_tables
 from dd_plugins.plugins.manager import loaded_plugins
-from dd_plugins.plugins.option_table import Documented, documented, every_record
+from dd_plugins.plugins.option_table import Documented, documented
 
 __all__ = ["options_command"]
 
@@ -25,9 +25,7 @@ def options_command(name: str | None, as_json: bool) -> None:
     Without NAME: every name that a spec may use. Options stand in the brackets of a
     spec: --distiller "frepo(pool_size=20, learning_rate=0.003)".
     """
-    plugins = loaded_plugins()
-    names = [name] if name else list(_names())
-    found = [each for given in names for each in documented(given, plugins)]
+    found = documented(loaded_plugins(), name)
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=1))
     elif name:
@@ -36,18 +34,12 @@ def options_command(name: str | None, as_json: bool) -> None:
         print_tables(Console(), [_summary(found)])
 
 
-def _names() -> Iterator[str]:
-    yield from dict.fromkeys(
-        record.name for _, record in every_record(loaded_plugins())
-    )
-
-
 def _summary(found: list[Documented]) -> Table:
     """Return a table of all names, by what they are."""
     table = Table(title="options NAME tells the options of one of these")
     for column in ("what", "name", "in a sentence"):
         table.add_column(column, overflow="fold")
-    for each in sorted(found, key=lambda one: one.kind):
+    for each in found:
         table.add_row(each.kind, as_text(each.name), as_text(each.summary))
     return table
 

@@ -59,8 +59,8 @@ class Documented:
     options: tuple[OptionRow, ...]
 
 
-def documented(name: str, plugins: Plugins) -> list[Documented]:
-    """Return everything of that name; a network and a kernel may share one.
+def documented(plugins: Plugins, name: str | None = None) -> list[Documented]:
+    """Return everything, or what has this name: a network and a kernel may share one.
 
     Raises:
         UnknownNameError: nothing has that name; the message lists the nearest names.
@@ -68,10 +68,10 @@ def documented(name: str, plugins: Plugins) -> list[Documented]:
     records = list(every_record(plugins))
     found = [
         _documented(kind, record)
-        for kind, record in records
-        if name in (record.name, *record.aliases)
+        for kind, record in sorted(records, key=lambda one: one[0])
+        if name in (None, record.name, *record.aliases)
     ]
-    if not found:
+    if name is not None and not found:
         known = sorted({record.name for _, record in records})
         raise UnknownNameError(unknown_name("name", name, known))
     return found
@@ -199,9 +199,8 @@ def options_page(plugins: Plugins) -> str:
         "shows the same, and what installed plugins add.",
         "",
     ]
-    for kind, record in sorted(every_record(plugins), key=lambda one: one[0]):
-        found = _documented(kind, record)
-        lines += [f"## `{found.name}` ({kind})", "", found.summary, ""]
+    for found in documented(plugins):
+        lines += [f"## `{found.name}` ({found.kind})", "", found.summary, ""]
         if not found.options:
             lines += ["It has no options.", ""]
             continue

@@ -15,7 +15,7 @@ NAMES = sorted({record.name for _, record in every_record(BUILT_IN)})
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_has_a_type_and_a_sentence(name: str) -> None:
-    for found in documented(name, BUILT_IN):
+    for found in documented(BUILT_IN, name):
         assert found.summary.endswith("."), found.summary
         assert "``" not in found.summary
         for option in found.options:
@@ -25,24 +25,24 @@ def test_every_option_has_a_type_and_a_sentence(name: str) -> None:
 
 
 def test_types_and_ranges_are_in_words() -> None:
-    (frepo,) = documented("frepo", BUILT_IN)
+    (frepo,) = documented(BUILT_IN, "frepo")
     rows = {row.name: row for row in frepo.options}
     assert rows["preset"].kind == "'fast' or 'paper'"
     assert rows["pool_size"].kind == "whole number above 0 or None"
     assert rows["last_learning_rate"].kind == "number at least 0 and at most 1 or None"
     assert rows["chunk_size"].default == "2000"
-    (clip,) = documented("clip", BUILT_IN)
+    (clip,) = documented(BUILT_IN, "clip")
     assert (clip.kind, clip.options[0].default) == ("wrapper", None)
-    assert {found.kind for found in documented("conv", BUILT_IN)} == {
+    assert {found.kind for found in documented(BUILT_IN, "conv")} == {
         "network",
         "kernel",
     }
-    assert documented("turned", BUILT_IN)[0].name == "rotated"
+    assert documented(BUILT_IN, "turned")[0].name == "rotated"
 
 
 def test_unknown_name_is_told_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"'frpo'; known, nearest first: frepo"):
-        documented("frpo", BUILT_IN)
+        documented(BUILT_IN, "frpo")
 
 
 def test_page_names_everything_once() -> None:
