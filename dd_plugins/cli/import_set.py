@@ -83,8 +83,8 @@ def import_command(
     """
     check_outputs((out, "tensors"), inputs=list(files), overwrite=overwrite)
 
-    def told(released: Released, chosen: Space) -> None:
-        others = f", one of {released.others + 1} sets" if released.others else ""
+    def told(released: Released, chosen: Space, sets: int) -> None:
+        others = f", one of {sets} sets" if sets > 1 else ""
         say(
             f"layout: {released.layout}{others}; {len(released.images):,} images; "
             f"space: {_told(chosen)}"

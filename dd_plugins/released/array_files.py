@@ -32,8 +32,6 @@ def read_archive(file: Path) -> Released:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
             wanted = [each for each in archive.files if each in _IMAGES + _LABELS]
             arrays = {name: archive[name] for name in wanted}
-    except FileNotFoundError as error:
-        raise FileError(f"{file} does not exist; expected a released set") from error
     except Exception as error:  # a damaged archive raises errors of any kind
         raise FileError(
             f"{file}: expected a NumPy archive, got another or a damaged file: "

@@ -24,7 +24,6 @@ class Released:
         scores: what scores are: ``"logits"`` in the files of trajectory matching,
             ``"regression"`` targets in those of FRePo and RCIG.
         learning_rate: the step size that was learned; None if there is none.
-        others: how many further sets the file holds.
     """
 
     layout: str
@@ -33,4 +32,3 @@ class Released:
     space: SpaceHint
     scores: Literal["logits", "regression"] = "logits"
     learning_rate: float | None = None
-    others: int = 0

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def import_set(
     data_root: str | Path | None = None,
     image_size: int | None = None,
     plugins: Plugins | None = None,
-    on_read: Callable[[Released, Space], None] = lambda released, space: None,
+    on_read: Callable[[Released, Space, int], None] | None = None,
 ) -> DistilledSet:
     """Read a set that others have released, and return it as an artifact.
 
@@ -93,7 +93,8 @@ def import_set(
         data_root: the folder that holds named data sets.
         image_size: the side to which real images are resized.
         plugins: where names are looked up; by default all that is installed.
-        on_read: called with what was read, and the space that it is taken for.
+        on_read: called with what was read, the space that it is taken for, and the
+            number of sets in the file.
 
     Raises:
         FileError: a file is missing, damaged, or of another layout.
@@ -110,16 +111,18 @@ def import_set(
     paths = [
         Path(each) for each in ([files] if isinstance(files, str | Path) else files)
     ]
+    if network is not None:
+        found.network(network)  # refuses an unknown one now
+    sets = _read(paths, real)
     experiment = whole_number("experiment", experiment, least=0)
-    released = _read(paths, real, experiment)
-    if experiment > released.others:
+    if experiment >= len(sets):
         raise OptionError(
-            f"experiment must be from 0 to {released.others}, got {experiment}"
+            f"experiment must be from 0 to {len(sets) - 1}, got {experiment}"
         )
-    if label_kind == "regression":
-        released = replace(released, scores="regression")
+    released = sets[experiment]
     chosen = _space(released, space, real)
-    on_read(released, chosen)
+    if on_read is not None:
+        on_read(released, chosen, len(sets))
     labels, kind = _labels(released, label_kind)
     recipe = None
     if released.learning_rate is not None:
@@ -140,29 +143,31 @@ def import_set(
     )
 
 
-def _read(paths: Sequence[Path], data: RealData, experiment: int) -> Released:
-    """Return what the files of a set hold.
+def _read(paths: Sequence[Path], data: RealData) -> list[Released]:
+    """Return the sets that the files hold: several, if it is a file of experiments.
 
     Raises:
-        FileError: they are of no known layout.
+        FileError: they are missing, or of no known layout.
     """
     if not paths:
         raise OptionError("expected the files of a set, got none")
+    for path in paths:
+        if not path.exists():
+            raise FileError(f"{path} does not exist; expected a released set")
     if len(paths) > 1:
-        return _of_several(paths)
+        return [_of_several(paths)]
     (path,) = paths
     if path.is_dir():
         inside = sorted(path.glob("*.pt"))
         if _with(_IMAGES, inside) or _with(_LABELS, inside):
-            return _of_several(inside)
-        return read_folder(path, data.class_names, colour=data.image_shape[0] == 3)
+            return [_of_several(inside)]
+        colour = data.image_shape[0] == 3
+        return [read_folder(path, data.class_names, colour=colour)]
     if path.suffix == ".npz":
-        return read_archive(path)
+        return [read_archive(path)]
     if zipfile.is_zipfile(path) or path.suffix in (".pt", ".pth"):
-        return read_experiments(path, read_torch(path), experiment)
-    if not path.exists():
-        raise FileError(f"{path} does not exist; expected a released set")
-    return read_checkpoint(path)
+        return read_experiments(path, read_torch(path))
+    return [read_checkpoint(path)]
 
 
 def _of_several(paths: Sequence[Path]) -> Released:
@@ -189,11 +194,7 @@ def _with(name: str, paths: Sequence[Path]) -> list[Path]:
 
 
 def _space(released: Released, space: Space | str | None, data: RealData) -> Space:
-    """Return the space of a set, as it is given or as its layout says.
-
-    Raises:
-        OptionError: there is no such space, or the papers give no numbers for the data.
-    """
+    """Return the space of a set, as it is given or as its layout says."""
     if space is None and released.images.dtype == torch.uint8:
         return "pixels"
     if space is None and released.space == "unknown" and released.images.numel():
@@ -226,21 +227,13 @@ def _space(released: Released, space: Space | str | None, data: RealData) -> Spa
 def _labels(
     released: Released, kind: LabelKind | None
 ) -> tuple[Tensor, LabelKind | None]:
-    """Return labels and their kind: logits become probabilities.
-
-    Raises:
-        OptionError: there is no such kind.
-    """
-    if kind is not None and kind not in get_args(LabelKind):
-        raise OptionError(
-            f"label_kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}"
-        )
+    """Return labels and their kind: logits become probabilities."""
     labels = torch.as_tensor(released.labels)
     scores = labels.is_floating_point() and labels.ndim == 2
-    if not scores or kind == "classes":
+    if scores and released.scores == "regression":
+        kind = kind or "regression"
+    if not scores or kind not in (None, "probabilities"):
         return labels, kind
-    if released.scores == "regression" and kind in (None, "regression"):
-        return labels, "regression"
     sums = labels.float().sum(dim=1)
     if bool((labels >= 0).all()) and torch.allclose(sums, torch.ones_like(sums)):
         return labels, "probabilities"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.errors import FileError
 from dd_plugins.released.contents import Released
 from dd_plugins.runtime.text import one_line
 
@@ -37,8 +37,6 @@ def read_torch(file: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_SCALARS):  # type: ignore[arg-type]
             return torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise FileError(f"{file} does not exist; expected a released set") from error
     except Exception as error:  # a damaged pickle raises errors of any kind
         raise FileError(
             f"{file}: expected a file of tensors, numbers, and lists or dicts of them, "
@@ -46,8 +44,8 @@ def read_torch(file: Path) -> Any:
         ) from error
 
 
-def read_experiments(file: Path, held: Any, experiment: int) -> Released:
-    """Return a set of a file of DC, DSA or DM, or of IDC.
+def read_experiments(file: Path, held: Any) -> list[Released]:
+    """Return the sets of a file of DC, DSA or DM, or the one of a file of IDC.
 
     ``{"data": [[images, labels], ...], "accs_all_exps": ...}`` is DC's, with a pair for
     each experiment; ``[images, labels]`` is IDC's, whose images are pixels.
@@ -55,28 +53,22 @@ def read_experiments(file: Path, held: Any, experiment: int) -> Released:
     Args:
         file: the file, for messages.
         held: what it holds.
-        experiment: the number of the pair, from 0.
 
     Raises:
         FileError: the file has another layout.
-        OptionError: there is no such experiment.
     """
     if isinstance(held, Mapping) and "data" in held:
         pairs = held["data"]
         usable = isinstance(pairs, Sequence) and len(pairs) > 0
         if not usable or not all(map(_is_pair, pairs)):
             raise _other(file, "'data' that is no list of pairs of tensors")
-        if not 0 <= experiment < len(pairs):
-            raise OptionError(
-                f"experiment must be from 0 to {len(pairs) - 1}, got {experiment}"
-            )
-        images, labels = pairs[experiment]
-        return Released(
-            "DC, DSA and DM", images, labels, "published", others=len(pairs) - 1
-        )
+        return [
+            Released("DC, DSA and DM", images, labels, "published")
+            for images, labels in pairs
+        ]
     if _is_pair(held):
         images, labels = held
-        return Released("IDC", images, labels, "pixels")
+        return [Released("IDC", images, labels, "pixels")]
     raise _other(file, f"a {type(held).__name__}")
 
 

@@ -275,6 +275,9 @@ def test_imported_set_is_evaluated_compared_and_shown(
         *("--dataset", "digits", "--protocol", "recipe(steps=2)"),
     )
     assert "imported" in told.stdout
+    shadows = command_line("audit", out, "--dataset", "digits", "--shadows", "2")
+    assert shadows.returncode == 2
+    assert "audit it with --shadows 0" in shadows.stderr
     command_line("show", out)
     assert (tmp_path / "grid.png").stat().st_size > 1_000
     assert "imported(method='IDC')" in command_line("info", out).stdout
