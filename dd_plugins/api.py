@@ -5,137 +5,148 @@ may move between two releases. :mod:`dd_plugins.testing`, the conformance checks
 :mod:`dd_plugins.options`, the options that commands share, are public as well.
 """
 
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from dd_plugins.checks import whole_number
-from dd_plugins.cli.outputs import OutputKind, check_outputs
-from dd_plugins.data.image_counts import counts_of_classes, in_proportion
-from dd_plugins.data.images import Images
-from dd_plugins.data.items import Items
-from dd_plugins.data.named import DataOptions
-from dd_plugins.data.preprocess import Preprocessing, Transform
-from dd_plugins.data.real import RealData
-from dd_plugins.data.sampler import Batch, RealSampler
-from dd_plugins.data.streamed import ImageSource, StreamedImages
-from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
-from dd_plugins.decoders.kept import train_generator
-from dd_plugins.distillers.base import AbstractDistiller, InitialImages, add_gradient
-from dd_plugins.distillers.online_models import OnlineModel, Pool, PoolState
-from dd_plugins.distillers.state import AbstractState, Metrics, NoState, check_saved
-from dd_plugins.engine.distillation import distill, estimate
-from dd_plugins.engine.estimating import Estimate
-from dd_plugins.engine.settled import Settled
-from dd_plugins.engine.settling import settle
-from dd_plugins.errors import (
-    DataError,
-    DDError,
-    DDWarning,
-    FileError,
-    MissingExtraError,
-    OptionError,
-    PluginError,
-    RunError,
-    UnknownNameError,
-    what_differs,
-)
-from dd_plugins.evaluation.cross_architecture import Transfer, transfer
-from dd_plugins.evaluation.evaluate import evaluate
-from dd_plugins.evaluation.relabelling import labels_stored, relabel
-from dd_plugins.evaluation.results import Evaluation, NetworkResult
-from dd_plugins.functional.augment import random_augmentation
-from dd_plugins.functional.kernel_regression import (
-    centred_targets,
-    kernel_ridge_regression,
-    ridge_regression,
-    ridge_weights,
-)
-from dd_plugins.functional.statistics import mean_interval
-from dd_plugins.hookspecs import (
-    LazySet,
-    RegisterCommand,
-    RegisterDataset,
-    RegisterDistiller,
-    RegisterHookspecs,
-    RegisterNetwork,
-    RegisterParametrization,
-    RegisterWrapper,
-    hookimpl,
-    hookspec,
-)
-from dd_plugins.networks.base import (
-    AbstractNetwork,
-    ChannelsLast,
-    ChannelsLastGroupNorm,
-    FeatureNetwork,
-    ImageShape,
-    features_in_chunks,
-)
-from dd_plugins.plugins.lookup import (
-    get_dataset,
-    get_decoder,
-    get_distiller,
-    get_initial_images,
-    get_network,
-    get_parametrization,
-    get_record,
-    record_names,
-    record_versions,
-)
-from dd_plugins.plugins.manager import Plugins, loaded_plugins
-from dd_plugins.released.importing import import_set
-from dd_plugins.run import DEFAULT_NETWORK, Run, RunOptions, Task
-from dd_plugins.runtime.cache import cache_folder
-from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
-from dd_plugins.runtime.files import write_atomically
-from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+from dd_plugins.runtime.lazy import lazy_names
 from dd_plugins.runtime.old_paths import RENAMED
-from dd_plugins.runtime.randomness import generator_for
-from dd_plugins.runtime.text import plain
-from dd_plugins.spec import Record, record, split_specs
-from dd_plugins.synthetic.artifact import (
-    ARTIFACT_NAME,
-    DistilledSet,
-    Header,
-    artifact_file,
-)
-from dd_plugins.synthetic.export import export
-from dd_plugins.synthetic.header import PrivacyRecord, library_versions
-from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
-from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
-from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
-from dd_plugins.synthetic.parametrizations.packed import unpacked
-from dd_plugins.synthetic.pictures import save_grid
-from dd_plugins.synthetic.views import Views
-from dd_plugins.training.kept_networks import (
-    KeptNetworks,
-    TrainedNetwork,
-    TrainingReport,
-    train_networks,
-)
-from dd_plugins.training.obtaining import Missing, obtained
-from dd_plugins.training.protocols import ProtocolName, recipe_for, training_set_of
-from dd_plugins.training.recipes import (
-    Recipe,
-    classic_recipe,
-    frepo_recipe,
-    get_recipe,
-    post_training_recipe,
-    real_data_recipe,
-    squeeze_recipe,
-)
-from dd_plugins.training.sources import code_of
-from dd_plugins.training.teacher import Teacher
-from dd_plugins.training.train import (
-    DrawnImages,
-    TrainingSet,
-    Whitened,
-    accuracy,
-    real_outputs,
-    train_network,
-)
-from dd_plugins.training.trajectories import Snapshots, Trajectory, train_experts
-from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
+
+if TYPE_CHECKING:
+    from dd_plugins.checks import whole_number
+    from dd_plugins.cli.outputs import OutputKind, check_outputs
+    from dd_plugins.data.image_counts import counts_of_classes, in_proportion
+    from dd_plugins.data.images import Images
+    from dd_plugins.data.items import Items
+    from dd_plugins.data.named import DataOptions
+    from dd_plugins.data.preprocess import Preprocessing, Transform
+    from dd_plugins.data.real import RealData
+    from dd_plugins.data.sampler import Batch, RealSampler
+    from dd_plugins.data.streamed import ImageSource, StreamedImages
+    from dd_plugins.decoders.base import AbstractDecoder, LatentDecoder
+    from dd_plugins.decoders.kept import train_generator
+    from dd_plugins.distillers.base import (
+        AbstractDistiller,
+        InitialImages,
+        add_gradient,
+    )
+    from dd_plugins.distillers.online_models import OnlineModel, Pool, PoolState
+    from dd_plugins.distillers.state import AbstractState, Metrics, NoState, check_saved
+    from dd_plugins.engine.distillation import distill, estimate
+    from dd_plugins.engine.estimating import Estimate
+    from dd_plugins.engine.settled import Settled
+    from dd_plugins.engine.settling import settle
+    from dd_plugins.errors import (
+        DataError,
+        DDError,
+        DDWarning,
+        FileError,
+        MissingExtraError,
+        OptionError,
+        PluginError,
+        RunError,
+        UnknownNameError,
+        what_differs,
+    )
+    from dd_plugins.evaluation.cross_architecture import Transfer, transfer
+    from dd_plugins.evaluation.evaluate import evaluate
+    from dd_plugins.evaluation.relabelling import labels_stored, relabel
+    from dd_plugins.evaluation.results import Evaluation, NetworkResult
+    from dd_plugins.functional.augment import random_augmentation
+    from dd_plugins.functional.kernel_regression import (
+        centred_targets,
+        kernel_ridge_regression,
+        ridge_regression,
+        ridge_weights,
+    )
+    from dd_plugins.functional.statistics import mean_interval
+    from dd_plugins.hookspecs import (
+        LazySet,
+        RegisterCommand,
+        RegisterDataset,
+        RegisterDistiller,
+        RegisterHookspecs,
+        RegisterNetwork,
+        RegisterParametrization,
+        RegisterWrapper,
+        hookimpl,
+        hookspec,
+    )
+    from dd_plugins.networks.base import (
+        AbstractNetwork,
+        ChannelsLast,
+        ChannelsLastGroupNorm,
+        FeatureNetwork,
+        ImageShape,
+        features_in_chunks,
+    )
+    from dd_plugins.plugins.lazy_command import LazyCommand
+    from dd_plugins.plugins.lookup import (
+        get_dataset,
+        get_decoder,
+        get_distiller,
+        get_initial_images,
+        get_network,
+        get_parametrization,
+        get_record,
+        record_names,
+        record_versions,
+    )
+    from dd_plugins.plugins.manager import Plugins, loaded_plugins
+    from dd_plugins.released.importing import import_set
+    from dd_plugins.run import DEFAULT_NETWORK, Run, RunOptions, Task
+    from dd_plugins.runtime.cache import cache_folder
+    from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
+    from dd_plugins.runtime.files import write_atomically
+    from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+    from dd_plugins.runtime.randomness import generator_for
+    from dd_plugins.runtime.text import plain
+    from dd_plugins.spec import Record, record, split_specs
+    from dd_plugins.synthetic.artifact import (
+        ARTIFACT_NAME,
+        DistilledSet,
+        Header,
+        artifact_file,
+    )
+    from dd_plugins.synthetic.export import export
+    from dd_plugins.synthetic.header import PrivacyRecord, library_versions
+    from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
+    from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
+    from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
+    from dd_plugins.synthetic.parametrizations.packed import unpacked
+    from dd_plugins.synthetic.pictures import save_grid
+    from dd_plugins.synthetic.views import Views
+    from dd_plugins.training.kept_networks import (
+        KeptNetworks,
+        TrainedNetwork,
+        TrainingReport,
+        train_networks,
+    )
+    from dd_plugins.training.obtaining import Missing, obtained
+    from dd_plugins.training.protocols import ProtocolName, recipe_for, training_set_of
+    from dd_plugins.training.recipes import (
+        Recipe,
+        classic_recipe,
+        frepo_recipe,
+        get_recipe,
+        post_training_recipe,
+        real_data_recipe,
+        squeeze_recipe,
+    )
+    from dd_plugins.training.sources import code_of
+    from dd_plugins.training.teacher import Teacher
+    from dd_plugins.training.train import (
+        DrawnImages,
+        TrainingSet,
+        Whitened,
+        accuracy,
+        real_outputs,
+        train_network,
+    )
+    from dd_plugins.training.trajectories import Snapshots, Trajectory, train_experts
+    from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
+else:
+    _look_up = lazy_names(__name__)
 
 __all__ = [
     "ARTIFACT_NAME",
@@ -170,6 +181,7 @@ __all__ = [
     "KeptNetworks",
     "LabelKind",
     "LatentDecoder",
+    "LazyCommand",
     "LazySet",
     "Leaves",
     "Metrics",
@@ -250,6 +262,7 @@ __all__ = [
     "kernel_ridge_regression",
     "label_loss",
     "labels_stored",
+    "lazy_names",
     "library_versions",
     "load_tensors",
     "loaded_plugins",
@@ -290,13 +303,13 @@ __all__ = [
 if not TYPE_CHECKING:  # else mypy would take any name for one of these
 
     def __getattr__(name: str) -> object:
-        """Return what had another name in 0.1, with a warning."""
+        """Import a name at its first use; warn if it is one of 0.1."""
         now = RENAMED.get(name)
         if now not in __all__:
-            raise AttributeError(f"module {__name__!r} has no {name!r}")
+            return _look_up(name)
         warnings.warn(
             f"dd_plugins.api.{name} is named {now}; the old name goes with 0.3",
             DeprecationWarning,
             stacklevel=2,
         )
-        return globals()[now]
+        return getattr(sys.modules[__name__], now)

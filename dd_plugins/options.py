@@ -9,9 +9,9 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from dd_plugins.data.image_counts import asked_counts
-from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.data.spaces import Preprocessing
 from dd_plugins.errors import OptionError
+from dd_plugins.runtime.completion import completed
 
 __all__ = [
     "cache",
@@ -61,7 +61,7 @@ download = click.option(
 """``download: bool``."""
 
 device = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, ..."
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
 )
 """``device: str``."""
 
@@ -83,15 +83,17 @@ preprocessing = click.option(
 mirror = click.option(
     "--mirror/--no-mirror",
     default=None,
-    help="Whether a mirror image is still of its class.  [default: by data set]",
+    help="Whether mirrored images keep their class, so that training may flip them.  "
+    "[default: by data set]",
 )
 """``mirror: bool | None``."""
 
 real_data = click.option(
     "--dataset",
     "data",
-    help="Where the real data is: a name, or a path as for distill.  [default: as the "
-    "artifact names it]",
+    help="The real data: a name, or a path as for distill.  [default: the data set "
+    "named in the artifact]",
+    shell_complete=completed("data set"),
 )
 """``data: str | None``, of a command that is given an artifact."""
 
@@ -105,6 +107,8 @@ class _ImagesPerClass(click.ParamType):  # type: ignore[type-arg]
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
         """Return a number as one, and the rest as text."""
+        from dd_plugins.data.image_counts import asked_counts
+
         try:
             counts = asked_counts(value)
         except OptionError as error:
@@ -118,20 +122,23 @@ images_per_class = click.option(
     type=_ImagesPerClass(),
     default=1,
     show_default=True,
-    help="Synthetic images per class; or a number for each class, 1,2,5; or "
+    help="Synthetic images per class; a number for each class, such as 1,2,5; or "
     "proportional(total=100), in proportion to the real images.",
 )
 """``images_per_class: int | str``."""
 
 steps = click.option(
-    "--steps", type=click.IntRange(min=1), help="Default: by data set."
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Steps of the distillation.  [default: by data set]",
 )
 """``steps: int | None``, of a distillation."""
 
 initial_images = click.option(
     "--initial-images",
-    help="What the set starts from: real, noise, a core set such as herding, or the "
-    "public images of a private distiller.  [default: by distiller]",
+    help="Where images start: real, noise, a coreset such as herding, or the public "
+    "images of a private distiller.  [default: by distiller]",
+    shell_complete=completed("distiller"),
 )
 """``initial_images: str | None``."""
 
@@ -139,23 +146,22 @@ parametrization = click.option(
     "--parametrization",
     default="identity",
     show_default=True,
-    help="What is stored and learned in place of pixels: spec, such as "
-    "'packed(factor=2)'.",
+    help="Store and learn something other than pixels: 'packed(factor=2)', "
+    "'spectral(keep=0.25)', generator.",
+    shell_complete=completed("parametrization"),
 )
 """``parametrization: str``."""
 
-seed = click.option(
-    "--seed", default=0, show_default=True, help="Seed of every random draw."
-)
+seed = click.option("--seed", default=0, show_default=True, help="Random seed.")
 """``seed: int``."""
 
 json_file = click.option(
-    "--json", "json_file", type=path_type, help="Write the figures here."
+    "--json", "json_file", type=path_type, help="Write the figures to this file."
 )
 """``json_file: Path | None``."""
 
 overwrite = click.option(
-    "--overwrite", is_flag=True, help="Replace outputs, whatever they hold."
+    "--overwrite", is_flag=True, help="Replace existing output files."
 )
 """``overwrite: bool``, of a command that writes figures or pictures."""
 
@@ -165,8 +171,8 @@ protocol = click.option(
     metavar="NAME or RECIPE",
     default="auto",
     show_default=True,
-    help="How networks are trained: auto does as the set says; frepo; classic; "
-    "or a recipe, such as 'recipe(steps=300)'.",
+    help="How networks are trained: auto (the recipe of the set), frepo, classic, or "
+    "a recipe such as 'recipe(steps=300)'.",
 )
 """``protocol: str``, of a command that trains on a set."""
 
@@ -174,7 +180,9 @@ dataset = click.option(
     "--dataset",
     default="digits",
     show_default=True,
-    help="A name, folder:PATH, npz:FILE or hf:FOLDER.",
+    help="Real data: cifar10 or another name ('dd-plugins plugins --all' lists them), "
+    "folder:PATH, npz:FILE or hf:FOLDER.",
+    shell_complete=completed("data set"),
 )
 """``dataset: str``."""
 
@@ -183,17 +191,21 @@ precision = click.option(
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
     show_default=True,
-    help="Of features; auto is bfloat16 where the hardware has it.",
+    help="Numeric precision of the networks (auto: bfloat16 if supported).",
 )
 """``precision: str``."""
 
 
 def given_on_command_line(*names: str) -> list[str]:
-    """Return which of these parameters the command line gives, as it writes them."""
+    """Return which of these options the user gives, on the command line or by --config.
+
+    They are named as the command line writes them.
+    """
     context = click.get_current_context()
     return [
         option.opts[0]
         for option in context.command.params
         if option.name in names
-        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+        and context.get_parameter_source(option.name)
+        in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
     ]

@@ -83,9 +83,14 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
         "dd_plugins.cli.entry",
-        "dd_plugins.cli.commands",
-        "dd_avalanche.plugin",
-        "dd_privacy.plugin",
+        "dd_plugins.built_in",
+        "dd_plugins.cli.sets",
+        "dd_plugins.cli.train_networks",
+        "dd_plugins.engine.distillation",
+        "dd_plugins.evaluation.cross_architecture",
+        "dd_avalanche.comparison.command",
+        "dd_privacy.audit.command",
+        "dd_privacy.private.command",
         "torch._dynamo",
         "sklearn.datasets",
         "scipy.stats",

@@ -13,6 +13,7 @@ from conftest import ROOT
 
 import dd_plugins.api
 from dd_plugins import hookspecs, testing
+from dd_plugins.cli.entry import command_line
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.synthetic.artifact import Header
 
@@ -135,9 +136,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_command_and_option_has_help() -> None:
-    commands = Plugins().commands  # those of the integrations too
-    for name in commands.names():
-        command = commands.get(name)
+    context = click.Context(command_line)
+    for name in command_line.list_commands(context):  # those of the integrations too
+        command = command_line.get_command(context, name)
+        assert command is not None
         assert command.help, name
         for parameter in command.params:
             if isinstance(parameter, click.Option):

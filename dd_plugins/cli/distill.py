@@ -10,12 +10,6 @@ import click
 from dd_plugins import options as shared
 from dd_plugins.cli.printing import say, write_json
 from dd_plugins.cli.run_options import context_of, run_options, size_of
-from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
-from dd_plugins.engine.distillation import distill
-from dd_plugins.engine.observers import IMAGES_NAME, METRICS_NAME
-from dd_plugins.engine.run_folder import SUMMARY_NAME
-from dd_plugins.runtime import processes
-from dd_plugins.synthetic.artifact import ARTIFACT_NAME
 
 __all__ = ["distill_command"]
 
@@ -52,6 +46,13 @@ def distill_command(
     Writes distilled.safetensors, checkpoint.pt, metrics.jsonl, images.png and
     summary.json to the folder of the run.
     """
+    from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
+    from dd_plugins.engine.distillation import distill
+    from dd_plugins.engine.observers import IMAGES_NAME, METRICS_NAME
+    from dd_plugins.engine.run_folder import SUMMARY_NAME
+    from dd_plugins.runtime import processes
+    from dd_plugins.synthetic.artifact import ARTIFACT_NAME
+
     if out is None:
         out = Path("runs") / _folder_name(
             dataset, images_per_class, budget, images_worth

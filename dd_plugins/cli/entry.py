@@ -8,38 +8,117 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
+from typing import Any
 
 import click
-import torch
 
-from dd_plugins.errors import DDError, DDWarning
-from dd_plugins.plugins.manager import loaded_plugins
+from dd_plugins.errors import DDError, DDWarning, UnknownNameError
+from dd_plugins.plugins.commands import installed_commands
+from dd_plugins.plugins.lazy_command import PLUGINS_SECTION, LazyCommand
+from dd_plugins.plugins.registry import LOAD_VARIABLE, Plugin
+from dd_plugins.runtime.completion import keep_names
 from dd_plugins.runtime.text import plain
 
 __all__ = ["command_line", "main"]
 
 
+SECTIONS = ("Distil", "Compare", "Prepare", "Privacy", "Look up")
+"""The headings of the list of commands, in order; others follow."""
+
+_EXAMPLES = """\b
+Examples:
+  dd-plugins distill --dataset digits --ipc 1 --out runs/digits
+  dd-plugins evaluate runs/digits --baselines
+  dd-plugins show runs/digits
+"""
+
+
 class _PluginGroup(click.Group):
-    """A group whose commands are those that plugins register."""
+    """A group whose commands are those that plugins register.
+
+    A list of commands imports neither torch nor the modules of the commands. A command
+    that runs has all plugins loaded.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return loaded_plugins().commands.names()
+        return installed_commands().commands.names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         del ctx
-        return loaded_plugins().commands.get(cmd_name)
+        listed = installed_commands()
+        try:
+            command = listed.commands.get(cmd_name)
+        except UnknownNameError:
+            _tell_failures(listed.failures)
+            raise
+        if isinstance(command, LazyCommand):
+            command = command.resolve()
+        return _with_all_plugins(command)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        listed = installed_commands()
+        _tell_failures(listed.failures)
+        commands = [listed.commands.get(name) for name in listed.commands.names()]
+        found: dict[str, list[click.Command]] = {section: [] for section in SECTIONS}
+        for command in commands:
+            section = getattr(command, "section", PLUGINS_SECTION)
+            found.setdefault(section, []).append(command)
+        for section, members in found.items():
+            if members:
+                with formatter.section(section):
+                    formatter.write_dl(
+                        [
+                            (str(each.name), each.get_short_help_str(limit=60))
+                            for each in members
+                        ]
+                    )
 
 
-@click.group(cls=_PluginGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def _with_all_plugins(command: click.Command) -> click.Command:
+    """Return a command that loads all plugins before it runs.
+
+    Its help, and wrong options, need none of them.
+    """
+    loading = copy(command)
+
+    def callback(*arguments: Any, **options: Any) -> Any:
+        from dd_plugins.plugins.manager import loaded_plugins
+
+        plugins = loaded_plugins()
+        _tell_failures(plugins.failures)
+        keep_names(plugins.names(), os.environ.get(LOAD_VARIABLE))
+        plugins.commands.get(str(command.name))  # withdrawn, if its plugin has failed
+        given = command.callback
+        return None if given is None else given(*arguments, **options)
+
+    loading.callback = callback
+    return loading
+
+
+def _tell_failures(failures: list[Plugin]) -> None:
+    """Warn of plugins that could not be loaded."""
+    for plugin in failures:
+        line = f"Warning: plugin {plugin} was not loaded: {plugin.error}"
+        click.echo(plain(line), err=True)
+
+
+@click.group(
+    cls=_PluginGroup,
+    epilog=_EXAMPLES,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="dd-plugins")
 def command_line(debug: bool) -> None:
     """Dataset distillation: learn a tiny synthetic set that trains almost as well."""
     del debug  # read before click starts, so that it also serves errors while loading
-    for plugin in loaded_plugins().failures:
-        line = f"Warning: plugin {plugin} was not loaded: {plugin.error}"
-        click.echo(plain(line), err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -110,7 +189,10 @@ _ASKED = re.compile(
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Tell whether Python, NumPy, torch or the system ran out of memory."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # not imported here: it takes seconds
+    if isinstance(error, MemoryError):
+        return True
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM

@@ -9,7 +9,6 @@ from dd_plugins import options as shared
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import say, write_json
 from dd_plugins.cli.run_options import context_of, run_options, size_of
-from dd_plugins.engine.distillation import estimate
 from dd_plugins.runtime.text import duration_text, size_text
 
 __all__ = ["estimate_command"]
@@ -32,6 +31,8 @@ def estimate_command(
 
     Everything is prepared as for the run, and some of its steps are made.
     """
+    from dd_plugins.engine.distillation import estimate
+
     check_outputs((json_file, "JSON"), inputs=(), overwrite=overwrite)
     found = estimate(
         options.pop("dataset"),

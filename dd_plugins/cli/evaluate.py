@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 from rich.console import Console
@@ -19,12 +19,13 @@ from dd_plugins.cli.printing import (
     training_progress,
     write_json,
 )
-from dd_plugins.evaluation.evaluate import evaluate
-from dd_plugins.evaluation.results import Evaluation, NetworkResult
-from dd_plugins.evaluation.robustness import RobustnessScore
-from dd_plugins.runtime import processes
-from dd_plugins.runtime.device import Precision
-from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
+from dd_plugins.runtime.completion import completed
+
+if TYPE_CHECKING:
+    from dd_plugins.evaluation.results import Evaluation, NetworkResult
+    from dd_plugins.evaluation.robustness import RobustnessScore
+    from dd_plugins.runtime.device import Precision
+    from dd_plugins.synthetic.artifact import DistilledSet
 
 __all__ = ["evaluate_command"]
 
@@ -33,21 +34,28 @@ _protocol_or_retrieval = click.option(
     metavar="NAME or RECIPE",
     default="auto",
     show_default=True,
-    help="How networks are trained: auto does as the set says; frepo; classic; "
-    "or a recipe, such as 'recipe(steps=300)'; retrieval, which scores their features "
-    "as well and turns --baselines on.",
+    help="How networks are trained: auto (the recipe of the set), frepo, classic, or a "
+    "recipe such as 'recipe(steps=300)'. retrieval also scores their features, and "
+    "turns --baselines on.",
 )
 
 
 @click.command("evaluate")
 @click.argument("path", type=shared.path_type)
-@click.option("--network", "networks", multiple=True, help="Spec; may be repeated.")
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    help="Architecture to train, such as mlp; may be repeated.  [default: that of the "
+    "set]",
+    shell_complete=completed("network"),
+)
 @click.option(
     "--repeats",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Fresh networks for each spec.",
+    help="Networks of each architecture; intervals need at least 2.",
 )
 @_protocol_or_retrieval
 @click.option(
@@ -85,6 +93,10 @@ def evaluate_command(
     overwrite: bool,
 ) -> None:
     """Train fresh networks on a distilled set, and test them on real data."""
+    from dd_plugins.evaluation.evaluate import evaluate
+    from dd_plugins.runtime import processes
+    from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
+
     inputs = [artifact_file(path)]
     check_outputs((json_file, "JSON"), inputs=inputs, overwrite=overwrite)
     distilled = DistilledSet.load(path)
@@ -101,7 +113,7 @@ def evaluate_command(
             data_root=data_root,
             seed=seed,
             device=device,
-            precision=cast(Precision, precision),
+            precision=cast("Precision", precision),
             on_progress=on_progress,
         )
     if not first:
@@ -120,7 +132,7 @@ _RETRIEVAL = {
 
 
 def _evaluation_tables(
-    found: Evaluation, distilled: DistilledSet
+    found: "Evaluation", distilled: "DistilledSet"
 ) -> Iterator[Table | Text]:
     """Yield a title and a table for each network: a row for each training set."""
     header, has_views = distilled.header, distilled.header.views is not None
@@ -177,7 +189,7 @@ _PARTS = {
 }
 
 
-def _robustness_table(scores: list[RobustnessScore]) -> Table:
+def _robustness_table(scores: "list[RobustnessScore]") -> Table:
     """Return a table of robust scores and the differences that they are made of."""
     table = Table()
     table.add_column("score")
@@ -203,7 +215,7 @@ def _table_of_sets(*first_columns: str) -> Table:
 
 
 def _kernel_tables(
-    found: Evaluation, distilled: DistilledSet
+    found: "Evaluation", distilled: "DistilledSet"
 ) -> Iterator[Table | Text]:
     """Yield a title and a table of kernel regression, if it was asked for."""
     if found.kernel is None:
@@ -220,8 +232,10 @@ def _kernel_tables(
     yield table
 
 
-def _retrieval_table(rows: list[tuple[str, NetworkResult]]) -> Table:
+def _retrieval_table(rows: "list[tuple[str, NetworkResult]]") -> Table:
     """Return a table of how well features find images of the same class."""
+    from dd_plugins.evaluation.results import NetworkResult
+
     spec = rows[0][1].spec
     table = Table()
     for column in ("score", "trained on"):

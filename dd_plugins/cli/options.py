@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -10,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dd_plugins.cli.printing import as_text, print_tables
-from dd_plugins.plugins.manager import loaded_plugins
-from dd_plugins.plugins.option_table import Documented, documented
+
+if TYPE_CHECKING:
+    from dd_plugins.plugins.option_table import Documented
 
 __all__ = ["options_command"]
 
@@ -25,6 +27,9 @@ def options_command(name: str | None, as_json: bool) -> None:
     Without NAME: every name that a spec may use. Options stand in the brackets of a
     spec: --distiller "frepo(pool_size=20, learning_rate=0.003)".
     """
+    from dd_plugins.plugins.manager import loaded_plugins
+    from dd_plugins.plugins.option_table import documented
+
     found = documented(loaded_plugins(), name)
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=1))
@@ -34,7 +39,7 @@ def options_command(name: str | None, as_json: bool) -> None:
         print_tables(Console(), [_summary(found)])
 
 
-def _summary(found: list[Documented]) -> Table:
+def _summary(found: "list[Documented]") -> Table:
     """Return a table of all names, by what they are."""
     table = Table(title="options NAME tells the options of one of these")
     for column in ("what", "name", "in a sentence"):
@@ -44,7 +49,7 @@ def _summary(found: list[Documented]) -> Table:
     return table
 
 
-def _tables(found: list[Documented]) -> Iterator[Table | Text]:
+def _tables(found: "list[Documented]") -> Iterator[Table | Text]:
     """Yield a title and a table for each record."""
     for each in found:
         yield as_text(f"{each.name}, a {each.kind}: {each.summary}")

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from dd_plugins.engine.run_folder import RUN_FILES
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.runtime.files import check_writable
 
@@ -42,6 +41,8 @@ def check_outputs(
             replace a file of another kind.
         FileError: an output cannot be written.
     """
+    from dd_plugins.engine.run_folder import RUN_FILES
+
     wanted = [(path, kind) for path, kind in outputs if path is not None]
     sources = {_identity(path) for path in inputs}
     seen: set[Path] = set()

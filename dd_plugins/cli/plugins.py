@@ -5,7 +5,6 @@ import json
 import click
 
 from dd_plugins.cli.printing import say
-from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.plugins.registry import Plugin
 
 __all__ = ["plugins_command"]
@@ -16,6 +15,8 @@ __all__ = ["plugins_command"]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plugins_command(with_built_in: bool, as_json: bool) -> None:
     """List plugins: distribution, hooks, what they offer, and what failed to load."""
+    from dd_plugins.plugins.manager import loaded_plugins
+
     loaded_plugins().collect_all()
     found = [
         plugin

@@ -6,17 +6,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dd_plugins.evaluation.results import NetworkResult
-from dd_plugins.runtime import processes
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import plain
+
+if TYPE_CHECKING:
+    from dd_plugins.evaluation.results import NetworkResult
 
 __all__ = [
     "all_of",
@@ -42,6 +43,8 @@ def training_progress(
     Args:
         told: the line, with the arguments of ``on_progress`` in braces.
     """
+    from dd_plugins.runtime import processes
+
     console = Console(stderr=True)
     with console.status("reading data") as status:
 
@@ -62,7 +65,7 @@ def validation_text(score: float | None) -> str:
     return "no validation images" if score is None else f"validation {score:.4f}"
 
 
-def figure_columns(result: NetworkResult) -> tuple[str, str, str]:
+def figure_columns(result: "NetworkResult") -> tuple[str, str, str]:
     """Return mean, deviation and interval as a table shows them."""
     if result.std is None or result.ci95 is None:
         return f"{result.mean:.4f}", "", ""

@@ -2,33 +2,45 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dd_plugins import options as shared
-from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.cli.config import config_option
+from dd_plugins.runtime.completion import completed
+
+if TYPE_CHECKING:
+    from dd_plugins.synthetic.artifact import DistilledSet
 
 __all__ = ["context_of", "run_options", "size_of"]
 
 Command = Callable[..., Any]
 
 _RUN_OPTIONS = (
+    config_option,
     shared.dataset,
-    click.option("--distiller", default="frepo", show_default=True, help="Spec."),
+    click.option(
+        "--distiller",
+        default="frepo",
+        show_default=True,
+        help="Method, with its options in brackets: 'dm(learning_rate=0.5)'. "
+        "'dd-plugins options' lists methods and their options.",
+        shell_complete=completed("distiller"),
+    ),
     shared.images_per_class,
     click.option(
         "--budget",
         type=click.IntRange(min=1),
         metavar="BYTES",
-        help="In place of --ipc: as many images as fit in so many bytes, labels not "
-        "counted.",
+        help="Instead of --ipc: as many images as fit in this number of bytes, "
+        "labels not counted.",
     ),
     click.option(
         "--images-worth",
         type=click.IntRange(min=1),
         metavar="N",
-        help="In place of --ipc: as many images as fit in the bytes of N plain ones "
+        help="Instead of --ipc: as many images as fit in the bytes of N plain images "
         "per class.",
     ),
     shared.steps,
@@ -38,16 +50,23 @@ _RUN_OPTIONS = (
     shared.image_size,
     shared.preprocessing,
     shared.mirror,
-    click.option("--network", help="Spec.  [default: by data set, else conv]"),
+    click.option(
+        "--network",
+        help="Architecture to distil with, such as 'conv(width=32)'.  [default: by "
+        "data set, else conv]",
+        shell_complete=completed("network"),
+    ),
     shared.initial_images,
     shared.parametrization,
     click.option(
         "--context",
         type=shared.path_type,
-        help="A set beside which this one is made; both are written as one.",
+        help="A finished set to add images to; both are written as one set.",
     ),
     click.option(
-        "--refine-context", is_flag=True, help="Learn that set further as well."
+        "--refine-context",
+        is_flag=True,
+        help="Also learn the images of --context further.",
     ),
     shared.device,
     shared.precision,
@@ -74,6 +93,8 @@ def size_of(
     return given
 
 
-def context_of(path: Path | None) -> DistilledSet | None:
-    """Return the set beside which a run makes another; None if none is named."""
+def context_of(path: Path | None) -> "DistilledSet | None":
+    """Return the set next to which a run makes another; None if none is named."""
+    from dd_plugins.synthetic.artifact import DistilledSet
+
     return None if path is None else DistilledSet.load(path)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dd_plugins import options as shared
+from dd_plugins.cli.config import config_text
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import as_text, say
 from dd_plugins.errors import OptionError
@@ -90,9 +91,18 @@ def show_command(
 @click.command("info")
 @click.argument("path", type=shared.path_type)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info_command(path: Path, as_json: bool) -> None:
+@click.option(
+    "--config",
+    "as_config",
+    is_flag=True,
+    help="Print a TOML file for 'dd-plugins distill --config', which repeats the run.",
+)
+def info_command(path: Path, as_json: bool, as_config: bool) -> None:
     """Show the header of an artifact, without loading tensors."""
     header = DistilledSet.read_header(path)
+    if as_config:
+        click.echo(config_text(header), nl=False)
+        return
     fields = header.model_dump()
     if as_json:
         click.echo(json.dumps(fields, indent=1))

@@ -6,23 +6,19 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd_plugins.data.spaces import Preprocessing
 from dd_plugins.data.streamed import ImageSource, chunks
 from dd_plugins.data.whitening import LARGEST_WHITENED_SIDE, CompactMatrix
 from dd_plugins.errors import DataError, DDWarning
 from dd_plugins.runtime.memory import fits_in_memory
 
 __all__ = ["ZCA_RIDGE", "Preprocessing", "Transform", "to_unit_range"]
-
-Preprocessing = Literal["standardize", "zca", "pixel-zca", "constant"]
-"""The value spaces: standardised by channel; whitened after it (FRePo's); pixels in
-[0, 1] whitened as they are (MTT's); or pixels in [-1, 1], which depend on no other
-image."""
 
 ZCA_RIDGE = 0.1
 """Ridge on the covariance, relative to its mean eigenvalue (FRePo's ``zca_reg``)."""

@@ -1,7 +1,8 @@
 """Finding plugins: those that come with the library, and installed ones."""
 
 import inspect
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -10,11 +11,21 @@ from dd_plugins.errors import OptionError
 from dd_plugins.plugins.registry import LOAD_VARIABLE, Plugin
 from dd_plugins.spec import unknown_name
 
-__all__ = ["by_identity", "found_plugins", "specifies_hooks"]
+__all__ = [
+    "BUILT_IN",
+    "COMMANDS",
+    "asked_plugins",
+    "by_identity",
+    "found_plugins",
+    "specifies_hooks",
+]
+
+COMMANDS = {"commands": "dd_plugins.cli.commands"}
+"""The plugin with the built-in commands, in the form of an entry point."""
 
 BUILT_IN = {
     "built_in": "dd_plugins.built_in",
-    "commands": "dd_plugins.cli.commands",
+    **COMMANDS,
     "progress_display": "dd_plugins.engine.observers:progress_display",
     "metrics_log": "dd_plugins.engine.observers:metrics_log",
     "image_snapshots": "dd_plugins.engine.observers:image_snapshots",
@@ -22,11 +33,22 @@ BUILT_IN = {
 """The plugins that come with the library, in the form of entry points."""
 
 
+def asked_plugins() -> list[str] | None:
+    """Return the plugins that the environment asks for; None for all of them."""
+    variable = os.environ.get(LOAD_VARIABLE)
+    if variable is None:
+        return None
+    return [name.strip() for name in variable.split(",") if name.strip()]
+
+
 def found_plugins(
-    project: str, load: list[str] | None, extra: dict[str, object]
+    project: str,
+    load: list[str] | None,
+    extra: dict[str, object],
+    built_in: Mapping[str, str] = BUILT_IN,
 ) -> Iterator[tuple[Plugin, Callable[[], object]]]:
     """Yield every plugin with the function that imports it, built-ins first."""
-    for name, value in BUILT_IN.items():
+    for name, value in built_in.items():
         entry_point = EntryPoint(name, value, project)
         yield Plugin(name, built_in=True), entry_point.load
     for name, given in extra.items():

@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
@@ -11,7 +11,12 @@ from typing import Any
 import pluggy
 
 from dd_plugins.errors import DDWarning, PluginError
-from dd_plugins.plugins.finding import by_identity, found_plugins, specifies_hooks
+from dd_plugins.plugins.finding import (
+    BUILT_IN,
+    by_identity,
+    found_plugins,
+    specifies_hooks,
+)
 from dd_plugins.plugins.registry import (
     NameConflictError,
     Plugin,
@@ -34,6 +39,7 @@ class LoadedPlugins(ABC):
         specifications: the module that specifies the hooks.
         load: names of the entry points or distributions to load; None for all of them.
         extra: plugin objects to load besides, by name.
+        built_in: the plugins of the library to load, in the form of entry points.
 
     Attributes:
         manager: the pluggy manager; ``manager.hook`` calls hooks.
@@ -50,6 +56,7 @@ class LoadedPlugins(ABC):
         specifications: ModuleType,
         load: list[str] | None = None,
         extra: dict[str, object] | None = None,
+        built_in: Mapping[str, str] = BUILT_IN,
     ) -> None:
         self.manager = pluggy.PluginManager(project)
         self.manager.add_hookspecs(specifications)
@@ -58,7 +65,7 @@ class LoadedPlugins(ABC):
         self._of_hooks: dict[str, Registry[Any]] = {}
         imported = [
             (plugin, self._import(plugin, load_it))
-            for plugin, load_it in found_plugins(project, load, extra or {})
+            for plugin, load_it in found_plugins(project, load, extra or {}, built_in)
         ]
         # Plugins that specify hooks come first: then a plugin that implements one
         # wrongly fails when it is registered itself, and is blamed alone.

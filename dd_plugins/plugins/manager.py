@@ -1,6 +1,5 @@
 """The plugin manager: what plugins offer, and the objects that specs stand for."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -18,15 +17,15 @@ from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.errors import OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.asked_for import remember
+from dd_plugins.plugins.finding import asked_plugins
+from dd_plugins.plugins.lazy_command import offer_command
 from dd_plugins.plugins.loading import LoadedPlugins
 from dd_plugins.plugins.offers import (
-    checked_command_name,
     checked_dataset,
     checked_object,
     no_spec,
 )
 from dd_plugins.plugins.registry import (
-    LOAD_VARIABLE,
     Plugin,
     RecordType,
     Registry,
@@ -103,9 +102,7 @@ class Plugins(LoadedPlugins):
             )
         )
         only("dd_register_commands")(
-            register=lambda command: self.commands.add(
-                checked_command_name(command), command, plugin
-            )
+            register=lambda command: offer_command(self.commands, command, plugin)
         )
         missing = only("dd_missing_extra")()
         if missing and not isinstance(missing[0], str):
@@ -113,6 +110,14 @@ class Plugins(LoadedPlugins):
                 f"dd_missing_extra must return text or None, got {missing[0]!r}"
             )
         plugin.missing_extra = missing[0] if missing else None
+
+    def names(self) -> dict[str, list[str]]:
+        """Return all names that specs, ``--dataset`` and the shell may use, by kind."""
+        return {
+            registry.kind: registry.names()
+            for registry in self._registries()
+            if registry is not self.commands
+        }
 
     def distiller(self, spec: "str | AbstractDistiller[Any]") -> AbstractDistiller[Any]:
         """Return the distiller that a spec stands for; an object stays itself.
@@ -367,7 +372,4 @@ def loaded_plugins() -> Plugins:
     Raises:
         PluginError: two plugins register one name.
     """
-    variable = os.environ.get(LOAD_VARIABLE)
-    if variable is None:
-        return Plugins()
-    return Plugins(load=[name.strip() for name in variable.split(",") if name.strip()])
+    return Plugins(load=asked_plugins())

@@ -2,14 +2,12 @@
 
 import inspect
 
-import click
-
 from dd_plugins.data.named import DATASET_NAME, DatasetLoader
 from dd_plugins.errors import OptionError
 from dd_plugins.plugins.registry import NO_RECORD, RecordType
 from dd_plugins.spec import is_record
 
-__all__ = ["checked_command_name", "checked_dataset", "checked_object", "no_spec"]
+__all__ = ["checked_dataset", "checked_object", "no_spec"]
 
 
 def no_spec(spec: object, kind: str, example: str) -> OptionError:
@@ -44,13 +42,6 @@ def checked_object(record: RecordType) -> RecordType:
                 f"{type(record).__name__} must be a record itself: {NO_RECORD}"
             )
     return record
-
-
-def checked_command_name(command: click.Command) -> str:
-    """Return the name of a command, after checking that it has one."""
-    if not isinstance(command, click.Command) or not command.name:
-        raise TypeError(f"expected a click command with a name, got {command!r}")
-    return command.name
 
 
 def checked_dataset(name: str, loader: DatasetLoader) -> tuple[str, DatasetLoader]:

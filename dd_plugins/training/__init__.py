@@ -1,6 +1,13 @@
 """Training networks: recipes, labels per view, networks that are kept."""
 
-from dd_plugins.training.recipes import Recipe
-from dd_plugins.training.train import TrainingSet, accuracy, train_network
+from typing import TYPE_CHECKING
+
+from dd_plugins.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from dd_plugins.training.recipes import Recipe
+    from dd_plugins.training.train import TrainingSet, accuracy, train_network
+else:
+    __getattr__ = lazy_names(__name__)
 
 __all__ = ["Recipe", "TrainingSet", "accuracy", "train_network"]

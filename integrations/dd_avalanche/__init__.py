@@ -4,17 +4,19 @@ Importing this package needs no Avalanche. The classes for its strategies are im
 at their first use, which raises an error if Avalanche is not installed.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dd_avalanche.memory import DistilledMemory
-from dd_avalanche.replay.conversion import require_avalanche, to_avalanche
+from dd_plugins.api import lazy_names
 
 if TYPE_CHECKING:
+    from dd_avalanche.memory import DistilledMemory
     from dd_avalanche.replay.buffer import DistilledBuffer
+    from dd_avalanche.replay.conversion import to_avalanche
     from dd_avalanche.replay.plugins import DistilledGDumb, DistilledReplayPlugin
     from dd_avalanche.replay.stream import restore_stream, save_stream
     from dd_avalanche.replay.targets import LabelLoss, SoftTargets
+else:
+    _look_up = lazy_names(__name__)
 
 __all__ = [
     "DistilledBuffer",
@@ -28,19 +30,15 @@ __all__ = [
     "to_avalanche",
 ]
 
-_MODULES = {
-    "DistilledBuffer": "buffer",
-    "DistilledGDumb": "plugins",
-    "DistilledReplayPlugin": "plugins",
-    "LabelLoss": "targets",
-    "SoftTargets": "targets",
-    "restore_stream": "stream",
-    "save_stream": "stream",
-}
+_WITHOUT_AVALANCHE = ("DistilledMemory", "to_avalanche")
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    require_avalanche()
-    return getattr(import_module(f"dd_avalanche.replay.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import a name at its first use, after a check that Avalanche is there."""
+        if name in __all__ and name not in _WITHOUT_AVALANCHE:
+            from dd_avalanche.replay.conversion import require_avalanche
+
+            require_avalanche()
+        return _look_up(name)

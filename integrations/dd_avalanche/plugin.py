@@ -1,9 +1,13 @@
 """The plugin that dd-plugins loads: light, with or without Avalanche."""
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from dd_avalanche.replay.conversion import EXTRA
-from dd_plugins.api import RegisterCommand, hookimpl
+from dd_avalanche.extra import EXTRA
+from dd_plugins.api import LazyCommand, hookimpl
+
+if TYPE_CHECKING:
+    from dd_plugins.api import RegisterCommand
 
 
 @hookimpl
@@ -13,8 +17,13 @@ def dd_missing_extra() -> str | None:
 
 
 @hookimpl
-def dd_register_commands(register: RegisterCommand) -> None:
+def dd_register_commands(register: "RegisterCommand") -> None:
     """Offer ``dd-plugins continual``."""
-    from dd_avalanche.comparison.command import continual_command
-
-    register(continual_command)
+    register(
+        LazyCommand(
+            "continual",
+            "dd_avalanche.comparison.command:continual_command",
+            "Compare memories for continual learning.",
+            section="Compare",
+        )
+    )

@@ -4,43 +4,50 @@ Neither audits nor importing this package needs Opacus. Training under different
 privacy does, and raises an error without it.
 """
 
-from dd_privacy.audit import (
-    AbstractAttack,
-    AbstractMechanism,
-    AllMembers,
-    Audit,
-    Distillation,
-    Evidence,
-    GivenSet,
-    Membership,
-    Observations,
-    PrivateTraining,
-    Reference,
-    Release,
-    Runs,
-    audit_folder,
-    audit_runs,
-    clopper_pearson_epsilon,
-    get_attack,
-    membership_for_artifact,
-    membership_for_mechanism,
-    one_run_epsilon,
-    write_report,
-)
-from dd_privacy.private import (
-    Budget,
-    PrivateModel,
-    PrivateTrainer,
-    noise_multiplier_for,
-    privacy_obstacles,
-    spent,
-)
+from typing import TYPE_CHECKING
 
-# Older names, which stay for those who import them.
-Game = Membership
-Seen = Observations
-game_for_artifact = membership_for_artifact
-game_for_mechanism = membership_for_mechanism
+from dd_plugins.api import lazy_names
+
+if TYPE_CHECKING:
+    from dd_privacy.audit import (
+        AbstractAttack,
+        AbstractMechanism,
+        AllMembers,
+        Audit,
+        Distillation,
+        Evidence,
+        GivenSet,
+        Membership,
+        Observations,
+        PrivateTraining,
+        Reference,
+        Release,
+        Runs,
+        audit_folder,
+        audit_runs,
+        clopper_pearson_epsilon,
+        get_attack,
+        membership_for_artifact,
+        membership_for_mechanism,
+        one_run_epsilon,
+        write_report,
+    )
+
+    # Older names, which stay for those who import them.
+    from dd_privacy.audit import Membership as Game
+    from dd_privacy.audit import Observations as Seen
+    from dd_privacy.audit import membership_for_artifact as game_for_artifact
+    from dd_privacy.audit import membership_for_mechanism as game_for_mechanism
+    from dd_privacy.private import (
+        Budget,
+        PrivateModel,
+        PrivateTrainer,
+        noise_multiplier_for,
+        privacy_obstacles,
+        spent,
+    )
+else:
+    __getattr__ = lazy_names(__name__)
 
 __all__ = [
     "AbstractAttack",

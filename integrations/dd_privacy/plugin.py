@@ -1,26 +1,25 @@
 """The plugin that dd-plugins loads: light, with or without Opacus."""
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from dd_plugins.api import (
-    RegisterCommand,
-    RegisterDistiller,
-    RegisterHookspecs,
-    hookimpl,
-)
+from dd_plugins.api import LazyCommand, hookimpl
 from dd_privacy import hookspecs
-from dd_privacy.hookspecs import RegisterAttack
-from dd_privacy.private.obstacles import EXTRA
+from dd_privacy.extra import EXTRA
+
+if TYPE_CHECKING:
+    from dd_plugins.api import RegisterCommand, RegisterDistiller, RegisterHookspecs
+    from dd_privacy.hookspecs import RegisterAttack
 
 
 @hookimpl
-def dd_register_hookspecs(register: RegisterHookspecs) -> None:
+def dd_register_hookspecs(register: "RegisterHookspecs") -> None:
     """Offer the hook by which attacks are registered."""
     register(hookspecs)
 
 
 @hookimpl
-def dd_register_attacks(register: RegisterAttack) -> None:
+def dd_register_attacks(register: "RegisterAttack") -> None:
     """Offer the attacks that come with this integration."""
     from dd_privacy.audit.attacks import BUILT_IN
 
@@ -29,7 +28,7 @@ def dd_register_attacks(register: RegisterAttack) -> None:
 
 
 @hookimpl
-def dd_register_distillers(register: RegisterDistiller) -> None:
+def dd_register_distillers(register: "RegisterDistiller") -> None:
     """Offer the distillers whose sets are differentially private."""
     from dd_privacy.private.dp_dm import DPDM
     from dd_privacy.private.dp_frepo import DPFRePo
@@ -39,13 +38,21 @@ def dd_register_distillers(register: RegisterDistiller) -> None:
 
 
 @hookimpl
-def dd_register_commands(register: RegisterCommand) -> None:
+def dd_register_commands(register: "RegisterCommand") -> None:
     """Offer ``dd-plugins audit`` and ``dd-plugins train-private``."""
-    from dd_privacy.audit.command import audit_command
-    from dd_privacy.private.command import train_private_command
-
-    register(audit_command)
-    register(train_private_command)
+    for name, target, short_help in (
+        (
+            "audit",
+            "dd_privacy.audit.command:audit_command",
+            "Measure what a set reveals about its training images.",
+        ),
+        (
+            "train-private",
+            "dd_privacy.private.command:train_private_command",
+            "Train a network under differential privacy.",
+        ),
+    ):
+        register(LazyCommand(name, target, short_help, section="Privacy"))
 
 
 @hookimpl

@@ -386,7 +386,7 @@ def test_outputs_are_tried_before_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dd_plugins.cli.evaluate.evaluate", None)
+    monkeypatch.setattr("dd_plugins.evaluation.evaluate.evaluate", None)
     monkeypatch.setattr("dd_plugins.cli.transfer.transfer", None)
     monkeypatch.setattr("dd_plugins.cli.sets.save_grid", None)
     path = digits.save(tmp_path / "set.safetensors")

@@ -97,7 +97,9 @@ def test_a_table_has_a_row_for_each_training_set(
         (result("mlp", 0.75, 0.75), result("conv", 0.9)),
         1360,
     )
-    monkeypatch.setattr("dd_plugins.cli.evaluate.evaluate", lambda *_, **__: found)
+    monkeypatch.setattr(
+        "dd_plugins.evaluation.evaluate.evaluate", lambda *_, **__: found
+    )
     monkeypatch.setattr(DistilledSet, "load", lambda path: few)
     digits.save("set")
     said = run("evaluate", "set", "--json", "f.json")
@@ -120,7 +122,9 @@ def test_retrieval_has_a_table_of_its_own(
 ) -> None:
     same = (result("mlp", 0.5, 0.5, **SCORES),)
     found = Evaluation(same, same, same, 360, "retrieval")
-    monkeypatch.setattr("dd_plugins.cli.evaluate.evaluate", lambda *_, **__: found)
+    monkeypatch.setattr(
+        "dd_plugins.evaluation.evaluate.evaluate", lambda *_, **__: found
+    )
     digits.save("set")
     said = run("evaluate", "set", "--protocol", "retrieval")
     named = [row[0] for row in rows(said.stdout)[-9:]]
@@ -270,8 +274,7 @@ def test_the_list_of_plugins_tells_offers_needs_and_failures(
     plugins = Plugins(load=[], extra={"needy": Needy(), "bad": Needy.__new__(object)})
     bad = plugins.plugins[-1]
     bad.error, bad.distribution, bad.version = "ImportError: \x1b gone", "dist", "1.5"
-    for module in ("plugins", "entry"):
-        monkeypatch.setattr(f"dd_plugins.cli.{module}.loaded_plugins", lambda: plugins)
+    monkeypatch.setattr("dd_plugins.plugins.manager.loaded_plugins", lambda: plugins)
     assert run("plugins").stdout.splitlines() == [
         "needy: needs needy[all]",
         "    data set: needs",

@@ -1,8 +1,10 @@
 """The command line ends with one line and a status, whatever a command does."""
 
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -19,7 +21,8 @@ from dd_plugins.api import (
     RunError,
     UnknownNameError,
 )
-from dd_plugins.cli.entry import main
+from dd_plugins.cli.entry import command_line, main
+from dd_plugins.plugins.commands import Commands
 from dd_plugins.plugins.manager import Plugins
 
 
@@ -30,6 +33,15 @@ class Ended(NamedTuple):
 
 
 Try = Callable[..., Ended]
+
+
+def use_plugins(monkeypatch: pytest.MonkeyPatch, extra: dict[str, object]) -> Plugins:
+    """Let the command line find these plugins alone, and return them."""
+    plugins, commands = Plugins([], extra), Commands([], extra)
+    home = "dd_plugins.plugins.manager.loaded_plugins"
+    monkeypatch.setattr(home, lambda: plugins)
+    monkeypatch.setattr("dd_plugins.cli.entry.installed_commands", lambda: commands)
+    return plugins
 
 
 @pytest.fixture
@@ -48,8 +60,7 @@ def tried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
             def dd_register_commands(self, register: Any) -> None:
                 register(command)
 
-        plugins = Plugins(load=[], extra={"mine": Plugin()})
-        monkeypatch.setattr("dd_plugins.cli.entry.loaded_plugins", lambda: plugins)
+        use_plugins(monkeypatch, {"mine": Plugin()})
         status = None
         try:
             main(["try", *words])
@@ -167,18 +178,90 @@ def test_a_warning_moves_no_cursor(tried: Try) -> None:
     assert "\x1b" not in ended.err
 
 
+class Fine:
+    @hookimpl
+    def dd_register_commands(self, register: Any) -> None:
+        register(click.Command("go", callback=lambda: click.echo("done")))
+
+
 def test_a_plugin_that_failed_is_told_and_stops_no_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plugins = Plugins(load=[])
-    last = plugins.plugins[-1]
+    plugins = use_plugins(monkeypatch, {"fine": Fine()})
+    last = plugins.plugins[0]
     last.error = "ImportError: no such thing"
-    done = click.Command("go", callback=lambda: click.echo("done"))
-    plugins.commands.add("go", done, plugins.plugins[0])
-    monkeypatch.setattr("dd_plugins.cli.entry.loaded_plugins", lambda: plugins)
     main(["go"])
     out, err = capsys.readouterr()
     assert out == "done\n"
     (line,) = err.splitlines()
     assert str(last) in line
     assert last.error in line
+
+
+def test_a_command_goes_with_the_plugin_that_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugins = use_plugins(monkeypatch, {"fine": Fine()})
+    plugins.commands.discard(plugins.plugins[-1])
+    with pytest.raises(SystemExit):
+        main(["go"])
+    assert "unknown command 'go'" in capsys.readouterr().err
+
+
+def test_help_groups_commands_and_a_stranger_s_come_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_plugins(monkeypatch, {"fine": Fine()})
+    main(["--help"])
+    text = capsys.readouterr().out
+    places = [text.index(heading) for heading in ("Distil:", "Look up:", "Commands of")]
+    assert places == sorted(places)
+    assert text.index("  go") > places[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["distill", "--help"], 0),
+        (["evaluate", "--help"], 0),
+        (["distil"], 2),
+        (["distill", "--stps", "3"], 2),
+    ],
+)
+def test_help_and_typos_import_no_torch(words: list[str], status: int) -> None:
+    code = (
+        "import sys; from dd_plugins.cli.entry import command_line, main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as ended: assert ended.code == int(sys.stdin.read())\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, *words],
+        input=str(status),
+        text=True,
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_names_are_completed_after_a_command_has_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+    use_plugins(monkeypatch, {"fine": Fine()})
+    distill = command_line.get_command(click.Context(command_line), "distill")
+    assert distill is not None
+    option = next(each for each in distill.params if each.name == "distiller")
+
+    def completions(begun: str) -> list[str]:
+        found = option.shell_complete(click.Context(distill), begun)
+        return [each.value for each in found]
+
+    assert completions("fre") == []
+    main(["go"])
+    capsys.readouterr()
+    assert completions("fre") == ["frepo"]
+    assert completions("metadd(fre") == ["metadd(frepo"]
+    assert completions("metadd(frepo, weight=0.5") == []

@@ -9,7 +9,6 @@ import pytest
 from rich.table import Table
 
 from dd_plugins.api import FileError, NetworkResult
-from dd_plugins.cli import printing
 from dd_plugins.cli.printing import (
     all_of,
     as_text,
@@ -19,6 +18,7 @@ from dd_plugins.cli.printing import (
     write_json,
     write_page,
 )
+from dd_plugins.runtime import processes
 
 WILD = "\x1b[2Ja\nb\tc\r\x07d\x9be\u202ef\u2028g\x00h"
 TAME = r"\x1b[2Ja\nb\tc\r\x07d\x9be\u202ef\u2028g\x00h"
@@ -103,7 +103,7 @@ def test_a_page_holds_names_as_text(tmp_path: Path) -> None:
 def test_progress_is_told_once_for_all_networks_of_a_kind(
     rank: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(printing.processes, "rank", lambda: rank)
+    monkeypatch.setattr(processes, "rank", lambda: rank)
     with training_progress() as on_progress:
         for done in (0, 1, 2):
             on_progress("random: mlp[/x]\x1b", done, 2)

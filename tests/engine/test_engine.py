@@ -633,7 +633,7 @@ def test_the_command_line_says_what_to_do_without_memory(
     def fail(*given: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr("dd_plugins.cli.distill.distill", fail)
+    monkeypatch.setattr("dd_plugins.engine.distillation.distill", fail)
     with pytest.raises(SystemExit) as ended:
         main(["distill", "--steps", "1"])
     assert ended.value.code == 1

@@ -195,7 +195,8 @@ def test_hook_dd_register_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plugins = fresh(mine=registering("commands", greet))
-    monkeypatch.setattr("dd_plugins.cli.entry.loaded_plugins", lambda: plugins)
+    monkeypatch.setattr("dd_plugins.plugins.manager.loaded_plugins", lambda: plugins)
+    monkeypatch.setattr("dd_plugins.cli.entry.installed_commands", lambda: plugins)
     main(["greet", "world"])
     assert capsys.readouterr().out == "Hello world\n"
     main(["--help"])

@@ -6,12 +6,10 @@ from typing import Any
 import torch
 
 import dd_plugins
+from dd_avalanche.extra import EXTRA
 from dd_plugins.api import MissingExtraError
 
-__all__ = ["EXTRA", "require_avalanche", "to_avalanche"]
-
-EXTRA = "dd-plugins[avalanche]"
-"""What to install to use this integration."""
+__all__ = ["require_avalanche", "to_avalanche"]
 
 
 def require_avalanche() -> None:

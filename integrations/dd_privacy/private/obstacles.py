@@ -5,18 +5,15 @@ from torch import nn
 
 import dd_plugins
 from dd_plugins.api import ChannelsLast, ChannelsLastGroupNorm, MissingExtraError
+from dd_privacy.extra import EXTRA
 
 __all__ = [
-    "EXTRA",
     "module_obstacles",
     "prepare_for_opacus",
     "privacy_obstacles",
     "require_opacus",
     "trained_parameters",
 ]
-
-EXTRA = "dd-plugins[privacy]"
-"""What to install for private training."""
 
 
 def require_opacus() -> None:

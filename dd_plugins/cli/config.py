@@ -1,0 +1,99 @@
+"""Options of a run in a TOML file: ``--config``, and the file that repeats a run."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dd_plugins import options as shared
+from dd_plugins.errors import FileError, OptionError
+from dd_plugins.spec import unknown_name
+
+if TYPE_CHECKING:
+    from dd_plugins.synthetic.header import Header
+
+__all__ = ["config_option", "config_text"]
+
+
+def _take(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> None:
+    """Make the values of a file the defaults of a command."""
+    if path is None or context.resilient_parsing:
+        return
+    known = {
+        name.removeprefix("--"): option
+        for option in context.command.params
+        if isinstance(option, click.Option) and option is not parameter
+        for name in option.opts
+    }
+    try:
+        given = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # no TOML, or no text
+        raise OptionError(f"{path} must be a TOML file: {error}") from error
+    for name in given:
+        if name not in known:
+            raise OptionError(f"{path}: {unknown_name('option', name, sorted(known))}")
+    values = {str(known[name].name): _as_typed(value) for name, value in given.items()}
+    context.default_map = {**(context.default_map or {}), **values}
+
+
+def _as_typed(value: Any) -> Any:
+    """Return a list of TOML as the command line writes it: with commas."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+config_option = click.option(
+    "--config",
+    type=shared.path_type,
+    is_eager=True,
+    expose_value=False,
+    callback=_take,
+    help="TOML file with options of this command, such as ipc = 10. Options on the "
+    "command line come first. 'dd-plugins info PATH --config' writes one.",
+)
+"""Reads defaults of all other options of a command from a file."""
+
+
+def config_text(header: "Header") -> str:
+    """Return the TOML file with which ``distill --config`` repeats a run.
+
+    Args:
+        header: of the set that the run has made.
+
+    Raises:
+        OptionError: the run had a context: a set, which the header describes without
+            its images.
+    """
+    if header.context is not None:
+        raise OptionError(
+            "a set with a context needs the images of that context; no file of options "
+            "repeats its run"
+        )
+    run = header.run
+    counts = run.images_per_class
+    values = {
+        "dataset": header.dataset.name,
+        "image-size": header.dataset.image_size,
+        "distiller": run.distiller,
+        "ipc": list(counts) if isinstance(counts, tuple) else counts,
+        "steps": run.steps,
+        "seed": run.seed,
+        "network": run.network,
+        "initial-images": run.initial_images,
+        "parametrization": run.parametrization,
+        "preprocessing": run.preprocessing,
+        "mirror": run.mirror,
+        "precision": run.precision,
+    }
+    # A text of JSON, a number, a list of numbers and a truth value are also TOML's.
+    lines = [
+        f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
+        for name, value in values.items()
+        if value is not None
+    ]
+    return "".join(lines)

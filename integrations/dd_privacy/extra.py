@@ -1,0 +1,6 @@
+"""What to install for private training."""
+
+__all__ = ["EXTRA"]
+
+EXTRA = "dd-plugins[privacy]"
+"""What ``pip`` installs."""

@@ -1,0 +1,68 @@
+"""Options of a run in a file, and the file that repeats a run."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Said
+
+import dd_plugins
+from dd_plugins.cli.config import config_text
+from dd_plugins.errors import OptionError
+
+Command = Callable[..., Said]
+
+
+def test_a_set_s_own_file_repeats_its_run(in_process: Command, tmp_path: Path) -> None:
+    first, again, file = tmp_path / "first", tmp_path / "again", tmp_path / "run.toml"
+    options = ("--distiller", "dm(real_batch_size=8)", "--steps", "2", "--seed", "7")
+    in_process("distill", "--ipc", "1,2,1,1,1,1,1,1,1,3", *options, "--out", first)
+    file.write_text(in_process("info", first, "--config").stdout)
+    given = tomllib.loads(file.read_text())
+    assert given["ipc"] == [1, 2, 1, 1, 1, 1, 1, 1, 1, 3]
+    assert given["distiller"] == "dm(real_batch_size=8)"
+    in_process("distill", "--config", file, "--out", again)
+    hashes = [
+        dd_plugins.DistilledSet.load(each).content_hash() for each in (first, again)
+    ]
+    assert hashes[0] == hashes[1]
+
+
+def test_the_command_line_comes_before_the_file(
+    in_process: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('distiller = "random"\nseed = 3\nbudget = 2560\n')
+    out = tmp_path / "run"
+    in_process("distill", "--config", file, "--seed", "4", "--out", out)
+    header = dd_plugins.DistilledSet.read_header(out)
+    assert (header.distiller, header.seed) == ("random", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stps = 3", "run.toml: unknown option 'stps'; known, nearest first: steps"),
+        ("steps 3", "run.toml must be a TOML file"),
+        ('steps = "x"', "--steps"),
+        ("budget = 2560\nipc = 2", "budget"),
+    ],
+)
+def test_a_wrong_file_is_refused(
+    in_process: Command, tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    ended = in_process("distill", "--config", file, "--out", tmp_path / "run")
+    assert ended.status == 2
+    assert message in ended.stderr
+
+
+def test_a_set_with_a_context_has_no_file() -> None:
+    first = dd_plugins.distill("digits", "random", steps=1)
+    both = dd_plugins.distill(
+        "digits", "dm", steps=1, context=first, refine_context=True
+    )
+    with pytest.raises(OptionError, match="context"):
+        config_text(both.header)
