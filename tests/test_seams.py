@@ -323,7 +323,7 @@ def test_random_baseline_has_as_many_values_as_are_stored(
         "digits", "random", images_per_class=2, parametrization="packed", **SMALL
     )
     sizes: list[int] = []
-    module = sys.modules["dd_plugins.evaluation.evaluator"]
+    module = sys.modules["dd_plugins.evaluation.jobs"]
     train = module.train_network
 
     def counting(network: Any, training_set: Any, *rest: Any, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from dd_plugins import options as shared
 from dd_plugins.cli.printing import say, write_json
 from dd_plugins.cli.run_options import context_of, run_options, size_of
+from dd_plugins.runtime.text import duration_text, size_text
 
 __all__ = ["distill_command"]
 
@@ -60,6 +62,8 @@ def distill_command(
     resuming = options["resume"] and not options["overwrite"]
     with processes.process_group():
         first = processes.rank() == 0
+        if first:
+            say(f"reading {dataset}", err=True)
         if first and resuming and not (out / CHECKPOINT_NAME).exists():
             say(f"{out} holds no checkpoint yet: starting at step 0", err=True)
         distilled = distill(
@@ -80,8 +84,11 @@ def distill_command(
     write_json(out / SUMMARY_NAME, summary)
     stored = distilled.header.stored_images or len(distilled)
     packed = "" if stored == len(distilled) else f", of {stored} stored ones,"
-    say(f"{len(distilled)} images{packed} in {out / ARTIFACT_NAME}")
+    artifact = out / ARTIFACT_NAME
+    size = size_text(artifact.stat().st_size)
+    say(f"{len(distilled)} images{packed} in {artifact}, {size}{_figures(summary)}")
     say(f"picture: {out / IMAGES_NAME}")
+    say(f"next: dd-plugins evaluate {shlex.quote(str(out))} --baselines")
 
 
 def _folder_name(
@@ -98,6 +105,16 @@ def _folder_name(
     if budget or images_worth:
         size = f"worth{images_worth}" if images_worth else str(budget)
     return f"{Path(dataset.replace(':', '/')).name}-{size}"
+
+
+def _figures(summary: dict[str, Any]) -> str:
+    """Return the time and the validation accuracy of a run, where they were logged."""
+    told = ""
+    if "seconds" in summary:
+        told += f"; {duration_text(summary['seconds'])}"
+    if "validation_accuracy" in summary:
+        told += f", validation accuracy {summary['validation_accuracy']:.4f}"
+    return told
 
 
 def _last_metrics(path: Path) -> dict[str, float]:

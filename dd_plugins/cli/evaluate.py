@@ -100,7 +100,7 @@ def evaluate_command(
     inputs = [artifact_file(path)]
     check_outputs((json_file, "JSON"), inputs=inputs, overwrite=overwrite)
     distilled = DistilledSet.load(path)
-    with processes.process_group(), training_progress() as on_progress:
+    with processes.process_group(), training_progress(in_seconds=True) as on_progress:
         first = processes.rank() == 0
         found = evaluate(
             distilled,

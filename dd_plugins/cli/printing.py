@@ -18,6 +18,7 @@ from dd_plugins.runtime.text import plain
 
 if TYPE_CHECKING:
     from dd_plugins.evaluation.results import NetworkResult
+    from dd_plugins.runtime.progress import OnProgress
 
 __all__ = [
     "all_of",
@@ -35,29 +36,21 @@ _PAGE_WIDTH = 120  # characters of a line of an HTML page
 
 
 @contextmanager
-def training_progress(
-    told: str = "training on {what}: {done} of {total} networks",
-) -> Iterator[Any]:
-    """Show how much is trained, on standard error.
+def training_progress(*, in_seconds: bool = False) -> Iterator["OnProgress"]:
+    """Show how far training is, on standard error; process 0 alone does.
 
     Args:
-        told: the line, with the arguments of ``on_progress`` in braces.
+        in_seconds: whether work is told in seconds.
+
+    Yields:
+        What the functions of the library take as ``on_progress``.
     """
     from dd_plugins.runtime import processes
+    from dd_plugins.runtime.progress import shown_progress
 
-    console = Console(stderr=True)
-    with console.status("reading data") as status:
-
-        def on_progress(what: str, done: int, total: int) -> None:
-            message = as_text(told.format(what=what, done=done, total=total))
-            if processes.rank() > 0:
-                return
-            if console.is_terminal:
-                status.update(message)
-            elif done == total:
-                console.print(message, highlight=False, soft_wrap=True)
-
-        yield on_progress
+    silent = processes.rank() > 0
+    with shown_progress("reading data", silent=silent, in_seconds=in_seconds) as shown:
+        yield shown.update
 
 
 def validation_text(score: float | None) -> str:

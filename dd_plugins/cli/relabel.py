@@ -14,8 +14,6 @@ from dd_plugins.synthetic.views import get_views
 
 __all__ = ["relabel_command"]
 
-_TOLD = "teacher {what}: {done:,} of {total:,} training steps"
-
 
 @click.command("relabel")
 @click.argument("path", type=shared.path_type)
@@ -97,7 +95,7 @@ def relabel_command(
             f"labels of {number} views of {count:,} images in {classes:,} classes: "
             f"{size_text(size)}"
         )
-    with training_progress(_TOLD) as on_progress:
+    with training_progress() as on_progress:
         made = relabel(
             distilled,
             teachers,

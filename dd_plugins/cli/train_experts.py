@@ -16,8 +16,6 @@ from dd_plugins.training.trajectories import expert_preprocessing, train_experts
 
 __all__ = ["train_experts_command"]
 
-_TOLD = "{what}: {done:,} of {total:,} training steps"
-
 
 @click.command("train-experts")
 @shared.dataset
@@ -97,7 +95,7 @@ def train_experts_command(
         or expert_preprocessing(data.image_shape),
         mirror,
     )
-    with training_progress(_TOLD) as on_progress:
+    with training_progress() as on_progress:
         reports = train_experts(
             data,
             architecture,

@@ -16,8 +16,6 @@ from dd_plugins.spec import read
 
 __all__ = ["train_generator_command"]
 
-_TOLD = "{what}: {done:,} of {total:,} training steps"
-
 
 @click.command("train-generator")
 @shared.dataset
@@ -75,7 +73,7 @@ def train_generator_command(
         space = cast(Preprocessing, preprocessing)
     data = plugins.real_data(dataset, options).prepared(space, mirror)
     say(f"recipe: {chosen!r}")
-    with training_progress(_TOLD) as on_progress:
+    with training_progress() as on_progress:
         kept = train_generator(
             data,
             architecture,

@@ -21,8 +21,6 @@ from dd_plugins.training.recipes import (
 
 __all__ = ["train_networks_command"]
 
-_TOLD = "{what}: {done:,} of {total:,} training steps"
-
 
 @click.command("train-networks")
 @shared.dataset
@@ -97,7 +95,7 @@ def train_networks_command(
     chosen_recipe = _recipe(recipe, stages, stop_after)
     if chosen_recipe is not None:
         say(f"recipe: {chosen_recipe!r}")
-    with training_progress(_TOLD) as on_progress:
+    with training_progress() as on_progress:
         reports = train_networks(
             data,
             chosen,

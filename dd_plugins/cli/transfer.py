@@ -70,7 +70,7 @@ def transfer_command(
         inputs=[artifact_file(path) for path in paths],
         overwrite=overwrite,
     )
-    with processes.process_group(), training_progress() as on_progress:
+    with processes.process_group(), training_progress(in_seconds=True) as on_progress:
         first = processes.rank() == 0
         found = transfer(
             paths, split_specs(networks), on_progress=on_progress, **options

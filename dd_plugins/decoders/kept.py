@@ -29,6 +29,7 @@ from dd_plugins.runtime.device import (
 )
 from dd_plugins.runtime.files import check_writable, write_atomically
 from dd_plugins.runtime.kept_tensors import save_tensors
+from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.signals import DeferredInterrupt
 from dd_plugins.spec import Record, read, record
@@ -327,7 +328,7 @@ def train_generator(
     device: str = "auto",
     precision: Precision = "auto",
     folder: Path | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> GeneratorReport:
     """Train a decoder on real data for later runs; one that is kept is left alone.
 
@@ -362,10 +363,7 @@ def train_generator(
     file = wanted.path(run, setting.real, place)
     was_there = file.exists()
 
-    def on_step(done: int) -> None:
-        if on_progress is not None:
-            on_progress(repr(decoder), done, wanted.training_steps)
-
+    on_step = part_of(on_progress, repr(decoder), 0, wanted.training_steps)
     module = wanted.obtain(run, setting.real, place, on_step)
     error = (
         _error(module, data, transform, run) if len(data.validation.labels) else None

@@ -6,11 +6,11 @@ with hook implementations, loaded with the built-ins.
 
 import json
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -19,10 +19,10 @@ from dd_plugins.errors import DDWarning, FileError
 from dd_plugins.hookspecs import LazySet, hookimpl
 from dd_plugins.run import Run
 from dd_plugins.runtime.files import write_atomically
+from dd_plugins.runtime.progress import ProgressShown, shown_progress
+from dd_plugins.runtime.text import shortened
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from dd_plugins.plugins.loading import LoadedPlugins
     from dd_plugins.synthetic.artifact import DistilledSet
 
@@ -40,7 +40,7 @@ IMAGES_NAME = "images.png"
 _LINES = 500  # of a metrics log, approximately
 _SNAPSHOT_SECONDS = 60.0
 _PAUSE_PER_DRAWING = 10  # times as long as the drawing took
-_PLAIN_SECONDS = 10.0
+_LONGEST = 100  # characters of a distiller that are shown
 
 
 class Observers:
@@ -196,53 +196,36 @@ def _draw(distilled: "DistilledSet", out: Path) -> None:
 
 @dataclass
 class _Display:
-    """The progress bar of one run; without a terminal, a line every ten seconds."""
+    """The display of one run."""
 
-    progress: "Progress"
-    task: "TaskID"
-    first_step: int
-    started: float = field(default_factory=time.monotonic)
-    shown: float = field(default_factory=time.monotonic)
+    shown: ProgressShown
+    stack: ExitStack
     validation: str = ""
 
 
 class ProgressDisplay:
-    """Shows steps, speed, time left, loss and validation accuracy on standard error."""
+    """Shows what is distilled, steps, time left, loss and validation accuracy."""
 
     def __init__(self) -> None:
         self._displays = WeakKeyDictionary[Run, _Display]()
 
     @hookimpl
     def dd_before_run(self, run: Run, first_step: int) -> None:
-        """Open the display."""
+        """Open the display, with a line about the run."""
         if not run.progress:
             return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
+        stack = ExitStack()
+        shown = stack.enter_context(shown_progress(""))
+        self._displays[run] = _Display(shown, stack)
+        task = run.task
+        shape = "x".join(map(str, task.image_shape))
+        begun = f", going on at step {first_step:,}" if first_step else ""
+        method = shortened(run.distiller, _LONGEST)
+        shown.line(
+            f"distilling {task.dataset}, {task.num_classes} classes of {shape}, into "
+            f"{task.synthetic_images:,} images by {method} on {run.network!r}, "
+            f"{run.steps:,} steps on {run.device}{begun}"
         )
-
-        console = Console(stderr=True)
-        progress = Progress(
-            BarColumn(bar_width=8),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        task = progress.add_task(
-            "", total=run.steps, completed=first_step, figures="starting"
-        )
-        progress.start()
-        self._displays[run] = _Display(progress, task, first_step)
-        if first_step:
-            progress.console.print(f"going on at step {first_step} of {run.steps}")
 
     @hookimpl
     def dd_after_step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
@@ -252,23 +235,15 @@ class ProgressDisplay:
             return
         if "validation_accuracy" in metrics:
             display.validation = f", validation {metrics['validation_accuracy']:.3f}"
-        progress, now = display.progress, time.monotonic()
-        speed = (step - display.first_step) / (now - display.started)
-        figures = f"loss {metrics['loss']:.3f}{display.validation}, {speed:.3g} steps/s"
-        progress.update(display.task, completed=step, figures=figures)
-        overdue = now - display.shown >= _PLAIN_SECONDS
-        if progress.disable and (overdue or step == run.steps):
-            left = (run.steps - step) / speed
-            line = f"step {step}/{run.steps} {figures}, {left:.0f} s left"
-            sys.stderr.write(f"{line}\n")
-            display.shown = now
+        what = f"step {step:,} of {run.steps:,}, loss {metrics['loss']:.3f}"
+        display.shown.update(f"{what}{display.validation}", step, run.steps)
 
     @hookimpl
     def dd_after_run(self, run: Run) -> None:
         """Close the display."""
         display = self._displays.pop(run, None)
         if display is not None:
-            display.progress.stop()
+            display.stack.close()
 
 
 progress_display = ProgressDisplay()

@@ -1,6 +1,6 @@
 """How distilled data serves architectures that it was not distilled with."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.device import Precision
+from dd_plugins.runtime.progress import OnProgress
 from dd_plugins.spec import parse
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.training.recipes import Recipe
@@ -143,7 +144,7 @@ def transfer(
     device: str = "auto",
     precision: Precision = "auto",
     plugins: Plugins | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Transfer:
     """Train networks of several architectures on distilled sets; test and compare.
 
@@ -165,7 +166,7 @@ def transfer(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
         plugins: where names are looked up; by default all that is installed.
-        on_progress: called with what is trained, the number done, and the total.
+        on_progress: as for :func:`dd_plugins.evaluate`; the work is that of all sets.
 
     Raises:
         OptionError: no set is given, or an option is out of its range.
@@ -217,7 +218,6 @@ def transfer(
                 device=device,
                 precision=precision,
                 plugins=found,
-                on_progress=on_progress,
                 compare_labels=False,
             )
         )
@@ -232,12 +232,36 @@ def transfer(
                 header.dataset.fingerprint or header.dataset.name,
             )
         )
+    seconds = [each.seconds() if on_progress else [] for each in prepared]
+    works = [repeats * sum(each) for each in seconds]
     reports = [
-        replace(report, results=evaluation().networks)
-        for report, evaluation in zip(reports, prepared, strict=True)
+        replace(
+            report,
+            results=evaluation(
+                on_progress and _among(on_progress, report, works, number),
+                seconds[number],
+            ).networks,
+        )
+        for number, (report, evaluation) in enumerate(
+            zip(reports, prepared, strict=True)
+        )
     ]
     reason = _why_not(reports)
     return Transfer(tuple(reports), () if reason else _differences(reports), reason)
+
+
+def _among(
+    on_progress: OnProgress, report: SetTransfer, works: Sequence[float], number: int
+) -> OnProgress:
+    """Return a callback that adds the work of the sets before this one."""
+    before, all_work = sum(works[:number]), sum(works)
+
+    def on_set(what: str, done: float, total: float) -> None:
+        # Several processes share the work of a set: it is told as if this one did all.
+        share = done / total if total else 1.0
+        on_progress(f"{report.path}, {what}", before + share * works[number], all_work)
+
+    return on_set
 
 
 def _role(network: AbstractNetwork, used: str, seen: set[str]) -> Role:

@@ -1,7 +1,7 @@
 """Evaluation: train fresh networks on a distilled set, test them on real data, once."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from dd_plugins.runtime.device import (
     resolve_device,
     resolve_precision,
 )
+from dd_plugins.runtime.progress import OnProgress
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.training.protocols import as_protocol, recipe_for
@@ -53,7 +54,7 @@ def evaluate(
     device: str = "auto",
     precision: Precision = "auto",
     plugins: Plugins | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """Train fresh networks on a distilled set and test them on real data.
 
@@ -92,7 +93,9 @@ def evaluate(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
         plugins: where names are looked up; by default all that is installed.
-        on_progress: called with what is trained, the number done, and the total.
+        on_progress: called after each training step with the networks that are trained,
+            the work done, and all work, in a unit proportional to time: seconds, by a
+            few steps of each that are timed first.
 
     Raises:
         OptionError: an option is out of its range.
@@ -121,8 +124,7 @@ def evaluate(
         device=device,
         precision=precision,
         plugins=plugins,
-        on_progress=on_progress,
-    )()
+    )(on_progress)
 
 
 @plain_torch()
@@ -140,10 +142,9 @@ def prepare_evaluation(
     device: str,
     precision: Precision,
     plugins: Plugins | None,
-    on_progress: Callable[[str, int, int], None] | None,
     compare_labels: bool = True,
-) -> Callable[[], Evaluation]:
-    """Check all that an evaluation needs, and return the function that makes it.
+) -> "PreparedEvaluation":
+    """Check all that an evaluation needs, and return what makes it.
 
     Arguments and errors are those of :func:`evaluate`; but a transfer report leaves out
     the comparison of labels (``compare_labels``).
@@ -188,7 +189,6 @@ def prepare_evaluation(
         seed,
         target,
         dtype,
-        on_progress or (lambda kind, done, total: None),
         recipe_for(distilled, protocol),
         "recipe" if isinstance(protocol, Recipe) else protocol,
         teacher,
@@ -197,27 +197,51 @@ def prepare_evaluation(
     )
 
     by_label = compare_labels and distilled.header.views is not None
+    for network in chosen:
+        evaluator.jobs.add("distilled", network, evaluator.distilled_set)
+        if by_label or asked_for.hard or asked_for.lrs:
+            evaluator.jobs.add("hard", network, evaluator.hard_set)
+        if by_label and teacher is not None:
+            evaluator.jobs.add("taught random", network, evaluator.taught_random)
+        if baselines or by_label or asked_for.lrs or asked_for.ars:
+            evaluator.jobs.add("random", network, evaluator.random_set)
+        if baselines or asked_for.lrs:
+            evaluator.jobs.add("full", network, evaluator.full_set)
+        if asked_for.ars:
+            evaluator.jobs.add("other view", network, evaluator.other_view)
+            evaluator.jobs.add("random, other view", network, evaluator.random_other)
+    return PreparedEvaluation(evaluator, baselines)
+
+
+@dataclass(frozen=True)
+class PreparedEvaluation:
+    """An evaluation whose options and data are checked."""
+
+    evaluator: Evaluator
+    baselines: bool
 
     @plain_torch()
-    def run() -> Evaluation:
-        for network in chosen:
-            evaluator.train("distilled", network, evaluator.distilled_set)
-            if by_label or asked_for.hard or asked_for.lrs:
-                evaluator.train("hard", network, evaluator.hard_set)
-            if by_label and teacher is not None:
-                evaluator.train("taught random", network, evaluator.taught_random)
-            if baselines or by_label or asked_for.lrs or asked_for.ars:
-                evaluator.train("random", network, evaluator.random_set)
-            if baselines or asked_for.lrs:
-                evaluator.train("full", network, evaluator.full_set)
-            if asked_for.ars:
-                evaluator.train("other view", network, evaluator.other_view)
-                evaluator.train("random, other view", network, evaluator.random_other)
-        found = evaluator.test(baselines)
-        evaluator.trained.clear()  # several evaluations may be prepared at once
-        return found
+    def seconds(self) -> list[float]:
+        """Return about how long a network of each job takes to train."""
+        return self.evaluator.jobs.seconds()
 
-    return run
+    @plain_torch()
+    def __call__(
+        self, on_progress: OnProgress | None = None, seconds: Sequence[float] = ()
+    ) -> Evaluation:
+        """Train every network, then read the test set.
+
+        Args:
+            on_progress: as for :func:`evaluate`.
+            seconds: what :meth:`seconds` returns, if it is known.
+        """
+        evaluator = self.evaluator
+        if on_progress is not None:
+            seconds = seconds or evaluator.jobs.seconds()
+        evaluator.jobs.train(on_progress, seconds)
+        found = evaluator.test(self.baselines)
+        evaluator.jobs.trained.clear()  # several evaluations may be prepared at once
+        return found
 
 
 def _check_scores(asked: AskedScores, distilled: DistilledSet) -> None:

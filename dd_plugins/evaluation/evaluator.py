@@ -11,10 +11,11 @@ from dd_plugins.data.images import Images
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import class_members, random_members
 from dd_plugins.evaluation.asked_scores import AskedScores
+from dd_plugins.evaluation.jobs import Jobs
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.evaluation.robustness import RobustnessScore, score_of_runs
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.runtime import processes
 from dd_plugins.runtime.memory import fits_in_memory
 from dd_plugins.runtime.randomness import generator_for
@@ -35,7 +36,6 @@ from dd_plugins.training.train import (
     accuracy,
     fraction_correct,
     real_outputs,
-    train_network,
 )
 from dd_plugins.training.view_labels import ViewLabels, hard_labels
 
@@ -63,43 +63,23 @@ class Evaluator:
     seed: int
     device: torch.device
     precision: torch.dtype
-    on_progress: Callable[[str, int, int], None]
     recipe: Recipe
     protocol: str
     teacher: Teacher | None = None
     without_teacher: str = ""  # why random images get no labels of a teacher
     scores: AskedScores = field(default_factory=AskedScores)
-    asked: list[tuple[str, str]] = field(default_factory=list)  # kind and network
-    trained: dict[int, FeatureNetwork] = field(default_factory=dict)  # by job
 
-    def train(
-        self,
-        kind: str,
-        network: AbstractNetwork,
-        draw: Callable[[int], tuple[TrainingSet, Recipe]],
-    ) -> None:
-        """Train ``repeats`` fresh networks, each on the set that ``draw`` returns.
-
-        The networks are dealt out to the processes.
-        """
-        first = len(self.asked) * self.repeats
-        self.asked.append((kind, repr(network)))
-        for repeat in range(self.repeats):
-            if (first + repeat) % processes.world_size() != processes.rank():
-                continue
-            self.on_progress(f"{kind}: {network!r}", repeat, self.repeats)
-            module = network.build(
-                self.data.image_shape,
-                self.data.num_classes,
-                generator=generator_for(self.seed, "evaluation network", repeat),
-                device=self.device,
-            )
-            generator = generator_for(self.seed, f"evaluation of {kind}", repeat)
-            train_network(
-                module, *draw(repeat), generator=generator, precision=self.precision
-            )
-            self.trained[first + repeat] = module
-        self.on_progress(f"{kind}: {network!r}", self.repeats, self.repeats)
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The networks to train."""
+        return Jobs(
+            self.data.image_shape,
+            self.data.num_classes,
+            self.repeats,
+            self.seed,
+            self.device,
+            self.precision,
+        )
 
     def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
         """Return the kernel regressions that are asked for, by what they are from.
@@ -129,18 +109,22 @@ class Evaluator:
         regressions = self.regressions(baselines)
         test = self.data.read_test()
         own_scores = {
-            job: self._scores(module, test) for job, module in self.trained.items()
+            number: self._scores(module, test)
+            for number, module in self.jobs.trained.items()
         }
         scores: dict[int, dict[str, float]] = {}
         for part in processes.gather_objects(own_scores):
             scores |= part
         results: dict[str, list[NetworkResult]] = {kind: [] for kind in KINDS}
-        for number, (kind, spec) in enumerate(self.asked):
-            first = number * self.repeats
-            own = [scores[job] for job in range(first, first + self.repeats)]
+        for number, job in enumerate(self.jobs.jobs):
+            own = [
+                scores[self.jobs.number(number, repeat)]
+                for repeat in range(self.repeats)
+            ]
             by_name = {name: tuple(found[name] for found in own) for name in own[0]}
             accuracies = by_name.pop("accuracy")
-            results[kind].append(NetworkResult(spec, accuracies, by_name))
+            result = NetworkResult(repr(job.network), accuracies, by_name)
+            results[job.kind].append(result)
         return Evaluation(
             tuple(results["distilled"]),
             tuple(results["random"]),

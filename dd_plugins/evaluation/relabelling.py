@@ -1,6 +1,6 @@
 """Relabelling: a teacher labels the views of any set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import plain_torch, resolve_device
 from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.text import size_text
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
@@ -72,7 +73,7 @@ def relabel(
     data_root: str | Path | None = None,
     device: str = "auto",
     plugins: Plugins | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> DistilledSet:
     """Return a set whose images are the same, and whose views a teacher labels.
 
@@ -103,7 +104,8 @@ post_training_recipe`).
         data_root: the folder that holds named data sets.
         device: where teachers are trained, and label.
         plugins: where names are looked up; by default all that is installed.
-        on_progress: called with what is trained, the steps done, and all steps.
+        on_progress: called with what is trained, and the training steps done and to
+            do, of all teachers.
 
     Raises:
         OptionError: an option is out of its range; a teacher gives other classes than
@@ -179,7 +181,7 @@ def _trained(
     distilled: DistilledSet,
     data: RealData,
     device: torch.device,
-    on_progress: Callable[[str, int, int], None] | None,
+    on_progress: OnProgress | None,
 ) -> KeptNetworks:
     """Return networks trained on the real data in the value space of a set."""
     folder = cache_folder()
@@ -192,14 +194,12 @@ def _trained(
             precision=run.precision,
         )
         _check_transform(transform, distilled)
-    for each in wanted:
-        name, steps = repr(each.network), each.training_steps
-
-        def on_step(done: int, name: str = name, steps: int = steps) -> None:
-            if on_progress is not None:
-                on_progress(name, done, steps)
-
+    missing = [each for each in wanted if not each.is_kept(run, real, folder)]
+    before, total = 0, sum(each.training_steps for each in missing)
+    for each in missing:
+        on_step = part_of(on_progress, f"teacher {each.network!r}", before, total)
         each.obtain(run, real, folder, on_step)
+        before += each.training_steps
     return KeptNetworks(wanted, run, real, folder)
 
 

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from dd_plugins.runtime.device import (
 )
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import save_tensors
+from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.view_records import TeacherRecord
 from dd_plugins.training.kept_files import AbstractKept, load_weights
@@ -304,7 +304,7 @@ def train_networks(
     device: str = "auto",
     precision: Precision = "auto",
     folder: Path | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[TrainingReport]:
     """Train networks on real data for later runs; those that are kept are left alone.
 
@@ -321,7 +321,8 @@ def train_networks(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
         folder: where networks are kept; by default :func:`cache_folder`.
-        on_progress: called with what is trained, the steps done, and all steps.
+        on_progress: called with what is trained, and the training steps done and to
+            do, of all networks.
 
     Yields:
         A report of each network as soon as it is kept.
@@ -353,11 +354,14 @@ def train_networks(
     ]
     for run, wanted in jobs:  # errors are found before the first network is trained
         wanted.found(run, real, place)
+    missing = [run for run, each in jobs if not each.path(run, real, place).exists()]
+    done, total = 0, sum(run.steps for run in missing)
     for run, wanted in jobs:
         file = wanted.path(run, real, place)
         was_there = file.exists()
-        on_step = partial(_tell, on_progress, repr(run.network), run.steps)
+        on_step = part_of(on_progress, repr(run.network), done, total)
         module = wanted.obtain(run, real, place, on_step)
+        done += 0 if was_there else run.steps
         score = None
         if len(data.validation.labels):
             score = accuracy(
@@ -393,13 +397,3 @@ def _recipes_of(
             f"{tuple(steps)}"
         )
     return [real_data_recipe(each) for each in steps]
-
-
-def _tell(
-    on_progress: Callable[[str, int, int], None] | None,
-    what: str,
-    steps: int,
-    done: int,
-) -> None:
-    if on_progress is not None:
-        on_progress(what, done, steps)

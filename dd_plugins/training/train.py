@@ -99,6 +99,7 @@ def train_network(
     *,
     generator: torch.Generator,
     precision: torch.dtype = torch.float32,
+    on_step: Callable[[int], None] | None = None,
 ) -> FeatureNetwork:
     """Train a network on a set by a recipe.
 
@@ -111,6 +112,7 @@ def train_network(
         recipe: how to train.
         generator: a CPU generator for batches and augmentation.
         precision: dtype in which the network computes; weights stay float32.
+        on_step: called with the number of steps done, after each step.
 
     Returns:
         The network, in evaluation mode.
@@ -121,8 +123,9 @@ def train_network(
     steps = training_steps_of(
         network, training_set, recipe, generator=generator, precision=precision
     )
-    for _ in steps:
-        pass
+    for done in steps:
+        if on_step is not None:
+            on_step(done)
     return network.eval()
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +24,7 @@ from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, exact_kernels, plain_torch
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.training.kept_files import AbstractKept
 from dd_plugins.training.kept_networks import (
     OnStep,
@@ -395,7 +396,7 @@ def train_experts(
     device: str = "auto",
     precision: Precision = "auto",
     folder: Path | None = None,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[ExpertReport]:
     """Train experts for later runs; those that are kept are left alone.
 
@@ -412,7 +413,8 @@ def train_experts(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
         folder: where they are kept; by default :func:`cache_folder`.
-        on_progress: called with what is trained, the steps done, and all steps.
+        on_progress: called with what is trained, and the training steps done and to
+            do, of all experts.
 
     Yields:
         A report of each expert as soon as it is kept.
@@ -445,14 +447,15 @@ def train_experts(
     )
     for trajectory in trajectories:  # errors are found before the first is trained
         trajectory.found(run, setting.real, place)
+    kept = [each.is_kept(run, setting.real, place) for each in trajectories]
+    before, total = 0, recipe.steps * kept.count(False)
     for trajectory in trajectories:
         seed = trajectory.trained.seed
         was_there = trajectory.is_kept(run, setting.real, place)
 
-        def on_step(done: int, what: str = f"expert {seed + 1} of {count}") -> None:
-            on_progress(what, done, recipe.steps)
-
+        on_step = part_of(on_progress, f"expert {seed + 1} of {count}", before, total)
         snapshots = trajectory.obtain(run, setting.real, place, on_step)
+        before += 0 if was_there else recipe.steps
         score = None
         if len(data.validation.labels):
             module, _ = trajectory.trained.fresh(run)

@@ -352,7 +352,7 @@ def test_random_images_are_as_many_of_each_class_as_the_set_has(
         seen.append(training_set.labels.argmax(dim=1).bincount().tolist())
         return train_network(module, training_set, *rest, **options)
 
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator.train_network", spy)
+    monkeypatch.setattr("dd_plugins.evaluation.jobs.train_network", spy)
     recipe = Recipe(steps=2, learning_rate=1e-3, batch_size=10)
     dd_plugins.evaluate(
         distilled, ["mlp"], repeats=1, baselines=True, data=data, protocol=recipe

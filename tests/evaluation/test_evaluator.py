@@ -30,7 +30,7 @@ class Untrained:
         self.sets: list[TrainingSet] = []
         self.drawn: list[list[float]] = []
         self.steps: list[int] = []
-        monkeypatch.setattr("dd_plugins.evaluation.evaluator.train_network", self)
+        monkeypatch.setattr("dd_plugins.evaluation.jobs.train_network", self)
 
     def __call__(self, module: Any, training_set: Any, recipe: Any, **more: Any) -> Any:
         self.begun.append(torch.cat([each.flatten() for each in module.parameters()]))
@@ -88,21 +88,29 @@ def test_baselines_are_real_training_images_in_the_value_space_of_the_set(
 
 
 @pytest.mark.parametrize("baselines", [False, True])
-def test_progress_is_told_of_each_network_and_each_kind(
-    distilled: DistilledSet, untrained: Untrained, baselines: bool
+def test_progress_is_told_of_each_step_of_each_network(
+    distilled: DistilledSet, baselines: bool
 ) -> None:
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[str, float, float]] = []
     found = found_by(
-        distilled, baselines=baselines, on_progress=lambda *given: told.append(given)
+        distilled,
+        baselines=baselines,
+        protocol="recipe(steps=4)",
+        on_progress=lambda *given: told.append(given),
     )
     kinds = ["distilled", "random", "full"] if baselines else ["distilled"]
     expected = [
-        (f"{kind}: {spec}", done, 2)
+        f"{kind}: {spec}, network {number} of 2"
         for spec in SPECS
         for kind in kinds
-        for done in (0, 1, 2)
+        for number in (1, 2)
     ]
-    assert told == expected
+    assert list(dict.fromkeys(what for what, _, _ in told)) == expected
+    works = [done for _, done, _ in told]
+    (total,) = {total for _, _, total in told}
+    assert works == sorted(works), "work is never undone"
+    assert len(set(works)) == len(works) >= 4 * len(expected)
+    assert works[-1] == pytest.approx(total)
     assert [result.spec for result in found.networks] == SPECS
     assert len(found.random) == len(found.full) == (2 if baselines else 0)
     assert found.test_images == 40
@@ -121,7 +129,7 @@ def test_scores_belong_to_the_networks_that_earned_them(
             module.head.bias.copy_(torch.eye(2)[wanted])
         return module
 
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator.train_network", train)
+    monkeypatch.setattr("dd_plugins.evaluation.jobs.train_network", train)
     test = toy_data().read_test()
     kept = test.labels == 1
     kept[0] = True  # 20 images of class 1, one of class 0

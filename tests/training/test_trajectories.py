@@ -204,8 +204,9 @@ def test_experts_are_reported_as_they_are_kept(tmp_path: Path) -> None:
     first = next(reports)  # stopped here: the second is missing
     assert (first.seed, first.snapshots, first.was_there) == (0, 3, False)
     assert first.validation_accuracy is not None
-    assert steps[-1] == ("expert 1 of 2", 7, 7)
+    assert steps[-1] == ("expert 1 of 2", 7, 14)
     again = list(train_experts(**arguments))
+    assert steps[-1] == ("expert 2 of 2", 7, 7), "what is kept is no work"
     assert [each.was_there for each in again] == [True, False]
     assert again[0].validation_accuracy == first.validation_accuracy
     assert len({each.file for each in again}) == 2

@@ -1,0 +1,140 @@
+"""The networks that an evaluation trains, and how long that takes."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
+from dd_plugins.runtime import processes
+from dd_plugins.runtime.progress import OnProgress, part_of
+from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.train import TrainingSet, train_network, training_steps_of
+
+__all__ = ["Job", "Jobs"]
+
+_PROBE_STEPS = 3
+
+Draw = Callable[[int], tuple[TrainingSet, Recipe]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Networks to train: ``repeats`` of an architecture on a kind of set.
+
+    Attributes:
+        kind: what the set is: see :mod:`dd_plugins.evaluation.evaluator`.
+        network: the architecture.
+        draw: returns the set and the recipe of a repeat.
+    """
+
+    kind: str
+    network: AbstractNetwork
+    draw: Draw
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.network!r}"
+
+
+@dataclass
+class Jobs:
+    """The networks of one evaluation, dealt out to the processes.
+
+    Attributes:
+        image_shape: of the images that they see.
+        num_classes: outputs of a network.
+        repeats: fresh networks of each job.
+        seed: of networks, batches and augmentation.
+        device: where they are trained.
+        precision: dtype in which they compute.
+        jobs: what is to be trained.
+        trained: the networks that this process has trained, by number.
+    """
+
+    image_shape: ImageShape
+    num_classes: int
+    repeats: int
+    seed: int
+    device: torch.device
+    precision: torch.dtype
+    jobs: list[Job] = field(default_factory=list)
+    trained: dict[int, FeatureNetwork] = field(default_factory=dict)
+
+    def add(self, kind: str, network: AbstractNetwork, draw: Draw) -> None:
+        """Add networks to train."""
+        self.jobs.append(Job(kind, network, draw))
+
+    def seconds(self) -> list[float]:
+        """Return about how long a network of each job takes to train.
+
+        A few steps are made to time them, on networks that are thrown away.
+        """
+        return [self._seconds_of(job) for job in self.jobs]
+
+    def _seconds_of(self, job: Job) -> float:
+        module, generator = self._fresh(job.network, 0), torch.Generator()
+        training_set, recipe = job.draw(0)
+        ends = [time.perf_counter()]
+        for done in training_steps_of(
+            module, training_set, recipe, generator=generator, precision=self.precision
+        ):
+            ends.append(time.perf_counter())
+            if done == _PROBE_STEPS:
+                break
+        # The first step of a network allocates memory: later ones are faster.
+        return recipe.steps_done * min(
+            after - before for before, after in pairwise(ends)
+        )
+
+    def train(self, on_progress: OnProgress | None, seconds: Sequence[float]) -> None:
+        """Train ``repeats`` fresh networks of each job, dealt out to the processes.
+
+        Args:
+            on_progress: called after each training step with the job, the work done
+                and all work of this process.
+            seconds: what :meth:`seconds` returns, the unit of that work; not used
+                without ``on_progress``.
+        """
+        mine = [
+            (number, repeat)
+            for number in range(len(self.jobs))
+            for repeat in range(self.repeats)
+            if self.number(number, repeat) % processes.world_size() == processes.rank()
+        ]
+        total = sum(seconds[number] for number, _ in mine) if on_progress else 0.0
+        done = 0.0
+        for number, repeat in mine:
+            job = self.jobs[number]
+            training_set, recipe = job.draw(repeat)
+            on_step = None
+            if on_progress is not None:
+                each = seconds[number] / recipe.steps_done
+                what = f"{job}, network {repeat + 1} of {self.repeats}"
+                on_step = part_of(on_progress, what, done, total, each)
+                done += seconds[number]
+            module = self._fresh(job.network, repeat)
+            generator = generator_for(self.seed, f"evaluation of {job.kind}", repeat)
+            train_network(
+                module,
+                training_set,
+                recipe,
+                generator=generator,
+                precision=self.precision,
+                on_step=on_step,
+            )
+            self.trained[self.number(number, repeat)] = module
+
+    def number(self, job: int, repeat: int) -> int:
+        """Return the number of a network among all networks."""
+        return job * self.repeats + repeat
+
+    def _fresh(self, network: AbstractNetwork, repeat: int) -> FeatureNetwork:
+        return network.build(
+            self.image_shape,
+            self.num_classes,
+            generator=generator_for(self.seed, "evaluation network", repeat),
+            device=self.device,
+        )
