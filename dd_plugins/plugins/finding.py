@@ -1,4 +1,4 @@
-"""Finding plugins: those that come with the library, and installed ones."""
+"""Finding plugins: the library's own, and installed ones."""
 
 import inspect
 import os
@@ -94,7 +94,7 @@ def _name_and_version(distribution: Distribution) -> tuple[str, str]:
 
 
 def specifies_hooks(plugin: object) -> bool:
-    """Tell whether a plugin brings hooks of its own."""
+    """Return whether a plugin specifies hooks of its own."""
     try:
         return hasattr(plugin, "dd_register_hookspecs")
     except Exception:  # hasattr passes on all but AttributeError
@@ -106,7 +106,7 @@ def _identity(plugin: object) -> object:
 
 
 class _ByIdentity:
-    """The functions of a plugin object, in an object that is compared by identity.
+    """The functions of a plugin object, in an object compared by identity.
 
     pluggy keeps plugins in sets and looks them up by ``==``: a dataclass object has no
     hash, and two of the same content would be one. It looks for marked functions
