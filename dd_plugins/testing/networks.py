@@ -1,4 +1,4 @@
-"""What every network must do."""
+"""The laws of networks."""
 
 from collections.abc import Callable
 
