@@ -1,4 +1,4 @@
-"""Tensors that other code has made, as the content of an artifact."""
+"""Tensors made by other code, as the content of an artifact."""
 
 import math
 import warnings
@@ -168,7 +168,7 @@ def _labels(
     """Return the kind of labels, the labels of shape ``(n, classes)``, and classes.
 
     Raises:
-        DataError: they have another shape, or classes that the data do not have.
+        DataError: they have another shape, or classes outside the data.
         OptionError: they are neither classes nor probabilities, and no kind is given.
     """
     found = _tensor_of("labels", labels)
