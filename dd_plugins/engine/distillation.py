@@ -98,7 +98,7 @@ def distill(
         network: the architecture for distillation: a spec, or a network; by default the
             distiller's choice.
         out: the folder of the run: checkpoints, metrics, pictures and the artifact.
-        data_root: the folder that holds named data sets.
+        data_root: the folder of named data sets.
         download: whether a missing data set may be downloaded there.
         image_size: side in pixels of the resized and cropped images.
         preprocessing: ``"standardize"``, ``"zca"``, ``"pixel-zca"`` or ``"constant"``;

@@ -78,7 +78,7 @@ class Evaluator:
         network: AbstractNetwork,
         draw: Callable[[int], tuple[TrainingSet, Recipe]],
     ) -> None:
-        """Train ``repeats`` fresh networks, each on the set that ``draw`` returns.
+        """Train ``repeats`` fresh networks, each on a set from ``draw``.
 
         The networks are dealt out to the processes.
         """
@@ -102,7 +102,7 @@ class Evaluator:
         self.on_progress(f"{kind}: {network!r}", self.repeats, self.repeats)
 
     def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
-        """Return the kernel regressions that are asked for, by what they are from.
+        """Return the requested kernel regressions, by the set behind them.
 
         Process 0 alone makes them: each is one large product.
         """
@@ -250,7 +250,7 @@ class Evaluator:
         return images, replace(recipe, augmentation="none")
 
     def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
-        """Return random real images that hold as many values as the set stores.
+        """Return random real images with as many values as the set stores.
 
         Each class gets its share, or all its real images if it has fewer. If the set
         has views, these images are seen in the same views.

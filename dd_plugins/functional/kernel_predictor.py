@@ -31,10 +31,10 @@ _GIGABYTE = 1e9
 def check_kernel(
     asker: str, kernel: AbstractKernel, images: int, height: int, width: int
 ) -> None:
-    """Refuse a kernel that cannot take the images, or is too large for memory.
+    """Refuse a kernel unfit for the images, or too large for memory.
 
     Args:
-        asker: the name of what asks, for messages.
+        asker: the name of the caller, for messages.
         kernel: the kernel.
         images: the number of images of the support.
         height: of an image, in pixels.
@@ -78,13 +78,13 @@ def regression_weights(
 def parts_that_fit(
     kernel: AbstractKernel, count: int, images: Tensor, memory: float = MEMORY
 ) -> Iterator[slice]:
-    """Yield the parts of ``count`` images whose kernel with a support fits into memory.
+    """Yield parts of ``count`` images; the kernel of each with a support fits memory.
 
     Args:
         kernel: the kernel.
         count: the number of images.
         images: the support, ``(n, channels, height, width)``.
-        memory: gigabytes that the kernel of a part may take.
+        memory: gigabytes for the kernel of a part.
     """
     each = kernel.bytes_per_pair(*images.shape[-2:]) * len(images)
     size = max(1, int(memory * _GIGABYTE / each))
@@ -108,7 +108,7 @@ def kernel_predictor(
         images: the support, float ``(n, channels, height, width)``.
         labels: float ``(n, classes)``.
         ridge: relative to the mean eigenvalue of the kernel.
-        memory: gigabytes that the kernel of a part of the images may take.
+        memory: gigabytes for the kernel of a part of the images.
 
     Returns:
         A function of images, float ``(b, channels, height, width)`` in the value space

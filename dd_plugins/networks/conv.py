@@ -29,8 +29,8 @@ _TRUNCATED_DEVIATION = 0.87962566103423978
 def lecun_normal_(module: nn.Module, generator: torch.Generator) -> None:
     """Initialise every convolution and linear layer as flax does by default.
 
-    Weights are normal with variance ``1 / fan_in``, cut off at two deviations; biases
-    zero.
+    Weights are normal with variance ``1 / fan_in``, cut off at two standard deviations;
+    biases zero.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -118,7 +118,7 @@ class Conv(AbstractNetwork):
 
 
 def _extra_padding(height: int, width: int, depth: int) -> int:
-    """Return the pixels a side that let pooling divide evenly."""
+    """Return the padding a side for pooling to divide evenly."""
     unit = 2**depth
     for extra in range(min(4, unit // 2)):
         if (height + 2 * extra) % unit == 0 and (width + 2 * extra) % unit == 0:
