@@ -252,7 +252,7 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _several(option: str, text: str, known: tuple[str, ...]) -> list[str]:
-    """Return the names that an option lists; refuse unknown ones."""
+    """Return the names listed in an option; refuse unknown ones."""
     names = [part.strip() for part in text.split(",")]
     for name in names:
         if name not in known:
