@@ -1,4 +1,4 @@
-"""The plugin that dd-plugins loads: light, with or without Opacus."""
+"""The plugin for dd-plugins: light, with or without Opacus."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Checks that Opacus's gradients of single examples are right."""
+"""Checks of Opacus's gradients of single examples."""
 
 import copy
 import warnings
@@ -37,8 +37,8 @@ def check_example_gradients(
 
     Raises:
         OptionError: they differ or cannot be computed; or the network takes more than
-            images, has parameters that no output depends on, or remembers images in
-            buffers.
+            images, has parameters without an influence on outputs, or remembers images
+            in buffers.
     """
     generator = torch.Generator().manual_seed(0)
     # In evaluation mode Opacus's hooks record nothing.
@@ -101,7 +101,7 @@ def _lengths_by_opacus(
 def _check_call(
     module: nn.Module, images: Tensor, labels: Tensor, num_classes: int
 ) -> None:
-    """Refuse networks that do not map each image to outputs by itself.
+    """Refuse networks with outputs for an image that depend on others.
 
     Args:
         module: a module in training mode; not changed.
@@ -129,7 +129,7 @@ def _check_call(
 
 
 def _check_outputs(outputs: object, images: int, num_classes: int) -> None:
-    """Refuse outputs that are not one row of logits per image."""
+    """Refuse outputs other than one row of logits per image."""
     if not isinstance(outputs, Tensor):
         raise OptionError(
             "the network must give one tensor of outputs, got a "
@@ -148,7 +148,7 @@ def _check_outputs(outputs: object, images: int, num_classes: int) -> None:
 
 
 def _check_all_used(module: nn.Module, outputs: Tensor, labels: Tensor) -> None:
-    """Refuse outputs without a gradient, or parameters that no output depends on."""
+    """Refuse outputs without a gradient, or parameters without an influence on them."""
     try:
         torch.autograd.backward(F.cross_entropy(outputs, labels))
     except Exception as error:  # a layer of a plugin may do anything

@@ -1,4 +1,4 @@
-"""Single numbers that attacks compare: a confidence, or a distance."""
+"""Signals of attacks, single numbers: a confidence, or a distance."""
 
 from typing import Literal
 
@@ -18,7 +18,7 @@ def confidence(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the log-odds of each example's class.
 
     ``log p_y - log(sum of the others' p)``, equation (1) and appendix B of Carlini et
-    al. (2022). Logits keep the precision that probabilities lose near 0 and 1.
+    al. (2022). Logits keep their precision where probabilities near 0 and 1 lose it.
 
     Args:
         outputs: shape ``(n, classes)``.

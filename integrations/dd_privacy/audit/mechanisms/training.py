@@ -88,6 +88,6 @@ def training_seconds(
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """Return the result of some work, and the seconds that it took."""
+    """Return the result of some work, and its seconds."""
     started = time.perf_counter()
     return work(), time.perf_counter() - started
