@@ -137,7 +137,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
     @property
     def public_data(self) -> str | None:
-        """The name of a data set free for a private method to read, or None.
+        """The name of the public data set of a private method, or None.
 
         A parametrization is fitted to its images in place of real ones.
         """

@@ -28,7 +28,7 @@ class Settled:
         parametrization: of the learned images.
         device: the device of all tensors.
         precision: dtype of features.
-        public: images free for a private distiller to read, or None.
+        public: public images for a private distiller, or None.
     """
 
     options: RunOptions

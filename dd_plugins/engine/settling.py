@@ -56,7 +56,7 @@ def settle(
         context_labels: the class of each image of the context.
         distiller: used in place of the one in the options.
         network: used in place of the one in the options.
-        public: images free for a private distiller to read.
+        public: public images for a private distiller.
 
     Raises:
         OptionError: an option is out of its range.

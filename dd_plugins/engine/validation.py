@@ -43,7 +43,7 @@ def validations_of(settled: Settled, steps: int) -> int:
 
 
 def _validates(settled: Settled) -> bool:
-    """Return whether there are validation images, free to be read."""
+    """Return whether there are validation images that may be read."""
     has_images = len(settled.data.validation.labels) > 0
     return has_images and not settled.distiller.private
 
