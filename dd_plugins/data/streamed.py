@@ -155,7 +155,7 @@ class StreamedImages:
 
 
 ImageSource = Tensor | StreamedImages
-"""Images in memory, or images that are read when they are needed."""
+"""Images in memory, or images read on access."""
 
 
 def chunks(images: ImageSource, size: int) -> Iterable[Tensor]:

@@ -55,7 +55,7 @@ _UNREADABLE = (
     *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError),
     *(AttributeError, pickle.UnpicklingError, OptionError),
 )
-"""What reading a damaged state may raise."""
+"""The errors of reading a damaged state."""
 
 _WARM_UP = 50  # steps
 _SAVED_EVERY = 20.0  # seconds

@@ -32,8 +32,8 @@ __all__ = [
 
 _STEPS = 1_000
 InitialImages = Literal["real", "noise", "public"]
-"""What the synthetic images start from: real images, draws from a unit normal, or the
-public images of a private distiller, whatever their class."""
+"""The kind of first images: real images, draws from a unit normal, or the public images
+of a private distiller, whatever their class."""
 
 StateType = TypeVar("StateType", bound=AbstractState)
 

@@ -48,7 +48,7 @@ __all__ = [
     "check_teacher",
 ]
 
-_MOST_LEARNED = 1_000  # values beside images and labels; the header holds them
+_MOST_LEARNED = 1_000  # values besides images and labels; the header holds them
 
 
 def _refused(source: Record, method: str, expected: str, got: object) -> PluginError:

@@ -64,7 +64,7 @@ class Learning:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Give short names to the parts used most."""
+        """Give short names to the most used parts."""
         self.distiller = self.settled.distiller
 
     def begin(self, transform: Transform | None) -> None:

@@ -34,7 +34,7 @@ _LONGEST_REASON = 200  # characters
 _MOST_THREADS = 4096
 
 Movers = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
-"""What moves a set: an optimizer and its schedule."""
+"""An optimizer of a set, and its schedule."""
 
 
 def largest(tensors: Iterable[Tensor]) -> Tensor:

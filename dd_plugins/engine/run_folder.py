@@ -28,7 +28,7 @@ RUN_FILES = (
     IMAGES_NAME,
     SUMMARY_NAME,
 )
-"""What a run writes to its folder."""
+"""The files of a run in its folder."""
 
 _BEGINNINGS = {
     ARTIFACT_NAME: re.compile(rb'.{8}\{"__metadata__":\{"dd_plugins":', re.DOTALL),

@@ -71,7 +71,7 @@ def settle(
         network = plugins.network(options.network)
     target = resolve_device(device)
     data = data.prepared(options.preprocessing, options.mirror)
-    if method.private:  # which images were held out tells how many there are
+    if method.private:  # the choice of held-out images reveals their number
         data = data.undivided()
     # Of which classes there are images is private, where the set is.
     there = [1] * data.num_classes

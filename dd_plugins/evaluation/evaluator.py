@@ -45,8 +45,8 @@ KINDS = (
     *("distilled", "hard", "taught random", "random", "full"),
     *("other view", "random, other view"),
 )
-"""What networks are trained on. "hard" is the distilled set with hard labels, an "other
-view" that without augmentation, or with it, if its recipe has none."""
+"""The training sets of networks. "hard" is the distilled set with hard labels, an
+"other view" the set without augmentation, or with it, if its recipe has none."""
 
 _FULL_STEPS = 1_000
 

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 MEMORY = 1.0
-"""Gigabytes that the kernel of a part of the images may take, by default."""
+"""Gigabytes for the kernel of a part of the images, by default."""
 
 RIDGE = 1e-6
 """The ridge of KIP, relative to the mean eigenvalue of the kernel."""

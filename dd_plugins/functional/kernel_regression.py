@@ -335,9 +335,9 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
         still leads to predictions that are right.
 
     References: arXiv 2210.12067, which calls it Platt scaling and learns the
-    temperature beside the images; here it is found for each batch, and a run has
-    nothing more to keep. Guo et al., "On Calibration of Modern Neural Networks",
-    arXiv 1706.04599 (temperature scaling).
+    temperature with the images; here it is found for each batch, and a run has nothing
+    more to keep. Guo et al., "On Calibration of Modern Neural Networks", arXiv
+    1706.04599 (temperature scaling).
     """
     smoothing = 1 / (len(predictions) + 2)
     tiny = torch.finfo(predictions.dtype).tiny

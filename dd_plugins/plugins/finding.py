@@ -30,7 +30,7 @@ BUILT_IN = {
     "metrics_log": "dd_plugins.engine.observers:metrics_log",
     "image_snapshots": "dd_plugins.engine.observers:image_snapshots",
 }
-"""The plugins that come with the library, in the form of entry points."""
+"""The library's own plugins, in the form of entry points."""
 
 
 def asked_plugins() -> list[str] | None:

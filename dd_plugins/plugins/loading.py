@@ -184,7 +184,7 @@ class LoadedPlugins(ABC):
             if hasattr(self._specifications, name) or arguments != ("register",):
                 continue
             kind = name.removeprefix("dd_register_").removesuffix("s")
-            with suppress(PluginError):  # whoever looks it up is told
+            with suppress(PluginError):  # a look-up reports it
                 self.records(name, kind, Record)
 
     def records(

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _ALSO: dict[str, tuple[type[Record], ...]] = {"recipe": (Recipe,), "views": (Views,)}
-"""Records with a spec that no plugin registers."""
+"""Records with a spec, registered by no plugin."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from torch import Tensor
 __all__ = ["Released", "SpaceHint"]
 
 SpaceHint = Literal["pixels", "published", "zca", "unknown"]
-"""The space that a layout tells: pixels, pixels that were standardised by the numbers
-of the papers, FRePo's whitened space, or none."""
+"""The value space by a layout: pixels, pixels standardised by the numbers of the
+papers, FRePo's whitened space, or none."""
 
 
 @dataclass(frozen=True)

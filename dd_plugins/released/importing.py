@@ -42,7 +42,7 @@ PUBLISHED_SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "tiny-imagenet": _IMAGENET,
     "imagenette": _IMAGENET,
 }
-"""The mean and deviation of each channel by which DC, DSA, DM and MTT standardise."""
+"""The means and standard deviations of channels in DC, DSA, DM and MTT."""
 
 _IMAGES, _LABELS, _RATE = "images", "labels", "lr"
 

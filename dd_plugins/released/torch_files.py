@@ -24,7 +24,7 @@ _SCALARS = [
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
 ]
-"""What a number of NumPy is made of: the accuracies in files of DC are such."""
+"""The types behind a number of NumPy, such as an accuracy in files of DC."""
 
 
 def read_torch(file: Path) -> Any:

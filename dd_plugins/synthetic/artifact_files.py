@@ -30,7 +30,7 @@ _BEGINNINGS = {
 """The kind of a file, by its first bytes."""
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
-_LISTED = 1_000  # entries of a folder that are looked at to tell what it is
+_LISTED = 1_000  # entries of a folder, read to recognise it
 
 
 def artifact_file(path: str | Path) -> Path:

@@ -62,7 +62,7 @@ SINCE = {
     "decoder_values": 5,
     "privacy": 6,
 }
-"""The first version of the format that has this field of the header."""
+"""The first version of the format with each field of the header."""
 
 DIRECTIONS_SINCE = 3
 TEACHERS_SINCE = 4
@@ -73,13 +73,13 @@ DEEPEST_CONTEXT = 200
 
 
 Count = Annotated[int, pydantic.Field(ge=1, le=2**53)]
-"""A positive number that a float holds exactly."""
+"""A positive number, exact as a float."""
 
 
 _LONGEST_SPEC = 60  # characters of a spec or a name in a line
 
 VIEW_LABELS = "view_labels"
-"""The name of the tensor that holds the labels of views."""
+"""The name of the tensor of the labels of views."""
 
 TRANSFORM_PREFIX = "transform."
 STORED_PREFIX = "stored."

@@ -15,8 +15,8 @@ from dd_plugins.functional.kernel_regression import (
 __all__ = ["LABEL_KINDS", "LabelKind", "LabelMeaning", "label_loss", "one_hot"]
 
 LabelKind = Literal["regression", "probabilities", "classes"]
-"""What labels are: centred regression targets, probabilities, or class scores whose
-largest is the class."""
+"""The kind of labels: centred regression targets, probabilities, or class scores (the
+largest is the class)."""
 
 
 @dataclass(frozen=True)

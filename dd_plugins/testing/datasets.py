@@ -66,4 +66,4 @@ DATASET_CHECKS: tuple[Callable[[Loader], None], ...] = (
     check_dataset_has_a_test_set,
     check_dataset_can_be_distilled,
 )
-"""Every check of a data set; each takes a function without arguments that loads it."""
+"""Every check of a data set; each takes its loader, a function without arguments."""

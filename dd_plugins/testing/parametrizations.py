@@ -177,4 +177,4 @@ PARAMETRIZATION_CHECKS = (
     check_parametrization_gradients,
     check_parametrization_survives_a_break,
 )
-"""Each takes a parametrization, and fails with the law that it breaks."""
+"""Each takes a parametrization, and fails with the broken law."""

@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 STAGES = (300,)
-"""Training steps of the networks that wrappers use, by default."""
+"""Training steps of networks for wrappers, by default."""
 
 OnStep = Callable[[int], None]
 """Called with the number of training steps done."""

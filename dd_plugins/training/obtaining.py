@@ -16,7 +16,7 @@ from dd_plugins.runtime.cache import cache_folder
 __all__ = ["Missing", "Wanted", "obtained"]
 
 Missing = Literal["train", "refuse"]
-"""What is done if something that a run needs is not kept."""
+"""The response to missing objects."""
 
 _TOLD_EVERY = 50  # training steps
 _LOOK_EVERY = 0.2  # seconds

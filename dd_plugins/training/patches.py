@@ -18,7 +18,7 @@ __all__ = ["PatchChoice", "Patches", "Realism"]
 _SCORED = 250  # crops that a teacher sees at a time
 
 Realism = Literal["best", "medium"]
-"""Which crops are chosen: those of the least loss, or those around the median."""
+"""The choice of crops: of the least loss, or around the median."""
 
 Read = Callable[[Tensor], Tensor]
 """Maps indices of real images to these images in the value space."""

@@ -21,10 +21,10 @@ from dd_plugins.training.view_labels import ViewLabels
 __all__ = ["MOST_STEPS", "ProtocolName", "as_protocol", "recipe_for", "training_set_of"]
 
 ProtocolName = Literal["auto", "frepo", "classic", "retrieval"]
-"""How networks are trained on a distilled set, and by what they are scored."""
+"""How networks are trained on a distilled set, and scored."""
 
 MOST_STEPS = 100_000
-"""The most training steps that an artifact may ask for by itself."""
+"""The most training steps an artifact may ask for by itself."""
 
 
 def as_protocol(protocol: str | Recipe) -> ProtocolName | Recipe:

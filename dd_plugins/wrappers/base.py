@@ -62,7 +62,7 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
     positional: ClassVar[tuple[str, ...]] = ("base",)
     keeps_privacy: ClassVar[bool] = False
-    """Whether it reads no real image, so that the set of a private base stays private.
+    """Whether it reads no real image, so the set of a private base stays private.
 
     Around a private distiller others are refused.
     """

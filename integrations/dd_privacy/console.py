@@ -19,6 +19,6 @@ def say(console: Console, line: str) -> None:
 
 
 def progress_bar() -> Progress:
-    """Return a progress display, cleared at the end by a terminal, absent from files."""
+    """Return a progress display for terminals, cleared at the end."""
     console = Console(stderr=True)
     return Progress(console=console, transient=True, disable=not console.is_terminal)

@@ -89,8 +89,8 @@ class FRePo(AbstractDistiller[FRePoState]):
         last_learning_rate: at the end of the cosine, relative to the first; in [0, 1].
         online_learning_rate: of Adam on the online models.
         learn_labels: whether labels are learned.
-        augment: whether a random augmentation, drawn anew at each step, is applied to
-            the synthetic images. The models are trained on augmented images. In the
+        augment: whether a random augmentation, redrawn at each step, is applied to the
+            synthetic images. The models are trained on augmented images. In the
             regression augmented images replace the images, or join them as
             ``augmented_copies``. By default True with copies, and in a fast run for
             colour images. The paper's is False.

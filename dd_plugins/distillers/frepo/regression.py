@@ -122,7 +122,7 @@ class Regression:
         ):
             syn_features = features_of(run, network, support)
         # The graph is walked in two halves: from the loss to features and labels, then
-        # from the features to the view. So the profiler can tell them apart, and the
+        # from the features to the view. So the profiler can separate them, and the
         # first half is freed before the second begins.
         inner = syn_features.detach().requires_grad_()
         with record_function("frepo: regression"):

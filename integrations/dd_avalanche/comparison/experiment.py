@@ -19,8 +19,9 @@ __all__ = [
 ]
 
 Scenario = Literal["split", "task-split", "permuted", "rotated"]
-"""What an experience brings: classes, which a test has to tell from all others or, with
-the task known, from each other; or all classes with other pixels, permuted or rotated.
+"""The change from experience to experience: new classes, scored among all classes or,
+with the task known, among the task's; or all classes with other pixels, permuted or
+rotated.
 """
 
 _DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
@@ -30,7 +31,7 @@ BENCHMARKS: dict[str, tuple[Scenario, str]] = {
     for scenario in get_args(Scenario)
     for dataset in _DATASETS
 }
-"""The benchmarks: what an experience brings, and of which data set."""
+"""The benchmarks: the change from experience to experience, and the data set."""
 
 MemoryUse = Literal["replay", "scratch"]
 """How a network is trained on the memory: mixed with current data, or on it alone."""

@@ -15,7 +15,7 @@ __all__ = ["ResultsFile"]
 _FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
 
 _LATER_OPTIONS = {"validation": False, "augmented_copies": 0}
-"""What experiments were before there were these options, for files of that time."""
+"""The values of newer options in experiments of older files."""
 
 
 class ResultsFile:

@@ -184,7 +184,7 @@ class Addition:
         stored = made.of_class(label, seen, self.options)
         if self.chooses:
             if 0 < count < self.room_of(label):
-                # The core set chose from several copies: each image is taken once.
+                # The coreset chose from several copies: each image is taken once.
                 own = images[labels == label]
                 stored = stored.with_images(own, self.options.store)
             if old is not None:

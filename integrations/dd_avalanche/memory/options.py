@@ -24,22 +24,22 @@ __all__ = [
 ]
 
 DISTILLER = "dm(real_batch_size=64)"
-"""The default distiller of a memory: the one that measured best."""
+"""The default distiller of a memory: the best one measured."""
 
 NETWORK = "conv(width=32)"
-"""The default network that images are distilled on: the one of that measurement."""
+"""The default network for distillation: the one of the same measurement."""
 
 INITIAL_IMAGES = "herding(training_steps=0)"
-"""What new images start from by default: the most typical ones, by their pixels."""
+"""The default first images: the most typical ones, by their pixels."""
 
 STEPS = 100
 """The steps of a distillation by default."""
 
 Context = Literal["none", "fixed", "refined"]
-"""What the stored images are while new ones are distilled: unseen, seen, or learned."""
+"""The stored images while new ones are distilled: unseen, seen, or learned."""
 
 PROPORTIONAL: Literal["proportional"] = "proportional"
-"""Each class has images in proportion to the real ones that it has had."""
+"""Each class has images in proportion to its real ones so far."""
 
 ClassKey = TypeVar("ClassKey", bound=Hashable)
 
@@ -134,7 +134,7 @@ class MemoryOptions:
             seed: of the distillation.
             refine_context: whether there is a context to learn further.
         """
-        chooses = not self.method.moves_images  # a core set: nothing is learned
+        chooses = not self.method.moves_images  # a coreset: nothing is learned
         return RunOptions(
             distiller=repr(self.method),
             images_per_class=images_per_class,

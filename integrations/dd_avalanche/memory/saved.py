@@ -15,7 +15,7 @@ from dd_plugins.api import FileError, Header, OptionError, load_tensors, save_te
 __all__ = ["MEMORY_NAME", "MemoryState", "read_state", "write_state"]
 
 MEMORY_NAME = "memory.safetensors"
-"""The name of the file that a saved memory is restored from."""
+"""The name of the file of a saved memory."""
 
 _FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
 _METADATA_KEY = "dd_avalanche"

@@ -19,10 +19,10 @@ from dd_plugins.api import OptionError, generator_for, whole_number
 __all__ = ["REPLAY_DISTILLER", "BufferLabels", "DistilledBuffer"]
 
 BufferLabels = Literal["hard", "learned"]
-"""The labels of a buffer's items: their classes, or what the distiller learned."""
+"""The labels of a buffer's items: their classes, or the learned labels."""
 
 REPLAY_DISTILLER = "herding(training_steps=0)"
-"""What a buffer holds by default: the images nearest to the mean of their class.
+"""The default choice of a buffer: the images nearest to the mean of their class.
 
 With augmented copies they measured as good as learned images of as many pixels, in a
 tenth of the time (docs/benchmarks/continual.md)."""
@@ -192,7 +192,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
                 "parts, got a whole experience; pass all parts up to the last one"
             )
         self._collected.append(part)
-        del part  # else its images would stay in memory beside the joined ones
+        del part  # else its images would stay in memory with the joined ones
         if not isinstance(exp, OnlineCLExperience) or self._is_last(exp):
             collected, self._collected = self._collected, []
             self._add(collected)

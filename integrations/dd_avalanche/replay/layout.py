@@ -13,7 +13,7 @@ from dd_plugins.api import DataError
 __all__ = ["TASK_LABELS", "LabelledImages", "Layout", "read_images"]
 
 TASK_LABELS = "targets_task_labels"
-"""What Avalanche calls the attribute of task labels."""
+"""Avalanche's name for the attribute of task labels."""
 
 
 class Layout(NamedTuple):

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 STREAM_NAME = "stream.pt"
-"""The file that tells how far a stream has come."""
+"""The file of a stream's progress."""
 
 _FORMAT_VERSION = 2  # from 2 on the file ends with a digest of itself
 _DIGEST_SIZE = 64

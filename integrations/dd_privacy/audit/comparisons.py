@@ -15,7 +15,7 @@ from dd_privacy.audit.mechanisms.private_training import PrivateTraining
 __all__ = ["COMPARISONS", "compared_with", "comparisons_of", "refuse_unused"]
 
 COMPARISONS = ("all", "random", "noise", "private")
-"""The names of what an audited distiller may be compared with."""
+"""The names of the comparisons of an audited distiller."""
 
 _OPTIONS_OF = {"all": ("all_steps", "all_plain"), "private": ("epsilon",)}
 

@@ -20,9 +20,9 @@ __all__ = [
 ]
 
 MemberGroup = Literal["initial_members", "other_members", "canaries"]
-"""Which members a figure is about: those that the released images started from, other
-members, or canaries. Each group is compared with the non-members; canaries with
-mislabelled non-members."""
+"""The members of a figure: the initial real images of the released set, other members,
+or canaries. Each group is compared with the non-members; canaries with mislabelled
+non-members."""
 
 MEMBER_GROUPS: tuple[MemberGroup, ...] = (
     "initial_members",

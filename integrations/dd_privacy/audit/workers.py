@@ -24,7 +24,7 @@ Job = tuple[AbstractMechanism, int]
 """A mechanism, and the number of its run."""
 
 Make = Callable[[AbstractMechanism, int], Path]
-"""Makes a run, and returns the folder that keeps it."""
+"""Makes a run, and returns its folder."""
 
 _PATIENCE = 15.0  # seconds for the checkpoint of a run that is stopped
 

@@ -59,7 +59,7 @@ _PUBLIC = "The public images: they are taken for public."
 _CONTEXT = "The set beside which this one was made: what it reveals adds up."
 
 ClippingNorm = Annotated[float, Field(ge=1e-6, le=1e6)]
-"""A norm that neither float32 nor an optimizer loses."""
+"""A norm within the range of float32 and of optimizers."""
 
 StateType = TypeVar("StateType", bound="PrivateState")
 
@@ -110,9 +110,9 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
 
     positional: ClassVar[tuple[str, ...]] = ("epsilon",)
     mechanism: ClassVar[str]
-    """What is released at each step, in a few words."""
+    """The output released at each step, in a few words."""
     short_run: ClassVar[int]
-    """The steps of a run that is given none: each spends."""
+    """The default number of steps: each spends."""
 
     epsilon: PositiveFloat
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5

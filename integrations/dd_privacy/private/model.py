@@ -22,7 +22,7 @@ NOT_COVERED = (
     "Attacks on floating-point noise: Opacus's secure mode was off.",
     "Attackers who can search the 32 bits that torch seeds its generators with.",
 )
-"""What the epsilon of a model does not protect against."""
+"""The limits of the protection by a model's epsilon."""
 
 _SEEDED = "Anybody who knows the seed: noise and batches were drawn from it."
 

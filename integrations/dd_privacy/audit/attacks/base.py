@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 ThreatModel = Literal["images", "model", "both"]
-"""What the attacker sees: the released images, a model trained on them, or both."""
+"""The attacker's access: the released images, a model trained on them, or both."""
 
 
 @dataclass(frozen=True)

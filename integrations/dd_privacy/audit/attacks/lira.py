@@ -13,7 +13,7 @@ __all__ = ["LiRA"]
 _SHARED_DEVIATION_BELOW = 64  # reference runs; LiRA's authors advise it
 
 
-_FEWEST_RUNS = 2  # with an example, for a deviation
+_FEWEST_RUNS = 2  # with an example, for a standard deviation
 
 
 @dd_plugins.record

@@ -11,7 +11,7 @@ from dd_privacy.audit.attacks.base import Observations
 __all__ = ["TINY", "Signal", "confidence", "probabilities", "signal_of"]
 
 TINY = 1e-12
-"""The smallest probability and deviation, so that logarithms are finite."""
+"""The smallest probability and standard deviation, so logarithms are finite."""
 
 
 def confidence(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def probabilities(outputs: Tensor) -> Tensor:
 
 
 Signal = Literal["confidence", "pixel_distance", "feature_distance"]
-"""A number that an attack compares between runs."""
+"""A number compared between runs by an attack."""
 
 
 def signal_of(seen: Observations, labels: Tensor, signal: Signal) -> Tensor:

@@ -98,7 +98,7 @@ class Distillation(AbstractMechanism):
         )
 
     def records(self) -> list[dd_plugins.Record]:
-        """Return the records of distiller, networks, first images and parametrization."""
+        """Return the records of distiller, networks, images and parametrization."""
         options = self.options
         networks = [options.network, self.evaluation_network]
         if self.relabelling is not None:

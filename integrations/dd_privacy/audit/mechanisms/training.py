@@ -22,7 +22,7 @@ from dd_privacy.audit.mechanisms.base import Release
 __all__ = ["PROBE_STEPS", "fresh_network", "timed", "trained_on", "training_seconds"]
 
 PROBE_STEPS = (2, 6)
-"""Steps that are timed to estimate how long all steps take."""
+"""Timed steps, for estimating the duration of all steps."""
 
 
 Result = TypeVar("Result")
