@@ -30,7 +30,7 @@ class DDError(Exception):
 
 
 class DDWarning(UserWarning):
-    """A warning for users; nothing stops.
+    """A warning to the user that stops nothing.
 
     The command line prints it in one line.
     """

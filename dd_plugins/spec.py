@@ -60,8 +60,8 @@ class Record:
         name: the registered name of the class, an identifier.
         positional: the fields accepted by position, in a spec or in Python.
         aliases: earlier names of the class, still valid in specs.
-        parts: for an option with a record for its value, but no plugin, the classes of
-            that record, such as a kernel: ``kip(kernel=fc(depth=2))``.
+        parts: for an option whose value is a record but no plugin, the classes of that
+            record, such as a kernel: ``kip(kernel=fc(depth=2))``.
     """
 
     name: ClassVar[str]

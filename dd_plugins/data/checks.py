@@ -29,7 +29,7 @@ def number_tensor(values: Any, what: str) -> Tensor:
 
 
 def check_values(images: Tensor, first: int = 0) -> None:
-    """Refuse images with values neither uint8 nor finite and in [0, 1].
+    """Refuse images that are neither uint8 nor finite and in [0, 1].
 
     Args:
         images: of any dtype.

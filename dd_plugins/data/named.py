@@ -92,7 +92,7 @@ def _letters(name: str) -> str:
 
 
 def refuse_argument(name: str, options: DataOptions) -> None:
-    """Refuse an argument after the name of a data set without one.
+    """Refuse an argument for a data set that takes none.
 
     Raises:
         OptionError: there is an argument.

@@ -136,7 +136,7 @@ def resized(images: Tensor, size: int | None) -> Tensor:
 
 
 def check_image_size(size: int | None) -> None:
-    """Refuse a size impossible for an image.
+    """Refuse a size to which images cannot be resized.
 
     Raises:
         OptionError: it is below 1.

@@ -434,7 +434,7 @@ def _constant(channels: int) -> Transform:
 
 
 def _of_pixels(channels: int) -> Transform:
-    """Return the scale before whitening of pixels without standardisation.
+    """Return the scale before whitening of pixels that are not standardised.
 
     Their covariance C is whitened by ``(C + r I) ** -0.5`` with an absolute ridge r.
     This equals ``(C / r + I) ** -0.5`` of pixels divided by the root of r.

@@ -147,8 +147,8 @@ class RealData:
             preprocessing: ``"zca"``, ``"pixel-zca"`` or ``"standardize"``; by default
                 ``"zca"`` for images of at most 4,800 values, such as 3x40x40. Whitening
                 of larger ones takes minutes, and its matrix hundreds of megabytes.
-            mirror: whether a mirror image is still of its class. image_size: the size
-                of the resized images, for the record.
+            mirror: whether a mirror image is still of its class.
+            image_size: the size of the resized images, for the record.
             validation: the held-out fraction of each class, in [0, 1), by default a
                 tenth; or the validation images and labels, and all others are trained
                 on.
@@ -385,7 +385,7 @@ class RealData:
         ).with_transform(Transform.identity(images.shape[1]))
 
     def check_test(self) -> None:
-        """Refuse an unfit test set, as far as this shows without reading it.
+        """Refuse a test set that does not fit, as far as this shows without reading it.
 
         Tensors and the first item of a dataset are checked; functions are not called.
 

@@ -56,7 +56,7 @@ class UnreadTestSet:
         return callable(self.test) and not hasattr(self.test, "__getitem__")
 
     def check(self) -> None:
-        """Refuse an unfit test set, as far as this shows without reading."""
+        """Refuse a test set that does not fit, as far as this shows without reading."""
         if self.test is None:
             raise no_test_set()
         if isinstance(self.test, tuple) or self._is_function():
@@ -77,7 +77,7 @@ def check_fit(
     expected_shape: tuple[int, ...],
     num_classes: int,
 ) -> None:
-    """Refuse images different in shape or classes from the training images.
+    """Refuse images that do not fit the training images.
 
     Args:
         what: the split, for messages.
@@ -106,7 +106,7 @@ def check_fit(
 
 @runtime_checkable
 class HasSizes(Protocol):
-    """A dataset with known sizes of its images, without reading them."""
+    """A dataset that knows the sizes of its images without reading them."""
 
     def check_sizes(self, size: tuple[int, int]) -> None:
         """Refuse images of another height or width.

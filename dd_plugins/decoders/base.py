@@ -65,8 +65,8 @@ class AbstractDecoder(Record, ABC):
 
         Args:
             image_shape: channels, height and width.
-            num_classes: how many classes images may have. generator: draws the initial
-                weights.
+            num_classes: the number of classes of images.
+            generator: draws the initial weights.
 
         Raises:
             OptionError: the images are too small for this architecture.

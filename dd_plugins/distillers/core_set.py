@@ -25,7 +25,7 @@ _READ = 500  # images at a time
 
 
 class CoreSet(AbstractUnmoved[NoState]):
-    """A distiller choosing real images, in :meth:`choose`, without learning."""
+    """A distiller that chooses real images, in :meth:`choose`, and never moves them."""
 
     def default_network(
         self, task: Task, device: torch.device
@@ -89,7 +89,7 @@ class _EmbeddedCoreSet(CoreSet):
 
 @record
 class Herding(_EmbeddedCoreSet):
-    """Herding: images with a mean feature near the mean of their class.
+    """Herding: images whose mean feature is close to the mean of their class.
 
     Images are chosen one after the other. Each brings the mean of the chosen ones as
     near as possible to the mean of the class. Features have length one, as in iCaRL.

@@ -33,7 +33,7 @@ _INNER_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 
 @dataclass
 class DSAState(AbstractState):
-    """The network in training on the set."""
+    """The network that is trained on the set."""
 
     network: FeatureNetwork
 

@@ -63,7 +63,7 @@ class KIP(AbstractDistiller[KIPState]):
         preset: ``"fast"`` for runs of minutes on a CPU; ``"paper"`` for 50,000 steps
             with 5,000 real images at each.
         kernel: ``fc(depth=1)``, ``conv(depth=3)``, ``conv(depth=3, pooling=True)`` or
-            ``gap(depth=3)``, (costs in :mod:`dd_plugins.functional.ntk`).
+            ``gap(depth=3)``; :mod:`dd_plugins.functional.ntk` gives the cost of each.
         real_batch_size: real images of a step; 1,024 by default, 5,000 in the paper.
         ridge: relative to the mean eigenvalue of the kernel.
         learning_rate: of Adam on the images, and on the labels if they are learned.
@@ -96,7 +96,7 @@ class KIP(AbstractDistiller[KIPState]):
     memory: PositiveFloat = MEMORY
 
     def for_task(self, task: Task) -> "KIP":
-        """Refuse a kernel unfit for the images, or too large for memory.
+        """Refuse a kernel that cannot take the images, or is too large for memory.
 
         Raises:
             OptionError: the images are too small for the poolings, or the kernel of the

@@ -31,8 +31,8 @@ class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
     labels has to beat these crops.
 
     Args:
-        factor: crops along each side of an image, a divisor of it; 1 leaves one crop an
-            image.
+        factor: crops along each side of an image; it must divide the side. 1 leaves one
+            crop an image.
         candidates: scored images of each class.
         crops: crops of each of them.
         smallest: area of the smallest crop, in (0, 1] of the image.

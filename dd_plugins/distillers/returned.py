@@ -188,7 +188,7 @@ def check_optimizer(
 def check_schedule(
     source: Record, got: Any, optimizer: torch.optim.Optimizer
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Check a value returned by ``schedule``: a schedule without a metric."""
+    """Check a value returned by ``schedule``: one stepped without a metric."""
     schedules = torch.optim.lr_scheduler
     if not isinstance(got, schedules.LRScheduler) or isinstance(
         got, schedules.ReduceLROnPlateau

@@ -46,7 +46,7 @@ class AbstractState(ABC):
 
 @dataclass
 class NoState(AbstractState):
-    """The state of a distiller without one of its own."""
+    """The state of a distiller in which nothing changes but the set."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing."""

@@ -44,7 +44,7 @@ def largest(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[None]:
-    """Return a context with the number of threads of the run's start.
+    """Return a context in which a run has as many threads as at its start.
 
     Raises:
         FileError: the checkpoint is foreign or damaged.

@@ -109,7 +109,7 @@ def _foreign_files(out: Path, held: list[str]) -> list[str]:
 
 
 def _looks_like_a_run_s(path: Path) -> bool:
-    """Return whether a file looks like a run's; an empty one may."""
+    """Return whether a file's content fits its name; an empty file may."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -57,8 +57,8 @@ def evaluate(
 ) -> Evaluation:
     """Train fresh networks on a distilled set and test them on real data.
 
-    All networks are trained before the test set is read; it is read once. All checks
-    possible without reading its images are made before.
+    All networks are trained before the test set is read; it is read once. Everything
+    that can be checked without its images is checked before.
 
     A teacher's labels help with any images. So if a teacher labels the views of a set,
     networks are also trained on the same views with hard labels, and on as many random
@@ -220,7 +220,7 @@ def prepare_evaluation(
 
 
 def _check_scores(asked: AskedScores, distilled: DistilledSet) -> None:
-    """Refuse a score impossible for the set.
+    """Refuse a score that the set cannot have.
 
     Raises:
         OptionError: a score of augmentation is asked for, and a teacher labels the

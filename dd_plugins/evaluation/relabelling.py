@@ -100,10 +100,11 @@ def relabel(
 post_training_recipe`).
         data: the real data, in any form accepted by :func:`~dd_plugins.distill`; by
             default found by the name in the artifact.
-        data_root: the folder of named data sets. device: for the training and the
-        labels of teachers. plugins: where names are looked up; by default all installed
-        plugins. on_progress: called with a description of the network, the steps done,
-        and all steps.
+        data_root: the folder of named data sets.
+        device: for the training and the labels of teachers.
+        plugins: where names are looked up; by default all installed plugins.
+        on_progress: called with a description of the network, the steps done, and all
+            steps.
 
     Raises:
         OptionError: an option is out of its range; a teacher has other classes than the

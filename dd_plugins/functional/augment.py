@@ -79,7 +79,7 @@ def apply_affine(images: Tensor, affine: Affine, padding: Padding = "border") ->
     Args:
         images: shape ``(n, channels, height, width)``.
         affine: one transform for each image.
-        padding: of the outside: the edge repeated, or zeros.
+        padding: outside of an image: the edge repeated, or zeros.
     """
     cosine, sine = affine.angle.cos(), affine.angle.sin()
     zoom = affine.zoom if affine.zoom.ndim == 2 else affine.zoom[:, None].expand(-1, 2)
@@ -254,8 +254,8 @@ class Siamese(NamedTuple):
 
     Attributes:
         operation: its name.
-        draws: numbers in [0, 1) behind its parameters, of shape ``(3, n)``; with ``n``
-            1 all images share them.
+        draws: numbers in [0, 1) that determine its parameters, of shape ``(3, n)``;
+            with ``n`` 1 all images share them.
     """
 
     operation: _SiameseOperation

@@ -33,10 +33,11 @@ def watched_statistics(network: nn.Module) -> Iterator[list[LayerStatistics]]:
     """Note the statistics of every BatchNorm layer while images pass through.
 
     Args:
-        network: with the layers to watch, in the order of the forward pass.
+        network: the network to watch.
 
     Yields:
-        A list. Each forward pass appends its layers; differentiable in the images.
+        A list. Each forward pass appends its layers, in their order; differentiable in
+        the images.
     """
     found: list[LayerStatistics] = []
 

@@ -31,7 +31,7 @@ _GIGABYTE = 1e9
 def check_kernel(
     asker: str, kernel: AbstractKernel, images: int, height: int, width: int
 ) -> None:
-    """Refuse a kernel unfit for the images, or too large for memory.
+    """Refuse a kernel that cannot take the images, or is too large for memory.
 
     Args:
         asker: the name of the caller, for messages.
@@ -78,7 +78,7 @@ def regression_weights(
 def parts_that_fit(
     kernel: AbstractKernel, count: int, images: Tensor, memory: float = MEMORY
 ) -> Iterator[slice]:
-    """Yield parts of ``count`` images; the kernel of each with a support fits memory.
+    """Yield the parts of ``count`` images whose kernel with a support fits into memory.
 
     Args:
         kernel: the kernel.

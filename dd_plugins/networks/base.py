@@ -61,7 +61,7 @@ class ChannelsLast(nn.Module):
 
 
 class _MeanOfFour(torch.autograd.Function):
-    """Average pooling of 2x2 pixels, channels last, with a copy for a gradient."""
+    """Average pooling of 2x2 pixels, channels last, with a gradient that is a copy."""
 
     generate_vmap_rule = True
 

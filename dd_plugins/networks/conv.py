@@ -118,7 +118,7 @@ class Conv(AbstractNetwork):
 
 
 def _extra_padding(height: int, width: int, depth: int) -> int:
-    """Return the padding a side for pooling to divide evenly."""
+    """Return the pixels a side that let pooling divide evenly."""
     unit = 2**depth
     for extra in range(min(4, unit // 2)):
         if (height + 2 * extra) % unit == 0 and (width + 2 * extra) % unit == 0:

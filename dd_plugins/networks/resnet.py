@@ -22,7 +22,7 @@ _BLOCKS = 2
 
 @record
 class ResNet18(AbstractNetwork):
-    """Four stages of two residual blocks behind a stem of full resolution.
+    """Four stages of two residual blocks behind a stem that keeps the resolution.
 
     The blocks are torchvision's; its own stem, made for 224 pixels, divides the side by
     four before anything is seen.

@@ -11,7 +11,7 @@ __all__ = ["checked_dataset", "checked_object", "no_spec"]
 
 
 def no_spec(spec: object, kind: str, example: str) -> OptionError:
-    """Return the error for a value neither a spec nor a record of its kind.
+    """Return the error for a value that is neither a spec nor a record of its kind.
 
     An example is a torch module.
     """
@@ -26,7 +26,7 @@ def no_spec(spec: object, kind: str, example: str) -> OptionError:
 def checked_object(record: RecordType) -> RecordType:
     """Return a record given as an object, after checking its class.
 
-    A subclass with new methods alone needs no decorator.
+    A class that adds only methods needs no decorator.
 
     Raises:
         OptionError: its class declares options, and was not made by ``record``.

@@ -143,7 +143,7 @@ class Registry(Generic[Item]):
         return sorted(self._offers)
 
     def get(self, name: str) -> Item:
-        """Return the thing with a name.
+        """Return the thing of that name.
 
         Raises:
             UnknownNameError: the name is not registered; the message lists all names.

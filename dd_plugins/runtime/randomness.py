@@ -40,7 +40,7 @@ def generator_for(
 
 @contextmanager
 def seeded_globally(generator: torch.Generator) -> Iterator[None]:
-    """Let code with draws from the global CPU state use ``generator``.
+    """Let code that only knows the global CPU state draw from ``generator``.
 
     Module constructors and ``F.dropout`` take no generator. Inside this block the
     global CPU state is seeded from ``generator``; afterwards it is restored. Build

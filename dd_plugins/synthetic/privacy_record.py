@@ -18,12 +18,12 @@ class PrivacyRecord(StrictRecord):
         epsilon: the epsilon at ``delta``, of the whole run. Two data sets are
             neighbours if one has exactly one image, with its label, more than the
             other.
-        delta: the probability of a failure of epsilon.
+        delta: the probability that epsilon does not hold.
         accountant: the accountant behind epsilon, such as ``"prv"``.
         mechanism: the output released at each step, in a few words.
         sampling: how batches were drawn; ``"poisson"``: each image by a coin of its
             own.
-        sample_rate: the probability of an image in the batch of a step.
+        sample_rate: the probability that an image is in the batch of a step.
         steps: the noisy steps of the run.
         noise_multiplier: the noise's standard deviation in units of the clipping norm.
         clipping_norm: the largest norm of an image's part in a step.

@@ -95,7 +95,7 @@ class _UnderTest:
 
 
 class Interruption:
-    """An observer: it interrupts a run like a person, after some steps."""
+    """An observer that interrupts a run after a number of steps, like a user."""
 
     def __init__(self, step: int) -> None:
         self._step = step
@@ -123,7 +123,7 @@ def short_run(
 
 
 def assert_equal(first: DistilledSet, second: DistilledSet, law: str) -> None:
-    """Assert the equality of two sets' tensors."""
+    """Assert that two sets have the same tensors."""
     same_images = torch.equal(first.images, second.images)
     assert same_images, f"{law}, but the images differ"
     assert torch.equal(first.labels, second.labels), f"{law}, but the labels differ"

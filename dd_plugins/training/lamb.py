@@ -10,7 +10,7 @@ __all__ = ["LAMB"]
 
 
 class LAMB(torch.optim.Optimizer):
-    """Adam, with the step on each tensor scaled to its norm.
+    """Adam, with the step on each tensor scaled to the tensor's norm.
 
     A step moves a tensor by ``learning_rate * ||tensor||`` in Adam's direction
     (Frobenius norms over the whole tensor), with bias correction, without clamping;

@@ -71,19 +71,18 @@ random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
             (:func:`~dd_plugins.functional.augment.crop_and_flip`), each with parameters
             of its own for each image; or ``"none"``.
         temperature: the divisor of logits before the loss; labels of probabilities come
-        from a teacher at this temperature. scale_loss: whether the loss is multiplied
-        by the square of the temperature, to keep the size of its gradient (Hinton et
-        al., arXiv 1503.02531,
-            section 2).
+            from a teacher at this temperature.
+        scale_loss: whether the loss is multiplied by the square of the temperature, to
+            keep the size of its gradient (Hinton et al., arXiv 1503.02531, section 2).
         mix: ``"cutmix"`` or ``"mixup"`` pairs the images of a batch (Yun et al., arXiv
             1905.04899; Zhang et al., arXiv 1710.09412), with a share drawn evenly from
             [0, 1]; or ``"none"``.
         stop_after: training ends after these steps, though the learning rate falls as
-        if it went on to ``steps``; None for all. Teachers stopped early distil better
-        (Yin et al., arXiv 2306.13092). average: the decay of an exponential mean of the
-        weights after each step, in [0, 1); training returns the mean (Tarvainen,
-        Valpola, arXiv
-            1703.01780); 0 for the last weights.
+            if it went on to ``steps``; None for all. Teachers stopped early distil
+            better (Yin et al., arXiv 2306.13092).
+        average: the decay of an exponential mean of the weights after each step, in
+            [0, 1); training returns the mean (Tarvainen, Valpola, arXiv 1703.01780);
+            0 for the last weights.
         norm_momentum: the share of a new batch in BatchNorm's running statistics, in
             (0, 1]; None for the network's own.
     """

@@ -57,7 +57,7 @@ class _Auxiliary:
 
     Attributes:
         network: trained on the real data; on the CPU while it is not used.
-        layer: the layer behind its maps.
+        layer: the layer whose output gives its maps.
         projection: of its features to the common space, ``(d, 128)``.
         means: the mean features of the real classes, ``(classes, d)``.
         spread: the mean variance of a real feature within a class, 0-d.
@@ -128,9 +128,9 @@ class MetaDD(AbstractWrapper):
 
     Reference: Zhao et al., "MetaDD", arXiv 2410.05103; no code was released.
 
-    Differences: where the paper leaves choices open (the direction of the divergence,
-    ``L_pos``, weights of one), ours are a reading of it. The scale by ``rho``, and
-    every variant but ``"paper"`` and ``"variance"``, are ours.
+    Differences: the direction of the divergence, ``L_pos`` and the weights (one each)
+    are our reading, for the paper leaves them open. The scale by ``rho``, and every
+    variant but ``"paper"`` and ``"variance"``, are ours.
     """
 
     name = "metadd"

@@ -26,7 +26,7 @@ __all__ = ["FRePoState", "RealFeatures", "Workspace"]
 
 
 class Workspace:
-    """The tensors of a model in computation, for one architecture.
+    """The tensors used to compute with models of one architecture.
 
     On a CPU each model has a workspace of its own. On a GPU models of one architecture
     share one, because a CUDA graph is tied to the tensors of its recording: the tensors

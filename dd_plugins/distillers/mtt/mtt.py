@@ -138,7 +138,7 @@ class MTT(AbstractDistiller[MTTState]):
             logarithm of the step size is learned, so it stays positive; its rate is
             scaled so that the first updates equal the published rule's.
         learn_labels: whether labels are learned with the images. They start as the mean
-            logits of the experts right about an image (DATM).
+            logits of the experts that classify an image correctly (DATM).
         label_learning_rate: of SGD on the labels.
         label_momentum: of SGD on the labels, in [0, 1).
         threshold: an update with a larger loss is skipped: its gradient is zero. By
@@ -152,8 +152,8 @@ class MTT(AbstractDistiller[MTTState]):
 
     Differences: the step size cannot become negative, as it can there; the result is
     the set of the last step (the best on test images there); an expert's epochs leave
-    out the last partial batch; first images are not chosen by an expert's correct
-    classification, as DATM does; a skipped update still moves by momentum. By the
+    out the last partial batch; first images may be misclassified by an expert (DATM
+    chooses correctly classified ones); a skipped update still moves by momentum. By the
     paper's preset too, memory is constant and colour images are whitened, whatever the
     set.
     """
@@ -401,8 +401,8 @@ class MTT(AbstractDistiller[MTTState]):
     def _first_logits(self, state: MTTState, leaves: Leaves) -> Tensor:
         """Return the logits of the labels at the start, less the leaves.
 
-        They are the mean logits of the experts right about an image, or of all if none
-        is. Images of a context keep their labels.
+        They are the mean logits of the experts that classify an image correctly, or of
+        all if none does. Images of a context keep their labels.
         """
         run, images = state.run, leaves.pixels.detach()
         module = run.fresh_network(run.generator("student"))

@@ -40,7 +40,7 @@ class Window(Record):
 
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
-        """Refuse a window with its end before its start, or a shrinking one."""
+        """Refuse a window that ends before it starts, or shrinks."""
         if self.last < self.first:
             raise ValueError(f"last must be at least {self.first}, got {self.last}")
         if self.grows_to is not None and self.grows_to < self.last:

@@ -44,7 +44,7 @@ class MemoryHistories:
     ) -> MemoryHistory:
         """Return the history of a policy's memory.
 
-        A rounding store shares it with its exact one.
+        A rounding store shares it with the exact one.
         """
         exact: Store = "packed" if store.startswith("packed") else "float32"
         key = (stream.seed, images_per_class, policy, context, exact)

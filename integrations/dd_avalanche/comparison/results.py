@@ -23,7 +23,7 @@ class StreamResult:
         store: how images are stored; ``"real"`` for those of the data set, ``"none"``
             without a memory.
         seed: the seed of the order or domains, the distillations and the networks.
-        images_per_class: images of each class with room in the memory.
+        images_per_class: the room of each class in the memory, in images.
         memory_images: stored images at the end.
         memory_bytes: bytes of these images; from scratch also of learned labels.
         accuracies: after each experience, the accuracy on the test images of each

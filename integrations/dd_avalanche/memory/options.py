@@ -132,7 +132,7 @@ class MemoryOptions:
         Args:
             images_per_class: new images for each class, or of each.
             seed: of the distillation.
-            refine_context: whether there is a context to learn further.
+            refine_context: whether there is a context, perhaps to learn further.
         """
         chooses = not self.method.moves_images  # a coreset: nothing is learned
         return RunOptions(

@@ -87,7 +87,7 @@ def read_state(file: Path) -> MemoryState:
 
     Raises:
         FileError: the file is missing, damaged, foreign or of another version.
-        OptionError: its size is impossible for a memory.
+        OptionError: it names a size that no memory can have.
     """
     content, tensors = _read(file)
     try:

@@ -173,7 +173,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             agent_state: the strategy.
             exp: the experience.
             mixed: whether batches will mix items of the buffer and of the benchmark;
-                both must then have the same parts.
+                the items must then have no fewer parts.
         """
         # Plugins that share the buffer fill it in the same training, and the clock does
         # not move on between them. An experience that is trained on again is new.

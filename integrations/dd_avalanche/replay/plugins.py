@@ -118,9 +118,9 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
         buffer: filled at the start of each experience.
 
     Raises:
-        OptionError: when training begins: the stream is an online one, with parts too
-            small to fill a buffer; or the criterion is cross-entropy, unfit for
-            regression targets.
+        OptionError: when training begins: the stream is an online one: its parts alone
+            fill no buffer; or the criterion is cross-entropy, unfit for regression
+            targets.
     """
 
     def __init__(self, buffer: DistilledBuffer) -> None:

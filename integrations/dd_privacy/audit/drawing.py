@@ -205,7 +205,7 @@ def _checked_counts(
 
 
 def _is_by_coin(non_members: str, canaries: int) -> bool:
-    """Return whether coins decide about members; refuse options against the source."""
+    """Return whether coins decide membership; refuse options unfit for the source."""
     if non_members not in get_args(NonMembers):
         raise OptionError(
             f"non_members must be one of {', '.join(get_args(NonMembers))}, "

@@ -17,7 +17,7 @@ class Thresholds(NamedTuple):
     """Where guesses start.
 
     Attributes:
-        epsilon: the bound by these thresholds on the half of their choice.
+        epsilon: the bound that these thresholds give on the half they are chosen on.
         high: examples with a score above it are called members.
         low: examples with a score below it are called non-members.
     """

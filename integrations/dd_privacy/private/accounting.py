@@ -26,9 +26,9 @@ class Budget:
 
     Attributes:
         epsilon: the epsilon at ``delta``.
-        delta: the probability of a failure of epsilon.
+        delta: the probability that epsilon does not hold.
         noise_multiplier: the noise's standard deviation in units of the clipping norm.
-        sample_rate: the probability of an example in a batch.
+        sample_rate: the probability that an example is in a batch.
         steps: the number of steps.
         accountant: ``"prv"``, or ``"rdp"`` if PRV failed.
         fallback: why PRV failed; None if it did not.
@@ -107,8 +107,8 @@ def noise_multiplier_for(
 ) -> Budget:
     """Return the budget with the least noise for an epsilon.
 
-    RDP is quick and finds a noise surely sufficient. PRV then finds the least
-    sufficient noise.
+    RDP is quick and finds a noise that is surely enough. PRV then finds the least noise
+    that is enough.
 
     Args:
         epsilon: the greatest epsilon, positive.

@@ -51,7 +51,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
     ``dd_avalanche.save_stream`` as by Avalanche's ``save_checkpoint``.
 
     Args:
-        epsilon: the greatest epsilon for an experience to spend.
+        epsilon: the greatest epsilon that an experience may spend.
         delta: by default a tenth of one over the images of the experience.
         clipping_norm: the largest norm of a clipped gradient of a single example.
         seed: see :class:`PrivateTrainer`.

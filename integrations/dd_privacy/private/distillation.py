@@ -95,7 +95,7 @@ class PrivateState(AbstractState):
 
 @record
 class AbstractPrivateDistiller(AbstractDistiller[StateType]):
-    """A distiller with sets differentially private in the real images.
+    """A distiller whose sets are differentially private in the real images.
 
     At every step each real image is drawn by a coin of its own (Poisson sampling). Its
     part in the step is clipped to a norm, the clipped parts are summed, and Gaussian

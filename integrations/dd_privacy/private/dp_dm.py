@@ -42,8 +42,8 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
 
     Args:
         epsilon: the epsilon of the whole run.
-        delta: the probability of a failure of epsilon; less than one over the number of
-            images.
+        delta: the probability that epsilon does not hold; less than one over the number
+            of images.
         batch_size: the expected number of real images of a step, of all classes.
         clipping_norm: the largest norm of an image's clipped features. They are in
             units of the root mean square of synthetic images' features.

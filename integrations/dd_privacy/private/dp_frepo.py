@@ -67,8 +67,8 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
 
     Args:
         epsilon: the epsilon of the whole run.
-        delta: the probability of a failure of epsilon; less than one over the number of
-            images.
+        delta: the probability that epsilon does not hold; less than one over the number
+            of images.
         batch_size: the expected number of real images of a step.
         clipping_norm: the largest norm of an image's clipped gradient. Features have
             the norm 1, so the gradient of the weights has a norm of about 1 at first.

@@ -37,8 +37,8 @@ def check_example_gradients(
 
     Raises:
         OptionError: they differ or cannot be computed; or the network takes more than
-            images, has parameters without an influence on outputs, or remembers images
-            in buffers.
+            images, has parameters that no output depends on, or remembers images in
+            buffers.
     """
     generator = torch.Generator().manual_seed(0)
     # In evaluation mode Opacus's hooks record nothing.
@@ -101,7 +101,7 @@ def _lengths_by_opacus(
 def _check_call(
     module: nn.Module, images: Tensor, labels: Tensor, num_classes: int
 ) -> None:
-    """Refuse networks with outputs for an image that depend on others.
+    """Refuse networks that do not map each image to outputs by itself.
 
     Args:
         module: a module in training mode; not changed.
@@ -148,7 +148,7 @@ def _check_outputs(outputs: object, images: int, num_classes: int) -> None:
 
 
 def _check_all_used(module: nn.Module, outputs: Tensor, labels: Tensor) -> None:
-    """Refuse outputs without a gradient, or parameters without an influence on them."""
+    """Refuse outputs without a gradient, or parameters that no output depends on."""
     try:
         torch.autograd.backward(F.cross_entropy(outputs, labels))
     except Exception as error:  # a layer of a plugin may do anything

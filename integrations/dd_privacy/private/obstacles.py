@@ -88,7 +88,7 @@ def prepare_for_opacus(module: nn.Module) -> nn.Module:
 
     Opacus's hooks fail on in-place activations. For images in channels last, Opacus 1.6
     computes *wrong* gradients of convolutions without an error. So weights are made
-    contiguous, and this library's layers with another layout are replaced.
+    contiguous, and this library's layers that change the layout are replaced.
 
     Args:
         module: changed in place.

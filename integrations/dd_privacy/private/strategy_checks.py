@@ -85,7 +85,7 @@ def _check_data(strategy: Any, allowed: tuple[type, ...]) -> None:
 
 
 def _check_criterion(criterion: Any) -> None:
-    """Refuse a loss with parts of examples that depend on others."""
+    """Refuse a loss in which the part of one example depends on others."""
     if (
         type(criterion) is not nn.CrossEntropyLoss
         or criterion.reduction != "mean"
@@ -100,7 +100,7 @@ def _check_criterion(criterion: Any) -> None:
 
 
 def check_takes_empty_batch(module: nn.Module, image: Any, chance: float) -> None:
-    """Refuse a model failing on an empty batch, before it spends anything.
+    """Refuse a model that fails on an empty batch, before it spends anything.
 
     Args:
         module: prepared for Opacus; not changed.

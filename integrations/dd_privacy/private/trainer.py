@@ -49,7 +49,7 @@ class PrivateTrainer:
 
     Attributes:
         network: the spec of a network without BatchNorm (it mixes examples).
-        epsilon: the greatest epsilon for training to spend.
+        epsilon: the greatest epsilon that training may spend.
         delta: less than one over the number of images; by default a tenth of that.
         epochs: expected passes over the images.
         batch_size: the expected size of a batch; coins decide its members.

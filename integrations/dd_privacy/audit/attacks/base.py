@@ -74,8 +74,8 @@ class Evidence:
         population: bool ``(n,)``: examples, members of no run.
         references: the shadow runs.
         seed: seeds the draws of an attack.
-        scored: bool ``(n,)``: examples with scores that count; None for all. Other
-            scores may have any value.
+        scored: bool ``(n,)``: examples whose scores count; None for all. Other scores
+            may have any value.
     """
 
     target: Observations

@@ -31,7 +31,8 @@ class Distillation(AbstractMechanism):
         options: of the distillation; a run's own seed replaces the one in them.
         training_steps: training steps on the set; None for the protocol's number.
         evaluation_network: the network trained on the set; None for the set's own.
-        refined: an earlier distillation to refine the result of; None to start afresh.
+        refined: the distillation whose result this one refines; None to start from
+            scratch.
         relabelling: how a teacher, trained on the members, labels the views of the set;
             None for the labels of the method.
     """

@@ -144,7 +144,7 @@ def _check_options(header: Header, image_shape: ImageShape, name: str) -> None:
 
 
 def _check_context(header: Header, name: str) -> None:
-    """Refuse a context impossible for shadow runs: kept, or of other images."""
+    """Refuse a context that shadow runs cannot make: kept, or of other images."""
     assert header.context is not None
     first = header.context.header
     if (

@@ -26,7 +26,7 @@ Ints = NDArray[np.int64]
 def area(
     targets: Sequence[Scores], *, seed: int = 0, shared_non_members: bool = False
 ) -> Figure:
-    """Return the area under the ROC curve: the chance of a member to score higher.
+    """Return the area under the ROC curve: the chance that a member scores higher.
 
     The estimate is the mean over the audited models. The interval is a percentile
     bootstrap over the examples of each model and over the models, at least as wide as
@@ -111,7 +111,7 @@ def _ranks(scores: Scores) -> tuple[Ints, Ints]:
 
 
 def _area_of_ranks(members: Ints, non_members: Ints) -> Array:
-    """Return the fraction of pairs with a higher rank of the member.
+    """Return the fraction of pairs in which the member has the higher rank.
 
     Equal ranks count half. Samples lie along the last axis.
     """

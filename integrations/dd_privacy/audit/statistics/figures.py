@@ -36,7 +36,7 @@ class Figure:
 
     Attributes:
         estimate: the estimate; None if it is withheld.
-        ci95: bounds, valid in at least 95 of 100 audits; None if withheld.
+        ci95: bounds that hold in at least 95 of 100 audits; None if withheld.
         withheld: the reason, or None.
     """
 

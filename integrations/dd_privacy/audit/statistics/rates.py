@@ -172,7 +172,7 @@ def _ranks(count: int, rate: float) -> tuple[int, int, int]:
 
     The rate of all non-members above the first is almost surely lower than ``rate``,
     above the second equal on average, above the third almost surely higher. A rank
-    beyond the count means a missing non-member.
+    beyond the count means that there is no such non-member.
     """
     from scipy.stats import beta
 
