@@ -47,7 +47,7 @@ def found_plugins(
     extra: dict[str, object],
     built_in: Mapping[str, str] = BUILT_IN,
 ) -> Iterator[tuple[Plugin, Callable[[], object]]]:
-    """Yield every plugin with the function that imports it, built-ins first."""
+    """Yield every plugin with its import function, built-ins first."""
     for name, value in built_in.items():
         entry_point = EntryPoint(name, value, project)
         yield Plugin(name, built_in=True), entry_point.load
