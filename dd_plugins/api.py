@@ -1,8 +1,8 @@
-"""The public door: every name that a plugin or an integration may import.
+"""The public door: every name for plugins and integrations to import.
 
-A name that is listed here stays, or warns for a release before it goes. Any other name
-may move between two releases. :mod:`dd_plugins.testing`, the conformance checks, and
-:mod:`dd_plugins.options`, the options that commands share, are public as well.
+A name listed here stays, or warns for a release before it goes. Any other name may move
+between two releases. :mod:`dd_plugins.testing`, the conformance checks, and
+:mod:`dd_plugins.options`, the options shared by commands, are public as well.
 """
 
 import sys

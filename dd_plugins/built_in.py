@@ -1,4 +1,4 @@
-"""The plugin that registers all that comes with the library, by the public hooks."""
+"""The plugin of the library's own records, registered by the public hooks."""
 
 from dd_plugins.data.datasets.offered import DATASETS
 from dd_plugins.decoders.conv import ConvDecoder

@@ -1,8 +1,8 @@
 """Every error of this library: one base class and a leaf for each kind.
 
-A leaf is also the builtin error that it means, so that ``except ValueError`` works as
-a caller expects. A message names the argument, what was expected, what came and what to
-do. ``exit_status`` is what the command line ends with: 2 for wrong use, 1 for a
+A leaf also extends the matching builtin error, so ``except ValueError`` works as a
+caller expects. A message names the argument, the expected and the given value, and the
+remedy. ``exit_status`` is the exit status of the command line: 2 for wrong use, 1 for a
 failure.
 """
 
@@ -24,13 +24,13 @@ __all__ = [
 
 
 class DDError(Exception):
-    """The base of every error that dd-plugins raises on purpose."""
+    """The base of every error raised on purpose by dd-plugins."""
 
     exit_status = 1
 
 
 class DDWarning(UserWarning):
-    """Something that a user should know of, and that stops nothing.
+    """A warning to the user that stops nothing.
 
     The command line prints it in one line.
     """
@@ -61,7 +61,7 @@ class RunError(DDError, RuntimeError):
 
 
 class PluginError(DDError, RuntimeError):
-    """A plugin cannot be registered, or returned something that it must not."""
+    """A plugin cannot be registered, or returned a wrong value."""
 
 
 class MissingExtraError(DDError, ImportError):
@@ -69,7 +69,7 @@ class MissingExtraError(DDError, ImportError):
 
 
 def what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return which options have changed, for messages; empty if none has.
+    """Describe the changed options, for messages; empty if none has.
 
     Example:
         >>> what_differs({"seed": 1, "steps": 9}, {"seed": 2, "steps": 9})

@@ -1,8 +1,8 @@
-"""Every hook of dd-plugins, and the markers that declare and implement them.
+"""Every hook of dd-plugins, and the markers for specifications and plugins.
 
-A plugin is a module or an object with functions that are marked with :data:`hookimpl`
-and named like a hook below. A function may take fewer arguments than the hook gives.
-Hooks are stable: arguments may be added, never removed or renamed.
+A plugin is a module or an object. Its functions marked with :data:`hookimpl` implement
+the hooks below of the same names. A function may take fewer arguments than the hook
+gives. Hooks are stable: arguments may be added, never removed or renamed.
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ class RegisterDecoder(Protocol):
 
 
 class RegisterDataset(Protocol):
-    """Offers a data set: a name, and the function that loads it."""
+    """Offers a data set: a name, and its loader."""
 
     def __call__(self, name: str, loader: "DatasetLoader") -> None: ...
 
@@ -86,8 +86,8 @@ def dd_register_distillers(register: RegisterDistiller) -> None:
     Called once for each plugin, when plugins are loaded.
 
     Args:
-        register: call it with a record class that extends ``AbstractDistiller``. A name
-            that another plugin offers already is an error naming both.
+        register: call it with a subclass of ``AbstractDistiller``, a record class. A
+            name already offered by another plugin is an error naming both.
     """
 
 
@@ -99,7 +99,7 @@ def dd_register_wrappers(register: RegisterWrapper) -> None:
     one space of names.
 
     Args:
-        register: call it with a record class that extends ``AbstractWrapper``.
+        register: call it with a subclass of ``AbstractWrapper``, a record class.
     """
 
 
@@ -110,29 +110,30 @@ def dd_register_networks(register: RegisterNetwork) -> None:
     Called once for each plugin, when plugins are loaded.
 
     Args:
-        register: call it with a record class that extends ``AbstractNetwork``.
+        register: call it with a subclass of ``AbstractNetwork``, a record class.
     """
 
 
 @hookspec
 def dd_register_parametrizations(register: RegisterParametrization) -> None:
-    """Offer parametrizations: what is stored and learned in place of pixels.
+    """Offer parametrizations of images, learned and stored in place of pixels.
 
     Called once for each plugin, when plugins are loaded.
 
     Args:
-        register: call it with a record class that extends ``AbstractParametrization``.
+        register: call it with a subclass of ``AbstractParametrization``, a record
+            class.
     """
 
 
 @hookspec
 def dd_register_decoders(register: RegisterDecoder) -> None:
-    """Offer architectures of decoders, in whose latents ``generator`` learns a set.
+    """Offer decoder architectures; ``generator`` learns sets in their latents.
 
     Called once for each plugin, when plugins are loaded.
 
     Args:
-        register: call it with a record class that extends ``AbstractDecoder``.
+        register: call it with a subclass of ``AbstractDecoder``, a record class.
     """
 
 
@@ -153,11 +154,11 @@ def dd_register_datasets(register: RegisterDataset) -> None:
 def dd_register_commands(register: RegisterCommand) -> None:
     """Offer commands of ``dd-plugins``.
 
-    Called once for each plugin, when plugins are loaded. Import what is heavy inside
+    Called once for each plugin, when plugins are loaded. Import heavy libraries inside
     the command.
 
     Args:
-        register: call it with a ``click.Command`` (or group) that has a name.
+        register: call it with a named ``click.Command`` (or group).
     """
 
 
@@ -166,22 +167,22 @@ def dd_register_hookspecs(register: RegisterHookspecs) -> None:
     """Add hook specifications of the plugin's own, for other plugins to implement.
 
     Called once for each plugin, before implementations are checked; so a plugin may
-    implement a hook of one that is loaded after it.
+    implement a hook of a later plugin.
 
     Args:
-        register: call it with a module or class whose functions are marked with
-            ``hookspec``.
+        register: call it with a module or class; ``hookspec`` marks its functions.
     """
 
 
 @hookspec
 def dd_missing_extra() -> str | None:
-    """Name the missing extra that this plugin needs.
+    """Name the missing extra of this plugin.
 
     Called once for each plugin, when plugins are loaded; shown where they are listed.
 
     Returns:
-        What to install, such as ``"dd-plugins[privacy]"``; None if nothing is missing.
+        The extra to install, such as ``"dd-plugins[privacy]"``; None if nothing is
+        missing.
     """
 
 
@@ -191,7 +192,7 @@ def dd_before_run(run: "Run", first_step: int) -> None:
 
     Args:
         run: the run; the same object is passed to the other observer hooks.
-        first_step: 0, or the step at which an interrupted run goes on.
+        first_step: 0, or the next step of a resumed run.
     """
 
 
@@ -204,16 +205,16 @@ def dd_after_step(
     Args:
         run: the run.
         step: steps done, from 1.
-        metrics: what the distiller reported, ``loss`` among it, and
-            ``validation_accuracy`` in [0, 1] at the steps at which it is measured;
-            ``seconds`` since the run started or went on.
+        metrics: the distiller's figures, with ``loss``, and ``validation_accuracy`` in
+            [0, 1] at the steps of its measurements; ``seconds`` since the run started
+            or went on.
         distilled: call it for the set as it is now; the set is made only for a call.
     """
 
 
 @hookspec
 def dd_after_run(run: "Run", distilled: "DistilledSet | None") -> None:
-    """Observe the end of a run, also of one that failed or was interrupted.
+    """Observe the end of a run, also of a failed or interrupted one.
 
     Args:
         run: the run.

@@ -25,20 +25,20 @@ class RunOptions:
     """The options of a run: all but data, context, device and folder.
 
     :func:`dd_plugins.distill` builds it from its arguments. A checkpoint is compared
-    with a complete one (see :func:`~dd_plugins.engine.settling.settle`);
-    ``header.run`` is that of a finished set. To repeat a run with other data or another
-    seed, write ``distill(data, **replace(header.run, seed=1).arguments())``.
+    with a complete one (see :func:`~dd_plugins.engine.settling.settle`); ``header.run``
+    is the record of a finished set. To repeat a run with other data or another seed,
+    write ``distill(data, **replace(header.run, seed=1).arguments())``.
 
     Attributes:
         distiller: the spec of the distiller.
         images_per_class: stored images for each class, at least 1; or a number for each
-            class, where they are not equal.
+            class, if they are not equal.
         steps: steps of the run, at least 1; None for the distiller's choice.
-        seed: the seed from which every random draw is derived.
+        seed: the seed of every random draw.
         network: the spec of the network to distil on; None for the distiller's choice.
-        initial_images: ``"real"``, ``"noise"``, ``"public"`` or the spec of a core set;
+        initial_images: ``"real"``, ``"noise"``, ``"public"`` or the spec of a coreset;
             None for the distiller's choice.
-        parametrization: the spec of what is learned in place of pixels.
+        parametrization: the spec of the parametrization of the images.
         preprocessing: the value space; None for the distiller's or the data's own.
         mirror: whether a mirror image is still of its class; None for the data's own.
         precision: of features.
@@ -91,10 +91,10 @@ class Task:
         num_classes: number of classes.
         images_per_class: synthetic images for each class, as the distiller sees them;
             their mean, rounded, if they are not equal.
-        steps: steps that were asked for, or None.
+        steps: steps asked for, or None.
         mirror: whether the mirror image of a real image is still of its class.
-        context_images: images of a context, which are part of the set.
-        context_classes: classes that get no new images beside those of the context.
+        context_images: images of a context; they are part of the set.
+        context_classes: classes with images in the context; they get no new ones.
         unequal_counts: synthetic images of each class, if they are not equal; 0 for
             classes of the context.
     """
@@ -131,17 +131,17 @@ class Run:
     """One run, as distillers and observers see it.
 
     Attributes:
-        task: what is distilled.
+        task: the data to distil, and the size of the set.
         distiller: the spec of the distiller, complete.
-        network: the architecture on which the set is distilled.
+        network: the network architecture for distillation.
         steps: steps of the whole run.
-        seed: the seed from which every draw is derived.
-        device: where tensors live.
-        precision: dtype in which features are computed.
+        seed: the seed of every draw.
+        device: the device of all tensors.
+        precision: the dtype of features.
         out: the folder of the run, or None.
         progress: whether to show progress on standard error.
         rank: the number of this process; process 0 reports and writes.
-        ranks: the number of processes that share the run.
+        ranks: the number of processes in the run.
     """
 
     task: Task
@@ -159,7 +159,7 @@ class Run:
     def generator(self, purpose: str, step: int = 0) -> torch.Generator:
         """Return the CPU generator for one purpose at one step (see ``randomness``).
 
-        It is the same in every process that shares the run.
+        It is the same in every process of the run.
         """
         return generator_for(self.seed, purpose, step)
 
@@ -185,5 +185,5 @@ class Run:
         )
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the context in which features are computed in the run's precision."""
+        """Return the autocast context for features in the run's precision."""
         return autocast(self.device, self.precision)

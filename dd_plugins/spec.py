@@ -54,14 +54,14 @@ class Call:
 
 
 class Record:
-    """What a spec string builds: an immutable, validated record of options.
+    """An immutable, validated record of options, built from a spec.
 
     Attributes:
-        name: the name under which the class registers, an identifier.
-        positional: the fields that a spec, or Python, may give by position.
-        aliases: earlier names of the class, which specs may still use.
-        parts: for an option that is a record but no plugin, the classes whose specs may
-            stand there, such as a kernel: ``kip(kernel=fc(depth=2))``.
+        name: the registered name of the class, an identifier.
+        positional: the fields accepted by position, in a spec or in Python.
+        aliases: earlier names of the class, still valid in specs.
+        parts: for an option whose value is a record but no plugin, the classes of that
+            record, such as a kernel: ``kip(kernel=fc(depth=2))``.
     """
 
     name: ClassVar[str]
@@ -77,16 +77,16 @@ class Record:
         }
 
     def __repr__(self) -> str:
-        """Return the spec: the name, and each option that is not at its default."""
+        """Return the spec: the name, and each option not at its default."""
         positional = [repr(getattr(self, field)) for field in self.positional]
         arguments = ", ".join(positional + self.named_options(but=self.positional))
         return f"{self.name}({arguments})" if arguments else self.name
 
     def named_options(self, but: tuple[str, ...] = ()) -> list[str]:
-        """Return ``name=value`` of each option that is not at its default.
+        """Return ``name=value`` of each option not at its default.
 
         Args:
-            but: options that are left out.
+            but: options to leave out.
         """
         return [
             f"{name}={value!r}"
@@ -148,7 +148,7 @@ def record(cls: type[RecordType]) -> type[RecordType]:
 
 
 def is_record(cls: type) -> TypeGuard[type[Record]]:
-    """Tell whether :func:`record` made this class itself, not only a base of it."""
+    """Return whether :func:`record` made this class itself, not only a base of it."""
     return _MARK in vars(cls)
 
 
@@ -194,11 +194,11 @@ def build(cls: type[RecordType], call: Call) -> RecordType:
 
 
 def build_part(cls: type[Record], option: str, call: Call) -> Record:
-    """Return the record of an option that is no plugin (see :attr:`Record.parts`).
+    """Build the record of an option that is no plugin (see :attr:`Record.parts`).
 
     Raises:
         OptionError: the spec is malformed, or an option is out of its range.
-        UnknownNameError: the option takes no record of that name.
+        UnknownNameError: the option takes no record of this name.
     """
     known = {part.name: part for part in cls.parts[option]}
     if call.name not in known:
@@ -211,7 +211,7 @@ def _build_of_literals(cls: type[RecordType], call: Call) -> RecordType:
 
     Raises:
         OptionError: an option is a name in place of a value, or out of its range.
-        UnknownNameError: an option takes no record of that name.
+        UnknownNameError: an option takes no record of this name.
     """
     options: dict[str, Any] = {}
     for name, value in call.options.items():
@@ -228,7 +228,7 @@ def _build_of_literals(cls: type[RecordType], call: Call) -> RecordType:
 
 
 def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
-    """Return the record of a spec, of one class that is in no registry.
+    """Build the record of a spec, of one class outside all registries.
 
     Args:
         cls: the class.
@@ -246,7 +246,7 @@ def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
 
 
 def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
-    """Tell the first thing that is wrong with the options of ``cls``."""
+    """Describe the first fault in the options of ``cls``."""
     detail = error.errors()[0]
     option = ".".join(str(part) for part in detail["loc"])
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -285,7 +285,7 @@ def parse(text: str) -> Call:
 
 
 def split_specs(text: str) -> list[str]:
-    """Split specs that are separated by commas.
+    """Split a text at the commas between specs.
 
     Raises:
         OptionError: the text is not a list of specs.
@@ -313,8 +313,7 @@ def _tree(text: str) -> ast.expr:
     """Return the syntax tree of a text; a warning of Python is an error.
 
     Raises:
-        SyntaxError: it is not an expression, or a string in it has an escape that
-            Python does not know.
+        SyntaxError: it is not an expression, or a string in it has an unknown escape.
         ValueError: it is too long, or not a string.
         RecursionError: it is nested too deeply.
         MemoryError: likewise.
@@ -374,7 +373,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UnknownNameError:
-    """Return the error for a name that nobody registered, nearest known names first."""
+    """Return the error for an unknown name, nearest known names first."""
 
     def unlikeness(candidate: str) -> tuple[float, str]:
         likeness = SequenceMatcher(None, name.lower(), candidate.lower()).ratio()

@@ -1,6 +1,7 @@
-"""The house: how long a chain of imports, a file and a class may be."""
+"""The house: how long a chain of imports, a file and a class may be; its English."""
 
 import ast
+import re
 import statistics
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from conftest import ROOT
 LONGEST_CHAIN = 13
 LONGEST_FILE = 500
 MOST_METHODS = 20
+MOST_RELATIVE_PRONOUNS = 2.0  # of a hundred words
 # What a distiller may define is one list for its author, and a wrapper forwards all of
 # it: docs/architecture.md says why these two are longer.
 INTERFACES = {"AbstractDistiller", "AbstractWrapper"}
@@ -57,3 +59,27 @@ def test_classes_have_few_methods() -> None:
         name for path in FILES for name, count in _methods(path) if count > MOST_METHODS
     }
     assert many == INTERFACES
+
+
+def _docstrings(path: Path) -> list[str]:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [
+        ast.get_docstring(node) or "" for node in nodes if isinstance(node, documented)
+    ]
+
+
+def _relative_pronouns(text: str) -> float:
+    """Return the relative pronouns in a hundred words."""
+    pronouns = re.findall(r"\b(?:that|which|who|what)\b", text, re.IGNORECASE)
+    return 100 * len(pronouns) / len(text.split())
+
+
+def test_docstrings_have_few_relative_clauses() -> None:
+    text = "\n".join(each for path in FILES for each in _docstrings(path))
+    assert _relative_pronouns(text) <= MOST_RELATIVE_PRONOUNS
+
+
+def test_readme_has_few_relative_clauses() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert _relative_pronouns(text) <= MOST_RELATIVE_PRONOUNS

@@ -1,4 +1,4 @@
-"""What images must be: uint8 or in [0, 1], and finite."""
+"""Checks of image values: uint8 or in [0, 1], and finite."""
 
 from typing import Any
 

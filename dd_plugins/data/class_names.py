@@ -1,4 +1,4 @@
-"""The names of classes: given, or those that a dataset has for them."""
+"""The names of classes: given, or read from a dataset."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

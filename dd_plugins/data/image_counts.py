@@ -43,8 +43,8 @@ class Proportional(Record):
 def in_proportion(total: int, sizes: Sequence[int]) -> tuple[int, ...]:
     """Deal out images to classes in proportion to their sizes, at least one to each.
 
-    Each class gets its share, rounded down, but at least one; what is left goes to the
-    classes that lack most of theirs.
+    Each class gets its share, rounded down, but at least one; the rest goes to the
+    classes missing most of theirs.
 
     Args:
         total: the images of all classes.
@@ -73,13 +73,13 @@ def in_proportion(total: int, sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def asked_counts(asked: object) -> int | tuple[int, ...] | Proportional:
-    """Read what was asked for, before the data is known.
+    """Parse the requested numbers, before the data is known.
 
     Args:
         asked: :data:`ImagesPerClass`.
 
     Raises:
-        OptionError: it is nothing of the kind, or a number is below 1.
+        OptionError: it has another form, or a number is below 1.
 
     Example:
         >>> asked_counts(10), asked_counts("1, 2"), asked_counts([3, 3])
@@ -110,10 +110,10 @@ def asked_counts(asked: object) -> int | tuple[int, ...] | Proportional:
 def counts_of_classes(
     asked: ImagesPerClass | Proportional, labels: Tensor, num_classes: int
 ) -> int | tuple[int, ...]:
-    """Return how many images each class gets; one number if it is that of every class.
+    """Return the number of images of each class; one number if all are equal.
 
     Args:
-        asked: :data:`ImagesPerClass`, or what :func:`asked_counts` made of it.
+        asked: :data:`ImagesPerClass`, or the result of :func:`asked_counts`.
         labels: int64, of the training images.
         num_classes: the number of classes.
 

@@ -1,4 +1,4 @@
-"""Find image files: the classes and the splits that a folder holds."""
+"""Find image files: the classes and the splits in a folder."""
 
 import re
 import stat
@@ -57,7 +57,7 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class Splits:
-    """The folders that hold the splits of a data set.
+    """The folders of a data set's splits.
 
     Attributes:
         train: the folder of the training images.
@@ -72,10 +72,10 @@ class Splits:
 
 
 def find_splits(path: Path) -> Splits:
-    """Tell whether a folder holds classes, or splits that hold them.
+    """Find the splits of a folder, or classes without splits.
 
     ``train``, ``val`` and ``test`` are known in any case and by their usual other names
-    (``Training``, ``test_set``). Without a test split that has the classes of the
+    (``Training``, ``test_set``). Without a test split of the same classes as the
     training images, ``val`` is the test set.
 
     Raises:
@@ -165,12 +165,11 @@ def _tell_of_unused(path: Path, folders: list[Path], used: list[Path]) -> None:
 
 
 def find_images(path: Path) -> ImageFolder:
-    """List the images of a folder that has a subfolder for each class.
+    """List the images of a folder with a subfolder for each class.
 
-    Their own subfolders are searched too. A file or folder that several links lead to
-    is taken once, and links to parent folders are not followed. Hidden files and those
-    of operating systems are left out; one warning counts all others that are passed
-    over.
+    Their own subfolders are searched too. A file or folder reached by several links is
+    taken once, and links to parent folders are not followed. Hidden files and those of
+    operating systems are left out; one warning counts all other skipped files.
 
     Raises:
         DataError: the folder cannot be read, has no subfolders, or one of them holds
@@ -231,7 +230,7 @@ def _files_by_class(
 
 
 def _passes(file: Path, taken: set[tuple[int, int]], passed_over: Counter[str]) -> bool:
-    """Tell whether a file is an image not taken before; count it otherwise."""
+    """Return whether a file is an image not taken before; count it otherwise."""
     why = _why_passed_over(file)
     if why is None and (identity := _identity(file)) in taken:
         why = "links to images that are there"
@@ -257,7 +256,7 @@ def _walk(
     visited: set[tuple[int, int]],
     links: list[tuple[int, Path]],
 ) -> Iterator[Path]:
-    """Yield the files under a folder; folders that are links are left for later."""
+    """Yield the files under a folder; leave linked folders for later."""
     for entry in _entries(folder):
         if not _is_folder(entry):
             yield entry
@@ -269,7 +268,7 @@ def _walk(
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return what a folder holds, sorted, without hidden and system files."""
+    """Return the entries of a folder, sorted, without hidden and system files."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -299,7 +298,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _why_passed_over(file: Path) -> str | None:
-    """Return why a file is not read as an image; None for one that is."""
+    """Return why a file is not read as an image; None if it is."""
     try:
         mode = file.stat().st_mode
     except (OSError, RuntimeError):

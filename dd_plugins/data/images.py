@@ -1,4 +1,4 @@
-"""Labelled images, and the checks that they pass."""
+"""Labelled images, and their checks."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ class Images(NamedTuple):
 
     Attributes:
         images: uint8, or float32 in [0, 1], of shape ``(n, channels, height, width)``:
-            a tensor, or images that are read when they are needed.
+            a tensor, or images read on access.
         labels: int64 of shape ``(n,)``.
     """
 
@@ -90,12 +90,12 @@ def put_back(
 ) -> Images | None:
     """Return all images in their order before a split; None if none was made.
 
-    Which images are held out depends on how many there are of each class.
+    The held-out images depend on the number of images of each class.
 
     Args:
-        train: the images that were kept.
+        train: the kept images.
         kept: int64, the index of each before the split.
-        validation: the images that were cut off, or given.
+        validation: the images cut off, or given.
         cut: int64, the index of each before the split; None if they were given.
     """
     if cut is None or not len(cut):
@@ -107,7 +107,7 @@ def put_back(
 
 
 def take(data: Images, indices: Tensor) -> Images:
-    """Return some of the images, without reading those that are streamed."""
+    """Return some of the images, without reading streamed ones."""
     images = data.images
     chosen = images[indices] if isinstance(images, Tensor) else images.select(indices)
     return Images(chosen, data.labels[indices])

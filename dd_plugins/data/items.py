@@ -184,7 +184,7 @@ def survey(items: Items, workers: int) -> tuple[StreamedImages, Tensor]:
 
 
 def has_room(items: Items) -> bool:
-    """Tell whether memory has room for a dataset's images, as bytes and whitened."""
+    """Return whether memory has room for a dataset's images, as bytes and whitened."""
     image, _ = items[0]
     return fits_in_memory(len(items) * (image.nbytes + _FLOAT_BYTES * image.numel()))
 

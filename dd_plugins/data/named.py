@@ -28,10 +28,10 @@ class DataOptions:
     """Options for finding a named data set.
 
     Attributes:
-        argument: what stands after the colon of ``folder:PATH``, or None.
-        root: the folder that holds data sets, or None.
+        argument: the text after the colon of ``folder:PATH``, or None.
+        root: the folder of data sets, or None.
         download: whether a missing data set may be downloaded to ``root``.
-        image_size: side in pixels to which images are resized and cropped, or None.
+        image_size: side in pixels of the resized and cropped images, or None.
     """
 
     argument: str | None = None
@@ -41,7 +41,7 @@ class DataOptions:
 
 
 class DatasetLoader(Protocol):
-    """What ``dd_register_datasets`` registers: a function that makes real data."""
+    """A loader for ``dd_register_datasets``: a function returning real data."""
 
     def __call__(self, options: DataOptions) -> "RealData":
         """Load the data, but leave the test set to ``read_test``."""
@@ -56,7 +56,7 @@ def split_name(name: str) -> tuple[str, str | None]:
     """Split ``"folder:PATH"`` into the registered name and its argument.
 
     Raises:
-        OptionError: the name is not of that form.
+        OptionError: the name is not of this form.
     """
     registered, colon, argument = name.partition(":")
     if not DATASET_NAME.fullmatch(registered) or (colon and not argument):
@@ -92,10 +92,10 @@ def _letters(name: str) -> str:
 
 
 def refuse_argument(name: str, options: DataOptions) -> None:
-    """Refuse what stands after the colon of a name that takes nothing there.
+    """Refuse an argument for a data set that takes none.
 
     Raises:
-        OptionError: something stands there.
+        OptionError: there is an argument.
     """
     if options.argument is not None:
         raise OptionError(
@@ -105,7 +105,7 @@ def refuse_argument(name: str, options: DataOptions) -> None:
 
 
 def data_root_of(name: str, options: DataOptions) -> Path:
-    """Return the folder that holds data sets.
+    """Return the folder of data sets.
 
     Raises:
         OptionError: none is given.
@@ -119,7 +119,7 @@ def data_root_of(name: str, options: DataOptions) -> Path:
 
 
 def needs_image_size(name: str, options: DataOptions) -> int:
-    """Return the size to which images are resized.
+    """Return the size of the resized images.
 
     Raises:
         OptionError: none is given.
@@ -133,7 +133,7 @@ def needs_image_size(name: str, options: DataOptions) -> int:
 
 
 def resolved_path(argument: str, root: Path | None) -> Path:
-    """Return the absolute path that follows the colon of a name.
+    """Return the absolute path of the argument of a name.
 
     A relative path that does not exist is looked up in the folder of data sets.
 

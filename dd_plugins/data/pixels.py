@@ -43,7 +43,7 @@ def open_image(file: Path, *, resized: bool) -> Iterator[Image.Image]:
 
     Args:
         file: the file.
-        resized: whether the image will be made smaller, so that it may be larger.
+        resized: whether the image will be reduced; then it may be larger.
 
     Raises:
         DataError: the image has too many pixels; the caller names the file before the
@@ -73,15 +73,15 @@ def pixels_of(
 ) -> Tensor:
     """Return the pixels of a PIL image of any mode.
 
-    The EXIF orientation is applied. Transparent images are composited on
-    white. Palettes, CMYK and other colour spaces become RGB. 16-bit pixels are scaled
-    to 8 bits, so that 65535 becomes 255; floating pixels stay as they are.
+    The EXIF orientation is applied. Transparent images are composited on white.
+    Palettes, CMYK and other colour spaces become RGB. 16-bit pixels are scaled to 8
+    bits (65535 becomes 255); floating pixels stay as they are.
 
     Args:
         image: the image.
         channels: 3 for colour in any case; by default 1 for grey images.
-        size: side in pixels to which the shorter side is resized, before the centre is
-            cropped; None for the image as it is.
+        size: the resized shorter side in pixels, before the centre is cropped; None for
+            the image as it is.
 
     Returns:
         uint8, or float32 of a floating image, of shape ``(channels, height, width)``.
@@ -192,11 +192,11 @@ def channels_first(image: Any, axes: Axes | None = None) -> Tensor:
 
     Args:
         image: a PIL image; or an array or a tensor of two or three axes.
-        axes: where the channels are, if the sizes do not tell.
+        axes: the position of the channels, if the sizes do not determine it.
 
     Raises:
-        DataError: it has neither two nor three axes, or its sizes do not tell where the
-            channels are, or they contradict the rule for tensors.
+        DataError: it has neither two nor three axes, or its sizes do not determine the
+            position of the channels, or they contradict the rule for tensors.
     """
     if isinstance(image, Image.Image):
         return pixels_of(image)

@@ -42,25 +42,26 @@ class Transform:
     """An invertible map from images in [0, 1] to the value space of a model.
 
     Standardisation by channel and, with ``whitening``, ZCA after it; or ZCA of pixels
-    that are not standardised. Images larger than 64 pixels are whitened in interleaved
+    without standardisation. Images larger than 64 pixels are whitened in interleaved
     sub-images ("checkerboard"): every ``stride``-th pixel belongs to the same
     sub-image, and all share one covariance. A whitening matrix of more than 512 rows is
-    rounded to a compact form when it is fitted, so that a set and the matrix fit in one
-    small file; for CIFAR-10 it maps images to within 7 % of where the exact one does.
+    rounded to a compact form when it is fitted, so a set and the matrix fit in one
+    small file; for CIFAR-10 its images differ by at most 7 % from those of the exact
+    matrix.
 
     Attributes:
         mean: float32 of shape ``(channels,)``.
-        deviation: float32 of shape ``(channels,)``.
+        deviation: the standard deviation, float32 of shape ``(channels,)``.
         centre: mean of the flattened standardised sub-images, float32 of shape
             ``(d,)``.
         whitening: symmetric ZCA matrix, float32 of shape ``(d, d)``; None if
             ``directions`` and ``scales`` stand for it.
         compact: the same matrix in few bytes; None if it is kept whole.
-        directions: if there are fewer images than pixels, the orthonormal directions in
-            which the images differ, float32 of shape ``(r, d)``. The matrix is the
+        directions: if there are fewer images than pixels, the orthonormal directions of
+            the images' differences, float32 of shape ``(r, d)``. The matrix is the
             identity in all others.
         scales: the factor of each direction, float32 of shape ``(r,)``.
-        stride: how many interleaved sub-images there are along each side.
+        stride: the number of interleaved sub-images along each side.
 
     Reference: FRePo's released code (arXiv 2206.00719, appendix A.1).
     """
@@ -86,12 +87,12 @@ class Transform:
 
     @classmethod
     def identity(cls, channels: int) -> "Transform":
-        """Return the transform of images that are in the value space already."""
+        """Return the transform of images already in the value space."""
         return cls(torch.zeros(channels), torch.ones(channels))
 
     @property
     def kind(self) -> Preprocessing:
-        """Which of the value spaces it maps to."""
+        """The kind of its value space."""
         if self.centre is None:
             return "constant" if _scale_alike(self, _constant(1)) else "standardize"
         return "pixel-zca" if _scale_alike(self, _of_pixels(1)) else "zca"
@@ -106,7 +107,7 @@ class Transform:
             kind: ``"standardize"``; ``"zca"`` for whitening after it, with a ridge
                 relative to the mean eigenvalue; ``"pixel-zca"`` for whitening of pixels
                 in [0, 1], with the ridge 0.1: the space of MTT, TESLA and DATM;
-                ``"constant"`` for [-1, 1], which reads no image.
+                ``"constant"`` for [-1, 1], fitted to no image.
 
         Raises:
             DataError: images are to be whitened, and are all alike, or too large for
@@ -136,7 +137,7 @@ class Transform:
     def _with_whitening(
         self, images: ImageSource, *, ridge: float | None
     ) -> "Transform":
-        """Return the transform that also whitens, fitted on ``images``.
+        """Return the transform with whitening, fitted on ``images``.
 
         Args:
             images: training images.
@@ -293,7 +294,7 @@ class Transform:
         return (self.invert(values) - mean) / deviation
 
     def whitened(self, standardised: Tensor) -> Tensor:
-        """Map pixels that are standardised by channel to the value space.
+        """Map pixels, standardised by channel, to the value space.
 
         Gradients pass.
 
@@ -366,7 +367,7 @@ class Transform:
         return digest.hexdigest()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that :meth:`from_tensors` needs, by name."""
+        """Return the tensors for :meth:`from_tensors`, by name."""
         named = {"mean": self.mean, "deviation": self.deviation}
         whole = {
             "centre": self.centre,
@@ -410,7 +411,7 @@ def _all_alike() -> DataError:
 
 
 def _stride(height: int, width: int) -> int:
-    """Return the fewest sub-images along a side that are at most 64 pixels long."""
+    """Return the fewest sub-images along a side of at most 64 pixels each."""
     stride = math.ceil(max(height, width) / _LARGEST_WHITENED_SIDE)
     if height % stride or width % stride:
         raise DataError(
@@ -421,7 +422,7 @@ def _stride(height: int, width: int) -> int:
 
 
 def _scale_alike(one: Transform, other: Transform) -> bool:
-    """Tell whether every channel has the mean and deviation of the other's only one."""
+    """Return whether every channel of one is scaled like the other's only one."""
     same = one.mean.cpu() == other.mean, one.deviation.cpu() == other.deviation
     return all(bool(each.all()) for each in same)
 
@@ -436,7 +437,7 @@ def _of_pixels(channels: int) -> Transform:
     """Return the scale before whitening of pixels that are not standardised.
 
     Their covariance C is whitened by ``(C + r I) ** -0.5`` with an absolute ridge r.
-    That is ``(C / r + I) ** -0.5`` of pixels divided by the root of r.
+    This equals ``(C / r + I) ** -0.5`` of pixels divided by the root of r.
     """
     deviation = torch.full((channels,), math.sqrt(_PIXEL_RIDGE))
     return Transform(torch.zeros(channels), deviation)

@@ -43,21 +43,21 @@ MOST_WHITENED = 4_800
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RealData:
-    """Real images for training and validation, and a test set that is not read yet.
+    """Real images for training and validation, and an unread test set.
 
     Build one by :meth:`from_tensors`, :meth:`from_dataset`, :meth:`from_values` or a
     named data set.
 
     Attributes:
-        name: the name by which the data set is found again.
+        name: the name of the data set.
         train: training images, without those held out.
         train_indices: int64, the index of each training image before the split.
         validation: images held out of the training data; may be empty.
         class_names: one for each class.
         read_test: reads the test set; call it once, when everything is chosen.
-        preprocessing: how FRePo preprocesses images of this kind.
+        preprocessing: FRePo's preprocessing of images of this kind.
         mirror: whether a mirror image is still of its class (not for digits).
-        image_size: the size to which images were resized, or None.
+        image_size: the size of the resized images, or None.
         transform: the map to the value space; None to fit one to the training images.
         too_large_to_whiten: whether images are standardised only because they are too
             large to whiten; a run warns of it when it starts.
@@ -90,7 +90,7 @@ class RealData:
         return channels, height, width
 
     def __repr__(self) -> str:
-        """Return a line that says what the data are."""
+        """Return a line of the data's main properties."""
         size = "x".join(map(str, self.image_shape))
         return (
             f"{type(self).__name__}({plain(self.name)}: images of {size}, "
@@ -143,17 +143,18 @@ class RealData:
             labels: integers of shape ``(n,)`` or ``(n, 1)``, from 0.
             test: test images and labels, or a function that reads them.
             class_names: one for each class; by default the numbers.
-            name: under which the artifact remembers the data set.
+            name: the name of the data set in the artifact.
             preprocessing: ``"zca"``, ``"pixel-zca"`` or ``"standardize"``; by default
                 ``"zca"`` for images of at most 4,800 values, such as 3x40x40. Whitening
                 of larger ones takes minutes, and its matrix hundreds of megabytes.
             mirror: whether a mirror image is still of its class.
-            image_size: the size to which the images were resized, for the record.
-            validation: the part of each class that is held out, in [0, 1), by default a
-                tenth; or the validation images and labels, so that all others are
-                trained on.
-            channels: where the channels stand, ``"first"`` or ``"last"``, if the sizes
-                do not tell (see :func:`~dd_plugins.data.pixels.channels_first`).
+            image_size: the size of the resized images, for the record.
+            validation: the held-out fraction of each class, in [0, 1), by default a
+                tenth; or the validation images and labels, and all others are trained
+                on.
+            channels: the position of the channels, ``"first"`` or ``"last"``, if the
+                sizes do not determine it (see
+                :func:`~dd_plugins.data.pixels.channels_first`).
 
         Raises:
             OptionError: ``validation`` is out of its range.
@@ -249,16 +250,16 @@ class RealData:
                 same at every reading. An item may be a mapping (see
                 :class:`~dd_plugins.data.items.Items`).
             test: the test set, likewise; read only when it is needed.
-            validation: the part of each class that is held out, in [0, 1), by default a
-                tenth; or the validation images, likewise, so that all others are
-                trained on.
-            stream: whether the images stay in the dataset and are read when they are
-                needed; by default if half of the memory would not hold them.
-            workers: processes that read ahead while streaming; 0 for none.
-            class_names: one for each class; by default those that the dataset names
+            validation: the held-out fraction of each class, in [0, 1), by default a
+                tenth; or the validation images, likewise, and all others are trained
+                on.
+            stream: whether the images stay in the dataset and are read on access; by
+                default if half of the memory would not hold them.
+            workers: processes for reading ahead while streaming; 0 for none.
+            class_names: one for each class; by default the dataset's
                 (``dataset.classes``, or the names of a label in ``dataset.features``)
                 if there are as many, else the numbers.
-            channels: where the channels stand, if the sizes do not tell.
+            channels: the position of the channels, if the sizes do not determine it.
             **options: as for :meth:`from_tensors`.
 
         Raises:
@@ -322,19 +323,19 @@ class RealData:
         name: str = "values",
         mirror: bool = False,
     ) -> "RealData":
-        """Take images that are in the value space of a model already.
+        """Take images already in the value space of a model.
 
         Their transform is the identity. Each is a training image: no validation images
-        are held out, and there is no test set. A set that is distilled from them is in
-        the same space, and its ``pixels()`` clip what lies outside [0, 1].
+        are held out, and there is no test set. A set distilled from them is in the same
+        space, and its ``pixels()`` clip values to [0, 1].
 
         Args:
             images: floating, of any range, of shape ``(n, channels, height, width)``: a
-                tensor, or images that are read when they are needed.
+                tensor, or images read on access.
             labels: integers of shape ``(n,)``, from 0.
             class_names: one for each class, by default the numbers; a class may have no
                 image.
-            name: under which the artifact remembers the data set.
+            name: the name of the data set in the artifact.
             mirror: whether a flipped image is still of its class.
 
         Raises:
@@ -395,7 +396,7 @@ class RealData:
             self.read_test.check()
 
     def undivided(self) -> "RealData":
-        """Return the same data, with validation images put back that were cut off."""
+        """Return the same data, with cut-off validation images put back."""
         whole = put_back(
             self.train, self.train_indices, self.validation, self.validation_indices
         )
@@ -420,7 +421,7 @@ class RealData:
     def prepared(
         self, preprocessing: Preprocessing | None, mirror: bool | None
     ) -> "RealData":
-        """Return the data with the preprocessing and the flips that a caller asks for.
+        """Return the data with the requested preprocessing and flips.
 
         Args:
             preprocessing: a :data:`~dd_plugins.data.preprocess.Preprocessing`; None

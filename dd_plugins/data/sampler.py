@@ -34,19 +34,19 @@ class RealSampler:
     """Draws of real images, in the value space of the model.
 
     Batches are drawn without replacement, epoch after epoch. A draw is a function of
-    the seed and the step alone. Where several processes share a run, a batch is dealt
-    out to them: each gets every ``ranks``-th image of it.
+    the seed and the step alone. A batch is divided among the processes of a run: each
+    gets every ``ranks``-th image of it.
 
     Args:
         images: of shape ``(n, channels, height, width)``, any floating dtype or uint8.
         labels: int64 of shape ``(n,)``.
         seed: the seed of the run.
-        device: where batches are put.
+        device: the device of batches.
         transform: maps a batch to the value space; None if the images are in it.
         source: the images as pixels, uint8 or float in [0, 1], if ``images`` are in the
             value space already; by default ``images``.
         content: identifies the images: the data's fingerprint and its preprocessing.
-            Results that depend on the images alone may be kept under it.
+            Results depending on the images alone may be kept under it.
         rank: the number of this process.
         ranks: the number of processes.
     """
@@ -103,7 +103,7 @@ class RealSampler:
         return to_unit_range(self._source[indices.cpu()].to(self._device))
 
     def close(self) -> None:
-        """End the processes that read ahead, if there are any."""
+        """End the processes for reading ahead, if there are any."""
         self._stream = None  # its iterator holds them
 
     def batch(self, step: int, size: int) -> Batch:
@@ -121,7 +121,7 @@ class RealSampler:
         return self.read(self._picked(purpose, step, size, members))
 
     def _read_ahead(self, step: int, size: int, members: Tensor) -> Batch:
-        """Draw from a stream of batches, which workers read ahead step by step."""
+        """Draw from a stream of batches, read ahead by workers step by step."""
         assert isinstance(self._images, StreamedImages)
         picked = partial(self._picked, "batch", size=size, members=members)
         if self._stream is None or self._stream.coming != (step, size):
@@ -132,7 +132,7 @@ class RealSampler:
         return self._batch(images, picked(step).to(self._device))
 
     def _picked(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
-        """Return the indices of the images that a draw gives this process.
+        """Return the indices of this process's images in a draw.
 
         Raises:
             OptionError: the draw has fewer images than there are processes.
@@ -169,7 +169,7 @@ class RealSampler:
 
 @dataclass
 class _Stream:
-    """Batches that are read ahead, and the step and size of the next one."""
+    """Batches read ahead, and the step and size of the next one."""
 
     batches: Iterator[Tensor]
     coming: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Images that stay in a map-style dataset, and are read when they are needed."""
+"""Images in a map-style dataset, read on access."""
 
 import os
 import signal
@@ -40,8 +40,8 @@ def read_items(
 ) -> Iterator[list[tuple[Tensor, int]]]:
     """Read batches of items, ahead of their use if there are workers.
 
-    A data set that draws random numbers from torch draws the same ones in every reading
-    by workers; nothing is drawn from the global generator of this process.
+    A data set with random draws from torch draws the same numbers in every reading by
+    workers; nothing is drawn from the global generator of this process.
 
     Raises:
         DataError: an item cannot be read.
@@ -64,7 +64,7 @@ def read_items(
 
 
 def _outlive_signals(worker: int) -> None:
-    """Let a worker go on when all processes of a run are told to stop at once.
+    """Let a worker go on when all processes of a run get a signal at once.
 
     The run needs it until its checkpoint is written, and then ends it: only the SIGTERM
     of its own run ends a worker, where the system tells who sent it (not on macOS).
@@ -85,16 +85,16 @@ def _outlive_signals(worker: int) -> None:
 
 
 class StreamedImages:
-    """Images that stay in a dataset and are indexed like a tensor.
+    """Images in a dataset, indexed like a tensor.
 
     It has the length and the shape of a tensor of all images; indexing by a slice or by
     a tensor of indices reads those images.
 
     Args:
-        items: the dataset that holds the images, all of one shape and dtype.
+        items: the dataset of the images, all of one shape and dtype.
         image_shape: channels, height and width.
         numbers: int64, the index of each image in ``items``, in order.
-        workers: processes that read batches ahead; 0 for none.
+        workers: processes for reading batches ahead; 0 for none.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class StreamedImages:
 
 
 ImageSource = Tensor | StreamedImages
-"""Images in memory, or images that are read when they are needed."""
+"""Images in memory, or images read on access."""
 
 
 def chunks(images: ImageSource, size: int) -> Iterable[Tensor]:

@@ -94,8 +94,8 @@ def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Te
 
     Args:
         labels: int64 of shape ``(n,)``.
-        part: of each class that is held out, rounded down.
-        most: images that are held out at most, in all.
+        part: the held-out fraction of each class, rounded down.
+        most: the largest number of held-out images in all.
     """
     part = min(part, most / len(labels))
     held_out = []
@@ -112,8 +112,8 @@ def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Te
 def every_fifth(labels: Sequence[int], class_names: Sequence[str], what: str) -> Tensor:
     """Return a mask of every fifth image of each class, in their order.
 
-    It is the test set of data that have none. A class of two to four images gives its
-    last one; a class of one image gives none, and a warning says so.
+    It is the test set of data without one. A class of two to four images gives its last
+    one; a class of one image gives none, with a warning.
 
     Args:
         labels: the class of each image.

@@ -1,4 +1,4 @@
-"""A test set that is not read yet."""
+"""A test set, unread until it is called."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -15,11 +15,11 @@ __all__ = ["UnreadTestSet", "check_fit"]
 
 @dataclass(frozen=True)
 class UnreadTestSet:
-    """Reads a test set when it is called; :meth:`check` finds faults before.
+    """Reads a test set when called; :meth:`check` finds faults before.
 
     Attributes:
-        test: images and labels, a dataset, a function that reads them, or None.
-        channels: where the channels of images stand, if it is stated.
+        test: images and labels, a dataset, a function reading them, or None.
+        channels: the position of the images' channels, if stated.
         shape: the shape of a training image.
         num_classes: the number of classes of the training images.
     """
@@ -30,7 +30,7 @@ class UnreadTestSet:
     num_classes: int = 0
 
     def fitting(self, shape: torch.Size, num_classes: int) -> "UnreadTestSet":
-        """Return a reader that checks against the training data; check tensors now."""
+        """Return a reader with checks against the training data; check tensors now."""
         reader = replace(self, shape=tuple(shape), num_classes=num_classes)
         if isinstance(self.test, tuple):
             reader()

@@ -36,8 +36,8 @@ class CompactMatrix:
         colours: float32 of shape ``(channels, channels)``, orthogonal: uncorrelated
             mixtures of the channels.
         diagonal: float32 of shape ``(channels, height, width)``, in that basis.
-        places: int32 of shape ``(m,)``, ascending: ``row * d + column`` of each entry
-            above the diagonal that is kept, where d is ``channels * height * width``.
+        places: int32 of shape ``(m,)``, ascending: ``row * d + column`` of each kept
+            entry above the diagonal, where d is ``channels * height * width``.
         entries: float16 of shape ``(m,)``, their values.
     """
 

@@ -1,4 +1,4 @@
-"""What a decoder is: one half of an autoencoder, which may be entered half-way."""
+"""The base classes of decoders: halves of autoencoders, with layers to enter at."""
 
 from abc import ABC, abstractmethod
 
@@ -15,14 +15,14 @@ __all__ = ["AbstractDecoder", "LatentDecoder"]
 
 
 class LatentDecoder(nn.Module, ABC):
-    """A module that makes images of latents, and latents of images.
+    """A module decoding latents to images, and encoding images to latents.
 
     Images are standardised pixels, float32 of shape ``(n, channels, height, width)``.
-    Beside its latents each image has a style: a vector that every layer sees, and that
-    begins as that of the image's class.
+    Each image has latents and a style: a vector seen by every layer, and initialised
+    from the style of the image's class.
 
     Attributes:
-        layers: at how many places latents may enter; 0 is the first.
+        layers: the number of layers where latents may enter; 0 is the first.
     """
 
     layers: int
@@ -60,12 +60,12 @@ class AbstractDecoder(Record, ABC):
     ) -> LatentDecoder:
         """Make a freshly initialised module on the CPU.
 
-        Called inside a block in which the global CPU random state is seeded from
-        ``generator``: torch's own initialisers may be used.
+        Called with the global CPU random state seeded from ``generator``: torch's own
+        initialisers may be used.
 
         Args:
             image_shape: channels, height and width.
-            num_classes: how many classes images may have.
+            num_classes: the number of classes of images.
             generator: draws the initial weights.
 
         Raises:
@@ -86,7 +86,7 @@ class AbstractDecoder(Record, ABC):
             image_shape: channels, height and width.
             num_classes: how many classes images may have.
             generator: of the weights, on the CPU.
-            device: to which the module is moved, channels last; None to leave it on
+            device: the device to move the module to, channels last; None to leave it on
                 the CPU as it is.
 
         Raises:

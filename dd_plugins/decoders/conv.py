@@ -18,19 +18,19 @@ __all__ = ["ConvDecoder"]
 
 @record
 class ConvDecoder(AbstractDecoder):
-    """An autoencoder of convolutions that halve and double the sides of an image.
+    """An autoencoder of convolutions, halving and doubling the sides of an image.
 
-    Each stage of the decoder is a 3x3 convolution, whose channels are scaled and
-    shifted by the style; after the first, each doubles the sides before it. The last
-    layer makes pixels of the map of the last stage. Latents may enter at the first
-    stage (layer 0, the narrowest), at any later one, or at the last layer.
+    Each stage of the decoder is a 3x3 convolution, with channels scaled and shifted by
+    the style; after the first, each doubles the sides before it. The last layer makes
+    pixels of the map of the last stage. Latents may enter at the first stage (layer 0,
+    the narrowest), at any later one, or at the last layer.
 
     Args:
         width: channels of the last stage; an earlier one has twice those of the next.
         channels: of the latents at layer 0.
         styles: values of a style.
-        depth: how often sides are halved; by default until they are about 8 pixels, at
-            least once.
+        depth: the number of halvings of the sides; by default until they are about 8
+            pixels, at least once.
     """
 
     name = "conv_decoder"
@@ -43,7 +43,7 @@ class ConvDecoder(AbstractDecoder):
     def construct(
         self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
     ) -> LatentDecoder:
-        """Make a module with He's initial weights, so that layers keep their scale."""
+        """Make a module with He's initial weights, so layers keep their scale."""
         smallest = min(image_shape[1:])
         depth = self.depth or max(1, round(math.log2(smallest)) - 3)
         if 2**depth > smallest:

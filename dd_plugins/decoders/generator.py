@@ -35,21 +35,20 @@ _MEASURED = 500  # real images whose latents are measured
 class Generator(AbstractParametrization):
     """Latents in the middle of a decoder, and styles, are learned in place of pixels.
 
-    The images of a set are then images that a generator can make. Latents start as
-    encoded real images. They are divided by their root mean square in real images, so
-    that a learning rate means the same as for pixels.
+    The images of a set are then outputs of a generator. Latents start as encoded real
+    images. They are divided by their root mean square in real images, so a learning
+    rate means the same as for pixels.
 
     Args:
         decoder: the architecture of the generator.
-        layer: where latents enter, from 0: the number of its stages that are passed
-            over.
+        layer: the layer where latents enter, from 0: the number of skipped stages.
         weights: ``"trained"`` on the real data as an autoencoder (``dd-plugins
-            train-generator``), or ``"random"``, drawn anew for each seed and never
-            trained: the prior of the architecture alone.
+            train-generator``), or ``"random"``, drawn for each seed and never trained:
+            the prior of the architecture alone.
         recipe: how it is trained, such as ``decoder_recipe(steps=500)``.
         missing_generator: ``"train"`` or ``"refuse"``.
-        chunk: images that are decoded, and differentiated, at a time. The memory of
-            the generator is no more than theirs.
+        chunk: images decoded, and differentiated, at a time. The generator takes no
+            more memory than for these.
 
     The file of a set holds decoded pixels: it needs no generator.
 
@@ -58,8 +57,8 @@ class Generator(AbstractParametrization):
     code.
 
     Differences: the generator is a small autoencoder of the same data in place of
-    StyleGAN-XL, and a style begins as that of the class; images are encoded, not drawn;
-    the optimizer is the distiller's, with one learning rate.
+    StyleGAN-XL, and a style is initialised from the class's; images are encoded, not
+    drawn; the optimizer is the distiller's, with one learning rate.
     """
 
     name = "generator"
@@ -90,12 +89,12 @@ class Generator(AbstractParametrization):
         return latents.numel() + codes[1].numel()
 
     def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
-        """Return the codec of latents, with the generator trained where it is missing.
+        """Return the codec of latents; train the generator if it is missing.
 
         Raises:
-            OptionError: the decoder has no such layer, or is missing and is not to be
-                trained.
-            FileError: its file is damaged or is not what its name says.
+            OptionError: the decoder has no such layer, or is missing and
+                ``missing_generator`` is ``"refuse"``.
+            FileError: its file is damaged or contradicts its name.
         """
         module = self._module(run, real, transform)
         scales = self._scales(module, run, real, transform)
@@ -175,7 +174,7 @@ class Generator(AbstractParametrization):
         }
 
     def _check(self, module: LatentDecoder) -> None:
-        """Refuse a layer that the decoder does not have."""
+        """Refuse a layer outside the decoder."""
         if self.layer >= module.layers:
             raise OptionError(
                 f"{self.name}: {self.decoder!r} has the layers 0 to "
@@ -186,7 +185,7 @@ class Generator(AbstractParametrization):
 def _refusal(
     generator: Generator, run: Run, transform: Transform, count: int, folder: Path
 ) -> OptionError:
-    """Return the error that names the command that trains the generator."""
+    """Return the error with the command for training the generator."""
     del count
     space = " --preprocessing pixel-zca" if transform.kind == "pixel-zca" else ""
     dataset, decoder = run.task.dataset, generator.decoder

@@ -1,4 +1,4 @@
-"""Decoders trained on real data, kept in files under a key of all that made them."""
+"""Decoders trained on real data, kept in files under a key of their origin."""
 
 import pickle
 import time
@@ -56,7 +56,7 @@ _UNREADABLE = (
     *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError),
     *(AttributeError, pickle.UnpicklingError, OptionError),
 )
-"""What reading a damaged state may raise."""
+"""The errors of reading a damaged state."""
 
 _WARM_UP = 50  # steps
 _SAVED_EVERY = 20.0  # seconds
@@ -110,7 +110,7 @@ class TrainedDecoder(AbstractKept):
     Attributes:
         decoder: the architecture.
         recipe: how it is trained.
-        transform: whose standardisation the pixels have.
+        transform: the map with the standardisation of the pixels.
         seed: of its weights and of its training; not that of the run, so that runs of
             all seeds share it.
     """
@@ -128,7 +128,7 @@ class TrainedDecoder(AbstractKept):
         return self.recipe.steps
 
     def description(self, run: Run, real: RealSampler) -> dict[str, object]:
-        """Return everything that the weights are a function of."""
+        """Return everything the weights depend on."""
         assert real.content is not None
         scale = [self.transform.mean.tolist(), self.transform.deviation.tolist()]
         return {
@@ -151,10 +151,10 @@ class TrainedDecoder(AbstractKept):
         folder: Path,
         on_step: OnStep = lambda done: None,
     ) -> LatentDecoder:
-        """Return the decoder: from its file, or trained now and kept there.
+        """Return the decoder from its file, or train it and keep it there.
 
-        A training that was stopped goes on from the last state that was kept. One on
-        images without a name is not kept.
+        A stopped training goes on from its last saved state. One on images without a
+        name is not kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.
@@ -166,8 +166,7 @@ class TrainedDecoder(AbstractKept):
             The decoder, frozen, on the device of the run.
 
         Raises:
-            FileError: the file is damaged or is not what its name says, or cannot be
-                written.
+            FileError: the file is damaged, contradicts its name, or cannot be written.
             OptionError: the images are too small for the architecture.
             RunError: the loss became infinite or NaN.
         """
@@ -280,9 +279,9 @@ def _save(part: Path, parts: dict[str, Any], done: int) -> None:
 
 
 def _restored(part: Path | None, parts: dict[str, Any]) -> int:
-    """Give a training the state that was kept, and return how many steps are done.
+    """Restore the saved state of a training, and return its number of steps.
 
-    A file that cannot be read is left alone: the training starts anew, and replaces it.
+    An unreadable file is left alone: the training restarts, and replaces it.
     """
     if part is None or not part.exists():
         return 0
@@ -301,16 +300,15 @@ def _restored(part: Path | None, parts: dict[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class GeneratorReport:
-    """What :func:`train_generator` reports.
+    """The report of :func:`train_generator`.
 
     Attributes:
         decoder: its spec.
-        steps: the steps for which it was trained.
-        file: where it is kept.
+        steps: its training steps.
+        file: its path.
         was_there: whether it was kept before.
         error: mean squared error of standardised pixels on images held out of the
-            training data, which is the share of their variance that is lost; None if
-            there are none.
+            training data: the lost fraction of their variance; None if there are none.
     """
 
     decoder: str
@@ -330,7 +328,7 @@ def train_generator(
     folder: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> GeneratorReport:
-    """Train a decoder on real data for later runs; one that is kept is left alone.
+    """Train a decoder on real data for later runs; a kept one is left alone.
 
     If it is stopped, call it again: it goes on where it was.
 
@@ -342,10 +340,11 @@ def train_generator(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of its arithmetic.
         folder: where it is kept; by default :func:`cache_folder`.
-        on_progress: called with what is trained, the steps done, and all steps.
+        on_progress: called with a description of the decoder, the steps done, and all
+            steps.
 
     Raises:
-        FileError: a file is damaged, is not what its name says, or cannot be written.
+        FileError: a file is damaged, contradicts its name, or cannot be written.
         OptionError: an argument has the wrong type, or the images are too small.
     """
     if not isinstance(decoder, AbstractDecoder):

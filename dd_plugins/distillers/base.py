@@ -1,4 +1,4 @@
-"""What a distiller is: a record of hyper-parameters that shapes gradients on pixels."""
+"""The base class of distillers: records of hyper-parameters."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -32,8 +32,8 @@ __all__ = [
 
 _STEPS = 1_000
 InitialImages = Literal["real", "noise", "public"]
-"""What the synthetic images start from: real images, draws from a unit normal, or the
-public images of a private distiller, whatever their class."""
+"""The kind of first images: real images, draws from a unit normal, or the public images
+of a private distiller, whatever their class."""
 
 StateType = TypeVar("StateType", bound=AbstractState)
 
@@ -56,7 +56,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return self
 
     def default_steps(self, task: Task) -> int:
-        """Return the number of steps of a run that is given none; here 1,000."""
+        """Return the default number of steps of a run; here 1,000."""
         del task
         return _STEPS
 
@@ -69,7 +69,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
     @property
     def architectures(self) -> tuple[AbstractNetwork, ...]:
-        """Networks, beside that of the run, that shape the set; none here.
+        """Further networks behind the set, besides the run's own; none here.
 
         A transfer report counts these architectures as seen.
         """
@@ -85,9 +85,9 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return True
 
     def images_in_graph(self, task: Task) -> int:
-        """Return how many images wait at once for the backward pass of a step.
+        """Return the number of images in the graph of a step's backward pass.
 
-        A run that the memory cannot hold is refused by this number. 0, as here, refuses
+        A run too large for the memory is refused by this number. 0, as here, refuses
         none.
 
         Args:
@@ -98,7 +98,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
     @property
     def label_kind(self) -> LabelKind:
-        """The kind of labels that this method learns or keeps."""
+        """The kind of labels, learned or kept by this method."""
         return "classes"
 
     @property
@@ -108,7 +108,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
     @property
     def moves_images(self) -> bool:
-        """Whether images are learned; a core set chooses real ones and leaves them."""
+        """Whether images are learned; a coreset keeps real images as they are."""
         return True
 
     @property
@@ -130,28 +130,27 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
         Of a private method the engine reads real images for nothing else: the set
         starts from noise or public images, is mapped to its value space by constants,
-        and nothing is measured on validation images; those that were cut from the
-        training images are put back. The header holds :meth:`privacy`, and no
-        fingerprint of the data.
+        and nothing is measured on validation images; those cut from the training images
+        are put back. The header holds :meth:`privacy`, and no fingerprint of the data.
         """
         return False
 
     @property
     def public_data(self) -> str | None:
-        """The name of a data set that a private method may read freely, or None.
+        """The name of the public data set of a private method, or None.
 
-        What lies behind the pixels is measured on its images in place of real ones.
+        A parametrization is fitted to its images in place of real ones.
         """
         return None
 
     @property
     def initial_images(self) -> InitialImages:
-        """What the images start from, unless the user chooses."""
+        """The kind of first images, unless the user chooses."""
         return "real"
 
     @property
     def noise_deviation(self) -> float:
-        """The deviation of the noise that images start from, in the value space."""
+        """The standard deviation of initial noise, in the value space."""
         return 1.0
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
@@ -163,7 +162,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return None
 
     def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
-        """Return the recipe of networks that are trained on the result.
+        """Return the recipe for training networks on the result.
 
         It is stored in the header of the artifact; an evaluation may name another one.
         Here it depends on the kind of labels.
@@ -177,12 +176,12 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return default_recipe(self.label_kind, images)
 
     def learnables(self, run: Run) -> dict[str, Tensor]:
-        """Return the initial values of all else that is learned, by name; here none.
+        """Return the initial values of further learned tensors, by name; here none.
 
         An example is the learning rate of inner steps. The engine gives these tensors
-        to the optimizer beside the images, averages their gradients over processes,
-        saves them, and passes them on as ``leaves.others``; the header holds their last
-        values.
+        to the optimizer together with the images, averages their gradients over
+        processes, saves them, and passes them on as ``leaves.others``; the header holds
+        their last values.
 
         Returns:
             float32 tensors, of few values.
@@ -191,12 +190,12 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return {}
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
-        """Return the indices of the real images that the set starts from, by class.
+        """Return the indices of the initial real images, class by class.
 
         Here they are drawn at random.
 
         Args:
-            run: the run, before anything else of it.
+            run: the run, before any other call.
             real: all real images and their labels.
 
         Returns:
@@ -217,12 +216,12 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         indices: Tensor,
         read: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """Return the images that the set starts from; here the chosen real images.
+        """Return the first images of the set; here the chosen real images.
 
         Args:
             run: the run.
             real: all real images and their labels.
-            indices: what :meth:`choose` returned.
+            indices: the result of :meth:`choose`.
             read: returns the real images of some indices in the value space, exactly;
                 those of ``real`` are in the precision of the run.
 
@@ -243,7 +242,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
         Args:
             run: the run; the state keeps it.
-            real: real images, for networks that are trained on them beforehand.
+            real: real images, for training networks on them beforehand.
         """
         del real
         return cast(StateType, NoState(run))
@@ -252,18 +251,18 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def accumulate(
         self, state: StateType, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        """Add this step's gradient to those of the pixels and of all that is learned.
+        """Add this step's gradient to the gradients of all leaves.
 
         Called once a step. It must not change the leaves themselves.
 
         Args:
-            state: what :meth:`setup` returned, as it is at this step.
+            state: the state from :meth:`setup`, as it is at this step.
             leaves: the synthetic set.
             real: draws of real images in the value space of the model.
             step: the number of the step, from 0.
 
         Returns:
-            What to report, ``"loss"`` among it.
+            The figures to report, with ``"loss"``.
         """
 
     def advance(self, state: StateType, leaves: Leaves, step: int) -> None:
@@ -294,12 +293,11 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return leaves.labels
 
     def teacher(self, state: StateType, leaves: Leaves) -> Teacher | None:
-        """Return the teacher that labels the views of the saved set; here None.
+        """Return the teacher for the views of the saved set; here None.
 
         If there is one, networks are trained on views, each with the teacher's label
-        for it. Teachers that are kept networks are named in the header; for any other
-        the labels of all views are stored. The kind of labels must be
-        ``"probabilities"``.
+        for it. The header names teachers kept in files; for any other the labels of all
+        views are stored. The kind of labels must be ``"probabilities"``.
 
         Args:
             state: not changed.
@@ -322,8 +320,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         """Return the optimizer of the synthetic set.
 
         Args:
-            parameters: a sequence of all tensors that are learned. Its attributes list
-                those of images, labels and others apart, for separate learning rates.
+            parameters: a sequence of all learned tensors. Its attributes list those of
+                images, labels and others separately, for separate learning rates.
         """
 
     def schedule(
@@ -354,5 +352,5 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
 
 def add_gradient(leaf: Tensor, gradient: Tensor) -> None:
-    """Add to the gradient of a leaf, which may have none yet."""
+    """Add to the gradient of a leaf; it may have none yet."""
     leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient

@@ -1,4 +1,4 @@
-"""Core sets: real images that are chosen, and left as they are."""
+"""Coresets: real images, chosen and left as they are."""
 
 from abc import abstractmethod
 
@@ -37,7 +37,7 @@ class CoreSet(AbstractUnmoved[NoState]):
 
 @record
 class RandomImages(CoreSet):
-    """Random real images of each class: what every method has to beat."""
+    """Random real images of each class: the baseline of every method."""
 
     name = "random"
 
@@ -48,10 +48,10 @@ class RandomImages(CoreSet):
 
 
 class _EmbeddedCoreSet(CoreSet):
-    """A core set that is chosen by features, class by class.
+    """A coreset chosen by features, class by class.
 
     The features are those of the run's network after ``training_steps`` on the real
-    training data, or the pixels in the value space of the model if that is 0.
+    training data, or, with 0, the pixels in the value space of the model.
     """
 
     training_steps: NonNegativeInt
@@ -78,25 +78,25 @@ class _EmbeddedCoreSet(CoreSet):
 
     @abstractmethod
     def pick(self, features: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-        """Return the indices, within one class, of the images that are chosen from it.
+        """Return the indices of the chosen images within one class.
 
         Args:
             features: float32 of shape ``(n, d)``, on the CPU.
-            wanted: how many, at most n.
+            wanted: the number of images to choose, at most n.
             generator: a CPU generator for random draws.
         """
 
 
 @record
 class Herding(_EmbeddedCoreSet):
-    """Herding: images whose mean feature stays nearest to that of their class.
+    """Herding: images whose mean feature is close to the mean of their class.
 
-    Images are taken one after the other, each the one that brings the mean of those
-    taken nearest to the mean of the class; features have length one, as in iCaRL.
+    Images are chosen one after the other. Each brings the mean of the chosen ones as
+    near as possible to the mean of the class. Features have length one, as in iCaRL.
 
     Args:
-        training_steps: steps for which the network that gives the features is trained;
-            with 0 the pixels are the features.
+        training_steps: training steps of the feature network; with 0 the pixels are the
+            features.
 
     Reference: Welling, "Herding dynamical weights to learn", ICML 2009; Rebuffi et al.,
     "iCaRL", CVPR 2017, arXiv 1611.07725, algorithm 4.
@@ -130,8 +130,8 @@ class KMeans(_EmbeddedCoreSet):
     """k-means: the image nearest to the centre of each cluster of a class.
 
     Args:
-        training_steps: steps for which the network that gives the features is trained;
-            with 0 the pixels are the features.
+        training_steps: training steps of the feature network; with 0 the pixels are the
+            features.
 
     Reference: scikit-learn's ``KMeans``, one cluster for each image.
     """
@@ -141,7 +141,7 @@ class KMeans(_EmbeddedCoreSet):
     training_steps: NonNegativeInt = 500
 
     def pick(self, features: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-        """Cluster, and take the nearest image that no other cluster has taken."""
+        """Cluster, and take the nearest image not taken by another cluster."""
         from sklearn.cluster import KMeans as Clusters
 
         seed = int(torch.randint(2**31, (), generator=generator))

@@ -29,7 +29,7 @@ _SHORT_RUN = 1_000  # steps; the paper takes 20,000
 
 @record
 class DM(AbstractDistiller[NoState]):
-    """Distribution matching: the cheapest of the methods that learn pixels.
+    """Distribution matching: the cheapest method that learns pixels.
 
     At every step an untrained network is drawn. For each class, the mean features of
     the synthetic images are pulled towards those of a batch of real ones, both under

@@ -1,4 +1,4 @@
-"""DC and DSA: gradients of a network that is being trained are matched."""
+"""DC and DSA: matching of gradients during a network's training."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ _INNER_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 
 @dataclass
 class DSAState(AbstractState):
-    """The network that is being trained on the set."""
+    """The network that is trained on the set."""
 
     network: FeatureNetwork
 
@@ -51,9 +51,9 @@ class DSA(AbstractDistiller[DSAState]):
     """Gradient matching: DSA, and with ``augment=False`` DC.
 
     For each class, the gradient of the loss on its synthetic images is pulled towards
-    that on a batch of real ones, both under the same augmentation. In between, the
-    network is trained on the set; after ``updates_per_network`` updates a new one is
-    drawn. One class is matched after the other, so memory does not grow with their
+    the gradient on a batch of real ones, both under the same augmentation. In between,
+    the network is trained on the set; after ``updates_per_network`` updates a new one
+    is drawn. One class is matched after the other, so memory does not grow with their
     number.
 
     Args:
@@ -62,10 +62,10 @@ class DSA(AbstractDistiller[DSAState]):
         real_batch_size: real images of each class.
         learning_rate: of SGD on the pixels.
         momentum: of SGD on the pixels, in [0, 1).
-        updates_per_network: updates of the set for which a network is used; by default
-            the paper's, as many as images a class.
-        inner_epochs: epochs for which the network is trained on the set between two
-            updates; by default the paper's, between its entries on logarithmic scales.
+        updates_per_network: updates of the set with each network; by default the
+            paper's, as many as images a class.
+        inner_epochs: training epochs of the network on the set between two updates; by
+            default the paper's, between its entries on logarithmic scales.
         network_learning_rate: of SGD on the network.
 
     Reference: Zhao, Mopuri, Bilen, "Dataset Condensation with Gradient Matching", ICLR

@@ -44,7 +44,7 @@ class KIPState(NoState):
 
     Attributes:
         run: the run.
-        real: real images, from which labels are solved at the end.
+        real: real images, for solving labels at the end.
     """
 
     real: RealSampler
@@ -63,16 +63,15 @@ class KIP(AbstractDistiller[KIPState]):
         preset: ``"fast"`` for runs of minutes on a CPU; ``"paper"`` for 50,000 steps
             with 5,000 real images at each.
         kernel: ``fc(depth=1)``, ``conv(depth=3)``, ``conv(depth=3, pooling=True)`` or
-            ``gap(depth=3)``, of which :mod:`dd_plugins.functional.ntk` says what each
-            costs.
+            ``gap(depth=3)``; :mod:`dd_plugins.functional.ntk` gives the cost of each.
         real_batch_size: real images of a step; 1,024 by default, 5,000 in the paper.
         ridge: relative to the mean eigenvalue of the kernel.
         learning_rate: of Adam on the images, and on the labels if they are learned.
         learn_labels: whether labels are learned with the images.
-        label_solve: whether the labels of the finished set are those that fit the real
-            images best, in closed form.
-        memory: gigabytes that the kernel of a part of the real images may take. The
-            parts are as large as they may be; they change nothing but rounding.
+        label_solve: whether the labels of the finished set are the best fit to the real
+            images, in closed form.
+        memory: gigabytes for the kernel of a part of the real images. The parts are as
+            large as this allows; they change nothing but rounding.
 
     Reference: Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression",
     ICLR 2021, arXiv 2011.00050, algorithm 1; Nguyen, Novak, Xiao, Lee, "Dataset
@@ -80,8 +79,8 @@ class KIP(AbstractDistiller[KIPState]):
     2107.13034; and the released notebook.
 
     Differences: real batches are drawn without replacement from a whole permutation
-    (balanced by class there); labels are solved on 5,000 real images; the
-    set is that of the last step (the best checkpoint on validation images there).
+    (balanced by class there); labels are solved on 5,000 real images; the result is the
+    set of the last step (the best checkpoint on validation images there).
     """
 
     name = "kip"
@@ -137,7 +136,7 @@ class KIP(AbstractDistiller[KIPState]):
         return centred_targets(labels, num_classes)
 
     def setup(self, run: Run, real: RealSampler) -> KIPState:
-        """Return a state without anything that changes."""
+        """Return a constant state."""
         return KIPState(run, real)
 
     def accumulate(
@@ -175,7 +174,7 @@ class KIP(AbstractDistiller[KIPState]):
         return torch.optim.Adam(parameters, lr=self.learning_rate)
 
     def labels(self, state: KIPState, leaves: Leaves) -> Tensor:
-        """Return the labels, or those that fit 5,000 real images best."""
+        """Return the labels, or the best fit to 5,000 real images."""
         if not self.label_solve:
             return leaves.labels
         run, count = state.run, len(state.real.labels)

@@ -1,4 +1,4 @@
-"""A pool of online models: networks that are trained on the set while it is learned."""
+"""A pool of online models: networks in training on the set while it is learned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class OnlineModel:
     updates: int
 
     def overwrite(self, other: "OnlineModel") -> None:
-        """Copy all that training changes from a model: weights, statistics, moments."""
+        """Copy the trained tensors of a model: weights, statistics, moments."""
         pairs = list(zip(self.tensors(), other.tensors(), strict=True))
         with torch.no_grad():
             for dtype in {own.dtype for own, _ in pairs}:  # all of one dtype at once
@@ -35,7 +35,7 @@ class OnlineModel:
                 )
 
     def tensors(self) -> list[Tensor]:
-        """Return all that training changes, always in the same order."""
+        """Return the trained tensors, always in the same order."""
         moments = self.optimizer.state.values()
         return [
             *self.network.parameters(),
@@ -72,11 +72,11 @@ class OnlineModel:
 
 @dataclass(frozen=True)
 class Pool:
-    """How the models of a pool are made.
+    """The recipe for the models of a pool.
 
     Attributes:
         architectures: the slots take them in turn.
-        learning_rate: of Adam, by which models are trained.
+        learning_rate: of Adam on the models.
     """
 
     architectures: tuple[AbstractNetwork, ...]
@@ -88,8 +88,8 @@ class Pool:
         Args:
             run: the run.
             slot: its number in the pool.
-            step: the step after which the model starts; -1 at the start of the run.
-            updates: the number of training steps from which it counts its own.
+            step: the last step before the model starts; -1 at the start of the run.
+            updates: the initial value of its count of training steps.
         """
         network = run.fresh_network(
             run.generator(f"pool model {slot}", step),
@@ -115,7 +115,7 @@ class Pool:
 
 @dataclass
 class PoolState(AbstractState):
-    """The pool of online models: those that this process owns, by their slot."""
+    """The pool of online models: this process's own, by their slot."""
 
     pool: dict[int, OnlineModel]
 

@@ -1,4 +1,4 @@
-"""RDED: crops of real images that a teacher chooses, labelled by it."""
+"""RDED: crops of real images, chosen and labelled by a teacher."""
 
 import math
 from dataclasses import replace
@@ -26,17 +26,17 @@ _BATCHES = ((1, 10), (10, 50), (math.inf, 100))  # by images a class, as publish
 class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
     """Crops of real images, chosen by a teacher: no image is optimised.
 
-    A few crops of each of many images are scored by the teacher's loss; those that it
-    is surest of are put together, ``factor`` x ``factor`` to an image. Every method
-    with a teacher's labels has to beat these crops.
+    A few crops of each of many images are scored by the teacher's loss. The best ones
+    are put together, ``factor`` x ``factor`` to an image. Every method with a teacher's
+    labels has to beat these crops.
 
     Args:
-        factor: crops along each side of an image, which must divide it; 1 leaves one
+        factor: crops along each side of an image; it must divide the side. 1 leaves one
             crop an image.
-        candidates: images of each class that are looked at.
+        candidates: scored images of each class.
         crops: crops of each of them.
         smallest: area of the smallest crop, in (0, 1] of the image.
-        realism: ``"best"`` for the crops of the least loss, ``"medium"`` for those
+        realism: ``"best"`` for the crops of the least loss, ``"medium"`` for crops
             around the median.
 
     The options of teachers and labels are those of

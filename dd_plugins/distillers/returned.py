@@ -1,8 +1,8 @@
-"""Checks of the values that methods of plugins return.
+"""Checks of the values returned by methods of plugins.
 
-Each check raises :class:`~dd_plugins.errors.PluginError`, which names the method, what
-it must return and what came. They look only at types and shapes: at a step nothing is
-read from a GPU.
+Each check raises :class:`~dd_plugins.errors.PluginError`; it names the method, the
+expected value and the returned one. They look only at types and shapes: at a step
+nothing is read from a GPU.
 """
 
 import operator
@@ -48,7 +48,7 @@ __all__ = [
     "check_teacher",
 ]
 
-_MOST_LEARNED = 1_000  # values beside images and labels; the header holds them
+_MOST_LEARNED = 1_000  # values besides images and labels; the header holds them
 
 
 def _refused(source: Record, method: str, expected: str, got: object) -> PluginError:
@@ -62,19 +62,19 @@ def _refused(source: Record, method: str, expected: str, got: object) -> PluginE
 
 
 def check_network(source: Record, got: Any) -> AbstractNetwork | None:
-    """Check what ``default_network`` returned."""
+    """Check a value returned by ``default_network``."""
     if got is not None and not isinstance(got, AbstractNetwork):
         raise _refused(source, "default_network", "a dd_plugins network or None", got)
     return got
 
 
 def check_steps(source: Record, got: Any) -> int:
-    """Check what ``default_steps`` returned."""
+    """Check a value returned by ``default_steps``."""
     return _whole_number(source, "default_steps", got, least=1)
 
 
 def check_images_in_graph(source: Record, got: Any) -> int:
-    """Check what ``images_in_graph`` returned."""
+    """Check a value returned by ``images_in_graph``."""
     return _whole_number(source, "images_in_graph", got, least=0)
 
 
@@ -97,11 +97,11 @@ def check_label_kind(source: Record, got: Any) -> None:
 def check_indices(
     source: Record, got: Any, labels: Tensor, counts: Sequence[int]
 ) -> Tensor:
-    """Check what ``choose`` returned: indices of real images, class by class.
+    """Check a value returned by ``choose``: indices, class by class.
 
     Args:
-        source: the distiller or core set.
-        got: what it returned.
+        source: the distiller or coreset.
+        got: the returned value.
         labels: of all real images, on the CPU; a class may have no images.
         counts: the number of images wanted of each class.
     """
@@ -129,7 +129,7 @@ def check_indices(
 
 
 def check_first_images(source: Record, got: Any, shape: tuple[int, ...]) -> Tensor:
-    """Check what ``first_images`` returned."""
+    """Check a value returned by ``first_images``."""
     if not isinstance(got, Tensor) or got.dtype != torch.float32 or got.shape != shape:
         expected = f"a torch.float32 tensor of shape {shape}"
         raise _refused(source, "first_images", expected, got)
@@ -143,7 +143,7 @@ def check_labels(
     num_classes: int,
     method: str = "initial_labels",
 ) -> Tensor:
-    """Check what ``initial_labels`` or ``labels`` returned."""
+    """Check a value returned by ``initial_labels`` or ``labels``."""
     if (
         not isinstance(got, Tensor)
         or got.dtype != torch.float32
@@ -155,7 +155,7 @@ def check_labels(
 
 
 def check_state(source: Record, got: Any) -> AbstractState:
-    """Check what ``setup`` returned."""
+    """Check a value returned by ``setup``."""
     if not isinstance(got, AbstractState):
         raise _refused(source, "setup", "an AbstractState, such as NoState(run)", got)
     return got
@@ -164,7 +164,7 @@ def check_state(source: Record, got: Any) -> AbstractState:
 def check_saved_state(
     source: Record, got: Any, method: str = "state_dict"
 ) -> dict[str, Any]:
-    """Check what ``state_dict`` or ``merge`` of a state returned."""
+    """Check a value returned by ``state_dict`` or ``merge`` of a state."""
     if not isinstance(got, dict):
         raise _refused(source, f"setup(...).{method}", "a dict", got)
     return got
@@ -173,7 +173,7 @@ def check_saved_state(
 def check_optimizer(
     source: Record, got: Any, parameters: Sequence[Tensor]
 ) -> torch.optim.Optimizer:
-    """Check what ``optimizer`` returned: an optimizer of the tensors that it got."""
+    """Check a value returned by ``optimizer``: an optimizer of its argument."""
     if not isinstance(got, torch.optim.Optimizer):
         raise _refused(source, "optimizer", "a torch.optim.Optimizer", got)
     moved = {id(each) for group in got.param_groups for each in group["params"]}
@@ -188,7 +188,7 @@ def check_optimizer(
 def check_schedule(
     source: Record, got: Any, optimizer: torch.optim.Optimizer
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Check what ``schedule`` returned: one that is stepped without a metric."""
+    """Check a value returned by ``schedule``: one stepped without a metric."""
     schedules = torch.optim.lr_scheduler
     if not isinstance(got, schedules.LRScheduler) or isinstance(
         got, schedules.ReduceLROnPlateau
@@ -206,7 +206,7 @@ def check_schedule(
 def check_metrics(
     source: Record, got: Any, device: torch.device, method: str = "accumulate"
 ) -> Metrics:
-    """Check what ``accumulate`` returned, at every step."""
+    """Check a value returned by ``accumulate``, at every step."""
     if not isinstance(got, dict):
         raise _refused(source, method, "a dict of named 0-d tensors", got)
     for name, value in got.items():
@@ -228,7 +228,7 @@ def _told_metric(value: object) -> str:
 
 
 def check_predictor(source: Record, got: Any) -> Callable[[Tensor], Any] | None:
-    """Check what ``predictor`` returned."""
+    """Check a value returned by ``predictor``."""
     if got is not None and not callable(got):
         raise _refused(source, "predictor", "a function of images or None", got)
     found: Callable[[Tensor], Any] | None = got
@@ -236,7 +236,7 @@ def check_predictor(source: Record, got: Any) -> Callable[[Tensor], Any] | None:
 
 
 def check_logits(source: Record, got: Any, count: int, num_classes: int) -> Tensor:
-    """Check what a predictor returned."""
+    """Check a value returned by a predictor."""
     if (
         not isinstance(got, Tensor)
         or not got.is_floating_point()
@@ -248,7 +248,7 @@ def check_logits(source: Record, got: Any, count: int, num_classes: int) -> Tens
 
 
 def check_learnables(source: Record, got: Any) -> dict[str, Tensor]:
-    """Check what ``learnables`` returned."""
+    """Check a value returned by ``learnables``."""
     if not isinstance(got, dict):
         raise _refused(source, "learnables", "a dict of named tensors", got)
     for name, value in got.items():
@@ -268,21 +268,21 @@ def check_learnables(source: Record, got: Any) -> dict[str, Tensor]:
 
 
 def check_recipe(source: Record, got: Any) -> Recipe:
-    """Check what ``recipe`` returned."""
+    """Check a value returned by ``recipe``."""
     if not isinstance(got, Recipe):
         raise _refused(source, "recipe", "a Recipe", got)
     return got
 
 
 def check_privacy(source: Record, got: Any) -> PrivacyRecord | None:
-    """Check what ``privacy`` returned."""
+    """Check a value returned by ``privacy``."""
     if got is not None and not isinstance(got, PrivacyRecord):
         raise _refused(source, "privacy", "None or a PrivacyRecord", got)
     return got
 
 
 def check_preprocessing(source: Record, got: Any) -> Preprocessing | None:
-    """Check what ``preprocessing`` returned."""
+    """Check a value returned by ``preprocessing``."""
     kinds = get_args(Preprocessing)
     if got is not None and got not in kinds:
         raise _refused(
@@ -293,7 +293,7 @@ def check_preprocessing(source: Record, got: Any) -> Preprocessing | None:
 
 
 def check_codec(source: Record, got: Any, images_per_stored: int) -> Codec | None:
-    """Check what ``codec`` of a parametrization returned."""
+    """Check a value returned by ``codec`` of a parametrization."""
     if got is None and images_per_stored == 1:
         return None
     if not isinstance(got, Codec) or got.images_per_stored != images_per_stored:
@@ -305,12 +305,12 @@ def check_codec(source: Record, got: Any, images_per_stored: int) -> Codec | Non
 def check_stored(
     source: Record, stored: Mapping[str, Tensor], values_per_stored: int
 ) -> None:
-    """Check what a codec's ``encode`` returned against what was said of its size.
+    """Check a value returned by a codec's ``encode`` against its declared size.
 
     Args:
         source: the parametrization.
         stored: its parameters, by name.
-        values_per_stored: how many values a stored image should have.
+        values_per_stored: the declared number of values of a stored image.
     """
     values = sum(each.numel() for each in stored.values())
     count = len(next(iter(stored.values()), ()))
@@ -322,7 +322,7 @@ def check_stored(
 
 
 def check_teacher(source: Record, got: Any, label_kind: LabelKind) -> Teacher | None:
-    """Check what ``teacher`` returned."""
+    """Check a value returned by ``teacher``."""
     if got is None:
         return None
     whole = isinstance(got, Teacher) and len(got.kept) in (0, len(got.modules))

@@ -36,18 +36,19 @@ _TEMPERATURE, _PAPER_TEMPERATURE = 20.0, 30.0
 
 @record
 class SRe2L(AbstractTaught):
-    """Images that a trained network recognises, and whose statistics are the data's.
+    """Images optimised for a trained network's classes and BatchNorm statistics.
 
-    A network is *squeezed* from the real data. Images are *recovered* so that it gives
-    them their class, and so that the mean and variance of what its BatchNorm layers see
-    are those of the real data. Its labels of each view *relabel* them. The images of a
-    group, one of every class, are recovered together; all groups make a step at a time.
+    A network is *squeezed* from the real data. Images are *recovered* so that the
+    network classifies them correctly, and so that the mean and variance at its
+    BatchNorm layers match the real data. Its labels of each view *relabel* them. The
+    images of a group, one of every class, are recovered together; all groups make a
+    step at a time.
 
     Several ``teachers`` take turns from step to step, and the mean of their logits
     labels the views; only one is in memory at a time. If several processes share a run,
     each recovers some of the groups.
 
-    Options that are not given are settled by the preset.
+    The preset settles all options not given.
 
     Args:
         preset: ``"plus"`` for SRe2L++: images start from real crops, labels take the
@@ -59,16 +60,16 @@ class SRe2L(AbstractTaught):
         statistics_weight: of the distance of the statistics.
         first_layer: weight of the first BatchNorm layer among the others.
         normalize: ``"layer"`` divides the distance of each layer's means by the spread
-            of the data there, and that of its variances by their length, and takes the
-            mean over the layers, so that one weight serves all architectures;
+            of the data there, and the distance of its variances by their length, and
+            takes the mean over the layers, so one weight serves all architectures;
             ``"none"`` adds them up, as published.
-        jitter: pixels by which images are rolled at most, anew at each step.
+        jitter: images are rolled by up to this many pixels, redrawn at each step.
         flip: whether half of the steps see mirrored images, where the data allow it.
         crop: whether each step sees a random crop of the images, scaled up; all images
             of a group share it.
         smallest: area of the smallest crop, in (0, 1] of the image.
-        curriculum: whether crops begin as whole images, and shrink to ``smallest`` by a
-            cosine (CDA).
+        curriculum: whether crops shrink from whole images to ``smallest`` by a cosine
+            (CDA).
         group_size: images of a group at most, for data of many classes.
 
     The options of teachers and labels are those of
@@ -103,7 +104,7 @@ class SRe2L(AbstractTaught):
     group_size: Annotated[int, Field(ge=2)] = 100
 
     def for_task(self, task: Task) -> Self:
-        """Settle what depends on the preset and the size of the images."""
+        """Settle the options that depend on the preset and the size of the images."""
         if self.curriculum and self.crop is False:
             raise OptionError("sre2l: a curriculum is one of crops, got crop=False")
         large = min(task.image_shape[1:]) >= _LARGE
@@ -284,7 +285,7 @@ class SRe2L(AbstractTaught):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
     def patch_choice(self, run: Run) -> PatchChoice:
-        """Return the choice of real crops of a medium loss, which images start from."""
+        """Return the choice of the first images: real crops of a medium loss."""
         return PatchChoice(1, _CANDIDATES, _CROPS, _SMALLEST, "medium", run.seed)
 
 

@@ -1,4 +1,4 @@
-"""All that changes in a distiller while it runs."""
+"""The changing state of a distiller in a run."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,10 +19,10 @@ Metrics = dict[str, Tensor]
 
 @dataclass
 class AbstractState(ABC):
-    """All that changes in a distiller during a run.
+    """The changing state of a distiller in a run.
 
     Attributes:
-        run: the run that the state belongs to; not saved.
+        run: the run of this state; not saved.
     """
 
     run: Run
@@ -33,13 +33,13 @@ class AbstractState(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore exactly what :meth:`state_dict` returned."""
+        """Restore a result of :meth:`state_dict` exactly."""
 
     def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Put together what :meth:`state_dict` returned in each process of a run.
+        """Merge the results of :meth:`state_dict` from all processes of a run.
 
-        The result is saved, and loaded in each process when the run goes on, perhaps
-        in another number of processes. Here the state is the same in all of them.
+        The result is saved, and loaded in each process at a resume, perhaps with
+        another number of processes. Here the state is the same in all of them.
         """
         return dict(parts[0])
 
@@ -57,9 +57,9 @@ class NoState(AbstractState):
 
 
 def check_saved(saved: object, now: object, place: str = "state") -> None:
-    """Refuse a saved value whose form is not that of the value that it replaces.
+    """Refuse a saved value of another form than the current one.
 
-    A hash finds damage. It does not find values that somebody else has written.
+    A hash finds damage. It does not find values written by somebody else.
 
     Args:
         saved: tensors, numbers, strings, and lists and dicts of them.

@@ -1,4 +1,4 @@
-"""What methods share whose images and labels come from teachers."""
+"""The common parts of methods with images and labels from teachers."""
 
 import shlex
 from abc import abstractmethod
@@ -44,7 +44,7 @@ _NARROW = 16  # channels of the first stage of ResNet-18 on a CPU
 
 @dataclass
 class TaughtState(AbstractState):
-    """The teachers of a run, which do not change.
+    """The teachers of a run; they do not change.
 
     Attributes:
         run: the run.
@@ -66,12 +66,11 @@ class TaughtState(AbstractState):
 
 @record
 class AbstractTaught(AbstractDistiller[TaughtState]):
-    """A method whose images, and whose labels, come from teachers.
+    """A method with images and labels from teachers.
 
-    Teachers are networks trained on the real data. Those that are missing are trained
-    before the first step; ``dd-plugins train-networks --recipe squeeze`` trains them
-    beforehand. When a network is trained on the set, they label each view of each
-    image.
+    Teachers are networks trained on the real data. Missing ones are trained before the
+    first step; ``dd-plugins train-networks --recipe squeeze`` trains them beforehand.
+    When a network is trained on the set, they label each view of each image.
 
     Args:
         teachers: their architectures; by default the run's network alone.
@@ -80,11 +79,11 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         missing_teachers: ``"train"`` or ``"refuse"``.
         views: of the images, when networks are trained on them.
         temperature: of the labels of views.
-        group: of views whose statistics BatchNorm takes when they are labelled (see
-            :class:`~dd_plugins.training.teacher.Teacher`); 0 for those of the real
-            data.
+        group: the number of views in a group; BatchNorm takes its statistics during
+            labelling (see :class:`~dd_plugins.training.teacher.Teacher`); 0 for the
+            statistics of the real data.
         store_labels: whether the file holds the labels of all views; else it names the
-            teachers, which must be kept where networks are trained on the set.
+            teachers, and they must be kept where networks are trained on the set.
         student: how networks are trained on the set.
     """
 
@@ -108,7 +107,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
 
     @model_validator(mode="after")
     def _has_groups_of_more_than_one(self) -> Self:
-        """Refuse a group that has no statistics."""
+        """Refuse a group of one, too small for statistics."""
         if self.group == 1:
             raise ValueError("group must be 0, or at least 2 images, got 1")
         return self
@@ -144,7 +143,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
 
     @abstractmethod
     def patch_choice(self, run: Run) -> PatchChoice:
-        """Return how the crops of real images are chosen that the set starts from."""
+        """Return the choice of real crops for the first images."""
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
         """Return the real image of the first crop of each image."""
@@ -162,11 +161,11 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         return self._patches(run, real).images(read)
 
     def setup(self, run: Run, real: RealSampler) -> TaughtState:
-        """Return the teachers, trained now where they are missing.
+        """Return the teachers; train the missing ones.
 
         Raises:
-            OptionError: a teacher lacks what the method needs, or is missing and is not
-                to be trained.
+            OptionError: a teacher does not suit the method, or is missing and
+                ``missing_teachers`` is ``"refuse"``.
             FileError: the file of a teacher is damaged or is not what its name says.
         """
         wanted = self._wanted(run)
@@ -195,7 +194,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         return super().recipe(task, images, learned)
 
     def teacher(self, state: TaughtState, leaves: Leaves) -> Teacher | None:
-        """Return the teachers, who label the views of the set."""
+        """Return the teachers, for labelling the views of the set."""
         del leaves
         assert self.views is not None
         assert self.temperature is not None
@@ -209,7 +208,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         )
 
     def _patches(self, run: Run, real: RealSampler) -> Patches:
-        """Return the crops that the teachers choose, once for a run."""
+        """Return the crops chosen by the teachers, once for a run."""
         choice, chosen = self.patch_choice(run), _CHOSEN.setdefault(real, {})
         key = (repr(self), repr(run.network), run.task.class_counts, choice)
         if key not in chosen:
@@ -250,7 +249,7 @@ def _refusal(
     count: int,
     folder: Path,
 ) -> OptionError:
-    """Return the error that names the command that trains missing teachers.
+    """Return the error with the command for training missing teachers.
 
     Args:
         name: of the method.

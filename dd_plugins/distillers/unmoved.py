@@ -1,4 +1,4 @@
-"""What methods share that choose images and never move them."""
+"""The common parts of methods choosing images without moving them."""
 
 import torch
 
@@ -14,10 +14,10 @@ _MEASURED = 256  # real images of the batch with which the report compares the s
 
 
 class AbstractUnmoved(AbstractDistiller[StateType]):
-    """A method whose images stay as they were chosen, class by class.
+    """A method with constant images, chosen class by class.
 
-    A run takes one step. It reports the distance of the set's mean image from that of a
-    real batch.
+    A run takes one step. It reports the distance between the mean images of the set and
+    of a real batch.
     """
 
     @property
@@ -46,5 +46,5 @@ class AbstractUnmoved(AbstractDistiller[StateType]):
         return {"loss": difference.square().sum()}
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """Return an optimizer that moves nothing."""
+        """Return an optimizer without an effect."""
         return torch.optim.SGD(parameters, lr=0.0)

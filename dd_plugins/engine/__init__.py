@@ -1,4 +1,4 @@
-"""The engine: ``distill``, the one loop, and what surrounds it."""
+"""The engine: ``distill``, the one loop, checkpoints and validation."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a set starts from: real images or noise, beside a context or alone."""
+"""The first images of a set: real ones or noise, with a context or without."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,14 +39,14 @@ class Beginning:
         settled: its choices.
         transform: the map to the value space.
         sampler: draws of real images.
-        readable: draws of the images that all but the distiller may read: the same,
-            unless the distiller is private.
-        context: the set beside which this one is made, or None.
+        readable: draws of images for all but the distiller: the same, unless the
+            distiller is private.
+        context: the existing set to extend, or None.
         classes: int64, the class of each new image.
-        chosen: int64, the indices of training images that the distiller or core set
-            chose, those of the context's classes among them; None if the set starts
-            from noise or public images.
-        new: bool, which of ``chosen`` are of new images; None for all.
+        chosen: int64, the indices of the training images chosen by the distiller or
+            coreset, also for the classes of the context; None if the set starts from
+            noise or public images.
+        new: bool, True for the entries of ``chosen`` with a new image; None for all.
     """
 
     run: Run
@@ -69,7 +69,7 @@ class Beginning:
         readable: RealSampler,
         context: DistilledSet | None,
     ) -> "Beginning":
-        """Choose the images that the set starts from.
+        """Choose the first images of the set.
 
         Raises:
             OptionError: the context does not fit, or leaves nothing to distil.
@@ -102,7 +102,7 @@ class Beginning:
 
     @property
     def indices(self) -> Tensor | None:
-        """The index of the training image that each new image starts from, int64."""
+        """The index of the training image behind each new image, int64."""
         if self.chosen is None or self.new is None:
             return self.chosen
         return self.chosen[self.new]
@@ -206,9 +206,9 @@ class Beginning:
         return self.settled.distiller.noise_deviation * noise
 
     def _clamp(self) -> Callable[[Tensor], Tensor] | None:
-        """Return the map of images into [0, 1]; None if that means nothing.
+        """Return the map of images into [0, 1]; None for data without pixels.
 
-        The values of data that is not made of pixels have no range.
+        Such data has no range of values.
         """
         transform = self.transform.to(self.run.device)
         moved = (transform.mean != 0).any() or (transform.deviation != 1).any()
@@ -252,7 +252,7 @@ def _first_images(
 
 
 def _chooser(settled: Settled) -> AbstractDistiller[Any]:
-    """Return what chooses the first images: a core set, or the distiller."""
+    """Return the chooser of the first images: a coreset, or the distiller."""
     if isinstance(settled.initial_images, str):
         return settled.distiller
     return settled.initial_images
@@ -261,7 +261,7 @@ def _chooser(settled: Settled) -> AbstractDistiller[Any]:
 def _check_context(
     context: DistilledSet, settled: Settled, transform: Transform
 ) -> None:
-    """Refuse a context that cannot stand beside the set that is to be made."""
+    """Refuse a context that the new set cannot extend."""
     header, data = context.header, settled.data
     compared = {
         "classes": (header.class_names, list(data.class_names)),

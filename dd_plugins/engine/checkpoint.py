@@ -1,4 +1,4 @@
-"""Checkpoints: atomic, verified, exact, and written beside the run."""
+"""Checkpoints: atomic, verified, exact, and written while the run goes on."""
 
 import hashlib
 import io
@@ -68,7 +68,7 @@ class _DigestingFile:
         """Do nothing: whoever opened the file flushes it."""
 
     def finish(self) -> None:
-        """Write the digest in the place of the empty comment."""
+        """Write the digest in place of the empty comment."""
         assert self._held_back == _NO_COMMENT
         self._digest.update(_NO_COMMENT)
         self._file.writelines([_COMMENT, self._digest.hexdigest().encode()])
@@ -164,14 +164,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 class CheckpointWriter:
     """Writes checkpoints in a thread of its own, while the run goes on.
 
-    The run stops only to copy its tensors, into buffers that are kept from one
-    checkpoint to the next. Use it as a context manager: at the end it waits for the
-    last one.
+    The run stops only to copy its tensors into buffers, kept from one checkpoint to the
+    next. Use it as a context manager: at the end it waits for the last one.
 
     Args:
         path: the file.
-        constant: the part of every checkpoint that never changes; it is not copied.
-        written: called when a checkpoint is written, in the thread that wrote it.
+        constant: the constant part of every checkpoint; it is not copied.
+        written: called after each checkpoint, in the writing thread.
     """
 
     def __init__(
@@ -204,10 +203,10 @@ class CheckpointWriter:
         """Make the buffers for content of this form, so that the first copy is fast.
 
         Args:
-            content: a part of what will be saved, under the same keys.
+            content: a part of the content to save, under the same keys.
 
         Raises:
-            PluginError: the content holds a value that could not be loaded again.
+            PluginError: the content holds a value that cannot be loaded again.
         """
         self._copy(content, ())
 
@@ -216,7 +215,7 @@ class CheckpointWriter:
 
         Raises:
             FileError: the last checkpoint could not be written.
-            PluginError: the content holds a value that could not be loaded again.
+            PluginError: the content holds a value that cannot be loaded again.
         """
         self.wait()
         copied = self._constant | self._copy(content, ())
@@ -227,7 +226,7 @@ class CheckpointWriter:
         self._written()
 
     def check(self) -> None:
-        """Raise the error of a checkpoint that could not be written; never waits."""
+        """Raise the error of a failed write, if there is one; never waits."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
@@ -242,7 +241,7 @@ class CheckpointWriter:
             pending.result()
 
     def _copy(self, value: Any, place: tuple[Hashable, ...]) -> Any:
-        """Copy nested content; each tensor goes to the buffer of its place in it."""
+        """Copy nested content; each tensor goes to the buffer at its path."""
         match value:
             case Tensor():
                 buffer = self._buffers.get(place)
@@ -278,10 +277,10 @@ _OF_TORCH = (torch.dtype, torch.device)
 
 
 def _check_plain(value: Any, place: tuple[Hashable, ...], what: str = "") -> None:
-    """Refuse a value that a checkpoint would not give back.
+    """Refuse a value that a checkpoint cannot restore.
 
     Raises:
-        PluginError: the value is not plain; the message names its place.
+        PluginError: the value is not plain; the message names its path.
     """
     if type(value) in _PLAIN or isinstance(value, _OF_TORCH):
         return

@@ -90,43 +90,39 @@ def distill(
         images_per_class: stored images for each class, at least 1, which is the
             default; or a number for each class, a sequence or ``"1, 2, 5"``; or
             ``"proportional(total=100)"``, in proportion to the real images.
-        budget: in place of it: bytes of what is stored behind the images, in float32.
-            As many images are made as fit. Labels, and what decoding needs besides, are
-            not counted.
-        images_worth: likewise: the bytes are those of so many plain images for each
-            class.
+        budget: in place of it: bytes of the stored images, in float32. As many images
+            are made as fit. Labels, and further tensors for decoding, are not counted.
+        images_worth: likewise: the bytes of this many plain images for each class.
         steps: steps of the run; by default the distiller's choice for the data set.
         seed: the seed of every random draw.
-        network: the architecture on which the set is distilled: a spec, or a network;
-            by default the distiller's choice.
+        network: the architecture for distillation: a spec, or a network; by default the
+            distiller's choice.
         out: the folder of the run: checkpoints, metrics, pictures and the artifact.
-        data_root: the folder that holds named data sets.
+        data_root: the folder of named data sets.
         download: whether a missing data set may be downloaded there.
-        image_size: side in pixels to which images are resized and cropped.
+        image_size: side in pixels of the resized and cropped images.
         preprocessing: ``"standardize"``, ``"zca"``, ``"pixel-zca"`` or ``"constant"``;
             by default the distiller's choice, or the data's own.
         mirror: whether a mirror image is still of its class; by default the data's own.
-        initial_images: what the set starts from: ``"real"`` images, ``"noise"``, the
-            real images that a core set chooses, by its spec, such as ``"herding"``, or
-            the ``"public"`` images of a private distiller. By default the distiller's
+        initial_images: the first images of the set: ``"real"`` images, ``"noise"``, the
+            real images chosen by a coreset, by its spec, such as ``"herding"``, or the
+            ``"public"`` images of a private distiller. By default the distiller's
             choice. Not allowed if the context holds images of every class.
-        parametrization: what is learned in place of pixels: a spec such as
-            ``"packed(factor=2)"``. A stored image may hold several.
-        context: a set beside which this one is made. The distiller sees both together,
-            and both are returned, the context first. A class of which the context
-            holds images gets no new ones. ``data`` is the data that the whole set is
-            for, that of these classes too.
+        parametrization: the form of the learned images, pixels by default: a spec such
+            as ``"packed(factor=2)"``. A stored image may hold several.
+        context: an existing set to extend. The distiller sees both together, and both
+            are returned, the context first. A class with images in the context gets no
+            new ones. ``data`` is the data of the whole set, also of these classes.
         refine_context: whether the context is learned further as well.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of features: ``"auto"`` is bfloat16 where the hardware has it.
         resume: go on with the run in ``out`` exactly where it stopped; a run without a
             checkpoint, or without a folder, starts at step 0.
-        overwrite: remove the run that ``out`` holds, and start anew.
-        checkpoint_seconds: a checkpoint is written when this much time has passed since
-            the last one; 0 for one at every step.
+        overwrite: remove the run in ``out``, and start again.
+        checkpoint_seconds: the time between two checkpoints; 0 for one at every step.
         progress: whether to show progress on standard error.
-        plugins: where names are looked up and observers found; by default all that is
-            installed.
+        plugins: where names are looked up and observers found; by default all installed
+            plugins.
 
     Returns:
         The distilled set; with ``out`` also saved there.
@@ -198,11 +194,11 @@ def estimate(
     distiller: "str | AbstractDistiller[Any]" = "frepo",
     **options: Any,
 ) -> Estimate:
-    """Tell what a distillation will take, by making some of its steps.
+    """Estimate the time and memory of a distillation from some of its steps.
 
-    Everything is prepared as for the run, and steps of about a second are made at
-    several places of it. No folder of a run is written; what a run keeps for later ones
-    (auxiliary networks, unpacked archives) is kept here too.
+    Everything is prepared as for the run; then it makes about a second of steps at each
+    of several stages. No run folder is written; auxiliary networks and unpacked
+    archives are kept for later runs, as by a run.
 
     Args:
         data: as for :func:`distill`.
@@ -210,8 +206,8 @@ def estimate(
         **options: those of :func:`distill`, but for its folder and its progress.
 
     Returns:
-        Seconds, peak memory and disk. The memory is that of this process, with all that
-        it held before; ``dd-plugins estimate`` has a process of its own.
+        Seconds, peak memory and disk. The memory is the peak of this process, including
+        everything allocated before; ``dd-plugins estimate`` has a process of its own.
 
     Raises:
         OptionError: the run cannot fit in the memory, or as by :func:`distill`.

@@ -1,4 +1,4 @@
-"""What a run will take: time, memory and disk, before it is made."""
+"""Estimates of the time, memory and disk of a run, before it starts."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -30,14 +30,14 @@ _MOST_KEPT = 4_096  # values for each value of an image: more than any network k
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes.
+    """The time, memory and disk of a run.
 
     Attributes:
         steps: of the run.
         preparation_seconds: before the first step: reading, whitening, networks.
         step_seconds: of a step, in the mean.
         validation_seconds: of all measurements of validation accuracy on the way.
-        memory: bytes that the process holds at most, or that torch reserves on a GPU.
+        memory: peak bytes of the process, or reserved by torch on a GPU.
         disk: bytes of the files in the folder of the run, without pictures.
         device: where it runs.
     """
@@ -66,12 +66,12 @@ class Estimate:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes."""
+        """Return the form written by ``--json``."""
         return asdict(self) | {"seconds": self.seconds}
 
 
 def probed(make_step: Callable[[int], object], steps: int) -> float:
-    """Return the seconds of a step, from some steps that are made at several places.
+    """Return the seconds of a step, measured at several stages of the run.
 
     Args:
         make_step: makes a step, as if those before it had been made, and waits for it.
@@ -112,12 +112,11 @@ def bytes_of(found: Any) -> int:
 
 
 def check_memory(settled: Settled, run: Run) -> None:
-    """Refuse a run that cannot fit in the memory.
+    """Refuse a run too large for the memory.
 
-    Counted are the set with its moments, and the activations of those images that wait
-    at once for the backward pass of a step
-    (:meth:`~dd_plugins.AbstractDistiller.images_in_graph`); so a run that passes may
-    still not fit.
+    Counted are the set with its moments, and the activations of the images in the graph
+    of a step (:meth:`~dd_plugins.AbstractDistiller.images_in_graph`); so even a run
+    that passes may not fit.
 
     Raises:
         OptionError: it does not fit; the message says how to make it smaller.
@@ -151,7 +150,7 @@ def graph_bytes(
     num_classes: int,
     precision: torch.dtype,
 ) -> int:
-    """Return the bytes that the features of one image keep for the backward pass.
+    """Return the bytes kept for the backward pass by the features of one image.
 
     They are counted on two images of zeros, on the CPU.
     """

@@ -1,4 +1,4 @@
-"""The result of a run: the set as it is, and the header that explains it."""
+"""The result of a run: the set as it is, and its header."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a run learns: the set, the distiller's state, the optimizer, step by step."""
+"""The learning of a run: the set, the distiller's state, the optimizer."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -45,15 +45,15 @@ class StopOrSave(NamedTuple):
 
 @dataclass
 class Learning:
-    """All that a step of a run changes, and how a step changes it.
+    """The changing parts of a run, and the step that changes them.
 
     Attributes:
         run: the run.
         settled: its choices.
         folder: of the run, or None: where its checkpoint is.
-        context: the set beside which this one is made, or None.
+        context: the existing set to extend, or None.
         step: the next step.
-        seconds: that all steps before it took.
+        seconds: the duration of all steps before it.
     """
 
     run: Run
@@ -64,7 +64,7 @@ class Learning:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Name what is used most."""
+        """Give short names to the most used parts."""
         self.distiller = self.settled.distiller
 
     def begin(self, transform: Transform | None) -> None:
@@ -189,13 +189,14 @@ class Learning:
         return StopOrSave(*(bool(wish) for wish in asked))
 
     def own_state(self) -> dict[str, Any]:
-        """Return what this process saves of the distiller's state."""
+        """Return this process's part of the distiller's state, for a checkpoint."""
         return check_saved_state(self.distiller, self.state.state_dict())
 
     def whole_state(self) -> dict[str, Any] | None:
-        """Return the state of the distiller, put together from all processes.
+        """Return the state of the distiller, merged from all processes.
 
-        Only process 0, which writes it, gets it; and none if nothing is written.
+        Process 0 gets it, because it writes it; the others get None. All get None if
+        nothing is written.
         """
         if self.folder is None:
             return None
@@ -208,7 +209,7 @@ class Learning:
         return check_saved_state(self.distiller, self.state.merge(parts), "merge")
 
     def state_dict(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return what a checkpoint holds of all this.
+        """Return the state for a checkpoint.
 
         Args:
             state: of the distiller, from :meth:`whole_state`.
@@ -223,10 +224,10 @@ class Learning:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned.
+        """Restore a state from :meth:`state_dict`.
 
         Raises:
-            FileError: it does not hold what it must.
+            FileError: a part of the state is missing or wrong.
         """
         with foreign_is_told():
             step, seconds = saved["step"], saved["seconds"]
@@ -248,7 +249,7 @@ class Learning:
 
     @contextmanager
     def failures_named(self) -> Iterator[None]:
-        """Add to an error of torch its step, what is kept, and what to do."""
+        """Add to an error of torch its step, the last checkpoint, and the remedy."""
         try:
             yield
         except (RuntimeError, OverflowError) as error:
@@ -263,7 +264,7 @@ class Learning:
             raise
 
     def failure(self, what: str) -> RunError:
-        """Return the error that stops a run; it names the last good checkpoint."""
+        """Return the error to stop a run with; it names the last good checkpoint."""
         good = None if self.folder is None else self.folder / CHECKPOINT_NAME
         kept = (
             f"; the last good checkpoint is {good}: --resume goes on with it"

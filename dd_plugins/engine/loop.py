@@ -48,19 +48,19 @@ _TOLD_AFTER = 1.0  # seconds
 
 @dataclass
 class Loop:
-    """One run of the loop: its steps, and what surrounds them.
+    """One run of the loop: its steps, with checkpoints, observers and validation.
 
-    Checkpoints, observers, validation and interruptions stand here; what a step changes
-    is in :class:`~dd_plugins.engine.learning.Learning`.
+    Interruptions are handled here too. The step itself is in
+    :class:`~dd_plugins.engine.learning.Learning`.
 
     Attributes:
         run: the run.
         settled: its choices.
         plugins: where observers are found.
         folder: of the run, or None.
-        context: the set beside which this one is made, or None.
-        prepared_seconds: that :meth:`prepare` took.
-        begun_at: the first step that this process makes.
+        context: the existing set to extend, or None.
+        prepared_seconds: the duration of :meth:`prepare`.
+        begun_at: the first step of this process.
     """
 
     run: Run
@@ -74,12 +74,11 @@ class Loop:
     _told: bool = field(default=False, init=False)
 
     def prepare(self, saved: dict[str, Any] | None = None) -> None:
-        """Make all that a run begins with, or goes on with from a checkpoint.
+        """Prepare a run, from its start or from a checkpoint.
 
         Raises:
-            OptionError: the context does not fit, or the run is not the one that wrote
-                the checkpoint.
-            FileError: the checkpoint does not hold what it must.
+            OptionError: the context does not fit, or another run wrote the checkpoint.
+            FileError: a part of the checkpoint is missing or wrong.
             PluginError: a method of the distiller returned something else.
         """
         started = time.monotonic()
@@ -98,7 +97,7 @@ class Loop:
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
-        """Everything that must be the same when a run goes on."""
+        """The configuration of the run; it must be the same at a resume."""
         real, context = self.settled.data, self.context
         asked = self.settled.options.arguments()
         return {
@@ -122,7 +121,7 @@ class Loop:
 
     @cached_property
     def plugin_versions(self) -> dict[str, str]:
-        """The versions of others' distributions that this run is a function of."""
+        """The versions of all third-party distributions behind this run."""
         settled = self.settled
         used = [
             settled.distiller,
@@ -137,7 +136,7 @@ class Loop:
     def run_to_end(
         self, checkpoint_seconds: float, has_checkpoint: Callable[[], object]
     ) -> DistilledSet:
-        """Make every step that is left, and save and return the result.
+        """Make the remaining steps, then save and return the result.
 
         Args:
             checkpoint_seconds: the time between checkpoints.
@@ -171,7 +170,7 @@ class Loop:
     def _saved(self, first_step: int) -> DistilledSet:
         """Return the finished set, saved if there is a folder.
 
-        One that was finished and saved before stays as it is, unless it is damaged.
+        A set finished and saved before stays as it is, unless it is damaged.
         """
         if self.run.out is None:
             return self.distilled()
@@ -186,7 +185,7 @@ class Loop:
         return distilled
 
     def _run_silently(self, checkpoint_seconds: float) -> DistilledSet:
-        """Do the work of a process that neither reports nor writes."""
+        """Do the work of a process without reports or files."""
         try:
             with DeferredInterrupt() as interrupt:
                 self._make_steps(checkpoint_seconds, interrupt, None)
@@ -239,7 +238,7 @@ class Loop:
                 raise KeyboardInterrupt
 
     def _tell_estimate(self, seconds: float) -> None:
-        """Say once what the run takes, when it has run for a second.
+        """Report the estimate once, after the first second of the run.
 
         Args:
             seconds: since the first step of this process began.
@@ -263,10 +262,10 @@ class Loop:
             torch.cuda.synchronize(self.run.device)
 
     def estimate(self, step_seconds: float, *, validate: bool = True) -> Estimate:
-        """Return what the steps of this process take.
+        """Return the estimate from the steps of this process.
 
         Args:
-            step_seconds: of a step, of which some have been made.
+            step_seconds: of a step; some steps have been made.
             validate: whether validation accuracy is measured, to time it.
         """
         learning, run = self.learning, self.run
@@ -291,7 +290,7 @@ class Loop:
         )
 
     def _report(self, metrics: dict[str, float], interrupt: DeferredInterrupt) -> None:
-        """Tell the observers of a step, with the validation accuracy if it is due.
+        """Report a step to the observers, with the validation accuracy if it is due.
 
         A KeyboardInterrupt of theirs is a wish to stop after this step.
         """

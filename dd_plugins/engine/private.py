@@ -1,4 +1,4 @@
-"""What keeps a private run private: its distiller alone reads the real images."""
+"""The rule of private runs: the distiller alone reads the real images."""
 
 import warnings
 from typing import NoReturn
@@ -20,12 +20,12 @@ __all__ = ["check_private", "readable_sampler"]
 
 
 def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> None:
-    """Refuse what a private run must not do: read real images without noise.
+    """Refuse options by which a private run would read images without noise.
 
     Args:
         settled: the choices of the run.
         run: the run.
-        context: the set beside which this one is made, or None.
+        context: the existing set to extend, or None.
 
     Raises:
         OptionError: the distiller is private, and an option is not.
@@ -76,7 +76,7 @@ def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> N
 
 
 def _is_identity(transform: Transform | None) -> bool:
-    """Tell whether images are in the value space already."""
+    """Return whether images are in the value space already."""
     if transform is None or transform.centre is not None:
         return False
     still = (transform.mean == 0).all() and (transform.deviation == 1).all()
@@ -84,10 +84,10 @@ def _is_identity(transform: Transform | None) -> bool:
 
 
 def _check_context(context: DistilledSet, settled: Settled, name: str) -> None:
-    """Refuse a set that may tell of private images.
+    """Refuse a set that may reveal private images.
 
-    It must be private itself, or be made of the data that the distiller names as
-    public; and so must the set beside which it was made, and so on.
+    It must be private itself, or be made from the distiller's public data; and so must
+    its own context, and so on.
     """
     public = settled.distiller.public_data
     header: Header | None = context.header
@@ -102,7 +102,7 @@ def _check_context(context: DistilledSet, settled: Settled, name: str) -> None:
 
 
 def _check_public(settled: Settled, name: str) -> None:
-    """Refuse public images of another shape, or those that are private."""
+    """Refuse public images of another shape, or equal to the private data."""
     public, data = settled.public, settled.data
     if public is None:
         return
@@ -121,7 +121,7 @@ def _check_public(settled: Settled, name: str) -> None:
 def readable_sampler(
     settled: Settled, run: Run, transform: Transform, real: RealSampler
 ) -> RealSampler:
-    """Return draws of the images that all but a private distiller may read.
+    """Return draws of the images for all but a private distiller.
 
     Args:
         settled: the choices of the run.
@@ -148,7 +148,7 @@ def readable_sampler(
 
 
 class _Unreadable(RealSampler):
-    """Draws of private images, which raise an error that says why."""
+    """Draws of private images: each raises an error with the reason."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         black, label = torch.zeros(1, 1, 1, 1), torch.zeros(1).long()

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, after checking what it holds."""
+"""Resuming from a checkpoint, after checks of its content."""
 
 import copy
 import math
@@ -34,7 +34,7 @@ _LONGEST_REASON = 200  # characters
 _MOST_THREADS = 4096
 
 Movers = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
-"""What moves a set: an optimizer and its schedule."""
+"""An optimizer of a set, and its schedule."""
 
 
 def largest(tensors: Iterable[Tensor]) -> Tensor:
@@ -44,7 +44,7 @@ def largest(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[None]:
-    """Return a context in which a run has the number of threads that it began with.
+    """Return a context in which a run has as many threads as at its start.
 
     Raises:
         FileError: the checkpoint is foreign or damaged.
@@ -73,18 +73,18 @@ def saved_transform(
     steps: int,
     image: Tensor,
 ) -> Transform | None:
-    """Return the map to the value space that a checkpoint holds, if it holds one.
+    """Return the map to the value space in a checkpoint, if it holds one.
 
     Fitted again, by another number of threads, it would differ in its last bits.
 
     Args:
         saved: the checkpoint.
-        configuration: all that must be the same when a run goes on.
+        configuration: the configuration of the run; it must be the same.
         steps: the number of steps of the run.
         image: one real image, ``(1, channels, height, width)``.
 
     Raises:
-        OptionError: the run is not the one that wrote the checkpoint.
+        OptionError: another run wrote the checkpoint.
         FileError: the checkpoint is foreign or damaged.
     """
     with foreign_is_told():
@@ -147,7 +147,7 @@ def rehearse(
 ) -> None:
     """Make one step of the saved optimizer and schedule, on copies of the parameters.
 
-    Only torch knows what their states must hold. A wrong state fails here, or it leaves
+    Only torch knows the form of their states. A wrong state fails here, or it leaves
     the copies in the range of images.
 
     Raises:
@@ -178,7 +178,7 @@ def rehearse(
 
 @contextmanager
 def foreign_is_told() -> Iterator[None]:
-    """Turn an error into a line that says that the checkpoint is foreign or damaged.
+    """Turn an error into the message of a foreign or damaged checkpoint.
 
     Raises:
         FileError: an error other than an OptionError or a MemoryError was raised.

@@ -1,4 +1,4 @@
-"""The folder of a run: which files are its own, and how a run replaces another."""
+"""The folder of a run: its own files, and the replacement of an older run."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ RUN_FILES = (
     IMAGES_NAME,
     SUMMARY_NAME,
 )
-"""What a run writes to its folder."""
+"""The files of a run in its folder."""
 
 _BEGINNINGS = {
     ARTIFACT_NAME: re.compile(rb'.{8}\{"__metadata__":\{"dd_plugins":', re.DOTALL),
@@ -46,7 +46,7 @@ _WHOLE = "whole"
 
 
 def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds a run, unless it is to go on or to be replaced.
+    """Refuse a folder with a run, unless the run is resumed or replaced.
 
     Raises:
         OptionError: the folder holds a run, or files named like a run's but not
@@ -98,9 +98,9 @@ def _held_files(out: Path) -> list[str]:
 
 
 def _foreign_files(out: Path, held: list[str]) -> list[str]:
-    """Return the files that are named like a run's, but not made by one.
+    """Return files with the names of a run's files, but of another origin.
 
-    A file that shows that a run was here may be damaged if another one shows it.
+    One file of a run proves its presence; the others may be damaged.
     """
     known = {name for name in held if _looks_like_a_run_s(out / name)}
     if not known.intersection(_TELLING):
@@ -109,7 +109,7 @@ def _foreign_files(out: Path, held: list[str]) -> list[str]:
 
 
 def _looks_like_a_run_s(path: Path) -> bool:
-    """Tell whether a file is what a run writes under its name; an empty one may be."""
+    """Return whether a file's content fits its name; an empty file may."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -125,7 +125,7 @@ def _looks_like_a_run_s(path: Path) -> bool:
 def folder_of_its_own(
     out: Path | None, resume: bool, overwrite: bool
 ) -> Iterator[None]:
-    """Make the folder, keep others out, and end a replacement that was killed.
+    """Make the folder, keep others out, and complete a killed replacement.
 
     Raises:
         OptionError: the folder is refused, see :func:`check_folder`.
@@ -142,7 +142,7 @@ def folder_of_its_own(
 
 @contextmanager
 def in_place_of_the_old(out: Path | None) -> Iterator[Callable[[], None]]:
-    """Put the run that a folder holds aside, in a hidden folder within it.
+    """Move the run of a folder aside, to a hidden folder within it.
 
     The old run is removed once the new run has a checkpoint, and put back if there is
     none at the end of the block. After a kill the next run in this folder does the one

@@ -20,15 +20,15 @@ class Settled:
 
     Attributes:
         options: complete: no field is None.
-        task: what is distilled.
-        data: the real data, with the value space and the mirror that were settled.
+        task: the data to distil, and the size of the set.
+        data: the real data, with the settled value space and mirror.
         distiller: settled for the task.
-        network: the architecture on which the set is distilled.
-        initial_images: what the set starts from.
-        parametrization: what is learned in place of pixels.
-        device: where tensors are.
+        network: the network architecture for distillation.
+        initial_images: the kind of first images, or the coreset choosing them.
+        parametrization: of the learned images.
+        device: the device of all tensors.
         precision: dtype of features.
-        public: images that a private distiller may read freely, or None.
+        public: public images for a private distiller, or None.
     """
 
     options: RunOptions

@@ -1,4 +1,4 @@
-"""Settling: completing the options of a run, so that no choice is open."""
+"""Settling: completing the options of a run until no choice is open."""
 
 import math
 from collections import Counter
@@ -49,14 +49,14 @@ def settle(
     """Settle every choice of a run.
 
     Args:
-        options: the options that were given.
+        options: the given options.
         data: the real data.
-        plugins: where names are looked up; by default all that is installed.
+        plugins: where names are looked up; by default all installed plugins.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         context_labels: the class of each image of the context.
-        distiller: used in place of the one that the options name.
-        network: used in place of the one that the options name.
-        public: images that a private distiller may read freely.
+        distiller: used in place of the one in the options.
+        network: used in place of the one in the options.
+        public: public images for a private distiller.
 
     Raises:
         OptionError: an option is out of its range.
@@ -71,7 +71,7 @@ def settle(
         network = plugins.network(options.network)
     target = resolve_device(device)
     data = data.prepared(options.preprocessing, options.mirror)
-    if method.private:  # which images were held out tells how many there are
+    if method.private:  # the choice of held-out images reveals their number
         data = data.undivided()
     # Of which classes there are images is private, where the set is.
     there = [1] * data.num_classes
@@ -125,10 +125,10 @@ def images_within(
     """Return how many stored images of each class fit in a budget.
 
     Args:
-        parametrization: what is stored.
+        parametrization: of the stored images.
         data: the real data.
-        budget: bytes of all that is stored behind the images of the set, in float32.
-        images_worth: in place of it: plain images for each class, whose bytes they are.
+        budget: bytes of all stored images of the set, in float32.
+        images_worth: in place of it: plain images for each class, with the same bytes.
 
     Raises:
         OptionError: not one stored image of each class fits, or both are given.
@@ -156,13 +156,13 @@ def _task(
     per_stored: int,
     context: Counter[int],
 ) -> Task:
-    """Return what is distilled: decoded images, and those of a context by class.
+    """Return the task of the run: its data, decoded images and context.
 
     Args:
         options: of the run.
         data: the real data.
         there: for each class 0, if it has no real images.
-        per_stored: images that a stored one holds.
+        per_stored: images in a stored one.
         context: the images of each class of the context.
     """
     asked, unequal = options.images_per_class, None

@@ -30,7 +30,7 @@ _PROBE_STEPS = 200  # for which a network is trained to measure it
 
 
 def validation_is_due(settled: Settled, step: int, steps: int) -> bool:
-    """Tell whether accuracy is measured after a step: ten times in a run."""
+    """Return whether accuracy is measured after a step: ten times in a run."""
     every = max(1, steps // _VALIDATIONS)
     return _validates(settled) and (step % every == 0 or step == steps)
 
@@ -43,7 +43,7 @@ def validations_of(settled: Settled, steps: int) -> int:
 
 
 def _validates(settled: Settled) -> bool:
-    """Tell whether there are validation images that may be looked at."""
+    """Return whether there are validation images that may be read."""
     has_images = len(settled.data.validation.labels) > 0
     return has_images and not settled.distiller.private
 

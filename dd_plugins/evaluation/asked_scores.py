@@ -1,4 +1,4 @@
-"""Which scores an evaluation is asked for."""
+"""The scores asked of an evaluation."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ _BY_NAME = ("lrs", "ars", "hard", "retrieval")
 
 @dataclass(frozen=True)
 class AskedScores:
-    """The scores beside the accuracy of networks trained on the set.
+    """The scores besides the accuracy of networks trained on the set.
 
     Attributes:
         kernel: kernel regression from the set; None if not asked for.
         lrs: the label robust score.
         ars: the augmentation robust score.
         hard: the accuracy with hard labels.
-        retrieval: how well features find images of the same class.
+        retrieval: retrieval of images of the same class by features.
     """
 
     kernel: KernelScore | None = None
@@ -31,7 +31,7 @@ class AskedScores:
 
 
 def asked_scores(text: str | None) -> AskedScores:
-    """Return the scores that a text lists, separated by commas.
+    """Return the scores listed in a text, separated by commas.
 
     Raises:
         OptionError: there is no such score, or one is given twice.

@@ -44,12 +44,12 @@ class MetaFeatures:
 
     @property
     def meta(self) -> Tensor:
-        """Return the pixels that all networks look at: bool, ``(n, height, width)``."""
+        """Return the pixels attended by all networks: bool, ``(n, height, width)``."""
         return (self.maps >= self.threshold).all(dim=0)
 
     @property
     def heterogeneous(self) -> Tensor:
-        """Return the pixels that a network looks at, but not all: bool, as the maps."""
+        """Return the pixels attended by one network, not by all: bool, as the maps."""
         return (self.maps >= self.threshold) & ~self.meta
 
     @property
@@ -76,19 +76,19 @@ def meta_features(
         distilled: the set, or the path of an artifact or of a run's folder.
         networks: specs, two or more; by default those of the set's ``metadd`` wrapper,
             or the wrapper's defaults. They are trained on the real data for the longest
-            of its stages, or found where it keeps them.
+            of its stages, or found among kept networks.
         threshold: the smallest value of a map at which a pixel counts, in (0, 1).
-        data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
+        data: the real data, in any form accepted by :func:`~dd_plugins.distill`; by
             default found by the name in the artifact.
-        data_root: the folder that holds named data sets.
+        data_root: the folder of named data sets.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic in training.
-        plugins: where names are looked up; by default all that is installed.
+        plugins: where names are looked up; by default all installed plugins.
 
     Raises:
         OptionError: an option is out of its range, or a network has no usable map.
         UnknownNameError: no plugin registers a name.
-        FileError: the artifact, or a network that is kept, cannot be read.
+        FileError: the artifact, or a kept network, cannot be read.
         DataError: the real data cannot be read, or does not fit the artifact.
     """
     found = plugins or loaded_plugins()

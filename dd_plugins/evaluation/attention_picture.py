@@ -30,8 +30,8 @@ def save_features(
     """Draw where networks look on the first image of each class.
 
     There is a row for each class, at most 20. It shows the image; the activation map of
-    each network, in which the pixels that count are outlined, and those that all
-    networks look at in another colour; and the meta features alone.
+    each network, with the pixels above the threshold outlined, and the pixels attended
+    by all networks in another colour; and the meta features alone.
 
     Args:
         distilled: the set.

@@ -1,4 +1,4 @@
-"""The real data that belongs to a distilled set, found again or refused."""
+"""The real data of a distilled set, found again or refused."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,14 +22,14 @@ def real_data_of(
     data_root: str | Path | None,
     find: FindData,
 ) -> RealData:
-    """Return the real data that belongs to a set.
+    """Return the real data of a set.
 
     Args:
         distilled: the set.
-        data: the data, if it is at hand, in any form that ``distill`` takes; by default
-            found by the name in the artifact.
-        data_root: the folder that holds named data sets.
-        find: returns the data of that name, or in that form, by these options.
+        data: the data, if it is at hand, in any form accepted by ``distill``; by
+            default found by the name in the artifact.
+        data_root: the folder of named data sets.
+        find: returns the data for a name or another form, by options.
 
     Raises:
         OptionError: the data has another form.
@@ -48,9 +48,9 @@ def real_data_of(
 def _data_by_name(
     distilled: DistilledSet, given: str | None, find: FindData, options: DataOptions
 ) -> RealData:
-    """Load the data that a set was distilled from; refuse it if it has changed.
+    """Load the data behind a set; refuse it if it has changed.
 
-    The data gets the preprocessing with which the set was distilled.
+    The data gets the preprocessing of the set.
     """
     header, record = distilled.header, distilled.header.dataset
     name = record.name if given is None else given

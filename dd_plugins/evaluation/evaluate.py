@@ -58,37 +58,35 @@ def evaluate(
 ) -> Evaluation:
     """Train fresh networks on a distilled set and test them on real data.
 
-    All networks are trained before the test set is read; it is read once. All that can
-    be checked without reading its images is checked before.
+    All networks are trained before the test set is read; it is read once. Everything
+    that can be checked without its images is checked before.
 
-    Much of what a teacher's labels give, they give to any images. So for a set whose
-    views a teacher labels, networks are also trained on the same views with hard
-    labels, and on as many random real images, with hard labels and with those of the
-    teacher.
+    A teacher's labels help with any images. So if a teacher labels the views of a set,
+    networks are also trained on the same views with hard labels, and on as many random
+    real images, with hard labels and with the teacher's.
 
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
-        networks: one spec, or several; by default the network that the set was
-            distilled with, without normalisation if it is FRePo's.
+        networks: one spec, or several; by default the network of the distillation,
+            without normalisation if it is FRePo's.
         repeats: fresh networks for each spec, at least 1.
         protocol: how networks are trained: a name (see :func:`recipe_for`), or a
             :class:`~dd_plugins.training.recipes.Recipe` or its spec. ``"retrieval"``
-            also scores how well a network's features find images of the same class, and
-            turns ``baselines`` on; it needs pytorch-metric-learning.
-        baselines: whether to train on as many random real images, drawn anew for each
+            also scores the retrieval of images of the same class by a network's
+            features, and turns ``baselines`` on; it needs pytorch-metric-learning.
+        baselines: whether to train on as many random real images, redrawn for each
             network, and on all real images as well.
         scores: further scores, separated by commas. ``"lrs"`` and ``"ars"`` are
             DD-Ranking's label and augmentation robust scores (see
-            :mod:`dd_plugins.evaluation.robustness`), and train what they need;
+            :mod:`dd_plugins.evaluation.robustness`), and train further networks;
             ``"hard"`` is the accuracy with hard labels; ``"retrieval"`` scores the
             features of networks; ``"kernel"`` the accuracy of kernel regression from
-            the set, which is KIP's own figure, or ``"kernel(of=conv(depth=3))"`` (see
+            the set (KIP's own figure), or ``"kernel(of=conv(depth=3))"`` (see
             :class:`~dd_plugins.evaluation.kernel_score.KernelScore`).
-        data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
-            default found by the name in the artifact. Data that is given by name, such
-            as the ``"folder:PATH"`` to which a folder was moved, must hold the images
-            that the set was distilled from.
-        data_root: the folder that holds named data sets.
+        data: the real data, in any form accepted by :func:`~dd_plugins.distill`; by
+            default found by the name in the artifact. Data given by name, such as the
+            ``"folder:PATH"`` of a moved folder, must hold the images behind the set.
+        data_root: the folder of named data sets.
         seed: of networks, batches and random images.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
@@ -248,7 +246,8 @@ def _check_scores(asked: AskedScores, distilled: DistilledSet) -> None:
     """Refuse a score that the set cannot have.
 
     Raises:
-        OptionError: a set whose views a teacher labels has no score of augmentation.
+        OptionError: a score of augmentation is asked for, and a teacher labels the
+            views.
     """
     if asked.ars and distilled.header.views is not None:
         raise OptionError(
@@ -260,10 +259,10 @@ def _check_scores(asked: AskedScores, distilled: DistilledSet) -> None:
 def _teacher(
     distilled: DistilledSet, data: RealData, plugins: Plugins, device: torch.device
 ) -> tuple[Teacher | None, str]:
-    """Return the teacher of a set, and else why random images get no labels of it.
+    """Return the teacher of a set, or why random images get no labels from it.
 
     Raises:
-        OptionError: the set needs its teacher, which is not kept here.
+        OptionError: the set needs its teacher, and it is not kept here.
     """
     stored = distilled.view_labels is not None
     try:

@@ -45,8 +45,8 @@ KINDS = (
     *("distilled", "hard", "taught random", "random", "full"),
     *("other view", "random, other view"),
 )
-"""What networks are trained on. "hard" is the distilled set with hard labels, an "other
-view" that without augmentation, or with it, if its recipe has none."""
+"""The training sets of networks. "hard" is the distilled set with hard labels, an
+"other view" the set without augmentation, or with it, if its recipe has none."""
 
 _FULL_STEPS = 1_000
 
@@ -82,7 +82,7 @@ class Evaluator:
         )
 
     def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
-        """Return the kernel regressions that are asked for, by what they are from.
+        """Return the requested kernel regressions, by the set behind them.
 
         Process 0 alone makes them: each is one large product.
         """
@@ -234,7 +234,7 @@ class Evaluator:
         return images, replace(recipe, augmentation="none")
 
     def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
-        """Return random real images that hold as many values as the set stores.
+        """Return random real images with as many values as the set stores.
 
         Each class gets its share, or all its real images if it has fewer. If the set
         has views, these images are seen in the same views.

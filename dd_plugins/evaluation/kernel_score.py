@@ -18,12 +18,12 @@ __all__ = ["KernelScore", "settled"]
 class KernelScore(Record):
     """Kernel ridge regression from the set: ``kernel``, or ``kernel(of=fc(depth=2))``.
 
-    No network is trained. Labels that are classes or probabilities are centred (less
-    1/C), as KIP's are.
+    No network is trained. Labels of classes or probabilities are centred (less 1/C), as
+    KIP's are.
 
     Args:
-        of: the kernel; None for that by which the set was distilled, or ``fc`` for a
-            set that was distilled without one.
+        of: the kernel; None for the kernel of the distillation, or ``fc`` for a set
+            distilled without one.
         ridge: relative to the mean eigenvalue of the kernel; None for the method's.
     """
 
@@ -51,10 +51,10 @@ class KernelScore(Record):
 
 
 def settled(score: KernelScore, distiller: Any) -> KernelScore:
-    """Return the score with the kernel and the ridge of the method that made a set.
+    """Return the score with the kernel and the ridge of a set's method.
 
     Args:
-        score: what is given in it stays.
+        score: its given options stay.
         distiller: a distiller or a wrapper; if it has no kernel, ``fc`` is taken.
     """
     kernel, ridge = FullyConnected(), RIDGE

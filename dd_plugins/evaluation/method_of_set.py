@@ -1,4 +1,4 @@
-"""The method that a set names, if it is installed here."""
+"""The method of a set, if it is installed here."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,17 @@ __all__ = ["method_of"]
 def method_of(
     distilled: DistilledSet, find: Callable[[str], AbstractDistiller[Any]]
 ) -> AbstractDistiller[Any] | None:
-    """Return the distiller that made a set, or None if nothing of its name is here.
+    """Return the distiller of a set, or None if its name is not registered.
 
-    That is so for sets of other codes, and of plugins that are not installed. They are
-    evaluated all the same.
+    This holds for sets of other codes and of missing plugins. They are evaluated all
+    the same.
 
     Args:
         distilled: the set.
-        find: returns the distiller that a spec stands for.
+        find: returns the distiller of a spec.
 
     Raises:
-        OptionError: its spec is malformed, or has an option that is out of its range.
+        OptionError: its spec is malformed, or an option is out of its range.
     """
     try:
         return find(distilled.header.distiller)

@@ -1,4 +1,4 @@
-"""The network that an artifact names: built only if it is of a usual size."""
+"""The network named by an artifact: built only if it is of a usual size."""
 
 from collections.abc import Callable
 
@@ -22,14 +22,14 @@ _LARGEST_OPTION = 20_000
 def own_network(
     distilled: DistilledSet, find: Callable[[str], AbstractNetwork]
 ) -> AbstractNetwork:
-    """Return the network that a set names for its evaluation.
+    """Return a set's own network for evaluation.
 
-    An artifact may come from anywhere: a network that would fill the memory is not
-    built just because the artifact names it.
+    An artifact may come from anywhere: a network too large for the memory is not built
+    just because the artifact names it.
 
     Args:
         distilled: the set.
-        find: returns the network that a spec stands for.
+        find: returns the network of a spec.
 
     Raises:
         OptionError: the network is larger than an artifact may ask for, or too deep for
@@ -42,7 +42,7 @@ def own_network(
 
 
 def refuse_huge(network: AbstractNetwork, distilled: DistilledSet) -> None:
-    """Refuse a network that an artifact names and that would fill the memory.
+    """Refuse a network, named by an artifact, that would fill the memory.
 
     Raises:
         OptionError: the network is larger than an artifact may ask for, or too deep for
@@ -59,9 +59,9 @@ def refuse_huge(network: AbstractNetwork, distilled: DistilledSet) -> None:
 
 
 def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
-    """Tell whether a network is larger than what an artifact may ask for.
+    """Return whether a network is larger than an artifact may ask for.
 
-    It is built of tensors without memory, and only until its size is known.
+    It is built from tensors without memory, and only until its size is known.
     """
     options = network.options().values()
     if any(isinstance(each, int) and each > _LARGEST_OPTION for each in options):

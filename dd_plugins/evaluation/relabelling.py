@@ -75,31 +75,31 @@ def relabel(
     plugins: Plugins | None = None,
     on_progress: OnProgress | None = None,
 ) -> DistilledSet:
-    """Return a set whose images are the same, and whose views a teacher labels.
+    """Return a set with the same images, and with views labelled by a teacher.
 
-    Networks that are trained on the result see another view of each image in each
-    epoch, with the teacher's label of what they see. The labels of the images
-    themselves become those of their classes: learned labels are lost.
+    Networks trained on the result see another view of each image in each epoch, with
+    the teacher's label of this view. The labels of the images themselves become those
+    of their classes: learned labels are lost.
 
     Args:
         distilled: any set, or the path of an artifact or of a run's folder.
-        teachers: networks, whose logits are averaged: specs of architectures, which are
-            trained on the real data or found where trained networks are kept; or
-            modules, in evaluation mode, that map images in the value space of the set
-            to logits. The labels of modules are stored.
+        teachers: networks; their logits are averaged. Specs of architectures are
+            trained on the real data, or found among kept networks. Modules, in
+            evaluation mode, map images in the value space of the set to logits. The
+            labels of modules are stored.
         teacher_recipe: how architectures are trained: a recipe or its spec; by default
             1,000 steps of SGD (:func:`~dd_plugins.training.recipes.squeeze_recipe`).
         views: of the images, or their spec.
         temperature: the divisor of the logits before the softmax, above 0.
-        group: of views whose statistics BatchNorm takes, at least 2; None for those of
-            the real data.
+        group: the number of views in a group, at least 2; BatchNorm takes its
+            statistics. None for the statistics of the real data.
         store_labels: whether the set holds the labels of all views, float16 ``(views,
-            n, classes)`` (see :func:`bytes_of_labels`); else it names the teachers,
-            which must be kept wherever networks are trained on it.
+            n, classes)`` (see :func:`bytes_of_labels`); else it names the teachers, and
+            they must be kept wherever networks are trained on it.
         student: how networks are trained on the set: a recipe or its spec; by default
             AdamW for 300 epochs (:func:`~dd_plugins.training.recipes.\
 post_training_recipe`).
-        data: the real data, in any form that :func:`~dd_plugins.distill` takes; by
+        data: the real data, in any form accepted by :func:`~dd_plugins.distill`; by
             default found by the name in the artifact.
         data_root: the folder that holds named data sets.
         device: where teachers are trained, and label.
@@ -108,11 +108,11 @@ post_training_recipe`).
             do, of all teachers.
 
     Raises:
-        OptionError: an option is out of its range; a teacher gives other classes than
-            those of the set; labels that are to be stored do not fit into memory.
+        OptionError: an option is out of its range; a teacher has other classes than the
+            set; labels to store do not fit into memory.
         UnknownNameError: no plugin registers a name.
         FileError: the artifact, or a kept network, cannot be read.
-        DataError: the real data cannot be read, or is not that of the set.
+        DataError: the real data cannot be read, or is not the set's.
 
     Example:
         >>> import dd_plugins
@@ -204,7 +204,7 @@ def _trained(
 
 
 def _check_transform(transform: Transform, distilled: DistilledSet) -> None:
-    """Refuse a set whose map to its value space is not that of its data.
+    """Refuse a set with another map to the value space than its data's.
 
     A teacher is kept for all sets of the data; one set must not spoil it for others.
     """
@@ -303,16 +303,16 @@ def labels_stored(
     device: str = "auto",
     plugins: Plugins | None = None,
 ) -> DistilledSet:
-    """Return a set that holds the labels of its views, asked of its kept teacher.
+    """Return a set with the labels of its views, made by its kept teacher.
 
-    A set without views, and one that holds them already, is returned as it is.
+    A set without views, or with these labels already, is returned as it is.
 
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
         data: as for :func:`relabel`, like the arguments below.
-        data_root: the folder that holds named data sets.
-        device: where the teacher labels.
-        plugins: where names are looked up; by default all that is installed.
+        data_root: the folder of named data sets.
+        device: the device of the teacher.
+        plugins: where names are looked up; by default all installed plugins.
 
     Raises:
         OptionError: the teacher is not kept here, or the labels do not fit into memory.
@@ -334,7 +334,7 @@ def labels_stored(
 
 
 def _check_room(views: Views, distilled: DistilledSet) -> None:
-    """Refuse labels that do not fit into memory."""
+    """Refuse labels too large for memory."""
     count, classes = len(distilled), len(distilled.header.class_names)
     needed = bytes_of_labels(views.count, count, classes)
     if not fits_in_memory(3 * needed):  # once more to hash them, and to write them

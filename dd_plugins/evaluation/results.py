@@ -55,7 +55,7 @@ class NetworkResult:
         return f"{self.mean:.4f} ({low:.4f} to {high:.4f})"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes."""
+        """Return the form written by ``--json``."""
         return {
             "spec": self.spec,
             "accuracy_mean": self.mean,
@@ -80,20 +80,20 @@ def _figures(scores: Sequence[float]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` returns.
+    """The result of :func:`evaluate`.
 
     Attributes:
         networks: one result for each architecture, trained on the distilled set.
         random: the same, trained on as many random real images; empty if not asked for.
         full: the same, trained on all real images; empty if not asked for.
         test_images: the number of test images.
-        protocol: the protocol that was asked for; ``"recipe"`` for a recipe.
-        recipe: how the networks were trained on the distilled set and on random images.
-        kernel: the accuracy of kernel regression from the set, whose ``spec`` is the
-            score; None if not asked for.
-        random_kernel: the same from as many random real images, drawn anew each time.
-        hard: the same, trained on the set with hard labels: if it was asked for, and
-            of a set whose views a teacher labels; else empty.
+        protocol: the requested protocol; ``"recipe"`` for a recipe.
+        recipe: of the networks on the distilled set and on random images.
+        kernel: the accuracy of kernel regression from the set; its ``spec`` is the
+            score's. None if not asked for.
+        random_kernel: the same from as many random real images, redrawn each time.
+        hard: the same, trained on the set with hard labels: on request, and if a
+            teacher labels the views; else empty.
         taught_random: likewise, trained on as many random real images with the
             teacher's labels of their views; those of ``random`` have hard labels.
         without_teacher: why ``taught_random`` is empty, if a teacher labels the views;
@@ -146,10 +146,10 @@ class Evaluation:
                 yield kind, result
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes.
+        """Return the form written by ``--json``.
 
-        Each baseline has the result of the first network, and under ``networks`` those
-        of all networks.
+        Each baseline has the result of the first network, and under ``networks`` the
+        results of all networks.
         """
         found: dict[str, Any] = {
             "networks": [result.as_dict() for result in self.networks],

@@ -19,14 +19,14 @@ def label_robust_score(hard_label_recovery: float, over_random: float) -> float:
     """Return DD-Ranking's label robust score, in [0, 1].
 
     It is ``(e**a - e**-1) / (e - e**-1)`` with ``a = (over_random -
-    hard_label_recovery) / 2``: large for a set that beats random images by much, and
-    loses little to all images when its labels are hard.
+    hard_label_recovery) / 2``: large for a set with a large lead over random images,
+    and with a small loss to all images under hard labels.
 
     Args:
-        hard_label_recovery: HLR: the accuracy by all real images less that by the set
-            with hard labels, in [-1, 1].
-        over_random: IOR: the accuracy by the set with its own labels less that by as
-            many random real images, in [-1, 1].
+        hard_label_recovery: HLR: the accuracy by all real images minus the accuracy by
+            the set with hard labels, in [-1, 1].
+        over_random: IOR: the accuracy by the set with its own labels minus the accuracy
+            by as many random real images, in [-1, 1].
 
     Reference: Li et al., "DD-Ranking: Rethinking the Evaluation of Dataset
     Distillation", arXiv 2505.13300, section 3, and its released code.
@@ -42,8 +42,8 @@ def augmentation_robust_score(augmented: float, plain: float) -> float:
     """Return DD-Ranking's augmentation robust score, in [0, 1].
 
     Args:
-        augmented: the accuracy by the set less that by as many random real images, both
-            under augmentation, in [-1, 1].
+        augmented: the accuracy by the set minus the accuracy by as many random real
+            images, both under augmentation, in [-1, 1].
         plain: the same without augmentation.
 
     Reference: as for :func:`label_robust_score`.
@@ -61,7 +61,7 @@ def _normalised(value: float) -> float:
 
 @dataclass(frozen=True)
 class RobustnessScore:
-    """A score of one network, and the two differences that it is made of.
+    """A score of one network, and the two differences behind it.
 
     Attributes:
         name: ``"lrs"`` or ``"ars"``.
@@ -80,7 +80,7 @@ class RobustnessScore:
     parts: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes."""
+        """Return the form written by ``--json``."""
         interval = None if self.interval is None else list(self.interval)
         return {"spec": self.spec, "value": self.value, "ci95": interval} | self.parts
 

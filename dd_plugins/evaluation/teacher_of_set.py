@@ -1,4 +1,4 @@
-"""The teacher that an artifact names: found where trained networks are kept."""
+"""The teacher named by an artifact: found among kept networks."""
 
 import shlex
 from collections.abc import Callable
@@ -28,16 +28,16 @@ def teacher_of(
     find: Callable[[str], AbstractNetwork],
     device: torch.device,
 ) -> Teacher | None:
-    """Return the teacher that the header of a set names.
+    """Return the teacher named in the header of a set.
 
     Nothing is trained: an artifact may come from anywhere, and a teacher may take
     hours.
 
     Args:
         distilled: the set.
-        data: the real data that the teacher was trained on.
-        find: returns the network that a spec stands for.
-        device: where it labels.
+        data: the real data behind the teacher.
+        find: returns the network of a spec.
+        device: of the teacher.
 
     Returns:
         The teacher; None if the header names none.
@@ -46,7 +46,7 @@ def teacher_of(
         OptionError: the teacher is not kept here, or is larger than an artifact may
             ask for.
         UnknownNameError: no plugin registers its name.
-        FileError: its file is damaged or is not what its name says.
+        FileError: its file is damaged or contradicts its name.
     """
     record = distilled.header.views
     if record is None or not record.teachers:
@@ -63,7 +63,7 @@ def teacher_of(
                 f"the labels of this set's views come from {one.network!r}, which is "
                 f"not kept in {folder}; train it: {_command(one, distilled)}"
             )
-        one.found(run, real, folder)  # a damaged file is told before the work
+        one.found(run, real, folder)  # a damaged file is reported before the work
     return Teacher(
         KeptNetworks(wanted, run, real, folder),
         get_views(record.views),
@@ -76,10 +76,11 @@ def teacher_of(
 def setting_of(
     distilled: DistilledSet, data: RealData, device: torch.device
 ) -> tuple[Run, RealSampler]:
-    """Return what the key of a set's teacher depends on, beside its architecture.
+    """Return the run and the draws behind the key of a set's teacher.
 
     Teachers are trained in the value space of the set, and in its precision. The draws
-    of real images name these; they are slow, for nothing should be trained on them.
+    of real images identify the data and this space; they are slow, for nothing should
+    be trained on them.
     """
     data = prepared_for(distilled, data)
     precision = getattr(torch, distilled.header.run.precision)
@@ -100,7 +101,7 @@ def setting_of(
 def prepared_for(distilled: DistilledSet, data: RealData) -> RealData:
     """Return real data with the preprocessing and the flips of a set.
 
-    Data that brings its own map to the value space keeps it.
+    Data with its own map to the value space keeps it.
     """
     if data.transform is not None:
         return data
@@ -108,7 +109,7 @@ def prepared_for(distilled: DistilledSet, data: RealData) -> RealData:
 
 
 def _command(wanted: TrainedNetwork, distilled: DistilledSet) -> str:
-    """Return the command that trains a teacher of a set."""
+    """Return the command for training a teacher of a set."""
     header = distilled.header
     words = {
         "dataset": header.dataset.name,

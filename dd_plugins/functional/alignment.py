@@ -1,7 +1,7 @@
 """How much architectures disagree about images: the losses of MetaDD.
 
 Each takes the outputs of M architectures for the same n images, stacked along the first
-dimension, and returns a 0-d tensor that is smaller the more they agree.
+dimension, and returns a 0-d tensor, smaller for better agreement.
 
 Reference: Zhao et al., "MetaDD", arXiv 2410.05103. No code was released; our reading is
 marked where its reviews leave a detail open.
@@ -88,9 +88,9 @@ def distillation_loss(
 
 
 def class_mean_distance(features: Tensor, classes: Tensor, means: Tensor) -> Tensor:
-    """Return the squared distance of the mean features of each class from given ones.
+    """Return the squared distance of each class's mean features from given ones.
 
-    It is averaged over the dimensions and over the classes that occur.
+    It is averaged over the dimensions and over the present classes.
 
     Args:
         features: of the images, ``(n, d)``.

@@ -1,8 +1,8 @@
-"""Augmentation of image batches, with parameters that are explicit values.
+"""Augmentation of image batches, with explicit parameters.
 
-Parameters are sampled once, from a generator, and then applied; so the same parameters
-can be applied to two batches. Images are float of shape ``(n, channels, height,
-width)`` in any value space: nothing is clipped.
+Parameters are sampled once, from a generator, and then applied, even to several
+batches. Images are float of shape ``(n, channels, height, width)`` in any value space:
+nothing is clipped.
 
 :func:`random_augmentation` is the recipe of FRePo's evaluation (arXiv 2206.00719 and
 its released code): one operation for the whole batch, drawn uniformly, with parameters
@@ -43,8 +43,8 @@ class Affine(NamedTuple):
 
     Attributes:
         angle: rotation in radians, shape ``(n,)``.
-        zoom: part of the side that is seen, shape ``(n,)``, or ``(n, 2)`` for ``(x,
-            y)``; below 1 magnifies.
+        zoom: visible part of the side, shape ``(n,)``, or ``(n, 2)`` for ``(x, y)``;
+            below 1 magnifies.
         shift: shift of the view in units of half a side, as ``(x, y)``, shape ``(n,
             2)``.
     """
@@ -79,7 +79,7 @@ def apply_affine(images: Tensor, affine: Affine, padding: Padding = "border") ->
     Args:
         images: shape ``(n, channels, height, width)``.
         affine: one transform for each image.
-        padding: what lies outside: the edge repeated, or zeros.
+        padding: outside of an image: the edge repeated, or zeros.
     """
     cosine, sine = affine.angle.cos(), affine.angle.sin()
     zoom = affine.zoom if affine.zoom.ndim == 2 else affine.zoom[:, None].expand(-1, 2)
@@ -197,8 +197,8 @@ def crop_and_flip(
 ) -> Tensor:
     """Shift each image by up to an eighth of its side, and flip half of them.
 
-    What comes from outside an image is zero. It is the augmentation of networks for
-    small images: 4 pixels of 32 (He et al., arXiv 1512.03385, section 4.2).
+    Pixels from outside an image are zero. It is the augmentation of networks for small
+    images: 4 pixels of 32 (He et al., arXiv 1512.03385, section 4.2).
 
     Args:
         images: float of shape ``(n, channels, height, width)``.
@@ -228,7 +228,7 @@ def with_box(
     Args:
         images: shape ``(n, channels, height, width)``.
         others: likewise.
-        share: of the images, in [0, 1]; a box that is cut by the edge leaves more.
+        share: of the images, in [0, 1]; a box cut by the edge leaves more.
         centre: row and column of the box, in [0, 1] of height and width.
     """
     height, width = images.shape[-2:]
@@ -269,7 +269,7 @@ def siamese_parameters(
 
     Args:
         generator: a CPU generator.
-        images: for how many images; 1 for parameters that all images share.
+        images: the number of images; 1 for parameters shared by all images.
         mirror: whether a flip is among the operations; wrong for digits.
     """
     operations = [

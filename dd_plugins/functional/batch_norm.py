@@ -18,7 +18,7 @@ class LayerStatistics(NamedTuple):
     Attributes:
         mean: of the layer's input in a batch.
         variance: of the same, biased.
-        running_mean: of the data that the network was trained on.
+        running_mean: of the network's training data.
         running_variance: likewise.
     """
 
@@ -33,11 +33,11 @@ def watched_statistics(network: nn.Module) -> Iterator[list[LayerStatistics]]:
     """Note the statistics of every BatchNorm layer while images pass through.
 
     Args:
-        network: whose layers are watched, in the order in which images reach them.
+        network: the network to watch.
 
     Yields:
-        A list, to which each forward pass adds its layers; differentiable in the
-        images.
+        A list. Each forward pass appends its layers, in their order; differentiable in
+        the images.
     """
     found: list[LayerStatistics] = []
 
@@ -68,10 +68,10 @@ def watched_statistics(network: nn.Module) -> Iterator[list[LayerStatistics]]:
 def statistics_distance(
     layers: Sequence[LayerStatistics], *, first: float, by_layer: bool
 ) -> Tensor:
-    """Return how far the statistics of images are from those of the real data.
+    """Return the distance between the statistics of images and of the real data.
 
     Args:
-        layers: of each BatchNorm layer, the first that images reach first.
+        layers: of each BatchNorm layer, in the order of the forward pass.
         first: weight of the first layer; all others have 1.
         by_layer: whether the distance of the means is divided by the spread of the
             data (the root of the sum of running variances), that of the variances by
@@ -83,8 +83,8 @@ def statistics_distance(
         A 0-d tensor: the sum, or the mean, over the layers of ``||mean - running
         mean||_2 + ||variance - running variance||_2``, each times its weight.
 
-    Reference: Yin et al., arXiv 2306.13092, equation 9, and its released code, which
-    has the weight of the first layer.
+    Reference: Yin et al., arXiv 2306.13092, equation 9, and its released code, for the
+    weight of the first layer.
     """
     weights = [first] + [1.0] * (len(layers) - 1)
     total = torch.stack(

@@ -29,12 +29,12 @@ def cosine_transform(images: Tensor, colours: Tensor) -> Tensor:
 
     Args:
         images: floating, of shape ``(..., channels, height, width)``.
-        colours: orthogonal, of shape ``(channels, channels)``: a row for each mixture
-            of channels that is transformed.
+        colours: orthogonal, of shape ``(channels, channels)``: a row for each
+            transformed mixture of channels.
 
     Returns:
-        The coefficients, of the same shape: channels are mixtures, and the slowest
-        waves stand in the first rows and columns.
+        The coefficients, of the same shape: channels are mixtures, and the lowest
+        frequencies are in the first rows and columns.
     """
     down = cosine_basis(images.shape[-2], like=images)
     across = cosine_basis(images.shape[-1], like=images)

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 MEMORY = 1.0
-"""Gigabytes that the kernel of a part of the images may take, by default."""
+"""Gigabytes for the kernel of a part of the images, by default."""
 
 RIDGE = 1e-6
 """The ridge of KIP, relative to the mean eigenvalue of the kernel."""
@@ -34,7 +34,7 @@ def check_kernel(
     """Refuse a kernel that cannot take the images, or is too large for memory.
 
     Args:
-        asker: the name of what asks, for messages.
+        asker: the name of the caller, for messages.
         kernel: the kernel.
         images: the number of images of the support.
         height: of an image, in pixels.
@@ -84,7 +84,7 @@ def parts_that_fit(
         kernel: the kernel.
         count: the number of images.
         images: the support, ``(n, channels, height, width)``.
-        memory: gigabytes that the kernel of a part may take.
+        memory: gigabytes for the kernel of a part.
     """
     each = kernel.bytes_per_pair(*images.shape[-2:]) * len(images)
     size = max(1, int(memory * _GIGABYTE / each))
@@ -108,7 +108,7 @@ def kernel_predictor(
         images: the support, float ``(n, channels, height, width)``.
         labels: float ``(n, classes)``.
         ridge: relative to the mean eigenvalue of the kernel.
-        memory: gigabytes that the kernel of a part of the images may take.
+        memory: gigabytes for the kernel of a part of the images.
 
     Returns:
         A function of images, float ``(b, channels, height, width)`` in the value space

@@ -1,4 +1,4 @@
-"""Kernel ridge regression on features, and the losses of FRePo that use it.
+"""Kernel ridge regression on features, and FRePo's losses on top of it.
 
 References: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature
 Regression", NeurIPS 2022, arXiv 2206.00719, section 3 and its released code; for
@@ -48,14 +48,14 @@ def ridge_regression(
     the scale of the features. Gram matrix, factorisation and solve run in float64
     whatever the precision of the features: with a ridge of 1e-6 the rounding of
     float32, and all the more of TF32, can leave the matrix indefinite. If the
-    factorisation fails all the same (features that are equal up to rounding), the ridge
-    grows tenfold, up to six times.
+    factorisation fails all the same (features equal up to rounding), the ridge grows
+    tenfold, up to six times.
 
     The cross kernel is never formed: :math:`K_{ts} A = \Phi_t (\Phi_s^\top A)` takes
     ``(n + b) d classes`` multiplications instead of ``n b d``. The last product runs in
-    float32, or in float64 if the features are of that dtype. Where there are more
-    images than features the equivalent system of ``d`` equations is solved; without a
-    ridge that is least squares.
+    float32, or in float64 if the features are float64. Where there are more images than
+    features the equivalent system of ``d`` equations is solved; without a ridge this is
+    least squares.
 
     Args:
         syn_features: shape ``(n, d)``, any floating dtype.
@@ -146,8 +146,8 @@ def kernel_ridge_regression(
     .. math:: K_{ts}\,\bigl(K_{ss} + \lambda\,\tfrac{\mathrm{tr} K_{ss}}{n}\,
         I\bigr)^{-1}\,Y_s
 
-    For kernels that no finite features give, such as a neural tangent kernel; where
-    there are features :func:`ridge_regression` is cheaper. Everything runs in float64.
+    For kernels without finite features, such as a neural tangent kernel; where there
+    are features :func:`ridge_regression` is cheaper. Everything runs in float64.
 
     Args:
         kernel: of the support with itself, ``(n, n)``, symmetric.
@@ -194,7 +194,7 @@ def kernel_ridge_regression(
 def ridge_regression_ex(
     syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float
 ) -> tuple[Tensor, Tensor]:
-    """Predict as :func:`ridge_regression` does, once, and tell whether it failed.
+    """Predict as :func:`ridge_regression` does, once, and return whether it failed.
 
     Nothing here waits for the device or depends on a value, so a GPU can record it.
 
@@ -218,9 +218,9 @@ class _RidgeWeights(torch.autograd.Function):
     :math:`(\Phi\Phi^\top + \lambda I)\,A = Y`, or, where features are fewer than
     images, the solution of :math:`(\Phi^\top\Phi + \lambda I)\,W = \Phi^\top Y`.
 
-    The gradient is that of the equation, not of the steps that solve it: one more solve
-    with the same factor, for the gradient of the weights, and products with matrices of
-    as many columns as there are classes. The derivative of a factorisation would take
+    The gradient is the equation's, not that of the solving steps: one more solve with
+    the same factor, for the gradient of the weights, and products with matrices of as
+    many columns as there are classes. The derivative of a factorisation would take
     several products of its own size.
     """
 
@@ -308,7 +308,7 @@ def half_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
-    r"""Return the cross-entropy at the temperature that suits the batch best.
+    r"""Return the cross-entropy at the best temperature for the batch.
 
     .. math:: \min_{\beta > 0}\; -\tfrac1b \sum_i \sum_c t_{ic}\,\log\,
         \mathrm{softmax}(\beta\,p_i)_c, \qquad
@@ -335,9 +335,9 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
         still leads to predictions that are right.
 
     References: arXiv 2210.12067, which calls it Platt scaling and learns the
-    temperature beside the images; here it is found for each batch, and a run has
-    nothing more to keep. Guo et al., "On Calibration of Modern Neural Networks",
-    arXiv 1706.04599 (temperature scaling).
+    temperature with the images; here it is found for each batch, and a run has nothing
+    more to keep. Guo et al., "On Calibration of Modern Neural Networks", arXiv
+    1706.04599 (temperature scaling).
     """
     smoothing = 1 / (len(predictions) + 2)
     tiny = torch.finfo(predictions.dtype).tiny

@@ -51,9 +51,9 @@ class AbstractKernel(Record, ABC):
     Args:
         arc: ``"ntk"``, that of training by gradient descent, or ``"nngp"``, that of the
             random network.
-        weight_std: deviation of the weights, times the root of a layer's inputs
-            (W_std).
-        bias_std: deviation of the biases (b_std).
+        weight_std: standard deviation of the weights, times the root of a layer's
+            inputs (W_std).
+        bias_std: standard deviation of the biases (b_std).
     """
 
     arc: Arc = "ntk"
@@ -217,7 +217,7 @@ class GlobalAverage(Convolutional):
 
 
 KERNELS = (FullyConnected, Convolutional, GlobalAverage)
-"""The kernels that a spec may name."""
+"""The kernels with a spec."""
 
 
 @dataclass(frozen=True)

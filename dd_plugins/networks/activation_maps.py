@@ -94,7 +94,7 @@ def observe(
         network: in evaluation mode.
         layer: from :func:`map_layer`.
         images: float32, ``(n, channels, height, width)``.
-        classes: int64 of shape ``(n,)``: the class whose map is wanted.
+        classes: int64 of shape ``(n,)``: the class of each map.
         second_order: whether :math:`\alpha` depends on the images. If only
             linear layers follow (one head behind an average), it never does.
     """
@@ -127,7 +127,7 @@ def observe(
 
 
 def meta_ratio(maps: Tensor, threshold: float = 0.5) -> Tensor:
-    """Return the share of the pixels seen by any architecture that all of them see.
+    """Return the fraction seen by all architectures of the pixels seen by any.
 
     A pixel belongs to the *meta features* of an image if the maps of all architectures
     reach the threshold there, to the *heterogeneous features* of one architecture if

@@ -1,4 +1,4 @@
-"""What a network is here: a record of options that builds a module."""
+"""The base class of networks: records of options for building a module."""
 
 import math
 from abc import ABC, abstractmethod
@@ -45,10 +45,10 @@ _PIXELS_IN_CHUNK = 64 * 32 * 32
 
 
 class ChannelsLast(nn.Module):
-    """Images of one channel, with strides that say that channels come last.
+    """Images of one channel, with the strides of channels last.
 
-    With one channel torch cannot tell the layout, assumes that channels come first, and
-    picks kernels of convolutions and of pooling for that: on a CPU the first
+    With one channel torch cannot tell the layout, assumes channels first, and picks
+    kernels of convolutions and of pooling for this layout: on a CPU the first
     convolution of ``conv`` and its gradient take several times as long. The memory
     stays the same, and images of several channels are returned as they are.
     """
@@ -98,9 +98,9 @@ class HalvingAvgPool2d(nn.AvgPool2d):
     """Average pooling of squares of 2x2 pixels, equal to torch's to the last bit.
 
     torch's own gradient adds to a tensor of zeros in the layout of the arriving
-    gradient, which behind the last block differs from that of the layers before. With
+    gradient; behind the last block it differs from the layout of earlier layers. With
     this one a training step of ``conv`` in bfloat16 takes a tenth less on a CPU. It is
-    for channels that come last; other images, and compilers, get torch's.
+    for channels last; other images, and compilers, get torch's.
     """
 
     def __init__(self) -> None:
@@ -120,14 +120,14 @@ class HalvingAvgPool2d(nn.AvgPool2d):
 
 
 class FeatureNetwork(nn.Module):
-    """A body that gives flat features, and a linear head on them.
+    """A body with flat features, and a linear head on them.
 
     Args:
         body: maps ``(n, channels, height, width)`` to ``(n, features)``.
         head: maps ``(n, features)`` to ``(n, classes)``.
 
     Attributes:
-        origin: the name of the network that built it, for messages.
+        origin: the name of its network record, for messages.
     """
 
     origin = "network"
@@ -172,8 +172,8 @@ class AbstractNetwork(Record, ABC):
     ) -> FeatureNetwork:
         """Make a freshly initialised module on the CPU.
 
-        Called for every fresh network of a run, inside a block in which the global CPU
-        random state is seeded from ``generator``: torch's own initialisers may be used.
+        Called for every fresh network of a run, with the global CPU random state seeded
+        from ``generator``: torch's own initialisers may be used.
 
         Args:
             image_shape: channels, height and width.
@@ -206,8 +206,8 @@ class AbstractNetwork(Record, ABC):
             image_shape: channels, height and width.
             num_classes: the number of logits.
             generator: of the weights, on the CPU.
-            device: to which the module is moved, channels last; None to leave it on the
-                CPU as it is.
+            device: the device to move the module to, channels last; None to leave it on
+                the CPU as it is.
 
         Raises:
             OptionError: the images are too small for this architecture.
@@ -261,7 +261,7 @@ def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Tell whether an image's features depend on its neighbours in a training batch."""
+    """Return whether an image's features depend on others in a training batch."""
     return any(isinstance(layer, _BATCH_NORMS) for layer in network.modules())
 
 
@@ -274,7 +274,7 @@ def set_norm_momentum(network: nn.Module, momentum: float) -> None:
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Let every BatchNorm take the statistics of the batch that it sees.
+    """Let every BatchNorm take the statistics of its batch.
 
     Its running statistics stay as they are; everything else is in evaluation mode.
     """
@@ -297,10 +297,10 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 class ChannelsLastGroupNorm(nn.GroupNorm):
-    """Group normalisation that is as fast in channels last as otherwise.
+    """Group normalisation, as fast in channels last as otherwise.
 
     On a CPU torch's kernel for channels last takes up to seven times as long for a
-    training step as one that goes through contiguous memory and back.
+    training step as the way through contiguous memory and back.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
@@ -312,7 +312,7 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
     """Return a normalisation layer for ``channels``.
 
     BatchNorm keeps running statistics with ``BATCH_NORM_MOMENTUM``. Group normalisation
-    takes at most 32 groups, which must divide the channels. Instance normalisation is
+    takes at most 32 groups, a divisor of the channels. Instance normalisation is
     affine.
     """
     match kind:
@@ -336,7 +336,7 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
 def with_normalization(module: nn.Module, kind: Normalization) -> nn.Module:
     """Put another normalisation in place of every BatchNorm layer of a module.
 
-    For modules of torchvision, some of which know BatchNorm alone.
+    For modules of torchvision; some know BatchNorm alone.
 
     Args:
         module: changed in place.

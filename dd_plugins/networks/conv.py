@@ -29,8 +29,8 @@ _TRUNCATED_DEVIATION = 0.87962566103423978
 def lecun_normal_(module: nn.Module, generator: torch.Generator) -> None:
     """Initialise every convolution and linear layer as flax does by default.
 
-    Weights are normal with variance ``1 / fan_in``, cut off at two deviations; biases
-    zero.
+    Weights are normal with variance ``1 / fan_in``, cut off at two standard deviations;
+    biases zero.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

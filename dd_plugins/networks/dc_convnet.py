@@ -1,4 +1,4 @@
-"""The ConvNet of Dataset Condensation, on which DC, DSA, DM and MTT are measured."""
+"""The ConvNet of Dataset Condensation, the benchmark of DC, DSA, DM and MTT."""
 
 import torch
 from pydantic import PositiveInt
@@ -29,7 +29,7 @@ class DCConvNet(AbstractNetwork):
             each doubling, one less with each halving, at least 2.
         normalization: ``"batch"``, ``"instance"``, ``"group"`` or ``"none"``.
 
-    Initialised as torch does by default, which is what the original relies on.
+    Initialised as torch does by default; the original relies on this.
 
     Reference: Zhao, Mopuri, Bilen, "Dataset Condensation with Gradient Matching", ICLR
     2021, arXiv 2006.05929, section 3.1. Images of 28 pixels are padded to 32 there and

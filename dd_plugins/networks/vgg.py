@@ -25,7 +25,7 @@ _SMALLEST_MAP = 2
 class VGG11(AbstractNetwork):
     """Eight convolutions of 3x3 in five stages, and one linear layer.
 
-    The layers are torchvision's. A stage is followed by max pooling while that leaves
+    The layers are torchvision's. A stage is followed by max pooling while this leaves
     maps of at least 2x2 (32 pixels: after four of the five stages); the last maps are
     averaged.
 

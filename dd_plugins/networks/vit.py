@@ -13,7 +13,7 @@ __all__ = ["ViT"]
 
 @record
 class ViT(AbstractNetwork):
-    """A transformer on patches of the image, whose outputs are averaged.
+    """A transformer on patches of the image, with averaged outputs.
 
     The layers are torch's. Normalisation is by layer, before attention and before the
     perceptron: there is no transformer without.

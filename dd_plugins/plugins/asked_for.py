@@ -1,4 +1,4 @@
-"""Which data sets somebody has asked for here."""
+"""The data sets that users of this machine have asked for."""
 
 import hashlib
 from contextlib import suppress
@@ -14,11 +14,11 @@ _ASKED_FOR = "asked-for"  # a folder of the cache
 
 
 def was_asked_for(name: str) -> bool:
-    """Tell whether a data set may be read because an artifact names it.
+    """Return whether a data set named by an artifact may be read.
 
-    A name alone means a data set that is installed here. An argument behind a colon,
-    such as a path, comes from the author of the artifact: it is used only if somebody
-    has given this name here before, for a distillation or an evaluation.
+    A name alone means an installed data set. An argument behind a colon, such as a
+    path, comes from the author of the artifact: it is used only if somebody has given
+    this name here before, for a distillation or an evaluation.
     """
     try:
         return ":" not in name or _note_of(name).exists()

@@ -1,4 +1,4 @@
-"""Finding plugins: those that come with the library, and installed ones."""
+"""Finding plugins: the library's own, and installed ones."""
 
 import inspect
 import os
@@ -30,7 +30,7 @@ BUILT_IN = {
     "metrics_log": "dd_plugins.engine.observers:metrics_log",
     "image_snapshots": "dd_plugins.engine.observers:image_snapshots",
 }
-"""The plugins that come with the library, in the form of entry points."""
+"""The library's own plugins, in the form of entry points."""
 
 
 def asked_plugins() -> list[str] | None:
@@ -47,7 +47,7 @@ def found_plugins(
     extra: dict[str, object],
     built_in: Mapping[str, str] = BUILT_IN,
 ) -> Iterator[tuple[Plugin, Callable[[], object]]]:
-    """Yield every plugin with the function that imports it, built-ins first."""
+    """Yield every plugin with its import function, built-ins first."""
     for name, value in built_in.items():
         entry_point = EntryPoint(name, value, project)
         yield Plugin(name, built_in=True), entry_point.load
@@ -94,7 +94,7 @@ def _name_and_version(distribution: Distribution) -> tuple[str, str]:
 
 
 def specifies_hooks(plugin: object) -> bool:
-    """Tell whether a plugin brings hooks of its own."""
+    """Return whether a plugin specifies hooks of its own."""
     try:
         return hasattr(plugin, "dd_register_hookspecs")
     except Exception:  # hasattr passes on all but AttributeError
@@ -106,7 +106,7 @@ def _identity(plugin: object) -> object:
 
 
 class _ByIdentity:
-    """The functions of a plugin object, in an object that is compared by identity.
+    """The functions of a plugin object, in an object compared by identity.
 
     pluggy keeps plugins in sets and looks them up by ``==``: a dataclass object has no
     hash, and two of the same content would be one. It looks for marked functions

@@ -1,4 +1,4 @@
-"""Loading plugins under a guard: one that is broken is withdrawn whole."""
+"""Loading plugins under a guard: a broken one is withdrawn whole."""
 
 import inspect
 import warnings
@@ -30,20 +30,20 @@ __all__ = ["LoadedPlugins"]
 
 
 class LoadedPlugins(ABC):
-    """The plugins that were found, registered with pluggy, and the hooks they bring.
+    """The plugins found, registered with pluggy, and their hooks.
 
-    A subclass defines in :meth:`_collect` what a plugin may offer.
+    A subclass defines in :meth:`_collect` how a plugin registers its offers.
 
     Args:
         project: the name of the pluggy project and of the entry-point group.
-        specifications: the module that specifies the hooks.
+        specifications: the module of the hook specifications.
         load: names of the entry points or distributions to load; None for all of them.
         extra: plugin objects to load besides, by name.
         built_in: the plugins of the library to load, in the form of entry points.
 
     Attributes:
         manager: the pluggy manager; ``manager.hook`` calls hooks.
-        plugins: every plugin that was found, also those that failed.
+        plugins: every plugin found, failed ones included.
 
     Raises:
         NameConflictError: two plugins register one name.
@@ -81,7 +81,7 @@ class LoadedPlugins(ABC):
 
     @abstractmethod
     def _registries(self) -> list[Registry[Any]]:
-        """Return the registries of what plugins offer."""
+        """Return the registries of the plugins' offers."""
 
     @abstractmethod
     def _collect(self, registered: object, plugin: Plugin) -> None:
@@ -97,7 +97,7 @@ class LoadedPlugins(ABC):
             return None
 
     def _register(self, plugin: Plugin, registered: object) -> None:
-        """Register one plugin under a guard, and let it register what it offers."""
+        """Register one plugin under a guard, and collect its offers."""
         try:
             self.manager.register(registered, name=str(plugin))
             hook_callers = self.manager.get_hookcallers(registered) or []
@@ -109,7 +109,7 @@ class LoadedPlugins(ABC):
             self._withdraw(plugin, error)
 
     def _withdraw(self, plugin: Plugin, error: BaseException) -> None:
-        """Record why a plugin failed, and forget all that it registered."""
+        """Record why a plugin failed, and forget all its registrations."""
         plugin.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
         plugin.offers.clear()
         for registry in [*self._registries(), *self._of_hooks.values()]:
@@ -125,7 +125,7 @@ class LoadedPlugins(ABC):
         )
 
     def each(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
-        """Return the plugins that implement a hook, each with a caller of it alone.
+        """Return the plugins implementing a hook, each with a caller of it alone.
 
         They are in the order in which the hook itself calls them.
         """
@@ -138,7 +138,7 @@ class LoadedPlugins(ABC):
         return list(found.items())
 
     def _check_pending(self) -> None:
-        """Withdraw plugins that implement a hook that no plugin specifies."""
+        """Withdraw plugins with implementations of unspecified hooks."""
         while True:
             try:
                 self.manager.check_pending()
@@ -150,7 +150,7 @@ class LoadedPlugins(ABC):
                 return
 
     def _check_marks(self) -> None:
-        """Withdraw plugins with a function that is named like a hook, but unmarked."""
+        """Withdraw plugins with an unmarked function named like a hook."""
         hooks = [name for name in vars(self.manager.hook) if name.startswith("dd_")]
         for plugin in self.plugins:
             registered = self.manager.get_plugin(str(plugin))
@@ -170,11 +170,11 @@ class LoadedPlugins(ABC):
 
     @property
     def failures(self) -> list[Plugin]:
-        """Return the plugins that were found but not loaded."""
+        """Return the plugins found but not loaded."""
         return [plugin for plugin in self.plugins if plugin.error is not None]
 
     def collect_all(self) -> None:
-        """Collect the records of the hooks that plugins specify.
+        """Collect the records of hooks specified by plugins.
 
         These hooks have the one argument ``register``. A look-up collects them when it
         needs them; a list of everything needs them all.
@@ -184,25 +184,25 @@ class LoadedPlugins(ABC):
             if hasattr(self._specifications, name) or arguments != ("register",):
                 continue
             kind = name.removeprefix("dd_register_").removesuffix("s")
-            with suppress(PluginError):  # whoever looks it up is told
+            with suppress(PluginError):  # a look-up reports it
                 self.records(name, kind, Record)
 
     def records(
         self, hook: str, kind: str, base: type[RecordType]
     ) -> Registry[type[RecordType]]:
-        """Return what plugins register through a hook that a plugin has specified.
+        """Return the records registered through a hook specified by a plugin.
 
-        The hook has one argument, ``register``, like those that come with the library.
+        The hook has one argument, ``register``, like the library's own.
 
         Args:
             hook: its name.
-            kind: what is registered, for messages: ``"attack"``.
-            base: the class that all records extend.
+            kind: the kind of record, for messages: ``"attack"``.
+            base: the base class of all records.
 
         Raises:
             PluginError: no plugin specifies the hook, or two plugins register one name,
-                or a plugin that is not installed (built in, or given by the caller) is
-                broken. A broken plugin that is installed is withdrawn, with a warning.
+                or a plugin built in, or given by the caller, is broken. A broken
+                installed plugin is withdrawn, with a warning.
         """
         if hook not in self._of_hooks:
             if not hasattr(self.manager.hook, hook):

@@ -30,7 +30,7 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 
 def get_distiller(spec: str) -> AbstractDistiller[Any]:
-    """Return the distiller or wrapper that a spec stands for.
+    """Build the distiller or wrapper of a spec.
 
     Raises:
         OptionError: the spec is malformed, or an option is out of its range.
@@ -44,7 +44,7 @@ def get_distiller(spec: str) -> AbstractDistiller[Any]:
 
 
 def get_network(spec: str) -> AbstractNetwork:
-    """Return the network that a spec stands for.
+    """Build the network of a spec.
 
     Raises:
         OptionError: the spec is malformed, or an option is out of its range.
@@ -58,7 +58,7 @@ def get_network(spec: str) -> AbstractNetwork:
 
 
 def get_parametrization(spec: str) -> AbstractParametrization:
-    """Return the parametrization that a spec stands for.
+    """Build the parametrization of a spec.
 
     Raises:
         OptionError: the spec is malformed, or an option is out of its range.
@@ -72,7 +72,7 @@ def get_parametrization(spec: str) -> AbstractParametrization:
 
 
 def get_decoder(spec: str) -> AbstractDecoder:
-    """Return the decoder that a spec stands for.
+    """Build the decoder of a spec.
 
     Raises:
         OptionError: the spec is malformed, or an option is out of its range.
@@ -86,19 +86,18 @@ def get_decoder(spec: str) -> AbstractDecoder:
 
 
 def get_initial_images(spec: str) -> InitialImages | AbstractDistiller[Any]:
-    """Return what a set starts from: ``"real"``, ``"noise"``, or a core set.
+    """Return the kind of initial images: ``"real"``, ``"noise"``, or a coreset.
 
     Raises:
-        OptionError: the spec is neither such a word nor that of a core set.
+        OptionError: the spec is neither such a word nor the spec of a coreset.
     """
     return loaded_plugins().initial_images(spec)
 
 
 def record_versions(*used: Record) -> dict[str, str]:
-    """Return the version of each distribution that offers some of these records.
+    """Return the version of each distribution offering some of these records.
 
-    Records inside these records count too. Records that come with the library have
-    none.
+    Records inside these records count too. The library's own records have none.
     """
     return loaded_plugins().versions(*used)
 
@@ -106,16 +105,16 @@ def record_versions(*used: Record) -> dict[str, str]:
 def get_record(
     spec: str, *, hook: str, kind: str, base: type[RecordType]
 ) -> RecordType:
-    """Return the record that a spec stands for, among those that a hook collects.
+    """Build the record of a spec, among those collected by a hook.
 
-    The hook is one that a plugin has specified (``dd_register_hookspecs``), with the
-    one argument ``register``. Other plugins offer records to it.
+    A plugin specifies the hook (``dd_register_hookspecs``) with the one argument
+    ``register``. Other plugins offer records through it.
 
     Args:
         spec: such as ``"lira(online=False)"``.
         hook: the name of the hook.
-        kind: what the records are, for messages: ``"attack"``.
-        base: the subclass of :class:`dd_plugins.Record` that all of them extend.
+        kind: the kind of record, for messages: ``"attack"``.
+        base: their common base class, a subclass of :class:`dd_plugins.Record`.
 
     Raises:
         OptionError: the spec is malformed, or an option is out of its range.
@@ -142,10 +141,10 @@ def get_dataset(
 
     Args:
         name: such as ``"digits"``, ``"cifar10"`` or ``"folder:PATH"``.
-        data_root: the folder that holds data sets; by default the one that the
-            environment variable ``DD_DATA`` names.
+        data_root: the folder that holds data sets; by default the value of the
+            environment variable ``DD_DATA``.
         download: whether a missing data set may be downloaded there.
-        image_size: side in pixels to which images are resized and cropped.
+        image_size: side in pixels of the resized and cropped images.
 
     Raises:
         OptionError: the name is malformed, or the data set needs ``data_root``.

@@ -1,4 +1,4 @@
-"""The plugin manager: what plugins offer, and the objects that specs stand for."""
+"""The plugin manager: the plugins' offers, and objects built from specs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -39,16 +39,16 @@ __all__ = ["Plugins", "loaded_plugins"]
 
 
 class Plugins(LoadedPlugins):
-    """All loaded plugins, and the objects that names and specs stand for.
+    """All loaded plugins, and the objects built from names and specs.
 
     Args:
         load: names of the entry points or distributions to load; None for all of them.
-        extra: plugin objects to load besides, by name; for tests and for scripts that
-            bring a plugin of their own.
+        extra: plugin objects to load besides, by name; for tests, and for scripts with
+            a plugin of their own.
 
     Attributes:
         manager: the pluggy manager; ``manager.hook`` calls hooks.
-        plugins: every plugin that was found, also those that failed.
+        plugins: every plugin found, failed ones included.
 
     Raises:
         NameConflictError: two plugins register one name.
@@ -69,7 +69,7 @@ class Plugins(LoadedPlugins):
         super().__init__(hookspecs.PROJECT, hookspecs, load, extra)
 
     def _registries(self) -> list[Registry[Any]]:
-        """Return the registries of what plugins offer."""
+        """Return the registries of the plugins' offers."""
         return [
             self.distillers,
             self.networks,
@@ -120,7 +120,7 @@ class Plugins(LoadedPlugins):
         }
 
     def distiller(self, spec: "str | AbstractDistiller[Any]") -> AbstractDistiller[Any]:
-        """Return the distiller that a spec stands for; an object stays itself.
+        """Build the distiller of a spec; return an object as it is.
 
         Raises:
             OptionError: the spec is malformed, or an option is out of its range.
@@ -131,7 +131,7 @@ class Plugins(LoadedPlugins):
         )
 
     def network(self, spec: str | AbstractNetwork) -> AbstractNetwork:
-        """Return the network that a spec stands for; an object stays itself.
+        """Build the network of a spec; return an object as it is.
 
         Raises:
             OptionError: the spec is malformed, or an option is out of its range.
@@ -142,7 +142,7 @@ class Plugins(LoadedPlugins):
     def network_list(
         self, given: "str | AbstractNetwork | Iterable[str | AbstractNetwork]"
     ) -> list[AbstractNetwork]:
-        """Return the networks that specs stand for; one spec is a list of one.
+        """Build the networks of specs; one spec is a list of one.
 
         Raises:
             OptionError: a spec is malformed, or a value is no spec.
@@ -164,7 +164,7 @@ class Plugins(LoadedPlugins):
         return [self.network(spec) for spec in specs]
 
     def decoder(self, spec: str | AbstractDecoder) -> AbstractDecoder:
-        """Return the decoder that a spec stands for; an object stays itself.
+        """Build the decoder of a spec; return an object as it is.
 
         Raises:
             OptionError: the spec is malformed, or an option is out of its range.
@@ -177,7 +177,7 @@ class Plugins(LoadedPlugins):
     def parametrization(
         self, spec: str | AbstractParametrization
     ) -> AbstractParametrization:
-        """Return the parametrization that a spec stands for; an object stays itself.
+        """Build the parametrization of a spec; return an object as it is.
 
         Raises:
             OptionError: the spec is malformed, or an option is out of its range.
@@ -194,11 +194,11 @@ class Plugins(LoadedPlugins):
         registry: Registry[type[RecordType]],
         example: str,
     ) -> RecordType:
-        """Return the record of a registry that a spec stands for, or an object itself.
+        """Build the record of a spec from a registry; return an object as it is.
 
         Args:
             spec: the spec, or a record.
-            base: the class that all records of the registry extend.
+            base: the base class of all records in the registry.
             registry: where names are looked up.
             example: a spec, for the message.
         """
@@ -210,7 +210,7 @@ class Plugins(LoadedPlugins):
         return built
 
     def initial_images(self, spec: str) -> InitialImages | AbstractDistiller[Any]:
-        """Return what a set starts from: a word, or the core set that a spec names.
+        """Return the kind of initial images: a word, or the coreset of a spec.
 
         Raises:
             OptionError: the spec is neither.
@@ -230,11 +230,11 @@ class Plugins(LoadedPlugins):
         return chosen
 
     def dataset(self, name: str, options: DataOptions) -> RealData:
-        """Load the data set of that name; what follows a colon is its argument.
+        """Load a named data set; the text after a colon is its argument.
 
         Capitals, hyphens and underscores may differ: ``"CIFAR10"`` is ``"cifar10"``.
-        The data gets the name that was asked for, so that an evaluation finds it again,
-        unless the loader has completed the argument: a path, for example.
+        The data gets the requested name, so an evaluation finds it again, unless the
+        loader has completed the argument: a path, for example.
 
         Raises:
             OptionError: the name is malformed.
@@ -259,7 +259,7 @@ class Plugins(LoadedPlugins):
         return replace(found, name=name)
 
     def real_data(self, given: Any, options: DataOptions) -> RealData:
-        """Return the real data that a caller gives, in any accepted form.
+        """Return real data given in any accepted form.
 
         Args:
             given: the name of a data set; or ``RealData``; or images and labels,
@@ -296,10 +296,10 @@ class Plugins(LoadedPlugins):
         return found
 
     def versions(self, *used: Record) -> dict[str, str]:
-        """Return the version of each distribution that offers some of these records.
+        """Return the version of each distribution offering some of these records.
 
-        Records inside these records count too. Records that come with the library, or
-        from a plugin object without a distribution, have none.
+        Records inside these records count too. The library's own records, and those of
+        a plugin object without a distribution, have none.
         """
         found = {}
         for record in used:
@@ -322,7 +322,7 @@ class Plugins(LoadedPlugins):
         return found
 
     def record(self, registry: Registry[type[RecordType]], spec: str) -> RecordType:
-        """Return the record of a registry that a spec stands for.
+        """Build the record of a spec from a registry.
 
         Raises:
             OptionError: the spec is malformed, or an option is out of its range.

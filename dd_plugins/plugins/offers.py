@@ -1,4 +1,4 @@
-"""Checks of what a plugin offers, when it is registered or given."""
+"""Checks of a plugin's offers, at registration or when given as objects."""
 
 import inspect
 
@@ -24,7 +24,7 @@ def no_spec(spec: object, kind: str, example: str) -> OptionError:
 
 
 def checked_object(record: RecordType) -> RecordType:
-    """Return a record that was given as an object.
+    """Return a record given as an object, after checking its class.
 
     A class that adds only methods needs no decorator.
 

@@ -1,4 +1,4 @@
-"""The options of what plugins offer: name, type, default and sentence of each."""
+"""The options of all records: name, type, default and sentence of each."""
 
 import inspect
 import re
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _ALSO: dict[str, tuple[type[Record], ...]] = {"recipe": (Recipe,), "views": (Views,)}
-"""Records with a spec that no plugin registers."""
+"""Records with a spec, registered by no plugin."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class OptionRow:
         name: as a spec writes it.
         kind: its type and range, for people: ``"number above 0"``.
         default: as a spec writes it; None if it must be given.
-        sentence: what its docstring says of it.
+        sentence: its description in the docstring.
     """
 
     name: str
@@ -44,10 +44,10 @@ class OptionRow:
 
 @dataclass(frozen=True)
 class Documented:
-    """A record that a spec may name, and its options.
+    """A record with a spec, and its options.
 
     Attributes:
-        kind: what it is: ``"distiller"``.
+        kind: its kind: ``"distiller"``.
         name: as a spec writes it.
         summary: the first sentence of its docstring.
         options: in the order of declaration.
@@ -60,10 +60,10 @@ class Documented:
 
 
 def documented(plugins: Plugins, name: str | None = None) -> list[Documented]:
-    """Return everything, or what has this name: a network and a kernel may share one.
+    """Return all records, or those of a name: a network and a kernel may share one.
 
     Raises:
-        UnknownNameError: nothing has that name; the message lists the nearest names.
+        UnknownNameError: no record has the name; the message lists the nearest names.
     """
     records = list(every_record(plugins))
     found = [
@@ -78,7 +78,7 @@ def documented(plugins: Plugins, name: str | None = None) -> list[Documented]:
 
 
 def every_record(plugins: Plugins) -> Iterator[tuple[str, type[Record]]]:
-    """Yield each record that a spec may name, with what it is."""
+    """Yield the kind and class of each record with a spec."""
     plugins.collect_all()
     seen: set[type[Record]] = set()
     for registry in (
@@ -123,7 +123,7 @@ def _documented(kind: str, record: type[Record]) -> Documented:
 
 
 def _arguments(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each argument that a docstring describes, and what it says."""
+    """Yield the name and description of each argument in a docstring."""
     section = re.search(r"^Args:\n((?:    .*\n?|\n)+)", text, re.M)
     if section is None:
         return

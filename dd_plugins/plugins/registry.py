@@ -1,4 +1,4 @@
-"""What plugins offer, by name, with the plugin that offers it."""
+"""The plugins' offers by name, each with its plugin."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -35,16 +35,16 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 @dataclass
 class Plugin:
-    """A plugin that was found, loaded or not.
+    """A plugin, loaded or not.
 
     Attributes:
-        name: the name of its entry point, or the one that the caller gave it.
-        distribution: the distribution that brings it, or None.
+        name: the name of its entry point, or the caller's name for it.
+        distribution: its distribution, or None.
         version: of that distribution, or None.
         error: why it was not loaded, or None.
         hooks: the hooks it implements.
-        offers: what it registered, by kind.
-        missing_extra: what must be installed for it to be of use, or None.
+        offers: the names it registered, by kind.
+        missing_extra: the extra to install before it is of use, or None.
         built_in: whether it is a part of dd-plugins itself.
     """
 
@@ -69,14 +69,14 @@ class _Offer(Generic[Item]):
 
 
 class NameConflictError(PluginError):
-    """Two plugins offer one name; only the user can say which of them is meant."""
+    """Two plugins offer one name; only the user can choose between them."""
 
 
 class Registry(Generic[Item]):
-    """Things of one kind by name, each remembered with the plugin that offers it.
+    """Things of one kind by name, each with its plugin.
 
     Args:
-        kind: what the things are, for messages: ``"distiller"``.
+        kind: the kind of thing, for messages: ``"distiller"``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -92,8 +92,8 @@ class Registry(Generic[Item]):
         Args:
             name: the name by which it is listed.
             item: the thing.
-            plugin: the plugin that offers it.
-            aliases: its earlier names, by which it is still found.
+            plugin: its plugin.
+            aliases: its earlier names; they still find it.
 
         Raises:
             NameConflictError: another plugin has the name; the message names both.
@@ -107,7 +107,7 @@ class Registry(Generic[Item]):
             self._aliases[alias] = name
 
     def check_free(self, name: str, plugin: Plugin) -> None:
-        """Refuse a name that is taken, as :meth:`add` does."""
+        """Refuse a taken name, as :meth:`add` does."""
         taken = self._offers.get(self._aliases.get(name, name))
         if taken is not None and taken.plugin is plugin:
             raise ValueError(
@@ -122,7 +122,7 @@ class Registry(Generic[Item]):
             )
 
     def discard(self, plugin: Plugin) -> None:
-        """Forget what one plugin offered."""
+        """Forget the offers of one plugin."""
         self._offers = {
             name: offer
             for name, offer in self._offers.items()
@@ -133,7 +133,7 @@ class Registry(Generic[Item]):
         }
 
     def clear(self) -> None:
-        """Forget everything, also in the lists of what plugins offer."""
+        """Forget everything, also in each plugin's list of offers."""
         for offer in self._offers.values():
             offer.plugin.offers.pop(self.kind, None)
         self._offers, self._aliases = {}, {}
@@ -154,7 +154,7 @@ class Registry(Generic[Item]):
         return found.item
 
     def origin(self, item: object) -> Plugin | None:
-        """Return the plugin that offers a thing, or None if none does."""
+        """Return the plugin of a thing, or None if it has none."""
         offers = self._offers.values()
         return next((offer.plugin for offer in offers if offer.item is item), None)
 
@@ -165,7 +165,7 @@ class Registry(Generic[Item]):
 def record_adder(
     registry: Registry[Any], base: type[Record], plugin: Plugin
 ) -> Callable[[type[Record]], None]:
-    """Return the callback with which a plugin offers records of one kind."""
+    """Return a plugin's callback for offering records of one kind."""
 
     def register(cls: type[Record]) -> None:
         if not (isinstance(cls, type) and issubclass(cls, base)):

@@ -1,1 +1,1 @@
-"""Sets that others have released, read from the files of their code."""
+"""Sets released by others, read from the files of their code."""

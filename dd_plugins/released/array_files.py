@@ -97,7 +97,7 @@ def _array(code: int, content: bytes) -> Any:
 def _mappings(
     held: Mapping[str, Any], place: str = ""
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield a mapping and those inside of it, each with its place."""
+    """Yield a mapping and those inside of it, each with its path."""
     yield place, held
     for name, inner in held.items():
         if isinstance(inner, Mapping):

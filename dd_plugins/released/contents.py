@@ -1,4 +1,4 @@
-"""What the files of a released set hold, whoever has written them."""
+"""The content of a released set's files, whoever has written them."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,8 +8,8 @@ from torch import Tensor
 __all__ = ["Released", "SpaceHint"]
 
 SpaceHint = Literal["pixels", "published", "zca", "unknown"]
-"""The space that a layout tells: pixels, pixels that were standardised by the numbers
-of the papers, FRePo's whitened space, or none."""
+"""The value space by a layout: pixels, pixels standardised by the numbers of the
+papers, FRePo's whitened space, or none."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class Released:
     """The tensors of a released set.
 
     Attributes:
-        layout: whose files they are, for people.
-        images: as they stand in the file.
+        layout: the origin of the files, for people.
+        images: as they are in the file.
         labels: classes or scores.
-        space: what the layout says of the values.
-        scores: what scores are: ``"logits"`` in the files of trajectory matching,
+        space: the value space by the layout.
+        scores: the kind of scores: ``"logits"`` in the files of trajectory matching,
             ``"regression"`` targets in those of FRePo and RCIG.
-        learning_rate: the step size that was learned; None if there is none.
+        learning_rate: the learned step size; None if there is none.
     """
 
     layout: str

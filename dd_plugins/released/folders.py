@@ -64,10 +64,10 @@ def read_folder(folder: Path, class_names: Sequence[str], *, colour: bool) -> Re
 def _classes(
     folder: Path, found: Sequence[str], class_names: Sequence[str]
 ) -> list[int]:
-    """Return the class that each subfolder is of.
+    """Return the class of each subfolder.
 
     Raises:
-        DataError: that cannot be told.
+        DataError: a class cannot be determined.
     """
     if set(found) <= set(class_names):
         return [list(class_names).index(name) for name in found]

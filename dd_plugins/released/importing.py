@@ -1,4 +1,4 @@
-"""Make an artifact of a set that others have released."""
+"""Make an artifact from a set released by others."""
 
 import warnings
 import zipfile
@@ -42,7 +42,7 @@ PUBLISHED_SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "tiny-imagenet": _IMAGENET,
     "imagenette": _IMAGENET,
 }
-"""The mean and deviation of each channel by which DC, DSA, DM and MTT standardise."""
+"""The means and standard deviations of channels in DC, DSA, DM and MTT."""
 
 _IMAGES, _LABELS, _RATE = "images", "labels", "lr"
 
@@ -62,7 +62,7 @@ def import_set(
     plugins: Plugins | None = None,
     on_read: Callable[[Released, Space, int], None] | None = None,
 ) -> DistilledSet:
-    """Read a set that others have released, and return it as an artifact.
+    """Read a set released by others, and return it as an artifact.
 
     The layouts are those of
 
@@ -78,32 +78,31 @@ def import_set(
 
     Args:
         files: a file, a folder, or the files of one set.
-        data: the real data that the set stands for, in any form that
-            :func:`~dd_plugins.distill` takes.
-        space: what the values of images are (see :meth:`DistilledSet.from_tensors`),
-            or ``"published"`` for pixels that were standardised by the numbers of the
-            papers. By default as the layout says; a warning tells where it says
-            nothing.
-        label_kind: what scores are. By default those of FRePo and RCIG are regression
-            targets, and others logits, if they are no probabilities.
+        data: the real data of the set, in any form accepted by
+            :func:`~dd_plugins.distill`.
+        space: the value space of the images (see :meth:`DistilledSet.from_tensors`), or
+            ``"published"`` for pixels standardised by the numbers of the papers. By
+            default the layout determines it; a warning says where it does not.
+        label_kind: the kind of scores. By default those of FRePo and RCIG are
+            regression targets, and others logits, if they are no probabilities.
         experiment: the number of the set in a file of several, from 0.
         factor: smaller images along each side of an image, for sets of IDC.
         method: the name of the method, for the record; by default its layout.
-        network: the spec of the network that fits the set.
-        data_root: the folder that holds named data sets.
-        image_size: the side to which real images are resized.
-        plugins: where names are looked up; by default all that is installed.
-        on_read: called with what was read, the space that it is taken for, and the
-            number of sets in the file.
+        network: the spec of the network for the set.
+        data_root: the folder of named data sets.
+        image_size: the side of the resized real images in pixels.
+        plugins: where names are looked up; by default all installed plugins.
+        on_read: called with the read set, its assumed space, and the number of sets in
+            the file.
 
     Raises:
         FileError: a file is missing, damaged, or of another layout.
-        MissingExtraError: the file needs a library that is not installed.
+        MissingExtraError: the file needs a missing library.
         DataError: the set does not fit the data.
         OptionError: an option is out of its range.
 
     Warns:
-        DDWarning: the layout does not tell the space, or the values hardly fit it.
+        DDWarning: the layout does not determine the space, or the values hardly fit it.
     """
     found = plugins or loaded_plugins()
     root = None if data_root is None else Path(data_root)
@@ -144,7 +143,7 @@ def import_set(
 
 
 def _read(paths: Sequence[Path], data: RealData) -> list[Released]:
-    """Return the sets that the files hold: several, if it is a file of experiments.
+    """Return the sets in the files: several, if it is a file of experiments.
 
     Raises:
         FileError: they are missing, or of no known layout.
@@ -171,7 +170,7 @@ def _read(paths: Sequence[Path], data: RealData) -> list[Released]:
 
 
 def _of_several(paths: Sequence[Path]) -> Released:
-    """Return the set of files that hold a tensor each, told by their names.
+    """Return the set of files with a tensor each, recognised by their names.
 
     Raises:
         FileError: there are no images or labels, or more than one of them.
@@ -187,7 +186,7 @@ def _of_several(paths: Sequence[Path]) -> Released:
 
 
 def _with(name: str, paths: Sequence[Path]) -> list[Path]:
-    """Return the paths whose name begins with a word; the best ones, if some are."""
+    """Return the paths of names beginning with a word; the best ones, if some are."""
     found = [path for path in paths if path.stem.removeprefix("syn_").startswith(name)]
     best = [path for path in found if path.stem.endswith("best")]
     return best or found

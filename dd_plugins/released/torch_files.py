@@ -24,11 +24,11 @@ _SCALARS = [
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
 ]
-"""What a number of NumPy is made of: the accuracies in files of DC are such."""
+"""The types behind a number of NumPy, such as an accuracy in files of DC."""
 
 
 def read_torch(file: Path) -> Any:
-    """Return what a file of torch holds, on the CPU.
+    """Return the content of a file of torch, on the CPU.
 
     Raises:
         FileError: it cannot be read, or holds more than tensors, numbers and
@@ -48,11 +48,11 @@ def read_experiments(file: Path, held: Any) -> list[Released]:
     """Return the sets of a file of DC, DSA or DM, or the one of a file of IDC.
 
     ``{"data": [[images, labels], ...], "accs_all_exps": ...}`` is DC's, with a pair for
-    each experiment; ``[images, labels]`` is IDC's, whose images are pixels.
+    each experiment; ``[images, labels]`` is IDC's, with pixels as images.
 
     Args:
         file: the file, for messages.
-        held: what it holds.
+        held: its content.
 
     Raises:
         FileError: the file has another layout.
@@ -73,7 +73,7 @@ def read_experiments(file: Path, held: Any) -> list[Released]:
 
 
 def read_tensors(images: Path, labels: Path, rate: Path | None) -> Released:
-    """Return the set of files that hold a tensor each, as MTT, TESLA and DATM save it.
+    """Return the set of files with a tensor each, as MTT, TESLA and DATM save it.
 
     DD-Ranking takes sets in the same files.
 
@@ -100,7 +100,7 @@ def read_tensors(images: Path, labels: Path, rate: Path | None) -> Released:
 
 
 def _tensor(file: Path) -> Tensor:
-    """Return the tensor that a file holds.
+    """Return the tensor in a file.
 
     Raises:
         FileError: it holds something else.

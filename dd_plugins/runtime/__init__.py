@@ -1,1 +1,1 @@
-"""What any program needs: files, processes, signals, randomness, CUDA graphs."""
+"""General tools: files, processes, signals, randomness, CUDA graphs."""

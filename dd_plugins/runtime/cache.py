@@ -1,4 +1,4 @@
-"""The folder that keeps trained networks between runs."""
+"""The folder of trained networks, kept between runs."""
 
 import os
 from pathlib import Path

@@ -33,16 +33,16 @@ class _Recording:
 
 
 class GraphedFunction:
-    """A function that is recorded on a GPU at its first call; elsewhere it is called.
+    """A function, recorded on a GPU at its first call and plainly called elsewhere.
 
-    It must do the same for all inputs of the same shapes: nothing in it may depend on
-    a value, wait for the device, or draw at random. A function that the GPU cannot
-    record is called each time, after one warning.
+    It must do the same for all inputs of the same shapes: nothing in it may depend on a
+    value, wait for the device, or draw at random. If the GPU cannot record it, it is
+    called each time, after one warning.
 
     Args:
         function: of tensors on one device, to a tuple of tensors.
-        changed: gives the tensors that a call changes, other than its outputs. The
-            calls that go before the recording leave no trace in them.
+        changed: gives the tensors changed by a call, other than its outputs. The
+            warm-up calls before the recording leave no trace in them.
 
     Example:
         >>> double = GraphedFunction(lambda tensor: (2 * tensor,))
@@ -60,7 +60,7 @@ class GraphedFunction:
         self._recordings: dict[Hashable, _Recording | None] = {}
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return what the function makes of the inputs.
+        """Return the outputs of the function.
 
         On a GPU the outputs are overwritten by the next call.
         """

@@ -28,7 +28,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 def autocast(
     device: torch.device, precision: torch.dtype
 ) -> AbstractContextManager[object]:
-    """Return the context in which networks compute in ``precision``."""
+    """Return the autocast context of ``precision``."""
     return torch.autocast(
         device.type, dtype=precision, enabled=precision != torch.float32
     )
@@ -43,12 +43,12 @@ def channels_last(module: ModuleType, device: torch.device) -> ModuleType:
 
 @contextmanager
 def exact_kernels() -> Iterator[None]:
-    """Let cuDNN take only kernels that give the same bits at every run, in float32.
+    """Let cuDNN take only kernels with the same bits at every run, in float32.
 
-    By default torch lets it round what convolutions multiply to the 10 bits of TF32.
-    torch's own switches are for the whole process; afterwards they are as they were.
-    A precision set by torch's newer ones (``fp32_precision``) is kept.
-    Nothing changes on other devices.
+    By default torch lets it round the factors of convolutions to the 10 bits of TF32.
+    torch's own switches are for the whole process; afterwards they are as they were. A
+    precision set by torch's newer ones (``fp32_precision``) is kept. Nothing changes on
+    other devices.
     """
     cudnn = torch.backends.cudnn
     wanted = {"deterministic": True, "benchmark": False}

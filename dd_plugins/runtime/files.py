@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and folders that one process has."""
+"""Files either whole or absent, and folders locked for one process."""
 
 import errno
 import os
@@ -26,14 +26,14 @@ _PATIENCE = 10.0  # seconds; the workers of a killed process end a little later
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be written, before its content is computed.
+    """Refuse an unwritable file, before its content is computed.
 
-    A hidden file is created in its folder, or in the nearest parent that exists, and
+    A hidden file is created in its folder, or in the nearest existing parent, and
     removed again: some systems report a folder as writable, and then refuse.
 
     Raises:
         FileError: it is a folder, or no file can have such a name, or its folder, or
-            the nearest parent that exists, is not writable.
+            the nearest existing parent, is not writable.
     """
     try:
         with suppress(FileNotFoundError):
@@ -62,10 +62,10 @@ def write_atomically(
     *,
     verify: Callable[[Path], object] | None = None,
 ) -> Path:
-    """Write a file so that its name holds the old content or the new, never a part.
+    """Write a file atomically: its name holds the old content or the new, never a part.
 
     The content goes to a hidden file in the same folder, is flushed to the disk, and
-    takes the name in one step. Folders on the way are made. Of two processes that write
+    takes the name in one step. Missing parent folders are made. If two processes write
     the same file at once, one waits for the other (not on Windows).
 
     Args:
@@ -76,7 +76,7 @@ def write_atomically(
 
     Raises:
         FileError: the folder or the file cannot be written (a full disk, permissions);
-            a previous file of that name is kept.
+            a previous file of the name is kept.
     """
     try:
         part = path.with_name(f".{path.name}.part")
@@ -103,7 +103,7 @@ def write_atomically(
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep it from other processes that ask for it (not on Windows).
+    """Make a folder, and lock it against other processes (not on Windows).
 
     Raises:
         FileError: another process has it, or it cannot be made.
@@ -146,8 +146,8 @@ def _takes(lock: int) -> bool:
 def _alone_with(part: Path) -> Iterator[None]:
     """Keep a file from other processes; wait while one of them has it.
 
-    A killed process holds no lock, so what it left is taken over. The hidden file is
-    its own lock: filelock would leave one beside every file that is written.
+    A killed process holds no lock, so its file is taken over. The hidden file is its
+    own lock: filelock would leave one next to every written file.
     """
     held = fcntl is None
     if held:
@@ -165,10 +165,10 @@ def _alone_with(part: Path) -> Iterator[None]:
 
 
 def _opened_alone(part: Path) -> int:
-    """Open a hidden file for writing; remove anything else of that name.
+    """Open a hidden file for writing; remove anything else of its name.
 
-    In a folder that others can write to, the name may belong to a symbolic link, to a
-    hard link to somebody's file, or to a pipe that never answers.
+    In a folder open to others, the name may belong to a symbolic link, to a hard link
+    to somebody's file, or to a silent pipe.
     """
     while True:
         with suppress(FileNotFoundError):
@@ -188,7 +188,7 @@ def _opened_alone(part: Path) -> int:
 
 
 def _opened(part: Path) -> BinaryIO:
-    """Open the hidden file anew and empty, without following a link."""
+    """Open the hidden file, new and empty, without following a link."""
     descriptor = os.open(part, _ALONE | os.O_CREAT | os.O_TRUNC, 0o666)
     return os.fdopen(descriptor, "wb")
 

@@ -1,4 +1,4 @@
-"""Tensors kept in safetensors files, with a hash over all that a file holds."""
+"""Tensors kept in safetensors files, with a hash over the whole content."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def save_tensors(
     Args:
         path: the safetensors file to write.
         tensors: by name; of any device.
-        described: strings that describe them; ``content_hash`` is added.
+        described: strings describing them; ``content_hash`` is added.
 
     Returns:
         The path.
@@ -42,13 +42,13 @@ def save_tensors(
 def load_tensors(
     path: Path, *, what: str, advice: str, description: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a file that :func:`save_tensors` wrote, and check it against its hash.
+    """Read a file of :func:`save_tensors`, and check it against its hash.
 
     Args:
         path: the file.
-        what: what it should hold, for messages: ``"a trained network"``.
-        advice: what to do about a damaged file, for messages.
-        description: what the file must give as its ``description``; None for anything.
+        what: its expected content, for messages: ``"a trained network"``.
+        advice: the remedy for a damaged file, for messages.
+        description: the expected ``description`` in the file; None for any.
 
     Returns:
         The tensors by name, and their description.

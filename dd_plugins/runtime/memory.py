@@ -12,18 +12,18 @@ __all__ = ["fits_in_memory", "memory_limit", "peak_memory", "room_on"]
 
 
 def fits_in_memory(size: float) -> bool:
-    """Tell whether so many bytes are less than half of the memory of this process.
+    """Return whether so many bytes are less than half of this process's memory.
 
-    That is the memory of the machine, or the limit of a container or a batch system if
+    This is the memory of the machine, or the limit of a container or a batch system if
     it is lower.
     """
     return size < memory_limit() / 2
 
 
 def room_on(device: torch.device) -> float:
-    """Return how many bytes a computation may take: half of the memory, or of a GPU.
+    """Return the bytes free for a computation: half of the memory, or of a GPU.
 
-    Of a GPU it is nine tenths of what is free now.
+    On a GPU it is nine tenths of the free memory.
     """
     if device.type == "cuda":
         return 0.9 * float(torch.cuda.mem_get_info(device)[0])
@@ -31,9 +31,9 @@ def room_on(device: torch.device) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes that this process has held so far; 0 if it is not known.
+    """Return the peak bytes of this process so far; 0 if unknown.
 
-    On a GPU they are those that torch has reserved there.
+    On a GPU they are the bytes reserved by torch.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)

@@ -1,7 +1,7 @@
-"""The few lines that make runs and evaluations work under torchrun.
+"""The few lines behind runs and evaluations under torchrun.
 
-A process that was not started by ``torchrun`` is a group of one, for which everything
-here returns at once.
+A process started without ``torchrun`` is a group of one: everything here returns at
+once.
 """
 
 import gc
@@ -38,15 +38,14 @@ Value = TypeVar("Value")
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that ``torchrun`` started, and leave them at the end.
+    """Join the processes of ``torchrun``, and leave them at the end.
 
     Tensors on a GPU travel by NCCL, all others by gloo. Each process takes the GPU of
-    its local rank. Without torchrun, or inside a group that exists already, nothing
-    happens.
+    its local rank. Without torchrun, or inside an existing group, nothing happens.
 
     When a process dies, torchrun sends SIGTERM to the others at once. It is ignored in
-    this block, and after an error, so that they can say what happened; the loop of a
-    run has a handler of its own.
+    this block, and after an error, so they can report the error; the loop of a run has
+    a handler of its own.
     """
     wanted = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not wanted or dist.is_initialized():

@@ -17,11 +17,11 @@ __all__ = ["generator_for", "seeded_globally"]
 def generator_for(
     seed: int, purpose: str, step: int = 0, rank: int = 0
 ) -> torch.Generator:
-    """Return the CPU generator that belongs to an address.
+    """Return the CPU generator of an address.
 
     Args:
         seed: the seed of the run.
-        purpose: what is drawn, for example ``"batch"``.
+        purpose: the thing drawn, for example ``"batch"``.
         step: the step of the run, or the number of the thing drawn.
         rank: the process, where each of several draws its own.
 
@@ -43,8 +43,8 @@ def seeded_globally(generator: torch.Generator) -> Iterator[None]:
     """Let code that only knows the global CPU state draw from ``generator``.
 
     Module constructors and ``F.dropout`` take no generator. Inside this block the
-    global CPU state is seeded from ``generator``; afterwards it is what it was before.
-    Build modules on the CPU and move them.
+    global CPU state is seeded from ``generator``; afterwards it is restored. Build
+    modules on the CPU and move them.
     """
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):

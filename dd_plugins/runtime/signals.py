@@ -1,4 +1,4 @@
-"""Interruptions that wait for the end of a step."""
+"""Interruptions, deferred to the end of a step."""
 
 import signal
 import threading
@@ -17,10 +17,10 @@ _DEFERRED = tuple(
 class DeferredInterrupt:
     """Inside this block the first SIGINT, SIGTERM or SIGHUP only sets a flag.
 
-    The step is finished first, so that a checkpoint can be written. A second signal
-    interrupts at once. A SIGHUP that is ignored, as under ``nohup``, stays ignored.
-    Outside the main thread, where Python delivers no signals, nothing changes. At its
-    end the block restores the previous handlers.
+    The step is finished first, and a checkpoint can be written. A second signal
+    interrupts at once. An ignored SIGHUP, as under ``nohup``, stays ignored. Outside
+    the main thread, where Python delivers no signals, nothing changes. At its end the
+    block restores the previous handlers.
 
     Attributes:
         requested: whether a signal has come.

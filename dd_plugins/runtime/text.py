@@ -8,8 +8,8 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 def plain(text: str) -> str:
     """Return a text with each unprintable character written as an escape.
 
-    What comes from a file name or from an artifact can otherwise move the cursor of a
-    terminal, set its title, turn the direction of a line or begin a new one.
+    Text from a file name or an artifact could otherwise move the cursor of a terminal,
+    set its title, reverse the direction of a line or begin a new one.
 
     Example:
         >>> print(plain("a name\\x1b[2J\\nof two lines"))

@@ -1,4 +1,4 @@
-"""The learned set: what is learned, and the file that holds it."""
+"""The learned set: its parameters, its labels and its file."""
 
 from typing import TYPE_CHECKING
 

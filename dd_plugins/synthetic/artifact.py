@@ -1,6 +1,6 @@
-"""DistilledSet, the artifact: one safetensors file that explains itself.
+"""DistilledSet, the artifact: one self-describing safetensors file.
 
-The format stands in docs/artifact-format.md.
+docs/artifact-format.md describes the format.
 """
 
 import hashlib
@@ -66,19 +66,19 @@ _READABLE: tuple[type[AbstractReadable], ...] = (Packed, Spectral)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DistilledSet(Content):
-    """A distilled data set, and all that is needed to use it correctly.
+    """A distilled data set, with everything needed to use it correctly.
 
     Attributes:
         images: float32 of shape ``(n, channels, height, width)``, in the value space of
             the model (see :attr:`transform`); not clipped.
         labels: float32 of shape ``(n, classes)``, of the kind in the header.
         transform: maps images in [0, 1] to the value space and back.
-        header: where the set comes from and what it is.
-        stored: the tensors that the images are decoded from, by name, if the file holds
-            these in place of images; else empty.
+        header: the origin and the properties of the set.
+        stored: the encoded images, tensors by name, if the file holds these in place of
+            images; else empty.
         view_labels: float16 ``(views, n, classes)``, the labels of the images' views;
             None if there are none, or a teacher gives them.
-        decoder: further tensors by which ``stored`` is decoded, by name.
+        decoder: further tensors for decoding ``stored``, by name.
 
     Example:
         >>> import dd_plugins
@@ -101,35 +101,35 @@ class DistilledSet(Content):
         network: str | None = None,
         recipe: str | None = None,
     ) -> Self:
-        """Make a set of tensors that other code has made.
+        """Make a set from the tensors of other code.
 
         Args:
             images: uint8 or floating, of shape ``(n, channels, height, width)``, or
                 with channels last.
             labels: classes, integers of shape ``(n,)``; or a score for each class,
                 floating of shape ``(n, classes)``.
-            data: the real data that the images stand for.
-            space: what their values are. ``"pixels"``: in [0, 1], or uint8; ``(mean,
-                deviation)``, a number for each channel each: pixels that were
-                standardised so; a
-                :data:`~dd_plugins.data.preprocess.Preprocessing`: those of a value
-                space that is fitted to the training images of ``data``. ``"zca"`` is
-                FRePo's, ``"pixel-zca"`` that of MTT, TESLA and DATM with ``--zca``.
-            label_kind: what scores are. By default they must be probabilities.
+            data: the real data of the set.
+            space: the value space of the images. ``"pixels"``: in [0, 1], or uint8;
+                ``(mean, standard deviation)``, each with a number for each channel:
+                pixels standardised with these; a
+                :data:`~dd_plugins.data.preprocess.Preprocessing`: a value space fitted
+                to the training images of ``data``. ``"zca"`` is FRePo's,
+                ``"pixel-zca"`` that of MTT, TESLA and DATM with ``--zca``.
+            label_kind: the kind of the scores. By default they must be probabilities.
             factor: smaller images along each side of an image, as IDC packs them; 1 for
                 none.
             method: the name of the method, for the record.
-            network: the spec of the network that fits the set; by default FRePo's for
-                regression targets, else that of DC.
-            recipe: the spec of the recipe by which networks are trained on it; by
-                default that of its kind of labels.
+            network: the spec of the network for the set; by default FRePo's for
+                regression targets, else DC's.
+            recipe: the spec of the recipe for training networks on it; by default the
+                recipe of its kind of labels.
 
         Raises:
             DataError: shapes, values or classes do not fit the data.
             OptionError: an option is out of its range.
 
         Warns:
-            DDWarning: the values are hardly those of images in this space.
+            DDWarning: images in this space hardly have such values.
 
         Example:
             >>> import dd_plugins
@@ -205,8 +205,8 @@ class DistilledSet(Content):
             float32 of the same shape.
 
         Raises:
-            OptionError: the images have another shape than the set's, or values that
-                are not those of images.
+            OptionError: the images have another shape than the set's, or values outside
+                the range of images.
         """
         if images.shape[1:] != self.images.shape[1:]:
             shape = ", ".join(map(str, self.images.shape[1:]))
@@ -258,7 +258,7 @@ class DistilledSet(Content):
         """Read an artifact, and check it.
 
         Args:
-            path: the file, or the folder of a run that holds it.
+            path: the file, or the folder of its run.
 
         Raises:
             FileError: the file is missing, damaged, foreign or of a newer version.
@@ -398,7 +398,7 @@ class DistilledSet(Content):
 
 
 def _unpacked(given: Content, packed: Packed) -> Content:
-    """Return the content of a file of grids, which the given images are."""
+    """Return the content of a file of grids, from images given as grids."""
     transform, each = given.transform, packed.images_per_stored
     channels, height, width = given.images.shape[1:]
     packed.values_per_stored((channels, height, width), given.labels.shape[1])
@@ -419,10 +419,10 @@ def _decoded(
     decoder: Mapping[str, Tensor],
     transform: Transform,
 ) -> Tensor:
-    """Return the images of a file that holds them in encoded form.
+    """Decode the images of a file.
 
     Raises:
-        FileError: it does not hold what its header says.
+        FileError: its content does not match its header.
     """
     since = SINCE["parametrization"]
     if header.format_version < since:
@@ -453,7 +453,7 @@ def _decoded(
 
 
 def _damaged(file: Path, fault: str) -> FileError:
-    """Return the error for a file that is not as the format says."""
+    """Return the error for a file in conflict with the format."""
     what = " ".join(fault.split())
     return FileError(f"{file} is damaged: {plain(what)[:300]}")
 

@@ -76,7 +76,7 @@ def faults(loaded: Content, tensors: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _faults_of_budget(loaded: Content) -> Iterator[str]:
-    """Yield how the budget differs from that of the tensors, where these tell it."""
+    """Yield differences between the header's budget and the tensors, where known."""
     header = loaded.header
     if header.format_version < SINCE["stored_values"]:
         return

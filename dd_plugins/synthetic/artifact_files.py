@@ -1,4 +1,4 @@
-"""The file of an artifact: found by the folder of its run, told from other files."""
+"""The file of an artifact: found in the folder of its run, and recognised."""
 
 import stat
 import zipfile
@@ -30,11 +30,11 @@ _BEGINNINGS = {
 """The kind of a file, by its first bytes."""
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
-_LISTED = 1_000  # entries of a folder that are looked at to tell what it is
+_LISTED = 1_000  # entries of a folder, read to recognise it
 
 
 def artifact_file(path: str | Path) -> Path:
-    """Return the file that a path means: itself, or the artifact in a run's folder.
+    """Return the file of a path: itself, or the artifact in a run's folder.
 
     Raises:
         FileError: there is no such file.
@@ -70,7 +70,7 @@ def artifact_file(path: str | Path) -> Path:
 
 
 def foreign_kind(file: Path) -> str | None:
-    """Return the kind of a file that is not a safetensors file; None if unknown."""
+    """Return the kind of a file other than safetensors; None if unknown."""
     try:
         with file.open("rb") as opened:
             beginning = opened.read(16)
@@ -91,7 +91,7 @@ def foreign_kind(file: Path) -> str | None:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    """Tell whether a folder, or one in it, holds pictures and no files of a run."""
+    """Return whether a folder, or one in it, holds pictures and no files of a run."""
     if any((folder / name).exists() for name in ("checkpoint.pt", "metrics.jsonl")):
         return False
     try:

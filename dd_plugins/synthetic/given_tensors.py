@@ -1,4 +1,4 @@
-"""Tensors that other code has made, as the content of an artifact."""
+"""Tensors made by other code, as the content of an artifact."""
 
 import math
 import warnings
@@ -19,20 +19,20 @@ from dd_plugins.synthetic.labels import LabelKind, one_hot
 __all__ = ["IMPORTED", "Space", "content_of_tensors"]
 
 IMPORTED = "imported"
-"""The name that stands for the method of a set that other code has made."""
+"""The name for the method of a set made by other code."""
 
 Space = Preprocessing | Literal["pixels"] | tuple[Sequence[float], Sequence[float]]
-"""What the values of images are: pixels in [0, 1], pixels that were standardised by a
-mean and a deviation for each channel, or those of a value space."""
+"""The space of images: pixels in [0, 1], pixels standardised by a mean and a standard
+deviation for each channel, or a value space."""
 
 _USUAL_NETWORKS: Mapping[LabelKind, str] = {
     "regression": "conv(normalization='none')",
     "probabilities": "dc_convnet",
     "classes": "dc_convnet",
 }
-"""The networks of the papers that have such labels."""
+"""The networks of the papers with such labels."""
 
-_FARTHEST = 4  # times: beyond it a deviation is hardly that of such images
+_FARTHEST = 4  # times: images hardly have a larger standard deviation
 _COMPARED = 1_000  # real images
 _SUM_OF_PROBABILITIES = 1e-3  # by which their sum may differ from 1
 
@@ -168,7 +168,7 @@ def _labels(
     """Return the kind of labels, the labels of shape ``(n, classes)``, and classes.
 
     Raises:
-        DataError: they have another shape, or classes that the data do not have.
+        DataError: they have another shape, or classes outside the data.
         OptionError: they are neither classes nor probabilities, and no kind is given.
     """
     found = _tensor_of("labels", labels)

@@ -62,7 +62,7 @@ SINCE = {
     "decoder_values": 5,
     "privacy": 6,
 }
-"""The first version of the format that has this field of the header."""
+"""The first version of the format with each field of the header."""
 
 DIRECTIONS_SINCE = 3
 TEACHERS_SINCE = 4
@@ -73,13 +73,13 @@ DEEPEST_CONTEXT = 200
 
 
 Count = Annotated[int, pydantic.Field(ge=1, le=2**53)]
-"""A positive number that a float holds exactly."""
+"""A positive number, exact as a float."""
 
 
 _LONGEST_SPEC = 60  # characters of a spec or a name in a line
 
 VIEW_LABELS = "view_labels"
-"""The name of the tensor that holds the labels of views."""
+"""The name of the tensor of the labels of views."""
 
 TRANSFORM_PREFIX = "transform."
 STORED_PREFIX = "stored."
@@ -87,14 +87,14 @@ DECODER_PREFIX = "decoder."
 
 
 class DataRecord(StrictRecord):
-    """Which real data the set was distilled from.
+    """The real data behind a set.
 
     Attributes:
-        name: the name by which the data set is found again.
+        name: the name of the data set.
         fingerprint: SHA-256 over its training images and labels; empty in a private
-            set, where it would tell whether a guess of all images is right.
-        train_images: how many images it was distilled from.
-        image_size: the side to which images were resized, or None.
+            set, because it would confirm a right guess of all images.
+        train_images: the number of its training images.
+        image_size: the side of the resized images in pixels, or None.
     """
 
     name: str
@@ -104,7 +104,7 @@ class DataRecord(StrictRecord):
 
 
 class ContextRecord(StrictRecord):
-    """The set beside which a set was made, or which it refines.
+    """The existing set that a set extends or refines.
 
     Attributes:
         refined: whether its images were learned further; they come first either way.
@@ -121,41 +121,41 @@ class Header(StrictRecord):
     Attributes:
         format_version: version of the file format.
         label_kind: ``"regression"``, ``"probabilities"`` or ``"classes"``.
-        value_space: what the pixels are in: ``"standardize"``, ``"zca"``,
-            ``"pixel-zca"`` or ``"constant"``.
+        value_space: of the pixels: ``"standardize"``, ``"zca"``, ``"pixel-zca"`` or
+            ``"constant"``.
         transform_stride: interleaving of the whitening (see ``Transform``).
         class_names: one for each class.
-        initial_classes: the class that each image started from.
-        initial_indices: the index of the training image that each image started from,
-            in the training data as loaded (before the validation split); None for a set
-            that did not start from real images of its data set.
-        initial_images: what the images outside a context started from: ``"real"``,
-            ``"noise"``, ``"public"`` or the spec of a core set; None if all are of a
-            context, and in files of format version 1.
+        initial_classes: the class of each image at the start.
+        initial_indices: the index of each image's initial real image in the training
+            data as loaded (before the validation split); None for a set initialised
+            otherwise.
+        initial_images: the kind of the first images outside a context: ``"real"``,
+            ``"noise"``, ``"public"`` or the spec of a coreset; None if all images are
+            of a context, and in files of format version 1.
         mirror: whether a mirror image is still of its class.
-        distiller: the spec, with every option that is not at its default.
+        distiller: the spec, with every option not at its default.
         options: every option of the distiller, as its spec writes it.
-        network: the spec of the network on which the set was distilled.
-        evaluation_network: the spec of the network that fits it for evaluation.
+        network: the spec of the network for distillation.
+        evaluation_network: the spec of the network for evaluation.
         precision: dtype of the features while distilling.
         steps: steps done.
         seed: the seed of the run.
-        recipe: the spec of the recipe by which networks are trained on the set; None in
-            files of older versions, for the recipe of their kind of labels.
-        parametrization: the spec of what was learned in place of pixels.
-        stored_images: how many images are stored, each of which may hold several; None
-            in files of older versions, which store all images.
-        stored_values: how many values the stored images hold; None likewise.
-        decoder_values: how many values decoding needs besides, such as those of a
-            generator; None in files of older versions.
+        recipe: the spec of the recipe for training networks on the set; None in files
+            of older versions, for the recipe of their kind of labels.
+        parametrization: the spec of the parametrization of the images.
+        stored_images: the number of stored images; one may hold several images of the
+            set. None in files of older versions: they store all images.
+        stored_values: the number of values of the stored images; None likewise.
+        decoder_values: the number of further values for decoding, such as a
+            generator's; None in files of older versions.
         learned: the last values of further learned tensors, by name.
         privacy: the guarantee of differential privacy; None if there is none.
         views: how the views of the images get their labels; None if the labels of the
             images are all there is.
         dataset: the real data.
-        context: the set beside which this one was made; None if there was none.
-        versions: of Python, of the libraries, and of the distributions whose
-            distillers, wrappers and networks made the set.
+        context: the existing set extended by this one; None if there was none.
+        versions: of Python, of the libraries, and of the distributions of distillers,
+            wrappers and networks behind the set.
         content_hash: SHA-256 over tensors and header (without this field).
     """
 
@@ -202,7 +202,7 @@ class Header(StrictRecord):
 
     @property
     def run(self) -> RunOptions:
-        """Return the options of a run that makes such a set."""
+        """Return the options of a run for such a set."""
         stored = self.stored_images or len(self.initial_classes)
         found = Counter(self.initial_classes)
         per_class = [
@@ -227,7 +227,7 @@ class Header(StrictRecord):
         )
 
     def of_pixels(self, initial_classes: list[int], values: int) -> "Header":
-        """Return the header of other images, which are stored as they are.
+        """Return the header for other images, stored as they are.
 
         Args:
             initial_classes: the class of each image.
@@ -249,20 +249,20 @@ class Header(StrictRecord):
 
     @property
     def nesting(self) -> int:
-        """Return how deep contexts are nested: 0 for a set that has none."""
+        """Return how deep contexts are nested: 0 for a set without one."""
         depth, context = 0, self.context
         while context is not None:
             depth, context = depth + 1, context.header.context
         return depth
 
     def text(self) -> str:
-        """Return the JSON that a file of its version holds."""
+        """Return the JSON of a file of its version."""
         return json.dumps(self.fields() | {"content_hash": self.content_hash})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Content:
-    """What an artifact holds (see :class:`~dd_plugins.DistilledSet`)."""
+    """The content of an artifact (see :class:`~dd_plugins.DistilledSet`)."""
 
     images: Tensor
     labels: Tensor
@@ -288,7 +288,7 @@ class Content:
         return tuple(self.images.shape[1:])
 
     def __repr__(self) -> str:
-        """Return a line that says what the set is."""
+        """Return a line of the set's main properties."""
         header = self.header
         size = "x".join(map(str, self.image_shape))
         return (
@@ -313,7 +313,7 @@ class Content:
             ) from error
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that a file of this set holds, by name, on the CPU."""
+        """Return the tensors in a file of this set, by name, on the CPU."""
         named = {STORED_PREFIX + name: each for name, each in self.stored.items()}
         named |= {DECODER_PREFIX + name: each for name, each in self.decoder.items()}
         if not self.stored:
@@ -327,11 +327,11 @@ class Content:
 
 
 def check_nesting(header: Header, *, more: int = 0) -> None:
-    """Refuse a set whose contexts are nested too deep to be written.
+    """Refuse a set with contexts nested too deep for a file.
 
     Args:
         header: of the set.
-        more: levels that are added by a set that has it for a context.
+        more: levels added by a set extending it.
 
     Raises:
         OptionError: they are; the message says how to forget the older ones.
@@ -374,7 +374,7 @@ def make_header(
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions that an artifact records."""
+    """Return the versions for the header of an artifact."""
     libraries = ("dd-plugins", "torch", "torchvision", "numpy", "safetensors")
     return {
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Kinds of labels: what each says of an image, and the loss that fits it."""
+"""Kinds of labels: the meaning and the loss of each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from dd_plugins.functional.kernel_regression import (
 __all__ = ["LABEL_KINDS", "LabelKind", "LabelMeaning", "label_loss", "one_hot"]
 
 LabelKind = Literal["regression", "probabilities", "classes"]
-"""What labels are: centred regression targets, probabilities, or class scores whose
-largest is the class."""
+"""The kind of labels: centred regression targets, probabilities, or class scores (the
+largest is the class)."""
 
 
 @dataclass(frozen=True)
 class LabelMeaning:
-    """What labels of one kind mean.
+    """The meaning of one kind of labels.
 
     Attributes:
-        targets: labels of images whose classes are known: maps int64 ``(n,)`` and the
-            number of classes to float32 ``(n, classes)``.
+        targets: labels for known classes: maps int64 ``(n,)`` and the number of classes
+            to float32 ``(n, classes)``.
         loss: maps logits and labels, both ``(n, classes)``, to the mean loss.
-        offset: what every entry of a label is shifted by among so many classes: 0, or
+        offset: the shift of every entry of a label, by the number of classes: 0, or
             ``-1/classes`` where labels are centred.
     """
 
@@ -36,9 +36,9 @@ class LabelMeaning:
     offset: Callable[[int], float]
 
     def among(self, labels: Tensor, before: int, after: int) -> Tensor:
-        """Return labels of some classes as labels of more classes.
+        """Extend labels of some classes to more classes.
 
-        The entries of the added classes hold the value of a class that is not meant.
+        The entries of the added classes hold the value of a wrong class.
 
         Args:
             labels: float of shape ``(n, classes)``.
@@ -74,5 +74,5 @@ LABEL_KINDS: Mapping[LabelKind, LabelMeaning] = {
 
 
 def label_loss(logits: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
-    """Return the loss that fits a kind of labels, the mean over the images."""
+    """Return the loss for a kind of labels, the mean over the images."""
     return LABEL_KINDS[kind].loss(logits, labels)

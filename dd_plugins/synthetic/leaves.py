@@ -1,4 +1,4 @@
-"""The learnable set: what the optimizer moves, and what a distiller sees of it."""
+"""The learnable set: the optimizer's parameters and the distiller's leaves."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ class Leaves:
         labels: float32 of shape ``(n, classes)``; takes a gradient if it is learnable.
         classes: int64 of shape ``(n,)``: the class of each image, even if its label is
             learned.
-        others: what else the method learns, by name; each takes a gradient.
+        others: further learned tensors, by name; each takes a gradient.
     """
 
     pixels: Tensor
@@ -29,7 +29,7 @@ class Leaves:
     others: Mapping[str, Tensor] = field(default_factory=dict)
 
     def learned(self) -> list[Tensor]:
-        """Return the tensors that take a gradient."""
+        """Return the leaves with a gradient."""
         return [each for each in self._tensors() if each.requires_grad]
 
     def detached(self) -> Self:
@@ -51,13 +51,12 @@ class Leaves:
 
 @dataclass(frozen=True, eq=False)
 class Parameters(Sequence[Tensor]):
-    """The tensors that the optimizer moves: a sequence, so any optimizer takes it.
+    """The tensors moved by the optimizer: a sequence, so any optimizer takes it.
 
     Attributes:
-        images: what lies behind the pixels: the pixels themselves, or what a
-            parametrization decodes.
+        images: the pixels themselves, or the parameters of a parametrization.
         labels: the labels, if they are learned; else empty.
-        others: what else the method learns, by name.
+        others: further learned tensors, by name.
     """
 
     images: tuple[Tensor, ...]
@@ -91,18 +90,18 @@ class Codec:
 
     Attributes:
         encode: maps images in the value space, and the class of each, to parameters by
-            name, whose first dimension is that of the stored images.
+            name; their first dimension counts stored images.
         decode: the way back: a differentiable function of some stored images; each
             gives ``images_per_stored`` images, one after the other.
         project: changes parameters in place to the nearest allowed ones; None if all
             are allowed.
-        images_per_stored: images that a stored one holds.
-        chunk: stored images that are decoded, and differentiated, at a time; None for
-            all. The graph of decoding is no larger than that of a chunk.
-        clamp: changes parameters in place so that what they decode to lies within [0,
-            1] as pixels, for methods that are ``bounded``; None if it cannot be done.
-        constants: further tensors that decoding needs, by name, which are not learned.
-        decoder_values: values of a generator that decoding needs besides.
+        images_per_stored: images in a stored one.
+        chunk: stored images decoded, and differentiated, at a time; None for all. The
+            graph of decoding is no larger than for one chunk.
+        clamp: changes parameters in place so that they decode to pixels within [0, 1],
+            for ``bounded`` methods; None if it cannot be done.
+        constants: further tensors for decoding, by name; not learned.
+        decoder_values: the number of values of a generator for decoding.
     """
 
     encode: Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -116,10 +115,10 @@ class Codec:
 
 
 class Synthetic:
-    """What is learned: parameters behind the pixels, labels, and further tensors.
+    """The learned tensors: parameters behind the pixels, labels, and others.
 
-    Only this class knows what lies behind the pixels. The engine decodes the parameters
-    into leaves, the distiller adds to the gradients of the leaves, and
+    Only this class knows the parameters behind the pixels. The engine decodes the
+    parameters into leaves, the distiller adds to the gradients of the leaves, and
     :meth:`pull_back` turns these into gradients of the parameters.
 
     Args:
@@ -127,12 +126,12 @@ class Synthetic:
         labels: float32 of shape ``(n, classes)``.
         classes: int64 of shape ``(n,)``.
         learn_labels: whether the labels are parameters too.
-        others: what else the method learns.
+        others: further learned tensors, by name.
         codec: how images are encoded; None if the pixels are the parameters.
-        fixed: images and labels that stand before the others in the set, and are no
-            parameters: a distiller sees them, the optimizer does not.
-        clamp: maps images to the nearest that are allowed; None if all are. What lies
-            behind a codec is clamped by the codec.
+        fixed: images and labels before all others in the set, and no parameters: a
+            distiller sees them, the optimizer does not.
+        clamp: maps images to the nearest allowed ones; None if all are. Parameters
+            behind a codec are clamped by the codec.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class Synthetic:
         self._fixed = fixed
 
     def parameters(self) -> Parameters:
-        """Return the tensors that the optimizer moves."""
+        """Return the tensors moved by the optimizer."""
         return Parameters(
             tuple(self._images.values()),
             (self._labels,) if self._learn_labels else (),
@@ -207,7 +206,7 @@ class Synthetic:
             parameter.grad = torch.cat([part[name] for part in parts])
 
     def project(self) -> None:
-        """Move the parameters to the nearest that are allowed."""
+        """Move the parameters to the nearest allowed ones."""
         if self._codec is None:
             if self._clamp is not None:
                 images = self._images["images"]
@@ -224,18 +223,18 @@ class Synthetic:
 
     @property
     def decoder_values(self) -> int:
-        """How many values decoding needs that are not those of stored images."""
+        """The number of values for decoding besides the stored images'."""
         if self._codec is None:
             return 0
         constants = sum(each.numel() for each in self._codec.constants.values())
         return constants + self._codec.decoder_values
 
     def constants(self) -> dict[str, Tensor]:
-        """Return what else decoding needs, by name; it is not learned."""
+        """Return further tensors for decoding, by name; they are not learned."""
         return {} if self._codec is None else dict(self._codec.constants)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes during a run."""
+        """Return the changing tensors of a run."""
         return {
             "images": dict(self._images),
             "labels": self._labels,
@@ -244,7 +243,7 @@ class Synthetic:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned, in place."""
+        """Restore a result of :meth:`state_dict`, in place."""
         self._labels.copy_(state["labels"])
         for own, saved in (
             (self._images, state["images"]),
@@ -265,14 +264,14 @@ class Synthetic:
         return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
     def _chunks(self) -> list[slice]:
-        """Return the slices of stored images that are decoded one after another."""
+        """Return the slices of stored images, to decode one after another."""
         assert self._codec is not None
         count = len(next(iter(self._images.values())))
         size = self._codec.chunk or max(1, count)
         return [slice(start, start + size) for start in range(0, count, size)]
 
     def _of_chunk(self, gradient: Tensor, stored: slice) -> Tensor:
-        """Return the gradient of the images that these stored ones decode to."""
+        """Return the gradient of the images decoded from some stored ones."""
         assert self._codec is not None
         each = self._codec.images_per_stored
         return gradient[stored.start * each : stored.stop * each]

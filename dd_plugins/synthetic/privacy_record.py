@@ -1,4 +1,4 @@
-"""The guarantee of differential privacy that a set has, as a header holds it."""
+"""The guarantee of differential privacy in the header of a set."""
 
 from typing import Annotated, Literal
 
@@ -12,22 +12,23 @@ _Positive = Annotated[float, pydantic.Field(gt=0)]
 
 
 class PrivacyRecord(StrictRecord):
-    """What a differentially private set guarantees, and what it does not.
+    """The guarantee of a differentially private set, and its limits.
 
     Attributes:
         epsilon: the epsilon at ``delta``, of the whole run. Two data sets are
-            neighbours if one has an image, with its label, more than the other.
+            neighbours if one has exactly one image, with its label, more than the
+            other.
         delta: the probability that epsilon does not hold.
-        accountant: which accountant computed epsilon, such as ``"prv"``.
-        mechanism: what was released at each step, in a few words.
+        accountant: the accountant behind epsilon, such as ``"prv"``.
+        mechanism: the output released at each step, in a few words.
         sampling: how batches were drawn; ``"poisson"``: each image by a coin of its
             own.
-        sample_rate: the chance that an image is in the batch of a step.
+        sample_rate: the probability that an image is in the batch of a step.
         steps: the noisy steps of the run.
-        noise_multiplier: the noise's deviation in units of the clipping norm.
-        clipping_norm: the most that the part of an image in a step can measure.
+        noise_multiplier: the noise's standard deviation in units of the clipping norm.
+        clipping_norm: the largest norm of an image's part in a step.
         secure_noise: whether the noise withstands attacks on floating-point numbers.
-        not_covered: what epsilon does not protect against, a sentence each.
+        not_covered: the limits of epsilon's protection, a sentence each.
     """
 
     epsilon: _Positive

@@ -16,7 +16,7 @@ class StrictRecord(pydantic.BaseModel):
 
 
 def _without_newer(fields: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Return fields without those of version 4 that say nothing.
+    """Return fields without the empty ones of version 4.
 
     So a record of version 3 is written, and hashed, as it was.
     """
@@ -28,7 +28,7 @@ def _without_newer(fields: dict[str, Any], newer: dict[str, Any]) -> dict[str, A
 
 
 class TeacherRecord(StrictRecord):
-    """A network that was trained on the real data, by the key under which it is kept.
+    """A network trained on the real data, by its key.
 
     Attributes:
         network: its spec.
@@ -53,11 +53,11 @@ class ViewsRecord(StrictRecord):
     Attributes:
         views: the spec of the views.
         temperature: of the labels.
-        teacher: what gives them; None if the file holds labels of which it does not
-            say whose they are.
-        further_teachers: with whose logits those of the teacher are averaged.
-        group: how many images share the statistics of BatchNorm while they are
-            labelled; None for the statistics of the real data.
+        teacher: the network behind them; None if the file holds labels without naming
+            their teacher.
+        further_teachers: networks; their logits and the teacher's are averaged.
+        group: the number of images sharing BatchNorm statistics during labelling; None
+            for the statistics of the real data.
     """
 
     views: str
@@ -68,7 +68,7 @@ class ViewsRecord(StrictRecord):
 
     @property
     def teachers(self) -> list[TeacherRecord]:
-        """All teachers; none if the file does not say who they are."""
+        """All teachers; none if the file does not name them."""
         return [] if self.teacher is None else [self.teacher, *self.further_teachers]
 
     @pydantic.model_serializer(mode="wrap")

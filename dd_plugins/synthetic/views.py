@@ -1,4 +1,4 @@
-"""Views of images: random crops, mixed or not, that can be drawn again."""
+"""Views of images: reproducible random crops, mixed or not."""
 
 import math
 from typing import Literal
@@ -24,7 +24,7 @@ class Views(Record):
 
     No box is stored, for each can be drawn again. A crop is scaled to the size of the
     image bilinearly, and flipped in half of the cases where the data allow it. With
-    ``mix`` each crop is mixed with that of a partner, which differs from view to view.
+    ``mix`` each crop is mixed with a partner's. The partner differs from view to view.
 
     Args:
         count: views of each image; an epoch of training takes one.
@@ -42,7 +42,7 @@ class Views(Record):
     2306.13092, section 3.3.
 
     Differences: there boxes are stored, and the images of a batch share a partner's
-    share and box; here each image has its own, so that views do not depend on batches.
+    share and box; here each image has its own, so views do not depend on batches.
     """
 
     name = "views"
@@ -61,8 +61,8 @@ class Views(Record):
 
         Args:
             images: of the whole set, ``(n, channels, height, width)``.
-            indices: int64 ``(b,)``: which images are looked at.
-            number: which view, in [0, ``count``).
+            indices: int64 ``(b,)``: the images to view.
+            number: the view's number, in [0, ``count``).
             mirror: whether crops may be flipped.
 
         Returns:
@@ -89,8 +89,8 @@ class Views(Record):
 
         Args:
             labels: of all images, float ``(n, classes)``.
-            indices: int64 ``(b,)``: which images are looked at.
-            number: which view.
+            indices: int64 ``(b,)``: the images to view.
+            number: the view's number.
             size: height and width of the images: a box is cut by their edges.
         """
         if self.mix == "none":
@@ -104,10 +104,10 @@ class Views(Record):
         return share * labels[indices] + (1 - share) * labels[partners]
 
     def partners(self, count: int, number: int) -> Tensor:
-        """Return the index of the image with which each of ``count`` is mixed.
+        """Return the partner's index for each of ``count`` images.
 
-        One draw orders all images: each stands beside the next, so none is its own
-        partner if there are two.
+        One draw orders all images: each is next to another, so none is its own partner
+        if there are two.
         """
         order = self.order(count, number)
         partners = torch.empty_like(order)
@@ -167,7 +167,7 @@ class Views(Record):
 
 
 def get_views(spec: str) -> Views:
-    """Return the views that a spec stands for.
+    """Build the views of a spec.
 
     Raises:
         OptionError: the spec is not one of views, or an option is out of its range.

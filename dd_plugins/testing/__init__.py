@@ -1,4 +1,4 @@
-"""Conformance checks that any plugin author can run on what the plugin offers.
+"""Conformance checks for plugin authors to run on their plugins.
 
 In a test file of your package::
 
@@ -10,11 +10,10 @@ In a test file of your package::
     def test_my_distiller(check):
         check(MyDistiller())
 
-A check raises an ``AssertionError`` that says what must be done, even if the plugin
-raises another error. Each check runs on a toy problem in a few seconds. The built-ins
-pass the same tables of checks. There is one table for each kind: distillers, networks,
-parametrizations, data sets (functions that load them), observers (plugin objects) and
-attacks.
+A check raises an ``AssertionError`` with the remedy, even if the plugin raises another
+error. Each check runs on a toy problem in a few seconds. The built-ins pass the same
+tables of checks. There is one table for each kind: distillers, networks,
+parametrizations, data sets (their loaders), observers (plugin objects) and attacks.
 """
 
 from dd_plugins.testing.attacks import (

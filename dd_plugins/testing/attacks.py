@@ -1,4 +1,4 @@
-"""What every attack of an audit must do."""
+"""The laws of attacks in an audit."""
 
 import dataclasses
 import sys

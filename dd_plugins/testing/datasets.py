@@ -1,4 +1,4 @@
-"""What every data set must do."""
+"""The laws of data sets."""
 
 from collections.abc import Callable
 
@@ -51,7 +51,7 @@ def check_dataset_has_a_test_set(load: Loader) -> None:
 
 @asserts
 def check_dataset_can_be_distilled(load: Loader) -> None:
-    """A core set of one image for each class can be made of it."""
+    """A coreset of one image for each class can be chosen from it."""
     data = load()
     options = {"network": "mlp(width=4)", "device": "cpu", "plugins": Plugins(load=[])}
     made = distill(data, "random", steps=1, **options)  # type: ignore[arg-type]
@@ -66,4 +66,4 @@ DATASET_CHECKS: tuple[Callable[[Loader], None], ...] = (
     check_dataset_has_a_test_set,
     check_dataset_can_be_distilled,
 )
-"""Every check of a data set; each takes a function without arguments that loads it."""
+"""Every check of a data set; each takes its loader, a function without arguments."""

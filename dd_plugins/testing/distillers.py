@@ -1,4 +1,4 @@
-"""What every distiller must do."""
+"""The laws of distillers."""
 
 import tempfile
 from collections.abc import Callable
@@ -50,7 +50,7 @@ _LONGER = 60
 
 
 class _OneStep:
-    """What a distiller is given at the first step, outside of the engine."""
+    """A distiller's arguments at the first step, outside of the engine."""
 
     def __init__(self, distiller: Distiller) -> None:
         data = toy_data()
@@ -129,7 +129,7 @@ def check_inputs_are_unmodified(distiller: Distiller) -> None:
 
 @asserts
 def check_gradients_are_added(distiller: Distiller) -> None:
-    """``accumulate`` adds to the gradient that is there, and reports a finite loss."""
+    """``accumulate`` adds to the existing gradient, and reports a finite loss."""
     fresh, given = _OneStep(distiller), _OneStep(distiller)
     metrics = fresh.accumulate()
     assert "loss" in metrics, "accumulate must report a 'loss'"
@@ -174,7 +174,7 @@ def check_loss_falls(distiller: Distiller) -> None:
 
 @asserts
 def check_state_survives_save_and_restore(distiller: Distiller) -> None:
-    """A run that is interrupted and goes on ends as if it had not been."""
+    """An interrupted and resumed run ends like an uninterrupted one."""
     whole = distill(**short_run(distiller))
     interrupting = Plugins(load=[], extra={"interruption": Interruption(STEPS // 2)})
     with tempfile.TemporaryDirectory() as folder:
@@ -193,7 +193,7 @@ def check_state_survives_save_and_restore(distiller: Distiller) -> None:
 
 @asserts
 def check_spec_round_trip(distiller: Distiller) -> None:
-    """``repr`` is a spec that builds an equal distiller, also inside a wrapper."""
+    """``repr`` is the spec of an equal distiller, also inside a wrapper."""
     plugins = plugins_with(distiller)
     built = plugins.distiller(repr(distiller))
     assert built == distiller, f"repr must build an equal object, got {built!r}"
@@ -205,7 +205,7 @@ def check_spec_round_trip(distiller: Distiller) -> None:
 
 @asserts
 def check_works_inside_a_wrapper(distiller: Distiller) -> None:
-    """A wrapper that changes nothing changes nothing."""
+    """An identity wrapper around the distiller leaves its result unchanged."""
     wrapped = distill(**short_run(PassThrough(base=distiller)))
     assert_equal(
         distill(**short_run(distiller)),

@@ -1,4 +1,4 @@
-"""A law: a check that fails with an AssertionError that names it."""
+"""A law: a check failing with an AssertionError of its name."""
 
 import functools
 from collections.abc import Callable
@@ -32,5 +32,5 @@ def asserts(check: Callable[[Checked], None]) -> Callable[[Checked], None]:
 
 
 def name_of(check: object) -> str:
-    """Return the id of a check or of what is checked, for pytest."""
+    """Return the id of a check, or of a checked object, for pytest."""
     return getattr(check, "__name__", repr(check))

@@ -1,4 +1,4 @@
-"""What every network must do."""
+"""The laws of networks."""
 
 from collections.abc import Callable
 
@@ -51,4 +51,4 @@ NETWORK_CHECKS: tuple[Callable[[AbstractNetwork], None], ...] = (
     check_network_is_reproducible,
     check_network_shapes,
 )
-"""Every check of a network; each takes one that fits 8x8 images."""
+"""Every check of a network; each takes one fit for 8x8 images."""

@@ -1,4 +1,4 @@
-"""What every observer must do."""
+"""The laws of observers."""
 
 import tempfile
 import warnings
@@ -25,7 +25,7 @@ __all__ = [
 
 @asserts
 def check_observer_does_not_fail(observer: object) -> None:
-    """An observer takes a run with a folder and one without, and a run that goes on."""
+    """An observer takes runs with and without a folder, and a resumed run."""
     stop = {"observer": observer, "interruption": Interruption(STEPS // 2)}
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("error", DDWarning)

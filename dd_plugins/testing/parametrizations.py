@@ -1,4 +1,4 @@
-"""What every parametrization must do."""
+"""The laws of parametrizations."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ _ROUNDING = 1e-5
 
 
 class _UnderTest:
-    """A plugin that offers the class under test, which no package has registered."""
+    """A plugin for the class under test, unregistered elsewhere."""
 
     def __init__(self, parametrization: AbstractParametrization) -> None:
         self._class = type(parametrization)
@@ -57,7 +57,7 @@ def _plugins_with(parametrization: AbstractParametrization, **extra: object) -> 
 
 
 def _given(parametrization: AbstractParametrization) -> tuple[Codec | None, Tensor]:
-    """Return the codec of a run on the toy problem, and images that it may store."""
+    """Return the codec of a run on the toy problem, and images for it to store."""
     options = RunOptions(
         steps=STEPS, network=NETWORK, parametrization=repr(parametrization)
     )
@@ -83,7 +83,7 @@ def _given(parametrization: AbstractParametrization) -> tuple[Codec | None, Tens
 def check_parametrization_spec_round_trip(
     parametrization: AbstractParametrization,
 ) -> None:
-    """``repr`` is a spec that builds an equal parametrization."""
+    """``repr`` is the spec of an equal parametrization."""
     plugins = _plugins_with(parametrization)
     built = plugins.parametrization(repr(parametrization))
     assert built == parametrization, f"repr must build an equal object, got {built!r}"
@@ -115,7 +115,7 @@ def check_parametrization_shapes(parametrization: AbstractParametrization) -> No
 
 @asserts
 def check_parametrization_gradients(parametrization: AbstractParametrization) -> None:
-    """The gradient of images, led back a chunk at a time, is that of the whole."""
+    """The gradient by chunks of images equals the gradient of the whole."""
     codec, images = _given(parametrization)
     if codec is None:
         return
@@ -150,7 +150,7 @@ def _whole_gradient(
 def check_parametrization_survives_a_break(
     parametrization: AbstractParametrization,
 ) -> None:
-    """A run that is interrupted and goes on ends as if it had not been."""
+    """An interrupted and resumed run ends like an uninterrupted one."""
     spec = repr(parametrization)
     plugins = _plugins_with(parametrization)
     whole = distill(**short_run("dm", parametrization=spec, plugins=plugins))
@@ -177,4 +177,4 @@ PARAMETRIZATION_CHECKS = (
     check_parametrization_gradients,
     check_parametrization_survives_a_break,
 )
-"""Each takes a parametrization, and fails with the law that it breaks."""
+"""Each takes a parametrization, and fails with the broken law."""

@@ -1,4 +1,4 @@
-"""Small data, networks and runs on which plugins are checked."""
+"""Small data, networks and runs for the checks of plugins."""
 
 import random
 import signal
@@ -43,7 +43,7 @@ def toy_data(*, validation: float = 0.1) -> RealData:
     120 training images with one channel, 40 test images; the same at every call.
 
     Args:
-        validation: the part of the training images that is held out.
+        validation: the fraction of held-out training images.
     """
     generator = generator_for(0, "toy data")
     labels = torch.arange(160) % 2
@@ -62,7 +62,7 @@ def toy_data(*, validation: float = 0.1) -> RealData:
 
 @record
 class PassThrough(AbstractWrapper):
-    """A wrapper that changes nothing; what it wraps must give the same result."""
+    """An identity wrapper; it must not change the result."""
 
     name = "pass_through"
     keeps_privacy = True
@@ -76,7 +76,7 @@ class PassThrough(AbstractWrapper):
 
 
 class _PassThroughPlugin:
-    """A plugin that offers the wrapper of this module."""
+    """A plugin for the wrapper of this module."""
 
     @hookimpl
     def dd_register_wrappers(self, register: RegisterWrapper) -> None:
@@ -84,7 +84,7 @@ class _PassThroughPlugin:
 
 
 class _UnderTest:
-    """A plugin that offers the class under test, which no package has registered."""
+    """A plugin for the class under test, unregistered elsewhere."""
 
     def __init__(self, distiller: Distiller) -> None:
         self._class = type(distiller)
@@ -95,14 +95,14 @@ class _UnderTest:
 
 
 class Interruption:
-    """An observer that stops a run as a person would, after a number of steps."""
+    """An observer that interrupts a run after a number of steps, like a user."""
 
     def __init__(self, step: int) -> None:
         self._step = step
 
     @hookimpl
     def dd_after_step(self, step: int) -> None:
-        """Send SIGINT after that step."""
+        """Send SIGINT after the step."""
         if step == self._step:
             signal.raise_signal(signal.SIGINT)
 
@@ -130,7 +130,7 @@ def assert_equal(first: DistilledSet, second: DistilledSet, law: str) -> None:
 
 
 def plugins_with(distiller: Distiller) -> Plugins:
-    """Return plugins among which the class under test is registered."""
+    """Return plugins with the class under test among them."""
     installed = type(distiller).name in Plugins().distillers
     extra: dict[str, object] = {"pass through": _PassThroughPlugin()}
     if not installed:

@@ -1,4 +1,4 @@
-"""Training networks: recipes, labels per view, networks that are kept."""
+"""Training networks: recipes, labels of views, kept networks."""
 
 from typing import TYPE_CHECKING
 

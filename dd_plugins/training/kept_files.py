@@ -1,4 +1,4 @@
-"""What is trained on real data, and kept in a file under a key of all that made it."""
+"""Objects trained on real data, kept in files under a key of their origin."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ __all__ = ["AbstractKept", "load_weights"]
 
 
 class AbstractKept(ABC):
-    """Something that is trained on real data, and is a function of its description.
+    """An object trained on real data, and a function of its description.
 
     Attributes:
         prefix: of the names of its files.
@@ -27,19 +27,19 @@ class AbstractKept(ABC):
 
     @abstractmethod
     def description(self, run: Run, real: RealSampler) -> dict[str, object]:
-        """Return everything that it is a function of."""
+        """Return everything it depends on."""
 
     def described(self, run: Run, real: RealSampler) -> str:
-        """Return its description as text: what its file holds, and its key is of."""
+        """Return its description as text, for its file and its key."""
         return json.dumps(self.description(run, real), sort_keys=True)
 
     def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
-        """Return the file that holds it, or will hold it."""
+        """Return the path of its file, present or not."""
         digest = hashlib.sha256(self.described(run, real).encode()).hexdigest()[:32]
         return folder / f"{self.prefix}{digest}.safetensors"
 
     def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
-        """Tell whether there is a file of it."""
+        """Return whether its file exists."""
         return real.content is not None and self.path(run, real, folder).exists()
 
 
@@ -51,13 +51,13 @@ def load_weights(
     Args:
         module: changed in place.
         path: the file.
-        described: the description that the file must give.
-        what: what it should hold, for messages: ``"a trained network"``.
-        advice: what to do about a damaged file, for messages.
+        described: the expected description in the file.
+        what: its expected content, for messages: ``"a trained network"``.
+        advice: the remedy for a damaged file, for messages.
         of: the spec of the module, for messages.
 
     Raises:
-        FileError: the file is missing, damaged or is not what its name says.
+        FileError: the file is missing or damaged, or contradicts its name.
     """
     tensors, _ = load_tensors(path, what=what, advice=advice, description=described)
     try:

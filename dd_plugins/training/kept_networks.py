@@ -1,4 +1,4 @@
-"""Networks trained on real data, kept in files under a key of all that made them."""
+"""Networks trained on real data, kept in files under a key of their origin."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 STAGES = (300,)
-"""Training steps of the networks that wrappers use, by default."""
+"""Training steps of networks for wrappers, by default."""
 
 OnStep = Callable[[int], None]
 """Called with the number of training steps done."""
@@ -81,11 +81,11 @@ def real_training_set(run: Run, real: RealSampler) -> TrainingSet:
 
 @dataclass(frozen=True)
 class RealSetting:
-    """All real images in their value space, for networks that no run asks for.
+    """All real images in their value space, for networks trained outside a run.
 
     Attributes:
-        task: what the networks classify.
-        device: where they are trained.
+        task: the task of the networks.
+        device: the device of their training.
         precision: of their arithmetic.
         transform: maps images to the value space.
         real: all training images.
@@ -116,7 +116,7 @@ class RealSetting:
         return cls(task, target, dtype, transform, real)
 
     def run(self, network: AbstractNetwork, steps: int) -> Run:
-        """Return the run in which a network is trained for so many steps."""
+        """Return the run for training a network for so many steps."""
         return Run(self.task, "", network, steps, 0, self.device, self.precision)
 
 
@@ -136,7 +136,7 @@ class TrainedNetwork(AbstractKept):
     seed: int = 0
 
     def description(self, run: Run, real: RealSampler) -> dict[str, object]:
-        """Return everything that the weights are a function of."""
+        """Return everything the weights depend on."""
         return {
             "format": _FORMAT,
             "data": real.content,
@@ -161,9 +161,9 @@ class TrainedNetwork(AbstractKept):
         folder: Path,
         on_step: OnStep = lambda done: None,
     ) -> FeatureNetwork:
-        """Return the network: from its file, or trained now and kept there.
+        """Return the network from its file, or train it and keep it there.
 
-        A network that is trained on images without a name is not kept.
+        A network trained on images without a name is not kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.
@@ -175,8 +175,7 @@ class TrainedNetwork(AbstractKept):
             The network, frozen and in evaluation mode, on the device of the run.
 
         Raises:
-            FileError: the file is damaged or is not what its name says, or cannot be
-                written.
+            FileError: the file is damaged, contradicts its name, or cannot be written.
             OptionError: the images are too small for the architecture.
         """
         path, described = self.path(run, real, folder), self.described(run, real)
@@ -200,10 +199,10 @@ class TrainedNetwork(AbstractKept):
 
     @plain_torch()
     def found(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork | None:
-        """Return the network if it is kept; else check that it can be, and return None.
+        """Return the kept network; else check that it can be kept, and return None.
 
         Raises:
-            FileError: its file is damaged or is not what its name says, or could not be
+            FileError: its file is damaged, contradicts its name, or could not be
                 written.
             OptionError: the images are too small for the architecture.
         """
@@ -231,9 +230,9 @@ class TrainedNetwork(AbstractKept):
 
 
 class KeptNetworks(Sequence[FeatureNetwork]):
-    """Networks that are read from their files when they are asked for.
+    """Networks, each read from its file on access.
 
-    Only the last one that was asked for stays in memory.
+    Only the last one accessed stays in memory.
 
     Args:
         wanted: the networks; all are kept.
@@ -272,13 +271,13 @@ class KeptNetworks(Sequence[FeatureNetwork]):
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What :func:`train_networks` reports of one network.
+    """The report of :func:`train_networks` on one network.
 
     Attributes:
         network: its spec.
-        steps: the steps for which it was trained.
+        steps: its training steps.
         module: the network, frozen and in evaluation mode.
-        file: where it is kept.
+        file: its path.
         was_there: whether it was kept before.
         validation_accuracy: on images held out of the training data, in [0, 1]; None
             if there are none.
@@ -306,16 +305,16 @@ def train_networks(
     folder: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Iterator[TrainingReport]:
-    """Train networks on real data for later runs; those that are kept are left alone.
+    """Train networks on real data for later runs; kept ones are left alone.
 
-    If it is stopped, call it again: it goes on with the first network that is missing.
-    All files are tried before the first network is trained.
+    If it is stopped, call it again: it goes on with the first missing network. All
+    files are tried before the first network is trained.
 
     Args:
         data: real data; training images are trained on.
         networks: the architectures, or one.
-        stages: steps for which each is trained, at least 1; a network of its own for
-            each stage. By default :data:`STAGES`.
+        stages: training steps of each, at least 1; a network of its own for each stage.
+            By default :data:`STAGES`.
         recipe: how each is trained, in place of ``stages``: a recipe or its spec.
         seeds: of the weights and the training; a network of its own for each.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
@@ -328,7 +327,7 @@ def train_networks(
         A report of each network as soon as it is kept.
 
     Raises:
-        FileError: a file is damaged, is not what its name says, or cannot be written.
+        FileError: a file is damaged, contradicts its name, or cannot be written.
         OptionError: an argument has the wrong type, or the images are too small for an
             architecture.
     """
@@ -379,7 +378,7 @@ def train_networks(
 def _recipes_of(
     stages: Sequence[int] | None, recipe: Recipe | str | None
 ) -> list[Recipe]:
-    """Return the recipes by which networks are trained.
+    """Return the recipes of the networks.
 
     Raises:
         OptionError: there are no stages, or one is below 1, or both are given.

@@ -1,4 +1,4 @@
-"""The optimizer that torch lacks: LAMB."""
+"""LAMB, an optimizer missing in torch."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, overload
@@ -10,7 +10,7 @@ __all__ = ["LAMB"]
 
 
 class LAMB(torch.optim.Optimizer):
-    """Adam whose step on each tensor is scaled to the norm of that tensor.
+    """Adam, with the step on each tensor scaled to the tensor's norm.
 
     A step moves a tensor by ``learning_rate * ||tensor||`` in Adam's direction
     (Frobenius norms over the whole tensor), with bias correction, without clamping;
@@ -51,7 +51,7 @@ class LAMB(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every tensor that has a gradient."""
+        """Update every tensor with a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

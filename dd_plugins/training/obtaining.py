@@ -1,4 +1,4 @@
-"""What a run needs trained beforehand: found, or trained by its processes."""
+"""The trained objects a run needs: found, or trained by its processes."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from dd_plugins.runtime.cache import cache_folder
 __all__ = ["Missing", "Wanted", "obtained"]
 
 Missing = Literal["train", "refuse"]
-"""What is done if something that a run needs is not kept."""
+"""The response to missing objects."""
 
 _TOLD_EVERY = 50  # training steps
 _LOOK_EVERY = 0.2  # seconds
@@ -26,7 +26,7 @@ OnStep = Callable[[int], None]
 
 
 class Wanted(Protocol[Found_co]):
-    """Something that is trained on real data and kept in a file."""
+    """An object trained on real data and kept in a file."""
 
     @property
     def training_steps(self) -> int:
@@ -34,11 +34,11 @@ class Wanted(Protocol[Found_co]):
         ...
 
     def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
-        """Return the file that holds it, or will hold it."""
+        """Return the path of its file, present or not."""
         ...
 
     def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
-        """Tell whether there is such a file."""
+        """Return whether the file exists."""
         ...
 
     def obtain(
@@ -57,21 +57,21 @@ def obtained(
     what: str,
     refusal: Callable[[int, Path], DDError],
 ) -> Iterator[Found_co]:
-    """Yield what a run needs, one after the other, trained now where it is missing.
+    """Yield the wanted objects one after the other; train the missing ones.
 
-    The processes of one machine, which share a folder, train some of it each.
+    The processes of one machine share a folder; each trains some of the objects.
 
     Args:
-        wanted: what is needed.
+        wanted: the needed objects.
         run: the run.
         real: all training images.
-        missing: what to do about what is not kept.
-        what: its name, for the progress line: ``"expert"``.
-        refusal: returns the error for so many that are missing in a folder.
+        missing: ``"train"`` or ``"refuse"``, for missing objects.
+        what: their name, for the progress line: ``"expert"``.
+        refusal: returns the error for a number of missing ones and their folder.
 
     Raises:
         OptionError: the refusal.
-        FileError: a file is damaged or is not what its name says.
+        FileError: a file is damaged or contradicts its name.
         RunError: weights became infinite or NaN.
     """
     folder = cache_folder()

@@ -1,4 +1,4 @@
-"""Crops of real images, chosen by a teacher: what RDED's images are made of."""
+"""Crops of real images, chosen by a teacher, for the images of RDED."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ __all__ = ["PatchChoice", "Patches", "Realism"]
 _SCORED = 250  # crops that a teacher sees at a time
 
 Realism = Literal["best", "medium"]
-"""Which crops are chosen: those of the least loss, or those around the median."""
+"""The choice of crops: of the least loss, or around the median."""
 
 Read = Callable[[Tensor], Tensor]
 """Maps indices of real images to these images in the value space."""
@@ -33,11 +33,11 @@ class PatchChoice:
     around the median.
 
     Attributes:
-        factor: crops along each side of an image that they are put together to.
-        candidates: images of a class that are looked at, or as many as are needed.
+        factor: crops along each side of an assembled image.
+        candidates: scored images of a class, or as many as are needed.
         crops: crops of each of them.
         smallest: area of the smallest crop, in (0, 1] of the image.
-        realism: which of them are chosen.
+        realism: the rule of the choice.
         seed: of candidates and crops.
 
     Reference: Sun et al., "On the Diversity and Realism of Distilled Dataset" (RDED),
@@ -87,7 +87,7 @@ class PatchChoice:
         indices: Tensor,
         label: int,
     ) -> tuple[Tensor, list["_Box"]]:
-        """Return the least loss of the crops of each image, and that crop."""
+        """Return the least loss among the crops of each image, and its crop."""
         losses, boxes = [], []
         for part in torch.split(indices, max(1, _SCORED // self.crops)):
             images = real.read(part).images
@@ -145,7 +145,7 @@ class _Box:
 
 @dataclass(frozen=True)
 class Patches:
-    """Crops that are put together to images, ``factor`` x ``factor`` in each.
+    """Crops, assembled to images, ``factor`` x ``factor`` in each.
 
     Attributes:
         indices: int64, the real image of each crop, class by class.

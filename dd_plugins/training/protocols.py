@@ -21,14 +21,14 @@ from dd_plugins.training.view_labels import ViewLabels
 __all__ = ["MOST_STEPS", "ProtocolName", "as_protocol", "recipe_for", "training_set_of"]
 
 ProtocolName = Literal["auto", "frepo", "classic", "retrieval"]
-"""How networks are trained on a distilled set, and by what they are scored."""
+"""How networks are trained on a distilled set, and scored."""
 
 MOST_STEPS = 100_000
-"""The most training steps that an artifact may ask for by itself."""
+"""The most training steps an artifact may ask for by itself."""
 
 
 def as_protocol(protocol: str | Recipe) -> ProtocolName | Recipe:
-    """Return a protocol by its name, or the recipe that a spec stands for.
+    """Return the name of a protocol, or the recipe of a spec.
 
     Raises:
         OptionError: it is neither, or an option of the recipe is out of its range.
@@ -58,12 +58,12 @@ def recipe_for(
     Args:
         distilled: the set.
         protocol: ``"frepo"`` or ``"classic"`` (see :mod:`dd_plugins.training.recipes`);
-            ``"auto"`` is the recipe in the set's header, which its method has chosen,
-            and so is ``"retrieval"``. A recipe is taken as it is.
+            ``"auto"`` is the recipe in the set's header, chosen by its method, and so
+            is ``"retrieval"``. A recipe is taken as it is.
 
     Raises:
-        OptionError: the header holds no recipe that this version knows, or one with
-            more steps than an artifact may ask for.
+        OptionError: this version does not know the recipe in the header, or it has more
+            steps than an artifact may ask for.
     """
     if isinstance(protocol, Recipe):
         return protocol
@@ -91,11 +91,11 @@ def training_set_of(
     device: torch.device,
     teacher: Teacher | None = None,
 ) -> TrainingSet:
-    """Return what networks are trained on for a distilled set.
+    """Return the training set of a distilled set.
 
     Args:
         distilled: the set.
-        device: where its tensors are put.
+        device: the device of its tensors.
         teacher: labels the views of the images; None if their labels are stored. If
             neither is there, networks are trained on the labels of the images.
     """

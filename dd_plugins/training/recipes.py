@@ -64,28 +64,27 @@ class Recipe(Record):
         weight_decay: of the weights; None for the optimizer's own: 0 for Adam, 0.01 for
             AdamW, 5e-4 for SGD.
         decay: ``"cosine"`` to a hundredth; or ``"half-cosine"``, the first half of a
-            cosine, which ends at a half; or ``"halfway"``, to a tenth after half of the
+            cosine, down to a half; or ``"halfway"``, to a tenth after half of the
             steps; or ``"none"``.
         augmentation: ``"frepo"`` (:func:`~dd_plugins.functional.augment.\
-random_augmentation`) or ``"dsa"``, whose operations are stronger, or ``"crop"``
+random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
             (:func:`~dd_plugins.functional.augment.crop_and_flip`), each with parameters
             of its own for each image; or ``"none"``.
-        temperature: by which logits are divided before the loss; labels that are
-            probabilities are those of a teacher at this temperature.
-        scale_loss: whether the loss is multiplied by the square of the temperature, so
-            that its gradient does not fall with it (Hinton et al., arXiv 1503.02531,
-            section 2).
+        temperature: the divisor of logits before the loss; labels of probabilities come
+            from a teacher at this temperature.
+        scale_loss: whether the loss is multiplied by the square of the temperature, to
+            keep the size of its gradient (Hinton et al., arXiv 1503.02531, section 2).
         mix: ``"cutmix"`` or ``"mixup"`` pairs the images of a batch (Yun et al., arXiv
             1905.04899; Zhang et al., arXiv 1710.09412), with a share drawn evenly from
             [0, 1]; or ``"none"``.
-        stop_after: steps after which training ends, though the learning rate falls as
-            if it went on to ``steps``; None for all. Teachers that are stopped early
-            distil better (Yin et al., arXiv 2306.13092).
+        stop_after: training ends after these steps, though the learning rate falls as
+            if it went on to ``steps``; None for all. Teachers stopped early distil
+            better (Yin et al., arXiv 2306.13092).
         average: the decay of an exponential mean of the weights after each step, in
-            [0, 1), which is what training returns (Tarvainen, Valpola, arXiv
-            1703.01780); 0 for the last weights.
+            [0, 1); training returns the mean (Tarvainen, Valpola, arXiv 1703.01780);
+            0 for the last weights.
         norm_momentum: the share of a new batch in BatchNorm's running statistics, in
-            (0, 1]; None for that of the network.
+            (0, 1]; None for the network's own.
     """
 
     name = "recipe"
@@ -109,11 +108,11 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, or ``"crop"``
 
     @property
     def steps_done(self) -> int:
-        """The steps that training takes: all, or those before it is stopped."""
+        """The steps of training: all, or those before it is stopped."""
         return min(self.steps, self.stop_after or self.steps)
 
     def __repr__(self) -> str:
-        """Return the spec, in which every number has its name."""
+        """Return the spec; every number has its name."""
         return f"{self.name}({', '.join(self.named_options())})"
 
     def make_optimizer(
@@ -161,7 +160,7 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, or ``"crop"``
     def mixed(
         self, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return a batch in which each image is mixed with another, and its labels.
+        """Return a batch with each image mixed with another, and its labels.
 
         Args:
             images: shape ``(b, channels, height, width)``.
@@ -181,7 +180,7 @@ random_augmentation`) or ``"dsa"``, whose operations are stronger, or ``"crop"``
 
 
 def get_recipe(spec: str) -> Recipe:
-    """Return the recipe that a spec stands for.
+    """Build the recipe of a spec.
 
     Raises:
         OptionError: it is no recipe, or an option is out of its range.
@@ -194,7 +193,7 @@ def get_recipe(spec: str) -> Recipe:
 
 
 def training_steps(images: int) -> int:
-    """Return the number of training steps for a set of that many images.
+    """Return the number of training steps for a set of so many images.
 
     FRePo's table; between its entries we interpolate on logarithmic scales.
     """
@@ -203,7 +202,7 @@ def training_steps(images: int) -> int:
 
 
 def frepo_recipe(images: int) -> Recipe:
-    """Return FRePo's protocol for a set of that many images.
+    """Return FRePo's protocol for a set of so many images.
 
     Adam with a warm-up and FRePo's augmentation (arXiv 2206.00719, section 4, and the
     released evaluation script).
@@ -214,7 +213,7 @@ def frepo_recipe(images: int) -> Recipe:
 
 
 def classic_recipe(images: int) -> Recipe:
-    """Return the protocol of DC, DSA, DM and MTT for a set of that many images.
+    """Return the protocol of DC, DSA, DM and MTT for a set of so many images.
 
     1,000 epochs of SGD with DSA's augmentation (arXiv 2102.08259, section 4.1, and its
     released code).
@@ -235,7 +234,7 @@ def default_recipe(kind: LabelKind, images: int) -> Recipe:
 
 
 def real_data_recipe(steps: int) -> Recipe:
-    """Return the recipe of networks that are trained on all real images.
+    """Return the recipe for networks on all real images.
 
     Ten times the learning rate of the protocol for distilled sets; 1,000 steps are
     enough for digits to level off, and a short training for larger data sets.
@@ -262,7 +261,7 @@ def expert_recipe(steps: int, learning_rate: float = 0.05) -> Recipe:
 
 
 def squeeze_recipe(steps: int, stop_after: int | None = None) -> Recipe:
-    """Return the recipe of a teacher, by which SRe2L squeezes data into a network.
+    """Return SRe2L's recipe for a teacher, which squeezes data into a network.
 
     SGD with crops and flips, as in the released code for CIFAR-100; there 200 epochs
     of 50,000 images are 78,000 steps.
@@ -291,7 +290,7 @@ def post_training_recipe(
     temperature: float = 20.0,
     decay: Literal["cosine", "half-cosine"] = "cosine",
 ) -> Recipe:
-    """Return the recipe of networks that learn from a teacher's labels of views.
+    """Return the recipe for learning from a teacher's labels of views.
 
     AdamW on the divergence from the teacher, without the square of the temperature, as
     in the released codes of SRe2L (CIFAR-100), RDED and CV-DD.

@@ -1,4 +1,4 @@
-"""Which code made something: versions of what is installed, sources of what is not."""
+"""The code behind an object: versions if installed, sources otherwise."""
 
 import hashlib
 import inspect
@@ -19,18 +19,18 @@ _OWN = ("dd_plugins", "dd_avalanche", "dd_privacy")
 
 
 def code_of(*records: Record) -> dict[str, str]:
-    """Return what identifies the code of records, and of records in their options.
+    """Return an identification of the code of records, and of their parts.
 
-    It is a part of keys. The library's own code has no entry: a format number is the
-    key of what it makes.
+    It is a part of keys. The library's own code has no entry: a format number stands
+    for it.
 
     Args:
         *records: networks, distillers, wrappers or others.
 
     Returns:
-        For an installed package, the version of each distribution that brings it, by
-        name; for any other, such as one under development, a SHA-256 over its Python
-        files, since one may use another, or over the text of a script or notebook.
+        For an installed package, the versions of its distributions, by name; for any
+        other, such as one under development, a SHA-256 over all its Python files, since
+        one may use another, or over the text of a script or notebook.
     """
     found: dict[str, str] = {}
     for cls in sorted(_classes(records), key=lambda cls: cls.__module__):
@@ -113,7 +113,7 @@ def _text_of(cls: type) -> bytes:
 
 
 def _content(value: object) -> object:
-    """Return what an attribute of a class is, as text that a change of it changes."""
+    """Return an attribute of a class as text, different after any change."""
     match value:
         case FunctionType():
             return marshal.dumps(value.__code__), repr(value.__defaults__)

@@ -22,26 +22,25 @@ _LABELLED = 256  # views that a teacher labels at a time
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """Networks that label the views of a set: by the mean of their logits.
+    """Networks for labelling the views of a set, by the mean of their logits.
 
     The labels of a view are a function of all images of the set and the number of the
-    view. So a teacher that labels while a network is trained gives what it would have
-    stored, bit for bit on one machine.
+    view. So labels made during training equal stored ones, bit for bit on one machine.
 
     Attributes:
         modules: maps of images in the value space to logits ``(n, classes)``, in
-            evaluation mode; only one of them is used at a time.
+            evaluation mode; one is used at a time.
         views: of the images.
         temperature: the divisor of the logits before the softmax, above 0.
         group: if given, BatchNorm takes the statistics of groups of about so many
-            views, at least 2, and not those of the real data (SRe2L's released code
-            for CIFAR-100; "batch-specific" labels in CV-DD). A view of a set groups
-            its images at random, by the seed of the views.
+            views, at least 2, in place of the real data's (SRe2L's released code for
+            CIFAR-100; "batch-specific" labels in CV-DD). A view of a set groups its
+            images at random, by the seed of the views.
         kept: the record of each module among kept networks
-            (:meth:`~dd_plugins.training.kept_networks.TrainedNetwork.record`), by which
-            it is found again when a network is trained on the set. Empty if they are
-            not kept: the labels are stored then.
-        stored: whether the labels of all views are stored beside the key.
+            (:meth:`~dd_plugins.training.kept_networks.TrainedNetwork.record`), for
+            finding it again when a network is trained on the set. Empty if they are not
+            kept: the labels are stored then.
+        stored: whether the labels of all views are stored together with the key.
     """
 
     modules: Sequence[nn.Module]
@@ -52,7 +51,7 @@ class Teacher:
     stored: bool = False
 
     def __post_init__(self) -> None:
-        """Check what the labels depend on.
+        """Check the options of the labels.
 
         Raises:
             OptionError: the temperature or the group is out of its range.
@@ -74,14 +73,14 @@ class Teacher:
 
         Args:
             images: in the value space, ``(n, channels, height, width)``.
-            number: which view.
+            number: the view's number.
             mirror: whether crops may be flipped.
 
         Returns:
             Probabilities, float16 ``(n, classes)``.
 
         Raises:
-            OptionError: a module without BatchNorm is to take the statistics of groups.
+            OptionError: a group is given for a module without BatchNorm.
         """
         total: Tensor | None = None
         for module in self.modules:
@@ -134,7 +133,7 @@ class Teacher:
         return found
 
     def _groups(self, count: int, number: int) -> Iterator[Tensor]:
-        """Yield the indices of the images that a module sees together."""
+        """Yield the indices of each group of images."""
         if self.group is None:
             yield from torch.split(torch.arange(count), _LABELLED)
             return

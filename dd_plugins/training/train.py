@@ -41,14 +41,14 @@ _TEST_BATCH = 1000  # real images on an accelerator at a time
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a network is trained on.
+    """Training images and their labels.
 
     Attributes:
         images: float32 in the value space, ``(n, channels, height, width)``, or an
-            object that returns some of them when it is indexed.
+            object returning such images when indexed.
         labels: float32 ``(n, classes)``, of the kind ``label_kind``.
         label_kind: the kind of labels; it picks the loss.
-        mirror: whether mirroring is among the augmentations.
+        mirror: whether augmentations may flip images.
         views: labels of the images' views, in place of ``labels`` and augmentation;
             None if there are none. The images must be a tensor.
     """
@@ -61,7 +61,7 @@ class TrainingSet:
 
 
 class DrawnImages(Protocol):
-    """Images in the value space that are made when they are drawn."""
+    """Images in the value space, made on access."""
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -74,7 +74,7 @@ class DrawnImages(Protocol):
 
 @dataclass(frozen=True)
 class Whitened:
-    """Real images that are read and mapped to the value space when they are drawn."""
+    """Real images, read and mapped to the value space on access."""
 
     source: ImageSource
     transform: Transform
@@ -103,12 +103,12 @@ def train_network(
 ) -> FeatureNetwork:
     """Train a network on a set by a recipe.
 
-    The loss is that of the kind of labels
+    The kind of labels gives the loss
     (:data:`~dd_plugins.synthetic.labels.LABEL_KINDS`).
 
     Args:
         network: changed in place, on the device of the set.
-        training_set: what to train on.
+        training_set: images and labels.
         recipe: how to train.
         generator: a CPU generator for batches and augmentation.
         precision: dtype in which the network computes; weights stay float32.
@@ -234,9 +234,9 @@ def real_outputs(
             features.
         data: real images in [0, 1] or uint8, and their labels; at least one.
         transform: maps the images to the value space.
-        device: where the network is.
-        precision: dtype in which it computes.
-        batch_size: images that it gets at a time; None for what suits the device.
+        device: the device of the network.
+        precision: dtype of computation.
+        batch_size: images in a forward pass; None for a number to suit the device.
 
     Returns:
         float32 of shape ``(n, d)``, on the CPU.
@@ -262,15 +262,15 @@ def accuracy(
     precision: torch.dtype = torch.float32,
     batch_size: int | None = None,
 ) -> float:
-    """Return the fraction of real images that a network classifies correctly.
+    """Return the fraction of real images classified correctly by a network.
 
     Args:
         network: in evaluation mode; maps images in the value space to logits.
         data: as for :func:`real_outputs`, like the arguments below.
         transform: maps the images to the value space.
-        device: where the network is.
-        precision: dtype in which it computes.
-        batch_size: images that it gets at a time; None for what suits the device.
+        device: the device of the network.
+        precision: dtype of computation.
+        batch_size: images in a forward pass; None for a number to suit the device.
     """
     logits = real_outputs(
         network,
@@ -284,7 +284,7 @@ def accuracy(
 
 
 def fraction_correct(logits: Tensor, labels: Tensor) -> float:
-    """Return the fraction of images whose largest logit is that of their class.
+    """Return the fraction of images with the largest logit at their class.
 
     Args:
         logits: shape ``(n, classes)``.

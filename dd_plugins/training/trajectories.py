@@ -52,18 +52,18 @@ _ADVICE = "remove it, and it is trained again"
 class Snapshots:
     """The weights of a network at several steps of its training.
 
-    Of a kept trajectory, each is read from the file when it is asked for.
+    Those of a kept trajectory are read from the file on access.
 
     Attributes:
         weights: float32 ``(snapshots, parameters)`` on the CPU, all parameters of the
-            network, flattened in their order; or those of the way points alone. None
-            for a kept trajectory.
+            network, flattened in their order; or the way points alone. None for a kept
+            trajectory.
         fractions: float32 ``(snapshots, tensors)``: how far along its straight line
             each tensor of the network is, from one way point to the next; None if all
             weights are there.
         sizes: the number of values of each tensor.
         count: the number of snapshots.
-        path: the file that holds the weights; None if ``weights`` does.
+        path: the file of the weights; None if they are in ``weights``.
     """
 
     weights: Tensor | None
@@ -96,7 +96,7 @@ class Snapshots:
             return int(weights.get_shape()[0])
 
     def _row(self, number: int) -> Tensor:
-        """Return the weights that are kept under a number."""
+        """Return the kept weights of a number."""
         if self.weights is not None:
             return self.weights[number]
         with self._opened() as weights:
@@ -105,7 +105,7 @@ class Snapshots:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        """Open the file for its weights, which are read as they are asked for."""
+        """Open the file of the weights, for reading them on access."""
         try:
             with safetensors.safe_open(self.path, framework="pt") as opened:
                 yield opened.get_slice("weights")
@@ -117,7 +117,7 @@ class Snapshots:
 
 
 def way_points_of(snapshots: int, way_points: int) -> list[int]:
-    """Return the numbers of the snapshots that are way points: first and last ones too.
+    """Return the numbers of the way points among snapshots, first and last too.
 
     They are as evenly spaced as they can be.
     """
@@ -129,12 +129,12 @@ def way_points_of(snapshots: int, way_points: int) -> list[int]:
 class Trajectory(AbstractKept):
     """Snapshots of a network's weights while it is trained on real data.
 
-    Methods that match trajectories (MTT, DATM) call the network an expert.
+    Trajectory matching (MTT, DATM) calls the network an expert.
 
     Attributes:
         trained: the network, its recipe and its seed.
         every: steps between snapshots, at least 1; the first is of step 0.
-        way_points: how many snapshots are kept, at least 2, or None for all. Between
+        way_points: the number of kept snapshots, at least 2, or None for all. Between
             two of them each tensor moves on a straight line, and is as far along it as
             it was along the way of training. A file of 51 snapshots shrinks to a few.
 
@@ -165,7 +165,7 @@ class Trajectory(AbstractKept):
 
     @property
     def steps(self) -> list[int]:
-        """The steps of which there are snapshots."""
+        """The steps with snapshots."""
         return list(range(0, self.training_steps + 1, self.every))
 
     @property
@@ -174,7 +174,7 @@ class Trajectory(AbstractKept):
         return self.trained.training_steps
 
     def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
-        """Return the file that holds the snapshots, or will hold them."""
+        """Return the path of the snapshots' file, present or not."""
         network = self.trained.path(run, real, folder)
         points = "" if self.way_points is None else f"-points-{self.way_points}"
         return network.with_name(
@@ -189,9 +189,9 @@ class Trajectory(AbstractKept):
         folder: Path,
         on_step: OnStep = lambda done: None,
     ) -> Snapshots:
-        """Return the snapshots: from their file, or trained now and kept there.
+        """Return the snapshots from their file, or train and keep them there.
 
-        Snapshots of a network that is trained on images without a name are not kept.
+        Snapshots of a network trained on images without a name are not kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.
@@ -203,8 +203,7 @@ class Trajectory(AbstractKept):
             The snapshots at each of :attr:`steps`.
 
         Raises:
-            FileError: the file is damaged or is not what its name says, or cannot be
-                written.
+            FileError: the file is damaged, contradicts its name, or cannot be written.
             OptionError: the images are too small for the architecture.
             RunError: the weights became infinite or NaN.
         """
@@ -224,10 +223,10 @@ class Trajectory(AbstractKept):
         return self._read(path, run, real)
 
     def found(self, run: Run, real: RealSampler, folder: Path) -> Snapshots | None:
-        """Return the snapshots if they are kept; else check that they can be.
+        """Return the kept snapshots; else check that they can be kept, and return None.
 
         Raises:
-            FileError: the file is damaged or is not what its name says, or could not be
+            FileError: the file is damaged, contradicts its name, or could not be
                 written.
         """
         path = self.path(run, real, folder)
@@ -238,7 +237,7 @@ class Trajectory(AbstractKept):
         return None
 
     def description(self, run: Run, real: RealSampler) -> dict[str, object]:
-        """Return everything that the snapshots are a function of."""
+        """Return everything the snapshots depend on."""
         about = self.trained.description(run, real) | {"every": self.every}
         if self.way_points is not None:
             about["way_points"] = self.way_points
@@ -267,7 +266,7 @@ class Trajectory(AbstractKept):
         return tuple(parameter.numel() for parameter in module.parameters())
 
     def _train(self, run: Run, real: RealSampler, on_step: OnStep) -> dict[str, Tensor]:
-        """Train, and return what is kept."""
+        """Train, and return the tensors to keep."""
         if self.way_points is None:
             return {"weights": torch.stack(list(self._snapshots(run, real, on_step)))}
         sizes = self._sizes(run)
@@ -289,7 +288,7 @@ class Trajectory(AbstractKept):
     def _snapshots(
         self, run: Run, real: RealSampler, on_step: OnStep
     ) -> Iterator[Tensor]:
-        """Train, and yield the weights at each step of which there is a snapshot."""
+        """Train, and yield the weights at each step with a snapshot."""
         module, generator = self.trained.fresh(run)
 
         def weights() -> Tensor:
@@ -365,13 +364,13 @@ def experts_of(
 
 @dataclass(frozen=True)
 class ExpertReport:
-    """What :func:`train_experts` reports of one expert.
+    """The report of :func:`train_experts` on one expert.
 
     Attributes:
         network: its spec.
         seed: of its weights and of its training.
-        snapshots: how many there are.
-        file: where they are kept.
+        snapshots: their number.
+        file: their path.
         was_there: whether they were kept before.
         validation_accuracy: of the last snapshot, on images held out of the training
             data, in [0, 1]; None if there are none.
@@ -398,10 +397,10 @@ def train_experts(
     folder: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Iterator[ExpertReport]:
-    """Train experts for later runs; those that are kept are left alone.
+    """Train experts for later runs; kept ones are left alone.
 
-    If it is stopped, call it again: it goes on with the first expert that is missing.
-    On the same processor, with as many threads, each is the same to the bit.
+    If it is stopped, call it again: it goes on with the first missing expert. On the
+    same processor, with as many threads, each is the same to the bit.
 
     Args:
         data: real data; training images are trained on.
@@ -420,7 +419,7 @@ def train_experts(
         A report of each expert as soon as it is kept.
 
     Raises:
-        FileError: a file is damaged, is not what its name says, or cannot be written.
+        FileError: a file is damaged, contradicts its name, or cannot be written.
         OptionError: an argument has the wrong type or is out of its range, or the
             images are too small for the architecture.
         RunError: the weights of an expert became infinite or NaN.

@@ -40,7 +40,7 @@ class ViewLabels:
 
         Args:
             images: all images of the set, ``(n, channels, height, width)``.
-            indices: int64 ``(b,)``: which of them are seen.
+            indices: int64 ``(b,)``: the images to view.
             number: the number of the view; after the last view comes the first.
         """
         number %= self.views.count
@@ -60,11 +60,11 @@ class ViewLabels:
 
 
 def hard_labels(views: Views, labels: Tensor) -> LabelView:
-    """Return what labels a view by the classes of what is seen in it.
+    """Return a labeller of views by the classes of the images in them.
 
     Args:
         views: of the images.
-        labels: one-hot, float ``(n, classes)``; those of a mixed view are mixed.
+        labels: one-hot, float ``(n, classes)``; mixed for mixed views.
     """
 
     def label(images: Tensor, number: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Wrappers: distillers that hold a distiller."""
+"""Wrappers: distillers around another distiller."""

@@ -1,4 +1,4 @@
-"""The base class of wrappers: distillers that hold and adjust another one."""
+"""The base class of wrappers: distillers adjusting another one."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,10 +27,10 @@ __all__ = ["AbstractWrapper", "WrappedState", "base_of", "wrappers_of"]
 
 @dataclass
 class WrappedState(AbstractState):
-    """The state of a wrapper that has more than the base's.
+    """The state of a wrapper with more than the base's.
 
-    What a subclass adds does not change during a run, and is not saved. The wrapper's
-    :meth:`~AbstractWrapper.inner` returns ``base``.
+    Tensors added by a subclass are constant during a run, and are not saved. The
+    wrapper's :meth:`~AbstractWrapper.inner` returns ``base``.
     """
 
     base: AbstractState
@@ -50,19 +50,19 @@ class WrappedState(AbstractState):
 
 @record
 class AbstractWrapper(AbstractDistiller[AbstractState]):
-    """A distiller that passes everything on to ``base`` and adjusts the gradient.
+    """A distiller around ``base``: it passes all calls on and adjusts the gradient.
 
     A subclass implements :meth:`adjust`. Its spec names the base first:
     ``clip(frepo(pool_size=20), max_norm=0.5)``. It is registered by the hook
     ``dd_register_wrappers``.
 
     Args:
-        base: the distiller that is wrapped.
+        base: the wrapped distiller.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("base",)
     keeps_privacy: ClassVar[bool] = False
-    """Whether it reads no real image, so that the set of a private base stays private.
+    """Whether it reads no real image, so the set of a private base stays private.
 
     Around a private distiller others are refused.
     """
@@ -85,7 +85,7 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
     @property
     def architectures(self) -> tuple[AbstractNetwork, ...]:
-        """Networks that shape the set: the base's."""
+        """The further networks behind the set: the base's."""
         found: tuple[AbstractNetwork, ...] = self.base.architectures
         return found
 
@@ -96,17 +96,17 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
     @property
     def private(self) -> bool:
-        """The set is private if that of the base is."""
+        """The set is private if the base is."""
         return self.base.private
 
     @property
     def public_data(self) -> str | None:
-        """The public data set is that of the base."""
+        """The public data set is the base's."""
         return self.base.public_data
 
     @property
     def label_kind(self) -> LabelKind:
-        """The kind of labels is that of the base."""
+        """The kind of labels is the base's."""
         kind: LabelKind = self.base.label_kind
         return kind
 
@@ -146,13 +146,13 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
     @property
     def initial_images(self) -> InitialImages:
-        """Images start from what those of the base start from."""
+        """The kind of first images is the base's."""
         kind: InitialImages = self.base.initial_images
         return kind
 
     @property
     def noise_deviation(self) -> float:
-        """Noise is that of the base."""
+        """The standard deviation of initial noise is the base's."""
         return self.base.noise_deviation
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
@@ -164,7 +164,7 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         return self.base.recipe(task, images, learned)
 
     def learnables(self, run: Run) -> dict[str, Tensor]:
-        """Return what else the base learns."""
+        """Return the further learned tensors of the base."""
         return self.base.learnables(run)
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
@@ -182,7 +182,7 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         indices: Tensor,
         read: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """Return what the images of the base start from."""
+        """Return the first images of the base."""
         return self.base.first_images(run, real, indices, read)
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""MetaDD: data that several architectures read alike."""
+"""MetaDD: images on which several architectures agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ Variant = Literal[
 
 @dataclass
 class _Auxiliary:
-    """A frozen network, and what was measured with it.
+    """A frozen network, and statistics of its features.
 
     Attributes:
         network: trained on the real data; on the CPU while it is not used.
@@ -72,7 +72,7 @@ class _Auxiliary:
 
 @dataclass
 class MetaDDState(WrappedState):
-    """The base's state, and the auxiliary networks, which are frozen."""
+    """The base's state, and the frozen auxiliary networks."""
 
     auxiliaries: list[list[_Auxiliary]]  # by architecture, and stage of training
     teacher: FeatureNetwork | None
@@ -85,8 +85,8 @@ class MetaDD(AbstractWrapper):
     Auxiliary networks of different architectures are trained once on the real data and
     frozen. The loss draws together where they look on a synthetic image (class
     activation maps), or their logits or features of it. Its gradient is added to the
-    base's and scaled in units of the base's length, so that one weight serves bases of
-    any scale.
+    base's and scaled in units of the base's length, so one weight serves bases of any
+    scale.
 
     The gradient is exact with one auxiliary network on the device at a time. First each
     network looks, without a graph. Then the loss is differentiated with respect to
@@ -97,8 +97,8 @@ class MetaDD(AbstractWrapper):
         base: any distiller.
         networks: the auxiliary networks, of different architectures; two or more
             unless the variant is ``"real_features"``.
-        variant: what is drawn together. ``"variance"``: the variance of the maps over
-            the architectures. ``"overlap"``: one minus the soft overlap of the maps.
+        variant: the loss. ``"variance"``: the variance of the maps over the
+            architectures. ``"overlap"``: one minus the soft overlap of the maps.
             ``"paper"``: the reconstruction of the paper's whole loss (cross-entropy,
             divergence from the distilling architecture, presence and variance of maps,
             each of weight one). ``"features"``: projected penultimate features, by a
@@ -106,14 +106,14 @@ class MetaDD(AbstractWrapper):
             the positive pair. ``"real_features"``: the mean features of a class's
             images, pulled towards those of the real class, in units of their own
             spread. ``"logit_variance"``, ``"feature_variance"``: controls without maps.
-        rho: length of the added gradient in units of the base's; ignored if ``weight``
-            is given.
+        rho: length of the added gradient in units of the base's gradient; ignored if
+            ``weight`` is given.
         weight: a plain factor in place of ``rho``; the paper's is 1.
         every: steps from one application to the next.
         start: the first step at which it is applied; by default half of the steps: the
-            base has settled by then, so the distilling architecture loses nothing.
-        drawn: how many architectures look at the images each time, drawn at random;
-            by default all of them.
+            base has settled by then, and the distilling architecture loses nothing.
+        drawn: the number of architectures to look at the images each time, drawn at
+            random; by default all of them.
         augment: whether the networks look at a random augmentation of the images.
         threshold: the smallest value of a map at which a pixel counts, in (0, 1).
         temperature: of the divergence in ``"paper"``.
@@ -121,17 +121,16 @@ class MetaDD(AbstractWrapper):
             options, such as ``"TripletMarginLoss(margin=0.1)"``; distances and reducers
             are options of it, such as ``distance=CosineSimilarity()``.
         miner: of ``"features"``: a miner of pytorch-metric-learning, or None.
-        stages: steps for which the auxiliary networks are trained. With several stages
-            each architecture has a network for each, and one of them is drawn each
-            time.
+        stages: training steps of the auxiliary networks. With several stages each
+            architecture has a network for each, and one of them is drawn each time.
         second_order: whether the weights of a map are differentiated with respect to
             the image too.
 
     Reference: Zhao et al., "MetaDD", arXiv 2410.05103; no code was released.
 
-    Differences: what the paper leaves open is our reading (the direction of the
-    divergence, ``L_pos``, weights of one). The scale by ``rho``, and every variant but
-    ``"paper"`` and ``"variance"``, are ours.
+    Differences: the direction of the divergence, ``L_pos`` and the weights (one each)
+    are our reading, for the paper leaves them open. The scale by ``rho``, and every
+    variant but ``"paper"`` and ``"variance"``, are ours.
     """
 
     name = "metadd"
@@ -188,7 +187,7 @@ class MetaDD(AbstractWrapper):
         return super().uses_network or self.variant == "paper"
 
     def setup(self, run: Run, real: RealSampler) -> MetaDDState:
-        """Train the auxiliary networks, or find them, beside the base's state."""
+        """Train or find the auxiliary networks, and set up the base's state."""
         if self.variant == "features":
             self._metric_loss()  # a wrong spec is refused before networks are trained
         teacher = None
@@ -268,7 +267,7 @@ class MetaDD(AbstractWrapper):
         classes: Tensor,
         step: int,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return loss, gradient and maps where the loss needs what all networks saw."""
+        """Return loss, gradient and maps of a loss over all networks' outputs."""
         seen = []
         for auxiliary in auxiliaries:
             pixels = self._view(state.run, leaves.pixels.detach(), step)
@@ -295,7 +294,7 @@ class MetaDD(AbstractWrapper):
         return loss, gradient, [outputs.maps.detach() for outputs in seen]
 
     def _draw(self, state: MetaDDState, step: int) -> list[_Auxiliary]:
-        """Return the networks that look this time, one of each drawn architecture."""
+        """Return the networks for this step, one of each drawn architecture."""
         generator = state.run.own_generator("metadd networks", step)
         order = torch.randperm(len(state.auxiliaries), generator=generator).tolist()
         chosen = sorted(order[: self.drawn])
@@ -340,7 +339,7 @@ class MetaDD(AbstractWrapper):
     def _observe(
         self, run: Run, auxiliary: _Auxiliary, view: Tensor, classes: Tensor
     ) -> Outputs:
-        """Let one network look; it is on the device only for that time."""
+        """Let one network look; it is on the device only for this time."""
         network = auxiliary.network.to(run.device)
         outputs = observe(
             network, auxiliary.layer, view, classes, second_order=self.second_order

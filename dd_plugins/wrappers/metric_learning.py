@@ -10,7 +10,7 @@ __all__ = ["metric_learning", "require_metric_learning"]
 
 
 def require_metric_learning() -> None:
-    """Raise an OptionError that says what to install if the package is missing."""
+    """Raise an OptionError with the package to install if it is missing."""
     _classes()
 
 

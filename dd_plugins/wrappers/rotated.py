@@ -1,4 +1,4 @@
-"""Rotated images as classes of their own, for sets that will meet other classes."""
+"""Rotated images as classes of their own, for sets in class-incremental learning."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,27 +32,28 @@ class RotatedState(WrappedState):
 class Rotated(AbstractWrapper):
     """Distil with rotated copies of the images as further classes.
 
-    A set that is distilled from two classes alone learns only what tells these two
-    apart: beside classes that it has not met it is worse than real images. Here the
-    base sees each synthetic image in several turns, and each turn of a class is a class
-    of its own. The same holds for real images. To tell all turns apart, the images must
-    show more of what their class looks like. Nothing more is stored.
+    A set distilled from two classes alone learns only the difference between these two:
+    next to unseen classes it is worse than real images. Here the base sees each
+    synthetic image under several rotations, and each rotation of a class is a class of
+    its own. The same holds for real images. To distinguish all rotations, the images
+    must show more of their class. Nothing more is stored.
 
-    Meant for the experiences of a stream (``dd_avalanche``), which have few classes.
+    Meant for the experiences of a stream (``dd_avalanche``) with few classes each.
 
-    A memory is not trained on alone: it stands beside many real images of the current
-    classes. What tells learned images from real ones then tells old classes from new
+    A network trains on a memory together with many real images of the current classes.
+    The difference between learned and real images then separates old classes from new
     ones, and a network learns nothing else. With ``current_turns`` the base meets this
-    while it distils: at each step some turns, drawn at random, are seen by real images
-    in place of synthetic ones. That is of use to a base that fits all classes at once,
-    such as ``frepo``; one that matches each class alone only sees fewer turns.
+    during distillation: at each step some rotations, drawn at random, show real images
+    in place of synthetic ones. This helps a base that fits all classes at once, such as
+    ``frepo``; a base that matches each class alone only sees fewer rotations.
 
     Args:
         base: any distiller.
-        turns: the number of turns: 4 quarter turns, of square images; or 2 half turns.
-        current_turns: how many of them real images show at each step, from 0 to
+        turns: the number of rotations: 4 by quarter turns, of square images; or 2 by
+            half turns.
+        current_turns: the number of rotations with real images at each step, from 0 to
             ``turns - 1``.
-        current_images: real images of each class in such a turn.
+        current_images: real images of each class in such a rotation.
 
     Reference: the labels are those of Lee, Hwang, Shin, "Self-supervised label
     augmentation via input transformations", ICML 2020, arXiv 1910.05872, section 3.1;
@@ -136,7 +137,7 @@ class Rotated(AbstractWrapper):
         return {}
 
     def advance(self, state: AbstractState, leaves: Leaves, step: int) -> None:
-        """Advance the base on what it has seen in this step."""
+        """Advance the base on the images it saw in this step."""
         seen = self._seen(state, leaves, step)
         super().advance(state, seen.detached(), step)
 
@@ -178,9 +179,9 @@ class Rotated(AbstractWrapper):
         return _joined([self._turned(leaves, turn) for turn in range(self.turns)])
 
     def _seen(self, state: AbstractState, leaves: Leaves, step: int) -> Leaves:
-        """Return what the base sees in a step: in some turns real images.
+        """Return the images for the base in a step: real ones in some rotations.
 
-        It is a function of the step, so that a run that is resumed sees the same.
+        They are a function of the step, so a resumed run sees the same.
         """
         assert isinstance(state, RotatedState)
         generator = state.run.own_generator("current turns", step)
@@ -295,7 +296,7 @@ class _RotatedSampler(RealSampler):
         return torch.cat([labels + turn * self._classes for turn in turns])
 
     def read(self, indices: Tensor) -> Batch:
-        """Return the images at these indices, which count one turn after another."""
+        """Return the images at these indices; they count one rotation after another."""
         count = len(self._real.labels)
         return self._seen(self._real.read(indices % count), indices // count)
 

@@ -1,7 +1,7 @@
 """Distilled sets in continual learning with avalanche-lib.
 
 Importing this package needs no Avalanche. The classes for its strategies are imported
-at their first use, which raises an error if Avalanche is not installed.
+at their first use; without Avalanche this is an error.
 """
 
 from typing import TYPE_CHECKING, Any

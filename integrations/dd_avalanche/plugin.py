@@ -1,4 +1,4 @@
-"""The plugin that dd-plugins loads: light, with or without Avalanche."""
+"""The plugin for dd-plugins: light, with or without Avalanche."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
-"""Audits of what distilled data reveals about its members, and private training.
+"""Privacy of distilled data: membership audits, and private training.
 
 Neither audits nor importing this package needs Opacus. Training under differential
-privacy does, and raises an error without it.
+privacy does, and fails without it.
 """
 
 from typing import TYPE_CHECKING

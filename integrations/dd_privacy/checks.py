@@ -1,4 +1,4 @@
-"""Checks of single values that both rooms share."""
+"""Checks of single values for both rooms."""
 
 from dd_plugins.api import OptionError
 

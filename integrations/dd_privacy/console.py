@@ -1,4 +1,4 @@
-"""What both commands share: two options, lines of text, a progress display."""
+"""Common parts of both commands: two options, lines of text, a progress display."""
 
 import click
 from rich.console import Console
@@ -19,6 +19,6 @@ def say(console: Console, line: str) -> None:
 
 
 def progress_bar() -> Progress:
-    """Return a display that a terminal clears at the end, and a file never gets."""
+    """Return a progress display for terminals, cleared at the end."""
     console = Console(stderr=True)
     return Progress(console=console, transient=True, disable=not console.is_terminal)

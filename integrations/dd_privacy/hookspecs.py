@@ -25,5 +25,5 @@ def dd_register_attacks(register: RegisterAttack) -> None:
     Called once for each plugin, when an attack is looked up.
 
     Args:
-        register: call it with a record class that extends ``AbstractAttack``.
+        register: call it with a subclass of ``AbstractAttack``, a record class.
     """

@@ -1,4 +1,4 @@
-"""The plugin that dd-plugins loads: light, with or without Opacus."""
+"""The plugin for dd-plugins: light, with or without Opacus."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @hookimpl
 def dd_register_hookspecs(register: "RegisterHookspecs") -> None:
-    """Offer the hook by which attacks are registered."""
+    """Offer the hook for registering attacks."""
     register(hookspecs)
 
 
 @hookimpl
 def dd_register_attacks(register: "RegisterAttack") -> None:
-    """Offer the attacks that come with this integration."""
+    """Offer the attacks of this integration."""
     from dd_privacy.audit.attacks import BUILT_IN
 
     for attack in BUILT_IN:

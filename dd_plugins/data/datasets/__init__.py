@@ -1,1 +1,1 @@
-"""The named data sets that come with the library, a reader per file."""
+"""The library's own named data sets, a reader per file."""

@@ -1,4 +1,4 @@
-"""Published archives: checked, and unpacked once beside where they lie."""
+"""Published archives: checked, and unpacked once in their folder."""
 
 import hashlib
 import os
@@ -23,9 +23,9 @@ class Archive:
 
     Attributes:
         file: its name.
-        folder: the folder that it holds.
+        folder: the folder in it.
         md5: of the archive, as published; None if no sum is published.
-        url: where it can be fetched; None if its authors ask for a login.
+        url: its address; None if its authors ask for a login.
     """
 
     file: str
@@ -35,10 +35,10 @@ class Archive:
 
 
 def unpacked(name: str, options: DataOptions, *archives: Archive) -> Path:
-    """Return the folder that holds a data set, unpacked from its archive if need be.
+    """Return the folder of a data set, unpacked from its archive if need be.
 
-    The folder is there only when all of it is: an interrupted unpacking leaves nothing
-    that would be taken for it. Processes may unpack side by side.
+    The folder appears complete or not at all: an interrupted unpacking leaves no folder
+    of this name. Processes may unpack side by side.
 
     Args:
         name: of the data set, for messages.
@@ -81,13 +81,13 @@ def unpacked(name: str, options: DataOptions, *archives: Archive) -> Path:
 
 
 def unpacked_by(folder: Path, unpack: Callable[[Path], None], source: Path) -> Path:
-    """Return a folder after it was filled beside its place and moved there whole.
+    """Fill a folder in a temporary place, move it to its own, and return it.
 
     Args:
         folder: the folder to make.
-        unpack: fills a folder that is given to it; what it makes under the name of
-            ``folder`` there, or else the given folder itself, becomes it.
-        source: what is unpacked, for messages.
+        unpack: fills the folder given to it; an entry named like ``folder`` in it, or
+            else the given folder itself, becomes the result.
+        source: the unpacked file, for messages.
 
     Raises:
         DataError: the source is damaged, or there is no room to write.
@@ -113,12 +113,12 @@ def unpacked_by(folder: Path, unpack: Callable[[Path], None], source: Path) -> P
 
 
 def check_md5(file: Path, md5: str | None, otherwise: str) -> None:
-    """Refuse a file that is not the published one.
+    """Refuse a file different from the published one.
 
     Args:
         file: the file.
         md5: the published sum, in hexadecimal; None to take any file.
-        otherwise: what else could be done than fetching it again, for the message.
+        otherwise: an alternative to fetching it again, for the message.
 
     Raises:
         DataError: the file cannot be read, or has another sum.

@@ -27,7 +27,7 @@ def load_cifar10_1(options: DataOptions) -> RealData:
     """Load CIFAR-10 with the 2,000 images of CIFAR-10.1 (v6) as its test set.
 
     Recht et al., "Do CIFAR-10 Classifiers Generalize to CIFAR-10?", 2018. It is for
-    testing: the training images are those of CIFAR-10, so a set that was distilled from
+    testing: the training images are those of CIFAR-10, so a set distilled from
     ``cifar10`` is evaluated by ``--dataset cifar10.1``.
     """
     refuse_argument("cifar10.1", options)

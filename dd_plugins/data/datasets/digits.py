@@ -1,4 +1,4 @@
-"""scikit-learn's digits, which need no download."""
+"""scikit-learn's digits; they need no download."""
 
 import numpy as np
 import torch

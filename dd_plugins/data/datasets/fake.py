@@ -1,4 +1,4 @@
-"""Made images of any number and size, to measure what a run takes."""
+"""Generated images of any number and size, for measuring runs."""
 
 import re
 
@@ -22,8 +22,8 @@ def load_fake(options: DataOptions) -> RealData:
     """Make images, ``fake:CLASSESxCHANNELSxHEIGHTxWIDTHxIMAGES``.
 
     Each class has a mean colour, and each image noise around it; images and labels are
-    functions of the index. They are made when they are read, and need no disk: for
-    rehearsals, ``dd-plugins estimate`` above all, of data that is not there.
+    functions of the index. They are generated on access, and need no disk: they
+    rehearse runs on absent data, above all for ``dd-plugins estimate``.
     """
     found = _FORM.fullmatch(options.argument or "")
     numbers = [] if found is None else [int(each) for each in found.groups()]

@@ -19,8 +19,8 @@ def load_folder(options: DataOptions) -> RealData:
 
     Splits for training, validation and testing are recognised (:func:`find_splits`);
     without them a fifth of each class, always the same, becomes the test set: at least
-    one image of a class that has two. With ``image_size`` the shorter side is resized
-    to it and the centre is cropped. Images of any mode become RGB.
+    one image of a class with two. With ``image_size`` the shorter side is resized to it
+    and the centre is cropped. Images of any mode become RGB.
     """
     if options.argument is None:
         raise OptionError("data set 'folder' needs a path: 'folder:PATH'")
@@ -41,7 +41,7 @@ def data_of_folder(
     Args:
         path: the folder.
         name: of the data set.
-        image_size: side in pixels to which images are resized, or None.
+        image_size: side in pixels of the resized images, or None.
         mirror: whether a mirror image is still of its class.
         class_names: the name of a class by that of its folder; by default the same.
 

@@ -1,4 +1,4 @@
-"""Data sets that Hugging Face ``datasets`` has saved on disk."""
+"""Data sets saved on disk by Hugging Face ``datasets``."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -19,7 +19,7 @@ __all__ = ["load_hugging_face"]
 
 
 def load_hugging_face(options: DataOptions) -> RealData:
-    """Load a data set that ``datasets`` has saved by ``save_to_disk``, ``hf:PATH``.
+    """Load a data set saved by ``save_to_disk`` of ``datasets``, ``hf:PATH``.
 
     A ``DatasetDict`` gives its splits; of a single ``Dataset`` a fifth of each class,
     always the same, becomes the test set. With ``image_size`` the shorter side is
@@ -73,10 +73,10 @@ def _with_test(found: Any, path: Path) -> dict[str, Any]:
 
 
 def _columns(dataset: Any, path: Path) -> tuple[str, str]:
-    """Return the names of the columns that hold images and labels.
+    """Return the names of the columns of images and labels.
 
     Raises:
-        DataError: there are none, or several that could be it.
+        DataError: there are none, or several candidates.
     """
     features = dataset.features
     found = []

@@ -20,7 +20,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
     Args:
         samples: each file with its label.
-        size: side in pixels to which images are resized and cropped; None to keep them.
+        size: side in pixels of the resized and cropped images; None to keep them.
     """
 
     def __init__(

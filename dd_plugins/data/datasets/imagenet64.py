@@ -33,10 +33,10 @@ def load_imagenet64(options: DataOptions) -> RealData:
     The published ``Imagenet64_train_part1_npz.zip``, ``Imagenet64_train_part2_npz.zip``
     and ``Imagenet64_val_npz.zip``, or the batches in them, lie under the folder of data
     sets; image-net.org asks for a login, so they are not downloaded. They are unpacked
-    once, to arrays that are read from the disk as they are needed (16 GB). The
-    validation images are the test set. Labels, published from 1, are numbered from 0.
-    ``map_clsloc.txt``, if it is there, names the classes. No sum of the files is
-    published; all ten training batches must be there.
+    once, to arrays (16 GB) that are read from the disk as needed. The validation images
+    are the test set. Labels, published from 1, are numbered from 0. ``map_clsloc.txt``,
+    if it is there, names the classes. No sum of the files is published; all ten
+    training batches must be there.
     """
     refuse_argument("imagenet64", options)
     check_image_size(options.image_size)
@@ -97,7 +97,7 @@ def _unpacked(root: Path, options: DataOptions) -> Path:
 
 
 def _take_arrays(batch: Path, place: Path) -> None:
-    """Write the arrays of a batch to files that can be read in part.
+    """Write the arrays of a batch to files, readable in parts.
 
     Raises:
         DataError: the batch has another layout.
@@ -132,7 +132,7 @@ def _class_names(folder: Path) -> list[str]:
 
 
 class _Arrays(Dataset[tuple[Tensor, int]]):
-    """Images that stay in files of arrays, and are read from the disk one by one."""
+    """Images in files of arrays, read from the disk one by one."""
 
     def __init__(self, folder: Path, stem: str, size: int | None) -> None:
         files = sorted(folder.glob(f"{stem}*-data.npy"), key=_number)

@@ -32,8 +32,8 @@ _NAMES = {
 def load_imagenette(options: DataOptions) -> RealData:
     """Load Imagenette (fast.ai): ten classes, 9,469 training and 3,925 test images.
 
-    The smallest published version is read whose shorter side has at least
-    ``image_size`` pixels, or a larger one that is there. Its ``val`` is the test set.
+    The smallest published version with a shorter side of at least ``image_size`` pixels
+    is read, or a larger one if that is present. Its ``val`` is the test set.
     """
     refuse_argument("imagenette", options)
     size = needs_image_size("imagenette", options)

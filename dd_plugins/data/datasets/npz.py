@@ -26,7 +26,7 @@ _NAMINGS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 def load_npz(options: DataOptions) -> RealData:
     """Load a file of numpy arrays, ``npz:PATH``.
 
-    See :func:`data_of_npz` for what it must hold.
+    See :func:`data_of_npz` for the format.
     """
     if options.argument is None:
         raise OptionError("data set 'npz' needs a path: 'npz:FILE.npz'")
@@ -120,7 +120,7 @@ def _keys(path: Path) -> list[str]:
 
 
 def _splits(path: Path, keys: list[str]) -> Mapping[str, tuple[str, str]]:
-    """Return the names of images and labels of each split that is there."""
+    """Return the names of images and labels of each split in the file."""
     for naming in _NAMINGS:
         images, labels = naming
         found = {

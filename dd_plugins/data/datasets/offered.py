@@ -1,4 +1,4 @@
-"""The table of named data sets: what the built-in plugin registers."""
+"""The table of named data sets, registered by the built-in plugin."""
 
 from dd_plugins.data.datasets.cifar10_1 import load_cifar10_1
 from dd_plugins.data.datasets.cub200 import load_cub200

@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads and downloads."""
+"""Data sets, read and downloaded by torchvision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class TorchvisionSet:
     """Reads a data set of torchvision whole into memory.
 
     Attributes:
-        name: under which the data set is registered.
+        name: the registered name of the data set.
         class_name: its class in ``torchvision.datasets``.
         mirror: whether a mirror image is still of its class.
         preprocessing: by default ``"zca"`` for images of at most 4,800 values.
@@ -95,10 +95,9 @@ _CIFAR100 = TorchvisionSet("cifar100", "CIFAR100", mirror=True, preprocessing="z
 
 
 def load_cifar100(options: DataOptions) -> RealData:
-    """Load CIFAR-100, from ``cifar100.npz`` if only that is there.
+    """Load CIFAR-100, from ``cifar100.npz`` if only this file is there.
 
-    The file's images stand in another order, so the two are different data to a set
-    that names one of them.
+    The file's images are in another order, so to a set the two are different data.
     """
     refuse_argument("cifar100", options)
     root = data_root_of("cifar100", options)

@@ -28,7 +28,7 @@ Loss = Literal["squared-error", "cross-entropy"]
 
 @dataclass(frozen=True)
 class Settings:
-    """The options that a preset sets; the defaults are the paper's."""
+    """The options set by a preset; the defaults are the paper's."""
 
     pool_size: int = 10
     max_online_updates: int = 100
@@ -51,7 +51,8 @@ class ShortRun:
     Attributes:
         steps: the number of steps.
         settings: the options.
-        flip_up_to: the most images per class at which flipped copies help; 0 for never.
+        flip_up_to: flipped copies are used up to this many images per class; 0 for
+            never.
         network: the architecture; None for the paper's, narrower on a CPU.
     """
 
@@ -61,7 +62,7 @@ class ShortRun:
     network: AbstractNetwork | None = None
 
     def settings_for(self, images: int) -> Settings:
-        """Return the options of a short run that makes this many images in all."""
+        """Return the options of a short run of this many images in all."""
         copies = next((each for most, each in _COPIES if images <= most), 0)
         return replace(self.settings, augmented_copies=copies)
 

@@ -59,27 +59,28 @@ class FRePo(AbstractDistiller[FRePoState]):
 
     One model of a pool gives features; kernel ridge regression from the synthetic to
     the real features predicts the real labels; the error is differentiated back to
-    images and labels. The model then takes a training step on the synthetic set,
-    until it has seen ``max_online_updates`` and a fresh one takes its place. There is
-    no unrolling: a step costs one forward pass of the real batch, and one forward and
+    images and labels. The model then takes a training step on the synthetic set, until
+    it has seen ``max_online_updates`` and a fresh one replaces it. There is no
+    unrolling: a step costs one forward pass of the real batch, and one forward and
     backward pass of the synthetic set.
 
     Under torchrun the models of the pool and the images of a real batch are dealt out
     to the processes; each visits a model of its own at every step.
 
-    Options that are not given are settled by the preset and the data set.
+    The preset and the data set settle all options not given.
 
     Args:
-        preset: ``"fast"`` is for runs of minutes: what was measured best for the data
-            set; ``"paper"`` is the paper's in every option, 500,000 steps, and width
-            128. A fast run of 50,000 steps and more takes the paper's learning rate.
+        preset: ``"fast"`` is for runs of minutes, with the best measured options for
+            the data set; ``"paper"`` is the paper's in every option, 500,000 steps, and
+            width 128. A fast run of 50,000 steps and more takes the paper's learning
+            rate.
         pool_size: online models; at least one for each process.
         pool_networks: further architectures; the models of the pool take the run's own
             and these in turn. The paper's pool has one architecture.
-        max_online_updates: training steps K after which a model is replaced.
+        max_online_updates: training steps K of a model before it is replaced.
         real_batch_size: real images of a visit.
-        updates_per_batch: steps of a visit, during which the model, the real batch and
-            its features stay the same. The paper's is 1.
+        updates_per_batch: steps of a visit; the model, the real batch and its features
+            stay the same in it. The paper's is 1.
         online_steps: training steps of the model at the end of a visit. The paper's
             is 1.
         ridge: ridge relative to the mean eigenvalue of the kernel; by default the
@@ -88,25 +89,24 @@ class FRePo(AbstractDistiller[FRePoState]):
         last_learning_rate: at the end of the cosine, relative to the first; in [0, 1].
         online_learning_rate: of Adam on the online models.
         learn_labels: whether labels are learned.
-        augment: whether a random augmentation, drawn anew at each step, is applied to
-            the synthetic images. The models are trained on augmented images. In the
-            regression augmented images replace the images, or stand beside them as
+        augment: whether a random augmentation, redrawn at each step, is applied to the
+            synthetic images. The models are trained on augmented images. In the
+            regression augmented images replace the images, or join them as
             ``augmented_copies``. By default True with copies, and in a fast run for
             colour images. The paper's is False.
-        augmented_copies: random augmentations of each image that stand beside it in
-            the regression, since a network that is trained on the set meets them too;
-            with 0 and ``augment`` one augmentation replaces the image. By default 7 in
-            a fast run for up to 50 images in all, 3 for up to 200, 1 for up to 500,
-            else 0. The paper has none.
+        augmented_copies: random augmentations of each image, added to the regression,
+            since networks trained on the set meet them too; with 0 and ``augment`` one
+            augmentation replaces the image. By default 7 in a fast run for up to 50
+            images in all, 3 for up to 200, 1 for up to 500, else 0. The paper has none.
         loss: the loss of the regression's predictions of the real labels:
-            ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the temperature
-            that suits each real batch best
+            ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the best
+            temperature for each real batch
             (:func:`~dd_plugins.functional.kernel_regression.calibrated_cross_entropy`);
             by default the latter in a fast run.
-        flip: whether flipped copies stand beside the synthetic images. The default is
-            that of the released code: True for small sets of images whose mirror image
-            is natural. With augmented copies it is False: some of them are flipped.
-        chunk_size: images, copies counted, whose activations are held at once; the
+        flip: whether flipped copies join the synthetic images. The default is the
+            released code's: True for small sets of images with natural mirror images.
+            With augmented copies it is False: some of them are flipped.
+        chunk_size: images, copies included, with activations in memory at once; the
             gradient of more is computed in chunks, for one more forward pass.
 
     Reference: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature
@@ -156,7 +156,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         )
 
     def _settled(self, defaults: Settings) -> Settings:
-        """Return the options that were given, and ``defaults`` for all others."""
+        """Return the given options, and ``defaults`` for all others."""
         options = {field.name: getattr(self, field.name) for field in fields(Settings)}
         given = {name: value for name, value in options.items() if value is not None}
         wanted = 0 if self.augment is False else defaults.augmented_copies
@@ -208,7 +208,7 @@ class FRePo(AbstractDistiller[FRePoState]):
 
     @property
     def architectures(self) -> tuple[AbstractNetwork, ...]:
-        """The architectures of the pool, beside the run's own."""
+        """The architectures of the pool, besides the run's own."""
         return self.pool_networks
 
     @property
@@ -362,7 +362,7 @@ def _augmented(run: Run, images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def support(settings: Settings, run: Run, pixels: Tensor, step: int) -> Tensor:
-    """Return the images that support the regression: copies of the whole set."""
+    """Return the support of the regression: copies of the whole set."""
     if not settings.augment:
         return pixels
     generator = run.own_generator("augmentation", step)

@@ -26,11 +26,11 @@ __all__ = ["FRePoState", "RealFeatures", "Workspace"]
 
 
 class Workspace:
-    """The tensors with which models of one architecture are computed.
+    """The tensors used to compute with models of one architecture.
 
     On a CPU each model has a workspace of its own. On a GPU models of one architecture
-    share one, because CUDA graphs are tied to the tensors that they were recorded with:
-    the tensors of a model are copied there and, once it is trained, back.
+    share one, because a CUDA graph is tied to the tensors of its recording: the tensors
+    of a model are copied there and, once it is trained, back.
 
     Args:
         regression: predicts real labels, and gives the gradient.
@@ -78,7 +78,7 @@ class Workspace:
         return found
 
     def train(self, view: Tensor, labels: Tensor) -> None:
-        """Train the model that is held by one step."""
+        """Train the held model by one step."""
         self._training(view, labels)
         if self.held is not self.model:
             self.held.overwrite(self.model)
@@ -86,7 +86,7 @@ class Workspace:
 
 
 def _real_features(run: Run, network: FeatureNetwork, images: Tensor) -> tuple[Tensor]:
-    """Return the features of real images, which take no gradient."""
+    """Return the features of real images, without gradients."""
     with torch.no_grad():
         return (features_of(run, network, images),)
 
@@ -110,7 +110,7 @@ class RealFeatures:
 
 @dataclass
 class FRePoState(PoolState):
-    """The pool, and what can be computed from it and is not saved."""
+    """The pool, and unsaved tensors computed from it."""
 
     visit: RealFeatures | None = None
     # By architecture on a GPU, else by slot:
@@ -119,11 +119,11 @@ class FRePoState(PoolState):
     def workspace(
         self, slot: int, regression: Regression, architectures: int
     ) -> Workspace:
-        """Return the workspace that holds the model of a slot.
+        """Return the workspace with the model of a slot.
 
         Args:
             slot: its number in the pool.
-            regression: for a workspace that is made now.
+            regression: for a new workspace.
             architectures: the number of architectures in the pool.
         """
         model, known = self.pool[slot], self.workspaces
@@ -135,12 +135,12 @@ class FRePoState(PoolState):
         return known[key].hold(model)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore every model in place, and forget what was computed from others."""
+        """Restore every model in place, and forget tensors computed from old ones."""
         super().load_state_dict(state)
         self.visit = None
         self.workspaces.clear()
 
 
 def shares_workspaces(run: Run) -> bool:
-    """Tell whether models of one architecture share a workspace: on a GPU."""
+    """Return whether models of one architecture share a workspace: on a GPU."""
     return run.device.type == "cuda"

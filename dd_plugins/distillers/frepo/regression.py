@@ -22,9 +22,9 @@ __all__ = ["MetaGradient", "Regression", "Solve", "features_of", "solve_or_raise
 
 
 class MetaGradient(NamedTuple):
-    """What a step adds to the gradients of the set, and its figures.
+    """The gradients of a step, and its figures.
 
-    If ``failed`` is true, the regression was not possible and the rest is meaningless.
+    If ``failed`` is true, the regression failed and the rest is meaningless.
     """
 
     view: Tensor
@@ -36,7 +36,7 @@ class MetaGradient(NamedTuple):
 
 
 class Solve(Protocol):
-    """Kernel regression that says whether it failed."""
+    """Kernel regression with a flag for failure."""
 
     def __call__(
         self,
@@ -56,11 +56,11 @@ class Regression:
     Attributes:
         ridge: relative to the mean eigenvalue of the kernel.
         loss: the loss of the predictions.
-        flip: whether flipped copies stand beside the synthetic images.
+        flip: whether flipped copies join the synthetic images.
         learn_labels: whether the gradient of the labels is computed.
-        chunk_size: images whose activations wait at once for the backward pass. Where
-            there are more, features are computed without a graph, and once more with
-            one for each chunk: the memory is bounded, for a forward pass.
+        chunk_size: images with activations in memory at once, for the backward pass.
+            With more images, features are computed without a graph, and again with a
+            graph for each chunk: this bounds the memory, for one more forward pass.
     """
 
     ridge: float
@@ -72,7 +72,7 @@ class Regression:
     def predictor(
         self, run: Run, network: FeatureNetwork, pixels: Tensor, labels: Tensor
     ) -> Callable[[Tensor], Tensor]:
-        """Return what predicts ``(b, classes)`` for images ``(b, c, h, w)``."""
+        """Return the predictor of ``(b, classes)`` for images ``(b, c, h, w)``."""
         with torch.no_grad():
             syn_features = features_of(run, network, self._with_flipped(pixels))
             targets = _labels_of(labels, syn_features)
@@ -103,7 +103,7 @@ class Regression:
                 GPU, so the whole function can be recorded there.
             run: the run.
             network: gives the features.
-            view: the images that support the regression.
+            view: the support of the regression.
             labels: of the set.
             features: of real images.
             targets: of the same.
@@ -122,7 +122,7 @@ class Regression:
         ):
             syn_features = features_of(run, network, support)
         # The graph is walked in two halves: from the loss to features and labels, then
-        # from the features to the view. So the profiler can tell them apart, and the
+        # from the features to the view. So the profiler can separate them, and the
         # first half is freed before the second begins.
         inner = syn_features.detach().requires_grad_()
         with record_function("frepo: regression"):
@@ -183,7 +183,7 @@ def features_of(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
     """Return the features of images, in the run's precision.
 
     BatchNorm is in evaluation mode, for real images too: its statistics come from the
-    synthetic batches on which the model was trained.
+    model's synthetic training batches.
     """
     with run.autocast():
         return features_in_chunks(network.eval(), images)
@@ -197,6 +197,6 @@ def _labels_of(labels: Tensor, support: Tensor) -> Tensor:
 def solve_or_raise(
     syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float
 ) -> tuple[Tensor, Tensor]:
-    """Predict with a ridge that grows until the kernel is regular, or raise."""
+    """Predict, with a ridge growing until the kernel is regular, or raise."""
     predictions = ridge_regression(syn_features, syn_targets, features, ridge=ridge)
     return predictions, torch.tensor(False)

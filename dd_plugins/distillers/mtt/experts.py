@@ -16,10 +16,10 @@ __all__ = ["experts_obtained"]
 def experts_obtained(
     trajectories: list[Trajectory], run: Run, real: RealSampler, missing: Missing
 ) -> list[Snapshots]:
-    """Return the snapshots of all experts, trained now where they are missing.
+    """Return the snapshots of all experts; train the missing ones.
 
     Raises:
-        OptionError: experts are missing and are not to be trained.
+        OptionError: experts are missing, and ``missing`` forbids training.
         FileError: the file of an expert is damaged or is not what its name says.
         RunError: the weights of an expert became infinite or NaN.
     """
@@ -32,7 +32,7 @@ def experts_obtained(
 def _refusal(
     trajectories: list[Trajectory], run: Run, count: int, folder: Path
 ) -> OptionError:
-    """Return the error that names the command that trains missing experts."""
+    """Return the error with the command for training missing experts."""
     first = trajectories[0]
     words = {
         "dataset": run.task.dataset,

@@ -58,16 +58,16 @@ _MATCHES = {"constant": match_in_constant_memory, "unrolled": match_unrolled}
 
 @dataclass
 class MTTState(AbstractState):
-    """The experts, and what changes beside the set.
+    """The experts, and the changing tensors besides the set.
 
     Attributes:
         run: the run.
         network: the architecture as a module; its own weights are not used.
         experts: the snapshots of each expert; not saved.
-        logits: float32 ``(n, classes)``, to which learned labels are added; what the
-            experts say of the images that the set starts from. Zero until step 0.
-        skipped: updates that were skipped so far, a mean over the processes.
-        mask: which weights are compared, 1 or 0 each; None for all. Not saved.
+        logits: float32 ``(n, classes)``: the experts' logits for the first images,
+            added to learned labels. Zero until step 0.
+        skipped: updates skipped so far, a mean over the processes.
+        mask: 1 for compared weights, 0 for others; None for all. Not saved.
     """
 
     network: FeatureNetwork
@@ -95,29 +95,29 @@ class MTTState(AbstractState):
 class MTT(AbstractDistiller[MTTState]):
     """Matching of training trajectories: MTT, TESLA and DATM.
 
-    Experts are networks trained on the real data, whose weights are kept at regular
-    steps. A student starts at a snapshot of an expert, takes a few steps on the
+    Experts are networks trained on the real data, with snapshots of their weights at
+    regular steps. A student starts at a snapshot of an expert, takes a few steps on the
     synthetic set, and should arrive where the expert is some snapshots later. The
-    student's step size is learned with the images. Experts that are missing are trained
-    before the first step; ``dd-plugins train-experts`` trains them beforehand.
+    student's step size is learned with the images. Missing experts are trained before
+    the first step; ``dd-plugins train-experts`` trains them beforehand.
 
     If several processes share a run, each matches a snapshot of its own, and their
     gradients are averaged; missing experts are dealt out to the processes.
 
-    Options that are not given are settled by the preset and the number of images a
-    class.
+    The preset and the number of images a class settle all options not given.
 
     Args:
         preset: ``"fast"`` for runs of minutes on a CPU; ``"paper"`` for the published
             settings: 100 experts of 50 epochs, 5,000 steps.
-        experts: how many; their seeds are 0, 1, 2, ..., whatever the run's.
+        experts: the number of experts; their seeds are 0, 1, 2, ..., whatever the
+            run's.
         expert: how an expert is trained; by default SGD at 0.05 without momentum, as
             long as its snapshots are needed (by the paper's preset at 0.01, for 50
             epochs).
         snapshot_steps: training steps from one snapshot to the next; by default 50, or
             an epoch by the paper's preset.
-        way_points: snapshots that are stored of an expert, at least 2; between two of
-            them each tensor moves on a straight line. By default all.
+        way_points: stored snapshots of an expert, at least 2; between two of them each
+            tensor moves on a straight line. By default all.
         missing_experts: ``"train"`` or ``"refuse"``.
         student_steps: steps N of the student.
         target_distance: snapshots M from the start to the target.
@@ -126,22 +126,22 @@ class MTT(AbstractDistiller[MTTState]):
         batch_size: synthetic images of a student's step; by default all.
         augment: whether students see images under DSA's augmentation; experts do by
             default.
-        match_layers: the share of layers whose weights are compared, in (0, 1], from
-            the head down; shallow ones are left out (PAD, arXiv 2408.03360).
-        memory: ``"constant"`` holds the graph of one step and leaves out that later
-            weights depend on earlier images (TESLA); ``"unrolled"`` is exact, and its
+        match_layers: the fraction of layers with compared weights, in (0, 1], from the
+            head down; shallow ones are left out (PAD, arXiv 2408.03360).
+        memory: ``"constant"`` holds the graph of one step and ignores the dependence of
+            later weights on earlier images (TESLA); ``"unrolled"`` is exact, and its
             memory grows with N.
         learning_rate: of SGD on the images.
         momentum: of SGD on the images and on the step size, in [0, 1).
         step_size: the student's, at the start of the run.
         step_size_learning_rate: of SGD on the step size, as the papers give it. The
             logarithm of the step size is learned, so it stays positive; its rate is
-            scaled so that the first updates equal those of the published rule.
+            scaled so that the first updates equal the published rule's.
         learn_labels: whether labels are learned with the images. They start as the mean
-            logits of those experts that are right about an image (DATM).
+            logits of the experts that classify an image correctly (DATM).
         label_learning_rate: of SGD on the labels.
         label_momentum: of SGD on the labels, in [0, 1).
-        threshold: an update whose loss exceeds it is skipped: its gradient is zero. By
+        threshold: an update with a larger loss is skipped: its gradient is zero. By
             default 2, or none by the paper's preset.
 
     References: Cazenavette et al., "Dataset Distillation by Matching Training
@@ -150,11 +150,12 @@ class MTT(AbstractDistiller[MTTState]):
     2211.10586; Guo et al., "Towards Lossless Dataset Distillation via
     Difficulty-Aligned Trajectory Matching" (DATM), ICLR 2024, arXiv 2310.05773.
 
-    Differences: the step size cannot become negative, as it can there; the set is that
-    of the last step (the best on test images there); an expert's epochs leave out the
-    last partial batch; DATM's choice of first images, which an expert classifies
-    correctly, is not made; a skipped update still moves by momentum. By the paper's
-    preset too, memory is constant and colour images are whitened, whatever the set.
+    Differences: the step size cannot become negative, as it can there; the result is
+    the set of the last step (the best on test images there); an expert's epochs leave
+    out the last partial batch; first images may be misclassified by an expert (DATM
+    chooses correctly classified ones); a skipped update still moves by momentum. By the
+    paper's preset too, memory is constant and colour images are whitened, whatever the
+    set.
     """
 
     name = "mtt"
@@ -183,7 +184,7 @@ class MTT(AbstractDistiller[MTTState]):
     threshold: PositiveFloat | None = None
 
     def for_task(self, task: Task) -> Self:
-        """Settle what depends on the number of images a class."""
+        """Settle the options that depend on the number of images a class."""
         is_paper = self.preset == "paper"
         usual = paper_run(task) if is_paper else short_run(task)
         settled = {
@@ -235,7 +236,7 @@ class MTT(AbstractDistiller[MTTState]):
         return {_STEP_SIZE: torch.tensor(math.log(self.step_size))}
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Return one-hot labels, or zeros that are added to the experts' logits."""
+        """Return one-hot labels, or zeros as offsets from the experts' logits."""
         if self.learn_labels:
             return torch.zeros(len(labels), num_classes)
         return super().initial_labels(labels, num_classes)
@@ -244,8 +245,8 @@ class MTT(AbstractDistiller[MTTState]):
         """Return the experts, trained now if they are missing.
 
         Raises:
-            OptionError: experts are missing and are not to be trained; or no student
-                has a target; or a step does not fit into memory.
+            OptionError: experts are missing, and ``missing_experts`` is ``"refuse"``;
+                or no student has a target; or a step does not fit into memory.
             FileError: the file of an expert is damaged or is not what its name says.
         """
         network = run.fresh_network(run.generator("student")).train()
@@ -288,7 +289,7 @@ class MTT(AbstractDistiller[MTTState]):
             )
 
     def _check_memory(self, run: Run, network: FeatureNetwork) -> None:
-        """Refuse a step that does not fit into memory, with the estimate."""
+        """Refuse a step too large for memory, with the estimate."""
         assert self.student_steps is not None
         task = run.task
         count = min(self.batch_size or task.synthetic_images, task.synthetic_images)
@@ -400,8 +401,8 @@ class MTT(AbstractDistiller[MTTState]):
     def _first_logits(self, state: MTTState, leaves: Leaves) -> Tensor:
         """Return the logits of the labels at the start, less the leaves.
 
-        They are the mean logits of those experts that are right about an image, or of
-        all if none is. Images of a context keep the labels that they have.
+        They are the mean logits of the experts that classify an image correctly, or of
+        all if none does. Images of a context keep their labels.
         """
         run, images = state.run, leaves.pixels.detach()
         module = run.fresh_network(run.generator("student"))

@@ -26,8 +26,8 @@ class Window(Record):
         first: the earliest snapshot, from 0.
         last: the latest.
         grows_to: the latest at the end of the growth; None for no growth.
-        steps: of the run, after which the window has grown, linearly until then; given
-            with ``grows_to``.
+        steps: of the run until the end of the growth, linear until then; given with
+            ``grows_to``.
     """
 
     name = "window"
@@ -40,7 +40,7 @@ class Window(Record):
 
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
-        """Refuse a window that ends before it begins, or shrinks."""
+        """Refuse a window that ends before it starts, or shrinks."""
         if self.last < self.first:
             raise ValueError(f"last must be at least {self.first}, got {self.last}")
         if self.grows_to is not None and self.grows_to < self.last:
@@ -53,7 +53,7 @@ class Window(Record):
 
     @property
     def latest(self) -> int:
-        """The latest snapshot that it ever holds."""
+        """The latest snapshot ever in the window."""
         return self.last if self.grows_to is None else self.grows_to
 
     def at(self, step: int) -> tuple[int, int]:
@@ -66,7 +66,7 @@ class Window(Record):
 
 @dataclass(frozen=True)
 class Settings:
-    """What depends on the number of images a class.
+    """The options that depend on the number of images a class.
 
     Attributes:
         student_steps: steps of the student, N.

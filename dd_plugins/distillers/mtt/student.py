@@ -20,8 +20,8 @@ __all__ = ["Student", "graph_bytes", "layers_mask"]
 class Student:
     """The gradient of the student's loss, by the number of its step and its weights.
 
-    It is a function of these alone: batch and augmentation of a step are drawn anew, to
-    the same values, at each call.
+    It is a function of these alone: each call redraws the batch and the augmentation of
+    a step, to the same values.
 
     Attributes:
         run: the run.
@@ -65,7 +65,7 @@ class Student:
         return gradient
 
     def weights(self) -> Tensor:
-        """Return the network's own weights, flat, which take a gradient."""
+        """Return the network's own weights, flat, with gradients enabled."""
         flat = [each.detach().flatten() for each in self.network.parameters()]
         return torch.cat(flat).requires_grad_()
 
@@ -93,9 +93,9 @@ class Student:
 
 
 def graph_bytes(function: Callable[[], Tensor]) -> int:
-    """Return how many bytes the graph of a result holds.
+    """Return the bytes in the graph of a result.
 
-    These are the tensors that are saved for its gradient, each counted once.
+    These are the tensors saved for its gradient, each counted once.
     """
     held: dict[int, int] = {}
 
@@ -111,10 +111,11 @@ def graph_bytes(function: Callable[[], Tensor]) -> int:
 
 
 def layers_mask(network: FeatureNetwork, share: float) -> Tensor | None:
-    """Return which weights are compared: those of the deepest layers.
+    """Return a mask of the compared weights: those of the deepest layers.
 
     Args:
-        network: its modules that own parameters are the layers, in their order.
+        network: its modules with parameters of their own are the layers, in their
+            order.
         share: of the layers, in (0, 1]; at least one is compared.
 
     Returns:

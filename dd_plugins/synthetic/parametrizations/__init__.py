@@ -1,1 +1,1 @@
-"""Parametrizations: what is stored and learned in place of pixels."""
+"""Parametrizations: forms of images, stored and learned in place of pixels."""

@@ -1,4 +1,4 @@
-"""What a parametrization is."""
+"""The base classes of parametrizations."""
 
 import math
 from abc import ABC, abstractmethod
@@ -25,17 +25,17 @@ __all__ = [
 
 
 class AbstractParametrization(Record, ABC):
-    """What is learned in place of pixels, and how it becomes pixels.
+    """A form of images, learned in place of pixels and decoded to pixels.
 
     A subclass is a frozen record of options (see :func:`dd_plugins.record`), registered
     by the hook ``dd_register_parametrizations`` under ``name``. Any distiller runs with
-    any parametrization: the distiller sees decoded images, and its gradient is led back
-    to what is stored, a chunk at a time.
+    any parametrization: the distiller sees decoded images, and its gradient is pulled
+    back to the stored parameters, a chunk at a time.
     """
 
     @property
     def images_per_stored(self) -> int:
-        """Images that one stored image decodes to; 1 here."""
+        """The number of images decoded from one stored image; 1 here."""
         return 1
 
     def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
@@ -46,7 +46,7 @@ class AbstractParametrization(Record, ABC):
             num_classes: number of classes.
 
         Raises:
-            OptionError: images of this shape cannot be encoded so.
+            OptionError: images of this shape cannot be encoded.
         """
         del num_classes
         return math.prod(image_shape)
@@ -59,16 +59,16 @@ class AbstractParametrization(Record, ABC):
 
         Args:
             run: the run.
-            real: real images, for a generator that is trained or found by them.
+            real: real images, for a generator trained on them.
             transform: maps pixels in [0, 1] to the value space of the model and back.
 
         Raises:
-            OptionError: the images of this run cannot be encoded so.
+            OptionError: these images cannot be encoded.
         """
 
 
 class AbstractReadable(AbstractParametrization):
-    """One whose parameters are in the file, which any installation can decode."""
+    """A parametrization stored in the file; any installation decodes it."""
 
     @abstractmethod
     def read(
@@ -80,13 +80,13 @@ class AbstractReadable(AbstractParametrization):
         """Return the images of a file, in the value space.
 
         Args:
-            stored: what it stores, by name; unchecked.
-            constants: what else it holds for decoding; unchecked.
+            stored: its parameters, by name; unchecked.
+            constants: its further tensors for decoding; unchecked.
             transform: the map to the value space.
 
         Raises:
-            OptionError: images of this shape cannot be encoded so.
-            ValueError: the tensors are not of the form of this parametrization.
+            OptionError: images of this shape cannot be encoded.
+            ValueError: the tensors do not fit this parametrization.
         """
 
 

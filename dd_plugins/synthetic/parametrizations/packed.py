@@ -83,10 +83,10 @@ class Packed(AbstractReadable):
 
         Args:
             images: ``(n * factor**2, channels, height, width)`` in the value space.
-            transform: of that value space.
+            transform: of the value space.
 
         Returns:
-            ``(n, channels, height, width)``: pixels, standardised by channel, so that a
+            ``(n, channels, height, width)``: pixels, standardised by channel, so a
             learning rate means the same as for pixels.
         """
         channels, height, width = images.shape[1:]

@@ -35,23 +35,23 @@ _LEAST_ROOT = 1e-5  # of the largest one
 class Spectral(AbstractReadable):
     """Each stored image holds the cosine coefficients of several images.
 
-    Channels are made independent, and transformed by an orthonormal DCT-II. Of each
-    image the same coefficients are kept: those that are largest in real images, by
-    their mean square. The same number of values thus gives more, and smoother, images.
-    Coefficients are divided by their root mean square, so that a learning rate means
-    the same for slow and for fast waves.
+    Channels are made independent, and transformed by an orthonormal DCT-II. Every image
+    keeps the same coefficients: the largest ones in real images, by their mean square.
+    The same number of values thus gives more, and smoother, images. Coefficients are
+    divided by their root mean square, so a learning rate means the same for low and for
+    high frequencies.
 
     Args:
-        keep: the share of an image's coefficients that is kept, from a millionth
-            to 1. A stored
-            image holds as many images as fit in the values of one: 4 of a quarter.
+        keep: the fraction of an image's coefficients to keep, from a millionth to 1. A
+            stored image holds as many images as fit in the values of one: 4 at a
+            quarter.
 
     Reference: Shin, Shin, Moon, "Frequency Domain-based Dataset Distillation" (FReD),
     NeurIPS 2023, arXiv 2311.08819, section 3.
 
     Differences: FReD keeps the coefficients of each channel, and counts explained
-    variance about the mean; here channels are mixed by the axes of their covariance
-    first, which puts most of a colour image into one of them, and squares are about 0.
+    variance about the mean; here channels are first mixed by the axes of their
+    covariance, to put most of a colour image into one of them, and squares are about 0.
     """
 
     name = "spectral"
@@ -83,7 +83,7 @@ class Spectral(AbstractReadable):
         return count
 
     def codec(self, run: Run, real: RealSampler, transform: Transform) -> Codec:
-        """Return the codec of the coefficients that are largest in real images."""
+        """Return the codec of the largest coefficients in real images."""
         count = self._count(run.task.image_shape)
         constants = _measured(real, transform, count)
         return Codec(
@@ -105,11 +105,11 @@ class Spectral(AbstractReadable):
             images: ``(n * images_per_stored, channels, height, width)`` in the value
                 space.
             constants: ``colours`` and ``scales``.
-            transform: of that value space.
+            transform: of the value space.
 
         Returns:
-            ``(n, images_per_stored, kept)``: those kept, in the order of their waves,
-            divided by their root mean square in real images.
+            ``(n, images_per_stored, kept)``: the kept ones, in the order of their
+            frequencies, divided by their root mean square in real images.
         """
         return self._of_standardised(transform.standardised(images), constants)
 
@@ -190,12 +190,12 @@ def _to_standardised(coefficients: Tensor, constants: Mapping[str, Tensor]) -> T
 
 
 def _measured(real: RealSampler, transform: Transform, count: int) -> dict[str, Tensor]:
-    """Return the colours, and the scales of the coefficients that are kept.
+    """Return the colours, and the scales of the kept coefficients.
 
     Args:
         real: all training images.
         transform: of their value space.
-        count: how many coefficients are kept.
+        count: the number of coefficients to keep.
 
     Returns:
         ``colours`` of shape ``(channels, channels)``; ``scales`` of shape ``(channels,

@@ -109,7 +109,7 @@ __all__ = ["continual_command"]
     "--initial-images",
     default=INITIAL_IMAGES,
     show_default=True,
-    help="What learned images start from: real, noise, or a core set.",
+    help="First images to learn from: real, noise, or a coreset.",
 )
 @click.option(
     "--network",
@@ -160,7 +160,7 @@ __all__ = ["continual_command"]
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Start the --json file anew; replace the --plot file.",
+    help="Restart the --json file; replace the --plot file.",
 )
 def continual_command(
     policy: str,
@@ -252,7 +252,7 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _several(option: str, text: str, known: tuple[str, ...]) -> list[str]:
-    """Return the names that an option lists; refuse unknown ones."""
+    """Return the names listed in an option; refuse unknown ones."""
     names = [part.strip() for part in text.split(",")]
     for name in names:
         if name not in known:

@@ -36,27 +36,27 @@ def continual(
     known: Sequence[StreamResult] = (),
     on_stream: Callable[[StreamResult], None] = lambda stream: None,
 ) -> list[PolicyResult]:
-    """Compare policies that fill a memory, over several streams.
+    """Compare policies for filling a memory, over several streams.
 
-    Bounds are measured beside the policies: training on the current data alone
+    Bounds are measured as well as the policies: training on the current data alone
     (``"naive"``, with replay), and on all real images at once (``"joint"``). Real
     images are stored as bytes. Learned ones are stored as float32 or with 256 levels an
     image, a row for each. Each policy of real images has a further row, with as many
     bytes as the first row of learned ones.
 
-    Test images are read once, and no choice depends on them. An experiment that chooses
+    Test images are read once, and no choice depends on them. An experiment for choosing
     between memories is scored on validation images, and reads no test images.
 
     Args:
-        experiment: what all streams share.
-        policies: specs of distillers, core sets among them.
+        experiment: the options of all streams.
+        policies: specs of distillers, including coresets.
         protocols: ``"scratch"`` and ``"replay"``.
         contexts: how stored images take part while a distiller learns others.
         stores: how learned images are stored.
         seeds: a stream for each.
         data: the real data of the benchmark.
-        known: streams that need not be run again.
-        on_stream: called with each stream when it is done.
+        known: finished streams; they are not run again.
+        on_stream: called with each finished stream.
 
     Raises:
         OptionError: the classes do not divide into the experiences, the memory has no
@@ -115,8 +115,8 @@ def _variants(
 ) -> list[dict[str, Any]]:
     """Return policy, context and store of each row of a memory.
 
-    Core sets move no images, so they see no context; they store real images as they
-    are, or packed. Packed memories have no context either.
+    Coresets move no images, so they see no context; they store real images as they are,
+    or packed. Packed memories have no context either.
     """
     variants: list[dict[str, Any]] = []
     small = [store for store in stores if store.startswith("packed")]
@@ -147,7 +147,7 @@ def _run(
     store: str,
     seed: int,
 ) -> StreamResult:
-    """Train and test along one stream, with the memory that a policy fills."""
+    """Train and test along one stream, with the memory of a policy."""
     started = time.perf_counter()
     parts = stream.experiment.experiences
     history = last = None

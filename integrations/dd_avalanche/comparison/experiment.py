@@ -1,4 +1,4 @@
-"""The options that all streams of a comparison share, and their checks."""
+"""The common options of all streams of a comparison, and their checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ __all__ = [
 ]
 
 Scenario = Literal["split", "task-split", "permuted", "rotated"]
-"""What an experience brings: classes, which a test has to tell from all others or, with
-the task known, from each other; or all classes with other pixels, permuted or rotated.
+"""The change from experience to experience: new classes, scored among all classes or,
+with the task known, among the task's; or all classes with other pixels, permuted or
+rotated.
 """
 
 _DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
@@ -30,7 +31,7 @@ BENCHMARKS: dict[str, tuple[Scenario, str]] = {
     for scenario in get_args(Scenario)
     for dataset in _DATASETS
 }
-"""The benchmarks: what an experience brings, and of which data set."""
+"""The benchmarks: the change from experience to experience, and the data set."""
 
 MemoryUse = Literal["replay", "scratch"]
 """How a network is trained on the memory: mixed with current data, or on it alone."""
@@ -41,30 +42,31 @@ Whitening = Literal["none", "first"]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What all streams of a comparison share.
+    """The common options of all streams of a comparison.
 
     Attributes:
         benchmark: a name of :data:`BENCHMARKS`.
-        experiences: the number of experiences that the classes, or with permuted or
-            rotated pixels the images, are divided into.
+        experiences: the number of experiences. They divide the classes, or with
+            permuted or rotated pixels the images.
         memory: images at the end of the stream; each class has an equal share from the
             start, as in the protocols of FRePo and DM.
         steps: the steps of a distillation.
-        initial_images: what learned images start from: see :func:`dd_plugins.distill`.
-        network: the spec of the network that images are distilled on; it is tested
-            without normalisation.
+        initial_images: the kind of first images to learn from: see
+            :func:`dd_plugins.distill`.
+        network: the spec of the network for distillation; it is tested without
+            normalisation.
         training_steps: training steps of a network on a memory, from scratch; None for
             FRePo's number.
         epochs: epochs over each experience, with replay.
-        augmented_copies: of each stored image, with replay; None for as many as
-            :class:`~dd_avalanche.DistilledBuffer` makes by default.
+        augmented_copies: of each stored image, with replay; None for the default of
+            :class:`~dd_avalanche.DistilledBuffer`.
         batch_size: current images in an iteration of replay, and the most images of the
             memory in it.
         whitening: ``"none"`` to standardise images, ``"first"`` for ZCA. Both are
             fitted to the first experience, and never to later classes.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        validation: whether networks are scored on validation images, which are cut from
-            the training images, and not on test images: to choose between memories.
+        validation: whether networks are scored on validation images, cut from the
+            training images, in place of test images: for choosing between memories.
     """
 
     benchmark: str = "split-fashion-mnist"
@@ -83,12 +85,12 @@ class Experiment:
 
     @property
     def scored_on(self) -> str:
-        """What networks are scored on: ``"test images"`` or ``"validation images"``."""
+        """The images for scoring: ``"test images"`` or ``"validation images"``."""
         return "validation images" if self.validation else "test images"
 
     @property
     def scenario(self) -> Scenario:
-        """What an experience brings."""
+        """The kind of change from experience to experience."""
         return BENCHMARKS[self.benchmark][0]
 
     @property
@@ -102,7 +104,7 @@ def check_experiment(
     protocols: Sequence[MemoryUse],
     data: dd_plugins.RealData,
 ) -> None:
-    """Refuse an experiment that cannot be done, before the first stream.
+    """Refuse an impossible experiment, before the first stream.
 
     Raises:
         OptionError: the classes do not divide into the experiences, the memory has no

@@ -11,7 +11,7 @@ __all__ = ["MemoryHistories", "MemoryHistory"]
 
 @dataclass
 class MemoryHistory:
-    """What a memory held after each experience of a stream.
+    """The content of a memory after each experience of a stream.
 
     Attributes:
         memory: the memory at the end.
@@ -29,7 +29,7 @@ class MemoryHistory:
 
 
 class MemoryHistories:
-    """Memories that are filled once along a stream, for all uses and stores."""
+    """Memories, filled once along a stream for all uses and stores."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], MemoryHistory] = {}
@@ -42,9 +42,9 @@ class MemoryHistories:
         context: Context,
         store: str,
     ) -> MemoryHistory:
-        """Return the history of the memory that a policy fills.
+        """Return the history of a policy's memory.
 
-        A store that rounds shares it with the one that does not.
+        A rounding store shares it with the exact one.
         """
         exact: Store = "packed" if store.startswith("packed") else "float32"
         key = (stream.seed, images_per_class, policy, context, exact)

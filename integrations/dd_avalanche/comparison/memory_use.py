@@ -32,9 +32,9 @@ def scores_from_scratch(
     """Train a fresh network on the memory alone after each experience.
 
     Args:
-        stream: the stream whose classes the memory holds.
-        history: what the memory held.
-        store: how its images are stored.
+        stream: the stream of the memory's classes.
+        history: the content of the memory after each experience.
+        store: the form of its stored images.
 
     Returns:
         For each experience, the accuracy on it and on each one before.
@@ -88,12 +88,13 @@ def scores_with_replay(
     """Train one network along a stream in Avalanche, with replay of a memory.
 
     The stock ``ReplayPlugin`` mixes current data and memory in each batch, with hard
-    labels and cross-entropy. The memory is the one that ``DistilledBuffer`` would fill.
+    labels and cross-entropy. The memory equals the one ``DistilledBuffer`` would fill.
 
     Args:
         stream: the current data.
-        history: what the memory held after each experience; None to train without one.
-        store: how its images are stored.
+        history: the content of the memory after each experience; None to train without
+            one.
+        store: the form of its stored images.
 
     Returns:
         For each experience, the accuracy on it and on each one before.
@@ -107,7 +108,7 @@ def scores_with_replay(
         from dd_avalanche.replay.buffer import DistilledBuffer
 
     class HistoryBuffer(DistilledBuffer):
-        """A buffer that takes the memory of each experience from the history."""
+        """A buffer with the memory of each experience taken from the history."""
 
         def post_adapt(self, agent_state: Any, exp: Any) -> None:
             assert history is not None

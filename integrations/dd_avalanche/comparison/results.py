@@ -17,14 +17,14 @@ class StreamResult:
     """One stream, of one seed.
 
     Attributes:
-        policy: what fills the memory: a spec, ``"naive"`` or ``"joint"``.
+        policy: the policy for filling the memory: a spec, ``"naive"`` or ``"joint"``.
         protocol: how the memory is used.
         context: how stored images take part while others are distilled.
         store: how images are stored; ``"real"`` for those of the data set, ``"none"``
             without a memory.
         seed: the seed of the order or domains, the distillations and the networks.
-        images_per_class: images of each class for which the memory has room.
-        memory_images: images that are stored at the end.
+        images_per_class: the room of each class in the memory, in images.
+        memory_images: stored images at the end.
         memory_bytes: bytes of these images; from scratch also of learned labels.
         accuracies: after each experience, the accuracy on the test images of each
             experience so far; empty lists where it was not measured.
@@ -51,12 +51,12 @@ class StreamResult:
 
     @property
     def forgetting(self) -> float | None:
-        """How much the accuracy on an experience falls by the end, on average.
+        """The mean fall of the accuracy on an experience by the end.
 
         It falls from its best value before the end. The figure is negative where
         accuracy rises at the end. The last experience is left out (Chaudhry et al.
-        2018, arXiv 1801.10112, section 3.3). None for a stream that was measured only
-        at its end, or has one experience.
+        2018, arXiv 1801.10112, section 3.3). None for a stream measured only at its
+        end, or with one experience.
         """
         *before, last = self.accuracies
         if not before or not all(before):
@@ -73,8 +73,8 @@ class PolicyResult:
 
     Attributes:
         streams: one for each seed; all equal but for the seed.
-        equal_bytes: whether the memory holds as many bytes as that of the first
-            distilled policy, not as many images.
+        equal_bytes: whether the memory holds as many bytes as the first distilled
+            policy's, not as many images.
     """
 
     streams: tuple[StreamResult, ...]
@@ -111,7 +111,7 @@ class PolicyResult:
 
 
 def stream_key(stream: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what distinguishes a stream from others of an experiment."""
+    """Return the key of a stream among all streams of an experiment."""
     names = ("policy", "protocol", "context", "store", "seed", "images_per_class")
     return tuple(stream[name] for name in names)
 

@@ -1,4 +1,4 @@
-"""The JSON file of a comparison, which resumes where it stopped."""
+"""The JSON file of a comparison, for resuming it."""
 
 import hashlib
 import json
@@ -15,19 +15,19 @@ __all__ = ["ResultsFile"]
 _FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
 
 _LATER_OPTIONS = {"validation": False, "augmented_copies": 0}
-"""What experiments were before there were these options, for files of that time."""
+"""The values of newer options in experiments of older files."""
 
 
 class ResultsFile:
-    """The JSON file: written after each stream, so that a kill loses at most one.
+    """The JSON file: written after each stream, so a kill loses at most one.
 
     Several processes may write to it at once, for different policies: each write first
-    reads, under its lock, what others have added.
+    reads, under its lock, the streams added by others.
 
     Args:
-        experiment: what all streams of the file share.
+        experiment: the common options of all streams of the file.
         path: the file; None for none.
-        anew: whether to drop the streams that the file holds.
+        anew: whether to drop the streams in the file.
 
     Attributes:
         streams: all streams of the file.
@@ -85,7 +85,7 @@ class ResultsFile:
         return (json.dumps(content, indent=1) + "\n").encode()
 
     def _read(self) -> tuple[list[StreamResult], list[dict[str, Any]]]:
-        """Return the streams and the results that the file holds.
+        """Return the streams and the results in the file.
 
         Raises:
             FileError: it is damaged, or from another command or version.
@@ -119,7 +119,7 @@ class ResultsFile:
 
 
 def _row_key(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what distinguishes the results of a row from others."""
+    """Return the key of a row among all results."""
     names = ("policy", "protocol", "context", "store", "equal_bytes", "memory_images")
     return tuple(row[name] for name in names)
 

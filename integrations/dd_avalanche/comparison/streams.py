@@ -1,4 +1,4 @@
-"""The data of a stream, and the networks that are trained on it."""
+"""The data of a stream, and networks for it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -35,9 +35,9 @@ class AbstractStream(ABC):
     """The data of one stream, in the space of the model.
 
     Args:
-        experiment: what all streams share.
+        experiment: the common options of all streams.
         data: the real data of the benchmark.
-        scored: the images that networks are scored on: its test or validation images.
+        scored: the images for scoring networks: its test or validation images.
         seed: the seed of the stream.
     """
 
@@ -109,7 +109,7 @@ class AbstractStream(ABC):
     def _told(
         self, network: Callable[[Tensor], Tensor], part: int
     ) -> Callable[[Tensor], Tensor]:
-        """Return the network, which chooses among the classes that are told."""
+        """Return the network, restricted to the known classes of a part."""
         classes = self.classes_told(part)
         if classes is None:
             return network
@@ -189,11 +189,11 @@ class ClassStream(AbstractStream):
 
 
 class DomainStream(AbstractStream):
-    """A stream whose experiences bring other pixels of the same classes.
+    """A stream of the same classes, with pixels transformed in each experience.
 
     Each experience has a part of the training images, drawn at random, and all test
     images. Its pixels are in an order of their own (``permuted``, Goodfellow et al.,
-    arXiv 1312.6211), or images are turned (``rotated``, Lopez-Paz and Ranzato, arXiv
+    arXiv 1312.6211), or images are rotated (``rotated``, Lopez-Paz and Ranzato, arXiv
     1706.08840): by ``180 k / experiences`` degrees, in an order of the stream. The
     first experience of permuted pixels has them as they are.
     """

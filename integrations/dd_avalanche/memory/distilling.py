@@ -18,14 +18,14 @@ __all__ = ["Distillate", "as_distilled_set", "distil", "unit_range"]
 
 
 class Distillate(NamedTuple):
-    """The images and labels that a distillation returned.
+    """The images and labels of a distillation.
 
     Attributes:
         images: in the value space of the model, as they are stored: grids, if they are
             packed.
         labels: float, scores of ``label_classes``.
         classes: the class of each image, by its index among ``label_classes``.
-        label_classes: the classes that the labels score.
+        label_classes: the classes scored by the labels.
         header: the header of the distilled set.
     """
 
@@ -69,10 +69,10 @@ def distil(
     Args:
         pool: the images and their classes, in the value space of the model.
         present: all classes of the pool and the context, sorted.
-        counts: images of each class that is present, unless it is in the context.
-        options: the distiller, and the space in which it works.
+        counts: images of each present class, unless it is in the context.
+        options: the distiller, and its value space.
         seed: the seed of the distillation.
-        context: stored images that the distiller sees beside the new ones.
+        context: stored images for the distiller to see together with the new ones.
         last: the header of the previous distillation; needed if there is a context.
     """
     method, label_classes = options.method, options.label_classes(list(present))
@@ -138,7 +138,7 @@ def _as_data(
     label_classes: Sequence[int],
     options: MemoryOptions,
 ) -> dd_plugins.RealData:
-    """Return the images as real data, in the space in which they are distilled.
+    """Return the images as real data, in the space of the distillation.
 
     It is the space of the model, or ZCA of it.
     """
@@ -178,9 +178,9 @@ def as_distilled_set(
         groups: the stored images, of one task.
         images: the same images in the value space of the set.
         transform: the map to that space.
-        label_classes: the classes that the labels of the set score.
-        header: the header of the distillation that made the images.
-        label_scale: the factor that stored labels are multiplied by.
+        label_classes: the classes scored by the labels of the set.
+        header: the header of the images' distillation.
+        label_scale: the factor for stored labels.
     """
     classes = [label_classes.index(int(label)) for label in groups.each("label")]
     updated = header.of_pixels(classes, images.numel()).model_copy(

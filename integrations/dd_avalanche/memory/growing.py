@@ -1,4 +1,4 @@
-"""What an experience adds to a memory."""
+"""The addition of an experience to a memory."""
 
 import math
 from collections import Counter
@@ -23,9 +23,9 @@ class Addition:
 
     Attributes:
         task: the task of the experience.
-        room: how many images each stored class will have.
+        room: the number of images of each stored class afterwards.
         counts: the new images of each class of the experience.
-        seen: the real images that each stored class of the task has had before.
+        seen: the earlier real images of each stored class of the task.
         options: the options of the memory.
     """
 
@@ -60,24 +60,24 @@ class Addition:
 
     @property
     def chooses(self) -> bool:
-        """Whether the distiller is a core set, which chooses images and moves none."""
+        """Whether the distiller is a coreset: it chooses images and moves none."""
         return not self.options.method.moves_images
 
     @property
     def others(self) -> list[int]:
-        """The stored classes of the task that do not come again."""
+        """The stored classes of the task outside this experience."""
         return sorted(set(self.seen) - set(self.counts))
 
     @property
     def beside(self) -> list[int]:
-        """The stored classes that are the context of the distillation."""
+        """The stored classes in the context of the distillation."""
         return [] if self.options.context == "none" else self.others
 
     @property
     def told_from(self) -> list[int]:
-        """The stored classes whose copies are among the real images.
+        """The stored classes with copies among the real images.
 
-        A class that comes alone needs others to be told apart from, context or not.
+        A single new class needs others as contrast, with a context or without.
         """
         return self.others if len(self.counts) == 1 else self.beside
 
@@ -88,7 +88,7 @@ class Addition:
 
     @property
     def learned(self) -> list[int]:
-        """The classes whose stored images the distillation replaces."""
+        """The classes with stored images replaced by the distillation."""
         refined = self.options.context == "refined"
         return self.present if refined else sorted(self.counts)
 
@@ -124,7 +124,7 @@ class Addition:
         )
 
     def check(self) -> None:
-        """Refuse a class that comes alone if the distiller needs another.
+        """Refuse a single class if the distiller needs another.
 
         Raises:
             OptionError: there is one class, and the distiller needs another one.
@@ -137,12 +137,12 @@ class Addition:
             )
 
     def pool(self, images: Tensor, labels: Tensor, groups: ImageGroups) -> ImagePool:
-        """Return the images that the experience is distilled from.
+        """Return the images for distilling the experience.
 
         Args:
             images: those of the experience.
             labels: their classes.
-            groups: what is stored.
+            groups: the stored images.
         """
         pool = ImagePool(images, labels)
         # Stored images stand for all real ones that the memory has been given, so a
@@ -170,21 +170,21 @@ class Addition:
         labels: Tensor,
         old: ClassImages | None,
     ) -> ClassImages:
-        """Return what is stored of a class from now on.
+        """Return the stored images of a class after this experience.
 
         Args:
             label: the class.
-            made: what the distillation returned.
+            made: the result of the distillation.
             images: the real images of the experience.
             labels: their classes.
-            old: what was stored of the class; None if it is new.
+            old: the stored images of the class before; None if it is new.
         """
         count = self.counts.get(label, 0)
         seen = self.seen.get(label, 0) + count
         stored = made.of_class(label, seen, self.options)
         if self.chooses:
             if 0 < count < self.room_of(label):
-                # The core set chose from several copies: each image is taken once.
+                # The coreset chose from several copies: each image is taken once.
                 own = images[labels == label]
                 stored = stored.with_images(own, self.options.store)
             if old is not None:
@@ -192,7 +192,7 @@ class Addition:
         return stored.first(self.most(label))
 
     def _mixed(self, old: ClassImages, new: ClassImages, wanted: int) -> ClassImages:
-        """Return chosen images, old and new in proportion to what they stand for."""
+        """Return chosen images, old and new in proportion to their real images."""
         share = round(wanted * old.seen / new.seen)
         kept = min(len(old), max(share, wanted - len(new)))
         images = torch.cat([old.images[:kept], new.images[: wanted - kept]])

@@ -39,61 +39,62 @@ class DistilledMemory(MemoryOptions):
     Images are in the value space of the model: the memory normalises none of them.
 
     A class that returns is distilled again, from its new images and from copies of its
-    stored ones. There are as many copies as real images that they stand for. A core set
-    keeps its first images and chooses from the new ones, in that proportion.
+    stored ones. There are as many copies as the real images behind them. A coreset
+    keeps its first images and chooses from the new ones, in this proportion.
 
-    A task may start with one class if the distiller learns each class alone:
-    core sets do, and ``dm``. Other distillers refuse it.
+    A task may start with one class if the distiller learns each class alone, like
+    coresets and ``dm``. Other distillers refuse it.
 
     The images of an experience are gathered as they are drawn; ``whitening`` alone
     copies them. Copies of stored images are references as well.
 
     Args:
-        size: stored images that it holds at most.
-        distiller: a spec, or a distiller; core sets (``random``, ``herding``,
+        size: the largest number of stored images.
+        distiller: a spec, or a distiller; coresets (``random``, ``herding``,
             ``kmeans``) among them.
-        num_classes: classes of the whole stream, if that is known: regression labels
-            then score all of them from the start, as in FRePo's protocol.
+        num_classes: classes of the whole stream, if known: regression labels then score
+            all of them from the start, as in FRePo's protocol.
         images_per_class: images of each class; by default as many as there is room for:
             ``size`` divided by the classes seen so far, rounded down; the remainder
             stays free. ``"proportional"`` fills the room in proportion to the real
-            images that each class has had, with at least one of each.
-        steps: of each distillation; None for the distiller's choice. More steps fit
-            the images to the few classes of an experience, and to no others
-            (docs/integrations/avalanche.md). A core set takes none.
-        most_seconds: that a distillation may take. Some of its steps are timed first,
-            and fewer are made than ``steps`` where these would take longer; at least
-            one is. The images then depend on the machine. None for no bound.
-        network: the spec of the network that images are distilled on; None for the
-            distiller's choice.
-        initial_images: what new images start from (see :func:`dd_plugins.distill`);
-            None for the distiller's choice.
-        context: how the stored images of a task take part while those of new classes
-            are distilled. ``"none"`` or False: not at all, as in the papers.
-            ``"fixed"`` or True: seen beside the new ones, and as targets of their
-            classes, so that new images fit them. ``"refined"``: the same, and learned
-            further themselves. Methods that match each class by itself
-            (``dm``, ``dsa``) gain little or nothing from it.
-        whitening: the space in which images are distilled: ``"none"`` for that of the
-            model, ``"experience"`` for ZCA of it, fitted to the images of the
-            experience; or images of public data, float of shape ``(n, channels, height,
-            width)`` in the space of the model, to which ZCA is fitted. Stored images
-            are always in the space of the model.
+            images of each class so far, with at least one of each.
+        steps: of each distillation; None for the distiller's choice. More steps fit the
+            images to the few classes of an experience, and to no others
+            (docs/integrations/avalanche.md). A coreset takes none.
+        most_seconds: the most seconds of a distillation. Some of its steps are timed
+            first, and fewer are made than ``steps`` where these would take longer; at
+            least one is. The images then depend on the machine. None for no bound.
+        network: the spec of the network for distillation; None for the distiller's
+            choice.
+        initial_images: the kind of first images of new ones (see
+            :func:`dd_plugins.distill`); None for the distiller's choice.
+        context: the part of a task's stored images in the distillation of new classes.
+            ``"none"`` or False: not at all, as in the papers. ``"fixed"`` or True: seen
+            together with the new ones, and as targets of their classes, so new images
+            fit them. ``"refined"``: the same, and learned further themselves. Methods
+            matching each class by itself (``dm``, ``dsa``) gain little or nothing from
+            it.
+        whitening: the space of the distillation: ``"none"`` for the model's space,
+            ``"experience"`` for ZCA of it, fitted to the images of the experience; or
+            images of public data, float of shape ``(n, channels, height, width)`` in
+            the space of the model, for fitting ZCA. Stored images are always in the
+            space of the model.
         store: ``"float32"``, or ``"uint8"`` for a quarter of the bytes: 256 levels for
             each image. ``"packed"`` and ``"packed-uint8"`` hold four images of half the
             size in the room of one: ``size`` and ``images_per_class`` count these
-            rooms. Real images that a core set chooses are made smaller. That goes with
-            no context.
-        shrink: how the images of a class become fewer when room is needed: the first of
-            them stay (``"truncate"``), or fewer are distilled from them (``"distil"``).
+            rooms. Real images chosen by a coreset are made smaller. Packing excludes a
+            context.
+        shrink: the way to reduce the images of a class when room is needed: the first
+            of them stay (``"truncate"``), or fewer are distilled from them
+            (``"distil"``).
         mirror: whether a flipped image is still of its class.
-        seed: the seed that the seed of each distillation is derived from.
+        seed: the seed behind the seed of each distillation.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
 
     Attributes:
-        groups: what is stored, by task and class, in the order of appearance.
+        groups: the stored images, by task and class, in the order of appearance.
         experiences: distillations so far: one for each task of an experience, and with
-            ``shrink="distil"`` one each time that room is made.
+            ``shrink="distil"`` one each time room is made.
         seconds: seconds spent on distilling.
     """
 
@@ -104,7 +105,7 @@ class DistilledMemory(MemoryOptions):
     _made_size: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse what is out of its range."""
+        """Refuse options out of their range."""
         super().__post_init__()
         self._made_size = self.size
 
@@ -113,16 +114,16 @@ class DistilledMemory(MemoryOptions):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of everything that is stored."""
+        """Bytes of all stored tensors."""
         return self.groups.num_bytes
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of what is stored, without labels."""
+        """Bytes of the stored images, without labels."""
         return self.groups.image_bytes
 
     def classes(self, task: int) -> list[int]:
-        """Return the classes of a task that are stored, sorted."""
+        """Return the stored classes of a task, sorted."""
         return self.groups.classes(task)
 
     def images(self) -> Tensor:
@@ -190,10 +191,10 @@ class DistilledMemory(MemoryOptions):
             raise
 
     def resize(self, size: int) -> None:
-        """Change how many images it holds at most; shrink the stored classes to fit.
+        """Change the largest number of images; shrink the stored classes to fit.
 
         Raises:
-            OptionError: there are more classes than that.
+            OptionError: there are more classes than this number.
         """
         check_number("size", size)
         with self.all_or_nothing():
@@ -262,12 +263,12 @@ class DistilledMemory(MemoryOptions):
         return rounded
 
     def distilled_set(self, task: int = 0) -> DistilledSet:
-        """Return what is stored of a task as an artifact, to show, export or save.
+        """Return the stored images of a task as an artifact, to show, export or save.
 
         Its pixels are scaled so that the smallest and the largest value are 0 and 1.
 
         Raises:
-            OptionError: nothing is stored of that task.
+            OptionError: nothing is stored of the task.
         """
         present = self.classes(task)
         if not present:
@@ -287,11 +288,11 @@ class DistilledMemory(MemoryOptions):
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write the memory to a folder; return the file it is restored from.
+        """Write the memory to a folder; return the file for restoring it.
 
-        ``memory.safetensors`` is what :meth:`restore` reads. Beside it stands an
-        artifact for each task, ``task-0.safetensors`` and so on, for ``dd-plugins
-        show``, ``info`` and ``export``.
+        :meth:`restore` reads ``memory.safetensors``. Next to it is an artifact for each
+        task, ``task-0.safetensors`` and so on, for ``dd-plugins show``, ``info`` and
+        ``export``.
 
         Raises:
             FileError: a file cannot be written; a memory saved there before is kept.
@@ -310,13 +311,13 @@ class DistilledMemory(MemoryOptions):
         return write_state(target / MEMORY_NAME, state)
 
     def restore(self, folder: str | Path) -> None:
-        """Restore what :meth:`save` wrote; nothing changes if that fails.
+        """Restore a memory saved by :meth:`save`; nothing changes on failure.
 
-        A memory that was resized before it was saved has that size again.
+        A memory resized before it was saved gets this size again.
 
         Raises:
             FileError: the file is missing, damaged or foreign.
-            OptionError: the memory that wrote it had other options.
+            OptionError: the saved memory had other options.
         """
         file = Path(folder) / MEMORY_NAME
         state = read_state(file)

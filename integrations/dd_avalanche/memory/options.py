@@ -24,22 +24,22 @@ __all__ = [
 ]
 
 DISTILLER = "dm(real_batch_size=64)"
-"""The default distiller of a memory: the one that measured best."""
+"""The default distiller of a memory: the best one measured."""
 
 NETWORK = "conv(width=32)"
-"""The default network that images are distilled on: the one of that measurement."""
+"""The default network for distillation: the one of the same measurement."""
 
 INITIAL_IMAGES = "herding(training_steps=0)"
-"""What new images start from by default: the most typical ones, by their pixels."""
+"""The default first images: the most typical ones, by their pixels."""
 
 STEPS = 100
 """The steps of a distillation by default."""
 
 Context = Literal["none", "fixed", "refined"]
-"""What the stored images are while new ones are distilled: unseen, seen, or learned."""
+"""The stored images while new ones are distilled: unseen, seen, or learned."""
 
 PROPORTIONAL: Literal["proportional"] = "proportional"
-"""Each class has images in proportion to the real ones that it has had."""
+"""Each class has images in proportion to its real ones so far."""
 
 ClassKey = TypeVar("ClassKey", bound=Hashable)
 
@@ -51,7 +51,7 @@ Shrink = Literal["truncate", "distil"]
 class MemoryOptions:
     """The options of a memory, chosen before its first experience.
 
-    :class:`~dd_avalanche.DistilledMemory` says what each option does.
+    :class:`~dd_avalanche.DistilledMemory` describes each option.
     """
 
     size: int
@@ -71,7 +71,7 @@ class MemoryOptions:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse what is out of its range."""
+        """Refuse options out of their range."""
         for name in ("size", "images_per_class", "steps", "num_classes"):
             given = getattr(self, name)
             shared = name == "images_per_class" and given == PROPORTIONAL
@@ -112,7 +112,7 @@ class MemoryOptions:
 
     @property
     def label_kind(self) -> LabelKind:
-        """What the learned labels are."""
+        """The kind of the learned labels."""
         return self.method.label_kind
 
     @property
@@ -127,14 +127,14 @@ class MemoryOptions:
         *,
         refine_context: bool,
     ) -> RunOptions:
-        """Return what a distillation of this memory is asked for.
+        """Return the options of a distillation for this memory.
 
         Args:
             images_per_class: new images for each class, or of each.
             seed: of the distillation.
-            refine_context: whether there is a context, which may be learned further.
+            refine_context: whether there is a context, perhaps to learn further.
         """
-        chooses = not self.method.moves_images  # a core set: nothing is learned
+        chooses = not self.method.moves_images  # a coreset: nothing is learned
         return RunOptions(
             distiller=repr(self.method),
             images_per_class=images_per_class,
@@ -149,10 +149,10 @@ class MemoryOptions:
         )
 
     def room(self, seen: Mapping[ClassKey, int]) -> dict[ClassKey, int]:
-        """Return how many stored images each class may have.
+        """Return the room of each class: its largest number of stored images.
 
         Args:
-            seen: the real images that the memory has been given of each class.
+            seen: the number of real images of each class so far.
 
         Raises:
             OptionError: the memory is too small.
@@ -173,7 +173,7 @@ class MemoryOptions:
         return dict.fromkeys(seen, wanted)
 
     def label_classes(self, present: list[int]) -> list[int]:
-        """Return the classes that labels score: those present first, then others.
+        """Return the classes scored by labels: present ones first, then others.
 
         Regression targets score all classes of the stream, if their number is known.
         """
@@ -182,10 +182,10 @@ class MemoryOptions:
         return [*present, *(c for c in range(self.num_classes) if c not in present)]
 
     def configuration(self, size: int) -> dict[str, Any]:
-        """Return the options that a restored memory must share.
+        """Return the options for comparison with a restored memory.
 
         Args:
-            size: the size with which the memory was made.
+            size: the first size of the memory.
         """
         return {
             "distiller": repr(self.distiller),

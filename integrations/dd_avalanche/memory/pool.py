@@ -16,14 +16,14 @@ _READ = 256  # images that are gathered at a time
 class ImagePool(Dataset[tuple[Tensor, int]]):
     """Images of an experience, and copies of them and of stored ones.
 
-    Images are gathered when they are asked for: a copy is an index, and takes no room.
+    Images are gathered on access: a copy is an index, and takes no room.
 
     Args:
         images: the images of the experience, in the value space of the model.
         labels: their classes.
 
     Attributes:
-        parts: the images of the experience, and those that were added.
+        parts: the images of the experience, and the added ones.
         indices: int64, for each image of the distillation its index among all parts.
         labels: int64, the class of each image of the distillation.
     """

@@ -1,4 +1,4 @@
-"""Global random generators, which a memory leaves alone."""
+"""Global random generators, left alone by a memory."""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The file of a saved memory, and what it holds."""
+"""The file of a saved memory, and its content."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from dd_plugins.api import FileError, Header, OptionError, load_tensors, save_te
 __all__ = ["MEMORY_NAME", "MemoryState", "read_state", "write_state"]
 
 MEMORY_NAME = "memory.safetensors"
-"""The name of the file that a saved memory is restored from."""
+"""The name of the file of a saved memory."""
 
 _FORMAT_VERSION = 2  # from 2 on a file has a hash over all that it holds
 _METADATA_KEY = "dd_avalanche"
@@ -26,8 +26,8 @@ class MemoryState:
     """The state of a memory after an experience.
 
     Attributes:
-        configuration: its options when it was made.
-        size: images that it holds at most, perhaps changed since.
+        configuration: its options at the start.
+        size: the largest number of images, perhaps changed since.
         experiences: distillations so far.
         seconds: seconds spent on distilling.
         header: the header of the last distillation.
@@ -43,7 +43,7 @@ class MemoryState:
 
     @property
     def made_size(self) -> int:
-        """The size with which it was made."""
+        """The size at the start."""
         size: int = self.configuration["size"]
         return size
 
@@ -52,7 +52,7 @@ def write_state(file: Path, state: MemoryState) -> Path:
     """Write a memory to a file, whole or not at all; return the file.
 
     Raises:
-        FileError: the file cannot be written; what it held before is kept.
+        FileError: the file cannot be written; its old content is kept.
     """
     tensors: dict[str, Tensor] = {}
     described = []
@@ -83,7 +83,7 @@ def write_state(file: Path, state: MemoryState) -> Path:
 
 
 def read_state(file: Path) -> MemoryState:
-    """Read what :func:`write_state` wrote.
+    """Read a file of :func:`write_state`.
 
     Raises:
         FileError: the file is missing, damaged, foreign or of another version.

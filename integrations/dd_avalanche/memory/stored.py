@@ -33,7 +33,7 @@ def packing_of(store: str) -> int:
 
 
 def is_rounded(store: str) -> bool:
-    """Tell whether a way of storing images rounds them to 256 levels."""
+    """Return whether a store rounds images to 256 levels."""
     return store.endswith("uint8")
 
 
@@ -55,12 +55,12 @@ class ClassImages:
 
     Attributes:
         pixels: float32 of shape ``(m, channels, height, width)`` in the value space of
-            the model; or uint8, which ``low + step * pixels`` maps to that space.
+            the model; or uint8, mapped to this space by ``low + step * pixels``.
         labels: float32 of shape ``(n, k)``, as the distiller learned them; n is m, or
             if images are packed, m times the square of ``packing``.
-        label_classes: the k classes that the labels score.
-        label_kind: what the labels are.
-        seen: how many real images of the class the memory has been given.
+        label_classes: the k classes scored by the labels.
+        label_kind: the kind of the labels.
+        seen: the number of real images of the class so far.
         low: float32 of shape ``(m, 1, 1, 1)``; None for float32 pixels.
         step: likewise.
         packing: smaller images along each side of a stored one.
@@ -93,7 +93,7 @@ class ClassImages:
     def with_images(self, images: Tensor, store: Store) -> "ClassImages":
         """Return other images of the class; all get its first label.
 
-        It is for core sets, whose labels are the class and not learned.
+        It is for coresets: their labels are the classes, not learned ones.
         """
         labels = self.labels[:1].expand(len(images), -1).contiguous()
         plain = replace(self, labels=labels, low=None, step=None)
@@ -114,13 +114,13 @@ class ClassImages:
         return self._unpacked(stored)[cell]
 
     def _stored(self, chosen: slice) -> Tensor:
-        """Return some of what is stored, as float32."""
+        """Return some of the stored images, as float32."""
         if self.low is None or self.step is None:
             return self.pixels[chosen]
         return self.low[chosen] + self.step[chosen] * self.pixels[chosen]
 
     def _unpacked(self, stored: Tensor) -> Tensor:
-        """Return the images that stored ones hold."""
+        """Return the images in stored ones."""
         if self.packing == 1:
             return stored
         return unpacked(stored, self.packing)
@@ -133,13 +133,13 @@ class ClassImages:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the images, and of labels that are learned."""
+        """Bytes of the images, and of learned labels."""
         of_labels = 0 if self.label_kind == "classes" else self.labels.nbytes
         return self.image_bytes + of_labels
 
     @property
     def count(self) -> int:
-        """How many images are stored, each of which may hold several."""
+        """The number of stored images; one may hold several."""
         return len(self.pixels)
 
     def first(self, count: int) -> "ClassImages":
@@ -175,7 +175,7 @@ class ImageGroups(dict[TaskClass, ClassImages]):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of images, and of labels that are learned."""
+        """Bytes of images, and of learned labels."""
         return sum(stored.num_bytes for stored in self.values())
 
     @property
@@ -223,16 +223,16 @@ def spread_labels(
     label_kind: LabelKind,
     classes: Sequence[int],
 ) -> Tensor:
-    """Turn labels that score some classes into labels that score others.
+    """Convert labels over some classes to labels over others.
 
-    Regression targets are centred: ``1 - 1/k`` and ``-1/k`` among k classes become
-    ``1 - 1/m`` and ``-1/m`` among m. Probabilities and scores of further classes are 0.
-    Scores of classes that are not among the m are left out.
+    Regression targets are centred: ``1 - 1/k`` and ``-1/k`` among k classes become ``1
+    - 1/m`` and ``-1/m`` among m. Probabilities and scores of further classes are 0.
+    Scores of classes outside the m are dropped.
 
     Args:
         labels: float of shape ``(n, k)``.
-        label_classes: the k classes that they score.
-        label_kind: what they are.
+        label_classes: the k classes scored by them.
+        label_kind: their kind.
         classes: the m classes to score.
 
     Returns:

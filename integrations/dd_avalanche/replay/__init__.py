@@ -1,1 +1,1 @@
-"""Distilled replay in Avalanche: what its strategies take."""
+"""Distilled replay for the strategies of Avalanche."""

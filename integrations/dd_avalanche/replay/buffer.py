@@ -19,10 +19,10 @@ from dd_plugins.api import OptionError, generator_for, whole_number
 __all__ = ["REPLAY_DISTILLER", "BufferLabels", "DistilledBuffer"]
 
 BufferLabels = Literal["hard", "learned"]
-"""The labels of a buffer's items: their classes, or what the distiller learned."""
+"""The labels of a buffer's items: their classes, or the learned labels."""
 
 REPLAY_DISTILLER = "herding(training_steps=0)"
-"""What a buffer holds by default: the images nearest to the mean of their class.
+"""The default choice of a buffer: the images nearest to the mean of their class.
 
 With augmented copies they measured as good as learned images of as many pixels, in a
 tenth of the time (docs/benchmarks/continual.md)."""
@@ -32,7 +32,7 @@ _ITEMS = 640
 
 
 class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
-    """Exemplars that any distiller of the library learns or chooses.
+    """Exemplars, learned or chosen by any distiller of the library.
 
     By default they are chosen: the most typical images of each class. Distillers such
     as ``"dm(real_batch_size=64)"`` learn them.
@@ -46,7 +46,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     in memory; with ``whitening`` there are more.
 
     A small buffer also has augmented copies of its images as items. Nothing more is
-    stored: they are made again when the buffer has changed. So a batch is filled with
+    stored: they are recomputed when the buffer has changed. So a batch is filled with
     them, and a network does not learn a few images by heart.
 
     The items have the same parts as those of the benchmark: an image, a class as a
@@ -55,27 +55,27 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     Neither the strategy's model nor a global random generator is touched.
 
     Args:
-        max_size: images that it holds at most.
+        max_size: the largest number of images.
         distiller: a spec, or a distiller.
         labels: ``"hard"``: items are ``(image, class)``, as everything in Avalanche
-            expects; ``"learned"``: the label is the vector that was learned, float32 of
-            shape ``(num_classes,)``, for which the strategy needs
+            expects; ``"learned"``: the label is the learned vector, float32 of shape
+            ``(num_classes,)``; the strategy then needs
             :class:`~dd_avalanche.SoftTargets`. By default hard ones, until a
             ``SoftTargets`` is made for the buffer.
-        augmented_copies: items made of each stored image beside itself, each by one
-            operation of :func:`~dd_plugins.api.random_augmentation`, with
-            flips if ``mirror`` is set. By default as many as make no more than 640
-            items in all: none from 321 images on.
-        seconds: that the distillation of an experience may take, timing of its steps
-            included; None for no bound (``most_seconds`` of the memory).
+        augmented_copies: further items made from each stored image, each by one
+            operation of :func:`~dd_plugins.api.random_augmentation`, with flips if
+            ``mirror`` is set. By default as many as make no more than 640 items in all:
+            none from 321 images on.
+        seconds: the most seconds of a distillation, timing of its steps included; None
+            for no bound (``most_seconds`` of the memory).
         **options: those of :class:`~dd_avalanche.DistilledMemory`:
             ``images_per_class``, ``num_classes``, ``steps``, ``network``,
             ``initial_images``, ``context``, ``whitening``, ``store``, ``shrink``,
             ``mirror``, ``seed``, ``device``.
 
     Attributes:
-        memory: what is stored.
-        layout: the layout of the items: that of the last experience.
+        memory: the stored images.
+        layout: the layout of the items, from the last experience.
         buffer_groups: a buffer for each class, as ``ClassBalancedBuffer`` has them.
 
     Raises:
@@ -144,7 +144,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         return [group.buffer for group in self.buffer_groups.values()]
 
     def take(self, memory: DistilledMemory) -> None:
-        """Replace the memory by one that is filled already."""
+        """Replace the memory by a filled one."""
         self.memory, self.max_size = memory, memory.size
         self._renew()
 
@@ -154,14 +154,15 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         Several plugins of a strategy may share a buffer: it takes an experience once.
 
         Args:
-            agent_state: the strategy: its clock tells one training from the next.
+            agent_state: the strategy: its clock distinguishes one training from the
+                next.
             exp: the experience.
 
         Raises:
             DataError: its items are not pairs of an image as a tensor and a class, with
                 a task label or without.
             OptionError: the memory has no room for its classes, or the stream does not
-                tell where its experiences end.
+                mark the ends of its experiences.
         """
         self.fill(agent_state, exp)
 
@@ -171,8 +172,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         Args:
             agent_state: the strategy.
             exp: the experience.
-            mixed: whether items of the buffer will stand in a batch beside those of the
-                benchmark, and must have no fewer parts.
+            mixed: whether batches will mix items of the buffer and of the benchmark;
+                the items must then have no fewer parts.
         """
         # Plugins that share the buffer fill it in the same training, and the clock does
         # not move on between them. An experience that is trained on again is new.
@@ -191,7 +192,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
                 "parts, got a whole experience; pass all parts up to the last one"
             )
         self._collected.append(part)
-        del part  # else its images would stay in memory beside the joined ones
+        del part  # else its images would stay in memory with the joined ones
         if not isinstance(exp, OnlineCLExperience) or self._is_last(exp):
             collected, self._collected = self._collected, []
             self._add(collected)
@@ -200,8 +201,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
         """Distil the images of a data set, as if they were an experience.
 
-        It is for a stream that does not tell where experiences end: pass the images to
-        distil together.
+        It is for a stream without marked ends of experiences: pass the images to distil
+        together.
 
         Args:
             new_data: a data set of Avalanche.
@@ -215,7 +216,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         self._add([read_images(new_data, mixed=True)])
 
     def _add(self, collected: list[LabelledImages]) -> None:
-        """Distil what was collected; the list is emptied."""
+        """Distil the collected images; the list is emptied."""
         collected[:] = [part for part in collected if len(part.labels)]
         if not collected:
             return
@@ -236,15 +237,15 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
 
     @property
     def parts(self) -> int:
-        """The number of parts of an experience that wait for the last one."""
+        """The number of collected parts of an unfinished experience."""
         return len(self._collected)
 
     def _check_part(self, exp: Any) -> None:
-        """Refuse a part that does not follow the one before.
+        """Refuse a part out of order.
 
         Raises:
-            OptionError: the stream does not tell where experiences end, or parts of
-                another experience wait for their last one.
+            OptionError: the stream does not mark the ends of experiences, or another
+                experience is unfinished.
         """
         if not exp.access_task_boundaries:
             raise OptionError(
@@ -262,7 +263,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             )
 
     def _is_last(self, exp: Any) -> bool:
-        """Tell whether a part is the last of its experience.
+        """Return whether a part is the last of its experience.
 
         Parts are counted as well: where an experience divides into parts without rest,
         Avalanche 0.6 marks none as the last.
@@ -278,7 +279,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             new_size: the number.
 
         Raises:
-            OptionError: there are more classes than that.
+            OptionError: there are more classes than this number.
         """
         del strategy
         self.memory.resize(new_size)
@@ -286,11 +287,11 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         self._renew()
 
     def save(self, folder: str | Path) -> Path:
-        """Write what is stored to a folder (see :meth:`DistilledMemory.save`)."""
+        """Write the stored images to a folder (see :meth:`DistilledMemory.save`)."""
         return self.memory.save(folder)
 
     def restore(self, folder: str | Path, like: Any) -> None:
-        """Restore what :meth:`save` wrote, with its size if it was resized.
+        """Restore a buffer saved by :meth:`save`, with its size if it was resized.
 
         Args:
             folder: the folder of the saved memory.

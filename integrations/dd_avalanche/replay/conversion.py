@@ -13,7 +13,7 @@ __all__ = ["require_avalanche", "to_avalanche"]
 
 
 def require_avalanche() -> None:
-    """Import Avalanche, or say what to install.
+    """Import Avalanche, or name the package to install.
 
     Raises:
         MissingExtraError: it is not installed, or does not fit another package.
@@ -32,9 +32,8 @@ def require_avalanche() -> None:
 def to_avalanche(distilled: dd_plugins.DistilledSet) -> Any:
     """Return a distilled set as an ``AvalancheDataset`` of ``(image, class)``.
 
-    Images are in the value space of the model. The label of an image is the class that
-    it started from. ``targets`` repeats the labels for Avalanche's class-balanced
-    buffers.
+    Images are in the value space of the model. The label of an image is its class at
+    the start. ``targets`` repeats the labels for Avalanche's class-balanced buffers.
 
     Args:
         distilled: the set.

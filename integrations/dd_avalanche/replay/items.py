@@ -112,7 +112,7 @@ class StoredItems(Dataset[tuple[Tensor, "int | Tensor"]]):
 
 
 class TaskLabels(DataAttribute):  # type: ignore[misc]
-    """Task labels that can be joined with those of any data set, in any order.
+    """Task labels, joinable with those of any data set, in any order.
 
     Avalanche 0.6 cannot put a list of labels before the constant one of an experience.
     """

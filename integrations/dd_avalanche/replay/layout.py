@@ -13,17 +13,17 @@ from dd_plugins.api import DataError
 __all__ = ["TASK_LABELS", "LabelledImages", "Layout", "read_images"]
 
 TASK_LABELS = "targets_task_labels"
-"""What Avalanche calls the attribute of task labels."""
+"""Avalanche's name for the attribute of task labels."""
 
 
 class Layout(NamedTuple):
     """The parts of the items of a data set; those of a buffer must be the same.
 
     Attributes:
-        tasks: ``"in items"`` if the third part is a task label, as in
-            ``nc_benchmark``; ``"beside"`` if the data set has task labels outside its
-            items; ``"none"`` if there are none.
-        label: shape and dtype of a class that is a tensor; None for a number.
+        tasks: ``"in items"`` if the third part is a task label, as in ``nc_benchmark``;
+            ``"beside"`` if the data set has task labels outside of its items;
+            ``"none"`` if there are none.
+        label: shape and dtype of a class given as a tensor; None for a number.
         dtype: the dtype of the images.
     """
 
@@ -48,8 +48,8 @@ class Layout(NamedTuple):
         """Return the layout of a data set by an item of it.
 
         Raises:
-            DataError: the item is not an image as a tensor and a class; or has further
-                parts than that and a task label, and is to be mixed with others.
+            DataError: the item is not an image as a tensor and a class; or has parts
+                beyond these and a task label, and is to be mixed with others.
         """
         image, label, *further = _parts(item)
         _check_image(image)
@@ -78,7 +78,7 @@ class LabelledImages(NamedTuple):
         images: float32 of shape ``(n, channels, height, width)``.
         labels: int64, their classes.
         tasks: int64, their tasks.
-        layout: the layout of the items that they were read from.
+        layout: the layout of the items behind them.
     """
 
     images: Tensor
@@ -92,7 +92,7 @@ def read_images(dataset: Any, *, mixed: bool) -> LabelledImages:
 
     Args:
         dataset: a data set of Avalanche; it may be empty.
-        mixed: whether its items will stand in a batch beside those of a buffer.
+        mixed: whether batches will mix its items with those of a buffer.
 
     Raises:
         DataError: an item is not an image as a tensor and a class, or images differ in

@@ -1,4 +1,4 @@
-"""Plugins for a strategy that replay from a distilled buffer."""
+"""Plugins of a strategy for replay from a distilled buffer."""
 
 from collections import defaultdict
 from typing import Any
@@ -25,18 +25,18 @@ __all__ = ["DistilledGDumb", "DistilledReplayPlugin"]
 class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Replay from a distilled buffer in a batch of its own, with a loss of its own.
 
-    The loss on a batch from the buffer is added to that on the current data. The kind
-    of the labels picks it: see :class:`LabelLoss`. So learned labels of any kind go
-    with any criterion for the current data, and item layouts need not agree.
+    The loss on a batch from the buffer is added to the loss on the current data. The
+    kind of the labels picks it: see :class:`LabelLoss`. So learned labels of any kind
+    go with any criterion for the current data, and item layouts need not agree.
 
     Args:
         buffer: filled after each experience.
         weight: the weight of the buffer's loss.
-        batch_size: images from the buffer in each iteration, drawn anew; all of them if
+        batch_size: images from the buffer, redrawn in each iteration; all of them if
             there are fewer; by default as many as of current data.
         augment: whether each batch from the buffer passes through one operation of
             :func:`~dd_plugins.api.random_augmentation`.
-        seed: seeds the draws, which leave the global generators alone.
+        seed: seeds the draws; the global generators are left alone.
 
     Raises:
         OptionError: weight or batch size is out of its range.
@@ -111,16 +111,16 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
 
     First the experience is distilled into the buffer. Then the model is trained on the
     buffer alone, from its weights at the start: parameters, buffers and the optimizer's
-    state are reset. State that adaptation sets, such as the known classes, stays. This
-    is the protocol of the papers of FRePo and DM.
+    state are reset. State set by adaptation, such as the known classes, stays. This is
+    the protocol of the papers of FRePo and DM.
 
     Args:
         buffer: filled at the start of each experience.
 
     Raises:
-        OptionError: when training begins: the stream is an online one, whose parts
-            alone fill no buffer; or the criterion is cross-entropy, which takes no
-            regression targets.
+        OptionError: when training begins: the stream is an online one: its parts alone
+            fill no buffer; or the criterion is cross-entropy, unfit for regression
+            targets.
     """
 
     def __init__(self, buffer: DistilledBuffer) -> None:
@@ -129,7 +129,7 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
         self._initial: dict[str, Tensor] = {}
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Refuse a criterion that would misread the labels."""
+        """Refuse a criterion unfit for the labels."""
         check_criterion(strategy, self.buffer)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:

@@ -37,21 +37,21 @@ def save_stream(
     """Save a stream after an experience; return the folder.
 
     The buffer goes to a folder of its own for each call; the model, the optimizer and
-    the global generators follow in one file, which names that folder. So a kill at any
-    moment leaves the last save intact. The state of a plugin is kept if the plugin has
-    ``state_dict`` and ``load_state_dict``; those of Avalanche have neither. Metrics are
-    not kept.
+    the global generators follow in one file, with the name of the folder. So a kill at
+    any moment leaves the last save intact. The state of a plugin is kept if the plugin
+    has ``state_dict`` and ``load_state_dict``; those of Avalanche have neither. Metrics
+    are not kept.
 
     Args:
         folder: where to save it.
         strategy: its model, optimizer and clock are saved.
-        buffer: the buffer that it replays from.
-        experiences: how many experiences it has been trained on.
+        buffer: the buffer of its replay.
+        experiences: the number of its finished experiences.
 
     Raises:
         OptionError: an online experience is not complete; or the state of a plugin
             holds more than tensors, numbers, strings and containers of them.
-        FileError: a file cannot be written; what was saved before is kept.
+        FileError: a file cannot be written; the last save is kept.
     """
     if buffer.parts:
         raise OptionError(
@@ -85,20 +85,20 @@ def restore_stream(
     buffer: DistilledBuffer,
     stream: Iterable[Any],
 ) -> int:
-    """Resume a stream where :func:`save_stream` left it.
+    """Resume a stream saved by :func:`save_stream`.
 
-    It warns of plugins whose state is not restored: those without ``state_dict`` that
-    hold more than numbers and strings, or that differ from the saved ones.
+    It warns of plugins with unrestored state: those without ``state_dict``, if they
+    hold more than numbers and strings, or differ from the saved ones.
 
     Args:
         folder: where it was saved; if nothing was, nothing changes.
-        strategy: made as for the first run; its model is adapted to the experiences
-            that are done, and its model, optimizer and the global generators are set.
+        strategy: made as for the first run; its model is adapted to the finished
+            experiences, and its model, optimizer and the global generators are set.
         buffer: made as for the first run.
         stream: the experiences of the first run.
 
     Returns:
-        How many experiences are done: go on with ``stream[done:]``.
+        The number of finished experiences: go on with ``stream[done:]``.
 
     Raises:
         FileError: a file is damaged, or of an older version.
@@ -166,7 +166,7 @@ def _name(plugin: Any) -> str:
 
 
 def _stateful(strategy: Any) -> list[Any]:
-    """Return the plugins that save their state and restore it."""
+    """Return the plugins with methods for saving and restoring state."""
     wanted = ("state_dict", "load_state_dict")
     return [
         each
@@ -197,10 +197,10 @@ def _state(plugin: Any) -> Any:
 
 
 def _others(strategy: Any, buffer: DistilledBuffer) -> list[list[Any]]:
-    """Return names and options of the plugins whose state, if any, is not saved.
+    """Return names and options of the plugins without saved state.
 
-    The clock, which is saved, and metrics are left out. Options are all attributes
-    except the buffer; None if they are more than plain values.
+    The clock (it is saved) and metrics are left out. Options are all attributes except
+    the buffer; None if they are more than plain values.
     """
     known = (Clock, EvaluationPlugin, PeriodicEval)
     saved = {id(each) for each in _stateful(strategy)}
@@ -215,7 +215,7 @@ def _others(strategy: Any, buffer: DistilledBuffer) -> list[list[Any]]:
 
 
 def _lost(before: list[list[Any]], now: list[list[Any]]) -> list[str]:
-    """Return the names of plugins that differ from the saved ones."""
+    """Return the names of plugins different from the saved ones."""
     left = list(now)
     lost = []
     for each in before:

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 STREAM_NAME = "stream.pt"
-"""The file that tells how far a stream has come."""
+"""The file of a stream's progress."""
 
 _FORMAT_VERSION = 2  # from 2 on the file ends with a digest of itself
 _DIGEST_SIZE = 64
@@ -31,10 +31,10 @@ _COMMENT = _DIGEST_SIZE.to_bytes(2, "little")
 
 
 def write_stream(file: Path, content: dict[str, Any]) -> None:
-    """Write plain values and tensors to a file that ends with its digest.
+    """Write plain values and tensors to a file, with its digest at the end.
 
     Raises:
-        FileError: the file cannot be written; what it held before is kept.
+        FileError: the file cannot be written; its old content is kept.
     """
     written = io.BytesIO()
     torch.save({"format_version": _FORMAT_VERSION, **content}, written)
@@ -46,7 +46,7 @@ def write_stream(file: Path, content: dict[str, Any]) -> None:
 
 
 def read_stream(file: Path) -> dict[str, Any]:
-    """Return what :func:`write_stream` wrote.
+    """Return the content of a file of :func:`write_stream`.
 
     Raises:
         FileError: the file cannot be read, is damaged, or has no digest.
@@ -94,7 +94,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set the global generators to what :func:`random_state` returned."""
+    """Set the global generators to a state from :func:`random_state`."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,4 +1,4 @@
-"""Learned labels in a strategy: the loss that fits them, and current data like them."""
+"""Learned labels in a strategy: their loss, and current data like them."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ __all__ = ["LabelLoss", "SoftTargets", "as_targets", "check_criterion"]
 
 
 class LabelLoss(nn.Module):
-    """The loss that fits learned labels, and classes as well: a strategy's criterion.
+    """The loss for learned labels, and for classes as well: a strategy's criterion.
 
     Half the squared error for regression targets, cross-entropy for everything else.
-    Classes, as evaluation gives them, are turned into targets first. Scores of
-    classes for which the model has no output are dropped. A head that masks units, as
-    Avalanche's ``IncrementalClassifier`` does by default, has a squared error of
-    millions on them: make it with ``masking=False``.
+    Classes, as evaluation gives them, are converted to targets first. Scores of classes
+    without an output of the model are dropped. A head that masks units, as Avalanche's
+    ``IncrementalClassifier`` does by default, has a squared error of millions on them:
+    make it with ``masking=False``.
 
     Args:
         label_kind: the kind of the learned labels.
@@ -60,7 +60,7 @@ def as_targets(classes: Tensor, num_classes: int, label_kind: LabelKind) -> Tens
 
 
 class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
-    """Turn the labels of current data into vectors like the learned ones of a buffer.
+    """Convert the labels of current data to vectors like a buffer's learned ones.
 
     With it a stock ``ReplayPlugin`` mixes both in one batch. The strategy's criterion
     must be :class:`LabelLoss`, or fit the labels otherwise.
@@ -70,7 +70,7 @@ class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
 
     Raises:
         OptionError: it was made with hard labels, or without ``num_classes``; or, when
-            training begins, the criterion is cross-entropy, which takes no regression
+            training begins, the criterion is cross-entropy, unfit for regression
             targets.
     """
 
@@ -85,7 +85,7 @@ class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
         self.buffer = buffer
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Refuse a criterion that would misread the labels."""
+        """Refuse a criterion unfit for the labels."""
         check_criterion(strategy, self.buffer)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
@@ -97,7 +97,7 @@ class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
 
 
 def check_criterion(strategy: Any, buffer: DistilledBuffer) -> None:
-    """Refuse cross-entropy for learned labels that are no probabilities.
+    """Refuse cross-entropy for learned labels other than probabilities.
 
     Raises:
         OptionError: it is the strategy's criterion.

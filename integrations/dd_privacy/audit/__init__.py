@@ -1,4 +1,4 @@
-"""Audits: what attackers learn about a mechanism's members. They need no Opacus."""
+"""Membership audits of mechanisms. They need no Opacus."""
 
 from dd_privacy.audit.attacks import (
     AbstractAttack,

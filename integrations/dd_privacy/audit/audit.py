@@ -1,4 +1,4 @@
-"""Audits: what attackers learn about the members of a mechanism, with intervals."""
+"""Audits: attacks on the membership of a mechanism, with intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -46,8 +46,8 @@ class _Attacks(NamedTuple):
     """The attacks of an audit.
 
     Attributes:
-        usable: attacks that are carried out.
-        broken: spec and reason of attacks that fail before.
+        usable: attacks to carry out.
+        broken: spec and reason of attacks failing before.
         shadowed: whether a usable attack needs shadow runs.
     """
 
@@ -86,22 +86,22 @@ def audit_runs(
 ) -> Audit:
     """Make the missing runs of mechanisms, and attack all of them.
 
-    Thresholds are chosen on one half of the examples, whose membership the attacker
-    knows, and scored on the other half. An attack that fails changes nothing for the
+    Thresholds are chosen on one half of the examples, with membership known to the
+    attacker, and scored on the other half. A failing attack changes nothing for the
     others: each gets its own copy of the evidence.
 
     Args:
         runs: the membership game, and where runs are kept.
         mechanisms: the audited mechanism first, then its comparisons.
-        attacks: specs; by default those of :data:`DEFAULT_ATTACKS` that have enough
-            shadow runs.
+        attacks: specs; by default those of :data:`DEFAULT_ATTACKS` with enough shadow
+            runs.
         rates: false-positive rates, in [0, 1), at which true positives are counted.
         delta: delta of the lower bounds on epsilon.
         processes: how many processes make runs.
         about: further entries of the audit's record.
-        on_plan: called with the number of missing runs, of all runs, and the seconds
-            that the missing ones will take. Only then is that time estimated, from a
-            few steps of one run.
+        on_plan: called with the number of missing runs, of all runs, and the estimated
+            seconds of the missing ones. Without it the time is not estimated. The
+            estimate makes a few steps of one run.
         on_progress: called with the number of finished runs, and of all runs.
 
     Raises:
@@ -233,7 +233,7 @@ def _chosen_attacks(attacks: Sequence[str] | None, shadows: int) -> _Attacks:
     """Return the attacks of an audit.
 
     Args:
-        attacks: specs; None for the default ones that have enough shadow runs.
+        attacks: specs; None for the default ones with enough shadow runs.
         shadows: the number of shadow runs.
 
     Raises:

@@ -247,7 +247,7 @@ def audit_command(
 
 
 def _is_artifact(audited: str) -> bool:
-    """Tell whether a file or a run's folder is audited, and not a spec."""
+    """Return whether a file or a run's folder is audited, and not a spec."""
     try:
         return Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file()
     except (OSError, ValueError):  # a name that no file can have, or no permission
@@ -265,7 +265,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def _check_resolved(membership: Membership, rates: Sequence[float]) -> None:
-    """Refuse given rates for which there are too few non-members."""
+    """Refuse given rates with too few non-members for them."""
     plain = membership.scored & ~membership.canaries
     there = int((plain & ~membership.targets).sum(dim=1).min())
     for rate in rates:

@@ -1,4 +1,4 @@
-"""What an audited distillation is compared with."""
+"""The comparisons of an audited distillation."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +15,13 @@ from dd_privacy.audit.mechanisms.private_training import PrivateTraining
 __all__ = ["COMPARISONS", "compared_with", "comparisons_of", "refuse_unused"]
 
 COMPARISONS = ("all", "random", "noise", "private")
-"""The names of what an audited distiller may be compared with."""
+"""The names of the comparisons of an audited distiller."""
 
 _OPTIONS_OF = {"all": ("all_steps", "all_plain"), "private": ("epsilon",)}
 
 
 def comparisons_of(text: str) -> list[str]:
-    """Return the comparisons that ``--compare`` names, each once.
+    """Return the comparisons named by ``--compare``, each once.
 
     Raises:
         OptionError: there is no such comparison.
@@ -38,10 +38,10 @@ def comparisons_of(text: str) -> list[str]:
 
 
 def refuse_unused(comparisons: Sequence[str]) -> None:
-    """Refuse options of comparisons that the command line does not ask for.
+    """Refuse options of comparisons not requested on the command line.
 
     Raises:
-        OptionError: one is given.
+        OptionError: such an option is given.
     """
     for comparison, names in _OPTIONS_OF.items():
         if comparison not in comparisons:
@@ -59,12 +59,12 @@ def compared_with(
 ) -> list[AbstractMechanism]:
     """Return the mechanisms of one comparison.
 
-    They train the network that the audited one distils on; private training alone
-    trains the network of its trainer.
+    They train the network of the audited distillation; private training alone trains
+    the network of its trainer.
 
     Args:
         name: one of :data:`COMPARISONS`.
-        audited: what is audited.
+        audited: the audited distillation.
         data: the data set.
         options: options of the command line.
         epsilons: of private training.

@@ -87,17 +87,17 @@ def membership_for_artifact(
     shadows: int = 0,
     seed: int = 0,
 ) -> Membership:
-    """Choose the scored examples of a set whose members are all training images.
+    """Choose the scored examples of a set made from all training images.
 
-    Scored are the images that the set started from, other training images, and as many
+    Scored are the initial real images of the set, other training images, and as many
     images of the test set. A shadow run gets half of the scored examples and all other
     training images.
 
     Args:
-        data: the data that the set was distilled from.
-        initial: int64: the indices of the real images that the set started from, in the
+        data: the data behind the set.
+        initial: int64: the indices of the initial real images of the set, in the
             training data before the validation split; or None.
-        members: how many members are scored.
+        members: the number of scored members.
         shadows: shadow runs.
         seed: seeds every draw.
 
@@ -205,7 +205,7 @@ def _checked_counts(
 
 
 def _is_by_coin(non_members: str, canaries: int) -> bool:
-    """Tell whether coins decide about members; refuse what contradicts the source."""
+    """Return whether coins decide membership; refuse options unfit for the source."""
     if non_members not in get_args(NonMembers):
         raise OptionError(
             f"non_members must be one of {', '.join(get_args(NonMembers))}, "
@@ -236,7 +236,7 @@ def _order(data: dd_plugins.RealData, members: int, wanted: int, seed: int) -> T
 
 
 def _by_coins(targets: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return who is a member of each audited run, and who is scored: everybody."""
+    """Return masks of members and of scored examples by audited run; all are scored."""
     inside = torch.stack(
         [
             torch.rand(count, generator=generator_for(seed, "membership", target)) < 0.5
@@ -247,9 +247,9 @@ def _by_coins(targets: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _in_chunks(targets: int, members: int, count: int) -> tuple[Tensor, Tensor]:
-    """Return who is a member of each audited run, and who is scored.
+    """Return masks of members and of scored examples by audited run.
 
-    Each run scores its own chunk and the test images, which come after all chunks.
+    Each run scores its own chunk and the test images; these come after all chunks.
     """
     inside = torch.zeros(targets, count, dtype=torch.bool)
     for target in range(targets):
@@ -287,7 +287,7 @@ def _population(data: dd_plugins.RealData, seed: int) -> Examples:
 def _mislabelled(
     labels: Tensor, canaries: int, classes: int, candidates: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the labels, wrong for canaries, and which examples are canaries."""
+    """Return the labels, wrong for canaries, and the mask of canaries."""
     generator = generator_for(seed, "canaries")
     wrong = torch.zeros(len(labels), dtype=torch.bool)
     wrong[torch.randperm(candidates, generator=generator)[:canaries]] = True

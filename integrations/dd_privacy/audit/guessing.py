@@ -45,8 +45,8 @@ def best_thresholds(
     """Return the thresholds with the greatest bound on these examples.
 
     Args:
-        scores: scores of examples whose membership the attacker knows.
-        truth: that membership.
+        scores: scores of examples with known membership.
+        truth: their membership.
         delta: delta of the guarantee.
     """
     order = np.argsort(scores)
@@ -76,7 +76,7 @@ def best_thresholds(
 
 
 def guess(scores: Array, truth: NDArray[np.bool_], thresholds: Thresholds) -> Guesses:
-    """Guess by thresholds that were chosen on other examples."""
+    """Guess by thresholds chosen on other examples."""
     called, cleared = scores > thresholds.high, scores < thresholds.low
     correct = (called & truth).sum() + (cleared & ~truth).sum()
     return Guesses(int(called.sum() + cleared.sum()), int(correct))

@@ -51,7 +51,7 @@ class MechanismAudit:
     """The finished runs of one mechanism, and attacks on them.
 
     Attributes:
-        membership: which examples are members of which run.
+        membership: the members of each run.
         mechanism: the mechanism.
         runs: its runs, audited runs first, then shadow runs, if any was needed.
     """
@@ -121,7 +121,7 @@ class MechanismAudit:
     def rows(
         self, attack: AbstractAttack, scores: Sequence[Array], rates: Sequence[float]
     ) -> list[ResultRow]:
-        """Return a row for each group that has members.
+        """Return a row for each group with members.
 
         Args:
             attack: the attack.
@@ -140,8 +140,8 @@ class MechanismAudit:
     ) -> list[OneRun]:
         """Return a lower bound on epsilon from the first audited run, if coins made it.
 
-        The attack and its thresholds are those that do best on the known half: the
-        greatest of several bounds would not hold at its level.
+        The attack and its thresholds are the best ones on the known half: the greatest
+        of several bounds would not hold at its level.
 
         Args:
             scores_of: attacks, and their scores of each audited run.
@@ -175,7 +175,7 @@ class MechanismAudit:
         return torch.rand(len(self.membership), generator=generator) < 0.5
 
     def _check_threat_model(self, attack: AbstractAttack) -> None:
-        """Refuse a threat model that there is not, or that needs released images."""
+        """Refuse an unknown threat model, or one in need of missing released images."""
         threat_model = attack.threat_model
         if threat_model not in get_args(ThreatModel):
             raise OptionError(
@@ -188,7 +188,7 @@ class MechanismAudit:
             )
 
     def _evidence(self, target: int) -> Evidence:
-        """Return what an attacker has on an audited run."""
+        """Return an attacker's evidence on an audited run."""
         membership = self.membership
         scored = membership.scored[target]
         known = self.known & scored
@@ -222,11 +222,11 @@ class MechanismAudit:
         return ranks.numpy()
 
     def _halves(self, attack: AbstractAttack) -> Masks:
-        """Return the examples that thresholds are chosen on, and those that count.
+        """Return the examples for choosing thresholds, and the examples that count.
 
-        A trained classifier scores the examples that it has learned from by
-        cross-validation, with other classifiers. A threshold on these scores may miss
-        its rate on fresh examples by far, so both halves are of fresh examples.
+        A trained classifier scores its own training examples by cross-validation, with
+        other classifiers. A threshold on these scores may miss its rate on fresh
+        examples by far, so both halves are of fresh examples.
         """
         if not attack.learns_from_known:
             return self.known, ~self.known

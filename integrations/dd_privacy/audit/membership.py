@@ -1,4 +1,4 @@
-"""The membership game: which examples are members of which run."""
+"""The membership game: the members of each run."""
 
 import hashlib
 from dataclasses import dataclass
@@ -28,20 +28,20 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Membership:
-    """The examples of an audit, and which of them are members of each run.
+    """The examples of an audit, and the members of each run.
 
     Attributes:
-        images: ``(n, channels, height, width)``, uint8 or float in [0, 1]: first those
-            that may be members, then the population.
+        images: ``(n, channels, height, width)``, uint8 or float in [0, 1]: first the
+            possible members, then the population.
         labels: int64 ``(n,)``; labels of canaries are wrong in every run.
-        always: further members of every run, which are not scored.
+        always: further members of every run; they are not scored.
         canaries: bool ``(n,)``.
         population: bool ``(n,)``: members of no run.
-        initial: bool ``(n,)``: examples that an audited artifact started from.
+        initial: bool ``(n,)``: the initial real images of an audited artifact.
         targets: bool ``(targets, n)``: the members of each audited run.
         scored: bool ``(targets, n)``: the examples scored in each audited run.
         shadows: bool ``(shadows, n)``: the members of each shadow run.
-        by_coin: whether a fair coin per example decided who is a member.
+        by_coin: whether a fair coin per example decided its membership.
         class_names: one for each class.
         name: the name of the data set.
         preprocessing: the preprocessing of this kind of images.
@@ -66,7 +66,7 @@ class Membership:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse masks that contradict each other.
+        """Refuse contradictory masks.
 
         Raises:
             OptionError: a mask has another length, or a member is in the population.
@@ -98,13 +98,13 @@ class Membership:
         return sum(image.tobytes() in inside for image in others.numpy())
 
     def check_classes(self, runs: int) -> None:
-        """Refuse a run that has no member of a class.
+        """Refuse a run without a member of a class.
 
         Args:
-            runs: how many runs are made, audited runs first.
+            runs: the number of runs, audited runs first.
 
         Raises:
-            DataError: a run has none.
+            DataError: a run has no member of a class.
         """
         inside = torch.cat([self.targets, self.shadows])[:runs]
         for label, name in enumerate(self.class_names):

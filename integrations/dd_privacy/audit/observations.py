@@ -16,7 +16,7 @@ def observe(release: Release, images: Tensor, labels: Tensor) -> dict[str, Tenso
     """Return the observations of a release, for each example.
 
     Args:
-        release: what a mechanism released.
+        release: the release of a mechanism.
         images: the examples.
         labels: their labels.
 

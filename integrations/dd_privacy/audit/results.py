@@ -1,4 +1,4 @@
-"""What an audit finds: records, and their form in a JSON file."""
+"""The findings of an audit: records, and their form in a JSON file."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -20,9 +20,9 @@ __all__ = [
 ]
 
 MemberGroup = Literal["initial_members", "other_members", "canaries"]
-"""Which members a figure is about: those that the released images started from, other
-members, or canaries. Each group is compared with the non-members; canaries with
-mislabelled non-members."""
+"""The members of a figure: the initial real images of the released set, other members,
+or canaries. Each group is compared with the non-members; canaries with mislabelled
+non-members."""
 
 MEMBER_GROUPS: tuple[MemberGroup, ...] = (
     "initial_members",
@@ -34,18 +34,18 @@ MEMBER_GROUPS: tuple[MemberGroup, ...] = (
 
 @dataclass(frozen=True)
 class ResultRow:
-    """What one attack learns about one group of members.
+    """The figures of one attack on one group of members.
 
     Attributes:
         mechanism: the name of the mechanism.
         attack: the spec of the attack.
-        threat_model: what the attacker sees: ``"images"``, ``"model"`` or ``"both"``.
-        group: which members the figures are about.
+        threat_model: the attacker's access: ``"images"``, ``"model"`` or ``"both"``.
+        group: the group of members.
         members: members of the group, summed over audited runs.
         non_members: non-members compared with them, each counted once.
         auc: the area under the ROC curve.
         advantage: the greatest difference of true- and false-positive rate.
-        balanced_accuracy: the balanced accuracy at that threshold.
+        balanced_accuracy: the balanced accuracy at the same threshold.
         tpr_at_fpr: true-positive rates by false-positive rate.
         curves: scores of each audited run, for a plot; not in the JSON file.
     """
@@ -87,7 +87,7 @@ class OneRun:
 
     Attributes:
         mechanism: the name of the mechanism.
-        attack: the spec of the attack that does best on the known half.
+        attack: the spec of the best attack on the known half.
         examples: examples of the other half, members by fair coins.
         guesses: guesses about them, by thresholds from the known half.
         correct: right guesses.
@@ -111,10 +111,10 @@ class AuditedMechanism:
     Attributes:
         name: the name of the mechanism.
         accuracies: accuracy of each audited run's model on the population.
-        epsilon: the greatest epsilon that its runs state; None without one.
+        epsilon: the greatest epsilon stated by its runs; None without one.
         seconds: seconds per run, on average.
         shadows: the number of its shadow runs.
-        about: all that its runs depend on beside members and seed.
+        about: everything its runs depend on, besides members and seed.
         matched: whether it is the private mechanism nearest in accuracy to the audited
             one.
     """
@@ -149,8 +149,8 @@ class Audit:
         about: data set, counts, seed, versions.
         mechanisms: the audited mechanism first, then its comparisons.
         rows: a row for each mechanism, attack and group.
-        one_run: lower bounds on epsilon; empty unless coins decided who is a member.
-        skipped: mechanism, attack and reason, for attacks that do not apply or failed.
+        one_run: lower bounds on epsilon; empty unless coins decided the membership.
+        skipped: mechanism, attack and reason, for inapplicable or failed attacks.
         shown: released images and the member nearest to each, for a report.
     """
 
@@ -162,7 +162,7 @@ class Audit:
     shown: "NearestMembers | None" = field(repr=False, default=None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes."""
+        """Return the form written by ``--json``."""
         return {
             "format_version": 1,
             "about": self.about,
@@ -184,7 +184,7 @@ class NearestMembers:
         images: float32 ``(n, channels, height, width)`` in [0, 1].
         members: the nearest members, of the same form.
         distances: float32 ``(n,)``: from each image to its member.
-        typical: float32 ``(n,)``: from that member to the nearest other member.
+        typical: float32 ``(n,)``: from this member to the nearest other member.
     """
 
     images: Tensor

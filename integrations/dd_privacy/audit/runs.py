@@ -1,4 +1,4 @@
-"""Runs of mechanisms: made once, kept under a key of all that they depend on."""
+"""Runs of mechanisms: made once, kept under a key of their dependencies."""
 
 import hashlib
 import inspect
@@ -50,11 +50,11 @@ class FinishedRun:
 
     Attributes:
         observations: of each example.
-        initial: bool ``(n,)``: the examples that its images started from.
+        initial: bool ``(n,)``: the initial real images of its set.
         distilled: the released images; None if a model alone is released.
         accuracy: the model's accuracy on the population, in [0, 1]; None without one.
-        epsilon: the epsilon that it states; None without one.
-        seconds: the time that it took.
+        epsilon: its stated epsilon; None without one.
+        seconds: its duration.
     """
 
     observations: Observations
@@ -74,20 +74,20 @@ def audit_folder() -> Path:
 class Runs:
     """The runs of mechanisms on the members of a membership game.
 
-    A run depends on its mechanism, its members, the examples that it is observed on,
-    and a seed. A folder under a key of all these keeps it. Its last file is written
-    when the others are complete, and a lock keeps two audits from making it twice.
+    A run depends on its mechanism, its members, the observed examples, and a seed. A
+    folder under a key of all these keeps it. Its last file is written when the others
+    are complete, and a lock keeps two audits from making it twice.
 
     Attributes:
-        membership: which examples are members of which run.
-        folder: where runs are kept.
+        membership: the members of each run.
+        folder: the folder of kept runs.
     """
 
     membership: Membership
     folder: Path
 
     def description(self, mechanism: AbstractMechanism, run: int) -> dict[str, object]:
-        """Return everything that a run depends on: its key is a hash of this."""
+        """Return everything a run depends on: its key is a hash of this."""
         chosen = self._mechanism_of(mechanism, run)
         device = resolve_device(chosen.device)
         records = chosen.records()
@@ -104,12 +104,12 @@ class Runs:
         }
 
     def path(self, mechanism: AbstractMechanism, run: int) -> Path:
-        """Return the folder that keeps a run, made or not."""
+        """Return the folder of a run, made or not."""
         text = self._text(mechanism, run)
         return self.folder / hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def is_done(self, mechanism: AbstractMechanism, run: int) -> bool:
-        """Tell whether a run is finished."""
+        """Return whether a run is finished."""
         return (self.path(mechanism, run) / _LAST_FILE).is_file()
 
     def expected_seconds(self, mechanism: AbstractMechanism, run: int) -> float:
@@ -118,10 +118,10 @@ class Runs:
         return chosen.expected_seconds(self.membership.data(run))
 
     def make(self, mechanism: AbstractMechanism, run: int) -> Path:
-        """Make a run if it is missing, or wait for the audit that is making it.
+        """Make a run if it is missing, or wait for another audit's.
 
         Returns:
-            Its folder, by the code that is on disk at its end.
+            Its folder, by the code on disk at its end.
 
         Raises:
             FileError: the run cannot be written.
@@ -139,11 +139,12 @@ class Runs:
         processes: int = 1,
         on_done: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Make those of the wanted runs that are missing.
+        """Make the missing ones of the wanted runs.
 
         Args:
             wanted: mechanisms, and the numbers of their runs.
-            processes: how many processes make runs side by side and share the cores.
+            processes: the number of processes making runs in parallel; they share the
+                cores.
             on_done: called with the number of finished runs.
 
         Raises:
@@ -281,7 +282,7 @@ class Runs:
         distilled: dd_plugins.DistilledSet | None,
         run: int,
     ) -> Tensor:
-        """Return the examples that the images of a run started from."""
+        """Return the mask of the initial real images of a run's set."""
         if isinstance(self._mechanism_of(mechanism, run), GivenSet):
             return self.membership.initial
         mask = torch.zeros(len(self.membership), dtype=torch.bool)

@@ -20,8 +20,8 @@ def shadow_members(shadows: int, count: int, fraction: float, seed: int) -> Tens
 
     Args:
         shadows: the number of shadow runs, 0 or more than 1.
-        count: the number of examples that may be members.
-        fraction: the fraction of them that an audited run has as members.
+        count: the number of possible members.
+        fraction: the fraction of members among them in an audited run.
         seed: seeds the draw.
 
     Returns:
@@ -55,6 +55,6 @@ def _runs_with_each(shadows: int, fraction: float) -> int:
 
 
 def _fits(shadows: int, fraction: float) -> bool:
-    """Tell whether a shadow run has about as many members as an audited run."""
+    """Return whether a shadow run has about as many members as an audited run."""
     ratio = _runs_with_each(shadows, fraction) / (fraction * shadows)
     return 1 / _LARGEST_RATIO <= ratio <= _LARGEST_RATIO

@@ -1,4 +1,4 @@
-"""Processes that make runs side by side."""
+"""Processes for making runs in parallel."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ Job = tuple[AbstractMechanism, int]
 """A mechanism, and the number of its run."""
 
 Make = Callable[[AbstractMechanism, int], Path]
-"""Makes a run, and returns the folder that keeps it."""
+"""Makes a run, and returns its folder."""
 
 _PATIENCE = 15.0  # seconds for the checkpoint of a run that is stopped
 
@@ -35,9 +35,10 @@ def made_side_by_side(
     """Make runs in several processes; yield each run when it is finished.
 
     Args:
-        make: makes one run. Each process receives it once, with all that it refers to.
+        make: makes one run. Each process receives it once, with everything it refers
+            to.
         jobs: the runs.
-        processes: the number of processes, which share the cores.
+        processes: the number of processes; they share the cores.
 
     Raises:
         RunError: a process was killed.
@@ -97,12 +98,12 @@ def _prepare(make: Make, threads: int, alive: Connection) -> None:
 
 
 def _end_with_parent(alive: Connection) -> None:
-    """End this process when the audit that started it stops or is killed.
+    """End this process when its audit stops or is killed.
 
-    At the signal a distillation writes a checkpoint; what takes longer is given up.
+    At the signal a distillation writes a checkpoint; longer work is given up.
 
     Args:
-        alive: one end of a pipe whose other end the audit alone holds.
+        alive: one end of a pipe; the audit alone holds the other end.
     """
     with suppress(EOFError, OSError):
         alive.recv()  # nothing is ever sent: it returns when the pipe closes

@@ -22,15 +22,15 @@ _ATTEMPTS = 12
 
 @dataclass(frozen=True)
 class Budget:
-    """The privacy that a number of noisy steps spends.
+    """The privacy spent by a number of noisy steps.
 
     Attributes:
         epsilon: the epsilon at ``delta``.
         delta: the probability that epsilon does not hold.
-        noise_multiplier: the noise's deviation in units of the clipping norm.
-        sample_rate: the chance that an example is in a batch.
+        noise_multiplier: the noise's standard deviation in units of the clipping norm.
+        sample_rate: the probability that an example is in a batch.
         steps: the number of steps.
-        accountant: ``"prv"``, or ``"rdp"`` if that failed.
+        accountant: ``"prv"``, or ``"rdp"`` if PRV failed.
         fallback: why PRV failed; None if it did not.
     """
 
@@ -46,10 +46,10 @@ class Budget:
 def spent(
     noise_multiplier: float, *, sample_rate: float, steps: int, delta: float
 ) -> Budget:
-    """Return what noisy steps spend.
+    """Return the budget of noisy steps.
 
     Args:
-        noise_multiplier: the noise's deviation in units of the clipping norm.
+        noise_multiplier: the noise's standard deviation in units of the clipping norm.
         sample_rate: the rate of Poisson sampling, in (0, 1].
         steps: the number of steps.
         delta: the delta, in (0, 1).
@@ -105,10 +105,10 @@ def _epsilon(
 def noise_multiplier_for(
     epsilon: float, *, sample_rate: float, steps: int, delta: float
 ) -> Budget:
-    """Return the least noise that spends no more than an epsilon.
+    """Return the budget with the least noise for an epsilon.
 
-    RDP is quick and finds a noise that is surely enough. PRV then finds how much less
-    noise is enough.
+    RDP is quick and finds a noise that is surely enough. PRV then finds the least noise
+    that is enough.
 
     Args:
         epsilon: the greatest epsilon, positive.

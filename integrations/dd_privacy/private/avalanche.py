@@ -37,14 +37,14 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Trains a strategy on each experience by DP-SGD.
 
     Avalanche makes its own loader for each experience. Making a model private before
-    the strategy is built therefore gives an epsilon that means nothing: its batches
-    are not those that were accounted for. This plugin makes a loader with Poisson
-    sampling for the adapted data of each experience, after Avalanche's own, and puts
-    model and optimizer back when the experience is over.
+    the strategy is built therefore gives a meaningless epsilon: its batches differ from
+    the accounted ones. This plugin makes a loader with Poisson sampling for the adapted
+    data of each experience, after Avalanche's own, and puts model and optimizer back
+    when the experience is over.
 
     Other plugins may carry private data from one experience to the next (replay
-    buffers, importance weights), which is not accounted for. So every plugin that is
-    not named in ``allowed`` is refused.
+    buffers, importance weights), and the accounting misses it. So every plugin outside
+    ``allowed`` is refused.
 
     A batch may be empty: its step is taken and accounted for like any other, and
     metrics skip it. The budgets are saved and restored with a stream, by
@@ -53,11 +53,11 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
     Args:
         epsilon: the greatest epsilon that an experience may spend.
         delta: by default a tenth of one over the images of the experience.
-        clipping_norm: the norm that gradients of single examples are clipped to.
+        clipping_norm: the largest norm of a clipped gradient of a single example.
         seed: see :class:`PrivateTrainer`.
         disjoint: whether no image is in two experiences, as if they divide the classes
             among them. Their epsilons do not add up then.
-        allowed: classes of plugins that carry no private data.
+        allowed: classes of plugins without private data.
 
     Attributes:
         budgets: spent budgets by the number of the experience in its stream; one for
@@ -94,7 +94,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     @property
     def epsilon_spent(self) -> float:
-        """The epsilon that the whole stream has spent.
+        """The epsilon spent by the whole stream.
 
         The sum over all trainings, at the sum of their deltas. If experiences share no
         image (``disjoint``), it is the greatest sum of an experience's own trainings:
@@ -105,15 +105,15 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     @property
     def not_covered(self) -> list[str]:
-        """What epsilon does not protect against."""
+        """The limits of epsilon's protection."""
         return not_covered_by_epsilon(self.trainer.seed is not None)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Make model, optimizer and loader private.
 
         Raises:
-            OptionError: the strategy has a plugin, a criterion or a model that voids
-                the guarantee, or its model fails on empty batches, which may come.
+            OptionError: a plugin, the criterion or the model of the strategy voids the
+                guarantee, or the model fails on empty batches, which may come.
         """
         if isinstance(strategy.model, AbstractGradSampleModule):  # training failed
             self._put_back(strategy)
@@ -155,7 +155,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Count the steps.
 
         Raises:
-            RunError: training goes beyond the steps that were accounted for.
+            RunError: training goes beyond the accounted steps.
         """
         if self._budget is not None and self._made == self._budget.steps:
             self._put_back(strategy)
@@ -166,12 +166,12 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._made += 1
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Stop training that has diverged.
+        """Stop diverged training.
 
         It reads weights alone: they are private, while a loss on images is not.
 
         Raises:
-            RunError: a weight is not finite; the error names the epsilon that is spent.
+            RunError: a weight is not finite; the error names the spent epsilon.
         """
         weights = strategy.model.parameters()
         if not all(bool(torch.isfinite(value).all()) for value in weights):
@@ -182,7 +182,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
 
         Raises:
             RunError: the outputs for an image of ones are not finite; the error names
-                the epsilon that is spent.
+                the spent epsilon.
         """
         self._put_back(strategy)
         model = copy.deepcopy(strategy.model).eval()
@@ -222,7 +222,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.budgets = defaultdict(list, spent)
 
     def _stop(self, strategy: Any, reason: str) -> None:
-        """Put the plain model back, and name the epsilon that is spent.
+        """Put the plain model back, and name the spent epsilon.
 
         Raises:
             RunError: always.
@@ -248,7 +248,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
 
 
 class _Batches:
-    """A loader that turns metrics off during empty batches.
+    """A loader with metrics off during empty batches.
 
     Avalanche's metrics divide by the size of a batch. They are off until the loop asks
     for the next batch.

@@ -136,7 +136,7 @@ def train_private_command(
 
 
 def _say_budget(console: Console, budget: Budget, images: int) -> None:
-    """Print what training will spend, before it does."""
+    """Print the budget of training, before it is spent."""
     say(
         console,
         f"{budget.steps} steps on {images} images, noise "

@@ -1,4 +1,4 @@
-"""What private distillers share: options, the budget, noisy sums, and the guarantee."""
+"""The base of private distillers: options, budget, noisy sums, and guarantee."""
 
 import warnings
 from abc import abstractmethod
@@ -59,7 +59,7 @@ _PUBLIC = "The public images: they are taken for public."
 _CONTEXT = "The set beside which this one was made: what it reveals adds up."
 
 ClippingNorm = Annotated[float, Field(ge=1e-6, le=1e6)]
-"""A norm that neither float32 nor an optimizer loses."""
+"""A norm within the range of float32 and of optimizers."""
 
 StateType = TypeVar("StateType", bound="PrivateState")
 
@@ -72,7 +72,7 @@ class PrivateState(AbstractState):
     """The budget of a run, and the secret behind its noise.
 
     Attributes:
-        budget: what all steps of the run spend; not saved.
+        budget: of all steps of the run; not saved.
         noise: draws from the secret.
     """
 
@@ -95,24 +95,24 @@ class PrivateState(AbstractState):
 
 @record
 class AbstractPrivateDistiller(AbstractDistiller[StateType]):
-    """A distiller whose set is differentially private in the real images.
+    """A distiller whose sets are differentially private in the real images.
 
-    At every step each real image is drawn by a coin of its own (Poisson sampling). What
-    it adds to the step is clipped to a norm, the clipped parts are summed, and Gaussian
-    noise is added: a subsampled Gaussian mechanism, whose steps are accounted for
-    together. All else is a function of the noisy sums and of public constants. Two
-    sets of training images are neighbours if one has an image, with its label, more
+    At every step each real image is drawn by a coin of its own (Poisson sampling). Its
+    part in the step is clipped to a norm, the clipped parts are summed, and Gaussian
+    noise is added: a subsampled Gaussian mechanism. Its steps are accounted for
+    together. All else is a function of the noisy sums and of public constants. Two sets
+    of training images are neighbours if one has exactly one image, with its label, more
     than the other.
 
     The noise and the coins come from a secret of the system's entropy. So two runs of
-    one seed differ; a run that goes on from its checkpoint does not.
+    one seed differ; a resumed run draws the same.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("epsilon",)
     mechanism: ClassVar[str]
-    """What is released at each step, in a few words."""
+    """The output released at each step, in a few words."""
     short_run: ClassVar[int]
-    """The steps of a run that is given none: each spends."""
+    """The default number of steps: each spends."""
 
     epsilon: PositiveFloat
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
@@ -145,7 +145,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         return self.start_noise
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
-        """Return the value space that reads no image."""
+        """Return the value space of constants, fitted to no image."""
         del task
         return "constant"
 
@@ -157,7 +157,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
     def default_network(
         self, task: Task, device: torch.device
     ) -> AbstractNetwork | None:
-        """Return a ConvNet of few features, in each of which there is noise."""
+        """Return a ConvNet of few features, because each gets noise."""
         del task
         narrow = device.type == "cpu"
         return get_network("dc_convnet(width=32)" if narrow else "dc_convnet")
@@ -172,16 +172,16 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
 
         Args:
             run: the run.
-            budget: what its steps spend.
+            budget: of its steps.
             noise: of the run.
         """
 
     def setup(self, run: Run, real: RealSampler) -> StateType:
-        """Find the least noise that spends no more than epsilon in all steps.
+        """Find the least noise for an epsilon over all steps.
 
         Raises:
-            OptionError: no noise does; delta is too large for the number of images; or
-                the network mixes the images of a batch.
+            OptionError: no noise is enough; delta is too large for the number of
+                images; or the network mixes the images of a batch.
             MissingExtraError: opacus is not installed.
         """
         network = run.fresh_network(run.generator("network to check"))
@@ -230,7 +230,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
             shape: of the sum.
 
         Returns:
-            float64 of that shape, on the CPU.
+            float64 of the given shape, on the CPU.
         """
         budget = state.budget
         count = len(real.labels)
@@ -267,7 +267,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         )
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """Return Adam: what it does to noisy gradients needs no further noise."""
+        """Return Adam: its processing of noisy gradients needs no further noise."""
         return torch.optim.Adam(parameters, lr=self.learning_rate, betas=(0.9, 0.95))
 
     def schedule(
@@ -284,10 +284,10 @@ def features_of(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
 
 
 def real_features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
-    """Return the features of real images; zeros for an image that has none.
+    """Return the features of real images; zeros in place of non-finite ones.
 
-    Values that are not finite would make the sum of a batch so, and the run fail:
-    which tells that the image was there.
+    Values that are not finite would spread to the sum of a batch, and the run would
+    fail: this would reveal the image's presence.
 
     Args:
         run: the run.
@@ -305,6 +305,6 @@ def real_features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
 
 
 def clipping_factors(norms: Tensor, clipping_norm: float) -> Tensor:
-    """Return what parts of these norms are multiplied by: 1, or less if too long."""
+    """Return the factors for parts of these norms: 1, or less for long ones."""
     tiny = torch.finfo(norms.dtype).tiny
     return (clipping_norm / norms.clamp_min(tiny)).clamp(max=1)

@@ -30,7 +30,7 @@ __all__ = ["DPDM"]
 
 @record
 class DPDM(AbstractPrivateDistiller[PrivateState]):
-    """Distribution matching whose set is differentially private in the real images.
+    """Distribution matching with differential privacy for the real images.
 
     At every step an untrained network is drawn. The features of each real image of a
     Poisson batch are clipped to a norm and summed class by class; noise is added once
@@ -42,16 +42,16 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
 
     Args:
         epsilon: the epsilon of the whole run.
-        delta: the probability that epsilon does not hold; less than one over the
-            number of images.
+        delta: the probability that epsilon does not hold; less than one over the number
+            of images.
         batch_size: the expected number of real images of a step, of all classes.
-        clipping_norm: to which the features of an image are clipped. They are in units
-            of the root mean square of those of synthetic images.
+        clipping_norm: the largest norm of an image's clipped features. They are in
+            units of the root mean square of synthetic images' features.
         learning_rate: of SGD on the images.
-        start_noise: the deviation of the noise that images start from.
+        start_noise: the standard deviation of the initial noise of images.
         momentum: of SGD on the images, in [0, 1).
-        public: the name of a data set whose images may be read freely: the set starts
-            from them, and what lies behind the pixels is measured on them.
+        public: the name of a public data set: the set is initialised from its images,
+            and a parametrization is fitted to them.
         secure_noise: whether noise withstands attacks on floating-point numbers, by
             the method of Opacus's secure mode.
         noise_seed: for tests alone: the set then states no guarantee.

@@ -1,4 +1,4 @@
-"""DP-FRePo: feature regression on real images that are seen through noise."""
+"""DP-FRePo: feature regression with noisy gradients of real images."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ _AT_ONCE = 32  # examples whose gradients of all synthetic images are held
 
 @dataclass
 class DPFRePoState(PrivateState):
-    """The budget, the secret, and the models, which see the synthetic set alone."""
+    """The budget, the secret, and the models; these see the synthetic set alone."""
 
     models: PoolState
 
@@ -58,33 +58,33 @@ class DPFRePoState(PrivateState):
 
 @record
 class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
-    """FRePo whose set is differentially private in the real images.
+    """FRePo with differential privacy for the real images.
 
-    The regression from synthetic to real features has weights W, which depend on no
-    real image. Each real image gives a gradient of its squared error; these are clipped
-    and summed, and noise is added. The models of the pool are trained on the synthetic
-    set alone, which is private already. Labels are fixed.
+    The weights W of the regression from synthetic to real features depend on no real
+    image. Each real image gives a gradient of its squared error; these are clipped and
+    summed, and noise is added. The models of the pool are trained on the synthetic set
+    alone, and it is private already. Labels are fixed.
 
     Args:
         epsilon: the epsilon of the whole run.
-        delta: the probability that epsilon does not hold; less than one over the
-            number of images.
+        delta: the probability that epsilon does not hold; less than one over the number
+            of images.
         batch_size: the expected number of real images of a step.
-        clipping_norm: to which the gradient of an image is clipped. Features have the
-            norm 1, so that of the weights has a norm of about 1 at first.
-        clipped: the gradient of what: of the regression's ``"weights"``, whose noisy
-            sum is led back to the images; or of the ``"images"``, as in DP-KIP. The
+        clipping_norm: the largest norm of an image's clipped gradient. Features have
+            the norm 1, so the gradient of the weights has a norm of about 1 at first.
+        clipped: the clipped gradients: of the regression's ``"weights"`` (their noisy
+            sum is pulled back to the images); or of the ``"images"``, as in DP-KIP. The
             weights have no more numbers than ``features * classes``, however many
             images there are, and their gradients need no backward pass of their own.
         learning_rate: of Adam on the images.
-        start_noise: the deviation of the noise that images start from.
+        start_noise: the standard deviation of the initial noise of images.
         pool_size: online models.
-        max_online_updates: training steps after which a model is replaced.
+        max_online_updates: training steps of a model before it is replaced.
         online_learning_rate: of Adam on the models.
-        ridge: relative to the mean eigenvalue of the kernel. A large one leads noise
-            in the weights to small changes of images.
-        public: the name of a data set whose images may be read freely: the set starts
-            from them, and what lies behind the pixels is measured on them.
+        ridge: relative to the mean eigenvalue of the kernel. With a large one, noise in
+            the weights changes images little.
+        public: the name of a public data set: the set is initialised from its images,
+            and a parametrization is fitted to them.
         secure_noise: whether noise withstands attacks on floating-point numbers, by
             the method of Opacus's secure mode.
         noise_seed: for tests alone: the set then states no guarantee.
@@ -274,7 +274,7 @@ def clipped_gradients_of_images(
 
 
 def _solved(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
-    """Return the regression's weights by operations that can be batched."""
+    """Return the regression's weights by batchable operations."""
     gram = features @ features.mT
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     gram = gram + ridge * gram.diagonal().mean() * eye

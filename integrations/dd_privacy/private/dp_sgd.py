@@ -1,4 +1,4 @@
-"""Steps of DP-SGD by Opacus, and checks that they did not diverge."""
+"""Steps of DP-SGD by Opacus, and checks against divergence."""
 
 import math
 import warnings
@@ -19,7 +19,7 @@ keeps their lengths alone and takes a second pass, for less memory."""
 
 
 def check_finite(module: torch.nn.Module, budget: Budget) -> None:
-    """Refuse a model whose weights diverged.
+    """Refuse a model with diverged weights.
 
     It reads weights alone: they are private, while a loss on images is not.
 
@@ -28,7 +28,7 @@ def check_finite(module: torch.nn.Module, budget: Budget) -> None:
         budget: the budget of its training.
 
     Raises:
-        RunError: a weight is not finite; the error names the epsilon that is spent.
+        RunError: a weight is not finite; the error names the spent epsilon.
     """
     if all(bool(value.isfinite().all()) for value in module.state_dict().values()):
         return
@@ -69,7 +69,7 @@ def make_private(
     generator: Callable[[str], torch.Generator],
     clipping: Clipping = "hooks",
 ) -> tuple[Any, Any, Any, Any]:
-    """Wrap the parts of a training loop so that its steps spend a budget.
+    """Wrap the parts of a training loop, so its steps spend a budget.
 
     Args:
         module: prepared by :func:`~dd_privacy.private.obstacles.prepare_for_opacus`.
@@ -77,7 +77,7 @@ def make_private(
         criterion: the mean loss of a batch.
         loader: a loader of all private examples, without a sampler.
         budget: a budget with the loader's sample rate.
-        clipping_norm: the norm that gradients of single examples are clipped to.
+        clipping_norm: the largest norm of a clipped gradient of a single example.
         generator: returns a generator for a purpose, noise or batches.
         clipping: how to clip.
 

@@ -1,4 +1,4 @@
-"""A check that the features of an image depend on no other image."""
+"""A check of features: an image's must depend on no other image."""
 
 import torch
 
@@ -11,10 +11,10 @@ _TOLERANCE = 1e-3
 
 
 def check_features_apart(name: str, run: Run, network: FeatureNetwork) -> None:
-    """Refuse a network that mixes the images of a batch when it is evaluated.
+    """Refuse a network that mixes the images of a batch in evaluation mode.
 
-    What such a network gives for one image tells of others, so clipping one image's
-    part does not bound what it does.
+    The features of one image would then depend on others, so clipping an image's part
+    would not bound its influence.
 
     Args:
         name: of the distiller, for the message.
@@ -22,7 +22,7 @@ def check_features_apart(name: str, run: Run, network: FeatureNetwork) -> None:
         network: a network, with any weights; it is put in evaluation mode.
 
     Raises:
-        OptionError: it does.
+        OptionError: it mixes them.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_IMAGES, *run.task.image_shape, generator=generator)

@@ -1,4 +1,4 @@
-"""Checks that Opacus's gradients of single examples are right."""
+"""Checks of Opacus's gradients of single examples."""
 
 import copy
 import warnings
@@ -129,7 +129,7 @@ def _check_call(
 
 
 def _check_outputs(outputs: object, images: int, num_classes: int) -> None:
-    """Refuse outputs that are not one row of logits per image."""
+    """Refuse outputs other than one row of logits per image."""
     if not isinstance(outputs, Tensor):
         raise OptionError(
             "the network must give one tensor of outputs, got a "

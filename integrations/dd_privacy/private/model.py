@@ -22,7 +22,7 @@ NOT_COVERED = (
     "Attacks on floating-point noise: Opacus's secure mode was off.",
     "Attackers who can search the 32 bits that torch seeds its generators with.",
 )
-"""What the epsilon of a model does not protect against."""
+"""The limits of the protection by a model's epsilon."""
 
 _SEEDED = "Anybody who knows the seed: noise and batches were drawn from it."
 
@@ -32,7 +32,7 @@ _FORMAT_VERSION = 1
 
 
 def not_covered_by_epsilon(seeded: bool) -> list[str]:
-    """List what epsilon does not protect against; a seeded run adds one."""
+    """List the limits of epsilon's protection; a seeded run adds one."""
     return [*NOT_COVERED, *([_SEEDED] if seeded else [])]
 
 
@@ -49,7 +49,7 @@ class PrivateModel:
     Attributes:
         network: the network, in evaluation mode.
         transform: maps images to its value space; depends on no private image.
-        budget: the budget that training spent.
+        budget: the budget spent by training.
         about: the network's spec, the classes, and the options of training.
     """
 
@@ -60,11 +60,11 @@ class PrivateModel:
 
     @property
     def not_covered(self) -> list[str]:
-        """What epsilon does not protect against."""
+        """The limits of epsilon's protection."""
         return not_covered_by_epsilon(self.about["seeded"])
 
     def save(self, path: str | Path) -> Path:
-        """Write the weights, the budget, and what epsilon does not protect against.
+        """Write the weights, the budget, and the limits of epsilon's protection.
 
         Raises:
             FileError: the file cannot be written.
@@ -86,7 +86,7 @@ class PrivateModel:
 
     @classmethod
     def load(cls, path: str | Path) -> "PrivateModel":
-        """Read what :meth:`save` wrote.
+        """Read a file of :meth:`save`.
 
         Raises:
             FileError: the file is missing, damaged, or holds no private model.

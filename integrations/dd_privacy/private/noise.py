@@ -1,4 +1,4 @@
-"""Noise and coins from a secret that no output of a run tells."""
+"""Noise and coins from a secret, revealed by no output of a run."""
 
 import secrets
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ _SUMMED = 4  # draws that make one value, where the noise is secure
 class SecretNoise:
     """Gaussian noise and Poisson batches, functions of a secret key and the step.
 
-    A run that goes on from a checkpoint draws what it would have drawn. The generator
-    is Philox with a key of 128 bits; torch's has a seed of 32, which can be searched.
+    A resumed run draws the same values as an uninterrupted one. The generator is Philox
+    with a key of 128 bits; torch's has a seed of 32, open to a search.
 
     Attributes:
         key: the secret, below ``2**128``.
         secure: whether each value is half the sum of four draws, and the first draw of
-            a step is thrown away, as in Opacus's secure mode. So the values are no
-            longer those floating-point numbers that one draw can reach, by which
-            noise may be told from signal.
+            a step is thrown away, as in Opacus's secure mode. So the values are not
+            limited to the floating-point numbers of a single draw, which can reveal the
+            signal under the noise.
 
     Reference: Holohan, Braghin, "Secure Random Sampling in Differential Privacy",
     ESORICS 2021, arXiv 2107.10138, section 4.

@@ -1,4 +1,4 @@
-"""What prevents DP-SGD on a network, and the preparation of one for it."""
+"""Obstacles to DP-SGD on a network, and its preparation for DP-SGD."""
 
 import torch
 from torch import nn
@@ -35,10 +35,10 @@ def privacy_obstacles(
     image_shape: tuple[int, int, int] = (3, 32, 32),
     num_classes: int = 10,
 ) -> list[str]:
-    """Return what prevents DP-SGD on a network; empty if nothing does.
+    """Return the obstacles to DP-SGD on a network; empty without any.
 
-    BatchNorm does: it mixes the examples of a batch, so no gradient belongs to a single
-    example.
+    BatchNorm is one: it mixes the examples of a batch, so no gradient belongs to a
+    single example.
 
     Args:
         network: a spec, or a network.
@@ -57,7 +57,7 @@ def privacy_obstacles(
 
 
 def module_obstacles(module: nn.Module) -> list[str]:
-    """Return what prevents DP-SGD on a module; empty if nothing does."""
+    """Return the obstacles to DP-SGD on a module; empty without any."""
     from opacus.validators import ModuleValidator
 
     found = [str(error) for error in ModuleValidator.validate(module, strict=False)]
@@ -79,17 +79,16 @@ def module_obstacles(module: nn.Module) -> list[str]:
 
 
 def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that are not frozen."""
+    """Return the parameters to train."""
     return [each for each in module.parameters() if each.requires_grad]
 
 
 def prepare_for_opacus(module: nn.Module) -> nn.Module:
     """Prepare a module for gradients of single examples; it computes the same.
 
-    Opacus's hooks fail on activations that overwrite their argument. For images in
-    channels last, Opacus 1.6 computes *wrong* gradients of convolutions without an
-    error. So weights are made contiguous, and this library's layers that change the
-    layout are replaced.
+    Opacus's hooks fail on in-place activations. For images in channels last, Opacus 1.6
+    computes *wrong* gradients of convolutions without an error. So weights are made
+    contiguous, and this library's layers that change the layout are replaced.
 
     Args:
         module: changed in place.

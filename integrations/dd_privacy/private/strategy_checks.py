@@ -1,4 +1,4 @@
-"""Checks that the training of an avalanche-lib strategy is what is accounted for."""
+"""Checks of an avalanche-lib strategy's training against its accounting."""
 
 import copy
 from typing import Any
@@ -35,14 +35,14 @@ _METHODS = (
 
 
 def check_strategy(strategy: Any, allowed: tuple[type, ...]) -> None:
-    """Refuse a strategy whose training is not what is accounted for.
+    """Refuse a strategy with training different from the accounted one.
 
     Args:
         strategy: a strategy of Avalanche, before an experience.
-        allowed: classes of plugins that carry no private data.
+        allowed: classes of plugins without private data.
 
     Raises:
-        OptionError: it is not.
+        OptionError: its training differs.
     """
     _check_methods(strategy)
     _check_data(strategy, allowed)
@@ -105,7 +105,7 @@ def check_takes_empty_batch(module: nn.Module, image: Any, chance: float) -> Non
     Args:
         module: prepared for Opacus; not changed.
         image: one of its inputs.
-        chance: the chance that a batch is empty.
+        chance: the probability of an empty batch.
 
     Raises:
         OptionError: the model fails.

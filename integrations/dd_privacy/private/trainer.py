@@ -41,24 +41,24 @@ __all__ = ["PrivateTrainer"]
 
 @dataclass(frozen=True)
 class PrivateTrainer:
-    """Trains a network by DP-SGD, which bounds the influence of each example.
+    """Trains a network by DP-SGD, with a bounded influence of each example.
 
     Batches are Poisson-sampled, gradients of single examples clipped to a norm, and
-    Gaussian noise is added to their sum. Images are mapped to [-1, 1], which needs no
+    Gaussian noise is added to their sum. Images are mapped to [-1, 1], without any
     private statistic.
 
     Attributes:
-        network: the spec of a network without BatchNorm, which mixes examples.
+        network: the spec of a network without BatchNorm (it mixes examples).
         epsilon: the greatest epsilon that training may spend.
         delta: less than one over the number of images; by default a tenth of that.
         epochs: expected passes over the images.
-        batch_size: the expected size of a batch; coins decide who is in it.
+        batch_size: the expected size of a batch; coins decide its members.
         learning_rate: the learning rate of SGD with momentum 0.9.
-        clipping_norm: the norm that gradients of single examples are clipped to.
+        clipping_norm: the largest norm of a clipped gradient of a single example.
         clipping: ``"hooks"`` or ``"ghost"``.
-        seed: seeds weights, batches and noise of a run that can be repeated. Whoever
-            knows it can subtract the noise. By default there is none, and the system's
-            entropy seeds them.
+        seed: seeds weights, batches and noise of a repeatable run. Whoever knows it can
+            subtract the noise. By default there is none, and the system's entropy seeds
+            them.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
 
     Reference: Abadi et al., "Deep Learning with Differential Privacy" (2016),
@@ -105,7 +105,7 @@ class PrivateTrainer:
     def budget(
         self, images: int, *, batch_size: int | None = None, epochs: int | None = None
     ) -> Budget:
-        """Return what training on this many images will spend.
+        """Return the budget of training on this many images.
 
         Args:
             images: the number of images.
@@ -113,8 +113,8 @@ class PrivateTrainer:
             epochs: replaces the trainer's.
 
         Raises:
-            OptionError: a batch is larger than the data, or delta is so large that it
-                would allow to publish an image.
+            OptionError: a batch is larger than the data, or delta is large enough to
+                allow the publication of an image.
             MissingExtraError: opacus is not installed.
         """
         given = self
@@ -192,7 +192,7 @@ class PrivateTrainer:
         return PrivateModel(network, transform, budget, self._about(data))
 
     def check(self, image_shape: tuple[int, int, int], classes: int) -> None:
-        """Refuse the networks and devices that :meth:`fit` refuses.
+        """Refuse the networks and devices refused by :meth:`fit`.
 
         Args:
             image_shape: channels, height and width.
@@ -265,7 +265,7 @@ class PrivateTrainer:
         return network.eval()
 
     def _about(self, data: dd_plugins.RealData) -> dict[str, Any]:
-        """Return what a model's file records beside its budget."""
+        """Return the record in a model's file besides its budget."""
         return {
             "network": self.network,
             "image_shape": list(data.image_shape),
@@ -301,7 +301,7 @@ class PrivateTrainer:
         """Return a generator seeded by the trainer's seed or by the system's entropy.
 
         Args:
-            purpose: what it draws.
+            purpose: the thing drawn, such as noise.
             training: counts the trainings of one model. Each draws its own noise:
                 the same noise twice protects nothing.
         """

@@ -65,4 +65,4 @@ BUILT_IN: Sequence[type[AbstractAttack]] = (
     PixelDistance,
     FeatureDistance,
 )
-"""The attacks that come with this integration."""
+"""The attacks of this integration."""

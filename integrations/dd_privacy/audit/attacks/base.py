@@ -1,8 +1,8 @@
-"""Attacks: from what an attacker observes to a score for each example.
+"""Attacks: from an attacker's observations to a score for each example.
 
-An attack knows of the audited run what its threat model grants, and everything of the
-reference runs (shadow runs: the same mechanism on other members). The higher the score
-of an example, the more it looks like a member.
+An attack knows the part of the audited run granted by its threat model, and everything
+of the reference runs (shadow runs: the same mechanism on other members). The higher the
+score of an example, the more it looks like a member.
 """
 
 from abc import ABC, abstractmethod
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 ThreatModel = Literal["images", "model", "both"]
-"""What the attacker sees: the released images, a model trained on them, or both."""
+"""The attacker's access: the released images, a model trained on them, or both."""
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What an attacker observes of ``n`` examples in one run.
+    """An attacker's observations of ``n`` examples in one run.
 
     Attributes:
         outputs: float32 ``(n, classes)``: logits of a model trained on the released
@@ -51,7 +51,7 @@ Seen = Observations
 
 @dataclass(frozen=True)
 class Reference:
-    """A shadow run, of which the attacker knows everything.
+    """A shadow run, fully known to the attacker.
 
     Attributes:
         seen: observations of all examples.
@@ -64,18 +64,18 @@ class Reference:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that an attacker has.
+    """All knowledge of an attacker.
 
     Attributes:
         target: observations of the audited run.
         labels: int64 ``(n,)``: the label of each example; wrong for canaries.
-        known: bool ``(n,)``: examples whose membership the attacker knows.
-        members: bool ``(n,)``: that membership; False for the others.
-        population: bool ``(n,)``: examples that are members of no run.
+        known: bool ``(n,)``: examples of known membership.
+        members: bool ``(n,)``: the known membership; False for the others.
+        population: bool ``(n,)``: examples, members of no run.
         references: the shadow runs.
-        seed: seeds what an attack draws.
-        scored: bool ``(n,)``: examples whose scores count; None for all. The score of
-            any other example may have any value.
+        seed: seeds the draws of an attack.
+        scored: bool ``(n,)``: examples whose scores count; None for all. Other scores
+            may have any value.
     """
 
     target: Observations
@@ -98,7 +98,7 @@ class AbstractAttack(dd_plugins.Record, ABC):
     @property
     @abstractmethod
     def threat_model(self) -> ThreatModel:
-        """What the attacker needs of the audited run."""
+        """The attacker's access to the audited run."""
 
     @property
     def references_needed(self) -> int:
@@ -119,7 +119,7 @@ class AbstractAttack(dd_plugins.Record, ABC):
         """Return a score for each example, higher for likelier members.
 
         Args:
-            evidence: what the attacker has. It names members of the audited run only
+            evidence: the attacker's knowledge. It names members of the audited run only
                 among known examples.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What attacks by a trained classifier share."""
+"""The base class of attacks by a trained classifier."""
 
 from abc import abstractmethod
 from typing import Any, Literal, get_args
@@ -27,7 +27,7 @@ FEWEST_KNOWN = 20  # members, and non-members, to train a classifier on
 class AbstractClassifierAttack(AbstractAttack):
     """A classifier trained to separate members from non-members.
 
-    It is trained on the known examples, which get their own scores by cross-validation.
+    It is trained on the known examples; they get their own scores by cross-validation.
     Its features of an example are the sorted outputs, the confidence in its class, the
     two entropies, and with ``threat="both"`` the distances to the released images.
 
@@ -49,7 +49,7 @@ class AbstractClassifierAttack(AbstractAttack):
 
     @abstractmethod
     def classifier(self, seed: int) -> Any:
-        """Return a scikit-learn classifier that predicts probabilities."""
+        """Return a scikit-learn classifier with predicted probabilities."""
 
     def scores(self, evidence: Evidence) -> Tensor:
         """Return the probability of membership."""

@@ -13,15 +13,16 @@ __all__ = ["LiRA"]
 _SHARED_DEVIATION_BELOW = 64  # reference runs; LiRA's authors advise it
 
 
-_FEWEST_RUNS = 2  # with an example, for a deviation
+_FEWEST_RUNS = 2  # with an example, for a standard deviation
 
 
 @dd_plugins.record
 class LiRA(AbstractAttack):
     """The likelihood ratio of a signal under membership and without it.
 
-    Each example has two Gaussians: one over the runs that had it as a member, one over
-    the other runs. With fewer than 64 shadow runs all examples share the deviations.
+    Each example has two Gaussians: one over the runs with it as a member, one over the
+    other runs. With fewer than 64 shadow runs all examples share the standard
+    deviations.
 
     Args:
         online: whether to use shadow runs with the example. If not, the score is the
@@ -32,8 +33,8 @@ class LiRA(AbstractAttack):
     Reference: Carlini et al., "Membership Inference Attacks From First Principles"
     (2022), algorithm 1.
 
-    Differences: the offline score is one-sided as in the paper, counted in deviations;
-    the released code takes the two-sided density. One query per example.
+    Differences: the offline score is one-sided as in the paper, counted in standard
+    deviations; the released code takes the two-sided density. One query per example.
     """
 
     name = "lira"
@@ -79,7 +80,7 @@ class LiRA(AbstractAttack):
 
 
 def _gaussian(values: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each example's mean and deviation over its chosen runs.
+    """Return each example's mean and standard deviation over its chosen runs.
 
     An example without a chosen run gets the mean over all examples.
     """

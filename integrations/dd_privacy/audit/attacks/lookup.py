@@ -6,7 +6,7 @@ from dd_privacy.audit.attacks.base import AbstractAttack
 __all__ = ["HOOK", "attack_names", "get_attack"]
 
 HOOK = "dd_register_attacks"
-"""The hook by which plugins register attacks."""
+"""The hook for registering attacks."""
 
 
 def get_attack(spec: str) -> AbstractAttack:

@@ -1,4 +1,4 @@
-"""The attack by an entropy that knows the class."""
+"""The attack by modified entropy."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ __all__ = ["ModifiedEntropy"]
 
 @dd_plugins.record
 class ModifiedEntropy(AbstractModelAttack):
-    """Entropy that knows the class: equation (8) of Song and Mittal (2021)."""
+    """Entropy, modified by the true class: equation (8) of Song and Mittal (2021)."""
 
     name = "modified_entropy"
 

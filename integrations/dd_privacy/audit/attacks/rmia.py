@@ -18,13 +18,13 @@ __all__ = ["RMIA"]
 
 @dd_plugins.record
 class RMIA(AbstractModelAttack):
-    """The fraction of the population that an example's likelihood ratio dominates.
+    """The fraction of the population dominated by an example's likelihood ratio.
 
     Args:
         gamma: the factor by which the ratio must be greater.
         scale: ``a`` of the paper, in [0, 1]. It estimates the mean confidence over all
-            models from that over models without the example. By default it is chosen
-            by an audit of one shadow run with the others.
+            models from the mean over models without the example. By default it is
+            chosen by an audit of one shadow run with the others.
 
     Reference: Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference
     Attacks" (2024), offline; equations (2), (5) and (10).
@@ -41,7 +41,7 @@ class RMIA(AbstractModelAttack):
         return 1 if self.scale is not None else 2
 
     def scores(self, evidence: Evidence) -> Tensor:
-        """Return the fraction of the population that each example dominates."""
+        """Return the fraction of the population dominated by each example."""
         if not bool(evidence.population.any()):
             raise OptionError(
                 "rmia needs a population of examples that are never members, got none"

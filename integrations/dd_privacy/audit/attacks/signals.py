@@ -1,4 +1,4 @@
-"""Single numbers that attacks compare: a confidence, or a distance."""
+"""Signals of attacks, single numbers: a confidence, or a distance."""
 
 from typing import Literal
 
@@ -11,14 +11,14 @@ from dd_privacy.audit.attacks.base import Observations
 __all__ = ["TINY", "Signal", "confidence", "probabilities", "signal_of"]
 
 TINY = 1e-12
-"""The smallest probability and deviation, so that logarithms are finite."""
+"""The smallest probability and standard deviation, so logarithms are finite."""
 
 
 def confidence(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the log-odds of each example's class.
 
     ``log p_y - log(sum of the others' p)``, equation (1) and appendix B of Carlini et
-    al. (2022). Logits keep the precision that probabilities lose near 0 and 1.
+    al. (2022). Logits keep their precision where probabilities near 0 and 1 lose it.
 
     Args:
         outputs: shape ``(n, classes)``.
@@ -39,7 +39,7 @@ def probabilities(outputs: Tensor) -> Tensor:
 
 
 Signal = Literal["confidence", "pixel_distance", "feature_distance"]
-"""A number that an attack compares between runs."""
+"""A number compared between runs by an attack."""
 
 
 def signal_of(seen: Observations, labels: Tensor, signal: Signal) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mechanisms that can be audited: from members to a release."""
+"""Mechanisms for audits: from members to a release."""
 
 from dd_privacy.audit.mechanisms.all_members import AllMembers
 from dd_privacy.audit.mechanisms.base import AbstractMechanism, Release

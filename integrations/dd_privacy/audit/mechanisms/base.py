@@ -1,4 +1,4 @@
-"""What a mechanism is: from members to a release."""
+"""The base class of mechanisms: from members to a release."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ class Release:
         distilled: the released images; None if a model alone is released.
         network: a model in evaluation mode.
         transform: maps images to the model's value space.
-        epsilon: the epsilon that it states; None without one.
+        epsilon: its stated epsilon; None without one.
     """
 
     distilled: dd_plugins.DistilledSet | None
@@ -53,11 +53,11 @@ class AbstractMechanism(ABC):
         Args:
             data: the members, all of them as training images.
             seed: the seed of the run.
-            folder: keeps checkpoints, so that a killed run resumes; None for none.
+            folder: keeps checkpoints, so a killed run resumes; None for none.
         """
 
     def description(self) -> dict[str, object]:
-        """Return all that a run depends on beside its members and its seed."""
+        """Return everything a run depends on, besides its members and its seed."""
         found = asdict(self)
         del found["name"]
         kind, own = type(self), __name__.rpartition(".")[0]

@@ -31,7 +31,8 @@ class Distillation(AbstractMechanism):
         options: of the distillation; a run's own seed replaces the one in them.
         training_steps: training steps on the set; None for the protocol's number.
         evaluation_network: the network trained on the set; None for the set's own.
-        refined: the distillation whose result this one refines; None to start anew.
+        refined: the distillation whose result this one refines; None to start from
+            scratch.
         relabelling: how a teacher, trained on the members, labels the views of the set;
             None for the labels of the method.
     """
@@ -53,9 +54,9 @@ class Distillation(AbstractMechanism):
         )
 
     def description(self) -> dict[str, object]:
-        """Return all that a run depends on, without the name of what it refines.
+        """Return everything a run depends on, without the name of its refined set.
 
-        The seed is the run's own, and whether a context is refined says ``refined``.
+        The seed is the run's own, and ``refined`` says whether a context is refined.
         """
         found = super().description()
         del found["refined"]
@@ -98,7 +99,7 @@ class Distillation(AbstractMechanism):
         )
 
     def records(self) -> list[dd_plugins.Record]:
-        """Return the distiller, the networks, what it starts from and how it stores."""
+        """Return the records of distiller, networks, images and parametrization."""
         options = self.options
         networks = [options.network, self.evaluation_network]
         if self.relabelling is not None:
@@ -139,7 +140,7 @@ class Distillation(AbstractMechanism):
         return probe, before + short + step * max(0, steps - few)
 
     def resolved_network(self, data: dd_plugins.RealData) -> str:
-        """Return the spec of the network that this distils on."""
+        """Return the spec of the network for distillation."""
         return repr(self._settled(data).network)
 
     def _settled(self, data: dd_plugins.RealData) -> Settled:

@@ -1,4 +1,4 @@
-"""A set that exists already, and the distillation that its shadow runs repeat."""
+"""An existing set, and the distillation for its shadow runs."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -22,9 +22,9 @@ __all__ = ["GivenSet"]
 
 @dataclass(frozen=True)
 class GivenSet(AbstractMechanism):
-    """A set that exists already: its run trains a network only.
+    """An existing set: its run trains a network only.
 
-    Shadow runs repeat the distillation that its header records.
+    Shadow runs repeat the distillation recorded in its header.
 
     Attributes:
         distilled: the set; if a teacher labels its views, it holds these labels (see
@@ -59,15 +59,15 @@ class GivenSet(AbstractMechanism):
         return [dd_plugins.get_network(self.distilled.header.evaluation_network)]
 
     def for_shadows(self) -> AbstractMechanism:
-        """Return the distillation of the header, and of the set that it refined.
+        """Return the distillation of the header, and of its refined set.
 
-        Format version 1 records neither the core set that a set started from nor its
+        Format version 1 records neither the coreset of the first images nor the
         context. Such a set starts from the distiller's default, or from noise if its
         initial images are unknown.
 
         Raises:
-            OptionError: shadow runs cannot repeat its context, or its distiller has
-                options today that the header does not record.
+            OptionError: shadow runs cannot repeat its context, or the header lacks an
+                option of its distiller.
         """
         assert self.distilled is not None
         _, channels, height, width = self.distilled.images.shape
@@ -89,7 +89,7 @@ class GivenSet(AbstractMechanism):
 def _distillation(
     header: Header, image_shape: ImageShape, name: str, device: str
 ) -> Distillation:
-    """Return the distillation that a header records, to be run on other members."""
+    """Return the distillation recorded in a header, for other members."""
     _check_options(header, image_shape, name)
     options = header.run
     if header.format_version < 2 and header.initial_indices is None:
@@ -108,10 +108,10 @@ def _distillation(
 
 
 def _check_options(header: Header, image_shape: ImageShape, name: str) -> None:
-    """Refuse a header that does not record every option of its distiller.
+    """Refuse a header without a record of every option of its distiller.
 
-    An option that came after the header was written has a default now, and nobody knows
-    whether the older code behaved like it.
+    An option newer than the header has a default now, and nobody knows whether the
+    older code behaved like it.
     """
     try:
         distiller = dd_plugins.get_distiller(header.distiller)

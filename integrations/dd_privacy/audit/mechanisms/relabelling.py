@@ -1,4 +1,4 @@
-"""Labels of a teacher that is trained on the members: a channel of their own."""
+"""Labels of a teacher trained on the members: a leak of their own."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,16 @@ __all__ = ["Relabelling", "labelled"]
 class Relabelling:
     """How a teacher labels the views of each run's set.
 
-    The teacher is trained on the members of the run, so its labels tell of them even if
-    the images do not.
+    The teacher is trained on the members of the run, so its labels may reveal them even
+    if the images do not.
 
     Attributes:
-        teachers: specs of the networks, whose logits are averaged.
+        teachers: specs of the networks; their logits are averaged.
         teacher_recipe: how they are trained; None for the library's.
         views: the spec of the views.
         temperature: of the labels.
-        group: of views whose statistics BatchNorm takes; None for the data's.
+        group: the number of views with shared BatchNorm statistics; None for the
+            data's.
         student: how a network is trained on the set; None for the library's.
     """
 
@@ -36,7 +37,7 @@ class Relabelling:
         """Return how the views of a set were labelled; None if it has no views.
 
         Raises:
-            OptionError: the set does not say who labelled them, or its teachers were
+            OptionError: the set does not name their teacher, or its teachers were
                 trained in several ways.
         """
         record = header.views
@@ -70,8 +71,8 @@ def labelled(
 
     Args:
         distilled: the set of a run.
-        data: the members, on which a teacher is trained or found.
-        how: the relabelling that is asked for; None for the set's own labels.
+        data: the members, for training or finding a teacher.
+        how: the requested relabelling; None for the set's own labels.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     """
     if how is None:

@@ -22,7 +22,7 @@ from dd_privacy.audit.mechanisms.base import Release
 __all__ = ["PROBE_STEPS", "fresh_network", "timed", "trained_on", "training_seconds"]
 
 PROBE_STEPS = (2, 6)
-"""Steps that are timed to estimate how long all steps take."""
+"""Timed steps, for estimating the duration of all steps."""
 
 
 Result = TypeVar("Result")
@@ -88,6 +88,6 @@ def training_seconds(
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """Return the result of some work, and the seconds that it took."""
+    """Return the result of some work, and its seconds."""
     started = time.perf_counter()
     return work(), time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What scores of members and non-members say, each figure with its interval."""
+"""Figures from scores of members and non-members, each with its interval."""
 
 from dd_privacy.audit.statistics.area import area
 from dd_privacy.audit.statistics.epsilon import (

@@ -30,10 +30,10 @@ def area(
 
     The estimate is the mean over the audited models. The interval is a percentile
     bootstrap over the examples of each model and over the models, at least as wide as
-    Student's t over the models. It is widened like that of a mean of as few examples as
-    the smaller group has: a percentile bootstrap of five would hold in 82 of 100
+    Student's t over the models. It is widened like the interval of a mean over the
+    smaller group: a percentile bootstrap of five examples would hold in 82 of 100
     audits. If all resamples are equal, as when members and non-members do not overlap,
-    one end is that of Clopper and Pearson for the smaller group.
+    one end is Clopper and Pearson's for the smaller group.
 
     Args:
         targets: the scores of each audited model.
@@ -92,9 +92,9 @@ def _widened(
 ) -> tuple[float, float]:
     """Return a bootstrap's interval, corrected for few examples.
 
-    A resample has ``(count - 1) / count`` of the variance that it estimates, and
-    Student's t reranks the normal distribution (Hesterberg 2015, "What
-    teachers should know about the bootstrap", section 4.3).
+    A resample has ``(count - 1) / count`` of the true variance, and Student's t reranks
+    the normal distribution (Hesterberg 2015, "What teachers should know about the
+    bootstrap", section 4.3).
     """
     from scipy.stats import norm, t
 

@@ -25,7 +25,7 @@ def one_run_p_value(
 
     Args:
         epsilon: epsilon of the guarantee.
-        examples: the number of examples that might have been members.
+        examples: the number of possible members.
         guesses: the number of guesses.
         correct: the number of right guesses.
         delta: delta of the guarantee.
@@ -53,10 +53,10 @@ def one_run_epsilon(
     delta: float = 0.0,
     level: float = 0.95,
 ) -> float:
-    """Return the epsilon below which one run refutes every guarantee.
+    """Return the lower bound on epsilon from one run: smaller ones are refuted.
 
     Args:
-        examples: the number of examples that might have been members.
+        examples: the number of possible members.
         guesses: the number of guesses.
         correct: the number of right guesses.
         delta: delta of the guarantee.
@@ -100,15 +100,15 @@ def clopper_pearson_epsilon(
     delta: float = 0.0,
     level: float = 0.95,
 ) -> float:
-    """Return the epsilon that error rates over independent runs refute.
+    """Return the largest epsilon refuted by error rates over independent runs.
 
     The greater of two bounds: one from true- and false-positive rates, one from their
     complements. Each takes an exact interval of both rates at the level.
 
     Args:
-        true_positives: members that were called members.
+        true_positives: members called members.
         members: all members.
-        false_positives: non-members that were called members.
+        false_positives: non-members called members.
         non_members: all non-members.
         delta: delta of the guarantee.
         level: the confidence.

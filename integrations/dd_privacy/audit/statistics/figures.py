@@ -82,7 +82,7 @@ def too_few(scores: Iterable[Scores]) -> str | None:
 def over_models(
     found: tuple[float, float], estimates: Sequence[float], most: tuple[float, float]
 ) -> tuple[float, float]:
-    """Return an interval at least as wide as that over several models.
+    """Return an interval at least as wide as the interval over several models.
 
     A few resampled models understate how models differ, and models may share their
     non-members. So Student's t over the models' own figures is the least width.

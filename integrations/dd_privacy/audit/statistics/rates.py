@@ -1,4 +1,4 @@
-"""True-positive rates at thresholds from the half that is known."""
+"""True-positive rates at thresholds from the known half."""
 
 import math
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ def advantage(
     method of Zou and Donner (2008, "MOVER") from their exact intervals.
 
     Args:
-        targets: for each audited model, the scores of the half whose membership the
-            attacker knows, and the scores of the other half.
+        targets: for each audited model, the scores of the half with known membership,
+            and the scores of the other half.
         shared_non_members: whether all models have the same non-members. Each then
             counts once for the interval.
     """
@@ -115,15 +115,15 @@ def _best_threshold(known: Scores) -> float:
 def true_positive_rate(targets: Sequence[tuple[Scores, Scores]], rate: float) -> Figure:
     """Return the true-positive rate at a false-positive rate.
 
-    The threshold is a non-member of the known half: the one that this rate of them
-    exceeds. Members of the other half are counted. The rate of all non-members above
-    that threshold is known only up to the distribution of an order statistic. So the
-    interval takes a threshold of surely lower rate for its lower end and one of surely
-    higher rate for its upper end, with exact intervals of the counts there: 95 % by
-    Bonferroni over the four ways to err.
+    The threshold is a non-member of the known half, exceeded by this rate of its
+    non-members. Members of the other half are counted. The rate of all non-members
+    above this threshold is known only up to the distribution of an order statistic. So
+    the interval takes a threshold of surely lower rate for its lower end and one of
+    surely higher rate for its upper end, with exact intervals of the counts there: 95 %
+    by Bonferroni over the four ways to err.
 
     At rate 0 the threshold is the highest non-member of the known half, and the
-    interval is that of the count alone: chance is up to one in as many non-members.
+    interval is the count's alone: chance is up to one in as many non-members.
 
     Args:
         targets: as for :func:`advantage`.
