@@ -258,34 +258,39 @@ class Plugins(LoadedPlugins):
 
         Args:
             given: the name of a data set; or ``RealData``; or images and labels,
-                tensors or numpy arrays; or a map-style dataset of ``(image, label)``
-                pairs or of mappings; or such datasets by the names of their splits.
-            options: how a named data set is found.
+                tensors or numpy arrays; or a map-style dataset, or a list, of
+                ``(image, label)`` pairs or of mappings; or such datasets by the names
+                of their splits.
+            options: how a named data set is found, and the size of its images.
 
         Raises:
             OptionError: ``given`` is none of these, or the name is malformed.
             UnknownNameError: no plugin registers the name.
             DataError: the data is missing or not usable.
         """
-        found = None
+        found, size = None, options.image_size
         match given:
             case str():
                 found = self.dataset(given, options)
             case RealData():
                 found = given
-            case (Tensor() | np.ndarray() as images, Tensor() | np.ndarray() as labels):
-                return RealData.from_tensors(images, labels)
+            case (
+                Tensor() | np.ndarray() as images,
+                Tensor() | np.ndarray() | list() as labels,
+            ):
+                return RealData.from_tensors(images, labels, image_size=size)
             case Mapping() if "train" in given:
-                return RealData.from_splits(given)
-            case Mapping() | tuple() | list():
+                return RealData.from_splits(given, image_size=size)
+            case Mapping() | tuple():
                 pass  # refused below
             case _ if hasattr(given, "__getitem__"):
-                return RealData.from_dataset(given)
+                return RealData.from_dataset(given, image_size=size)
         if found is None:
             raise OptionError(
                 "data must be the name of a data set, RealData, a pair of tensors or "
-                "of numpy arrays, a map-style dataset, or such datasets by the names "
-                f"of their splits, got {type(given).__name__}"
+                "of numpy arrays, a map-style dataset or a list of (image, label) "
+                "pairs, or such datasets by the names of their splits, got "
+                f"{type(given).__name__}"
             )
         remember(found.name)
         return found

@@ -868,3 +868,31 @@ def test_a_name_of_before_stands_for_the_name_of_now() -> None:
 
     with pytest.raises(PluginError, match="distiller 'turned' is registered by two"):
         fresh(taken=registering("wrappers", Taken))
+
+
+IMAGES, LABELS = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+PAIRS = list(zip(IMAGES, LABELS.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (IMAGES, LABELS),
+        (IMAGES.numpy(), LABELS.numpy()),
+        (IMAGES, LABELS.tolist()),
+        PAIRS,
+        [{"image": image, "label": label} for image, label in PAIRS],
+        {"train": PAIRS},
+    ],
+    ids=["tensors", "arrays", "list of labels", "pairs", "mappings", "splits"],
+)
+def test_every_form_of_own_data_gives_the_same_images(given: Any) -> None:
+    found = Plugins(load=[]).real_data(given, DataOptions())
+    expected = RealData.from_tensors(IMAGES, LABELS)
+    assert found.fingerprint == expected.fingerprint
+
+
+def test_own_data_is_resized_as_a_named_set_is() -> None:
+    for given in ((IMAGES, LABELS), PAIRS, {"train": PAIRS}):
+        found = Plugins(load=[]).real_data(given, DataOptions(image_size=4))
+        assert found.image_shape == (1, 4, 4)
