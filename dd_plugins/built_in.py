@@ -23,10 +23,12 @@ from dd_plugins.hookspecs import (
 from dd_plugins.networks.alexnet import AlexNet
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.dc_convnet import DCConvNet
+from dd_plugins.networks.factory import FactoryNetwork
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.networks.mobilenet import MobileNetV2
 from dd_plugins.networks.resnet import ResNet18
 from dd_plugins.networks.shufflenet import ShuffleNetV2
+from dd_plugins.networks.timm_models import Timm
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.networks.vit import ViT
 from dd_plugins.synthetic.parametrizations.base import Identity
@@ -75,6 +77,8 @@ def dd_register_networks(register: RegisterNetwork) -> None:
         MobileNetV2,
         ShuffleNetV2,
         ViT,
+        Timm,
+        FactoryNetwork,
     ):
         register(network)
 

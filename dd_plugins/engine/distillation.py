@@ -36,7 +36,7 @@ from dd_plugins.engine.run_folder import (
 )
 from dd_plugins.engine.settling import images_within, settle
 from dd_plugins.errors import OptionError
-from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.run import Run, RunOptions
 from dd_plugins.runtime import processes
@@ -62,7 +62,7 @@ def distill(
     images_worth: int | None = None,
     steps: int | None = None,
     seed: int = 0,
-    network: str | AbstractNetwork | None = None,
+    network: NetworkLike | None = None,
     out: str | Path | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
@@ -97,8 +97,10 @@ def distill(
             class.
         steps: steps of the run; by default the distiller's choice for the data set.
         seed: the seed of every random draw.
-        network: the architecture on which the set is distilled: a spec, or a network;
-            by default the distiller's choice.
+        network: the architecture on which the set is distilled: a spec, a network, or
+            a function that returns a fresh torch module for ``num_classes`` (see
+            :class:`~dd_plugins.networks.factory.FactoryNetwork`); by default the
+            distiller's choice.
         out: the folder of the run: checkpoints, metrics, pictures and the artifact.
         data_root: the folder that holds named data sets.
         download: whether a missing data set may be downloaded there.
@@ -243,7 +245,7 @@ def _planned(
     images_worth: int | None = None,
     steps: int | None = None,
     seed: int = 0,
-    network: str | AbstractNetwork | None = None,
+    network: NetworkLike | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
     image_size: int | None = None,

@@ -111,6 +111,9 @@ class Loop:
                 )
                 for name, value in asked.items()
             },
+            "network": self.run.network.identity(
+                self.run.task.image_shape, self.run.task.num_classes
+            ),
             "device": self.run.device.type,
             "torch version": library_versions()["torch"],
             "dd-plugins version": library_versions()["dd-plugins"],

@@ -17,6 +17,7 @@ from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.errors import OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.factory import FactoryNetwork, NetworkLike, is_factory
 from dd_plugins.plugins.asked_for import remember
 from dd_plugins.plugins.loading import LoadedPlugins
 from dd_plugins.plugins.offers import (
@@ -24,6 +25,7 @@ from dd_plugins.plugins.offers import (
     checked_dataset,
     checked_object,
     no_spec,
+    no_value,
 )
 from dd_plugins.plugins.registry import (
     LOAD_VARIABLE,
@@ -32,7 +34,7 @@ from dd_plugins.plugins.registry import (
     Registry,
     record_adder,
 )
-from dd_plugins.spec import Call, Record, build, build_part, parse
+from dd_plugins.spec import Call, Record, build, build_part, parse, takes_text
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.wrappers.base import AbstractWrapper
 
@@ -125,17 +127,23 @@ class Plugins(LoadedPlugins):
             spec, AbstractDistiller, self.distillers, "frepo(pool_size=20)"
         )
 
-    def network(self, spec: str | AbstractNetwork) -> AbstractNetwork:
+    def network(self, spec: NetworkLike) -> AbstractNetwork:
         """Return the network that a spec stands for; an object stays itself.
 
+        A function that makes torch modules becomes a network.
+
         Raises:
-            OptionError: the spec is malformed, or an option is out of its range.
+            OptionError: the spec is malformed, or an option is out of its range, or a
+                torch module is given.
             UnknownNameError: a name in it is not registered.
         """
-        return self._object(spec, AbstractNetwork, self.networks, "conv(width=32)")
+        if is_factory(spec):
+            return FactoryNetwork(function=spec)
+        other = cast(str | AbstractNetwork, spec)
+        return self._object(other, AbstractNetwork, self.networks, "conv(width=32)")
 
     def network_list(
-        self, given: "str | AbstractNetwork | Iterable[str | AbstractNetwork]"
+        self, given: "NetworkLike | Iterable[NetworkLike]"
     ) -> list[AbstractNetwork]:
         """Return the networks that specs stand for; one spec is a list of one.
 
@@ -143,18 +151,20 @@ class Plugins(LoadedPlugins):
             OptionError: a spec is malformed, or a value is no spec.
             UnknownNameError: no plugin registers a name.
         """
-        single = isinstance(given, str | AbstractNetwork)
+        single = isinstance(given, str | AbstractNetwork) or is_factory(given)
         if not single and not isinstance(given, Iterable):
             raise OptionError(
-                "networks must be specs such as 'mlp(width=64)', or networks of "
-                f"dd-plugins, got {type(given).__name__}"
+                "networks must be specs such as 'mlp(width=64)', networks of "
+                "dd-plugins, or functions that make torch modules, got "
+                f"{type(given).__name__}"
             )
         specs: list[Any] = [given] if single else list(given)  # type: ignore[arg-type]
         for spec in specs:
-            if not isinstance(spec, str | AbstractNetwork):
+            if not (isinstance(spec, str | AbstractNetwork) or is_factory(spec)):
                 raise OptionError(
-                    "a network must be a spec such as 'mlp(width=64)', or a network of "
-                    f"dd-plugins, got {type(spec).__name__}"
+                    "a network must be a spec such as 'mlp(width=64)', a network of "
+                    "dd-plugins, or a function that makes torch modules, got "
+                    f"{type(spec).__name__}"
                 )
         return [self.network(spec) for spec in specs]
 
@@ -334,6 +344,10 @@ class Plugins(LoadedPlugins):
     def _build(self, registry: Registry[type[Any]], call: Call) -> Any:
         """Build a record; nested specs are built first."""
         cls = registry.get(call.name)
+        by_place = zip(cls.positional, call.arguments, strict=False)
+        for name, value in (*by_place, *call.options.items()):
+            if isinstance(value, Call) and takes_text(cls, name):
+                raise no_value(call, name, value)
         arguments = tuple(self._value(value) for value in call.arguments)
         options = {}
         for name, value in call.options.items():
@@ -341,11 +355,7 @@ class Plugins(LoadedPlugins):
                 options[name] = build_part(cls, name, value)
                 continue
             if isinstance(value, Call) and not self._is_known(value):
-                raise OptionError(
-                    f"{call.name}: {name}={value.name} is neither a value nor a known "
-                    f"distiller, network or decoder; quote text ({value.name!r}), and "
-                    "write True, False or None with a capital"
-                )
+                raise no_value(call, name, value)
             options[name] = self._value(value)
         return build(cls, Call(call.name, arguments, options))
 
