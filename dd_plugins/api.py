@@ -58,6 +58,7 @@ from dd_plugins.hookspecs import (
     RegisterDistiller,
     RegisterHookspecs,
     RegisterNetwork,
+    RegisterObserver,
     RegisterParametrization,
     RegisterWrapper,
     hookimpl,
@@ -107,6 +108,7 @@ from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.synthetic.parametrizations.packed import unpacked
 from dd_plugins.synthetic.pictures import save_grid
 from dd_plugins.synthetic.views import Views
+from dd_plugins.tracking.base import AbstractObserver, Observation
 from dd_plugins.training.kept_networks import (
     KeptNetworks,
     TrainedNetwork,
@@ -144,6 +146,7 @@ __all__ = [
     "AbstractDecoder",
     "AbstractDistiller",
     "AbstractNetwork",
+    "AbstractObserver",
     "AbstractParametrization",
     "AbstractState",
     "AbstractWrapper",
@@ -177,6 +180,7 @@ __all__ = [
     "MissingExtraError",
     "NetworkResult",
     "NoState",
+    "Observation",
     "OnlineModel",
     "OptionError",
     "OutputKind",
@@ -198,6 +202,7 @@ __all__ = [
     "RegisterDistiller",
     "RegisterHookspecs",
     "RegisterNetwork",
+    "RegisterObserver",
     "RegisterParametrization",
     "RegisterWrapper",
     "Run",

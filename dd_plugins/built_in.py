@@ -16,6 +16,7 @@ from dd_plugins.hookspecs import (
     RegisterDecoder,
     RegisterDistiller,
     RegisterNetwork,
+    RegisterObserver,
     RegisterParametrization,
     RegisterWrapper,
     hookimpl,
@@ -34,6 +35,8 @@ from dd_plugins.networks.vit import ViT
 from dd_plugins.synthetic.parametrizations.base import Identity
 from dd_plugins.synthetic.parametrizations.packed import Packed
 from dd_plugins.synthetic.parametrizations.spectral import Spectral
+from dd_plugins.tracking.tensorboard_events import TensorBoard
+from dd_plugins.tracking.weights_and_biases import WandB
 from dd_plugins.wrappers.clip import Clip
 from dd_plugins.wrappers.metadd import MetaDD
 from dd_plugins.wrappers.rotated import Rotated
@@ -94,6 +97,13 @@ def dd_register_parametrizations(register: RegisterParametrization) -> None:
 def dd_register_decoders(register: RegisterDecoder) -> None:
     """Offer the built-in decoders."""
     register(ConvDecoder)
+
+
+@hookimpl
+def dd_register_observers(register: RegisterObserver) -> None:
+    """Offer the built-in observers that a run asks for."""
+    for observer in (TensorBoard, WandB):
+        register(observer)
 
 
 @hookimpl

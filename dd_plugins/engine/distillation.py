@@ -1,6 +1,7 @@
 """``distill``: turns the arguments of a user into a run of the loop."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from numbers import Real
 from os import PathLike
@@ -48,6 +49,7 @@ from dd_plugins.runtime.device import (
 )
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import check_nesting
+from dd_plugins.tracking.base import AbstractObserver
 
 __all__ = ["distill", "estimate"]
 
@@ -79,6 +81,7 @@ def distill(
     overwrite: bool = False,
     checkpoint_seconds: float = 30.0,
     progress: bool = False,
+    observers: "str | AbstractObserver | Iterable[str | AbstractObserver]" = (),
     plugins: Plugins | None = None,
 ) -> DistilledSet:
     """Distil a data set.
@@ -127,6 +130,8 @@ def distill(
         checkpoint_seconds: a checkpoint is written when this much time has passed since
             the last one; 0 for one at every step.
         progress: whether to show progress on standard error.
+        observers: to whom the run is passed on, beside those that observe every run:
+            specs such as ``"tensorboard"`` or ``"wandb(project='mine')"``, or objects.
         plugins: where names are looked up and observers found; by default all that is
             installed.
 
@@ -175,6 +180,7 @@ def distill(
         plugins=plugins,
         folder=folder,
         progress=progress,
+        observers=observers,
     )
     own_folder = folder if writes else None
     if not resume:  # errors are found before the folder is made
@@ -260,12 +266,16 @@ def _planned(
     plugins: Plugins | None = None,
     folder: Path | None = None,
     progress: bool = False,
+    observers: "str | AbstractObserver | Iterable[str | AbstractObserver]" = (),
 ) -> Loop:
     """Return the loop of a run with every choice settled, before anything is made."""
     _check_context(context, refine_context)
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
     chosen_network = None if network is None else found.network(network)
+    if isinstance(observers, str | AbstractObserver):
+        observers = [observers]
+    asked_observers = tuple(map(found.observer, observers))
     counts = asked_counts(1 if images_per_class is None else images_per_class)
     asked = RunOptions(
         distiller=repr(method),
@@ -336,9 +346,11 @@ def _planned(
         processes.rank(),
         processes.world_size(),
     )
+    for observer in asked_observers if run.rank == 0 else ():
+        observer.check(run)
     check_private(settled, run, context)
     check_memory(settled, run)
-    return Loop(run, settled, found, folder, context)
+    return Loop(run, settled, found, folder, context, asked_observers)
 
 
 def _check_options(

@@ -36,6 +36,7 @@ from dd_plugins.plugins.registry import (
 )
 from dd_plugins.spec import Call, Record, build, build_part, parse, takes_text
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
+from dd_plugins.tracking.base import AbstractObserver
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["Plugins", "loaded_plugins"]
@@ -67,6 +68,7 @@ class Plugins(LoadedPlugins):
             "parametrization"
         )
         self.decoders = Registry[type[AbstractDecoder]]("decoder")
+        self.observers = Registry[type[AbstractObserver]]("observer")
         self.datasets = Registry[DatasetLoader]("data set")
         self.commands = Registry[click.Command]("command")
         super().__init__(hookspecs.PROJECT, hookspecs, load, extra)
@@ -78,6 +80,7 @@ class Plugins(LoadedPlugins):
             self.networks,
             self.parametrizations,
             self.decoders,
+            self.observers,
             self.datasets,
             self.commands,
         ]
@@ -99,6 +102,8 @@ class Plugins(LoadedPlugins):
         )
         decoders = record_adder(self.decoders, AbstractDecoder, plugin)
         only("dd_register_decoders")(register=decoders)
+        observers = record_adder(self.observers, AbstractObserver, plugin)
+        only("dd_register_observers")(register=observers)
         only("dd_register_datasets")(
             register=lambda name, loader: self.datasets.add(
                 *checked_dataset(name, loader), plugin
@@ -178,6 +183,15 @@ class Plugins(LoadedPlugins):
         return self._object(
             spec, AbstractDecoder, self.decoders, "conv_decoder(width=64)"
         )
+
+    def observer(self, spec: str | AbstractObserver) -> AbstractObserver:
+        """Return the observer that a spec stands for; an object stays itself.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        return self._object(spec, AbstractObserver, self.observers, "tensorboard")
 
     def parametrization(
         self, spec: str | AbstractParametrization

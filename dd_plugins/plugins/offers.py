@@ -24,10 +24,11 @@ def no_spec(spec: object, kind: str, example: str) -> OptionError:
     An example is a torch module.
     """
     got = spec.__name__ if isinstance(spec, type) else type(spec).__name__
+    article = "an" if kind[0] in "aeiou" else "a"
     return OptionError(
-        f"a {kind} must be a spec such as {example!r}, or an object of a subclass of "
-        f"Abstract{kind.capitalize()}, got {got}; docs/writing-a-plugin.md shows "
-        "how to make one"
+        f"{article} {kind} must be a spec such as {example!r}, or an object of a "
+        f"subclass of Abstract{kind.capitalize()}, got {got}; "
+        "docs/writing-a-plugin.md shows how to make one"
     )
 
 

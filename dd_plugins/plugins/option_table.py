@@ -86,6 +86,7 @@ def every_record(plugins: Plugins) -> Iterator[tuple[str, type[Record]]]:
         plugins.networks,
         plugins.parametrizations,
         plugins.decoders,
+        plugins.observers,
     ):
         for name in registry.names():
             record: type[Record] = registry.get(name)

@@ -32,6 +32,7 @@ from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.plugins.registry import Plugin
 from dd_plugins.run import Run
 from dd_plugins.testing import PassThrough, toy_data
+from dd_plugins.tracking.base import AbstractObserver
 
 SMALL: dict[str, Any] = {"network": "mlp(width=4)", "device": "cpu"}
 SPEC = "frepo(pool_size=1)"
@@ -175,6 +176,23 @@ def test_hook_dd_register_decoders() -> None:
         toy_data(), "dm", steps=1, parametrization=spec, plugins=plugins
     )
     assert made.header.parametrization == spec
+
+
+def test_hook_dd_register_observers() -> None:
+    @record
+    class Counter(AbstractObserver):
+        name = "counter"
+        every: int = 1
+
+        def observe(self, run: Run, first_step: int) -> Any:
+            raise AssertionError("no run asks for it")
+
+    plugins = fresh(mine=registering("observers", Counter))
+    found = plugins.observer("counter(every=2)")
+    assert found == Counter(every=2)
+    assert plugins.observer(found) is found
+    assert plugins.observers.names() == ["counter", "tensorboard", "wandb"]
+    dd_plugins.distill(toy_data(), SPEC, plugins=plugins, **SMALL)
 
 
 def test_hook_dd_register_datasets(tmp_path: Path) -> None:
