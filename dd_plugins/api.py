@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         RegisterDistiller,
         RegisterHookspecs,
         RegisterNetwork,
+        RegisterObserver,
         RegisterParametrization,
         RegisterWrapper,
         hookimpl,
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     from dd_plugins.synthetic.parametrizations.packed import unpacked
     from dd_plugins.synthetic.pictures import save_grid
     from dd_plugins.synthetic.views import Views
+    from dd_plugins.tracking.base import AbstractObserver, Observation
     from dd_plugins.training.kept_networks import (
         KeptNetworks,
         TrainedNetwork,
@@ -155,6 +157,7 @@ __all__ = [
     "AbstractDecoder",
     "AbstractDistiller",
     "AbstractNetwork",
+    "AbstractObserver",
     "AbstractParametrization",
     "AbstractState",
     "AbstractWrapper",
@@ -189,6 +192,7 @@ __all__ = [
     "MissingExtraError",
     "NetworkResult",
     "NoState",
+    "Observation",
     "OnlineModel",
     "OptionError",
     "OutputKind",
@@ -210,6 +214,7 @@ __all__ = [
     "RegisterDistiller",
     "RegisterHookspecs",
     "RegisterNetwork",
+    "RegisterObserver",
     "RegisterParametrization",
     "RegisterWrapper",
     "Run",

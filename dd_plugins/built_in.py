@@ -16,6 +16,7 @@ from dd_plugins.hookspecs import (
     RegisterDecoder,
     RegisterDistiller,
     RegisterNetwork,
+    RegisterObserver,
     RegisterParametrization,
     RegisterWrapper,
     hookimpl,
@@ -23,15 +24,19 @@ from dd_plugins.hookspecs import (
 from dd_plugins.networks.alexnet import AlexNet
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.dc_convnet import DCConvNet
+from dd_plugins.networks.factory import FactoryNetwork
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.networks.mobilenet import MobileNetV2
 from dd_plugins.networks.resnet import ResNet18
 from dd_plugins.networks.shufflenet import ShuffleNetV2
+from dd_plugins.networks.timm_models import Timm
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.networks.vit import ViT
 from dd_plugins.synthetic.parametrizations.base import Identity
 from dd_plugins.synthetic.parametrizations.packed import Packed
 from dd_plugins.synthetic.parametrizations.spectral import Spectral
+from dd_plugins.tracking.tensorboard_events import TensorBoard
+from dd_plugins.tracking.weights_and_biases import WandB
 from dd_plugins.wrappers.clip import Clip
 from dd_plugins.wrappers.metadd import MetaDD
 from dd_plugins.wrappers.rotated import Rotated
@@ -75,6 +80,8 @@ def dd_register_networks(register: RegisterNetwork) -> None:
         MobileNetV2,
         ShuffleNetV2,
         ViT,
+        Timm,
+        FactoryNetwork,
     ):
         register(network)
 
@@ -90,6 +97,13 @@ def dd_register_parametrizations(register: RegisterParametrization) -> None:
 def dd_register_decoders(register: RegisterDecoder) -> None:
     """Offer the built-in decoders."""
     register(ConvDecoder)
+
+
+@hookimpl
+def dd_register_observers(register: RegisterObserver) -> None:
+    """Offer the built-in observers that a run asks for."""
+    for observer in (TensorBoard, WandB):
+        register(observer)
 
 
 @hookimpl

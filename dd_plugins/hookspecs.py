@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dd_plugins.distillers.base import AbstractDistiller
     from dd_plugins.networks.base import AbstractNetwork
     from dd_plugins.run import Run
+    from dd_plugins.spec import Record
     from dd_plugins.synthetic.artifact import DistilledSet
     from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
     from dd_plugins.wrappers.base import AbstractWrapper
@@ -65,6 +66,12 @@ class RegisterDataset(Protocol):
     """Offers a data set: a name, and its loader."""
 
     def __call__(self, name: str, loader: "DatasetLoader") -> None: ...
+
+
+class RegisterObserver(Protocol):
+    """Offers an observer class, which extends ``AbstractObserver``, under its name."""
+
+    def __call__(self, observer: "type[Record]") -> None: ...
 
 
 class RegisterCommand(Protocol):
@@ -147,6 +154,18 @@ def dd_register_datasets(register: RegisterDataset) -> None:
     Args:
         register: call it with a name in lower case and a function from ``DataOptions``
             to ``RealData``.
+    """
+
+
+@hookspec
+def dd_register_observers(register: RegisterObserver) -> None:
+    """Offer observers of runs that ask for them.
+
+    Called once for each plugin, when plugins are loaded. An observer of every run
+    implements ``dd_before_run``, ``dd_after_step`` and ``dd_after_run`` instead.
+
+    Args:
+        register: call it with a record class that extends ``AbstractObserver``.
     """
 
 

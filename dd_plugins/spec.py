@@ -28,6 +28,7 @@ __all__ = [
     "read",
     "record",
     "split_specs",
+    "takes_text",
     "unknown_name",
 ]
 
@@ -225,6 +226,12 @@ def _build_of_literals(cls: type[RecordType], call: Call) -> RecordType:
         else:
             options[name] = value
     return build(cls, Call(call.name, call.arguments, options))
+
+
+def takes_text(cls: type[Record], option: str) -> bool:
+    """Tell whether an option is text, so that a spec must quote it."""
+    fields: dict[str, pydantic.fields.FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
+    return option in fields and fields[option].annotation is str
 
 
 def read(cls: type[RecordType], spec: str, example: str) -> RecordType:

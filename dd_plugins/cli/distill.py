@@ -34,6 +34,14 @@ _NUMBERS = 10  # of unequal images per class, in the name of a folder
     show_default=True,
     help="Time between checkpoints.",
 )
+@click.option(
+    "--observe",
+    "observers",
+    multiple=True,
+    metavar="SPEC",
+    help="Pass the run on: tensorboard, or \"wandb(project='mine', mode='offline')\"; "
+    "may be repeated.",
+)
 def distill_command(
     dataset: str,
     images_per_class: int | str,

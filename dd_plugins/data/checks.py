@@ -47,7 +47,8 @@ def check_values(images: Tensor, first: int = 0) -> None:
     if low < 0 or high > 1:
         raise DataError(
             f"floating images must be in [0, 1], got [{float(low):g}, "
-            f"{float(high):g}]; scale them, or pass uint8"
+            f"{float(high):g}]; scale them, or pass uint8; a transform such as "
+            "Normalize must be left out, since the run normalises the images itself"
         )
 
 

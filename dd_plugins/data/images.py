@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.data.checks import check_values, number_tensor
-from dd_plugins.data.pixels import Axes, where_channels_are
+from dd_plugins.data.pixels import Axes, resized, where_channels_are
 from dd_plugins.data.streamed import ImageSource
 from dd_plugins.errors import DataError
 
@@ -26,8 +26,20 @@ class Images(NamedTuple):
     labels: Tensor
 
 
-def checked_images(images: Any, labels: Any, channels: Axes | None = None) -> Images:
+def checked_images(
+    images: Any,
+    labels: Any,
+    channels: Axes | None = None,
+    image_size: int | None = None,
+) -> Images:
     """Return images and labels in their working dtypes.
+
+    Args:
+        images: as for :meth:`dd_plugins.RealData.from_tensors`.
+        labels: likewise.
+        channels: where the channels stand, if it is stated.
+        image_size: side in pixels to which the shorter side of an image is resized,
+            before the centre is cropped; None for the images as they are.
 
     Raises:
         DataError: shapes, dtypes or values are not those of labelled images.
@@ -70,7 +82,7 @@ def checked_images(images: Any, labels: Any, channels: Axes | None = None) -> Im
     check_values(images)
     if images.dtype != torch.uint8:
         images = images.float()
-    return Images(images.cpu(), labels.cpu())
+    return Images(resized(images.cpu(), image_size), labels.cpu())
 
 
 def joined(first: Images, second: Images) -> Images:

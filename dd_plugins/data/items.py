@@ -2,6 +2,7 @@
 
 import math
 import operator
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sized
 from typing import Any
@@ -11,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from dd_plugins.data.checks import check_values
-from dd_plugins.data.pixels import Axes, channels_first
-from dd_plugins.data.streamed import StreamedImages, read_items
-from dd_plugins.errors import DataError
+from dd_plugins.data.pixels import Axes, channels_first, resized
+from dd_plugins.data.streamed import ImageSource, StreamedImages, read_items
+from dd_plugins.errors import DataError, DDWarning
 from dd_plugins.runtime.memory import fits_in_memory
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "mixed_sizes",
     "read_dataset",
     "survey",
+    "warn_if_random",
 ]
 
 IMAGE_KEYS = ("image", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "class")
 _SURVEYED = 64  # images at a time
 _FLOAT_BYTES = 4
+_READ_AGAIN = 8  # items: a flip of every second image is missed once in 256 times
 
 
 class Items(Dataset[tuple[Tensor, int]]):
@@ -42,12 +45,19 @@ class Items(Dataset[tuple[Tensor, int]]):
             ``target`` or ``class``.
         channels: where the channels of arrays and tensors stand; by default inferred
             from their sizes (see :func:`~dd_plugins.data.pixels.channels_first`).
+        image_size: side in pixels to which the shorter side of an image is resized,
+            before the centre is cropped; None for the images as they are.
 
     Raises:
         DataError: the dataset has no length, is empty, or an item is not such a pair.
     """
 
-    def __init__(self, dataset: Dataset[Any], channels: Axes | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        channels: Axes | None = None,
+        image_size: int | None = None,
+    ) -> None:
         if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
             raise DataError(
                 "expected a map-style dataset with a length, got "
@@ -60,6 +70,7 @@ class Items(Dataset[tuple[Tensor, int]]):
             )
         self._dataset = dataset
         self._channels = channels
+        self._image_size = image_size
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -81,7 +92,7 @@ class Items(Dataset[tuple[Tensor, int]]):
         except DataError as error:
             raise DataError(f"{not_a_pair}: {error}") from error
         try:
-            return channels_first(image, self._channels), number
+            pixels = channels_first(image, self._channels)
         except DataError as error:
             raise DataError(f"image {index} {error}") from error
         except Exception as error:
@@ -89,6 +100,7 @@ class Items(Dataset[tuple[Tensor, int]]):
                 f"{not_a_pair}: expected a tensor, an array or a PIL image, got "
                 f"{type(image).__name__} ({' '.join(str(error).split())})"
             ) from error
+        return resized(pixels[None], self._image_size)[0], number
 
 
 def _pair(item: Any) -> tuple[Any, Any]:
@@ -189,6 +201,35 @@ def has_room(items: Items) -> bool:
     return fits_in_memory(len(items) * (image.nbytes + _FLOAT_BYTES * image.numel()))
 
 
+def warn_if_random(items: Items, images: ImageSource) -> None:
+    """Warn if some of the first images are others when they are read again.
+
+    Args:
+        items: the dataset.
+        images: its images as they were read.
+    """
+    for index in range(min(_READ_AGAIN, len(items))):
+        first = images[index : index + 1][0]
+        again, _ = items[index]
+        if torch.equal(first, again):
+            continue
+        kept = isinstance(images, Tensor)
+        warnings.warn(
+            f"image {index} of the dataset is another when it is read again, so a "
+            "transform draws at random: "
+            + (
+                "one random view of each image is kept for the whole run"
+                if kept
+                else "the images change at every reading, and no run can be repeated"
+            )
+            + "; leave random transforms out, since methods augment the images "
+            "themselves",
+            DDWarning,
+            stacklevel=4,
+        )
+        return
+
+
 def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:
     """Return the error for images of several sizes, the commonest first."""
     listed = ", ".join(f"{shape} x{count}" for shape, count in shapes.most_common(4))
@@ -201,5 +242,6 @@ def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:
         )
     return DataError(
         f"images must all have one size, got {len(shapes)} sizes (channels, height, "
-        f"width): {listed}; resize them to one, for a folder by --image-size"
+        f"width): {listed}; resize them to one, by image_size=N in Python or by "
+        "--image-size N"
     )

@@ -20,8 +20,9 @@ from dd_plugins.data.items import (
     has_room,
     read_dataset,
     survey,
+    warn_if_random,
 )
-from dd_plugins.data.pixels import Axes
+from dd_plugins.data.pixels import Axes, check_image_size
 from dd_plugins.data.preprocess import Preprocessing, Transform
 from dd_plugins.data.streamed import ImageSource, chunks
 from dd_plugins.data.subsets import stratified_split
@@ -148,7 +149,8 @@ class RealData:
                 ``"zca"`` for images of at most 4,800 values, such as 3x40x40. Whitening
                 of larger ones takes minutes, and its matrix hundreds of megabytes.
             mirror: whether a mirror image is still of its class.
-            image_size: the size of the resized images, for the record.
+            image_size: side in pixels to which the shorter side of each image is
+                resized, before the centre is cropped; None for the images as they are.
             validation: the held-out fraction of each class, in [0, 1), by default a
                 tenth; or the validation images and labels, and all others are trained
                 on.
@@ -167,15 +169,15 @@ class RealData:
             (2, 18, 2)
         """
         return cls._split(
-            checked_images(images, labels, channels),
-            test=UnreadTestSet(test, channels),
+            checked_images(images, labels, channels, image_size),
+            test=UnreadTestSet(test, channels, image_size),
             class_names=class_names,
             name=name,
             preprocessing=preprocessing,
             mirror=mirror,
             image_size=image_size,
             validation=(
-                checked_images(*validation, channels)
+                checked_images(*validation, channels, image_size)
                 if isinstance(validation, tuple | list)
                 else validation
             ),
@@ -241,14 +243,15 @@ class RealData:
         workers: int = 2,
         class_names: Iterable[str] | None = None,
         channels: Axes | None = None,
+        image_size: int | None = None,
         **options: Any,
     ) -> "RealData":
         """Take a map-style dataset of ``(image, label)`` pairs.
 
         Args:
-            dataset: images are tensors, PIL images or arrays, all of one size; the
-                same at every reading. An item may be a mapping (see
-                :class:`~dd_plugins.data.items.Items`).
+            dataset: images are tensors, PIL images or arrays, all of one size unless
+                ``image_size`` is given; the same at every reading. An item may be a
+                mapping (see :class:`~dd_plugins.data.items.Items`).
             test: the test set, likewise; read only when it is needed.
             validation: the held-out fraction of each class, in [0, 1), by default a
                 tenth; or the validation images, likewise, and all others are trained
@@ -260,29 +263,37 @@ class RealData:
                 (``dataset.classes``, or the names of a label in ``dataset.features``)
                 if there are as many, else the numbers.
             channels: the position of the channels, if the sizes do not determine it.
+            image_size: as for :meth:`from_tensors`.
             **options: as for :meth:`from_tensors`.
 
         Raises:
             DataError: an item is not a pair, or the images differ in size.
+
+        Warns:
+            DDWarning: the training images are not the same at every reading.
         """
+        check_image_size(image_size)
 
         def images_of(items: Items) -> Images:
             if stream or (stream is None and not has_room(items)):
                 return Images(*survey(items, workers))
             return checked_images(*read_dataset(items), "first")
 
-        checked = images_of(Items(dataset, channels))
+        items = Items(dataset, channels, image_size)
+        checked = images_of(items)
+        warn_if_random(items, checked.images)
         if class_names is None:
             class_names = names_of_dataset(dataset, int(checked.labels.max()) + 1)
         return cls._split(
             checked,
-            test=UnreadTestSet(test, channels),
+            test=UnreadTestSet(test, channels, image_size),
             class_names=class_names,
+            image_size=image_size,
             validation=(
                 validation
                 if validation is None
                 or isinstance(validation, int | float | str | Real)
-                else images_of(Items(validation, channels))
+                else images_of(Items(validation, channels, image_size))
             ),
             **options,
         )

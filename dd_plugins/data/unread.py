@@ -20,12 +20,14 @@ class UnreadTestSet:
     Attributes:
         test: images and labels, a dataset, a function reading them, or None.
         channels: the position of the images' channels, if stated.
+        image_size: side in pixels of the resized images, or None.
         shape: the shape of a training image.
         num_classes: the number of classes of the training images.
     """
 
     test: Any
     channels: Axes | None = None
+    image_size: int | None = None
     shape: tuple[int, ...] = ()
     num_classes: int = 0
 
@@ -42,15 +44,21 @@ class UnreadTestSet:
             case None:
                 raise no_test_set()
             case (images, labels):
-                checked = checked_images(images, labels, self.channels)
+                checked = self._checked(images, labels)
             case _ if self._is_function():
                 images, labels = self.test()
-                checked = checked_images(images, labels, self.channels)
+                checked = self._checked(images, labels)
             case _:
-                images, labels = read_dataset(Items(self.test, self.channels))
+                images, labels = read_dataset(self._items())
                 checked = checked_images(images, labels, "first")
         self._check_fit(tuple(checked.images.shape[1:]), int(checked.labels.max()))
         return checked
+
+    def _checked(self, images: Any, labels: Any) -> Images:
+        return checked_images(images, labels, self.channels, self.image_size)
+
+    def _items(self) -> Items:
+        return Items(self.test, self.channels, self.image_size)
 
     def _is_function(self) -> bool:
         return callable(self.test) and not hasattr(self.test, "__getitem__")
@@ -63,7 +71,7 @@ class UnreadTestSet:
             return
         if isinstance(self.test, HasSizes):
             self.test.check_sizes((self.shape[1], self.shape[2]))
-        image, label = Items(self.test, self.channels)[0]
+        image, label = self._items()[0]
         self._check_fit(tuple(image.shape), label)
 
     def _check_fit(self, shape: tuple[int, ...], label: int) -> None:
@@ -119,4 +127,7 @@ class HasSizes(Protocol):
 
 def no_test_set() -> DataError:
     """Return the error for data without a test set."""
-    return DataError("this data has no test set; pass test=... where it is built")
+    return DataError(
+        "this data has no test set; pass one: data={'train': ..., 'test': ...} for "
+        "datasets, or RealData.from_tensors(..., test=...) for tensors and arrays"
+    )

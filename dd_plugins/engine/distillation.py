@@ -1,6 +1,7 @@
 """``distill``: turns the arguments of a user into a run of the loop."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from numbers import Real
 from os import PathLike
@@ -36,7 +37,7 @@ from dd_plugins.engine.run_folder import (
 )
 from dd_plugins.engine.settling import images_within, settle
 from dd_plugins.errors import OptionError
-from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.run import Run, RunOptions
 from dd_plugins.runtime import processes
@@ -48,6 +49,7 @@ from dd_plugins.runtime.device import (
 )
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import check_nesting
+from dd_plugins.tracking.base import AbstractObserver
 
 __all__ = ["distill", "estimate"]
 
@@ -62,7 +64,7 @@ def distill(
     images_worth: int | None = None,
     steps: int | None = None,
     seed: int = 0,
-    network: str | AbstractNetwork | None = None,
+    network: NetworkLike | None = None,
     out: str | Path | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
@@ -79,6 +81,7 @@ def distill(
     overwrite: bool = False,
     checkpoint_seconds: float = 30.0,
     progress: bool = False,
+    observers: "str | AbstractObserver | Iterable[str | AbstractObserver]" = (),
     plugins: Plugins | None = None,
 ) -> DistilledSet:
     """Distil a data set.
@@ -95,7 +98,9 @@ def distill(
         images_worth: likewise: the bytes of this many plain images for each class.
         steps: steps of the run; by default the distiller's choice for the data set.
         seed: the seed of every random draw.
-        network: the architecture for distillation: a spec, or a network; by default the
+        network: the architecture for distillation: a spec, a network, or a function
+            that returns a fresh torch module for ``num_classes`` (see
+            :class:`~dd_plugins.networks.factory.FactoryNetwork`); by default the
             distiller's choice.
         out: the folder of the run: checkpoints, metrics, pictures and the artifact.
         data_root: the folder of named data sets.
@@ -121,6 +126,8 @@ def distill(
         overwrite: remove the run in ``out``, and start again.
         checkpoint_seconds: the time between two checkpoints; 0 for one at every step.
         progress: whether to show progress on standard error.
+        observers: further observers of this run: specs such as ``"tensorboard"`` or
+            ``"wandb(project='mine')"``, or objects.
         plugins: where names are looked up and observers found; by default all installed
             plugins.
 
@@ -169,6 +176,7 @@ def distill(
         plugins=plugins,
         folder=folder,
         progress=progress,
+        observers=observers,
     )
     own_folder = folder if writes else None
     if not resume:  # errors are found before the folder is made
@@ -239,7 +247,7 @@ def _planned(
     images_worth: int | None = None,
     steps: int | None = None,
     seed: int = 0,
-    network: str | AbstractNetwork | None = None,
+    network: NetworkLike | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
     image_size: int | None = None,
@@ -254,12 +262,16 @@ def _planned(
     plugins: Plugins | None = None,
     folder: Path | None = None,
     progress: bool = False,
+    observers: "str | AbstractObserver | Iterable[str | AbstractObserver]" = (),
 ) -> Loop:
     """Return the loop of a run with every choice settled, before anything is made."""
     _check_context(context, refine_context)
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)
     chosen_network = None if network is None else found.network(network)
+    if isinstance(observers, str | AbstractObserver):
+        observers = [observers]
+    asked_observers = tuple(map(found.observer, observers))
     counts = asked_counts(1 if images_per_class is None else images_per_class)
     asked = RunOptions(
         distiller=repr(method),
@@ -330,9 +342,11 @@ def _planned(
         processes.rank(),
         processes.world_size(),
     )
+    for observer in asked_observers if run.rank == 0 else ():
+        observer.check(run)
     check_private(settled, run, context)
     check_memory(settled, run)
-    return Loop(run, settled, found, folder, context)
+    return Loop(run, settled, found, folder, context, asked_observers)
 
 
 def _check_options(

@@ -40,6 +40,7 @@ from dd_plugins.runtime.signals import DeferredInterrupt
 from dd_plugins.spec import Record
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
 from dd_plugins.synthetic.header import library_versions
+from dd_plugins.tracking.base import AbstractObserver
 
 __all__ = ["Loop"]
 
@@ -59,6 +60,7 @@ class Loop:
         plugins: where observers are found.
         folder: of the run, or None.
         context: the existing set to extend, or None.
+        asked_observers: the observers of this run alone.
         prepared_seconds: the duration of :meth:`prepare`.
         begun_at: the first step of this process.
     """
@@ -68,6 +70,7 @@ class Loop:
     plugins: Plugins
     folder: Path | None
     context: DistilledSet | None = None
+    asked_observers: tuple[AbstractObserver, ...] = ()
     prepared_seconds: float = field(default=0.0, init=False)
     begun_at: int = field(default=0, init=False)
     _first_seconds: float = field(default=0.0, init=False)
@@ -110,6 +113,9 @@ class Loop:
                 )
                 for name, value in asked.items()
             },
+            "network": self.run.network.identity(
+                self.run.task.image_shape, self.run.task.num_classes
+            ),
             "device": self.run.device.type,
             "torch version": library_versions()["torch"],
             "dd-plugins version": library_versions()["dd-plugins"],
@@ -149,7 +155,7 @@ class Loop:
         processes.broadcast([*synthetic.parameters(), *constants])
         if processes.rank() > 0:
             return self._run_silently(checkpoint_seconds)
-        self.observers = Observers(self.plugins)
+        self.observers = Observers(self.plugins, self.asked_observers)
         try:
             self.observers.before_run(self.run, first_step)
             try:

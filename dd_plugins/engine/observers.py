@@ -8,7 +8,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from dd_plugins.run import Run
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.progress import ProgressShown, shown_progress
 from dd_plugins.runtime.text import shortened
+from dd_plugins.tracking.base import AbstractObserver, Observation
 
 if TYPE_CHECKING:
     from dd_plugins.plugins.loading import LoadedPlugins
@@ -50,12 +51,19 @@ class Observers:
     called at the end, so that it can close what it has opened, and is named once more.
 
     Args:
-        plugins: where observers are found.
+        plugins: where observers of every run are found.
+        asked: the observers that this run asks for.
     """
 
-    def __init__(self, plugins: "LoadedPlugins") -> None:
-        self._hooks = {
-            hook: plugins.each(hook)
+    def __init__(
+        self, plugins: "LoadedPlugins", asked: Iterable[AbstractObserver] = ()
+    ) -> None:
+        named = [(repr(each), _Asked(each)) for each in asked]
+        self._hooks: dict[str, list[tuple[str, Callable[..., object]]]] = {
+            hook: [
+                *plugins.each(hook),
+                *((name, getattr(each, hook)) for name, each in named),
+            ]
             for hook in ("dd_before_run", "dd_after_step", "dd_after_run")
         }
         self._failed: dict[str, str] = {}
@@ -100,6 +108,29 @@ class Observers:
                 f"observer {name} failed{where} and sees no further steps; the run "
                 f"goes on ({self._failed[name]})"
             )
+
+
+class _Asked:
+    """An observer that a run asks for, called as those of every run are."""
+
+    def __init__(self, observer: AbstractObserver) -> None:
+        self._observer = observer
+        self._observation: Observation | None = None
+
+    def dd_before_run(self, run: Run, first_step: int) -> None:
+        self._observation = self._observer.observe(run, first_step)
+
+    def dd_after_step(
+        self, run: Run, step: int, metrics: Mapping[str, float], distilled: LazySet
+    ) -> None:
+        del run
+        if self._observation is not None:
+            self._observation.after_step(step, metrics, distilled)
+
+    def dd_after_run(self, run: Run, distilled: "DistilledSet | None") -> None:
+        del run
+        if self._observation is not None:
+            self._observation.after_run(distilled)
 
 
 def _warn(message: str) -> None:

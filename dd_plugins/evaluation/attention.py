@@ -15,7 +15,7 @@ from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import refuse_huge
 from dd_plugins.networks.activation_maps import map_layer, meta_ratio, observe
-from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.device import Precision, plain_torch, resolve_device
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
@@ -61,7 +61,7 @@ class MetaFeatures:
 @plain_torch()
 def meta_features(
     distilled: DistilledSet | str | Path,
-    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork] = (),
+    networks: NetworkLike | Iterable[NetworkLike] = (),
     *,
     threshold: float = 0.5,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,

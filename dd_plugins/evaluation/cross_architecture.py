@@ -18,6 +18,7 @@ from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import NetworkResult
 from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.factory import FactoryNetwork, NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.device import Precision
 from dd_plugins.runtime.progress import OnProgress
@@ -134,7 +135,7 @@ class Transfer:
 
 def transfer(
     sets: DistilledSet | str | Path | Iterable[DistilledSet | str | Path],
-    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork],
+    networks: NetworkLike | Iterable[NetworkLike],
     *,
     repeats: int = 5,
     protocol: str | Recipe = "auto",
@@ -148,8 +149,9 @@ def transfer(
 ) -> Transfer:
     """Train networks of several architectures on distilled sets; test and compare.
 
-    The architecture that a set was distilled with is added if it is not named; of a set
-    that no network shaped, such as KIP's, the one that it names. The role of an
+    The architecture that a set was distilled with is added if it is not named, unless
+    it is a function of Python; of a set that no network shaped, such as KIP's, the one
+    that it names. The role of an
     architecture is read from the set: *seen* are those of its wrappers and of its
     distiller, by name, whatever their width; all others are *held out*. All sets and
     their data are read and checked before the first network is trained.
@@ -157,7 +159,8 @@ def transfer(
     Args:
         sets: artifacts, or one; two of the same base, distilled from the same data, are
             compared in pairs.
-        networks: the architectures: specs, or one.
+        networks: the architectures: specs, or one, or functions that return a fresh
+            torch module for ``num_classes``.
         repeats: fresh networks of each; network number i starts alike on every set.
         protocol: as for :func:`dd_plugins.evaluate`.
         data: as there, like the arguments below.
@@ -192,15 +195,16 @@ def transfer(
     for number, (name, distilled) in enumerate(zip(given, loaded, strict=True)):
         header = distilled.header
         own = found.network(header.evaluation_network)
-        if repr(own) not in map(repr, chosen):
-            own = own_network(distilled, found.network)
-        all_networks = [own, *(n for n in chosen if repr(n) != repr(own))]
+        trained = [network for network in chosen if repr(network) == repr(own)]
+        if not trained and not (isinstance(own, FactoryNetwork) and own.only_named):
+            trained = [own_network(distilled, found.network)]
+        all_networks = [*trained, *(n for n in chosen if repr(n) != repr(own))]
         distiller = method_of(distilled, found.distiller)
-        method, seen, used = parse(header.distiller).name, set[str](), own.name
+        method, seen, used = parse(header.distiller).name, set[str](), own.architecture
         if distiller is not None:
             method = base_of(distiller).name
-            seen = {network.name for network in distiller.architectures}
-            used = own.name if distiller.uses_network else ""
+            seen = {network.architecture for network in distiller.architectures}
+            used = own.architecture if distiller.uses_network else ""
         record = header.dataset.model_dump_json()
         key = f"{record} {header.value_space} {header.mirror}"
         if key not in known:
@@ -265,9 +269,9 @@ def _among(
 
 
 def _role(network: AbstractNetwork, used: str, seen: set[str]) -> Role:
-    if network.name == used:
+    if network.architecture == used:
         return "distilled with"
-    return "seen" if network.name in seen else "held out"
+    return "seen" if network.architecture in seen else "held out"
 
 
 def _mean_of(results: Sequence[NetworkResult]) -> NetworkResult | None:

@@ -21,7 +21,7 @@ from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import Evaluation
 from dd_plugins.evaluation.teacher_of_set import teacher_of
 from dd_plugins.functional.kernel_predictor import check_kernel
-from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.device import (
     Precision,
@@ -42,7 +42,7 @@ __all__ = ["evaluate", "prepare_evaluation"]
 
 def evaluate(
     distilled: DistilledSet | str | Path,
-    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork] = (),
+    networks: NetworkLike | Iterable[NetworkLike] = (),
     *,
     repeats: int = 5,
     protocol: str | Recipe = "auto",
@@ -67,8 +67,9 @@ def evaluate(
 
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
-        networks: one spec, or several; by default the network of the distillation,
-            without normalisation if it is FRePo's.
+        networks: one spec, or several, or functions that return a fresh torch module
+            for ``num_classes``; by default the network of the distillation, without
+            normalisation if it is FRePo's.
         repeats: fresh networks for each spec, at least 1.
         protocol: how networks are trained: a name (see :func:`recipe_for`), or a
             :class:`~dd_plugins.training.recipes.Recipe` or its spec. ``"retrieval"``
@@ -128,7 +129,7 @@ def evaluate(
 @plain_torch()
 def prepare_evaluation(
     distilled: DistilledSet | str | Path,
-    networks: str | AbstractNetwork | Iterable[str | AbstractNetwork],
+    networks: NetworkLike | Iterable[NetworkLike],
     *,
     repeats: int,
     protocol: str | Recipe,

@@ -166,6 +166,11 @@ class AbstractNetwork(Record, ABC):
     A class is registered by the hook ``dd_register_networks`` under ``name``.
     """
 
+    @property
+    def architecture(self) -> str:
+        """Return the name of the architecture, whatever its width and depth."""
+        return self.name
+
     @abstractmethod
     def construct(
         self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
@@ -191,6 +196,18 @@ class AbstractNetwork(Record, ABC):
     def for_evaluation(self) -> Self:
         """Return the network to train on the distilled set, likewise."""
         return self
+
+    def identity(self, image_shape: ImageShape, num_classes: int) -> str:
+        """Return text that tells this network from others when work goes on later.
+
+        It is the spec, unless the spec does not say everything.
+
+        Args:
+            image_shape: channels, height and width.
+            num_classes: the number of logits.
+        """
+        del image_shape, num_classes
+        return repr(self)
 
     def build(
         self,

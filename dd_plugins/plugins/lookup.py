@@ -9,6 +9,7 @@ from dd_plugins.data.real import RealData
 from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.spec import Record, split_specs
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
@@ -43,11 +44,16 @@ def get_distiller(spec: str) -> AbstractDistiller[Any]:
     return loaded_plugins().distiller(spec)
 
 
-def get_network(spec: str) -> AbstractNetwork:
-    """Build the network of a spec.
+def get_network(spec: NetworkLike) -> AbstractNetwork:
+    """Build the network of a spec, or of a function.
+
+    Args:
+        spec: the spec; or a function that returns a fresh torch module for
+            ``num_classes``, and for ``channels`` and ``image_size`` if it takes them.
 
     Raises:
-        OptionError: the spec is malformed, or an option is out of its range.
+        OptionError: the spec is malformed, or an option is out of its range, or a torch
+            module is given.
         UnknownNameError: no plugin registers the name.
 
     Example:

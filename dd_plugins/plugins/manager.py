@@ -16,6 +16,7 @@ from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.errors import OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.networks.factory import FactoryNetwork, NetworkLike, is_factory
 from dd_plugins.plugins.asked_for import remember
 from dd_plugins.plugins.finding import asked_plugins
 from dd_plugins.plugins.lazy_command import offer_command
@@ -24,6 +25,7 @@ from dd_plugins.plugins.offers import (
     checked_dataset,
     checked_object,
     no_spec,
+    no_value,
 )
 from dd_plugins.plugins.registry import (
     Plugin,
@@ -31,8 +33,9 @@ from dd_plugins.plugins.registry import (
     Registry,
     record_adder,
 )
-from dd_plugins.spec import Call, Record, build, build_part, parse
+from dd_plugins.spec import Call, Record, build, build_part, parse, takes_text
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
+from dd_plugins.tracking.base import AbstractObserver
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = ["Plugins", "loaded_plugins"]
@@ -64,6 +67,7 @@ class Plugins(LoadedPlugins):
             "parametrization"
         )
         self.decoders = Registry[type[AbstractDecoder]]("decoder")
+        self.observers = Registry[type[AbstractObserver]]("observer")
         self.datasets = Registry[DatasetLoader]("data set")
         self.commands = Registry[click.Command]("command")
         super().__init__(hookspecs.PROJECT, hookspecs, load, extra)
@@ -75,6 +79,7 @@ class Plugins(LoadedPlugins):
             self.networks,
             self.parametrizations,
             self.decoders,
+            self.observers,
             self.datasets,
             self.commands,
         ]
@@ -96,6 +101,8 @@ class Plugins(LoadedPlugins):
         )
         decoders = record_adder(self.decoders, AbstractDecoder, plugin)
         only("dd_register_decoders")(register=decoders)
+        observers = record_adder(self.observers, AbstractObserver, plugin)
+        only("dd_register_observers")(register=observers)
         only("dd_register_datasets")(
             register=lambda name, loader: self.datasets.add(
                 *checked_dataset(name, loader), plugin
@@ -130,17 +137,23 @@ class Plugins(LoadedPlugins):
             spec, AbstractDistiller, self.distillers, "frepo(pool_size=20)"
         )
 
-    def network(self, spec: str | AbstractNetwork) -> AbstractNetwork:
+    def network(self, spec: NetworkLike) -> AbstractNetwork:
         """Build the network of a spec; return an object as it is.
 
+        A function that makes torch modules becomes a network.
+
         Raises:
-            OptionError: the spec is malformed, or an option is out of its range.
+            OptionError: the spec is malformed, or an option is out of its range, or a
+                torch module is given.
             UnknownNameError: a name in it is not registered.
         """
-        return self._object(spec, AbstractNetwork, self.networks, "conv(width=32)")
+        if is_factory(spec):
+            return FactoryNetwork(function=spec)
+        other = cast(str | AbstractNetwork, spec)
+        return self._object(other, AbstractNetwork, self.networks, "conv(width=32)")
 
     def network_list(
-        self, given: "str | AbstractNetwork | Iterable[str | AbstractNetwork]"
+        self, given: "NetworkLike | Iterable[NetworkLike]"
     ) -> list[AbstractNetwork]:
         """Build the networks of specs; one spec is a list of one.
 
@@ -148,18 +161,20 @@ class Plugins(LoadedPlugins):
             OptionError: a spec is malformed, or a value is no spec.
             UnknownNameError: no plugin registers a name.
         """
-        single = isinstance(given, str | AbstractNetwork)
+        single = isinstance(given, str | AbstractNetwork) or is_factory(given)
         if not single and not isinstance(given, Iterable):
             raise OptionError(
-                "networks must be specs such as 'mlp(width=64)', or networks of "
-                f"dd-plugins, got {type(given).__name__}"
+                "networks must be specs such as 'mlp(width=64)', networks of "
+                "dd-plugins, or functions that make torch modules, got "
+                f"{type(given).__name__}"
             )
         specs: list[Any] = [given] if single else list(given)  # type: ignore[arg-type]
         for spec in specs:
-            if not isinstance(spec, str | AbstractNetwork):
+            if not (isinstance(spec, str | AbstractNetwork) or is_factory(spec)):
                 raise OptionError(
-                    "a network must be a spec such as 'mlp(width=64)', or a network of "
-                    f"dd-plugins, got {type(spec).__name__}"
+                    "a network must be a spec such as 'mlp(width=64)', a network of "
+                    "dd-plugins, or a function that makes torch modules, got "
+                    f"{type(spec).__name__}"
                 )
         return [self.network(spec) for spec in specs]
 
@@ -173,6 +188,15 @@ class Plugins(LoadedPlugins):
         return self._object(
             spec, AbstractDecoder, self.decoders, "conv_decoder(width=64)"
         )
+
+    def observer(self, spec: str | AbstractObserver) -> AbstractObserver:
+        """Return the observer that a spec stands for; an object stays itself.
+
+        Raises:
+            OptionError: the spec is malformed, or an option is out of its range.
+            UnknownNameError: a name in it is not registered.
+        """
+        return self._object(spec, AbstractObserver, self.observers, "tensorboard")
 
     def parametrization(
         self, spec: str | AbstractParametrization
@@ -263,34 +287,39 @@ class Plugins(LoadedPlugins):
 
         Args:
             given: the name of a data set; or ``RealData``; or images and labels,
-                tensors or numpy arrays; or a map-style dataset of ``(image, label)``
-                pairs or of mappings; or such datasets by the names of their splits.
-            options: how a named data set is found.
+                tensors or numpy arrays; or a map-style dataset, or a list, of
+                ``(image, label)`` pairs or of mappings; or such datasets by the names
+                of their splits.
+            options: how a named data set is found, and the size of its images.
 
         Raises:
             OptionError: ``given`` is none of these, or the name is malformed.
             UnknownNameError: no plugin registers the name.
             DataError: the data is missing or not usable.
         """
-        found = None
+        found, size = None, options.image_size
         match given:
             case str():
                 found = self.dataset(given, options)
             case RealData():
                 found = given
-            case (Tensor() | np.ndarray() as images, Tensor() | np.ndarray() as labels):
-                return RealData.from_tensors(images, labels)
+            case (
+                Tensor() | np.ndarray() as images,
+                Tensor() | np.ndarray() | list() as labels,
+            ):
+                return RealData.from_tensors(images, labels, image_size=size)
             case Mapping() if "train" in given:
-                return RealData.from_splits(given)
-            case Mapping() | tuple() | list():
+                return RealData.from_splits(given, image_size=size)
+            case Mapping() | tuple():
                 pass  # refused below
             case _ if hasattr(given, "__getitem__"):
-                return RealData.from_dataset(given)
+                return RealData.from_dataset(given, image_size=size)
         if found is None:
             raise OptionError(
                 "data must be the name of a data set, RealData, a pair of tensors or "
-                "of numpy arrays, a map-style dataset, or such datasets by the names "
-                f"of their splits, got {type(given).__name__}"
+                "of numpy arrays, a map-style dataset or a list of (image, label) "
+                "pairs, or such datasets by the names of their splits, got "
+                f"{type(given).__name__}"
             )
         remember(found.name)
         return found
@@ -334,6 +363,10 @@ class Plugins(LoadedPlugins):
     def _build(self, registry: Registry[type[Any]], call: Call) -> Any:
         """Build a record; nested specs are built first."""
         cls = registry.get(call.name)
+        by_place = zip(cls.positional, call.arguments, strict=False)
+        for name, value in (*by_place, *call.options.items()):
+            if isinstance(value, Call) and takes_text(cls, name):
+                raise no_value(call, name, value)
         arguments = tuple(self._value(value) for value in call.arguments)
         options = {}
         for name, value in call.options.items():
@@ -341,11 +374,7 @@ class Plugins(LoadedPlugins):
                 options[name] = build_part(cls, name, value)
                 continue
             if isinstance(value, Call) and not self._is_known(value):
-                raise OptionError(
-                    f"{call.name}: {name}={value.name} is neither a value nor a known "
-                    f"distiller, network or decoder; quote text ({value.name!r}), and "
-                    "write True, False or None with a capital"
-                )
+                raise no_value(call, name, value)
             options[name] = self._value(value)
         return build(cls, Call(call.name, arguments, options))
 

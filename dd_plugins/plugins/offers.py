@@ -5,9 +5,9 @@ import inspect
 from dd_plugins.data.named import DATASET_NAME, DatasetLoader
 from dd_plugins.errors import OptionError
 from dd_plugins.plugins.registry import NO_RECORD, RecordType
-from dd_plugins.spec import is_record
+from dd_plugins.spec import Call, is_record
 
-__all__ = ["checked_dataset", "checked_object", "no_spec"]
+__all__ = ["checked_dataset", "checked_object", "no_spec", "no_value"]
 
 
 def no_spec(spec: object, kind: str, example: str) -> OptionError:
@@ -16,10 +16,20 @@ def no_spec(spec: object, kind: str, example: str) -> OptionError:
     An example is a torch module.
     """
     got = spec.__name__ if isinstance(spec, type) else type(spec).__name__
+    article = "an" if kind[0] in "aeiou" else "a"
     return OptionError(
-        f"a {kind} must be a spec such as {example!r}, or an object of a subclass of "
-        f"Abstract{kind.capitalize()}, got {got}; docs/writing-a-plugin.md shows "
-        "how to make one"
+        f"{article} {kind} must be a spec such as {example!r}, or an object of a "
+        f"subclass of Abstract{kind.capitalize()}, got {got}; "
+        "docs/writing-a-plugin.md shows how to make one"
+    )
+
+
+def no_value(call: Call, option: str, given: Call) -> OptionError:
+    """Return the error for a bare name where an option needs a value."""
+    return OptionError(
+        f"{call.name}: {option}={given.name} is neither a value nor a known "
+        f"distiller, network or decoder; quote text ({given.name!r}), and "
+        "write True, False or None with a capital"
     )
 
 

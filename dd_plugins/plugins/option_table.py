@@ -3,7 +3,7 @@
 import inspect
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -86,6 +86,7 @@ def every_record(plugins: Plugins) -> Iterator[tuple[str, type[Record]]]:
         plugins.networks,
         plugins.parametrizations,
         plugins.decoders,
+        plugins.observers,
     ):
         for name in registry.names():
             record: type[Record] = registry.get(name)
@@ -139,12 +140,13 @@ def _plain(text: str) -> str:
     return line.replace("``", "").strip()
 
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
     int: "whole number",
     float: "number",
     bool: "True or False",
     str: "text",
     type(None): "None",
+    Callable: "function of Python",
 }
 _BOUNDS = {
     "gt": "above {}",
@@ -171,8 +173,9 @@ def _type(annotation: Any) -> str:
     if origin is tuple:
         inner = [part for part in parts if part is not Ellipsis]
         return f"several, each {_type(inner[0])}" if inner else "several"
-    if annotation in _WORDS:
-        return _WORDS[annotation]
+    for kind in (origin, annotation):
+        if kind in _WORDS:
+            return _WORDS[kind]
     name = getattr(annotation, "__name__", str(annotation))
     return f"spec of a {_in_words(name)}"
 

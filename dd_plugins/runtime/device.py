@@ -113,6 +113,8 @@ def resolve_device(device: str) -> torch.device:
         torch.zeros((), device=resolved).item()  # "meta" has tensors without values
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
+        if reason.startswith("Could not run"):  # and then all that torch was built for
+            reason = "torch has no such device here"
         raise OptionError(
             f"device {device!r} cannot be used: {reason}; expected a device that torch "
             "finds here, such as 'auto' or 'cpu'"

@@ -2,7 +2,8 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from dd_plugins.engine.distillation import distill
 from dd_plugins.errors import DDWarning
@@ -15,6 +16,7 @@ from dd_plugins.testing.toys import (
     global_random_state,
     short_run,
 )
+from dd_plugins.tracking.base import AbstractObserver
 
 __all__ = [
     "OBSERVER_CHECKS",
@@ -26,20 +28,29 @@ __all__ = [
 @asserts
 def check_observer_does_not_fail(observer: object) -> None:
     """An observer takes runs with and without a folder, and a resumed run."""
-    stop = {"observer": observer, "interruption": Interruption(STEPS // 2)}
+    stop = {"interruption": Interruption(STEPS // 2)}
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("error", DDWarning)
-        distill(
-            **short_run("dm", plugins=Plugins(load=[], extra={"observer": observer}))
-        )
+        distill(**_observed(observer))
         try:
-            distill(**short_run("dm", out=folder, plugins=Plugins(load=[], extra=stop)))
+            distill(**_observed(observer, stop, out=folder))
         except KeyboardInterrupt:
             pass
         else:
             raise AssertionError("the run must be interrupted half-way, but it ended")
-        again = Plugins(load=[], extra={"observer": observer})
-        distill(**short_run("dm", out=folder, resume=True, plugins=again))
+        distill(**_observed(observer, out=folder, resume=True))
+
+
+def _observed(
+    observer: object, others: Mapping[str, object] | None = None, **options: Any
+) -> dict[str, Any]:
+    """Return arguments of a short run that an observer of either form observes."""
+    extra: dict[str, object] = dict(others or {})
+    if isinstance(observer, AbstractObserver):
+        options["observers"] = [observer]
+    else:
+        extra["observer"] = observer
+    return short_run("dm", plugins=Plugins(load=[], extra=extra), **options)
 
 
 @asserts
@@ -47,9 +58,7 @@ def check_observer_changes_nothing(observer: object) -> None:
     """A run ends the same with the observer, and nothing is drawn globally."""
     plain = distill(**short_run("dm", plugins=Plugins(load=[])))
     before = global_random_state()
-    observed = distill(
-        **short_run("dm", plugins=Plugins(load=[], extra={"observer": observer}))
-    )
+    observed = distill(**_observed(observer))
     assert_equal(plain, observed, "an observer must not change the run")
     law = "an observer must leave the global random state as it was"
     assert global_random_state() == before, law
@@ -59,4 +68,4 @@ OBSERVER_CHECKS: tuple[Callable[[object], None], ...] = (
     check_observer_does_not_fail,
     check_observer_changes_nothing,
 )
-"""Every check of an observer; each takes a plugin object."""
+"""Every check of an observer; each takes a plugin object, or an AbstractObserver."""

@@ -140,7 +140,9 @@ class TrainedNetwork(AbstractKept):
         return {
             "format": _FORMAT,
             "data": real.content,
-            "network": repr(self.network),
+            "network": self.network.identity(
+                run.task.image_shape, run.task.num_classes
+            ),
             "code": code_of(self.network),
             "mirror": run.task.mirror,
             "recipe": self.recipe.options(),

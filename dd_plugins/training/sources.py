@@ -1,5 +1,6 @@
 """The code behind an object: versions if installed, sources otherwise."""
 
+import functools
 import hashlib
 import inspect
 import marshal
@@ -10,6 +11,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 from dd_plugins.spec import Record
 
@@ -33,27 +35,38 @@ def code_of(*records: Record) -> dict[str, str]:
         one may use another, or over the text of a script or notebook.
     """
     found: dict[str, str] = {}
-    for cls in sorted(_classes(records), key=lambda cls: cls.__module__):
-        package = cls.__module__.partition(".")[0]
+    for made in sorted(_code(records), key=lambda made: made.__module__):
+        package = made.__module__.partition(".")[0]
         if package in _OWN or package in sys.stdlib_module_names - {"__main__"}:
             continue
         versions = _installed(package)
         if versions is None:
-            found |= {f"source of {package}": _digest(package, cls)}
+            found |= {f"source of {package}": _digest(package, made)}
         else:
             found |= versions
     return found
 
 
-def _classes(records: Iterable[Record]) -> set[type]:
-    """Return the classes of records, of those within them, and all their bases."""
-    found: set[type] = set()
+def _code(records: Iterable[Record]) -> set[Any]:
+    """Return the classes of records with all their bases, and functions that they hold.
+
+    Those of records within them count too.
+    """
+    found: set[Any] = set()
     for record in records:
         found |= set(type(record).__mro__) - {object}
         for value in record.options().values():
             values = value if isinstance(value, tuple) else (value,)
-            found |= _classes(each for each in values if isinstance(each, Record))
+            found |= _code(each for each in values if isinstance(each, Record))
+            found |= {_unbound(each) for each in values if callable(each)}
     return found
+
+
+def _unbound(function: Any) -> Any:
+    """Return a function without arguments that are bound to it, or the class of one."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if hasattr(function, "__qualname__") else type(function)
 
 
 def _files(package: str) -> Iterator[Path]:
@@ -87,26 +100,28 @@ def _installed(package: str) -> dict[str, str] | None:
     return versions or None
 
 
-def _digest(package: str, cls: type) -> str:
-    """Return a SHA-256 over the sources of a package, or else over a class."""
+def _digest(package: str, made: Any) -> str:
+    """Return a SHA-256 over the sources of a package, or over a class or function."""
     digest = hashlib.sha256()
     files = list(_files(package))
     for file in files:
         digest.update(f"{file.name} {file.stat().st_size} ".encode())
         digest.update(file.read_bytes())
     if not files:  # typed into a console or a notebook
-        digest.update(_text_of(cls))
+        digest.update(_text_of(made))
     return digest.hexdigest()
 
 
-def _text_of(cls: type) -> bytes:
-    """Return the source of a class; where no file holds it, its code and constants."""
+def _text_of(made: Any) -> bytes:
+    """Return the source of a class or function; without a file, code and constants."""
     try:
-        return inspect.getsource(cls).encode()
+        return inspect.getsource(made).encode()
     except (OSError, TypeError):
+        if isinstance(made, FunctionType):
+            return repr(_content(made)).encode()
         parts = [
             (name, _content(value))
-            for name, value in sorted(vars(cls).items())
+            for name, value in sorted(vars(made).items())
             if not name.startswith("__") or isinstance(value, FunctionType)
         ]
         return repr(parts).encode()

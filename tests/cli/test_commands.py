@@ -57,6 +57,24 @@ def test_a_run_without_a_folder_gets_one_by_its_data(run: Run, tmp_path: Path) -
     assert f"4 images in {out}" in said.stdout
 
 
+def test_a_run_is_passed_on_to_those_who_are_named(run: Run) -> None:
+    words = ("distill", "--out", "run", "--steps", 1, *SMALL)
+    said = run(*words, "--observe", "tensorboard", "--observe", "nobody")
+    assert said.status == 2
+    assert "unknown observer 'nobody'" in said.stderr
+    assert not Path("run").exists()
+    said = run(*words, "--observe", "tensorboard(folder='events')")
+    assert said.status == 0, said.stderr
+    assert list(Path("events").glob("events.out.tfevents.*"))
+
+
+def test_a_network_of_timm_is_named_by_its_spec(run: Run) -> None:
+    words = ("distill", "--distiller", "dm", "--steps", 1, "--out", "run")
+    said = run(*words, "--network", "timm('test_resnet')")
+    assert said.status == 0, said.stderr
+    assert DistilledSet.read_header("run").network == "timm('test_resnet')"
+
+
 def test_the_summary_holds_header_and_last_figures(run: Run) -> None:
     words = ["distill", "--out", "run", "--seed", 3, *SMALL]
     assert run(*words).status == 0

@@ -280,7 +280,7 @@ def test_test_dataset_is_not_read_before_it_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("test", "told"),
     [
-        (None, "no test set; pass test="),
+        (None, "no test set; pass one: .*test="),
         (
             (torch.zeros(2, 1, 3, 2), LABELS[:2]),
             r"shape \(1, 2, 2\) of .*, got \(1, 3, 2\)",
@@ -504,6 +504,45 @@ def test_a_dataset_brings_the_names_of_its_classes() -> None:
     for others in (["one"], ["a", "b", "c"], "ab", ["a", 3], {"a": 0, "b": 1}):
         items.classes = others
         assert RealData.from_dataset(items).class_names == ("0", "1")
+
+
+def test_a_dataset_that_draws_at_random_is_told_of_once() -> None:
+    class Flipping(Items):
+        def __getitem__(self, index: int) -> Any:
+            image, label = super().__getitem__(index)
+            return (image.flip(-1) if torch.rand(()) < 0.5 else image), label
+
+    pairs = [(torch.rand(1, 8, 8), index % 2) for index in range(20)]
+    kept = "one random view of each image is kept"
+    torch.manual_seed(0)
+    with pytest.warns(DDWarning, match=kept) as told:
+        RealData.from_dataset(Flipping(pairs))
+    assert len(told) == 1
+    with pytest.warns(DDWarning, match="no run can be repeated"):
+        RealData.from_dataset(Flipping(pairs), stream=True, workers=0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_images_of_all_sizes_are_resized_and_cropped(stream: bool) -> None:
+    pairs = [(torch.rand(1, 8 + index, 12), index % 2) for index in range(20)]
+    data = RealData.from_dataset(
+        Items(pairs), test=Items(pairs), image_size=6, stream=stream, workers=0
+    )
+    assert data.image_shape == (1, 6, 6)
+    assert data.image_size == 6
+    assert data.read_test().images.shape == (20, 1, 6, 6)
+
+
+def test_tensors_are_resized_with_their_test_set() -> None:
+    images, labels = torch.full((20, 1, 8, 8), 0.5), torch.arange(20) % 2
+    data = RealData.from_tensors(images, labels, test=(images, labels), image_size=4)
+    assert torch.equal(data.train.images[0], torch.full((1, 4, 4), 0.5))
+    assert data.read_test().images.shape == (20, 1, 4, 4)
+
+
+def test_images_that_were_normalised_are_refused_with_advice() -> None:
+    with pytest.raises(DataError, match=r"\[-1, 1\].*Normalize must be left out"):
+        RealData.from_tensors(2 * IMAGES.round() - 1, LABELS)
 
 
 def test_one_string_is_no_list_of_names() -> None:

@@ -32,6 +32,7 @@ from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.plugins.registry import Plugin
 from dd_plugins.run import Run
 from dd_plugins.testing import PassThrough, toy_data
+from dd_plugins.tracking.base import AbstractObserver
 
 SMALL: dict[str, Any] = {"network": "mlp(width=4)", "device": "cpu"}
 SPEC = "frepo(pool_size=1)"
@@ -175,6 +176,23 @@ def test_hook_dd_register_decoders() -> None:
         toy_data(), "dm", steps=1, parametrization=spec, plugins=plugins
     )
     assert made.header.parametrization == spec
+
+
+def test_hook_dd_register_observers() -> None:
+    @record
+    class Counter(AbstractObserver):
+        name = "counter"
+        every: int = 1
+
+        def observe(self, run: Run, first_step: int) -> Any:
+            raise AssertionError("no run asks for it")
+
+    plugins = fresh(mine=registering("observers", Counter))
+    found = plugins.observer("counter(every=2)")
+    assert found == Counter(every=2)
+    assert plugins.observer(found) is found
+    assert plugins.observers.names() == ["counter", "tensorboard", "wandb"]
+    dd_plugins.distill(toy_data(), SPEC, plugins=plugins, **SMALL)
 
 
 def test_hook_dd_register_datasets(tmp_path: Path) -> None:
@@ -869,3 +887,31 @@ def test_a_name_of_before_stands_for_the_name_of_now() -> None:
 
     with pytest.raises(PluginError, match="distiller 'turned' is registered by two"):
         fresh(taken=registering("wrappers", Taken))
+
+
+IMAGES, LABELS = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+PAIRS = list(zip(IMAGES, LABELS.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (IMAGES, LABELS),
+        (IMAGES.numpy(), LABELS.numpy()),
+        (IMAGES, LABELS.tolist()),
+        PAIRS,
+        [{"image": image, "label": label} for image, label in PAIRS],
+        {"train": PAIRS},
+    ],
+    ids=["tensors", "arrays", "list of labels", "pairs", "mappings", "splits"],
+)
+def test_every_form_of_own_data_gives_the_same_images(given: Any) -> None:
+    found = Plugins(load=[]).real_data(given, DataOptions())
+    expected = RealData.from_tensors(IMAGES, LABELS)
+    assert found.fingerprint == expected.fingerprint
+
+
+def test_own_data_is_resized_as_a_named_set_is() -> None:
+    for given in ((IMAGES, LABELS), PAIRS, {"train": PAIRS}):
+        found = Plugins(load=[]).real_data(given, DataOptions(image_size=4))
+        assert found.image_shape == (1, 4, 4)

@@ -43,6 +43,13 @@ def test_a_device_that_holds_no_values_is_refused_in_one_line(device: Any) -> No
     assert resolve_device("cpu") == CPU
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="it is there")
+def test_a_device_that_torch_was_not_built_for_is_refused_shortly() -> None:
+    with pytest.raises(OptionError, match=r"'mps'.*no such device here") as refused:
+        resolve_device("mps")
+    assert len(str(refused.value)) < 150
+
+
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
     [

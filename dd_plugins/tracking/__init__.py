@@ -1,0 +1,1 @@
+"""Experiment tracking: observers that a run asks for by a spec."""
