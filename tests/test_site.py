@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from conftest import ROOT
 
-SITE = ROOT / "docs" / "_build"
+DOCS = ROOT / "docs"
+SITE = DOCS / "_build"
 WIDTHS = (390, 1280)  # of a phone, and of a small laptop
 
 
@@ -19,9 +20,7 @@ WIDTHS = (390, 1280)  # of a phone, and of a small laptop
 def site() -> Path:
     """Build what has changed since `make docs`, or everything."""
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "-q", "-b", "html"]
-    done = subprocess.run(
-        [*command, ROOT / "docs", SITE], capture_output=True, text=True
-    )
+    done = subprocess.run([*command, DOCS, SITE], capture_output=True, text=True)
     if done.returncode:
         shutil.rmtree(SITE)  # as `make docs` does
     assert done.returncode == 0, done.stderr
@@ -29,12 +28,14 @@ def site() -> Path:
 
 
 def pages_of(site: Path) -> list[Path]:
-    folders_of_sphinx = {"_static", "_sources", "_modules"}
-    return [
-        page
-        for page in sorted(site.rglob("*.html"))
-        if folders_of_sphinx.isdisjoint(page.relative_to(site).parts)
+    """Return the pages that have a source now: a build keeps those of older ones."""
+    sources = [
+        source.relative_to(DOCS)
+        for source in sorted(DOCS.rglob("*.md"))
+        if source.relative_to(DOCS).parts[0] not in {"_build", "examples"}
     ]
+    names = [*sources, Path("genindex.md"), Path("search.md")]
+    return [site / name.with_suffix(".html") for name in names]
 
 
 class Links(HTMLParser):
