@@ -25,7 +25,14 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 # What `make test-fast` leaves out. A test is slow by what it names: it starts processes
 # or reads real data. These files are slow for other reasons: they train networks.
-SLOW_NAMES = {"command_line", "Started", "subprocess", "torchrun", "data_root"}
+SLOW_NAMES = {
+    "command_line",
+    "Started",
+    "subprocess",
+    "torchrun",
+    "data_root",
+    "site",
+}
 SLOW_FILES = {
     "quick-start.md",
     "test_attention.py",

@@ -23,6 +23,7 @@ __all__ = [
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 Precision = Literal["auto", "float32", "bfloat16"]
+"""The number type of features; ``auto`` is bfloat16 if the hardware has it."""
 
 
 def autocast(
