@@ -71,6 +71,7 @@ from dd_plugins.networks.base import (
     ImageShape,
     features_in_chunks,
 )
+from dd_plugins.pages.page import write_page
 from dd_plugins.plugins.lookup import (
     get_dataset,
     get_decoder,
@@ -284,6 +285,7 @@ __all__ = [
     "what_differs",
     "whole_number",
     "write_atomically",
+    "write_page",
 ]
 
 
