@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         ImageShape,
         features_in_chunks,
     )
+    from dd_plugins.pages.page import write_page
     from dd_plugins.plugins.lazy_command import LazyCommand
     from dd_plugins.plugins.lookup import (
         get_dataset,
@@ -302,6 +303,7 @@ __all__ = [
     "what_differs",
     "whole_number",
     "write_atomically",
+    "write_page",
 ]
 
 

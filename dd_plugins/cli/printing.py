@@ -1,6 +1,5 @@
 """Functions with which the built-in commands print and write figures."""
 
-import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -29,10 +28,7 @@ __all__ = [
     "training_progress",
     "validation_text",
     "write_json",
-    "write_page",
 ]
-
-_PAGE_WIDTH = 120  # characters of a line of an HTML page
 
 
 @contextmanager
@@ -60,9 +56,9 @@ def validation_text(score: float | None) -> str:
 
 def figure_columns(result: "NetworkResult") -> tuple[str, str, str]:
     """Return mean, deviation and interval as a table shows them."""
-    if result.std is None or result.ci95 is None:
+    if result.std is None or result.bounds is None:
         return f"{result.mean:.4f}", "", ""
-    low, high = result.ci95
+    low, high = result.bounds
     return f"{result.mean:.4f}", f"{result.std:.4f}", f"{low:.4f} to {high:.4f}"
 
 
@@ -105,13 +101,3 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
         return
     text = json.dumps(content, indent=1) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def write_page(path: Path | None, tables: Iterable[Table | Text]) -> None:
-    """Write tables to an HTML page, if one was asked for."""
-    if path is None:
-        return
-    console = Console(record=True, file=io.StringIO(), width=_PAGE_WIDTH)
-    print_tables(console, tables)
-    page = console.export_html().encode()
-    write_atomically(path, lambda file: file.write(page))

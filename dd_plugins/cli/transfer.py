@@ -18,8 +18,8 @@ from dd_plugins.cli.printing import (
     print_tables,
     training_progress,
     write_json,
-    write_page,
 )
+from dd_plugins.cli.transfer_page import transfer_finding, write_transfer_page
 from dd_plugins.evaluation.cross_architecture import Transfer, transfer
 from dd_plugins.runtime import processes
 from dd_plugins.spec import split_specs
@@ -47,9 +47,7 @@ __all__ = ["transfer_command"]
 @shared.device
 @shared.precision
 @shared.json_file
-@click.option(
-    "--html", "html_file", type=shared.path_type, help="Write the tables here."
-)
+@click.option("--html", "html_file", type=shared.path_type, help="Write the page here.")
 @shared.overwrite
 def transfer_command(
     paths: tuple[Path, ...],
@@ -80,17 +78,18 @@ def transfer_command(
     all_of(
         lambda: print_tables(Console(), _transfer_tables(found)),
         lambda: write_json(json_file, found.as_dict()),
-        lambda: write_page(html_file, _transfer_tables(found)),
+        lambda: write_transfer_page(html_file, found),
     )
 
 
 def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
-    """Yield a title and a table for each set, and for the differences of two."""
+    """Yield the finding; a title and a table for each set, and for differences."""
+    yield as_text(transfer_finding(found))
     for report in found.sets:
         title = f"{report.path}: {report.distiller}, {report.images} images"
         yield as_text(title)
         table = Table()
-        for column in ("architecture", "it was"):
+        for column in ("architecture", "role"):
             table.add_column(column)
         for column in ("mean", "deviation", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
@@ -98,10 +97,8 @@ def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
             table.add_row(as_text(result.spec), role, *figure_columns(result))
         mean = report.held_out()
         if mean is not None:
-            table.add_row("mean of these", "held out", *figure_columns(mean))
+            table.add_row("mean, held out", "", *figure_columns(mean))
         yield table
-    if found.not_compared:
-        yield as_text(found.not_compared)
     if found.differences:
         sizes = [report.images for report in found.sets]
         title = "second set less first, in pairs of equal networks"

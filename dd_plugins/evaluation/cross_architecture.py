@@ -1,9 +1,9 @@
 """How distilled data serves architectures that it was not distilled with."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +16,13 @@ from dd_plugins.evaluation.evaluate import prepare_evaluation
 from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import NetworkResult
+from dd_plugins.evaluation.transfer_results import (
+    Difference,
+    Role,
+    SetTransfer,
+    Transfer,
+    mean_of,
+)
 from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.factory import FactoryNetwork, NetworkLike
@@ -28,109 +35,6 @@ from dd_plugins.training.recipes import Recipe
 from dd_plugins.wrappers.base import base_of
 
 __all__ = ["Difference", "SetTransfer", "Transfer", "transfer"]
-
-Role = Literal["distilled with", "seen", "held out"]
-
-
-@dataclass(frozen=True)
-class SetTransfer:
-    """The results of one distilled set.
-
-    Attributes:
-        path: the artifact, or the number of the set.
-        distiller: the spec of its distiller.
-        base: the name of the distiller inside all wrappers.
-        roles: what each architecture was to the set, in the order of the results.
-        results: the accuracies on each architecture.
-        images: the number of its synthetic images.
-        data: the fingerprint of the data set that it was distilled from; the name of
-            that of a private set.
-    """
-
-    path: str
-    distiller: str
-    base: str
-    roles: tuple[Role, ...]
-    results: tuple[NetworkResult, ...]
-    images: int = 0
-    data: str = ""
-
-    def held_out(self) -> NetworkResult | None:
-        """Return the mean over the held-out architectures, network by network."""
-        return _mean_of(
-            [
-                result
-                for result, role in zip(self.results, self.roles, strict=True)
-                if role == "held out"
-            ]
-        )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference of two sets: the second minus the first.
-
-    Networks are paired by their seed: both were trained from the same initial weights.
-
-    Attributes:
-        spec: the architecture, or ``"held out"`` for the mean over all of these.
-        mean: mean difference in accuracy.
-        ci95: its 95 % interval (Student's t over the pairs); None for one pair.
-    """
-
-    spec: str
-    mean: float
-    ci95: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """The report: the results of each set, and the differences of two sets.
-
-    Attributes:
-        sets: one for each artifact.
-        differences: by architecture, and over all that both sets hold out; empty
-            unless there are two sets of the same base, distilled from the same data.
-        not_compared: why two sets are not compared; empty if they are.
-    """
-
-    sets: tuple[SetTransfer, ...]
-    differences: tuple[Difference, ...]
-    not_compared: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes."""
-        return {
-            "sets": [
-                {
-                    "path": found.path,
-                    "distiller": found.distiller,
-                    "base": found.base,
-                    "images": found.images,
-                    "networks": [
-                        result.as_dict() | {"role": role}
-                        for result, role in zip(found.results, found.roles, strict=True)
-                    ],
-                    "held_out": (
-                        None
-                        if (mean := found.held_out()) is None
-                        else mean.as_dict() | {"spec": "held out"}
-                    ),
-                }
-                for found in self.sets
-            ],
-            "differences": [
-                {
-                    "spec": difference.spec,
-                    "mean": difference.mean,
-                    "ci95": (
-                        None if difference.ci95 is None else list(difference.ci95)
-                    ),
-                }
-                for difference in self.differences
-            ],
-            "not_compared": self.not_compared,
-        }
 
 
 def transfer(
@@ -274,13 +178,6 @@ def _role(network: AbstractNetwork, used: str, seen: set[str]) -> Role:
     return "seen" if network.architecture in seen else "held out"
 
 
-def _mean_of(results: Sequence[NetworkResult]) -> NetworkResult | None:
-    if not results:
-        return None
-    means = np.mean([result.accuracies for result in results], axis=0)
-    return NetworkResult("held out", tuple(float(mean) for mean in means))
-
-
 def _why_not(reports: Sequence[SetTransfer]) -> str:
     """Return why two sets are not compared; empty if they are, or are not two."""
     if len(reports) != 2:
@@ -313,7 +210,7 @@ def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
         if role == other_role == "held out":
             before.append(result)
             after.append(other)
-    means = _mean_of(before), _mean_of(after)
+    means = mean_of(before), mean_of(after)
     if means[0] is not None and means[1] is not None:
         rows.append(_difference("held out", means[0], means[1]))
     return tuple(rows)

@@ -47,11 +47,18 @@ class NetworkResult:
         """Return the 95 % interval of the mean (Student's t); None for one network."""
         return mean_interval(self.accuracies)
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Return the interval cut to [0, 1], as it is shown; None for one network."""
+        if self.ci95 is None:
+            return None
+        return max(0.0, self.ci95[0]), min(1.0, self.ci95[1])
+
     def __str__(self) -> str:
         """Return the mean accuracy and its 95 % interval, cut to [0, 1]."""
-        if self.ci95 is None:
+        if self.bounds is None:
             return f"{self.mean:.4f}"
-        low, high = max(0.0, self.ci95[0]), min(1.0, self.ci95[1])
+        low, high = self.bounds
         return f"{self.mean:.4f} ({low:.4f} to {high:.4f})"
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import base64
 import html
 import io
+import textwrap
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dd_plugins.runtime.files import write_atomically
-from dd_plugins.synthetic.header import Content
+from dd_plugins.runtime.text import shortened
+from dd_plugins.synthetic.header import Content, Header
 
 __all__ = [
     "AS_TEXT",
@@ -46,11 +49,16 @@ _WIDE_FONTS = (
     "Noto Sans Devanagari",
     "Noto Sans Thai",
 )
+_LONGEST_IN_TITLE = 60  # characters of a name
+_NARROWEST = 2.5  # inches; a title needs them
+_LETTER, _LINE = 0.085, 0.15  # inches of a letter and a line of the title, generously
 _MOST_IMAGES = 1000  # a larger picture cannot be read; images are taken evenly by class
 
 
 def save_grid(distilled: Content, path: str | Path) -> Path:
     """Draw the images in [0, 1] as a grid, a row or more for each class.
+
+    The title says data, method and images per class.
 
     Class names are plain text, cut to fit; the number of a class replaces a name that
     no font here can draw.
@@ -106,13 +114,28 @@ def grid_png(distilled: Content) -> bytes:
                 name = names[label] if number == 0 else ""
                 cells.append((row + number // columns, number % columns, index, name))
             row += -(-min(len(indices), most) // columns)
-    return _mosaic_png(pixels, cells, columns, names_above=single)
+    return _mosaic_png(pixels, cells, columns, _title(header), names_above=single)
+
+
+def _title(header: Header) -> str:
+    """Return data, method and images per class, as the fonts can draw them."""
+    counts = sorted(Counter(header.initial_classes).values())
+    least, most = counts[0], counts[-1]
+    each = str(most) if least == most else f"{least} to {most}"
+    parts = (
+        shortened(header.dataset.name, _LONGEST_IN_TITLE),
+        shortened(header.distiller, _LONGEST_IN_TITLE),
+        f"{each} image{'s' if most > 1 else ''} per class",
+    )
+    text = ", ".join(parts)
+    return "".join(each if ord(each) in _letters() else "?" for each in text)
 
 
 def _mosaic_png(
     pixels: Tensor,
     cells: list[tuple[int, int, int, str]],
     columns: int,
+    title: str,
     *,
     names_above: bool,
 ) -> bytes:
@@ -124,6 +147,7 @@ def _mosaic_png(
         pixels: float in [0, 1], of shape ``(n, channels, height, width)``.
         cells: row, column, index and name of each image; most names are empty.
         columns: of the grid.
+        title: a line or more above the grid.
         names_above: whether a name stands above its image, or else left of it.
     """
     from matplotlib.figure import Figure
@@ -135,12 +159,23 @@ def _mosaic_png(
     inches = 0.9 if rows * columns <= 200 else 0.45
     longest = max(len(cell[3]) for cell in cells)
     left = 0.0 if names_above else (0.2 + 0.1 * longest) * inches / 0.9
-    figure = Figure(
-        figsize=(columns * inches * 1.1 + left, rows * inches * down), dpi=100
-    )
-    whole = figure.bbox.width
+    grid = columns * inches * 1.1, rows * inches * down
+    whole = max(left + grid[0], _NARROWEST)
+    lines = textwrap.wrap(title, round(whole / _LETTER))
+    above = 0.1 + _LINE * len(lines)
+    figure = Figure(figsize=(whole, grid[1] + above), dpi=100)
     axis = figure.add_axes(
-        (left * 100 / whole, 0.0, 1 - left * 100 / whole, 1.0), frame_on=False
+        (left / whole, 0.0, grid[0] / whole, grid[1] / (grid[1] + above)),
+        frame_on=False,
+    )
+    figure.text(
+        0.05 / whole,
+        1 - 0.06 / (grid[1] + above),
+        "\n".join(lines),
+        **AS_TEXT,
+        va="top",
+        fontsize=9,
+        fontfamily=font_families(),
     )
     axis.set_axis_off()
     across, along = round(1.1 * width), round(down * height)

@@ -178,12 +178,14 @@ def test_differences_of_two_sets_have_a_sign_and_an_interval(
     ]
     of_set = ["mlp", "distilled with", "0.5000", "0.0000", "0.5000 to 0.5000"]
     assert rows(said.stdout)[0] == of_set
-    mean = ["mean of these", "held out", "0.2500", "0.0000", "0.2500 to 0.2500"]
+    mean = ["mean, held out", "", "0.2500", "0.0000", "0.2500 to 0.2500"]
     assert rows(said.stdout)[2] == mean
     assert ("20 images less 10" in said.stdout) is (images == (10, 20))
+    finding = said.stdout.splitlines()[0]
+    assert " is 50.0 points better than set10 on the architectures" in finding
     page = Path("page.html").read_text()
-    assert "-0.2500 to +0.0000" in page
-    assert "<html" in page
+    assert "-25.0 to +0.0" in page
+    assert page.startswith("<!doctype html>")
 
 
 def info_of(run: Run, path: Path | str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from dd_plugins import DistilledSet, RealData, distill
 from dd_plugins.evaluation.attention import MetaFeatures
 from dd_plugins.evaluation.attention_picture import save_features
-from dd_plugins.synthetic.pictures import save_grid
+from dd_plugins.synthetic.pictures import _title, save_grid
 
 
 def made(
@@ -131,3 +132,32 @@ def test_features_are_drawn_with_names_as_plain_text(tmp_path: Path) -> None:
         threshold=0.5,
     )
     assert save_features(distilled, features, tmp_path / "f.png").stat().st_size > 1000
+
+
+def test_the_title_says_data_method_and_images_per_class(tmp_path: Path) -> None:
+    distilled = made(torch.rand(20, 1, 8, 8), 2)
+    with_other = {"distiller": "other"}
+    header = distilled.header.model_copy(update=with_other)
+    pictures = [
+        drawn(each, tmp_path / "a.png")
+        for each in (distilled, replace(distilled, header=header))
+    ]
+    first, second = pictures
+    rows = np.nonzero((first != second).any(axis=(1, 2)))[0]
+    assert len(rows) > 0, "another method is another title"
+    assert rows.max() < 40, "above the grid alone"
+    assert _title(distilled.header) == "tensors, random, 2 images per class"
+
+
+@pytest.mark.parametrize("images_per_class", [1, 2])
+def test_images_stand_close_beside_each_other(
+    images_per_class: int, tmp_path: Path
+) -> None:
+    black = made(torch.zeros(10 * images_per_class, 1, 8, 8), images_per_class)
+    picture = drawn(black, tmp_path / "a.png")
+    below = (picture < 100).all(axis=2)[-20]  # a line through the last row of images
+    columns = np.nonzero(below)[0]
+    gaps = np.diff(columns)
+    assert gaps.max() < 15, "a tenth of an image of 90 pixels"
+    dark_rows = np.nonzero((picture < 100).all(axis=2).any(axis=1))[0]
+    assert picture.shape[0] - dark_rows[-1] < 20, "no blank strip below"

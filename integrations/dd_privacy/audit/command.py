@@ -35,6 +35,7 @@ from dd_privacy.audit.drawing import (
     membership_for_artifact,
     membership_for_mechanism,
 )
+from dd_privacy.audit.findings import headline
 from dd_privacy.audit.mechanisms.all_members import AllMembers
 from dd_privacy.audit.mechanisms.base import AbstractMechanism
 from dd_privacy.audit.mechanisms.distillation import Distillation
@@ -230,13 +231,12 @@ def audit_command(
     if rates is not None:
         _check_resolved(membership, chosen_rates)
     runs = Runs(membership, audit_folder())
-    console = Console()
-    found = _audited(
-        console, runs, mechanisms, specs, chosen_rates, delta, processes, dataset
-    )
+    found = _audited(runs, mechanisms, specs, chosen_rates, delta, processes, dataset)
     if json_file is not None:
         text = json.dumps(found.as_dict(), indent=1) + "\n"
         write_atomically(json_file, lambda file: file.write(text.encode()))
+    console = Console()
+    say(console, headline(found))
     for table in tables(found):
         console.print(table)
     for mechanism, attack, reason in found.skipped:
@@ -368,7 +368,6 @@ def _prepared_artifact(
 
 
 def _audited(
-    console: Console,
     runs: Runs,
     mechanisms: Sequence[AbstractMechanism],
     attacks: Sequence[str] | None,
@@ -383,7 +382,7 @@ def _audited(
 
         def on_plan(missing: int, total: int, seconds: float) -> None:
             say(
-                console,
+                progress.console,
                 f"{total} runs, {total - missing} of them kept from before; about "
                 f"{duration(seconds)} for the rest",
             )

@@ -2,61 +2,118 @@
 
 import base64
 import io
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dd_plugins.api import plain
-from dd_privacy.audit.results import NearestMembers, ResultRow
+from dd_privacy.audit.results import MemberGroup, NearestMembers, ResultRow
 from dd_privacy.audit.statistics.figures import Scores, clopper_pearson
 
-__all__ = ["nearest_picture", "roc_picture"]
+__all__ = ["Drawn", "nearest_picture", "roc_pictures"]
 
 _POINTS = 200  # of a curve
 
 _LOWEST_RATE = 1e-4
 
+_STYLES = ("-", "--", ":")  # of curves
 
-def _png(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode()
+_INKS = {"light": "#1b1f24", "dark": "#e6eaef"}  # of text and lines
 
 
-def roc_picture(rows: list[ResultRow]) -> str | None:
-    """Return a PNG of ROC curves in base64, a panel per group; None without figures."""
+class Drawn(NamedTuple):
+    """A picture as PNG files in base64, with no background.
+
+    Attributes:
+        light: the picture for a light page.
+        dark: the same for a dark page.
+    """
+
+    light: str
+    dark: str
+
+
+def _drawn(draw: Callable[[], Any]) -> Drawn:
+    """Return a figure of matplotlib, drawn once in each ink."""
+    import matplotlib
+
+    pictures = {}
+    for name, ink in _INKS.items():
+        inked = {
+            "text.color": ink,
+            "axes.edgecolor": ink,
+            "axes.labelcolor": ink,
+            "xtick.color": ink,
+            "ytick.color": ink,
+        }
+        with matplotlib.rc_context(inked):  # type: ignore[arg-type]
+            buffer = io.BytesIO()
+            draw().savefig(buffer, format="png", dpi=160, transparent=True)
+        pictures[name] = base64.b64encode(buffer.getvalue()).decode()
+    return Drawn(**pictures)
+
+
+def roc_pictures(rows: list[ResultRow]) -> dict[MemberGroup, Drawn]:
+    """Return ROC curves of each group that has figures.
+
+    Args:
+        rows: attacks on one mechanism, in each group the strongest first: its curve has
+            a band.
+    """
+    found = [row for row in rows if row.auc.estimate is not None]
+    groups = dict.fromkeys(row.group for row in found)
+    # An attack looks alike in all pictures; there are ten colours.
+    numbers = enumerate(dict.fromkeys(row.attack for row in found))
+    looks: dict[str, dict[str, Any]] = {
+        attack: {"color": f"C{number % 10}", "linestyle": _STYLES[number // 10 % 3]}
+        for number, attack in numbers
+    }
+    return {
+        group: _drawn(
+            partial(_curves, [row for row in found if row.group == group], looks)
+        )
+        for group in groups
+    }
+
+
+def _curves(rows: list[ResultRow], looks: dict[str, dict[str, Any]]) -> Any:
+    """Draw the ROC curves of one group."""
     from matplotlib.figure import Figure as Canvas
 
-    drawn = [row for row in rows if row.auc.estimate is not None]
-    groups = list(dict.fromkeys(row.group for row in drawn))
-    if not groups:
-        return None
-    canvas = Canvas(figsize=(5.5 * len(groups), 5), layout="constrained")
-    for index, group in enumerate(groups):
-        axes = canvas.add_subplot(1, len(groups), index + 1)
-        for row in drawn:
-            if row.group == group:
-                false, true, low, high = _roc(row.curves)
-                (line,) = axes.plot(false, true, label=plain(row.attack))
-                axes.fill_between(
-                    false, low, high, color=line.get_color(), alpha=0.12, linewidth=0
-                )
-        others = [row.non_members for row in drawn if row.group == group]
-        lowest = max(_LOWEST_RATE, 1 / max(others))  # the least that so many resolve
-        axes.plot([lowest, 1], [lowest, 1], "--", color="gray")
-        axes.set(
-            xscale="log",
-            yscale="log",
-            xlim=(lowest, 1),
-            ylim=(lowest, 1.05),
-            title=group.replace("_", " "),
-            xlabel="false-positive rate",
-            ylabel="true-positive rate",
+    canvas = Canvas(figsize=(4.8, 4.2 + 0.19 * len(rows)), layout="constrained")
+    axes = canvas.add_subplot()
+    for number, row in enumerate(rows):
+        false, true, low, high = _roc(row.curves)
+        (line,) = axes.plot(
+            false,
+            true,
+            label=plain(row.attack),
+            **looks[row.attack],
+            linewidth=2 if number == 0 else 1.2,
+            zorder=3 if number == 0 else 2,
         )
-        axes.grid(alpha=0.3)
-        for text in axes.legend(fontsize=7, loc="lower right").get_texts():
-            text.set_parse_math(False)  # a name with dollar signs is no formula
-    return _png(canvas)
+        if number == 0:
+            axes.fill_between(
+                false, low, high, color=line.get_color(), alpha=0.2, linewidth=0
+            )
+    # The least that so many non-members resolve.
+    lowest = max(_LOWEST_RATE, 1 / max(row.non_members for row in rows))
+    axes.plot([lowest, 1], [lowest, 1], "--", color="gray", label="guessing")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(lowest, 1),
+        ylim=(lowest, 1.05),
+        xlabel="false-positive rate",
+        ylabel="true-positive rate",
+    )
+    axes.grid(alpha=0.3)
+    legend = canvas.legend(loc="outside lower center", fontsize=9, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name with dollar signs is no formula
+    return canvas
 
 
 def _roc(targets: tuple[Scores, ...]) -> tuple[Any, Any, Any, Any]:
@@ -78,8 +135,13 @@ def _roc(targets: tuple[Scores, ...]) -> tuple[Any, Any, Any, Any]:
     return false, np.maximum(above / members, floor), np.maximum(low, floor), high
 
 
-def nearest_picture(nearest: NearestMembers) -> str:
-    """Return a PNG in base64: released images above, the nearest members below."""
+def nearest_picture(nearest: NearestMembers) -> Drawn:
+    """Return a picture: released images above, the nearest members below."""
+    return _drawn(partial(_pairs, nearest))
+
+
+def _pairs(nearest: NearestMembers) -> Any:
+    """Draw released images above the nearest members."""
     from matplotlib.figure import Figure as Canvas
 
     count = len(nearest.images)
@@ -102,4 +164,4 @@ def nearest_picture(nearest: NearestMembers) -> str:
                 vmax=1,
             )
         axes[row, column].set_title(f"{ratios[index]:.2f}", fontsize=8)
-    return _png(canvas)
+    return canvas

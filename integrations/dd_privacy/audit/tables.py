@@ -1,10 +1,12 @@
 """An audit as tables for a terminal."""
 
+from itertools import groupby
+
 from rich.table import Table
 from rich.text import Text
 
 from dd_plugins.api import plain
-from dd_privacy.audit.report import shown
+from dd_privacy.audit.findings import shown, strongest_first
 from dd_privacy.audit.results import Audit
 
 __all__ = ["duration", "tables"]
@@ -28,8 +30,8 @@ def tables(found: Audit) -> list[Table]:
 
 
 def _attacks_on(mechanism: str, found: Audit) -> Table:
-    """Return the table of the attacks on one mechanism."""
-    rows = [row for row in found.rows if row.mechanism == mechanism]
+    """Return the table of the attacks on one mechanism, by group, strongest first."""
+    rows = strongest_first(row for row in found.rows if row.mechanism == mechanism)
     # A rate that is withheld in every row gets no column; the file has the reasons.
     rates = sorted(
         {
@@ -40,21 +42,24 @@ def _attacks_on(mechanism: str, found: Audit) -> Table:
         },
         reverse=True,
     )
-    table = Table(title=_title(f"attacks on {mechanism}"), title_justify="left")
+    title = _title(f"attacks on {mechanism}")
+    table = Table(title=title, title_justify="left", show_edge=False)
     # On a narrow terminal other columns wrap: names of attacks must stay whole.
     table.add_column("attack", no_wrap=True)
-    table.add_column("members")
-    table.add_column("area under ROC")
+    table.add_column("area under ROC", min_width=12)
     for rate in rates:
-        table.add_column(f"found at {100 * rate:g} %")
-    for row in rows:
-        group = row.group.removesuffix("_members").replace("_", " ")
-        table.add_row(
-            Text(plain(row.attack)),
-            f"{row.members} {group}",
-            shown(row.auc),
-            *(shown(row.tpr_at_fpr[rate], 100) for rate in rates),
-        )
+        table.add_column(f"TPR at {100 * rate:g} % FPR", min_width=8)
+    for group, attacks in groupby(rows, key=lambda row: row.group):
+        of_group = list(attacks)
+        members = max(row.members for row in of_group)  # classifiers learn from some
+        table.add_section()
+        table.add_row(Text(f"{members} {group.replace('_', ' ')}", style="bold"))
+        for row in of_group:
+            table.add_row(
+                Text(plain(row.attack)),
+                shown(row.auc),
+                *(shown(row.tpr_at_fpr[rate], 100) for rate in rates),
+            )
     return table
 
 

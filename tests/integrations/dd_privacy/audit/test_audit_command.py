@@ -24,7 +24,8 @@ def test_command_writes_a_row_for_each_attack_and_group(
         *("--json", "a.json", "--html", "a.html", "--all-steps", "12", "--all-plain"),
     )
     assert done.returncode == 0, done.stderr
-    assert "20 runs, 0 of them kept from before; about" in done.stdout
+    assert "20 runs, 0 of them kept from before; about" in done.stderr
+    assert done.stdout.startswith("The strongest of 8 attacks, ")
     content = json.loads((tmp_path / "a.json").read_text())
     rows = content["results"]
     audited = [row for row in rows if row["mechanism"].startswith("frepo(pool_size=1)")]

@@ -31,8 +31,8 @@ def test_attacks_keep_their_names_on_a_narrow_terminal(tmp_path: Path) -> None:
     text = terminal.file.getvalue()  # type: ignore[attr-defined]
     for row in rows:
         assert row.attack in text
-        assert row.group.removesuffix("_members") in text
-    assert text.count("found at") == 3
+        assert row.group.replace("_", " ") in text
+    assert text.count("TPR at") == 3
     assert text.count("0.123") == len(rows)
     assert text.count("12.3") == 3 * len(rows)
 
@@ -52,17 +52,33 @@ def test_a_table_of_mechanisms_and_one_of_attacks_on_each() -> None:
     lines = {row[1]: row[2:-1] for row in cells if len(row) > 1}
     assert lines["mine"] == ["0.750", "", "2.0"]
     assert lines["private (nearest in accuracy)"] == ["0.600", "3.90", "5.0"]
-    assert lines["pixel_distance()"][0] == "20 initial"
+    lines = {row[0]: row[1:] for row in cells}
+    assert lines["pixel_distance()"][0] == "0.500 (0.400 to 0.600)"
+
+
+def test_attacks_stand_below_the_members_of_their_group() -> None:
+    found = audit_by_hand()
+    weak = replace(found.rows[1], attack="weak()", auc=Figure(0.4, (0.3, 0.5)))
+    rows = (weak, found.rows[0], found.rows[1])
+    lines = [
+        line.split("│")[0].strip()
+        for line in printed(replace(found, rows=rows)).splitlines()
+    ]
+    first = lines.index("20 initial members")
+    assert lines[first + 1 : first + 3] == ["pixel_distance()", "weak()"]
+    second = lines.index("20 other members")
+    assert lines[second + 1] == "loss()"
+    assert second > first
 
 
 def test_a_rate_that_is_withheld_in_every_row_has_no_column() -> None:
     found = audit_by_hand()
-    assert "found at 1 %" in printed(found)
-    assert "found at 0.1 %" not in printed(found)
+    assert "TPR at 1 % FPR" in printed(found)
+    assert "TPR at 0.1 % FPR" not in printed(found)
     given = {**found.rows[0].tpr_at_fpr, 0.001: Figure(0.125, (0.0, 0.25))}
     rows = (replace(found.rows[0], tpr_at_fpr=given), *found.rows[1:])
     text = printed(replace(found, rows=rows))
-    assert text.count("found at 0.1 %") == 1, "on one mechanism alone"
+    assert text.count("TPR at 0.1 % FPR") == 1, "on one mechanism alone"
     assert "12.5 (0.0 to 25.0)" in text
     assert "withheld" in text
 

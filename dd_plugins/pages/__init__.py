@@ -1,0 +1,1 @@
+"""HTML pages of findings: one design, in files that need no network."""

@@ -1,0 +1,101 @@
+"""The strongest attacks of an audit, and what they found."""
+
+from dataclasses import replace
+
+import pytest
+from privacy_data import audit_by_hand
+
+from dd_privacy.audit.findings import headline, shown, strongest_first
+from dd_privacy.audit.results import Audit, ResultRow
+from dd_privacy.audit.statistics import Figure
+
+WITHHELD = Figure(None, None, "too few")
+
+
+def row(attack: str, low: float, high: float, **changes: object) -> ResultRow:
+    """Return a row of which 1 % and 0.1 % have this interval, and its middle."""
+    figure = Figure((low + high) / 2, (low, high))
+    given = {"attack": attack, "tpr_at_fpr": {0.01: figure, 0.001: figure}}
+    return replace(audit_by_hand().rows[0], **given | changes)  # type: ignore[arg-type]
+
+
+def audit(*rows: ResultRow) -> Audit:
+    return replace(audit_by_hand(), rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("figure", "scale", "text"),
+    [
+        (Figure(0.5, (0.25, 0.75)), 1, "0.500 (0.250 to 0.750)"),
+        (Figure(0.5, (0.25, 0.75)), 100, "50.0 (25.0 to 75.0)"),
+        (Figure(-0.1, (-1.0, 0.04)), 1, "-0.100 (-1.000 to 0.040)"),
+        (WITHHELD, 1, "withheld"),
+    ],
+)
+def test_a_figure_is_shown_with_its_interval(
+    figure: Figure, scale: float, text: str
+) -> None:
+    assert shown(figure, scale) == text
+
+
+def test_an_attack_is_as_strong_as_its_interval_begins() -> None:
+    wide, sure = row("wide", 0.0, 0.9), row("sure", 0.1, 0.2)
+    initial = row("initial", 0.0, 0.1, group="initial_members")
+    ordered = strongest_first([wide, sure, initial])
+    assert [each.attack for each in ordered] == ["initial", "sure", "wide"]
+
+
+def test_attacks_without_rates_are_ordered_by_their_areas() -> None:
+    rates = {0.01: WITHHELD, 0.0: Figure(0.5, (0.4, 0.6))}
+    rows = [
+        row(str(low), 0, 0, tpr_at_fpr=rates, auc=Figure(low, (low, 1.0)))
+        for low in (0.4, 0.6, 0.5)
+    ]
+    assert [each.attack for each in strongest_first(rows)] == ["0.6", "0.5", "0.4"]
+
+
+def test_the_headline_is_of_the_strongest_attack_on_what_is_audited() -> None:
+    other = row("on another", 0.8, 1.0, mechanism="private")
+    found = audit(row("weak", 0.0, 0.1), row("strong", 0.25, 0.35), other)
+    assert headline(found) == (
+        "The strongest of 2 attacks, strong, finds 30.0 % (25.0 to 35.0) of the other "
+        "members at 0.1 % false positives; guessing finds 0.1 %. So the release "
+        "reveals who is a member."
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "meaning"),
+    [
+        (0.0, 0.1, "The interval includes guessing: these attacks found no leak; "),
+        (0.0, 0.0005, "So none of these attacks is better than guessing; "),
+    ],
+)
+def test_the_headline_says_that_others_may_find_more(
+    low: float, high: float, meaning: str
+) -> None:
+    told = headline(audit(row("alone", low, high)))
+    assert told.startswith("The attack, alone, finds ")
+    assert told.endswith(
+        f"{meaning}others may be." if "none" in meaning else f"{meaning}others may."
+    )
+
+
+def test_a_rate_that_some_rows_lack_is_not_compared() -> None:
+    some = row(
+        "some", 0.3, 0.4, tpr_at_fpr={0.01: Figure(0.3, (0.2, 0.4)), 0.001: WITHHELD}
+    )
+    assert "finds 50.0 % (40.0 to 60.0)" in headline(audit(row("all", 0.4, 0.6), some))
+    assert "at 1 % false positives" in headline(audit(row("all", 0.4, 0.6), some))
+
+
+def test_without_rates_the_headline_has_the_area() -> None:
+    rates = {0.01: WITHHELD, 0.0: Figure(0.5, (0.4, 0.6))}
+    found = audit(row("mine", 0, 0, tpr_at_fpr=rates))
+    assert headline(found) == (
+        "The attack, mine, has an area under the ROC curve of 0.500 (0.400 to 0.600) "
+        "for other members; guessing has 0.5. The interval includes guessing: these "
+        "attacks found no leak; others may."
+    )
+    withheld = audit(row("mine", 0, 0, tpr_at_fpr=rates, auc=WITHHELD))
+    assert headline(withheld) == headline(audit()) == "No attack on mine has a figure."
