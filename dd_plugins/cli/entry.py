@@ -132,7 +132,10 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as exit_request:
         sys.exit(exit_request.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _end("stopped; repeat the command, with --resume if it has that option", 130)
+        _end(
+            "interrupted; run the same command again, with --resume if it has it",
+            130,
+        )
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(error.exit_code)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from rich.console import Console
@@ -18,6 +18,12 @@ from dd_plugins.cli.printing import (
     print_tables,
     training_progress,
     write_json,
+)
+from dd_plugins.cli.seeds import (
+    check_repeatable,
+    further_sets,
+    results_of_seeds,
+    tables_of_seeds,
 )
 from dd_plugins.runtime.completion import completed
 
@@ -70,6 +76,14 @@ _protocol_or_retrieval = click.option(
     "scores; hard, the accuracy with hard labels; retrieval, of features; kernel, the "
     "accuracy of kernel regression from the set, or 'kernel(of=conv(depth=3))'.",
 )
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Distillations to evaluate: this one, and others of the same run with further "
+    "seeds, which are made first, in the folder seeds next to the set.",
+)
 @shared.real_data
 @shared.data_root
 @shared.seed
@@ -84,6 +98,7 @@ def evaluate_command(
     protocol: str,
     baselines: bool,
     scores: str | None,
+    seeds: int,
     data: str | None,
     data_root: Path | None,
     seed: int,
@@ -100,27 +115,38 @@ def evaluate_command(
     inputs = [artifact_file(path)]
     check_outputs((json_file, "JSON"), inputs=inputs, overwrite=overwrite)
     distilled = DistilledSet.load(path)
-    with processes.process_group(), training_progress(in_seconds=True) as on_progress:
-        first = processes.rank() == 0
-        found = evaluate(
-            distilled,
-            networks,
-            repeats=repeats,
-            protocol=protocol,
-            baselines=baselines,
-            scores=scores,
-            data=data,
-            data_root=data_root,
-            seed=seed,
-            device=device,
-            precision=cast("Precision", precision),
-            on_progress=on_progress,
-        )
-    if not first:
-        return
+    where: dict[str, Any] = {"data": data, "data_root": data_root, "device": device}
+    with processes.process_group():
+        sets = [distilled]
+        if seeds > 1:
+            check_repeatable(distilled)
+            sets += further_sets(distilled, inputs[0], seeds, **where)
+        with training_progress(in_seconds=True) as on_progress:
+            found = [
+                evaluate(
+                    each,
+                    networks,
+                    repeats=repeats,
+                    protocol=protocol,
+                    baselines=baselines and number == 0,
+                    scores=scores if number == 0 else None,
+                    seed=seed,
+                    precision=cast("Precision", precision),
+                    on_progress=on_progress,
+                    **where,
+                )
+                for number, each in enumerate(sets)
+            ]
+        if processes.rank() > 0:
+            return
+    tables = [*_evaluation_tables(found[0], distilled)]
+    figures = found[0].as_dict()
+    if seeds > 1:
+        tables += tables_of_seeds(distilled.header.seed, found)
+        figures["distillations"] = [each.as_dict() for each in results_of_seeds(found)]
     all_of(
-        lambda: print_tables(Console(), _evaluation_tables(found, distilled)),
-        lambda: write_json(json_file, found.as_dict()),
+        lambda: print_tables(Console(), tables),
+        lambda: write_json(json_file, figures),
     )
 
 

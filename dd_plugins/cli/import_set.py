@@ -55,7 +55,9 @@ _SPACES = ("pixels", "published", *get_args(Preprocessing))
     help="Smaller images along each side of an image, in sets of IDC.",
 )
 @click.option("--method", help="Name of the method, for the record.")
-@click.option("--network", help="Spec of the network that fits the set.")
+@click.option(
+    "--network", help="Architecture that fits the set, such as 'conv(width=128)'."
+)
 @click.option(
     "--out",
     type=shared.path_type,

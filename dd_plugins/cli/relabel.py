@@ -22,7 +22,7 @@ __all__ = ["relabel_command"]
     "teachers",
     multiple=True,
     required=True,
-    help="Spec of a network; may be repeated: logits are averaged.",
+    help="Architecture of the teacher; may be repeated: logits are averaged.",
 )
 @click.option(
     "--teacher-recipe",
@@ -34,7 +34,7 @@ __all__ = ["relabel_command"]
     "--views",
     default="views(count=300, mix='cutmix')",
     show_default=True,
-    help="Spec of the views.",
+    help="Crops, flips and mixtures that are labelled.",
 )
 @click.option(
     "--temperature",

@@ -37,7 +37,7 @@ _LONGEST_VALUE = 4_000  # characters of a header field that are shown
 @click.option(
     "--features",
     is_flag=True,
-    help="Draw where networks that were trained on the real data look.",
+    help="Draw class-activation maps of trained networks.",
 )
 @click.option(
     "--network",

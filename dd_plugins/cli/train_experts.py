@@ -19,7 +19,11 @@ __all__ = ["train_experts_command"]
 
 @click.command("train-experts")
 @shared.dataset
-@click.option("--network", required=True, help="Spec of the experts' architecture.")
+@click.option(
+    "--network",
+    required=True,
+    help="Architecture of the experts, such as 'conv(width=32)'.",
+)
 @click.option(
     "--experts",
     type=click.IntRange(min=1),

@@ -25,7 +25,11 @@ __all__ = ["train_networks_command"]
 @click.command("train-networks")
 @shared.dataset
 @click.option(
-    "--network", "networks", multiple=True, required=True, help="Spec; may be repeated."
+    "--network",
+    "networks",
+    multiple=True,
+    required=True,
+    help="Architecture to train, such as resnet18; may be repeated.",
 )
 @click.option(
     "--steps",
@@ -55,7 +59,7 @@ __all__ = ["train_networks_command"]
     multiple=True,
     default=(0,),
     show_default=True,
-    help="Of weights and training; repeat it for a network of each.",
+    help="Random seed of weights and batches; repeat it for a network of each.",
 )
 @shared.data_root
 @shared.image_size

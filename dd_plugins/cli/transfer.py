@@ -31,7 +31,7 @@ __all__ = ["transfer_command"]
 @click.command("transfer")
 @click.argument("paths", type=shared.path_type, nargs=-1, required=True)
 @click.option(
-    "--networks", required=True, help="Specs, separated by commas: the architectures."
+    "--networks", required=True, help="Architectures, separated by commas: conv,mlp."
 )
 @click.option(
     "--repeats",

@@ -115,7 +115,7 @@ __all__ = ["continual_command"]
     "--network",
     default=NETWORK,
     show_default=True,
-    help="Spec of the network that images are distilled on, and that is tested.",
+    help="Architecture to distil with and to test.",
 )
 @click.option(
     "--training-steps",

@@ -64,7 +64,7 @@ _OF_SPECS = (
 @dataset_option
 @click.option(
     "--attacks",
-    help="Specs, separated by commas.  [default: those with enough shadow runs among "
+    help="Attacks, separated by commas.  [default: those with enough shadow runs among "
     f"{', '.join(DEFAULT_ATTACKS)}]",
 )
 @click.option(
@@ -72,21 +72,22 @@ _OF_SPECS = (
     type=click.IntRange(min=0),
     default=16,
     show_default=True,
-    help="Runs of the same mechanism on other members; 0 for none.",
+    help="Number of shadow runs; 0 for none.",
 )
 @click.option(
     "--members",
     type=click.IntRange(min=1),
     default=10_500,
     show_default=True,
-    help="Members of a run; about as many other images are non-members.",
+    help="Training members of each run; about as many images are held out as "
+    "non-members.",
 )
 @click.option(
     "--canaries",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Examples with a wrong label, half of them members.",
+    help="Examples with a wrong label; half of them are members.",
 )
 @click.option(
     "--targets",
@@ -104,7 +105,7 @@ _OF_SPECS = (
 )
 @shared.images_per_class
 @shared.steps
-@click.option("--network", help="Spec.  [default: by distiller]")
+@click.option("--network", help="Architecture to distil with.  [default: by distiller]")
 @shared.initial_images
 @shared.parametrization
 @click.option(
@@ -193,7 +194,7 @@ def audit_command(
     download: bool,
     **options: Any,
 ) -> None:
-    """Measure what a distilled set reveals about the images that it was made from.
+    """Audit a distilled set for leakage of its training images.
 
     A distiller's spec is run on members drawn at random; an artifact is audited as it
     is. Attacks that need shadow runs repeat the whole distillation on other members.

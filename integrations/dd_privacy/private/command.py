@@ -31,7 +31,10 @@ __all__ = ["train_private_command"]
     help="The delta of the guarantee, below 1 / images.  [default: 0.1 / images]",
 )
 @click.option(
-    "--network", default=PrivateTrainer.network, show_default=True, help="Spec."
+    "--network",
+    default=PrivateTrainer.network,
+    show_default=True,
+    help="Architecture to train.",
 )
 @click.option(
     "--epochs",

@@ -1,0 +1,46 @@
+"""A set is distilled again with other seeds, and its method's variance is shown."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Said
+
+import dd_plugins
+from dd_plugins.cli.seeds import check_repeatable
+from dd_plugins.errors import OptionError
+
+Command = Callable[..., Said]
+
+
+def test_other_seeds_are_distilled_once_and_compared(
+    in_process: Command, tmp_path: Path
+) -> None:
+    words = ["--distiller", "random", "--ipc", 2, "--seed", 5, "--out", "run"]
+    assert in_process("distill", *words).status == 0
+    words = ["--network", "mlp(width=2)", "--repeats", 1, "--seeds", 3]
+    words += ["--protocol", "recipe(steps=2)", "--json", "found.json"]
+    said = in_process("evaluate", "run", *words)
+    assert said.status == 0, said.stderr
+    assert "3 distillations" in said.stdout
+    runs = sorted((tmp_path / "run" / "seeds").iterdir())
+    sets = [dd_plugins.DistilledSet.load(each) for each in (tmp_path / "run", *runs)]
+    assert [each.header.seed for each in sets] == [5, 6, 7]
+    assert len({each.content_hash() for each in sets}) == 3
+    (found,) = json.loads((tmp_path / "found.json").read_text())["distillations"]
+    alone = [
+        dd_plugins.evaluate(each, "mlp(width=2)", repeats=1, protocol="recipe(steps=2)")
+        for each in sets
+    ]
+    assert found["accuracies"] == [each.networks[0].mean for each in alone]
+    again = in_process("evaluate", "run", *words)
+    assert again.stderr.count("going on at step 1") == 2, "finished runs are found"
+
+
+def test_a_set_that_no_header_repeats_is_refused() -> None:
+    first = dd_plugins.distill("digits", "random")
+    options = {"context": first, "refine_context": True, "steps": 1}
+    both = dd_plugins.distill("digits", "dm(real_batch_size=8)", **options)
+    with pytest.raises(OptionError, match="context"):
+        check_repeatable(both)
