@@ -70,8 +70,6 @@ def distill_command(
     resuming = options["resume"] and not options["overwrite"]
     with processes.process_group():
         first = processes.rank() == 0
-        if first:
-            say(f"reading {dataset}", err=True)
         if first and resuming and not (out / CHECKPOINT_NAME).exists():
             say(f"{out} holds no checkpoint yet: starting at step 0", err=True)
         distilled = distill(

@@ -86,6 +86,12 @@ class Loop:
         """
         started = time.monotonic()
         run = self.run
+        data = self.settled.data
+        if run.progress and run.rank == 0:
+            sys.stderr.write(
+                f"preparing {len(data.train.labels):,} training images of {data.name}, "
+                f"{data.value_space}\n"
+            )
         self.learning = Learning(run, self.settled, self.folder, self.context)
         transform = None
         if saved is not None:
