@@ -26,7 +26,6 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_click",
     "sphinx_copybutton",
-    "sphinx_design",
 ]
 exclude_patterns = ["examples", "_build"]
 html_theme = "furo"
