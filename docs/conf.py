@@ -26,7 +26,6 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_click",
     "sphinx_copybutton",
-    "sphinx_design",
 ]
 exclude_patterns = ["examples", "_build"]
 html_theme = "furo"
@@ -40,6 +39,7 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 copybutton_exclude = ".linenos, .gp, .go"  # of a session in Python, the input alone
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+smartquotes = False  # they would turn the -- of an option into a dash
 napoleon_use_ivar = True  # the fields of a named tuple stand once
 
 PUBLIC = ("dd_plugins", "dd_plugins.api", "dd_avalanche", "dd_privacy")

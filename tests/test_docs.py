@@ -163,6 +163,12 @@ def test_every_command_and_option_has_help() -> None:
                 assert parameter.help, f"{name} {parameter.name}"
 
 
+def test_page_of_commands_has_each_in_the_order_of_the_help() -> None:
+    listed = click.Context(command_line).get_help().partition("  Examples:")[0]
+    names = re.findall(r"^  ([a-z-]+) ", listed.partition("Distil:")[2], re.M)
+    assert f":commands: {', '.join(names)}\n" in text_of("command-line.md")
+
+
 def test_template_in_the_docs_is_the_template() -> None:
     package = DOCS / "examples" / "dd-plugin-template" / "dd_plugin_template"
     source = (package / "distiller.py").read_text()
