@@ -45,4 +45,4 @@ docs: $(STAMP)
 		{ rm -rf docs/_build; exit 1; }
 
 clean:
-	rm -rf $(VENV) runs build docs/_build *.egg-info
+	rm -rf $(VENV) runs build docs/_build docs/.jupyter_cache *.egg-info
