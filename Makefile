@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: clean demo docs install lint test test-fast
+.PHONY: clean demo docs install lint test test-fast tutorials
 
 install: $(STAMP)
 
@@ -43,6 +43,10 @@ test-fast: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m sphinx --fail-on-warning -q -b html docs docs/_build || \
 		{ rm -rf docs/_build; exit 1; }
+
+# Tutorials are notebooks with their outputs. They are run again by hand: some minutes.
+tutorials: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace docs/tutorials/*.ipynb
 
 clean:
 	rm -rf $(VENV) runs build docs/_build *.egg-info

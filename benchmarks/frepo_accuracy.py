@@ -4,7 +4,7 @@
         --data-root DIR --out DIR
 
 The minutes are shared out to narrow networks first and wider ones last, as won the
-searches of docs/benchmarks/frepo.md; a few steps of each are timed, and as many made as
+searches of docs/lab/frepo.md; a few steps of each are timed, and as many made as
 fit. Networks of the paper's width are trained on the result. ``--network``,
 ``--distiller``, ``--steps`` and ``--first`` say otherwise. What was planned is printed
 in these words, with which ``--resume`` goes on after an interruption.
@@ -84,7 +84,7 @@ class Plan:
 
 
 def plans(data: RealData, images_per_class: int) -> list[Plan]:
-    """Return what won the searches of docs/benchmarks/frepo.md.
+    """Return what won the searches of docs/lab/frepo.md.
 
     Longer stages than those of ``most_steps`` were not measured, or lost.
     """

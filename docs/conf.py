@@ -21,7 +21,7 @@ if not OPTIONS.exists() or OPTIONS.read_text() != page:
 project = "dd-plugins"
 author = "The dd-plugins authors"
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_click",
@@ -41,6 +41,11 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 smartquotes = False  # they would turn the -- of an option into a dash
 napoleon_use_ivar = True  # the fields of a named tuple stand once
+
+# Tutorials hold their outputs: `make tutorials` runs them.
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars, and warnings of other libraries
 
 PUBLIC = ("dd_plugins", "dd_plugins.api", "dd_avalanche", "dd_privacy")
 

@@ -310,7 +310,7 @@ Quick = Callable[..., Said]
 def untrained(in_process: Quick, monkeypatch: pytest.MonkeyPatch) -> Quick:
     """Run ``dd-plugins`` in this process; evaluations leave networks as they are."""
     monkeypatch.setattr(
-        "dd_plugins.evaluation.evaluator.train_network",
+        "dd_plugins.evaluation.jobs.train_network",
         lambda module, *_, **__: module,
     )
     return in_process

@@ -57,7 +57,7 @@ def test_missing_package_is_named_before_anything_is_trained(
 ) -> None:
     distilled = dd_plugins.distill(toy_data(), "random", network="mlp(width=8)")
     monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator.train_network", None)
+    monkeypatch.setattr("dd_plugins.evaluation.jobs.train_network", None)
     with pytest.raises(OptionError, match=r"pip install 'dd-plugins\[metric\]'"):
         dd_plugins.evaluate(distilled, protocol="retrieval", data=toy_data())
     with pytest.raises(OptionError, match="metric-learning, which is not installed"):
