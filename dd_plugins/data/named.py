@@ -12,6 +12,7 @@ from dd_plugins.runtime.text import one_line
 
 __all__ = [
     "DATASET_NAME",
+    "ROOT_VARIABLE",
     "DataOptions",
     "DatasetLoader",
     "data_root_of",
@@ -29,7 +30,7 @@ class DataOptions:
 
     Attributes:
         argument: the text after the colon of ``folder:PATH``, or None.
-        root: the folder of data sets, or None.
+        root: the folder of data sets; None for the one that ``DD_DATA`` names, if any.
         download: whether a missing data set may be downloaded to ``root``.
         image_size: side in pixels of the resized and cropped images, or None.
     """
@@ -47,6 +48,9 @@ class DatasetLoader(Protocol):
         """Load the data, but leave the test set to ``read_test``."""
         ...
 
+
+ROOT_VARIABLE = "DD_DATA"
+"""The environment variable that names the folder of data sets."""
 
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 """The form of a data set's name."""

@@ -103,7 +103,8 @@ def distill(
             :class:`~dd_plugins.networks.factory.FactoryNetwork`); by default the
             distiller's choice.
         out: the folder of the run: checkpoints, metrics, pictures and the artifact.
-        data_root: the folder of named data sets.
+        data_root: the folder of named data sets; by default the one that the
+            environment variable ``DD_DATA`` names.
         download: whether a missing data set may be downloaded there.
         image_size: side in pixels of the resized and cropped images.
         preprocessing: ``"standardize"``, ``"zca"``, ``"pixel-zca"`` or ``"constant"``;

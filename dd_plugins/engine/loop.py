@@ -45,6 +45,7 @@ from dd_plugins.tracking.base import AbstractObserver
 __all__ = ["Loop"]
 
 _TOLD_AFTER = 1.0  # seconds
+_SOON_PREPARED = 10_000_000  # values of images; more are whitened in some time
 
 
 @dataclass
@@ -87,7 +88,8 @@ class Loop:
         started = time.monotonic()
         run = self.run
         data = self.settled.data
-        if run.progress and run.rank == 0:
+        long = data.train.images.numel() > _SOON_PREPARED
+        if run.progress and run.rank == 0 and long:
             sys.stderr.write(
                 f"preparing {len(data.train.labels):,} training images of {data.name}, "
                 f"{data.value_space}\n"

@@ -1,6 +1,5 @@
 """Look-up by name over all installed plugins."""
 
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -162,7 +161,6 @@ def get_dataset(
         >>> data.num_classes, data.image_shape
         (10, (1, 8, 8))
     """
-    data_root = data_root or os.environ.get("DD_DATA") or None
-    root = None if data_root is None else Path(data_root)
+    root = Path(data_root) if data_root else None
     options = DataOptions(root=root, download=download, image_size=image_size)
     return loaded_plugins().dataset(name, options)

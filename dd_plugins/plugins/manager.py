@@ -1,8 +1,10 @@
 """The plugin manager: the plugins' offers, and objects built from specs."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import click
@@ -10,7 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from dd_plugins import hookspecs
-from dd_plugins.data.named import DataOptions, DatasetLoader, split_name, usual_name
+from dd_plugins.data.named import (
+    ROOT_VARIABLE,
+    DataOptions,
+    DatasetLoader,
+    split_name,
+    usual_name,
+)
 from dd_plugins.data.real import RealData
 from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
@@ -269,8 +277,11 @@ class Plugins(LoadedPlugins):
         name = usual_name(name, self.datasets.names())
         registered, argument = split_name(name)
         loader = self.datasets.get(registered)
+        root = options.root
+        if root is None and os.environ.get(ROOT_VARIABLE):
+            root = Path(os.environ[ROOT_VARIABLE])
         found = loader(
-            DataOptions(argument, options.root, options.download, options.image_size)
+            DataOptions(argument, root, options.download, options.image_size)
         )
         if not isinstance(found, RealData):
             raise PluginError(

@@ -63,7 +63,7 @@ class ProgressShown:
     """The display of one command on standard error.
 
     A terminal gets a bar with the share done and the time left. A pipe or a notebook
-    gets a line at once, one every ten seconds, and one at the end.
+    gets a line every ten seconds, and one at the end.
 
     Args:
         progress: rich's display, not started; None for lines.
@@ -123,7 +123,7 @@ def shown_progress(
     """Show the progress of a command in this block.
 
     Args:
-        begun: what goes on before the first update, such as ``"reading data"``.
+        begun: what a terminal shows before the first update: ``"reading data"``.
         silent: whether to show nothing, as in all processes of a group but the first.
         in_seconds: whether work is in seconds; a first line then says how long it is.
     """
@@ -133,10 +133,7 @@ def shown_progress(
 
     console = Console(stderr=True, quiet=silent)
     if silent or not console.is_terminal:
-        shown = (_Silent if silent else ProgressShown)(None, in_seconds=in_seconds)
-        if begun:
-            shown.line(begun)
-        yield shown
+        yield (_Silent if silent else ProgressShown)(None, in_seconds=in_seconds)
         return
     cut = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     whole = Column(no_wrap=True)

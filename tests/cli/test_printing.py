@@ -94,5 +94,5 @@ def test_progress_is_told_by_one_process(
             on_progress("random: mlp[/x]\x1b", done, 60.0)
     out, err = capsys.readouterr()
     assert out == ""
-    said = ["reading data", "this takes about 60 s", r"random: mlp[/x]\x1b: 100 %"]
+    said = ["this takes about 60 s", r"random: mlp[/x]\x1b: 100 %"]
     assert err.splitlines() == (said if rank == 0 else [])

@@ -1,10 +1,16 @@
 """Names of data sets, beside what test_real.py shows of malformed ones."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 import dd_plugins
+from dd_plugins import RealData, hookimpl
+from dd_plugins.api import DataOptions, Plugins
 from dd_plugins.data.named import split_name, usual_name
 from dd_plugins.errors import OptionError
+from dd_plugins.testing import toy_data
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,26 @@ def test_a_name_like_two_others_is_left_alone() -> None:
     assert usual_name("a-b", ["a-b", "a_b"]) == "a-b"
     assert usual_name("CIFAR-10.1", ["cifar10", "cifar10.1"]) == "cifar10.1"
     assert usual_name("other", ["cifar10"]) == "other"
+
+
+def test_the_environment_names_the_folder_in_python_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[DataOptions] = []
+
+    class Plugin:
+        @hookimpl
+        def dd_register_datasets(self, register: Any) -> None:
+            def load(options: DataOptions) -> RealData:
+                told.append(options)
+                return toy_data()
+
+            register("mine", load)
+
+    monkeypatch.setenv("DD_DATA", str(tmp_path))
+    plugins = Plugins(load=[], extra={"mine": Plugin()})
+    dd_plugins.distill("mine", "random", plugins=plugins, network="mlp(width=2)")
+    other = tmp_path / "other"
+    options = {"plugins": plugins, "network": "mlp(width=2)", "data_root": other}
+    dd_plugins.distill("mine", "random", **options)
+    assert [each.root for each in told] == [tmp_path, other]

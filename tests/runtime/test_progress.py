@@ -26,7 +26,6 @@ def test_lines_come_every_ten_seconds_and_at_the_end(
             shown.update(f"step {step}", step, 40)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "begun",
         "step 10: 25 %, 30 s left",
         "step 20: 50 %, 20 s left",
         "step 30: 75 %, 10 s left",
