@@ -18,7 +18,7 @@ from dd_plugins.released.importing import import_set
 from dd_plugins.runtime import old_paths
 from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.artifact import DistilledSet
-from dd_plugins.synthetic.export import export
+from dd_plugins.exports.export import export
 from dd_plugins.synthetic.pictures import save_grid
 from dd_plugins.training.kept_networks import train_networks
 from dd_plugins.training.recipes import Recipe

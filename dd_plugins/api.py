@@ -99,7 +99,7 @@ from dd_plugins.synthetic.artifact import (
     Header,
     artifact_file,
 )
-from dd_plugins.synthetic.export import export
+from dd_plugins.exports.export import export
 from dd_plugins.synthetic.header import PrivacyRecord, library_versions
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
 from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
