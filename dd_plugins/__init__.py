@@ -11,6 +11,8 @@ from dd_plugins.evaluation.cross_architecture import Transfer, transfer
 from dd_plugins.evaluation.evaluate import evaluate
 from dd_plugins.evaluation.relabelling import relabel
 from dd_plugins.evaluation.results import Evaluation
+from dd_plugins.exports.export import export
+from dd_plugins.exports.hub import push_to_hub
 from dd_plugins.hookspecs import hookimpl, hookspec
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.lookup import get_dataset, get_distiller, get_network
@@ -18,7 +20,6 @@ from dd_plugins.released.importing import import_set
 from dd_plugins.runtime import old_paths
 from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.artifact import DistilledSet
-from dd_plugins.exports.export import export
 from dd_plugins.synthetic.pictures import save_grid
 from dd_plugins.training.kept_networks import train_networks
 from dd_plugins.training.recipes import Recipe
@@ -46,6 +47,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "import_set",
+    "push_to_hub",
     "record",
     "relabel",
     "save_grid",

@@ -43,6 +43,8 @@ from dd_plugins.evaluation.cross_architecture import Transfer, transfer
 from dd_plugins.evaluation.evaluate import evaluate
 from dd_plugins.evaluation.relabelling import labels_stored, relabel
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
+from dd_plugins.exports.export import export
+from dd_plugins.exports.hub import push_to_hub
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
@@ -99,7 +101,6 @@ from dd_plugins.synthetic.artifact import (
     Header,
     artifact_file,
 )
-from dd_plugins.exports.export import export
 from dd_plugins.synthetic.header import PrivacyRecord, library_versions
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
 from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
@@ -257,6 +258,7 @@ __all__ = [
     "obtained",
     "plain",
     "post_training_recipe",
+    "push_to_hub",
     "random_augmentation",
     "real_data_recipe",
     "real_outputs",

@@ -6,6 +6,7 @@ from dd_plugins.cli.evaluate import evaluate_command
 from dd_plugins.cli.import_set import import_command
 from dd_plugins.cli.options import options_command
 from dd_plugins.cli.plugins import plugins_command
+from dd_plugins.cli.push_to_hub import push_to_hub_command
 from dd_plugins.cli.relabel import relabel_command
 from dd_plugins.cli.sets import export_command, info_command, show_command
 from dd_plugins.cli.train_experts import train_experts_command
@@ -31,6 +32,7 @@ def dd_register_commands(register: RegisterCommand) -> None:
         show_command,
         info_command,
         export_command,
+        push_to_hub_command,
         options_command,
         plugins_command,
     ):
