@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from dd_plugins.evaluation.evaluate import evaluate
     from dd_plugins.evaluation.relabelling import relabel
     from dd_plugins.evaluation.results import Evaluation
+    from dd_plugins.exports.export import export
+    from dd_plugins.exports.hub import push_to_hub
     from dd_plugins.hookspecs import hookimpl, hookspec
     from dd_plugins.networks.base import AbstractNetwork
     from dd_plugins.plugins.lookup import get_dataset, get_distiller, get_network
     from dd_plugins.released.importing import import_set
     from dd_plugins.spec import Record, record
     from dd_plugins.synthetic.artifact import DistilledSet
-    from dd_plugins.synthetic.export import export
     from dd_plugins.synthetic.pictures import save_grid
     from dd_plugins.training.kept_networks import train_networks
     from dd_plugins.training.recipes import Recipe
@@ -52,6 +53,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "import_set",
+    "push_to_hub",
     "record",
     "relabel",
     "save_grid",

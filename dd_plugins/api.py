@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from dd_plugins.evaluation.evaluate import evaluate
     from dd_plugins.evaluation.relabelling import labels_stored, relabel
     from dd_plugins.evaluation.results import Evaluation, NetworkResult
+    from dd_plugins.exports.export import export
+    from dd_plugins.exports.hub import push_to_hub
     from dd_plugins.functional.augment import random_augmentation
     from dd_plugins.functional.kernel_regression import (
         centred_targets,
@@ -110,7 +112,6 @@ if TYPE_CHECKING:
         Header,
         artifact_file,
     )
-    from dd_plugins.synthetic.export import export
     from dd_plugins.synthetic.header import PrivacyRecord, library_versions
     from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
     from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
@@ -276,6 +277,7 @@ __all__ = [
     "obtained",
     "plain",
     "post_training_recipe",
+    "push_to_hub",
     "random_augmentation",
     "real_data_recipe",
     "real_outputs",

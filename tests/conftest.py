@@ -60,6 +60,7 @@ SLOW_FILES = {
     "test_private_training.py",
     "test_processes.py",
     "test_resume.py",
+    "test_script.py",
     "test_streamed.py",
     "test_template.py",
 }

@@ -9,6 +9,7 @@ _DISTIL = {
     "show": "sets:show_command",
     "info": "sets:info_command",
     "export": "sets:export_command",
+    "push-to-hub": "push_to_hub:push_to_hub_command",
     "estimate": "estimate:estimate_command",
 }
 _COMPARE = {
@@ -37,6 +38,7 @@ _SENTENCES = {
     "show": "Draw a set as a picture.",
     "info": "Show how a set was made.",
     "export": "Write a set for use without dd-plugins.",
+    "push-to-hub": "Publish a set on the Hugging Face hub.",
     "estimate": "Say what a distillation will cost.",
     "transfer": "Test sets on other architectures.",
     "import": "Read a set that other code has made.",

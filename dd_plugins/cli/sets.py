@@ -1,6 +1,7 @@
 """The commands that show, describe and export a set."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from dd_plugins.cli.printing import as_text, say
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.attention import meta_features
 from dd_plugins.evaluation.attention_picture import save_features
+from dd_plugins.exports.export import FORMS, export, script_of_export
 from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
-from dd_plugins.synthetic.export import export
 from dd_plugins.synthetic.header import ContextRecord
 from dd_plugins.synthetic.pictures import save_grid
 
@@ -167,13 +168,19 @@ def _cut(text: str, most: int = _LONGEST_NAME) -> str:
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["folder", "npz", "pt"]),
+    type=click.Choice(FORMS),
     required=True,
-    help="Folder of PNG files, NumPy archive, or torch file.",
+    help="Folder of PNG files, NumPy archive, torch file, or folder for the Hugging "
+    "Face hub.",
 )
 @click.option(
     "--out", type=shared.path_type, required=True, help="File or folder to write."
 )
 def export_command(path: Path, form: str, out: Path) -> None:
-    """Write a distilled set in a form that needs no dd-plugins to read."""
+    """Write a distilled set in a form that needs no dd-plugins to read.
+
+    Each form holds the training recipe, and brings a script of plain torch that trains
+    on the set: NAME-train.py beside NAME.npz or NAME.pt, train.py in a folder.
+    """
     say(f"exported to {export(DistilledSet.load(path), form, out)}")
+    say(f"next: python {shlex.quote(str(script_of_export(out, form)))} --test test.npz")

@@ -86,13 +86,21 @@ class Conv(AbstractNetwork):
             width=self.width, depth=self.depth, normalization=normalization
         )
 
+    def padding(self, image_shape: ImageShape) -> int:
+        """Return the pixels a side that let pooling divide images evenly."""
+        unit = 2 ** (self.depth or default_depth(image_shape))
+        for extra in range(min(4, unit // 2)):
+            if all((side + 2 * extra) % unit == 0 for side in image_shape[1:]):
+                return extra
+        return 0
+
     def construct(
         self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
     ) -> FeatureNetwork:
         """Make a freshly initialised module."""
         channels, height, width = image_shape
         depth = self.depth or default_depth(image_shape)
-        extra = _extra_padding(height, width, depth)
+        extra = self.padding(image_shape)
         height, width = height + 2 * extra, width + 2 * extra
         if min(height, width) < 2**depth:
             raise OptionError(
@@ -115,12 +123,3 @@ class Conv(AbstractNetwork):
         network = FeatureNetwork(body, nn.Linear(features, num_classes))
         lecun_normal_(network, generator)
         return network
-
-
-def _extra_padding(height: int, width: int, depth: int) -> int:
-    """Return the pixels a side that let pooling divide evenly."""
-    unit = 2**depth
-    for extra in range(min(4, unit // 2)):
-        if (height + 2 * extra) % unit == 0 and (width + 2 * extra) % unit == 0:
-            return extra
-    return 0

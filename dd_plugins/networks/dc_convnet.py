@@ -42,6 +42,10 @@ class DCConvNet(AbstractNetwork):
     depth: PositiveInt | None = None
     normalization: Normalization = "instance"
 
+    def padding(self, image_shape: ImageShape) -> int:
+        """Return the pixels a side by which images are padded."""
+        return 2 if image_shape[1:] == (28, 28) else 0
+
     def construct(
         self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
     ) -> FeatureNetwork:
@@ -49,7 +53,7 @@ class DCConvNet(AbstractNetwork):
         del generator  # torch's own initialisers draw from the seeded global state
         channels, height, width = image_shape
         depth = self.depth or default_depth(image_shape)
-        extra = 2 if (height, width) == (28, 28) else 0
+        extra = self.padding(image_shape)
         height, width = height + 2 * extra, width + 2 * extra
         if min(height, width) < 2**depth:
             raise OptionError(

@@ -337,6 +337,7 @@ def test_a_missing_file_and_an_empty_folder_are_told(tmp_path: Path) -> None:
     assert f"with its {ARTIFACT_NAME}, found none" in refused(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:PNG files alone")
 def test_exported_folder_holds_the_pixels_and_labels(
     distilled: DistilledSet, tmp_path: Path
 ) -> None:
@@ -357,6 +358,7 @@ def test_exported_folder_holds_the_pixels_and_labels(
     assert classes == [f"{number:03d}-{number}" for number in expected]
 
 
+@pytest.mark.filterwarnings("ignore:PNG files alone")
 def test_exported_folder_is_a_data_set_again(
     distilled: DistilledSet, tmp_path: Path
 ) -> None:
@@ -397,9 +399,11 @@ def test_exported_file_holds_all_and_needs_no_pickle(
         assert torch.equal(torch.as_tensor(found.pop(name)), tensor), name
     assert list(found.pop("class_names")) == list("0123456789")
     assert json.loads(str(found.pop("header")))["seed"] == 3
+    assert json.loads(str(found.pop("recipe")))["label_kind"] == "regression"
     assert found == {}
 
 
+@pytest.mark.filterwarnings("ignore:PNG files alone")
 def test_exporting_leaves_what_is_there_alone(
     distilled: DistilledSet, tmp_path: Path
 ) -> None:
@@ -422,7 +426,7 @@ def test_exporting_leaves_what_is_there_alone(
 def test_an_unknown_form_is_refused(
     distilled: DistilledSet, form: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(OptionError, match="expected 'folder', 'npz' or 'pt'"):
+    with pytest.raises(OptionError, match="expected 'folder', 'npz', 'pt', 'hub'"):
         export(distilled, form, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -462,8 +466,9 @@ def test_no_class_name_leads_out_of_the_folder(
     folder = tmp_path / "deep" / "down"
     export(of_classes(distilled, name), "folder", folder)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert sorted(files) == sorted([*folder.glob("*/*.png"), folder / "labels.json"])
-    assert len(files) == 21
+    beside = [folder / name for name in ("labels.json", "set.npz", "train.py")]
+    assert sorted(files) == sorted([*folder.glob("*/*.png"), *beside])
+    assert len(files) == 23
 
 
 def test_a_class_name_that_is_no_text_does_not_lose_the_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from dd_plugins import DistilledSet, export
 from dd_plugins.data.preprocess import Transform
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.errors import DDWarning, FileError, OptionError
 
 
 def in_colour(**fields: object) -> DistilledSet:
@@ -57,3 +58,48 @@ def test_a_file_that_cannot_be_written_leaves_nothing(
         export(made_set(), form, nowhere)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "link"]
     assert taken.read_text() == "mine"
+
+
+def whitened_set(*, learned: bool) -> DistilledSet:
+    images = torch.rand(6, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    made = replace(in_colour(), transform=Transform.fit(images, "zca"))
+    return replace(made, labels=made.labels + 0.1 * learned)
+
+
+def test_pictures_alone_of_a_whitened_set_are_warned_of(tmp_path: Path) -> None:
+    with pytest.warns(DDWarning, match="PNG files alone may train far worse"):
+        folder = export(whitened_set(learned=True), "folder", tmp_path / "learned")
+    told = json.loads((folder / "labels.json").read_text())
+    assert "PNG files alone may train far worse" in told["note"]
+    folder = export(whitened_set(learned=False), "folder", tmp_path / "plain")
+    assert "note" not in json.loads((folder / "labels.json").read_text())
+
+
+def test_a_folder_holds_all_tensors_and_the_recipe_too(tmp_path: Path) -> None:
+    made = whitened_set(learned=False)
+    folder = export(made, "folder", tmp_path / "out")
+    with np.load(folder / "set.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["images"], made.images)
+        recipe = json.loads(str(file["recipe"]))
+    assert json.loads((folder / "labels.json").read_text())["recipe"] == recipe
+    assert (folder / "train.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "out", "script"),
+    [
+        ("npz", "pets.npz", "pets-train.py"),
+        ("pt", "a b.pt", "'a b-train.py'"),
+        ("folder", "pets", "pets/train.py"),
+        ("hub", "pets", "pets/train.py"),
+    ],
+)
+def test_export_says_what_to_type_next(
+    form: str, out: str, script: str, in_process: Any, tmp_path: Path
+) -> None:
+    in_colour().save(tmp_path / "set.safetensors")
+    said = in_process("export", "set.safetensors", "--to", form, "--out", out)
+    assert said.stdout == (
+        f"exported to {out}\nnext: python {script} --test test.npz\n"
+    )
+    assert (tmp_path / script.strip("'")).exists()

@@ -1,0 +1,77 @@
+"""Exports: a set in forms that need no dd-plugins, with a script that trains on it."""
+
+import os
+from pathlib import Path
+
+from dd_plugins.errors import OptionError
+from dd_plugins.exports.hub_folder import write_hub_folder
+from dd_plugins.exports.pictures import write_pictures
+from dd_plugins.exports.recipe import recipe_of
+from dd_plugins.exports.tensors import SCRIPT_NAME, write_tensors
+from dd_plugins.plugins.lookup import get_network
+from dd_plugins.runtime.files import check_writable
+from dd_plugins.synthetic.artifact import DistilledSet
+
+__all__ = ["FORMS", "export", "script_of_export"]
+
+FORMS = ("folder", "npz", "pt", "hub")
+"""The forms in which a set may be written."""
+
+
+def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
+    """Write a set in a form that needs no dd-plugins to read.
+
+    Every form holds the recipe by which networks are trained on the set, and brings a
+    script of plain torch that does it: ``NAME-train.py`` beside the file ``NAME.npz``
+    or ``NAME.pt``, ``train.py`` in a folder.
+
+    Args:
+        distilled: the set.
+        form: ``"npz"`` for a NumPy archive; ``"pt"`` for a torch file that loads with
+            ``weights_only=True``; ``"folder"`` for PNG files in a folder for each
+            class, with ``labels.json`` and ``set.npz``; ``"hub"`` for a folder that the
+            Hugging Face hub takes, with the artifact, ``set.npz`` and a card.
+        out: the file, or the folder, to write.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OptionError: the form is unknown, or the file or its script exists already, or
+            the folder is not empty, or PNG files cannot hold the channels.
+        FileError: a file cannot be written.
+
+    Warns:
+        DDWarning: PNG files of a whitened set with learned labels, which are worth
+            little without both.
+    """
+    path = Path(out)
+    script, how = script_of_export(path, form), recipe_of(distilled, get_network)
+    match form:
+        case "folder" | "hub":
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise OptionError(
+                    f"out must be a new or an empty folder, and {path} is neither; "
+                    "choose another"
+                )
+            if form == "hub":
+                return write_hub_folder(distilled, how, path)
+            return write_pictures(distilled, how, path)
+        case "npz" | "pt":
+            for file in (path, script):
+                if os.path.lexists(file):
+                    raise OptionError(
+                        f"out must be a new file, but {file} exists; choose another "
+                        "name"
+                    )
+                check_writable(file)
+            write_tensors(distilled, how, path, script, form)
+            return path
+    raise OptionError(f"form {form!r}: expected {', '.join(map(repr, FORMS))}")
+
+
+def script_of_export(path: Path, form: str) -> Path:
+    """Return the path of the script that an export brings."""
+    if form in ("npz", "pt"):
+        return path.with_name(f"{path.stem}-{SCRIPT_NAME}")
+    return path / SCRIPT_NAME

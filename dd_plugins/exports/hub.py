@@ -1,0 +1,86 @@
+"""Sets on the Hugging Face hub."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from dd_plugins.errors import MissingExtraError, OptionError, RunError
+from dd_plugins.exports.hub_folder import CARD_NAME, write_hub_folder
+from dd_plugins.exports.recipe import recipe_of
+from dd_plugins.plugins.lookup import get_network
+from dd_plugins.runtime.text import one_line
+from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet, as_set
+
+__all__ = ["push_to_hub"]
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+def push_to_hub(
+    distilled: "DistilledSet | str | os.PathLike[str]",
+    repo_id: str,
+    *,
+    private: bool = False,
+) -> str:
+    """Put a set into a data set repository of the Hugging Face hub.
+
+    A folder that ``export(distilled, "hub", folder)`` has written is uploaded as it is,
+    with all that was changed in its ``README.md``. For any other set such a folder is
+    written first, and removed again. The hub must know the user: ``hf auth login``.
+
+    Args:
+        distilled: the set; or the path of an artifact, of a run or of such a folder.
+        repo_id: the repository, ``USER/NAME``; it is made if it is not there.
+        private: whether a repository that is made is hidden from others.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        MissingExtraError: ``huggingface_hub`` is not installed.
+        OptionError: no repository can have this name.
+        FileError: the artifact cannot be read.
+        RunError: the hub refuses, or cannot be reached.
+    """
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HFValidationError
+    except ImportError as error:
+        raise MissingExtraError(
+            "the hub needs the package huggingface_hub: pip install 'dd-plugins[hub]'"
+        ) from error
+    if not _REPOSITORY.fullmatch(repo_id):
+        raise OptionError(f"repo_id must be USER/NAME, got {repo_id!r}")
+    checked = as_set(distilled)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        if not isinstance(distilled, DistilledSet) and _has_card(Path(distilled)):
+            folder = Path(distilled)
+        else:
+            how = recipe_of(checked, get_network)
+            write_hub_folder(checked, how, folder, repo_id)
+        api = HfApi()
+        try:
+            address = api.create_repo(
+                repo_id, repo_type="dataset", private=private, exist_ok=True
+            )
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                repo_type="dataset",
+                commit_message="Upload a set distilled by dd-plugins",
+            )
+        except HFValidationError as error:
+            raise OptionError(f"repo_id {repo_id!r}: {one_line(error)}") from error
+        except Exception as error:  # a server and a network fail in many ways
+            raise RunError(
+                f"cannot upload to {repo_id}: {one_line(error)}; log in by 'hf auth "
+                "login' if you have not"
+            ) from error
+    return str(address)
+
+
+def _has_card(path: Path) -> bool:
+    """Tell whether a path is a folder with an artifact and a card."""
+    return all((path / name).is_file() for name in (ARTIFACT_NAME, CARD_NAME))

@@ -1,0 +1,43 @@
+"""The folder of a set for the Hugging Face hub."""
+
+from pathlib import Path
+
+from dd_plugins.exports.card import ANY_REPOSITORY, card_of
+from dd_plugins.exports.recipe import ExportedRecipe
+from dd_plugins.exports.tensors import write_set
+from dd_plugins.runtime.files import write_atomically
+from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
+from dd_plugins.synthetic.pictures import save_grid
+
+__all__ = ["CARD_NAME", "write_hub_folder"]
+
+CARD_NAME = "README.md"
+"""The name of the card in the folder."""
+
+
+def write_hub_folder(
+    distilled: DistilledSet,
+    how: ExportedRecipe,
+    folder: Path,
+    repo_id: str = ANY_REPOSITORY,
+) -> Path:
+    """Write the folder that ``push_to_hub`` uploads.
+
+    It holds the artifact, its grid, all tensors as arrays, the script that trains on
+    them, and a card.
+
+    Args:
+        distilled: the set.
+        how: its recipe.
+        folder: where; it is made if need be.
+        repo_id: the repository that the card names.
+
+    Raises:
+        FileError: a file cannot be written.
+    """
+    distilled.save(folder / ARTIFACT_NAME)
+    save_grid(distilled, folder / "images.png")
+    write_set(distilled, how, folder)
+    card = card_of(distilled, how, repo_id)
+    write_atomically(folder / CARD_NAME, lambda file: file.write(card.encode()))
+    return folder

@@ -1,0 +1,40 @@
+"""How a script reads the test images that it is given."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["read_images"]
+
+
+def read_images(
+    source: str, shape: torch.Size, class_names: list[str]
+) -> tuple[Tensor, Tensor]:
+    """Return images in [0, 1], and the number of the class of each."""
+    if source.endswith(".npz"):
+        file = np.load(source)
+        images, labels = torch.tensor(file["images"]), torch.tensor(file["labels"])
+        images = images[:, None] if images.ndim == 3 else images
+        if images.shape[1:] != shape:  # channels come last
+            images = images.permute(0, 3, 1, 2)
+        scale = 255 if images.dtype == torch.uint8 else 1
+        return images.float() / scale, labels.long().flatten()
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    resize = [v2.Resize(min(shape[1:])), v2.CenterCrop(shape[1:])]
+    colours = v2.Grayscale() if shape[0] == 1 else v2.RGB()
+    scaled = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    prepare = v2.Compose([*resize, colours, *scaled])
+    if Path(source).is_dir():
+        found = datasets.ImageFolder(source, prepare)
+        numbers = [class_names.index(name) for name in found.classes]
+    else:
+        kind = getattr(datasets, source)
+        found = kind("data", train=False, transform=prepare, download=True)
+        numbers = list(range(len(class_names)))
+    items = list(found)
+    numbered = torch.tensor([numbers[label] for _, label in items])
+    return torch.stack([image for image, _ in items]), numbered

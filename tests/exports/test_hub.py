@@ -1,0 +1,106 @@
+"""Folders for the Hugging Face hub, and their upload; nothing leaves this machine."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import DatasetCard, HfApi
+from made_sets import made_set
+
+import dd_plugins
+from dd_plugins import DistilledSet, push_to_hub
+from dd_plugins.errors import MissingExtraError, OptionError, RunError
+from dd_plugins.synthetic.header import DataRecord
+
+FILES = ["README.md", "distilled.safetensors", "images.png", "set.npz", "train.py"]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder in which repositories arrive that are uploaded."""
+
+    def create_repo(self: HfApi, repo_id: str, **options: Any) -> str:
+        assert options == {"repo_type": "dataset", "private": True, "exist_ok": True}
+        return f"https://hub/{repo_id}"
+
+    def upload_folder(
+        self: HfApi, *, repo_id: str, folder_path: Path, **_: Any
+    ) -> None:
+        shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    return tmp_path / "hub"
+
+
+def test_what_is_pushed_is_loaded_again(hub: Path) -> None:
+    made = made_set()
+    assert push_to_hub(made, "me/toys", private=True) == "https://hub/me/toys"
+    arrived = hub / "me" / "toys"
+    assert sorted(path.name for path in arrived.iterdir()) == FILES
+    assert torch.equal(DistilledSet.load(arrived).images, made.images)
+    card = DatasetCard.load(arrived / "README.md")
+    assert card.data.license is None
+    assert "dataset-distillation" in card.data.tags
+    assert 'snapshot_download("me/toys"' in card.text
+
+
+def test_a_changed_card_is_uploaded_as_it_is(hub: Path, tmp_path: Path) -> None:
+    folder = dd_plugins.export(made_set(), "hub", tmp_path / "written")
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("# license: choose one", "license: mit #"))
+    assert push_to_hub(folder, "me/toys", private=True)
+    assert DatasetCard.load(hub / "me" / "toys" / "README.md").data.license == "mit"
+
+
+def test_a_card_holds_hostile_names_as_text(tmp_path: Path) -> None:
+    hostile = "a|b`c\n---\n<script>[x](y)"
+    made = made_set(distiller=hostile, class_names=[hostile, "bee", "cow"])
+    folder = dd_plugins.export(made, "hub", tmp_path / "written")
+    card = DatasetCard.load(folder / "README.md")
+    assert card.data.pretty_name == "toy, distilled by a|b`c\\n---\\n<script>[x]"
+    table = card.text.partition("| field | value |")[2]
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert all(len(line.replace(r"\|", "").split("|")) == 4 for line in rows)
+    outside = "".join(card.text.replace(r"\`", "").split("`")[::2])
+    assert "<script>" not in outside.replace(r"\<script\>", "")
+
+
+def test_a_card_does_not_tell_where_data_lay(tmp_path: Path) -> None:
+    data = DataRecord(name="folder:/home/me/pets", fingerprint="", train_images=9)
+    folder = dd_plugins.export(made_set(dataset=data), "hub", tmp_path / "written")
+    card = (folder / "README.md").read_text()
+    assert "# pets, distilled by dm" in card
+    assert "/home/me" not in card
+
+
+def test_names_that_no_repository_can_have_are_refused(hub: Path) -> None:
+    for name in ("toys", "a/b/c", "me/to ys"):
+        with pytest.raises(OptionError, match="repo_id"):
+            push_to_hub(made_set(), name, private=True)
+    assert not hub.exists()
+
+
+def test_a_hub_that_refuses_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("401\nUnauthorized")
+
+    monkeypatch.setattr(HfApi, "create_repo", refuse)
+    with pytest.raises(RunError, match="me/toys: 401 Unauthorized; log in"):
+        push_to_hub(made_set(), "me/toys")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError, match=r"dd-plugins\[hub\]"):
+        push_to_hub(made_set(), "me/toys")
+
+
+def test_the_command_uploads(hub: Path, in_process: Any, tmp_path: Path) -> None:
+    made_set().save(tmp_path / "set.safetensors")
+    said = in_process("push-to-hub", "set.safetensors", "me/toys", "--private")
+    assert said.stdout == "uploaded to https://hub/me/toys\n"
+    assert (hub / "me" / "toys" / "README.md").exists()
