@@ -5,6 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from dd_plugins.data.kept_whitening import fitted_transform
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
@@ -43,7 +44,7 @@ def sampler_of(
             DDWarning,
             stacklevel=2,
         )
-    whole = transform or data.transform or Transform.fit(images, data.preprocessing)
+    whole = transform or data.transform or fitted_transform(data)
     later: Transform | None = whole
     if isinstance(images, Tensor) and fits_in_memory(_FLOAT_BYTES * images.numel()):
         images, later = whole.to(device)(images, dtype=precision), None
