@@ -1,0 +1,74 @@
+"""The commands of the README, as they are written, on a folder of images."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from conftest import ROOT
+from PIL import Image, ImageDraw
+
+README = ROOT / "README.md"
+HEADING = "for your own folder of images"
+
+
+def commands() -> list[str]:
+    """Return the commands under the words on an own folder."""
+    block = README.read_text().partition(HEADING)[2]
+    found = re.search(r"\n\n((?:    .+\n)+)", block)
+    assert found is not None
+    return [line.strip() for line in found[1].splitlines()]
+
+
+def draw_photos(folder: Path) -> None:
+    """Write discs, squares and triangles on noise, for training and for testing."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 24), ("test", 12)):
+        for kind in ("disc", "square", "triangle"):
+            place = folder / part / kind
+            place.mkdir(parents=True)
+            for number in range(count):
+                noise = generator.integers(0, 90, (40, 48, 3), dtype=np.uint8)
+                image = Image.fromarray(noise)
+                pen = ImageDraw.Draw(image)
+                x, y = generator.integers(14, 26, 2).tolist()
+                colour = tuple(generator.integers(120, 256, 3).tolist())
+                box = (x - 10, y - 10, x + 10, y + 10)
+                corners = [(x, y - 11), (x - 11, y + 9), (x + 11, y + 9)]
+                if kind == "disc":
+                    pen.ellipse(box, fill=colour)
+                elif kind == "square":
+                    pen.rectangle(box, fill=colour)
+                else:
+                    pen.polygon(corners, fill=colour)
+                image.save(place / f"{number}.png")
+
+
+def test_someone_with_the_readme_alone_gets_through(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "photos")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    found = commands()
+    assert 5 <= len(found) <= 10
+    said = {}
+    for command in found:
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        said[command.split()[1]] = done.stdout
+    assert "next: dd-plugins evaluate" in said["distill"]
+    (network,) = json.loads((tmp_path / "photos.json").read_text())["networks"]
+    assert network["accuracy_mean"] > 0.4, "three classes"
+    for picture in ("grid.png", "images.png"):
+        assert (tmp_path / "runs" / "photos" / picture).stat().st_size > 1_000
+    (accuracy,) = re.findall(r"0\.\d+", said["photos-train.py"])[-1:]
+    assert float(accuracy) > 0.4
+    assert "<svg" in (tmp_path / "photos.html").read_text()
