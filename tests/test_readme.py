@@ -24,26 +24,25 @@ def commands() -> list[str]:
 
 
 def draw_photos(folder: Path) -> None:
-    """Write discs, squares and triangles on noise, for training and for testing."""
+    """Write suns, trees and waves on noise, for training and for testing."""
     generator = np.random.default_rng(0)
+    colours = {"sun": (230, 170, 40), "tree": (40, 160, 60), "wave": (40, 90, 220)}
     for part, count in (("train", 24), ("test", 12)):
-        for kind in ("disc", "square", "triangle"):
+        for kind, colour in colours.items():
             place = folder / part / kind
             place.mkdir(parents=True)
             for number in range(count):
-                noise = generator.integers(0, 90, (40, 48, 3), dtype=np.uint8)
+                noise = generator.integers(0, 160, (40, 48, 3), dtype=np.uint8)
                 image = Image.fromarray(noise)
                 pen = ImageDraw.Draw(image)
-                x, y = generator.integers(14, 26, 2).tolist()
-                colour = tuple(generator.integers(120, 256, 3).tolist())
-                box = (x - 10, y - 10, x + 10, y + 10)
-                corners = [(x, y - 11), (x - 11, y + 9), (x + 11, y + 9)]
-                if kind == "disc":
+                x, y = generator.integers(15, 25, 2).tolist()
+                box = (x - 11, y - 11, x + 11, y + 11)
+                if kind == "sun":
                     pen.ellipse(box, fill=colour)
-                elif kind == "square":
-                    pen.rectangle(box, fill=colour)
+                elif kind == "tree":
+                    pen.polygon([(x, y - 14), (x - 9, y + 12), (x + 9, y + 12)], colour)
                 else:
-                    pen.polygon(corners, fill=colour)
+                    pen.rectangle((0, y, 48, 40), fill=colour)
                 image.save(place / f"{number}.png")
 
 
@@ -66,9 +65,8 @@ def test_someone_with_the_readme_alone_gets_through(tmp_path: Path) -> None:
         said[command.split()[1]] = done.stdout
     assert "next: dd-plugins evaluate" in said["distill"]
     (network,) = json.loads((tmp_path / "photos.json").read_text())["networks"]
-    assert network["accuracy_mean"] > 0.4, "three classes"
+    assert network["accuracy_mean"] > 0.7, "three classes"
     for picture in ("grid.png", "images.png"):
         assert (tmp_path / "runs" / "photos" / picture).stat().st_size > 1_000
     (accuracy,) = re.findall(r"0\.\d+", said["photos-train.py"])[-1:]
-    assert float(accuracy) > 0.4
-    assert "<svg" in (tmp_path / "photos.html").read_text()
+    assert float(accuracy) > 0.7
