@@ -68,5 +68,5 @@ def test_someone_with_the_readme_alone_gets_through(tmp_path: Path) -> None:
     assert network["accuracy_mean"] > 0.7, "three classes"
     for picture in ("grid.png", "images.png"):
         assert (tmp_path / "runs" / "photos" / picture).stat().st_size > 1_000
-    (accuracy,) = re.findall(r"0\.\d+", said["photos-train.py"])[-1:]
+    (accuracy,) = re.findall(r"[01]\.\d+", said["photos-train.py"])[-1:]
     assert float(accuracy) > 0.7
