@@ -49,4 +49,4 @@ tutorials: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace docs/tutorials/*.ipynb
 
 clean:
-	rm -rf $(VENV) runs build docs/_build *.egg-info
+	rm -rf $(VENV) runs build docs/_build docs/jupyter_execute *.egg-info

@@ -27,7 +27,7 @@ extensions = [
     "sphinx_click",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["examples", "_build"]
+exclude_patterns = ["examples", "_build", "jupyter_execute"]
 html_theme = "furo"
 html_title = "dd-plugins"
 html_domain_indices = False  # modules: names stand by subject
