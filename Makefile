@@ -46,7 +46,7 @@ docs: $(STAMP)
 
 # Tutorials are notebooks with their outputs. They are run again by hand: some minutes.
 tutorials: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace docs/tutorials/*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/python docs/run_tutorials.py
 
 clean:
 	rm -rf $(VENV) runs build docs/_build docs/jupyter_execute *.egg-info
