@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
     from dd_plugins.runtime.files import write_atomically
     from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+    from dd_plugins.runtime.progress import OnProgress, ProgressShown, shown_progress
     from dd_plugins.runtime.randomness import generator_for
     from dd_plugins.runtime.text import plain
     from dd_plugins.spec import Record, record, split_specs
@@ -195,6 +196,7 @@ __all__ = [
     "NetworkResult",
     "NoState",
     "Observation",
+    "OnProgress",
     "OnlineModel",
     "OptionError",
     "OutputKind",
@@ -206,6 +208,7 @@ __all__ = [
     "Precision",
     "Preprocessing",
     "PrivacyRecord",
+    "ProgressShown",
     "ProtocolName",
     "RealData",
     "RealSampler",
@@ -293,6 +296,7 @@ __all__ = [
     "save_grid",
     "save_tensors",
     "settle",
+    "shown_progress",
     "split_specs",
     "squeeze_recipe",
     "train_experts",

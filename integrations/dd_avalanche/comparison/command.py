@@ -33,6 +33,7 @@ from dd_plugins.api import (
     OptionError,
     check_outputs,
     get_initial_images,
+    shown_progress,
     split_specs,
 )
 
@@ -210,12 +211,13 @@ def continual_command(
     data = dd_plugins.get_dataset(
         BENCHMARKS[experiment.benchmark][1], data_root=data_root, download=download
     )
-    with _plain_warnings(), console.status("the first stream ...") as status:
+    with _plain_warnings(), shown_progress("reading data") as progress:
 
         def on_stream(stream: StreamResult) -> None:
             results.add(stream)
-            what = f"{stream.policy}, {stream.protocol}, {stream.store}"
-            status.update(f"done: {what}, order {stream.seed}: {stream.curve[-1]:.4f}")
+            context = "" if stream.context == "none" else f", context {stream.context}"
+            what = f"{stream.policy}{context}, {stream.protocol}, {stream.store}"
+            progress.line(f"{what}, order {stream.seed}: {stream.curve[-1]:.4f}")
 
         rows = continual(
             experiment,
@@ -227,6 +229,7 @@ def continual_command(
             data=data,
             known=list(results.streams),
             on_stream=on_stream,
+            on_progress=progress.update,
         )
     results.write(rows)
     for name in protocols:

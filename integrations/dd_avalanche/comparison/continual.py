@@ -17,7 +17,7 @@ from dd_avalanche.comparison.memory_use import scores_from_scratch, scores_with_
 from dd_avalanche.comparison.results import PolicyResult, StreamResult, stream_key
 from dd_avalanche.comparison.streams import AbstractStream, stream_for
 from dd_avalanche.memory import Context, Store
-from dd_plugins.api import OptionError
+from dd_plugins.api import OnProgress, OptionError
 
 __all__ = ["continual"]
 
@@ -35,6 +35,7 @@ def continual(
     data: dd_plugins.RealData,
     known: Sequence[StreamResult] = (),
     on_stream: Callable[[StreamResult], None] = lambda stream: None,
+    on_progress: OnProgress | None = None,
 ) -> list[PolicyResult]:
     """Compare policies for filling a memory, over several streams.
 
@@ -57,6 +58,8 @@ def continual(
         data: the real data of the benchmark.
         known: finished streams; they are not run again.
         on_stream: called with each finished stream.
+        on_progress: called before each stream with its row and order, and the streams
+            done and in all; and at the end.
 
     Raises:
         OptionError: the classes do not divide into the experiences, the memory has no
@@ -69,6 +72,20 @@ def continual(
     memories = MemoryHistories()
     rows: list[PolicyResult] = []
 
+    variants = _variants(policies, contexts, stores)
+    real = sum(variant["store"] == "real" for variant in variants)
+    rows_each = len(variants) + (real if real < len(variants) else 0)
+    total = len(seeds) * sum(
+        rows_each + len(_bounds(protocol)) for protocol in protocols
+    )
+    told = 0
+
+    def tell(what: str) -> None:
+        nonlocal told
+        if on_progress is not None:
+            on_progress(what, told, total)
+        told += 1
+
     @cache
     def stream_of(seed: int) -> AbstractStream:
         return stream_for(experiment, data, scored, seed)
@@ -80,13 +97,13 @@ def continual(
         for seed in seeds:
             wanted = {**about, "seed": seed, "images_per_class": images_per_class}
             key = stream_key(wanted)
+            tell(f"{about['policy']}, {about['protocol']}, order {seed}")
             if key not in done:
                 done[key] = _run(stream_of(seed), memories, **wanted)
                 on_stream(done[key])
             streams.append(done[key])
         return PolicyResult(tuple(streams), equal_bytes)
 
-    variants = _variants(policies, contexts, stores)
     share = experiment.memory // data.num_classes
     for protocol in protocols:
         made = [run(share, protocol=protocol, **variant) for variant in variants]
@@ -102,12 +119,18 @@ def continual(
                 if variant["store"] == "real"
             ]
         # From scratch there is no lower bound: without a memory nothing is trained.
-        for policy in (JOINT,) if protocol == "scratch" else (NAIVE, JOINT):
+        for policy in _bounds(protocol):
             bound = run(
                 0, protocol=protocol, policy=policy, context="none", store="none"
             )
             rows.append(bound)
+    tell("streams")
     return rows
+
+
+def _bounds(protocol: MemoryUse) -> tuple[str, ...]:
+    """Return the policies between which memories stand."""
+    return (JOINT,) if protocol == "scratch" else (NAIVE, JOINT)
 
 
 def _variants(

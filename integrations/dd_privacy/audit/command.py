@@ -20,6 +20,7 @@ from dd_plugins.api import (
     counts_of_classes,
     get_recipe,
     labels_stored,
+    shown_progress,
     split_specs,
     write_atomically,
 )
@@ -47,7 +48,7 @@ from dd_privacy.audit.results import Audit
 from dd_privacy.audit.runs import Runs, audit_folder
 from dd_privacy.audit.statistics.rates import RATES, non_members_needed
 from dd_privacy.audit.tables import duration, tables
-from dd_privacy.console import dataset_option, progress_bar, say
+from dd_privacy.console import dataset_option, say
 
 __all__ = ["audit_command"]
 
@@ -378,12 +379,10 @@ def _audited(
     dataset: str,
 ) -> Audit:
     """Audit with a progress display, after a line about how long it takes."""
-    with progress_bar() as progress:
-        task = progress.add_task("runs", total=None)
+    with shown_progress("timing a run") as progress:
 
         def on_plan(missing: int, total: int, seconds: float) -> None:
-            say(
-                progress.console,
+            progress.line(
                 f"{total} runs, {total - missing} of them kept from before; about "
                 f"{duration(seconds)} for the rest",
             )
@@ -397,7 +396,5 @@ def _audited(
             processes=processes,
             about={"dataset": dataset, "mechanism": mechanisms[0].description()},
             on_plan=on_plan,
-            on_progress=lambda done, total: progress.update(
-                task, completed=done, total=total
-            ),
+            on_progress=lambda done, total: progress.update("runs", done, total),
         )

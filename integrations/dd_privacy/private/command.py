@@ -10,8 +10,14 @@ from rich.console import Console
 
 import dd_plugins
 from dd_plugins import options as shared
-from dd_plugins.api import Images, accuracy, check_outputs, write_atomically
-from dd_privacy.console import dataset_option, progress_bar, say
+from dd_plugins.api import (
+    Images,
+    accuracy,
+    check_outputs,
+    shown_progress,
+    write_atomically,
+)
+from dd_privacy.console import dataset_option, say
 from dd_privacy.private.accounting import Budget
 from dd_privacy.private.dp_sgd import Clipping
 from dd_privacy.private.model import PrivateModel
@@ -154,14 +160,13 @@ def _fitted(
     trainer: PrivateTrainer, data: dd_plugins.RealData, budget: Budget
 ) -> PrivateModel:
     """Train on the training images, with a progress display."""
-    with progress_bar() as progress:
-        task = progress.add_task("training", total=budget.steps)
+    with shown_progress("training") as progress:
         return trainer.fit(
             data.train.images[:],
             data.train.labels,
             class_names=data.class_names,
             mirror=data.mirror,
-            on_step=lambda done, total: progress.update(task, completed=done),
+            on_step=lambda done, total: progress.update("training", done, total),
         )
 
 

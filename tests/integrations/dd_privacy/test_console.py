@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from dd_plugins import options as shared
-from dd_privacy.console import dataset_option, progress_bar, say
+from dd_privacy.console import dataset_option, say
 
 
 def test_a_line_is_plain_text() -> None:
@@ -15,14 +15,6 @@ def test_a_line_is_plain_text() -> None:
     say(terminal, "[red]a[/red] \x1b[2J " + "long " * 20)
     (line,) = terminal.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert line.startswith("[red]a[/red] \\x1b[2J long")
-
-
-def test_progress_is_nothing_where_there_is_no_terminal() -> None:
-    with progress_bar() as progress:
-        task = progress.add_task("runs", total=3)
-        progress.update(task, completed=3)
-    assert progress.disable
-    assert progress.live.transient
 
 
 def test_options_have_one_name_in_both_commands() -> None:

@@ -71,7 +71,7 @@ def test_killed_audit_goes_on(tmp_path: Path) -> None:
     for each in [start("killed"), start("killed")]:
         done = each.finish()
         assert done.returncode == 0, done.stderr
-        assert "5 runs, " in done.stdout
+        assert "5 runs, " in done.stderr
     assert len(list(cache.rglob("seen.safetensors"))) == 5
     assert start("whole").finish().returncode == 0
     resumed, whole = (

@@ -99,7 +99,7 @@ def test_kept_runs_know_the_code_that_made_them(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        kept.append("1 of them kept from before" in done.stdout)
+        kept.append("1 of them kept from before" in done.stderr)
     assert kept == [False, False, True], "the first code finds its run again"
 
 
