@@ -94,10 +94,10 @@ def test_distil_evaluate_show_info_export(
     assert "standardize" in command_line("info", "run").stdout
 
     for form in ("folder", "npz", "pt"):
-        done = command_line("export", "run", "--to", form, "--out", f"exported.{form}")
+        done = command_line("export", "run", "--to", form, "--out", f"as-{form}.{form}")
         assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "exported.folder").rglob("*.png"))) == 20
-    exported = torch.load(tmp_path / "exported.pt", weights_only=True)
+    assert len(list((tmp_path / "as-folder.folder").rglob("*.png"))) == 20
+    exported = torch.load(tmp_path / "as-pt.pt", weights_only=True)
     torch.testing.assert_close(exported["pixels"], DistilledSet.load(run).pixels())
 
 

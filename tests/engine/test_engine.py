@@ -95,8 +95,8 @@ def test_wrong_option_is_refused(options: dict[str, Any], told: str) -> None:
 
 
 def test_data_of_an_unknown_type_is_refused() -> None:
-    with pytest.raises(OptionError, match="got list"):
-        dd_plugins.distill([1, 2], SPEC, **SMALL)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="got set"):
+        dd_plugins.distill({1, 2}, SPEC, **SMALL)  # type: ignore[arg-type]
 
 
 @record
