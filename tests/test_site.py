@@ -13,6 +13,7 @@ from conftest import ROOT
 
 DOCS = ROOT / "docs"
 SITE = DOCS / "_build"
+NO_PAGES = {"_build", "examples", "jupyter_execute"}
 WIDTHS = (390, 1280)  # of a phone, and of a small laptop
 
 
@@ -31,8 +32,8 @@ def pages_of(site: Path) -> list[Path]:
     """Return the pages that have a source now: a build keeps those of older ones."""
     sources = [
         source.relative_to(DOCS)
-        for source in sorted(DOCS.rglob("*.md"))
-        if source.relative_to(DOCS).parts[0] not in {"_build", "examples"}
+        for source in sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")])
+        if source.relative_to(DOCS).parts[0] not in NO_PAGES
     ]
     names = [*sources, Path("genindex.md"), Path("search.md")]
     return [site / name.with_suffix(".html") for name in names]
