@@ -24,6 +24,7 @@ __all__ = [
     "build",
     "build_part",
     "is_record",
+    "names_of",
     "parse",
     "read",
     "record",
@@ -289,6 +290,28 @@ def parse(text: str) -> Call:
     if not isinstance(value, Call):
         raise OptionError(f"spec {_shown(text)}: expected a name, such as 'frepo'")
     return value
+
+
+def names_of(spec: str) -> str:
+    """Return the name in a spec, with the names in the specs inside it.
+
+    A text that is no spec, such as the method of an imported set, is returned as it is.
+
+    Example:
+        >>> names_of("metadd(frepo(pool_size=20), weight=0.5)")
+        'metadd(frepo)'
+    """
+    try:
+        return _names(parse(spec))
+    except OptionError:
+        return spec
+
+
+def _names(call: Call) -> str:
+    inside = [_names(each) for each in call.arguments if isinstance(each, Call)]
+    base = call.options.get("base")
+    inside += [_names(base)] if isinstance(base, Call) else []
+    return f"{call.name}({', '.join(inside)})" if inside else call.name
 
 
 def split_specs(text: str) -> list[str]:

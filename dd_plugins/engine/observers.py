@@ -20,7 +20,7 @@ from dd_plugins.hookspecs import LazySet, hookimpl
 from dd_plugins.run import Run
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.progress import ProgressShown, shown_progress
-from dd_plugins.runtime.text import shortened
+from dd_plugins.spec import names_of
 from dd_plugins.tracking.base import AbstractObserver, Observation
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ IMAGES_NAME = "images.png"
 _LINES = 500  # of a metrics log, approximately
 _SNAPSHOT_SECONDS = 60.0
 _PAUSE_PER_DRAWING = 10  # times as long as the drawing took
-_LONGEST = 100  # characters of a distiller that are shown
 
 
 class Observers:
@@ -251,7 +250,7 @@ class ProgressDisplay:
         task = run.task
         shape = "x".join(map(str, task.image_shape))
         begun = f", going on at step {first_step:,}" if first_step else ""
-        method = shortened(run.distiller, _LONGEST)
+        method = names_of(run.distiller)
         shown.line(
             f"distilling {task.dataset}, {task.num_classes} classes of {shape}, into "
             f"{task.synthetic_images:,} images by {method} on {run.network!r}, "

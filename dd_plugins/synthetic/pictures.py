@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import shortened
+from dd_plugins.spec import names_of
 from dd_plugins.synthetic.header import Content, Header
 
 __all__ = [
@@ -118,13 +119,16 @@ def grid_png(distilled: Content) -> bytes:
 
 
 def _title(header: Header) -> str:
-    """Return data, method and images per class, as the fonts can draw them."""
+    """Return data, method and images per class, as the fonts can draw them.
+
+    Of a path its last part stands there, of a method its name.
+    """
     counts = sorted(Counter(header.initial_classes).values())
     least, most = counts[0], counts[-1]
     each = str(most) if least == most else f"{least} to {most}"
     parts = (
-        shortened(header.dataset.name, _LONGEST_IN_TITLE),
-        shortened(header.distiller, _LONGEST_IN_TITLE),
+        shortened(header.dataset.name.rpartition("/")[2], _LONGEST_IN_TITLE),
+        shortened(names_of(header.distiller), _LONGEST_IN_TITLE),
         f"{each} image{'s' if most > 1 else ''} per class",
     )
     text = ", ".join(parts)
