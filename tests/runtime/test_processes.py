@@ -158,5 +158,5 @@ def test_run_of_two_processes_goes_on_in_one(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"going on at step {step} of 120", done.stderr)
+    assert re.search(rf"120 steps on cpu, going on at step {step}\n", done.stderr)
     assert DistilledSet.load(out).header.steps == 120

@@ -446,6 +446,7 @@ def of_classes(distilled: DistilledSet, first: str) -> DistilledSet:
     return replace(distilled, header=header)
 
 
+@pytest.mark.filterwarnings("ignore:PNG files alone")
 @pytest.mark.parametrize(
     "name",
     [

@@ -52,7 +52,7 @@ def test_teachers_are_trained_by_the_recipe_that_the_command_prints(
     assert [line.split(": ")[0] for line in networks] == [
         f"mlp(width=4), 5 steps, seed {seed}" for seed in (0, 3)
     ]
-    assert "5 of 5 training steps" in done.stderr
+    assert "mlp(width=4): 100 %" in done.stderr
     words = ("train-networks", "--dataset", "digits", "--network", "mlp(width=4)")
     words = (*words, "--recipe", recipe.removeprefix("recipe: "), "--cache", "kept")
     again = command_line(*words, "--preprocessing", "standardize")

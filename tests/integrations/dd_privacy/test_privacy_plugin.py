@@ -9,6 +9,7 @@ import click
 import pytest
 
 import dd_privacy
+from dd_plugins.api import LazyCommand
 from dd_privacy import game, hookspecs, plugin
 from dd_privacy.audit.attacks import BUILT_IN, HOOK, AbstractAttack
 from dd_privacy.private.obstacles import EXTRA
@@ -24,7 +25,11 @@ def test_the_plugin_offers_two_commands() -> None:
     offered: list[click.Command] = []
     plugin.dd_register_commands(offered.append)
     assert [command.name for command in offered] == ["audit", "train-private"]
-    for command in offered:
+    for lazy in offered:
+        assert isinstance(lazy, LazyCommand)
+        assert lazy.short_help
+        command = lazy.resolve()
+        assert command.name == lazy.name
         assert command.help
         assert {"dataset", "overwrite"} <= {each.name for each in command.params}
 

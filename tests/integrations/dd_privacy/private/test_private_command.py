@@ -22,7 +22,7 @@ def test_command_trains_writes_and_says_what_is_not_covered(
     words += ["--network", "conv(width=32, depth=2, normalization='group')"]
     done = command_line(*words, "--json", "m.json", "--test")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "training: 100 %\n"
     figures = json.loads((tmp_path / "m.json").read_text())
     assert 7.9 < figures["budget"]["epsilon"] <= 8
     assert figures["accuracy"] > 0.3
