@@ -26,7 +26,7 @@ COMMANDS = {
     "evaluate": "evaluate run --repeats 2 --baselines",
     "transfer": "transfer run --networks mlp,vgg11(width=16) --repeats 2",
     "train-networks": "train-networks --dataset {data} --network conv(width=16) "
-    "--network mlp --steps 150",
+    "--network mlp --steps 600",
     "train-experts": "train-experts --dataset {data} --network conv(width=16) "
     "--experts 3 --steps 60",
 }

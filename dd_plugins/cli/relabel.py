@@ -95,7 +95,7 @@ def relabel_command(
             f"labels of {number} views of {count:,} images in {classes:,} classes: "
             f"{size_text(size)}"
         )
-    with training_progress() as on_progress:
+    with training_progress(in_seconds=True) as on_progress:
         made = relabel(
             distilled,
             teachers,

@@ -99,7 +99,7 @@ def train_networks_command(
     chosen_recipe = _recipe(recipe, stages, stop_after)
     if chosen_recipe is not None:
         say(f"recipe: {chosen_recipe!r}")
-    with training_progress() as on_progress:
+    with training_progress(in_seconds=True) as on_progress:
         reports = train_networks(
             data,
             chosen,

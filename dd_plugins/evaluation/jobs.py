@@ -1,9 +1,7 @@
 """The networks that an evaluation trains, and how long that takes."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import torch
 
@@ -12,11 +10,13 @@ from dd_plugins.runtime import processes
 from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.training.recipes import Recipe
-from dd_plugins.training.train import TrainingSet, train_network, training_steps_of
+from dd_plugins.training.train import (
+    TrainingSet,
+    seconds_of_training,
+    train_network,
+)
 
 __all__ = ["Job", "Jobs"]
-
-_PROBE_STEPS = 3
 
 Draw = Callable[[int], tuple[TrainingSet, Recipe]]
 
@@ -75,19 +75,8 @@ class Jobs:
         return [self._seconds_of(job) for job in self.jobs]
 
     def _seconds_of(self, job: Job) -> float:
-        module, generator = self._fresh(job.network, 0), torch.Generator()
-        training_set, recipe = job.draw(0)
-        ends = [time.perf_counter()]
-        for done in training_steps_of(
-            module, training_set, recipe, generator=generator, precision=self.precision
-        ):
-            ends.append(time.perf_counter())
-            if done == _PROBE_STEPS:
-                break
-        # The first step of a network allocates memory: later ones are faster.
-        return recipe.steps_done * min(
-            after - before for before, after in pairwise(ends)
-        )
+        module = self._fresh(job.network, 0)
+        return seconds_of_training(module, *job.draw(0), precision=self.precision)
 
     def train(self, on_progress: OnProgress | None, seconds: Sequence[float]) -> None:
         """Train ``repeats`` fresh networks of each job, dealt out to the processes.

@@ -104,8 +104,8 @@ post_training_recipe`).
         data_root: the folder that holds named data sets.
         device: where teachers are trained, and label.
         plugins: where names are looked up; by default all that is installed.
-        on_progress: called with what is trained, and the training steps done and to
-            do, of all teachers.
+        on_progress: called after each training step with the teacher, the work done and
+            all work, in seconds by a few steps of each that are timed first.
 
     Raises:
         OptionError: an option is out of its range; a teacher has other classes than the
@@ -194,12 +194,16 @@ def _trained(
             precision=run.precision,
         )
         _check_transform(transform, distilled)
-    missing = [each for each in wanted if not each.is_kept(run, real, folder)]
-    before, total = 0, sum(each.training_steps for each in missing)
-    for each in missing:
-        on_step = part_of(on_progress, f"teacher {each.network!r}", before, total)
+    seconds = [
+        each.seconds(run, real, folder) if on_progress is not None else 0.0
+        for each in wanted
+    ]
+    before, total = 0.0, sum(seconds)
+    for each, share in zip(wanted, seconds, strict=True):
+        step, what = share / each.training_steps, f"teacher {each.network!r}"
+        on_step = part_of(on_progress, what, before, total, step)
         each.obtain(run, real, folder, on_step)
-        before += each.training_steps
+        before += share
     return KeptNetworks(wanted, run, real, folder)
 
 

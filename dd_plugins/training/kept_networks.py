@@ -34,7 +34,12 @@ from dd_plugins.synthetic.view_records import TeacherRecord
 from dd_plugins.training.kept_files import AbstractKept, load_weights
 from dd_plugins.training.recipes import Recipe, get_recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
-from dd_plugins.training.train import TrainingSet, accuracy, training_steps_of
+from dd_plugins.training.train import (
+    TrainingSet,
+    accuracy,
+    seconds_of_training,
+    training_steps_of,
+)
 
 __all__ = [
     "STAGES",
@@ -154,6 +159,17 @@ class TrainedNetwork(AbstractKept):
     def training_steps(self) -> int:
         """How many steps it is trained."""
         return self.recipe.steps_done
+
+    @plain_torch()
+    def seconds(self, run: Run, real: RealSampler, folder: Path) -> float:
+        """Return about how long :meth:`obtain` trains: 0 if the network is kept."""
+        if self.is_kept(run, real, folder):
+            return 0.0
+        module, _ = self.fresh(run)
+        training_set = real_training_set(run, real)
+        return seconds_of_training(
+            module, training_set, self.recipe, precision=run.precision
+        )
 
     @plain_torch()
     def obtain(
@@ -322,8 +338,8 @@ def train_networks(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic.
         folder: where networks are kept; by default :func:`cache_folder`.
-        on_progress: called with what is trained, and the training steps done and to
-            do, of all networks.
+        on_progress: called after each training step with what is trained, the work
+            done and all work, in seconds by a few steps of each that are timed first.
 
     Yields:
         A report of each network as soon as it is kept.
@@ -355,14 +371,18 @@ def train_networks(
     ]
     for run, wanted in jobs:  # errors are found before the first network is trained
         wanted.found(run, real, place)
-    missing = [run for run, each in jobs if not each.path(run, real, place).exists()]
-    done, total = 0, sum(run.steps for run in missing)
-    for run, wanted in jobs:
+    seconds = [
+        wanted.seconds(run, real, place) if on_progress is not None else 0.0
+        for run, wanted in jobs
+    ]
+    done, total = 0.0, sum(seconds)
+    for (run, wanted), each in zip(jobs, seconds, strict=True):
         file = wanted.path(run, real, place)
         was_there = file.exists()
-        on_step = part_of(on_progress, repr(run.network), done, total)
+        step = each / run.steps
+        on_step = part_of(on_progress, repr(run.network), done, total, step)
         module = wanted.obtain(run, real, place, on_step)
-        done += 0 if was_there else run.steps
+        done += each
         score = None
         if len(data.validation.labels):
             score = accuracy(

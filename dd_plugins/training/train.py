@@ -1,8 +1,10 @@
 """Training a network on a set of images, by a recipe."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -32,10 +34,12 @@ __all__ = [
     "accuracy",
     "fraction_correct",
     "real_outputs",
+    "seconds_of_training",
     "train_network",
     "training_steps_of",
 ]
 
+_TIMED_STEPS = 3
 _TEST_BATCH = 1000  # real images on an accelerator at a time
 
 
@@ -127,6 +131,36 @@ def train_network(
         if on_step is not None:
             on_step(done)
     return network.eval()
+
+
+def seconds_of_training(
+    network: FeatureNetwork,
+    training_set: TrainingSet,
+    recipe: Recipe,
+    *,
+    precision: torch.dtype = torch.float32,
+) -> float:
+    """Return about how long it takes to train a network, by a few steps.
+
+    Args:
+        network: trained by these steps, and of no use afterwards.
+        training_set: images and labels.
+        recipe: how to train.
+        precision: dtype of computation.
+    """
+    ends = [time.perf_counter()]
+    for done in training_steps_of(
+        network,
+        training_set,
+        recipe,
+        generator=torch.Generator(),
+        precision=precision,
+    ):
+        ends.append(time.perf_counter())
+        if done == _TIMED_STEPS:
+            break
+    # The first step of a network allocates memory: later ones are faster.
+    return recipe.steps_done * min(after - before for before, after in pairwise(ends))
 
 
 def training_steps_of(
