@@ -6,7 +6,6 @@ with hook implementations, loaded with the built-ins.
 
 import json
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from dd_plugins.errors import DDWarning, FileError
 from dd_plugins.hookspecs import LazySet, hookimpl
 from dd_plugins.run import Run
 from dd_plugins.runtime.files import write_atomically
+from dd_plugins.runtime.pacing import Pace
 from dd_plugins.runtime.progress import ProgressShown, shown_progress
 from dd_plugins.spec import names_of
 from dd_plugins.tracking.base import AbstractObserver, Observation
@@ -40,7 +40,6 @@ METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images.png"
 _LINES = 500  # of a metrics log, approximately
 _SNAPSHOT_SECONDS = 60.0
-_PAUSE_PER_DRAWING = 10  # times as long as the drawing took
 
 
 class Observers:
@@ -194,22 +193,20 @@ class ImageSnapshots:
     """
 
     def __init__(self) -> None:
-        self._due = WeakKeyDictionary[Run, float]()
+        self._paces = WeakKeyDictionary[Run, Pace]()
 
     @hookimpl
     def dd_before_run(self, run: Run) -> None:
         """Start the clock."""
-        self._due[run] = time.monotonic() + _SNAPSHOT_SECONDS
+        self._paces[run] = Pace(_SNAPSHOT_SECONDS)
 
     @hookimpl
     def dd_after_step(self, run: Run, distilled: LazySet) -> None:
         """Draw the set as it is now, if it is time."""
-        started = time.monotonic()
-        if run.out is not None and started >= self._due[run]:
+        pace = self._paces[run]
+        if run.out is not None and pace.begins():
             _draw(distilled(), run.out)
-            ended = time.monotonic()
-            pause = max(_SNAPSHOT_SECONDS, _PAUSE_PER_DRAWING * (ended - started))
-            self._due[run] = ended + pause
+            pace.ended()
 
     @hookimpl
     def dd_after_run(self, run: Run, distilled: "DistilledSet | None") -> None:

@@ -2,12 +2,12 @@
 
 import ast
 import math
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dd_plugins.run import Run
+from dd_plugins.runtime.pacing import Pace
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.pictures import grid_png
 from dd_plugins.tracking.base import Observation
@@ -16,7 +16,6 @@ __all__ = ["PacedObservation"]
 
 _POINTS = 1_000  # of a curve, approximately
 _PICTURE_SECONDS = 60.0
-_PAUSE_PER_PICTURE = 10  # times as long as the picture took
 
 Setting = str | int | float | bool
 
@@ -38,7 +37,7 @@ class PacedObservation(Observation):
         self._every = math.ceil(run.steps / _POINTS)
         self._waiting: dict[str, float] = {}
         self._told = False
-        self._due = time.monotonic() + _PICTURE_SECONDS
+        self._pace = Pace(_PICTURE_SECONDS)
 
     @abstractmethod
     def write_settings(self, settings: dict[str, Setting]) -> None:
@@ -68,12 +67,9 @@ class PacedObservation(Observation):
         if step % self._every == 0 or at_end or "validation_accuracy" in metrics:
             self.write_figures(step, self._waiting)
             self._waiting = {}
-        started = time.monotonic()
-        if started >= self._due and not at_end:
+        if not at_end and self._pace.begins():
             self.write_picture(step, grid_png(distilled()))
-            ended = time.monotonic()
-            pause = max(_PICTURE_SECONDS, _PAUSE_PER_PICTURE * (ended - started))
-            self._due = ended + pause
+            self._pace.ended()
 
     def after_run(self, distilled: DistilledSet | None) -> None:
         """Pass on the picture of the result."""

@@ -70,7 +70,7 @@ def test_a_picture_comes_once_a_minute_and_at_the_end(
     made: DistilledSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("dd_plugins.tracking.pacing.time.monotonic", lambda: now)
+    monkeypatch.setattr("dd_plugins.runtime.pacing.time.monotonic", lambda: now)
     noted = Noted(steps=200)
     for step in range(1, 200):
         now = float(step)
