@@ -16,7 +16,7 @@ import click
 from dd_plugins.errors import DDError, DDWarning, UnknownNameError
 from dd_plugins.plugins.commands import installed_commands
 from dd_plugins.plugins.lazy_command import PLUGINS_SECTION, LazyCommand
-from dd_plugins.plugins.registry import LOAD_VARIABLE, Plugin
+from dd_plugins.plugins.registry import Plugin
 from dd_plugins.runtime.completion import keep_names
 from dd_plugins.runtime.text import plain
 
@@ -90,7 +90,7 @@ def _with_all_plugins(command: click.Command) -> click.Command:
 
         plugins = loaded_plugins()
         _tell_failures(plugins.failures)
-        keep_names(plugins.names(), os.environ.get(LOAD_VARIABLE))
+        keep_names(plugins.names())
         plugins.commands.get(str(command.name))  # withdrawn, if its plugin has failed
         given = command.callback
         return None if given is None else given(*arguments, **options)

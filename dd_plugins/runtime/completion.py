@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -20,21 +19,20 @@ __all__ = ["completed", "keep_names"]
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def keep_names(names: Mapping[str, list[str]], asked: str | None) -> None:
+def keep_names(names: Mapping[str, list[str]]) -> None:
     """Keep names for completion. A folder that cannot be written changes nothing.
 
     Args:
         names: names by kind, such as ``"distiller"``.
-        asked: the plugins that the environment asks for, as it writes them.
     """
     text = json.dumps(names)
     with suppress(OSError, FileError):
-        path = _file(asked)
+        path = _file()
         if not path.exists() or path.read_text() != text:
             write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def completed(*kinds: str, variable: str = "DD_PLUGINS_LOAD") -> Complete:
+def completed(*kinds: str) -> Complete:
     """Return a ``shell_complete`` function of click for specs of these kinds.
 
     The name at the end of a spec is completed: ``metadd(fre`` as well as ``conv,ml``.
@@ -42,7 +40,6 @@ def completed(*kinds: str, variable: str = "DD_PLUGINS_LOAD") -> Complete:
 
     Args:
         *kinds: such as ``"distiller"``.
-        variable: the environment variable that names the plugins to load.
     """
 
     def complete(
@@ -51,7 +48,7 @@ def completed(*kinds: str, variable: str = "DD_PLUGINS_LOAD") -> Complete:
         del context, parameter
         known: dict[str, list[str]] = {}
         with suppress(OSError, ValueError):
-            known = json.loads(_file(os.environ.get(variable)).read_text())
+            known = json.loads(_file().read_text())
         before, begun = re.fullmatch(r"(.*[(,=\s])?(.*)", incomplete, re.S).groups("")  # type: ignore[union-attr]
         return [
             f"{before}{name}"
@@ -63,7 +60,7 @@ def completed(*kinds: str, variable: str = "DD_PLUGINS_LOAD") -> Complete:
     return complete
 
 
-def _file(asked: str | None) -> Path:
-    """Return the file of the names of this installation."""
-    key = hashlib.sha256(repr((sys.prefix, asked)).encode()).hexdigest()[:16]
+def _file() -> Path:
+    """Return the file of the names of this environment of Python."""
+    key = hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]
     return cache_folder() / "names" / f"{key}.json"
