@@ -41,13 +41,13 @@ def duration_text(seconds: float) -> str:
     """Return a time as people write it.
 
     Example:
-        >>> duration_text(4.2), duration_text(150), duration_text(3 * 3600)
-        ('4.2 s', '2.5 min', '3 h')
+        >>> duration_text(4.2), duration_text(99.7), duration_text(3 * 3600)
+        ('4.2 s', '100 s', '3 h')
     """
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds:.0f} s"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def size_text(count: int) -> str:
