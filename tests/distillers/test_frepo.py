@@ -142,7 +142,9 @@ def brighter_by_class(images: Tensor) -> Tensor:
     return images + 2.0 * (torch.arange(len(images)) % 3)[:, None, None, None]
 
 
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("flip", "intercept"), [(False, False), (True, False), (True, True)]
+)
 @pytest.mark.parametrize("learn_labels", [False, True])
 @pytest.mark.parametrize("chunk_size", [2_000, 2])
 @pytest.mark.parametrize(
@@ -151,6 +153,7 @@ def brighter_by_class(images: Tensor) -> Tensor:
 )
 def test_gradient_is_that_of_the_loss(
     flip: bool,
+    intercept: bool,
     chunk_size: int,
     learn_labels: bool,
     loss: Loss,
@@ -159,6 +162,7 @@ def test_gradient_is_that_of_the_loss(
     distiller = FRePo(
         pool_size=1,
         flip=flip,
+        intercept=intercept,
         learn_labels=learn_labels,
         loss=loss,
         chunk_size=chunk_size,
@@ -179,9 +183,14 @@ def test_gradient_is_that_of_the_loss(
         syn = torch.cat([pixels, pixels.flip(-1)])
         targets = torch.cat([labels, labels])
     phi_s, phi_t = network.features(syn), network.features(real.double()).detach()
+    constant = torch.zeros(3, dtype=torch.float64)
+    if intercept:
+        constant = targets.mean(dim=0)
+        phi_s, phi_t = phi_s - phi_s.mean(dim=0), phi_t - phi_s.mean(dim=0)
+        targets = targets - constant
     kernel = phi_s @ phi_s.T
     ridge = 1e-6 * kernel.trace() / len(kernel) * torch.eye(len(kernel))
-    predicted = phi_t @ phi_s.T @ torch.linalg.inv(kernel + ridge) @ targets
+    predicted = constant + phi_t @ phi_s.T @ torch.linalg.inv(kernel + ridge) @ targets
     wanted = torch.eye(3, dtype=torch.float64)[torch.arange(30) % 3] - 1 / 3
     objective = written_out(predicted, wanted)
     if learn_labels:

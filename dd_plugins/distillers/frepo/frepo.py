@@ -106,6 +106,10 @@ class FRePo(AbstractDistiller[FRePoState]):
         flip: whether flipped copies join the synthetic images. The default is the
             released code's: True for small sets of images with natural mirror images.
             With augmented copies it is False: some of them are flipped.
+        intercept: whether the regression has an intercept: features are centred at
+            their mean over the synthetic set. It is True by default in a pool of
+            several architectures, some of whose features are nearly constant. The
+            paper has none.
         chunk_size: images, copies included, with activations in memory at once; the
             gradient of more is computed in chunks, for one more forward pass.
 
@@ -138,6 +142,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     augmented_copies: NonNegativeInt | None = None
     loss: Loss | None = None
     flip: bool | None = None
+    intercept: bool | None = None
     chunk_size: PositiveInt = 2_000
 
     def for_task(self, task: Task) -> Self:
@@ -151,8 +156,13 @@ class FRePo(AbstractDistiller[FRePoState]):
         flip = (
             task.images_per_class <= usual.flip_up_to and not settings.augmented_copies
         )
+        several = bool(self.pool_networks)
+        intercept = several if self.intercept is None else self.intercept
         return replace(
-            self, **vars(settings), flip=flip if self.flip is None else self.flip
+            self,
+            **vars(settings),
+            flip=flip if self.flip is None else self.flip,
+            intercept=intercept,
         )
 
     def _settled(self, defaults: Settings) -> Settings:
@@ -178,6 +188,7 @@ class FRePo(AbstractDistiller[FRePoState]):
             bool(self.flip),
             self.learn_labels,
             self.chunk_size,
+            bool(self.intercept),
         )
 
     def _pool(self, run: Run) -> Pool:

@@ -61,6 +61,8 @@ class Regression:
         chunk_size: images with activations in memory at once, for the backward pass.
             With more images, features are computed without a graph, and again with a
             graph for each chunk: this bounds the memory, for one more forward pass.
+        intercept: whether the regression has an intercept: features and labels less
+            their means over the support.
     """
 
     ridge: float
@@ -68,6 +70,7 @@ class Regression:
     flip: bool
     learn_labels: bool
     chunk_size: int
+    intercept: bool = False
 
     def predictor(
         self, run: Run, network: FeatureNetwork, pixels: Tensor, labels: Tensor
@@ -80,9 +83,10 @@ class Regression:
         def predict(images: Tensor) -> Tensor:
             with torch.no_grad():
                 features = features_of(run, network, images)
-                return ridge_regression(
-                    syn_features, targets, features, ridge=self.ridge
+                predictions, _ = self._predict(
+                    solve_or_raise, syn_features, targets, features
                 )
+            return predictions
 
         return predict
 
@@ -126,8 +130,8 @@ class Regression:
         # first half is freed before the second begins.
         inner = syn_features.detach().requires_grad_()
         with record_function("frepo: regression"):
-            predictions, failed = solve(
-                inner, _labels_of(labels, inner), features, ridge=self.ridge
+            predictions, failed = self._predict(
+                solve, inner, _labels_of(labels, inner), features
             )
             loss = self._loss_of(predictions, targets)
             margin = margin_loss(labels)
@@ -152,6 +156,18 @@ class Regression:
             right.float().mean(),
             failed,
         )
+
+    def _predict(
+        self, solve: Solve, support: Tensor, labels: Tensor, features: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return predictions for real features, and whether they are meaningless."""
+        if not self.intercept:
+            return solve(support, labels, features, ridge=self.ridge)
+        centre, mean = support.mean(dim=0), labels.mean(dim=0)
+        predictions, failed = solve(
+            support - centre, labels - mean, features - centre, ridge=self.ridge
+        )
+        return predictions + mean, failed
 
     def _chunked_gradient(
         self, run: Run, network: FeatureNetwork, support: Tensor, gradient: Tensor
