@@ -122,6 +122,8 @@ CASES = [
     ("frepo(pool_size=2)", "packed(factor=2)"),
     ("dsa(real_batch_size=16)", GENERATOR),
     (f"metadd(frepo(pool_size=2), {METADD})", "packed(factor=2)"),
+    (f"metadd(frepo(pool_size=2), {METADD}, variant='gradients')", "identity"),
+    (f"metadd(frepo(pool_size=2), {METADD}, auxiliaries='learning')", "identity"),
     ("dm(real_batch_size=16)", "mixture"),
     ("kip(real_batch_size=16, learn_labels=True)", "spectral"),
     (f"metadd(kip(real_batch_size=16), {METADD})", "identity"),

@@ -21,7 +21,7 @@ from dd_plugins.runtime.device import Precision, plain_torch, resolve_device
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.training.kept_networks import train_networks
 from dd_plugins.wrappers.base import wrappers_of
-from dd_plugins.wrappers.metadd import MetaDD
+from dd_plugins.wrappers.metadd.metadd import MetaDD
 
 __all__ = ["MetaFeatures", "meta_features"]
 

@@ -20,8 +20,7 @@ from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training import kept_networks
-from dd_plugins.wrappers import metadd
-from dd_plugins.wrappers.metadd import MetaDD, MetaDDState
+from dd_plugins.wrappers.metadd import MetaDD, MetaDDState, auxiliaries
 
 CPU = torch.device("cpu")
 TASK = Task("toy", (1, 8, 8), 3, 2)
@@ -90,13 +89,14 @@ def test_one_network_at_a_time_gives_the_gradient_of_all_at_once(
     state = distiller.setup(_run(), _real())
     leaves, step = _leaves(), 2
     classes = leaves.labels.argmax(dim=1)
-    view = distiller._view(state.run, leaves.pixels, step)
+    agreement = distiller._agreement
+    view = agreement.view(state.run, leaves.pixels, step)
     seen = [
         observe(auxiliary.network, auxiliary.layer, view, classes)
         for (auxiliary,) in state.auxiliaries
     ]
     auxiliaries = [auxiliary for (auxiliary,) in state.auxiliaries]
-    loss = distiller._loss(state, auxiliaries, seen, leaves, classes, step)
+    loss = agreement.value(state.run, auxiliaries, state.teacher, seen, leaves, step)
     (expected,) = torch.autograd.grad(loss, leaves.pixels)
 
     _, added, metrics = _added(distiller, step)
@@ -139,10 +139,10 @@ def test_one_stage_of_each_drawn_architecture_looks() -> None:
     assert len(places) == 9
     draws = []
     for step in range(60):
-        draws.append([places[id(one)] for one in distiller._draw(state, step)])
+        draws.append([places[id(one)] for one in distiller._draw(state, step)[0]])
         numbers = [number for number, _ in draws[-1]]
         assert len(set(numbers)) == 2
-        again = [places[id(one)] for one in distiller._draw(state, step)]
+        again = [places[id(one)] for one in distiller._draw(state, step)[0]]
         assert again == draws[-1]
     assert {place for draw in draws for place in draw} == set(places.values())
 
@@ -156,14 +156,14 @@ def test_real_features_are_a_mean_over_many_augmentations_if_there_are_any(
         parts.append(len(images))
         return -images
 
-    monkeypatch.setattr(metadd, "random_augmentation", negative)
+    monkeypatch.setattr(auxiliaries, "random_augmentation", negative)
     distiller = _metadd(variant="real_features", augment=True)
     (auxiliary,) = distiller.setup(_run(), _real()).auxiliaries[0]
     # Ten images of each of three classes, before each of the three networks.
     assert parts == [4, 4, 2] * 9
     images = -_real().class_batch(0, 1, 256).images
     expected = auxiliary.network.features(images).mean(dim=0)
-    torch.testing.assert_close(auxiliary.means[1], expected)
+    torch.testing.assert_close(auxiliary.statistics.means[1], expected)
 
 
 def test_networks_are_trained_once_and_kept(

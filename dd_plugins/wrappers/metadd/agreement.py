@@ -1,0 +1,296 @@
+"""The losses of MetaDD on networks that look at the images, and their gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dd_plugins.functional import alignment
+from dd_plugins.functional.augment import random_augmentation
+from dd_plugins.networks.activation_maps import Outputs, observe
+from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.run import Run
+from dd_plugins.synthetic.leaves import Leaves
+
+__all__ = ["Agreement", "Auxiliary", "FeatureStatistics", "Found", "Loss"]
+
+Loss = Literal[
+    "paper",
+    "variance",
+    "overlap",
+    "features",
+    "real_features",
+    "logit_variance",
+    "feature_variance",
+]
+"""A loss that is small where architectures agree."""
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """What is known of the features of a frozen network.
+
+    Attributes:
+        projection: to the common space of all networks, ``(d, 128)``.
+        means: the mean features of the real classes, ``(classes, d)``.
+        spread: the mean variance of a real feature within a class, 0-d.
+    """
+
+    projection: Tensor
+    means: Tensor
+    spread: Tensor
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """A network that looks at the synthetic images.
+
+    Attributes:
+        network: in evaluation mode; a frozen one is on the CPU while it is not used.
+        layer: the layer whose output gives its maps.
+        known: statistics of its features; None if it is learning.
+    """
+
+    network: FeatureNetwork
+    layer: nn.Module
+    known: FeatureStatistics | None = None
+
+    def rest(self) -> None:
+        """Leave the device, if the network is frozen."""
+        if self.known is not None:
+            self.network.cpu()
+
+    @property
+    def statistics(self) -> FeatureStatistics:
+        """The statistics of a frozen network."""
+        assert self.known is not None
+        return self.known
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an agreement gives at a step.
+
+    Attributes:
+        loss: 0-d.
+        gradient: of the pixels, in their shape.
+        maps: of each network, in [0, 1], ``(n, height, width)``.
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    maps: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A loss on the outputs of several networks, differentiated to the pixels.
+
+    The gradient is exact with one network on the device at a time. First each network
+    looks, without a graph. Then the loss is differentiated with respect to their
+    outputs, and each network carries its part back to the pixels. The loss of
+    ``"real_features"`` is a sum over the networks, so each looks only once.
+
+    Attributes:
+        loss: its name.
+        augment: whether the networks look at a random augmentation of the images.
+        threshold: the smallest value of a map at which a pixel counts.
+        temperature: of the divergence in ``"paper"``.
+        metric_loss: of ``"features"``.
+        miner: of ``"features"``, or None.
+        second_order: whether the weights of a map are differentiated too.
+    """
+
+    loss: Loss
+    augment: bool
+    threshold: float
+    temperature: float
+    metric_loss: str
+    miner: str | None
+    second_order: bool
+
+    def found(
+        self,
+        run: Run,
+        auxiliaries: Sequence[Auxiliary],
+        teacher: nn.Module | None,
+        leaves: Leaves,
+        step: int,
+    ) -> Found:
+        """Return loss, gradient and maps at a step.
+
+        Args:
+            run: the run.
+            auxiliaries: the networks.
+            teacher: of the run's own architecture, on the device; ``"paper"`` needs it.
+            leaves: the set.
+            step: of the run.
+        """
+        if self.loss == "real_features":
+            return self._apart(run, auxiliaries, leaves, step)
+        return self._together(run, auxiliaries, teacher, leaves, step)
+
+    def _apart(
+        self, run: Run, auxiliaries: Sequence[Auxiliary], leaves: Leaves, step: int
+    ) -> Found:
+        """Return what is found where the loss is a sum over the networks."""
+        gradient, loss = torch.zeros_like(leaves.pixels), leaves.pixels.new_zeros(())
+        maps = []
+        for auxiliary in auxiliaries:
+            pixels = leaves.pixels.detach().requires_grad_()
+            outputs = self._observe(
+                run, auxiliary, self.view(run, pixels, step), leaves.classes
+            )
+            part = self.value(run, [auxiliary], None, [outputs], leaves, step)
+            (added,) = torch.autograd.grad(part / len(auxiliaries), [pixels])
+            gradient += added
+            loss += part.detach() / len(auxiliaries)
+            maps.append(outputs.maps.detach())
+            auxiliary.rest()
+        return Found(loss, gradient, maps)
+
+    def _together(
+        self,
+        run: Run,
+        auxiliaries: Sequence[Auxiliary],
+        teacher: nn.Module | None,
+        leaves: Leaves,
+        step: int,
+    ) -> Found:
+        """Return what is found where the loss is of all networks' outputs at once."""
+        seen = []
+        for auxiliary in auxiliaries:
+            pixels = self.view(run, leaves.pixels.detach(), step)
+            seen.append(self._observe(run, auxiliary, pixels, leaves.classes))
+        # No graph spans the networks: only one of them is on the device at a time. So
+        # their outputs are leaves of the loss, and each looks again to carry its part.
+        outputs = [Outputs(*(each.requires_grad_() for each in one)) for one in seen]
+        loss = self.value(run, auxiliaries, teacher, outputs, leaves, step)
+        flat = [each for one in outputs for each in one]
+        cotangents = torch.autograd.grad(loss, flat, allow_unused=True)
+        gradient = torch.zeros_like(leaves.pixels)
+        for number, auxiliary in enumerate(auxiliaries):
+            own = cotangents[3 * number :][:3]  # of maps, features and logits
+            gradient += self._pull_back(run, auxiliary, leaves, step, own)
+        return Found(loss.detach(), gradient, [one.maps.detach() for one in outputs])
+
+    def _pull_back(
+        self,
+        run: Run,
+        auxiliary: Auxiliary,
+        leaves: Leaves,
+        step: int,
+        cotangents: Sequence[Tensor | None],
+    ) -> Tensor:
+        """Carry the gradient on the outputs of one network back to the pixels."""
+        pixels = leaves.pixels.detach().requires_grad_()
+        view = self.view(run, pixels, step)
+        outputs = self._observe(run, auxiliary, view, leaves.classes)
+        used = [
+            (output, cotangent)
+            for output, cotangent in zip(outputs, cotangents, strict=True)
+            if cotangent is not None
+        ]
+        (gradient,) = torch.autograd.grad(
+            [output for output, _ in used], [pixels], [given for _, given in used]
+        )
+        auxiliary.rest()
+        return gradient
+
+    def _observe(
+        self, run: Run, auxiliary: Auxiliary, view: Tensor, classes: Tensor
+    ) -> Outputs:
+        """Let one network look; a frozen one is on the device only for this time."""
+        network = auxiliary.network.to(run.device)
+        outputs = observe(
+            network, auxiliary.layer, view, classes, second_order=self.second_order
+        )
+        if not view.requires_grad:
+            auxiliary.rest()  # else the graph still needs it on the device
+        return outputs
+
+    def view(self, run: Run, pixels: Tensor, step: int) -> Tensor:
+        """Return the images, or one random augmentation: the same for all networks."""
+        if not self.augment:
+            return pixels
+        generator = run.own_generator("metadd augmentation", step)
+        return random_augmentation(pixels, generator=generator, mirror=run.task.mirror)
+
+    def value(
+        self,
+        run: Run,
+        auxiliaries: Sequence[Auxiliary],
+        teacher: nn.Module | None,
+        seen: Sequence[Outputs],
+        leaves: Leaves,
+        step: int,
+    ) -> Tensor:
+        """Return the loss of the outputs of some networks, 0-d."""
+        maps = torch.stack([outputs.maps for outputs in seen])
+        logits = torch.stack([outputs.logits for outputs in seen])
+        loss: Tensor
+        match self.loss:
+            case "variance":
+                loss = alignment.variance(maps)
+            case "overlap":
+                loss = alignment.map_overlap_loss(maps, self.threshold)
+            case "logit_variance":
+                loss = alignment.variance(logits)
+            case "paper":
+                assert teacher is not None
+                with torch.no_grad():
+                    own = teacher(self.view(run, leaves.pixels.detach(), step))
+                loss = (
+                    alignment.agreement_with_labels(logits, leaves.classes)
+                    + alignment.distillation_loss(logits, own, self.temperature)
+                    + alignment.map_presence_loss(maps)
+                    + alignment.variance(maps)
+                )
+            case "feature_variance":
+                loss = alignment.variance(_projected(auxiliaries, seen))
+            case "features":
+                embeddings = _projected(auxiliaries, seen)
+                images = torch.arange(len(leaves.classes), device=embeddings.device)
+                criterion, miner = self.metric()
+                flat, labels = embeddings.flatten(0, 1), images.repeat(len(seen))
+                pairs = None if miner is None else miner(flat, labels)
+                loss = criterion(flat, labels, pairs)
+            case "real_features":
+                loss = torch.stack(
+                    [
+                        alignment.class_mean_distance(
+                            outputs.features,
+                            leaves.classes,
+                            auxiliary.statistics.means,
+                        )
+                        / auxiliary.statistics.spread
+                        for outputs, auxiliary in zip(seen, auxiliaries, strict=True)
+                    ]
+                ).mean()
+        return loss
+
+    def metric(self) -> tuple[Any, Any]:
+        """Return the loss and the miner, or None, of pytorch-metric-learning.
+
+        Raises:
+            UnknownNameError: it has no such class.
+            OptionError: an option is wrong.
+        """
+        from dd_plugins.wrappers.metric_learning import metric_learning
+
+        miner = None if self.miner is None else metric_learning(self.miner)
+        return metric_learning(self.metric_loss), miner
+
+
+def _projected(auxiliaries: Sequence[Auxiliary], seen: Sequence[Outputs]) -> Tensor:
+    """Return the features of all networks in one space, ``(M, n, 128)``."""
+    return torch.stack(
+        [
+            outputs.features
+            @ auxiliary.statistics.projection
+            / auxiliary.statistics.spread.sqrt()
+            for outputs, auxiliary in zip(seen, auxiliaries, strict=True)
+        ]
+    )

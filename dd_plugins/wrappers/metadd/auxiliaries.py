@@ -1,0 +1,184 @@
+"""The auxiliary networks of MetaDD: frozen ones, and ones that keep learning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.online_models import Pool, PoolState
+from dd_plugins.errors import OptionError
+from dd_plugins.functional.augment import random_augmentation
+from dd_plugins.networks.activation_maps import map_layer
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    FeatureNetwork,
+    features_in_chunks,
+)
+from dd_plugins.run import Run
+from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.training.kept_networks import TrainedNetwork
+from dd_plugins.training.recipes import real_data_recipe
+from dd_plugins.wrappers.metadd.agreement import Auxiliary, FeatureStatistics
+
+__all__ = [
+    "LearningAuxiliaries",
+    "check_maps",
+    "frozen_auxiliary",
+    "trained_network",
+]
+
+EPSILON = 1e-12
+_PROJECTED = 128  # dimensions of the space in which features are compared
+_UNDER_ONE_OPERATION = 4  # real images that share one augmentation
+_MEASURED = 256  # real images of a class whose features make its mean
+_MOST_UPDATES = 100  # of a learning network, as in FRePo's pool
+_LEARNING_RATE = 1e-3
+
+
+def frozen_auxiliary(
+    network: AbstractNetwork,
+    stage: int,
+    seed: int,
+    number: int,
+    run: Run,
+    real: RealSampler,
+    *,
+    augment: bool,
+) -> Auxiliary:
+    """Train or find a network, and measure the real data with it.
+
+    Args:
+        network: the architecture; it has maps (see :func:`check_maps`).
+        stage: its training steps.
+        seed: of its weights and training.
+        number: of the architecture: each has its own projection.
+        run: the run.
+        real: all training images.
+        augment: whether statistics are those of augmented images.
+    """
+    module = trained_network(network, stage, run, real, seed)
+    layer = map_layer(module.cpu(), run.task.image_shape)
+    module.to(run.device)
+    means, variances = [], []
+    for label in range(run.task.num_classes):
+        images = real.class_batch(0, label, _MEASURED).images
+        with torch.no_grad():
+            view = _real_view(run, images, label) if augment else images
+            features = features_in_chunks(module, view).float()
+        means.append(features.mean(dim=0))
+        variances.append(features.var(dim=0, correction=0).mean())
+    generator = run.generator("metadd projection", number)
+    projection = torch.randn(len(means[0]), _PROJECTED, generator=generator)
+    known = FeatureStatistics(
+        projection.to(run.device) / _PROJECTED**0.5,
+        torch.stack(means),
+        torch.stack(variances).mean() + EPSILON,
+    )
+    return Auxiliary(module.cpu(), layer, known)
+
+
+def trained_network(
+    network: AbstractNetwork, stage: int, run: Run, real: RealSampler, seed: int = 0
+) -> FeatureNetwork:
+    """Return a network trained on the real data: a kept one, if there is one."""
+    wanted = TrainedNetwork(network, real_data_recipe(stage), seed)
+    return wanted.obtain(run, real, cache_folder())
+
+
+def check_maps(network: AbstractNetwork, run: Run) -> None:
+    """Refuse an architecture without maps, before it is trained.
+
+    Raises:
+        OptionError: it has no map of its features, or does not take such images.
+    """
+    shape, classes = run.task.image_shape, run.task.num_classes
+    fresh = network.build(shape, classes, generator=run.generator("auxiliary shape"))
+    try:
+        map_layer(fresh, shape)
+    except OptionError as error:
+        raise OptionError(f"metadd: {network!r} cannot be used: {error}") from error
+
+
+def _real_view(run: Run, images: Tensor, label: int) -> Tensor:
+    """Return real images of a class, a few under each of many augmentations.
+
+    One random augmentation applies one operation to a whole batch. Their features are
+    averaged, so the mean must be over many operations.
+    """
+    generator = run.generator("metadd real augmentation", label)
+    return torch.cat(
+        [
+            random_augmentation(part, generator=generator, mirror=run.task.mirror)
+            for part in torch.split(images, _UNDER_ONE_OPERATION)
+        ]
+    )
+
+
+@dataclass
+class LearningAuxiliaries(PoolState):
+    """Networks of several architectures in training on the set while it is learned.
+
+    The slots of the pool take the architectures in turn. At each step of the run one
+    network takes a training step; one that has taken a hundred is replaced by a fresh
+    one. All processes train the same.
+
+    Attributes:
+        recipe: the architectures, and how fresh networks are made.
+    """
+
+    recipe: Pool
+
+    @classmethod
+    def of(
+        cls, run: Run, architectures: Sequence[AbstractNetwork], seeds: int
+    ) -> "LearningAuxiliaries":
+        """Return fresh networks whose ages are staggered.
+
+        Args:
+            run: the run.
+            architectures: of the networks.
+            seeds: the number of networks of each.
+        """
+        pool, size = (
+            Pool(tuple(architectures), _LEARNING_RATE),
+            seeds * len(architectures),
+        )
+        return cls(
+            run,
+            {
+                slot: pool.fresh_model(run, slot, -1, slot * _MOST_UPDATES // size)
+                for slot in range(size)
+            },
+            pool,
+        )
+
+    def auxiliary(self, architecture: int, draw: int) -> Auxiliary:
+        """Return one of the networks of an architecture.
+
+        Args:
+            architecture: its number.
+            draw: chooses among its networks, whatever its size.
+        """
+        count = len(self.recipe.architectures)
+        slots = range(architecture, len(self.pool), count)
+        network = self.pool[slots[draw % len(slots)]].network.eval()
+        return Auxiliary(network, map_layer(network, self.run.task.image_shape))
+
+    def learn(self, leaves: Leaves, step: int, *, augment: bool) -> None:
+        """Train one network on the set by a step, or replace it."""
+        slot = step % len(self.pool)
+        model = self.pool[slot]
+        if model.updates >= _MOST_UPDATES:
+            self.pool[slot] = self.recipe.fresh_model(self.run, slot, step, 0)
+            return
+        view = leaves.pixels.detach()
+        if augment:
+            generator = self.run.generator("metadd learning", step)
+            view = random_augmentation(
+                view, generator=generator, mirror=self.run.task.mirror
+            ).contiguous(memory_format=torch.channels_last)
+        model.train(self.run, view, leaves.labels.detach())
+        model.updates += 1

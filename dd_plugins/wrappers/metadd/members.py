@@ -1,0 +1,122 @@
+"""The base of MetaDD under further architectures, and gradients of equal length."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.distillers.state import AbstractState
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.run import Run
+from dd_plugins.synthetic.leaves import Leaves
+
+__all__ = ["Member", "add_balanced", "member_of"]
+
+_EPSILON = 1e-12
+_SEEDS = 2**31
+
+
+@dataclass
+class Member:
+    """The base's run under one further architecture.
+
+    Attributes:
+        state: of the base, in a run of its own.
+        steps: the steps it has taken: its run knows of no others.
+    """
+
+    state: AbstractState
+    steps: int = 0
+
+    def gradient(
+        self, base: AbstractDistiller[Any], leaves: Leaves, real: RealSampler
+    ) -> Leaves:
+        """Return a copy of the set with the gradients of the base's next step."""
+        copy = leaves.map(lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad))
+        base.accumulate(self.state, copy, real, self.steps)
+        return copy
+
+    def advance(self, base: AbstractDistiller[Any], leaves: Leaves) -> None:
+        """End the step on the moved set."""
+        base.advance(self.state, leaves, self.steps)
+        self.steps += 1
+
+
+def member_of(
+    base: AbstractDistiller[Any],
+    network: AbstractNetwork,
+    number: int,
+    run: Run,
+    real: RealSampler,
+) -> Member:
+    """Return the base's run under an architecture, with draws of its own.
+
+    Args:
+        base: the distiller.
+        network: the architecture.
+        number: of the architecture; each draws from another seed.
+        run: the run under its own architecture.
+        real: all training images.
+    """
+    drawn = torch.randint(_SEEDS, (), generator=run.generator("metadd member", number))
+    own = replace(run, network=network.for_distillation(), seed=int(drawn))
+    return Member(base.setup(own, real))
+
+
+def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> None:
+    """Average the gradients of the set under several architectures.
+
+    The pixel gradient of each class is scaled to the length of that of ``leaves``
+    before it is added, so no architecture dominates; labels and other learned tensors
+    likewise, as a whole.
+
+    .. math:: \\frac{g_0 + w\\,\\sum_m g_m\\,|g_0| / |g_m|}{1 + w M}
+
+    Args:
+        leaves: the set, with the gradients under the run's own architecture; these
+            become the average.
+        others: copies of it with the gradients under M other architectures.
+        weight: the w of each of them.
+
+    Reference: the rule of HMDC (ECCV 2024), which scales by the largest gradient of a
+    class; ours takes its length.
+    """
+    copies = list(others)
+    own = _gradients(leaves)
+    for name, gradient in own.items():
+        classes = leaves.classes if name == "pixels" else None
+        wanted = _lengths(gradient, classes)
+        total = gradient.clone()
+        for copy in copies:
+            added = _gradients(copy).get(name)
+            if added is not None:
+                scale = wanted / (_lengths(added, classes) + _EPSILON)
+                total += weight * scale * added
+        gradient.copy_(total / (1 + weight * len(copies)))
+
+
+def _gradients(leaves: Leaves) -> dict[str, Tensor]:
+    """Return the gradients of a set that there are, by name."""
+    tensors = {"pixels": leaves.pixels, "labels": leaves.labels, **leaves.others}
+    return {
+        name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None
+    }
+
+
+def _lengths(gradient: Tensor, classes: Tensor | None) -> Tensor:
+    """Return the length of a gradient; by class, for each image, if classes are given.
+
+    It broadcasts with the gradient.
+    """
+    if classes is None:
+        whole: Tensor = gradient.norm()
+        return whole
+    squares = gradient.flatten(1).square().sum(dim=1)
+    count = int(classes.max()) + 1
+    sums: Tensor = squares.new_zeros(count).index_add(0, classes, squares)
+    lengths: Tensor = sums.sqrt()[classes].view(-1, *[1] * (gradient.ndim - 1))
+    return lengths

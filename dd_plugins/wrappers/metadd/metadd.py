@@ -1,0 +1,421 @@
+"""MetaDD: images on which several architectures agree."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, cast, get_args
+
+import torch
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from torch import Tensor
+
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import add_gradient
+from dd_plugins.distillers.state import AbstractState, Metrics
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.activation_maps import meta_ratio
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.networks.dc_convnet import DCConvNet
+from dd_plugins.networks.vgg import VGG11
+from dd_plugins.run import Run, Task
+from dd_plugins.spec import record
+from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.training.kept_networks import STAGES
+from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
+from dd_plugins.wrappers.metadd.agreement import Agreement, Auxiliary, Loss
+from dd_plugins.wrappers.metadd.auxiliaries import (
+    EPSILON,
+    LearningAuxiliaries,
+    check_maps,
+    frozen_auxiliary,
+    trained_network,
+)
+from dd_plugins.wrappers.metadd.members import Member, add_balanced, member_of
+
+__all__ = ["MetaDD", "MetaDDState"]
+
+Variant = Literal[
+    "gradients",
+    "paper",
+    "variance",
+    "overlap",
+    "features",
+    "real_features",
+    "logit_variance",
+    "feature_variance",
+]
+# Losses of one network alone, and those that need no statistics of real features.
+_OF_ONE = ("gradients", "real_features")
+_OF_LEARNING = ("paper", "variance", "overlap", "logit_variance")
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How strongly and how often a variant is applied, by default.
+
+    Attributes:
+        rho: the weight.
+        every: steps from one application to the next.
+        first_half: whether it is applied in the first half of the run too.
+    """
+
+    rho: float
+    every: int
+    first_half: bool
+
+
+_AGREEMENT = _Pace(4.0, 16, first_half=False)
+_GRADIENTS = _Pace(1.0, 1, first_half=True)
+
+
+@dataclass
+class MetaDDState(WrappedState):
+    """The base's state, and the networks besides the run's own.
+
+    Attributes:
+        auxiliaries: frozen ones, by architecture, then stage and seed.
+        teacher: a frozen one of the run's architecture.
+        learning: networks in training on the set.
+        members: the base's runs under the other architectures.
+    """
+
+    auxiliaries: list[list[Auxiliary]] = field(default_factory=list)
+    teacher: FeatureNetwork | None = None
+    learning: LearningAuxiliaries | None = None
+    members: list[Member] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base's, and that of networks that change."""
+        base = super().state_dict()
+        if self.learning is not None:
+            return {"base": base, "learning": self.learning.state_dict()}
+        if self.members:
+            return {
+                "base": base,
+                "members": [each.state.state_dict() for each in self.members],
+                "member_steps": [each.steps for each in self.members],
+            }
+        return base
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a result of :meth:`state_dict`.
+
+        Raises:
+            ValueError: a number of steps is below 0.
+        """
+        if self.learning is not None:
+            self.learning.load_state_dict(state["learning"])
+        if self.learning is None and not self.members:
+            super().load_state_dict(state)
+            return
+        super().load_state_dict(state["base"])
+        for number, member in enumerate(self.members):
+            member.state.load_state_dict(state["members"][number])
+            member.steps = state["member_steps"][number]
+            if member.steps < 0:
+                raise ValueError(
+                    f"member_steps.{number} must be at least 0, got {member.steps}"
+                )
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Merge the base's, and those of the members."""
+        if self.learning is None and not self.members:
+            return super().merge(parts)
+        merged = dict(parts[0]) | {
+            "base": super().merge([part["base"] for part in parts])
+        }
+        if self.members:
+            merged["members"] = [
+                member.state.merge([part["members"][number] for part in parts])
+                for number, member in enumerate(self.members)
+            ]
+        return merged
+
+
+@record
+class MetaDD(AbstractWrapper):
+    """Sets that serve architectures they were not distilled with.
+
+    With ``variant="gradients"`` the base itself runs under several architectures at
+    once. Each has a run of its own: for FRePo a pool of its own, which learns on the
+    set. The pixel gradient of each is scaled, class by class, to the length of that
+    under the run's own architecture, and they are averaged; so are the gradients of
+    labels.
+
+    All other variants let auxiliary networks of different architectures look at the
+    images. The loss draws together where they look (class activation maps), or their
+    logits or features. Its gradient is added to the base's and scaled in units of the
+    base's length, so one weight serves bases of any scale.
+
+    Args:
+        base: any distiller.
+        networks: the other architectures; two or more, unless the variant is
+            ``"gradients"`` or ``"real_features"``.
+        variant: ``"gradients"``, or the loss of networks that look. ``"variance"``: the
+            variance of the maps over the architectures. ``"overlap"``: one minus the
+            soft overlap of the maps. ``"paper"``: the reconstruction of the paper's
+            whole loss (cross-entropy, divergence from the distilling architecture,
+            presence and variance of maps, each of weight one). ``"features"``:
+            projected penultimate features, by a loss of pytorch-metric-learning; the
+            same image under two architectures is the positive pair.
+            ``"real_features"``: the mean features of a class's images, pulled towards
+            those of the real class, in units of their own spread.
+            ``"logit_variance"``, ``"feature_variance"``: controls without maps.
+        rho: the weight. Of ``"gradients"``: that of an added architecture beside the
+            run's own; by default 1. Else the length of the added gradient in units of
+            the base's, by default 4; ignored if ``weight`` is given.
+        weight: a plain factor in place of ``rho``; the paper's is 1. Not for
+            ``"gradients"``.
+        every: steps from one application to the next; by default 1 for ``"gradients"``,
+            16 else.
+        start: the first step at which it is applied; by default 0 for ``"gradients"``,
+            else half of the steps: the base has settled by then, and the distilling
+            architecture loses nothing.
+        drawn: the number of architectures at each application. For ``"gradients"`` they
+            take turns, by default one at a time; else they are drawn at random, by
+            default all.
+        augment: whether the networks look at a random augmentation of the images. The
+            base of ``"gradients"`` has its own.
+        threshold: the smallest value of a map at which a pixel counts, in (0, 1).
+        temperature: of the divergence in ``"paper"``.
+        metric_loss: of ``"features"``: a loss of pytorch-metric-learning with its
+            options, such as ``"TripletMarginLoss(margin=0.1)"``; distances and reducers
+            are options of it, such as ``distance=CosineSimilarity()``.
+        miner: of ``"features"``: a miner of pytorch-metric-learning, or None.
+        auxiliaries: ``"frozen"`` networks are trained on the real data, once, and kept.
+            ``"learning"`` ones are trained on the set while it is learned, like FRePo's
+            pool; for losses without statistics of real features.
+        stages: training steps of frozen networks. With several stages each architecture
+            has a network for each, and one of them is drawn each time.
+        seeds: networks of each architecture, and stage; one is drawn each time.
+        second_order: whether the weights of a map are differentiated with respect to
+            the image too.
+
+    Raises:
+        OptionError: at ``setup``, if the base's set is shaped by no network and the
+            variant is ``"gradients"``.
+
+    References: Zhao et al., "MetaDD", arXiv 2410.05103; no code was released. Of
+    ``"gradients"``: HMDC (ECCV 2024).
+
+    Differences: the direction of the divergence, ``L_pos`` and the weights (one each)
+    are our reading, for the paper leaves them open. The scale by ``rho``, and every
+    variant but ``"paper"`` and ``"variance"``, are ours.
+    """
+
+    name = "metadd"
+
+    networks: Annotated[tuple[AbstractNetwork, ...], Field(min_length=1)] = (
+        VGG11(width=16),
+        DCConvNet(width=32),
+    )
+    variant: Variant = "paper"
+    rho: NonNegativeFloat | None = None
+    weight: NonNegativeFloat | None = None
+    every: PositiveInt | None = None
+    start: NonNegativeInt | None = None
+    drawn: PositiveInt | None = None
+    augment: bool = True
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    temperature: PositiveFloat = 1.0
+    metric_loss: str = "NTXentLoss(temperature=0.1)"
+    miner: str | None = None
+    auxiliaries: Literal["frozen", "learning"] = "frozen"
+    stages: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = STAGES
+    seeds: PositiveInt = 1
+    second_order: bool = False
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        """Refuse to compare one architecture with itself, and options without use."""
+        if self.drawn is not None and self.drawn > len(self.networks):
+            raise ValueError(
+                f"drawn must be at most {len(self.networks)}, the number of networks, "
+                f"got {self.drawn}"
+            )
+        looking = self.drawn or len(self.networks)
+        if looking < 2 and self.variant not in _OF_ONE:
+            raise ValueError(
+                f"variant={self.variant!r} compares architectures with each other: "
+                f"expected at least two networks that look at once, got {looking}"
+            )
+        if self.auxiliaries == "learning" and self.variant not in _OF_LEARNING:
+            raise ValueError(
+                f"auxiliaries='learning' is for the variants {', '.join(_OF_LEARNING)},"
+                f" got variant={self.variant!r}"
+            )
+        if self.weight is not None and self.variant == "gradients":
+            raise ValueError(
+                "variant='gradients' takes its weight from rho, got "
+                f"weight={self.weight}"
+            )
+        return self
+
+    @property
+    def _pace(self) -> _Pace:
+        return _GRADIENTS if self.variant == "gradients" else _AGREEMENT
+
+    def for_task(self, task: Task) -> Self:
+        """Settle the pace, and the base's options."""
+        half = (task.steps or self.default_steps(task)) // 2
+        start = 0 if self._pace.first_half else half
+        return replace(
+            super().for_task(task),
+            rho=self._rho,
+            every=self._every,
+            start=start if self.start is None else self.start,
+        )
+
+    @property
+    def _rho(self) -> float:
+        return self._pace.rho if self.rho is None else self.rho
+
+    @property
+    def _every(self) -> int:
+        return self._pace.every if self.every is None else self.every
+
+    @property
+    def architectures(self) -> tuple[AbstractNetwork, ...]:
+        """The base's, and the other networks."""
+        return (*super().architectures, *self.networks)
+
+    @property
+    def uses_network(self) -> bool:
+        """The paper's loss needs one of the run's architecture, whatever the base."""
+        return super().uses_network or self.variant == "paper"
+
+    @cached_property
+    def _agreement(self) -> Agreement:
+        assert self.variant in get_args(Loss)
+        return Agreement(
+            cast(Loss, self.variant),
+            self.augment,
+            self.threshold,
+            self.temperature,
+            self.metric_loss,
+            self.miner,
+            self.second_order,
+        )
+
+    def setup(self, run: Run, real: RealSampler) -> MetaDDState:
+        """Set up the base's state, and train or find the other networks."""
+        if self.variant == "gradients":
+            return self._setup_members(run, real)
+        if self.variant == "features":
+            self._agreement.metric()  # a wrong spec is refused before training
+        for network in self.networks:
+            check_maps(network, run)
+        own = run.network.for_evaluation()
+        if self.auxiliaries == "learning":
+            learning = LearningAuxiliaries.of(run, (own, *self.networks), self.seeds)
+            return MetaDDState(run, self.base.setup(run, real), learning=learning)
+        teacher = None
+        if self.variant == "paper":
+            teacher = trained_network(own, max(self.stages), run, real)
+        frozen = [
+            [
+                frozen_auxiliary(
+                    network, stage, seed, number, run, real, augment=self.augment
+                )
+                for stage in self.stages
+                for seed in range(self.seeds)
+            ]
+            for number, network in enumerate(self.networks)
+        ]
+        return MetaDDState(run, self.base.setup(run, real), frozen, teacher)
+
+    def _setup_members(self, run: Run, real: RealSampler) -> MetaDDState:
+        """Return the base's state under each architecture."""
+        if not super().uses_network:
+            raise OptionError(
+                f"metadd: variant='gradients' runs its base under several networks, "
+                f"but none shapes the set of {self.base!r}"
+            )
+        members = [
+            member_of(self.base, network, number, run, real)
+            for number, network in enumerate(self.networks)
+        ]
+        return MetaDDState(run, self.base.setup(run, real), members=members)
+
+    def inner(self, state: AbstractState) -> AbstractState:
+        """Return the base's state."""
+        assert isinstance(state, MetaDDState)
+        return state.base
+
+    def adjust(
+        self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
+    ) -> Metrics:
+        """Add the gradients under other architectures, or that of their agreement."""
+        assert isinstance(state, MetaDDState)
+        assert leaves.pixels.grad is not None
+        if not self._is_applied(step):
+            return {}
+        if state.members:
+            copies = [
+                member.gradient(self.base, leaves, real)
+                for member in self._in_turn(state, step)
+            ]
+            add_balanced(leaves, copies, self._rho)
+            return {}
+        auxiliaries, teacher = self._draw(state, step)
+        found = self._agreement.found(state.run, auxiliaries, teacher, leaves, step)
+        scale = self._scale(leaves.pixels.grad, found.gradient)
+        add_gradient(leaves.pixels, scale * found.gradient)
+        metrics = {"meta_loss": found.loss}
+        if len(found.maps) > 1:  # of one network there is nothing to compare
+            ratio = meta_ratio(torch.stack(found.maps), self.threshold)
+            metrics["meta_ratio"] = ratio.mean()
+        return metrics
+
+    def advance(self, state: AbstractState, leaves: Leaves, step: int) -> None:
+        """Advance the base, under all architectures of this step."""
+        super().advance(state, leaves, step)
+        assert isinstance(state, MetaDDState)
+        if state.learning is not None:
+            state.learning.learn(leaves, step, augment=self.augment)
+        elif state.members and self._is_applied(step):
+            for member in self._in_turn(state, step):
+                member.advance(self.base, leaves)
+
+    def _is_applied(self, step: int) -> bool:
+        """Whether other networks take part in a step."""
+        assert self.start is not None  # settled for the task
+        return step >= self.start and (step - self.start) % self._every == 0
+
+    def _in_turn(self, state: MetaDDState, step: int) -> list[Member]:
+        """Return the members of a step: they take turns."""
+        assert self.start is not None
+        each = self.drawn or 1
+        first = (step - self.start) // self._every * each
+        members = state.members
+        return [members[(first + more) % len(members)] for more in range(each)]
+
+    def _draw(
+        self, state: MetaDDState, step: int
+    ) -> tuple[list[Auxiliary], FeatureNetwork | None]:
+        """Return a network of each architecture drawn for this step, and a teacher."""
+        generator = state.run.own_generator("metadd networks", step)
+        order = torch.randperm(len(self.networks), generator=generator).tolist()
+        chosen = sorted(order[: self.drawn])
+        choices = len(self.stages) * self.seeds
+        picks = torch.randint(choices, (len(chosen),), generator=generator).tolist()
+        pairs = list(zip(chosen, picks, strict=True))
+        learning = state.learning
+        if learning is None:
+            found = [state.auxiliaries[number][pick] for number, pick in pairs]
+            return found, state.teacher
+        found = [learning.auxiliary(1 + number, pick) for number, pick in pairs]
+        return found, learning.auxiliary(0, picks[0]).network
+
+    def _scale(self, base: Tensor, added: Tensor) -> float:
+        """Return the factor of the added gradient."""
+        if self.weight is not None:
+            return self.weight
+        return self._rho * float(base.norm()) / (float(added.norm()) + EPSILON)
