@@ -1,6 +1,6 @@
 """The result of a run: the set as it is, and its header."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from dd_plugins.distillers.returned import (
@@ -11,6 +11,7 @@ from dd_plugins.distillers.returned import (
 )
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.beginning import Beginning
+from dd_plugins.networks.base import architectures_built
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import DataRecord, make_header
 from dd_plugins.synthetic.leaves import Synthetic
@@ -25,6 +26,7 @@ def finished_set(
     state: AbstractState,
     steps: int,
     plugin_versions: Mapping[str, str],
+    architectures: Collection[str] = (),
 ) -> DistilledSet:
     """Return the set as it is now.
 
@@ -34,19 +36,22 @@ def finished_set(
         state: the state of the distiller.
         steps: the number of steps done.
         plugin_versions: the versions of the distributions whose plugins took part.
+        architectures: the names of those whose networks took part.
     """
     run, settled = beginning.run, beginning.settled
     distiller, data = settled.distiller, settled.data
     leaves = synthetic.decode()
     images = leaves.pixels.detach().cpu().contiguous().clone()
     count, num_classes = len(images), run.task.num_classes
-    labels = distiller.labels(state, leaves)
-    labels = check_labels(distiller, labels, count, num_classes, "labels")
+    took_part = set(architectures)
     teacher = None
-    if steps == run.steps:  # an unfinished set needs no views
-        teacher = check_teacher(
-            distiller, distiller.teacher(state, leaves), distiller.label_kind
-        )
+    with architectures_built(took_part):
+        labels = distiller.labels(state, leaves)
+        if steps == run.steps:  # an unfinished set needs no views
+            teacher = check_teacher(
+                distiller, distiller.teacher(state, leaves), distiller.label_kind
+            )
+    labels = check_labels(distiller, labels, count, num_classes, "labels")
     learned = leaves.detached().others
     recipe = check_recipe(distiller, distiller.recipe(run.task, count, learned))
     initial_classes, initial_indices = beginning.history()
@@ -62,6 +67,7 @@ def finished_set(
         initial_images=options.initial_images if len(beginning.classes) else None,
         options={name: repr(value) for name, value in distiller.options().items()},
         evaluation_network=repr(settled.network.for_evaluation()),
+        architectures=sorted(took_part),
         recipe=repr(recipe),
         learned={name: each.flatten().tolist() for name, each in learned.items()},
         dataset=DataRecord(

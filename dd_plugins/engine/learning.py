@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from dd_plugins.engine.private import readable_sampler
 from dd_plugins.engine.restoring import LARGEST, foreign_is_told, largest, rehearse
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import RunError
+from dd_plugins.networks.base import architectures_built
 from dd_plugins.run import Run
 from dd_plugins.runtime import processes
 from dd_plugins.synthetic.artifact import DistilledSet
@@ -54,6 +55,8 @@ class Learning:
         context: the existing set to extend, or None.
         step: the next step.
         seconds: the duration of all steps before it.
+        architectures: the names of those of which networks were built; in process 0
+            those of all processes, after :meth:`whole_state`.
     """
 
     run: Run
@@ -62,6 +65,7 @@ class Learning:
     context: DistilledSet | None = None
     step: int = 0
     seconds: float = 0.0
+    architectures: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Give short names to the most used parts."""
@@ -77,7 +81,7 @@ class Learning:
             OptionError: the context does not fit.
             PluginError: a method of the distiller returned something else.
         """
-        with self.failures_named():
+        with self.failures_named(), architectures_built(self.architectures):
             self._begin(transform)
 
     def _begin(self, transform: Transform | None) -> None:
@@ -122,7 +126,7 @@ class Learning:
             RunError: the loss, a gradient or the set is not finite, or the set has
                 grown beyond any image.
         """
-        with self.failures_named():
+        with self.failures_named(), architectures_built(self.architectures):
             return self._one_step(wishes)
 
     def _one_step(self, wishes: StopOrSave) -> tuple[dict[str, float], StopOrSave]:
@@ -198,13 +202,16 @@ class Learning:
         Process 0 gets it, because it writes it; the others get None. All get None if
         nothing is written.
         """
-        if self.folder is None:
-            return None
+        state = None if self.folder is None else self.own_state()
         try:
-            parts = processes.gather_to_first(self.own_state())
+            gathered = processes.gather_to_first((state, sorted(self.architectures)))
         except RunError as error:
             raise self.failure(str(error)) from error
-        if parts is None:
+        if gathered is None:
+            return None
+        self.architectures.update(name for _, names in gathered for name in names)
+        parts = [part for part, _ in gathered if part is not None]
+        if not parts:
             return None
         return check_saved_state(self.distiller, self.state.merge(parts), "merge")
 
@@ -217,6 +224,7 @@ class Learning:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "architectures": sorted(self.architectures),
             "synthetic": self.synthetic.state_dict(),
             "state": state,
             "optimizer": self.optimizer.state_dict(),
@@ -236,6 +244,9 @@ class Learning:
             check_saved(seconds, self.seconds, "seconds")
             if seconds < 0:
                 raise ValueError(f"seconds must be at least 0, got {seconds}")
+            architectures = saved["architectures"]
+            if not all(isinstance(name, str) for name in architectures):
+                raise ValueError(f"architectures must be names, got {architectures!r}")
             check_saved(saved["synthetic"], self.synthetic.state_dict(), "synthetic")
             if step < self.run.steps:
                 generator = self.run.generator("rehearsal")
@@ -246,6 +257,7 @@ class Learning:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             self.step, self.seconds = step, seconds
+            self.architectures.update(architectures)
 
     @contextmanager
     def failures_named(self) -> Iterator[None]:

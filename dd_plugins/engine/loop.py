@@ -363,6 +363,7 @@ class Loop:
             learning.state,
             learning.step,
             self.plugin_versions,
+            learning.architectures,
         )
 
     def _writer(

@@ -6,8 +6,9 @@ from typing import Any
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.errors import UnknownNameError
 from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.header import Header
 
-__all__ = ["method_of"]
+__all__ = ["distiller_of", "method_of"]
 
 
 def method_of(
@@ -25,7 +26,14 @@ def method_of(
     Raises:
         OptionError: its spec is malformed, or an option is out of its range.
     """
+    return distiller_of(distilled.header, find)
+
+
+def distiller_of(
+    header: Header, find: Callable[[str], AbstractDistiller[Any]]
+) -> AbstractDistiller[Any] | None:
+    """Return the distiller of a header; see :func:`method_of`."""
     try:
-        return find(distilled.header.distiller)
+        return find(header.distiller)
     except UnknownNameError:
         return None

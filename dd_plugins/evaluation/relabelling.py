@@ -19,7 +19,7 @@ from dd_plugins.evaluation.teacher_of_set import (
     setting_of,
     teacher_of,
 )
-from dd_plugins.networks.base import AbstractNetwork, has_batch_norm
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_norm
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import plain_torch, resolve_device
@@ -263,10 +263,18 @@ def _relabelled(
     labels = None
     if teacher.stored:
         labels = teacher.all_labels(images, mirror=header.mirror).cpu()
+    names = set(header.architectures or ())
+    if not teacher.kept:  # of kept ones the record says it
+        names |= {
+            module.origin
+            for module in teacher.modules
+            if isinstance(module, FeatureNetwork)
+        }
     student = student or post_training_recipe(count, temperature=teacher.temperature)
     changes = {
         "format_version": FORMAT_VERSION,
         "label_kind": "probabilities",
+        "architectures": sorted(names),
         "views": teacher.record(),
         "recipe": repr(student),
         "stored_images": header.stored_images or count,

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "HalvingAvgPool2d",
     "ImageShape",
     "Normalization",
+    "architectures_built",
     "batch_statistics",
     "chunk_size",
     "default_depth",
@@ -42,6 +44,7 @@ BATCH_NORM_MOMENTUM = 0.9
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _PIXELS_IN_CHUNK = 64 * 32 * 32
+_built: ContextVar[set[str] | None] = ContextVar("architectures built", default=None)
 
 
 class ChannelsLast(nn.Module):
@@ -238,7 +241,27 @@ class AbstractNetwork(Record, ABC):
                 f"{type(module).__name__}"
             )
         module.origin = self.name
+        built = _built.get()
+        if built is not None:
+            built.add(self.architecture)
         return module if device is None else channels_last(module, device)
+
+
+@contextmanager
+def architectures_built(into: set[str]) -> Iterator[None]:
+    """Add the name of every architecture of which a network is built meanwhile.
+
+    Whoever builds it, plugins too: so a set knows which architectures took part in it.
+    Modules made without :meth:`AbstractNetwork.build` are not seen.
+
+    Args:
+        into: the set of names that is added to.
+    """
+    token = _built.set(into)
+    try:
+        yield
+    finally:
+        _built.reset(token)
 
 
 def default_depth(image_shape: ImageShape) -> int:

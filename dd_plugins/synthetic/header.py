@@ -49,7 +49,7 @@ __all__ = [
     "make_header",
 ]
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 SINCE = {
     "initial_images": 2,
     "context": 2,
@@ -61,6 +61,7 @@ SINCE = {
     "views": 3,
     "decoder_values": 5,
     "privacy": 6,
+    "architectures": 7,
 }
 """The first version of the format with each field of the header."""
 
@@ -137,6 +138,8 @@ class Header(StrictRecord):
         options: every option of the distiller, as its spec writes it.
         network: the spec of the network for distillation.
         evaluation_network: the spec of the network for evaluation.
+        architectures: the names of the architectures whose networks took part in the
+            run, in whatever way; None in files of older versions.
         precision: dtype of the features while distilling.
         steps: steps done.
         seed: the seed of the run.
@@ -172,6 +175,7 @@ class Header(StrictRecord):
     options: dict[str, str]
     network: str
     evaluation_network: str
+    architectures: list[str] | None = None
     precision: str
     steps: int
     seed: int

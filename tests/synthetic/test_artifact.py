@@ -95,7 +95,7 @@ def test_a_path_is_the_file_or_the_folder_that_holds_it(
 def test_the_header_tells_where_the_set_comes_from(file: Path) -> None:
     data = get_dataset("digits")
     header = DistilledSet.read_header(file)
-    assert (header.format_version, header.label_kind) == (6, "regression")
+    assert (header.format_version, header.label_kind) == (7, "regression")
     assert header.distiller.startswith("frepo(pool_size=1, max_online_updates=100, ")
     assert header.options["pool_size"] == "1"
     assert header.options["max_online_updates"] == "100", "also what is at its default"

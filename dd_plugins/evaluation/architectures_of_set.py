@@ -1,0 +1,88 @@
+"""The architectures that took part in a set: none of them is held out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dd_plugins.distillers.base import AbstractDistiller
+from dd_plugins.errors import UnknownNameError
+from dd_plugins.evaluation.method_of_set import distiller_of
+from dd_plugins.evaluation.transfer_results import Role
+from dd_plugins.networks.base import AbstractNetwork
+from dd_plugins.spec import parse
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.header import Header
+
+__all__ = ["Architectures", "architectures_of"]
+
+
+@dataclass(frozen=True)
+class Architectures:
+    """The architectures that took part in a set, by name.
+
+    Attributes:
+        own: the one that the set was distilled with; empty if no network shaped it.
+        others: all others: of pools and wrappers, of teachers, of the sets that it was
+            made from.
+    """
+
+    own: str
+    others: frozenset[str]
+
+    def role(self, network: AbstractNetwork) -> Role:
+        """Return what the architecture of a network was to the set."""
+        if network.architecture == self.own:
+            return "distilled with"
+        return "seen" if network.architecture in self.others else "held out"
+
+
+def architectures_of(
+    distilled: DistilledSet,
+    distiller: Callable[[str], AbstractDistiller[Any]],
+    network: Callable[[str], AbstractNetwork],
+) -> Architectures:
+    """Return the architectures that took part in a set.
+
+    What the engine saw built counts, and what the method says of itself; so does what
+    labelled the set later, and all that holds for the contexts behind it.
+
+    Args:
+        distilled: the set.
+        distiller: returns the distiller of a spec.
+        network: returns the network of a spec.
+    """
+    header = distilled.header
+    took_part, own = _of_header(header, distiller, network)
+    while header.context is not None:
+        header = header.context.header
+        earlier, before = _of_header(header, distiller, network)
+        took_part |= earlier | {before}
+    return Architectures(own, frozenset(took_part - {own, ""}))
+
+
+def _of_header(
+    header: Header,
+    distiller: Callable[[str], AbstractDistiller[Any]],
+    network: Callable[[str], AbstractNetwork],
+) -> tuple[set[str], str]:
+    """Return what took part by one header, and the architecture of the run."""
+    own = _name(header.evaluation_network, network)
+    took_part = set(header.architectures or ())
+    method = distiller_of(header, distiller)
+    shaped = own in took_part
+    if method is None:
+        shaped = True
+    else:
+        shaped |= method.uses_network
+        took_part |= {each.architecture for each in method.architectures}
+    if header.views is not None:
+        took_part |= {_name(each.network, network) for each in header.views.teachers}
+    return took_part, own if shaped else ""
+
+
+def _name(spec: str, network: Callable[[str], AbstractNetwork]) -> str:
+    """Return the architecture of a spec; its bare name if no plugin registers it."""
+    try:
+        return network(spec).architecture
+    except UnknownNameError:
+        return parse(spec).name
