@@ -142,11 +142,13 @@ def prepare_evaluation(
     precision: Precision,
     plugins: Plugins | None,
     compare_labels: bool = True,
+    compare_random: bool = False,
 ) -> "PreparedEvaluation":
     """Check all that an evaluation needs, and return what makes it.
 
     Arguments and errors are those of :func:`evaluate`; but a transfer report leaves out
-    the comparison of labels (``compare_labels``).
+    the comparison of labels (``compare_labels``), and of the baselines it may have
+    random real images alone (``compare_random``).
     """
     repeats = whole_number("repeats", repeats, least=1)
     seed = whole_number("seed", seed)
@@ -189,6 +191,7 @@ def prepare_evaluation(
         target,
         dtype,
         recipe_for(distilled, protocol),
+        [recipe_for(distilled, protocol, network) for network in chosen],
         "recipe" if isinstance(protocol, Recipe) else protocol,
         teacher,
         without_teacher,
@@ -196,19 +199,20 @@ def prepare_evaluation(
     )
 
     by_label = compare_labels and distilled.header.views is not None
-    for network in chosen:
-        evaluator.jobs.add("distilled", network, evaluator.distilled_set)
-        if by_label or asked_for.hard or asked_for.lrs:
-            evaluator.jobs.add("hard", network, evaluator.hard_set)
-        if by_label and teacher is not None:
-            evaluator.jobs.add("taught random", network, evaluator.taught_random)
-        if baselines or by_label or asked_for.lrs or asked_for.ars:
-            evaluator.jobs.add("random", network, evaluator.random_set)
-        if baselines or asked_for.lrs:
-            evaluator.jobs.add("full", network, evaluator.full_set)
-        if asked_for.ars:
-            evaluator.jobs.add("other view", network, evaluator.other_view)
-            evaluator.jobs.add("random, other view", network, evaluator.random_other)
+    wanted = {
+        "distilled": True,
+        "hard": by_label or asked_for.hard or asked_for.lrs,
+        "taught random": by_label and teacher is not None,
+        "random": (
+            baselines or compare_random or by_label or asked_for.lrs or asked_for.ars
+        ),
+        "full": baselines or asked_for.lrs,
+        "other view": asked_for.ars,
+        "random, other view": asked_for.ars,
+    }
+    for network, recipe in zip(chosen, evaluator.recipes, strict=True):
+        for kind in (kind for kind, asked in wanted.items() if asked):
+            evaluator.add(kind, network, recipe)
     return PreparedEvaluation(evaluator, baselines)
 
 

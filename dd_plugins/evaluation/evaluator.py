@@ -1,6 +1,6 @@
 """Trains every network first, then reads the test set, once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -15,7 +15,7 @@ from dd_plugins.evaluation.jobs import Jobs
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.evaluation.robustness import RobustnessScore, score_of_runs
-from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.runtime import processes
 from dd_plugins.runtime.memory import fits_in_memory
 from dd_plugins.runtime.randomness import generator_for
@@ -64,6 +64,7 @@ class Evaluator:
     device: torch.device
     precision: torch.dtype
     recipe: Recipe
+    recipes: Sequence[Recipe]  # of each network
     protocol: str
     teacher: Teacher | None = None
     without_teacher: str = ""  # why random images get no labels of a teacher
@@ -81,6 +82,19 @@ class Evaluator:
             self.precision,
         )
 
+    def add(self, kind: str, network: AbstractNetwork, recipe: Recipe) -> None:
+        """Add networks to train on a set of a kind, one of :data:`KINDS`."""
+        draws = {
+            "distilled": self.distilled_set,
+            "hard": self.hard_set,
+            "taught random": self.taught_random,
+            "random": self.random_set,
+            "full": self.full_set,
+            "other view": self.other_view,
+            "random, other view": self.random_other,
+        }
+        self.jobs.add(kind, network, partial(draws[kind], recipe=recipe))
+
     def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
         """Return the requested kernel regressions, by the set behind them.
 
@@ -93,7 +107,7 @@ class Evaluator:
         sets = {"distilled": self.distilled_set, "random": self.random_set}
         found: dict[str, list[Predictor]] = {}
         for kind, repeats in draws.items():
-            drawn = [sets[kind](repeat)[0] for repeat in repeats]
+            drawn = [sets[kind](repeat, self.recipe)[0] for repeat in repeats]
             found[kind] = [
                 kernel.predictor(each.images[:], each.labels, each.label_kind)
                 for each in drawn
@@ -131,12 +145,13 @@ class Evaluator:
             tuple(results["full"]),
             len(test.labels),
             self.protocol,
-            self.recipe,
+            self.recipe if len(set(self.recipes)) == 1 else None,
             *self._kernel_results(regressions, test),
             tuple(results["hard"]),
             tuple(results["taught random"]),
             self.without_teacher,
             tuple(self._robustness(results)),
+            tuple(self.recipes),
         )
 
     def _robustness(
@@ -158,7 +173,7 @@ class Evaluator:
                     (own.accuracies, by("random")),
                     (by("other view"), by("random, other view")),
                 ]
-                if self.recipe.augmentation == "none":
+                if self.recipes[number].augmentation == "none":
                     pairs.reverse()
                 yield score_of_runs("ars", own.spec, *pairs)
 
@@ -197,35 +212,35 @@ class Evaluator:
             found |= retrieval_scores(on_test(module.features), test.labels)
         return found
 
-    def distilled_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+    def distilled_set(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set."""
         del repeat
-        return self._distilled_set, self.recipe
+        return self._distilled_set, recipe
 
     @cached_property
     def _distilled_set(self) -> TrainingSet:  # remembers what a teacher said
         return training_set_of(self.distilled, device=self.device, teacher=self.teacher)
 
-    def hard_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+    def hard_set(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set, its images or their views labelled by classes."""
         del repeat
         classes = torch.tensor(self.distilled.header.initial_classes)
         images = self._distilled_set.images[:]
         if self.distilled.header.views is not None:
-            return self._by_class(images, classes)
+            return self._by_class(images, classes, recipe)
         labels = self._real_labels(classes)
-        return replace(self._distilled_set, labels=labels), self.recipe
+        return replace(self._distilled_set, labels=labels), recipe
 
-    def other_view(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+    def other_view(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set, and its recipe without augmentation.
 
         If the recipe has none, it is the one with DSA's augmentation instead.
         """
-        return self._otherwise(*self.distilled_set(repeat))
+        return self._otherwise(*self.distilled_set(repeat, recipe))
 
-    def random_other(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+    def random_other(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return random real images, and the same recipe as for :meth:`other_view`."""
-        return self._otherwise(*self.random_set(repeat))
+        return self._otherwise(*self.random_set(repeat, recipe))
 
     @staticmethod
     def _otherwise(images: TrainingSet, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
@@ -233,7 +248,7 @@ class Evaluator:
             return images, replace(recipe, augmentation="dsa")
         return images, replace(recipe, augmentation="none")
 
-    def random_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+    def random_set(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return random real images with as many values as the set stores.
 
         Each class gets its share, or all its real images if it has fewer. If the set
@@ -241,25 +256,27 @@ class Evaluator:
         """
         images, classes = self._random_images(repeat)
         if self.distilled.header.views is not None:
-            return self._by_class(images, classes)
+            return self._by_class(images, classes, recipe)
         training_set = TrainingSet(
             images,
             self._real_labels(classes),
             self.distilled.header.label_kind,
             self.distilled.header.mirror,
         )
-        return training_set, self.recipe
+        return training_set, recipe
 
-    def taught_random(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+    def taught_random(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return the random real images with the teacher's labels of their views."""
         assert self.teacher is not None
         images, classes = self._random_images(repeat)
         mirror = self.distilled.header.mirror
         views = self.teacher.view_labels(mirror=mirror)
         labels = one_hot(classes, self.data.num_classes).to(self.device)
-        return TrainingSet(images, labels, "probabilities", mirror, views), self.recipe
+        return TrainingSet(images, labels, "probabilities", mirror, views), recipe
 
-    def _by_class(self, images: Tensor, classes: Tensor) -> tuple[TrainingSet, Recipe]:
+    def _by_class(
+        self, images: Tensor, classes: Tensor, recipe: Recipe
+    ) -> tuple[TrainingSet, Recipe]:
         """Return images in the views of the set, labelled by their classes."""
         record = self.distilled.header.views
         assert record is not None
@@ -267,7 +284,7 @@ class Evaluator:
         labels = one_hot(classes, self.data.num_classes).to(self.device)
         labelled = ViewLabels(views, hard_labels(views, labels), mirror)
         training_set = TrainingSet(images, labels, "probabilities", mirror, labelled)
-        return training_set, replace(self.recipe, temperature=1.0)
+        return training_set, replace(recipe, temperature=1.0)
 
     def _random_images(self, repeat: int) -> tuple[Tensor, Tensor]:
         """Return random real images in the value space, and their classes."""
@@ -285,9 +302,9 @@ class Evaluator:
         images = images.contiguous(memory_format=torch.channels_last)
         return images, train.labels[chosen]
 
-    def full_set(self, repeat: int) -> tuple[TrainingSet, Recipe]:
+    def full_set(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return all real training images."""
-        del repeat
+        del repeat, recipe
         return self._full_set, real_data_recipe(_FULL_STEPS)
 
     @cached_property

@@ -95,7 +95,8 @@ class Evaluation:
         full: the same, trained on all real images; empty if not asked for.
         test_images: the number of test images.
         protocol: the requested protocol; ``"recipe"`` for a recipe.
-        recipe: of the networks on the distilled set and on random images.
+        recipe: of the networks on the distilled set and on random images; None if they
+            have recipes of their own.
         kernel: the accuracy of kernel regression from the set; its ``spec`` is the
             score's. None if not asked for.
         random_kernel: the same from as many random real images, redrawn each time.
@@ -107,6 +108,7 @@ class Evaluation:
             else empty.
         robustness: the label and augmentation robust scores of each network, as far as
             they were asked for.
+        recipes: the recipe of each network, in the order of ``networks``.
     """
 
     networks: tuple[NetworkResult, ...]
@@ -121,6 +123,7 @@ class Evaluation:
     taught_random: tuple[NetworkResult, ...] = ()
     without_teacher: str = ""
     robustness: tuple[RobustnessScore, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
 
     def __str__(self) -> str:
         """Return a line for each figure: the training set, the network, accuracy."""
@@ -164,6 +167,8 @@ class Evaluation:
             "protocol": self.protocol,
             "recipe": None if self.recipe is None else self.recipe.options(),
         }
+        if self.recipe is None and self.recipes:
+            found["recipes"] = [each.options() for each in self.recipes]
         named = {
             "random": self.random,
             "full": self.full,

@@ -107,6 +107,10 @@ def recipe_of(
             "The library trains on labels of random views of the images. This trains "
             "on the labels of the images, shifted and flipped, and scores lower."
         )
+    if recipe.loss == "cross-entropy" and header.label_kind == "regression":
+        left_out.append(
+            "The library trains by cross-entropy. This takes squared error."
+        )
     if recipe.mix != "none":
         left_out.append(f"The library mixes the images of a batch by {recipe.mix}.")
     flips = ["flip: half of the images"] if header.mirror else []

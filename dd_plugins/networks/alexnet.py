@@ -1,5 +1,7 @@
 """AlexNet for small images, as dataset distillation evaluates it."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import PositiveInt
 from torch import nn
@@ -35,6 +37,9 @@ class AlexNet(AbstractNetwork):
     """
 
     name = "alexnet"
+    few_images_recipe: ClassVar[str] = (
+        "recipe(steps=2_000, learning_rate=3e-3, warm_up=200, augmentation='dsa')"
+    )
 
     width: PositiveInt = 128
     normalization: Normalization = "none"

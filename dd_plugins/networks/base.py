@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -167,6 +167,12 @@ class AbstractNetwork(Record, ABC):
     """An architecture with its options; :meth:`build` makes a module of it.
 
     A class is registered by the hook ``dd_register_networks`` under ``name``.
+    """
+
+    few_images_recipe: ClassVar[str] = ""
+    """The recipe for training its networks on a few images, with steps for 100 of them.
+
+    A spec; protocol ``"family"`` takes it. Empty for the recipe of each set.
     """
 
     @property

@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import PositiveInt
@@ -66,6 +66,10 @@ class Conv(AbstractNetwork):
     """
 
     name = "conv"
+    few_images_recipe: ClassVar[str] = (
+        "recipe(steps=2_000, learning_rate=3e-3, warm_up=200, optimizer='adamw', "
+        "weight_decay=0.05, augmentation='dsa', mix='cutmix')"
+    )
 
     width: PositiveInt = 128
     depth: PositiveInt | None = None

@@ -1,5 +1,7 @@
 """The ConvNet of Dataset Condensation, the benchmark of DC, DSA, DM and MTT."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import PositiveInt
 from torch import nn
@@ -37,6 +39,9 @@ class DCConvNet(AbstractNetwork):
     """
 
     name = "dc_convnet"
+    few_images_recipe: ClassVar[str] = (
+        "recipe(steps=2_000, learning_rate=3e-3, warm_up=200, augmentation='dsa')"
+    )
 
     width: PositiveInt = 128
     depth: PositiveInt | None = None

@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -33,6 +33,10 @@ class MLP(AbstractNetwork):
     """
 
     name = "mlp"
+    few_images_recipe: ClassVar[str] = (
+        "recipe(steps=2_000, learning_rate=1e-2, warm_up=200, augmentation='crop', "
+        "loss='cross-entropy')"
+    )
 
     width: PositiveInt = 128
     depth: PositiveInt = 2

@@ -1,5 +1,7 @@
 """ResNet18 for small images."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import PositiveInt
 from torch import nn
@@ -39,6 +41,10 @@ class ResNet18(AbstractNetwork):
     """
 
     name = "resnet18"
+    few_images_recipe: ClassVar[str] = (
+        "recipe(steps=2_000, learning_rate=1e-2, warm_up=200, optimizer='adamw', "
+        "weight_decay=0.05, loss='cross-entropy', mix='cutmix')"
+    )
 
     width: PositiveInt = 64
     normalization: Normalization = "instance"

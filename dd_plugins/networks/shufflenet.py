@@ -1,6 +1,6 @@
 """ShuffleNetV2 for small images."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -39,6 +39,11 @@ class ShuffleNetV2(AbstractNetwork):
     """
 
     name = "shufflenet_v2"
+    few_images_recipe: ClassVar[str] = (
+        "recipe(steps=2_000, learning_rate=1e-2, warm_up=200, optimizer='adamw', "
+        "weight_decay=0.05, augmentation='crop', loss='cross-entropy', "
+        "mix='cutmix')"
+    )
 
     width: Annotated[int, Field(gt=0, multiple_of=2)] = 48
     normalization: Normalization = "batch"

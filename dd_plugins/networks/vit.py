@@ -1,5 +1,7 @@
 """A small vision transformer."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -29,6 +31,10 @@ class ViT(AbstractNetwork):
     """
 
     name = "vit"
+    few_images_recipe: ClassVar[str] = (
+        "recipe(steps=2_000, learning_rate=1e-2, warm_up=200, augmentation='dsa', "
+        "loss='cross-entropy', mix='cutmix')"
+    )
 
     width: PositiveInt = 192
     depth: PositiveInt = 6

@@ -1,5 +1,6 @@
 """Kinds of labels: the meaning and the loss of each."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +13,18 @@ from dd_plugins.functional.kernel_regression import (
     half_squared_error,
 )
 
-__all__ = ["LABEL_KINDS", "LabelKind", "LabelMeaning", "label_loss", "one_hot"]
+__all__ = [
+    "LABEL_KINDS",
+    "LabelKind",
+    "LabelMeaning",
+    "as_probabilities",
+    "label_loss",
+    "one_hot",
+]
+
+_CONFIDENCE = 0.9  # the mean of the largest probabilities
+_SHARPNESS = (1e-3, 1e4)
+_HALVINGS = 60
 
 LabelKind = Literal["regression", "probabilities", "classes"]
 """The kind of labels: centred regression targets, probabilities, or class scores (the
@@ -57,6 +69,31 @@ class LabelMeaning:
 def one_hot(classes: Tensor, num_classes: int) -> Tensor:
     """Return float32 ``(n, num_classes)``: 1 for the class of each image, else 0."""
     return F.one_hot(classes, num_classes).float()
+
+
+def as_probabilities(targets: Tensor) -> Tensor:
+    """Return regression targets as probabilities, in their order.
+
+    A softmax at the one temperature at which the largest probability of a label is 0.9
+    on average; of equal targets the probabilities are even, at any temperature.
+
+    Args:
+        targets: float of shape ``(n, classes)``.
+
+    Example:
+        >>> as_probabilities(torch.tensor([[0.5, -0.5], [-0.5, 0.5]])).round(decimals=3)
+        tensor([[0.9000, 0.1000],
+                [0.1000, 0.9000]])
+    """
+    low, high = _SHARPNESS
+    precise = targets.detach().cpu().double()  # some devices have no such numbers
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        if (middle * precise).softmax(dim=1).amax(dim=1).mean() < _CONFIDENCE:
+            low = middle
+        else:
+            high = middle
+    return (low * precise).softmax(dim=1).to(targets)
 
 
 def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:

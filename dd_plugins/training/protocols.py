@@ -1,10 +1,12 @@
 """How networks are trained on a distilled set: by a name, a recipe, or its own."""
 
+from dataclasses import replace
 from typing import Literal, cast, get_args
 
 import torch
 
 from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.views import get_views
 from dd_plugins.training.recipes import (
@@ -13,6 +15,7 @@ from dd_plugins.training.recipes import (
     default_recipe,
     frepo_recipe,
     get_recipe,
+    training_steps,
 )
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.training.train import TrainingSet
@@ -20,8 +23,10 @@ from dd_plugins.training.view_labels import ViewLabels
 
 __all__ = ["MOST_STEPS", "ProtocolName", "as_protocol", "recipe_for", "training_set_of"]
 
-ProtocolName = Literal["auto", "frepo", "classic", "retrieval"]
+ProtocolName = Literal["auto", "family", "frepo", "classic", "retrieval"]
 """How networks are trained on a distilled set, and scored."""
+
+_FAMILY_IMAGES = 100  # for which the recipe of a family has its steps
 
 MOST_STEPS = 100_000
 """The most training steps an artifact may ask for by itself."""
@@ -51,7 +56,9 @@ def as_protocol(protocol: str | Recipe) -> ProtocolName | Recipe:
 
 
 def recipe_for(
-    distilled: DistilledSet, protocol: ProtocolName | Recipe = "auto"
+    distilled: DistilledSet,
+    protocol: ProtocolName | Recipe = "auto",
+    network: AbstractNetwork | None = None,
 ) -> Recipe:
     """Return how networks are trained on a distilled set.
 
@@ -59,7 +66,11 @@ def recipe_for(
         distilled: the set.
         protocol: ``"frepo"`` or ``"classic"`` (see :mod:`dd_plugins.training.recipes`);
             ``"auto"`` is the recipe in the set's header, chosen by its method, and so
-            is ``"retrieval"``. A recipe is taken as it is.
+            is ``"retrieval"``. ``"family"`` is the recipe of the network's family
+            (``few_images_recipe``), with steps for the number of images; of a set with
+            views, whose labels come from a teacher, only the optimizer is the family's.
+            A recipe is taken as it is.
+        network: the architecture, for ``"family"``.
 
     Raises:
         OptionError: this version does not know the recipe in the header, or it has more
@@ -67,6 +78,8 @@ def recipe_for(
     """
     if isinstance(protocol, Recipe):
         return protocol
+    if protocol == "family" and network is not None and network.few_images_recipe:
+        return _family_recipe(distilled, get_recipe(network.few_images_recipe))
     count = len(distilled)
     if protocol == "frepo":
         return frepo_recipe(count)
@@ -83,6 +96,30 @@ def recipe_for(
             f"recipe by --protocol: {own!r}"
         )
     return own
+
+
+def _family_recipe(distilled: DistilledSet, family: Recipe) -> Recipe:
+    """Return the recipe of a family for a set.
+
+    Its steps are for a hundred images; other numbers take them in proportion to FRePo's
+    table.
+    """
+    if distilled.header.views is not None:
+        own = recipe_for(distilled)
+        share = family.warm_up / family.steps
+        return replace(
+            own,
+            optimizer=family.optimizer,
+            learning_rate=family.learning_rate,
+            weight_decay=family.weight_decay,
+            warm_up=round(share * own.steps),
+        )
+    scale = training_steps(len(distilled)) / training_steps(_FAMILY_IMAGES)
+    return replace(
+        family,
+        steps=max(1, round(scale * family.steps)),
+        warm_up=round(scale * family.warm_up),
+    )
 
 
 def training_set_of(

@@ -74,6 +74,10 @@ random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
             from a teacher at this temperature.
         scale_loss: whether the loss is multiplied by the square of the temperature, to
             keep the size of its gradient (Hinton et al., arXiv 1503.02531, section 2).
+        loss: ``"labels"``, the loss of their kind; or ``"cross-entropy"``: regression
+            targets become probabilities first
+            (:func:`~dd_plugins.synthetic.labels.as_probabilities`). Some architectures,
+            such as transformers, learn little from squared error.
         mix: ``"cutmix"`` or ``"mixup"`` pairs the images of a batch (Yun et al., arXiv
             1905.04899; Zhang et al., arXiv 1710.09412), with a share drawn evenly from
             [0, 1]; or ``"none"``.
@@ -101,6 +105,7 @@ random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
     augmentation: Literal["frepo", "dsa", "crop", "none"] = "frepo"
     temperature: PositiveFloat = 1.0
     scale_loss: bool = True
+    loss: Literal["labels", "cross-entropy"] = "labels"
     mix: Literal["none", "mixup", "cutmix"] = "none"
     stop_after: PositiveInt | None = None
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -23,7 +23,12 @@ from dd_plugins.networks.base import (
     set_norm_momentum,
 )
 from dd_plugins.runtime.device import autocast, exact_kernels
-from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, one_hot
+from dd_plugins.synthetic.labels import (
+    LABEL_KINDS,
+    LabelKind,
+    as_probabilities,
+    one_hot,
+)
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.view_labels import ViewLabels
 
@@ -179,6 +184,8 @@ def training_steps_of(
     images, labels = training_set.images, training_set.labels
     views = training_set.views
     kind = training_set.label_kind
+    if kind == "regression" and recipe.loss == "cross-entropy":
+        kind, labels = "probabilities", as_probabilities(labels)
     if kind == "classes" and recipe.mix != "none":  # a mixed image has shares of two
         kind, labels = "probabilities", one_hot(labels.argmax(dim=1), labels.shape[1])
     optimizer = recipe.make_optimizer(network.parameters())

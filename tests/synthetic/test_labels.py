@@ -6,7 +6,13 @@ from typing import get_args
 import pytest
 import torch
 
-from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss, one_hot
+from dd_plugins.synthetic.labels import (
+    LABEL_KINDS,
+    LabelKind,
+    as_probabilities,
+    label_loss,
+    one_hot,
+)
 
 KINDS = get_args(LabelKind)
 CLASSES = torch.tensor([2, 0])
@@ -88,3 +94,14 @@ def test_one_hot_is_of_float32_and_as_wide_as_asked_for() -> None:
     assert found.dtype == torch.float32
     assert found.tolist() == [[0, 1, 0, 0]]
     assert one_hot(torch.tensor([], dtype=torch.int64), 4).shape == (0, 4)
+
+
+def test_probabilities_keep_the_order_of_targets_at_one_confidence() -> None:
+    targets = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    for scale in (1e-2, 1.0, 30.0):
+        found = as_probabilities(scale * targets)
+        assert found.dtype == torch.float32
+        assert float(found.amax(dim=1).mean()) == pytest.approx(0.9, abs=1e-4)
+        assert torch.equal(found.argsort(dim=1), targets.argsort(dim=1))
+    even = as_probabilities(torch.zeros(2, 4))
+    torch.testing.assert_close(even, torch.full((2, 4), 0.25))

@@ -1,14 +1,18 @@
 """How networks are trained on a set: by a name, a recipe, or the set's own."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from made_sets import made_set, with_header
 from torch import Tensor, nn
 
+from dd_plugins import get_network
 from dd_plugins.errors import OptionError
+from dd_plugins.networks.mlp import MLP
+from dd_plugins.plugins.manager import loaded_plugins
+from dd_plugins.spec import record
 from dd_plugins.synthetic.header import TeacherRecord, ViewsRecord
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.protocols import (
@@ -21,6 +25,7 @@ from dd_plugins.training.recipes import Recipe, frepo_recipe, get_recipe
 from dd_plugins.training.teacher import Teacher
 
 CPU = torch.device("cpu")
+BUILT_IN = set(loaded_plugins().names()["network"]) - {"factory", "timm"}
 OWN = "recipe(steps=30, learning_rate=0.5, mix='mixup')"
 
 
@@ -87,3 +92,53 @@ def test_views_are_labelled_by_what_is_there() -> None:
         _, found = views.of(made.images, torch.arange(6), 1)
         assert torch.equal(found, expected.float()), "stored labels go before"
     assert training_set_of(made_set(), device=CPU, teacher=teach).views is None
+
+
+@record
+class _Own(MLP):
+    """A network that says how it is trained."""
+
+    name = "own"
+    few_images_recipe: ClassVar[str] = (
+        "recipe(steps=600, learning_rate=0.02, warm_up=60, optimizer='adamw', "
+        "weight_decay=0.1, augmentation='crop', mix='cutmix')"
+    )
+
+
+def test_the_recipe_of_a_family_is_for_its_networks_and_the_number_of_images() -> None:
+    hundred, few = made_set(count=100), made_set(count=10)
+    own = get_recipe(_Own.few_images_recipe)
+    assert recipe_for(hundred, "family", _Own()) == own
+    fewer = recipe_for(few, "family", _Own())
+    assert fewer == replace(own, steps=300, warm_up=30)  # FRePo's 1,000 to 2,000
+    assert as_protocol("family") == "family"
+
+
+def test_a_network_without_a_recipe_takes_the_set_s() -> None:
+    made = made_set(recipe=OWN)
+
+    @record
+    class Silent(MLP):
+        name = "silent"
+        few_images_recipe: ClassVar[str] = ""
+
+    assert recipe_for(made, "family", Silent()) == get_recipe(OWN)
+    assert recipe_for(made, "family") == get_recipe(OWN)
+    assert recipe_for(made, "auto", _Own()) == get_recipe(OWN)
+
+
+def test_a_family_leaves_the_labels_of_views_as_they_were_made() -> None:
+    views = ViewsRecord(views=repr(Views(count=2)), temperature=4.0)
+    taught = "recipe(steps=100, temperature=4.0, augmentation='none')"
+    made = with_header(made_set(recipe=taught), views=views)
+    found = recipe_for(made, "family", _Own())
+    assert (found.temperature, found.augmentation, found.mix) == (4.0, "none", "none")
+    assert (found.steps, found.warm_up) == (100, 10)
+    assert (found.optimizer, found.learning_rate) == ("adamw", 0.02)
+
+
+@pytest.mark.parametrize("network", sorted(BUILT_IN))
+def test_recipes_of_built_in_families_are_recipes(network: str) -> None:
+    spec = get_network(network).few_images_recipe
+    if spec:
+        assert get_recipe(spec).steps >= 300

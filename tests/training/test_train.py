@@ -13,6 +13,8 @@ from dd_plugins.data.images import Images
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.errors import PluginError
 from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.networks.mlp import MLP
+from dd_plugins.training import train
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.train import (
     TrainingSet,
@@ -333,3 +335,35 @@ def test_crops_are_an_augmentation() -> None:
     moved = recipe.augment(images, drawn(0), True)
     assert moved.shape == images.shape
     assert not torch.equal(moved, images)
+
+
+def test_regression_targets_may_be_trained_on_by_cross_entropy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[Tensor, str]] = []
+
+    def loss(logits: Tensor, labels: Tensor, kind: str, recipe: Recipe) -> Tensor:
+        seen.append((labels, kind))
+        return logits.square().mean()
+
+    monkeypatch.setattr(train, "_loss", loss)
+    targets = torch.eye(3).repeat(2, 1) - 1 / 3
+    for options, kind in (
+        ({}, "regression"),
+        ({"loss": "cross-entropy"}, "probabilities"),
+    ):
+        module = MLP(width=4).build((1, 8, 8), 3, generator=drawn(0))
+        train_network(
+            module,
+            TrainingSet(torch.randn(6, 1, 8, 8), targets, "regression", False),
+            Recipe(steps=1, augmentation="none", **options),
+            generator=drawn(0),
+        )
+        labels, found = seen.pop()
+        assert found == kind
+        if options:
+            torch.testing.assert_close(labels.sum(dim=1), torch.ones(6))
+            torch.testing.assert_close(labels.amax(dim=1), torch.full((6,), 0.9))
+            assert torch.equal(labels.argmax(dim=1), targets.argmax(dim=1))
+        else:
+            assert torch.equal(labels, targets)
