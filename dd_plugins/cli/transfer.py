@@ -20,7 +20,9 @@ from dd_plugins.cli.printing import (
     write_json,
 )
 from dd_plugins.cli.transfer_page import transfer_finding, write_transfer_page
-from dd_plugins.evaluation.cross_architecture import Transfer, transfer
+from dd_plugins.cli.transfer_plot import draw_transfer
+from dd_plugins.errors import OptionError
+from dd_plugins.evaluation.cross_architecture import Difference, Transfer, transfer
 from dd_plugins.runtime import processes
 from dd_plugins.spec import split_specs
 from dd_plugins.synthetic.artifact import artifact_file
@@ -40,6 +42,17 @@ __all__ = ["transfer_command"]
     show_default=True,
     help="Fresh networks of each.",
 )
+@click.option(
+    "--recipes",
+    type=click.Choice(["set", "auto"]),
+    default="set",
+    show_default=True,
+    help="set: the recipe of the set for all networks, or that of --protocol. auto: "
+    "each architecture by the recipe of its family.",
+)
+@click.option(
+    "--baselines", is_flag=True, help="Also train on as many random real images."
+)
 @shared.protocol
 @shared.real_data
 @shared.data_root
@@ -48,12 +61,21 @@ __all__ = ["transfer_command"]
 @shared.precision
 @shared.json_file
 @click.option("--html", "html_file", type=shared.path_type, help="Write the page here.")
+@click.option(
+    "--plot",
+    "plot_file",
+    type=shared.path_type,
+    help="Draw the accuracies here, as PNG: a line for each set.",
+)
 @shared.overwrite
 def transfer_command(
     paths: tuple[Path, ...],
     networks: str,
+    recipes: str,
+    protocol: str,
     json_file: Path | None,
     html_file: Path | None,
+    plot_file: Path | None,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -65,13 +87,25 @@ def transfer_command(
     check_outputs(
         (json_file, "JSON"),
         (html_file, "HTML"),
+        (plot_file, "PNG"),
         inputs=[artifact_file(path) for path in paths],
         overwrite=overwrite,
     )
+    if recipes == "auto":
+        if protocol != "auto":
+            raise OptionError(
+                "--recipes auto trains each architecture by a recipe of its own: "
+                f"expected no --protocol beside it, got {protocol}"
+            )
+        protocol = "family"
     with processes.process_group(), training_progress(in_seconds=True) as on_progress:
         first = processes.rank() == 0
         found = transfer(
-            paths, split_specs(networks), on_progress=on_progress, **options
+            paths,
+            split_specs(networks),
+            protocol=protocol,
+            on_progress=on_progress,
+            **options,
         )
     if not first:
         return
@@ -79,6 +113,7 @@ def transfer_command(
         lambda: print_tables(Console(), _transfer_tables(found)),
         lambda: write_json(json_file, found.as_dict()),
         lambda: write_transfer_page(html_file, found),
+        lambda: draw_transfer(plot_file, found),
     )
 
 
@@ -93,11 +128,17 @@ def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
             table.add_column(column)
         for column in ("mean", "deviation", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
-        for result, role in zip(report.results, report.roles, strict=True):
-            table.add_row(as_text(result.spec), role, *figure_columns(result))
-        mean = report.held_out()
-        if mean is not None:
-            table.add_row("mean, held out", "", *figure_columns(mean))
+        gains = [_over_random(each) for each in report.over_random()]
+        if gains:
+            table.add_column("over random real images", justify="right", no_wrap=True)
+        for number, result in enumerate(report.results):
+            cells = (as_text(result.spec), report.roles[number])
+            table.add_row(*cells, *figure_columns(result), *gains[number : number + 1])
+        for mean in report.by_family().values():
+            table.add_row(mean.spec, "", *figure_columns(mean))
+        held_out = report.held_out()
+        if held_out is not None:
+            table.add_row("mean, held out", "", *figure_columns(held_out))
         yield table
     if found.differences:
         sizes = [report.images for report in found.sets]
@@ -110,10 +151,20 @@ def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
         for column in ("mean", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
         for difference in found.differences:
-            interval = (
-                "one pair"
-                if difference.ci95 is None
-                else f"{difference.ci95[0]:+.4f} to {difference.ci95[1]:+.4f}"
-            )
+            interval = _interval(difference) or "one pair"
             table.add_row(as_text(difference.spec), f"{difference.mean:+.4f}", interval)
         yield table
+
+
+def _over_random(difference: Difference) -> str:
+    """Return the gain over random real images, with its interval."""
+    interval = _interval(difference)
+    gain = f"{difference.mean:+.4f}"
+    return f"{gain} ({interval})" if interval else gain
+
+
+def _interval(difference: Difference) -> str:
+    """Return the interval of a difference; empty for one pair."""
+    if difference.ci95 is None:
+        return ""
+    return f"{difference.ci95[0]:+.4f} to {difference.ci95[1]:+.4f}"

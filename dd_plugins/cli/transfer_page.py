@@ -9,7 +9,7 @@ from dd_plugins.evaluation.transfer_results import Difference, SetTransfer, Tran
 from dd_plugins.pages.page import write_page
 from dd_plugins.spec import Call, parse
 
-__all__ = ["transfer_finding", "write_transfer_page"]
+__all__ = ["set_names", "transfer_finding", "write_transfer_page"]
 
 _COLOURS = 4  # of sets; a further set has the first colour again
 _BETWEEN = 14  # pixels from the mark of a set to that of the next
@@ -49,7 +49,7 @@ class _Picture(NamedTuple):
 
 def transfer_finding(found: Transfer) -> str:
     """Return what a report found, in a sentence or two."""
-    names = _names(found.sets)
+    names = set_names(found.sets)
     held_out = [each for each in found.differences if each.spec == "held out"]
     if held_out:
         return _comparison(held_out[0], names)
@@ -103,7 +103,7 @@ def _percent(result: NetworkResult) -> str:
     return f"{told} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _names(reports: Sequence[SetTransfer]) -> list[str]:
+def set_names(reports: Sequence[SetTransfer]) -> list[str]:
     """Return short names of the sets: their methods, or their paths if these repeat."""
     methods = [_method(parse(report.distiller)) for report in reports]
     if len(set(methods)) == len(methods):
@@ -132,7 +132,7 @@ def write_transfer_page(path: Path | None, found: Transfer) -> None:
         "transfer_page.html",
         found=found,
         finding=transfer_finding(found),
-        names=_names(found.sets),
+        names=set_names(found.sets),
         colours=_COLOURS,
         picture=_picture(found.sets),
         repeats=repeats,

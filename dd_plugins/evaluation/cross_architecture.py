@@ -5,26 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import OptionError
+from dd_plugins.evaluation.architectures_of_set import architectures_of
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.evaluate import prepare_evaluation
 from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import own_network
-from dd_plugins.evaluation.results import NetworkResult
 from dd_plugins.evaluation.transfer_results import (
     Difference,
-    Role,
     SetTransfer,
     Transfer,
+    difference_of,
     mean_of,
 )
-from dd_plugins.functional.statistics import mean_interval
-from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.factory import FactoryNetwork, NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.device import Precision
@@ -43,6 +40,7 @@ def transfer(
     *,
     repeats: int = 5,
     protocol: str | Recipe = "auto",
+    baselines: bool = False,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
     seed: int = 0,
@@ -55,10 +53,11 @@ def transfer(
 
     The architecture that a set was distilled with is added if it is not named, unless
     it is a function of Python; of a set that no network shaped, such as KIP's, the one
-    that it names. The role of an
-    architecture is read from the set: *seen* are those of its wrappers and of its
-    distiller, by name, whatever their width; all others are *held out*. All sets and
-    their data are read and checked before the first network is trained.
+    that it names. The role of an architecture is read from the set: *seen* are all that
+    took part in it, by name, whatever their width: those of its distiller and wrappers,
+    of a teacher, of the sets behind it, and any other of which a network was built in
+    its run. The rest is *held out*. All sets and their data are read and checked before
+    the first network is trained.
 
     Args:
         sets: artifacts, or one; two of the same base, distilled from the same data, are
@@ -66,7 +65,9 @@ def transfer(
         networks: the architectures: specs, or one, or functions that return a fresh
             torch module for ``num_classes``.
         repeats: fresh networks of each; network number i starts alike on every set.
-        protocol: as for :func:`dd_plugins.evaluate`.
+        protocol: as for :func:`dd_plugins.evaluate`; ``"family"`` trains each
+            architecture as its users would, on all sets alike.
+        baselines: whether to train the same networks on as many random real images.
         data: as there, like the arguments below.
         data_root: the folder that holds named data sets.
         seed: of networks and batches.
@@ -104,11 +105,10 @@ def transfer(
             trained = [own_network(distilled, found.network)]
         all_networks = [*trained, *(n for n in chosen if repr(n) != repr(own))]
         distiller = method_of(distilled, found.distiller)
-        method, seen, used = parse(header.distiller).name, set[str](), own.architecture
+        method = parse(header.distiller).name
         if distiller is not None:
             method = base_of(distiller).name
-            seen = {network.architecture for network in distiller.architectures}
-            used = own.architecture if distiller.uses_network else ""
+        took_part = architectures_of(distilled, found.distiller, found.network)
         record = header.dataset.model_dump_json()
         key = f"{record} {header.value_space} {header.mirror}"
         if key not in known:
@@ -127,6 +127,7 @@ def transfer(
                 precision=precision,
                 plugins=found,
                 compare_labels=False,
+                compare_random=baselines,
             )
         )
         reports.append(
@@ -134,28 +135,24 @@ def transfer(
                 f"set {number + 1}" if isinstance(name, DistilledSet) else str(name),
                 header.distiller,
                 method,
-                tuple(_role(network, used, seen) for network in all_networks),
+                tuple(took_part.role(network) for network in all_networks),
                 (),
                 len(distilled),
                 header.dataset.fingerprint or header.dataset.name,
+                tuple(network.architecture for network in all_networks),
             )
         )
     seconds = [each.seconds() if on_progress else [] for each in prepared]
     works = [repeats * sum(each) for each in seconds]
-    reports = [
-        replace(
-            report,
-            results=evaluation(
-                on_progress and _among(on_progress, report, works, number),
-                seconds[number],
-            ).networks,
+    made = []
+    for number, (report, evaluation) in enumerate(zip(reports, prepared, strict=True)):
+        told = on_progress and _among(on_progress, report, works, number)
+        found_here = evaluation(told, seconds[number])
+        made.append(
+            replace(report, results=found_here.networks, random=found_here.random)
         )
-        for number, (report, evaluation) in enumerate(
-            zip(reports, prepared, strict=True)
-        )
-    ]
-    reason = _why_not(reports)
-    return Transfer(tuple(reports), () if reason else _differences(reports), reason)
+    reason = _why_not(made)
+    return Transfer(tuple(made), () if reason else _differences(made), reason)
 
 
 def _among(
@@ -170,12 +167,6 @@ def _among(
         on_progress(f"{report.path}, {what}", before + share * works[number], all_work)
 
     return on_set
-
-
-def _role(network: AbstractNetwork, used: str, seen: set[str]) -> Role:
-    if network.architecture == used:
-        return "distilled with"
-    return "seen" if network.architecture in seen else "held out"
 
 
 def _why_not(reports: Sequence[SetTransfer]) -> str:
@@ -206,19 +197,17 @@ def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
         if result.spec not in others:
             continue
         other, other_role = others[result.spec]
-        rows.append(_difference(result.spec, result, other))
+        rows.append(difference_of(result.spec, result, other))
         if role == other_role == "held out":
             before.append(result)
             after.append(other)
+    one, two = first.by_family(), second.by_family()
+    rows += [
+        difference_of(one[family].spec, one[family], two[family])
+        for family in one
+        if family in two and one[family].spec == two[family].spec
+    ]
     means = mean_of(before), mean_of(after)
     if means[0] is not None and means[1] is not None:
-        rows.append(_difference("held out", means[0], means[1]))
+        rows.append(difference_of("held out", means[0], means[1]))
     return tuple(rows)
-
-
-def _difference(spec: str, one: NetworkResult, other: NetworkResult) -> Difference:
-    gains = [
-        after - before
-        for before, after in zip(one.accuracies, other.accuracies, strict=True)
-    ]
-    return Difference(spec, float(np.mean(gains)), mean_interval(gains))

@@ -1,14 +1,15 @@
 """The results of a test on other architectures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from dd_plugins.evaluation.results import NetworkResult
+from dd_plugins.functional.statistics import mean_interval
 
-__all__ = ["Difference", "Role", "SetTransfer", "Transfer", "mean_of"]
+__all__ = ["Difference", "Role", "SetTransfer", "Transfer", "difference_of", "mean_of"]
 
 Role = Literal["distilled with", "seen", "held out"]
 
@@ -26,6 +27,10 @@ class SetTransfer:
         images: the number of its synthetic images.
         data: the fingerprint of the data set that it was distilled from; the name of
             that of a private set.
+        families: the name of each architecture, whatever its size, in the order of the
+            results.
+        random: the accuracies of the same networks trained on as many random real
+            images; empty if not asked for.
     """
 
     path: str
@@ -35,6 +40,26 @@ class SetTransfer:
     results: tuple[NetworkResult, ...]
     images: int = 0
     data: str = ""
+    families: tuple[str, ...] = ()
+    random: tuple[NetworkResult, ...] = ()
+
+    def over_random(self) -> tuple["Difference", ...]:
+        """Return how much each network gains over random real images, in pairs."""
+        return tuple(
+            difference_of(result.spec, real, result)
+            for result, real in zip(self.results, self.random, strict=False)
+        )
+
+    def by_family(self) -> dict[str, NetworkResult]:
+        """Return the mean over the sizes of each family of several, by its name."""
+        found: dict[str, list[NetworkResult]] = {}
+        for family, result in zip(self.families, self.results, strict=False):
+            found.setdefault(family, []).append(result)
+        return {
+            family: replace(mean, spec=f"{family}, {len(sizes)} sizes")
+            for family, sizes in found.items()
+            if len(sizes) > 1 and (mean := mean_of(sizes)) is not None
+        }
 
     def held_out(self) -> NetworkResult | None:
         """Return the mean over the held-out architectures, network by network."""
@@ -54,7 +79,8 @@ class Difference:
     Networks are paired by their seed: both were trained from the same initial weights.
 
     Attributes:
-        spec: the architecture, or ``"held out"`` for the mean over all of these.
+        spec: the architecture; or a family, for the mean over its sizes; or ``"held
+            out"``, for that over all networks held out.
         mean: mean difference in accuracy.
         ci95: its 95 % interval (Student's t over the pairs); None for one pair.
     """
@@ -62,6 +88,11 @@ class Difference:
     spec: str
     mean: float
     ci95: tuple[float, float] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form that ``--json`` writes."""
+        interval = None if self.ci95 is None else list(self.ci95)
+        return {"spec": self.spec, "mean": self.mean, "ci95": interval}
 
 
 @dataclass(frozen=True)
@@ -92,6 +123,12 @@ class Transfer:
                         result.as_dict() | {"role": role}
                         for result, role in zip(found.results, found.roles, strict=True)
                     ],
+                    "families": [
+                        mean.as_dict() | {"family": family}
+                        for family, mean in found.by_family().items()
+                    ],
+                    "random": [result.as_dict() for result in found.random],
+                    "over_random": [each.as_dict() for each in found.over_random()],
                     "held_out": (
                         None
                         if (mean := found.held_out()) is None
@@ -100,18 +137,18 @@ class Transfer:
                 }
                 for found in self.sets
             ],
-            "differences": [
-                {
-                    "spec": difference.spec,
-                    "mean": difference.mean,
-                    "ci95": (
-                        None if difference.ci95 is None else list(difference.ci95)
-                    ),
-                }
-                for difference in self.differences
-            ],
+            "differences": [each.as_dict() for each in self.differences],
             "not_compared": self.not_compared,
         }
+
+
+def difference_of(spec: str, one: NetworkResult, other: NetworkResult) -> Difference:
+    """Return the second result minus the first, network by network."""
+    gains = [
+        after - before
+        for before, after in zip(one.accuracies, other.accuracies, strict=True)
+    ]
+    return Difference(spec, float(np.mean(gains)), mean_interval(gains))
 
 
 def mean_of(results: Sequence[NetworkResult]) -> NetworkResult | None:

@@ -13,10 +13,16 @@ from scipy import stats
 import dd_plugins
 from dd_plugins import DistilledSet, RealData
 from dd_plugins.errors import DataError, FileError, OptionError
+from dd_plugins.evaluation import jobs
 from dd_plugins.evaluation.cross_architecture import Transfer, transfer
+from dd_plugins.networks.conv import Conv
+from dd_plugins.networks.mlp import MLP
+from dd_plugins.networks.vgg import VGG11
 from dd_plugins.spec import split_specs
 from dd_plugins.testing import toy_data
-from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.protocols import recipe_for
+from dd_plugins.training.recipes import Recipe, training_steps
+from dd_plugins.training.train import train_network
 
 BASE = "frepo(pool_size=2)"
 WRAPPED = f"metadd({BASE}, networks=(vgg11(width=4), alexnet(width=8)), stages=(5,))"
@@ -66,7 +72,7 @@ def test_a_set_that_no_network_shaped_has_none_that_it_was_distilled_with() -> N
 def test_differences_are_paired_network_by_network(found: Transfer) -> None:
     first, second = found.sets
     for difference, one, other in zip(
-        found.differences[:-1], first.results, second.results, strict=True
+        found.differences[:-2], first.results, second.results, strict=True
     ):
         gains = np.subtract(other.accuracies, one.accuracies)
         assert difference.spec == one.spec
@@ -108,7 +114,7 @@ def test_command_writes_tables_json_and_one_page(
     result = command_line(
         "transfer", "plain", "clipped", "--networks", "mlp(width=4),mlp(width=8)",
         "--repeats", 2, "--protocol", "recipe(steps=20)", "--json", "found.json",
-        "--html", "found.html",
+        "--html", "found.html", "--plot", "found.png", "--baselines",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "found.json").read_text())
@@ -118,7 +124,20 @@ def test_command_writes_tables_json_and_one_page(
         "held out",
         "held out",
     ]
-    assert [row["spec"] for row in found["differences"]][-1] == "held out"
+    assert [row["spec"] for row in found["differences"]][-2:] == [
+        "mlp, 2 sizes",
+        "held out",
+    ]
+    for report in found["sets"]:
+        assert [row["family"] for row in report["families"]] == ["mlp"]
+        for row, real, gain in zip(
+            report["networks"], report["random"], report["over_random"], strict=True
+        ):
+            assert row["spec"] == real["spec"] == gain["spec"]
+            difference = row["accuracy_mean"] - real["accuracy_mean"]
+            assert gain["mean"] == pytest.approx(difference)
+    assert "over random real images" in result.stdout
+    assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "found.html").read_text()
     assert "mlp(width=8)" in page
     assert "held out" in page
@@ -128,6 +147,46 @@ def test_command_writes_tables_json_and_one_page(
     )
     assert again.returncode == 2
     assert "belongs to a run" in again.stderr
+    both = command_line(
+        "transfer", "plain", "--networks", "mlp", "--recipes", "auto",
+        "--protocol", "frepo",
+    )  # fmt: skip
+    assert both.returncode == 2
+    assert "expected no --protocol beside it, got frepo" in both.stderr
+
+
+def test_each_architecture_may_have_the_recipe_of_its_family(
+    sets: list[DistilledSet],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[tuple[str, Recipe]] = []
+
+    def train(module: Any, images: Any, recipe: Recipe, **options: Any) -> Any:
+        trained.append((module.origin, recipe))
+        return train_network(module, images, replace(recipe, steps=2), **options)
+
+    monkeypatch.setattr(jobs, "train_network", train)
+    monkeypatch.setattr(MLP, "few_images_recipe", "recipe(steps=500, mix='cutmix')")
+    monkeypatch.setattr(VGG11, "few_images_recipe", "recipe(steps=700)")
+    monkeypatch.setattr(Conv, "few_images_recipe", "")
+    found = transfer(
+        sets[0],
+        ["mlp(width=4)", "vgg11(width=4)"],
+        repeats=1,
+        protocol="family",
+        data=toy_data(),
+    )
+    assert [result.spec for result in found.sets[0].results][1:] == [
+        "mlp(width=4)",
+        "vgg11(width=4)",
+    ]
+    own = recipe_for(sets[0])
+    fewer = training_steps(2) / training_steps(100)
+    assert dict(trained) == {
+        "conv": own,
+        "mlp": Recipe(steps=round(500 * fewer), mix="cutmix"),
+        "vgg11": Recipe(steps=round(700 * fewer)),
+    }
 
 
 @pytest.mark.parametrize("text", ["", "mlp,,", "mlp)", "(mlp"])
