@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ import torch.nn.functional as F
 import dd_plugins
 from dd_plugins.data.images import Images
 from dd_plugins.data.real import RealData
-from dd_plugins.evaluation.cross_architecture import transfer
+from dd_plugins.evaluation.architectures_of_set import architectures_of
+from dd_plugins.evaluation.relabelling import relabel
 from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.spec import split_specs
-from dd_plugins.training.protocols import ProtocolName
-from dd_plugins.training.recipes import Recipe
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.training.protocols import recipe_for
 
 NARROW = (
     "conv(width=32),alexnet(width=32),mlp(width=64),resnet18(width=16),"
@@ -45,49 +47,82 @@ Row = dict[str, Any]
 
 
 def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -> Row:
-    """Distil once, and train networks of all architectures on the set."""
-    started = time.perf_counter()
-    distilled = dd_plugins.distill(
-        data,
-        spec,
-        images_per_class=options.ipc,
-        steps=options.steps,
-        network=options.network,
-        seed=seed,
-    )
-    seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    protocol: ProtocolName | Recipe = options.protocol
-    if options.training_steps is not None:
-        steps = options.training_steps
-        protocol = Recipe(
-            steps=steps,
-            learning_rate=options.learning_rate,
-            batch_size=500,
-            warm_up=steps // 10,
+    """Distil once, or find the set, and train networks of all architectures on it."""
+    path = None
+    if options.sets is not None:
+        key = (
+            f"{data.name} {options.ipc} {options.steps} {options.network} {spec} {seed}"
         )
+        path = options.sets / f"{sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    started = time.perf_counter()
+    if path is not None and path.exists():
+        distilled = DistilledSet.load(path)
+    else:
+        distilled = dd_plugins.distill(
+            data,
+            spec,
+            images_per_class=options.ipc,
+            steps=options.steps,
+            network=options.network,
+            seed=seed,
+        )
+        if path is not None:
+            distilled.save(path)
+    seconds = time.perf_counter() - started
+    if options.only_distil:
+        return {"distiller": spec, "seed": seed, "distil_seconds": round(seconds, 1)}
+    if options.relabel:
+        distilled = relabel(
+            distilled,
+            split_specs(options.relabel),
+            views=f"views(count={options.training_steps or 300}, mix='cutmix')",
+            data=data,
+        )
+    return {
+        "distiller": spec,
+        "settled": distilled.header.distiller,
+        "seed": seed,
+        "distil_seconds": round(seconds, 1),
+    } | tested(distilled, data, seed, options)
+
+
+def tested(
+    distilled: DistilledSet, data: RealData, seed: int, options: argparse.Namespace
+) -> Row:
+    """Train networks of all architectures on a set, and score them.
+
+    Of a set that a teacher labels, random real images with its labels are beside it.
+    """
+    started = time.perf_counter()
     scored = data
     if options.split == "validation":
         scored = replace(data, read_test=lambda: data.validation)
-    (report,) = transfer(
-        [distilled],
-        split_specs(options.networks),
-        repeats=options.repeats,
-        protocol=protocol,
-        data=scored,
-        seed=seed,
-    ).sets
-    return {
-        "distiller": spec,
-        "settled": report.distiller,
-        "seed": seed,
-        "distil_seconds": round(seconds, 1),
-        "transfer_seconds": round(time.perf_counter() - started, 1),
-        "roles": dict(zip((r.spec for r in report.results), report.roles, strict=True)),
-        "accuracies": {
-            result.spec: list(result.accuracies) for result in report.results
-        },
-    }
+    took_part = architectures_of(
+        distilled, dd_plugins.get_distiller, dd_plugins.get_network
+    )
+    own = dd_plugins.get_network(distilled.header.evaluation_network)
+    named = [dd_plugins.get_network(each) for each in split_specs(options.networks)]
+    row: Row = {"roles": {}, "accuracies": {}}
+    for network in dict.fromkeys([own, *(n.for_evaluation() for n in named)]):
+        recipe = recipe_for(distilled, options.protocol, network)
+        if options.training_steps is not None:
+            steps = options.training_steps
+            recipe = replace(recipe, steps=steps, warm_up=steps // 10)
+        found = dd_plugins.evaluate(
+            distilled,
+            repr(network),
+            repeats=options.repeats,
+            protocol=recipe,
+            data=scored,
+            seed=seed,
+        )
+        (result,) = found.networks
+        row["accuracies"][result.spec] = list(result.accuracies)
+        row["roles"][result.spec] = took_part.role(network)
+        for each in found.taught_random:
+            real = row.setdefault("taught_random", {})
+            real[each.spec] = list(each.accuracies)
+    return row | {"transfer_seconds": round(time.perf_counter() - started, 1)}
 
 
 def resized(data: RealData, side: int) -> RealData:
@@ -180,11 +215,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--network", help="to distil with; by default by data set")
     parser.add_argument("--networks", default=NARROW, help="to test with")
-    parser.add_argument("--protocol", default="auto", help="frepo or classic")
     parser.add_argument(
-        "--training-steps", type=int, help="a shorter protocol, for a search: Adam"
+        "--protocol", default="family", help="family, auto, frepo or classic"
     )
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of that")
+    parser.add_argument("--training-steps", type=int, help="in place of its own")
+    parser.add_argument("--sets", type=Path, help="keep distilled sets here")
+    parser.add_argument("--relabel", help="teachers that label each set anew")
+    parser.add_argument(
+        "--only-distil", action="store_true", help="make the sets, test nothing"
+    )
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -201,8 +240,8 @@ def main() -> None:
         "networks": options.networks,
         "repeats": options.repeats,
         "protocol": options.protocol,
+        "relabel": options.relabel,
         "training_steps": options.training_steps,
-        "learning_rate": options.learning_rate if options.training_steps else None,
         "split": options.split,
     }
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
@@ -224,9 +263,14 @@ def main() -> None:
                 "torch": torch.__version__,
                 "date": date.today().isoformat(),
             }
+            if options.only_distil:
+                print(json.dumps(row), flush=True)
+                continue
             rows.append(row)
             print(json.dumps(row), flush=True)
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    if options.only_distil:
+        return
     found = [row for row in rows if setting.items() <= row.items()]
     print(summary(found, options.distillers[0]))
 
