@@ -171,8 +171,8 @@ protocol = click.option(
     metavar="NAME or RECIPE",
     default="auto",
     show_default=True,
-    help="How networks are trained: auto (the recipe of the set), frepo, classic, or "
-    "a recipe such as 'recipe(steps=300)'.",
+    help="How networks are trained: auto (the recipe of the set), family (that of each "
+    "network's family), frepo, classic, or a recipe such as 'recipe(steps=300)'.",
 )
 """``protocol: str``, of a command that trains on a set."""
 

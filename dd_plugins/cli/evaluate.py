@@ -40,8 +40,9 @@ _protocol_or_retrieval = click.option(
     metavar="NAME or RECIPE",
     default="auto",
     show_default=True,
-    help="How networks are trained: auto (the recipe of the set), frepo, classic, or a "
-    "recipe such as 'recipe(steps=300)'. retrieval also scores their features, and "
+    help="How networks are trained: auto (the recipe of the set), family (that of each "
+    "network's family), frepo, classic, or a recipe such as 'recipe(steps=300)'. "
+    "retrieval also scores their features, and "
     "turns --baselines on.",
 )
 

@@ -6,7 +6,6 @@ import click
 
 from dd_plugins import options as shared
 from dd_plugins.cli.printing import say
-from dd_plugins.exports.hub import push_to_hub
 
 __all__ = ["push_to_hub_command"]
 
@@ -21,4 +20,6 @@ def push_to_hub_command(path: Path, repo_id: str, private: bool) -> None:
     To read and change its card first, a licence say, write the folder by export --to
     hub, and give it as PATH: it is uploaded as it is.
     """
+    from dd_plugins.exports.hub import push_to_hub
+
     say(f"uploaded to {push_to_hub(path, repo_id, private=private)}")

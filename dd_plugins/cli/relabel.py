@@ -7,10 +7,7 @@ import click
 from dd_plugins import options as shared
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import say, training_progress
-from dd_plugins.evaluation.relabelling import bytes_of_labels, relabel
 from dd_plugins.runtime.text import size_text
-from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
-from dd_plugins.synthetic.views import get_views
 
 __all__ = ["relabel_command"]
 
@@ -84,6 +81,10 @@ def relabel_command(
     Networks trained on the new set see another crop of each image in each epoch, with
     the teacher's label of what they see.
     """
+    from dd_plugins.evaluation.relabelling import bytes_of_labels, relabel
+    from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
+    from dd_plugins.synthetic.views import get_views
+
     inputs = [artifact_file(path)]
     check_outputs((out, "tensors"), inputs=inputs, overwrite=overwrite)
     distilled = DistilledSet.load(path)

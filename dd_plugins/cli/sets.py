@@ -3,7 +3,7 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -14,12 +14,10 @@ from dd_plugins.cli.config import config_text
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import as_text, say
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluation.attention import meta_features
-from dd_plugins.evaluation.attention_picture import save_features
-from dd_plugins.exports.export import FORMS, export, script_of_export
-from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
-from dd_plugins.synthetic.header import ContextRecord
-from dd_plugins.synthetic.pictures import save_grid
+from dd_plugins.exports.forms import FORMS
+
+if TYPE_CHECKING:
+    from dd_plugins.synthetic.header import ContextRecord
 
 __all__ = ["export_command", "info_command", "show_command"]
 
@@ -71,6 +69,9 @@ def show_command(
     classes (class activation maps), and what all of them look at. The networks are
     trained by the other options, or found where metadd keeps them.
     """
+    from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
+    from dd_plugins.synthetic.pictures import save_grid
+
     if not features:
         for option in shared.given_on_command_line("networks", *options):
             raise OptionError(f"{option} needs --features")
@@ -84,6 +85,9 @@ def show_command(
         shown = distilled.as_stored() if stored else distilled
         say(f"picture: {save_grid(shown, target)}")
         return
+    from dd_plugins.evaluation.attention import meta_features
+    from dd_plugins.evaluation.attention_picture import save_features
+
     found = meta_features(distilled, networks, **options)
     click.echo(f"meta ratio: {float(found.ratio.mean()):.4f}")
     say(f"picture: {save_features(distilled, found, target)}")
@@ -100,6 +104,8 @@ def show_command(
 )
 def info_command(path: Path, as_json: bool, as_config: bool) -> None:
     """Show the header of an artifact, without loading tensors."""
+    from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
+
     header = DistilledSet.read_header(path)
     if as_config:
         click.echo(config_text(header), nl=False)
@@ -137,7 +143,7 @@ def info_command(path: Path, as_json: bool, as_config: bool) -> None:
     Console().print(table)
 
 
-def _line_of(context: ContextRecord | None) -> str:
+def _line_of(context: "ContextRecord | None") -> str:
     """Return a line on the context of a set, and on the context of that in turn."""
     if context is None:
         return "none"
@@ -182,5 +188,8 @@ def export_command(path: Path, form: str, out: Path) -> None:
     Each form holds the training recipe, and brings a script of plain torch that trains
     on the set: NAME-train.py beside NAME.npz or NAME.pt, train.py in a folder.
     """
+    from dd_plugins.exports.export import export, script_of_export
+    from dd_plugins.synthetic.artifact import DistilledSet
+
     say(f"exported to {export(DistilledSet.load(path), form, out)}")
     say(f"next: python {shlex.quote(str(script_of_export(out, form)))} --test test.npz")

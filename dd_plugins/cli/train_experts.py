@@ -1,18 +1,16 @@
 """The command that trains experts, whose trajectories a distiller matches."""
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from dd_plugins import options as shared
 from dd_plugins.cli.printing import say, training_progress, validation_text
-from dd_plugins.data.named import DataOptions
-from dd_plugins.data.preprocess import Preprocessing
-from dd_plugins.plugins.manager import loaded_plugins
-from dd_plugins.runtime.device import Precision
-from dd_plugins.training.recipes import expert_recipe, get_recipe
-from dd_plugins.training.trajectories import expert_preprocessing, train_experts
+
+if TYPE_CHECKING:
+    from dd_plugins.data.preprocess import Preprocessing
+    from dd_plugins.runtime.device import Precision
 
 __all__ = ["train_experts_command"]
 
@@ -87,6 +85,11 @@ def train_experts_command(
     stopped: it goes on with the first expert that is missing. mtt finds experts of its
     own data, value space, network and recipe.
     """
+    from dd_plugins.data.named import DataOptions
+    from dd_plugins.plugins.manager import loaded_plugins
+    from dd_plugins.training.recipes import expert_recipe, get_recipe
+    from dd_plugins.training.trajectories import expert_preprocessing, train_experts
+
     plugins = loaded_plugins()
     architecture = plugins.network(network)
     if recipe is not None and shared.given_on_command_line("steps"):
@@ -95,7 +98,7 @@ def train_experts_command(
     options = DataOptions(root=data_root, image_size=image_size)
     data = plugins.real_data(dataset, options)
     data = data.prepared(
-        cast(Preprocessing | None, preprocessing)
+        cast("Preprocessing | None", preprocessing)
         or expert_preprocessing(data.image_shape),
         mirror,
     )
@@ -108,7 +111,7 @@ def train_experts_command(
             every=every,
             way_points=way_points,
             device=device,
-            precision=cast(Precision, precision),
+            precision=cast("Precision", precision),
             folder=cache,
             on_progress=on_progress,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -19,13 +19,10 @@ from dd_plugins.cli.printing import (
     training_progress,
     write_json,
 )
-from dd_plugins.cli.transfer_page import transfer_finding, write_transfer_page
-from dd_plugins.cli.transfer_plot import draw_transfer
 from dd_plugins.errors import OptionError
-from dd_plugins.evaluation.cross_architecture import Difference, Transfer, transfer
-from dd_plugins.runtime import processes
-from dd_plugins.spec import split_specs
-from dd_plugins.synthetic.artifact import artifact_file
+
+if TYPE_CHECKING:
+    from dd_plugins.evaluation.transfer_results import Difference, Transfer
 
 __all__ = ["transfer_command"]
 
@@ -84,6 +81,13 @@ def transfer_command(
     Two sets of the same base (a distiller, and the same inside a wrapper), distilled
     from the same data, are compared in pairs, network by network.
     """
+    from dd_plugins.cli.transfer_page import write_transfer_page
+    from dd_plugins.cli.transfer_plot import draw_transfer
+    from dd_plugins.evaluation.cross_architecture import transfer
+    from dd_plugins.runtime import processes
+    from dd_plugins.spec import split_specs
+    from dd_plugins.synthetic.artifact import artifact_file
+
     check_outputs(
         (json_file, "JSON"),
         (html_file, "HTML"),
@@ -117,8 +121,10 @@ def transfer_command(
     )
 
 
-def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
+def _transfer_tables(found: "Transfer") -> Iterator[Table | Text]:
     """Yield the finding; a title and a table for each set, and for differences."""
+    from dd_plugins.cli.transfer_page import transfer_finding
+
     yield as_text(transfer_finding(found))
     for report in found.sets:
         title = f"{report.path}: {report.distiller}, {report.images} images"
@@ -156,14 +162,14 @@ def _transfer_tables(found: Transfer) -> Iterator[Table | Text]:
         yield table
 
 
-def _over_random(difference: Difference) -> str:
+def _over_random(difference: "Difference") -> str:
     """Return the gain over random real images, with its interval."""
     interval = _interval(difference)
     gain = f"{difference.mean:+.4f}"
     return f"{gain} ({interval})" if interval else gain
 
 
-def _interval(difference: Difference) -> str:
+def _interval(difference: "Difference") -> str:
     """Return the interval of a difference; empty for one pair."""
     if difference.ci95 is None:
         return ""

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from dd_plugins.errors import OptionError
+from dd_plugins.exports.forms import FORMS
 from dd_plugins.exports.hub_folder import write_hub_folder
 from dd_plugins.exports.pictures import write_pictures
 from dd_plugins.exports.recipe import recipe_of
@@ -12,9 +13,8 @@ from dd_plugins.plugins.lookup import get_network
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.synthetic.artifact import DistilledSet
 
-__all__ = ["FORMS", "export", "script_of_export"]
+__all__ = ["export", "script_of_export"]
 
-FORMS = ("folder", "npz", "pt", "hub")
 """The forms in which a set may be written."""
 
 

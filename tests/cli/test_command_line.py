@@ -387,8 +387,8 @@ def test_outputs_are_tried_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dd_plugins.evaluation.evaluate.evaluate", None)
-    monkeypatch.setattr("dd_plugins.cli.transfer.transfer", None)
-    monkeypatch.setattr("dd_plugins.cli.sets.save_grid", None)
+    monkeypatch.setattr("dd_plugins.evaluation.cross_architecture.transfer", None)
+    monkeypatch.setattr("dd_plugins.synthetic.pictures.save_grid", None)
     path = digits.save(tmp_path / "set.safetensors")
     before = path.read_bytes()
     (tmp_path / "mine").write_text("mine")

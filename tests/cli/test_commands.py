@@ -168,7 +168,9 @@ def test_differences_of_two_sets_have_a_sign_and_an_interval(
         sets,
         (Difference("mlp", -0.125, (-0.25, 0.0)), Difference("held out", 0.5, None)),
     )
-    monkeypatch.setattr("dd_plugins.cli.transfer.transfer", lambda *_, **__: found)
+    monkeypatch.setattr(
+        "dd_plugins.evaluation.cross_architecture.transfer", lambda *_, **__: found
+    )
     digits.save("set")
     said = run("transfer", "set", "--networks", "mlp,conv", "--html", "page.html")
     assert said.status == 0, said.stderr

@@ -219,6 +219,12 @@ def test_help_groups_commands_and_a_stranger_s_come_last(
     assert text.index("  go") > places[-1]
 
 
+LIGHT = (
+    *("transfer", "relabel", "train-experts"),
+    *("show", "info", "export", "push-to-hub"),
+)
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [
@@ -226,6 +232,7 @@ def test_help_groups_commands_and_a_stranger_s_come_last(
         (["--version"], 0),
         (["distill", "--help"], 0),
         (["evaluate", "--help"], 0),
+        *(([name, "--help"], 0) for name in LIGHT),
         (["distil"], 2),
         (["distill", "--stps", "3"], 2),
     ],
