@@ -1,6 +1,6 @@
 """The command that tests sets on other architectures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,39 +134,36 @@ def _transfer_tables(found: "Transfer") -> Iterator[Table | Text]:
             table.add_column(column)
         for column in ("mean", "deviation", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
-        gains = [_over_random(each) for each in report.over_random()]
-        if gains:
-            table.add_column("over random real images", justify="right", no_wrap=True)
-        for number, result in enumerate(report.results):
-            cells = (as_text(result.spec), report.roles[number])
-            table.add_row(*cells, *figure_columns(result), *gains[number : number + 1])
+        for result, role in zip(report.results, report.roles, strict=True):
+            table.add_row(as_text(result.spec), role, *figure_columns(result))
         for mean in report.by_family().values():
             table.add_row(mean.spec, "", *figure_columns(mean))
         held_out = report.held_out()
         if held_out is not None:
             table.add_row("mean, held out", "", *figure_columns(held_out))
         yield table
+        if report.random:
+            yield as_text(f"over {report.images} random real images, in such pairs")
+            yield _table_of(report.over_random())
     if found.differences:
         sizes = [report.images for report in found.sets]
         title = "second set less first, in pairs of equal networks"
         if len(set(sizes)) > 1:
             title += f" ({sizes[1]} images less {sizes[0]})"
         yield as_text(title)
-        table = Table()
-        table.add_column("architecture")
-        for column in ("mean", "95 % interval"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for difference in found.differences:
-            interval = _interval(difference) or "one pair"
-            table.add_row(as_text(difference.spec), f"{difference.mean:+.4f}", interval)
-        yield table
+        yield _table_of(found.differences)
 
 
-def _over_random(difference: "Difference") -> str:
-    """Return the gain over random real images, with its interval."""
-    interval = _interval(difference)
-    gain = f"{difference.mean:+.4f}"
-    return f"{gain} ({interval})" if interval else gain
+def _table_of(differences: "Sequence[Difference]") -> Table:
+    """Return paired differences, each with its interval."""
+    table = Table()
+    table.add_column("architecture")
+    for column in ("mean", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for each in differences:
+        interval = _interval(each) or "one pair"
+        table.add_row(as_text(each.spec), f"{each.mean:+.4f}", interval)
+    return table
 
 
 def _interval(difference: "Difference") -> str:

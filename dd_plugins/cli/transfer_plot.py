@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_transfer", "transfer_figure"]
 
-_INCHES = 0.9  # of the axis for an architecture
+_INCHES = 1.2  # of the axis for an architecture
 
 
 def draw_transfer(path: Path | None, found: Transfer) -> None:
@@ -74,11 +74,16 @@ def transfer_figure(found: Transfer) -> "Figure":
     if 0 < first < len(specs):
         axes.axvline(first - 0.5, color="0.7", linewidth=1)
         axes.text(first - 0.4, 1.01, "held out", transform=axes.get_xaxis_transform())
-    axes.set_xticks(range(len(specs)), specs, rotation=30, ha="right")
+    axes.set_xticks(range(len(specs)), [_in_lines(spec) for spec in specs])
     axes.set_ylabel("test accuracy, %")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _in_lines(spec: str) -> str:
+    """Return a spec with each of its options in a line of its own."""
+    return spec.replace("(", "(\n", 1).replace(", ", ",\n")
 
 
 def _held_out(reports: tuple[SetTransfer, ...]) -> set[str]:
