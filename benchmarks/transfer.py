@@ -55,7 +55,8 @@ def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -
         )
         path = options.sets / f"{sha256(key.encode()).hexdigest()[:16]}.safetensors"
     started = time.perf_counter()
-    if path is not None and path.exists():
+    was_there = path is not None and path.exists()
+    if path is not None and was_there:
         distilled = DistilledSet.load(path)
     else:
         distilled = dd_plugins.distill(
@@ -68,9 +69,18 @@ def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -
         )
         if path is not None:
             distilled.save(path)
-    seconds = time.perf_counter() - started
+    seconds: float | None = time.perf_counter() - started
+    if path is not None:  # a set that is found again took longer to make
+        told = path.with_suffix(".seconds")
+        if not was_there:
+            told.write_text(f"{seconds}")
+        seconds = float(told.read_text()) if told.exists() else None
     if options.only_distil:
-        return {"distiller": spec, "seed": seed, "distil_seconds": round(seconds, 1)}
+        return {
+            "distiller": spec,
+            "seed": seed,
+            "distil_seconds": None if seconds is None else round(seconds, 1),
+        }
     if options.relabel:
         distilled = relabel(
             distilled,
@@ -82,7 +92,7 @@ def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -
         "distiller": spec,
         "settled": distilled.header.distiller,
         "seed": seed,
-        "distil_seconds": round(seconds, 1),
+        "distil_seconds": None if seconds is None else round(seconds, 1),
     } | tested(distilled, data, seed, options)
 
 
@@ -150,17 +160,16 @@ def mean_of(row: Row, networks: Iterable[str]) -> float:
 
 
 def summary(rows: list[Row], base: str) -> str:
-    """Return a markdown table: the base, and each other's gain over it."""
+    """Return a markdown table: the base, and each other's gain over it.
+
+    What is held out differs by distiller: the gain is over what its own row and the
+    base both hold out; of the others a bracket tells that they took part.
+    """
     of_base = {row["seed"]: row for row in rows if row["distiller"] == base}
     if not of_base:
         raise SystemExit(f"no row of {base!r} in this setting, nothing to compare with")
     networks = list(next(iter(of_base.values()))["accuracies"])
     specs = list(dict.fromkeys(row["distiller"] for row in rows))
-    held_out = [
-        network
-        for network in networks
-        if all(row["roles"][network] == "held out" for row in rows)
-    ]
     lines = [
         "| distiller | seeds | seconds | held out | "
         + " | ".join(network.split("(")[0] for network in networks)
@@ -175,13 +184,22 @@ def summary(rows: list[Row], base: str) -> str:
         ]
         if not own:
             continue
-        seconds = statistics.median(row["distil_seconds"] for row in own)
+        both = [*own, *of_base.values()]
+        held_out = [
+            network
+            for network in networks
+            if all(row["roles"][network] == "held out" for row in both)
+        ]
+        seen = {n for n in networks if any(row["roles"][n] == "seen" for row in own)}
+        known = [row["distil_seconds"] for row in own if row["distil_seconds"]]
+        seconds = f"{statistics.median(known):.0f}" if known else ""
         cells = [
-            _cell(own, of_base, chosen, absolute=spec == base)
+            f"[{cell}]" if set(chosen) <= seen else cell
             for chosen in (held_out, *([network] for network in networks))
+            for cell in [_cell(own, of_base, chosen, absolute=spec == base)]
         ]
         lines.append(
-            f"| `{spec}` | {len(own)} | {seconds:.0f} | " + " | ".join(cells) + " |"
+            f"| `{spec}` | {len(own)} | {seconds} | " + " | ".join(cells) + " |"
         )
     return "\n".join(lines)
 

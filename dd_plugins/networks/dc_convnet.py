@@ -40,7 +40,8 @@ class DCConvNet(AbstractNetwork):
 
     name = "dc_convnet"
     few_images_recipe: ClassVar[str] = (
-        "recipe(steps=2_000, learning_rate=3e-3, warm_up=200, augmentation='dsa')"
+        "recipe(steps=2_000, learning_rate=3e-3, warm_up=200, augmentation='dsa', "
+        "loss='cross-entropy', mix='cutmix')"
     )
 
     width: PositiveInt = 128
