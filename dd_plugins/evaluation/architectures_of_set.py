@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dd_plugins.distillers.base import AbstractDistiller
-from dd_plugins.errors import UnknownNameError
+from dd_plugins.errors import OptionError, UnknownNameError
 from dd_plugins.evaluation.method_of_set import distiller_of
 from dd_plugins.evaluation.transfer_results import Role
 from dd_plugins.networks.base import AbstractNetwork
@@ -68,7 +68,10 @@ def _of_header(
     """Return what took part by one header, and the architecture of the run."""
     own = _name(header.evaluation_network, network)
     took_part = set(header.architectures or ())
-    method = distiller_of(header, distiller)
+    try:
+        method = distiller_of(header, distiller)
+    except OptionError:  # of an older version, behind a context
+        method = None
     shaped = own in took_part
     if method is None:
         shaped = True
