@@ -104,8 +104,9 @@ def test_wrapper_takes_the_template_s_distiller(
     wrapped = DistilledSet.load(distilled(python, spec, tmp_path / "wrapped"))
     alone = DistilledSet.load(plain)
     assert wrapped.header.versions == alone.header.versions
-    # The start is settled: half of the steps.
-    assert wrapped.header.distiller == spec.replace("stages", "start=15, stages")
+    # The pace is settled; it starts after half of the steps.
+    settled = spec.replace("stages", "rho=4.0, every=16, start=15, stages")
+    assert wrapped.header.distiller == settled
     assert alone.content_hash() != wrapped.content_hash()
     picture = tmp_path / "features.png"
     words = ["show", tmp_path / "wrapped", "--features", "--out", picture]

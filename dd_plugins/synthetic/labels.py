@@ -81,6 +81,7 @@ def as_probabilities(targets: Tensor) -> Tensor:
         targets: float of shape ``(n, classes)``.
 
     Example:
+        >>> import torch
         >>> as_probabilities(torch.tensor([[0.5, -0.5], [-0.5, 0.5]])).round(decimals=3)
         tensor([[0.9000, 0.1000],
                 [0.1000, 0.9000]])

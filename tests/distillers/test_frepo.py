@@ -318,6 +318,7 @@ def test_paper_preset_is_the_paper_in_every_option() -> None:
         "augment": False,
         "augmented_copies": 0,
         "loss": "squared-error",
+        "intercept": False,
         "flip": None,
         "chunk_size": 2_000,
     }

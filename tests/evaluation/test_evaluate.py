@@ -245,7 +245,7 @@ def test_each_image_has_an_augmentation_of_its_own_in_the_classic_protocol(
 
 
 def test_unknown_protocol_is_refused(distilled: DistilledSet) -> None:
-    with pytest.raises(OptionError, match="protocol: expected auto, frepo"):
+    with pytest.raises(OptionError, match="protocol: expected auto, family, frepo"):
         dd_plugins.evaluate(distilled, protocol="best", data=toy_data())  # type: ignore[arg-type]
 
 

@@ -237,10 +237,10 @@ def forge(file: Path, **fields: Any) -> None:
     save_file(load_file(file), file, metadata={"dd_plugins": json.dumps(header)})
 
 
-@pytest.mark.parametrize("version", [7, 99, "7"])
+@pytest.mark.parametrize("version", [8, 99, "8"])
 def test_a_newer_format_is_refused_with_what_to_do(file: Path, version: Any) -> None:
     forge(file, format_version=version)
-    told = rf"format version {version}, this dd-plugins reads at most 6; upgrade"
+    told = rf"format version {version}, this dd-plugins reads at most 7; upgrade"
     assert re.search(told, refused(file))
     with pytest.raises(FileError, match=told):
         DistilledSet.read_header(file)
@@ -496,7 +496,7 @@ def test_whitening_by_directions_is_saved_in_little_room(tmp_path: Path) -> None
     images = torch.rand(12, 3, 16, 16)
     data = RealData.from_tensors(images, torch.arange(12) % 2, preprocessing="zca")
     made = dd_plugins.distill(data, "random", steps=1, network="conv(width=2, depth=1)")
-    assert (made.header.format_version, made.header.value_space) == (6, "zca")
+    assert (made.header.format_version, made.header.value_space) == (7, "zca")
     path = made.save(tmp_path / "set.safetensors")
     assert path.stat().st_size < 100_000  # the matrix alone is of 2.4 MB
     loaded = DistilledSet.load(path)
@@ -632,7 +632,7 @@ def test_whitening_by_directions_is_checked(tmp_path: Path) -> None:
         rewrite(path, tensors | named)
         assert told in refused(path)
     rewrite(path, tensors, format_version=2)
-    assert "needs format version 3, got 2" in refused(path)
+    assert "architectures needs format version 7, got 2" in refused(path)
     older = made.header.model_copy(update={"format_version": 2})
     text = {"dd_plugins": older.text()}
     save_file(tensors, path, metadata=text)

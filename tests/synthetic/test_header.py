@@ -96,17 +96,18 @@ def test_what_a_header_says_in_other_words_is_asked_for_again(
             1,
             {"initial_images", "context", "parametrization", "stored_images"}
             | {"stored_values", "learned", "recipe", "views", "decoder_values"}
-            | {"privacy"},
+            | {"privacy", "architectures"},
         ),
         (
             2,
             {"parametrization", "stored_images", "stored_values", "learned"}
-            | {"recipe", "views", "decoder_values", "privacy"},
+            | {"recipe", "views", "decoder_values", "privacy", "architectures"},
         ),
-        (3, {"decoder_values", "privacy"}),
-        (4, {"decoder_values", "privacy"}),
-        (5, {"privacy"}),
-        (6, set()),
+        (3, {"decoder_values", "privacy", "architectures"}),
+        (4, {"decoder_values", "privacy", "architectures"}),
+        (5, {"privacy", "architectures"}),
+        (6, {"architectures"}),
+        (7, set()),
     ],
 )
 def test_an_older_version_holds_what_it_held_then(

@@ -172,7 +172,9 @@ def test_all_files_are_tried_before_a_network_is_trained(
     monkeypatch.setenv("DD_CACHE", str(kept.file))
     with pytest.raises(FileError, match="cannot write"):
         dd_plugins.distill(
-            toy_data(), "metadd(random, networks=(mlp, vgg11), stages=(1,))", steps=1
+            toy_data(),
+            "metadd(random, networks=(conv(width=4), vgg11(width=4)), stages=(1,))",
+            steps=1,
         )
 
 

@@ -111,6 +111,7 @@ UNUSUAL = Recipe(
     augmentation="dsa",
     temperature=4.0,
     scale_loss=False,
+    loss="cross-entropy",
     mix="cutmix",
     stop_after=2,
     average=0.5,
