@@ -30,7 +30,7 @@ def draw_transfer(path: Path | None, found: Transfer) -> None:
 def transfer_figure(found: Transfer) -> "Figure":
     """Return the accuracies of each set by architecture, with 95 % intervals.
 
-    Architectures that both sets hold out stand last, behind a line. Random real images
+    Architectures that every set holds out stand last, behind a line. Random real images
     have a dashed line in the colour of their set.
     """
     from matplotlib.figure import Figure
@@ -87,7 +87,7 @@ def _in_lines(spec: str) -> str:
 
 
 def _held_out(reports: tuple[SetTransfer, ...]) -> set[str]:
-    """Return the architectures that every set holds out which was tried on them."""
+    """Return the architectures held out by every set that was tried on them."""
     roles: dict[str, set[str]] = {}
     for report in reports:
         for result, role in zip(report.results, report.roles, strict=True):

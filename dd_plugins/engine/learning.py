@@ -55,8 +55,8 @@ class Learning:
         context: the existing set to extend, or None.
         step: the next step.
         seconds: the duration of all steps before it.
-        architectures: the names of those of which networks were built; in process 0
-            those of all processes, after :meth:`whole_state`.
+        architectures: the names of those of which networks were built, in this process
+            or, after :meth:`share_architectures`, in any.
     """
 
     run: Run
@@ -196,22 +196,28 @@ class Learning:
         """Return this process's part of the distiller's state, for a checkpoint."""
         return check_saved_state(self.distiller, self.state.state_dict())
 
+    def share_architectures(self) -> None:
+        """Let every process know the architectures of all; all of them call it."""
+        try:
+            gathered = processes.gather_objects(sorted(self.architectures))
+        except RunError as error:
+            raise self.failure(str(error)) from error
+        self.architectures.update(name for names in gathered for name in names)
+
     def whole_state(self) -> dict[str, Any] | None:
         """Return the state of the distiller, merged from all processes.
 
         Process 0 gets it, because it writes it; the others get None. All get None if
         nothing is written.
         """
-        state = None if self.folder is None else self.own_state()
+        self.share_architectures()
+        if self.folder is None:
+            return None
         try:
-            gathered = processes.gather_to_first((state, sorted(self.architectures)))
+            parts = processes.gather_to_first(self.own_state())
         except RunError as error:
             raise self.failure(str(error)) from error
-        if gathered is None:
-            return None
-        self.architectures.update(name for _, names in gathered for name in names)
-        parts = [part for part, _ in gathered if part is not None]
-        if not parts:
+        if parts is None:
             return None
         return check_saved_state(self.distiller, self.state.merge(parts), "merge")
 

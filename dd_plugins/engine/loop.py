@@ -238,6 +238,8 @@ class Loop:
             metrics, wishes = learning.one_step(wishes_now())
             learning.seconds = before + time.monotonic() - started
             self._tell_estimate(time.monotonic() - started)
+            if learning.step == self.run.steps:  # the finished set names all of them
+                learning.share_architectures()
             if processes.rank() == 0:
                 self._report(metrics, interrupt)
             if processes.world_size() == 1:  # nobody has to agree

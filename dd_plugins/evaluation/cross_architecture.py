@@ -1,6 +1,6 @@
 """How distilled data serves architectures that it was not distilled with."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,16 @@ def _why_not(reports: Sequence[SetTransfer]) -> str:
     return ""
 
 
+def _only(report: SetTransfer, specs: Collection[str]) -> SetTransfer:
+    """Return a report on some of its networks alone."""
+    kept = [number for number, r in enumerate(report.results) if r.spec in specs]
+    return replace(
+        report,
+        results=tuple(report.results[number] for number in kept),
+        families=tuple(report.families[number] for number in kept),
+    )
+
+
 def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
     """Compare two sets on the architectures that both were tried on."""
     if len(reports) != 2:
@@ -201,12 +211,9 @@ def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
         if role == other_role == "held out":
             before.append(result)
             after.append(other)
-    one, two = first.by_family(), second.by_family()
-    rows += [
-        difference_of(one[family].spec, one[family], two[family])
-        for family in one
-        if family in two and one[family].spec == two[family].spec
-    ]
+    both = {result.spec for result in first.results} & others.keys()
+    one, two = (_only(report, both).by_family() for report in reports)
+    rows += [difference_of(one[each].spec, one[each], two[each]) for each in one]
     means = mean_of(before), mean_of(after)
     if means[0] is not None and means[1] is not None:
         rows.append(difference_of("held out", means[0], means[1]))

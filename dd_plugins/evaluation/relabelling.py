@@ -266,7 +266,7 @@ def _relabelled(
     names = set(header.architectures or ())
     if not teacher.kept:  # of kept ones the record says it
         names |= {
-            module.origin
+            module.architecture
             for module in teacher.modules
             if isinstance(module, FeatureNetwork)
         }

@@ -15,8 +15,6 @@ from dd_plugins.synthetic.artifact import DistilledSet
 
 __all__ = ["export", "script_of_export"]
 
-"""The forms in which a set may be written."""
-
 
 def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
     """Write a set in a form that needs no dd-plugins to read.

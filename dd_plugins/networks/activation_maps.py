@@ -41,7 +41,7 @@ def map_layer(network: FeatureNetwork, image_shape: ImageShape) -> nn.Module:
     before it is finer.
 
     Args:
-        network: on the CPU.
+        network: on any device.
         image_shape: channels, height and width of an image.
 
     Raises:
@@ -60,7 +60,8 @@ def map_layer(network: FeatureNetwork, image_shape: ImageShape) -> nn.Module:
     training = network.training
     try:
         with torch.no_grad():
-            network.eval().features(torch.zeros(1, *image_shape))
+            device = next((each.device for each in network.parameters()), None)
+            network.eval().features(torch.zeros(1, *image_shape, device=device))
     finally:
         network.train(training)
         for handle in handles:

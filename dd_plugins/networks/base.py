@@ -131,9 +131,11 @@ class FeatureNetwork(nn.Module):
 
     Attributes:
         origin: the name of its network record, for messages.
+        architecture: the name of its architecture.
     """
 
     origin = "network"
+    architecture = "network"
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -246,7 +248,7 @@ class AbstractNetwork(Record, ABC):
                 f"{self.name}.construct must return a FeatureNetwork(body, head), got "
                 f"{type(module).__name__}"
             )
-        module.origin = self.name
+        module.origin, module.architecture = self.name, self.architecture
         built = _built.get()
         if built is not None:
             built.add(self.architecture)
@@ -263,11 +265,14 @@ def architectures_built(into: set[str]) -> Iterator[None]:
     Args:
         into: the set of names that is added to.
     """
+    outer = _built.get()
     token = _built.set(into)
     try:
         yield
     finally:
         _built.reset(token)
+        if outer is not None:  # a run within a run
+            outer |= into
 
 
 def default_depth(image_shape: ImageShape) -> int:

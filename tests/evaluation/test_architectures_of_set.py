@@ -198,7 +198,7 @@ import test_architectures_of_set as plugin
 
 with processes.process_group():
     made = dd_plugins.distill(
-        toy_data(validation=0.0), "second(frepo(pool_size=2))", steps=2,
+        toy_data(), "second(dm(real_batch_size=16))", steps=2,
         network="conv(width=4, depth=2)", precision="float32", plugins=plugin.PLUGINS,
         out=sys.argv[1],
     )

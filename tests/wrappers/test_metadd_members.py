@@ -227,3 +227,30 @@ def test_the_pace_depends_on_the_variant() -> None:
     other = get_distiller("metadd(dm, rho=2)").for_task(replace(TASK, steps=40))
     assert isinstance(other, MetaDD)
     assert (other.rho, other.every, other.start) == (2.0, 16, 20)
+
+
+def test_learning_networks_are_saved_and_those_without_use_are_not_made() -> None:
+    networks = (VGG11(width=4), Conv(width=4, depth=2))
+    for variant, count in (("paper", 3), ("variance", 2)):
+        distiller = MetaDD(
+            base=DM(real_batch_size=8),
+            networks=networks,
+            variant=variant,  # type: ignore[arg-type]
+            auxiliaries="learning",
+            every=1,
+            start=0,
+        )
+        run = replace(run_of(), network=Conv(width=2, depth=2))
+        state, leaves = distiller.setup(run, real()), leaves_of(DM())
+        assert state.learning is not None
+        assert len(state.learning.pool) == count
+        for step in range(4):
+            distiller.accumulate(state, leaves, real(), step)
+            distiller.advance(state, leaves, step)
+        again = distiller.setup(replace(run, seed=1), real())
+        assert again.learning is not None
+        again.load_state_dict(state.state_dict())
+        for slot, model in state.learning.pool.items():
+            other = again.learning.pool[slot]
+            assert other.updates == model.updates
+            assert all(map(torch.equal, model.tensors(), other.tensors()))

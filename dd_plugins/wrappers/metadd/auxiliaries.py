@@ -156,7 +156,12 @@ class LearningAuxiliaries(PoolState):
         )
 
     def auxiliary(self, architecture: int, draw: int) -> Auxiliary:
-        """Return one of the networks of an architecture.
+        """Return one of the networks of an architecture, with the layer of its maps."""
+        network = self.network(architecture, draw)
+        return Auxiliary(network, map_layer(network, self.run.task.image_shape))
+
+    def network(self, architecture: int, draw: int) -> FeatureNetwork:
+        """Return one of the networks of an architecture, in evaluation mode.
 
         Args:
             architecture: its number.
@@ -164,8 +169,7 @@ class LearningAuxiliaries(PoolState):
         """
         count = len(self.recipe.architectures)
         slots = range(architecture, len(self.pool), count)
-        network = self.pool[slots[draw % len(slots)]].network.eval()
-        return Auxiliary(network, map_layer(network, self.run.task.image_shape))
+        return self.pool[slots[draw % len(slots)]].network.eval()
 
     def learn(self, leaves: Leaves, step: int, *, augment: bool) -> None:
         """Train one network on the set by a step, or replace it."""

@@ -314,7 +314,10 @@ class MetaDD(AbstractWrapper):
             check_maps(network, run)
         own = run.network.for_evaluation()
         if self.auxiliaries == "learning":
-            learning = LearningAuxiliaries.of(run, (own, *self.networks), self.seeds)
+            teachers = (own,) if self.variant == "paper" else ()
+            learning = LearningAuxiliaries.of(
+                run, (*teachers, *self.networks), self.seeds
+            )
             return MetaDDState(run, self.base.setup(run, real), learning=learning)
         teacher = None
         if self.variant == "paper":
@@ -411,8 +414,10 @@ class MetaDD(AbstractWrapper):
         if learning is None:
             found = [state.auxiliaries[number][pick] for number, pick in pairs]
             return found, state.teacher
+        if self.variant != "paper":
+            return [learning.auxiliary(*pair) for pair in pairs], None
         found = [learning.auxiliary(1 + number, pick) for number, pick in pairs]
-        return found, learning.auxiliary(0, picks[0]).network
+        return found, learning.network(0, picks[0])
 
     def _scale(self, base: Tensor, added: Tensor) -> float:
         """Return the factor of the added gradient."""
