@@ -237,7 +237,7 @@ def main() -> None:
         "--protocol", default="family", help="family, auto, frepo or classic"
     )
     parser.add_argument("--training-steps", type=int, help="in place of its own")
-    parser.add_argument("--sets", type=Path, help="keep distilled sets here")
+    parser.add_argument("--sets", type=Path, help="keep sets here, for this code alone")
     parser.add_argument("--relabel", help="teachers that label each set anew")
     parser.add_argument(
         "--only-distil", action="store_true", help="make the sets, test nothing"

@@ -102,7 +102,8 @@ for number, case in enumerate(json.loads(sys.argv[2])):
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 """
-METADD = "networks=(conv(width=4, depth=2), vgg11(width=4)), stages=(5,), start=1"
+SEVERAL = "networks=(conv(width=4, depth=2), vgg11(width=4)), start=1"
+METADD = f"{SEVERAL}, stages=(5,)"
 MTT = (
     "mtt(experts=2, snapshot_steps=2, student_steps=3, target_distance=2, "
     "difficulty=window(0, 1, grows_to=2, steps=4), step_size_learning_rate=1e-3)"
@@ -122,8 +123,8 @@ CASES = [
     ("frepo(pool_size=2)", "packed(factor=2)"),
     ("dsa(real_batch_size=16)", GENERATOR),
     (f"metadd(frepo(pool_size=2), {METADD})", "packed(factor=2)"),
-    (f"metadd(frepo(pool_size=2), {METADD}, variant='gradients')", "identity"),
-    (f"metadd(frepo(pool_size=2), {METADD}, auxiliaries='learning')", "identity"),
+    (f"metadd(frepo(pool_size=2), {SEVERAL}, variant='gradients')", "identity"),
+    (f"metadd(frepo(pool_size=2), {SEVERAL}, auxiliaries='learning')", "identity"),
     ("dm(real_batch_size=16)", "mixture"),
     ("kip(real_batch_size=16, learn_labels=True)", "spectral"),
     (f"metadd(kip(real_batch_size=16), {METADD})", "identity"),

@@ -210,7 +210,6 @@ class Learning:
         Process 0 gets it, because it writes it; the others get None. All get None if
         nothing is written.
         """
-        self.share_architectures()
         if self.folder is None:
             return None
         try:

@@ -238,7 +238,8 @@ class Loop:
             metrics, wishes = learning.one_step(wishes_now())
             learning.seconds = before + time.monotonic() - started
             self._tell_estimate(time.monotonic() - started)
-            if learning.step == self.run.steps:  # the finished set names all of them
+            at_end = learning.step == self.run.steps
+            if wishes.stop or wishes.save or at_end:  # a set or a checkpoint names them
                 learning.share_architectures()
             if processes.rank() == 0:
                 self._report(metrics, interrupt)
@@ -246,7 +247,6 @@ class Loop:
                 wishes = wishes_now()
             if writer is not None:
                 writer.check()
-            at_end = learning.step == self.run.steps
             if wishes.stop or wishes.save or at_end:
                 save()
                 saved = time.monotonic()

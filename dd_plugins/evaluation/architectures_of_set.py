@@ -1,6 +1,6 @@
 """The architectures that took part in a set: none of them is held out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from dd_plugins.errors import OptionError, UnknownNameError
 from dd_plugins.evaluation.method_of_set import distiller_of
 from dd_plugins.evaluation.transfer_results import Role
 from dd_plugins.networks.base import AbstractNetwork
-from dd_plugins.spec import parse
+from dd_plugins.spec import Call, parse
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import Header
 
@@ -73,14 +73,32 @@ def _of_header(
     except OptionError:  # of an older version, behind a context
         method = None
     shaped = own in took_part
-    if method is None:
+    if method is None:  # its spec alone is known
         shaped = True
+        took_part |= set(_networks_in(parse(header.distiller), network))
     else:
         shaped |= method.uses_network
         took_part |= {each.architecture for each in method.architectures}
     if header.views is not None:
         took_part |= {_name(each.network, network) for each in header.views.teachers}
     return took_part, own if shaped else ""
+
+
+def _networks_in(
+    value: object, network: Callable[[str], AbstractNetwork]
+) -> Iterator[str]:
+    """Yield the architectures that a parsed spec names, however deep."""
+    if isinstance(value, tuple):
+        for each in value:
+            yield from _networks_in(each, network)
+    if isinstance(value, Call):
+        try:
+            yield network(value.name).architecture
+        except UnknownNameError:  # no network: a distiller, say
+            yield from _networks_in(value.arguments, network)
+            yield from _networks_in(tuple(value.options.values()), network)
+        except OptionError:  # an option is required
+            yield value.name
 
 
 def _name(spec: str, network: Callable[[str], AbstractNetwork]) -> str:

@@ -190,7 +190,6 @@ def prepare_evaluation(
         seed,
         target,
         dtype,
-        recipe_for(distilled, protocol),
         [recipe_for(distilled, protocol, network) for network in chosen],
         "recipe" if isinstance(protocol, Recipe) else protocol,
         teacher,

@@ -63,7 +63,6 @@ class Evaluator:
     seed: int
     device: torch.device
     precision: torch.dtype
-    recipe: Recipe
     recipes: Sequence[Recipe]  # of each network
     protocol: str
     teacher: Teacher | None = None
@@ -107,7 +106,7 @@ class Evaluator:
         sets = {"distilled": self.distilled_set, "random": self.random_set}
         found: dict[str, list[Predictor]] = {}
         for kind, repeats in draws.items():
-            drawn = [sets[kind](repeat, self.recipe)[0] for repeat in repeats]
+            drawn = [sets[kind](repeat, self.recipes[0])[0] for repeat in repeats]
             found[kind] = [
                 kernel.predictor(each.images[:], each.labels, each.label_kind)
                 for each in drawn
@@ -145,7 +144,7 @@ class Evaluator:
             tuple(results["full"]),
             len(test.labels),
             self.protocol,
-            self.recipe if len(set(self.recipes)) == 1 else None,
+            self.recipes[0] if len(set(self.recipes)) == 1 else None,
             *self._kernel_results(regressions, test),
             tuple(results["hard"]),
             tuple(results["taught random"]),

@@ -274,7 +274,7 @@ def _relabelled(
     changes = {
         "format_version": FORMAT_VERSION,
         "label_kind": "probabilities",
-        "architectures": sorted(names),
+        "architectures": sorted(names) or header.architectures,
         "views": teacher.record(),
         "recipe": repr(student),
         "stored_images": header.stored_images or count,

@@ -75,7 +75,8 @@ def as_probabilities(targets: Tensor) -> Tensor:
     """Return regression targets as probabilities, in their order.
 
     A softmax at the one temperature at which the largest probability of a label is 0.9
-    on average; of equal targets the probabilities are even, at any temperature.
+    on average. Equal targets have even probabilities at any temperature: where there
+    are many such labels, the others become one-hot.
 
     Args:
         targets: float of shape ``(n, classes)``.

@@ -29,7 +29,8 @@ from dd_plugins.testing import toy_data
 
 BASE = "frepo(pool_size=2)"
 OWN = "conv(width=4, depth=2)"
-OTHERS = "networks=(vgg11(width=4), dc_convnet(width=4, depth=1)), stages=(2,)"
+SEVERAL = "networks=(vgg11(width=4), dc_convnet(width=4, depth=1))"
+OTHERS = f"{SEVERAL}, stages=(2,)"
 
 
 @record
@@ -99,7 +100,7 @@ def distilled(spec: str, **options: object) -> DistilledSet:
         (BASE, set()),
         ("frepo(pool_size=2, pool_networks=(mlp(width=4),))", {"mlp"}),
         (f"metadd({BASE}, {OTHERS})", {"vgg11", "dc_convnet"}),
-        (f"metadd({BASE}, {OTHERS}, variant='gradients')", {"vgg11", "dc_convnet"}),
+        (f"metadd({BASE}, {SEVERAL}, variant='gradients')", {"vgg11", "dc_convnet"}),
         (f"clip(metadd({BASE}, {OTHERS}, start=9))", {"vgg11", "dc_convnet"}),
         (
             "rded(teachers=(resnet18(width=4, normalization='batch'),), "
@@ -215,6 +216,17 @@ def test_all_processes_of_a_run_tell_theirs(tmp_path: Path) -> None:
 
 
 def test_sets_of_older_files_are_read_by_their_method() -> None:
-    made = distilled(f"metadd({BASE}, {OTHERS}, variant='gradients')")
+    made = distilled(f"metadd({BASE}, {SEVERAL}, variant='gradients')")
     header = made.header.model_copy(update={"architectures": None, "format_version": 6})
-    assert others_of(replace(made, header=header)) == {"vgg11", "dc_convnet"}
+    older = replace(made, header=header)
+    assert others_of(older) == {"vgg11", "dc_convnet"}
+    spec = header.distiller.replace("metadd(", "unknown(metadd(", 1) + ")"
+    foreign = header.model_copy(update={"distiller": spec})
+    assert others_of(replace(made, header=foreign)) == {"vgg11", "dc_convnet"}
+    assert relabel(
+        older,
+        get_network("mlp(width=4)")
+        .build((1, 8, 8), 2, generator=generator_for(0, "teacher"))
+        .eval(),
+        data=toy_data(),
+    ).header.architectures == ["mlp"]

@@ -21,7 +21,12 @@ from dd_plugins.training.protocols import (
     recipe_for,
     training_set_of,
 )
-from dd_plugins.training.recipes import Recipe, frepo_recipe, get_recipe
+from dd_plugins.training.recipes import (
+    Recipe,
+    frepo_recipe,
+    get_recipe,
+    training_steps,
+)
 from dd_plugins.training.teacher import Teacher
 
 CPU = torch.device("cpu")
@@ -137,8 +142,10 @@ def test_a_family_leaves_the_labels_of_views_as_they_were_made() -> None:
     assert (found.optimizer, found.learning_rate) == ("adamw", 0.02)
 
 
-@pytest.mark.parametrize("network", sorted(BUILT_IN))
-def test_recipes_of_built_in_families_are_recipes(network: str) -> None:
-    spec = get_network(network).few_images_recipe
-    if spec:
-        assert get_recipe(spec).steps >= 300
+def test_built_in_families_have_recipes() -> None:
+    found = {name: get_network(name).few_images_recipe for name in BUILT_IN}
+    without = {name for name, spec in found.items() if not spec}
+    assert without == {"vgg11", "mobilenet_v2"}, "docs/benchmarks/transfer.md says so"
+    for spec in found.values():
+        if spec:
+            assert get_recipe(spec).steps == training_steps(100)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -21,19 +21,12 @@ from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training import kept_networks
 from dd_plugins.wrappers.metadd import MetaDD, MetaDDState, auxiliaries
+from dd_plugins.wrappers.metadd.agreement import Loss
 
 CPU = torch.device("cpu")
 TASK = Task("toy", (1, 8, 8), 3, 2)
 NETWORKS = (Conv(width=4, depth=2), VGG11(width=4), DCConvNet(width=4, depth=1))
-VARIANTS = [
-    "paper",
-    "variance",
-    "overlap",
-    "features",
-    "real_features",
-    "logit_variance",
-    "feature_variance",
-]
+VARIANTS = get_args(Loss)
 
 
 def _metadd(**options: Any) -> MetaDD:

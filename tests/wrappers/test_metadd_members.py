@@ -201,7 +201,20 @@ def test_learning_networks_are_trained_on_the_set_in_turn_and_replaced() -> None
         ),
         (
             "metadd(dm, variant='gradients', weight=1)",
-            "takes its weight from rho, got weight=1",
+            "expected no weight, got 1.0",
+        ),
+        *(
+            (f"metadd(dm, variant='gradients', {option})", f"expected no {name}, got")
+            for name, option in (
+                ("augment", "augment=False"),
+                ("miner", "miner='MultiSimilarityMiner'"),
+                ("stages", "stages=(5,)"),
+                ("seeds", "seeds=3"),
+            )
+        ),
+        (
+            "metadd(dm, auxiliaries='learning', stages=(5,))",
+            r"expected no stages, got \(5,\)",
         ),
     ],
 )

@@ -1,7 +1,7 @@
 """MetaDD: images on which several architectures agree."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
@@ -41,19 +41,15 @@ from dd_plugins.wrappers.metadd.members import Member, add_balanced, member_of
 
 __all__ = ["MetaDD", "MetaDDState"]
 
-Variant = Literal[
-    "gradients",
-    "paper",
-    "variance",
-    "overlap",
-    "features",
-    "real_features",
-    "logit_variance",
-    "feature_variance",
-]
+Variant = Literal["gradients", Loss]
 # Losses of one network alone, and those that need no statistics of real features.
 _OF_ONE = ("gradients", "real_features")
 _OF_LEARNING = ("paper", "variance", "overlap", "logit_variance")
+# Options of networks that look: of no use to "gradients".
+_OF_LOOKING = (
+    *("weight", "augment", "threshold", "temperature", "metric_loss", "miner"),
+    *("auxiliaries", "stages", "seeds", "second_order"),
+)
 
 
 @dataclass(frozen=True)
@@ -171,8 +167,8 @@ class MetaDD(AbstractWrapper):
         rho: the weight. Of ``"gradients"``: that of an added architecture beside the
             run's own; by default 1. Else the length of the added gradient in units of
             the base's, by default 4; ignored if ``weight`` is given.
-        weight: a plain factor in place of ``rho``; the paper's is 1. Not for
-            ``"gradients"``.
+        weight: a plain factor in place of ``rho``; the paper's is 1. This and
+            everything from ``augment`` on is of no use to ``"gradients"``, and refused.
         every: steps from one application to the next; by default 1 for ``"gradients"``,
             16 else.
         start: the first step at which it is applied; by default 0 for ``"gradients"``,
@@ -246,17 +242,29 @@ class MetaDD(AbstractWrapper):
                 f"variant={self.variant!r} compares architectures with each other: "
                 f"expected at least two networks that look at once, got {looking}"
             )
+        if self.variant == "gradients":
+            for name in self._given(_OF_LOOKING):
+                raise ValueError(
+                    f"variant='gradients' has no networks that look at the images: "
+                    f"expected no {name}, got {getattr(self, name)!r}"
+                )
         if self.auxiliaries == "learning" and self.variant not in _OF_LEARNING:
             raise ValueError(
                 f"auxiliaries='learning' is for the variants {', '.join(_OF_LEARNING)},"
                 f" got variant={self.variant!r}"
             )
-        if self.weight is not None and self.variant == "gradients":
-            raise ValueError(
-                "variant='gradients' takes its weight from rho, got "
-                f"weight={self.weight}"
-            )
+        if self.auxiliaries == "learning":
+            for name in self._given(("stages",)):
+                raise ValueError(
+                    f"auxiliaries='learning' are trained on the set alone: expected no "
+                    f"{name}, got {getattr(self, name)!r}"
+                )
         return self
+
+    def _given(self, names: Sequence[str]) -> list[str]:
+        """Return the options that are not at their default."""
+        defaults = {each.name: each.default for each in fields(self)}
+        return [name for name in names if getattr(self, name) != defaults[name]]
 
     @property
     def _pace(self) -> _Pace:
