@@ -15,6 +15,7 @@ from dd_privacy.audit.mechanisms.base import AbstractMechanism, Release
 from dd_privacy.audit.mechanisms.relabelling import Relabelling, labelled
 from dd_privacy.audit.mechanisms.training import (
     PROBE_STEPS,
+    seconds_of_a_step,
     timed,
     trained_on,
     training_seconds,
@@ -134,8 +135,7 @@ class Distillation(AbstractMechanism):
         if probe.header.views is not None:  # the first probe has trained a teacher
             _, short = timed(lambda: self._distilled_from(first, data, 0, few))
         _, longer = timed(lambda: self._distilled_from(first, data, 0, more))
-        # The difference leaves out what a run spends once: setting up, compiling.
-        step = max(0.0, longer - short) / (more - few)
+        step = seconds_of_a_step(short, longer)
         steps = self._settled(data).options.steps or few
         return probe, before + short + step * max(0, steps - few)
 

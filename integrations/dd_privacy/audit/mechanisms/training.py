@@ -19,7 +19,14 @@ from dd_plugins.api import (
 )
 from dd_privacy.audit.mechanisms.base import Release
 
-__all__ = ["PROBE_STEPS", "fresh_network", "timed", "trained_on", "training_seconds"]
+__all__ = [
+    "PROBE_STEPS",
+    "fresh_network",
+    "seconds_of_a_step",
+    "timed",
+    "trained_on",
+    "training_seconds",
+]
 
 PROBE_STEPS = (2, 6)
 """Timed steps, for estimating the duration of all steps."""
@@ -85,6 +92,23 @@ def training_seconds(
     few = min(PROBE_STEPS[1], total)
     _, seconds = timed(lambda: trained_on(distilled, 0, device, few))
     return seconds / few * total
+
+
+def seconds_of_a_step(short: float, longer: float) -> float:
+    """Return the seconds of one step, from runs of each number of ``PROBE_STEPS``.
+
+    The difference leaves out what a run spends once: setting up, compiling. Where a
+    busy machine made the short run the slower one, each step of the longer run counts
+    in full: too much, but never nothing.
+
+    Args:
+        short: seconds of the run of fewer steps.
+        longer: seconds of the run of more steps.
+    """
+    few, more = PROBE_STEPS
+    if longer > short:
+        return (longer - short) / (more - few)
+    return longer / more
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:

@@ -12,6 +12,7 @@ from dd_privacy.audit.mechanisms import AllMembers
 from dd_privacy.audit.mechanisms.training import (
     PROBE_STEPS,
     fresh_network,
+    seconds_of_a_step,
     timed,
     trained_on,
     training_seconds,
@@ -31,6 +32,15 @@ def test_the_time_of_all_steps_is_told_from_a_few() -> None:
     result, seconds = timed(lambda: calls.append(1) or "done")
     assert (result, calls) == ("done", [1])
     assert seconds >= 0
+
+
+def test_a_step_takes_time_even_where_the_machine_was_busy() -> None:
+    few, more = PROBE_STEPS
+    setting_up, step = 3.0, 0.5
+    short, longer = (setting_up + step * steps for steps in (few, more))
+    assert seconds_of_a_step(short, longer) == pytest.approx(step)
+    assert seconds_of_a_step(longer + 9, longer) == pytest.approx(longer / more)
+    assert seconds_of_a_step(longer, longer) > 0
 
 
 def test_fresh_weights_are_a_function_of_the_seed() -> None:
