@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import nn
 
@@ -81,11 +82,24 @@ class ResNet18(AbstractNetwork):
         return FeatureNetwork(body, nn.Linear(inputs, num_classes))
 
 
+class _Subsampling(nn.Conv2d):
+    """A convolution of single pixels that takes its pixels before it multiplies.
+
+    It computes what ``nn.Conv2d`` does. With a stride and fewer than eight channels,
+    channels last, the kernel for the latter's gradient writes where it should not on
+    CPUs without AVX-512 (torch 2.15), and the process dies.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        down, right = self.stride
+        return F.conv2d(input[:, :, ::down, ::right], self.weight, self.bias)
+
+
 def _block(inputs: int, outputs: int, stride: int) -> nn.Module:
     shortcut = None
     if stride != 1 or inputs != outputs:
         shortcut = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False),
+            _Subsampling(inputs, outputs, 1, stride=stride, bias=False),
             norm("batch", outputs),
         )
     from torchvision.models.resnet import BasicBlock

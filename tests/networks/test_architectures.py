@@ -1,5 +1,8 @@
 """The networks of other architectures: sizes, widths, normalisation, known shapes."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +11,7 @@ from torchvision.models import mobilenet_v2, resnet18, shufflenet_v2_x0_5
 from dd_plugins import get_network
 from dd_plugins.errors import DDError
 from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.networks.resnet import _Subsampling
 from dd_plugins.runtime.randomness import generator_for
 
 NARROW = {
@@ -102,3 +106,35 @@ def test_what_a_network_cannot_take_is_named(
 def test_patches_that_do_not_divide_the_image_are_padded() -> None:
     network = _build("vit(width=12, depth=1, patch=5)", (1, 8, 12))
     assert network(torch.zeros(2, 1, 8, 12)).shape == (2, 10)
+
+
+TRAINED = """
+import torch
+import dd_plugins
+
+for width in (3, 4, 6):
+    network = dd_plugins.get_network(f"resnet18(width={width}, normalization='batch')")
+    generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
+    module = network.build((3, 8, 8), 3, generator=generator, device=cpu).train()
+    for _ in range(4):
+        images = torch.randn(10, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+        module(images).square().sum().backward()
+"""
+
+
+def test_narrow_shortcuts_with_a_stride_do_not_kill_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", TRAINED], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_subsampling_convolution_is_torch_s() -> None:
+    own = _Subsampling(5, 3, 1, stride=2, bias=False).double()
+    theirs = nn.Conv2d(5, 3, 1, stride=2, bias=False).double()
+    theirs.load_state_dict(own.state_dict())
+    images = torch.randn(2, 5, 7, 8, dtype=torch.float64)
+    one, other = images.clone().requires_grad_(), images.clone().requires_grad_()
+    torch.testing.assert_close(own(one), theirs(other))
+    own(one).square().sum().backward()
+    theirs(other).square().sum().backward()
+    torch.testing.assert_close(one.grad, other.grad)
+    torch.testing.assert_close(own.weight.grad, theirs.weight.grad)
