@@ -125,6 +125,7 @@ CASES = [
     (f"metadd(frepo(pool_size=2), {METADD})", "packed(factor=2)"),
     (f"metadd(frepo(pool_size=2), {SEVERAL}, variant='gradients')", "identity"),
     (f"metadd(frepo(pool_size=2), {SEVERAL}, auxiliaries='learning')", "identity"),
+    ("frepo(pool_size=2, kernel=tangent(projection=2))", "identity"),
     ("dm(real_batch_size=16)", "mixture"),
     ("kip(real_batch_size=16, learn_labels=True)", "spectral"),
     (f"metadd(kip(real_batch_size=16), {METADD})", "identity"),
@@ -198,7 +199,7 @@ def test_two_processes_learn_and_match_the_same(
     script = tmp_path / "matched.py"
     script.write_text(MATCHED)
     specs = [MTT, f"{MTT[:-1]}, learn_labels=True)", "kip(real_batch_size=16)"]
-    specs += ["learned_step", SRE2L]
+    specs += ["learned_step", SRE2L, "frepo(pool_size=2, kernel=tangent())"]
     finish(torchrun(script, tmp_path, *specs))
     assert len(list(cache.iterdir())) == 2 + 2 + 1, "experts, teachers, a generator"
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "other"))

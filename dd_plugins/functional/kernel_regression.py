@@ -6,6 +6,8 @@ Regression", NeurIPS 2022, arXiv 2206.00719, section 3 and its released code; fo
 Distillation using Random Feature Approximation", NeurIPS 2022, arXiv 2210.12067.
 """
 
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -36,8 +38,15 @@ _FIRST_INVERSE = 5.0
 _NEWTON_STEPS = 12
 
 
+Blocks = Tensor | Sequence[Tensor]
+"""Features of shape ``(n, d)``, or several blocks that stand for all columns of them.
+
+The kernels of the blocks add up.
+"""
+
+
 def ridge_regression(
-    syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float = 1e-6
+    syn_features: Blocks, syn_targets: Tensor, features: Blocks, *, ridge: float = 1e-6
 ) -> Tensor:
     r"""Predict targets for ``features`` by kernel ridge regression on a synthetic set.
 
@@ -51,6 +60,10 @@ def ridge_regression(
     factorisation fails all the same (features equal up to rounding), the ridge grows
     tenfold, up to six times.
 
+    Features of several blocks are never joined: the Gram matrices of the blocks add up.
+    There may be 100,000 columns or more, so the products of a block run in float32, or
+    in float64 if it is float64, and the solve in float64.
+
     The cross kernel is never formed: :math:`K_{ts} A = \Phi_t (\Phi_s^\top A)` takes
     ``(n + b) d classes`` multiplications instead of ``n b d``. The last product runs in
     float32, or in float64 if the features are float64. Where there are more images than
@@ -58,14 +71,14 @@ def ridge_regression(
     least squares.
 
     Args:
-        syn_features: shape ``(n, d)``, any floating dtype.
+        syn_features: shape ``(n, d)``, any floating dtype, or blocks of such features.
         syn_targets: shape ``(n, classes)``.
-        features: shape ``(b, d)``.
+        features: shape ``(b, d)``, or as many blocks.
         ridge: relative ridge, not negative.
 
     Returns:
         Predictions of shape ``(b, classes)`` in the dtype of ``syn_targets``;
-        differentiable, once, in all three tensors.
+        differentiable, once, in all tensors.
 
     Raises:
         OptionError: the ridge is negative.
@@ -81,10 +94,8 @@ def ridge_regression(
 
     Reference: arXiv 2206.00719, equation 4 (the closed-form solution on features).
     """
-    precise = torch.promote_types(features.dtype, torch.float32)
-    weights = ridge_weights(syn_features, syn_targets, ridge=ridge)
-    weights = weights.to(precise).to(features.device)
-    return (features.to(precise) @ weights).to(syn_targets.dtype)
+    weights = _weights_or_raise(_blocks(syn_features), syn_targets, ridge)
+    return _predictions(_blocks(features), weights).to(syn_targets.dtype)
 
 
 def ridge_weights(
@@ -115,19 +126,24 @@ def ridge_weights(
         >>> ridge_weights(x, y).round(decimals=3)
         tensor([[2.]], dtype=torch.float64)
     """
+    (weights,) = _weights_or_raise([syn_features], syn_targets, ridge)
+    return weights
+
+
+def _weights_or_raise(
+    blocks: Sequence[Tensor], targets: Tensor, ridge: float
+) -> Sequence[Tensor]:
+    """Return the weights of each block, with a ridge that grows, or raise."""
     if ridge < 0:
         raise OptionError(f"ridge must not be negative, got {ridge}")
     for attempt in range(_JITTER_STEPS + 1):
         relative = ridge
         if attempt > 0:
             relative = max(ridge, _SMALLEST_JITTER) * _JITTER_GROWTH**attempt
-        weights, failed = _RidgeWeights.apply(
-            _in_float64(syn_features), _in_float64(syn_targets), relative
-        )
+        weights, failed = _weights(blocks, targets, relative)
         if not failed:
-            found: Tensor = weights
-            return found
-        if not torch.isfinite(syn_features).all():
+            return weights
+        if not all(bool(torch.isfinite(block).all()) for block in blocks):
             raise RunError(
                 "the synthetic features must be finite, got values that are not finite"
             )
@@ -192,7 +208,7 @@ def kernel_ridge_regression(
 
 
 def ridge_regression_ex(
-    syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float
+    syn_features: Blocks, syn_targets: Tensor, features: Blocks, *, ridge: float
 ) -> tuple[Tensor, Tensor]:
     """Predict as :func:`ridge_regression` does, once, and return whether it failed.
 
@@ -203,20 +219,47 @@ def ridge_regression_ex(
         system, of the images or of the features if these are fewer, is not finite or
         not positive definite; the predictions mean nothing then.
     """
-    precise = torch.promote_types(features.dtype, torch.float32)
-    weights, failed = _RidgeWeights.apply(
-        _in_float64(syn_features), _in_float64(syn_targets), ridge
-    )
-    weights = weights.to(precise).to(features.device)
-    return (features.to(precise) @ weights).to(syn_targets.dtype), failed
+    weights, failed = _weights(_blocks(syn_features), syn_targets, ridge)
+    predictions = _predictions(_blocks(features), weights)
+    return predictions.to(syn_targets.dtype), failed
+
+
+def _blocks(features: Blocks) -> Sequence[Tensor]:
+    """Return the blocks of features; a tensor is one."""
+    return [features] if isinstance(features, Tensor) else features
+
+
+def _predictions(blocks: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Return the sum of what the blocks predict, at least in float32."""
+    found = []
+    for block, own in zip(blocks, weights, strict=True):
+        precise = torch.promote_types(block.dtype, torch.float32)
+        found.append(block.to(precise) @ own.to(precise).to(block.device))
+    return functools.reduce(torch.add, found)
+
+
+def _weights(
+    blocks: Sequence[Tensor], targets: Tensor, ridge: float
+) -> tuple[Sequence[Tensor], Tensor]:
+    """Return the weights of each block, and whether the regression failed."""
+    if len(blocks) == 1:
+        precise = [_in_float64(blocks[0])]
+    else:
+        precise = [
+            block.to(torch.promote_types(block.dtype, torch.float32))
+            for block in blocks
+        ]
+    *weights, failed = _RidgeWeights.apply(_in_float64(targets), ridge, *precise)
+    return weights, failed
 
 
 class _RidgeWeights(torch.autograd.Function):
-    r"""The weights :math:`W` of the regression, ``(d, classes)``; whether it failed.
+    r"""The weights :math:`W` of each block ``(d, classes)``; whether it failed.
 
     With :math:`\lambda` the absolute ridge, :math:`W = \Phi^\top A` of
     :math:`(\Phi\Phi^\top + \lambda I)\,A = Y`, or, where features are fewer than
     images, the solution of :math:`(\Phi^\top\Phi + \lambda I)\,W = \Phi^\top Y`.
+    Of several blocks :math:`\Phi\Phi^\top` is the sum.
 
     The gradient is the equation's, not that of the solving steps: one more solve with
     the same factor, for the gradient of the weights, and products with matrices of as
@@ -226,47 +269,70 @@ class _RidgeWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, targets: Tensor, ridge: float
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, targets: Tensor, ridge: float, *blocks: Tensor
+    ) -> tuple[Tensor, ...]:
         # Both systems give the same weights: the smaller one is cheaper to factor.
-        tall = features.shape[0] > features.shape[1]
-        gram = features.mT @ features if tall else features @ features.mT
-        mean_eigenvalue = features.square().sum() / len(features)
+        tall = len(blocks) == 1 and len(targets) > blocks[0].shape[1]
+        if tall:
+            gram = blocks[0].mT @ blocks[0]
+        else:
+            gram = _sum_of(block @ block.mT for block in blocks)
+        squares = _sum_of(block.square().sum() for block in blocks)
+        mean_eigenvalue = squares / len(targets)
         gram.diagonal().add_(ridge * mean_eigenvalue)
         factor, info = torch.linalg.cholesky_ex(gram)
         if tall:
-            weights = torch.cholesky_solve(_thin(features.mT, targets), factor)
+            weights = [torch.cholesky_solve(_thin(blocks[0].mT, targets), factor)]
             # The coefficients times the ridge:
-            remainders = targets - _thin(features, weights)
+            remainders = targets - _thin(blocks[0], weights[0])
         else:
             # The coefficients themselves:
             remainders = torch.cholesky_solve(targets, factor)
-            weights = _thin(features.mT, remainders)
+            weights = [_thin(block.mT, remainders.to(block)) for block in blocks]
         failed = (info != 0) | ~torch.isfinite(mean_eigenvalue)
         ctx.mark_non_differentiable(failed)
-        ctx.save_for_backward(features, factor, weights, remainders)
+        ctx.save_for_backward(factor, remainders, *blocks, *weights)
         ctx.ridge, ctx.tall = ridge, tall
-        return weights, failed
+        return *weights, failed
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
-        features, factor, weights, remainders = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        factor, remainders, *saved = ctx.saved_tensors
+        blocks, weights = saved[: len(saved) // 2], saved[len(saved) // 2 :]
         if ctx.tall:
-            adjoint = torch.cholesky_solve(gradient, factor)
-            targets_gradient = _thin(features, adjoint)
-            of_ridge = (weights * adjoint).sum()
+            adjoints = [torch.cholesky_solve(gradients[0], factor)]
+            targets_gradient = _thin(blocks[0], adjoints[0])
+            of_ridge = (weights[0] * adjoints[0]).sum()
         else:
-            targets_gradient = torch.cholesky_solve(_thin(features, gradient), factor)
-            # Here the ridge is in the adjoint:
-            adjoint = gradient - _thin(features.mT, targets_gradient)
+            pairs = list(zip(blocks, gradients[:-1], strict=True))
+            pulled = _sum_of(_thin(block, gradient) for block, gradient in pairs)
+            targets_gradient = torch.cholesky_solve(pulled, factor)
+            # Here the ridge is in the adjoints:
+            adjoints = [
+                gradient - _thin(block.mT, targets_gradient.to(block))
+                for block, gradient in pairs
+            ]
             of_ridge = (remainders * targets_gradient).sum()
-        features_gradient = torch.addmm(
-            (-2 * ctx.ridge / len(features)) * of_ridge * features,
-            torch.cat([remainders, -targets_gradient], dim=1),
-            torch.cat([adjoint, weights], dim=1).mT,
+        scale = (-2 * ctx.ridge / len(remainders)) * of_ridge
+        left = torch.cat([remainders, -targets_gradient], dim=1)
+        return (
+            targets_gradient,
+            None,
+            *(
+                torch.addmm(
+                    scale.to(block) * block,
+                    left.to(block),
+                    torch.cat([adjoint, own], dim=1).mT,
+                )
+                for block, adjoint, own in zip(blocks, adjoints, weights, strict=True)
+            ),
         )
-        return features_gradient, targets_gradient, None
+
+
+def _sum_of(parts: Iterable[Tensor]) -> Tensor:
+    """Return the sum of the parts, in float64."""
+    return functools.reduce(torch.add, map(_in_float64, parts))
 
 
 def _thin(matrix: Tensor, columns: Tensor) -> Tensor:

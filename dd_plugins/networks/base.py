@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar, Literal, Self, cast
@@ -26,6 +26,7 @@ __all__ = [
     "architectures_built",
     "batch_statistics",
     "chunk_size",
+    "chunks_of",
     "default_depth",
     "features_in_chunks",
     "has_batch_norm",
@@ -290,6 +291,16 @@ def chunk_size(shape: torch.Size) -> int:
     return max(1, _PIXELS_IN_CHUNK // (shape[-2] * shape[-1]))
 
 
+def chunks_of(images: Tensor) -> Sequence[Tensor]:
+    """Return images in the chunks that their device should compute at a time.
+
+    On a GPU they are one chunk.
+    """
+    if images.device.type != "cpu":
+        return [images]
+    return torch.split(images, chunk_size(images.shape))
+
+
 def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
     """Return the features of many images, on a CPU a few images at a time.
 
@@ -305,10 +316,8 @@ def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
     Returns:
         Features of shape ``(n, features)``, differentiable in the images.
     """
-    size = chunk_size(images.shape)
-    if images.device.type != "cpu" or len(images) <= size:
-        return network.features(images)
-    return torch.cat([network.features(chunk) for chunk in torch.split(images, size)])
+    found = [network.features(chunk) for chunk in chunks_of(images)]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def has_batch_norm(network: nn.Module) -> bool:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import (
@@ -38,9 +38,8 @@ from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
 )
-from dd_plugins.networks.base import (
-    AbstractNetwork,
-)
+from dd_plugins.functional.tangent_kernel import TangentKernel
+from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.conv import Conv
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
@@ -110,6 +109,10 @@ class FRePo(AbstractDistiller[FRePoState]):
             their mean over the synthetic set. It is True by default in a pool of
             several architectures, some of whose features are nearly constant. The
             paper has none.
+        kernel: the kernel of the regression: by default, as in the paper, that of the
+            features. ``tangent()`` adds the tangent kernel of the body
+            (:class:`~dd_plugins.functional.tangent_kernel.TangentKernel`), as if the
+            whole network were trained on the set and not its head alone.
         chunk_size: images, copies included, with activations in memory at once; the
             gradient of more is computed in chunks, for one more forward pass.
 
@@ -125,6 +128,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     """
 
     name = "frepo"
+    parts: ClassVar = {"kernel": (TangentKernel,)}
 
     preset: Literal["fast", "paper"] = "fast"
     pool_size: PositiveInt | None = None
@@ -143,6 +147,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     loss: Loss | None = None
     flip: bool | None = None
     intercept: bool | None = None
+    kernel: TangentKernel | None = None
     chunk_size: PositiveInt = 2_000
 
     def for_task(self, task: Task) -> Self:
@@ -189,6 +194,7 @@ class FRePo(AbstractDistiller[FRePoState]):
             self.learn_labels,
             self.chunk_size,
             bool(self.intercept),
+            self.kernel,
         )
 
     def _pool(self, run: Run) -> Pool:
@@ -201,8 +207,7 @@ class FRePo(AbstractDistiller[FRePoState]):
 
     def images_in_graph(self, task: Task) -> int:
         """Return the images of the support, copies counted, or of a chunk of them."""
-        copies = (1 + self._settings.augmented_copies) * (2 if self.flip else 1)
-        return min(self.chunk_size, copies * task.synthetic_images)
+        return min(self.chunk_size, _copies(self) * task.synthetic_images)
 
     def default_steps(self, task: Task) -> int:
         """Return the steps of a run of the preset on this data set."""
@@ -243,7 +248,8 @@ class FRePo(AbstractDistiller[FRePoState]):
 
         Raises:
             OptionError: there are more processes, or architectures, than models; or
-                augmented copies without augmentation.
+                augmented copies without augmentation; or the kernel does not suit the
+            network, or the memory.
         """
         settings = self._settings
         if settings.pool_size < run.ranks:
@@ -263,13 +269,17 @@ class FRePo(AbstractDistiller[FRePoState]):
             )
         oldest, size = settings.max_online_updates, settings.pool_size
         pool = self._pool(run)
-        return FRePoState(
-            run,
-            {
-                slot: pool.fresh_model(run, slot, -1, slot * oldest // size)
-                for slot in range(run.rank, size, run.ranks)
-            },
-        )
+        models = {
+            slot: pool.fresh_model(run, slot, -1, slot * oldest // size)
+            for slot in range(run.rank, size, run.ranks)
+        }
+        if self.kernel is not None:
+            images = (
+                settings.real_batch_size + _copies(self) * run.task.synthetic_images
+            )
+            for model in models.values():
+                self.kernel.check("frepo", model.network, images)
+        return FRePoState(run, models)
 
     def accumulate(
         self, state: FRePoState, leaves: Leaves, real: RealSampler, step: int
@@ -278,10 +288,10 @@ class FRePo(AbstractDistiller[FRePoState]):
         workspace = self._workspace(
             state, state.slot_of(step // self._settings.updates_per_batch)
         )
-        visit = _visit(self._settings, state, workspace, real, step)
+        visit = _visit(self._settings, self._regression, state, workspace, real, step)
         pixels, labels = leaves.pixels, leaves.labels
         view = support(self._settings, state.run, pixels, step)
-        found = workspace.gradient(view, labels, visit.features, visit.targets)
+        found = workspace.gradient(view, labels, visit)
         gradient = found.view
         if view is not pixels:
             (gradient,) = torch.autograd.grad(view, [pixels], gradient)
@@ -349,20 +359,29 @@ class FRePo(AbstractDistiller[FRePoState]):
         )
 
 
+def _copies(distiller: FRePo) -> int:
+    """Return the images of the support for each image of the set."""
+    return (1 + distiller._settings.augmented_copies) * (2 if distiller.flip else 1)
+
+
 def _visit(
     settings: Settings,
+    regression: Regression,
     state: FRePoState,
     workspace: Workspace,
     real: RealSampler,
     step: int,
 ) -> RealFeatures:
     """Return the real features of this step's visit, computed at its first step."""
-    number = step // settings.updates_per_batch
+    run, number = state.run, step // settings.updates_per_batch
     if state.visit is None or state.visit.number != number:
         batch = real.batch(number, settings.real_batch_size)
-        targets = centred_targets(batch.labels, state.run.task.num_classes)
-        features = workspace.features(batch.images)
-        state.visit = RealFeatures(number, features, targets)
+        drawn = regression.draw(
+            run, workspace.model.network, run.own_generator("kernel", number)
+        )
+        features = workspace.features(batch.images, drawn)
+        targets = centred_targets(batch.labels, run.task.num_classes)
+        state.visit = RealFeatures(number, features, targets, drawn)
     return state.visit
 
 

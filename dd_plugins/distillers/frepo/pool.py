@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 from torch.profiler import record_function
 
 from dd_plugins.distillers.frepo.regression import (
     MetaGradient,
     Regression,
-    features_of,
     solve_or_raise,
 )
 from dd_plugins.distillers.online_models import OnlineModel, PoolState
 from dd_plugins.functional.kernel_regression import ridge_regression_ex
-from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.run import Run
 from dd_plugins.runtime.cuda_graphs import GraphedFunction
 
@@ -41,7 +38,7 @@ class Workspace:
     def __init__(self, regression: Regression, run: Run, model: OnlineModel) -> None:
         self.model = self.held = model
         network = model.network
-        self._features = GraphedFunction(partial(_real_features, run, network))
+        self._features = GraphedFunction(partial(regression.blocks, run, network))
         self._gradient = GraphedFunction(
             partial(regression.gradient, ridge_regression_ex, run, network)
         )
@@ -57,21 +54,20 @@ class Workspace:
             self.held = model
         return self
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the features of real images."""
+    def features(self, images: Tensor, drawn: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of real images, in blocks."""
         with record_function("frepo: real features"):
-            (features,) = self._features(images)
-        return features
+            return self._features(images, drawn)
 
     def gradient(
-        self, view: Tensor, labels: Tensor, features: Tensor, targets: Tensor
+        self, view: Tensor, labels: Tensor, real: "RealFeatures"
     ) -> MetaGradient:
         """Return the gradient of the regression error, and of the margin loss.
 
         Raises:
             RunError: the kernel is singular with any ridge.
         """
-        inputs = (view, labels, features, targets)
+        inputs = (view, labels, real.targets, real.drawn, *real.features)
         found = MetaGradient(*self._gradient(*inputs))
         if found.failed:  # rare: once more, with a ridge that grows
             found = MetaGradient(*self._careful_gradient(*inputs))
@@ -85,12 +81,6 @@ class Workspace:
         self.held.updates += 1
 
 
-def _real_features(run: Run, network: FeatureNetwork, images: Tensor) -> tuple[Tensor]:
-    """Return the features of real images, without gradients."""
-    with torch.no_grad():
-        return (features_of(run, network, images),)
-
-
 def _train(
     run: Run, model: OnlineModel, view: Tensor, labels: Tensor
 ) -> tuple[Tensor, ...]:
@@ -101,11 +91,19 @@ def _train(
 
 @dataclass
 class RealFeatures:
-    """Features and targets of a real batch, computed once for several steps."""
+    """Features and targets of a real batch, computed once for several steps.
+
+    Attributes:
+        number: of the visit.
+        features: in blocks.
+        targets: ``(b, classes)``.
+        drawn: what the kernel drew for the visit.
+    """
 
     number: int
-    features: Tensor
+    features: tuple[Tensor, ...]
     targets: Tensor
+    drawn: Tensor
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The regression from the synthetic to the real features, and its gradient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -15,10 +15,11 @@ from dd_plugins.functional.kernel_regression import (
     margin_loss,
     ridge_regression,
 )
-from dd_plugins.networks.base import FeatureNetwork, features_in_chunks
+from dd_plugins.functional.tangent_kernel import TangentKernel
+from dd_plugins.networks.base import FeatureNetwork, chunks_of, features_in_chunks
 from dd_plugins.run import Run
 
-__all__ = ["MetaGradient", "Regression", "Solve", "features_of", "solve_or_raise"]
+__all__ = ["MetaGradient", "Regression", "Solve", "solve_or_raise"]
 
 
 class MetaGradient(NamedTuple):
@@ -40,9 +41,9 @@ class Solve(Protocol):
 
     def __call__(
         self,
-        syn_features: Tensor,
+        syn_features: Sequence[Tensor],
         syn_targets: Tensor,
-        features: Tensor,
+        features: Sequence[Tensor],
         *,
         ridge: float,
     ) -> tuple[Tensor, Tensor]:
@@ -63,6 +64,7 @@ class Regression:
             graph for each chunk: this bounds the memory, for one more forward pass.
         intercept: whether the regression has an intercept: features and labels less
             their means over the support.
+        kernel: the kernel of the regression; None for that of the features alone.
     """
 
     ridge: float
@@ -71,18 +73,62 @@ class Regression:
     learn_labels: bool
     chunk_size: int
     intercept: bool = False
+    kernel: TangentKernel | None = None
+
+    def draw(
+        self, run: Run, network: FeatureNetwork, generator: torch.Generator
+    ) -> Tensor:
+        """Return what the kernel draws at random for one use of a network."""
+        if self.kernel is None:
+            return torch.empty(0, device=run.device)
+        drawn = self.kernel.draw(network, run.task.num_classes, generator)
+        return drawn.to(run.device)
+
+    def blocks(
+        self,
+        run: Run,
+        network: FeatureNetwork,
+        images: Tensor,
+        drawn: Tensor,
+        *,
+        differentiable: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """Return features of images, in blocks whose kernels add up.
+
+        BatchNorm is in evaluation mode, for real images too: its statistics come from
+        the model's synthetic training batches.
+
+        Args:
+            run: the run.
+            network: gives the features.
+            images: ``(n, channels, height, width)``.
+            drawn: of :meth:`draw`.
+            differentiable: whether by the images.
+        """
+        network.eval()
+        with run.autocast(), torch.set_grad_enabled(differentiable):
+            if self.kernel is None:
+                return (features_in_chunks(network, images),)
+            parts = [
+                self.kernel.features(
+                    network, chunk, drawn, differentiable=differentiable
+                )
+                for chunk in chunks_of(images)
+            ]
+            return tuple(torch.cat(block) for block in zip(*parts, strict=True))
 
     def predictor(
         self, run: Run, network: FeatureNetwork, pixels: Tensor, labels: Tensor
     ) -> Callable[[Tensor], Tensor]:
         """Return the predictor of ``(b, classes)`` for images ``(b, c, h, w)``."""
-        with torch.no_grad():
-            syn_features = features_of(run, network, self._with_flipped(pixels))
-            targets = _labels_of(labels, syn_features)
+        drawn = self.draw(run, network, run.generator("kernel of the predictions"))
+        support = self._with_flipped(pixels.detach())
+        syn_features = self.blocks(run, network, support, drawn)
+        targets = _labels_of(labels, support)
 
         def predict(images: Tensor) -> Tensor:
+            features = self.blocks(run, network, images, drawn)
             with torch.no_grad():
-                features = features_of(run, network, images)
                 predictions, _ = self._predict(
                     solve_or_raise, syn_features, targets, features
                 )
@@ -97,8 +143,9 @@ class Regression:
         network: FeatureNetwork,
         view: Tensor,
         labels: Tensor,
-        features: Tensor,
         targets: Tensor,
+        drawn: Tensor,
+        *features: Tensor,
     ) -> tuple[Tensor, ...]:
         """Return the fields of :class:`MetaGradient`.
 
@@ -109,8 +156,9 @@ class Regression:
             network: gives the features.
             view: the support of the regression.
             labels: of the set.
-            features: of real images.
-            targets: of the same.
+            targets: of real images.
+            drawn: what was drawn for the kernel, as for the features.
+            *features: of the same images, in blocks.
 
         Raises:
             RunError: by :func:`solve_or_raise`, if the kernel is singular with any
@@ -120,33 +168,34 @@ class Regression:
         labels = labels.detach().requires_grad_(self.learn_labels)
         support = self._with_flipped(view)
         in_chunks = len(support) > self.chunk_size
-        with (
-            record_function("frepo: synthetic forward"),
-            torch.set_grad_enabled(not in_chunks),
-        ):
-            syn_features = features_of(run, network, support)
+        with record_function("frepo: synthetic forward"):
+            syn_features = self.blocks(
+                run, network, support, drawn, differentiable=not in_chunks
+            )
         # The graph is walked in two halves: from the loss to features and labels, then
         # from the features to the view. So the profiler can separate them, and the
         # first half is freed before the second begins.
-        inner = syn_features.detach().requires_grad_()
+        inner = [block.detach().requires_grad_() for block in syn_features]
         with record_function("frepo: regression"):
             predictions, failed = self._predict(
-                solve, inner, _labels_of(labels, inner), features
+                solve, inner, _labels_of(labels, support), features
             )
             loss = self._loss_of(predictions, targets)
             margin = margin_loss(labels)
             if self.learn_labels:
-                gradient, labels_gradient = torch.autograd.grad(
-                    loss + margin, [inner, labels]
+                *gradients, labels_gradient = torch.autograd.grad(
+                    loss + margin, [*inner, labels]
                 )
             else:
-                (gradient,) = torch.autograd.grad(loss, [inner])
+                gradients = list(torch.autograd.grad(loss, inner))
                 labels_gradient = torch.zeros_like(labels)
         with record_function("frepo: synthetic backward"):
             if in_chunks:
-                gradient = self._chunked_gradient(run, network, support, gradient)
-                syn_features = support
-            (view_gradient,) = torch.autograd.grad(syn_features, [view], gradient)
+                gradients = [
+                    self._chunked_gradient(run, network, support, drawn, gradients)
+                ]
+                syn_features = (support,)
+            view_gradient = _gradient_through(syn_features, view, gradients)
         right = predictions.argmax(dim=1) == targets.argmax(dim=1)
         return MetaGradient(
             view_gradient,
@@ -158,30 +207,42 @@ class Regression:
         )
 
     def _predict(
-        self, solve: Solve, support: Tensor, labels: Tensor, features: Tensor
+        self,
+        solve: Solve,
+        support: Sequence[Tensor],
+        labels: Tensor,
+        features: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Return predictions for real features, and whether they are meaningless."""
         if not self.intercept:
             return solve(support, labels, features, ridge=self.ridge)
-        centre, mean = support.mean(dim=0), labels.mean(dim=0)
+        centres, mean = [each.mean(dim=0) for each in support], labels.mean(dim=0)
         predictions, failed = solve(
-            support - centre, labels - mean, features - centre, ridge=self.ridge
+            [each - centre for each, centre in zip(support, centres, strict=True)],
+            labels - mean,
+            [each - centre for each, centre in zip(features, centres, strict=True)],
+            ridge=self.ridge,
         )
         return predictions + mean, failed
 
     def _chunked_gradient(
-        self, run: Run, network: FeatureNetwork, support: Tensor, gradient: Tensor
+        self,
+        run: Run,
+        network: FeatureNetwork,
+        support: Tensor,
+        drawn: Tensor,
+        gradients: Sequence[Tensor],
     ) -> Tensor:
         """Return the gradient of the images from that of their features, by chunks."""
         found: list[Tensor] = []
-        for images, part in zip(
+        for images, *parts in zip(
             torch.split(support.detach(), self.chunk_size),
-            torch.split(gradient, self.chunk_size),
+            *(torch.split(gradient, self.chunk_size) for gradient in gradients),
             strict=True,
         ):
             leaf = images.clone().requires_grad_()
-            features = features_of(run, network, leaf)
-            found += torch.autograd.grad(features, [leaf], part)
+            blocks = self.blocks(run, network, leaf, drawn, differentiable=True)
+            found.append(_gradient_through(blocks, leaf, parts))
         return torch.cat(found)
 
     def _with_flipped(self, images: Tensor) -> Tensor:
@@ -195,14 +256,19 @@ class Regression:
         return half_squared_error(predictions, targets)
 
 
-def features_of(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
-    """Return the features of images, in the run's precision.
-
-    BatchNorm is in evaluation mode, for real images too: its statistics come from the
-    model's synthetic training batches.
-    """
-    with run.autocast():
-        return features_in_chunks(network.eval(), images)
+def _gradient_through(
+    blocks: Sequence[Tensor], images: Tensor, gradients: Sequence[Tensor]
+) -> Tensor:
+    """Return the gradient of images from those of blocks; some may be constant."""
+    pairs = [
+        (block, gradient)
+        for block, gradient in zip(blocks, gradients, strict=True)
+        if block.requires_grad
+    ]
+    (found,) = torch.autograd.grad(
+        [block for block, _ in pairs], [images], [gradient for _, gradient in pairs]
+    )
+    return found
 
 
 def _labels_of(labels: Tensor, support: Tensor) -> Tensor:
@@ -211,7 +277,11 @@ def _labels_of(labels: Tensor, support: Tensor) -> Tensor:
 
 
 def solve_or_raise(
-    syn_features: Tensor, syn_targets: Tensor, features: Tensor, *, ridge: float
+    syn_features: Sequence[Tensor],
+    syn_targets: Tensor,
+    features: Sequence[Tensor],
+    *,
+    ridge: float,
 ) -> tuple[Tensor, Tensor]:
     """Predict, with a ridge growing until the kernel is regular, or raise."""
     predictions = ridge_regression(syn_features, syn_targets, features, ridge=ridge)

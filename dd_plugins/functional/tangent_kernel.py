@@ -1,0 +1,284 @@
+"""The tangent kernel of a finite network, as features: gradients of one output.
+
+The kernel of a network that is trained by small steps from its weights is the sum of
+two: that of its features, for the head, and for its body the products of the gradients
+of an output with respect to the weights. The gradient for the weights of a layer is a
+sum over places: the backward signal there, times the patch of the layer's input. So the
+gradients for each image of a batch take about as long as those for their sum.
+
+References: Jacot, Gabriel, Hongler, "Neural Tangent Kernel", NeurIPS 2018, arXiv
+1806.07572; Loo, Hasani, Lechner, Rus, "Dataset Distillation with Convexified Implicit
+Gradients" (RCIG), ICML 2023, arXiv 2302.06755, whose inner problem has the minimiser of
+kernel regression with this kernel.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import ChannelsLast, FeatureNetwork, HalvingAvgPool2d
+from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.text import size_text
+from dd_plugins.spec import Record, record
+
+__all__ = ["TangentKernel"]
+
+_COPIES = 3  # of each block: its parts before they are joined, and its gradient
+_Layer = nn.Conv2d | nn.Linear
+
+# Modules, containers too, whose outputs are linear in the input between kinks, in
+# evaluation mode. There the backward signal is constant between kinks.
+_PIECEWISE_LINEAR = (
+    *(nn.Sequential, nn.Identity, nn.Flatten, nn.Dropout, nn.ZeroPad2d, ChannelsLast),
+    *(nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.LeakyReLU),
+    *(nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, HalvingAvgPool2d),
+)
+
+
+@record
+class TangentKernel(Record):
+    r"""The kernel of the features, and the empirical tangent kernel of the body.
+
+    .. math:: K(x, x') = \phi(x)^\top \phi(x') + w \sum_l
+        \left\langle \frac{\partial f(x)}{\partial\theta_l},
+        \frac{\partial f(x')}{\partial\theta_l} \right\rangle,
+        \qquad f = \tfrac{1}{\sqrt C}\, r^\top (\text{logits}), \quad r \sim N(0, I)
+
+    Layers are the convolutions and linear layers of the body, with weights and biases.
+    The output :math:`f` is a random mixture of the C logits: in the mean over mixtures,
+    the kernel is the mean of the tangent kernels of the logits.
+
+    Args:
+        weight: the factor w of the tangent kernel; greater than zero. 1 is the kernel
+            of a network trained at one rate.
+        layers: how many layers count, from the last; by default all.
+        projection: the channels of the backward signal are projected at random to so
+            many where there are more: the kernel is the same in the mean over
+            projections, and features are fewer. By default none is projected.
+
+    Reference: arXiv 2302.06755, section 4.2. There each logit has its own gradient, and
+    the head's weights couple the classes; here all classes share the kernel of one
+    mixture, so regression solves one system of the size of the set.
+    """
+
+    name = "tangent"
+
+    weight: PositiveFloat = 1.0
+    layers: PositiveInt | None = None
+    projection: PositiveInt | None = None
+
+    def layers_of(self, network: FeatureNetwork) -> list[_Layer]:
+        """Return the layers of a network that count, in its own order.
+
+        Raises:
+            OptionError: there are fewer than asked for, or a convolution has groups, a
+                dilation, or padding other than zeros.
+        """
+        found = [each for each in network.body.modules() if isinstance(each, _Layer)]
+        if self.layers is not None:
+            if self.layers > len(found):
+                raise OptionError(
+                    f"tangent: layers must be at most {len(found)}, the convolutions "
+                    f"and linear layers of {network.origin}, got {self.layers}"
+                )
+            found = found[-self.layers :]
+        for layer in found:
+            if isinstance(layer, nn.Conv2d) and not _is_plain(layer):
+                raise OptionError(
+                    f"tangent: expected convolutions without groups or dilation and "
+                    f"padded with zeros, got {layer} in {network.origin}; use another "
+                    "network, or fewer layers"
+                )
+        return found
+
+    def size(self, network: FeatureNetwork) -> int:
+        """Return the number of features of an image, beside the network's own."""
+        return sum(
+            self._channels(layer) * (layer.weight[0].numel() + (layer.bias is not None))
+            for layer in self.layers_of(network)
+        )
+
+    def check(self, asker: str, network: FeatureNetwork, images: int) -> None:
+        """Refuse features for which there is no memory.
+
+        Args:
+            asker: the name of the caller, for messages.
+            network: of the kernel.
+            images: how many have features at once.
+
+        Raises:
+            OptionError: as said, or as :meth:`layers_of`; the message tells what helps.
+        """
+        needed = _COPIES * 4 * images * self.size(network)
+        if not fits_in_memory(needed):
+            raise OptionError(
+                f"{asker}: kernel={self} has {self.size(network):,} features of each "
+                f"of {images:,} images, which need {size_text(needed)}, more than half "
+                "of the memory; use tangent(projection=...) with fewer channels, a "
+                "narrower network or a smaller real_batch_size"
+            )
+
+    def draw(
+        self, network: FeatureNetwork, classes: int, generator: torch.Generator
+    ) -> Tensor:
+        """Draw the mixture of logits and the projections of layers.
+
+        Args:
+            network: of the kernel.
+            classes: the number of logits.
+            generator: on the CPU.
+
+        Returns:
+            float32 on the CPU, 1-d, standard normal: ``classes`` numbers for the
+            mixture, then ``projection * channels`` for each layer that is projected.
+        """
+        numbers = classes + sum(self._projections(network))
+        return torch.randn(numbers, generator=generator)
+
+    def features(
+        self,
+        network: FeatureNetwork,
+        images: Tensor,
+        drawn: Tensor,
+        *,
+        differentiable: bool,
+    ) -> tuple[Tensor, ...]:
+        """Return blocks of features whose kernels add up to this kernel.
+
+        Args:
+            network: in evaluation mode; its body makes each layer's output once.
+            images: ``(n, channels, height, width)``.
+            drawn: what :meth:`draw` returned, on the same device.
+            differentiable: whether the blocks are to be differentiated by the images.
+                For networks of convolutions, ReLU, pooling and fixed BatchNorm the
+                backward signal is constant between kinks, so the derivative goes
+                through the inputs of the layers alone. For all others the backward
+                signal is differentiated too, which takes twice as long.
+
+        Returns:
+            The network's features ``(n, features)``; then, for each layer that counts,
+            the gradients for its weights, ``(n, channels * weights of one)``, and those
+            for its bias ``(n, channels)``, times the root of the weight w. A block that
+            does not depend on the images has no graph.
+
+        Raises:
+            OptionError: as :meth:`layers_of`.
+        """
+        sizes = self._projections(network)
+        mixture, *projections = torch.split(drawn, [len(drawn) - sum(sizes), *sizes])
+        mixture = mixture / math.sqrt(len(mixture))
+        layers = self.layers_of(network)
+        with torch.enable_grad():
+            with _recorded(layers, differentiable) as seen:
+                features = network.features(images)
+            logits = network.head(features)
+            through_signal = differentiable and not _is_piecewise_linear(network)
+            signals = torch.autograd.grad(
+                (logits @ mixture.to(logits)).sum(),
+                [seen[layer][1] for layer in layers],
+                retain_graph=differentiable,
+                create_graph=through_signal,
+            )
+        found = [features]
+        with torch.set_grad_enabled(differentiable):
+            for layer, whole in zip(layers, signals, strict=True):
+                signal = math.sqrt(self.weight) * _by_place(layer, whole)
+                if self._is_projected(layer):
+                    kept = self._channels(layer)
+                    projection = projections.pop(0).reshape(-1, kept) / math.sqrt(kept)
+                    signal = signal @ projection.to(signal)
+                patches = _patches(layer, seen[layer][0].to(signal))
+                found.append((signal.mT @ patches).flatten(1))
+                if layer.bias is not None:
+                    found.append(signal.sum(dim=1))
+        if not differentiable:
+            found = [each.detach() for each in found]
+        return tuple(found)
+
+    def _projections(self, network: FeatureNetwork) -> list[int]:
+        """Return the size of the projection of each layer that has one."""
+        return [
+            self._channels(layer) * len(layer.weight)
+            for layer in self.layers_of(network)
+            if self._is_projected(layer)
+        ]
+
+    def _is_projected(self, layer: _Layer) -> bool:
+        return self.projection is not None and self.projection < len(layer.weight)
+
+    def _channels(self, layer: _Layer) -> int:
+        """Return the channels of a layer's backward signal that are left."""
+        channels = len(layer.weight)
+        return channels if self.projection is None else min(self.projection, channels)
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return (
+        layer.groups == 1
+        and layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
+
+
+def _is_piecewise_linear(network: FeatureNetwork) -> bool:
+    """Return whether the backward signal is constant between kinks, as far as known."""
+    layers = [*network.body.modules(), *network.head.modules()]
+    return all(type(layer) in _PIECEWISE_LINEAR for layer in layers)
+
+
+@contextmanager
+def _recorded(
+    layers: Sequence[_Layer], differentiable: bool
+) -> Iterator[dict[_Layer, tuple[Tensor, Tensor]]]:
+    """Fill a dictionary with input and output of each layer, as the network runs.
+
+    What goes on is a copy of the output: the next layer may change it in place.
+    """
+    seen: dict[_Layer, tuple[Tensor, Tensor]] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        given = inputs[0]
+        if not differentiable:
+            given = given.detach()
+            if not seen:  # the graph begins here: nothing before it is asked for
+                output = output.detach()
+        if not output.requires_grad:
+            output.requires_grad_()
+        seen[cast(_Layer, layer)] = given, output
+        return output.clone()
+
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _by_place(layer: _Layer, signal: Tensor) -> Tensor:
+    """Return a signal of shape ``(n, places, channels)``."""
+    if isinstance(layer, nn.Conv2d):
+        return signal.permute(0, 2, 3, 1).flatten(1, 2)
+    return signal.reshape(len(signal), -1, signal.shape[-1])
+
+
+def _patches(layer: _Layer, inputs: Tensor) -> Tensor:
+    """Return the inputs of each place, ``(n, places, weights of one channel)``."""
+    if isinstance(layer, nn.Linear):
+        return inputs.reshape(len(inputs), -1, inputs.shape[-1])
+    vertical, horizontal = cast(tuple[int, int], layer.padding)
+    images = F.pad(
+        inputs.permute(0, 2, 3, 1), (0, 0, horizontal, horizontal, vertical, vertical)
+    )
+    (height, width), (down, right) = layer.kernel_size, layer.stride
+    windows = images.unfold(1, height, down).unfold(2, width, right)
+    # The channels stay last, as they lie in memory: copies of long runs are quicker.
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(1, 2)
