@@ -126,6 +126,7 @@ CASES = [
     (f"metadd(frepo(pool_size=2), {SEVERAL}, variant='gradients')", "identity"),
     (f"metadd(frepo(pool_size=2), {SEVERAL}, auxiliaries='learning')", "identity"),
     ("frepo(pool_size=2, kernel=tangent(projection=2))", "identity"),
+    ("frepo(pool_size=2, average_decay=0.6)", "packed(factor=2)"),
     ("dm(real_batch_size=16)", "mixture"),
     ("kip(real_batch_size=16, learn_labels=True)", "spectral"),
     (f"metadd(kip(real_batch_size=16), {METADD})", "identity"),
@@ -645,3 +646,43 @@ def test_a_stored_set_is_shown_with_a_budget_of_its_own() -> None:
     shown = made.as_stored()
     assert (len(shown), shown.budget, shown.header.stored_values) == (10, 10, 640)
     assert shown.header.parametrization == "identity"
+
+
+class _Keeper:
+    """Keeps the set after every step."""
+
+    def __init__(self) -> None:
+        self.sets: list[DistilledSet] = []
+
+    @dd_plugins.hookimpl
+    def dd_after_step(self, distilled: Any) -> None:
+        self.sets.append(distilled())
+
+
+@pytest.mark.parametrize("parametrization", ["identity", "packed(factor=2)"])
+def test_average_of_a_run_is_that_of_the_sets_after_its_steps(
+    parametrization: str,
+) -> None:
+    runs = {}
+    for decay in (0.0, 0.5):
+        keeper = _Keeper()
+        runs[decay] = keeper.sets
+        dd_plugins.distill(
+            testing.toy_data(validation=0.0),
+            f"frepo(pool_size=2, average_decay={decay})", steps=3,
+            network="mlp(width=4)", precision="float32",
+            parametrization=parametrization,
+            plugins=Plugins(load=[], extra={"keeper": keeper}),
+        )  # fmt: skip
+    plain, averaged = runs[0.0], runs[0.5]
+    names = list(plain[0].stored) or ["images"]
+    for name in [*names, "labels"]:
+        first, second, third = (
+            each.stored[name] if name in each.stored else getattr(each, name)
+            for each in plain
+        )
+        assert not torch.equal(first, third), "a kept set is not changed by a step"
+        wanted = (first + 2 * second + 4 * third) / 7
+        last = averaged[-1]
+        found = last.stored[name] if name in last.stored else getattr(last, name)
+        torch.testing.assert_close(found, wanted)

@@ -117,6 +117,16 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         return False
 
     @property
+    def averaging(self) -> float:
+        """The decay of an exponential average of the set over the steps, in [0, 1).
+
+        The run gives the average; a step still starts from the set as the last step
+        left it. Averaged are the optimizer's parameters: images or what a
+        parametrization stores, learned labels and others. 0, as here, for no average.
+        """
+        return 0.0
+
+    @property
     def classes_apart(self) -> bool:
         """Whether the images of a class depend on no other class.
 

@@ -274,6 +274,13 @@ def check_recipe(source: Record, got: Any) -> Recipe:
     return got
 
 
+def check_averaging(source: Record, got: Any) -> float:
+    """Check the value of ``averaging``."""
+    if isinstance(got, bool) or not isinstance(got, int | float) or not 0 <= got < 1:
+        raise _refused(source, "averaging", "a number in [0, 1)", got)
+    return got
+
+
 def check_privacy(source: Record, got: Any) -> PrivacyRecord | None:
     """Check a value returned by ``privacy``."""
     if got is not None and not isinstance(got, PrivacyRecord):

@@ -12,6 +12,7 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.returned import (
+    check_averaging,
     check_codec,
     check_first_images,
     check_indices,
@@ -137,6 +138,7 @@ class Beginning:
             codec=self._codec(),
             fixed=fixed,
             clamp=self._clamp() if distiller.bounded else None,
+            averaging=check_averaging(distiller, distiller.averaging),
         )
         parametrization = self.settled.parametrization
         values = parametrization.values_per_stored(run.task.image_shape, num_classes)

@@ -32,7 +32,7 @@ def finished_set(
 
     Args:
         beginning: the start of the run.
-        synthetic: the learnable set as it is now.
+        synthetic: the set as it is now.
         state: the state of the distiller.
         steps: the number of steps done.
         plugin_versions: the versions of the distributions whose plugins took part.
@@ -92,7 +92,8 @@ def finished_set(
     ):
         return distilled
     stored = {
-        name: each.cpu().contiguous() for name, each in synthetic.stored().items()
+        name: each.cpu().contiguous().clone()  # a later step changes these in place
+        for name, each in synthetic.stored().items()
     }
     constants = {name: each.cpu() for name, each in synthetic.constants().items()}
     return replace(distilled, stored=stored, decoder=constants)

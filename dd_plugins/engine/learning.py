@@ -149,6 +149,7 @@ class Learning:
         self.synthetic.pull_back(leaves)
         self.optimizer.step()
         self.synthetic.project()
+        self.synthetic.follow()
         size = largest(self.synthetic.parameters())
         # One transfer from the device for all figures of the step. The state has not
         # advanced yet, and no checkpoint holds what was just updated: a step that fails

@@ -333,7 +333,7 @@ class Loop:
                 self.settled,
                 learning.step,
                 learning.state,
-                learning.synthetic.decode(),
+                learning.synthetic.result().decode(),
                 learning.transform,
                 self.distilled,
             )
@@ -361,7 +361,7 @@ class Loop:
         learning = self.learning
         return finished_set(
             learning.beginning,
-            learning.synthetic,
+            learning.synthetic.result(),
             learning.state,
             learning.step,
             self.plugin_versions,

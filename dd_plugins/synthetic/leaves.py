@@ -1,5 +1,6 @@
 """The learnable set: the optimizer's parameters and the distiller's leaves."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -132,6 +133,8 @@ class Synthetic:
             distiller sees them, the optimizer does not.
         clamp: maps images to the nearest allowed ones; None if all are. Parameters
             behind a codec are clamped by the codec.
+        averaging: the decay of the average of the parameters over the steps; 0 for
+            none.
     """
 
     def __init__(
@@ -145,6 +148,7 @@ class Synthetic:
         codec: Codec | None = None,
         fixed: Leaves | None = None,
         clamp: Callable[[Tensor], Tensor] | None = None,
+        averaging: float = 0.0,
     ) -> None:
         self._codec = codec
         self._clamp = clamp
@@ -160,6 +164,8 @@ class Synthetic:
         }
         self._learn_labels = learn_labels
         self._fixed = fixed
+        self._averaging, self._followed = averaging, 0
+        self._average = self.parameters().map(_own) if averaging else None
 
     def parameters(self) -> Parameters:
         """Return the tensors moved by the optimizer."""
@@ -217,6 +223,34 @@ class Synthetic:
         if self._clamp is not None and self._codec.clamp is not None:
             self._codec.clamp(self._images)
 
+    def follow(self) -> None:
+        """Add the parameters, as they are after a step, to their average.
+
+        It is exponential and without bias: after t steps, a step s has the weight
+        ``averaging ** (t - s)``, and the weights sum to one.
+        """
+        if self._average is None:
+            return
+        self._followed += 1
+        weight = (1 - self._averaging) / (1 - self._averaging**self._followed)
+        with torch.no_grad():
+            for average, parameter in zip(
+                self._average, self.parameters(), strict=True
+            ):
+                average.lerp_(parameter, weight)
+
+    def result(self) -> "Synthetic":
+        """Return the set of the averages, or this set if there are none."""
+        if self._average is None:
+            return self
+        found = copy.copy(self)
+        found._average = None
+        found._images = dict(zip(self._images, self._average.images, strict=True))
+        if self._learn_labels:
+            (found._labels,) = self._average.labels
+        found._others = dict(self._average.others)
+        return found
+
     def stored(self) -> dict[str, Tensor]:
         """Return the stored tensors by name: the pixels, if there is no codec."""
         return dict(self._images)
@@ -235,12 +269,16 @@ class Synthetic:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the changing tensors of a run."""
-        return {
+        state = {
             "images": dict(self._images),
             "labels": self._labels,
             "others": dict(self._others),
             "constants": self.constants(),
         }
+        if self._average is not None:
+            state["average"] = list(self._average)
+            state["followed"] = self._followed
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a result of :meth:`state_dict`, in place."""
@@ -252,6 +290,10 @@ class Synthetic:
         ):
             for name, tensor in own.items():
                 tensor.copy_(saved[name])
+        if self._average is not None:
+            for average, each in zip(self._average, state["average"], strict=True):
+                average.copy_(each)
+            self._followed = state["followed"]
 
     def _pixels(self) -> Tensor:
         if self._codec is None:

@@ -126,6 +126,11 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         return self.base.bounded
 
     @property
+    def averaging(self) -> float:
+        """The set is averaged over the steps as the base's is."""
+        return self.base.averaging
+
+    @property
     def classes_apart(self) -> bool:
         """Classes depend on each other if they do for the base."""
         return self.base.classes_apart

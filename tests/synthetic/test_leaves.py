@@ -202,3 +202,62 @@ def test_a_restored_set_is_the_same_in_the_same_tensors() -> None:
     for one, other in zip(held, made.parameters(), strict=True):
         assert torch.equal(one, other)
         assert one.data_ptr() != other.data_ptr()
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9])
+def test_average_has_weights_that_fall_and_sum_to_one(decay: float) -> None:
+    made = synthetic(averaging=decay, others={"size": torch.tensor(0.5)})
+    first = made.result().decode()
+    assert torch.equal(first.pixels, IMAGES)
+    optimizer = torch.optim.SGD(made.parameters(), lr=1.0)
+    values, labels, sizes = [], [], []
+    for step in range(4):
+        leaves = made.decode()
+        for each in leaves.learned():
+            each.grad = torch.full_like(each, float(step**2 + 1))
+        made.pull_back(leaves)
+        optimizer.step()
+        made.follow()
+        values.append(made.decode().pixels.detach().clone())
+        labels.append(made.decode().labels.detach().clone())
+        sizes.append(made.decode().others["size"].detach().clone())
+    weights = [decay ** (3 - step) for step in range(4)]
+    result = made.result().decode()
+    for found, seen in (
+        (result.pixels, values), (result.labels, labels), (result.others["size"], sizes)
+    ):  # fmt: skip
+        pairs = zip(weights, seen, strict=True)
+        wanted = sum(weight * each for weight, each in pairs) / sum(weights)
+        torch.testing.assert_close(found.detach(), wanted)
+    assert torch.equal(made.decode().pixels, values[-1]), "a step starts from the last"
+
+    other = synthetic(averaging=decay, others={"size": torch.tensor(0.5)})
+    other.load_state_dict(made.state_dict())
+    for one, same in ((made, other), (made.result(), other.result())):
+        assert torch.equal(one.decode().pixels, same.decode().pixels)
+    for each in (made, other):
+        each.follow()
+    assert torch.equal(made.result().decode().pixels, other.result().decode().pixels)
+
+
+def test_average_of_what_a_codec_stores_is_decoded() -> None:
+    codec = Codec(
+        lambda images, classes: {"halves": images / 2},
+        lambda stored: 2 * stored["halves"],
+    )
+    made = synthetic(averaging=0.5, codec=codec, learn_labels=False)
+    (halves,) = made.parameters().images
+    made.follow()
+    halves.add_(3)
+    made.follow()
+    expected = IMAGES + 2 * 3 * (2 / 3)  # weights 1/3 and 2/3
+    torch.testing.assert_close(made.result().decode().pixels.detach(), expected)
+    assert set(made.result().stored()) == {"halves"}
+    assert torch.equal(made.result().decode().labels, LABELS)
+
+
+def test_without_an_average_the_result_is_the_set() -> None:
+    made = synthetic()
+    made.follow()
+    assert made.result() is made
+    assert "average" not in made.state_dict()

@@ -102,6 +102,10 @@ class FRePo(AbstractDistiller[FRePoState]):
             temperature for each real batch
             (:func:`~dd_plugins.functional.kernel_regression.calibrated_cross_entropy`);
             by default the latter in a fast run.
+        average_decay: the decay of an exponential average of images and labels over the
+            steps, in [0, 1), which the run gives in place of the last ones; 0, the
+            paper's, for none. With an average the learning rate may stay as it is
+            (``last_learning_rate=1``).
         flip: whether flipped copies join the synthetic images. The default is the
             released code's: True for small sets of images with natural mirror images.
             With augmented copies it is False: some of them are flipped.
@@ -123,8 +127,8 @@ class FRePo(AbstractDistiller[FRePoState]):
     computed in bfloat16, Gram matrix and solve run in float64 (float32 there); real
     batches are drawn without replacement from a whole permutation (a shuffle buffer
     there); visits of several updates, pools of several architectures, augmentation
-    while distilling, by augmented copies or without, cross-entropy as the loss, and the
-    settings of the fast preset are ours.
+    while distilling, by augmented copies or without, cross-entropy as the loss,
+    averages of the set, other kernels and the settings of the fast preset are ours.
     """
 
     name = "frepo"
@@ -145,6 +149,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     augment: bool | None = None
     augmented_copies: NonNegativeInt | None = None
     loss: Loss | None = None
+    average_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     flip: bool | None = None
     intercept: bool | None = None
     kernel: TangentKernel | None = None
@@ -157,7 +162,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         defaults = PAPER if self.preset == "paper" else short
         if (task.steps or usual.steps) >= LONG_RUN:
             defaults = replace(defaults, learning_rate=PAPER.learning_rate)
-        settings = self._settled(defaults)
+        settings = _settled(self, defaults)
         flip = (
             task.images_per_class <= usual.flip_up_to and not settings.augmented_copies
         )
@@ -170,19 +175,9 @@ class FRePo(AbstractDistiller[FRePoState]):
             intercept=intercept,
         )
 
-    def _settled(self, defaults: Settings) -> Settings:
-        """Return the given options, and ``defaults`` for all others."""
-        options = {field.name: getattr(self, field.name) for field in fields(Settings)}
-        given = {name: value for name, value in options.items() if value is not None}
-        wanted = 0 if self.augment is False else defaults.augmented_copies
-        if given.setdefault("augmented_copies", wanted):
-            given.setdefault("augment", True)
-            given.setdefault("ridge", RIDGE_OF_COPIES)
-        return replace(defaults, **given)
-
     @cached_property
     def _settings(self) -> Settings:
-        return self._settled(PAPER)
+        return _settled(self, PAPER)
 
     @cached_property
     def _regression(self) -> Regression:
@@ -236,6 +231,11 @@ class FRePo(AbstractDistiller[FRePoState]):
     def learns_labels(self) -> bool:
         """Whether labels are moved by the optimizer."""
         return self.learn_labels
+
+    @property
+    def averaging(self) -> float:
+        """The decay of the average of images and labels."""
+        return self._settings.average_decay
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return centred one-hot labels, divided by ``sqrt(classes / 10)``."""
@@ -357,6 +357,17 @@ class FRePo(AbstractDistiller[FRePoState]):
         return self._regression.predictor(
             state.run, oldest.network, leaves.pixels, leaves.labels
         )
+
+
+def _settled(given: FRePo, defaults: Settings) -> Settings:
+    """Return the options that are given, and ``defaults`` for all others."""
+    options = {field.name: getattr(given, field.name) for field in fields(Settings)}
+    chosen = {name: value for name, value in options.items() if value is not None}
+    wanted = 0 if given.augment is False else defaults.augmented_copies
+    if chosen.setdefault("augmented_copies", wanted):
+        chosen.setdefault("augment", True)
+        chosen.setdefault("ridge", RIDGE_OF_COPIES)
+    return replace(defaults, **chosen)
 
 
 def _copies(distiller: FRePo) -> int:
