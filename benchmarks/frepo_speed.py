@@ -156,6 +156,9 @@ def main() -> None:
     parser.add_argument(
         "--augmented-copies", type=int, default=0, help="in place of mirrored ones"
     )
+    parser.add_argument(
+        "--kernel", help="such as tangent(); operations are not counted with one"
+    )
     parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
@@ -179,7 +182,7 @@ def main() -> None:
         f"frepo(preset='paper', flip={setting.flip}, real_batch_size={options.batch}, "
         f"updates_per_batch={options.updates_per_batch}, "
         f"online_steps={options.online_steps}, "
-        f"augmented_copies={options.augmented_copies})"
+        f"augmented_copies={options.augmented_copies}, kernel={options.kernel})"
     )
     plugins = Plugins(load=[], extra={"stopwatch": watch})
     data = random_data(options.train_images, options.side, 3, options.classes)
@@ -199,6 +202,12 @@ def main() -> None:
     by_part = operations(setting)
     rate = sum(by_part.values()) / seconds
     product = matrix_product_rate(device)
+    counted = {
+        "operations_by_part": by_part,
+        "operations_per_second": rate,
+        "matrix_product_operations_per_second": product,
+        "ratio": rate / product,
+    }
     row = {
         **{key: value for key, value in vars(options).items() if key != "out"},
         "flip": setting.flip,
@@ -210,10 +219,7 @@ def main() -> None:
         "seconds_per_step": seconds,
         "seconds_fastest": min(watch.step_seconds()),
         "seconds_by_part": watch.part_seconds(),
-        "operations_by_part": by_part,
-        "operations_per_second": rate,
-        "matrix_product_operations_per_second": product,
-        "ratio": rate / product,
+        **({} if options.kernel else counted),
         "peak_memory_bytes": watch.memory,
         "checkpoint_stop_seconds": checkpoint_stop(
             watch.run,

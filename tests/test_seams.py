@@ -126,7 +126,7 @@ CASES = [
     (f"metadd(frepo(pool_size=2), {SEVERAL}, variant='gradients')", "identity"),
     (f"metadd(frepo(pool_size=2), {SEVERAL}, auxiliaries='learning')", "identity"),
     ("frepo(pool_size=2, kernel=tangent(projection=2))", "identity"),
-    ("frepo(pool_size=2, average_decay=0.6)", "packed(factor=2)"),
+    ("frepo(pool_size=2, average=0.6)", "packed(factor=2)"),
     ("dm(real_batch_size=16)", "mixture"),
     ("kip(real_batch_size=16, learn_labels=True)", "spectral"),
     (f"metadd(kip(real_batch_size=16), {METADD})", "identity"),
@@ -669,7 +669,7 @@ def test_average_of_a_run_is_that_of_the_sets_after_its_steps(
         runs[decay] = keeper.sets
         dd_plugins.distill(
             testing.toy_data(validation=0.0),
-            f"frepo(pool_size=2, average_decay={decay})", steps=3,
+            f"frepo(pool_size=2, average={decay})", steps=3,
             network="mlp(width=4)", precision="float32",
             parametrization=parametrization,
             plugins=Plugins(load=[], extra={"keeper": keeper}),

@@ -320,7 +320,7 @@ def test_paper_preset_is_the_paper_in_every_option() -> None:
         "loss": "squared-error",
         "intercept": False,
         "kernel": None,
-        "average_decay": 0.0,
+        "average": 0.0,
         "flip": None,
         "chunk_size": 2_000,
     }

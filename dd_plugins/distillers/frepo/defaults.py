@@ -42,7 +42,7 @@ class Settings:
     augmented_copies: int = 0
     ridge: float = 1e-6
     loss: Loss = "squared-error"
-    average_decay: float = 0.0
+    average: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class FRePo(AbstractDistiller[FRePoState]):
             temperature for each real batch
             (:func:`~dd_plugins.functional.kernel_regression.calibrated_cross_entropy`);
             by default the latter in a fast run.
-        average_decay: the decay of an exponential average of images and labels over the
+        average: the decay of an exponential average of images and labels over the
             steps, in [0, 1), which the run gives in place of the last ones; 0, the
             paper's, for none. With an average the learning rate may stay as it is
             (``last_learning_rate=1``).
@@ -149,7 +149,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     augment: bool | None = None
     augmented_copies: NonNegativeInt | None = None
     loss: Loss | None = None
-    average_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    average: Annotated[float, Field(ge=0, lt=1)] | None = None
     flip: bool | None = None
     intercept: bool | None = None
     kernel: TangentKernel | None = None
@@ -235,7 +235,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     @property
     def averaging(self) -> float:
         """The decay of the average of images and labels."""
-        return self._settings.average_decay
+        return self._settings.average
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return centred one-hot labels, divided by ``sqrt(classes / 10)``."""
