@@ -1,19 +1,20 @@
 """The command that takes a set that others have released."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from dd_plugins import options as shared
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import say
-from dd_plugins.data.preprocess import Preprocessing
+from dd_plugins.data.spaces import Preprocessing
 from dd_plugins.errors import OptionError
-from dd_plugins.released.contents import Released
-from dd_plugins.released.importing import import_set
-from dd_plugins.synthetic.given_tensors import Space
-from dd_plugins.synthetic.labels import LabelKind
+from dd_plugins.synthetic.label_kinds import LabelKind
+
+if TYPE_CHECKING:
+    from dd_plugins.released.contents import Released
+    from dd_plugins.synthetic.given_tensors import Space
 
 __all__ = ["import_command"]
 
@@ -83,9 +84,11 @@ def import_command(
     (.npz), a checkpoint of RCIG, or a folder of images, as SRe2L and RDED write them.
     Then evaluate, transfer, show and audit take it. No code in a file is run.
     """
+    from dd_plugins.released.importing import import_set
+
     check_outputs((out, "tensors"), inputs=list(files), overwrite=overwrite)
 
-    def told(released: Released, chosen: Space, sets: int) -> None:
+    def told(released: "Released", chosen: "Space", sets: int) -> None:
         others = f", one of {sets} sets" if sets > 1 else ""
         say(
             f"layout: {released.layout}{others}; {len(released.images):,} images; "
@@ -117,7 +120,7 @@ def _space(text: str | None) -> Any:
     return mean, deviation
 
 
-def _told(space: Space) -> str:
+def _told(space: "Space") -> str:
     if isinstance(space, str):
         return space
     mean, deviation = (", ".join(f"{each:g}" for each in part) for part in space)

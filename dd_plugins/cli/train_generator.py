@@ -1,18 +1,17 @@
 """The command that trains a generator, in whose latents sets are learned."""
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from dd_plugins import options as shared
 from dd_plugins.cli.printing import say, training_progress
-from dd_plugins.data.named import DataOptions
-from dd_plugins.data.preprocess import Preprocessing
-from dd_plugins.decoders.kept import DECODER_STEPS, DecoderRecipe, train_generator
-from dd_plugins.plugins.manager import loaded_plugins
-from dd_plugins.runtime.device import Precision
-from dd_plugins.spec import read
+from dd_plugins.training.default_steps import DECODER_STEPS
+
+if TYPE_CHECKING:
+    from dd_plugins.data.spaces import Preprocessing
+    from dd_plugins.runtime.device import Precision
 
 __all__ = ["train_generator_command"]
 
@@ -59,6 +58,11 @@ def train_generator_command(
     One that is kept already is not trained again. Repeat a command that was stopped: it
     goes on where it was.
     """
+    from dd_plugins.data.named import DataOptions
+    from dd_plugins.decoders.kept import DecoderRecipe, train_generator
+    from dd_plugins.plugins.manager import loaded_plugins
+    from dd_plugins.spec import read
+
     if recipe is not None and shared.given_on_command_line("steps"):
         raise click.UsageError("give --steps or the steps of a recipe, not both")
     chosen = DecoderRecipe(steps=steps)
@@ -70,7 +74,7 @@ def train_generator_command(
     # It is trained on pixels before they are whitened: whitening is not fitted.
     space: Preprocessing = "standardize"
     if preprocessing in ("pixel-zca", "constant"):
-        space = cast(Preprocessing, preprocessing)
+        space = cast("Preprocessing", preprocessing)
     data = plugins.real_data(dataset, options).prepared(space, mirror)
     say(f"recipe: {chosen!r}")
     with training_progress() as on_progress:
@@ -79,7 +83,7 @@ def train_generator_command(
             architecture,
             recipe=chosen,
             device=device,
-            precision=cast(Precision, precision),
+            precision=cast("Precision", precision),
             folder=cache,
             on_progress=on_progress,
         )

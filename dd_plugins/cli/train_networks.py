@@ -1,23 +1,18 @@
 """The command that trains networks on real data."""
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from dd_plugins import options as shared
 from dd_plugins.cli.printing import say, training_progress, validation_text
-from dd_plugins.data.named import DataOptions
-from dd_plugins.data.preprocess import Preprocessing
-from dd_plugins.plugins.manager import loaded_plugins
-from dd_plugins.runtime.device import Precision
-from dd_plugins.training.kept_networks import STAGES, train_networks
-from dd_plugins.training.recipes import (
-    SQUEEZE_STEPS,
-    Recipe,
-    get_recipe,
-    squeeze_recipe,
-)
+from dd_plugins.training.default_steps import SQUEEZE_STEPS, STAGES
+
+if TYPE_CHECKING:
+    from dd_plugins.data.spaces import Preprocessing
+    from dd_plugins.runtime.device import Precision
+    from dd_plugins.training.recipes import Recipe
 
 __all__ = ["train_networks_command"]
 
@@ -88,13 +83,17 @@ def train_networks_command(
     Networks that are kept already are not trained again. Repeat a command that was
     stopped: it goes on with the first network that is missing.
     """
+    from dd_plugins.data.named import DataOptions
+    from dd_plugins.plugins.manager import loaded_plugins
+    from dd_plugins.training.kept_networks import train_networks
+
     plugins = loaded_plugins()
     chosen = [plugins.network(spec) for spec in networks]
     options = DataOptions(root=data_root, image_size=image_size)
     if preprocessing is None and recipe == "squeeze":
         preprocessing = "standardize"  # as sre2l and rded want them
     data = plugins.real_data(dataset, options).prepared(
-        cast(Preprocessing | None, preprocessing), mirror
+        cast("Preprocessing | None", preprocessing), mirror
     )
     chosen_recipe = _recipe(recipe, stages, stop_after)
     if chosen_recipe is not None:
@@ -107,7 +106,7 @@ def train_networks_command(
             recipe=chosen_recipe,
             seeds=seeds,
             device=device,
-            precision=cast(Precision, precision),
+            precision=cast("Precision", precision),
             folder=cache,
             on_progress=on_progress,
         )
@@ -122,8 +121,10 @@ def train_networks_command(
 
 def _recipe(
     asked: str | None, stages: tuple[int, ...], stop_after: int | None
-) -> Recipe | None:
+) -> "Recipe | None":
     """Return the recipe that is asked for; None for the short training of stages."""
+    from dd_plugins.training.recipes import Recipe, get_recipe, squeeze_recipe
+
     steps_given = bool(shared.given_on_command_line("stages"))
     if asked != "squeeze" and stop_after is not None:
         raise click.UsageError("--stop-after needs --recipe squeeze")

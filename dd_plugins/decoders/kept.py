@@ -33,21 +33,18 @@ from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.signals import DeferredInterrupt
 from dd_plugins.spec import Record, read, record
+from dd_plugins.training.default_steps import DECODER_STEPS
 from dd_plugins.training.kept_files import AbstractKept, load_weights
 from dd_plugins.training.kept_networks import RealSetting
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.sources import code_of
 
 __all__ = [
-    "DECODER_STEPS",
     "DecoderRecipe",
     "GeneratorReport",
     "TrainedDecoder",
     "train_generator",
 ]
-
-DECODER_STEPS = 1_000
-"""Training steps of a decoder, by default."""
 
 _FORMAT = 1
 _KIND = "a trained decoder"

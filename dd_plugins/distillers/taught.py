@@ -31,10 +31,11 @@ from dd_plugins.spec import record
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.synthetic.views import Views
+from dd_plugins.training.default_steps import SQUEEZE_STEPS
 from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
 from dd_plugins.training.obtaining import Missing, obtained
 from dd_plugins.training.patches import PatchChoice, Patches
-from dd_plugins.training.recipes import SQUEEZE_STEPS, Recipe, squeeze_recipe
+from dd_plugins.training.recipes import Recipe, squeeze_recipe
 from dd_plugins.training.teacher import Teacher
 
 __all__ = ["AbstractTaught", "TaughtState"]

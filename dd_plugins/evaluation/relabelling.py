@@ -31,9 +31,9 @@ from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.synthetic.header import FORMAT_VERSION
 from dd_plugins.synthetic.labels import one_hot
 from dd_plugins.synthetic.views import Views, get_views
+from dd_plugins.training.default_steps import SQUEEZE_STEPS
 from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
 from dd_plugins.training.recipes import (
-    SQUEEZE_STEPS,
     Recipe,
     get_recipe,
     post_training_recipe,

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +11,7 @@ from dd_plugins.functional.kernel_regression import (
     centred_targets,
     half_squared_error,
 )
+from dd_plugins.synthetic.label_kinds import LabelKind
 
 __all__ = [
     "LABEL_KINDS",
@@ -25,10 +25,6 @@ __all__ = [
 _CONFIDENCE = 0.9  # the mean of the largest probabilities
 _SHARPNESS = (1e-3, 1e4)
 _HALVINGS = 60
-
-LabelKind = Literal["regression", "probabilities", "classes"]
-"""The kind of labels: centred regression targets, probabilities, or class scores (the
-largest is the class)."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from dd_plugins.runtime.kept_tensors import save_tensors
 from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.view_records import TeacherRecord
+from dd_plugins.training.default_steps import STAGES
 from dd_plugins.training.kept_files import AbstractKept, load_weights
 from dd_plugins.training.recipes import Recipe, get_recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
@@ -42,7 +43,6 @@ from dd_plugins.training.train import (
 )
 
 __all__ = [
-    "STAGES",
     "KeptNetworks",
     "RealImages",
     "RealSetting",
@@ -51,9 +51,6 @@ __all__ = [
     "real_training_set",
     "train_networks",
 ]
-
-STAGES = (300,)
-"""Training steps of networks for wrappers, by default."""
 
 OnStep = Callable[[int], None]
 """Called with the number of training steps done."""

@@ -20,7 +20,6 @@ from dd_plugins.spec import Record, read, record
 from dd_plugins.synthetic.labels import LabelKind
 
 __all__ = [
-    "SQUEEZE_STEPS",
     "Recipe",
     "classic_recipe",
     "default_recipe",
@@ -42,9 +41,6 @@ _STEPS = {10: 1_000, 100: 2_000, 400: 5_000, 500: 5_000, 1_000: 10_000, 2_000: 4
 
 _TORCH_MOMENTUM = 0.1  # of BatchNorm, where a network names none
 _SQUEEZE_WARM_UP = 300  # steps
-SQUEEZE_STEPS = 1_000
-"""Training steps of a teacher, by default."""
-
 # The protocol of DC, DSA, DM and MTT: a thousand epochs.
 _CLASSIC_EPOCHS = 1_000
 _CLASSIC_BATCH = 256

@@ -220,7 +220,8 @@ def test_help_groups_commands_and_a_stranger_s_come_last(
 
 
 LIGHT = (
-    *("transfer", "relabel", "train-experts"),
+    *("transfer", "relabel", "import"),
+    *("train-experts", "train-networks", "train-generator"),
     *("show", "info", "export", "push-to-hub"),
 )
 

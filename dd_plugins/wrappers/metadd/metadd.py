@@ -27,7 +27,7 @@ from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves
-from dd_plugins.training.kept_networks import STAGES
+from dd_plugins.training.default_steps import STAGES
 from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
 from dd_plugins.wrappers.metadd.agreement import Agreement, Auxiliary, Loss
 from dd_plugins.wrappers.metadd.auxiliaries import (

@@ -1,0 +1,209 @@
+"""Time the ways to regress with the tangent kernel of a network's body.
+
+    OMP_NUM_THREADS=1 python benchmarks/tangent_kernel.py --out FILE
+
+One model of ``conv`` with random weights, random images of 32x32 pixels. A row for each
+kernel: the seconds of the real features, of the features of the support, of the weights
+of the regression with their gradient, and of the gradient of the support's images. The
+rows "conjugate gradients" solve RCIG's own system, of all logits with the head's
+weights, by products of the Jacobian with vectors: nothing is kept of its columns. The
+rows of "softplus" have ``softplus(60 x) / 60`` in place of ReLU, so that the backward
+signal is differentiated too. All in one process, one after the other, in rounds; the
+median round counts.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vjp
+
+import dd_plugins
+from dd_plugins.functional.kernel_regression import ridge_regression
+from dd_plugins.functional.tangent_kernel import TangentKernel
+from dd_plugins.networks.base import FeatureNetwork, chunks_of, features_in_chunks
+
+CLASSES = 10
+RIDGE = 1e-2  # relative to the mean eigenvalue, FRePo's with augmented copies
+RESIDUAL = 1e-2  # of the conjugate gradients, relative to the targets
+
+
+class Softplus(nn.Module):
+    """A smooth ReLU, as RCIG has it for networks of three blocks."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return ``softplus(60 x) / 60``."""
+        return torch.nn.functional.softplus(values, beta=60)
+
+
+def model(width: int, smooth: bool) -> FeatureNetwork:
+    """Return a fresh network; its weights are the same in every call."""
+    network = dd_plugins.get_network(f"conv(width={width}, normalization='none')")
+    made = network.build(
+        (3, 32, 32), CLASSES, generator=torch.Generator().manual_seed(0)
+    ).to(memory_format=torch.channels_last)
+    if smooth:
+        for name, layer in list(made.body.named_children()):
+            if isinstance(layer, nn.ReLU):
+                setattr(made.body, name, Softplus())
+    return made.eval()
+
+
+def images_of(count: int, seed: int) -> Tensor:
+    """Return random images, channels last."""
+    images = torch.randn(
+        count, 3, 32, 32, generator=torch.Generator().manual_seed(seed)
+    )
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def targets_of(count: int) -> Tensor:
+    """Return centred targets, of the classes in turn."""
+    return torch.eye(CLASSES)[torch.arange(count) % CLASSES] - 1 / CLASSES
+
+
+def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of some work, and its result."""
+    started = time.perf_counter()
+    result = work()
+    return time.perf_counter() - started, result
+
+
+def by_blocks(
+    network: FeatureNetwork, kernel: TangentKernel | None, support: int, real: int
+) -> dict[str, float]:
+    """Return the seconds of each part of a step with features in blocks."""
+    drawn = torch.empty(0)
+    if kernel is not None:
+        drawn = kernel.draw(network, CLASSES, torch.Generator().manual_seed(1))
+
+    def blocks(images: Tensor, differentiable: bool) -> list[Tensor]:
+        with torch.set_grad_enabled(differentiable):
+            if kernel is None:
+                return [features_in_chunks(network, images)]
+            parts = [
+                kernel.features(network, chunk, drawn, differentiable=differentiable)
+                for chunk in chunks_of(images)
+            ]
+            return [torch.cat(block) for block in zip(*parts, strict=True)]
+
+    found = {}
+    found["real features"], of_real = seconds_of(
+        lambda: blocks(images_of(real, 2), False)
+    )
+    images = images_of(support, 3).requires_grad_()
+    found["support features"], of_support = seconds_of(lambda: blocks(images, True))
+    inner = [block.detach().requires_grad_() for block in of_support]
+
+    def regression() -> tuple[Tensor, ...]:
+        predicted = ridge_regression(inner, targets_of(support), of_real, ridge=RIDGE)
+        error = (predicted - targets_of(real)).square().sum()
+        return torch.autograd.grad(error, inner)
+
+    found["regression"], gradients = seconds_of(regression)
+    pairs = [
+        (block, gradient)
+        for block, gradient in zip(of_support, gradients, strict=True)
+        if block.requires_grad
+    ]
+    found["gradient of the images"], _ = seconds_of(
+        lambda: torch.autograd.grad(
+            [block for block, _ in pairs], [images], [each for _, each in pairs]
+        )
+    )
+    return found
+
+
+def by_conjugate_gradients(network: FeatureNetwork, support: int) -> dict[str, float]:
+    """Return the seconds of one solve, which a step needs twice, and its iterations."""
+    images, wanted = images_of(support, 3), targets_of(support)
+    weights = {
+        name: each.detach()
+        for name, each in network.named_parameters()
+        if name.startswith("body")
+    }
+
+    def logits(values: dict[str, Tensor]) -> Tensor:
+        found: Tensor = functional_call(network, values, (images,))
+        return found
+
+    def solve() -> int:
+        features = features_in_chunks(network, images)
+        kernel = features @ features.mT
+        _, pull = vjp(logits, weights)
+
+        def product(columns: Tensor) -> Tensor:
+            (direction,) = pull(columns)
+            _, moved = jvp(logits, (weights,), (direction,))
+            return kernel @ columns + moved
+
+        # The ridge is relative to the mean eigenvalue, estimated by one random vector.
+        probe = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(4))
+        mean = float((probe * product(probe)).sum()) / probe.numel()
+        solution, rest = torch.zeros_like(wanted), wanted.clone()
+        direction, size = rest.clone(), rest.square().sum()
+        for iteration in range(1, 500):
+            moved = product(direction) + RIDGE * mean * direction
+            rate = size / (direction * moved).sum()
+            solution += rate * direction
+            rest -= rate * moved
+            smaller = rest.square().sum()
+            if float(smaller.sqrt()) < RESIDUAL * float(wanted.norm()):
+                return iteration
+            direction = rest + smaller / size * direction
+            size = smaller
+        return iteration
+
+    with torch.no_grad():
+        seconds, iterations = seconds_of(solve)
+    return {"one solve": seconds, "iterations": iterations}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--support", type=int, default=80, help="images, with copies")
+    parser.add_argument("--real", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    kernels = {
+        "features": None,
+        "tangent()": TangentKernel(),
+        "tangent(projection=16)": TangentKernel(projection=16),
+        "tangent(layers=1)": TangentKernel(layers=1),
+        "tangent(layers=1, projection=16)": TangentKernel(layers=1, projection=16),
+    }
+    rounds: dict[str, list[dict[str, float]]] = {}
+    for number in range(options.rounds + 1):
+        for smooth in (False, True):
+            network = model(options.width, smooth)
+            mark = ", softplus" if smooth else ""
+            for name, kernel in kernels.items():
+                found = by_blocks(network, kernel, options.support, options.real)
+                if number:  # libraries set themselves up in the first
+                    rounds.setdefault(name + mark, []).append(found)
+        if number:
+            found = by_conjugate_gradients(model(options.width, True), options.support)
+            rounds.setdefault("conjugate gradients", []).append(found)
+    rows = []
+    for name, parts in rounds.items():
+        row = {key: statistics.median(each[key] for each in parts) for key in parts[0]}
+        setting = {
+            key: getattr(options, key) for key in ("width", "support", "real", "rounds")
+        }
+        rows.append({"kernel": name, **setting, **row})
+        print(json.dumps(rows[-1]), flush=True)
+    if options.out is not None:
+        before = json.loads(options.out.read_text()) if options.out.exists() else []
+        options.out.write_text(json.dumps([*before, *rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""How long networks and generators are trained by default; it imports nothing."""
+
+__all__ = ["DECODER_STEPS", "SQUEEZE_STEPS", "STAGES"]
+
+STAGES = (300,)
+"""Training steps of networks for wrappers, by default."""
+
+SQUEEZE_STEPS = 1_000
+"""Training steps of a teacher, by default."""
+
+DECODER_STEPS = 1_000
+"""Training steps of a generator, by default."""
