@@ -265,11 +265,7 @@ def _relabelled(
         labels = teacher.all_labels(images, mirror=header.mirror).cpu()
     names = set(header.architectures or ())
     if not teacher.kept:  # of kept ones the record says it
-        names |= {
-            module.architecture
-            for module in teacher.modules
-            if isinstance(module, FeatureNetwork)
-        }
+        names |= {name for module in teacher.modules for name in _architectures(module)}
     student = student or post_training_recipe(count, temperature=teacher.temperature)
     changes = {
         "format_version": FORMAT_VERSION,
@@ -286,6 +282,13 @@ def _relabelled(
         header=header.model_copy(update=changes),
         view_labels=labels,
     )
+
+
+def _architectures(module: nn.Module) -> set[str]:
+    """Return the architectures in a module, or its class if it names none."""
+    inside = module.modules()
+    found = {each.architecture for each in inside if isinstance(each, FeatureNetwork)}
+    return found or {type(module).__name__}
 
 
 @torch.no_grad()

@@ -155,6 +155,15 @@ def test_what_labels_a_set_later_took_part(
     )
     given = relabel(made, module.eval(), data=toy_data())
     assert others_of(given) == {"vgg11"}
+    inside = torch.nn.Sequential(torch.nn.Identity(), module).eval()
+    assert others_of(relabel(made, inside, data=toy_data())) == {"vgg11"}
+
+    class Stranger(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)[:, :2]
+
+    taught = relabel(made, Stranger().eval(), data=toy_data())
+    assert others_of(taught) == {"Stranger"}
 
 
 def test_what_made_the_context_took_part() -> None:
