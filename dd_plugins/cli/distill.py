@@ -10,6 +10,7 @@ import click
 
 from dd_plugins import options as shared
 from dd_plugins.cli.printing import say, write_json
+from dd_plugins.cli.restarts import best_seed
 from dd_plugins.cli.run_options import context_of, run_options, size_of
 from dd_plugins.runtime.text import duration_text, size_text
 
@@ -42,6 +43,20 @@ _NUMBERS = 10  # of unequal images per class, in the name of a folder
     help="Pass the run on: tensorboard, or \"wandb(project='mine', mode='offline')\"; "
     "may be repeated.",
 )
+@click.option(
+    "--restarts",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Make K short runs first, by --seed and the seeds after it, and take the seed "
+    "whose set serves networks best on validation images.",
+)
+@click.option(
+    "--restart-steps",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Steps of each short run.",
+)
 def distill_command(
     dataset: str,
     images_per_class: int | str,
@@ -49,6 +64,8 @@ def distill_command(
     images_worth: int | None,
     out: Path | None,
     context: Path | None,
+    restarts: int | None,
+    restart_steps: int,
     **options: Any,
 ) -> None:
     """Distil a data set.
@@ -68,18 +85,21 @@ def distill_command(
             dataset, images_per_class, budget, images_worth
         )
     resuming = options["resume"] and not options["overwrite"]
+    if restarts is None and shared.given_on_command_line("restart_steps"):
+        raise click.UsageError("--restart-steps needs --restarts")
     with processes.process_group():
         first = processes.rank() == 0
         if first and resuming and not (out / CHECKPOINT_NAME).exists():
             say(f"{out} holds no checkpoint yet: starting at step 0", err=True)
-        distilled = distill(
-            dataset,
-            out=out,
-            context=context_of(context),
-            progress=True,
+        options |= {
+            "context": context_of(context),
             **size_of(images_per_class, budget, images_worth),
-            **options,
-        )
+        }
+        if restarts is not None:
+            options["seed"] = best_seed(
+                out, restarts, restart_steps, data=dataset, **options
+            )
+        distilled = distill(dataset, out=out, progress=True, **options)
     if not first:
         return
     summary = distilled.header.model_dump() | {

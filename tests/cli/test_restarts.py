@@ -1,0 +1,86 @@
+"""`distill --restarts`: short runs, of which validation images choose the seed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import dd_plugins
+from dd_plugins.errors import OptionError
+from dd_plugins.evaluation.validating import validation_accuracies
+from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.testing import toy_data
+
+DISTILL = [sys.executable, "-m", "dd_plugins", "distill"]
+SMALL = ["--dataset", "digits", "--network", "mlp(width=8)", "--device", "cpu"]
+METHOD = ["--distiller", "frepo(pool_size=2)", "--precision", "float32"]
+
+
+def distil(
+    out: Path, *words: str, status: int = 0
+) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [*DISTILL, "--out", str(out), *SMALL, *METHOD, *words],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def test_seed_of_the_best_short_run_goes_on(tmp_path: Path) -> None:
+    out, words = tmp_path / "run", ["--steps", "4", "--restarts", "2", "--seed", "5"]
+    words += ["--restart-steps", "2"]
+    told = distil(out, *words).stdout
+    scores = {
+        int(seed): float(score)
+        for seed, score in re.findall(r"seed (\d+): validation accuracy (\S+)", told)
+    }
+    assert set(scores) == {5, 6}
+    assert len(set(scores.values())) > 1, "else nothing is chosen"
+    best = max(scores, key=lambda seed: scores[seed])
+    assert f"seed {best} goes on" in told
+    made = DistilledSet.load(out)
+    assert (made.header.seed, made.header.steps) == (best, 4)
+    alone = dd_plugins.distill(
+        "digits", "frepo(pool_size=2)", seed=best, steps=4, network="mlp(width=8)",
+        device="cpu", precision="float32",
+    )  # fmt: skip
+    assert torch.equal(made.images, alone.images), "as if the seed had been given"
+    short = DistilledSet.load(tmp_path / "run-restarts" / str(best))
+    assert (short.header.seed, short.header.steps) == (best, 2)
+
+    refused = distil(out, *words, status=2).stderr
+    assert "--resume" in refused
+    resumed = distil(out, *words, "--resume").stdout
+    assert f"seed {best} goes on" in resumed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--restart-steps", "5"], "needs --restarts"),
+        (["--restarts", "1"], "restarts"),
+        (["--restarts", "2", "--distiller", "dp_dm(3)"], "private method"),
+    ],
+)
+def test_restarts_that_choose_nothing_are_refused(
+    tmp_path: Path, words: list[str], message: str
+) -> None:
+    refused = distil(tmp_path / "run", *words, status=2).stderr
+    assert message in " ".join(refused.split())
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run-restarts").exists()
+
+
+def test_networks_for_choosing_begin_alike_and_read_no_test_image() -> None:
+    data = toy_data()
+    one = dd_plugins.distill(data, "random", network="mlp(width=4)", device="cpu")
+    scores = validation_accuracies(one, data=data, repeats=2, device="cpu")
+    assert len(scores) == 2
+    assert scores == validation_accuracies(one, data=data, repeats=2, device="cpu")
+    with pytest.raises(OptionError, match="holds out no images"):
+        validation_accuracies(one, data=data.undivided())
