@@ -277,7 +277,10 @@ class _RidgeWeights(torch.autograd.Function):
             gram = blocks[0].mT @ blocks[0]
         else:
             gram = _sum_of(block @ block.mT for block in blocks)
-        squares = _sum_of(block.square().sum() for block in blocks)
+        if len(blocks) == 1:
+            squares = blocks[0].square().sum()
+        else:  # which takes no copy of a large block
+            squares = gram.diagonal().sum()
         mean_eigenvalue = squares / len(targets)
         gram.diagonal().add_(ridge * mean_eigenvalue)
         factor, info = torch.linalg.cholesky_ex(gram)

@@ -23,14 +23,21 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError
-from dd_plugins.networks.base import ChannelsLast, FeatureNetwork, HalvingAvgPool2d
-from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.networks.base import (
+    ChannelsLast,
+    FeatureNetwork,
+    HalvingAvgPool2d,
+    ImageShape,
+)
+from dd_plugins.runtime.memory import room_on
 from dd_plugins.runtime.text import size_text
 from dd_plugins.spec import Record, record
 
 __all__ = ["TangentKernel"]
 
-_COPIES = 3  # of each block: its parts before they are joined, and its gradient
+# Copies of each block at once, measured: parts before they are joined, centred ones,
+# float32 of bfloat16, products of the backward pass.
+_COPIES = 6
 _Layer = nn.Conv2d | nn.Linear
 
 # Modules, containers too, whose outputs are linear in the input between kinks, in
@@ -58,7 +65,8 @@ class TangentKernel(Record):
     Args:
         weight: the factor w of the tangent kernel; greater than zero. 1 is the kernel
             of a network trained at one rate.
-        layers: how many layers count, from the last; by default all.
+        layers: how many layers count, from the last in the network's own order, which
+            is the order of its modules; by default all.
         projection: the channels of the backward signal are projected at random to so
             many where there are more: the kernel is the same in the mean over
             projections, and features are fewer. By default none is projected.
@@ -78,10 +86,23 @@ class TangentKernel(Record):
         """Return the layers of a network that count, in its own order.
 
         Raises:
-            OptionError: there are fewer than asked for, or a convolution has groups, a
-                dilation, or padding other than zeros.
+            OptionError: there are fewer than asked for, or none; a convolution has
+                groups, a dilation, or padding other than zeros; or a BatchNorm takes
+                the statistics of its batch in evaluation mode too.
         """
         found = [each for each in network.body.modules() if isinstance(each, _Layer)]
+        if not found:
+            raise OptionError(
+                f"tangent: expected convolutions or linear layers in the body of "
+                f"{network.origin}, got none; use the kernel of its features"
+            )
+        for module in network.modules():
+            if getattr(module, "track_running_stats", True) is False:
+                raise OptionError(
+                    f"tangent: expected images that do not depend on each other, got "
+                    f"{module} in {network.origin}, which takes the statistics of a "
+                    "batch; use another network"
+                )
         if self.layers is not None:
             if self.layers > len(found):
                 raise OptionError(
@@ -94,7 +115,7 @@ class TangentKernel(Record):
                 raise OptionError(
                     f"tangent: expected convolutions without groups or dilation and "
                     f"padded with zeros, got {layer} in {network.origin}; use another "
-                    "network, or fewer layers"
+                    "network, or layers=... for the last ones alone"
                 )
         return found
 
@@ -105,25 +126,45 @@ class TangentKernel(Record):
             for layer in self.layers_of(network)
         )
 
-    def check(self, asker: str, network: FeatureNetwork, images: int) -> None:
-        """Refuse features for which there is no memory.
+    def check(
+        self,
+        asker: str,
+        network: FeatureNetwork,
+        image_shape: ImageShape,
+        images: int,
+        device: torch.device,
+    ) -> None:
+        """Refuse a network without this kernel, or features without memory for them.
 
         Args:
             asker: the name of the caller, for messages.
-            network: of the kernel.
+            network: of the kernel, on the device. Two black images go through it.
+            image_shape: channels, height and width.
             images: how many have features at once.
+            device: where they are.
 
         Raises:
-            OptionError: as said, or as :meth:`layers_of`; the message tells what helps.
+            OptionError: as said, or as :meth:`features`; the message tells what helps.
         """
         needed = _COPIES * 4 * images * self.size(network)
-        if not fits_in_memory(needed):
+        if needed > room_on(device):
             raise OptionError(
                 f"{asker}: kernel={self} has {self.size(network):,} features of each "
-                f"of {images:,} images, which need {size_text(needed)}, more than half "
-                "of the memory; use tangent(projection=...) with fewer channels, a "
-                "narrower network or a smaller real_batch_size"
+                f"of {images:,} images, which need {size_text(needed)}, more than "
+                f"{device} has room for; use tangent(projection=...) with fewer "
+                "channels, a narrower network or a smaller real_batch_size"
             )
+        classes = network.head(network.eval().features(_black(image_shape, device)))
+        drawn = self.draw(network, classes.shape[1], torch.Generator()).to(device)
+        probe = _black(image_shape, device).requires_grad_()
+        try:
+            self.features(network, probe, drawn, differentiable=True)
+        except RuntimeError as error:
+            raise OptionError(
+                f"{asker}: kernel={self} cannot be computed for {network.origin}: "
+                f"{str(error).splitlines()[0]}; use another network, or layers=... for "
+                "the last ones alone"
+            ) from error
 
     def draw(
         self, network: FeatureNetwork, classes: int, generator: torch.Generator
@@ -157,10 +198,11 @@ class TangentKernel(Record):
             images: ``(n, channels, height, width)``.
             drawn: what :meth:`draw` returned, on the same device.
             differentiable: whether the blocks are to be differentiated by the images.
-                For networks of convolutions, ReLU, pooling and fixed BatchNorm the
-                backward signal is constant between kinks, so the derivative goes
-                through the inputs of the layers alone. For all others the backward
-                signal is differentiated too, which takes twice as long.
+                In a plain sequence of convolutions, ReLU, pooling and fixed BatchNorm
+                the backward signal is constant between kinks, so the derivative goes
+                through the inputs of the layers alone. In all other networks, those
+                with modules of their own among them, the backward signal is
+                differentiated too, which takes twice as long.
 
         Returns:
             The network's features ``(n, features)``; then, for each layer that counts,
@@ -169,7 +211,8 @@ class TangentKernel(Record):
             does not depend on the images has no graph.
 
         Raises:
-            OptionError: as :meth:`layers_of`.
+            OptionError: as :meth:`layers_of`; or a layer was not called once, with an
+                input for each image.
         """
         sizes = self._projections(network)
         mixture, *projections = torch.split(drawn, [len(drawn) - sum(sizes), *sizes])
@@ -178,6 +221,7 @@ class TangentKernel(Record):
         with torch.enable_grad():
             with _recorded(layers, differentiable) as seen:
                 features = network.features(images)
+            _check_calls(network, layers, seen, len(images))
             logits = network.head(features)
             through_signal = differentiable and not _is_piecewise_linear(network)
             signals = torch.autograd.grad(
@@ -245,6 +289,11 @@ def _recorded(
     seen: dict[_Layer, tuple[Tensor, Tensor]] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        if layer in seen:
+            raise OptionError(
+                f"tangent: expected that a network calls each layer once, got another "
+                f"call of {layer}; use another network"
+            )
         given = inputs[0]
         if not differentiable:
             given = given.detach()
@@ -261,6 +310,28 @@ def _recorded(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _black(image_shape: ImageShape, device: torch.device) -> Tensor:
+    """Return two black images."""
+    return torch.zeros(2, *image_shape, device=device)
+
+
+def _check_calls(
+    network: FeatureNetwork,
+    layers: Sequence[_Layer],
+    seen: dict[_Layer, tuple[Tensor, Tensor]],
+    images: int,
+) -> None:
+    """Refuse layers that were not called, or with inputs that are not of an image."""
+    for layer in layers:
+        if layer not in seen or len(seen[layer][0]) != images:
+            got = "no call" if layer not in seen else f"{len(seen[layer][0])} inputs"
+            raise OptionError(
+                f"tangent: expected that {network.origin} calls {layer} once, with an "
+                f"input for each of {images} images, got {got}; use layers=... for the "
+                "last ones alone, or another network"
+            )
 
 
 def _by_place(layer: _Layer, signal: Tensor) -> Tensor:

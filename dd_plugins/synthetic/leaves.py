@@ -245,10 +245,12 @@ class Synthetic:
             return self
         found = copy.copy(self)
         found._average = None
-        found._images = dict(zip(self._images, self._average.images, strict=True))
+        images = map(_own, self._average.images)
+        found._images = dict(zip(self._images, images, strict=True))
         if self._learn_labels:
             (found._labels,) = self._average.labels
         found._others = dict(self._average.others)
+        found.project()  # a mean of allowed parameters need not be allowed
         return found
 
     def stored(self) -> dict[str, Tensor]:

@@ -171,3 +171,66 @@ def test_layers_that_are_not_there_or_not_known_are_refused(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         kernel.layers_of(built(spec))
+
+
+class Twice(nn.Module):
+    """Calls one layer twice, and another never."""
+
+    def __init__(self, unused: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(128, 128)
+        self.unused = nn.Linear(128, 128) if unused else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.layer(images.flatten(1))
+        if isinstance(self.unused, nn.Identity):
+            found = self.layer(found)
+        return found
+
+
+class WithoutImages(nn.Module):
+    """Adds numbers from a layer that sees no image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 128)
+
+    def forward(self, images: Tensor) -> Tensor:
+        positions: Tensor = self.layer(torch.eye(7, 2))
+        return images.flatten(1) + positions.sum(dim=0)
+
+
+def network_of(body: nn.Module) -> FeatureNetwork:
+    return FeatureNetwork(body, nn.Linear(128, 3)).eval()
+
+
+UNFIXED = nn.BatchNorm2d(2, track_running_stats=False)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (network_of(Twice(unused=False)), "got another call"),
+        (network_of(Twice(unused=True)), "got no call"),
+        (network_of(WithoutImages()), "got 7 inputs"),
+        (network_of(nn.Flatten()), "got none"),
+        (
+            network_of(nn.Sequential(UNFIXED, nn.Conv2d(2, 2, 1), nn.Flatten())),
+            "statistics of a batch",
+        ),
+    ],
+)
+def test_networks_without_this_kernel_are_refused_before_a_run(
+    network: FeatureNetwork, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        TangentKernel().check("frepo", network, SHAPE, 10, torch.device("cpu"))
+
+
+def test_attention_has_the_kernel_of_its_last_layers() -> None:
+    spec = "vit(width=12, depth=1)"
+    network = dd_plugins.get_network(spec).build(SHAPE, 3, generator=torch.Generator())
+    cpu = torch.device("cpu")
+    with pytest.raises(OptionError, match="got no call"):
+        TangentKernel().check("frepo", network, SHAPE, 10, cpu)
+    TangentKernel(layers=2).check("frepo", network, SHAPE, 10, cpu)

@@ -249,7 +249,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         Raises:
             OptionError: there are more processes, or architectures, than models; or
                 augmented copies without augmentation; or the kernel does not suit the
-            network, or the memory.
+                network, or the memory.
         """
         settings = self._settings
         if settings.pool_size < run.ranks:
@@ -274,11 +274,12 @@ class FRePo(AbstractDistiller[FRePoState]):
             for slot in range(run.rank, size, run.ranks)
         }
         if self.kernel is not None:
-            images = (
-                settings.real_batch_size + _copies(self) * run.task.synthetic_images
-            )
+            own = -(-settings.real_batch_size // run.ranks)  # of this process
+            images = own + _copies(self) * run.task.synthetic_images
             for model in models.values():
-                self.kernel.check("frepo", model.network, images)
+                self.kernel.check(
+                    "frepo", model.network, run.task.image_shape, images, run.device
+                )
         return FRePoState(run, models)
 
     def accumulate(

@@ -22,6 +22,9 @@ from dd_plugins.run import Run
 __all__ = ["MetaGradient", "Regression", "Solve", "solve_or_raise"]
 
 
+_PREDICTED = 256  # images whose features are in memory at once, of many to predict
+
+
 class MetaGradient(NamedTuple):
     """The gradients of a step, and its figures.
 
@@ -115,6 +118,8 @@ class Regression:
                 )
                 for chunk in chunks_of(images)
             ]
+            if len(parts) == 1:
+                return parts[0]
             return tuple(torch.cat(block) for block in zip(*parts, strict=True))
 
     def predictor(
@@ -127,12 +132,15 @@ class Regression:
         targets = _labels_of(labels, support)
 
         def predict(images: Tensor) -> Tensor:
-            features = self.blocks(run, network, images, drawn)
-            with torch.no_grad():
-                predictions, _ = self._predict(
-                    solve_or_raise, syn_features, targets, features
-                )
-            return predictions
+            found = []
+            for part in torch.split(images, _PREDICTED):
+                features = self.blocks(run, network, part, drawn)
+                with torch.no_grad():
+                    predictions, _ = self._predict(
+                        solve_or_raise, syn_features, targets, features
+                    )
+                found.append(predictions)
+            return torch.cat(found)
 
         return predict
 
