@@ -93,7 +93,7 @@ def plans(data: RealData, images_per_class: int) -> list[Plan]:
     narrow, wider = (f"conv(width={width}{normalization})" for width in (32, 64))
     if images_per_class * data.num_classes <= 50:
         if colour:
-            few = "real_batch_size=128, max_online_updates=300"
+            few = "real_batch_size=128, max_online_updates=300, learning_rate=0.005"
             return [Plan(narrow, few, 1, most_steps=10_000)]
         return [Plan(narrow, "", 1, most_steps=4_000)]
     options = "max_online_updates=300" if colour else "online_learning_rate=0.001"
