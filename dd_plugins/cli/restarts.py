@@ -6,7 +6,6 @@ from typing import Any
 
 from dd_plugins.cli.printing import say
 from dd_plugins.errors import OptionError
-from dd_plugins.runtime import processes
 
 __all__ = ["best_seed"]
 
@@ -34,6 +33,7 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
     from dd_plugins.engine.run_folder import check_folder
     from dd_plugins.evaluation.validating import validation_accuracies
     from dd_plugins.plugins.manager import loaded_plugins
+    from dd_plugins.runtime import processes
 
     first, data = options.pop("seed"), options.pop("data")
     for name in ("steps", "observers", "checkpoint_seconds"):
