@@ -34,7 +34,7 @@ from dd_plugins.run import Run
 from dd_plugins.testing import PassThrough, toy_data
 from dd_plugins.tracking.base import AbstractObserver
 
-SMALL: dict[str, Any] = {"network": "mlp(width=4)", "device": "cpu"}
+SMALL: dict[str, Any] = {"network": "mlp(width=16)", "device": "cpu"}
 SPEC = "frepo(pool_size=1)"
 
 
