@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from scipy.optimize import brentq
+from scipy.optimize import brentq, lsq_linear
 
 import dd_plugins
 from dd_plugins.api import (
@@ -244,8 +244,9 @@ def epsilon_of_canaries(seed: int) -> float:
     # Gradients are divided by how many images there are, which is public.
     count = int(coins.sum())
     gradient = released(coins, images, labels) * count
-    guessed = torch.linalg.lstsq(alone.mT, gradient[:, None]).solution[:, 0]
-    order = guessed.argsort()
+    # Each canary is in or out: bounds that keep rounding from blowing up a solution.
+    guessed = lsq_linear(alone.mT.numpy(), gradient.numpy(), (0, 1), tol=1e-14).x
+    order = torch.tensor(guessed).argsort()
     quarter = CANARIES // 4
     out, inside = order[:quarter], order[-quarter:]
     correct = int((~coins[out]).sum() + coins[inside].sum())
@@ -261,7 +262,7 @@ def test_canaries_prove_no_more_than_epsilon() -> None:
 
 def test_without_noise_canaries_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SecretNoise, "gaussian", lambda self, step, shape: 0.0)
-    assert max(map(epsilon_of_canaries, range(3))) > 1.0
+    assert epsilon_of_canaries(0) > 1.0
 
 
 @record
