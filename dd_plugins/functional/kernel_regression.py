@@ -22,9 +22,11 @@ __all__ = [
     "half_squared_error",
     "kernel_ridge_regression",
     "margin_loss",
+    "predictions_of_blocks",
     "ridge_regression",
     "ridge_regression_ex",
     "ridge_weights",
+    "weights_of_blocks",
 ]
 
 _SMALLEST_JITTER = 1e-12  # where a ridge of 0 begins to grow
@@ -94,8 +96,8 @@ def ridge_regression(
 
     Reference: arXiv 2206.00719, equation 4 (the closed-form solution on features).
     """
-    weights = _weights_or_raise(_blocks(syn_features), syn_targets, ridge)
-    return _predictions(_blocks(features), weights).to(syn_targets.dtype)
+    weights = weights_of_blocks(_blocks(syn_features), syn_targets, ridge=ridge)
+    return predictions_of_blocks(_blocks(features), weights).to(syn_targets.dtype)
 
 
 def ridge_weights(
@@ -126,14 +128,29 @@ def ridge_weights(
         >>> ridge_weights(x, y).round(decimals=3)
         tensor([[2.]], dtype=torch.float64)
     """
-    (weights,) = _weights_or_raise([syn_features], syn_targets, ridge)
+    (weights,) = weights_of_blocks([syn_features], syn_targets, ridge=ridge)
     return weights
 
 
-def _weights_or_raise(
-    blocks: Sequence[Tensor], targets: Tensor, ridge: float
+def weights_of_blocks(
+    blocks: Sequence[Tensor], targets: Tensor, *, ridge: float
 ) -> Sequence[Tensor]:
-    """Return the weights of each block, with a ridge that grows, or raise."""
+    """Return the weights of :func:`ridge_weights` for each block of features.
+
+    Args:
+        blocks: of shape ``(n, d)`` each.
+        targets: shape ``(n, classes)``.
+        ridge: relative ridge, not negative; it grows where the kernel is singular.
+
+    Returns:
+        ``(d, classes)`` each; float64 for one block, else in the precision of its
+        products (see :func:`ridge_regression`).
+
+    Raises:
+        OptionError: the ridge is negative.
+        RunError: the kernel is not finite, or not positive definite with any ridge
+            tried.
+    """
     if ridge < 0:
         raise OptionError(f"ridge must not be negative, got {ridge}")
     for attempt in range(_JITTER_STEPS + 1):
@@ -220,7 +237,7 @@ def ridge_regression_ex(
         not positive definite; the predictions mean nothing then.
     """
     weights, failed = _weights(_blocks(syn_features), syn_targets, ridge)
-    predictions = _predictions(_blocks(features), weights)
+    predictions = predictions_of_blocks(_blocks(features), weights)
     return predictions.to(syn_targets.dtype), failed
 
 
@@ -229,8 +246,15 @@ def _blocks(features: Blocks) -> Sequence[Tensor]:
     return [features] if isinstance(features, Tensor) else features
 
 
-def _predictions(blocks: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """Return the sum of what the blocks predict, at least in float32."""
+def predictions_of_blocks(
+    blocks: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Tensor:
+    """Return the sum of what the blocks predict, at least in float32.
+
+    Args:
+        blocks: of shape ``(b, d)`` each.
+        weights: of :func:`weights_of_blocks`.
+    """
     found = []
     for block, own in zip(blocks, weights, strict=True):
         precise = torch.promote_types(block.dtype, torch.float32)

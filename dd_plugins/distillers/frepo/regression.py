@@ -13,7 +13,9 @@ from dd_plugins.functional.kernel_regression import (
     calibrated_cross_entropy,
     half_squared_error,
     margin_loss,
+    predictions_of_blocks,
     ridge_regression,
+    weights_of_blocks,
 )
 from dd_plugins.functional.tangent_kernel import TangentKernel
 from dd_plugins.networks.base import FeatureNetwork, chunks_of, features_in_chunks
@@ -129,18 +131,18 @@ class Regression:
         drawn = self.draw(run, network, run.generator("kernel of the predictions"))
         support = self._with_flipped(pixels.detach())
         syn_features = self.blocks(run, network, support, drawn)
-        targets = _labels_of(labels, support)
+        targets = _labels_of(labels.detach(), support)
+        centres, mean = self._centre(syn_features, targets)
+        weights = weights_of_blocks(
+            _less(syn_features, centres), targets - mean, ridge=self.ridge
+        )
 
         def predict(images: Tensor) -> Tensor:
             found = []
             for part in torch.split(images, _PREDICTED):
-                features = self.blocks(run, network, part, drawn)
-                with torch.no_grad():
-                    predictions, _ = self._predict(
-                        solve_or_raise, syn_features, targets, features
-                    )
-                found.append(predictions)
-            return torch.cat(found)
+                features = _less(self.blocks(run, network, part, drawn), centres)
+                found.append(predictions_of_blocks(features, weights) + mean)
+            return torch.cat(found).to(targets.dtype)
 
         return predict
 
@@ -222,16 +224,22 @@ class Regression:
         features: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Return predictions for real features, and whether they are meaningless."""
-        if not self.intercept:
-            return solve(support, labels, features, ridge=self.ridge)
-        centres, mean = [each.mean(dim=0) for each in support], labels.mean(dim=0)
+        centres, mean = self._centre(support, labels)
         predictions, failed = solve(
-            [each - centre for each, centre in zip(support, centres, strict=True)],
+            _less(support, centres),
             labels - mean,
-            [each - centre for each, centre in zip(features, centres, strict=True)],
+            _less(features, centres),
             ridge=self.ridge,
         )
         return predictions + mean, failed
+
+    def _centre(
+        self, support: Sequence[Tensor], labels: Tensor
+    ) -> tuple[Sequence[Tensor] | None, Tensor | float]:
+        """Return the means of features and labels; None and 0 without intercept."""
+        if not self.intercept:
+            return None, 0.0
+        return [each.mean(dim=0) for each in support], labels.mean(dim=0)
 
     def _chunked_gradient(
         self,
@@ -277,6 +285,15 @@ def _gradient_through(
         [block for block, _ in pairs], [images], [gradient for _, gradient in pairs]
     )
     return found
+
+
+def _less(
+    blocks: Sequence[Tensor], centres: Sequence[Tensor] | None
+) -> Sequence[Tensor]:
+    """Return blocks less their centres; as they are without."""
+    if centres is None:
+        return blocks
+    return [block - centre for block, centre in zip(blocks, centres, strict=True)]
 
 
 def _labels_of(labels: Tensor, support: Tensor) -> Tensor:
