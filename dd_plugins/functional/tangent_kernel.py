@@ -131,6 +131,7 @@ class TangentKernel(Record):
         asker: str,
         network: FeatureNetwork,
         image_shape: ImageShape,
+        classes: int,
         images: int,
         device: torch.device,
     ) -> None:
@@ -140,6 +141,7 @@ class TangentKernel(Record):
             asker: the name of the caller, for messages.
             network: of the kernel, on the device. Two black images go through it.
             image_shape: channels, height and width.
+            classes: the number of logits.
             images: how many have features at once.
             device: where they are.
 
@@ -154,11 +156,10 @@ class TangentKernel(Record):
                 f"{device} has room for; use tangent(projection=...) with fewer "
                 "channels, a narrower network or a smaller real_batch_size"
             )
-        classes = network.head(network.eval().features(_black(image_shape, device)))
-        drawn = self.draw(network, classes.shape[1], torch.Generator()).to(device)
-        probe = _black(image_shape, device).requires_grad_()
+        drawn = self.draw(network, classes, torch.Generator()).to(device)
+        black = torch.zeros(2, *image_shape, device=device, requires_grad=True)
         try:
-            self.features(network, probe, drawn, differentiable=True)
+            self.features(network.eval(), black, drawn, differentiable=True)
         except RuntimeError as error:
             raise OptionError(
                 f"{asker}: kernel={self} cannot be computed for {network.origin}: "
@@ -180,7 +181,7 @@ class TangentKernel(Record):
             float32 on the CPU, 1-d, standard normal: ``classes`` numbers for the
             mixture, then ``projection * channels`` for each layer that is projected.
         """
-        numbers = classes + sum(self._projections(network))
+        numbers = classes + sum(self._projections(self.layers_of(network)))
         return torch.randn(numbers, generator=generator)
 
     def features(
@@ -214,10 +215,10 @@ class TangentKernel(Record):
             OptionError: as :meth:`layers_of`; or a layer was not called once, with an
                 input for each image.
         """
-        sizes = self._projections(network)
+        layers = self.layers_of(network)
+        sizes = self._projections(layers)
         mixture, *projections = torch.split(drawn, [len(drawn) - sum(sizes), *sizes])
         mixture = mixture / math.sqrt(len(mixture))
-        layers = self.layers_of(network)
         with torch.enable_grad():
             with _recorded(layers, differentiable) as seen:
                 features = network.features(images)
@@ -246,11 +247,11 @@ class TangentKernel(Record):
             found = [each.detach() for each in found]
         return tuple(found)
 
-    def _projections(self, network: FeatureNetwork) -> list[int]:
+    def _projections(self, layers: Sequence[_Layer]) -> list[int]:
         """Return the size of the projection of each layer that has one."""
         return [
             self._channels(layer) * len(layer.weight)
-            for layer in self.layers_of(network)
+            for layer in layers
             if self._is_projected(layer)
         ]
 
@@ -310,11 +311,6 @@ def _recorded(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _black(image_shape: ImageShape, device: torch.device) -> Tensor:
-    """Return two black images."""
-    return torch.zeros(2, *image_shape, device=device)
 
 
 def _check_calls(

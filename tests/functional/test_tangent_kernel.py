@@ -224,7 +224,7 @@ def test_networks_without_this_kernel_are_refused_before_a_run(
     network: FeatureNetwork, message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
-        TangentKernel().check("frepo", network, SHAPE, 10, torch.device("cpu"))
+        TangentKernel().check("frepo", network, SHAPE, 3, 10, torch.device("cpu"))
 
 
 def test_attention_has_the_kernel_of_its_last_layers() -> None:
@@ -232,5 +232,5 @@ def test_attention_has_the_kernel_of_its_last_layers() -> None:
     network = dd_plugins.get_network(spec).build(SHAPE, 3, generator=torch.Generator())
     cpu = torch.device("cpu")
     with pytest.raises(OptionError, match="got no call"):
-        TangentKernel().check("frepo", network, SHAPE, 10, cpu)
-    TangentKernel(layers=2).check("frepo", network, SHAPE, 10, cpu)
+        TangentKernel().check("frepo", network, SHAPE, 3, 10, cpu)
+    TangentKernel(layers=2).check("frepo", network, SHAPE, 3, 10, cpu)

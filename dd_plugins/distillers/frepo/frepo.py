@@ -276,9 +276,15 @@ class FRePo(AbstractDistiller[FRePoState]):
         if self.kernel is not None:
             own = -(-settings.real_batch_size // run.ranks)  # of this process
             images = own + _copies(self) * run.task.synthetic_images
-            for model in models.values():
+            architectures = 1 + len(self.pool_networks)
+            for model in list(models.values())[:architectures]:  # one of each
                 self.kernel.check(
-                    "frepo", model.network, run.task.image_shape, images, run.device
+                    "frepo",
+                    model.network,
+                    run.task.image_shape,
+                    run.task.num_classes,
+                    images,
+                    run.device,
                 )
         return FRePoState(run, models)
 
