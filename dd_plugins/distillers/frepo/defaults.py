@@ -1,8 +1,9 @@
 """FRePo's default options: the paper's, and those of short runs by data set."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
 from dd_plugins.networks.base import (
     AbstractNetwork,
@@ -15,7 +16,6 @@ __all__ = [
     "ON_CPU",
     "PAPER",
     "PAPER_STEPS",
-    "RIDGE_OF_COPIES",
     "Loss",
     "Settings",
     "ShortRun",
@@ -43,6 +43,26 @@ class Settings:
     ridge: float = 1e-6
     loss: Loss = "squared-error"
     average: float = 0.0
+
+    def with_given(self, options: Mapping[str, Any]) -> Self:
+        """Return these settings with the options in their place that are given.
+
+        Augmented copies, given or not, bring augmentation and a ridge of their own.
+
+        Args:
+            options: of FRePo; None stands for one that is not given.
+        """
+        names = {field.name for field in fields(self)}
+        given = {
+            name: value
+            for name, value in options.items()
+            if name in names and value is not None
+        }
+        wanted = 0 if given.get("augment") is False else self.augmented_copies
+        if given.setdefault("augmented_copies", wanted):
+            given.setdefault("augment", True)
+            given.setdefault("ridge", _RIDGE_OF_COPIES)
+        return replace(self, **given)
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,7 @@ class ShortRun:
 PAPER = Settings()
 PAPER_STEPS = 500_000
 # The ridge with augmented copies: a network trained on them does not fit them exactly.
-RIDGE_OF_COPIES = 1e-2
+_RIDGE_OF_COPIES = 1e-2
 # The most images in all, and the augmented copies of a short run for them: measured for
 # 10, 100 and 500 images, and costly for many.
 _FEW = 50

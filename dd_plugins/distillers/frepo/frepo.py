@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -24,7 +24,6 @@ from dd_plugins.distillers.frepo.defaults import (
     ON_CPU,
     PAPER,
     PAPER_STEPS,
-    RIDGE_OF_COPIES,
     Loss,
     Settings,
     short_run,
@@ -162,7 +161,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         defaults = PAPER if self.preset == "paper" else short
         if (task.steps or usual.steps) >= LONG_RUN:
             defaults = replace(defaults, learning_rate=PAPER.learning_rate)
-        settings = _settled(self, defaults)
+        settings = defaults.with_given(self.options())
         flip = (
             task.images_per_class <= usual.flip_up_to and not settings.augmented_copies
         )
@@ -177,7 +176,7 @@ class FRePo(AbstractDistiller[FRePoState]):
 
     @cached_property
     def _settings(self) -> Settings:
-        return _settled(self, PAPER)
+        return PAPER.with_given(self.options())
 
     @cached_property
     def _regression(self) -> Regression:
@@ -364,17 +363,6 @@ class FRePo(AbstractDistiller[FRePoState]):
         return self._regression.predictor(
             state.run, oldest.network, leaves.pixels, leaves.labels
         )
-
-
-def _settled(given: FRePo, defaults: Settings) -> Settings:
-    """Return the options that are given, and ``defaults`` for all others."""
-    options = {field.name: getattr(given, field.name) for field in fields(Settings)}
-    chosen = {name: value for name, value in options.items() if value is not None}
-    wanted = 0 if given.augment is False else defaults.augmented_copies
-    if chosen.setdefault("augmented_copies", wanted):
-        chosen.setdefault("augment", True)
-        chosen.setdefault("ridge", RIDGE_OF_COPIES)
-    return replace(defaults, **chosen)
 
 
 def _copies(distiller: FRePo) -> int:
