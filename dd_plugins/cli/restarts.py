@@ -1,7 +1,7 @@
 """Short runs from several seeds, of which validation images choose one."""
 
+from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from dd_plugins.cli.printing import say
@@ -31,11 +31,11 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
     from dd_plugins.data.named import DataOptions
     from dd_plugins.engine.distillation import distill
     from dd_plugins.engine.run_folder import check_folder
-    from dd_plugins.evaluation.validating import validation_accuracies
+    from dd_plugins.evaluation.evaluate import prepare_evaluation
     from dd_plugins.plugins.manager import loaded_plugins
     from dd_plugins.runtime import processes
 
-    first, data = options.pop("seed"), options.pop("data")
+    first = options.pop("seed")
     for name in ("steps", "observers", "checkpoint_seconds"):
         del options[name]
     writes = processes.rank() == 0
@@ -47,11 +47,12 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
             "--restarts chooses by real images, which the epsilon of a private method "
             "does not cover; leave it out"
         )
-    names = ("data_root", "download", "image_size")
-    root, download, size = (options[name] for name in names)
-    where = DataOptions(root=root, download=download, image_size=size)
-    if not len(plugins.real_data(data, where).validation.labels):
-        raise OptionError(f"--restarts needs validation images: {data} has none")
+    where = {name: options.pop(name) for name in ("download", "image_size")}
+    root = options["data_root"]
+    data = plugins.real_data(options.pop("data"), DataOptions(root=root, **where))
+    if not len(data.validation.labels):
+        raise OptionError(f"--restarts needs validation images: {data.name} has none")
+    judged = replace(data, read_test=lambda: data.validation)
     found: dict[int, float] = {}
     for seed in range(first, first + restarts):
         made = distill(
@@ -62,18 +63,25 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
             progress=True,
             **options,
         )
-        scores = validation_accuracies(
+        evaluation = prepare_evaluation(
             made,
+            (),
             repeats=_NETWORKS,
-            data=data,
+            protocol="auto",
+            baselines=False,
+            data=judged,
             data_root=root,
+            seed=0,
             device=options["device"],
             precision=options["precision"],
-        )
-        found[seed] = processes.broadcast_object(mean(scores))
+            plugins=plugins,
+            compare_labels=False,
+        )()
+        (scores,) = evaluation.networks
+        found[seed] = scores.mean
         if writes:
-            each = ", ".join(f"{score:.4f}" for score in scores)
-            say(f"seed {seed}: validation accuracy {found[seed]:.4f} ({each})")
+            each = ", ".join(f"{score:.4f}" for score in scores.accuracies)
+            say(f"seed {seed}: validation accuracy {scores.mean:.4f} ({each})")
     chosen = max(found, key=lambda seed: found[seed])
     if writes:
         say(f"seed {chosen} goes on")

@@ -3,16 +3,15 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import dd_plugins
-from dd_plugins.errors import OptionError
-from dd_plugins.evaluation.validating import validation_accuracies
 from dd_plugins.synthetic.artifact import DistilledSet
-from dd_plugins.testing import toy_data
 
 DISTILL = [sys.executable, "-m", "dd_plugins", "distill"]
 SMALL = ["--dataset", "digits", "--network", "mlp(width=8)", "--device", "cpu"]
@@ -52,6 +51,12 @@ def test_seed_of_the_best_short_run_goes_on(tmp_path: Path) -> None:
     assert torch.equal(made.images, alone.images), "as if the seed had been given"
     short = DistilledSet.load(tmp_path / "run-restarts" / str(best))
     assert (short.header.seed, short.header.steps) == (best, 2)
+    data = dd_plugins.get_dataset("digits")
+    judged = replace(data, read_test=lambda: data.validation)
+    found = dd_plugins.evaluate(
+        short, repeats=3, data=judged, device="cpu", precision="float32"
+    )
+    assert found.networks[0].mean == pytest.approx(scores[best], abs=1e-4)
 
     refused = distil(out, *words, status=2).stderr
     assert "--resume" in refused
@@ -76,11 +81,12 @@ def test_restarts_that_choose_nothing_are_refused(
     assert not (tmp_path / "run-restarts").exists()
 
 
-def test_networks_for_choosing_begin_alike_and_read_no_test_image() -> None:
-    data = toy_data()
-    one = dd_plugins.distill(data, "random", network="mlp(width=4)", device="cpu")
-    scores = validation_accuracies(one, data=data, repeats=2, device="cpu")
-    assert len(scores) == 2
-    assert scores == validation_accuracies(one, data=data, repeats=2, device="cpu")
-    with pytest.raises(OptionError, match="holds out no images"):
-        validation_accuracies(one, data=data.undivided())
+def test_data_without_validation_images_is_refused(tmp_path: Path) -> None:
+    images, labels = np.zeros((4, 8, 8), dtype=np.uint8), np.arange(4) % 2
+    file = tmp_path / "few.npz"
+    np.savez(file, train_images=images, train_labels=labels,
+             test_images=images, test_labels=labels)  # fmt: skip
+    words = ["--dataset", f"npz:{file}", "--restarts", "2"]
+    refused = distil(tmp_path / "run", *words, status=2).stderr
+    assert "needs validation images" in " ".join(refused.split())
+    assert not (tmp_path / "run-restarts").exists()
