@@ -23,13 +23,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp
+from torch.profiler import ProfilerActivity, profile
 
 import dd_plugins
-from dd_plugins.functional.kernel_regression import ridge_regression
+from dd_plugins.distillers.frepo.regression import Regression, solve_or_raise
 from dd_plugins.functional.tangent_kernel import TangentKernel
-from dd_plugins.networks.base import FeatureNetwork, chunks_of, features_in_chunks
+from dd_plugins.networks.base import FeatureNetwork, features_in_chunks
+from dd_plugins.networks.conv import Conv
+from dd_plugins.run import Run, Task
 
 CLASSES = 10
+RUN = Run(
+    Task("random", (3, 32, 32), CLASSES, 1), "frepo", Conv(), 1, 0, torch.device("cpu")
+)
 RIDGE = 1e-2  # relative to the mean eigenvalue, FRePo's with augmented copies
 RESIDUAL = 1e-2  # of the conjugate gradients, relative to the targets
 
@@ -78,46 +84,28 @@ def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
 def by_blocks(
     network: FeatureNetwork, kernel: TangentKernel | None, support: int, real: int
 ) -> dict[str, float]:
-    """Return the seconds of each part of a step with features in blocks."""
-    drawn = torch.empty(0)
-    if kernel is not None:
-        drawn = kernel.draw(network, CLASSES, torch.Generator().manual_seed(1))
-
-    def blocks(images: Tensor, differentiable: bool) -> list[Tensor]:
-        with torch.set_grad_enabled(differentiable):
-            if kernel is None:
-                return [features_in_chunks(network, images)]
-            parts = [
-                kernel.features(network, chunk, drawn, differentiable=differentiable)
-                for chunk in chunks_of(images)
-            ]
-            return [torch.cat(block) for block in zip(*parts, strict=True)]
-
+    """Return the seconds of each part of a step, by FRePo's own regression."""
+    regression = Regression(
+        RIDGE, "squared-error", False, False, support, False, kernel
+    )
+    drawn = regression.draw(RUN, network, torch.Generator().manual_seed(1))
     found = {}
     found["real features"], of_real = seconds_of(
-        lambda: blocks(images_of(real, 2), False)
+        lambda: regression.blocks(RUN, network, images_of(real, 2), drawn)
     )
-    images = images_of(support, 3).requires_grad_()
-    found["support features"], of_support = seconds_of(lambda: blocks(images, True))
-    inner = [block.detach().requires_grad_() for block in of_support]
-
-    def regression() -> tuple[Tensor, ...]:
-        predicted = ridge_regression(inner, targets_of(support), of_real, ridge=RIDGE)
-        error = (predicted - targets_of(real)).square().sum()
-        return torch.autograd.grad(error, inner)
-
-    found["regression"], gradients = seconds_of(regression)
-    pairs = [
-        (block, gradient)
-        for block, gradient in zip(of_support, gradients, strict=True)
-        if block.requires_grad
-    ]
-    found["gradient of the images"], _ = seconds_of(
-        lambda: torch.autograd.grad(
-            [block for block, _ in pairs], [images], [each for _, each in pairs]
-        )
-    )
-    return found
+    inputs = (images_of(support, 3), targets_of(support), targets_of(real), drawn)
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
+        regression.gradient(solve_or_raise, RUN, network, *inputs, *of_real)
+    parts = {
+        "frepo: synthetic forward": "support features",
+        "frepo: regression": "regression",
+        "frepo: synthetic backward": "gradient of the images",
+    }
+    return found | {
+        parts[event.key]: event.cpu_time_total / 1e6
+        for event in profiler.key_averages()
+        if event.key in parts
+    }
 
 
 def by_conjugate_gradients(network: FeatureNetwork, support: int) -> dict[str, float]:
