@@ -10,7 +10,7 @@ import numpy as np
 
 from dd_plugins.api import plain
 from dd_privacy.audit.results import MemberGroup, NearestMembers, ResultRow
-from dd_privacy.audit.statistics.figures import Scores, clopper_pearson
+from dd_privacy.audit.statistics.figures import Array, Scores, clopper_pearson
 
 __all__ = ["Drawn", "nearest_picture", "roc_pictures"]
 
@@ -70,22 +70,25 @@ def roc_pictures(rows: list[ResultRow]) -> dict[MemberGroup, Drawn]:
         attack: {"color": f"C{number % 10}", "linestyle": _STYLES[number // 10 % 3]}
         for number, attack in numbers
     }
-    return {
-        group: _drawn(
-            partial(_curves, [row for row in found if row.group == group], looks)
-        )
+    of_groups = {
+        group: [(row, _roc(row.curves)) for row in found if row.group == group]
         for group in groups
+    }
+    return {
+        group: _drawn(partial(_curves, curves, looks))
+        for group, curves in of_groups.items()
     }
 
 
-def _curves(rows: list[ResultRow], looks: dict[str, dict[str, Any]]) -> Any:
+def _curves(
+    curves: list[tuple[ResultRow, "_Curve"]], looks: dict[str, dict[str, Any]]
+) -> Any:
     """Draw the ROC curves of one group."""
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(4.8, 4.2 + 0.19 * len(rows)), layout="constrained")
+    canvas = Canvas(figsize=(4.8, 4.2 + 0.19 * len(curves)), layout="constrained")
     axes = canvas.add_subplot()
-    for number, row in enumerate(rows):
-        false, true, low, high = _roc(row.curves)
+    for number, (row, (false, true, low, high)) in enumerate(curves):
         (line,) = axes.plot(
             false,
             true,
@@ -99,7 +102,7 @@ def _curves(rows: list[ResultRow], looks: dict[str, dict[str, Any]]) -> Any:
                 false, low, high, color=line.get_color(), alpha=0.2, linewidth=0
             )
     # The least that so many non-members resolve.
-    lowest = max(_LOWEST_RATE, 1 / max(row.non_members for row in rows))
+    lowest = max(_LOWEST_RATE, 1 / max(row.non_members for row, _ in curves))
     axes.plot([lowest, 1], [lowest, 1], "--", color="gray", label="guessing")
     axes.set(
         xscale="log",
@@ -116,8 +119,17 @@ def _curves(rows: list[ResultRow], looks: dict[str, dict[str, Any]]) -> Any:
     return canvas
 
 
-def _roc(targets: tuple[Scores, ...]) -> tuple[Any, Any, Any, Any]:
-    """Return false- and true-positive rates over all audited runs, and their band."""
+class _Curve(NamedTuple):
+    """A ROC curve over all audited runs: rates, and the bounds of the true ones."""
+
+    false: Array
+    true: Array
+    low: Array
+    high: Array
+
+
+def _roc(targets: tuple[Scores, ...]) -> _Curve:
+    """Return the curve of all audited runs."""
     members = sum(len(scores.members) for scores in targets)
     false = np.geomspace(_LOWEST_RATE, 1, _POINTS)
     above = np.zeros(_POINTS, dtype=int)
@@ -132,7 +144,8 @@ def _roc(targets: tuple[Scores, ...]) -> tuple[Any, Any, Any, Any]:
     bands = {count: clopper_pearson(count, members) for count in set(above.tolist())}
     low, high = np.array([bands[count] for count in above.tolist()]).T
     floor = _LOWEST_RATE / 10
-    return false, np.maximum(above / members, floor), np.maximum(low, floor), high
+    true = np.maximum(above / members, floor)
+    return _Curve(false, true, np.maximum(low, floor), high)
 
 
 def nearest_picture(nearest: NearestMembers) -> Drawn:

@@ -58,14 +58,28 @@ def clopper_pearson(
 ) -> tuple[float, float]:
     """Return the exact interval of a proportion (Clopper and Pearson, 1934).
 
+    Its bounds are quantiles of beta distributions.
+
+    Args:
+        successes: in ``[0, trials]``.
+        trials: 0 or more.
+        level: of confidence, in (0, 1).
+
+    Raises:
+        ValueError: there are fewer than no successes, or more than trials.
+
     Example:
         >>> [round(bound, 4) for bound in clopper_pearson(10, 1000)]
         [0.0048, 0.0183]
     """
-    from scipy.stats import binomtest
+    from scipy.special import betaincinv
 
-    interval = binomtest(successes, trials).proportion_ci(level, method="exact")
-    return float(interval.low), float(interval.high)
+    if not 0 <= successes <= trials:
+        raise ValueError(f"successes must be in [0, {trials}], got {successes}")
+    failures, tail = trials - successes, (1 - level) / 2
+    low = betaincinv(successes, failures + 1, tail) if successes else 0.0
+    high = betaincinv(successes + 1, failures, 1 - tail) if failures else 1.0
+    return float(low), float(high)
 
 
 def too_few(scores: Iterable[Scores]) -> str | None:
