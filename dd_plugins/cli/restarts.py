@@ -1,22 +1,29 @@
 """Short runs from several seeds, of which validation images choose one."""
 
+import json
+import statistics
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dd_plugins.cli.printing import say
 from dd_plugins.errors import OptionError
 
+if TYPE_CHECKING:
+    from dd_plugins.synthetic.artifact import DistilledSet
+
 __all__ = ["best_seed"]
 
 _NETWORKS = 3  # trained on the result of each short run
+_KEPT = "validation.json"
 
 
 def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> int:
     """Return the seed whose short run serves networks best on validation images.
 
-    The short runs are in a folder beside that of the run. Finished ones are found again
-    when a command that was stopped is repeated with ``resume``.
+    The short runs are in a folder beside that of the run. Finished ones and their
+    accuracies are found again when a command that was stopped is repeated with
+    ``resume``.
 
     Args:
         out: the folder of the run.
@@ -55,34 +62,62 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
     judged = replace(data, read_test=lambda: data.validation)
     found: dict[int, float] = {}
     for seed in range(first, first + restarts):
+        folder = out.with_name(f"{out.name}-restarts") / str(seed)
         made = distill(
             data,
-            out=out.with_name(f"{out.name}-restarts") / str(seed),
+            out=folder,
             seed=seed,
             steps=restart_steps,
             progress=True,
             **options,
         )
-        evaluation = prepare_evaluation(
-            made,
-            (),
-            repeats=_NETWORKS,
-            protocol="auto",
-            baselines=False,
-            data=judged,
-            data_root=root,
-            seed=0,
-            device=options["device"],
-            precision=options["precision"],
-            plugins=plugins,
-            compare_labels=False,
-        )()
-        (scores,) = evaluation.networks
-        found[seed] = scores.mean
+        accuracies = _kept_accuracies(folder, made) if options["resume"] else None
+        if accuracies is None:
+            evaluation = prepare_evaluation(
+                made,
+                (),
+                repeats=_NETWORKS,
+                protocol="auto",
+                baselines=False,
+                data=judged,
+                data_root=root,
+                seed=0,
+                device=options["device"],
+                precision=options["precision"],
+                plugins=plugins,
+                compare_labels=False,
+            )()
+            (scores,) = evaluation.networks
+            accuracies = list(scores.accuracies)
+            if writes:
+                _keep_accuracies(folder, made, accuracies)
+        found[seed] = statistics.mean(accuracies)
         if writes:
-            each = ", ".join(f"{score:.4f}" for score in scores.accuracies)
-            say(f"seed {seed}: validation accuracy {scores.mean:.4f} ({each})")
+            each = ", ".join(f"{score:.4f}" for score in accuracies)
+            say(f"seed {seed}: validation accuracy {found[seed]:.4f} ({each})")
     chosen = max(found, key=lambda seed: found[seed])
     if writes:
         say(f"seed {chosen} goes on")
     return chosen
+
+
+def _kept_accuracies(folder: Path, made: "DistilledSet") -> list[float] | None:
+    """Return the accuracies kept beside this very set, or None."""
+    try:
+        kept = json.loads((folder / _KEPT).read_text())
+        if kept["content_hash"] == made.content_hash():
+            return [float(each) for each in kept["accuracies"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or damaged: it is made again
+    return None
+
+
+def _keep_accuracies(
+    folder: Path, made: "DistilledSet", accuracies: list[float]
+) -> None:
+    """Write the accuracies beside the set."""
+    from dd_plugins.runtime.files import write_atomically
+
+    kept = {"content_hash": made.content_hash(), "accuracies": accuracies}
+    text = json.dumps(kept) + "\n"
+    write_atomically(folder / _KEPT, lambda file: file.write(text.encode()))

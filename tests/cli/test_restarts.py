@@ -1,19 +1,19 @@
 """`distill --restarts`: short runs, of which validation images choose the seed."""
 
+import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import Started
 
 import dd_plugins
 from dd_plugins.synthetic.artifact import DistilledSet
 
-DISTILL = [sys.executable, "-m", "dd_plugins", "distill"]
 SMALL = ["--dataset", "digits", "--network", "mlp(width=8)", "--device", "cpu"]
 METHOD = ["--distiller", "frepo(pool_size=2)", "--precision", "float32"]
 
@@ -21,11 +21,8 @@ METHOD = ["--distiller", "frepo(pool_size=2)", "--precision", "float32"]
 def distil(
     out: Path, *words: str, status: int = 0
 ) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [*DISTILL, "--out", str(out), *SMALL, *METHOD, *words],
-        capture_output=True,
-        text=True,
-    )
+    command = ["distill", "--out", out, *SMALL, *METHOD, *words]
+    done = Started(*command, folder=out.parent).finish()
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
@@ -60,8 +57,17 @@ def test_seed_of_the_best_short_run_goes_on(tmp_path: Path) -> None:
 
     refused = distil(out, *words, status=2).stderr
     assert "--resume" in refused
-    resumed = distil(out, *words, "--resume").stdout
-    assert f"seed {best} goes on" in resumed
+    (other,) = {5, 6} - {best}
+    kept = {
+        seed: tmp_path / "run-restarts" / str(seed) / "validation.json"
+        for seed in (best, other)
+    }
+    kept[best].write_text("{")  # damaged: made again
+    assert distil(out, *words, "--resume").stdout.startswith(told.split("goes on")[0])
+    better = json.loads(kept[other].read_text()) | {"accuracies": [1.0]}
+    kept[other].write_text(json.dumps(better))
+    refused = distil(out, *words, "--resume", status=2).stderr
+    assert f"seed was {best}, is {other}" in refused, "kept accuracies were not read"
 
 
 @pytest.mark.parametrize(
