@@ -220,7 +220,7 @@ def released(
             caught.append(leaves.pixels.grad.clone())
             return metrics
 
-    distiller = Catching(1.0, batch_size=10_000, clipping_norm=0.01)
+    distiller = Catching(1.0, batch_size=10_000, clipping_norm=0.01, pool_size=1)
     dd_plugins.distill(
         data, distiller, steps=1, network=NETWORK, images_per_class=4, device="cpu"
     )
