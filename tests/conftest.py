@@ -28,6 +28,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 SLOW_NAMES = {
     "command_line",
     "Started",
+    "script",
     "subprocess",
     "torchrun",
     "data_root",
@@ -111,17 +112,27 @@ _forks.set_forkserver_preload(
 )
 
 
+COMMAND_LINE = """
+import sys
+from dd_plugins.cli.entry import main
+main(sys.argv[1:])
+"""
+
+
 def _main(
-    words: list[str], folder: Path, outputs: list[Path], environment: Mapping[str, str]
+    code: str,
+    words: list[str],
+    folder: Path,
+    outputs: list[Path],
+    environment: Mapping[str, str],
 ) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     for stream, output in enumerate(outputs, start=1):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    from dd_plugins.cli.entry import main
-
-    main(words)
+    sys.argv[:] = ["-c", *words]
+    exec(compile(code, "<script>", "exec"), {"__name__": "__main__"})
 
 
 class Started:
@@ -130,18 +141,33 @@ class Started:
     Args:
         words: what stands behind ``dd-plugins``.
         folder: where it runs.
+        code: a script to run in place of the command; ``words`` are its arguments.
         environment: variables beside those of this process.
     """
 
-    def __init__(self, *words: object, folder: Path, **environment: str) -> None:
+    def __init__(
+        self,
+        *words: object,
+        folder: Path,
+        code: str = COMMAND_LINE,
+        **environment: str,
+    ) -> None:
         self.arguments = [str(word) for word in words]
         self._folder = tempfile.mkdtemp()
         self._outputs = [Path(self._folder) / name for name in ("out", "err")]
         self._process = _forks.Process(
             target=_main,
-            args=(self.arguments, folder, self._outputs, {**os.environ, **environment}),
+            args=(
+                code,
+                self.arguments,
+                folder,
+                self._outputs,
+                {**os.environ, **environment},
+            ),
         )
         self._process.start()
+        assert self._process.pid
+        self.pid = self._process.pid
 
     def ended(self, seconds: float = 0) -> bool:
         """Wait as long as that; tell whether it has come to its end."""
@@ -150,8 +176,7 @@ class Started:
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        assert self._process.pid
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def kill(self) -> subprocess.CompletedProcess[str]:
         """Kill it, and return what it has said."""
@@ -171,6 +196,13 @@ class Started:
         code = self._process.exitcode
         assert code is not None
         return subprocess.CompletedProcess(self.arguments, code, *texts)
+
+
+def script(
+    code: str, *words: object, folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own; ``words`` are its arguments."""
+    return Started(*words, folder=folder, code=code, **environment).finish()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Command, finish, torchrun
+from conftest import ROOT, Command, finish, script, torchrun
 from seam_methods import LabelledAtTheEnd, LearnedStep, Mixture, TaughtByViews
 
 import dd_plugins
@@ -63,7 +62,6 @@ def test_a_step_size_that_is_not_finite_stops_the_run() -> None:
 KILLED = f"""
 import json, os, signal, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
-import torch._dynamo  # which torch imports at the first optimizer, in two seconds
 import dd_plugins
 from dd_plugins import hookimpl
 from dd_plugins.plugins.manager import Plugins
@@ -140,8 +138,7 @@ def test_killed_runs_end_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
-    command = [sys.executable, "-c", KILLED, str(tmp_path), json.dumps(CASES)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = script(KILLED, tmp_path, json.dumps(CASES), folder=tmp_path)
     assert done.stdout.split() == ["0", "-9", "0"] * len(CASES), done.stderr
     for number, (spec, parametrization) in enumerate(CASES):
         whole, killed = (

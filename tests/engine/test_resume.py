@@ -3,14 +3,12 @@
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command, Started
+from conftest import COMMAND_LINE, Command, Started, script
 
 from dd_plugins import DistilledSet
 from dd_plugins.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -111,8 +109,6 @@ def test_killed_wrapped_run_ends_bit_for_bit_as_well(
 TWENTY_KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
-import sklearn.datasets
-import torch._dynamo  # which torch imports at the first optimizer, in two seconds
 import dd_plugins
 from dd_plugins.engine.checkpoint import load_checkpoint
 
@@ -151,8 +147,7 @@ distil(Path(sys.argv[2]))
 
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "-c", TWENTY_KILLS, str(killed), str(whole)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = script(TWENTY_KILLS, killed, whole, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     kills = [line.split() for line in done.stdout.splitlines()]
     assert [signalled for _, signalled in kills] == ["True"] * 20
@@ -236,18 +231,13 @@ def test_full_disk_keeps_the_previous_checkpoint_good(tmp_path: Path) -> None:
     run(*words(out), "--steps", "8", folder=tmp_path)
     good = (out / "checkpoint.pt").read_bytes()
     # No file may grow beyond half a checkpoint: what a full disk does to a write.
-    limited = (
-        "import resource, sys; from dd_plugins.cli.entry import main; "
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(good) // 2},) * 2); "
-        "main(sys.argv[1:])"
-    )
+    limit = f"({len(good) // 2},) * 2"
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, {limit})"
     (out / "distilled.safetensors").unlink()
     command = [*words(out), "--steps", "8", "--resume"]
     rewind(out / "checkpoint.pt", 5)
     before = (out / "checkpoint.pt").read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", limited, *command], capture_output=True, text=True
-    )
+    done = script(limited + COMMAND_LINE, *command, folder=tmp_path)
     assert done.returncode == 1
     assert "checkpoint.pt" in done.stderr
     assert "the previous one is kept" in done.stderr

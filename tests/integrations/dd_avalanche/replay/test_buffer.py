@@ -1,14 +1,12 @@
 """A distilled buffer in every kind of benchmark, strategy and label."""
 
 import difflib
-import os
-import subprocess
-import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, script
 from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError
@@ -201,7 +199,7 @@ def test_experience_of_several_tasks_is_added_whole_or_not_at_all() -> None:
     assert len(held.memory) == len(held.buffer) == 0
 
 
-def test_script_changes_by_two_lines_and_runs() -> None:
+def test_script_changes_by_two_lines_and_runs(tmp_path: Path) -> None:
     folder = ROOT / "docs" / "examples"
     texts = [
         (folder / f"avalanche_{name}.py").read_text().splitlines()
@@ -213,14 +211,8 @@ def test_script_changes_by_two_lines_and_runs() -> None:
         if line[1:].strip() and not line.startswith(("+++", "---", "@@"))
     ]
     assert [line[0] for line in changed] == ["+", "-", "+"]  # an import, and a line
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name in ("stock", "distilled"):
-        done = subprocess.run(
-            [sys.executable, str(folder / f"avalanche_{name}.py")],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
+    for text in texts:
+        done = script("\n".join(text), folder=tmp_path)
         assert done.returncode == 0, done.stderr
         accuracy = float(done.stdout.split()[-1])
         assert accuracy > 0.3  # of ten classes, two of which were seen last

@@ -1,10 +1,7 @@
 """A stream goes on after a kill as if there had been none."""
 
 import itertools
-import os
 import signal
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from avalanche.training.plugins import (
     ReplayPlugin,
     SupervisedPlugin,
 )
+from conftest import script
 from learners import benchmark, buffer, chosen, network, plugins_for, strategy
 
 from dd_avalanche import (
@@ -132,12 +130,7 @@ def test_killed_stream_ends_as_if_it_had_not_been_killed(
 ) -> None:
     folders = [tmp_path / "whole", tmp_path / "killed"]
     words = [str(Path(__file__).parent), how, *map(str, folders)]
-    done = subprocess.run(
-        [sys.executable, "-c", STREAM, *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = script(STREAM, *words, folder=tmp_path)
     lines = [line for line in done.stdout.splitlines() if " with " in line]
     assert lines == [
         *("goes on with 0", "ended with 0"),

@@ -1,14 +1,12 @@
 """Kept runs are found again, and damaged ones refused."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import COMMAND_LINE, script
 from privacy_data import MLP, audited, distillation, membership_by_hand, noisy_data
 
 import dd_plugins
@@ -82,7 +80,7 @@ def test_kept_runs_know_the_code_that_made_them(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Name: mine-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[dd_plugins]\nmine = mine_plugin\n")
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})" + COMMAND_LINE
     words = ["audit", "mine", "--dataset", "digits", "--members", "200"]
     words += ["--shadows", "0", "--training-steps", "2", "--network", MLP]
     words += ["--attacks", "loss"]
@@ -91,14 +89,9 @@ def test_kept_runs_know_the_code_that_made_them(tmp_path: Path) -> None:
     for more in texts:
         text = PLUGIN.format(base="RandomImages", more=more)
         (tmp_path / "mine_plugin.py").write_text(text)
-        done = subprocess.run(
-            [sys.executable, "-m", "dd_plugins", *words],
-            env={**os.environ, "PYTHONPATH": path, "DD_CACHE": str(tmp_path / "cache")},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        cache = str(tmp_path / "cache")
+        done = script(code, *words, folder=tmp_path, DD_CACHE=cache)
+        assert done.returncode == 0, done.stderr
         kept.append("1 of them kept from before" in done.stderr)
     assert kept == [False, False, True], "the first code finds its run again"
 

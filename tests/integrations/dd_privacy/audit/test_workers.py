@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import COMMAND_LINE, Started
 from privacy_data import MLP, noisy_data
 
 from dd_plugins.data.real import RealData
@@ -27,19 +26,18 @@ COMMAND = [
 ]
 
 
+GROUP = "import os; os.setsid()" + COMMAND_LINE
+
+
 def test_killed_audit_leaves_no_process_behind(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     words = ["--steps", "2000", "--processes", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dd_plugins", *COMMAND, *words],
-        env={**os.environ, "DD_CACHE": str(cache)},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
+    process = Started(
+        *COMMAND, *words, folder=tmp_path, code=GROUP, DD_CACHE=str(cache)
     )
-    while process.poll() is None and len(list(cache.rglob("run"))) < 2:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    while len(list(cache.rglob("run"))) < 2:
+        assert not process.ended(0.05)
+    process.kill()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -73,34 +71,21 @@ class Killed(AllMembers):
 
 
 # What a shell starts in the background ignores the signal.
-INTERRUPTIBLE = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from dd_plugins.cli import main
-main()
-"""
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + GROUP
+)
 
 
 def test_a_stopped_audit_keeps_what_its_processes_have_done(tmp_path: Path) -> None:
     """The signal goes to the audit alone, as from a scheduler, not from a terminal."""
     cache = tmp_path / "cache"
     words = [*COMMAND, "--steps", "100000", "--processes", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, *words],
-        env={**os.environ, "DD_CACHE": str(cache)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        while process.poll() is None and distillations_begun(cache) < 2:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
-    finally:
-        process.kill()  # its workers end with it
-    assert process.returncode == 130, said
+    process = Started(*words, folder=tmp_path, code=INTERRUPTIBLE, DD_CACHE=str(cache))
+    while distillations_begun(cache) < 2 and not process.ended(0.05):
+        pass
+    process.send(signal.SIGINT)
+    done = process.finish()
+    assert done.returncode == 130, done.stderr
     assert len(list(cache.rglob("checkpoint.pt"))) == 2
 
 
