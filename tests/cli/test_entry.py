@@ -223,6 +223,7 @@ LIGHT = (
     *("transfer", "relabel", "import"),
     *("train-experts", "train-networks", "train-generator"),
     *("show", "info", "export", "push-to-hub"),
+    *("audit", "train-private", "continual"),
 )
 
 

@@ -4,23 +4,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 from rich.console import Console
 
 import dd_plugins
-from dd_avalanche.comparison.continual import continual
-from dd_avalanche.comparison.display import results_table, save_plot
-from dd_avalanche.comparison.experiment import (
-    BENCHMARKS,
-    Experiment,
-    MemoryUse,
-    Whitening,
-)
-from dd_avalanche.comparison.results import StreamResult
-from dd_avalanche.comparison.results_file import ResultsFile
-from dd_avalanche.memory import (
+from dd_avalanche.comparison.choices import BENCHMARKS, MemoryUse, Whitening
+from dd_avalanche.memory.choices import (
     DISTILLER,
     INITIAL_IMAGES,
     NETWORK,
@@ -32,10 +23,12 @@ from dd_plugins import options as shared
 from dd_plugins.api import (
     OptionError,
     check_outputs,
-    get_initial_images,
     shown_progress,
     split_specs,
 )
+
+if TYPE_CHECKING:
+    from dd_avalanche.comparison.results import StreamResult
 
 __all__ = ["continual_command"]
 
@@ -183,6 +176,12 @@ def continual_command(
     float32, a real one as bytes. So further rows compare equal numbers of bytes:
     learned images with 256 levels, and more real images.
     """
+    from dd_avalanche.comparison.continual import continual
+    from dd_avalanche.comparison.display import results_table, save_plot
+    from dd_avalanche.comparison.experiment import Experiment
+    from dd_avalanche.comparison.results_file import ResultsFile
+    from dd_plugins.api import get_initial_images
+
     if resume and json_file is None:
         raise OptionError("--resume needs the file of an earlier run; pass --json")
     if resume and overwrite:
@@ -213,7 +212,7 @@ def continual_command(
     )
     with _plain_warnings(), shown_progress("reading data") as progress:
 
-        def on_stream(stream: StreamResult) -> None:
+        def on_stream(stream: "StreamResult") -> None:
             results.add(stream)
             context = "" if stream.context == "none" else f", context {stream.context}"
             what = f"{stream.policy}{context}, {stream.protocol}, {stream.store}"

@@ -7,11 +7,8 @@ from functools import cache
 from typing import Any
 
 import dd_plugins
-from dd_avalanche.comparison.experiment import (
-    Experiment,
-    MemoryUse,
-    check_experiment,
-)
+from dd_avalanche.comparison.choices import MemoryUse
+from dd_avalanche.comparison.experiment import Experiment, check_experiment
 from dd_avalanche.comparison.memories import MemoryHistories
 from dd_avalanche.comparison.memory_use import scores_from_scratch, scores_with_replay
 from dd_avalanche.comparison.results import PolicyResult, StreamResult, stream_key

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from dd_avalanche.comparison.experiment import Experiment, MemoryUse
+from dd_avalanche.comparison.choices import MemoryUse
+from dd_avalanche.comparison.experiment import Experiment
 from dd_avalanche.comparison.results import PolicyResult
 from dd_plugins.api import write_atomically
 

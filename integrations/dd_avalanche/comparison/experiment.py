@@ -2,42 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import dd_plugins
+from dd_avalanche.comparison.choices import BENCHMARKS, MemoryUse, Scenario, Whitening
 from dd_avalanche.memory import INITIAL_IMAGES, NETWORK, STEPS
 from dd_avalanche.replay.conversion import require_avalanche
 from dd_plugins.api import OptionError
 
-__all__ = [
-    "BENCHMARKS",
-    "Experiment",
-    "MemoryUse",
-    "Scenario",
-    "Whitening",
-    "check_experiment",
-]
-
-Scenario = Literal["split", "task-split", "permuted", "rotated"]
-"""The change from experience to experience: new classes, scored among all classes or,
-with the task known, among the task's; or all classes with other pixels, permuted or
-rotated.
-"""
-
-_DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
-
-BENCHMARKS: dict[str, tuple[Scenario, str]] = {
-    f"{scenario}-{dataset}": (scenario, dataset)
-    for scenario in get_args(Scenario)
-    for dataset in _DATASETS
-}
-"""The benchmarks: the change from experience to experience, and the data set."""
-
-MemoryUse = Literal["replay", "scratch"]
-"""How a network is trained on the memory: mixed with current data, or on it alone."""
-
-Whitening = Literal["none", "first"]
-"""The space of the model: standardised, or ZCA-whitened by the first experience."""
+__all__ = ["Experiment", "check_experiment"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +18,7 @@ class Experiment:
     """The common options of all streams of a comparison.
 
     Attributes:
-        benchmark: a name of :data:`BENCHMARKS`.
+        benchmark: a name of :data:`~dd_avalanche.comparison.choices.BENCHMARKS`.
         experiences: the number of experiences. They divide the classes, or with
             permuted or rotated pixels the images.
         memory: images at the end of the stream; each class has an equal share from the

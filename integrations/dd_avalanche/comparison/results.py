@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dd_avalanche.comparison.experiment import MemoryUse
+from dd_avalanche.comparison.choices import MemoryUse
 from dd_avalanche.memory import Context
 from dd_plugins.api import mean_interval
 

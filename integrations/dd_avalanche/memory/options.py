@@ -8,43 +8,22 @@ from typing import Any, Literal, TypeVar, get_args
 from torch import Tensor
 
 import dd_plugins
-from dd_avalanche.memory.stored import Store, packing_of
+from dd_avalanche.memory.choices import (
+    DISTILLER,
+    INITIAL_IMAGES,
+    NETWORK,
+    PROPORTIONAL,
+    STEPS,
+    Context,
+    Shrink,
+    Store,
+)
+from dd_avalanche.memory.stored import packing_of
 from dd_plugins.api import LabelKind, OptionError, RunOptions, in_proportion
 
-__all__ = [
-    "DISTILLER",
-    "INITIAL_IMAGES",
-    "NETWORK",
-    "STEPS",
-    "Context",
-    "MemoryOptions",
-    "Shrink",
-    "check_number",
-    "check_seconds",
-]
-
-DISTILLER = "dm(real_batch_size=64)"
-"""The default distiller of a memory: the best one measured."""
-
-NETWORK = "conv(width=32)"
-"""The default network for distillation: the one of the same measurement."""
-
-INITIAL_IMAGES = "herding(training_steps=0)"
-"""The default first images: the most typical ones, by their pixels."""
-
-STEPS = 100
-"""The steps of a distillation by default."""
-
-Context = Literal["none", "fixed", "refined"]
-"""The stored images while new ones are distilled: unseen, seen, or learned."""
-
-PROPORTIONAL: Literal["proportional"] = "proportional"
-"""Each class has images in proportion to its real ones so far."""
+__all__ = ["MemoryOptions", "check_number", "check_seconds"]
 
 ClassKey = TypeVar("ClassKey", bound=Hashable)
-
-Shrink = Literal["truncate", "distil"]
-"""How the images of a class become fewer."""
 
 
 @dataclass

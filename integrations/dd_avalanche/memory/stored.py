@@ -7,20 +7,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from dd_avalanche.memory.choices import Store
 from dd_plugins.api import LABEL_KINDS, LabelKind, unpacked
 
 __all__ = [
     "ClassImages",
     "ImageGroups",
-    "Store",
     "TaskClass",
     "packing_of",
     "spread_labels",
 ]
-
-Store = Literal["float32", "uint8", "packed", "packed-uint8"]
-"""How images are stored: as they are, or rounded to 256 levels for each. Packed ones
-are four images of half the size in the room of one, rounded or not."""
 
 _PACKING = 2  # smaller images along each side of a packed one
 

@@ -13,31 +13,17 @@ from dd_plugins.api import (
     whole_number,
 )
 from dd_privacy.audit.attacks import AbstractAttack, get_attack
+from dd_privacy.audit.choices import DEFAULT_ATTACKS, DELTA, RATES
 from dd_privacy.audit.mechanism_audit import MechanismAudit
 from dd_privacy.audit.mechanisms import AbstractMechanism
 from dd_privacy.audit.membership import Membership
 from dd_privacy.audit.results import Audit, AuditedMechanism, OneRun, ResultRow
 from dd_privacy.audit.runs import Runs
-from dd_privacy.audit.statistics import RATES, Array
+from dd_privacy.audit.statistics import Array
 from dd_privacy.audit.workers import Job, threads_of_one
 from dd_privacy.checks import number
 
-__all__ = ["DEFAULT_ATTACKS", "DELTA", "audit_runs"]
-
-DEFAULT_ATTACKS = (
-    "loss",
-    "modified_entropy",
-    "logistic_regression(threat='both')",
-    "pixel_distance",
-    "feature_distance",
-    "lira",
-    "lira(online=False)",
-    "rmia",
-)
-"""The attacks of an audit by default, if there are enough shadow runs for them."""
-
-DELTA = 1e-5
-"""The delta of lower bounds on epsilon by default."""
+__all__ = ["audit_runs"]
 
 _MOST_OVERLAP = 0.01  # of the non-members; real data sets have a few duplicates
 
@@ -93,8 +79,8 @@ def audit_runs(
     Args:
         runs: the membership game, and where runs are kept.
         mechanisms: the audited mechanism first, then its comparisons.
-        attacks: specs; by default those of :data:`DEFAULT_ATTACKS` with enough shadow
-            runs.
+        attacks: specs; by default those with enough shadow runs of
+            :data:`~dd_privacy.audit.choices.DEFAULT_ATTACKS`.
         rates: false-positive rates, in [0, 1), at which true positives are counted.
         delta: delta of the lower bounds on epsilon.
         processes: how many processes make runs.

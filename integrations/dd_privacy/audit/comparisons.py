@@ -7,15 +7,13 @@ from typing import Any
 import dd_plugins
 from dd_plugins import options as shared
 from dd_plugins.api import OptionError
+from dd_privacy.audit.choices import COMPARISONS
 from dd_privacy.audit.mechanisms.all_members import AllMembers
 from dd_privacy.audit.mechanisms.base import AbstractMechanism
 from dd_privacy.audit.mechanisms.distillation import Distillation
 from dd_privacy.audit.mechanisms.private_training import PrivateTraining
 
-__all__ = ["COMPARISONS", "compared_with", "comparisons_of", "refuse_unused"]
-
-COMPARISONS = ("all", "random", "noise", "private")
-"""The names of the comparisons of an audited distiller."""
+__all__ = ["compared_with", "comparisons_of", "refuse_unused"]
 
 _OPTIONS_OF = {"all": ("all_steps", "all_plain"), "private": ("epsilon",)}
 
@@ -63,7 +61,7 @@ def compared_with(
     the network of its trainer.
 
     Args:
-        name: one of :data:`COMPARISONS`.
+        name: one of :data:`~dd_privacy.audit.choices.COMPARISONS`.
         audited: the audited distillation.
         data: the data set.
         options: options of the command line.

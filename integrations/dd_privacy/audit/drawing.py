@@ -1,19 +1,17 @@
 """Draws the members of each run, for a mechanism or for a finished set."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 import dd_plugins
 from dd_plugins.api import DataError, Images, OptionError, generator_for, whole_number
+from dd_privacy.audit.choices import NonMembers
 from dd_privacy.audit.membership import Examples, Membership
 from dd_privacy.audit.shadow_members import shadow_members
 
-__all__ = ["NonMembers", "membership_for_artifact", "membership_for_mechanism"]
-
-NonMembers = Literal["train", "test"]
-"""Where non-members come from: training images left out, or the test set."""
+__all__ = ["membership_for_artifact", "membership_for_mechanism"]
 
 _POPULATION = 1_000  # the most images that no run sees
 _MOST_RUNS = 1_000  # of audited runs, and of shadow runs; LiRA's authors take 256

@@ -3,25 +3,30 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.console import Console
 
 import dd_plugins
 from dd_plugins import options as shared
-from dd_plugins.api import (
-    Images,
-    accuracy,
-    check_outputs,
-    shown_progress,
-    write_atomically,
-)
+from dd_plugins.api import check_outputs, shown_progress, write_atomically
 from dd_privacy.console import dataset_option, say
-from dd_privacy.private.accounting import Budget
-from dd_privacy.private.dp_sgd import Clipping
-from dd_privacy.private.model import PrivateModel
-from dd_privacy.private.trainer import PrivateTrainer
+from dd_privacy.private.choices import (
+    BATCH_SIZE,
+    CLIPPING,
+    CLIPPING_NORM,
+    EPOCHS,
+    LEARNING_RATE,
+    NETWORK,
+    Clipping,
+)
+
+if TYPE_CHECKING:
+    from dd_plugins.api import Images
+    from dd_privacy.private.accounting import Budget
+    from dd_privacy.private.model import PrivateModel
+    from dd_privacy.private.trainer import PrivateTrainer
 
 __all__ = ["train_private_command"]
 
@@ -38,42 +43,42 @@ __all__ = ["train_private_command"]
 )
 @click.option(
     "--network",
-    default=PrivateTrainer.network,
+    default=NETWORK,
     show_default=True,
     help="Architecture to train.",
 )
 @click.option(
     "--epochs",
     type=int,
-    default=PrivateTrainer.epochs,
+    default=EPOCHS,
     show_default=True,
     help="Passes over the data, on average.",
 )
 @click.option(
     "--batch-size",
     type=int,
-    default=PrivateTrainer.batch_size,
+    default=BATCH_SIZE,
     show_default=True,
     help="Expected size: each image joins a batch independently.",
 )
 @click.option(
     "--learning-rate",
     type=float,
-    default=PrivateTrainer.learning_rate,
+    default=LEARNING_RATE,
     show_default=True,
     help="Of SGD with momentum.",
 )
 @click.option(
     "--clipping-norm",
     type=float,
-    default=PrivateTrainer.clipping_norm,
+    default=CLIPPING_NORM,
     show_default=True,
     help="The largest norm of the gradient of an image.",
 )
 @click.option(
     "--clipping",
     type=click.Choice(get_args(Clipping)),
-    default=PrivateTrainer.clipping,
+    default=CLIPPING,
     show_default=True,
     help="Keep each gradient, or only its length (less memory).",
 )
@@ -106,6 +111,8 @@ def train_private_command(
     Writes the weights, the budget spent, and what epsilon does not cover. Accuracy is
     measured on validation images, which are not trained on, or on the test set.
     """
+    from dd_privacy.private.trainer import PrivateTrainer
+
     trainer = PrivateTrainer(**options)
     dd_plugins.get_network(trainer.network)
     # Checked before training: a model that cannot be written has spent its epsilon.
@@ -121,7 +128,7 @@ def train_private_command(
     _say_budget(console, budget, len(data.train.labels))
     model = _fitted(trainer, data, budget)
     model.save(out)
-    scored: Images = data.read_test() if test else data.validation
+    scored = data.read_test() if test else data.validation
     what = "test" if test else "validation"
     found = _accuracy(model, scored)
     if found is not None:
@@ -144,7 +151,7 @@ def train_private_command(
         write_atomically(json_file, lambda file: file.write(text.encode()))
 
 
-def _say_budget(console: Console, budget: Budget, images: int) -> None:
+def _say_budget(console: Console, budget: "Budget", images: int) -> None:
     """Print the budget of training, before it is spent."""
     say(
         console,
@@ -157,8 +164,8 @@ def _say_budget(console: Console, budget: Budget, images: int) -> None:
 
 
 def _fitted(
-    trainer: PrivateTrainer, data: dd_plugins.RealData, budget: Budget
-) -> PrivateModel:
+    trainer: "PrivateTrainer", data: "dd_plugins.RealData", budget: "Budget"
+) -> "PrivateModel":
     """Train on the training images, with a progress display."""
     with shown_progress("training") as progress:
         return trainer.fit(
@@ -170,8 +177,10 @@ def _fitted(
         )
 
 
-def _accuracy(model: PrivateModel, images: Images) -> float | None:
+def _accuracy(model: "PrivateModel", images: "Images") -> float | None:
     """Return the accuracy of a model; None without images."""
+    from dd_plugins.api import accuracy
+
     if not len(images.labels):
         return None
     device = next(model.network.parameters()).device

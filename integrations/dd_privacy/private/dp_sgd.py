@@ -3,19 +3,16 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from dd_plugins.api import FeatureNetwork, OptionError, RunError, Transform
 from dd_privacy.private.accounting import Budget
+from dd_privacy.private.choices import Clipping
 
-__all__ = ["Clipping", "check_finite", "check_model_outputs", "make_private"]
-
-Clipping = Literal["hooks", "ghost"]
-"""How to clip gradients of single examples: ``hooks`` keeps each gradient; ``ghost``
-keeps their lengths alone and takes a second pass, for less memory."""
+__all__ = ["check_finite", "check_model_outputs", "make_private"]
 
 
 def check_finite(module: torch.nn.Module, budget: Budget) -> None:

@@ -21,8 +21,16 @@ from dd_plugins.api import (
 )
 from dd_privacy.checks import number
 from dd_privacy.private.accounting import Budget, noise_multiplier_for
-from dd_privacy.private.dp_sgd import (
+from dd_privacy.private.choices import (
+    BATCH_SIZE,
+    CLIPPING,
+    CLIPPING_NORM,
+    EPOCHS,
+    LEARNING_RATE,
+    NETWORK,
     Clipping,
+)
+from dd_privacy.private.dp_sgd import (
     check_finite,
     check_model_outputs,
     make_private,
@@ -65,14 +73,14 @@ class PrivateTrainer:
     algorithm 1.
     """
 
-    network: str = "conv(width=32, normalization='group')"
+    network: str = NETWORK
     epsilon: float = 4.0
     delta: float | None = None
-    epochs: int = 15
-    batch_size: int = 512
-    learning_rate: float = 0.3
-    clipping_norm: float = 1.0
-    clipping: Clipping = "hooks"
+    epochs: int = EPOCHS
+    batch_size: int = BATCH_SIZE
+    learning_rate: float = LEARNING_RATE
+    clipping_norm: float = CLIPPING_NORM
+    clipping: Clipping = CLIPPING
     seed: int | None = None
     device: str = "auto"
 

@@ -14,7 +14,6 @@ from dd_privacy.audit.statistics.figures import (
     clopper_pearson,
 )
 from dd_privacy.audit.statistics.rates import (
-    RATES,
     advantage,
     balanced_accuracy,
     non_members_needed,
@@ -23,7 +22,6 @@ from dd_privacy.audit.statistics.rates import (
 
 __all__ = [
     "FEWEST",
-    "RATES",
     "Array",
     "Figure",
     "Scores",

@@ -19,16 +19,11 @@ from dd_privacy.audit.statistics.figures import (
 )
 
 __all__ = [
-    "RATES",
     "advantage",
     "balanced_accuracy",
     "non_members_needed",
     "true_positive_rate",
 ]
-
-RATES = (0.01, 0.001, 0.0)
-"""The false-positive rates at which true-positive rates are reported."""
-
 
 _FALSE_POSITIVES = 10  # expected at a rate, for the rate to be reported
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import dd_plugins
-from dd_avalanche.comparison.experiment import BENCHMARKS, Experiment, check_experiment
+from dd_avalanche.comparison.choices import BENCHMARKS
+from dd_avalanche.comparison.experiment import Experiment, check_experiment
 from dd_plugins.errors import MissingExtraError, OptionError
 
 

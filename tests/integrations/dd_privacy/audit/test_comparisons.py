@@ -8,7 +8,8 @@ from privacy_data import MLP, noisy_data
 
 from dd_plugins.api import RunOptions
 from dd_plugins.errors import OptionError
-from dd_privacy.audit.comparisons import COMPARISONS, compared_with, comparisons_of
+from dd_privacy.audit.choices import COMPARISONS
+from dd_privacy.audit.comparisons import compared_with, comparisons_of
 from dd_privacy.audit.mechanisms import (
     AbstractMechanism,
     AllMembers,

@@ -10,8 +10,8 @@ from score_samples import drawn, scores
 from sklearn.metrics import balanced_accuracy_score
 
 from dd_plugins.errors import OptionError
+from dd_privacy.audit.choices import RATES
 from dd_privacy.audit.statistics import (
-    RATES,
     Figure,
     advantage,
     balanced_accuracy,

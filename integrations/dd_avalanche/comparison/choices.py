@@ -1,0 +1,26 @@
+"""What the options of a comparison may be: light to import."""
+
+from typing import Literal, get_args
+
+__all__ = ["BENCHMARKS", "MemoryUse", "Scenario", "Whitening"]
+
+Scenario = Literal["split", "task-split", "permuted", "rotated"]
+"""The change from experience to experience: new classes, scored among all classes or,
+with the task known, among the task's; or all classes with other pixels, permuted or
+rotated.
+"""
+
+_DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
+
+BENCHMARKS: dict[str, tuple[Scenario, str]] = {
+    f"{scenario}-{dataset}": (scenario, dataset)
+    for scenario in get_args(Scenario)
+    for dataset in _DATASETS
+}
+"""The benchmarks: the change from experience to experience, and the data set."""
+
+MemoryUse = Literal["replay", "scratch"]
+"""How a network is trained on the memory: mixed with current data, or on it alone."""
+
+Whitening = Literal["none", "first"]
+"""The space of the model: standardised, or ZCA-whitened by the first experience."""

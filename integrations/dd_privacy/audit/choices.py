@@ -1,0 +1,39 @@
+"""What the options of an audit may be, and their defaults: light to import."""
+
+from typing import Literal
+
+__all__ = [
+    "COMPARISONS",
+    "DEFAULT_ATTACKS",
+    "DELTA",
+    "RATES",
+    "TRAINING_STEPS",
+    "NonMembers",
+]
+
+DEFAULT_ATTACKS = (
+    "loss",
+    "modified_entropy",
+    "logistic_regression(threat='both')",
+    "pixel_distance",
+    "feature_distance",
+    "lira",
+    "lira(online=False)",
+    "rmia",
+)
+"""The attacks of an audit by default, if there are enough shadow runs for them."""
+
+DELTA = 1e-5
+"""The delta of lower bounds on epsilon by default."""
+
+RATES = (0.01, 0.001, 0.0)
+"""The false-positive rates at which true-positive rates are reported."""
+
+NonMembers = Literal["train", "test"]
+"""Where non-members come from: training images left out, or the test set."""
+
+COMPARISONS = ("all", "random", "noise", "private")
+"""The names of the comparisons of an audited distiller."""
+
+TRAINING_STEPS = 1_000
+"""Training steps of a network on all members."""

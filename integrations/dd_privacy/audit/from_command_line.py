@@ -1,0 +1,278 @@
+"""What the command ``dd-plugins audit`` does."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import dd_plugins
+from dd_plugins import options as shared
+from dd_plugins.api import (
+    ARTIFACT_NAME,
+    OptionError,
+    RunOptions,
+    artifact_file,
+    check_outputs,
+    counts_of_classes,
+    get_recipe,
+    labels_stored,
+    shown_progress,
+    split_specs,
+    write_atomically,
+)
+from dd_privacy.audit.audit import audit_runs
+from dd_privacy.audit.choices import RATES
+from dd_privacy.audit.comparisons import (
+    compared_with,
+    comparisons_of,
+    refuse_unused,
+)
+from dd_privacy.audit.drawing import (
+    membership_for_artifact,
+    membership_for_mechanism,
+)
+from dd_privacy.audit.findings import headline
+from dd_privacy.audit.mechanisms.base import AbstractMechanism
+from dd_privacy.audit.mechanisms.distillation import Distillation
+from dd_privacy.audit.mechanisms.given_set import GivenSet
+from dd_privacy.audit.mechanisms.relabelling import Relabelling
+from dd_privacy.audit.membership import Membership
+from dd_privacy.audit.report import write_report
+from dd_privacy.audit.results import Audit
+from dd_privacy.audit.runs import Runs, audit_folder
+from dd_privacy.audit.statistics.rates import non_members_needed
+from dd_privacy.audit.tables import duration, tables
+from dd_privacy.console import say
+
+__all__ = ["audit_from_command_line"]
+
+# Options that only a distiller's spec leaves open.
+_OF_SPECS = (
+    *("canaries", "targets", "non_members", "images_per_class", "steps", "network"),
+    *("initial_images", "parametrization", "compare", "all_steps", "all_plain"),
+    *("epsilon", "image_size", "teacher", "teacher_recipe"),
+)
+
+
+def audit_from_command_line(
+    audited: str,
+    dataset: str,
+    image_size: int | None,
+    attacks: str | None,
+    compare: str,
+    rates: str | None,
+    epsilon: str,
+    delta: float,
+    processes: int,
+    json_file: Path | None,
+    html_file: Path | None,
+    overwrite: bool,
+    data_root: Path | None,
+    download: bool,
+    **options: Any,
+) -> None:
+    """Audit, print the findings, and write the files: the options are the command's.
+
+    Raises:
+        OptionError: options contradict each other, or the data.
+    """
+    for file in (json_file, html_file):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise OptionError(
+                f"{file} needs a folder that exists, got {file.absolute().parent}"
+            )
+    is_artifact = _is_artifact(audited)
+    check_outputs(
+        (json_file, "JSON"),
+        (html_file, "HTML"),
+        inputs=[artifact_file(audited)] if is_artifact else [],
+        overwrite=overwrite,
+    )
+    if is_artifact:
+        _refuse_for_artifact()
+        image_size = dd_plugins.DistilledSet.read_header(audited).dataset.image_size
+    specs = None if attacks is None else split_specs(attacks)
+    chosen_rates = RATES if rates is None else _numbers("--rates", rates)
+    data = dd_plugins.get_dataset(
+        dataset, data_root=data_root, download=download, image_size=image_size
+    )
+    if is_artifact:
+        membership, mechanisms = _prepared_artifact(audited, data, options)
+    else:
+        comparisons = comparisons_of(compare)
+        refuse_unused(comparisons)
+        epsilons = _numbers("--epsilon", epsilon)
+        membership, mechanisms = _prepared(
+            audited, data, options, comparisons, epsilons, delta
+        )
+    if rates is not None:
+        _check_resolved(membership, chosen_rates)
+    runs = Runs(membership, audit_folder())
+    found = _audited(runs, mechanisms, specs, chosen_rates, delta, processes, dataset)
+    if json_file is not None:
+        text = json.dumps(found.as_dict(), indent=1) + "\n"
+        write_atomically(json_file, lambda file: file.write(text.encode()))
+    console = Console()
+    say(console, headline(found))
+    for table in tables(found):
+        console.print(table)
+    for mechanism, attack, reason in found.skipped:
+        say(console, f"{mechanism}: no {attack}: {reason}")
+    if html_file is not None:
+        write_report(found, html_file)
+        say(console, f"report: {html_file}")
+
+
+def _is_artifact(audited: str) -> bool:
+    """Return whether a file or a run's folder is audited, and not a spec."""
+    try:
+        return Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file()
+    except (OSError, ValueError):  # a name that no file can have, or no permission
+        return False
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    """Return the numbers of an option, each once."""
+    try:
+        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        raise OptionError(
+            f"{option} must be numbers separated by commas, got {text!r}"
+        ) from None
+
+
+def _check_resolved(membership: Membership, rates: Sequence[float]) -> None:
+    """Refuse given rates with too few non-members for them."""
+    plain = membership.scored & ~membership.canaries
+    there = int((plain & ~membership.targets).sum(dim=1).min())
+    for rate in rates:
+        if 0 <= rate < 1 and there < non_members_needed(rate):
+            raise OptionError(
+                f"a false-positive rate of {rate:g} needs {non_members_needed(rate)} "
+                f"non-members, got {there}; ask for more --members, or a higher rate"
+            )
+
+
+def _refuse_for_artifact() -> None:
+    """Refuse options whose values a finished set has fixed."""
+    for option in shared.given_on_command_line(*_OF_SPECS):
+        raise OptionError(
+            f"{option} needs a distiller's spec, got an artifact; leave it out"
+        )
+
+
+def _prepared(
+    audited: str,
+    data: dd_plugins.RealData,
+    options: dict[str, Any],
+    comparisons: Sequence[str],
+    epsilons: Sequence[float],
+    delta: float,
+) -> tuple[Membership, list[AbstractMechanism]]:
+    """Return a spec's membership game, and its mechanisms, the audited one first."""
+    if "/" in audited or audited.endswith(".safetensors"):
+        raise OptionError(
+            f"expected an artifact or a distiller's spec, got {audited}, which does "
+            "not exist"
+        )
+    spec = repr(dd_plugins.get_distiller(audited))
+    membership = membership_for_mechanism(
+        data,
+        members=options["members"],
+        canaries=options["canaries"],
+        targets=options["targets"],
+        shadows=options["shadows"],
+        non_members=options["non_members"],
+        seed=options["seed"],
+    )
+    mechanism = Distillation(
+        spec,
+        options["device"],
+        RunOptions(
+            distiller=spec,
+            images_per_class=counts_of_classes(
+                options["images_per_class"], data.train.labels, data.num_classes
+            ),
+            steps=options["steps"],
+            network=options["network"],
+            initial_images=options["initial_images"],
+            parametrization=options["parametrization"],
+        ),
+        training_steps=options["training_steps"],
+        relabelling=_relabelling(options["teacher"], options["teacher_recipe"]),
+    )
+    others = [
+        other
+        for name in comparisons
+        for other in compared_with(name, mechanism, data, options, epsilons, delta)
+    ]
+    return membership, [mechanism, *others]
+
+
+def _relabelling(teacher: str | None, recipe: str | None) -> Relabelling | None:
+    """Return how a teacher labels the sets of a spec, if it is asked for."""
+    if teacher is None:
+        if recipe is not None:
+            raise OptionError("--teacher-recipe needs --teacher")
+        return None
+    network = repr(dd_plugins.get_network(teacher))
+    return Relabelling((network,), recipe and repr(get_recipe(recipe)))
+
+
+def _prepared_artifact(
+    audited: str, data: dd_plugins.RealData, options: dict[str, Any]
+) -> tuple[Membership, list[AbstractMechanism]]:
+    """Return the membership game of an artifact, and the artifact as a mechanism."""
+    distilled = dd_plugins.DistilledSet.load(audited)
+    record = distilled.header.dataset
+    if record.fingerprint not in ("", data.fingerprint):  # a private set has none
+        raise OptionError(
+            f"{audited} needs the training images that it was distilled from, those of "
+            f"{record.name!r}, got those of {data.name!r}"
+        )
+    # Its teacher was trained on these images, not on those of a run.
+    distilled = labels_stored(distilled, data=data, device=options["device"])
+    initial = distilled.header.initial_indices
+    membership = membership_for_artifact(
+        data,
+        None if initial is None else torch.tensor(initial),
+        members=min(options["members"], len(data.train.labels)),
+        shadows=options["shadows"],
+        seed=options["seed"],
+    )
+    steps = options["training_steps"]
+    return membership, [GivenSet(str(audited), options["device"], distilled, steps)]
+
+
+def _audited(
+    runs: Runs,
+    mechanisms: Sequence[AbstractMechanism],
+    attacks: Sequence[str] | None,
+    rates: Sequence[float],
+    delta: float,
+    processes: int,
+    dataset: str,
+) -> Audit:
+    """Audit with a progress display, after a line about how long it takes."""
+    with shown_progress("timing a run") as progress:
+
+        def on_plan(missing: int, total: int, seconds: float) -> None:
+            progress.line(
+                f"{total} runs, {total - missing} of them kept from before; about "
+                f"{duration(seconds)} for the rest",
+            )
+
+        return audit_runs(
+            runs,
+            mechanisms,
+            attacks,
+            rates=rates,
+            delta=delta,
+            processes=processes,
+            about={"dataset": dataset, "mechanism": mechanisms[0].description()},
+            on_plan=on_plan,
+            on_progress=lambda done, total: progress.update("runs", done, total),
+        )
