@@ -12,7 +12,7 @@ from rich.table import Table
 from dd_plugins import options as shared
 from dd_plugins.cli.config import config_text
 from dd_plugins.cli.outputs import check_outputs
-from dd_plugins.cli.printing import as_text, say
+from dd_plugins.cli.printing import as_text, say, training_progress
 from dd_plugins.errors import OptionError
 from dd_plugins.exports.forms import FORMS
 
@@ -88,7 +88,8 @@ def show_command(
     from dd_plugins.evaluation.attention import meta_features
     from dd_plugins.evaluation.attention_picture import save_features
 
-    found = meta_features(distilled, networks, **options)
+    with training_progress(in_seconds=True) as on_progress:
+        found = meta_features(distilled, networks, on_progress=on_progress, **options)
     click.echo(f"meta ratio: {float(found.ratio.mean()):.4f}")
     say(f"picture: {save_features(distilled, found, target)}")
 

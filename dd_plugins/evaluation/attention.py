@@ -18,6 +18,7 @@ from dd_plugins.networks.activation_maps import map_layer, meta_ratio, observe
 from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.device import Precision, plain_torch, resolve_device
+from dd_plugins.runtime.progress import OnProgress
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.training.kept_networks import train_networks
 from dd_plugins.wrappers.base import wrappers_of
@@ -69,6 +70,7 @@ def meta_features(
     device: str = "auto",
     precision: Precision = "auto",
     plugins: Plugins | None = None,
+    on_progress: OnProgress | None = None,
 ) -> MetaFeatures:
     """Let trained networks look at a distilled set.
 
@@ -84,6 +86,8 @@ def meta_features(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: of the networks' arithmetic in training.
         plugins: where names are looked up; by default all installed plugins.
+        on_progress: called after each training step with the network, the work done and
+            all work, in seconds by a few steps of each that are timed first.
 
     Raises:
         OptionError: an option is out of its range, or a network has no usable map.
@@ -118,7 +122,12 @@ def meta_features(
     classes = torch.tensor(distilled.header.initial_classes)
     maps = []
     for kept in train_networks(
-        real, chosen, stages=[max(wrapper.stages)], device=device, precision=precision
+        real,
+        chosen,
+        stages=[max(wrapper.stages)],
+        device=device,
+        precision=precision,
+        on_progress=on_progress,
     ):
         layer = map_layer(kept.module.cpu(), real.image_shape)
         module = kept.module.to(target)

@@ -1,10 +1,12 @@
 """Where networks look on a set is measured and drawn."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import Said
 
 import dd_plugins
 from dd_plugins import DistilledSet
@@ -52,6 +54,28 @@ def test_networks_look_at_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # they were kept
     again = meta_features(distilled, NETWORKS, data=toy_data())
     assert torch.equal(found.maps, again.maps)
+
+
+def test_training_of_the_networks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: Callable[..., Said]
+) -> None:
+    networks = f"networks=({', '.join(NETWORKS)})"
+    made = dd_plugins.distill(
+        "digits", f"metadd(random, {networks}, stages=(2,))", network="mlp(width=4)"
+    )
+    made.save(tmp_path / "set")
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "one"))  # with no networks in it
+    told: list[tuple[str, float]] = []
+    found = meta_features(
+        made, on_progress=lambda what, done, total: told.append((what, done / total))
+    )
+    assert [what for what, share in told if share == 1] == [found.networks[-1]]
+    assert {what for what, _ in told} == set(found.networks)
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "other"))
+    said = in_process("show", "set", "--features")
+    assert said.status == 0, said.stderr
+    assert f"{found.networks[-1]}: 100 %" in said.stderr
+    assert "meta ratio: " in said.stdout
 
 
 def test_networks_of_the_wrapper_look_unless_others_are_named() -> None:
