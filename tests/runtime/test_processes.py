@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import finish, torchrun
+from conftest import finish, script, torchrun
 
 from dd_plugins import DistilledSet
 from dd_plugins.engine.checkpoint import load_checkpoint
@@ -111,6 +111,36 @@ def test_both_processes_end_with_the_same_set_and_figures(tmp_path: Path) -> Non
     assert len(DistilledSet.load(tmp_path / "run")) == 10
     checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert sorted(checkpoint["state"]["pool"]) == [0, 1, 2, 3]
+
+
+BALANCED = """
+import sys
+import dd_plugins
+from dd_plugins.runtime import processes
+
+with processes.process_group():
+    distilled = dd_plugins.distill(
+        "digits",
+        "metadd(dm(real_batch_size=16), variant='gradients', start=0, "
+        "networks=(mlp(width=8), conv(width=4, depth=1, normalization='none')))",
+        steps=4, precision="float32",
+        network="conv(width=4, depth=2, normalization='none')",  # no BatchNorm's halves
+    )
+    if processes.rank() == 0:
+        distilled.save(sys.argv[1])
+"""
+
+
+def test_gradients_of_architectures_are_balanced_as_by_one_process(
+    tmp_path: Path,
+) -> None:
+    code = tmp_path / "balanced.py"
+    code.write_text(BALANCED)
+    finish(torchrun(code, tmp_path / "two"))
+    alone = script(BALANCED, tmp_path / "one", folder=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    two, one = (DistilledSet.load(tmp_path / name) for name in ("two", "one"))
+    torch.testing.assert_close(two.images, one.images, rtol=1e-4, atol=1e-4)
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:

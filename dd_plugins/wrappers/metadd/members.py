@@ -12,6 +12,7 @@ from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import Run
+from dd_plugins.runtime.processes import average
 from dd_plugins.synthetic.leaves import Leaves
 
 __all__ = ["Member", "add_balanced", "member_of"]
@@ -72,7 +73,8 @@ def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> Non
 
     The pixel gradient of each class is scaled to the length of that of ``leaves``
     before it is added, so no architecture dominates; labels and other learned tensors
-    likewise, as a whole.
+    likewise, as a whole. Under torchrun lengths are those of the gradients' means over
+    all processes, as one process would have them.
 
     .. math:: \\frac{g_0 + w\\,\\sum_m g_m\\,|g_0| / |g_m|}{1 + w M}
 
@@ -86,6 +88,7 @@ def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> Non
     class; ours takes its length.
     """
     copies = list(others)
+    _average_over_processes([leaves, *copies])
     own = _gradients(leaves)
     for name, gradient in own.items():
         classes = leaves.classes if name == "pixels" else None
@@ -97,6 +100,13 @@ def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> Non
                 scale = wanted / (_lengths(added, classes) + _EPSILON)
                 total += weight * scale * added
         gradient.copy_(total / (1 + weight * len(copies)))
+
+
+def _average_over_processes(sets: list[Leaves]) -> None:
+    """Overwrite each gradient by its mean over all processes."""
+    gradients = [each for leaves in sets for each in _gradients(leaves).values()]
+    for gradient, mean in zip(gradients, average(gradients), strict=True):
+        gradient.copy_(mean)
 
 
 def _gradients(leaves: Leaves) -> dict[str, Tensor]:
