@@ -1,0 +1,140 @@
+"""Score sets by variants of the recipe of their evaluation, on validation images.
+
+    python benchmarks/evaluation_variants.py SET... --data-root DIR --out FILE
+
+The variants: a rate of 1e-4, with and without mirrored copies, as in RCIG; mirrored
+copies alone; twice the steps; one random operation for each image, in place of one for
+the batch. Mirrored copies are left out where mirror images do not keep their class. The
+same fresh networks are trained in each. Rows that FILE has are not made again.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import torch
+from rows import is_made, made_rows
+from torch import Tensor
+
+import dd_plugins
+from dd_plugins.functional.augment import random_augmentation
+from dd_plugins.runtime.device import resolve_device, resolve_precision
+from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.training.protocols import recipe_for, training_set_of
+from dd_plugins.training.train import TrainingSet, accuracy, train_network
+
+RATE = 1e-4  # RCIG's
+VARIANTS = (
+    "default",
+    "rate 1e-4",
+    "rate 1e-4, mirrored",
+    "mirrored",
+    "twice the steps",
+    "one operation an image",
+)
+
+
+def _each_apart(
+    images: Tensor, *, generator: torch.Generator, mirror: bool = True
+) -> Tensor:
+    """Apply to each image an operation of its own."""
+    return torch.cat(
+        [
+            random_augmentation(image, generator=generator, mirror=mirror)
+            for image in images.split(1)
+        ]
+    )
+
+
+@contextmanager
+def _operations_apart() -> Iterator[None]:
+    """Train networks with an operation for each image, within the context."""
+    with mock.patch("dd_plugins.training.recipes.random_augmentation", _each_apart):
+        yield
+
+
+def _mirrored(given: TrainingSet) -> TrainingSet:
+    """Return a set joined by its mirror images."""
+    images = torch.cat([given.images, given.images.flip(-1)])
+    return replace(
+        given,
+        images=images.contiguous(memory_format=torch.channels_last),
+        labels=torch.cat([given.labels, given.labels]),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sets", type=Path, nargs="+")
+    parser.add_argument("--networks", type=int, default=3)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    parser.add_argument("--data-root")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    device = resolve_device(options.device)
+    precision = resolve_precision("auto", device)
+    for path in options.sets:
+        distilled = dd_plugins.DistilledSet.load(path)
+        header = distilled.header
+        data = dd_plugins.get_dataset(header.dataset.name, data_root=options.data_root)
+        network = dd_plugins.get_network(header.evaluation_network)
+        given, recipe = training_set_of(distilled, device=device), recipe_for(distilled)
+        for variant in options.variants:
+            key = {"set": distilled.content_hash(), "variant": variant}
+            if "mirrored" in variant and not header.mirror:
+                continue
+            if is_made(options.out, tuple(key), tuple(key.values())):
+                continue
+            own = recipe
+            if "rate 1e-4" in variant:
+                own = replace(own, learning_rate=RATE)
+            if "twice" in variant:
+                own = replace(own, steps=2 * own.steps)
+            apart = "an image" in variant
+            started, found = time.perf_counter(), []
+            for repeat in range(options.networks):
+                module = network.build(
+                    data.image_shape,
+                    data.num_classes,
+                    generator=generator_for(1, "benchmark network", repeat),
+                ).to(device=device, memory_format=torch.channels_last)
+                with _operations_apart() if apart else nullcontext():
+                    trained = train_network(
+                        module,
+                        _mirrored(given) if "mirrored" in variant else given,
+                        own,
+                        generator=generator_for(1, "benchmark training", repeat),
+                        precision=precision,
+                    )
+                found.append(
+                    accuracy(
+                        trained,
+                        data.validation,
+                        distilled.transform,
+                        device=device,
+                        precision=precision,
+                    )
+                )
+            row = {
+                **key,
+                "dataset": header.dataset.name,
+                "images": len(distilled),
+                "distiller": header.distiller,
+                "network": header.evaluation_network,
+                "recipe": repr(own),
+                "seconds": round((time.perf_counter() - started) / len(found), 1),
+                "validation_accuracies": found,
+            }
+            print(json.dumps(row), flush=True)
+            rows = [*made_rows(options.out), row]
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
