@@ -82,11 +82,25 @@ def main() -> None:
     for path in options.sets:
         distilled = dd_plugins.DistilledSet.load(path)
         header = distilled.header
-        data = dd_plugins.get_dataset(header.dataset.name, data_root=options.data_root)
+        data = dd_plugins.get_dataset(
+            header.dataset.name,
+            data_root=options.data_root,
+            image_size=header.dataset.image_size,
+        )
         network = dd_plugins.get_network(header.evaluation_network)
         given, recipe = training_set_of(distilled, device=device), recipe_for(distilled)
+        if (
+            recipe.augmentation != "frepo"
+            or recipe.stop_after
+            or given.views is not None
+        ):
+            raise SystemExit(f"{path}: variants are of FRePo's recipe, got {recipe!r}")
         for variant in options.variants:
-            key = {"set": distilled.content_hash(), "variant": variant}
+            key = {
+                "set": distilled.content_hash(),
+                "variant": variant,
+                "networks": options.networks,
+            }
             if "mirrored" in variant and not header.mirror:
                 continue
             if is_made(options.out, tuple(key), tuple(key.values())):
@@ -126,6 +140,7 @@ def main() -> None:
                 "dataset": header.dataset.name,
                 "images": len(distilled),
                 "distiller": header.distiller,
+                "distil_steps": header.steps,
                 "network": header.evaluation_network,
                 "recipe": repr(own),
                 "seconds": round((time.perf_counter() - started) / len(found), 1),

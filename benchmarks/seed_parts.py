@@ -5,9 +5,9 @@
 
 Every draw of a run has a purpose. Runs of one part change the seed of its purposes, and
 keep seed 0 for the others: the real images at the start; the weights of the pool's
-models, and their turns; the real batches; the augmentations. Runs of all parts change
-the seed of every draw; they are made with ``--short-steps`` as well, each of which has
-its whole schedule, as ``dd-plugins distill --restarts`` makes them.
+models, their turns and what their kernel draws; the real batches; the augmentations.
+Runs of all parts change the seed of every draw; they are made with ``--short-steps`` as
+well, each of which has its whole schedule, as in ``dd-plugins distill --restarts``.
 
 The same fresh networks are trained on every set and scored on validation images. Rows
 that FILE has are not made again.
@@ -15,6 +15,7 @@ that FILE has are not made again.
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from dd_plugins.runtime.randomness import generator_for
 # How the purposes of each part begin:
 PARTS = {
     "start": ("initial images",),
-    "pool": ("pool model", "pool visit"),
+    "pool": ("pool model", "pool visit", "online batch", "kernel"),
     "real batches": ("batch",),
     "augmentations": ("augmentation", "online augmentation"),
 }
@@ -93,17 +94,24 @@ def measure(
 
 
 def report(rows: list[Row], steps: int) -> None:
-    """Print the spread of each part, and the correlation of short and long runs."""
+    """Print the spread of each part, and the correlation of short and long runs.
+
+    The spread of a part holds what is left of the networks' noise in their mean.
+    """
     means = {
         (row["part"], row["steps"], row["seed"]): statistics.mean(
             row["validation_accuracies"]
         )
         for row in rows
     }
-    within = statistics.mean(
-        statistics.stdev(row["validation_accuracies"]) for row in rows
-    )
-    print(f"networks of one set: standard deviation {100 * within:.2f}")
+    spreads = [
+        statistics.variance(row["validation_accuracies"])
+        for row in rows
+        if row["steps"] == steps and len(row["validation_accuracies"]) > 1
+    ]
+    if spreads:
+        within = math.sqrt(statistics.mean(spreads))
+        print(f"networks of one set: standard deviation {100 * within:.2f}")
     for part in (*PARTS, ALL):
         found = [
             mean
@@ -151,7 +159,10 @@ def main() -> None:
             measure(options, data, ALL, seed, steps)
         for part in PARTS if seed else ():
             measure(options, data, part, seed, options.steps)
-    report(made_rows(options.out), options.steps)
+    same = ("dataset", "ipc", "network", "distiller")
+    wanted = {name: getattr(options, name) for name in same}
+    rows = [row for row in made_rows(options.out) if wanted.items() <= row.items()]
+    report(rows, options.steps)
 
 
 if __name__ == "__main__":

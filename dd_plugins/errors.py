@@ -14,6 +14,7 @@ __all__ = [
     "DDWarning",
     "DataError",
     "FileError",
+    "LostProcessError",
     "MissingExtraError",
     "OptionError",
     "PluginError",
@@ -58,6 +59,10 @@ class FileError(DDError, ValueError):
 
 class RunError(DDError, RuntimeError):
     """A run had to stop: a non-finite gradient, a full disk, a singular kernel."""
+
+
+class LostProcessError(RunError):
+    """Another process of a run died, or stopped with an error of its own."""
 
 
 class PluginError(DDError, RuntimeError):

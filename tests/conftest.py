@@ -28,7 +28,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 SLOW_NAMES = {
     "command_line",
     "Started",
-    "script",
+    "run_code",
     "subprocess",
     "torchrun",
     "data_root",
@@ -97,9 +97,9 @@ _forks.set_forkserver_preload(
         "dd_plugins.cli.train_networks",
         "dd_plugins.engine.distillation",
         "dd_plugins.evaluation.cross_architecture",
-        "dd_avalanche.comparison.command",
-        "dd_privacy.audit.command",
-        "dd_privacy.private.command",
+        "dd_avalanche.comparison.continual",
+        "dd_privacy.audit.from_command_line",
+        "dd_privacy.private.trainer",
         "torch._dynamo",
         "sklearn.datasets",
         "scipy.stats",
@@ -198,7 +198,7 @@ class Started:
         return subprocess.CompletedProcess(self.arguments, code, *texts)
 
 
-def script(
+def run_code(
     code: str, *words: object, folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process of its own; ``words`` are its arguments."""

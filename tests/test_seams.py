@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Command, finish, script, torchrun
+from conftest import ROOT, Command, finish, run_code, torchrun
 from seam_methods import LabelledAtTheEnd, LearnedStep, Mixture, TaughtByViews
 
 import dd_plugins
@@ -138,7 +138,7 @@ def test_killed_runs_end_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
-    done = script(KILLED, tmp_path, json.dumps(CASES), folder=tmp_path)
+    done = run_code(KILLED, tmp_path, json.dumps(CASES), folder=tmp_path)
     assert done.stdout.split() == ["0", "-9", "0"] * len(CASES), done.stderr
     for number, (spec, parametrization) in enumerate(CASES):
         whole, killed = (

@@ -71,7 +71,9 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
             progress=True,
             **options,
         )
-        accuracies = _kept_accuracies(folder, made) if options["resume"] else None
+        kept = writes and options["resume"]
+        accuracies = _kept_accuracies(folder, made) if kept else None
+        accuracies = processes.broadcast_object(accuracies)
         if accuracies is None:
             evaluation = prepare_evaluation(
                 made,
@@ -105,10 +107,14 @@ def _kept_accuracies(folder: Path, made: "DistilledSet") -> list[float] | None:
     """Return the accuracies kept beside this very set, or None."""
     try:
         kept = json.loads((folder / _KEPT).read_text())
-        if kept["content_hash"] == made.content_hash():
-            return [float(each) for each in kept["accuracies"]]
+        accuracies: list[float] = kept["accuracies"]
+        sound = len(accuracies) == _NETWORKS and all(
+            0 <= each <= 1 for each in accuracies
+        )
+        if sound and kept["content_hash"] == made.content_hash():
+            return accuracies
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or damaged: it is made again
+        pass  # not there, or damaged: networks are trained again
     return None
 
 

@@ -25,7 +25,7 @@ from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
 from dd_plugins.engine.private import readable_sampler
 from dd_plugins.engine.restoring import LARGEST, foreign_is_told, largest, rehearse
 from dd_plugins.engine.settled import Settled
-from dd_plugins.errors import RunError
+from dd_plugins.errors import LostProcessError, RunError
 from dd_plugins.networks.base import architectures_built
 from dd_plugins.run import Run
 from dd_plugins.runtime import processes
@@ -135,6 +135,8 @@ class Learning:
             metrics = self.distiller.accumulate(
                 self.state, leaves, self.sampler, self.step
             )
+        except LostProcessError as error:
+            raise self.failure(str(error)) from error
         except RunError as error:
             raise self.failure(f"{error}; {_ADVICE}") from error
         check_metrics(self.distiller, metrics, leaves.pixels.device)

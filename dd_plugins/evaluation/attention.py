@@ -87,7 +87,7 @@ def meta_features(
         precision: of the networks' arithmetic in training.
         plugins: where names are looked up; by default all installed plugins.
         on_progress: called after each training step with the network, the work done and
-            all work, in seconds by a few steps of each that are timed first.
+            all work, in seconds, estimated from a few timed steps of each.
 
     Raises:
         OptionError: an option is out of its range, or a network has no usable map.

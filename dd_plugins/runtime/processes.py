@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dd_plugins.errors import RunError
+from dd_plugins.errors import LostProcessError
 
 __all__ = [
     "average",
@@ -101,7 +101,7 @@ def reports_losses() -> Iterator[None]:
     """Turn the errors of torch about a lost process into one clear error.
 
     Raises:
-        RunError: another process died, or stopped with an error.
+        LostProcessError: another process died, or stopped with an error.
     """
     try:
         yield
@@ -113,9 +113,9 @@ def reports_losses() -> Iterator[None]:
         raise
 
 
-def _lost(error: Exception) -> RunError:
+def _lost(error: Exception) -> LostProcessError:
     first_line = str(error).strip().splitlines()[0]
-    return RunError(
+    return LostProcessError(
         "another process of this run died or stopped with an error of its own "
         f"({first_line})"
     )
@@ -128,7 +128,7 @@ def average(tensors: list[Tensor]) -> list[Tensor]:
         tensors: floating, on one device; of the same shapes in every process.
 
     Raises:
-        RunError: another process is gone.
+        LostProcessError: another process is gone.
     """
     if world_size() == 1:
         return tensors

@@ -64,7 +64,7 @@ def test_seed_of_the_best_short_run_goes_on(tmp_path: Path) -> None:
     }
     kept[best].write_text("{")  # damaged: made again
     assert distil(out, *words, "--resume").stdout.startswith(told.split("goes on")[0])
-    better = json.loads(kept[other].read_text()) | {"accuracies": [1.0]}
+    better = json.loads(kept[other].read_text()) | {"accuracies": [1.0] * 3}
     kept[other].write_text(json.dumps(better))
     refused = distil(out, *words, "--resume", status=2).stderr
     assert f"seed was {best}, is {other}" in refused, "kept accuracies were not read"

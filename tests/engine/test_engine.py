@@ -19,8 +19,16 @@ import dd_plugins
 from dd_plugins import DistilledSet, hookimpl
 from dd_plugins.cli.entry import main
 from dd_plugins.data.preprocess import Transform
+from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.state import AbstractState, Metrics
-from dd_plugins.errors import DataError, FileError, OptionError, PluginError, RunError
+from dd_plugins.errors import (
+    DataError,
+    FileError,
+    LostProcessError,
+    OptionError,
+    PluginError,
+    RunError,
+)
 from dd_plugins.plugins.lookup import get_initial_images
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run
@@ -660,6 +668,18 @@ def test_a_rate_beyond_float32_is_told_at_its_step() -> None:
     ):
         with pytest.raises(RunError, match=r"overflow; lower the learning rate"):
             dd_plugins.distill(toy_data(), spec, **SMALL)
+
+
+def test_a_lost_process_is_no_matter_of_the_learning_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(*given: Any) -> None:
+        raise LostProcessError("another process of this run died")
+
+    monkeypatch.setattr(DM, "accumulate", lost)
+    with pytest.raises(RunError, match="another process of this run died") as failed:
+        dd_plugins.distill(toy_data(), "dm", **SMALL)
+    assert "learning rate" not in str(failed.value)
 
 
 class Pairs(Dataset[tuple[Tensor, int]]):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import COMMAND_LINE, Command, Started, script
+from conftest import COMMAND_LINE, Command, Started, run_code
 
 from dd_plugins import DistilledSet
 from dd_plugins.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -147,7 +147,7 @@ distil(Path(sys.argv[2]))
 
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    done = script(TWENTY_KILLS, killed, whole, folder=tmp_path)
+    done = run_code(TWENTY_KILLS, killed, whole, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     kills = [line.split() for line in done.stdout.splitlines()]
     assert [signalled for _, signalled in kills] == ["True"] * 20
@@ -237,7 +237,7 @@ def test_full_disk_keeps_the_previous_checkpoint_good(tmp_path: Path) -> None:
     command = [*words(out), "--steps", "8", "--resume"]
     rewind(out / "checkpoint.pt", 5)
     before = (out / "checkpoint.pt").read_bytes()
-    done = script(limited + COMMAND_LINE, *command, folder=tmp_path)
+    done = run_code(limited + COMMAND_LINE, *command, folder=tmp_path)
     assert done.returncode == 1
     assert "checkpoint.pt" in done.stderr
     assert "the previous one is kept" in done.stderr

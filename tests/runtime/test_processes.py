@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import finish, script, torchrun
+from conftest import finish, run_code, torchrun
 
 from dd_plugins import DistilledSet
 from dd_plugins.engine.checkpoint import load_checkpoint
@@ -124,7 +124,8 @@ with processes.process_group():
         "metadd(dm(real_batch_size=16), variant='gradients', start=0, "
         "networks=(mlp(width=8), conv(width=4, depth=1, normalization='none')))",
         steps=4, precision="float32",
-        network="conv(width=4, depth=2, normalization='none')",  # no BatchNorm's halves
+        # BatchNorm would see half a batch:
+        network="conv(width=4, depth=2, normalization='none')",
     )
     if processes.rank() == 0:
         distilled.save(sys.argv[1])
@@ -137,7 +138,7 @@ def test_gradients_of_architectures_are_balanced_as_by_one_process(
     code = tmp_path / "balanced.py"
     code.write_text(BALANCED)
     finish(torchrun(code, tmp_path / "two"))
-    alone = script(BALANCED, tmp_path / "one", folder=tmp_path)
+    alone = run_code(BALANCED, tmp_path / "one", folder=tmp_path)
     assert alone.returncode == 0, alone.stderr
     two, one = (DistilledSet.load(tmp_path / name) for name in ("two", "one"))
     torch.testing.assert_close(two.images, one.images, rtol=1e-4, atol=1e-4)

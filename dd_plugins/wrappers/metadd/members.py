@@ -103,7 +103,7 @@ def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> Non
 
 
 def _average_over_processes(sets: list[Leaves]) -> None:
-    """Overwrite each gradient by its mean over all processes."""
+    """Overwrite each gradient with its mean over all processes."""
     gradients = [each for leaves in sets for each in _gradients(leaves).values()]
     for gradient, mean in zip(gradients, average(gradients), strict=True):
         gradient.copy_(mean)

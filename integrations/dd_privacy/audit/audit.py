@@ -79,8 +79,9 @@ def audit_runs(
     Args:
         runs: the membership game, and where runs are kept.
         mechanisms: the audited mechanism first, then its comparisons.
-        attacks: specs; by default those with enough shadow runs of
-            :data:`~dd_privacy.audit.choices.DEFAULT_ATTACKS`.
+        attacks: specs; by default those of
+            :data:`~dd_privacy.audit.choices.DEFAULT_ATTACKS` for which there are enough
+            shadow runs.
         rates: false-positive rates, in [0, 1), at which true positives are counted.
         delta: delta of the lower bounds on epsilon.
         processes: how many processes make runs.

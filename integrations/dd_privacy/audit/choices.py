@@ -3,11 +3,11 @@
 from typing import Literal
 
 __all__ = [
+    "ALL_STEPS",
     "COMPARISONS",
     "DEFAULT_ATTACKS",
     "DELTA",
     "RATES",
-    "TRAINING_STEPS",
     "NonMembers",
 ]
 
@@ -35,5 +35,5 @@ NonMembers = Literal["train", "test"]
 COMPARISONS = ("all", "random", "noise", "private")
 """The names of the comparisons of an audited distiller."""
 
-TRAINING_STEPS = 1_000
+ALL_STEPS = 1_000
 """Training steps of a network on all members."""

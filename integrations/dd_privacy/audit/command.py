@@ -6,11 +6,11 @@ import click
 
 from dd_plugins import options as shared
 from dd_privacy.audit.choices import (
+    ALL_STEPS,
     COMPARISONS,
     DEFAULT_ATTACKS,
     DELTA,
     RATES,
-    TRAINING_STEPS,
     NonMembers,
 )
 from dd_privacy.console import dataset_option
@@ -92,7 +92,7 @@ __all__ = ["audit_command"]
 @click.option(
     "--all-steps",
     type=click.IntRange(min=1),
-    default=TRAINING_STEPS,
+    default=ALL_STEPS,
     show_default=True,
     help="With --compare all: training steps of the network.",
 )

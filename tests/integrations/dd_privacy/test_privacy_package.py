@@ -57,7 +57,7 @@ def test_importing_the_package_needs_no_library_of_an_extra() -> None:
     code = """
 import sys
 sys.modules |= dict.fromkeys(["opacus", "avalanche", "jinja2", "filelock"])
-import dd_privacy, dd_privacy.audit.command, dd_privacy.private.command
+import dd_privacy, dd_privacy.audit.from_command_line, dd_privacy.private.command
 dd_privacy.PrivateTrainer(epsilon=2.0)
 dd_privacy.get_attack("loss")
 heavy = {"sklearn", "matplotlib", "torchvision", "scipy"} & set(sys.modules)

@@ -16,7 +16,7 @@ from dd_plugins.api import (
     resolve_precision,
     train_network,
 )
-from dd_privacy.audit.choices import TRAINING_STEPS
+from dd_privacy.audit.choices import ALL_STEPS
 from dd_privacy.audit.mechanisms.base import AbstractMechanism, Release
 from dd_privacy.audit.mechanisms.training import PROBE_STEPS, fresh_network, timed
 
@@ -34,7 +34,7 @@ class AllMembers(AbstractMechanism):
     """
 
     network: str = "conv"
-    training_steps: int = TRAINING_STEPS
+    training_steps: int = ALL_STEPS
     augment: bool = True
 
     def run(

@@ -1,5 +1,6 @@
 """Figures from scores of members and non-members, each with its interval."""
 
+from dd_privacy.audit.choices import RATES
 from dd_privacy.audit.statistics.area import area
 from dd_privacy.audit.statistics.epsilon import (
     clopper_pearson_epsilon,
@@ -22,6 +23,7 @@ from dd_privacy.audit.statistics.rates import (
 
 __all__ = [
     "FEWEST",
+    "RATES",
     "Array",
     "Figure",
     "Scores",

@@ -66,7 +66,8 @@ def clopper_pearson(
         level: of confidence, in (0, 1).
 
     Raises:
-        ValueError: there are fewer than no successes, or more than trials.
+        ValueError: ``successes`` is negative or larger than ``trials``, or the level is
+            not in (0, 1).
 
     Example:
         >>> [round(bound, 4) for bound in clopper_pearson(10, 1000)]
@@ -76,6 +77,8 @@ def clopper_pearson(
 
     if not 0 <= successes <= trials:
         raise ValueError(f"successes must be in [0, {trials}], got {successes}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
     failures, tail = trials - successes, (1 - level) / 2
     low = betaincinv(successes, failures + 1, tail) if successes else 0.0
     high = betaincinv(successes + 1, failures, 1 - tail) if failures else 1.0

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, script
+from conftest import ROOT, run_code
 from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError
@@ -212,7 +212,7 @@ def test_script_changes_by_two_lines_and_runs(tmp_path: Path) -> None:
     ]
     assert [line[0] for line in changed] == ["+", "-", "+"]  # an import, and a line
     for text in texts:
-        done = script("\n".join(text), folder=tmp_path)
+        done = run_code("\n".join(text), folder=tmp_path)
         assert done.returncode == 0, done.stderr
         accuracy = float(done.stdout.split()[-1])
         assert accuracy > 0.3  # of ten classes, two of which were seen last

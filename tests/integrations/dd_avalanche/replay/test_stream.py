@@ -29,7 +29,7 @@ from avalanche.training.plugins import (
     ReplayPlugin,
     SupervisedPlugin,
 )
-from conftest import script
+from conftest import run_code
 from learners import benchmark, buffer, chosen, network, plugins_for, strategy
 
 from dd_avalanche import (
@@ -130,7 +130,7 @@ def test_killed_stream_ends_as_if_it_had_not_been_killed(
 ) -> None:
     folders = [tmp_path / "whole", tmp_path / "killed"]
     words = [str(Path(__file__).parent), how, *map(str, folders)]
-    done = script(STREAM, *words, folder=tmp_path)
+    done = run_code(STREAM, *words, folder=tmp_path)
     lines = [line for line in done.stdout.splitlines() if " with " in line]
     assert lines == [
         *("goes on with 0", "ended with 0"),

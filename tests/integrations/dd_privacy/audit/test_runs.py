@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import COMMAND_LINE, script
+from conftest import COMMAND_LINE, run_code
 from privacy_data import MLP, audited, distillation, membership_by_hand, noisy_data
 
 import dd_plugins
@@ -90,7 +90,7 @@ def test_kept_runs_know_the_code_that_made_them(tmp_path: Path) -> None:
         text = PLUGIN.format(base="RandomImages", more=more)
         (tmp_path / "mine_plugin.py").write_text(text)
         cache = str(tmp_path / "cache")
-        done = script(code, *words, folder=tmp_path, DD_CACHE=cache)
+        done = run_code(code, *words, folder=tmp_path, DD_CACHE=cache)
         assert done.returncode == 0, done.stderr
         kept.append("1 of them kept from before" in done.stderr)
     assert kept == [False, False, True], "the first code finds its run again"

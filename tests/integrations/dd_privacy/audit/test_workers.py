@@ -81,8 +81,8 @@ def test_a_stopped_audit_keeps_what_its_processes_have_done(tmp_path: Path) -> N
     cache = tmp_path / "cache"
     words = [*COMMAND, "--steps", "100000", "--processes", "2"]
     process = Started(*words, folder=tmp_path, code=INTERRUPTIBLE, DD_CACHE=str(cache))
-    while distillations_begun(cache) < 2 and not process.ended(0.05):
-        pass
+    while distillations_begun(cache) < 2:
+        assert not process.ended(0.05), process.finish().stderr
     process.send(signal.SIGINT)
     done = process.finish()
     assert done.returncode == 130, done.stderr

@@ -52,6 +52,16 @@ def test_bounds_are_where_as_many_or_as_few_have_the_chance_of_an_error(
         assert stats.binom.cdf(successes, trials, high) == pytest.approx(tail)
 
 
+@pytest.mark.parametrize(
+    ("successes", "trials", "level"), [(-1, 3, 0.95), (4, 3, 0.95), (1, 3, 1.5)]
+)
+def test_impossible_proportions_and_levels_are_refused(
+    successes: int, trials: int, level: float
+) -> None:
+    with pytest.raises(ValueError, match="must be in"):
+        clopper_pearson(successes, trials, level)
+
+
 def test_successes_and_failures_have_mirrored_intervals() -> None:
     for successes in range(9):
         low, high = clopper_pearson(successes, 8)
