@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from rows import add_row
 
 import dd_plugins
 from dd_plugins.data.real import RealData
@@ -22,7 +23,8 @@ from dd_plugins.runtime.device import resolve_precision
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.training.protocols import recipe_for, training_set_of
-from dd_plugins.training.train import accuracy, train_network
+from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.train import TrainingSet, accuracy, train_network
 
 _CPU = torch.device("cpu")
 
@@ -33,15 +35,20 @@ def validation_accuracies(
     networks: int,
     device: torch.device = _CPU,
     network_spec: str | None = None,
+    *,
+    training_set: TrainingSet | None = None,
+    recipe: Recipe | None = None,
 ) -> list[float]:
     """Train fresh networks on a set; return their accuracies on validation images.
 
-    They are of the set's own architecture unless another is given.
+    The architecture, what they are trained on and how are the set's own, unless others
+    are given.
     """
     precision = resolve_precision("auto", device)
     network = dd_plugins.get_network(
         network_spec or distilled.header.evaluation_network
     )
+    training_set = training_set or training_set_of(distilled, device=device)
     found = []
     for repeat in range(networks):
         module = network.build(
@@ -51,8 +58,8 @@ def validation_accuracies(
         ).to(device=device, memory_format=torch.channels_last)
         trained = train_network(
             module,
-            training_set_of(distilled, device=device),
-            recipe_for(distilled),
+            training_set,
+            recipe or recipe_for(distilled),
             generator=generator_for(1, "benchmark training", repeat),
             precision=precision,
         )
@@ -112,8 +119,7 @@ def main() -> None:
                 "validation_accuracies": accuracies,
             }
             print(json.dumps(row), flush=True)
-            rows = json.loads(options.out.read_text()) if options.out.exists() else []
-            options.out.write_text(json.dumps([*rows, row], indent=1) + "\n")
+            add_row(options.out, row)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,15 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from rows import is_made, made_rows
+from defaults import validation_accuracies
+from rows import add_row, is_made
 from torch import Tensor
 
 import dd_plugins
 from dd_plugins.functional.augment import random_augmentation
-from dd_plugins.runtime.device import resolve_device, resolve_precision
-from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.runtime.device import resolve_device
 from dd_plugins.training.protocols import recipe_for, training_set_of
-from dd_plugins.training.train import TrainingSet, accuracy, train_network
+from dd_plugins.training.train import TrainingSet
 
 RATE = 1e-4  # RCIG's
 VARIANTS = (
@@ -78,7 +78,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     device = resolve_device(options.device)
-    precision = resolve_precision("auto", device)
     for path in options.sets:
         distilled = dd_plugins.DistilledSet.load(path)
         header = distilled.header
@@ -87,7 +86,6 @@ def main() -> None:
             data_root=options.data_root,
             image_size=header.dataset.image_size,
         )
-        network = dd_plugins.get_network(header.evaluation_network)
         given, recipe = training_set_of(distilled, device=device), recipe_for(distilled)
         if (
             recipe.augmentation != "frepo"
@@ -110,30 +108,16 @@ def main() -> None:
                 own = replace(own, learning_rate=RATE)
             if "twice" in variant:
                 own = replace(own, steps=2 * own.steps)
-            apart = "an image" in variant
-            started, found = time.perf_counter(), []
-            for repeat in range(options.networks):
-                module = network.build(
-                    data.image_shape,
-                    data.num_classes,
-                    generator=generator_for(1, "benchmark network", repeat),
-                ).to(device=device, memory_format=torch.channels_last)
-                with _operations_apart() if apart else nullcontext():
-                    trained = train_network(
-                        module,
-                        _mirrored(given) if "mirrored" in variant else given,
-                        own,
-                        generator=generator_for(1, "benchmark training", repeat),
-                        precision=precision,
-                    )
-                found.append(
-                    accuracy(
-                        trained,
-                        data.validation,
-                        distilled.transform,
-                        device=device,
-                        precision=precision,
-                    )
+            apart = _operations_apart() if "an image" in variant else nullcontext()
+            started = time.perf_counter()
+            with apart:
+                found = validation_accuracies(
+                    distilled,
+                    data,
+                    options.networks,
+                    device,
+                    training_set=_mirrored(given) if "mirrored" in variant else given,
+                    recipe=own,
                 )
             row = {
                 **key,
@@ -147,8 +131,7 @@ def main() -> None:
                 "validation_accuracies": found,
             }
             print(json.dumps(row), flush=True)
-            rows = [*made_rows(options.out), row]
-            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+            add_row(options.out, row)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from cost_model import Setting, operations
+from rows import add_row
 from torch.profiler import ProfilerActivity, profile
 
 import dd_plugins
@@ -231,8 +232,7 @@ def main() -> None:
     }
     print(json.dumps(row, indent=1))
     if options.out is not None:
-        rows = json.loads(options.out.read_text()) if options.out.exists() else []
-        options.out.write_text(json.dumps([*rows, row], indent=1) + "\n")
+        add_row(options.out, row)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ def is_made(path: Path, key: Sequence[str], wanted: Sequence[object]) -> bool:
     ]
 
 
+def add_row(path: Path, row: Row) -> None:
+    """Add a row to a JSON file, which is made if it is not there."""
+    path.write_text(json.dumps([*made_rows(path), row], indent=1) + "\n")
+
+
 def added_row(path: Path, command: Sequence[str], what: str) -> Row | None:
     """Run a command that prints a row as JSON, and add it; None if it failed.
 
@@ -43,7 +48,7 @@ def added_row(path: Path, command: Sequence[str], what: str) -> Row | None:
         print(f"{what}: failed", flush=True)
         return None
     row: Row = json.loads(done.stdout.splitlines()[-1])
-    path.write_text(json.dumps([*made_rows(path), row], indent=1) + "\n")
+    add_row(path, row)
     return row
 
 

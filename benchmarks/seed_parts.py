@@ -25,7 +25,7 @@ from unittest import mock
 
 import torch
 from defaults import validation_accuracies
-from rows import Row, is_made, made_rows
+from rows import Row, add_row, is_made, made_rows
 from scipy.stats import spearmanr
 
 import dd_plugins
@@ -89,8 +89,7 @@ def measure(
     found = validation_accuracies(distilled, data, options.networks)
     row = {**key, "seconds": round(seconds, 1), "validation_accuracies": found}
     print(json.dumps(row), flush=True)
-    rows = [*made_rows(options.out), row]
-    options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    add_row(options.out, row)
 
 
 def report(rows: list[Row], steps: int) -> None:
