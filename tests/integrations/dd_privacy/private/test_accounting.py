@@ -51,6 +51,38 @@ def test_noise_for_an_epsilon_is_the_least() -> None:
     assert found.accountant == "prv"
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "sample_rate", "steps", "accountant", "tries"),
+    [
+        (0.5, 0.1, 300, "prv", 5),
+        (10.0, 0.1, 300, "prv", 5),
+        (30.0, 1.0, 5, "prv", 5),
+        (100.0, 0.05, 100, "rdp", 5),  # its noise is below that of PRV
+        (100.0, 1.0, 5, "rdp", 3),
+    ],
+)
+def test_noise_is_found_in_few_tries(
+    epsilon: float,
+    sample_rate: float,
+    steps: int,
+    accountant: str,
+    tries: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, known = [], accounting._epsilon
+    monkeypatch.setattr(
+        accounting, "_epsilon", lambda *about: made.append(about) or known(*about)
+    )
+    accounting._spent.cache_clear()
+    accounting._noise_multiplier_for.cache_clear()
+    found = noise_multiplier_for(
+        epsilon, sample_rate=sample_rate, steps=steps, delta=1e-5
+    )
+    assert 0.995 * epsilon <= found.epsilon <= epsilon
+    assert found.accountant == accountant
+    assert len(made) <= tries
+
+
 def test_fallback_to_rdp_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     about = {"sample_rate": 0.02, "steps": 50, "delta": 1e-4}
     small = spent(0.2, **about)  # type: ignore[arg-type]
