@@ -74,7 +74,8 @@ class Setting:
     @property
     def features(self) -> int:
         """Features d of an image: the flattened last block."""
-        return self.width * 2 ** (self.depth - 1) * (self.side // 2**self.depth) ** 2
+        side: int = self.side // 2**self.depth
+        return (self.width << (self.depth - 1)) * side**2
 
     def block_operations(self) -> list[float]:
         """Return the operations of the convolution of each block, for one image."""

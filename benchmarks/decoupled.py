@@ -85,7 +85,6 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         device="auto",
         precision="auto",
         plugins=None,
-        on_progress=None,
         compare_labels=not options.taught_only,
     )()
     results = {

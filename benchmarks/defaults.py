@@ -19,7 +19,7 @@ from rows import add_row
 
 import dd_plugins
 from dd_plugins.data.real import RealData
-from dd_plugins.runtime.device import resolve_precision
+from dd_plugins.runtime.device import channels_last, resolve_precision
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.training.protocols import recipe_for, training_set_of
@@ -55,9 +55,9 @@ def validation_accuracies(
             data.image_shape,
             data.num_classes,
             generator=generator_for(1, "benchmark network", repeat),
-        ).to(device=device, memory_format=torch.channels_last)
+        )
         trained = train_network(
-            module,
+            channels_last(module, device),
             training_set,
             recipe or recipe_for(distilled),
             generator=generator_for(1, "benchmark training", repeat),

@@ -17,7 +17,12 @@ from torch.func import functional_call, stack_module_state, vmap
 
 import dd_plugins
 from dd_plugins.functional.kernel_regression import half_squared_error
-from dd_plugins.runtime.device import autocast, resolve_device, resolve_precision
+from dd_plugins.runtime.device import (
+    autocast,
+    channels_last,
+    resolve_device,
+    resolve_precision,
+)
 
 CLASSES = 10
 REPEATS = 9
@@ -66,7 +71,8 @@ def as_one(
     def outputs_of(
         own: dict[str, Tensor], held: dict[str, Tensor], of: Tensor
     ) -> Tensor:
-        return functional_call(networks[0], (own, held), (of,))
+        found: Tensor = functional_call(networks[0], (own, held), (of,))
+        return found
 
     def step() -> None:
         with autocast(images.device, precision):
@@ -100,10 +106,8 @@ def main() -> None:
     for width, count in settings(options):
         generator = torch.Generator().manual_seed(0)
         spec = dd_plugins.get_network(f"conv(width={width}, normalization='none')")
-        networks = [
-            spec.build((3, 32, 32), CLASSES, generator=generator).to(
-                device=device, memory_format=torch.channels_last
-            )
+        networks: list[nn.Module] = [
+            channels_last(spec.build((3, 32, 32), CLASSES, generator=generator), device)
             for _ in range(options.networks)
         ]
         shape = (options.networks, count)

@@ -46,7 +46,7 @@ def _each_apart(
     return torch.cat(
         [
             random_augmentation(image, generator=generator, mirror=mirror)
-            for image in images.split(1)
+            for image in torch.split(images, 1)
         ]
     )
 
@@ -60,7 +60,8 @@ def _operations_apart() -> Iterator[None]:
 
 def _mirrored(given: TrainingSet) -> TrainingSet:
     """Return a set joined by its mirror images."""
-    images = torch.cat([given.images, given.images.flip(-1)])
+    images = given.images[:]
+    images = torch.cat([images, images.flip(-1)])
     return replace(
         given,
         images=images.contiguous(memory_format=torch.channels_last),

@@ -75,7 +75,7 @@ def main() -> None:
     data = dd_plugins.get_dataset("cifar10", data_root=options.data_root)
     method = KIP(kernel=FullyConnected(depth=1), real_batch_size=5_000)
     shared: dict[str, Any] = {"images_per_class": 10, "preprocessing": "standardize"}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         curve = Curve(method, data)
         started = time.perf_counter()

@@ -232,7 +232,8 @@ def when(row: dict[str, Any], figure: float | None) -> str:
 
 def mean(point: dict[str, Any]) -> float:
     """Return the mean accuracy of a point of a curve."""
-    return statistics.mean(point["accuracies"])
+    found: float = statistics.mean(point["accuracies"])
+    return found
 
 
 def main() -> None:

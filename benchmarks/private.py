@@ -118,7 +118,12 @@ def made_row(options: argparse.Namespace) -> dict[str, Any]:
 def trained(data: dd_plugins.RealData, method: str, epsilon: float) -> dict[str, Any]:
     """Return the accuracy of a network that is trained by DP-SGD."""
     trainer = PrivateTrainer(epsilon=epsilon, delta=1e-5)
-    model = trainer.train(data)
+    model = trainer.fit(
+        data.train.images[:],
+        data.train.labels,
+        class_names=data.class_names,
+        mirror=data.mirror,
+    )
     started = time.perf_counter()
     scored = data.read_test()
     found = accuracy(model.network, scored, model.transform, device=torch.device("cpu"))

@@ -124,11 +124,11 @@ def by_conjugate_gradients(network: FeatureNetwork, support: int) -> dict[str, f
     def solve() -> int:
         features = features_in_chunks(network, images)
         kernel = features @ features.mT
-        _, pull = vjp(logits, weights)
+        pull = vjp(logits, weights)[1]
 
         def product(columns: Tensor) -> Tensor:
             (direction,) = pull(columns)
-            _, moved = jvp(logits, (weights,), (direction,))
+            moved: Tensor = jvp(logits, (weights,), (direction,))[1]
             return kernel @ columns + moved
 
         # The ridge is relative to the mean eigenvalue, estimated by one random vector.

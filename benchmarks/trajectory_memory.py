@@ -18,7 +18,7 @@ import tempfile
 import time
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,13 +30,14 @@ from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.recipes import expert_recipe
 
-MODES = ("constant", "unrolled")
+Mode = Literal["constant", "unrolled"]
+MODES: tuple[Mode, ...] = ("constant", "unrolled")
 KIBIBYTES = 1024  # of a MiB
 CPU = torch.device("cpu")
 EXPERT_STEPS = 40
 
 
-def setting(options: argparse.Namespace, memory: str) -> tuple[Any, ...]:
+def setting(options: argparse.Namespace, memory: Mode) -> tuple[Any, ...]:
     """Return the method, its state, the leaves and the real images."""
     generator = torch.Generator().manual_seed(0)
     if options.dataset == "noise":

@@ -154,9 +154,10 @@ def resized(data: RealData, side: int) -> RealData:
 
 def mean_of(row: Row, networks: Iterable[str]) -> float:
     """Return the mean accuracy over some architectures."""
-    return statistics.mean(
+    means: list[float] = [
         statistics.mean(row["accuracies"][network]) for network in networks
-    )
+    ]
+    return statistics.mean(means)
 
 
 def summary(rows: list[Row], base: str) -> str:

@@ -87,7 +87,7 @@ def main() -> None:
             made = made_row(options, entries, seed)
             rows.append(made)
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
-            mean = 100 * statistics.mean(made["accuracies"])  # type: ignore[arg-type]
+            mean = 100 * statistics.mean(made["accuracies"])
             print(
                 f"{entries} {seed}: {made['bytes']:,} bytes, {mean:.1f} %", flush=True
             )
