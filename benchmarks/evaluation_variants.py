@@ -74,6 +74,12 @@ def main() -> None:
     parser.add_argument("sets", type=Path, nargs="+")
     parser.add_argument("--networks", type=int, default=3)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    parser.add_argument(
+        "--protocol",
+        choices=("auto", "frepo"),
+        default="auto",
+        help="the set's own recipe, or FRePo's, for baselines",
+    )
     parser.add_argument("--data-root")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True)
@@ -87,7 +93,8 @@ def main() -> None:
             data_root=options.data_root,
             image_size=header.dataset.image_size,
         )
-        given, recipe = training_set_of(distilled, device=device), recipe_for(distilled)
+        given = training_set_of(distilled, device=device)
+        recipe = recipe_for(distilled, options.protocol)
         if (
             recipe.augmentation != "frepo"
             or recipe.stop_after
@@ -99,6 +106,7 @@ def main() -> None:
                 "set": distilled.content_hash(),
                 "variant": variant,
                 "networks": options.networks,
+                "protocol": options.protocol,
             }
             if "mirrored" in variant and not header.mirror:
                 continue

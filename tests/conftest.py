@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ SLOW_NAMES = {
     "command_line",
     "Started",
     "run_code",
+    "run_in_two_processes",
     "subprocess",
     "torchrun",
     "data_root",
@@ -205,6 +207,36 @@ def run_code(
     return Started(*words, folder=folder, code=code, **environment).finish()
 
 
+def run_in_two_processes(
+    code: str, *words: object, folder: Path, **environment: str
+) -> str:
+    """Run code in two processes that find each other as under torchrun.
+
+    Returns:
+        What the first has printed, if both succeeded.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **{"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)},
+        **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **environment},
+    }
+    started = [
+        Started(
+            *words,
+            folder=folder,
+            code=code,
+            **(shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}),
+        )
+        for rank in range(2)
+    ]
+    ended = [each.finish() for each in started]
+    for each in ended:
+        assert each.returncode == 0, each.stderr
+    return ended[0].stdout
+
+
 @pytest.fixture
 def command_line(tmp_path: Path) -> Command:
     """Run ``dd-plugins`` in a process of its own, in an empty folder."""
@@ -233,13 +265,6 @@ def torchrun(*words: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for processes that must succeed; return their output."""
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    return output
 
 
 class Said(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Command, finish, run_code, torchrun
+from conftest import ROOT, Command, run_code, run_in_two_processes
 from seam_methods import LabelledAtTheEnd, LearnedStep, Mixture, TaughtByViews
 
 import dd_plugins
@@ -194,11 +194,9 @@ def test_two_processes_learn_and_match_the_same(
 ) -> None:
     cache = tmp_path / "cache"
     monkeypatch.setenv("DD_CACHE", str(cache))
-    script = tmp_path / "matched.py"
-    script.write_text(MATCHED)
     specs = [MTT, f"{MTT[:-1]}, learn_labels=True)", "kip(real_batch_size=16)"]
     specs += ["learned_step", SRE2L, "frepo(pool_size=2, kernel=tangent())"]
-    finish(torchrun(script, tmp_path, *specs))
+    run_in_two_processes(MATCHED, tmp_path, *specs, folder=tmp_path)
     assert len(list(cache.iterdir())) == 2 + 2 + 1, "experts, teachers, a generator"
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "other"))
     alone, recovered = (

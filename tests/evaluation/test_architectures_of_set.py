@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import finish, torchrun
+from conftest import run_in_two_processes
 
 import dd_plugins
 from dd_plugins import DistilledSet, get_network
@@ -216,10 +216,8 @@ with processes.process_group():
 
 
 def test_all_processes_of_a_run_tell_theirs(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
     here = Path(__file__).parent
-    finish(torchrun(script, tmp_path / "run", here, here.parent))
+    run_in_two_processes(TWO, tmp_path / "run", here, here.parent, folder=tmp_path)
     made = DistilledSet.load(tmp_path / "run")
     assert made.header.architectures == ["conv", "mlp"]
 

@@ -5,20 +5,20 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import finish, run_code, torchrun
+from conftest import Command, run_code, run_in_two_processes, torchrun
 
 from dd_plugins import DistilledSet
 from dd_plugins.engine.checkpoint import load_checkpoint
 from dd_plugins.runtime.processes import average, gather_objects, rank, world_size
 
 DISTILL = (
-    "-m", "dd_plugins", "distill", "--ipc", 1, "--network", "conv(width=4, depth=2)",
+    "distill", "--ipc", 1, "--network", "conv(width=4, depth=2)",
+    "--distiller", "frepo(pool_size=2, real_batch_size=32)",
 )  # fmt: skip
 
 
@@ -69,9 +69,7 @@ with processes.process_group():
 
 
 def test_averaged_gradient_is_the_mean_of_the_two(tmp_path: Path) -> None:
-    script = tmp_path / "gradients.py"
-    script.write_text(GRADIENTS)
-    errors, differ = json.loads(finish(torchrun(script)))
+    errors, differ = json.loads(run_in_two_processes(GRADIENTS, folder=tmp_path))
     assert max(errors) < 1e-6
     assert min(differ) > 1e-4, "both processes did the same"
 
@@ -92,7 +90,9 @@ with processes.process_group():
     found = processes.gather_objects([distilled.images, distilled.labels])
     assert all(torch.equal(one, other) for one, other in zip(*found))
     networks = ["mlp(width=4)", "mlp(width=6)"]
-    results = dd_plugins.evaluate(distilled, networks, repeats=3)
+    results = dd_plugins.evaluate(
+        distilled, networks, repeats=3, protocol="recipe(steps=20)"
+    )
     specs = [(result.spec, len(result.accuracies)) for result in results.networks]
     assert specs == [("mlp(width=4)", 3), ("mlp(width=6)", 3)], specs
     assert processes.gather_objects(results) == [results] * 2
@@ -105,9 +105,7 @@ for thread in Path("/proc/self/task").glob("*/comm"):
 
 
 def test_both_processes_end_with_the_same_set_and_figures(tmp_path: Path) -> None:
-    script = tmp_path / "both.py"
-    script.write_text(BOTH)
-    finish(torchrun(script, tmp_path / "run"))
+    run_in_two_processes(BOTH, tmp_path / "run", folder=tmp_path)
     assert len(DistilledSet.load(tmp_path / "run")) == 10
     checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert sorted(checkpoint["state"]["pool"]) == [0, 1, 2, 3]
@@ -135,9 +133,7 @@ with processes.process_group():
 def test_gradients_of_architectures_are_balanced_as_by_one_process(
     tmp_path: Path,
 ) -> None:
-    code = tmp_path / "balanced.py"
-    code.write_text(BALANCED)
-    finish(torchrun(code, tmp_path / "two"))
+    run_in_two_processes(BALANCED, tmp_path / "two", folder=tmp_path)
     alone = run_code(BALANCED, tmp_path / "one", folder=tmp_path)
     assert alone.returncode == 0, alone.stderr
     two, one = (DistilledSet.load(tmp_path / name) for name in ("two", "one"))
@@ -155,7 +151,7 @@ def test_death_of_a_process_ends_the_run_and_leaves_a_checkpoint(
 ) -> None:
     out = tmp_path / "run"
     words = (*DISTILL, "--steps", 100_000, "--out", out, "--checkpoint-seconds", 0)
-    process = torchrun(*words)
+    process = torchrun("-m", "dd_plugins", *words)
     deadline = time.monotonic() + 120
     while not (out / "checkpoint.pt").exists():
         assert process.poll() is None, process.communicate()[1]
@@ -171,10 +167,12 @@ def test_death_of_a_process_ends_the_run_and_leaves_a_checkpoint(
     assert step > 0
 
 
-def test_run_of_two_processes_goes_on_in_one(tmp_path: Path) -> None:
+def test_run_of_two_processes_goes_on_in_one(
+    command_line: Command, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     words = (*DISTILL, "--steps", 120, "--out", out, "--checkpoint-seconds", 0)
-    process = torchrun(*words)
+    process = torchrun("-m", "dd_plugins", *words)
     while not (out / "checkpoint.pt").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
@@ -183,11 +181,7 @@ def test_run_of_two_processes_goes_on_in_one(tmp_path: Path) -> None:
     step = load_checkpoint(out / "checkpoint.pt")["step"]
     assert 0 < step < 120, errors
 
-    done = subprocess.run(
-        [sys.executable, *map(str, words), "--resume", "--checkpoint-seconds", "30"],
-        capture_output=True,
-        text=True,
-    )
+    done = command_line(*words, "--resume", "--checkpoint-seconds", 30)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"120 steps on cpu, going on at step {step}\n", done.stderr)
     assert DistilledSet.load(out).header.steps == 120
