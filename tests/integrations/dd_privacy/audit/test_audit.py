@@ -44,7 +44,7 @@ def test_released_members_are_found_by_their_distance(tmp_path: Path) -> None:
 def test_a_model_that_learns_its_members_by_heart_is_found_out(tmp_path: Path) -> None:
     data = noisy_data(2400, hard=0.4)
     membership = membership_for_mechanism(data, members=1100, canaries=100, shadows=8)
-    model = AllMembers("all", "cpu", "mlp(width=128)", 600)
+    model = AllMembers("all", "cpu", "mlp(width=128)", 300)
     audit = audit_runs(
         Runs(membership, tmp_path), [model], ["loss", "lira", "rmia", "pixel_distance"]
     )
@@ -75,7 +75,7 @@ def test_nothing_is_found_where_membership_is_a_coin(tmp_path: Path) -> None:
     released = dd_plugins.distill(data, "random", images_per_class=2, network=MLP)
     given = GivenSet("given", "cpu", released, 10)
     attacks = ["loss", "pixel_distance", "logistic_regression", "nearest_neighbours"]
-    audits = 40
+    audits = 24
     held: Counter[tuple[str, str]] = Counter()
     refuted = 0
     for seed in range(audits):
@@ -93,9 +93,9 @@ def test_nothing_is_found_where_membership_is_a_coin(tmp_path: Path) -> None:
         (bound,) = found.one_run
         refuted += bound.epsilon > 0
     assert len(held) == 3 * len(attacks)
-    # 33 of 40 or fewer would happen once in 200 times.
-    assert min(held.values()) > 33, held
-    assert refuted <= 6, "a bound above 0 is wrong in one of twenty audits"
+    # 19 of 24 or fewer would happen once in 200 times.
+    assert min(held.values()) > 19, held
+    assert refuted <= 4, "a bound above 0 is wrong in one of twenty audits"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) 
     ]
     held: Counter[tuple[str, str]] = Counter()
     refuted, widest = 0, 0.0
-    for seed in range(24):
+    for seed in range(12):
         membership = membership_for_mechanism(data, members=280, shadows=4, seed=seed)
         found = audit_runs(Runs(membership, tmp_path), [blind], attacks, rates=[0.1])
         for row in found.rows:
@@ -133,9 +133,10 @@ def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) 
         (bound,) = found.one_run
         refuted += bound.epsilon > 0
     assert len(held) == 3 * len(attacks)
-    assert min(held.values()) > 19, held
+    # 8 of 12 or fewer would happen once in 400 times.
+    assert min(held.values()) > 8, held
     assert widest < 0.6, "an interval that says nothing holds always"
-    assert refuted <= 4
+    assert refuted <= 2
 
 
 def test_estimate_is_of_processes_side_by_side(tmp_path: Path) -> None:
@@ -321,32 +322,32 @@ def test_no_attack_changes_the_evidence_of_another(tmp_path: Path) -> None:
     assert after.skipped == ()
 
 
+FAILING = {
+    "scores": "ValueError: singular [red]matrix",
+    "exit": "SystemExit: 3",
+    "none": "RuntimeError: ",
+    "few": "must give each of ",
+    "columns": "must give each of ",
+    "threat_model": "KeyError: 'threat'",
+    "references_needed": "ZeroDivisionError: ",
+    "learns_from_known": "AttributeError: known of two lines",
+    "nowhere": "must be one of images, model, both, got 'everything'",
+}
+
+
 @pytest.mark.usefixtures("strange_attacks")
-@pytest.mark.parametrize(
-    ("where", "reason"),
-    [
-        ("scores", "ValueError: singular [red]matrix"),
-        ("exit", "SystemExit: 3"),
-        ("none", "RuntimeError: "),
-        ("few", "must give each of "),
-        ("columns", "must give each of "),
-        ("threat_model", "KeyError: 'threat'"),
-        ("references_needed", "ZeroDivisionError: "),
-        ("learns_from_known", "AttributeError: known of two lines"),
-        ("nowhere", "must be one of images, model, both, got 'everything'"),
-    ],
-)
-def test_an_attack_that_fails_is_named_and_the_others_stay(
-    where: str, reason: str, tmp_path: Path
-) -> None:
-    found = audited(tmp_path, ["loss", f"raises:{where}", "pixel_distance"])
+def test_attacks_that_fail_are_named_and_the_others_stay(tmp_path: Path) -> None:
+    failing = [f"raises:{where}" for where in FAILING]
+    found = audited(tmp_path, ["loss", *failing, "pixel_distance"])
     assert {row.attack for row in found.rows} == {"loss", "pixel_distance"}
-    ((mechanism, attack, why),) = found.skipped
-    assert (mechanism, attack) == ("mine", repr(Raises(where=where)))
-    assert reason in why
-    assert found.as_dict()["skipped"][0]["reason"] == why
+    assert {mechanism for mechanism, _, _ in found.skipped} == {"mine"}
+    told = {attack: why for _, attack, why in found.skipped}
+    assert len(told) == len(found.skipped) == len(FAILING)
+    for where, reason in FAILING.items():
+        assert reason in told[repr(Raises(where=where))]
+    assert [each["reason"] for each in found.as_dict()["skipped"]] == [*told.values()]
     page = write_report(found, tmp_path / "report.html").read_text()
-    assert "Not made" in page
+    assert page.count("Not made") == 1
 
 
 @pytest.mark.usefixtures("strange_attacks")
