@@ -11,7 +11,7 @@ from torch import Tensor
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import Record, is_record
 from dd_plugins.testing.laws import asserts
-from dd_plugins.testing.toys import global_random_state
+from dd_plugins.testing.toys import assert_draws_nothing_globally
 
 __all__ = [
     "ATTACK_CHECKS",
@@ -36,11 +36,10 @@ def check_attack_is_a_record(attack: Record) -> None:
 @asserts
 def check_attack_scores(attack: Record) -> None:
     """Scores are finite float64, one for each example, and the same at every call."""
-    before = global_random_state()
     first, second = (_scores(attack, _evidence(attack)) for _ in range(2))
     assert torch.equal(first, second), "the same evidence must give the same scores"
     law = "an attack must leave the global random state as it was"
-    assert global_random_state() == before, law
+    assert_draws_nothing_globally(lambda: _scores(attack, _evidence(attack)), law)
 
 
 @asserts

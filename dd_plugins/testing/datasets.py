@@ -6,7 +6,7 @@ from dd_plugins.data.real import RealData
 from dd_plugins.engine.distillation import distill
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.testing.laws import asserts
-from dd_plugins.testing.toys import global_random_state
+from dd_plugins.testing.toys import assert_draws_nothing_globally
 
 __all__ = [
     "DATASET_CHECKS",
@@ -21,7 +21,6 @@ Loader = Callable[[], RealData]
 @asserts
 def check_dataset_is_reproducible(load: Loader) -> None:
     """Two loads give the same images, labels and class names, and draw nothing."""
-    before = global_random_state()
     first, second = load(), load()
     for data in (first, second):
         got = type(data).__name__
@@ -33,7 +32,7 @@ def check_dataset_is_reproducible(load: Loader) -> None:
         "every load must give the same class names"
     )
     law = "loading must leave the global random state as it was"
-    assert global_random_state() == before, law
+    assert_draws_nothing_globally(load, law)
 
 
 @asserts

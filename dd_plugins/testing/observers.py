@@ -12,8 +12,8 @@ from dd_plugins.testing.laws import asserts
 from dd_plugins.testing.toys import (
     STEPS,
     Interruption,
+    assert_draws_nothing_globally,
     assert_equal,
-    global_random_state,
     short_run,
 )
 from dd_plugins.tracking.base import AbstractObserver
@@ -57,11 +57,13 @@ def _observed(
 def check_observer_changes_nothing(observer: object) -> None:
     """A run ends the same with the observer, and nothing is drawn globally."""
     plain = distill(**short_run("dm", plugins=Plugins(load=[])))
-    before = global_random_state()
-    observed = distill(**_observed(observer))
-    assert_equal(plain, observed, "an observer must not change the run")
+
+    def observe() -> None:
+        observed = distill(**_observed(observer))
+        assert_equal(plain, observed, "an observer must not change the run")
+
     law = "an observer must leave the global random state as it was"
-    assert global_random_state() == before, law
+    assert_draws_nothing_globally(observe, law)
 
 
 OBSERVER_CHECKS: tuple[Callable[[object], None], ...] = (

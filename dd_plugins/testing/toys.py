@@ -2,6 +2,7 @@
 
 import random
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ __all__ = [
     "Distiller",
     "Interruption",
     "PassThrough",
+    "assert_draws_nothing_globally",
     "assert_equal",
-    "global_random_state",
     "plugins_with",
     "short_run",
     "toy_data",
@@ -138,7 +139,26 @@ def plugins_with(distiller: Distiller) -> Plugins:
     return Plugins(extra=extra)
 
 
-def global_random_state() -> tuple[object, ...]:
+def assert_draws_nothing_globally(act: Callable[[], object], law: str) -> None:
+    """Assert that a call leaves the generators of torch, NumPy and Python alone.
+
+    Some libraries draw when they are first imported. So where the first call does not
+    leave them alone, a second decides.
+
+    Raises:
+        AssertionError: both calls have changed a generator.
+    """
+    for _ in range(2):
+        # A call that seeds them does not find them as it left them.
+        torch.rand(()), np.random.random(), random.random()
+        before = _global_random_state()
+        act()
+        if _global_random_state() == before:
+            return
+    raise AssertionError(law)
+
+
+def _global_random_state() -> tuple[object, ...]:
     """Return the states of torch's, NumPy's and Python's global generators."""
     numpy_state = np.random.get_state(legacy=True)
     return (
