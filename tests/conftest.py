@@ -133,6 +133,7 @@ def _main(
     os.environ.update(environment)
     for stream, output in enumerate(outputs, start=1):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    multiprocessing.set_start_method(None, force=True)  # not that of the forks
     sys.argv[:] = ["-c", *words]
     exec(compile(code, "<script>", "exec"), {"__name__": "__main__"})
 
@@ -157,6 +158,8 @@ class Started:
         self.arguments = [str(word) for word in words]
         self._folder = tempfile.mkdtemp()
         self._outputs = [Path(self._folder) / name for name in ("out", "err")]
+        for path in self._outputs:
+            path.touch()
         self._process = _forks.Process(
             target=_main,
             args=(
@@ -175,6 +178,13 @@ class Started:
         """Wait as long as that; tell whether it has come to its end."""
         self._process.join(seconds)
         return self._process.exitcode is not None
+
+    def wait_for(self, line: str) -> None:
+        """Wait until it has printed a line."""
+        while not self.ended(0.01):
+            if line in self._outputs[0].read_text().splitlines():
+                return
+        raise AssertionError(self.finish().stderr)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

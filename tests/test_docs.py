@@ -2,15 +2,13 @@
 
 import inspect
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_code
 
 import dd_avalanche
 import dd_plugins.api
@@ -177,17 +175,32 @@ def test_template_in_the_docs_is_the_template() -> None:
         assert line in source
 
 
-def test_tables_of_methods_are_those_of_the_figures() -> None:
+BENCHMARK = """
+import runpy, sys
+from pathlib import Path
+
+sys.argv = sys.argv[1:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def printed_by_benchmark(name: str, *words: object, folder: Path) -> str:
+    """Return what a script of the benchmarks prints."""
+    done = run_code(BENCHMARK, ROOT / "benchmarks" / name, *words, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_tables_of_methods_are_those_of_the_figures(tmp_path: Path) -> None:
     figures = DOCS / "benchmarks" / "methods.json"
-    command = [sys.executable, ROOT / "benchmarks" / "methods.py", "--table", figures]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = printed_by_benchmark("methods.py", "--table", figures, folder=tmp_path)
     page = text_of("benchmarks/methods.md")
-    for table in done.stdout.strip().split("\n\n"):
+    for table in told.strip().split("\n\n"):
         assert table in page
 
 
-def test_table_of_defaults_is_that_of_the_figures() -> None:
+def test_table_of_defaults_is_that_of_the_figures(tmp_path: Path) -> None:
     figures = DOCS / "benchmarks" / "defaults.json"
-    command = [sys.executable, ROOT / "benchmarks" / "table.py", figures]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout in text_of("benchmarks/defaults.md")
+    told = printed_by_benchmark("table.py", figures, folder=tmp_path)
+    assert told in text_of("benchmarks/defaults.md")

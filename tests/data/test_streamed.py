@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import Started, run_code
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
@@ -201,7 +200,8 @@ def test_a_limit_below_the_machine_s_memory_counts(
         "resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30, 16 * 2**30))\n"
         "assert fits_in_memory(7.9 * 2**30) and not fits_in_memory(8.1 * 2**30)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = run_code(code, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     groups = {"0::/job/step": "job/memory.max", "0::/": "memory.max"}
     groups |= {"4:cpu,memory:/job": "memory/job/memory.limit_in_bytes"}
     real = Path.read_text
@@ -256,7 +256,8 @@ def test_floats_are_the_same_data_streamed_or_not(dtype: torch.dtype) -> None:
 
 
 STOPPED = """
-import sys, time
+import os, sys, time
+os.setsid()
 import torch
 from torch.utils.data import Dataset
 import dd_plugins
@@ -294,18 +295,11 @@ def test_group_that_is_told_to_stop_leaves_a_checkpoint(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout
-    assert process.stdout.readline() == "step\n"
+    process = Started(out, folder=tmp_path, code=STOPPED)
+    process.wait_for("step")
     os.killpg(process.pid, number)
-    output, errors = process.communicate(timeout=120)
-    assert output.endswith("interrupted\n"), errors
+    done = process.finish()
+    assert done.stdout.endswith("interrupted\n"), done.stderr
     assert load_checkpoint(out / "checkpoint.pt")["step"] > 0
     with pytest.raises(ProcessLookupError):  # no worker is left behind
         os.killpg(process.pid, 0)

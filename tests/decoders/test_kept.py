@@ -4,15 +4,13 @@ import os
 import pickle
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, Started
 from safetensors.torch import load_file, save_file
 
 import dd_plugins
@@ -85,15 +83,10 @@ train_generator(toy_data(), get_decoder("conv_decoder(width=4, channels=2)"),
 
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     whole = train_generator(toy_data(), SMALL, recipe=RECIPE, folder=tmp_path / "whole")
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), repr(RECIPE)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    for line in running.stdout:
-        if int(line) == 15:
-            running.send_signal(signal.SIGKILL)
-            break
-    running.stdout.close()
-    running.wait()
+    folder = tmp_path / "killed"
+    running = Started(folder, repr(RECIPE), folder=tmp_path, code=KILLED)
+    running.wait_for("15")
+    running.kill()
     (part,) = (tmp_path / "killed").glob("*.part")
     assert not list((tmp_path / "killed").glob("*.safetensors"))
     steps: list[int] = []

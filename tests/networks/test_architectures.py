@@ -1,10 +1,10 @@
 """The networks of other architectures: sizes, widths, normalisation, known shapes."""
 
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_code
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18, shufflenet_v2_x0_5
 
@@ -122,8 +122,10 @@ for width in (3, 4, 6):
 """
 
 
-def test_narrow_shortcuts_with_a_stride_do_not_kill_the_process() -> None:
-    done = subprocess.run([sys.executable, "-c", TRAINED], capture_output=True)
+def test_narrow_shortcuts_with_a_stride_do_not_kill_the_process(
+    tmp_path: Path,
+) -> None:
+    done = run_code(TRAINED, folder=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

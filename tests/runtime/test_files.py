@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from conftest import run_code
 
 from dd_plugins.errors import FileError
 from dd_plugins.runtime.files import check_writable, write_atomically
@@ -106,7 +107,7 @@ def test_the_part_of_a_killed_process_is_no_obstacle(tmp_path: Path) -> None:
         " file.flush(), os.kill(os.getpid(), signal.SIGKILL)))"
     )
     path.write_bytes(b"old")
-    done = subprocess.run([sys.executable, "-c", killed, str(path)])
+    done = run_code(killed, path, folder=tmp_path)
     assert done.returncode < 0
     assert path.read_bytes() == b"old"
     write_atomically(path, content(b"new"))
@@ -169,9 +170,7 @@ assert load_checkpoint(path) == {"step": 2}
 
 def test_a_full_disk_keeps_the_previous_checkpoint_good(tmp_path: Path) -> None:
     path = tmp_path / "run" / "checkpoint.pt"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True
-    )
+    done = run_code(FULL_DISK, path, folder=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,7 +1,5 @@
 """Pictures of distilled sets: one mosaic, with names as plain text."""
 
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import run_code
 from PIL import Image
 
 from dd_plugins import DistilledSet, RealData, distill
@@ -111,13 +110,8 @@ def test_a_thousand_classes_are_one_axis(tmp_path: Path) -> None:
         "save_grid(DistilledSet.load(sys.argv[1]), sys.argv[2])\n"
         "print(len(axes))"
     )
-    told = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "set.safetensors", tmp_path / "a.png"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stdout.strip() == "1"
+    told = run_code(code, "set.safetensors", "a.png", folder=tmp_path)
+    assert told.stdout.strip() == "1", told.stderr
     picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     assert 500 < picture.shape[0] < 5000
     assert 500 < picture.shape[1] < 3000
