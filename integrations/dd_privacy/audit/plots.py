@@ -2,15 +2,16 @@
 
 import base64
 import io
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dd_plugins.api import plain
 from dd_privacy.audit.results import MemberGroup, NearestMembers, ResultRow
 from dd_privacy.audit.statistics.figures import Array, Scores, clopper_pearson
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
 
 __all__ = ["Drawn", "nearest_picture", "roc_pictures"]
 
@@ -35,22 +36,20 @@ class Drawn(NamedTuple):
     dark: str
 
 
-def _drawn(draw: Callable[[], Any]) -> Drawn:
-    """Return a figure of matplotlib, drawn once in each ink."""
-    import matplotlib
+def _drawn(canvas: "Canvas") -> Drawn:
+    """Return a figure in each ink; the first has its layout computed for both."""
+    from matplotlib.text import Text
 
     pictures = {}
     for name, ink in _INKS.items():
-        inked = {
-            "text.color": ink,
-            "axes.edgecolor": ink,
-            "axes.labelcolor": ink,
-            "xtick.color": ink,
-            "ytick.color": ink,
-        }
-        with matplotlib.rc_context(inked):  # type: ignore[arg-type]
-            buffer = io.BytesIO()
-            draw().savefig(buffer, format="png", dpi=160, transparent=True)
+        for axes in canvas.axes:
+            axes.tick_params(which="both", colors=ink)
+            axes.spines[:].set_color(ink)
+        for text in canvas.findobj(Text):
+            text.set_color(ink)
+        buffer = io.BytesIO()
+        canvas.savefig(buffer, format="png", dpi=160, transparent=True)
+        canvas.set_layout_engine("none")
         pictures[name] = base64.b64encode(buffer.getvalue()).decode()
     return Drawn(**pictures)
 
@@ -75,14 +74,13 @@ def roc_pictures(rows: list[ResultRow]) -> dict[MemberGroup, Drawn]:
         for group in groups
     }
     return {
-        group: _drawn(partial(_curves, curves, looks))
-        for group, curves in of_groups.items()
+        group: _drawn(_curves(curves, looks)) for group, curves in of_groups.items()
     }
 
 
 def _curves(
     curves: list[tuple[ResultRow, "_Curve"]], looks: dict[str, dict[str, Any]]
-) -> Any:
+) -> "Canvas":
     """Draw the ROC curves of one group."""
     from matplotlib.figure import Figure as Canvas
 
@@ -150,10 +148,10 @@ def _roc(targets: tuple[Scores, ...]) -> _Curve:
 
 def nearest_picture(nearest: NearestMembers) -> Drawn:
     """Return a picture: released images above, the nearest members below."""
-    return _drawn(partial(_pairs, nearest))
+    return _drawn(_pairs(nearest))
 
 
-def _pairs(nearest: NearestMembers) -> Any:
+def _pairs(nearest: NearestMembers) -> "Canvas":
     """Draw released images above the nearest members."""
     from matplotlib.figure import Figure as Canvas
 
