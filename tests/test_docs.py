@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 import pytest
-from conftest import ROOT, run_code
+from conftest import ROOT
 
 import dd_avalanche
 import dd_plugins.api
@@ -173,34 +173,3 @@ def test_template_in_the_docs_is_the_template() -> None:
     page = text_of("writing-a-plugin.md")
     for line in re.findall(r"^    \w+: .* = .*$", page, flags=re.MULTILINE):
         assert line in source
-
-
-BENCHMARK = """
-import runpy, sys
-from pathlib import Path
-
-sys.argv = sys.argv[1:]
-sys.path.insert(0, str(Path(sys.argv[0]).parent))
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def printed_by_benchmark(name: str, *words: object, folder: Path) -> str:
-    """Return what a script of the benchmarks prints."""
-    done = run_code(BENCHMARK, ROOT / "benchmarks" / name, *words, folder=folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_tables_of_methods_are_those_of_the_figures(tmp_path: Path) -> None:
-    figures = DOCS / "benchmarks" / "methods.json"
-    told = printed_by_benchmark("methods.py", "--table", figures, folder=tmp_path)
-    page = text_of("benchmarks/methods.md")
-    for table in told.strip().split("\n\n"):
-        assert table in page
-
-
-def test_table_of_defaults_is_that_of_the_figures(tmp_path: Path) -> None:
-    figures = DOCS / "benchmarks" / "defaults.json"
-    told = printed_by_benchmark("table.py", figures, folder=tmp_path)
-    assert told in text_of("benchmarks/defaults.md")

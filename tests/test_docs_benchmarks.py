@@ -1,0 +1,105 @@
+"""The docs' commands and tables of the benchmarks."""
+
+import json
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+from conftest import ROOT, run_code
+
+DOCS = ROOT / "docs"
+BENCHMARKS = ROOT / "benchmarks"
+
+BENCHMARK = """
+import runpy, sys
+from pathlib import Path
+
+sys.argv = sys.argv[1:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def printed_by_benchmark(name: str, *words: object, folder: Path) -> str:
+    """Return what a script of the benchmarks prints."""
+    done = run_code(BENCHMARK, BENCHMARKS / name, *words, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_tables_of_methods_are_those_of_the_figures(tmp_path: Path) -> None:
+    figures = DOCS / "benchmarks" / "methods.json"
+    told = printed_by_benchmark("methods.py", "--table", figures, folder=tmp_path)
+    page = (DOCS / "benchmarks" / "methods.md").read_text()
+    for table in told.strip().split("\n\n"):
+        assert table in page
+
+
+def test_table_of_defaults_is_that_of_the_figures(tmp_path: Path) -> None:
+    figures = DOCS / "benchmarks" / "defaults.json"
+    told = printed_by_benchmark("table.py", figures, folder=tmp_path)
+    assert told in (DOCS / "benchmarks" / "defaults.md").read_text()
+
+
+def documented_commands() -> list[list[str]]:
+    """Return the words of each command of the docs that starts a benchmark."""
+    found = []
+    for page in sorted(DOCS.rglob("*.md")):
+        if "_build" in page.parts:
+            continue
+        lines = iter(page.read_text().splitlines())
+        for line in lines:
+            started = re.fullmatch(r"    (?:\w+=\S+ )*python (benchmarks/.*)", line)
+            if started is None:
+                continue
+            command = started[1]
+            while command.endswith("\\") or command.count('"') % 2:
+                command = command.removesuffix("\\") + next(lines)
+            words = shlex.split(command, comments=True)
+            found.append(
+                [
+                    word
+                    for before, word in pairwise(["", *words])
+                    if word != "..." or before.startswith("--")
+                ]
+            )
+    return found
+
+
+PARSED = """
+import argparse, json, runpy, sys
+
+class Parsed(Exception):
+    pass
+
+known = argparse.ArgumentParser.parse_args
+
+def parse(*given):
+    known(*given)
+    raise Parsed
+
+argparse.ArgumentParser.parse_args = parse
+folder, commands = sys.argv[1], json.loads(sys.argv[2])
+sys.path.insert(0, f"{folder}/benchmarks")
+for script, *words in commands:
+    sys.argv[:] = [script, *words]
+    try:
+        runpy.run_path(f"{folder}/{script}", run_name="__main__")
+    except Parsed:
+        print("parsed", flush=True)
+    except SystemExit:
+        raise SystemExit(f"refused: {sys.argv}")
+"""
+
+
+def test_documented_commands_are_ones_that_the_scripts_take(tmp_path: Path) -> None:
+    commands = [
+        command
+        for command in documented_commands()
+        if "argparse" in (ROOT / command[0]).read_text()
+    ]
+    assert len(commands) > 40
+    done = run_code(PARSED, ROOT, json.dumps(commands), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["parsed"] * len(commands)
