@@ -1,14 +1,20 @@
-"""The docs' commands and tables of the benchmarks."""
+"""The commands of the docs, and the tables that benchmarks print."""
 
 import json
 import re
 import shlex
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+import click
 from conftest import ROOT, run_code
 
+from dd_plugins.cli.entry import command_line
+
 DOCS = ROOT / "docs"
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
+PAGES += [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 BENCHMARKS = ROOT / "benchmarks"
 
 BENCHMARK = """
@@ -42,21 +48,23 @@ def test_table_of_defaults_is_that_of_the_figures(tmp_path: Path) -> None:
     assert told in (DOCS / "benchmarks" / "defaults.md").read_text()
 
 
-def documented_commands() -> list[list[str]]:
-    """Return the words of each command of the docs that starts a benchmark."""
+def documented_commands(start: str) -> list[list[str]]:
+    """Return the words of each command of the docs, behind a start.
+
+    Args:
+        start: a regular expression of what the lines of commands start with.
+    """
     found = []
-    for page in sorted(DOCS.rglob("*.md")):
-        if "_build" in page.parts:
-            continue
+    for page in PAGES:
         lines = iter(page.read_text().splitlines())
         for line in lines:
-            started = re.fullmatch(r"    (?:\w+=\S+ )*python (benchmarks/.*)", line)
+            started = re.fullmatch(rf"    (?:\w+=\S+ )*{start}(\w.*)", line)
             if started is None:
                 continue
             command = started[1]
             while command.endswith("\\") or command.count('"') % 2:
                 command = command.removesuffix("\\") + next(lines)
-            words = shlex.split(command, comments=True)
+            words = shlex.split(command.partition(" > ")[0], comments=True)
             found.append(
                 [
                     word
@@ -65,6 +73,21 @@ def documented_commands() -> list[list[str]]:
                 ]
             )
     return found
+
+
+def test_documented_commands_are_taken() -> None:
+    commands = documented_commands("dd-plugins ")
+    assert len(commands) > 80
+    for words in commands:
+        if "--config" in words:  # it would be read
+            continue
+        with command_line.make_context("dd-plugins", words) as context:
+            name, command, rest = command_line.resolve_command(
+                context, [*context._protected_args, *context.args]
+            )
+            assert command is not None, words
+            with suppress(click.exceptions.Exit):  # of ``--help``
+                command.make_context(name, rest, parent=context)
 
 
 PARSED = """
@@ -81,7 +104,7 @@ def parse(*given):
 
 argparse.ArgumentParser.parse_args = parse
 folder, commands = sys.argv[1], json.loads(sys.argv[2])
-sys.path.insert(0, f"{folder}/benchmarks")
+sys.path.insert(0, folder)
 for script, *words in commands:
     sys.argv[:] = [script, *words]
     try:
@@ -93,13 +116,13 @@ for script, *words in commands:
 """
 
 
-def test_documented_commands_are_ones_that_the_scripts_take(tmp_path: Path) -> None:
+def test_documented_benchmarks_are_taken(tmp_path: Path) -> None:
     commands = [
         command
-        for command in documented_commands()
-        if "argparse" in (ROOT / command[0]).read_text()
+        for command in documented_commands("python benchmarks/")
+        if "argparse" in (BENCHMARKS / command[0]).read_text()
     ]
     assert len(commands) > 40
-    done = run_code(PARSED, ROOT, json.dumps(commands), folder=tmp_path)
+    done = run_code(PARSED, BENCHMARKS, json.dumps(commands), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["parsed"] * len(commands)
