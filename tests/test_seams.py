@@ -2,8 +2,8 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dd_plugins.api import (
 )
 from dd_plugins.data.preprocess import to_unit_range
 from dd_plugins.engine.checkpoint import load_checkpoint
+from dd_plugins.evaluation import jobs
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.synthetic.leaves import Synthetic
 
@@ -323,14 +324,13 @@ def test_random_baseline_has_as_many_values_as_are_stored(
         "digits", "random", images_per_class=2, parametrization="packed", **SMALL
     )
     sizes: list[int] = []
-    module = sys.modules["dd_plugins.evaluation.jobs"]
-    train = module.train_network
+    train = jobs.train_network
 
     def counting(network: Any, training_set: Any, *rest: Any, **options: Any) -> Any:
         sizes.append(len(training_set.images))
         return train(network, training_set, *rest, **options)
 
-    monkeypatch.setattr(module, "train_network", counting)
+    monkeypatch.setattr(jobs, "train_network", counting)
     dd_plugins.evaluate(
         made, "mlp(width=2)", repeats=1, protocol="recipe(steps=1)", baselines=True
     )
@@ -579,6 +579,13 @@ def test_foreign_labels_of_views_are_refused(tmp_path: Path) -> None:
             DistilledSet.load(file)
 
 
+@cache
+def _random_set(parametrization: str) -> DistilledSet:
+    return dd_plugins.distill(
+        "digits", "random", parametrization=parametrization, **SMALL
+    )
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -603,8 +610,7 @@ def test_forged_budget_and_learned_values_are_refused(
 ) -> None:
     from safetensors.torch import save_file
 
-    for options in ({}, {"parametrization": "packed"}):
-        made = dd_plugins.distill("digits", "random", **options, **SMALL)
+    for made in map(_random_set, ("identity", "packed")):
         fields = made.header.model_dump() | changed
         text = {"dd_plugins": json.dumps(fields)}
         save_file(made.tensors(), tmp_path / "forged.safetensors", metadata=text)
