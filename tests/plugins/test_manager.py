@@ -192,7 +192,7 @@ def test_hook_dd_register_observers() -> None:
     assert found == Counter(every=2)
     assert plugins.observer(found) is found
     assert plugins.observers.names() == ["counter", "tensorboard", "wandb"]
-    dd_plugins.distill(toy_data(), SPEC, plugins=plugins, **SMALL)
+    dd_plugins.distill(toy_data(), SPEC, steps=1, plugins=plugins, **SMALL)
 
 
 def test_hook_dd_register_datasets(tmp_path: Path) -> None:

@@ -249,11 +249,12 @@ def test_a_bound_in_seconds_takes_steps_away() -> None:
 @pytest.mark.parametrize("store", ["packed", "packed-uint8"])
 def test_chosen_images_may_be_packed(store: str) -> None:
     """Four typical photographs of half the size stand in the room of one."""
+    typical = "herding(training_steps=0)"
     images, labels = experience(0, 1, count=30)
-    held = memory(4, "herding", store=store)
+    held = memory(4, typical, store=store)
     held.add(images, labels)
     assert held.hard_labels().tolist() == [0] * 8 + [1] * 8
-    whole = memory(16, "herding")
+    whole = memory(16, typical)
     whole.add(images, labels)
     smaller = torch.nn.functional.interpolate(whole.images(), size=4, mode="area")
     packed = torch.nn.functional.interpolate(held.images(), size=4, mode="area")
@@ -263,7 +264,7 @@ def test_chosen_images_may_be_packed(store: str) -> None:
     assert distances.amin(dim=1).max() < 0.6 * spread
     # A class that returns keeps some of them and takes new ones.
     again, classes = experience(0, 2, count=30, seed=1)
-    grown = memory(6, "herding", store=store, images_per_class=2)
+    grown = memory(6, typical, store=store, images_per_class=2)
     grown.add(images, labels)
     grown.add(again, classes)
     assert grown.hard_labels().bincount().tolist() == [8, 8, 8]
