@@ -65,7 +65,7 @@ def test_score_of_several_networks_has_the_interval_of_theirs() -> None:
 def test_evaluation_trains_what_the_scores_need() -> None:
     distilled = dd_plugins.distill("digits", steps=30, network="conv(width=4, depth=2)")
     found = dd_plugins.evaluate(
-        distilled, protocol="recipe(steps=150)", scores="lrs,ars,hard", **QUICK
+        distilled, protocol="recipe(steps=40)", scores="lrs,ars,hard", **QUICK
     )
     by_hand = {
         "full": found.full[0].mean,
@@ -84,7 +84,7 @@ def test_evaluation_trains_what_the_scores_need() -> None:
     # an evaluation by such a recipe.
     plain = dd_plugins.evaluate(
         distilled,
-        protocol="recipe(steps=150, augmentation='none')",
+        protocol="recipe(steps=40, augmentation='none')",
         scores="ars",
         **QUICK,
     )
