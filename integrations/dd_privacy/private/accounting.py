@@ -19,6 +19,7 @@ Accountant = Literal["prv", "rdp"]
 _SMALLEST_NOISE = 0.3  # PRV needs minutes and gigabytes below
 _TOLERANCE = 0.005  # how far epsilon may stay below the wanted one, relative
 _ATTEMPTS = 12
+_LARGEST_LOGARITHM = 100.0  # of a noise
 _WHOLE_ORDERS = range(2, 64)  # RDP's series of other orders is a hundred times as long
 
 
@@ -109,9 +110,10 @@ def noise_multiplier_for(
 ) -> Budget:
     """Return the budget with the least noise for an epsilon.
 
-    RDP of whole orders is quick and finds a noise that is surely enough. PRV then finds
-    the least noise that is enough, in three or four tries: epsilon falls nearly as a
-    power of the noise, so a line through the logarithms of two tries leads to the next.
+    RDP of whole orders is quick and finds a noise that is enough. PRV then finds the
+    least noise that is enough, in three or four tries: epsilon falls nearly as a power
+    of the noise, so a line through the logarithms of two tries leads to the next. Where
+    PRV fails, is too dear or not exact enough, the least noise is that of RDP.
 
     Args:
         epsilon: the greatest epsilon, positive.
@@ -136,39 +138,59 @@ def _noise_multiplier_for(
 ) -> Budget:
     setting = (sample_rate, steps, delta)
     best = _spent(_enough_by_rdp(epsilon, *setting, orders=_WHOLE_ORDERS), *setting)
+    if best.accountant == "rdp":
+        return _least_by_rdp(epsilon, *setting, reason=best.fallback)
+    if best.epsilon > epsilon:
+        reason = f"PRV is not exact enough for epsilon {epsilon:g}"
+        return _least_by_rdp(epsilon, *setting, reason=reason)
     aim = math.log(epsilon * (1 - _TOLERANCE / 2))
     low, high = 0.0, best.noise_multiplier
-    last, between = best, best.noise_multiplier * 0.9
+    last, between = best, high * 0.9
     for _ in range(_ATTEMPTS):
-        if best.accountant == "prv" and best.epsilon >= epsilon * (1 - _TOLERANCE):
+        if best.epsilon >= epsilon * (1 - _TOLERANCE):
+            return best
+        if high <= _SMALLEST_NOISE:
             break
+        between = max(between, _SMALLEST_NOISE)
         found = _spent(between, *setting)
-        if "rdp" in (best.accountant, found.accountant):  # PRV goes no further
-            by_rdp = _spent(_enough_by_rdp(epsilon, *setting), *setting)
-            return min(best, by_rdp, key=lambda each: each.noise_multiplier)
-        if found.epsilon <= epsilon:
+        if found.accountant == "prv" and found.epsilon <= epsilon:
             best, high = found, between
         else:
             low = between
-        between = _where_the_line_is(aim, last, found)
+        if found.accountant == "prv":
+            between, last = _where_the_line_is(aim, last, found), found
         if not low < between < high:
             between = (low + high) / 2
-        last = found
-    return best
+    if high > _SMALLEST_NOISE:
+        return best
+    reason = f"PRV is too dear for noise below {_SMALLEST_NOISE}"
+    by_rdp = _least_by_rdp(epsilon, *setting, reason=reason)
+    return min(best, by_rdp, key=lambda each: each.noise_multiplier)
 
 
 def _where_the_line_is(aim: float, first: Budget, second: Budget) -> float:
     """Return the noise of an epsilon by the line through two budgets, in logarithms.
 
-    ``aim`` is the logarithm of that epsilon.
+    It is 0 if epsilon does not fall between them. ``aim`` is the logarithm of that
+    epsilon.
     """
     (x, y), (other_x, other_y) = (
         (math.log(each.noise_multiplier), math.log(max(each.epsilon, 1e-9)))
         for each in (first, second)
     )
-    if y == other_y:
-        return second.noise_multiplier
-    return math.exp(other_x + (aim - other_y) * (x - other_x) / (y - other_y))
+    if (x - other_x) * (y - other_y) >= 0:
+        return 0.0
+    there = other_x + (aim - other_y) * (x - other_x) / (y - other_y)
+    return math.exp(min(there, _LARGEST_LOGARITHM))
+
+
+def _least_by_rdp(
+    epsilon: float, sample_rate: float, steps: int, delta: float, *, reason: str | None
+) -> Budget:
+    """Return the least noise by RDP; ``reason`` tells why PRV does not give it."""
+    noise = _enough_by_rdp(epsilon, sample_rate, steps, delta)
+    found = _epsilon("rdp", noise, sample_rate, steps, delta)
+    return Budget(found, delta, noise, sample_rate, steps, "rdp", reason)
 
 
 def _enough_by_rdp(

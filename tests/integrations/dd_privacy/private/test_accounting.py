@@ -69,10 +69,14 @@ def test_noise_is_found_in_few_tries(
     tries: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made, known = [], accounting._epsilon
-    monkeypatch.setattr(
-        accounting, "_epsilon", lambda *about: made.append(about) or known(*about)
-    )
+    made: list[object] = []
+    known = accounting._epsilon
+
+    def counted(*about: Any) -> float:
+        made.append(about)
+        return known(*about)
+
+    monkeypatch.setattr(accounting, "_epsilon", counted)
     accounting._spent.cache_clear()
     accounting._noise_multiplier_for.cache_clear()
     found = noise_multiplier_for(
@@ -81,6 +85,41 @@ def test_noise_is_found_in_few_tries(
     assert 0.995 * epsilon <= found.epsilon <= epsilon
     assert found.accountant == accountant
     assert len(made) <= tries
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "sample_rate", "steps", "delta", "most_noise"),
+    [
+        (0.3, 1e-4, 1, 1e-3, 0.41),  # PRV's epsilon does not fall here
+        (20.0, 1.0, 1, 1e-5, 0.3005),  # the least noise that PRV takes
+        (30.0, 0.3, 3, 1e-5, 0.3125),  # close to it
+        (0.01, 1.0, 1, 4e-3, 92.0),  # PRV is not exact enough
+    ],
+)
+def test_noise_is_the_least_and_enough_where_prv_is_difficult(
+    epsilon: float, sample_rate: float, steps: int, delta: float, most_noise: float
+) -> None:
+    about = {"sample_rate": sample_rate, "steps": steps, "delta": delta}
+    found = noise_multiplier_for(epsilon, **about)  # type: ignore[arg-type]
+    assert found.epsilon <= epsilon
+    assert found.noise_multiplier <= most_noise
+
+
+def test_noise_is_enough_where_prv_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = accounting._epsilon
+
+    def failing(accountant: Any, *about: Any) -> float:
+        if accountant == "prv":
+            raise ArithmeticError("no PRV")
+        return known(accountant, *about)
+
+    monkeypatch.setattr(accounting, "_epsilon", failing)
+    accounting._spent.cache_clear()
+    for epsilon in (1.78409, 2.3, 9.7):
+        found = accounting._noise_multiplier_for.__wrapped__(epsilon, 1.0, 10, 1e-5)
+        assert (found.accountant, found.fallback) == ("rdp", "PRV failed: no PRV")
+        assert 0.99 * epsilon <= found.epsilon <= epsilon
+    accounting._spent.cache_clear()
 
 
 def test_fallback_to_rdp_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

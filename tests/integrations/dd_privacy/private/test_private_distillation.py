@@ -250,7 +250,7 @@ def epsilons_of_canaries(runs: int) -> list[float]:
         # Gradients are divided by how many images there are, which is public.
         count = int(coins.sum())
         gradient = released(coins, images, labels) * count
-        # Each canary is in or out: without bounds, rounding blows up the solution.
+        # The gradient has fewer dimensions than there are canaries: bounds help.
         guessed = lsq_linear(alone.mT.numpy(), gradient.numpy(), (0, 1), tol=1e-14).x
         order = torch.tensor(guessed).argsort()
         quarter = CANARIES // 4
