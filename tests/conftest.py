@@ -5,10 +5,10 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 SLOW_NAMES = {
     "command_line",
     "Started",
+    "printed_by_benchmark",
     "run_code",
     "run_in_two_processes",
     "subprocess",
@@ -179,16 +180,23 @@ class Started:
         self._process.join(seconds)
         return self._process.exitcode is not None
 
+    def failed(self) -> bool:
+        """Tell whether it has ended with another status than 0."""
+        return self.ended() and self._process.exitcode != 0
+
     def wait_for(self, line: str) -> None:
-        """Wait until it has printed a line."""
-        while not self.ended(0.01):
+        """Wait until it has printed a line, for two minutes at most."""
+        deadline, ended = time.monotonic() + 120, False
+        while not ended and time.monotonic() < deadline:
+            ended = self.ended(0.01)
             if line in self._outputs[0].read_text().splitlines():
                 return
-        raise AssertionError(self.finish().stderr)
+        raise AssertionError(self.kill().stderr)
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        os.kill(self.pid, number)
+        """Send it a signal, unless it has ended."""
+        if not self.ended():
+            os.kill(self.pid, number)
 
     def kill(self) -> subprocess.CompletedProcess[str]:
         """Kill it, and return what it has said."""
@@ -225,11 +233,13 @@ def run_in_two_processes(
     Returns:
         What the first has printed, if both succeeded.
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    # Held here, as by the launcher, the store's port is nobody else's.
+    store = importlib.import_module("torch.distributed").TCPStore(
+        "localhost", 0, is_master=True, wait_for_workers=False
+    )
     shared = {
-        **{"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)},
+        **{"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port)},
+        **{"TORCHELASTIC_USE_AGENT_STORE": "True"},
         **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **environment},
     }
     started = [
@@ -241,10 +251,16 @@ def run_in_two_processes(
         )
         for rank in range(2)
     ]
-    ended = [each.finish() for each in started]
-    for each in ended:
-        assert each.returncode == 0, each.stderr
-    return ended[0].stdout
+    # One that dies leaves the other waiting.
+    while not all(each.ended(0.05) for each in started):
+        if any(each.failed() for each in started):
+            for each in started:
+                if not each.ended(5):
+                    each.send(signal.SIGKILL)
+    done = [each.finish() for each in started]
+    errors = "\n".join(each.stderr for each in done)
+    assert [each.returncode for each in done] == [0, 0], errors
+    return done[0].stdout
 
 
 @pytest.fixture

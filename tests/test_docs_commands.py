@@ -31,6 +31,7 @@ def printed_by_benchmark(name: str, *words: object, folder: Path) -> str:
     """Return what a script of the benchmarks prints."""
     done = run_code(BENCHMARK, BENCHMARKS / name, *words, folder=folder)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
     return done.stdout
 
 
@@ -77,7 +78,7 @@ def documented_commands(start: str) -> list[list[str]]:
 
 def test_documented_commands_are_taken() -> None:
     commands = documented_commands("dd-plugins ")
-    assert len(commands) > 80
+    assert len(commands) > 60
     for words in commands:
         if "--config" in words:  # it would be read
             continue

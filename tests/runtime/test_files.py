@@ -149,20 +149,22 @@ from dd_plugins.errors import FileError
 path = Path(sys.argv[1])
 save_checkpoint(path, {"step": 1, "weights": torch.ones(1000)})
 # No file may grow beyond these bytes: writes fail as they do on a full disk.
-for limit in (3000, 1, 0):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        save_checkpoint(path, {"step": 2, "weights": torch.zeros(1000)})
-    except FileError as error:
-        assert "cannot write" in str(error), error
-        assert "the previous one is kept" in str(error), error
-    else:
-        raise AssertionError("written in spite of the limit")
-    content = load_checkpoint(path)
-    assert content["step"] == 1
-    assert torch.equal(content["weights"], torch.ones(1000))
-    assert list(path.parent.iterdir()) == [path]
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+try:
+    for limit in (3000, 1, 0):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            save_checkpoint(path, {"step": 2, "weights": torch.zeros(1000)})
+        except FileError as error:
+            assert "cannot write" in str(error), error
+            assert "the previous one is kept" in str(error), error
+        else:
+            raise AssertionError("written in spite of the limit")
+        content = load_checkpoint(path)
+        assert content["step"] == 1
+        assert torch.equal(content["weights"], torch.ones(1000))
+        assert list(path.parent.iterdir()) == [path]
+finally:  # else what went wrong could not be written either
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 save_checkpoint(path, {"step": 2})
 assert load_checkpoint(path) == {"step": 2}
 """

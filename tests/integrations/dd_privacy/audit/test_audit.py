@@ -93,7 +93,7 @@ def test_nothing_is_found_where_membership_is_a_coin(tmp_path: Path) -> None:
         (bound,) = found.one_run
         refuted += bound.epsilon > 0
     assert len(held) == 3 * len(attacks)
-    # 19 of 24 or fewer would happen once in 200 times.
+    # For one figure, 19 of 24 or fewer would happen once in 160 times.
     assert min(held.values()) > 19, held
     assert refuted <= 4, "a bound above 0 is wrong in one of twenty audits"
 
@@ -133,7 +133,7 @@ def test_shadow_runs_and_classifiers_find_nothing_in_blind_runs(tmp_path: Path) 
         (bound,) = found.one_run
         refuted += bound.epsilon > 0
     assert len(held) == 3 * len(attacks)
-    # 8 of 12 or fewer would happen once in 400 times.
+    # For one figure, 8 of 12 or fewer would happen once in 400 times.
     assert min(held.values()) > 8, held
     assert widest < 0.6, "an interval that says nothing holds always"
     assert refuted <= 2
