@@ -18,13 +18,14 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-from rows import added_row, given, is_made, made_rows, peak_mebibytes, percent
+from rows import added_rows, given, is_made, made_rows, peak_mebibytes, percent
 
 import dd_plugins
 import dd_plugins.api
@@ -123,8 +124,8 @@ def evaluated_on(options: argparse.Namespace) -> str:
     return "validation" if options.validation else "test"
 
 
-def all_rows(options: argparse.Namespace) -> None:
-    """Distil with each distiller and seed in a process of its own; add its row."""
+def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Yield each distiller and seed without a row, and the command that makes it."""
     jobs = [(spec, seed) for seed in range(options.seeds) for spec in options.distiller]
     for spec, seed in jobs:
         wanted = (
@@ -151,9 +152,7 @@ def all_rows(options: argparse.Namespace) -> None:
         command += given(options, "validation", "taught_only")
         for network in options.evaluation_network:
             command += ["--evaluation-network", network]
-        row = added_row(options.out, command, spec)
-        if row is not None:
-            print(table([row]), flush=True)
+        yield f"{spec}, seed {seed}", command
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -219,7 +218,8 @@ def main() -> None:
     elif not options.distiller or options.out is None:
         parser.error("--distiller and --out are required")
     else:
-        all_rows(options)
+        for row in added_rows(options.out, missing_rows(options)):
+            print(table([row]), flush=True)
 
 
 if __name__ == "__main__":

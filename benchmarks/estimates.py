@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from rows import added_row, is_made, made_rows, peak_mebibytes
+from rows import added_rows, is_made, made_rows, peak_mebibytes
 
 import dd_plugins
 
@@ -91,16 +92,14 @@ def row_of(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def all_rows(options: argparse.Namespace) -> None:
-    """Make each row, and add it to the file."""
+def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Yield each missing row, and the command that makes it."""
     for number, setting in enumerate(SETTINGS):
         if is_made(options.out, KEY, setting):
             continue
         words = [__file__, "--row", str(number)]
         words += ["--data-root", options.data_root] if options.data_root else []
-        row = added_row(options.out, words, setting[1])
-        if row is not None:
-            print(table([row]).splitlines()[-1], flush=True)
+        yield setting[1], words
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -142,7 +141,8 @@ def main() -> None:
     elif not options.out:
         parser.error("--out is required")
     else:
-        all_rows(options)
+        for row in added_rows(options.out, missing_rows(options)):
+            print(table([row]).splitlines()[-1], flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 from defaults import validation_accuracies
-from rows import added_row, given, is_made, made_rows, peak_mebibytes, percent
+from rows import added_rows, given, is_made, made_rows, peak_mebibytes, percent
 
 import dd_plugins
 from dd_plugins.data.images import Images
@@ -141,8 +142,8 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def all_rows(options: argparse.Namespace) -> None:
-    """Distil with each distiller in a process of its own, and add its row."""
+def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Yield each distiller without a row, and the command that makes it."""
     for spec in options.distiller:
         wanted = (
             options.dataset,
@@ -162,9 +163,7 @@ def all_rows(options: argparse.Namespace) -> None:
             *("--seed", str(options.seed)),
         ]
         command += given(options, "data_root", "evaluation_network", "most_steps")
-        row = added_row(options.out, command, spec)
-        if row is not None:
-            print(table([row]), passing([row]), flush=True)
+        yield spec, command
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -261,7 +260,8 @@ def main() -> None:
     elif not options.distiller or options.out is None:
         parser.error("--distiller and --out are required")
     else:
-        all_rows(options)
+        for row in added_rows(options.out, missing_rows(options)):
+            print(table([row]), passing([row]), flush=True)
 
 
 if __name__ == "__main__":

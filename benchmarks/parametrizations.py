@@ -17,13 +17,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-from rows import added_row, given, grouped, is_made, made_rows, peak_mebibytes, percent
+from rows import added_rows, given, grouped, is_made, made_rows, peak_mebibytes, percent
 
 import dd_plugins
 from dd_plugins.data.images import Images
@@ -102,8 +103,8 @@ def scored_on(options: argparse.Namespace) -> str:
     return "test" if options.test else "validation"
 
 
-def all_rows(options: argparse.Namespace) -> None:
-    """Make each row in a process of its own, and add it to the file."""
+def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Yield each missing row, and the command that makes it."""
     jobs = [
         (spec, parametrization, seed)
         for seed in range(options.first_seed, options.first_seed + options.seeds)
@@ -130,9 +131,7 @@ def all_rows(options: argparse.Namespace) -> None:
         # What is trained beforehand is kept, and neither timed nor counted.
         prepare = [sys.executable, *command, "--prepare"]
         subprocess.run(prepare, check=False, stdout=subprocess.DEVNULL)
-        row = added_row(options.out, command, f"{spec}, {parametrization}")
-        if row is not None:
-            print(table([row]).splitlines()[-1], flush=True)
+        yield f"{spec}, {parametrization}, seed {seed}", command
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -188,7 +187,8 @@ def main() -> None:
     elif not (options.distiller and options.parametrization and options.out):
         parser.error("--distiller, --parametrization and --out are required")
     else:
-        all_rows(options)
+        for row in added_rows(options.out, missing_rows(options)):
+            print(table([row]).splitlines()[-1], flush=True)
 
 
 if __name__ == "__main__":

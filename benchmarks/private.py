@@ -14,13 +14,14 @@ soon as it is there; rows that it holds are not made again.
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-from rows import added_row, given, grouped, is_made, made_rows, peak_mebibytes, percent
+from rows import added_rows, given, grouped, is_made, made_rows, peak_mebibytes, percent
 
 import dd_plugins
 from dd_plugins.data.images import Images
@@ -191,6 +192,15 @@ def main() -> None:
     if options.row:
         print(json.dumps(made_row(options)))
         return
+    try:
+        for _ in added_rows(options.out, missing_rows(options)):
+            pass
+    finally:
+        print_table(options.out)
+
+
+def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Yield each missing row, and the command that makes it."""
     shared = given(
         options,
         *("dataset", "data_root", "ipc", "parametrization", "network"),
@@ -209,8 +219,7 @@ def main() -> None:
                     continue
                 command = [__file__, "--row", *shared, "--distiller", method]
                 command += ["--epsilon", str(epsilon), "--seed", str(seed)]
-                added_row(options.out, command, f"{method}, epsilon {epsilon:g}")
-    print_table(options.out)
+                yield f"{method}, epsilon {epsilon:g}, seed {seed}", command
 
 
 if __name__ == "__main__":

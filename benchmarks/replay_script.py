@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,20 @@ def main() -> None:
     parser.add_argument("--order", type=int, help=argparse.SUPPRESS)
     parser.set_defaults(dataset="fashion-mnist", policy=None)
     options = parser.parse_args()
-    policies = options.policy or [OWN, DEFAULT]
     if options.order is not None:
-        print(json.dumps(measured(options, policies[0])))
+        print(json.dumps(measured(options, *options.policy)))
         return
+    try:
+        for _ in rows.added_rows(options.out, missing_rows(options)):
+            pass
+    finally:
+        print(table(rows.made_rows(options.out)))
+
+
+def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Yield each missing order and policy, and the command that makes its row."""
     for order in range(options.orders):
-        for policy in policies:
+        for policy in options.policy or [OWN, DEFAULT]:
             about = identity(options, policy, order)
             if rows.is_made(options.out, KEY, [about[name] for name in KEY]):
                 continue
@@ -61,8 +70,7 @@ def main() -> None:
                 *("--data-root", str(options.data_root), "--out", str(options.out)),
                 *rows.given(options, *names),
             ]
-            rows.added_row(options.out, command, f"{policy}, order {order}")
-    print(table(rows.made_rows(options.out)))
+            yield f"{policy}, order {order}", command
 
 
 def identity(options: argparse.Namespace, policy: str, order: int) -> dict[str, Any]:

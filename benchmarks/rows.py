@@ -5,7 +5,7 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,32 @@ def add_row(path: Path, row: Row) -> None:
     path.write_text(json.dumps([*made_rows(path), row], indent=1) + "\n")
 
 
-def added_row(path: Path, command: Sequence[str], what: str) -> Row | None:
-    """Run a command that prints a row as JSON, and add it; None if it failed.
+def added_rows(path: Path, jobs: Iterable[tuple[str, Sequence[str]]]) -> Iterator[Row]:
+    """Run commands in turn, each prints a row as JSON; add and yield each row.
+
+    The commands after a failed one are still run.
 
     Args:
         path: the JSON file.
-        command: the arguments of Python.
-        what: is told, if the command fails.
+        jobs: the name of each row, and the arguments of Python.
+
+    Raises:
+        SystemExit: at the end, with the names of the rows whose command failed.
     """
-    done = subprocess.run(
-        [sys.executable, *command], check=False, stdout=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        print(f"{what}: failed", flush=True)
-        return None
-    row: Row = json.loads(done.stdout.splitlines()[-1])
-    add_row(path, row)
-    return row
+    failed = []
+    for name, command in jobs:
+        done = subprocess.run(
+            [sys.executable, *command], check=False, stdout=subprocess.PIPE, text=True
+        )
+        if done.returncode:
+            print(f"{name}: failed", flush=True)
+            failed.append(name)
+            continue
+        row: Row = json.loads(done.stdout.splitlines()[-1])
+        add_row(path, row)
+        yield row
+    if failed:
+        sys.exit(f"Error: rows not made: {'; '.join(failed)}")
 
 
 def grouped(rows: Sequence[Row], key: Sequence[str]) -> list[list[Row]]:
