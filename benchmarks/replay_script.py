@@ -5,8 +5,11 @@
 The script is Avalanche's own example of replay: split Fashion-MNIST, five experiences,
 ``SimpleMLP``, SGD, cross-entropy, one head. Its memory is ``ReplayPlugin``'s, or a
 ``DistilledBuffer`` of as many images. All options but ``--policy`` are those of the
-script. Networks are scored on test images, which no choice depends on, or with
-``--validation`` on the last tenth of the training images, which nothing is trained on.
+script. With ``--online 100`` each experience comes in parts of a hundred images, seen
+once, and the script's memory is Avalanche's ``ReservoirSamplingBuffer``, as in its
+example of online replay. Networks are scored on test images, which no choice depends
+on, or with ``--validation`` on the last tenth of the training images, which nothing is
+trained on.
 """
 
 import argparse
@@ -24,7 +27,10 @@ import dd_plugins
 from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.runtime.randomness import generator_for
 
-KEY = ("dataset", "policy", "mem_size", "model", "epochs", "order", "scored_on")
+KEY = (
+    *("dataset", "policy", "mem_size", "model", "epochs", "online", "order"),
+    "scored_on",
+)
 OWN = "ReplayPlugin's own"
 DEFAULT = "DistilledBuffer(mem_size)"
 
@@ -41,6 +47,7 @@ def main() -> None:
         action="append",
         help=f"{OWN!r}, {DEFAULT!r}, or further arguments of a DistilledBuffer as JSON",
     )
+    parser.add_argument("--online", type=int, help="images of a part of an experience")
     parser.add_argument("--validation", action="store_true")
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -64,7 +71,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
             about = identity(options, policy, order)
             if rows.is_made(options.out, KEY, [about[name] for name in KEY]):
                 continue
-            names = ("dataset", "mem_size", "model", "epochs", "validation")
+            names = ("dataset", "mem_size", "model", "epochs", "online", "validation")
             command = [
                 *(__file__, "--order", str(order), "--policy", policy),
                 *("--data-root", str(options.data_root), "--out", str(options.out)),
@@ -80,6 +87,7 @@ def identity(options: argparse.Namespace, policy: str, order: int) -> dict[str, 
         "mem_size": options.mem_size,
         "model": options.model,
         "epochs": options.epochs,
+        "online": options.online,
         "order": order,
         "scored_on": "validation images" if options.validation else "test images",
     }
@@ -90,9 +98,11 @@ def measured(options: argparse.Namespace, policy: str) -> dict[str, Any]:
     warnings.simplefilter("ignore")  # Avalanche 0.6 has many
     import torch
     from avalanche.benchmarks import nc_benchmark
+    from avalanche.benchmarks.scenarios import split_online_stream
     from avalanche.evaluation.metrics import accuracy_metrics
     from avalanche.models import SimpleMLP
     from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+    from avalanche.training.storage_policy import ReservoirSamplingBuffer
     from avalanche.training.supervised import Naive
     from torchvision import datasets, transforms
 
@@ -123,19 +133,25 @@ def measured(options: argparse.Namespace, policy: str) -> dict[str, Any]:
             (1, 28, 28), 10, generator=generator_for(options.order, "model")
         )
     buffer = None
+    storage = ReservoirSamplingBuffer(size) if options.online else None
     if policy != OWN:
         more = {} if policy == DEFAULT else json.loads(policy)
-        buffer = DistilledBuffer(size, **more)
+        storage = buffer = DistilledBuffer(size, **more)
     strategy = Naive(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
         criterion=torch.nn.CrossEntropyLoss(),
         train_mb_size=100,
         train_epochs=options.epochs,
-        plugins=[ReplayPlugin(size, storage_policy=buffer)],
+        plugins=[ReplayPlugin(size, storage_policy=storage)],
         evaluator=EvaluationPlugin(accuracy_metrics(stream=True)),
     )
-    for experience in benchmark.train_stream:
+    stream = benchmark.train_stream
+    if options.online:
+        stream = split_online_stream(
+            stream, options.online, access_task_boundaries=True, seed=options.order
+        )
+    for experience in stream:
         strategy.train(experience)
     (accuracy,) = strategy.eval(benchmark.test_stream).values()
     return {
@@ -157,8 +173,9 @@ def part(dataset: Any, chosen: slice) -> Any:
 def table(made: list[dict[str, Any]]) -> str:
     """Return a row for each policy, with its gain over Avalanche's own in pairs."""
     lines = [
-        "| data | model | images | memory | scored on | orders | accuracy | gain | s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| data | model | stream | images | memory | scored on | orders | accuracy "
+        "| gain | s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     fields = [name for name in KEY if name != "order"]
     for group in rows.grouped(made, fields):
@@ -166,7 +183,9 @@ def table(made: list[dict[str, Any]]) -> str:
         own = {
             row["order"]: row["accuracy"]
             for row in made
-            if all(row[name] == about[name] for name in fields if name != "policy")
+            if all(
+                row.get(name) == about.get(name) for name in fields if name != "policy"
+            )
             and row["policy"] == OWN
         }
         gains = [
@@ -175,8 +194,10 @@ def table(made: list[dict[str, Any]]) -> str:
             if row["order"] in own and about["policy"] != OWN
         ]
         seconds = sum(row["distill_seconds"] for row in group) / len(group)
+        parts = about.get("online")
+        stream = f"parts of {parts} images" if parts else "experiences"
         lines.append(
-            f"| {about['dataset']} | {about['model']} | {about['mem_size']} "
+            f"| {about['dataset']} | {about['model']} | {stream} | {about['mem_size']} "
             f"| `{about['policy']}` | {about['scored_on']} | {len(group)} "
             f"| {rows.percent([row['accuracy'] for row in group])} "
             f"| {interval(gains)} | {seconds:.0f} |"

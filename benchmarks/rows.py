@@ -65,7 +65,7 @@ def grouped(rows: Sequence[Row], key: Sequence[str]) -> list[list[Row]]:
     """Return rows that agree in some fields together, in their order."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in key), []).append(row)
+        groups.setdefault(tuple(row.get(name) for name in key), []).append(row)
     return list(groups.values())
 
 
