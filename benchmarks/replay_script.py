@@ -33,6 +33,7 @@ KEY = (
 )
 OWN = "ReplayPlugin's own"
 DEFAULT = "DistilledBuffer(mem_size)"
+SCRIPTS = "SimpleMLP"
 
 
 def main() -> None:
@@ -45,7 +46,8 @@ def main() -> None:
     parser.add_argument(
         "--policy",
         action="append",
-        help=f"{OWN!r}, {DEFAULT!r}, or further arguments of a DistilledBuffer as JSON",
+        help=f"{OWN!r}, {DEFAULT!r}, or further arguments of a DistilledBuffer as JSON "
+        f'("network": {SCRIPTS!r} means the model of the script)',
     )
     parser.add_argument("--online", type=int, help="images of a part of an experience")
     parser.add_argument("--validation", action="store_true")
@@ -136,6 +138,8 @@ def measured(options: argparse.Namespace, policy: str) -> dict[str, Any]:
     storage = ReservoirSamplingBuffer(size) if options.online else None
     if policy != OWN:
         more = {} if policy == DEFAULT else json.loads(policy)
+        if more.get("network") == SCRIPTS:
+            more["network"] = SimpleMLP
         storage = buffer = DistilledBuffer(size, **more)
     strategy = Naive(
         model=model,

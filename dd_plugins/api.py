@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         ImageShape,
         features_in_chunks,
     )
+    from dd_plugins.networks.factory import NetworkLike
     from dd_plugins.pages.page import write_page
     from dd_plugins.plugins.lazy_command import LazyCommand
     from dd_plugins.plugins.lookup import (
@@ -195,6 +196,7 @@ __all__ = [
     "Metrics",
     "Missing",
     "MissingExtraError",
+    "NetworkLike",
     "NetworkResult",
     "NoState",
     "Observation",

@@ -96,8 +96,8 @@ def distil(
     asked = options.run(
         equal or (*counts, *absent), seed, refine_context=beside is not None
     ).arguments()
-    # The record itself goes in: a distiller that no plugin registers has no spec.
-    asked["distiller"] = method
+    # The records themselves go in: one that no plugin registers has no spec.
+    asked |= {"distiller": method, "network": options.network}
     with untouched_randomness():
         if options.most_seconds is not None and method.moves_images:
             started = time.perf_counter()

@@ -64,8 +64,9 @@ class DistilledMemory(MemoryOptions):
         most_seconds: the most seconds of a distillation. Some of its steps are timed
             first, and fewer are made than ``steps`` where these would take longer; at
             least one is. The images then depend on the machine. None for no bound.
-        network: the spec of the network for distillation; None for the distiller's
-            choice.
+        network: the network for distillation: a spec, or a function that returns a
+            fresh torch module (see :func:`~dd_plugins.api.get_network`), so images are
+            learned with the model they will train; None for the distiller's choice.
         initial_images: the kind of first images of new ones (see
             :func:`dd_plugins.distill`); None for the distiller's choice.
         context: the part of a task's stored images in the distillation of new classes.

@@ -19,7 +19,14 @@ from dd_avalanche.memory.choices import (
     Store,
 )
 from dd_avalanche.memory.stored import packing_of
-from dd_plugins.api import LabelKind, OptionError, RunOptions, in_proportion
+from dd_plugins.api import (
+    LabelKind,
+    NetworkLike,
+    OptionError,
+    RunOptions,
+    get_network,
+    in_proportion,
+)
 
 __all__ = ["MemoryOptions", "check_number", "check_seconds"]
 
@@ -39,7 +46,7 @@ class MemoryOptions:
     num_classes: int | None = None
     steps: int | None = STEPS
     most_seconds: float | None = None
-    network: str | None = NETWORK
+    network: NetworkLike | None = NETWORK
     initial_images: str | None = INITIAL_IMAGES
     context: Context | bool = "none"
     whitening: Literal["none", "experience"] | Tensor = "none"
@@ -78,6 +85,8 @@ class MemoryOptions:
             )
         if isinstance(self.distiller, str):
             self.distiller = dd_plugins.get_distiller(self.distiller)
+        if self.network is not None:
+            get_network(self.network)  # refuses one that is not there
         if self.packing > 1 and self.context != "none":
             raise OptionError(
                 f"store {self.store!r} goes with no context, got {self.context!r}"
@@ -88,6 +97,13 @@ class MemoryOptions:
         """The distiller, built from its spec."""
         assert not isinstance(self.distiller, str)
         return self.distiller
+
+    @property
+    def network_spec(self) -> str | None:
+        """The spec of the network; a function has one that only names it."""
+        if self.network is None or isinstance(self.network, str):
+            return self.network
+        return repr(get_network(self.network))
 
     @property
     def label_kind(self) -> LabelKind:
@@ -119,7 +135,7 @@ class MemoryOptions:
             images_per_class=images_per_class,
             steps=None if chooses else self.steps,
             seed=seed,
-            network=self.network,
+            network=self.network_spec,
             initial_images=None if chooses else self.initial_images,
             parametrization=(
                 "identity" if self.packing == 1 else f"packed(factor={self.packing})"
@@ -172,7 +188,7 @@ class MemoryOptions:
             "num_classes": self.num_classes,
             "images_per_class": self.images_per_class,
             "steps": self.steps,
-            "network": self.network,
+            "network": self.network_spec,
             "initial_images": self.initial_images,
             "context": self.context,
             "whitening": (

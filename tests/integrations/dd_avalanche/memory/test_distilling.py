@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from memory_samples import OPTIONS, experience, memory
-from torch import Tensor
+from torch import Tensor, nn
 
 import dd_plugins
 from dd_avalanche.memory import (
@@ -20,6 +20,7 @@ from dd_avalanche.memory import (
 )
 from dd_avalanche.memory.distilling import unit_range
 from dd_plugins.data.preprocess import Transform
+from dd_plugins.errors import OptionError
 
 
 def test_images_stay_in_the_space_they_came_in() -> None:
@@ -269,3 +270,32 @@ def test_chosen_images_may_be_packed(store: str) -> None:
     grown.add(again, classes)
     assert grown.hard_labels().bincount().tolist() == [8, 8, 8]
     assert sum(stored.count for stored in grown.groups.values()) == 6
+
+
+@pytest.mark.parametrize("context", ["none", "fixed"])
+def test_images_are_learned_with_the_users_own_model(
+    tmp_path: Path, context: str
+) -> None:
+    made = []
+
+    def perceptron(num_classes: int) -> nn.Module:
+        made.append(num_classes)
+        layers = [nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout()]
+        return nn.Sequential(*layers, nn.Linear(16, num_classes))
+
+    def held(network: Any) -> DistilledMemory:
+        return memory(8, "dm", network=network, context=context)
+
+    own, other = held(perceptron), held("mlp(width=16, depth=2)")
+    for memories in (own, other):
+        memories.add(*experience(0, 1))
+        memories.add(*experience(2, 3))
+    assert own.images().shape == (8, 1, 8, 8)
+    assert not torch.equal(own.images(), other.images())
+    assert len(made) > 2 * OPTIONS["steps"], "a fresh one at each step"
+    own.save(tmp_path)
+    restored = held(perceptron)
+    restored.restore(tmp_path)
+    assert torch.equal(restored.images(), own.images())
+    with pytest.raises(OptionError, match=r"network was .factory\(.*perceptron"):
+        held("mlp(width=16, depth=2)").restore(tmp_path)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from memory_samples import FREPO, memory
+from torch import nn
 
 from dd_avalanche.memory.options import MemoryOptions
 from dd_plugins.errors import OptionError
@@ -27,6 +28,7 @@ def test_context_may_be_told_by_true_and_false() -> None:
         ({"store": "int4"}, "store must be one of"),
         ({"shrink": "merge"}, "shrink must be one of"),
         ({"whitening": "later"}, "whitening must be"),
+        ({"network": nn.Linear(64, 10)}, "a function that returns a fresh module"),
         ({"most_seconds": 0}, "most_seconds must be a positive number"),
         ({"most_seconds": "long"}, "most_seconds must be a positive number"),
         ({"most_seconds": True}, "most_seconds must be a positive number"),
