@@ -21,16 +21,16 @@ class Architectures:
     """The architectures that took part in a set, by name.
 
     Attributes:
-        own: the one that the set was distilled with; empty if no network shaped it.
-        others: all others: of pools and wrappers, of teachers, of the sets that it was
-            made from.
+        own: the one the set was distilled with; empty if no network shaped it.
+        others: all others: those of pools and wrappers, of teachers, and of the sets it
+            was made from.
     """
 
     own: str
     others: frozenset[str]
 
     def role(self, network: AbstractNetwork) -> Role:
-        """Return what the architecture of a network was to the set."""
+        """Return the role of a network's architecture for the set."""
         if network.architecture == self.own:
             return "distilled with"
         return "seen" if network.architecture in self.others else "held out"
@@ -43,8 +43,8 @@ def architectures_of(
 ) -> Architectures:
     """Return the architectures that took part in a set.
 
-    What the engine saw built counts, and what the method says of itself; so does what
-    labelled the set later, and all that holds for the contexts behind it.
+    These are the architectures built during its run, those declared by its method, and
+    those of teachers added later. The same holds for every context behind the set.
 
     Args:
         distilled: the set.
@@ -65,7 +65,7 @@ def _of_header(
     distiller: Callable[[str], AbstractDistiller[Any]],
     network: Callable[[str], AbstractNetwork],
 ) -> tuple[set[str], str]:
-    """Return what took part by one header, and the architecture of the run."""
+    """Return all architectures of one header, and the one distilled with, if any."""
     own = _name(header.evaluation_network, network)
     took_part = set(header.architectures or ())
     try:
@@ -87,7 +87,7 @@ def _of_header(
 def _networks_in(
     value: object, network: Callable[[str], AbstractNetwork]
 ) -> Iterator[str]:
-    """Yield the architectures that a parsed spec names, however deep."""
+    """Yield the architectures named anywhere in a parsed spec."""
     if isinstance(value, tuple):
         for each in value:
             yield from _networks_in(each, network)
@@ -97,7 +97,7 @@ def _networks_in(
         except UnknownNameError:  # no network: a distiller, say
             yield from _networks_in(value.arguments, network)
             yield from _networks_in(tuple(value.options.values()), network)
-        except OptionError:  # an option is required
+        except OptionError:  # it lacks a required option
             yield value.name
 
 

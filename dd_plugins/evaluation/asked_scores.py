@@ -1,4 +1,4 @@
-"""The scores asked of an evaluation."""
+"""The scores requested from an evaluation."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _BY_NAME = ("lrs", "ars", "hard", "retrieval")
 
 @dataclass(frozen=True)
 class AskedScores:
-    """The scores besides the accuracy of networks trained on the set.
+    """The requested scores, besides the accuracy of networks trained on the set.
 
     Attributes:
         kernel: kernel regression from the set; None if not asked for.

@@ -50,7 +50,7 @@ class MetaFeatures:
 
     @property
     def heterogeneous(self) -> Tensor:
-        """Return the pixels attended by one network, not by all: bool, as the maps."""
+        """Return the pixels attended by each network, not by all: bool, as the maps."""
         return (self.maps >= self.threshold) & ~self.meta
 
     @property
@@ -72,19 +72,19 @@ def meta_features(
     plugins: Plugins | None = None,
     on_progress: OnProgress | None = None,
 ) -> MetaFeatures:
-    """Let trained networks look at a distilled set.
+    """Return where trained networks look on the images of a distilled set.
 
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
         networks: specs, two or more; by default those of the set's ``metadd`` wrapper,
             or the wrapper's defaults. They are trained on the real data for the longest
-            of its stages, or found among kept networks.
+            of the wrapper's stages, or found among kept networks.
         threshold: the smallest value of a map at which a pixel counts, in (0, 1).
         data: the real data, in any form accepted by :func:`~dd_plugins.distill`; by
             default found by the name in the artifact.
         data_root: the folder of named data sets.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        precision: of the networks' arithmetic in training.
+        precision: the precision of the networks' arithmetic in training.
         plugins: where names are looked up; by default all installed plugins.
         on_progress: called after each training step with the network, the work done and
             all work, in seconds, estimated from a few timed steps of each.

@@ -1,4 +1,4 @@
-"""How distilled data serves architectures that it was not distilled with."""
+"""How well a distilled set trains architectures it was not distilled with."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -49,31 +49,35 @@ def transfer(
     plugins: Plugins | None = None,
     on_progress: OnProgress | None = None,
 ) -> Transfer:
-    """Train networks of several architectures on distilled sets; test and compare.
+    """Train networks of several architectures on distilled sets, and compare the sets.
 
-    The architecture that a set was distilled with is added if it is not named, unless
-    it is a function of Python; of a set that no network shaped, such as KIP's, the one
-    that it names. The role of an architecture is read from the set: *seen* are all that
-    took part in it, by name, whatever their width: those of its distiller and wrappers,
-    of a teacher, of the sets behind it, and any other of which a network was built in
-    its run. The rest is *held out*. All sets and their data are read and checked before
-    the first network is trained.
+    The architecture a set was distilled with is added if it is not named, unless it is
+    a function of Python. For a set shaped by no network, such as KIP's, this is the
+    architecture named in the set.
+
+    The role of an architecture is read from the set. *Seen* are all architectures with
+    a part in it, compared by name, whatever their width: those of its distiller and
+    wrappers, of a teacher, of the sets behind it, and any other built during its run.
+    The rest is *held out*. All sets and their data are read and checked before the
+    first network is trained.
 
     Args:
-        sets: artifacts, or one; two of the same base, distilled from the same data, are
-            compared in pairs.
-        networks: the architectures: specs, or one, or functions that return a fresh
+        sets: one or more sets, or the paths of artifacts or of runs' folders; two with
+            the same base, distilled from the same data, are compared network by
+            network.
+        networks: the architectures: one or more specs, or functions returning a fresh
             torch module for ``num_classes``.
-        repeats: fresh networks of each; network number i starts alike on every set.
+        repeats: fresh networks of each architecture; network number i starts from the
+            same weights on every set.
         protocol: as for :func:`dd_plugins.evaluate`; ``"family"`` trains each
             architecture as its users would, on all sets alike.
         baselines: whether to train the same networks on as many random real images.
-        data: as there, like the arguments below.
-        data_root: the folder that holds named data sets.
-        seed: of networks and batches.
+        data: the real data, as for :func:`dd_plugins.evaluate`.
+        data_root: the folder of named data sets.
+        seed: the seed of networks and batches.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        precision: of the networks' arithmetic.
-        plugins: where names are looked up; by default all that is installed.
+        precision: the precision of the networks' arithmetic.
+        plugins: where names are looked up; by default all installed plugins.
         on_progress: as for :func:`dd_plugins.evaluate`; the work is that of all sets.
 
     Raises:
@@ -158,11 +162,11 @@ def transfer(
 def _among(
     on_progress: OnProgress, report: SetTransfer, works: Sequence[float], number: int
 ) -> OnProgress:
-    """Return a callback that adds the work of the sets before this one."""
+    """Return a callback for one set, reporting its part in the work of all sets."""
     before, all_work = sum(works[:number]), sum(works)
 
     def on_set(what: str, done: float, total: float) -> None:
-        # Several processes share the work of a set: it is told as if this one did all.
+        # Several processes share the work of a set; report it as if this one did all.
         share = done / total if total else 1.0
         on_progress(f"{report.path}, {what}", before + share * works[number], all_work)
 
@@ -184,7 +188,7 @@ def _why_not(reports: Sequence[SetTransfer]) -> str:
 
 
 def _only(report: SetTransfer, specs: Collection[str]) -> SetTransfer:
-    """Return a report on some of its networks alone."""
+    """Return a report restricted to some of its networks."""
     kept = [number for number, r in enumerate(report.results) if r.spec in specs]
     return replace(
         report,
@@ -194,7 +198,7 @@ def _only(report: SetTransfer, specs: Collection[str]) -> SetTransfer:
 
 
 def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
-    """Compare two sets on the architectures that both were tried on."""
+    """Compare two sets on the architectures common to both."""
     if len(reports) != 2:
         return ()
     first, second = reports

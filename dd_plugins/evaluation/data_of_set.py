@@ -29,10 +29,10 @@ def real_data_of(
         data: the data, if it is at hand, in any form accepted by ``distill``; by
             default found by the name in the artifact.
         data_root: the folder of named data sets.
-        find: returns the data for a name or another form, by options.
+        find: returns the data for a name or another form, given its options.
 
     Raises:
-        OptionError: the data has another form.
+        OptionError: the data has no such form.
         DataError: the data cannot be read, or does not fit the set.
     """
     root = None if data_root is None else Path(data_root)

@@ -59,7 +59,7 @@ def evaluate(
     """Train fresh networks on a distilled set and test them on real data.
 
     All networks are trained before the test set is read; it is read once. Everything
-    that can be checked without its images is checked before.
+    that needs no test images is checked beforehand.
 
     A teacher's labels help with any images. So if a teacher labels the views of a set,
     networks are also trained on the same views with hard labels, and on as many random
@@ -67,16 +67,16 @@ def evaluate(
 
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
-        networks: one spec, or several, or functions that return a fresh torch module
-            for ``num_classes``; by default the network of the distillation, without
+        networks: one or more specs, or functions returning a fresh torch module for
+            ``num_classes``; by default the network of the distillation, without
             normalisation if it is FRePo's.
         repeats: fresh networks for each spec, at least 1.
         protocol: how networks are trained: a name (see :func:`recipe_for`), or a
             :class:`~dd_plugins.training.recipes.Recipe` or its spec. ``"retrieval"``
             also scores the retrieval of images of the same class by a network's
             features, and turns ``baselines`` on; it needs pytorch-metric-learning.
-        baselines: whether to train on as many random real images, redrawn for each
-            network, and on all real images as well.
+        baselines: whether to train networks on as many random real images, redrawn for
+            each network, and on all real images too.
         scores: further scores, separated by commas. ``"lrs"`` and ``"ars"`` are
             DD-Ranking's label and augmentation robust scores (see
             :mod:`dd_plugins.evaluation.robustness`), and train further networks;
@@ -88,13 +88,13 @@ def evaluate(
             default found by the name in the artifact. Data given by name, such as the
             ``"folder:PATH"`` of a moved folder, must hold the images behind the set.
         data_root: the folder of named data sets.
-        seed: of networks, batches and random images.
+        seed: the seed of networks, batches and random images.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        precision: of the networks' arithmetic.
-        plugins: where names are looked up; by default all that is installed.
-        on_progress: called after each training step with the networks that are trained,
-            the work done, and all work, in a unit proportional to time: seconds, by a
-            few steps of each that are timed first.
+        precision: the precision of the networks' arithmetic.
+        plugins: where names are looked up; by default all installed plugins.
+        on_progress: called after each training step with the networks in training, the
+            work done and all work, in seconds, estimated from a few timed steps of
+            each.
 
     Raises:
         OptionError: an option is out of its range.
@@ -144,11 +144,11 @@ def prepare_evaluation(
     compare_labels: bool = True,
     compare_random: bool = False,
 ) -> "PreparedEvaluation":
-    """Check all that an evaluation needs, and return what makes it.
+    """Check everything an evaluation needs, and return it ready to run.
 
-    Arguments and errors are those of :func:`evaluate`; but a transfer report leaves out
-    the comparison of labels (``compare_labels``), and of the baselines it may have
-    random real images alone (``compare_random``).
+    Arguments and errors are those of :func:`evaluate`. But a transfer report leaves out
+    the comparison of labels (``compare_labels``), and may have random real images as
+    its only baseline (``compare_random``).
     """
     repeats = whole_number("repeats", repeats, least=1)
     seed = whole_number("seed", seed)
@@ -224,7 +224,7 @@ class PreparedEvaluation:
 
     @plain_torch()
     def seconds(self) -> list[float]:
-        """Return about how long a network of each job takes to train."""
+        """Return the estimated seconds for training one network of each job."""
         return self.evaluator.jobs.seconds()
 
     @plain_torch()
@@ -235,7 +235,7 @@ class PreparedEvaluation:
 
         Args:
             on_progress: as for :func:`evaluate`.
-            seconds: what :meth:`seconds` returns, if it is known.
+            seconds: the result of :meth:`seconds`, if it is known.
         """
         evaluator = self.evaluator
         if on_progress is not None:
@@ -247,7 +247,7 @@ class PreparedEvaluation:
 
 
 def _check_scores(asked: AskedScores, distilled: DistilledSet) -> None:
-    """Refuse a score that the set cannot have.
+    """Refuse a score undefined for the set.
 
     Raises:
         OptionError: a score of augmentation is asked for, and a teacher labels the

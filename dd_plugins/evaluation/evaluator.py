@@ -1,4 +1,4 @@
-"""Trains every network first, then reads the test set, once."""
+"""The work of an evaluation: train every network, then read the test set once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,7 +55,7 @@ Predictor = Callable[[Tensor], Tensor]
 
 @dataclass
 class Evaluator:
-    """The state of one evaluation: trains everything first, then reads the test set."""
+    """The state of one evaluation: it trains all networks, then reads the test set."""
 
     distilled: DistilledSet
     data: RealData
@@ -66,7 +66,7 @@ class Evaluator:
     recipes: Sequence[Recipe]  # of each network
     protocol: str
     teacher: Teacher | None = None
-    without_teacher: str = ""  # why random images get no labels of a teacher
+    without_teacher: str = ""  # why random images get no teacher's labels
     scores: AskedScores = field(default_factory=AskedScores)
 
     @cached_property
@@ -82,7 +82,7 @@ class Evaluator:
         )
 
     def add(self, kind: str, network: AbstractNetwork, recipe: Recipe) -> None:
-        """Add networks to train on a set of a kind, one of :data:`KINDS`."""
+        """Add networks to train on a kind of training set, one of :data:`KINDS`."""
         draws = {
             "distilled": self.distilled_set,
             "hard": self.hard_set,
@@ -95,9 +95,9 @@ class Evaluator:
         self.jobs.add(kind, network, partial(draws[kind], recipe=recipe))
 
     def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
-        """Return the requested kernel regressions, by the set behind them.
+        """Return the requested kernel regressions, by the kind of their training set.
 
-        Process 0 alone makes them: each is one large product.
+        Only process 0 makes them: each is a single large computation.
         """
         kernel = self.scores.kernel
         if kernel is None or processes.rank() > 0:
@@ -114,10 +114,10 @@ class Evaluator:
         return found
 
     def test(self, baselines: bool = False) -> Evaluation:
-        """Read the test set, once, and score every network on it.
+        """Read the test set once, and score every network on it.
 
         Args:
-            baselines: whether kernel regression is from random real images as well.
+            baselines: whether to score kernel regression from random real images too.
         """
         regressions = self.regressions(baselines)
         test = self.data.read_test()
@@ -163,7 +163,7 @@ class Evaluator:
                 return results[kind][number].accuracies
 
             if self.scores.lrs:
-                # Random images are labelled like the set's, if a teacher can do so.
+                # Random images get labels from the set's teacher, if it is at hand.
                 random = by("taught random" if results["taught random"] else "random")
                 hard = by("full"), by("hard")
                 yield score_of_runs("lrs", own.spec, hard, (own.accuracies, random))
@@ -217,11 +217,11 @@ class Evaluator:
         return self._distilled_set, recipe
 
     @cached_property
-    def _distilled_set(self) -> TrainingSet:  # remembers what a teacher said
+    def _distilled_set(self) -> TrainingSet:  # keeps a teacher's labels
         return training_set_of(self.distilled, device=self.device, teacher=self.teacher)
 
     def hard_set(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
-        """Return the distilled set, its images or their views labelled by classes."""
+        """Return the distilled set, its images or their views with hard labels."""
         del repeat
         classes = torch.tensor(self.distilled.header.initial_classes)
         images = self._distilled_set.images[:]
@@ -233,7 +233,7 @@ class Evaluator:
     def other_view(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set, and its recipe without augmentation.
 
-        If the recipe has none, it is the one with DSA's augmentation instead.
+        A recipe without augmentation gets DSA's instead.
         """
         return self._otherwise(*self.distilled_set(repeat, recipe))
 
@@ -251,7 +251,7 @@ class Evaluator:
         """Return random real images with as many values as the set stores.
 
         Each class gets its share, or all its real images if it has fewer. If the set
-        has views, these images are seen in the same views.
+        has views, networks see these images in the same views.
         """
         images, classes = self._random_images(repeat)
         if self.distilled.header.views is not None:
@@ -276,7 +276,7 @@ class Evaluator:
     def _by_class(
         self, images: Tensor, classes: Tensor, recipe: Recipe
     ) -> tuple[TrainingSet, Recipe]:
-        """Return images in the views of the set, labelled by their classes."""
+        """Return a training set of images in the views of the set, with hard labels."""
         record = self.distilled.header.views
         assert record is not None
         views, mirror = get_views(record.views), self.distilled.header.mirror

@@ -23,12 +23,12 @@ Draw = Callable[[int], tuple[TrainingSet, Recipe]]
 
 @dataclass(frozen=True)
 class Job:
-    """Networks to train: ``repeats`` of an architecture on a kind of set.
+    """Networks to train: ``repeats`` of an architecture on one kind of training set.
 
     Attributes:
-        kind: what the set is: see :mod:`dd_plugins.evaluation.evaluator`.
+        kind: the kind of training set; see :mod:`dd_plugins.evaluation.evaluator`.
         network: the architecture.
-        draw: returns the set and the recipe of a repeat.
+        draw: returns the training set and the recipe of a repeat.
     """
 
     kind: str
@@ -44,14 +44,14 @@ class Jobs:
     """The networks of one evaluation, dealt out to the processes.
 
     Attributes:
-        image_shape: of the images that they see.
-        num_classes: outputs of a network.
-        repeats: fresh networks of each job.
-        seed: of networks, batches and augmentation.
-        device: where they are trained.
-        precision: dtype in which they compute.
-        jobs: what is to be trained.
-        trained: the networks that this process has trained, by number.
+        image_shape: channels, height and width of the images.
+        num_classes: the number of outputs of a network.
+        repeats: the number of fresh networks of each job.
+        seed: the seed of networks, batches and augmentation.
+        device: the device for training.
+        precision: the dtype of the networks' arithmetic.
+        jobs: the jobs added so far.
+        trained: the networks trained by this process, by number.
     """
 
     image_shape: ImageShape
@@ -68,9 +68,9 @@ class Jobs:
         self.jobs.append(Job(kind, network, draw))
 
     def seconds(self) -> list[float]:
-        """Return about how long a network of each job takes to train.
+        """Return the estimated seconds for training one network of each job.
 
-        A few steps are made to time them, on networks that are thrown away.
+        A few steps are timed, on networks discarded afterwards.
         """
         return [self._seconds_of(job) for job in self.jobs]
 
@@ -84,7 +84,7 @@ class Jobs:
         Args:
             on_progress: called after each training step with the job, the work done
                 and all work of this process.
-            seconds: what :meth:`seconds` returns, the unit of that work; not used
+            seconds: the estimated seconds of each job, from :meth:`seconds`; not used
                 without ``on_progress``.
         """
         mine = [
@@ -117,7 +117,7 @@ class Jobs:
             self.trained[self.number(number, repeat)] = module
 
     def number(self, job: int, repeat: int) -> int:
-        """Return the number of a network among all networks."""
+        """Return the number of a network among the networks of all jobs."""
         return job * self.repeats + repeat
 
     def _fresh(self, network: AbstractNetwork, repeat: int) -> FeatureNetwork:

@@ -18,13 +18,14 @@ __all__ = ["KernelScore", "settled"]
 class KernelScore(Record):
     """Kernel ridge regression from the set: ``kernel``, or ``kernel(of=fc(depth=2))``.
 
-    No network is trained. Labels of classes or probabilities are centred (less 1/C), as
-    KIP's are.
+    No network is trained. Labels of classes or probabilities are centred by subtracting
+    1/C, as in KIP.
 
     Args:
         of: the kernel; None for the kernel of the distillation, or ``fc`` for a set
             distilled without one.
-        ridge: relative to the mean eigenvalue of the kernel; None for the method's.
+        ridge: the ridge, relative to the mean eigenvalue of the kernel; None for the
+            method's ridge.
     """
 
     name = "kernel"
@@ -36,12 +37,12 @@ class KernelScore(Record):
     def predictor(
         self, images: Tensor, labels: Tensor, kind: LabelKind
     ) -> Callable[[Tensor], Tensor]:
-        """Return the regression from images of a set; both options are settled.
+        """Return the regression from the images of a set; no option may be None.
 
         Args:
             images: float ``(n, channels, height, width)``.
             labels: float ``(n, classes)``.
-            kind: of the labels.
+            kind: the kind of the labels.
         """
         assert self.of is not None
         assert self.ridge is not None
@@ -51,11 +52,12 @@ class KernelScore(Record):
 
 
 def settled(score: KernelScore, distiller: Any) -> KernelScore:
-    """Return the score with the kernel and the ridge of a set's method.
+    """Return the score, its open options filled in from a set's method.
 
     Args:
-        score: its given options stay.
-        distiller: a distiller or a wrapper; if it has no kernel, ``fc`` is taken.
+        score: the score; its given options stay.
+        distiller: a distiller or a wrapper, or None; if it has no kernel, ``fc`` is
+            taken.
     """
     kernel, ridge = FullyConnected(), RIDGE
     while distiller is not None:

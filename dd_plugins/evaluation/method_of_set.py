@@ -16,8 +16,8 @@ def method_of(
 ) -> AbstractDistiller[Any] | None:
     """Return the distiller of a set, or None if its name is not registered.
 
-    This holds for sets of other codes and of missing plugins. They are evaluated all
-    the same.
+    Sets made by other codes or by missing plugins have none. They are evaluated all the
+    same.
 
     Args:
         distilled: the set.

@@ -83,12 +83,12 @@ def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
             built = network.construct(shape, classes, generator=generator)
             sizes = [
                 parameter.numel() for parameter in built.parameters()
-            ]  # copies too
+            ]  # with deep copies
     except _HugeNetworkError:
         return True
     except OptionError:
         raise
-    except Exception:  # a network of a plugin needs values: it is not refused
+    except Exception:  # a plugin's network may need values: let it pass
         return False
     finally:
         hook.remove()
@@ -96,4 +96,4 @@ def _is_huge(network: AbstractNetwork, shape: ImageShape, classes: int) -> bool:
 
 
 class _HugeNetworkError(Exception):
-    """Ends the construction of a network whose size is known well enough."""
+    """Ends the construction of a network once it is known to be too large."""

@@ -75,37 +75,38 @@ def relabel(
     plugins: Plugins | None = None,
     on_progress: OnProgress | None = None,
 ) -> DistilledSet:
-    """Return a set with the same images, and with views labelled by a teacher.
+    """Return a set of the same images, with views labelled by a teacher.
 
-    Networks trained on the result see another view of each image in each epoch, with
-    the teacher's label of this view. The labels of the images themselves become those
-    of their classes: learned labels are lost.
+    Networks trained on the result see a different view of each image in every epoch,
+    with the teacher's label of this view. The images themselves get the labels of their
+    classes; learned labels are lost.
 
     Args:
         distilled: any set, or the path of an artifact or of a run's folder.
-        teachers: networks; their logits are averaged. Specs of architectures are
-            trained on the real data, or found among kept networks. Modules, in
-            evaluation mode, map images in the value space of the set to logits. The
-            labels of modules are stored.
+        teachers: one or more networks; their logits are averaged. An architecture, or
+            its spec, is trained on the real data, or found among kept networks. A
+            module, in evaluation mode, maps images in the value space of the set to
+            logits; its labels are stored.
         teacher_recipe: how architectures are trained: a recipe or its spec; by default
             1,000 steps of SGD (:func:`~dd_plugins.training.recipes.squeeze_recipe`).
-        views: of the images, or their spec.
+        views: the views of the images, or their spec.
         temperature: the divisor of the logits before the softmax, above 0.
-        group: the number of views in a group, at least 2; BatchNorm takes its
-            statistics. None for the statistics of the real data.
-        store_labels: whether the set holds the labels of all views, float16 ``(views,
-            n, classes)`` (see :func:`bytes_of_labels`); else it names the teachers, and
-            they must be kept wherever networks are trained on it.
+        group: the number of views, at least 2, in a group for BatchNorm's statistics;
+            None for the statistics of the real data.
+        store_labels: whether the set holds the labels of all views, float16
+            ``(views, n, classes)`` (see :func:`bytes_of_labels`); else it only names
+            the teachers, and they must be kept wherever networks are trained on the
+            set.
         student: how networks are trained on the set: a recipe or its spec; by default
             AdamW for 300 epochs (:func:`~dd_plugins.training.recipes.\
 post_training_recipe`).
         data: the real data, in any form accepted by :func:`~dd_plugins.distill`; by
             default found by the name in the artifact.
-        data_root: the folder that holds named data sets.
-        device: where teachers are trained, and label.
-        plugins: where names are looked up; by default all that is installed.
+        data_root: the folder of named data sets.
+        device: the device for training the teachers and for labelling.
+        plugins: where names are looked up; by default all installed plugins.
         on_progress: called after each training step with the teacher, the work done and
-            all work, in seconds by a few steps of each that are timed first.
+            all work, in seconds, estimated from a few timed steps of each.
 
     Raises:
         OptionError: an option is out of its range; a teacher has other classes than the
@@ -208,9 +209,9 @@ def _trained(
 
 
 def _check_transform(transform: Transform, distilled: DistilledSet) -> None:
-    """Refuse a set with another map to the value space than its data's.
+    """Refuse a set whose map to the value space differs from its data's.
 
-    A teacher is kept for all sets of the data; one set must not spoil it for others.
+    A kept teacher serves all sets of the data; one set must not spoil it for others.
     """
     own, fitted = distilled.transform.tensors(), transform.tensors()
     if own.keys() != fitted.keys() or not all(
@@ -264,7 +265,7 @@ def _relabelled(
     if teacher.stored:
         labels = teacher.all_labels(images, mirror=header.mirror).cpu()
     names = set(header.architectures or ())
-    if not teacher.kept:  # of kept ones the record says it
+    if not teacher.kept:  # the record names kept ones
         names |= {name for module in teacher.modules for name in _architectures(module)}
     student = student or post_training_recipe(count, temperature=teacher.temperature)
     changes = {
@@ -285,7 +286,7 @@ def _relabelled(
 
 
 def _architectures(module: nn.Module) -> set[str]:
-    """Return the architectures in a module, or its class if it names none."""
+    """Return the architectures in a module, or its class if there are none."""
     inside = module.modules()
     found = {each.architecture for each in inside if isinstance(each, FeatureNetwork)}
     return found or {type(module).__name__}
@@ -293,7 +294,7 @@ def _architectures(module: nn.Module) -> set[str]:
 
 @torch.no_grad()
 def _check_outputs(module: nn.Module, images: Tensor, num_classes: int) -> None:
-    """Refuse a teacher of other images or classes than those of a set."""
+    """Refuse a teacher for images or classes other than those of a set."""
     try:
         logits = module(images)
     except RuntimeError as error:
@@ -318,20 +319,22 @@ def labels_stored(
     device: str = "auto",
     plugins: Plugins | None = None,
 ) -> DistilledSet:
-    """Return a set with the labels of its views, made by its kept teacher.
+    """Return a set with the labels of its views stored, made by its kept teacher.
 
     A set without views, or with these labels already, is returned as it is.
 
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
-        data: as for :func:`relabel`, like the arguments below.
+        data: the real data, as for :func:`relabel`.
         data_root: the folder of named data sets.
         device: the device of the teacher.
         plugins: where names are looked up; by default all installed plugins.
 
     Raises:
         OptionError: the teacher is not kept here, or the labels do not fit into memory.
+        UnknownNameError: no plugin registers a name.
         FileError: the artifact, or a kept network, cannot be read.
+        DataError: the real data cannot be read, or is not the set's.
     """
     distilled = as_set(distilled)
     if distilled.header.views is None or distilled.view_labels is not None:

@@ -91,23 +91,25 @@ class Evaluation:
 
     Attributes:
         networks: one result for each architecture, trained on the distilled set.
-        random: the same, trained on as many random real images; empty if not asked for.
-        full: the same, trained on all real images; empty if not asked for.
+        random: the same, trained on as many random real images; empty if neither asked
+            for nor needed for a score.
+        full: the same, trained on all real images; empty if neither asked for nor
+            needed for a score.
         test_images: the number of test images.
         protocol: the requested protocol; ``"recipe"`` for a recipe.
-        recipe: of the networks on the distilled set and on random images; None if they
-            have recipes of their own.
+        recipe: the recipe for the distilled set and for random images; None if the
+            networks have different ones.
         kernel: the accuracy of kernel regression from the set; its ``spec`` is the
             score's. None if not asked for.
         random_kernel: the same from as many random real images, redrawn each time.
-        hard: the same, trained on the set with hard labels: on request, and if a
-            teacher labels the views; else empty.
+        hard: the same, trained on the set with hard labels; empty unless asked for,
+            needed for a score, or compared with a teacher's labels of views.
         taught_random: likewise, trained on as many random real images with the
             teacher's labels of their views; those of ``random`` have hard labels.
         without_teacher: why ``taught_random`` is empty, if a teacher labels the views;
             else empty.
-        robustness: the label and augmentation robust scores of each network, as far as
-            they were asked for.
+        robustness: the label and augmentation robust scores of each network, if asked
+            for.
         recipes: the recipe of each network, in the order of ``networks``.
     """
 
@@ -126,7 +128,7 @@ class Evaluation:
     recipes: tuple[Recipe, ...] = ()
 
     def __str__(self) -> str:
-        """Return a line for each figure: the training set, the network, accuracy."""
+        """Return a line for each result: training set, network and accuracy."""
         return "\n".join(
             f"{kind}, {result.spec}: {result}" for kind, result in self._lines()
         )

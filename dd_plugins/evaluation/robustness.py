@@ -1,4 +1,4 @@
-"""Scores of how much of an accuracy is the images', not the labels' or the recipe's."""
+"""Scores of how much of an accuracy is due to images, not to labels or recipe."""
 
 import math
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ __all__ = [
 def label_robust_score(hard_label_recovery: float, over_random: float) -> float:
     """Return DD-Ranking's label robust score, in [0, 1].
 
-    It is ``(e**a - e**-1) / (e - e**-1)`` with ``a = (over_random -
-    hard_label_recovery) / 2``: large for a set with a large lead over random images,
-    and with a small loss to all images under hard labels.
+    It is ``(e**a - e**-1) / (e - e**-1)`` with
+    ``a = (over_random - hard_label_recovery) / 2``: large for a set with a large lead
+    over random images and, under hard labels, a small deficit to all real images.
 
     Args:
-        hard_label_recovery: HLR: the accuracy by all real images minus the accuracy by
-            the set with hard labels, in [-1, 1].
-        over_random: IOR: the accuracy by the set with its own labels minus the accuracy
-            by as many random real images, in [-1, 1].
+        hard_label_recovery: HLR: the accuracy from all real images minus the accuracy
+            from the set with hard labels, in [-1, 1].
+        over_random: IOR: the accuracy from the set with its own labels minus the
+            accuracy from as many random real images, in [-1, 1].
 
     Reference: Li et al., "DD-Ranking: Rethinking the Evaluation of Dataset
     Distillation", arXiv 2505.13300, section 3, and its released code.
@@ -42,9 +42,9 @@ def augmentation_robust_score(augmented: float, plain: float) -> float:
     """Return DD-Ranking's augmentation robust score, in [0, 1].
 
     Args:
-        augmented: the accuracy by the set minus the accuracy by as many random real
+        augmented: the accuracy from the set minus the accuracy from as many random real
             images, both under augmentation, in [-1, 1].
-        plain: the same without augmentation.
+        plain: the same difference without augmentation.
 
     Reference: as for :func:`label_robust_score`.
 
@@ -67,8 +67,8 @@ class RobustnessScore:
         name: ``"lrs"`` or ``"ars"``.
         spec: the spec of the network.
         value: the score of the mean accuracies, in [0, 1].
-        interval: the 95 % interval of the mean over networks (Student's t), each
-            scored by the accuracies of its own number; None for one network.
+        interval: the 95 % interval of the mean over networks (Student's t), each scored
+            from the accuracies of one repeat; None for one network.
         parts: the two differences by name: HLR and IOR, or ``augmented`` and
             ``plain``.
     """
@@ -102,9 +102,9 @@ def score_of_runs(
     Args:
         name: ``"lrs"`` or ``"ars"``.
         spec: the spec of the networks.
-        first: the accuracies whose means differ by the score's first part: minuend and
-            subtrahend, a value for each network.
-        second: those of its second part.
+        first: the accuracies behind the score's first part, minuend and subtrahend,
+            with a value for each network.
+        second: the accuracies behind its second part.
     """
     names, score = _SCORES[name]
     differences = [

@@ -1,4 +1,4 @@
-"""The teacher named by an artifact: found among kept networks."""
+"""The teacher named by an artifact, found among kept networks."""
 
 import shlex
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def teacher_of(
         distilled: the set.
         data: the real data behind the teacher.
         find: returns the network of a spec.
-        device: of the teacher.
+        device: the device of the teacher.
 
     Returns:
         The teacher; None if the header names none.
@@ -76,16 +76,16 @@ def teacher_of(
 def setting_of(
     distilled: DistilledSet, data: RealData, device: torch.device
 ) -> tuple[Run, RealSampler]:
-    """Return the run and the draws behind the key of a set's teacher.
+    """Return the run and the sampler behind the key of a set's teacher.
 
-    Teachers are trained in the value space of the set, and in its precision. The draws
-    of real images identify the data and this space; they are slow, for nothing should
-    be trained on them.
+    Teachers are trained in the value space of the set, and in its precision. The
+    sampler of real images identifies the data and this space. It stays on the CPU and
+    is slow, as nothing should be trained on it.
     """
     data = prepared_for(distilled, data)
     precision = getattr(torch, distilled.header.run.precision)
     task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
-    network = MLP()  # of no account: each teacher brings its own
+    network = MLP()  # a placeholder: each teacher brings its own
     run = Run(task, "", network, 1, 0, device, precision)
     real = RealSampler(
         data.train.images,

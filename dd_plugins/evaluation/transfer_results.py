@@ -1,4 +1,4 @@
-"""The results of a test on other architectures."""
+"""The results of training several architectures on distilled sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +19,14 @@ class SetTransfer:
     """The results of one distilled set.
 
     Attributes:
-        path: the artifact, or the number of the set.
+        path: the path of the artifact, or the number of the set.
         distiller: the spec of its distiller.
         base: the name of the distiller inside all wrappers.
-        roles: what each architecture was to the set, in the order of the results.
+        roles: the role of each architecture for the set, in the order of the results.
         results: the accuracies on each architecture.
         images: the number of its synthetic images.
-        data: the fingerprint of the data set that it was distilled from; the name of
-            that of a private set.
+        data: the fingerprint of its real data; their name for a private set, whose
+            header has no fingerprint.
         families: the name of each architecture, whatever its size, in the order of the
             results.
         random: the accuracies of the same networks trained on as many random real
@@ -44,14 +44,14 @@ class SetTransfer:
     random: tuple[NetworkResult, ...] = ()
 
     def over_random(self) -> tuple["Difference", ...]:
-        """Return how much each network gains over random real images, in pairs."""
+        """Return the gain of each architecture over random real images, in pairs."""
         return tuple(
             difference_of(result.spec, real, result)
             for result, real in zip(self.results, self.random, strict=False)
         )
 
     def by_family(self) -> dict[str, NetworkResult]:
-        """Return the mean over the sizes of each family of several, by its name."""
+        """Return the mean over the sizes of each family with several, by its name."""
         found: dict[str, list[NetworkResult]] = {}
         for family, result in zip(self.families, self.results, strict=False):
             found.setdefault(family, []).append(result)
@@ -79,8 +79,8 @@ class Difference:
     Networks are paired by their seed: both were trained from the same initial weights.
 
     Attributes:
-        spec: the architecture; or a family, for the mean over its sizes; or ``"held
-            out"``, for that over all networks held out.
+        spec: the architecture; or a family, for the mean over its sizes; or
+            ``"held out"``, for the mean over all networks held out.
         mean: mean difference in accuracy.
         ci95: its 95 % interval (Student's t over the pairs); None for one pair.
     """
@@ -90,7 +90,7 @@ class Difference:
     ci95: tuple[float, float] | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes."""
+        """Return the form written by ``--json``."""
         interval = None if self.ci95 is None else list(self.ci95)
         return {"spec": self.spec, "mean": self.mean, "ci95": interval}
 
@@ -101,8 +101,8 @@ class Transfer:
 
     Attributes:
         sets: one for each artifact.
-        differences: by architecture, and over all that both sets hold out; empty
-            unless there are two sets of the same base, distilled from the same data.
+        differences: by architecture, and over all held out by both sets; empty unless
+            there are two sets of the same base, distilled from the same data.
         not_compared: why two sets are not compared; empty if they are.
     """
 
@@ -111,7 +111,7 @@ class Transfer:
     not_compared: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that ``--json`` writes."""
+        """Return the form written by ``--json``."""
         return {
             "sets": [
                 {

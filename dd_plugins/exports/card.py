@@ -55,7 +55,7 @@ def card_of(
 def _fields(
     distilled: DistilledSet, how: ExportedRecipe
 ) -> Iterator[tuple[str, object]]:
-    """Yield what a reader wants to know of the header."""
+    """Yield the fields of the header shown in the card, with their values."""
     header = distilled.header
     yield "labels", header.label_kind
     yield "value space", header.value_space
@@ -76,13 +76,13 @@ def _fields(
 
 
 def _data_name(distilled: DistilledSet) -> str:
-    """Return the name of the real data; of a path its last part, which is no secret."""
+    """Return the name of the real data; of a path only the last part, for privacy."""
     name = distilled.header.dataset.name
     return PurePath(name.partition(":")[2]).name or name
 
 
 def _words(text: str) -> str:
-    """Return text that is no markup of Markdown."""
+    """Return text with the markup characters of Markdown escaped."""
     return "".join(f"\\{each}" if each in r"\`*_{}[]<>#|!" else each for each in text)
 
 

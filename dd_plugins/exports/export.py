@@ -19,16 +19,16 @@ __all__ = ["export", "script_of_export"]
 def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
     """Write a set in a form that needs no dd-plugins to read.
 
-    Every form holds the recipe by which networks are trained on the set, and brings a
-    script of plain torch that does it: ``NAME-train.py`` beside the file ``NAME.npz``
-    or ``NAME.pt``, ``train.py`` in a folder.
+    Every form holds the recipe for training networks on the set, and comes with a
+    script in plain torch to do so: ``NAME-train.py`` beside the file ``NAME.npz`` or
+    ``NAME.pt``, ``train.py`` in a folder.
 
     Args:
         distilled: the set.
         form: ``"npz"`` for a NumPy archive; ``"pt"`` for a torch file that loads with
             ``weights_only=True``; ``"folder"`` for PNG files in a folder for each
-            class, with ``labels.json`` and ``set.npz``; ``"hub"`` for a folder that the
-            Hugging Face hub takes, with the artifact, ``set.npz`` and a card.
+            class, with ``labels.json`` and ``set.npz``; ``"hub"`` for a folder for the
+            Hugging Face hub, with the artifact, ``set.npz`` and a card.
         out: the file, or the folder, to write.
 
     Returns:
@@ -40,8 +40,8 @@ def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
         FileError: a file cannot be written.
 
     Warns:
-        DDWarning: PNG files of a whitened set with learned labels, which are worth
-            little without both.
+        DDWarning: a whitened set with learned labels is written as a folder; its PNG
+            files alone may train far worse.
     """
     path = Path(out)
     script, how = script_of_export(path, form), recipe_of(distilled, get_network)
@@ -69,7 +69,7 @@ def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
 
 
 def script_of_export(path: Path, form: str) -> Path:
-    """Return the path of the script that an export brings."""
+    """Return the path of the script of an export."""
     if form in ("npz", "pt"):
         return path.with_name(f"{path.stem}-{SCRIPT_NAME}")
     return path / SCRIPT_NAME

@@ -23,16 +23,16 @@ def push_to_hub(
     *,
     private: bool = False,
 ) -> str:
-    """Put a set into a data set repository of the Hugging Face hub.
+    """Upload a set to a data set repository of the Hugging Face hub.
 
-    A folder that ``export(distilled, "hub", folder)`` has written is uploaded as it is,
-    with all that was changed in its ``README.md``. For any other set such a folder is
-    written first, and removed again. The hub must know the user: ``hf auth login``.
+    A folder written by ``export(distilled, "hub", folder)`` is uploaded as it is, with
+    any changes to its ``README.md``. For any other set such a folder is written first,
+    and removed afterwards. The user must be logged in: ``hf auth login``.
 
     Args:
         distilled: the set; or the path of an artifact, of a run or of such a folder.
-        repo_id: the repository, ``USER/NAME``; it is made if it is not there.
-        private: whether a repository that is made is hidden from others.
+        repo_id: the repository, ``USER/NAME``; it is created if it does not exist.
+        private: whether a newly created repository is hidden from others.
 
     Returns:
         The address of the repository.

@@ -21,16 +21,16 @@ def write_hub_folder(
     folder: Path,
     repo_id: str = ANY_REPOSITORY,
 ) -> Path:
-    """Write the folder that ``push_to_hub`` uploads.
+    """Write the folder for ``push_to_hub`` to upload.
 
-    It holds the artifact, its grid, all tensors as arrays, the script that trains on
-    them, and a card.
+    It holds the artifact, a grid of its images, all tensors as arrays, the script for
+    training on them, and a card.
 
     Args:
         distilled: the set.
         how: its recipe.
-        folder: where; it is made if need be.
-        repo_id: the repository that the card names.
+        folder: the folder to write; it is created if need be.
+        repo_id: the repository named in the card.
 
     Raises:
         FileError: a file cannot be written.

@@ -1,4 +1,4 @@
-"""The folder of PNG files of a set."""
+"""A set as a folder of PNG files."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def write_pictures(distilled: Content, how: ExportedRecipe, folder: Path) -> Pat
 
 
 def _has_learned_labels(distilled: Content) -> bool:
-    """Tell whether labels differ from those of the classes of the images."""
+    """Tell whether labels differ from those of the images' classes."""
     header = distilled.header
     targets = LABEL_KINDS[header.label_kind].targets
     of_classes = targets(torch.tensor(header.initial_classes), distilled.num_classes)

@@ -1,4 +1,4 @@
-"""The recipe that an export carries: how a network is trained on its images."""
+"""The recipe in an export: how a network is trained on its images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,10 +65,10 @@ class ExportedRecipe:
     """How a network is trained on an exported set.
 
     Attributes:
-        recipe: as the library trains.
+        recipe: the library's recipe.
         network: builds the network in plain torch.
-        fields: all of it, as JSON takes it.
-        left_out: sentences on what a script of plain torch does otherwise.
+        fields: the whole recipe, ready for JSON.
+        left_out: sentences on the differences of a script in plain torch.
     """
 
     recipe: Recipe
@@ -80,11 +80,11 @@ class ExportedRecipe:
 def recipe_of(
     distilled: Content, find: Callable[[str], AbstractNetwork]
 ) -> ExportedRecipe:
-    """Return how a network is trained on a set, as ``evaluate`` does it by default.
+    """Return how to train a network on a set, as ``evaluate`` does by default.
 
     Args:
         distilled: the set.
-        find: returns the network that a spec stands for.
+        find: returns the network of a spec.
     """
     header, left_out = distilled.header, []
     recipe = default_recipe(header.label_kind, len(distilled.images))
@@ -140,9 +140,9 @@ def recipe_of(
 def _plain_network(
     distilled: Content, find: Callable[[str], AbstractNetwork]
 ) -> tuple[Callable[..., nn.Module] | None, dict[str, Any]]:
-    """Return what builds the network of a set, and its options.
+    """Return the function for building the network of a set, and its options.
 
-    Without a plain form it is None, and the options are those of ``conv``.
+    Without a plain form the function is None, and the options are those of ``conv``.
     """
     channels, height, width = distilled.image_shape
     shape = (channels, height, width)
@@ -157,7 +157,7 @@ def _plain_network(
 
 
 def _options(network: AbstractNetwork, shape: ImageShape) -> dict[str, Any]:
-    """Return the options of a plain network, none of them open."""
+    """Return the options of a plain network, with all defaults filled in."""
     options = network.options()
     if isinstance(network, Conv | DCConvNet):
         depth = network.depth or default_depth(shape)

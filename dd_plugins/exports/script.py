@@ -1,7 +1,7 @@
-"""The script that an export brings: it trains on the set in plain torch.
+"""The script of an export: it trains on the set in plain torch.
 
-The functions of :mod:`dd_plugins.exports.plain` are copied into it, those alone that
-the recipe of the set needs. No text of an artifact stands in it.
+Functions of :mod:`dd_plugins.exports.plain` are copied into it, only those needed by
+the recipe of the set. It contains no text of the artifact.
 """
 
 import ast
@@ -57,13 +57,13 @@ _IMPORTS = {
 def script_of(
     distilled: Content, how: ExportedRecipe, form: str, export: str, script: str
 ) -> str:
-    """Return the source of a script that trains on an exported set.
+    """Return the source of a script for training on an exported set.
 
     Args:
         distilled: the set.
         how: its recipe.
         form: ``"npz"`` or ``"pt"``.
-        export: the name of the exported file, beside which the script stands.
+        export: the name of the exported file, in the folder of the script.
         script: the name of the script.
     """
     recipe, with_views = how.recipe, distilled.header.views is not None
@@ -101,7 +101,7 @@ def script_of(
 
 
 def _shown(name: str) -> str:
-    """Return the name of a file, with nothing that could end a docstring."""
+    """Return the name of a file, made safe for a docstring."""
     return re.sub(r"[^\w. -]", "_", name)
 
 
@@ -116,7 +116,7 @@ def _loss(kind: LabelKind, recipe: Recipe, with_views: bool) -> str:
 def _with_helpers(
     functions: Iterable[Callable[..., Any]],
 ) -> list[Callable[..., Any]]:
-    """Return functions, each before those of its module that it calls."""
+    """Return functions, each followed by the functions of its module it calls."""
     found: list[Callable[..., Any]] = []
     for function in functions:
         module = sys.modules[function.__module__]

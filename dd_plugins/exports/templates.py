@@ -1,4 +1,4 @@
-"""The templates of this room, filled in by jinja2."""
+"""The templates of this package, filled in by jinja2."""
 
 from importlib.resources import files
 from typing import Any
@@ -7,11 +7,11 @@ __all__ = ["filled"]
 
 
 def filled(template: str, **given: Any) -> str:
-    """Return a template of this room with what it is given.
+    """Return a template of this package, filled in with the given values.
 
     Args:
-        template: the name of its file.
-        **given: what it names; nothing may be missing, and nothing is escaped.
+        template: the name of the template's file.
+        **given: the values of its variables; none may be missing, and none is escaped.
     """
     from jinja2 import Environment, StrictUndefined
 

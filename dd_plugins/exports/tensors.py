@@ -1,4 +1,4 @@
-"""The file of all tensors of a set, and the script that trains on it."""
+"""The file of all tensors of a set, and the script for training on it."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ SCRIPT_NAME = "train.py"
 
 
 def write_set(distilled: Content, how: ExportedRecipe, folder: Path) -> None:
-    """Write the tensors of a set into a folder, and the script."""
+    """Write the tensors of a set and the script into a folder."""
     path, script = folder / _SET_NAME, folder / SCRIPT_NAME
     write_tensors(distilled, how, path, script, "npz")
 
@@ -34,7 +34,7 @@ def write_tensors(
     script: Path,
     form: Literal["npz", "pt"],
 ) -> None:
-    """Write a file of all tensors, and the script that reads it."""
+    """Write a file of all tensors, and the script for training on it."""
     held = _held(distilled) | {"recipe": json.dumps(how.fields, indent=1)}
     if form == "pt":
         write_atomically(path, lambda file: torch.save(held, file))
@@ -50,7 +50,7 @@ def _save_arrays(file: BinaryIO, arrays: dict[str, np.ndarray[Any, Any]]) -> Non
 
 
 def _held(distilled: Content) -> dict[str, Any]:
-    """Return the content of the file, but for the recipe."""
+    """Return the content of the file, except for the recipe."""
     header = distilled.header
     transform = replace(distilled.transform, compact=None)  # the matrix itself
     return {

@@ -20,11 +20,11 @@ _POOLING = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool
 
 
 class Outputs(NamedTuple):
-    """The outputs of a network for images, each differentiable in the images.
+    """The outputs of a network for images, differentiable if the images are.
 
     Attributes:
-        maps: where the network looks for their classes, in [0, 1], of the size of the
-            images: float32, ``(n, height, width)``.
+        maps: where the network looks for their classes, in [0, 1] and of the size of
+            the images: float32, ``(n, height, width)``.
         features: the input of its head, float32, ``(n, d)``.
         logits: float32, ``(n, classes)``.
     """
@@ -37,15 +37,15 @@ class Outputs(NamedTuple):
 def map_layer(network: FeatureNetwork, image_shape: ImageShape) -> nn.Module:
     """Return the layer whose output gives the class activation maps.
 
-    It is the last one with a map of side 4 or more. A pooling is skipped, as the map
-    before it is finer.
+    It is the last layer with a map of side 4 or more. Pooling layers are skipped, as
+    the map before them is finer.
 
     Args:
-        network: on any device.
+        network: the network, on any device.
         image_shape: channels, height and width of an image.
 
     Raises:
-        OptionError: there is none. A multi-layer perceptron has no maps.
+        OptionError: there is no such layer. A multi-layer perceptron has no maps.
     """
     found: list[nn.Module] = []
 
@@ -88,22 +88,23 @@ def observe(
     .. math:: c = \mathrm{ReLU}\Bigl(\sum_k \alpha_k A_k\Bigr), \qquad
         \alpha_k = \frac{1}{hw} \sum_{uv} \frac{\partial z_y}{\partial A_{kuv}}
 
-    then resized bilinearly to the size of the images and, image by image, mapped to
-    [0, 1] by its least and largest value, which count as constants.
+    The map is then resized bilinearly to the size of the images. Image by image it is
+    mapped to [0, 1] by its least and largest value, taken as constants.
 
     Args:
-        network: in evaluation mode.
-        layer: from :func:`map_layer`.
+        network: the network, in evaluation mode.
+        layer: the layer of the maps, from :func:`map_layer`.
         images: float32, ``(n, channels, height, width)``.
         classes: int64 of shape ``(n,)``: the class of each map.
-        second_order: whether :math:`\alpha` depends on the images. If only
-            linear layers follow (one head behind an average), it never does.
+        second_order: whether gradients pass through :math:`\alpha` too. If only linear
+            layers follow the map (such as a head after an average), they are zero
+            anyway.
     """
     kept: list[Tensor] = []
     handle = layer.register_forward_hook(lambda *passed: kept.append(passed[2]))
     try:
         with torch.enable_grad():
-            # Weights are frozen: without this no graph leads from the logits to a map.
+            # Weights are frozen: without this no graph leads from a map to the logits.
             given = images if images.requires_grad else images.detach().requires_grad_()
             features = network.features(given)
             logits = network.head(features).float()
@@ -128,15 +129,15 @@ def observe(
 
 
 def meta_ratio(maps: Tensor, threshold: float = 0.5) -> Tensor:
-    """Return the fraction seen by all architectures of the pixels seen by any.
+    """Return the share of pixels seen by all architectures among those seen by any.
 
     A pixel belongs to the *meta features* of an image if the maps of all architectures
-    reach the threshold there, to the *heterogeneous features* of one architecture if
-    its own map does but not all.
+    reach the threshold there, and to the *heterogeneous features* of one architecture
+    if its own map does, but not all.
 
     Args:
         maps: in [0, 1], ``(architectures, n, height, width)``.
-        threshold: the value from which a pixel counts as seen.
+        threshold: the smallest value of a pixel counted as seen.
 
     Returns:
         Shape ``(n,)``, in [0, 1]; 1 where no map reaches the threshold.

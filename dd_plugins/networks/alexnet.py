@@ -1,4 +1,4 @@
-"""AlexNet for small images, as dataset distillation evaluates it."""
+"""AlexNet for small images, as used in dataset distillation."""
 
 from typing import ClassVar
 
@@ -32,8 +32,8 @@ class AlexNet(AbstractNetwork):
             every convolution.
 
     Reference: the AlexNet of Dataset Condensation (arXiv 2006.05929, section 4.2) and
-    its released code, width 128 without normalisation. torchvision's begins with a
-    stride of 4 and has no room for images of 32 pixels.
+    its released code, width 128 without normalisation. torchvision's AlexNet begins
+    with a stride of 4, too large for images of 32 pixels.
     """
 
     name = "alexnet"

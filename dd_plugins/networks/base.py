@@ -49,12 +49,12 @@ _built: ContextVar[set[str] | None] = ContextVar("architectures built", default=
 
 
 class ChannelsLast(nn.Module):
-    """Images of one channel, with the strides of channels last.
+    """Gives images of one channel the strides of channels last.
 
-    With one channel torch cannot tell the layout, assumes channels first, and picks
-    kernels of convolutions and of pooling for this layout: on a CPU the first
-    convolution of ``conv`` and its gradient take several times as long. The memory
-    stays the same, and images of several channels are returned as they are.
+    With one channel torch cannot tell the layout. It assumes channels first, and picks
+    kernels of convolution and pooling for this layout: on a CPU the first convolution
+    of ``conv`` and its gradient take several times as long. The memory stays the same,
+    and images of several channels are returned as they are.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class _MeanOfFour(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Channels last, spelt out: vmap knows of no memory formats.
+        # Channels last, spelt out: vmap has no memory formats.
         quarter = (gradient / 4).permute(0, 2, 3, 1).contiguous()
         if not gradient.is_cuda:
             quarter = quarter.permute(0, 3, 1, 2)
@@ -101,10 +101,10 @@ class _MeanOfFour(torch.autograd.Function):
 class HalvingAvgPool2d(nn.AvgPool2d):
     """Average pooling of squares of 2x2 pixels, equal to torch's to the last bit.
 
-    torch's own gradient adds to a tensor of zeros in the layout of the arriving
-    gradient; behind the last block it differs from the layout of earlier layers. With
-    this one a training step of ``conv`` in bfloat16 takes a tenth less on a CPU. It is
-    for channels last; other images, and compilers, get torch's.
+    torch adds its own gradient to zeros in the layout of the arriving gradient; after
+    the last block it differs from the layout of earlier layers. With the gradient here,
+    a training step of ``conv`` in bfloat16 takes a tenth less time on a CPU. It is for
+    channels last; other images, and compilers, get torch's pooling.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class HalvingAvgPool2d(nn.AvgPool2d):
         if (
             images.ndim != 4
             or images.stride(1) != 1
-            or images.shape[-2] % 2  # torch's leaves the last row or column out
+            or images.shape[-2] % 2  # torch's pooling drops the last row or column
             or images.shape[-1] % 2
             or torch.compiler.is_compiling()
         ):
@@ -124,7 +124,7 @@ class HalvingAvgPool2d(nn.AvgPool2d):
 
 
 class FeatureNetwork(nn.Module):
-    """A body with flat features, and a linear head on them.
+    """A body for flat features, and a linear head on them.
 
     Args:
         body: maps ``(n, channels, height, width)`` to ``(n, features)``.
@@ -202,17 +202,17 @@ class AbstractNetwork(Record, ABC):
         """
 
     def for_distillation(self) -> Self:
-        """Return the network to distil on, with its own choice of open options."""
+        """Return the network for distillation, with its choice of unset options."""
         return self
 
     def for_evaluation(self) -> Self:
-        """Return the network to train on the distilled set, likewise."""
+        """Return the network for evaluation, with its choice of unset options."""
         return self
 
     def identity(self, image_shape: ImageShape, num_classes: int) -> str:
-        """Return text that tells this network from others when work goes on later.
+        """Return text to recognise this network when interrupted work is resumed.
 
-        It is the spec, unless the spec does not say everything.
+        It is the spec, with additions where networks of one spec may differ.
 
         Args:
             image_shape: channels, height and width.
@@ -234,13 +234,13 @@ class AbstractNetwork(Record, ABC):
         Args:
             image_shape: channels, height and width.
             num_classes: the number of logits.
-            generator: of the weights, on the CPU.
+            generator: a CPU generator for the weights.
             device: the device to move the module to, channels last; None to leave it on
                 the CPU as it is.
 
         Raises:
             OptionError: the images are too small for this architecture.
-            PluginError: :meth:`construct` returned something else.
+            PluginError: :meth:`construct` did not return a :class:`FeatureNetwork`.
         """
         with seeded_globally(generator):
             module = self.construct(image_shape, num_classes, generator=generator)
@@ -258,13 +258,13 @@ class AbstractNetwork(Record, ABC):
 
 @contextmanager
 def architectures_built(into: set[str]) -> Iterator[None]:
-    """Add the name of every architecture of which a network is built meanwhile.
+    """Collect the names of all architectures built inside this block.
 
-    Whoever builds it, plugins too: so a set knows which architectures took part in it.
-    Modules made without :meth:`AbstractNetwork.build` are not seen.
+    Networks built by plugins count too, so a set records every architecture with a part
+    in it. Modules made without :meth:`AbstractNetwork.build` are not seen.
 
     Args:
-        into: the set of names that is added to.
+        into: the set to add the names to.
     """
     outer = _built.get()
     token = _built.set(into)
@@ -277,11 +277,11 @@ def architectures_built(into: set[str]) -> Iterator[None]:
 
 
 def default_depth(image_shape: ImageShape) -> int:
-    """Return how many halving blocks suit images: 3 for 32 pixels.
+    """Return the default number of halving blocks: 3 for images of 32 pixels.
 
-    One more with each doubling, one less with each halving, at least 2: the last block
-    sees maps of 8x8, or of half the image. On smaller ones instance normalisation
-    leaves next to nothing.
+    It is one more with each doubling of the side, one less with each halving, and at
+    least 2: the last block sees maps of 8x8, or of half the image. On smaller maps
+    instance normalisation leaves next to nothing.
     """
     return max(2, round(math.log2(min(image_shape[1:]))) - 2)
 
@@ -292,7 +292,7 @@ def chunk_size(shape: torch.Size) -> int:
 
 
 def chunks_of(images: Tensor) -> Sequence[Tensor]:
-    """Return images in the chunks that their device should compute at a time.
+    """Split images into the chunks for their device to compute at a time.
 
     On a GPU they are one chunk.
     """
@@ -302,12 +302,12 @@ def chunks_of(images: Tensor) -> Sequence[Tensor]:
 
 
 def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
-    """Return the features of many images, on a CPU a few images at a time.
+    """Return the features of many images, computed on a CPU a few images at a time.
 
-    The layers of a small chunk stay in the processor's caches, and its memory is used
-    again for the next chunk instead of being asked from the system: FRePo's networks
-    run 1.7 to 6 times as fast (docs/benchmarks/frepo.md). Where the features of an
-    image do not depend on its neighbours, this changes no result but by rounding.
+    The layers of a small chunk stay in the processor's caches, and its memory is reused
+    for the next chunk instead of requested from the system: FRePo's networks run 1.7 to
+    6 times as fast (docs/benchmarks/frepo.md). Where the features of an image do not
+    depend on its neighbours, this changes results by rounding alone.
 
     Args:
         network: in evaluation mode, or without BatchNorm.
@@ -321,7 +321,7 @@ def features_in_chunks(network: FeatureNetwork, images: Tensor) -> Tensor:
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Return whether an image's features depend on others in a training batch."""
+    """Return whether BatchNorm makes images of a training batch affect each other."""
     return any(isinstance(layer, _BATCH_NORMS) for layer in network.modules())
 
 
@@ -336,7 +336,7 @@ def set_norm_momentum(network: nn.Module, momentum: float) -> None:
 def batch_statistics(network: nn.Module) -> Iterator[None]:
     """Let every BatchNorm take the statistics of its batch.
 
-    Its running statistics stay as they are; everything else is in evaluation mode.
+    Its running statistics stay as they are, and so does the mode of all other layers.
     """
     layers = [each for each in network.modules() if isinstance(each, _BATCH_NORMS)]
     before = [(layer.training, layer.momentum) for layer in layers]
@@ -357,10 +357,10 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 class ChannelsLastGroupNorm(nn.GroupNorm):
-    """Group normalisation, as fast in channels last as otherwise.
+    """Group normalisation, as fast for channels last as for channels first.
 
-    On a CPU torch's kernel for channels last takes up to seven times as long for a
-    training step as the way through contiguous memory and back.
+    On a CPU a training step by torch's kernel for channels last takes up to seven times
+    as long as one through contiguous memory and back.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
@@ -372,8 +372,11 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
     """Return a normalisation layer for ``channels``.
 
     BatchNorm keeps running statistics with ``BATCH_NORM_MOMENTUM``. Group normalisation
-    takes at most 32 groups, a divisor of the channels. Instance normalisation is
+    has 32 groups, or one for each channel if there are fewer. Instance normalisation is
     affine.
+
+    Raises:
+        OptionError: the channels do not divide into 32 groups.
     """
     match kind:
         case "batch":
@@ -394,13 +397,13 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
 
 
 def with_normalization(module: nn.Module, kind: Normalization) -> nn.Module:
-    """Put another normalisation in place of every BatchNorm layer of a module.
+    """Replace every BatchNorm layer for maps in a module by another normalisation.
 
-    For modules of torchvision; some know BatchNorm alone.
+    It is for modules of torchvision: some offer BatchNorm alone.
 
     Args:
-        module: changed in place.
-        kind: see :func:`norm`.
+        module: the module, changed in place.
+        kind: the kind of normalisation; see :func:`norm`.
 
     Returns:
         The module.

@@ -30,7 +30,7 @@ def lecun_normal_(module: nn.Module, generator: torch.Generator) -> None:
     """Initialise every convolution and linear layer as flax does by default.
 
     Weights are normal with variance ``1 / fan_in``, cut off at two standard deviations;
-    biases zero.
+    biases are zero.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -91,7 +91,10 @@ class Conv(AbstractNetwork):
         )
 
     def padding(self, image_shape: ImageShape) -> int:
-        """Return the pixels a side that let pooling divide images evenly."""
+        """Return the pixels to add on each side for an even pooling of images.
+
+        They are at most 3, and 0 if no such number makes it even.
+        """
         unit = 2 ** (self.depth or default_depth(image_shape))
         for extra in range(min(4, unit // 2)):
             if all((side + 2 * extra) % unit == 0 for side in image_shape[1:]):

@@ -49,7 +49,7 @@ class DCConvNet(AbstractNetwork):
     normalization: Normalization = "instance"
 
     def padding(self, image_shape: ImageShape) -> int:
-        """Return the pixels a side by which images are padded."""
+        """Return the pixels added to each side of an image."""
         return 2 if image_shape[1:] == (28, 28) else 0
 
     def construct(

@@ -1,4 +1,4 @@
-"""A network that a function of Python makes: for models that no plugin offers."""
+"""A network made by a Python function, for models without a plugin."""
 
 import functools
 import hashlib
@@ -33,10 +33,10 @@ _given_before: "WeakSet[nn.Module]" = WeakSet()
 
 
 def is_factory(given: object) -> TypeGuard[Callable[..., nn.Module]]:
-    """Tell whether something is a function, or a class, that makes torch modules.
+    """Tell whether an object is a function, or a class, for making torch modules.
 
     Raises:
-        OptionError: it is a torch module, of which no fresh ones can be made.
+        OptionError: it is itself a torch module; no fresh ones can be made of it.
     """
     if isinstance(given, nn.Module):
         raise OptionError(
@@ -50,25 +50,25 @@ def is_factory(given: object) -> TypeGuard[Callable[..., nn.Module]]:
 
 
 class _Contiguous(nn.Module):
-    """Images whose channels come first in memory, as ``Tensor.view`` expects it."""
+    """Puts the channels of images first in memory, as ``Tensor.view`` expects them."""
 
     def forward(self, images: Tensor) -> Tensor:
-        # Flat in between: of one channel the strides may say that channels come last.
+        # Flat in between: with one channel the strides may still put channels last.
         return images.contiguous().flatten().view(images.shape)
 
 
 @record
 class FactoryNetwork(AbstractNetwork):
-    """A network that a function of Python makes, given in Python in place of a spec.
+    """A network made by a Python function, given in place of a spec.
 
     The function gets the number of classes as ``num_classes`` and, if it has such
     parameters, ``channels`` and ``image_size``: the side of square images in pixels,
-    else height and width. It returns a fresh module at each call. What goes into the
-    last linear layer counts as the features.
+    otherwise height and width. It returns a fresh module at each call. The inputs of
+    the last linear layer are the features.
 
     Args:
-        function: the function. A spec can only name it: such a network is recorded, and
-            cannot be built.
+        function: the function; or its name, in the spec recorded for it. From the name
+            alone no network can be built.
     """
 
     name = "factory"
@@ -87,7 +87,7 @@ class FactoryNetwork(AbstractNetwork):
         return isinstance(self.function, str)
 
     def __repr__(self) -> str:
-        """Return what a header records: the qualified name of the function."""
+        """Return the spec for a header, with the qualified name of the function."""
         return f"{self.name}({_name_of(self.function)!r})"
 
     def construct(
@@ -97,7 +97,7 @@ class FactoryNetwork(AbstractNetwork):
 
         Raises:
             OptionError: there is only the name of the function, or the function takes
-                other arguments, or what it returns is no fresh classifier of images.
+                other arguments, or does not return a fresh classifier of images.
         """
         del generator  # the function draws from the seeded global state
         if isinstance(self.function, str):
@@ -130,7 +130,7 @@ class FactoryNetwork(AbstractNetwork):
         generator: torch.Generator,
         device: torch.device | None = None,
     ) -> FeatureNetwork:
-        """Make a fresh module whose weights stay in the layout that it was given."""
+        """Make a fresh module; its weights keep their memory layout."""
         module = super().build(image_shape, num_classes, generator=generator)
         return module if device is None else module.to(device)
 
@@ -148,7 +148,7 @@ class FactoryNetwork(AbstractNetwork):
     def _arguments(
         self, image_shape: ImageShape, num_classes: int, origin: str
     ) -> dict[str, Any]:
-        """Return the arguments that the function takes."""
+        """Return the arguments for the function."""
         channels, height, width = image_shape
         offered = {
             "num_classes": num_classes,
@@ -158,7 +158,7 @@ class FactoryNetwork(AbstractNetwork):
         parameters = inspect.signature(self.function).parameters  # type: ignore[arg-type]
         given = {name: each for name, each in offered.items() if name in parameters}
         kinds = {each.kind for each in parameters.values()}
-        if inspect.Parameter.VAR_KEYWORD in kinds:  # as the models of torchvision
+        if inspect.Parameter.VAR_KEYWORD in kinds:  # like the models of torchvision
             given["num_classes"] = num_classes
         needed = {
             name
@@ -176,7 +176,7 @@ class FactoryNetwork(AbstractNetwork):
 
 
 def _name_of(function: Callable[..., Any] | str) -> str:
-    """Return the qualified name of a function, with arguments that are bound to it."""
+    """Return the qualified name of a function, with the arguments bound to it."""
     if isinstance(function, str):
         return function
     if isinstance(function, functools.partial):

@@ -26,7 +26,8 @@ class MLP(AbstractNetwork):
     Args:
         width: units of every hidden layer.
         depth: number of hidden layers.
-        normalization: before each ReLU: ``"batch"``, ``"layer"`` or ``"none"``.
+        normalization: the normalisation before each ReLU: ``"batch"``, ``"layer"`` or
+            ``"none"``.
 
     Initialised as torch does by default. The original of Dataset Condensation (arXiv
     2006.05929) has width 128 and depth 2, the defaults here.

@@ -31,14 +31,14 @@ _STAGES = (
 
 @record
 class MobileNetV2(AbstractNetwork):
-    """Inverted residual blocks with depthwise convolutions; torchvision's.
+    """Inverted residual blocks with depthwise convolutions, from torchvision.
 
-    The stem and the second stage keep the resolution: images of 32 pixels come out as
-    maps of 4x4. Smaller images are halved less often, down to maps of 2x2.
+    The stem and the second stage keep the resolution: images of 32 pixels end as maps
+    of 4x4. Smaller images are halved less often, down to maps of 2x2.
 
     Args:
-        width: channels of the stem, 32 in the paper; those of the stages in proportion,
-            rounded to multiples of eight.
+        width: channels of the stem, 32 in the paper; those of the stages are in
+            proportion, rounded to multiples of eight.
         normalization: ``"batch"``, ``"instance"``, ``"group"`` or ``"none"``.
 
     Reference: Sandler et al., arXiv 1801.04381.

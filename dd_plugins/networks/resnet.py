@@ -27,8 +27,8 @@ _BLOCKS = 2
 class ResNet18(AbstractNetwork):
     """Four stages of two residual blocks behind a stem that keeps the resolution.
 
-    The blocks are torchvision's; its own stem, made for 224 pixels, divides the side by
-    four before anything is seen.
+    The blocks are torchvision's. Its own stem, made for 224 pixels, would divide the
+    side by four at once.
 
     Args:
         width: channels of the first stage; they double with every stage.
@@ -83,11 +83,11 @@ class ResNet18(AbstractNetwork):
 
 
 class _Subsampling(nn.Conv2d):
-    """A convolution of single pixels that takes its pixels before it multiplies.
+    """A convolution of single pixels; it drops the pixels between strides first.
 
-    It computes what ``nn.Conv2d`` does. With a stride and fewer than eight channels,
-    channels last, the kernel for the latter's gradient writes where it should not on
-    CPUs without AVX-512 (torch 2.15), and the process dies.
+    It computes the same as ``nn.Conv2d``. With a stride and fewer than eight channels,
+    channels last, torch's kernel for the gradient writes out of bounds on CPUs without
+    AVX-512 (torch 2.15), and the process dies.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002

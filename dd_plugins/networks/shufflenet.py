@@ -25,10 +25,10 @@ _SMALLEST_SIDE = 8
 
 @record
 class ShuffleNetV2(AbstractNetwork):
-    """Blocks of depthwise convolutions whose channels are shuffled; torchvision's.
+    """Blocks of depthwise convolutions with shuffled channels, from torchvision.
 
-    The stem keeps the resolution: images of 32 pixels come out as maps of 4x4. Images
-    of less than 16 pixels are doubled in size first.
+    The stem keeps the resolution: images of 32 pixels end as maps of 4x4. Images with
+    sides of less than 16 pixels are doubled in size first.
 
     Args:
         width: channels of the first stage, an even number; they double with every

@@ -1,4 +1,4 @@
-"""Any torch module as a body that gives features, and a linear head on them."""
+"""Any torch module, split into a body for features and a linear head on them."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ _ADVICE = (
 def split_behind_features(
     module: nn.Module, image_shape: ImageShape, num_classes: int, *, origin: str
 ) -> FeatureNetwork:
-    """Make a body and a head of a module, in place.
+    """Split a module into a body and a head, in place.
 
     The head is the ``nn.Linear`` whose output the module returns, and the body is the
-    module without it. Two black images show which one it is.
+    module without it. A pass of two black images finds it.
 
     Args:
         module: maps images to logits; a :class:`FeatureNetwork` stays as it is.
@@ -32,7 +32,7 @@ def split_behind_features(
 
     Raises:
         OptionError: the module takes no such images, or returns something other than
-            the output of a linear layer of so many classes.
+            the output of a linear layer with so many classes.
     """
     if isinstance(module, FeatureNetwork):
         return module
@@ -79,13 +79,13 @@ def _name_of_head(
 
 
 def _logits(module: nn.Module, image_shape: ImageShape, origin: str) -> Any:
-    """Return what a module makes of two black images, in evaluation mode."""
+    """Return the output of a module for two black images, in evaluation mode."""
     modes = [(each, each.training) for each in module.modules()]
     device = next((each.device for each in module.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
             return module.eval()(torch.zeros(2, *image_shape, device=device))
-    except Exception as error:  # a stranger's module may do anything
+    except Exception as error:  # a foreign module may raise anything
         if device.type == "meta":  # where only sizes count
             raise
         reason = " ".join(str(error).split())

@@ -20,13 +20,13 @@ class Timm(AbstractNetwork):
     """A model of timm (PyTorch Image Models), by its name there.
 
     It is built for the channels, the classes and, where its sizes are fixed, the height
-    and width of the images. The depth and the strides are those of the model, many of
-    which see little of images of 32 pixels.
+    and width of the images. The depth and the strides are the model's own; many models
+    see little of images of 32 pixels.
 
     Args:
-        model: a name that ``timm.list_models()`` has, such as ``"resnet18"``.
-        pretrained: start from the published weights that the cache of Hugging Face has;
-            nothing is downloaded. The head is drawn anew.
+        model: a name from ``timm.list_models()``, such as ``"resnet18"``.
+        pretrained: whether to start from published weights in the cache of Hugging
+            Face; nothing is downloaded. The head is freshly initialised.
 
     Reference: Wightman, PyTorch Image Models, doi 10.5281/zenodo.4414861.
     """
@@ -74,7 +74,7 @@ class Timm(AbstractNetwork):
         return split_behind_features(module, image_shape, num_classes, origin=origin)
 
     def _check_name(self, timm: Any) -> None:
-        """Refuse names that timm does not know, some of which it would download."""
+        """Refuse names unknown to timm; it would download the models of some."""
         if timm.is_model(self.model):
             return
         near = ", ".join(get_close_matches(self.model, timm.list_models(), 5, 0.5))

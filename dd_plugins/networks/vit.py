@@ -17,8 +17,8 @@ __all__ = ["ViT"]
 class ViT(AbstractNetwork):
     """A transformer on patches of the image, with averaged outputs.
 
-    The layers are torch's. Normalisation is by layer, before attention and before the
-    perceptron: there is no transformer without.
+    The layers are torch's. Layer normalisation stands before attention and before the
+    perceptron; there is no option to leave it out.
 
     Args:
         width: size of a token; a multiple of ``heads``.

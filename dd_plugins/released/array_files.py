@@ -23,7 +23,7 @@ _DTYPES = {"float32", "float64", "float16", "int32", "int64", "uint8"}
 
 
 def read_archive(file: Path) -> Released:
-    """Return the set of a NumPy archive, with arrays for images and labels.
+    """Return the set in a NumPy archive, with arrays for images and labels.
 
     Raises:
         FileError: it cannot be read, or has no such arrays.
@@ -41,9 +41,9 @@ def read_archive(file: Path) -> Released:
 
 
 def read_checkpoint(file: Path) -> Released:
-    """Return the set of a checkpoint of flax, as RCIG releases them.
+    """Return the set in a checkpoint of flax, as released by RCIG.
 
-    The averaged images and labels are taken, where there are any, as its code does.
+    Averaged images and labels are taken if there are any, as in its code.
 
     Raises:
         MissingExtraError: msgpack is not installed.
@@ -80,7 +80,7 @@ def read_checkpoint(file: Path) -> Released:
 
 
 def _array(code: int, content: bytes) -> Any:
-    """Return an array or number of flax; ``ValueError`` if it is none."""
+    """Return an array or number of flax; raise ``ValueError`` for anything else."""
     import msgpack
 
     if code not in (_ARRAY, _SCALAR):
@@ -97,7 +97,7 @@ def _array(code: int, content: bytes) -> Any:
 def _mappings(
     held: Mapping[str, Any], place: str = ""
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield a mapping and those inside of it, each with its path."""
+    """Yield a mapping and all mappings inside it, each with its path."""
     yield place, held
     for name, inner in held.items():
         if isinstance(inner, Mapping):
@@ -108,7 +108,7 @@ def _pair(file: Path, arrays: Mapping[str, Any], layout: str) -> Released:
     """Return the images and labels among some arrays.
 
     Raises:
-        FileError: there are none.
+        FileError: one of them is missing, or does not hold numbers.
     """
     found = []
     for names in (_IMAGES, _LABELS):

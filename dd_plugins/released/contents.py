@@ -1,4 +1,4 @@
-"""The content of a released set's files, whoever has written them."""
+"""The content of a released set's files, in one form for all layouts."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,10 +17,10 @@ class Released:
     """The tensors of a released set.
 
     Attributes:
-        layout: the origin of the files, for people.
+        layout: the name of the files' layout, for display.
         images: as they are in the file.
         labels: classes or scores.
-        space: the value space by the layout.
+        space: the value space implied by the layout.
         scores: the kind of scores: ``"logits"`` in the files of trajectory matching,
             ``"regression"`` targets in those of FRePo and RCIG.
         learning_rate: the learned step size; None if there is none.

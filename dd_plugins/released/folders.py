@@ -14,20 +14,20 @@ __all__ = ["read_folder"]
 
 
 def read_folder(folder: Path, class_names: Sequence[str], *, colour: bool) -> Released:
-    """Return the images of a folder, in a subfolder for each class.
+    """Return the set in a folder of images, with a subfolder for each class.
 
-    Subfolders have the names of classes, or numbers: the indices of classes from 0, as
-    SRe2L and RDED write them, or all of them from 1. Others are taken in their order if
-    there is one for each class.
+    Subfolders have the names of classes, or different numbers in their names: the
+    indices of classes from 0, as SRe2L and RDED write them, or all of them from 1.
+    Others are taken in their order if there is one for each class.
 
     Args:
         folder: the folder.
-        class_names: of the data.
-        colour: whether the data are, so that a grey file becomes colour.
+        class_names: the class names of the real data.
+        colour: whether the real data are in colour; then grey files become colour too.
 
     Raises:
         FileError: images cannot be read, or differ in size.
-        DataError: there are not the subfolders of these classes.
+        DataError: the subfolders do not match these classes.
     """
     from PIL import Image
 

@@ -66,9 +66,9 @@ def import_set(
 
     The layouts are those of
 
-    - DC, DSA and DM: ``{"data": [[images, labels], ...]}`` in a file of torch;
+    - DC, DSA and DM: ``{"data": [[images, labels], ...]}`` in a torch file;
     - IDC: ``[images, labels]``, pixels, packed by ``factor``;
-    - MTT, TESLA, DATM and DD-Ranking: a tensor in a file each, called ``images...``,
+    - MTT, TESLA, DATM and DD-Ranking: one file for each tensor, called ``images...``,
       ``labels...`` and, for a learned step size, ``lr...`` or ``syn_lr...``; or the
       folder of these files;
     - FRePo and RCIG: a NumPy archive, or a checkpoint of flax;
@@ -82,13 +82,15 @@ def import_set(
             :func:`~dd_plugins.distill`.
         space: the value space of the images (see :meth:`DistilledSet.from_tensors`), or
             ``"published"`` for pixels standardised by the numbers of the papers. By
-            default the layout determines it; a warning says where it does not.
-        label_kind: the kind of scores. By default those of FRePo and RCIG are
-            regression targets, and others logits, if they are no probabilities.
+            default the layout determines it; a warning says if it does not.
+        label_kind: the kind of the labels, if they are scores. By default those of
+            FRePo and RCIG are regression targets; others are logits, unless they are
+            probabilities.
         experiment: the number of the set in a file of several, from 0.
-        factor: smaller images along each side of an image, for sets of IDC.
+        factor: the number of smaller images along each side of an image, for sets of
+            IDC.
         method: the name of the method, for the record; by default its layout.
-        network: the spec of the network for the set.
+        network: the spec of the network to train on the set.
         data_root: the folder of named data sets.
         image_size: the side of the resized real images in pixels.
         plugins: where names are looked up; by default all installed plugins.
@@ -143,10 +145,10 @@ def import_set(
 
 
 def _read(paths: Sequence[Path], data: RealData) -> list[Released]:
-    """Return the sets in the files: several, if it is a file of experiments.
+    """Return the sets in the files; a file of experiments may hold several.
 
     Raises:
-        FileError: they are missing, or of no known layout.
+        FileError: a file is missing, or of no known layout.
     """
     if not paths:
         raise OptionError("expected the files of a set, got none")
@@ -170,10 +172,10 @@ def _read(paths: Sequence[Path], data: RealData) -> list[Released]:
 
 
 def _of_several(paths: Sequence[Path]) -> Released:
-    """Return the set of files with a tensor each, recognised by their names.
+    """Return the set in files of one tensor each, recognised by their names.
 
     Raises:
-        FileError: there are no images or labels, or more than one of them.
+        FileError: images or labels are missing, or in more than one file.
     """
     images, labels = _with(_IMAGES, paths), _with(_LABELS, paths)
     rates = _with(_RATE, paths)
@@ -186,14 +188,14 @@ def _of_several(paths: Sequence[Path]) -> Released:
 
 
 def _with(name: str, paths: Sequence[Path]) -> list[Path]:
-    """Return the paths of names beginning with a word; the best ones, if some are."""
+    """Return paths whose names begin with a word; if some end in best, only these."""
     found = [path for path in paths if path.stem.removeprefix("syn_").startswith(name)]
     best = [path for path in found if path.stem.endswith("best")]
     return best or found
 
 
 def _space(released: Released, space: Space | str | None, data: RealData) -> Space:
-    """Return the space of a set, as it is given or as its layout says."""
+    """Return the space of a set: the given one, or the one implied by its layout."""
     if space is None and released.images.dtype == torch.uint8:
         return "pixels"
     if space is None and released.space == "unknown" and released.images.numel():

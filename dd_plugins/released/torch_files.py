@@ -1,4 +1,4 @@
-"""Released sets in files of torch: those of DC, DSA, DM, IDC, MTT, TESLA and DATM.
+"""Released sets in torch files: those of DC, DSA, DM, IDC, MTT, TESLA and DATM.
 
 Files are read as tensors, numbers and containers of them; code in them is never run.
 """
@@ -28,7 +28,7 @@ _SCALARS = [
 
 
 def read_torch(file: Path) -> Any:
-    """Return the content of a file of torch, on the CPU.
+    """Return the content of a torch file, on the CPU.
 
     Raises:
         FileError: it cannot be read, or holds more than tensors, numbers and
@@ -45,10 +45,11 @@ def read_torch(file: Path) -> Any:
 
 
 def read_experiments(file: Path, held: Any) -> list[Released]:
-    """Return the sets of a file of DC, DSA or DM, or the one of a file of IDC.
+    """Return the sets in a file of DC, DSA or DM, or the one set in a file of IDC.
 
-    ``{"data": [[images, labels], ...], "accs_all_exps": ...}`` is DC's, with a pair for
-    each experiment; ``[images, labels]`` is IDC's, with pixels as images.
+    ``{"data": [[images, labels], ...], "accs_all_exps": ...}`` is the layout of DC,
+    with a pair for each experiment; ``[images, labels]`` is the layout of IDC, with
+    pixels as images.
 
     Args:
         file: the file, for messages.
@@ -73,14 +74,14 @@ def read_experiments(file: Path, held: Any) -> list[Released]:
 
 
 def read_tensors(images: Path, labels: Path, rate: Path | None) -> Released:
-    """Return the set of files with a tensor each, as MTT, TESLA and DATM save it.
+    """Return the set in files of one tensor each, as MTT, TESLA and DATM save it.
 
-    DD-Ranking takes sets in the same files.
+    DD-Ranking reads sets in the same files.
 
     Args:
-        images: of the images.
-        labels: of the labels: classes, or logits.
-        rate: of the learned step size; None if there is none.
+        images: the file of the images.
+        labels: the file of the labels: classes, or logits.
+        rate: the file of the learned step size; None if there is none.
 
     Raises:
         FileError: a file holds something else.

@@ -7,7 +7,7 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """Return where trained networks are kept: ``DD_CACHE``, or the user's cache."""
+    """Return the folder of kept networks: ``DD_CACHE``, or one in the user's cache."""
     chosen = os.environ.get("DD_CACHE")
     if chosen:
         return Path(chosen)

@@ -1,4 +1,4 @@
-"""Completion of names in a shell, from names kept by the last command that ran."""
+"""Completion of names in a shell, from names kept by the last command."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def keep_names(names: Mapping[str, list[str]]) -> None:
-    """Keep names for completion. A folder that cannot be written changes nothing.
+    """Keep names for completion; do nothing if the folder cannot be written.
 
     Args:
         names: names by kind, such as ``"distiller"``.
@@ -39,7 +39,7 @@ def completed(*kinds: str) -> Complete:
     Before the first command of an installation has run, no name is known.
 
     Args:
-        *kinds: such as ``"distiller"``.
+        *kinds: the kinds of names, such as ``"distiller"``.
     """
 
     def complete(
@@ -61,6 +61,6 @@ def completed(*kinds: str) -> Complete:
 
 
 def _file() -> Path:
-    """Return the file of the names of this environment of Python."""
+    """Return the file of the names of this Python environment."""
     key = hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]
     return cache_folder() / "names" / f"{key}.json"

@@ -1,7 +1,7 @@
 """Functions of tensors whose kernels a GPU records once and then replays.
 
-A step of a distiller is some hundreds of small kernels, and a GPU finishes most of them
-before Python asks for the next. Replayed as one CUDA graph they run without gaps.
+A step of a distiller runs hundreds of small kernels, and a GPU finishes most of them
+before Python launches the next. Replayed as one CUDA graph they run without gaps.
 """
 
 import warnings
@@ -25,7 +25,7 @@ class _Recording:
     outputs: tuple[Tensor, ...]
 
     def replay(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        with torch.no_grad():  # else the inputs would gather a history
+        with torch.no_grad():  # else autograd would track the copies
             for recorded, given in zip(self.inputs, inputs, strict=True):
                 recorded.copy_(given)
         self.graph.replay()
@@ -33,16 +33,16 @@ class _Recording:
 
 
 class GraphedFunction:
-    """A function, recorded on a GPU at its first call and plainly called elsewhere.
+    """A function, recorded on a GPU at its first call, and called as usual elsewhere.
 
-    It must do the same for all inputs of the same shapes: nothing in it may depend on a
-    value, wait for the device, or draw at random. If the GPU cannot record it, it is
-    called each time, after one warning.
+    It is recorded once for inputs of the same shapes and dtypes, and must do the same
+    for all of them: nothing in it may depend on a value, wait for the device, or draw
+    at random. If the GPU cannot record it, it is called each time, after one warning.
 
     Args:
-        function: of tensors on one device, to a tuple of tensors.
-        changed: gives the tensors changed by a call, other than its outputs. The
-            warm-up calls before the recording leave no trace in them.
+        function: maps tensors on one device to a tuple of tensors.
+        changed: returns the tensors changed by a call, besides its outputs. They are
+            restored after the warm-up calls and the recording.
 
     Example:
         >>> double = GraphedFunction(lambda tensor: (2 * tensor,))

@@ -44,11 +44,11 @@ def channels_last(module: ModuleType, device: torch.device) -> ModuleType:
 
 @contextmanager
 def exact_kernels() -> Iterator[None]:
-    """Let cuDNN take only kernels with the same bits at every run, in float32.
+    """Let cuDNN use only deterministic kernels, with float32 at full precision.
 
     By default torch lets it round the factors of convolutions to the 10 bits of TF32.
-    torch's own switches are for the whole process; afterwards they are as they were. A
-    precision set by torch's newer ones (``fp32_precision``) is kept. Nothing changes on
+    torch's switches hold for the whole process; afterwards they are as they were. A
+    precision set by the newer switches (``fp32_precision``) is kept. Nothing changes on
     other devices.
     """
     cudnn = torch.backends.cudnn
@@ -77,7 +77,7 @@ def plain_torch() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if torch.get_default_device() != torch.device("cpu"):
-            stack.enter_context(torch.device("cpu"))  # it takes time at every call
+            stack.enter_context(torch.device("cpu"))  # it slows every call
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
@@ -88,7 +88,7 @@ def plain_torch() -> Iterator[None]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute with so many threads, as they change the last bits of large sums."""
+    """Compute with a fixed number of threads, as it affects the last bits of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -114,7 +114,7 @@ def resolve_device(device: str) -> torch.device:
         torch.zeros((), device=resolved).item()  # "meta" has tensors without values
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
-        if reason.startswith("Could not run"):  # and then all that torch was built for
+        if reason.startswith("Could not run"):  # followed by all of torch's backends
             reason = "torch has no such device here"
         raise OptionError(
             f"device {device!r} cannot be used: {reason}; expected a device that torch "

@@ -1,4 +1,4 @@
-"""Files either whole or absent, and folders locked for one process."""
+"""Files written whole or not at all, and folders locked for one process."""
 
 import errno
 import os
@@ -71,12 +71,12 @@ def write_atomically(
     Args:
         path: the file to write.
         write: writes the content to a binary file object.
-        verify: reads the hidden file before it takes the name; raises ValueError or
-            OSError if it is not as it should be.
+        verify: checks the hidden file before it takes the name; raises ValueError or
+            OSError if its content is wrong.
 
     Raises:
         FileError: the folder or the file cannot be written (a full disk, permissions);
-            a previous file of the name is kept.
+            a previous file of this name is kept.
     """
     try:
         part = path.with_name(f".{path.name}.part")
@@ -106,7 +106,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Make a folder, and lock it against other processes (not on Windows).
 
     Raises:
-        FileError: another process has it, or it cannot be made.
+        FileError: another process keeps it locked, or it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,10 +144,10 @@ def _takes(lock: int) -> bool:
 
 @contextmanager
 def _alone_with(part: Path) -> Iterator[None]:
-    """Keep a file from other processes; wait while one of them has it.
+    """Lock a hidden file against other processes; wait while one of them has it.
 
     A killed process holds no lock, so its file is taken over. The hidden file is its
-    own lock: filelock would leave one next to every written file.
+    own lock: filelock would leave a lock file next to every written file.
     """
     held = fcntl is None
     if held:
@@ -156,7 +156,7 @@ def _alone_with(part: Path) -> Iterator[None]:
         lock = _opened_alone(part)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):  # it took its name while this one waited
+            with suppress(FileNotFoundError):  # renamed while this one waited
                 held = os.path.samestat(os.fstat(lock), part.lstat())
             if held:
                 yield
@@ -165,10 +165,10 @@ def _alone_with(part: Path) -> Iterator[None]:
 
 
 def _opened_alone(part: Path) -> int:
-    """Open a hidden file for writing; remove anything else of its name.
+    """Open a hidden file for writing; remove anything else under its name.
 
     In a folder open to others, the name may belong to a symbolic link, to a hard link
-    to somebody's file, or to a silent pipe.
+    to somebody's file, or to a pipe without a reader.
     """
     while True:
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Names of a package that are imported at their first use."""
+"""Names of a package, imported at their first use."""
 
 import ast
 import sys
@@ -11,9 +11,9 @@ __all__ = ["lazy_names"]
 def lazy_names(module: str) -> Callable[[str], object]:
     """Return the ``__getattr__`` of a module whose imports wait for their first use.
 
-    The module writes its imports under ``if TYPE_CHECKING:``, where type checkers and
-    the import contract read them, and this function too. So a command line that lists
-    its commands does not import torch.
+    The module writes its imports under ``if TYPE_CHECKING:``. Type checkers and the
+    import contract read them there, and so does this function. So listing the commands
+    of the command line does not import torch.
 
     Args:
         module: ``__name__`` of the module.

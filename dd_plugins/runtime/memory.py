@@ -12,7 +12,7 @@ __all__ = ["fits_in_memory", "memory_limit", "peak_memory", "room_on"]
 
 
 def fits_in_memory(size: float) -> bool:
-    """Return whether so many bytes are less than half of this process's memory.
+    """Return whether a number of bytes is less than half of this process's memory.
 
     This is the memory of the machine, or the limit of a container or a batch system if
     it is lower.
@@ -21,9 +21,10 @@ def fits_in_memory(size: float) -> bool:
 
 
 def room_on(device: torch.device) -> float:
-    """Return the bytes free for a computation: half of the memory, or of a GPU.
+    """Return how many bytes a computation on a device may take.
 
-    On a GPU it is nine tenths of the free memory.
+    On a GPU it is nine tenths of the free memory, elsewhere half of this process's
+    memory.
     """
     if device.type == "cuda":
         return 0.9 * float(torch.cuda.mem_get_info(device)[0])
@@ -31,9 +32,9 @@ def room_on(device: torch.device) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak bytes of this process so far; 0 if unknown.
+    """Return the peak memory of this process so far, in bytes; 0 if unknown.
 
-    On a GPU they are the bytes reserved by torch.
+    On a GPU it is the memory reserved by torch.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)

@@ -1,7 +1,8 @@
 """Modules moved since 0.1: found by their old paths as well, until 0.3.
 
-Two are not: the names of ``arguments`` are methods now, and ``dd_plugins.evaluate`` is
-the function. Names moved out of a remaining module are in ``dd_plugins.api``.
+Two are not found: the names of ``arguments`` are methods now, and
+``dd_plugins.evaluate`` is the function. Names moved out of a remaining module are in
+``dd_plugins.api``.
 """
 
 import sys

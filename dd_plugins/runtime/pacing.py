@@ -1,4 +1,4 @@
-"""How often something costly is done on the way."""
+"""How often to do something costly during a run."""
 
 import time
 
@@ -8,7 +8,7 @@ _PAUSE = 10  # times as long as the last turn took
 
 
 class Pace:
-    """Says when the next turn is due, so that turns take a tenth of the time at most.
+    """Times the turns of a costly task, so they take a tenth of all time at most.
 
     Args:
         seconds: the shortest time from one turn to the next.

@@ -1,6 +1,6 @@
-"""The few lines behind runs and evaluations under torchrun.
+"""Communication between the processes of a run or an evaluation under torchrun.
 
-A process started without ``torchrun`` is a group of one: everything here returns at
+A process started without ``torchrun`` is a group of one: every function here returns at
 once.
 """
 
@@ -40,12 +40,12 @@ Value = TypeVar("Value")
 def process_group() -> Iterator[None]:
     """Join the processes of ``torchrun``, and leave them at the end.
 
-    Tensors on a GPU travel by NCCL, all others by gloo. Each process takes the GPU of
+    Tensors on a GPU are sent by NCCL, all others by gloo. Each process takes the GPU of
     its local rank. Without torchrun, or inside an existing group, nothing happens.
 
-    When a process dies, torchrun sends SIGTERM to the others at once. It is ignored in
-    this block, and after an error, so they can report the error; the loop of a run has
-    a handler of its own.
+    When a process dies, torchrun sends SIGTERM to the others at once. The signal is
+    ignored in this block, and after an error, so they can report the error; the loop of
+    a run has a handler of its own.
     """
     wanted = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not wanted or dist.is_initialized():
@@ -77,7 +77,7 @@ def _leave() -> None:
 
 
 def rank() -> int:
-    """Return the number of this process, from 0; 0 reports and writes."""
+    """Return the number of this process, from 0; process 0 reports and writes."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -125,7 +125,7 @@ def average(tensors: list[Tensor]) -> list[Tensor]:
     """Return the means over all processes, the same in each of them.
 
     Args:
-        tensors: floating, on one device; of the same shapes in every process.
+        tensors: floating tensors on one device, of the same shapes in every process.
 
     Raises:
         LostProcessError: another process is gone.
@@ -144,7 +144,7 @@ def average(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def broadcast(tensors: list[Tensor]) -> None:
-    """Overwrite tensors by those of process 0."""
+    """Overwrite tensors with those of process 0."""
     if world_size() == 1:
         return
     with reports_losses():
@@ -155,7 +155,7 @@ def broadcast(tensors: list[Tensor]) -> None:
 
 
 def broadcast_object(value: Value) -> Value:
-    """Return the value of process 0; it is pickled on its way between our processes."""
+    """Return the value of process 0; it is pickled between our own processes only."""
     if world_size() == 1:
         return value
     box = [value]
@@ -167,7 +167,7 @@ def broadcast_object(value: Value) -> Value:
 def gather_objects(value: Any) -> list[Any]:
     """Return the values of all processes, by rank, to each of them.
 
-    They are pickled on their way between our own processes.
+    They are pickled between our own processes only.
     """
     if world_size() == 1:
         return [value]
@@ -180,7 +180,8 @@ def gather_objects(value: Any) -> list[Any]:
 def gather_to_first(value: Any) -> list[Any] | None:
     """Return the values of all processes, by rank, to process 0; None to the others.
 
-    Tensors arrive on the CPU: none is made again on the GPU of another process.
+    With several processes tensors arrive on the CPU: none takes memory on another
+    process's GPU.
 
     Args:
         value: tensors, numbers, strings, and lists, tuples and dicts of them.

@@ -1,4 +1,4 @@
-"""How far a long command is, and when it ends."""
+"""The progress of a long command, and the time left."""
 
 import sys
 import time
@@ -20,13 +20,13 @@ _LINE_SECONDS = 10.0  # between two lines, where there is no terminal
 
 
 def seconds_left(done: float, total: float, begun: float, elapsed: float) -> float:
-    """Return how long the rest of some work takes, at its mean speed so far.
+    """Return the seconds for the rest of some work, at its mean speed so far.
 
     Args:
         done: work done, in a unit proportional to time.
         total: all work.
-        begun: work that was done before the clock started; less than ``done``.
-        elapsed: seconds since then.
+        begun: work done before the clock started; less than ``done``.
+        elapsed: seconds since the clock started.
 
     Example:
         >>> seconds_left(done=30, total=100, begun=10, elapsed=5)
@@ -45,9 +45,9 @@ def part_of(
     """Return a function that reports steps as a part of longer work.
 
     Args:
-        on_progress: what is called; None for nothing.
-        what: the part.
-        before: work that was done before this part.
+        on_progress: the callback; None for nothing.
+        what: the name of the part.
+        before: work done before this part.
         total: all work.
         each: the work of a step.
     """
@@ -83,7 +83,7 @@ class ProgressShown:
         """Show how far the work is.
 
         Args:
-            what: what goes on now, and its figures.
+            what: the name of the current part, and its figures.
             done: work done, in a unit proportional to time.
             total: all work, in that unit.
         """
@@ -123,7 +123,7 @@ def shown_progress(
     """Show the progress of a command in this block.
 
     Args:
-        begun: what a terminal shows before the first update: ``"reading data"``.
+        begun: the text on a terminal before the first update: ``"reading data"``.
         silent: whether to show nothing, as in all processes of a group but the first.
         in_seconds: whether work is in seconds; a first line then says how long it is.
     """

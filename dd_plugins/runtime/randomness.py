@@ -1,8 +1,8 @@
 """Addressed randomness: every draw has an address, and no draw touches global state.
 
-A generator is derived from ``(seed, purpose, step, rank)``. Nothing about randomness is
-carried from one step to the next, so a resumed run draws exactly what the uninterrupted
-one would have drawn, and there is no generator state to save.
+A generator is derived from ``(seed, purpose, step, rank)``. No random state is carried
+from one step to the next. So a resumed run draws exactly the same as an uninterrupted
+one, and there is no generator state to save.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ def generator_for(
 
     Args:
         seed: the seed of the run.
-        purpose: the thing drawn, for example ``"batch"``.
-        step: the step of the run, or the number of the thing drawn.
-        rank: the process, where each of several draws its own.
+        purpose: the purpose of the draw, for example ``"batch"``.
+        step: the step of the run, or the number of the draw.
+        rank: the number of the process, if each draws its own.
 
     Example:
         >>> first = torch.rand(2, generator=generator_for(0, "batch", step=7))
@@ -40,7 +40,7 @@ def generator_for(
 
 @contextmanager
 def seeded_globally(generator: torch.Generator) -> Iterator[None]:
-    """Let code that only knows the global CPU state draw from ``generator``.
+    """Let code without a generator argument draw from ``generator``.
 
     Module constructors and ``F.dropout`` take no generator. Inside this block the
     global CPU state is seeded from ``generator``; afterwards it is restored. Build

@@ -38,7 +38,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a time as people write it.
+    """Return a duration as people write it.
 
     Example:
         >>> duration_text(4.2), duration_text(99.7), duration_text(3 * 3600)

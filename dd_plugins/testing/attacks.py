@@ -68,7 +68,7 @@ def _scores(attack: Any, evidence: Any) -> Tensor:
 
 
 def _evidence(attack: Any) -> Any:
-    """Return evidence of a toy audit, of classes in the module of the attack's base."""
+    """Return toy evidence, of the classes beside the attack's base class."""
     base = [cls for cls in type(attack).__mro__ if "scores" in vars(cls)][-1]
     kinds = sys.modules[base.__module__]
     generator = generator_for(0, "evidence")

@@ -51,7 +51,7 @@ def check_dataset_has_a_test_set(load: Loader) -> None:
 
 @asserts
 def check_dataset_can_be_distilled(load: Loader) -> None:
-    """A coreset of one image for each class can be chosen from it."""
+    """A core set of one image for each class can be chosen from the data."""
     data = load()
     options = {"network": "mlp(width=4)", "device": "cpu", "plugins": Plugins(load=[])}
     made = distill(data, "random", steps=1, **options)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ _LONGER = 60
 
 
 class _OneStep:
-    """A distiller's arguments at the first step, outside of the engine."""
+    """A distiller's arguments at the first step, outside the engine."""
 
     def __init__(self, distiller: Distiller) -> None:
         data = toy_data()

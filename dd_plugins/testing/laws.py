@@ -1,4 +1,4 @@
-"""A law: a check failing with an AssertionError of its name."""
+"""The laws of plugins: where one is broken, its check raises an AssertionError."""
 
 import functools
 from collections.abc import Callable

@@ -30,7 +30,7 @@ def _weights(network: AbstractNetwork, seed: int) -> Tensor:
 
 @asserts
 def check_network_shapes(network: AbstractNetwork) -> None:
-    """Features are flat, logits are one a class, and gradients reach the images."""
+    """Features are flat, each class has one logit, and gradients reach the images."""
     module = network.build(
         (1, 8, 8), 3, generator=generator_for(0, "network check")
     ).eval()

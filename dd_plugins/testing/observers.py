@@ -44,7 +44,7 @@ def check_observer_does_not_fail(observer: object) -> None:
 def _observed(
     observer: object, others: Mapping[str, object] | None = None, **options: Any
 ) -> dict[str, Any]:
-    """Return arguments of a short run that an observer of either form observes."""
+    """Return the arguments of a short run with an observer of either form."""
     extra: dict[str, object] = dict(others or {})
     if isinstance(observer, AbstractObserver):
         options["observers"] = [observer]

@@ -39,7 +39,7 @@ _ROUNDING = 1e-5
 
 
 class _UnderTest:
-    """A plugin for the class under test, unregistered elsewhere."""
+    """A plugin to register the class under test, if no other plugin does."""
 
     def __init__(self, parametrization: AbstractParametrization) -> None:
         self._class = type(parametrization)
@@ -91,7 +91,7 @@ def check_parametrization_spec_round_trip(
 
 @asserts
 def check_parametrization_shapes(parametrization: AbstractParametrization) -> None:
-    """Each stored image decodes to as many images as it says, of the same shape."""
+    """Each stored image decodes to the declared number of images, all of one shape."""
     codec, images = _given(parametrization)
     if codec is None:
         return
@@ -115,7 +115,7 @@ def check_parametrization_shapes(parametrization: AbstractParametrization) -> No
 
 @asserts
 def check_parametrization_gradients(parametrization: AbstractParametrization) -> None:
-    """The gradient by chunks of images equals the gradient of the whole."""
+    """The gradient computed in chunks of images equals the gradient of the whole."""
     codec, images = _given(parametrization)
     if codec is None:
         return

@@ -86,7 +86,7 @@ class _PassThroughPlugin:
 
 
 class _UnderTest:
-    """A plugin for the class under test, unregistered elsewhere."""
+    """A plugin to register the class under test, if no other plugin does."""
 
     def __init__(self, distiller: Distiller) -> None:
         self._class = type(distiller)
@@ -97,7 +97,7 @@ class _UnderTest:
 
 
 class Interruption:
-    """An observer that interrupts a run after a number of steps, like a user."""
+    """An observer to interrupt a run after a number of steps, as a user would."""
 
     def __init__(self, step: int) -> None:
         self._step = step
@@ -115,9 +115,9 @@ def short_run(
     validation: float = 0.0,
     **options: Any,
 ) -> dict[str, Any]:
-    """Return arguments of ``distill`` for a short run on the toy problem.
+    """Return the arguments of ``distill`` for a short run on the toy problem.
 
-    Without validation images by default: their figures take longest.
+    It has no validation images by default, as their figures take longest.
     """
     quick = {"network": NETWORK, "device": "cpu", "precision": "float32"}
     data = toy_data(validation=validation)
@@ -143,14 +143,14 @@ def plugins_with(distiller: Distiller) -> Plugins:
 def assert_draws_nothing_globally(act: Callable[[], object], law: str) -> None:
     """Assert that a call leaves the generators of torch, NumPy and Python alone.
 
-    Some libraries draw when they are first imported. So a call that imports modules may
-    be made a second time, and the second decides.
+    Some libraries draw when they are first imported. So a call with imports may be made
+    a second time, and the second decides.
 
     Raises:
         AssertionError: a generator has changed.
     """
     for _ in range(2):
-        # A call that seeds them does not find them as it left them.
+        # Move the generators on, so a call that seeds them is noticed each time.
         torch.rand(()), np.random.random(), random.random()
         before, modules = _global_random_state(), len(sys.modules)
         act()

@@ -1,1 +1,1 @@
-"""Experiment tracking: observers that a run asks for by a spec."""
+"""Experiment tracking: observers requested for a run by a spec."""

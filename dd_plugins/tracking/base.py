@@ -1,4 +1,4 @@
-"""What an observer is that a spec asks for."""
+"""The base classes of observers requested by a spec."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ __all__ = ["AbstractObserver", "Observation"]
 
 
 class Observation(ABC):
-    """What an observer holds while it observes one run. It must not change the run."""
+    """The observation of one run by an observer; it must not change the run."""
 
     @abstractmethod
     def after_step(
@@ -25,7 +25,7 @@ class Observation(ABC):
         Args:
             step: steps done, from 1.
             metrics: as for the hook ``dd_after_step``.
-            distilled: call it for the set as it is now.
+            distilled: returns the set as it is now.
         """
 
     def after_run(self, distilled: DistilledSet | None) -> None:
@@ -41,7 +41,7 @@ class AbstractObserver(Record, ABC):
     """An observer with its options; :meth:`observe` begins to observe a run.
 
     A class is registered by the hook ``dd_register_observers`` under ``name``, and
-    observes the runs that ask for it: ``--observe``, or ``observers=`` in Python.
+    observes the runs requesting it, by ``--observe``, or ``observers=`` in Python.
     """
 
     def check(self, run: Run) -> None:
@@ -57,7 +57,7 @@ class AbstractObserver(Record, ABC):
     def observe(self, run: Run, first_step: int) -> Observation:
         """Begin to observe a run, before its first step.
 
-        Called in the process that reports.
+        Only the reporting process calls it.
 
         Args:
             run: the run.

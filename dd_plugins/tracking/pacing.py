@@ -1,4 +1,4 @@
-"""How often a run is passed on: enough to see it, and never a burden to it."""
+"""How often a run is reported: enough to follow it, without slowing it down."""
 
 import ast
 import math
@@ -21,9 +21,9 @@ Setting = str | int | float | bool
 
 
 class PacedObservation(Observation):
-    """Passes on settings once, figures about 1,000 times, a picture once a minute.
+    """Reports settings once, figures about 1,000 times, a picture once a minute.
 
-    Figures that are not reported at every step go with the next ones. Pictures take a
+    A report has the latest value of each figure since the last report. Pictures take a
     tenth of a run's time at most; the last one shows the result.
 
     Args:
@@ -41,15 +41,15 @@ class PacedObservation(Observation):
 
     @abstractmethod
     def write_settings(self, settings: dict[str, Setting]) -> None:
-        """Pass on the settings of the run, from the header of its set."""
+        """Report the settings of the run, from the header of its set."""
 
     @abstractmethod
     def write_figures(self, step: int, figures: Mapping[str, float]) -> None:
-        """Pass on what was measured up to a step."""
+        """Report the figures measured up to a step."""
 
     @abstractmethod
     def write_picture(self, step: int, png: bytes) -> None:
-        """Pass on the images of the set, as the content of a PNG file."""
+        """Report the images of the set, as the content of a PNG file."""
 
     def after_step(
         self,
@@ -57,7 +57,7 @@ class PacedObservation(Observation):
         metrics: Mapping[str, float],
         distilled: Callable[[], DistilledSet],
     ) -> None:
-        """Pass on what is due after this step."""
+        """Report everything due after this step."""
         self._step = step
         if not self._told:
             self._told = True
@@ -72,7 +72,7 @@ class PacedObservation(Observation):
             self._pace.ended()
 
     def after_run(self, distilled: DistilledSet | None) -> None:
-        """Pass on the picture of the result."""
+        """Report the picture of the result."""
         if distilled is not None:
             self.write_picture(self._step, grid_png(distilled))
 
@@ -85,7 +85,7 @@ def _settings(run: Run, distilled: DistilledSet) -> dict[str, Setting]:
         "train_images": header.dataset.train_images,
         "device": run.device.type,
         **header.run.arguments(),
-        "steps": run.steps,  # the header of a set on the way says those done
+        "steps": run.steps,  # an unfinished set's header has the steps done
         **{f"distiller.{name}": _read(text) for name, text in header.options.items()},
     }
     return {
@@ -95,7 +95,7 @@ def _settings(run: Run, distilled: DistilledSet) -> dict[str, Setting]:
 
 
 def _read(text: str) -> object:
-    """Return the value of an option that a header holds as text; specs stay text."""
+    """Return the value of an option held as text in a header; specs stay text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -22,14 +22,14 @@ _FOLDER = "tensorboard"
 
 @record
 class TensorBoard(AbstractObserver):
-    """Writes the events that TensorBoard shows: figures, pictures and settings.
+    """Writes figures, pictures and settings as events for TensorBoard.
 
-    A run that goes on from a checkpoint takes the place of the events after it, and a
-    new run that of an old one in the same folder.
+    A run resumed from a checkpoint replaces the events after it, and a new run replaces
+    an old one in the same folder.
 
     Args:
-        folder: where the events are written; by default ``tensorboard`` in the folder
-            of the run.
+        folder: the folder of the events; by default ``tensorboard`` in the folder of
+            the run.
     """
 
     name = "tensorboard"
@@ -88,7 +88,7 @@ class _Events(PacedObservation):
         self._writer.add_image("images", pixels, step, dataformats="HWC")
 
     def after_run(self, distilled: DistilledSet | None) -> None:
-        """Write the result beside its settings, to be compared with other runs."""
+        """Write the result beside its settings, for comparison with other runs."""
         try:
             super().after_run(distilled)
             if distilled is not None and self._last:

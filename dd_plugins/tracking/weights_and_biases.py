@@ -22,17 +22,17 @@ _ID_NAME = "wandb-run.txt"  # in the folder of the run
 
 @record
 class WandB(AbstractObserver):
-    """Sends figures, pictures and settings to Weights & Biases, or keeps them to send.
+    """Sends figures, pictures and settings to Weights & Biases, at once or later.
 
-    A run that goes on from a checkpoint goes on in its run there. Wandb's own log is
-    ``wandb`` in the folder of the run, else here. It asks for a login as it always
-    does; a run without a connection goes on, and a warning says so.
+    A run resumed from a checkpoint continues its run there. The log of wandb itself is
+    in ``wandb`` in the folder of the run, or else in the current folder. The login
+    works as usual; without a connection the run goes on, with a warning.
 
     Args:
-        project: the project there.
-        entity: the user or the team; by default the one that is logged in.
-        title: the name of the run there; by default wandb's choice.
-        mode: ``"online"``, or ``"offline"`` to write to the disk alone, for
+        project: the project on Weights & Biases.
+        entity: the user or the team; by default the one logged in.
+        title: the name of the run on Weights & Biases; by default wandb's choice.
+        mode: ``"online"``, or ``"offline"`` to write to the disk only, for
             ``wandb sync``.
     """
 
@@ -53,7 +53,7 @@ class WandB(AbstractObserver):
         _wandb()
 
     def observe(self, run: Run, first_step: int) -> "_Sent":
-        """Begin a run of wandb, or go on with one."""
+        """Begin a run of wandb, or continue one."""
         wandb = _wandb()
         noted = None if run.out is None else run.out / _ID_NAME
         goes_on = first_step > 0 and noted is not None and noted.exists()
@@ -75,7 +75,7 @@ class WandB(AbstractObserver):
 
 
 class _Sent(PacedObservation):
-    """What one run sends."""
+    """The data sent by one run."""
 
     def __init__(self, run: Run, first_step: int, wandb: Any, theirs: Any) -> None:
         super().__init__(run, first_step)

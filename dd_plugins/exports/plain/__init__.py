@@ -1,4 +1,4 @@
-"""Functions of plain torch, whose source is copied into the scripts of exports.
+"""Functions in plain torch; their source is copied into the scripts of exports.
 
-Each says in few lines what another room computes; tests hold the two to each other.
+Each repeats a computation of another package in a few lines; tests compare the two.
 """

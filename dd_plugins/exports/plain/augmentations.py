@@ -1,6 +1,6 @@
 """The augmentations of recipes in plain torch: one operation for a batch.
 
-Their amounts differ from image to image.
+Its amount differs from image to image.
 """
 
 import math
@@ -84,7 +84,7 @@ def flipped(images: Tensor, chosen: Tensor) -> Tensor:
 def recoloured(
     images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor
 ) -> Tensor:
-    """Change the brightness, the saturation and the contrast of each image."""
+    """Change the brightness, then the saturation, then the contrast of each image."""
     images = images + brightness[:, None, None, None]
     for axes, factor in (((1,), saturation), ((1, 2, 3), contrast)):
         mean = images.mean(axes, keepdim=True)
@@ -95,7 +95,7 @@ def recoloured(
 def resampled(
     images: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor, padding: str
 ) -> Tensor:
-    """Rotate, zoom and shift (in half sides, across and down) each image."""
+    """Rotate, zoom and shift each image; shifts are in half sides, across and down."""
     ratio = images.shape[-1] / images.shape[-2]
     sine, cosine = angle.sin(), angle.cos()
     across = torch.stack([cosine * zoom[0], -sine * zoom[1] / ratio, shift[0]])

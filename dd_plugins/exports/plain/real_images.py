@@ -1,4 +1,4 @@
-"""How a script reads the test images that it is given."""
+"""The test images given to a script."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ __all__ = ["read_images"]
 def read_images(
     source: str, shape: torch.Size, class_names: list[str]
 ) -> tuple[Tensor, Tensor]:
-    """Return images in [0, 1], and the number of the class of each."""
+    """Return images in [0, 1], and the class index of each."""
     if source.endswith(".npz"):
         file = np.load(source)
         images, labels = torch.tensor(file["images"]), torch.tensor(file["labels"])

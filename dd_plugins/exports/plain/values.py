@@ -8,13 +8,13 @@ __all__ = ["standardised", "whitened"]
 
 
 def standardised(images: Tensor, export: Mapping[str, Tensor]) -> Tensor:
-    """Map images in [0, 1] to the values that networks are trained on."""
+    """Standardise images in [0, 1] by the mean and deviation of each channel."""
     mean, deviation = export["transform_mean"], export["transform_deviation"]
     return (images - mean[:, None, None]) / deviation[:, None, None]
 
 
 def whitened(images: Tensor, export: Mapping[str, Tensor], stride: int) -> Tensor:
-    """Map images to these values, and whiten sub-images of every stride-th pixel."""
+    """Standardise images, and whiten their sub-images of every stride-th pixel."""
     n, channels, height, width = images.shape
     values = standardised(images, export)
     parts = values.view(n, channels, height // stride, stride, width // stride, stride)
