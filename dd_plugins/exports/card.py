@@ -76,7 +76,7 @@ def _fields(
 
 
 def _data_name(distilled: DistilledSet) -> str:
-    """Return the name of the real data; of a path only the last part, for privacy."""
+    """Return the name of the real data, without the kind of its files."""
     name = distilled.header.dataset.name
     return PurePath(name.partition(":")[2]).name or name
 

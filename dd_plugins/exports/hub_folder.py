@@ -1,12 +1,14 @@
 """The folder of a set for the Hugging Face hub."""
 
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePath
 
 from dd_plugins.exports.card import ANY_REPOSITORY, card_of
 from dd_plugins.exports.recipe import ExportedRecipe
 from dd_plugins.exports.tensors import write_set
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
+from dd_plugins.synthetic.header import Header
 from dd_plugins.synthetic.pictures import save_grid
 
 __all__ = ["CARD_NAME", "write_hub_folder"]
@@ -24,7 +26,8 @@ def write_hub_folder(
     """Write the folder for ``push_to_hub`` to upload.
 
     It holds the artifact, a grid of its images, all tensors as arrays, the script for
-    training on them, and a card.
+    training on them, and a card. Of real data named by a path, the headers keep the
+    last part alone: where it lies is nobody's business.
 
     Args:
         distilled: the set.
@@ -35,9 +38,23 @@ def write_hub_folder(
     Raises:
         FileError: a file cannot be written.
     """
-    distilled.save(folder / ARTIFACT_NAME)
-    save_grid(distilled, folder / "images.png")
-    write_set(distilled, how, folder)
-    card = card_of(distilled, how, repo_id)
+    published = replace(distilled, header=_without_folders(distilled.header))
+    published.save(folder / ARTIFACT_NAME)
+    save_grid(published, folder / "images.png")
+    write_set(published, how, folder)
+    card = card_of(published, how, repo_id)
     write_atomically(folder / CARD_NAME, lambda file: file.write(card.encode()))
     return folder
+
+
+def _without_folders(header: Header) -> Header:
+    """Return a header, and those of its contexts, without the folders of real data."""
+    kind, colon, place = header.dataset.name.partition(":")
+    name = f"{kind}{colon}{PurePath(place).name or place}"
+    updates: dict[str, object] = {
+        "dataset": header.dataset.model_copy(update={"name": name})
+    }
+    if header.context is not None:
+        behind = {"header": _without_folders(header.context.header)}
+        updates["context"] = header.context.model_copy(update=behind)
+    return header.model_copy(update=updates)

@@ -13,7 +13,7 @@ from made_sets import made_set
 import dd_plugins
 from dd_plugins import DistilledSet, push_to_hub
 from dd_plugins.errors import MissingExtraError, OptionError, RunError
-from dd_plugins.synthetic.header import DataRecord
+from dd_plugins.synthetic.header import ContextRecord, DataRecord
 
 FILES = ["README.md", "distilled.safetensors", "images.png", "set.npz", "train.py"]
 
@@ -69,12 +69,22 @@ def test_a_card_holds_hostile_names_as_text(tmp_path: Path) -> None:
     assert "<script>" not in outside.replace(r"\<script\>", "")
 
 
-def test_a_card_does_not_tell_where_data_lay(tmp_path: Path) -> None:
+def test_no_file_tells_where_data_lay(tmp_path: Path) -> None:
     data = DataRecord(name="folder:/home/me/pets", fingerprint="", train_images=9)
-    folder = dd_plugins.export(made_set(dataset=data), "hub", tmp_path / "written")
-    card = (folder / "README.md").read_text()
-    assert "# pets, distilled by dm" in card
-    assert "/home/me" not in card
+    first = made_set(dataset=data)
+    made = made_set(
+        dataset=data, context=ContextRecord(refined=False, header=first.header)
+    )
+    folder = dd_plugins.export(made, "hub", tmp_path / "written")
+    assert "# pets, distilled by dm" in (folder / "README.md").read_text()
+    loaded = DistilledSet.load(folder)
+    assert loaded.header.dataset.name == "folder:pets"
+    assert loaded.header.context is not None
+    assert loaded.header.context.header.dataset.name == "folder:pets"
+    for path in folder.rglob("*"):
+        written = path.read_bytes()
+        assert b"home" not in written
+        assert "home".encode("utf-32-le") not in written  # text in NumPy's files
 
 
 def test_names_that_no_repository_can_have_are_refused(hub: Path) -> None:
