@@ -51,10 +51,9 @@ def map_layer(network: FeatureNetwork, image_shape: ImageShape) -> nn.Module:
 
     def note(layer: nn.Module, given: object, output: object) -> None:
         del given
-        if isinstance(output, Tensor) and output.ndim == 4:
-            usable = not isinstance(layer, (*_POOLING, nn.ZeroPad2d, nn.Upsample))
-            if usable and min(output.shape[-2:]) >= _SMALLEST_MAP:
-                found.append(layer)
+        usable = not isinstance(layer, (*_POOLING, nn.ZeroPad2d, nn.Upsample))
+        if usable and _is_map(output):
+            found.append(layer)
 
     handles = [layer.register_forward_hook(note) for layer in network.body.modules()]
     training = network.training
@@ -73,6 +72,15 @@ def map_layer(network: FeatureNetwork, image_shape: ImageShape) -> nn.Module:
             "convolutions or a vision transformer, and images that are large enough"
         )
     return found[-1]
+
+
+def _is_map(output: object) -> bool:
+    """Tell whether the output of a layer is a map that is large enough."""
+    return (
+        isinstance(output, Tensor)
+        and output.ndim == 4
+        and min(output.shape[-2:]) >= _SMALLEST_MAP
+    )
 
 
 def observe(
@@ -109,7 +117,8 @@ def observe(
             features = network.features(given)
             logits = network.head(features).float()
             scores = logits.gather(1, classes[:, None]).sum()
-            (activation,) = kept
+            # A layer may be used several times: its last map that is large enough.
+            activation = [output for output in kept if _is_map(output)][-1]
             (gradient,) = torch.autograd.grad(
                 scores, [activation], retain_graph=True, create_graph=second_order
             )

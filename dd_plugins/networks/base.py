@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dd_plugins.errors import OptionError, PluginError
+from dd_plugins.errors import PluginError
 from dd_plugins.runtime.device import channels_last
 from dd_plugins.runtime.randomness import seeded_globally
 from dd_plugins.spec import Record
@@ -372,11 +372,8 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
     """Return a normalisation layer for ``channels``.
 
     BatchNorm keeps running statistics with ``BATCH_NORM_MOMENTUM``. Group normalisation
-    has 32 groups, or one for each channel if there are fewer. Instance normalisation is
+    has as many groups of equal size as possible, at most 32. Instance normalisation is
     affine.
-
-    Raises:
-        OptionError: the channels do not divide into 32 groups.
     """
     match kind:
         case "batch":
@@ -384,14 +381,8 @@ def norm(kind: Normalization, channels: int) -> nn.Module:
         case "instance":
             return ChannelsLastGroupNorm(channels, channels)
         case "group":
-            groups = min(32, channels)
-            if channels % groups:
-                raise OptionError(
-                    f"normalization='group': expected channels that divide into "
-                    f"{groups} groups, got {channels} channels; choose a width that is "
-                    "a multiple of 32"
-                )
-            return ChannelsLastGroupNorm(groups, channels)
+            divisors = [each for each in range(1, 33) if channels % each == 0]
+            return ChannelsLastGroupNorm(max(divisors), channels)
         case "none":
             return nn.Identity()
 

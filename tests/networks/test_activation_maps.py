@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from dd_plugins import get_network
 from dd_plugins.errors import OptionError
@@ -90,6 +91,42 @@ def test_network_without_a_map_is_refused(name: str, side: int) -> None:
     spec = name if side == 32 else "dc_convnet(width=4, depth=1)"
     with pytest.raises(OptionError, match="no layer gives a map of 4x4"):
         map_layer(_network(spec, side), (3, side, side))
+
+
+def test_a_layer_that_is_used_twice_gives_its_last_large_map() -> None:
+    class Shared(nn.Module):
+        def __init__(self, num_classes: int) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3, padding=1)
+            self.second = nn.Conv2d(4, 4, 3, padding=1, stride=2)
+            self.third = nn.Conv2d(4, 4, 3, padding=1, stride=4)
+            self.relu = nn.ReLU()
+            self.head = nn.Linear(4 * 2 * 2, num_classes)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            half = self.relu(self.second(self.relu(self.first(images))))
+            maps = self.relu(self.third(half))  # of 2x2, too small
+            return self.head(maps.flatten(1))
+
+    network = get_network(Shared).build(
+        (3, 16, 16), 5, generator=generator_for(0, "test")
+    )
+    network.eval().requires_grad_(False)
+    layer = map_layer(network, (3, 16, 16))
+    found = observe(network, layer, _images(16), CLASSES)
+    body = network.body
+    assert layer is body.relu
+    with torch.no_grad():
+        half = F.relu(body.second(F.relu(body.first(_images(16)))))
+    half.requires_grad_()
+    logits = network.head(F.relu(body.third(half)).flatten(1))
+    scores = logits.gather(1, CLASSES[:, None]).sum()
+    (gradient,) = torch.autograd.grad(scores, half)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    maps = F.relu((weights * half).sum(1, keepdim=True)).detach()
+    maps = F.interpolate(maps, size=(16, 16), mode="bilinear")[:, 0]
+    low, high = maps.amin((1, 2), True), maps.amax((1, 2), True)
+    torch.testing.assert_close(found.maps, (maps - low) / (high - low))
 
 
 def test_observing_leaves_the_network_as_it_was() -> None:

@@ -47,7 +47,11 @@ def test_images_of_8_to_64_pixels_are_taken(
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_normalisation_is_in_every_layer_or_nowhere(name: str) -> None:
-    kinds = {"batch": nn.BatchNorm2d, "instance": nn.GroupNorm}
+    kinds = {
+        "batch": nn.BatchNorm2d,
+        "instance": nn.GroupNorm,
+        "group": nn.GroupNorm,
+    }
     for asked, kind in kinds.items():
         modules = list(
             _build(NARROW[name].format(f", normalization={asked!r}")).modules()
