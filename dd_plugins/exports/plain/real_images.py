@@ -1,5 +1,6 @@
 """The test images given to a script."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +22,29 @@ def read_images(
             images = images.permute(0, 3, 1, 2)
         scale = 255 if images.dtype == torch.uint8 else 1
         return images.float() / scale, labels.long().flatten()
+    from PIL import Image, ImageOps
     from torchvision import datasets
     from torchvision.transforms import v2
+
+    def opened(path: str) -> Image.Image:  # upright, and on white
+        image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
 
     resize = [v2.Resize(min(shape[1:])), v2.CenterCrop(shape[1:])]
     colours = v2.Grayscale() if shape[0] == 1 else v2.RGB()
     scaled = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     prepare = v2.Compose([*resize, colours, *scaled])
     if Path(source).is_dir():
-        found = datasets.ImageFolder(source, prepare)
+        found = datasets.ImageFolder(source, prepare, loader=opened)
+        if not set(found.classes) <= set(class_names):
+            raise SystemExit(f"{source}: expected folders called {class_names}")
         numbers = [class_names.index(name) for name in found.classes]
     else:
         kind = getattr(datasets, source)
-        found = kind("data", train=False, transform=prepare, download=True)
+        takes = inspect.signature(kind).parameters
+        test = {"train": False} if "train" in takes else {"split": "test"}
+        found = kind("data", **test, transform=prepare, download=True)
         numbers = list(range(len(class_names)))
     items = list(found)
     numbered = torch.tensor([numbers[label] for _, label in items])
