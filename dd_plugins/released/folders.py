@@ -78,7 +78,10 @@ def _classes(
             return [number - 1 for number in numbers]
         if max(numbers) < len(class_names):
             return numbers
-    elif len(found) == len(class_names):
+        in_order = numbers == sorted(numbers)  # as identifiers of WordNet are
+    else:
+        in_order = True
+    if in_order and len(found) == len(class_names):
         return list(range(len(found)))
     raise DataError(
         f"{folder}: expected subfolders called like the {len(class_names)} classes of "
