@@ -97,13 +97,14 @@ def _networks_in(
         except UnknownNameError:  # no network: a distiller, say
             yield from _networks_in(value.arguments, network)
             yield from _networks_in(tuple(value.options.values()), network)
-        except OptionError:  # it lacks a required option
-            yield value.name
+        except OptionError:  # it lacks a required option, such as the model of timm
+            given = ", ".join(map(repr, value.arguments))
+            yield _name(f"{value.name}({given})", network)
 
 
 def _name(spec: str, network: Callable[[str], AbstractNetwork]) -> str:
-    """Return the architecture of a spec; its bare name if no plugin registers it."""
+    """Return the architecture of a spec; its bare name if it cannot be built here."""
     try:
         return network(spec).architecture
-    except UnknownNameError:
+    except (UnknownNameError, OptionError):
         return parse(spec).name

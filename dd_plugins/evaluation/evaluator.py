@@ -17,7 +17,7 @@ from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.evaluation.robustness import RobustnessScore, score_of_runs
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.runtime import processes
-from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.memory import fits_in_memory, room_on
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.labels import LABEL_KINDS, one_hot
@@ -310,8 +310,11 @@ class Evaluator:
     def _full_set(self) -> TrainingSet:
         source, transform = self.data.train.images, self.distilled.transform
         images: Tensor | Whitened = Whitened(source, transform, self.device)
-        if isinstance(source, Tensor) and fits_in_memory(4 * source.numel()):
-            images = images[:]
+        if isinstance(source, Tensor):
+            needed = 4 * source.numel()
+            # Half of the room is left for the networks.
+            if fits_in_memory(needed) and needed < room_on(self.device) / 2:
+                images = images[:]
         return TrainingSet(
             images,
             self._real_labels(self.data.train.labels),

@@ -311,6 +311,7 @@ def _check_outputs(module: nn.Module, images: Tensor, num_classes: int) -> None:
         )
 
 
+@plain_torch()
 def labels_stored(
     distilled: DistilledSet | str | Path,
     *,

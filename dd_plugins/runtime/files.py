@@ -201,11 +201,12 @@ def _is_there(path: Path) -> bool:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the new name durable, where the system can open folders."""
+    """Make the new name durable, where the system can open and flush folders."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

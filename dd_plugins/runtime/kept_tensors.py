@@ -80,8 +80,8 @@ def load_tensors(
     held = described.get("description")
     if description is not None and held != description:
         raise FileError(
-            f"{path} does not match its key: it holds {held}, expected {description}; "
-            f"{advice}"
+            f"{path} does not match its key: it holds {plain(str(held))}, expected "
+            f"{description}; {advice}"
         )
     return tensors, described
 

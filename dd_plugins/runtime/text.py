@@ -46,7 +46,7 @@ def duration_text(seconds: float) -> str:
     """
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
+            return f"{_three_digits(seconds / size)} {unit}"
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
@@ -54,10 +54,15 @@ def size_text(count: int) -> str:
     """Return a number of bytes as people write it.
 
     Example:
-        >>> size_text(600), size_text(1_500_000), size_text(30 * 10**9)
-        ('600 bytes', '1.5 MB', '30 GB')
+        >>> size_text(600), size_text(999_600), size_text(30 * 10**9)
+        ('600 bytes', '1 MB', '30 GB')
     """
     size, unit = float(count), 0
-    while size >= 1_000 and unit < len(_UNITS) - 1:
+    while size >= 999.5 and unit < len(_UNITS) - 1:
         size, unit = size / 1_000, unit + 1
-    return f"{size:.3g} {_UNITS[unit]}"
+    return f"{_three_digits(size)} {_UNITS[unit]}"
+
+
+def _three_digits(number: float) -> str:
+    """Return a number to three digits, or to a whole number from a thousand on."""
+    return f"{number:.3g}" if number < 999.5 else f"{number:,.0f}"

@@ -230,6 +230,9 @@ def test_sets_of_older_files_are_read_by_their_method() -> None:
     spec = header.distiller.replace("metadd(", "unknown(metadd(", 1) + ")"
     foreign = header.model_copy(update={"distiller": spec})
     assert others_of(replace(made, header=foreign)) == {"vgg11", "dc_convnet"}
+    spec = "unknown(auxiliaries=(timm('resnet18'), vgg11(width=4)))"
+    foreign = header.model_copy(update={"distiller": spec})
+    assert others_of(replace(made, header=foreign)) == {"timm('resnet18')", "vgg11"}
     assert relabel(
         older,
         get_network("mlp(width=4)")
