@@ -1,4 +1,4 @@
-"""Dataset distillation for PyTorch: distil, evaluate, and extend by plugins."""
+"""Dataset distillation for PyTorch: distil, evaluate, and extend with plugins."""
 
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dd_plugins.training.recipes import Recipe
     from dd_plugins.wrappers.base import AbstractWrapper
 else:
-    __getattr__ = lazy_names(__name__)  # torch is imported when it is needed
+    __getattr__ = lazy_names(__name__)  # torch is imported only when needed
 
 __all__ = [
     "AbstractDistiller",

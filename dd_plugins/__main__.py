@@ -1,4 +1,4 @@
-"""``python -m dd_plugins`` is ``dd-plugins``."""
+"""Run ``dd-plugins`` as ``python -m dd_plugins``."""
 
 from dd_plugins.cli.entry import main
 

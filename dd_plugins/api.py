@@ -1,8 +1,8 @@
-"""The public door: every name for plugins and integrations to import.
+"""The public interface: every name for plugins and integrations to import.
 
-A name listed here stays, or warns for a release before it goes. Any other name may move
-between two releases. :mod:`dd_plugins.testing`, the conformance checks, and
-:mod:`dd_plugins.options`, the options shared by commands, are public as well.
+A name listed here is stable: it warns for one release before it is removed. Any other
+name may move from one release to the next. :mod:`dd_plugins.testing`, the conformance
+checks, and :mod:`dd_plugins.options`, the options shared by commands, are public too.
 """
 
 import sys
@@ -317,10 +317,10 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # else mypy would take any name for one of these
+if not TYPE_CHECKING:  # otherwise mypy would accept any name
 
     def __getattr__(name: str) -> object:
-        """Import a name at its first use; warn if it is one of 0.1."""
+        """Import a name at its first use; warn if it is an old name from 0.1."""
         now = RENAMED.get(name)
         if now not in __all__:
             return _look_up(name)

@@ -1,4 +1,4 @@
-"""The plugin of the library's own records, registered by the public hooks."""
+"""The plugin for the library's own records, registered through the public hooks."""
 
 from dd_plugins.data.datasets.offered import DATASETS
 from dd_plugins.decoders.conv import ConvDecoder
@@ -101,7 +101,7 @@ def dd_register_decoders(register: RegisterDecoder) -> None:
 
 @hookimpl
 def dd_register_observers(register: RegisterObserver) -> None:
-    """Offer the built-in observers that a run asks for."""
+    """Offer the built-in observers, used by runs on request."""
     for observer in (TensorBoard, WandB):
         register(observer)
 

@@ -12,15 +12,15 @@ __all__ = ["whole_number"]
 
 
 def whole_number(name: str, value: object, *, least: int | None = None) -> int:
-    """Return a whole number given as an int, a numpy integer or a tensor of one.
+    """Return an int, a numpy integer or a one-element tensor as a Python int.
 
     Args:
-        name: the name of the argument, for the message.
+        name: the name of the argument, for the error message.
         value: the argument; True and False do not count as numbers.
         least: the smallest allowed number; None for no bound.
 
     Raises:
-        OptionError: the value is not a whole number, or too small.
+        OptionError: the value is not a whole number, or is too small.
 
     Example:
         >>> import numpy

@@ -1,9 +1,9 @@
-"""Every error of this library: one base class and a leaf for each kind.
+"""The errors of this library: one base class, and a subclass for each kind.
 
-A leaf also extends the matching builtin error, so ``except ValueError`` works as a
-caller expects. A message names the argument, the expected and the given value, and the
-remedy. ``exit_status`` is the exit status of the command line: 2 for wrong use, 1 for a
-failure.
+Each subclass also extends the matching built-in error, so ``except ValueError`` works
+as a caller expects. A message names the argument, the expected value, the given value
+and the remedy. ``exit_status`` is the exit status of the command line: 2 for incorrect
+use, 1 for a failure.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ class DDError(Exception):
 
 
 class DDWarning(UserWarning):
-    """A warning to the user that stops nothing.
+    """A warning to the user; the work goes on.
 
-    The command line prints it in one line.
+    The command line prints it on one line.
     """
 
 
@@ -54,7 +54,7 @@ class DataError(DDError, ValueError):
 
 
 class FileError(DDError, ValueError):
-    """An artifact or a checkpoint is missing, damaged, foreign or too new."""
+    """A file is missing, damaged, foreign or too new, or cannot be written."""
 
 
 class RunError(DDError, RuntimeError):
@@ -62,7 +62,7 @@ class RunError(DDError, RuntimeError):
 
 
 class LostProcessError(RunError):
-    """Another process of a run died, or stopped with an error of its own."""
+    """Another process of the run died, or stopped with an error of its own."""
 
 
 class PluginError(DDError, RuntimeError):
@@ -74,7 +74,7 @@ class MissingExtraError(DDError, ImportError):
 
 
 def what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describe the changed options, for messages; empty if none has.
+    """Describe the changed options for a message; empty if there are none.
 
     Example:
         >>> what_differs({"seed": 1, "steps": 9}, {"seed": 2, "steps": 9})

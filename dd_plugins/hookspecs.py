@@ -1,8 +1,8 @@
 """Every hook of dd-plugins, and the markers for specifications and plugins.
 
 A plugin is a module or an object. Its functions marked with :data:`hookimpl` implement
-the hooks below of the same names. A function may take fewer arguments than the hook
-gives. Hooks are stable: arguments may be added, never removed or renamed.
+the hooks of the same names below. A function may take fewer arguments than the hook
+passes. Hooks are stable: arguments may be added, but never removed or renamed.
 """
 
 from collections.abc import Mapping
@@ -63,13 +63,13 @@ class RegisterDecoder(Protocol):
 
 
 class RegisterDataset(Protocol):
-    """Offers a data set: a name, and its loader."""
+    """Offers a data set: its name, and its loader."""
 
     def __call__(self, name: str, loader: "DatasetLoader") -> None: ...
 
 
 class RegisterObserver(Protocol):
-    """Offers an observer class, which extends ``AbstractObserver``, under its name."""
+    """Offers a subclass of ``AbstractObserver`` under its name."""
 
     def __call__(self, observer: "type[Record]") -> None: ...
 
@@ -93,17 +93,17 @@ def dd_register_distillers(register: RegisterDistiller) -> None:
     Called once for each plugin, when plugins are loaded.
 
     Args:
-        register: call it with a subclass of ``AbstractDistiller``, a record class. A
-            name already offered by another plugin is an error naming both.
+        register: call it with a subclass of ``AbstractDistiller``, a record class. If
+            another plugin offers the name already, an error names both plugins.
     """
 
 
 @hookspec
 def dd_register_wrappers(register: RegisterWrapper) -> None:
-    """Offer wrappers: distillers that hold a distiller.
+    """Offer wrappers: distillers around another distiller.
 
     Called once for each plugin, when plugins are loaded. Wrappers and distillers share
-    one space of names.
+    one namespace.
 
     Args:
         register: call it with a subclass of ``AbstractWrapper``, a record class.
@@ -135,7 +135,7 @@ def dd_register_parametrizations(register: RegisterParametrization) -> None:
 
 @hookspec
 def dd_register_decoders(register: RegisterDecoder) -> None:
-    """Offer decoder architectures; ``generator`` learns sets in their latents.
+    """Offer decoder architectures; ``generator`` learns sets in their latent spaces.
 
     Called once for each plugin, when plugins are loaded.
 
@@ -148,8 +148,8 @@ def dd_register_decoders(register: RegisterDecoder) -> None:
 def dd_register_datasets(register: RegisterDataset) -> None:
     """Offer named data sets.
 
-    Called once for each plugin, when plugins are loaded; the loader is called when the
-    data set is asked for.
+    Called once for each plugin, when plugins are loaded. The loader is called when the
+    data set is requested.
 
     Args:
         register: call it with a name in lower case and a function from ``DataOptions``
@@ -159,7 +159,7 @@ def dd_register_datasets(register: RegisterDataset) -> None:
 
 @hookspec
 def dd_register_observers(register: RegisterObserver) -> None:
-    """Offer observers of runs that ask for them.
+    """Offer observers, used by runs on request.
 
     Called once for each plugin, when plugins are loaded. An observer of every run
     implements ``dd_before_run``, ``dd_after_step`` and ``dd_after_run`` instead.
@@ -171,7 +171,7 @@ def dd_register_observers(register: RegisterObserver) -> None:
 
 @hookspec
 def dd_register_commands(register: RegisterCommand) -> None:
-    """Offer commands of ``dd-plugins``.
+    """Offer commands for ``dd-plugins``.
 
     Called once for each plugin, when plugins are loaded. Import heavy libraries inside
     the command.
@@ -183,21 +183,23 @@ def dd_register_commands(register: RegisterCommand) -> None:
 
 @hookspec
 def dd_register_hookspecs(register: RegisterHookspecs) -> None:
-    """Add hook specifications of the plugin's own, for other plugins to implement.
+    """Add the plugin's own hook specifications, for other plugins to implement.
 
-    Called once for each plugin, before implementations are checked; so a plugin may
-    implement a hook of a later plugin.
+    Called once for each plugin, before implementations are checked, so a plugin may
+    implement a hook specified by a later plugin.
 
     Args:
-        register: call it with a module or class; ``hookspec`` marks its functions.
+        register: call it with a module or class whose functions are marked with
+            ``hookspec``.
     """
 
 
 @hookspec
 def dd_missing_extra() -> str | None:
-    """Name the missing extra of this plugin.
+    """Name the optional dependency this plugin lacks.
 
-    Called once for each plugin, when plugins are loaded; shown where they are listed.
+    Called once for each plugin, when plugins are loaded. The list of plugins shows the
+    result.
 
     Returns:
         The extra to install, such as ``"dd-plugins[privacy]"``; None if nothing is
@@ -219,21 +221,23 @@ def dd_before_run(run: "Run", first_step: int) -> None:
 def dd_after_step(
     run: "Run", step: int, metrics: Mapping[str, float], distilled: "LazySet"
 ) -> None:
-    """Observe the end of a step. Observers must not change the run or draw globally.
+    """Observe the end of a step.
+
+    Observers must not change the run, or draw from a global random generator.
 
     Args:
         run: the run.
-        step: steps done, from 1.
-        metrics: the distiller's figures, with ``loss``, and ``validation_accuracy`` in
-            [0, 1] at the steps of its measurements; ``seconds`` since the run started
-            or went on.
-        distilled: call it for the set as it is now; the set is made only for a call.
+        step: the number of finished steps, from 1.
+        metrics: the distiller's figures, with ``loss``; ``validation_accuracy`` in
+            [0, 1] at the steps of its measurements; and ``seconds``, the duration of
+            all steps so far, including those before an interruption.
+        distilled: call it to get the set at this step; only a call builds the set.
     """
 
 
 @hookspec
 def dd_after_run(run: "Run", distilled: "DistilledSet | None") -> None:
-    """Observe the end of a run, also of a failed or interrupted one.
+    """Observe the end of a run, even if it failed or was interrupted.
 
     Args:
         run: the run.
@@ -242,6 +246,6 @@ def dd_after_run(run: "Run", distilled: "DistilledSet | None") -> None:
 
 
 class LazySet(Protocol):
-    """Makes the set as it is at this step."""
+    """Builds the set as it is at this step."""
 
     def __call__(self) -> "DistilledSet": ...

@@ -1,6 +1,6 @@
-"""Options that commands share, ours and those of plugins: click decorators.
+"""Click decorators for the options shared by commands.
 
-A plugin's command that reads data and trains should take them by the same names.
+Commands of plugins should use them too, so an option has the same name everywhere.
 """
 
 from pathlib import Path
@@ -99,14 +99,14 @@ real_data = click.option(
 
 
 class _ImagesPerClass(click.ParamType):  # type: ignore[type-arg]
-    """A number, one for each class, or a spec; the numbers are checked here."""
+    """A number, a number for each class, or a spec; numbers are checked here."""
 
     name = "N"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
-        """Return a number as one, and the rest as text."""
+        """Return a single number as an int, and anything else as text."""
         from dd_plugins.data.image_counts import asked_counts
 
         try:
@@ -197,9 +197,9 @@ precision = click.option(
 
 
 def given_on_command_line(*names: str) -> list[str]:
-    """Return which of these options the user gives, on the command line or by --config.
+    """Return those of the options set by the user, on the command line or by --config.
 
-    They are named as the command line writes them.
+    They are spelled as on the command line.
     """
     context = click.get_current_context()
     return [

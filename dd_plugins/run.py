@@ -24,25 +24,26 @@ DEFAULT_NETWORK = "conv"
 class RunOptions:
     """The options of a run: all but data, context, device and folder.
 
-    :func:`dd_plugins.distill` builds it from its arguments. A checkpoint is compared
-    with a complete one (see :func:`~dd_plugins.engine.settling.settle`); ``header.run``
-    is the record of a finished set. To repeat a run with other data or another seed,
-    write ``distill(data, **replace(header.run, seed=1).arguments())``.
+    :func:`dd_plugins.distill` builds it from its arguments. A resumed run must have
+    the options of its checkpoint, with every choice filled in (see
+    :func:`~dd_plugins.engine.settling.settle`). ``header.run`` holds the options of a
+    finished set. To repeat a run with other data or another seed, write
+    ``distill(data, **replace(header.run, seed=1).arguments())``.
 
     Attributes:
         distiller: the spec of the distiller.
         images_per_class: stored images for each class, at least 1; or a number for each
-            class, if they are not equal.
-        steps: steps of the run, at least 1; None for the distiller's choice.
+            class, if the numbers differ.
+        steps: the number of steps, at least 1; None for the distiller's choice.
         seed: the seed of every random draw.
         network: the spec of the network to distil on; None for the distiller's choice.
         initial_images: ``"real"``, ``"noise"``, ``"public"`` or the spec of a coreset;
             None for the distiller's choice.
         parametrization: the spec of the parametrization of the images.
-        preprocessing: the value space; None for the distiller's or the data's own.
-        mirror: whether a mirror image is still of its class; None for the data's own.
-        precision: of features.
-        refine_context: whether a context is learned further.
+        preprocessing: the value space; None for the distiller's or the data's choice.
+        mirror: whether mirrored images keep their class; None for the data's choice.
+        precision: the numeric precision of features.
+        refine_context: whether the images of a context are learned further.
 
     Raises:
         OptionError: a number is not whole, or too small.
@@ -61,7 +62,7 @@ class RunOptions:
     refine_context: bool = False
 
     def __post_init__(self) -> None:
-        """Take the whole numbers of other libraries as Python's."""
+        """Convert whole numbers of other libraries to Python's."""
 
         def settle(name: str, least: int | None) -> None:
             number = whole_number(name, getattr(self, name), least=least)
@@ -90,13 +91,14 @@ class Task:
         image_shape: channels, height and width.
         num_classes: number of classes.
         images_per_class: synthetic images for each class, as the distiller sees them;
-            their mean, rounded, if they are not equal.
-        steps: steps asked for, or None.
-        mirror: whether the mirror image of a real image is still of its class.
-        context_images: images of a context; they are part of the set.
-        context_classes: classes with images in the context; they get no new ones.
-        unequal_counts: synthetic images of each class, if they are not equal; 0 for
-            classes of the context.
+            the rounded mean, if the numbers differ.
+        steps: the requested number of steps, or None.
+        mirror: whether mirrored real images keep their class.
+        context_images: the number of images in a context; they are part of the set.
+        context_classes: the number of classes with images in the context; they get no
+            new images.
+        unequal_counts: the number of synthetic images of each class, if the numbers
+            differ; 0 for classes of the context.
     """
 
     dataset: str
@@ -111,15 +113,15 @@ class Task:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """How many images a distiller chooses of each class for the set to start from.
+        """The number of initial images a distiller chooses of each class.
 
-        Where they are equal, those of classes of a context are left out afterwards.
+        If the numbers are equal, images of classes in a context are dropped afterwards.
         """
         return self.unequal_counts or (self.images_per_class,) * self.num_classes
 
     @property
     def synthetic_images(self) -> int:
-        """Images of the set, those of a context included."""
+        """The number of images in the set, including those of a context."""
         if self.unequal_counts is not None:
             return self.context_images + sum(self.unequal_counts)
         new = self.images_per_class * (self.num_classes - self.context_classes)
@@ -134,8 +136,8 @@ class Run:
         task: the data to distil, and the size of the set.
         distiller: the spec of the distiller, complete.
         network: the network architecture for distillation.
-        steps: steps of the whole run.
-        seed: the seed of every draw.
+        steps: the number of steps of the whole run.
+        seed: the seed of every random draw.
         device: the device of all tensors.
         precision: the dtype of features.
         out: the folder of the run, or None.
@@ -159,7 +161,7 @@ class Run:
     def generator(self, purpose: str, step: int = 0) -> torch.Generator:
         """Return the CPU generator for one purpose at one step (see ``randomness``).
 
-        It is the same in every process of the run.
+        It draws the same numbers in every process of the run.
         """
         return generator_for(self.seed, purpose, step)
 
@@ -173,8 +175,8 @@ class Run:
         """Build a network with fresh weights, on the device, channels last.
 
         Args:
-            generator: of the weights.
-            network: the architecture; by default the run's.
+            generator: the source of the random weights.
+            network: the architecture; by default the run's own.
         """
         task = self.task
         return (network or self.network).build(

@@ -1,8 +1,8 @@
-"""Spec strings: ``metadd(frepo(pool_size=20), weight=0.5)`` <-> objects.
+"""Spec strings, ``metadd(frepo(pool_size=20), weight=0.5)``, and their objects.
 
-A spec string is a name, or a call with literal arguments; arguments may be specs again.
-It is read from Python's syntax tree and never evaluated. The ``repr`` of a record is
-its spec.
+A spec string is a name, or a call with literal arguments; an argument may itself be a
+spec. The string is parsed to Python's syntax tree and never evaluated. The ``repr`` of
+a record is its spec.
 """
 
 import ast
@@ -33,8 +33,8 @@ __all__ = [
     "unknown_name",
 ]
 
-_MAX_LENGTH = 10_000  # a spec is typed by a person; deep nesting exhausts the parser
-_MAX_BITS = 64  # of a whole number; torch takes no more, and Python does not print all
+_MAX_LENGTH = 10_000  # people type specs; deep nesting exhausts the parser
+_MAX_BITS = 64  # of an int: torch takes no more, and Python refuses to print huge ones
 _MARK = "__made_by_record__"
 
 RecordType = TypeVar("RecordType", bound="Record")
@@ -62,8 +62,8 @@ class Record:
         name: the registered name of the class, an identifier.
         positional: the fields accepted by position, in a spec or in Python.
         aliases: earlier names of the class, still valid in specs.
-        parts: for an option whose value is a record but no plugin, the classes of that
-            record, such as a kernel: ``kip(kernel=fc(depth=2))``.
+        parts: for an option whose value is a record but not a plugin, the classes of
+            this record. A kernel is one: ``kip(kernel=fc(depth=2))``.
     """
 
     name: ClassVar[str]
@@ -79,13 +79,13 @@ class Record:
         }
 
     def __repr__(self) -> str:
-        """Return the spec: the name, and each option not at its default."""
+        """Return the spec: the name, positional fields, and options not at defaults."""
         positional = [repr(getattr(self, field)) for field in self.positional]
         arguments = ", ".join(positional + self.named_options(but=self.positional))
         return f"{self.name}({arguments})" if arguments else self.name
 
     def named_options(self, but: tuple[str, ...] = ()) -> list[str]:
-        """Return ``name=value`` of each option not at its default.
+        """Return ``name=value`` for each option not at its default.
 
         Args:
             but: options to leave out.
@@ -98,7 +98,7 @@ class Record:
 
 
 def _default(cls: type[Record], option: str) -> object:
-    """Return the default of an option, given plainly or by ``pydantic.Field``."""
+    """Return the default of an option, set plainly or by ``pydantic.Field``."""
     fields: dict[str, pydantic.fields.FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
     return fields[option].get_default(call_default_factory=True)
 
@@ -109,11 +109,11 @@ def _default(cls: type[Record], option: str) -> object:
 def record(cls: type[RecordType]) -> type[RecordType]:
     """Make a subclass of :class:`Record` a frozen, validated dataclass.
 
-    Options are given by name, and those in ``positional`` by position as well.
+    Options are passed by name; those in ``positional`` by position as well.
 
-    Types are checked strictly (no string becomes a number), unknown options are
-    refused, and so are infinities and NaN: with an OptionError of one line, whether a
-    spec or Python gives them.
+    Types are checked strictly: no string becomes a number. Unknown options, infinities
+    and NaN are refused. Each fault raises an OptionError of one line, whether a spec or
+    Python code is wrong.
     """
     config = pydantic.ConfigDict(
         extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
@@ -196,7 +196,7 @@ def build(cls: type[RecordType], call: Call) -> RecordType:
 
 
 def build_part(cls: type[Record], option: str, call: Call) -> Record:
-    """Build the record of an option that is no plugin (see :attr:`Record.parts`).
+    """Build the record of an option listed in :attr:`Record.parts`.
 
     Raises:
         OptionError: the spec is malformed, or an option is out of its range.
@@ -230,18 +230,18 @@ def _build_of_literals(cls: type[RecordType], call: Call) -> RecordType:
 
 
 def takes_text(cls: type[Record], option: str) -> bool:
-    """Tell whether an option is text, so that a spec must quote it."""
+    """Return whether an option is text, so a spec must quote it."""
     fields: dict[str, pydantic.fields.FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
     return option in fields and fields[option].annotation is str
 
 
 def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
-    """Build the record of a spec, of one class outside all registries.
+    """Build a record of one class, outside all registries, from a spec.
 
     Args:
-        cls: the class.
-        spec: such as ``"recipe(steps=300)"``.
-        example: a spec of this class, for the message.
+        cls: the record class.
+        spec: the spec, such as ``"recipe(steps=300)"``.
+        example: a spec of this class, for the error message.
 
     Raises:
         OptionError: the spec is malformed, or names another class, or an option is out
@@ -265,13 +265,13 @@ def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
     if detail["type"] == "unexpected_positional_argument":
         return "name its options: it takes none by position"
     message = " ".join(detail["msg"].removeprefix("Value error, ").split())
-    if not option:  # it is the options together that do not fit
+    if not option:  # the options do not fit together
         return str(message)
     return f"{option}: {message} (got {detail['input']!r})"
 
 
 def parse(text: str) -> Call:
-    """Read a spec string without evaluating it.
+    """Parse a spec string without evaluating it.
 
     Raises:
         OptionError: the text is not a name or a call with literal arguments.
@@ -293,9 +293,9 @@ def parse(text: str) -> Call:
 
 
 def names_of(spec: str) -> str:
-    """Return the name in a spec, with the names in the specs inside it.
+    """Return the name in a spec, with the names of nested specs.
 
-    A text that is no spec, such as the method of an imported set, is returned as it is.
+    Text other than a spec, such as the name of a foreign method, is returned as it is.
 
     Example:
         >>> names_of("metadd(frepo(pool_size=20), weight=0.5)")
@@ -340,7 +340,7 @@ _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 def _tree(text: str) -> ast.expr:
-    """Return the syntax tree of a text; a warning of Python is an error.
+    """Return the syntax tree of a text; treat a warning of Python as an error.
 
     Raises:
         SyntaxError: it is not an expression, or a string in it has an unknown escape.
@@ -403,7 +403,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UnknownNameError:
-    """Return the error for an unknown name, nearest known names first."""
+    """Return the error for an unknown name; it lists the nearest names first."""
 
     def unlikeness(candidate: str) -> tuple[float, str]:
         likeness = SequenceMatcher(None, name.lower(), candidate.lower()).ratio()

@@ -1,4 +1,4 @@
-"""Options of a run in a TOML file: ``--config``, and the file that repeats a run."""
+"""Options in a TOML file: ``--config``, and the file for repeating a run."""
 
 import json
 import tomllib
@@ -20,7 +20,7 @@ __all__ = ["config_option", "config_text"]
 def _take(
     context: click.Context, parameter: click.Parameter, path: Path | None
 ) -> None:
-    """Make the values of a file the defaults of a command."""
+    """Use the values in a file as the defaults of a command."""
     if path is None or context.resilient_parsing:
         return
     known = {
@@ -33,7 +33,7 @@ def _take(
         given = tomllib.loads(path.read_text())
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # no TOML, or no text
+    except ValueError as error:  # not TOML, or not text
         raise OptionError(f"{path} must be a TOML file: {error}") from error
     for name in given:
         if name not in known:
@@ -43,7 +43,7 @@ def _take(
 
 
 def _as_typed(value: Any) -> Any:
-    """Return a list of TOML as the command line writes it: with commas."""
+    """Return a TOML list as it is typed on the command line: with commas."""
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
@@ -60,14 +60,14 @@ config_option = click.option(
 
 
 def config_text(header: "Header") -> str:
-    """Return the TOML file with which ``distill --config`` repeats a run.
+    """Return the TOML file for repeating a run by ``distill --config``.
 
     Args:
-        header: of the set that the run has made.
+        header: the header of the set made by the run.
 
     Raises:
-        OptionError: the run had a context: a set, which the header describes without
-            its images.
+        OptionError: the run had a context, and the header describes it without its
+            images.
     """
     if header.context is not None:
         raise OptionError(
@@ -90,7 +90,7 @@ def config_text(header: "Header") -> str:
         "mirror": run.mirror,
         "precision": run.precision,
     }
-    # A text of JSON, a number, a list of numbers and a truth value are also TOML's.
+    # TOML writes texts, numbers, lists of numbers and booleans as JSON does.
     lines = [
         f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
         for name, value in values.items()

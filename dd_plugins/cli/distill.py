@@ -1,4 +1,4 @@
-"""The command that distils."""
+"""The command for distilling a data set."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from dd_plugins.runtime.text import duration_text, size_text
 
 __all__ = ["distill_command"]
 
-_NUMBERS = 10  # of unequal images per class, in the name of a folder
+_NUMBERS = 10  # at most so many unequal counts in a folder's name
 
 
 @click.command("distill")
@@ -123,7 +123,7 @@ def _folder_name(
     budget: int | None,
     images_worth: int | None,
 ) -> str:
-    """Return the name of the folder of a run: its data set, and its size."""
+    """Return the name of the folder of a run, made of its data set and its size."""
     numbers = re.findall(r"[0-9]+", str(images_per_class))[:_NUMBERS]
     size = f"ipc{'-'.join(numbers)}"
     if "(" in str(images_per_class):
@@ -134,7 +134,7 @@ def _folder_name(
 
 
 def _figures(summary: dict[str, Any]) -> str:
-    """Return the time and the validation accuracy of a run, where they were logged."""
+    """Return the time and the validation accuracy of a run, if they were logged."""
     told = ""
     if "seconds" in summary:
         told += f"; {duration_text(summary['seconds'])}"
@@ -144,9 +144,9 @@ def _figures(summary: dict[str, Any]) -> str:
 
 
 def _last_metrics(path: Path) -> dict[str, float]:
-    """Return the seconds of the whole run, and the last validation accuracy.
+    """Return the seconds of the whole run, and its last validation accuracy.
 
-    What was not logged is left out: a log that cannot be read does not end a run.
+    Figures missing from the log are left out; an unreadable log does not end the run.
     """
     found: dict[str, float] = {}
     try:

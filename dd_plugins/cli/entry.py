@@ -1,4 +1,4 @@
-"""The entry of the command line: finds commands by their hook, and reports errors."""
+"""The entry point of the command line: it finds commands and reports errors."""
 
 import errno
 import os
@@ -35,10 +35,10 @@ Examples:
 
 
 class _PluginGroup(click.Group):
-    """A group whose commands are those that plugins register.
+    """A group of the commands registered by plugins.
 
-    A list of commands imports neither torch nor the modules of the commands. A command
-    that runs has all plugins loaded.
+    Listing the commands imports neither torch nor their modules. Running a command
+    loads all plugins first.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -79,9 +79,9 @@ class _PluginGroup(click.Group):
 
 
 def _with_all_plugins(command: click.Command) -> click.Command:
-    """Return a command that loads all plugins before it runs.
+    """Copy a command, and let the copy load all plugins before it runs.
 
-    Its help, and wrong options, need none of them.
+    Its help and its errors about options need no plugin.
     """
     loading = copy(command)
 
@@ -91,7 +91,7 @@ def _with_all_plugins(command: click.Command) -> click.Command:
         plugins = loaded_plugins()
         _tell_failures(plugins.failures)
         keep_names(plugins.names())
-        plugins.commands.get(str(command.name))  # withdrawn, if its plugin has failed
+        plugins.commands.get(str(command.name))  # raises if its plugin has failed
         given = command.callback
         return None if given is None else given(*arguments, **options)
 
@@ -100,7 +100,7 @@ def _with_all_plugins(command: click.Command) -> click.Command:
 
 
 def _tell_failures(failures: list[Plugin]) -> None:
-    """Warn of plugins that could not be loaded."""
+    """Warn about plugins that could not be loaded."""
     for plugin in failures:
         line = f"Warning: plugin {plugin} was not loaded: {plugin.error}"
         click.echo(plain(line), err=True)
@@ -117,12 +117,16 @@ def _tell_failures(failures: list[Plugin]) -> None:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="dd-plugins")
 def command_line(debug: bool) -> None:
-    """Dataset distillation: learn a tiny synthetic set that trains almost as well."""
-    del debug  # read before click starts, so that it also serves errors while loading
+    """Dataset distillation: learn a tiny synthetic set in place of a large real one."""
+    del debug  # main reads it first, so it also covers errors while loading
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run ``dd-plugins``; end the process with 0, 1 for a failure, 2 for wrong use."""
+    """Run ``dd-plugins``; on an error, end the process.
+
+    The exit status is 0, 1 for a failure, 2 for incorrect use, or 130 for an
+    interruption.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -141,9 +145,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         _show_traceback(debug)
-        context = getattr(error, "ctx", None)  # of usage errors only
+        context = getattr(error, "ctx", None)  # only usage errors have it
         usage = f" (see '{context.command_path} --help')" if context else ""
-        message = " ".join(error.format_message().split())  # click's may have lines
+        message = " ".join(error.format_message().split())  # click's may span lines
         _end(f"{message}{usage}", error.exit_code)
     except DDError as error:
         _show_traceback(debug)
@@ -203,7 +207,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _memory_advice(error: Exception) -> str:
-    """Return how much memory was asked for, where that is known, and what to do."""
+    """Return advice on memory, with the amount requested if it is known."""
     found = _ASKED.search(str(error))
     asked = ""
     if found:
@@ -224,7 +228,7 @@ def _show_traceback(wanted: bool) -> None:
 
 
 def _end(message: str, status: int) -> None:
-    # Under torchrun several processes speak; only torchrun sets this variable.
+    # Under torchrun several processes report; only torchrun sets this variable.
     rank = os.environ.get("RANK", "0")
     speaker = "Error" if rank == "0" else f"Error in process {rank}"
     click.echo(f"{speaker}: {plain(message)}", err=True)

@@ -1,4 +1,4 @@
-"""The command that tells what a distillation will take."""
+"""The command for estimating the cost of a distillation."""
 
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ def estimate_command(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Tell what a distillation will take, with the options of distill.
+    """Estimate the time, memory and disk space of a distillation.
 
-    Everything is prepared as for the run, and some of its steps are made.
+    It takes the options of distill, prepares everything as for the run, and makes some
+    of its steps.
     """
     from dd_plugins.engine.distillation import estimate
 

@@ -1,4 +1,4 @@
-"""The command that trains on a set and tests on real data."""
+"""The command for training on a set and testing on real data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,7 +217,7 @@ _PARTS = {
 
 
 def _robustness_table(scores: "list[RobustnessScore]") -> Table:
-    """Return a table of robust scores and the differences that they are made of."""
+    """Return a table of robust scores and the differences they consist of."""
     table = Table()
     table.add_column("score")
     for column in ("value", "95 % interval"):
@@ -232,7 +232,7 @@ def _robustness_table(scores: "list[RobustnessScore]") -> Table:
 
 
 def _table_of_sets(*first_columns: str) -> Table:
-    """Return a table without rows: a row is for a set of images."""
+    """Return an empty table, to be filled with a row for each set of images."""
     table = Table()
     for column in first_columns:
         table.add_column(column)
@@ -244,7 +244,7 @@ def _table_of_sets(*first_columns: str) -> Table:
 def _kernel_tables(
     found: "Evaluation", distilled: "DistilledSet"
 ) -> Iterator[Table | Text]:
-    """Yield a title and a table of kernel regression, if it was asked for."""
+    """Yield a title and a table of kernel regression, if it was requested."""
     if found.kernel is None:
         return
     yield as_text(

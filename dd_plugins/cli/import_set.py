@@ -1,4 +1,4 @@
-"""The command that takes a set that others have released."""
+"""The command for importing a set released by others."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -77,12 +77,13 @@ def import_command(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Take a set that others have released, and write it as an artifact.
+    """Import a set released by others, and write it as an artifact.
 
     FILES are a file of DC, DSA, DM or IDC (.pt), the files or the folder of MTT, TESLA,
     DATM or DD-Ranking (images_best.pt, labels_best.pt, lr_best.pt), an archive of FRePo
     (.npz), a checkpoint of RCIG, or a folder of images, as SRe2L and RDED write them.
-    Then evaluate, transfer, show and audit take it. No code in a file is run.
+    The artifact works with evaluate, transfer, show and audit. No code in a file is
+    run.
     """
     from dd_plugins.released.importing import import_set
 
@@ -101,10 +102,10 @@ def import_command(
 
 
 def _space(text: str | None) -> Any:
-    """Return a space by its name, or a mean and a deviation.
+    """Return the name of a space, or a mean and a deviation for each channel.
 
     Raises:
-        OptionError: it is neither.
+        OptionError: the text is neither.
     """
     if text is None or text in _SPACES:
         return text

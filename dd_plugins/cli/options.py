@@ -1,4 +1,4 @@
-"""The command that lists the options of methods, networks and parametrizations."""
+"""The command for listing the options of methods, networks and parametrizations."""
 
 import json
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ __all__ = ["options_command"]
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def options_command(name: str | None, as_json: bool) -> None:
-    """List the options of a method, network or parametrization, by its NAME.
+    """List the options of the method, network or parametrization NAME.
 
-    Without NAME: every name that a spec may use. Options stand in the brackets of a
-    spec: --distiller "frepo(pool_size=20, learning_rate=0.003)".
+    Without NAME, list every name a spec may use. Options go in the brackets of a spec:
+    --distiller "frepo(pool_size=20, learning_rate=0.003)".
     """
     from dd_plugins.plugins.manager import loaded_plugins
     from dd_plugins.plugins.option_table import documented
@@ -40,7 +40,7 @@ def options_command(name: str | None, as_json: bool) -> None:
 
 
 def _summary(found: "list[Documented]") -> Table:
-    """Return a table of all names, by what they are."""
+    """Return a table of all names, with their kinds and summaries."""
     table = Table(title="options NAME tells the options of one of these")
     for column in ("what", "name", "in a sentence"):
         table.add_column(column, overflow="fold")

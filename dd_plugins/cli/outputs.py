@@ -1,4 +1,4 @@
-"""Checks of where a command writes, before its work, so that nothing is lost."""
+"""Checks of a command's output files before its work, so nothing is lost."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ _BEGINNINGS: dict[OutputKind, tuple[bytes, ...]] = {
     "JSON": (b"{", b"["),
     "HTML": (b"<!doctype html", b"<html"),
     "PNG": (b"\x89PNG\r\n\x1a\n",),
-    "tensors": (),  # what took training is never replaced without being asked
+    "tensors": (),  # they took training: they are replaced only on request
 }
 _READ = 512  # bytes at the beginning of a file
 
@@ -26,19 +26,19 @@ def check_outputs(
     inputs: Iterable[Path] = (),
     overwrite: bool = False,
 ) -> None:
-    """Refuse outputs that cannot be written, or that would replace something else.
+    """Refuse outputs that are unwritable or would replace other files.
 
-    An older output of the same kind (figures, a page, a picture) is replaced; tensors
-    and files of another kind only if the user asks for it.
+    An older output of the same kind (figures, a page, a picture) is replaced. Tensors,
+    and files of another kind, are replaced only on request.
 
     Args:
-        *outputs: each file with its kind; None for one that was not asked for.
-        inputs: files that the command reads.
+        *outputs: each file with its kind; None for a file not requested.
+        inputs: the files read by the command.
         overwrite: whether a file of another kind, or tensors, may be replaced.
 
     Raises:
         OptionError: an output is an input, another output, a file of a run, or would
-            replace a file of another kind.
+            replace tensors or a file of another kind.
         FileError: an output cannot be written.
     """
     from dd_plugins.engine.run_folder import RUN_FILES
@@ -71,7 +71,7 @@ def check_outputs(
 
 
 def _identity(path: Path) -> Path:
-    """Return the file that a path means, whatever links lead to it."""
+    """Return the path of the file itself, with all links resolved."""
     return path.resolve()
 
 

@@ -1,4 +1,4 @@
-"""The command that lists plugins."""
+"""The command for listing plugins."""
 
 import json
 
@@ -14,7 +14,7 @@ __all__ = ["plugins_command"]
 @click.option("--all", "with_built_in", is_flag=True, help="The built-ins as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plugins_command(with_built_in: bool, as_json: bool) -> None:
-    """List plugins: distribution, hooks, what they offer, and what failed to load."""
+    """List plugins with their distributions, hooks, offers and loading errors."""
     from dd_plugins.plugins.manager import loaded_plugins
 
     loaded_plugins().collect_all()

@@ -1,4 +1,4 @@
-"""Functions with which the built-in commands print and write figures."""
+"""Functions of the built-in commands for printing and writing figures."""
 
 import json
 import sys
@@ -33,13 +33,13 @@ __all__ = [
 
 @contextmanager
 def training_progress(*, in_seconds: bool = False) -> Iterator["OnProgress"]:
-    """Show how far training is, on standard error; process 0 alone does.
+    """Show the progress of training on standard error, from process 0 alone.
 
     Args:
-        in_seconds: whether work is told in seconds.
+        in_seconds: whether the amount of work is in seconds.
 
     Yields:
-        What the functions of the library take as ``on_progress``.
+        The argument ``on_progress`` for functions of the library.
     """
     from dd_plugins.runtime import processes
     from dd_plugins.runtime.progress import shown_progress
@@ -50,12 +50,12 @@ def training_progress(*, in_seconds: bool = False) -> Iterator["OnProgress"]:
 
 
 def validation_text(score: float | None) -> str:
-    """Return a validation accuracy as a line of text shows it."""
+    """Return a validation accuracy as part of a line."""
     return "no validation images" if score is None else f"validation {score:.4f}"
 
 
 def figure_columns(result: "NetworkResult") -> tuple[str, str, str]:
-    """Return mean, deviation and interval as a table shows them."""
+    """Return mean, deviation and interval as columns of a table."""
     if result.std is None or result.bounds is None:
         return f"{result.mean:.4f}", "", ""
     low, high = result.bounds
@@ -63,10 +63,10 @@ def figure_columns(result: "NetworkResult") -> tuple[str, str, str]:
 
 
 def as_text(content: object) -> Text:
-    """Return text of names and paths that rich shows exactly as it is written.
+    """Return names and paths as text for rich to show exactly as written.
 
-    A character that the screen's encoding lacks is written as an escape, so that no
-    table is lost to an error.
+    A character missing from the screen's encoding is written as an escape, so no table
+    is lost to an error.
     """
     encoding = sys.stdout.encoding or "utf-8"
     shown = plain(str(content)).encode(encoding, "backslashreplace").decode(encoding)
@@ -74,21 +74,21 @@ def as_text(content: object) -> Text:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print a line that may hold names and paths."""
+    """Print a line, with unprintable characters in names and paths escaped."""
     click.echo(plain(line), err=err)
 
 
 def print_tables(console: Console, parts: Iterable[Table | Text]) -> None:
-    """Print tables and their titles; a title is not broken into lines."""
+    """Print tables and their titles; titles are not wrapped."""
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, Text))
 
 
 def all_of(*actions: Callable[[], object]) -> None:
-    """Do all actions in turn, even if an earlier one fails; then raise its error.
+    """Perform all actions in turn, even if an earlier one fails; then raise its error.
 
     So figures are printed even if their file cannot be written, and the file is written
-    even if nobody reads what is printed.
+    even if printing fails.
     """
     with ExitStack() as stack:
         for action in reversed(actions):
@@ -96,7 +96,7 @@ def all_of(*actions: Callable[[], object]) -> None:
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:
-    """Write figures to a file, if one was asked for."""
+    """Write figures to a file; do nothing if the path is None."""
     if path is None:
         return
     text = json.dumps(content, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""The command that puts a set on the Hugging Face hub."""
+"""The command for publishing a set on the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ __all__ = ["push_to_hub_command"]
 @click.argument("repo_id")
 @click.option("--private", is_flag=True, help="Hide a new repository from others.")
 def push_to_hub_command(path: Path, repo_id: str, private: bool) -> None:
-    """Put a set on the Hugging Face hub, as the data set REPO_ID (USER/NAME).
+    """Publish a set on the Hugging Face hub, as the data set REPO_ID (USER/NAME).
 
-    To read and change its card first, a licence say, write the folder by export --to
-    hub, and give it as PATH: it is uploaded as it is.
+    To edit its card first, for example to add a licence, write the folder with export
+    --to hub, and give it as PATH: it is uploaded unchanged.
     """
     from dd_plugins.exports.hub import push_to_hub
 

@@ -1,4 +1,4 @@
-"""The command that lets a teacher label the views of a set."""
+"""The command for labelling the views of a set by a teacher."""
 
 from pathlib import Path
 
@@ -76,10 +76,10 @@ def relabel_command(
     device: str,
     overwrite: bool,
 ) -> None:
-    """Let a teacher label the views of a set, whatever method made it.
+    """Let a teacher label the views of a set made by any method.
 
-    Networks trained on the new set see another crop of each image in each epoch, with
-    the teacher's label of what they see.
+    Networks trained on the new set see another view of each image in each epoch, with
+    the teacher's label of this view.
     """
     from dd_plugins.evaluation.relabelling import bytes_of_labels, relabel
     from dd_plugins.synthetic.artifact import DistilledSet, artifact_file

@@ -1,4 +1,4 @@
-"""Short runs from several seeds, of which validation images choose one."""
+"""Short runs from several seeds; validation images select the best of them."""
 
 import json
 import statistics
@@ -19,17 +19,17 @@ _KEPT = "validation.json"
 
 
 def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> int:
-    """Return the seed whose short run serves networks best on validation images.
+    """Return the seed whose short run trains networks best, by validation accuracy.
 
-    The short runs are in a folder beside that of the run. Finished ones and their
-    accuracies are found again when a command that was stopped is repeated with
-    ``resume``.
+    The short runs are kept in a folder beside the folder of the run. If a stopped
+    command is repeated with ``resume``, finished short runs and their accuracies are
+    used again.
 
     Args:
         out: the folder of the run.
-        restarts: how many; their seeds follow that of the options.
-        restart_steps: steps of each.
-        **options: of ``distill``, but for its folder and its progress.
+        restarts: the number of short runs; their seeds count up from the given seed.
+        restart_steps: the number of steps of each short run.
+        **options: the arguments of ``distill``, except its folder and its progress.
 
     Raises:
         OptionError: ``out`` holds a run already, no image is held out for validation,
@@ -104,7 +104,7 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
 
 
 def _kept_accuracies(folder: Path, made: "DistilledSet") -> list[float] | None:
-    """Return the accuracies kept beside this very set, or None."""
+    """Return the accuracies kept for exactly this set, or None."""
     try:
         kept = json.loads((folder / _KEPT).read_text())
         accuracies: list[float] = kept["accuracies"]
@@ -114,7 +114,7 @@ def _kept_accuracies(folder: Path, made: "DistilledSet") -> list[float] | None:
         if sound and kept["content_hash"] == made.content_hash():
             return accuracies
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or damaged: networks are trained again
+        pass  # missing or damaged: networks are trained again
     return None
 
 

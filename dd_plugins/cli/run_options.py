@@ -1,4 +1,4 @@
-"""The options that say what a run makes, for the commands that take them all."""
+"""The options of a run, for commands such as distill and estimate."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -74,7 +74,7 @@ _RUN_OPTIONS = (
 
 
 def run_options(command: Command) -> Command:
-    """Give a command the options that say what a run makes."""
+    """Add the options of a run to a command."""
     for option in reversed(_RUN_OPTIONS):
         command = option(command)
     return command
@@ -83,7 +83,7 @@ def run_options(command: Command) -> Command:
 def size_of(
     images_per_class: int | str, budget: int | None, images_worth: int | None
 ) -> dict[str, Any]:
-    """Return the arguments of ``distill`` for the size that was asked for."""
+    """Return the arguments of ``distill`` for the requested size."""
     bounds = {"budget": budget, "images_worth": images_worth}
     given: dict[str, Any] = {
         name: bound for name, bound in bounds.items() if bound is not None
@@ -94,7 +94,7 @@ def size_of(
 
 
 def context_of(path: Path | None) -> "DistilledSet | None":
-    """Return the set next to which a run makes another; None if none is named."""
+    """Load the set to be extended by a run; return None if no path is given."""
     from dd_plugins.synthetic.artifact import DistilledSet
 
     return None if path is None else DistilledSet.load(path)

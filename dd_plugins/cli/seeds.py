@@ -22,7 +22,7 @@ def check_repeatable(distilled: "DistilledSet") -> None:
     """Refuse a set whose run cannot be repeated from its header.
 
     Raises:
-        OptionError: it has a context, or is private.
+        OptionError: the set has a context, or is private.
     """
     header = distilled.header
     if header.context is not None:
@@ -37,13 +37,13 @@ def check_repeatable(distilled: "DistilledSet") -> None:
 def further_sets(
     distilled: "DistilledSet", file: Path, seeds: int, **options: Any
 ) -> Iterator["DistilledSet"]:
-    """Repeat the run of a set with other seeds; finished runs are found again.
+    """Repeat the run of a set with other seeds; use finished runs again.
 
     Args:
         distilled: the set.
-        file: its file; runs are in the folder ``seeds`` next to it.
-        seeds: sets in all, this one included.
-        **options: of ``distill``: data, where it is found, and the device.
+        file: the file of the set; runs go to the folder ``seeds`` beside it.
+        seeds: the number of sets in all, including this one.
+        **options: arguments of ``distill``: the data, its folder, and the device.
     """
     from dd_plugins.engine.distillation import distill
 

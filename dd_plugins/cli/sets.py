@@ -1,4 +1,4 @@
-"""The commands that show, describe and export a set."""
+"""The commands for showing, describing and exporting a set."""
 
 import json
 import shlex
@@ -65,9 +65,9 @@ def show_command(
 ) -> None:
     """Draw the synthetic images, in [0, 1], as a labelled grid.
 
-    With --features: where several architectures look on the first image of each of 20
-    classes (class activation maps), and what all of them look at. The networks are
-    trained by the other options, or found where metadd keeps them.
+    With --features, draw class activation maps on the first image of each of up to 20
+    classes: the map of each architecture, and the pixels attended by all. The networks
+    are trained as the other options say, or are those kept by metadd.
     """
     from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
     from dd_plugins.synthetic.pictures import save_grid
@@ -104,7 +104,7 @@ def show_command(
     help="Print a TOML file for 'dd-plugins distill --config', which repeats the run.",
 )
 def info_command(path: Path, as_json: bool, as_config: bool) -> None:
-    """Show the header of an artifact, without loading tensors."""
+    """Show the header of an artifact, without loading its tensors."""
     from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
 
     header = DistilledSet.read_header(path)
@@ -145,7 +145,7 @@ def info_command(path: Path, as_json: bool, as_config: bool) -> None:
 
 
 def _line_of(context: "ContextRecord | None") -> str:
-    """Return a line on the context of a set, and on the context of that in turn."""
+    """Describe the context of a set in a line, with its own context in turn."""
     if context is None:
         return "none"
     held = context.header
@@ -184,10 +184,10 @@ def _cut(text: str, most: int = _LONGEST_NAME) -> str:
     "--out", type=shared.path_type, required=True, help="File or folder to write."
 )
 def export_command(path: Path, form: str, out: Path) -> None:
-    """Write a distilled set in a form that needs no dd-plugins to read.
+    """Write a distilled set in a form readable without dd-plugins.
 
-    Each form holds the training recipe, and brings a script of plain torch that trains
-    on the set: NAME-train.py beside NAME.npz or NAME.pt, train.py in a folder.
+    Each form holds the training recipe, and a script of plain torch to train on the
+    set: NAME-train.py beside NAME.npz or NAME.pt, train.py in a folder.
     """
     from dd_plugins.exports.export import export, script_of_export
     from dd_plugins.synthetic.artifact import DistilledSet

@@ -1,4 +1,4 @@
-"""The command that trains experts, whose trajectories a distiller matches."""
+"""The command for training experts, whose trajectories a distiller matches."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -79,11 +79,11 @@ def train_experts_command(
     device: str,
     precision: str,
 ) -> None:
-    """Train experts on real data, whose weights mtt matches.
+    """Train experts on real data, for mtt to match their weights.
 
-    Experts that are kept already are not trained again. Repeat a command that was
-    stopped: it goes on with the first expert that is missing. mtt finds experts of its
-    own data, value space, network and recipe.
+    Experts already in the cache are not trained again. To resume a stopped command,
+    repeat it: it goes on with the first missing expert. mtt finds the experts trained
+    with its own data, value space, network and recipe.
     """
     from dd_plugins.data.named import DataOptions
     from dd_plugins.plugins.manager import loaded_plugins

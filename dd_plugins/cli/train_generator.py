@@ -1,4 +1,4 @@
-"""The command that trains a generator, in whose latents sets are learned."""
+"""The command for training a generator, in whose latent space sets are learned."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -55,8 +55,8 @@ def train_generator_command(
 ) -> None:
     """Train a generator on real data, for --parametrization generator.
 
-    One that is kept already is not trained again. Repeat a command that was stopped: it
-    goes on where it was.
+    A generator already in the cache is not trained again. To resume a stopped command,
+    repeat it: it goes on where it stopped.
     """
     from dd_plugins.data.named import DataOptions
     from dd_plugins.decoders.kept import DecoderRecipe, train_generator
@@ -71,7 +71,7 @@ def train_generator_command(
     plugins = loaded_plugins()
     architecture = plugins.decoder(decoder)
     options = DataOptions(root=data_root, image_size=image_size)
-    # It is trained on pixels before they are whitened: whitening is not fitted.
+    # The generator learns pixels before whitening, so no whitening is fitted.
     space: Preprocessing = "standardize"
     if preprocessing in ("pixel-zca", "constant"):
         space = cast("Preprocessing", preprocessing)

@@ -1,4 +1,4 @@
-"""The command that trains networks on real data."""
+"""The command for training networks on real data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -78,10 +78,10 @@ def train_networks_command(
     device: str,
     precision: str,
 ) -> None:
-    """Train networks on real data: teachers, and those that wrappers need.
+    """Train networks on real data: teachers, and networks for wrappers.
 
-    Networks that are kept already are not trained again. Repeat a command that was
-    stopped: it goes on with the first network that is missing.
+    Networks already in the cache are not trained again. To resume a stopped command,
+    repeat it: it goes on with the first missing network.
     """
     from dd_plugins.data.named import DataOptions
     from dd_plugins.plugins.manager import loaded_plugins
@@ -91,7 +91,7 @@ def train_networks_command(
     chosen = [plugins.network(spec) for spec in networks]
     options = DataOptions(root=data_root, image_size=image_size)
     if preprocessing is None and recipe == "squeeze":
-        preprocessing = "standardize"  # as sre2l and rded want them
+        preprocessing = "standardize"  # as sre2l and rded need them
     data = plugins.real_data(dataset, options).prepared(
         cast("Preprocessing | None", preprocessing), mirror
     )
@@ -122,7 +122,7 @@ def train_networks_command(
 def _recipe(
     asked: str | None, stages: tuple[int, ...], stop_after: int | None
 ) -> "Recipe | None":
-    """Return the recipe that is asked for; None for the short training of stages."""
+    """Return the requested recipe; None for the short training of stages."""
     from dd_plugins.training.recipes import Recipe, get_recipe, squeeze_recipe
 
     steps_given = bool(shared.given_on_command_line("stages"))

@@ -1,4 +1,4 @@
-"""The command that tests sets on other architectures."""
+"""The command for testing sets on other architectures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -76,9 +76,9 @@ def transfer_command(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Test distilled sets on architectures that they were not distilled with.
+    """Test distilled sets on architectures other than their own.
 
-    Two sets of the same base (a distiller, and the same inside a wrapper), distilled
+    Two sets with the same base (a distiller, and the same inside a wrapper), distilled
     from the same data, are compared in pairs, network by network.
     """
     from dd_plugins.cli.transfer_page import write_transfer_page
@@ -122,7 +122,7 @@ def transfer_command(
 
 
 def _transfer_tables(found: "Transfer") -> Iterator[Table | Text]:
-    """Yield the finding; a title and a table for each set, and for differences."""
+    """Yield the finding, then a title and a table for each set, and for differences."""
     from dd_plugins.cli.transfer_page import transfer_finding
 
     yield as_text(transfer_finding(found))
@@ -155,7 +155,7 @@ def _transfer_tables(found: "Transfer") -> Iterator[Table | Text]:
 
 
 def _table_of(differences: "Sequence[Difference]") -> Table:
-    """Return paired differences, each with its interval."""
+    """Return a table of paired differences with their intervals."""
     table = Table()
     table.add_column("architecture")
     for column in ("mean", "95 % interval"):

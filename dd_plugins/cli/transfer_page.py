@@ -1,4 +1,4 @@
-"""What a transfer report found: in a sentence, and as an HTML page."""
+"""The finding of a transfer report, as a sentence and as an HTML page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from dd_plugins.spec import Call, parse
 
 __all__ = ["set_names", "transfer_finding", "write_transfer_page"]
 
-_COLOURS = 4  # of sets; a further set has the first colour again
-_BETWEEN = 14  # pixels from the mark of a set to that of the next
+_COLOURS = 4  # of sets; a further set repeats the first colour
+_BETWEEN = 14  # pixels between the marks of two sets
 
 
 class _Mark(NamedTuple):
@@ -21,9 +21,9 @@ class _Mark(NamedTuple):
     Attributes:
         colour: the number of the colour.
         y: pixels from the top.
-        mean: where the dot is, in per cent of the width, like the two ends.
-        low: the lower end of the interval; the dot itself for one network.
-        high: its upper end.
+        mean: the place of the dot, in per cent of the width.
+        low: the lower end of the interval, likewise; the dot itself for one network.
+        high: the upper end of the interval, likewise.
     """
 
     colour: int
@@ -37,9 +37,10 @@ class _Picture(NamedTuple):
     """A picture of accuracies: a row for each architecture.
 
     Attributes:
-        rows: architectures, and the marks of the sets that were tried on it.
-        ticks: numbers of the axis, in per cent, and where they stand, likewise.
-        height: pixels of a row.
+        rows: each architecture with the marks of the sets tested on it.
+        ticks: the numbers on the axis, in per cent, with their places, in per cent of
+            the width.
+        height: the height of a row in pixels.
     """
 
     rows: dict[str, list[_Mark]]
@@ -48,7 +49,7 @@ class _Picture(NamedTuple):
 
 
 def transfer_finding(found: Transfer) -> str:
-    """Return what a report found, in a sentence or two."""
+    """Return the finding of a report in a sentence or two."""
     names = set_names(found.sets)
     held_out = [each for each in found.differences if each.spec == "held out"]
     if held_out:
@@ -78,7 +79,7 @@ def _comparison(difference: Difference, names: Sequence[str]) -> str:
 
 
 def _figures(name: str, report: SetTransfer) -> str:
-    """Return a set's accuracy on what it holds out, and on its own architecture."""
+    """Return a set's accuracy on held-out architectures, and on its own."""
     own = [
         result
         for result, role in zip(report.results, report.roles, strict=True)
@@ -104,7 +105,7 @@ def _percent(result: NetworkResult) -> str:
 
 
 def set_names(reports: Sequence[SetTransfer]) -> list[str]:
-    """Return short names of the sets: their methods, or their paths if these repeat."""
+    """Return short names of the sets: their methods, or paths if methods repeat."""
     methods = [_method(parse(report.distiller)) for report in reports]
     if len(set(methods)) == len(methods):
         return methods
@@ -118,7 +119,7 @@ def _method(call: Call) -> str:
 
 
 def write_transfer_page(path: Path | None, found: Transfer) -> None:
-    """Write a report as a page, if one was asked for.
+    """Write a report as an HTML page; do nothing if the path is None.
 
     Raises:
         FileError: the file cannot be written.
@@ -140,7 +141,7 @@ def write_transfer_page(path: Path | None, found: Transfer) -> None:
 
 
 def _picture(reports: Sequence[SetTransfer]) -> _Picture:
-    """Return where dots and intervals stand: each set in a line of its own."""
+    """Return the places of dots and intervals, with a line for each set."""
     from matplotlib.ticker import MaxNLocator
 
     ends = [

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_transfer", "transfer_figure"]
 
-_INCHES = 1.2  # of the axis for an architecture
+_INCHES = 1.2  # of the axis for each architecture
 
 
 def draw_transfer(path: Path | None, found: Transfer) -> None:
-    """Draw a report as a PNG file, if one was asked for.
+    """Draw a report as a PNG file; do nothing if the path is None.
 
     Raises:
         FileError: the file cannot be written.
@@ -28,10 +28,10 @@ def draw_transfer(path: Path | None, found: Transfer) -> None:
 
 
 def transfer_figure(found: Transfer) -> "Figure":
-    """Return the accuracies of each set by architecture, with 95 % intervals.
+    """Draw the accuracies of each set by architecture, with 95 % intervals.
 
-    Architectures that every set holds out stand last, behind a line. Random real images
-    have a dashed line in the colour of their set.
+    Architectures held out by every set come last, after a vertical line. Random real
+    images have a dashed line in the colour of their set.
     """
     from matplotlib.figure import Figure
 
@@ -82,12 +82,12 @@ def transfer_figure(found: Transfer) -> "Figure":
 
 
 def _in_lines(spec: str) -> str:
-    """Return a spec with each of its options in a line of its own."""
+    """Return a spec with each of its options on a line of its own."""
     return spec.replace("(", "(\n", 1).replace(", ", ",\n")
 
 
 def _held_out(reports: tuple[SetTransfer, ...]) -> set[str]:
-    """Return the architectures held out by every set that was tried on them."""
+    """Return the architectures held out by every set tested on them."""
     roles: dict[str, set[str]] = {}
     for report in reports:
         for result, role in zip(report.results, report.roles, strict=True):
@@ -96,7 +96,7 @@ def _held_out(reports: tuple[SetTransfer, ...]) -> set[str]:
 
 
 def _in_order(reports: tuple[SetTransfer, ...]) -> list[str]:
-    """Return all architectures, those held out last, else as they were named."""
+    """Return all architectures in the given order, with those held out last."""
     held_out = _held_out(reports)
     specs = dict.fromkeys(
         result.spec for report in reports for result in report.results

@@ -1,4 +1,4 @@
-"""Real data: how it is read, checked, split and drawn from."""
+"""Real data: reading, checking, splitting and drawing from it."""
 
 from typing import TYPE_CHECKING
 

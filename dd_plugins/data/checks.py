@@ -12,7 +12,7 @@ __all__ = ["check_finite", "check_values", "number_tensor"]
 
 
 def number_tensor(values: Any, what: str) -> Tensor:
-    """Return numbers as a tensor, given as a tensor, an array, a list or a tuple."""
+    """Return a tensor, an array, a list or a tuple of numbers as a tensor."""
     try:
         if isinstance(values, Tensor):
             return values
@@ -32,7 +32,7 @@ def check_values(images: Tensor, first: int = 0) -> None:
     """Refuse images that are neither uint8 nor finite and in [0, 1].
 
     Args:
-        images: of any dtype.
+        images: the images, of any dtype.
         first: the index of the first image, for messages.
     """
     if images.dtype == torch.uint8:

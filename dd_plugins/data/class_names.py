@@ -57,11 +57,11 @@ def checked_names(class_names: Iterable[str] | None, labels: Tensor) -> tuple[st
 
 
 def names_of_dataset(dataset: Any, classes: int) -> list[str] | None:
-    """Return the class names of a dataset; None if it has not one for each class."""
+    """Return the class names of a dataset; None unless it has one for each class."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
-    if names is None:  # Hugging Face names classes where it describes their column
+    if names is None:  # Hugging Face describes a column with its class names
         features = getattr(dataset, "features", None)
         columns = features if isinstance(features, Mapping) else {}
         label = next((columns[key] for key in LABEL_KEYS if key in columns), None)

@@ -1,4 +1,4 @@
-"""Draws of the training images of a data set."""
+"""Random draws from the training images of a data set."""
 
 import warnings
 
@@ -28,12 +28,12 @@ def sampler_of(
     ranks: int = 1,
     transform: Transform | None = None,
 ) -> tuple[Transform, RealSampler]:
-    """Return the map to the value space, and draws of training images.
+    """Return the map to the value space, and a sampler of the training images.
 
     The map is fitted to these images, unless ``transform`` or the data give one.
 
     If memory has room, all images are mapped once and kept in the precision of the
-    networks; else each batch is mapped when it is drawn.
+    networks. Otherwise each batch is mapped when it is drawn.
     """
     images: ImageSource = data.train.images
     if data.too_large_to_whiten and transform is None:

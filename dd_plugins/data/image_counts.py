@@ -1,4 +1,4 @@
-"""How many synthetic images each class gets: as many of each, or not."""
+"""The number of synthetic images of each class, equal or not."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -29,10 +29,10 @@ _EXAMPLE = "proportional(total=100)"
 
 @record
 class Proportional(Record):
-    """Images of a class in proportion to its training images, at least one.
+    """Images of each class in proportion to its training images, at least one.
 
     Args:
-        total: images of all classes.
+        total: the number of images of all classes.
     """
 
     name = "proportional"
@@ -41,14 +41,15 @@ class Proportional(Record):
 
 
 def in_proportion(total: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Deal out images to classes in proportion to their sizes, at least one to each.
+    """Divide images among classes in proportion to their sizes, at least one for each.
 
-    Each class gets its share, rounded down, but at least one; the rest goes to the
-    classes missing most of theirs.
+    Each class gets its share, rounded down, but at least one. Images left over go to
+    the classes furthest below their shares. If there are too many, they are taken from
+    the classes furthest above.
 
     Args:
-        total: the images of all classes.
-        sizes: the real images of each class.
+        total: the number of images of all classes.
+        sizes: the number of real images of each class.
 
     Raises:
         OptionError: there are fewer images than classes.
@@ -63,7 +64,7 @@ def in_proportion(total: int, sizes: Sequence[int]) -> tuple[int, ...]:
         )
     share = total * torch.tensor(sizes).double() / sum(sizes)
     counts = share.floor().clamp_min(1).long()
-    while (missing := total - int(counts.sum())) != 0:  # a few for each class
+    while (missing := total - int(counts.sum())) != 0:  # a few rounds
         one = 1 if missing > 0 else -1
         lacking = one * (share - counts)
         if one < 0:
@@ -73,13 +74,13 @@ def in_proportion(total: int, sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def asked_counts(asked: object) -> int | tuple[int, ...] | Proportional:
-    """Parse the requested numbers, before the data is known.
+    """Parse the requested numbers of images, before the data is known.
 
     Args:
-        asked: :data:`ImagesPerClass`.
+        asked: an :data:`ImagesPerClass`.
 
     Raises:
-        OptionError: it has another form, or a number is below 1.
+        OptionError: the request has another form, or a number is below 1.
 
     Example:
         >>> asked_counts(10), asked_counts("1, 2"), asked_counts([3, 3])
@@ -95,7 +96,7 @@ def asked_counts(asked: object) -> int | tuple[int, ...] | Proportional:
                 f"{_EXAMPLE}, got {asked!r}"
             )
         asked = int(words[0]) if len(words) == 1 else [int(word) for word in words]
-    if hasattr(asked, "tolist"):  # of numpy or torch
+    if hasattr(asked, "tolist"):  # an array or a tensor
         asked = asked.tolist()
     if not isinstance(asked, list | tuple | range):
         return whole_number("images_per_class", asked, least=1)
@@ -113,8 +114,8 @@ def counts_of_classes(
     """Return the number of images of each class; one number if all are equal.
 
     Args:
-        asked: :data:`ImagesPerClass`, or the result of :func:`asked_counts`.
-        labels: int64, of the training images.
+        asked: an :data:`ImagesPerClass`, or the result of :func:`asked_counts`.
+        labels: the labels of the training images, int64.
         num_classes: the number of classes.
 
     Raises:

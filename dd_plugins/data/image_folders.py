@@ -32,7 +32,7 @@ _VALIDATION = {"val", "valid", "validation"}
 _SUFFIX = re.compile(r"[\W_]*(set|data|split|images)?[\W_\d]*$")
 # Formats that Pillow recognises, but whose pixels it cannot read by itself.
 _NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-_NAMED = 5  # names that a message lists at most
+_NAMED = 5  # names listed in a message, at most
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,16 @@ class Splits:
 
 
 def find_splits(path: Path) -> Splits:
-    """Find the splits of a folder, or classes without splits.
+    """Find the splits of a folder, or take a folder of classes as the training split.
 
-    ``train``, ``val`` and ``test`` are known in any case and by their usual other names
-    (``Training``, ``test_set``). Without a test split of the same classes as the
-    training images, ``val`` is the test set.
+    ``train``, ``val`` and ``test`` are recognised in any case, and by their common
+    variants (``Training``, ``test_set``). Without a test split of the same classes as
+    the training images, ``val`` is the test set.
 
     Raises:
-        DataError: the folder cannot be read; or it holds a training split alone; or
-            its subfolders look like splits and have other names.
+        DataError: the folder cannot be read; it holds a training split alone; a split
+            occurs twice, holds no class folders, or holds other classes; or subfolders
+            with other names look like splits.
     """
     folders = _subfolders(path)
     roles: dict[str, list[Path]] = {}
@@ -167,9 +168,9 @@ def _tell_of_unused(path: Path, folders: list[Path], used: list[Path]) -> None:
 def find_images(path: Path) -> ImageFolder:
     """List the images of a folder with a subfolder for each class.
 
-    Their own subfolders are searched too. A file or folder reached by several links is
-    taken once, and links to parent folders are not followed. Hidden files and those of
-    operating systems are left out; one warning counts all other skipped files.
+    Subfolders of class folders are searched too. A file or folder reached by several
+    links is taken once, and links to parent folders are not followed. Hidden files and
+    those of operating systems are left out; one warning counts all other skipped files.
 
     Raises:
         DataError: the folder cannot be read, has no subfolders, or one of them holds
@@ -209,20 +210,20 @@ def find_images(path: Path) -> ImageFolder:
 def _files_by_class(
     path: Path, folders: dict[str, list[Path]], names: list[str]
 ) -> list[list[Path]]:
-    """Return the files under the folders of each class, each folder once."""
+    """Return the files under the folders of each class, visiting each folder once."""
     files: list[list[Path]] = [[] for _ in names]
     roots = [
         (label, each) for label, name in enumerate(names) for each in folders[name]
     ]
     links = [(label, folder) for label, folder in roots if folder.is_symlink()]
     own = [(label, folder) for label, folder in roots if not folder.is_symlink()]
-    # A link to a folder above would bring in whatever else lies there.
+    # A link to a parent folder would bring in everything else in it.
     above = {_identity(folder) for folder in (path, *path.resolve().parents)}
     visited = {_identity(folder) for _, folder in own} | above
     for label, folder in own:
         files[label] += _walk(label, folder, visited, links)
     # Links come last: one may lead to a folder of another class, which keeps its files.
-    for label, link in links:  # grows while it is walked through
+    for label, link in links:  # grows during the loop
         if (identity := _identity(link)) not in visited:
             visited.add(identity)
             files[label] += _walk(label, link, visited, links)
@@ -230,7 +231,7 @@ def _files_by_class(
 
 
 def _passes(file: Path, taken: set[tuple[int, int]], passed_over: Counter[str]) -> bool:
-    """Return whether a file is an image not taken before; count it otherwise."""
+    """Return whether a file is a new image; if not, count the reason."""
     why = _why_passed_over(file)
     if why is None and (identity := _identity(file)) in taken:
         why = "links to images that are there"
@@ -298,7 +299,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _why_passed_over(file: Path) -> str | None:
-    """Return why a file is not read as an image; None if it is."""
+    """Return the reason for skipping a file; None if it is read as an image."""
     try:
         mode = file.stat().st_mode
     except (OSError, RuntimeError):

@@ -37,16 +37,16 @@ def checked_images(
     Args:
         images: as for :meth:`dd_plugins.RealData.from_tensors`.
         labels: likewise.
-        channels: where the channels stand, if it is stated.
-        image_size: side in pixels to which the shorter side of an image is resized,
-            before the centre is cropped; None for the images as they are.
+        channels: the position of the channels; by default inferred from the sizes.
+        image_size: the side of the images in pixels: the shorter side is resized to it,
+            and the centre cropped; None for the images as they are.
 
     Raises:
         DataError: shapes, dtypes or values are not those of labelled images.
     """
     is_tensor = isinstance(images, Tensor)
     images, labels = number_tensor(images, "images"), number_tensor(labels, "labels")
-    if images.ndim == 3:  # grey, without an axis for it
+    if images.ndim == 3:  # grey, without an axis for the channel
         images, channels = images[:, None], "first"
     if images.ndim != 4 or 0 in images.shape:
         raise DataError(
@@ -86,7 +86,7 @@ def checked_images(
 
 
 def joined(first: Images, second: Images) -> Images:
-    """Return two parts of one data set as one, without reading streamed images."""
+    """Join two parts of one data set, without reading streamed images."""
     images: ImageSource
     if isinstance(first.images, Tensor):
         assert isinstance(second.images, Tensor)
@@ -102,13 +102,15 @@ def put_back(
 ) -> Images | None:
     """Return all images in their order before a split; None if none was made.
 
-    The held-out images depend on the number of images of each class.
+    The choice of held-out images reveals the number of images of each class, so a
+    private method does without a split.
 
     Args:
         train: the kept images.
-        kept: int64, the index of each before the split.
-        validation: the images cut off, or given.
-        cut: int64, the index of each before the split; None if they were given.
+        kept: int64, the index of each kept image before the split.
+        validation: the images held out, or given.
+        cut: int64, the index of each held-out image before the split; None if
+            validation images were given.
     """
     if cut is None or not len(cut):
         return None
@@ -119,7 +121,7 @@ def put_back(
 
 
 def take(data: Images, indices: Tensor) -> Images:
-    """Return some of the images, without reading streamed ones."""
+    """Select images by index, without reading streamed ones."""
     images = data.images
     chosen = images[indices] if isinstance(images, Tensor) else images.select(indices)
     return Images(chosen, data.labels[indices])

@@ -32,7 +32,7 @@ IMAGE_KEYS = ("image", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "class")
 _SURVEYED = 64  # images at a time
 _FLOAT_BYTES = 4
-_READ_AGAIN = 8  # items: a flip of every second image is missed once in 256 times
+_READ_AGAIN = 8  # items: a random flip is missed once in 256 times
 
 
 class Items(Dataset[tuple[Tensor, int]]):
@@ -43,10 +43,11 @@ class Items(Dataset[tuple[Tensor, int]]):
             arrays of one. An item may be a mapping with an image under ``image``,
             ``img`` or ``pixel_values`` and a label under ``label``, ``labels``,
             ``target`` or ``class``.
-        channels: where the channels of arrays and tensors stand; by default inferred
-            from their sizes (see :func:`~dd_plugins.data.pixels.channels_first`).
-        image_size: side in pixels to which the shorter side of an image is resized,
-            before the centre is cropped; None for the images as they are.
+        channels: the position of the channels in arrays and tensors; by default
+            inferred from their sizes (see
+            :func:`~dd_plugins.data.pixels.channels_first`).
+        image_size: the side of the images in pixels: the shorter side is resized to it,
+            and the centre cropped; None for the images as they are.
 
     Raises:
         DataError: the dataset has no length, is empty, or an item is not such a pair.
@@ -80,7 +81,7 @@ class Items(Dataset[tuple[Tensor, int]]):
             item = self._dataset[index]
         except DataError:
             raise
-        except Exception as error:  # a stranger's dataset may do anything
+        except Exception as error:  # a user's dataset may raise anything
             raise DataError(
                 f"item {index} cannot be read: {type(error).__name__}: "
                 f"{' '.join(str(error).split())}"
@@ -104,7 +105,7 @@ class Items(Dataset[tuple[Tensor, int]]):
 
 
 def _pair(item: Any) -> tuple[Any, Any]:
-    """Return image and label of an item."""
+    """Return the image and the label of an item."""
     if isinstance(item, Mapping):
         found = [
             next((item[key] for key in keys if key in item), None)
@@ -151,7 +152,7 @@ def read_dataset(items: Items) -> tuple[Tensor, Tensor]:
     """Read every ``(image, label)`` pair into memory.
 
     Raises:
-        DataError: an item is not such a pair, or the images differ in size.
+        DataError: an item is not such a pair, or the images differ in size or dtype.
     """
     images, labels, shapes = [], [], Counter[tuple[int, ...]]()
     for index in range(len(items)):
@@ -174,7 +175,7 @@ def _mixed_dtypes(one: torch.dtype, other: torch.dtype, number: int) -> DataErro
 
 
 def survey(items: Items, workers: int) -> tuple[StreamedImages, Tensor]:
-    """Check every pair of a map-style dataset once; leave the images where they are."""
+    """Check every pair of a map-style dataset once, without keeping the images."""
     numbers = torch.arange(len(items))
     labels: list[int] = []
     shapes = Counter[tuple[int, ...]]()
@@ -196,13 +197,13 @@ def survey(items: Items, workers: int) -> tuple[StreamedImages, Tensor]:
 
 
 def has_room(items: Items) -> bool:
-    """Return whether memory has room for a dataset's images, as bytes and whitened."""
+    """Return whether memory has room for a dataset's images, as read and whitened."""
     image, _ = items[0]
     return fits_in_memory(len(items) * (image.nbytes + _FLOAT_BYTES * image.numel()))
 
 
 def warn_if_random(items: Items, images: ImageSource) -> None:
-    """Warn if some of the first images are others when they are read again.
+    """Warn if any of the first images differs when it is read again.
 
     Args:
         items: the dataset.
@@ -231,7 +232,7 @@ def warn_if_random(items: Items, images: ImageSource) -> None:
 
 
 def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:
-    """Return the error for images of several sizes, the commonest first."""
+    """Return the error for images of several sizes; it lists the commonest first."""
     listed = ", ".join(f"{shape} x{count}" for shape, count in shapes.most_common(4))
     sizes, channels = {shape[1:] for shape in shapes}, {shape[0] for shape in shapes}
     if len(sizes) == 1:

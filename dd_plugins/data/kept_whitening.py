@@ -1,4 +1,4 @@
-"""Whitening that is fitted once for a data set, and kept for later runs."""
+"""Whitening fitted once for a data set, and kept for later runs."""
 
 import hashlib
 import math
@@ -16,18 +16,18 @@ from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
 
 __all__ = ["fitted_transform"]
 
-_LONG = 10**11  # products of a covariance; more take seconds
+_LONG = 10**11  # multiplications for a covariance; more take seconds
 _STRIDE = "stride"
 _WHITENED = ("zca", "pixel-zca")
 
 
 def fitted_transform(data: RealData) -> Transform:
-    """Return the map to the value space of some data, fitted to its training images.
+    """Return the map from images to the value space, fitted to the training images.
 
-    A whitening whose fit takes seconds is kept in the cache folder, under a key of the
-    images and of all that its last bits depend on: versions, processor and threads. So
-    a run gives the same bits with and without it. A file that cannot be read, or not be
-    written, costs time and nothing else.
+    A whitening whose fit takes seconds is kept in the cache folder. Its key covers the
+    images, and everything its last bits depend on: versions, processor and threads. So
+    a run gives the same bits with and without the cache. If the file cannot be read or
+    written, the whitening is fitted again.
     """
     images, kind = data.train.images, data.preprocessing
     size = math.prod(images.shape[1:])

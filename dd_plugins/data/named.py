@@ -30,7 +30,7 @@ class DataOptions:
 
     Attributes:
         argument: the text after the colon of ``folder:PATH``, or None.
-        root: the folder of data sets; None for the one that ``DD_DATA`` names, if any.
+        root: the folder of data sets; None for the folder named by ``DD_DATA``, if any.
         download: whether a missing data set may be downloaded to ``root``.
         image_size: side in pixels of the resized and cropped images, or None.
     """
@@ -71,10 +71,10 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 
 def usual_name(name: str, known: Iterable[str]) -> str:
-    """Return a name as it is registered, if it is written in another common way.
+    """Return the registered form of a name, if it is written in another common way.
 
     Args:
-        name: as a caller writes it, perhaps with an argument.
+        name: the name as a caller writes it, perhaps with an argument.
         known: the registered names.
 
     Example:
@@ -137,7 +137,7 @@ def needs_image_size(name: str, options: DataOptions) -> int:
 
 
 def resolved_path(argument: str, root: Path | None) -> Path:
-    """Return the absolute path of the argument of a name.
+    """Return the absolute path given as the argument of a data set's name.
 
     A relative path that does not exist is looked up in the folder of data sets.
 
@@ -152,6 +152,6 @@ def resolved_path(argument: str, root: Path | None) -> Path:
     except (
         OSError,
         RuntimeError,
-    ) as error:  # a loop of links, a user that is not known
+    ) as error:  # a loop of links, an unknown user
         reason = getattr(error, "strerror", None) or one_line(error)
         raise DataError(f"cannot read images under {argument}: {reason}") from error

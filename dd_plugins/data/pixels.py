@@ -1,4 +1,4 @@
-"""The one reader of images: from a file, PIL image, array or tensor to pixels."""
+"""Reading images: from a file, a PIL image, an array or a tensor to pixels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,29 +30,29 @@ BACKGROUND = "white"
 Axes = Literal["first", "last"]
 """Where the channels of an image stand among its axes."""
 
-_CHANNELS = (1, 3, 4)  # that an image usually has: grey, colour, colour and alpha
+_CHANNELS = (1, 3, 4)  # the usual numbers: grey, colour, colour with alpha
 _16_BITS = 65535
-_MOST_PIXELS = 178_956_970  # Pillow's own limit, beyond which it refuses
-_MOST_PIXELS_RESIZED = 2**30  # three bytes each while the image is made smaller
+_MOST_PIXELS = 178_956_970  # Pillow's own limit: it refuses larger images
+_MOST_PIXELS_RESIZED = 2**30  # three bytes each while the image is reduced
 _RESIZED = 1_024  # images at a time
 
 
 @contextmanager
 def open_image(file: Path, *, resized: bool) -> Iterator[Image.Image]:
-    """Open an image file; refuse one of too many pixels before they are read.
+    """Open an image file; refuse one of too many pixels before reading them.
 
     Args:
         file: the file.
-        resized: whether the image will be reduced; then it may be larger.
+        resized: whether the image will be resized; then it may be larger.
 
     Raises:
-        DataError: the image has too many pixels; the caller names the file before the
-            message.
+        DataError: the image has too many pixels; the caller puts the name of the file
+            before the message.
         OSError: the file cannot be read; Pillow raises other errors too if it is
             damaged.
     """
     limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # a folder is the user's own: the limits are ours
+    Image.MAX_IMAGE_PIXELS = None  # the files are the user's own: our limits apply
     try:
         with Image.open(file) as image:
             width, height = image.size
@@ -79,19 +79,19 @@ def pixels_of(
 
     Args:
         image: the image.
-        channels: 3 for colour in any case; by default 1 for grey images.
-        size: the resized shorter side in pixels, before the centre is cropped; None for
-            the image as it is.
+        channels: 3 to expand grey images to colour; by default they keep 1 channel.
+        size: the side of the image in pixels: the shorter side is resized to it, and
+            the centre cropped; None for the image as it is.
 
     Returns:
-        uint8, or float32 of a floating image, of shape ``(channels, height, width)``.
+        uint8, or float32 for a floating image, of shape ``(channels, height, width)``.
 
     Raises:
         DataError: the pixels are 32-bit integers, whose range is not known.
     """
     from torchvision.transforms.v2 import functional as transforms
 
-    is_pgm = image.format == "PPM"  # Pillow opens its 16 bits in the mode of 32
+    is_pgm = image.format == "PPM"  # Pillow opens its 16 bits in a 32-bit mode
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and is_pgm):
         image = _of_8_bits(image)
@@ -108,14 +108,15 @@ def pixels_of(
 
 
 def resized(images: Tensor, size: int | None) -> Tensor:
-    """Return images whose shorter side is ``size``, cropped to their centre.
+    """Resize the shorter side of images to ``size``, and crop the centre.
 
     Args:
         images: uint8, or floating in [0, 1], of shape ``(n, channels, height, width)``.
-        size: side in pixels, at least 1; None for the images as they are.
+        size: the side in pixels, at least 1; None for the images as they are.
 
     Returns:
-        The same dtype, of shape ``(n, channels, size, size)``; downsampling smooths.
+        Images of the same dtype, of shape ``(n, channels, size, size)``; downsampling
+        is antialiased.
 
     Raises:
         OptionError: the size is below 1.
@@ -139,28 +140,28 @@ def check_image_size(size: int | None) -> None:
     """Refuse a size to which images cannot be resized.
 
     Raises:
-        OptionError: it is below 1.
+        OptionError: the size is below 1.
     """
     if size is not None and size < 1:
         raise OptionError(f"image_size must be at least 1 pixel, got {size}")
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:
-    """Return an image of 16 bits scaled to 8, rounded."""
+    """Return a 16-bit image scaled to 8 bits, rounded."""
     wide = np.asarray(image.convert("I"), dtype=np.int64)
     narrow = (wide * 255 + _16_BITS // 2) // _16_BITS
     return Image.fromarray(narrow.astype(np.uint8))
 
 
 def _without_palette(image: Image.Image) -> Image.Image:
-    """Return the image in mode L, RGB or F, upon white where it is transparent."""
+    """Return the image in mode L, RGB or F, with white behind transparent parts."""
     mode = image.mode
     if mode == "I":
         raise DataError(
             f"has pixels of 32-bit integers (mode {mode!r}), expected 8 or 16 bits, "
             "whose range is clear; save it with 8 or 16 bits"
         )
-    if mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
+    if mode in ("La", "RGBa"):  # colours multiplied by their opacity
         image = image.convert(mode.upper())
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -175,7 +176,7 @@ def _without_palette(image: Image.Image) -> Image.Image:
 
 
 def size_of(file: Path) -> tuple[int, int]:
-    """Return height and width of an image file as it is read, from its header alone."""
+    """Return the height and width of an upright image, from its file header alone."""
     with Image.open(file) as image:
         width, height = image.size
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -185,10 +186,10 @@ def size_of(file: Path) -> tuple[int, int]:
 
 
 def channels_first(image: Any, axes: Axes | None = None) -> Tensor:
-    """Return ``(channels, height, width)`` from a PIL image, an array or a tensor.
+    """Return a PIL image, an array or a tensor as ``(channels, height, width)``.
 
-    Channels of tensors are first and those of arrays last, unless the sizes say
-    otherwise: an array whose first axis alone is 1, 3 or 4 has them there.
+    Tensors have their channels first, arrays last. An array has them first if only its
+    first axis is of size 1, 3 or 4.
 
     Args:
         image: a PIL image; or an array or a tensor of two or three axes.
@@ -213,11 +214,11 @@ def channels_first(image: Any, axes: Axes | None = None) -> Tensor:
 
 
 def where_channels_are(shape: tuple[int, ...], *, is_tensor: bool) -> Axes:
-    """Return where the channels stand in an image of this shape, of three axes.
+    """Return the position of the channels in an image of three axes.
 
     Raises:
-        DataError: a tensor seems to have its channels last, or an array has 1, 3 or 4
-            of them neither first nor last.
+        DataError: a tensor seems to have its channels last, or neither the first nor
+            the last axis of an array is of size 1, 3 or 4.
     """
     first, last = shape[0] in _CHANNELS, shape[-1] in _CHANNELS
     if is_tensor:

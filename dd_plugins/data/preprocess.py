@@ -26,10 +26,10 @@ ZCA_RIDGE = 0.1
 _PIXEL_RIDGE = 0.1  # on the covariance of pixels in [0, 1] (MTT's)
 
 _LARGEST_WHITENED_SIDE = LARGEST_WHITENED_SIDE  # beyond it: see Transform
-_COMPACT = 512  # a whitening matrix of more rows is compact
+_COMPACT = 512  # a whitening matrix of more rows is kept compact
 _LONG_TO_WHITEN = 4_000  # rows and columns of a matrix that is decomposed
-_LEAST_EIGENVALUE = 1e-10  # of the largest one: below it there is rounding alone
-_CHUNK = 2048  # images that are whitened or summed up at a time
+_LEAST_EIGENVALUE = 1e-10  # relative to the largest; smaller ones are rounding
+_CHUNK = 2048  # images whitened or summed at a time
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -41,13 +41,13 @@ def to_unit_range(images: Tensor) -> Tensor:
 class Transform:
     """An invertible map from images in [0, 1] to the value space of a model.
 
-    Standardisation by channel and, with ``whitening``, ZCA after it; or ZCA of pixels
-    without standardisation. Images larger than 64 pixels are whitened in interleaved
-    sub-images ("checkerboard"): every ``stride``-th pixel belongs to the same
-    sub-image, and all share one covariance. A whitening matrix of more than 512 rows is
-    rounded to a compact form when it is fitted, so a set and the matrix fit in one
-    small file; for CIFAR-10 its images differ by at most 7 % from those of the exact
-    matrix.
+    It standardises each channel and, with ``whitening``, applies ZCA to the result; or
+    it applies ZCA to pixels without standardisation. Images with a side of more than 64
+    pixels are whitened in interleaved sub-images ("checkerboard"): every ``stride``-th
+    pixel belongs to the same sub-image, and all sub-images share one covariance. A
+    whitening matrix of more than 512 rows is rounded to a compact form when it is
+    fitted, so a set and the matrix fit in one small file. For CIFAR-10, images whitened
+    by it differ by at most 7 % from those of the exact matrix.
 
     Attributes:
         mean: float32 of shape ``(channels,)``.
@@ -55,12 +55,12 @@ class Transform:
         centre: mean of the flattened standardised sub-images, float32 of shape
             ``(d,)``.
         whitening: symmetric ZCA matrix, float32 of shape ``(d, d)``; None if
-            ``directions`` and ``scales`` stand for it.
-        compact: the same matrix in few bytes; None if it is kept whole.
-        directions: if there are fewer images than pixels, the orthonormal directions of
-            the images' differences, float32 of shape ``(r, d)``. The matrix is the
-            identity in all others.
-        scales: the factor of each direction, float32 of shape ``(r,)``.
+            ``directions`` and ``scales`` take its place.
+        compact: the same matrix in compact form; None if it is kept whole.
+        directions: if there are at most as many sub-images as values in one, the
+            orthonormal directions spanned by their differences, float32 of shape
+            ``(r, d)``. In all other directions the matrix is the identity.
+        scales: the factor for each direction, float32 of shape ``(r,)``.
         stride: the number of interleaved sub-images along each side.
 
     Reference: FRePo's released code (arXiv 2206.00719, appendix A.1).
@@ -76,7 +76,7 @@ class Transform:
     compact: CompactMatrix | None = None
 
     def to(self, device: torch.device) -> "Transform":
-        """Return the same map, computed on a device, wherever the images are."""
+        """Return the same map, computed on a device, for images on any device."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
         moved: dict[str, Any] = {
             name: value.to(device)
@@ -87,7 +87,7 @@ class Transform:
 
     @classmethod
     def identity(cls, channels: int) -> "Transform":
-        """Return the transform of images already in the value space."""
+        """Return the transform for images already in the value space."""
         return cls(torch.zeros(channels), torch.ones(channels))
 
     @property
@@ -110,9 +110,8 @@ class Transform:
                 ``"constant"`` for [-1, 1], fitted to no image.
 
         Raises:
-            DataError: images are to be whitened, and are all alike, or too large for
-                the memory, or do not divide into sub-images of at most 64 pixels a
-                side.
+            DataError: images to be whitened are all alike, are too large for the
+                memory, or do not divide into sub-images of at most 64 pixels a side.
         """
         channels = images.shape[1]
         if kind == "constant":
@@ -141,13 +140,14 @@ class Transform:
 
         Args:
             images: training images.
-            ridge: on the covariance; None for ``ZCA_RIDGE`` of its mean eigenvalue.
+            ridge: a number added to the diagonal of the covariance; None for
+                ``ZCA_RIDGE`` times its mean eigenvalue.
         """
         stride = _stride(images.shape[-2], images.shape[-1])
         scale = Transform(self.mean, self.deviation, stride=stride)
         size = math.prod(images.shape[1:]) // stride**2
         count = len(images) * stride**2
-        needed = 3 * 8 * size * min(size, count)  # float64: images or a matrix, twice
+        needed = 3 * 8 * size * min(size, count)  # three float64 copies of either
         if not fits_in_memory(needed):
             raise DataError(
                 f"whitening must fit in half of the memory, got images of {size} "
@@ -202,11 +202,12 @@ class Transform:
         count: int,
         ridge: float | None,
     ) -> "Transform":
-        """Return the whitening transform of at most as many images as pixels.
+        """Return the whitening transform fitted to at most as many images as values.
 
-        Directions without data keep scale 1, as in the released code; centred images
-        span one direction less than there are images (overlooked there). So the matrix
-        is the identity plus one of low rank, found from the inner products of images.
+        Directions without data keep scale 1, as in the released code. Centred images
+        span one direction fewer than there are images; the released code overlooks
+        this. So the matrix is the identity plus a matrix of low rank, found from the
+        inner products of images.
         """
         flat = torch.cat(
             [
@@ -219,7 +220,7 @@ class Transform:
         if not total > 0:
             raise _all_alike()
         kept = eigenvalues > _LEAST_EIGENVALUE * eigenvalues[-1]
-        kept[0] = False  # the direction that centring took
+        kept[0] = False  # the direction removed by centring
         eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
         directions = vectors.mT @ flat / (count * eigenvalues).sqrt()[:, None]
         if ridge is None:
@@ -283,24 +284,25 @@ class Transform:
         return (to_unit_range(images) - mean) / deviation
 
     def standardised(self, values: Tensor) -> Tensor:
-        """Return pixels standardised by channel, with any whitening undone.
+        """Map values back to standardised pixels, with any whitening undone.
 
-        In the space ``"pixel-zca"`` they are scaled alike, by the root of its ridge.
+        In the space ``"pixel-zca"``, pixels are divided by the square root of the ridge
+        instead.
 
         Args:
-            values: float of shape ``(n, channels, height, width)``, of this space.
+            values: float of shape ``(n, channels, height, width)``, in this space.
         """
         mean, deviation = self._by_channel(values.device)
         return (self.invert(values) - mean) / deviation
 
     def whitened(self, standardised: Tensor) -> Tensor:
-        """Map pixels, standardised by channel, to the value space.
+        """Map standardised pixels to the value space.
 
-        Gradients pass.
+        Gradients flow through the map.
 
         Args:
-            standardised: float32 of shape ``(n, channels, height, width)``, on the
-                device of this map's tensors.
+            standardised: standardised pixels, float32 of shape
+                ``(n, channels, height, width)``, on the device of this map's tensors.
         """
         if self.centre is None:
             return standardised
@@ -319,7 +321,7 @@ class Transform:
     def _unwhiten(self, flat: Tensor) -> Tensor:
         """Undo :meth:`_whiten`, in float64."""
         if self.whitening is not None:
-            # The ridge bounds the condition of the matrix: 175 at most for CIFAR.
+            # The ridge bounds the condition number: 175 at most for CIFAR.
             solved: Tensor = torch.linalg.solve(self._whitening64, flat.mT)
             return solved.mT
         assert self.directions is not None
@@ -338,7 +340,7 @@ class Transform:
         return self.mean.to(device).view(shape), self.deviation.to(device).view(shape)
 
     def _flatten(self, images: Tensor) -> Tensor:
-        """``(n, c, h, w)`` to ``(n * stride**2, d)``: one row for each sub-image."""
+        """Map ``(n, c, h, w)`` to ``(n * stride**2, d)``: a row for each sub-image."""
         if self.stride == 1:
             return images.flatten(1)
         n, channels, height, width = images.shape
@@ -386,7 +388,7 @@ class Transform:
         """Rebuild a transform from :meth:`tensors` and its stride.
 
         Raises:
-            ValueError: the tensors of a compact matrix are not of its form.
+            ValueError: the tensors do not form a compact matrix.
         """
         compact = None
         if "diagonal" in tensors:
@@ -411,7 +413,7 @@ def _all_alike() -> DataError:
 
 
 def _stride(height: int, width: int) -> int:
-    """Return the fewest sub-images along a side of at most 64 pixels each."""
+    """Return the smallest number of sub-images along a side, at most 64 pixels each."""
     stride = math.ceil(max(height, width) / _LARGEST_WHITENED_SIDE)
     if height % stride or width % stride:
         raise DataError(
@@ -422,7 +424,7 @@ def _stride(height: int, width: int) -> int:
 
 
 def _scale_alike(one: Transform, other: Transform) -> bool:
-    """Return whether every channel of one is scaled like the other's only one."""
+    """Return whether all channels of a map are scaled like the one of the other."""
     same = one.mean.cpu() == other.mean, one.deviation.cpu() == other.deviation
     return all(bool(each.all()) for each in same)
 
@@ -434,10 +436,11 @@ def _constant(channels: int) -> Transform:
 
 
 def _of_pixels(channels: int) -> Transform:
-    """Return the scale before whitening of pixels that are not standardised.
+    """Return the scaling of pixels before they are whitened without standardisation.
 
-    Their covariance C is whitened by ``(C + r I) ** -0.5`` with an absolute ridge r.
-    This equals ``(C / r + I) ** -0.5`` of pixels divided by the root of r.
+    Pixels with covariance C are whitened by ``(C + r I) ** -0.5`` with an absolute
+    ridge r. This equals ``(C / r + I) ** -0.5`` of pixels divided by the square root of
+    r.
     """
     deviation = torch.full((channels,), math.sqrt(_PIXEL_RIDGE))
     return Transform(torch.zeros(channels), deviation)

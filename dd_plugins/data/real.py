@@ -1,4 +1,4 @@
-"""Real data: named data sets, a validation split, and draws of real batches."""
+"""Real data: training images, a validation split and an unread test set."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,14 +54,14 @@ class RealData:
         train: training images, without those held out.
         train_indices: int64, the index of each training image before the split.
         validation: images held out of the training data; may be empty.
-        class_names: one for each class.
-        read_test: reads the test set; call it once, when everything is chosen.
-        preprocessing: FRePo's preprocessing of images of this kind.
-        mirror: whether a mirror image is still of its class (not for digits).
+        class_names: a name for each class.
+        read_test: reads the test set; call it once, after all choices are made.
+        preprocessing: the kind of the value space; FRePo's by default.
+        mirror: whether mirrored images keep their class (not for digits).
         image_size: the size of the resized images, or None.
         transform: the map to the value space; None to fit one to the training images.
         too_large_to_whiten: whether images are standardised only because they are too
-            large to whiten; a run warns of it when it starts.
+            large to whiten; a run warns of this when it starts.
         validation_indices: int64, the index of each validation image before the split;
             None if they were given.
     """
@@ -91,7 +91,7 @@ class RealData:
         return channels, height, width
 
     def __repr__(self) -> str:
-        """Return a line of the data's main properties."""
+        """Return the main properties of the data in a line."""
         size = "x".join(map(str, self.image_shape))
         return (
             f"{type(self).__name__}({plain(self.name)}: images of {size}, "
@@ -101,14 +101,14 @@ class RealData:
 
     @property
     def value_space(self) -> str:
-        """Return the kind of the value space, with the hash of a given map."""
+        """Return the kind of the value space, with the hash of the map if given."""
         if self.transform is None:
             return self.preprocessing
         return f"{self.transform.kind} {self.transform.fingerprint}"
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a SHA-256 over the training images and labels, in hexadecimal."""
+        """Return a SHA-256 over training images, labels and indices, in hexadecimal."""
         digest = hashlib.sha256()
         for source in (*self.train, self.train_indices):
             for number, part in enumerate(chunks(source, _HASHED)):
@@ -132,7 +132,7 @@ class RealData:
         validation: float | tuple[Any, Any] | None = None,
         channels: Axes | None = None,
     ) -> "RealData":
-        """Check tensors, and cut a validation split from them if none is given.
+        """Build data from tensors or arrays, with a validation split if none is given.
 
         A part of each class, at most 5,000 images in all, becomes the validation
         split. It depends on the data alone, not on the seed of a run.
@@ -142,18 +142,18 @@ class RealData:
                 height, width)``, an array of shape ``(n, height, width, channels)``, or
                 either of shape ``(n, height, width)``.
             labels: integers of shape ``(n,)`` or ``(n, 1)``, from 0.
-            test: test images and labels, or a function that reads them.
-            class_names: one for each class; by default the numbers.
+            test: test images and labels, or a function reading them.
+            class_names: a name for each class; by default its number.
             name: the name of the data set in the artifact.
-            preprocessing: ``"zca"``, ``"pixel-zca"`` or ``"standardize"``; by default
-                ``"zca"`` for images of at most 4,800 values, such as 3x40x40. Whitening
-                of larger ones takes minutes, and its matrix hundreds of megabytes.
-            mirror: whether a mirror image is still of its class.
-            image_size: side in pixels to which the shorter side of each image is
-                resized, before the centre is cropped; None for the images as they are.
+            preprocessing: ``"standardize"``, ``"zca"``, ``"pixel-zca"`` or
+                ``"constant"``; by default ``"zca"`` for images of at most 4,800 values,
+                such as 3x40x40, and ``"standardize"`` for larger ones: their whitening
+                takes minutes, and its matrix hundreds of megabytes.
+            mirror: whether mirrored images keep their class.
+            image_size: the side of the images in pixels: the shorter side is resized to
+                it, and the centre cropped; None for the images as they are.
             validation: the held-out fraction of each class, in [0, 1), by default a
-                tenth; or the validation images and labels, and all others are trained
-                on.
+                tenth; or validation images and labels, and then no image is held out.
             channels: the position of the channels, ``"first"`` or ``"last"``, if the
                 sizes do not determine it (see
                 :func:`~dd_plugins.data.pixels.channels_first`).
@@ -246,28 +246,27 @@ class RealData:
         image_size: int | None = None,
         **options: Any,
     ) -> "RealData":
-        """Take a map-style dataset of ``(image, label)`` pairs.
+        """Build data from a map-style dataset of ``(image, label)`` pairs.
 
         Args:
-            dataset: images are tensors, PIL images or arrays, all of one size unless
-                ``image_size`` is given; the same at every reading. An item may be a
-                mapping (see :class:`~dd_plugins.data.items.Items`).
+            dataset: the training images: tensors, PIL images or arrays, all of one size
+                unless ``image_size`` is given, and the same at every reading. An item
+                may be a mapping (see :class:`~dd_plugins.data.items.Items`).
             test: the test set, likewise; read only when it is needed.
             validation: the held-out fraction of each class, in [0, 1), by default a
-                tenth; or the validation images, likewise, and all others are trained
-                on.
+                tenth; or validation images, likewise, and then no image is held out.
             stream: whether the images stay in the dataset and are read on access; by
-                default if half of the memory would not hold them.
+                default if they do not fit in half of the memory.
             workers: processes for reading ahead while streaming; 0 for none.
-            class_names: one for each class; by default the dataset's
+            class_names: a name for each class; by default the dataset's own
                 (``dataset.classes``, or the names of a label in ``dataset.features``)
-                if there are as many, else the numbers.
+                if there is one for each class, else the numbers.
             channels: the position of the channels, if the sizes do not determine it.
             image_size: as for :meth:`from_tensors`.
             **options: as for :meth:`from_tensors`.
 
         Raises:
-            DataError: an item is not a pair, or the images differ in size.
+            DataError: an item is not a pair, or the images differ in size or dtype.
 
         Warns:
             DDWarning: the training images are not the same at every reading.
@@ -300,13 +299,14 @@ class RealData:
 
     @classmethod
     def from_splits(cls, splits: Mapping[str, Any], **options: Any) -> "RealData":
-        """Take map-style datasets by the names of their splits.
+        """Build data from map-style datasets, named by their splits.
 
-        ``train`` is needed. ``test`` is the test set, and ``validation``, ``valid`` or
-        ``val`` the validation images; it is the test set where there is no other.
+        ``train`` is required. ``test`` is the test set. ``validation``, ``valid`` or
+        ``val`` holds the validation images; without a test split it is the test set.
 
         Args:
-            splits: such as the ``DatasetDict`` of Hugging Face ``datasets``.
+            splits: datasets by the names of their splits, such as the ``DatasetDict``
+                of Hugging Face ``datasets``.
             **options: as for :meth:`from_dataset`.
 
         Raises:
@@ -334,20 +334,20 @@ class RealData:
         name: str = "values",
         mirror: bool = False,
     ) -> "RealData":
-        """Take images already in the value space of a model.
+        """Build data from images already in the value space of a model.
 
-        Their transform is the identity. Each is a training image: no validation images
-        are held out, and there is no test set. A set distilled from them is in the same
-        space, and its ``pixels()`` clip values to [0, 1].
+        Their transform is the identity. All are training images: none is held out for
+        validation, and there is no test set. A set distilled from them is in the same
+        space, and its ``pixels()`` clips values to [0, 1].
 
         Args:
             images: floating, of any range, of shape ``(n, channels, height, width)``: a
                 tensor, or images read on access.
             labels: integers of shape ``(n,)``, from 0.
-            class_names: one for each class, by default the numbers; a class may have no
-                image.
+            class_names: a name for each class, by default its number; a class may have
+                no image.
             name: the name of the data set in the artifact.
-            mirror: whether a flipped image is still of its class.
+            mirror: whether mirrored images keep their class.
 
         Raises:
             DataError: shapes, values, labels or class names do not fit.
@@ -396,7 +396,7 @@ class RealData:
         ).with_transform(Transform.identity(images.shape[1]))
 
     def check_test(self) -> None:
-        """Refuse a test set that does not fit, as far as this shows without reading it.
+        """Refuse an unfit test set, as far as can be seen without reading it.
 
         Tensors and the first item of a dataset are checked; functions are not called.
 
@@ -407,7 +407,7 @@ class RealData:
             self.read_test.check()
 
     def undivided(self) -> "RealData":
-        """Return the same data, with cut-off validation images put back."""
+        """Return the same data, with held-out images put back into training."""
         whole = put_back(
             self.train, self.train_indices, self.validation, self.validation_indices
         )
@@ -432,13 +432,13 @@ class RealData:
     def prepared(
         self, preprocessing: Preprocessing | None, mirror: bool | None
     ) -> "RealData":
-        """Return the data with the requested preprocessing and flips.
+        """Return the data with the requested preprocessing and mirroring.
 
         Args:
             preprocessing: a :data:`~dd_plugins.data.preprocess.Preprocessing`; None
                 for the data's own.
-            mirror: whether a mirror image is still of its class; None for the data's
-                own.
+            mirror: whether mirrored images keep their class; None for the data's own
+                choice.
 
         Raises:
             OptionError: there is no such preprocessing.

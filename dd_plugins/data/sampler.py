@@ -1,4 +1,4 @@
-"""Draws of real images, in the value space of the model."""
+"""Random draws of real images, in the value space of the model."""
 
 import itertools
 from collections.abc import Iterator
@@ -31,22 +31,23 @@ class Batch(NamedTuple):
 
 
 class RealSampler:
-    """Draws of real images, in the value space of the model.
+    """A sampler of real images, in the value space of the model.
 
     Batches are drawn without replacement, epoch after epoch. A draw is a function of
     the seed and the step alone. A batch is divided among the processes of a run: each
     gets every ``ranks``-th image of it.
 
     Args:
-        images: of shape ``(n, channels, height, width)``, any floating dtype or uint8.
+        images: uint8 or any floating dtype, of shape
+            ``(n, channels, height, width)``.
         labels: int64 of shape ``(n,)``.
         seed: the seed of the run.
         device: the device of batches.
-        transform: maps a batch to the value space; None if the images are in it.
+        transform: maps a batch to the value space; None if images are in it.
         source: the images as pixels, uint8 or float in [0, 1], if ``images`` are in the
             value space already; by default ``images``.
-        content: identifies the images: the data's fingerprint and its preprocessing.
-            Results depending on the images alone may be kept under it.
+        content: an identifier of the images: the data's fingerprint and its
+            preprocessing. Results depending on the images alone may be kept under it.
         rank: the number of this process.
         ranks: the number of processes.
     """
@@ -88,14 +89,14 @@ class RealSampler:
         return self._labels.cpu()
 
     def read(self, indices: Tensor) -> Batch:
-        """Return the images of these indices, the same in every process."""
+        """Return the images at these indices, the same in every process."""
         near = indices.to(self._device)
         images = self._images
         on_device = isinstance(images, Tensor) and images.device == near.device
         return self._batch(images[near if on_device else indices], near)
 
     def pixels(self, indices: Tensor) -> Tensor:
-        """Return the images of these indices as pixels, before they are mapped.
+        """Return the images at these indices as pixels, before they are mapped.
 
         Returns:
             float32 in [0, 1], of shape ``(n, channels, height, width)``, on the device.
@@ -103,18 +104,18 @@ class RealSampler:
         return to_unit_range(self._source[indices.cpu()].to(self._device))
 
     def close(self) -> None:
-        """End the processes for reading ahead, if there are any."""
+        """Stop the processes for reading ahead, if there are any."""
         self._stream = None  # its iterator holds them
 
     def batch(self, step: int, size: int) -> Batch:
-        """Draw ``size`` images of any class; all of them if there are fewer."""
+        """Draw ``size`` images of any class; return all if there are fewer."""
         everything = torch.arange(len(self._labels))
         if isinstance(self._images, StreamedImages):
             return self._read_ahead(step, size, everything)
         return self._draw("batch", step, size, everything)
 
     def class_batch(self, step: int, label: int, size: int) -> Batch:
-        """Draw ``size`` images of one class; all of them if there are fewer."""
+        """Draw ``size`` images of one class; return all if there are fewer."""
         return self._draw(f"batch of class {label}", step, size, self._members[label])
 
     def _draw(self, purpose: str, step: int, size: int, members: Tensor) -> Batch:
@@ -132,7 +133,7 @@ class RealSampler:
         return self._batch(images, picked(step).to(self._device))
 
     def _picked(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
-        """Return the indices of this process's images in a draw.
+        """Return the indices of the images in a draw for this process.
 
         Raises:
             OptionError: the draw has fewer images than there are processes.
@@ -176,7 +177,7 @@ class _Stream:
 
 
 def _near(images: Tensor, device: torch.device) -> Tensor:
-    """Return images on a GPU if half of its free memory holds them, else as they are.
+    """Move images to a GPU if half of its free memory holds them; else leave them.
 
     Then only indices travel to the GPU at each step.
     """

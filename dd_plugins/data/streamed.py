@@ -14,7 +14,7 @@ from dd_plugins.runtime.randomness import generator_for
 
 __all__ = ["ImageSource", "Pairs", "StreamedImages", "chunks", "read_items"]
 
-_PART = 64  # images that are read at a time
+_PART = 64  # images read at a time
 _WORTH_WORKERS = 4_096  # images: for fewer, starting workers takes longer than reading
 
 
@@ -23,7 +23,7 @@ Pairs = Dataset[tuple[Tensor, int]]
 
 
 class _Reported(Dataset[tuple[Tensor, int] | DataError]):
-    """Items whose errors are values: they cross from a worker in one line."""
+    """Items whose errors are values, so a worker can hand them over in one line."""
 
     def __init__(self, items: Pairs) -> None:
         self._items = items
@@ -40,8 +40,8 @@ def read_items(
 ) -> Iterator[list[tuple[Tensor, int]]]:
     """Read batches of items, ahead of their use if there are workers.
 
-    A data set with random draws from torch draws the same numbers in every reading by
-    workers; nothing is drawn from the global generator of this process.
+    A dataset with random draws from torch draws the same numbers at every reading by
+    workers. Nothing is drawn from the global generator of this process.
 
     Raises:
         DataError: an item cannot be read.
@@ -64,10 +64,11 @@ def read_items(
 
 
 def _outlive_signals(worker: int) -> None:
-    """Let a worker go on when all processes of a run get a signal at once.
+    """Keep a worker alive when all processes of a run get a signal at once.
 
-    The run needs it until its checkpoint is written, and then ends it: only the SIGTERM
-    of its own run ends a worker, where the system tells who sent it (not on macOS).
+    The run needs the worker until its checkpoint is written, and then ends it. Where
+    the system names the sender of a signal (not on macOS), only the SIGTERM of its own
+    run ends a worker.
     """
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -125,11 +126,11 @@ class StreamedImages:
         return torch.stack(read) if read else torch.empty((0, *self.shape[1:]))
 
     def numel(self) -> int:
-        """Return the number of values of all images."""
+        """Return the number of values in all images."""
         return self.shape.numel()
 
     def select(self, chosen: Tensor) -> "StreamedImages":
-        """Return some of the images, without reading them."""
+        """Select images by index, without reading them."""
         return StreamedImages(
             self._items,
             tuple(self.shape[1:]),
@@ -138,7 +139,7 @@ class StreamedImages:
         )
 
     def joined(self, others: "StreamedImages") -> "StreamedImages":
-        """Return these images and others of the same dataset after them."""
+        """Append other images of the same dataset, without reading them."""
         numbers = torch.cat([self._numbers, others._numbers])
         shape = tuple(self.shape[1:])
         return StreamedImages(self._items, shape, numbers, workers=self._workers)
@@ -159,7 +160,7 @@ ImageSource = Tensor | StreamedImages
 
 
 def chunks(images: ImageSource, size: int) -> Iterable[Tensor]:
-    """Return the images in their order, ``size`` at a time."""
+    """Return the images in order, ``size`` at a time."""
     if isinstance(images, Tensor):
         return torch.split(images, size)
     return images.batches(torch.split(torch.arange(len(images)), size))

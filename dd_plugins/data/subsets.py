@@ -1,4 +1,4 @@
-"""Parts of a data set: by class, drawn, and held out for validation."""
+"""Subsets of a data set: by class, drawn at random, and held out for validation."""
 
 import warnings
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ _SPLIT_SEED = 0  # splits belong to the data set, not to a run: runs stay compar
 def balanced_subset(
     labels: Tensor, images_per_class: int | Sequence[int], generator: torch.Generator
 ) -> Tensor:
-    """Draw the indices of ``images_per_class`` random images of each class, by class.
+    """Draw ``images_per_class`` random images of each class; return indices by class.
 
     Args:
         labels: int64 of shape ``(n,)``.
-        images_per_class: how many; or how many of each class.
-        generator: of the draws.
+        images_per_class: one number for all classes; or a number for each class.
+        generator: the source of the random draws.
 
     Raises:
         OptionError: a class has fewer images.
@@ -42,12 +42,12 @@ def balanced_subset(
 def random_members(
     members: list[Tensor], counts: list[int], generator: torch.Generator
 ) -> Tensor:
-    """Draw the indices of random images of each class; all of them if it has fewer.
+    """Draw random images of each class, all if it has fewer; return their indices.
 
     Args:
         members: the indices of each class's images, from :func:`class_members`.
-        counts: how many to draw of each class.
-        generator: of the draws.
+        counts: the number of images to draw of each class.
+        generator: the source of the random draws.
     """
     chosen = []
     for indices, count in zip(members, counts, strict=True):
@@ -61,10 +61,10 @@ def class_members(labels: Tensor, least: int | Sequence[int] = 0) -> list[Tensor
 
     Args:
         labels: int64 of shape ``(n,)``.
-        least: how many images a class must have; or how many each of them must.
+        least: the smallest allowed number of images of a class; or a number for each.
 
     Raises:
-        OptionError: a class has fewer.
+        OptionError: a class has fewer images.
     """
     found = [
         (labels == label).nonzero().flatten() for label in range(int(labels.max()) + 1)
@@ -88,9 +88,9 @@ def _counts(counts: int | Sequence[int], classes: int) -> list[int]:
 
 
 def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Tensor]:
-    """Return the indices held out and those kept, in order.
+    """Return the indices of held-out images and those of kept images, in order.
 
-    scikit-learn's stratified split refuses a class of one image; here it is kept.
+    A class of one image is kept; scikit-learn's stratified split refuses it.
 
     Args:
         labels: int64 of shape ``(n,)``.
@@ -112,13 +112,13 @@ def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Te
 def every_fifth(labels: Sequence[int], class_names: Sequence[str], what: str) -> Tensor:
     """Return a mask of every fifth image of each class, in their order.
 
-    It is the test set of data without one. A class of two to four images gives its last
-    one; a class of one image gives none, with a warning.
+    These are the test set of data without one. A class of two to four images gives its
+    last one; a class of one image gives none, with a warning.
 
     Args:
         labels: the class of each image.
         class_names: a name for each class.
-        what: the data set, for the warning.
+        what: the name of the data set, for the warning.
 
     Returns:
         bool of shape ``(n,)``.

@@ -1,4 +1,4 @@
-"""A test set, unread until it is called."""
+"""A test set, left unread until it is needed."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -15,11 +15,11 @@ __all__ = ["UnreadTestSet", "check_fit"]
 
 @dataclass(frozen=True)
 class UnreadTestSet:
-    """Reads a test set when called; :meth:`check` finds faults before.
+    """A test set read when called; :meth:`check` finds faults beforehand.
 
     Attributes:
         test: images and labels, a dataset, a function reading them, or None.
-        channels: the position of the images' channels, if stated.
+        channels: the position of the channels, if stated.
         image_size: side in pixels of the resized images, or None.
         shape: the shape of a training image.
         num_classes: the number of classes of the training images.
@@ -64,7 +64,7 @@ class UnreadTestSet:
         return callable(self.test) and not hasattr(self.test, "__getitem__")
 
     def check(self) -> None:
-        """Refuse a test set that does not fit, as far as this shows without reading."""
+        """Refuse an unfit test set, as far as can be seen without reading it."""
         if self.test is None:
             raise no_test_set()
         if isinstance(self.test, tuple) or self._is_function():
@@ -88,14 +88,14 @@ def check_fit(
     """Refuse images that do not fit the training images.
 
     Args:
-        what: the split, for messages.
-        shape: of an image: channels, height and width.
-        label: the largest.
-        expected_shape: of a training image.
-        num_classes: of the training images.
+        what: the name of the split, for messages.
+        shape: the shape of an image: channels, height and width.
+        label: the largest label.
+        expected_shape: the shape of a training image.
+        num_classes: the number of classes of the training images.
 
     Raises:
-        DataError: they have another shape, or more classes.
+        DataError: images have another shape, or the label is negative or too large.
     """
     if shape != tuple(expected_shape):
         raise DataError(

@@ -1,4 +1,4 @@
-"""A whitening matrix in few bytes: its largest entries in the cosine basis."""
+"""A compact whitening matrix: its largest entries in the cosine basis."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -18,19 +18,19 @@ LARGEST_WHITENED_SIDE = 64
 COMPACT_TYPES = {"places": torch.int32, "entries": torch.float16}
 """The dtypes of the tensors of a compact matrix that are not float32."""
 
-_NEEDED = 3 * 8  # bytes for each entry: float64, and two copies on the way
-_MOST_LOST = 0.1  # of the length of mapped images, by their root mean square
-_PER_ROW = 32  # entries kept off the diagonal, above it alone
+_NEEDED = 3 * 8  # bytes for each entry: float64, with two temporary copies
+_MOST_LOST = 0.1  # relative root mean square error of mapped images
+_PER_ROW = 32  # off-diagonal entries kept, above the diagonal alone
 
 
 @dataclass(frozen=True, eq=False)
 class CompactMatrix:
     """A symmetric matrix over the pixels of images, nearly diagonal in cosine waves.
 
-    Neighbouring pixels are alike, wherever they are; so the whitening matrix of images
-    is nearly diagonal in the basis of cosine waves and uncorrelated colours. Its
-    diagonal and its largest other entries are kept: 32 a row, or as many more as are
-    needed to map images to within a tenth of their length.
+    Neighbouring pixels are alike everywhere in an image, so the whitening matrix of
+    images is nearly diagonal in the basis of cosine waves and uncorrelated colours. Its
+    diagonal and its largest other entries are kept: 32 a row, or more, until the matrix
+    is positive definite and maps images to within a tenth of their length.
 
     Attributes:
         colours: float32 of shape ``(channels, channels)``, orthogonal: uncorrelated
@@ -54,7 +54,7 @@ class CompactMatrix:
 
         Args:
             matrix: symmetric and positive definite, float64 of shape ``(d, d)``.
-            covariance: of the images, of the same shape.
+            covariance: the covariance of the images, of the same shape.
             shape: ``(channels, height, width)`` of an image of d values.
         """
         channels, height, width = shape
@@ -102,7 +102,7 @@ class CompactMatrix:
         """Rebuild a matrix from :meth:`tensors`.
 
         Raises:
-            ValueError: they are not of its form.
+            ValueError: the tensors do not form a compact matrix.
         """
         found = cls(*(tensors[each.name] for each in fields(cls)))
         for name, dimensions in (("colours", 2), ("diagonal", 3), ("places", 1)):
@@ -146,7 +146,7 @@ class CompactMatrix:
 
 
 def _length(matrix: Tensor, covariance: Tensor) -> float:
-    """Return the root mean square length of images of a covariance, once mapped."""
+    """Return the root mean square length of mapped images with this covariance."""
     return float(((matrix @ covariance) * matrix).sum().clamp(min=0).sqrt())
 
 
@@ -156,7 +156,7 @@ def _in_both(
     colours: Tensor,
     transform: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Return a symmetric matrix with its rows and columns transformed as images."""
+    """Transform the rows and the columns of a symmetric matrix as images."""
     size = len(matrix)
     once = transform(matrix.reshape(size, *shape), colours).reshape(size, size)
     return transform(once.mT.reshape(size, *shape), colours).reshape(size, size)

@@ -1,1 +1,1 @@
-"""HTML pages of findings: one design, in files that need no network."""
+"""HTML pages of findings: one design, in files readable offline."""

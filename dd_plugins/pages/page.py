@@ -1,4 +1,4 @@
-"""Templates filled and written as one HTML file."""
+"""HTML pages, each a filled template in a file of its own."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ __all__ = ["write_page"]
 
 
 def write_page(path: Path, package: str, template: str, **values: object) -> Path:
-    """Fill a template, and write it as a page that needs no other file.
+    """Fill a template, and write it as a page independent of other files.
 
     The template extends ``base.html`` and fills its blocks ``title``, ``finding`` and
-    ``content``. It may import ``scrolled`` from ``parts.html``, a box in which a wide
-    table scrolls.
+    ``content``. It may import ``scrolled`` from ``parts.html``, a scrolling box for
+    wide tables.
 
     All values are escaped, and unprintable characters in them are written as escapes.
 
@@ -21,7 +21,7 @@ def write_page(path: Path, package: str, template: str, **values: object) -> Pat
         path: the HTML file to write.
         package: the package that holds the template.
         template: the name of the template's file.
-        **values: what the template names.
+        **values: the values of the template's variables.
 
     Returns:
         The path.
@@ -46,5 +46,5 @@ def write_page(path: Path, package: str, template: str, **values: object) -> Pat
 
 
 def _plain(value: object) -> object:
-    """Return text without control codes, and anything else unchanged."""
+    """Return text with unprintable characters escaped, and anything else unchanged."""
     return plain(value) if type(value) is str else value  # not Markup

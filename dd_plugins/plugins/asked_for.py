@@ -1,4 +1,4 @@
-"""The data sets that users of this machine have asked for."""
+"""The data sets requested by users of this machine."""
 
 import hashlib
 from contextlib import suppress
@@ -16,9 +16,9 @@ _ASKED_FOR = "asked-for"  # a folder of the cache
 def was_asked_for(name: str) -> bool:
     """Return whether a data set named by an artifact may be read.
 
-    A name alone means an installed data set. An argument behind a colon, such as a
-    path, comes from the author of the artifact: it is used only if somebody has given
-    this name here before, for a distillation or an evaluation.
+    A name alone means an installed data set. An argument after a colon, such as a path,
+    comes from the author of the artifact. It is used only if somebody has given this
+    name here before, for a distillation or an evaluation.
     """
     try:
         return ":" not in name or _note_of(name).exists()
@@ -27,10 +27,10 @@ def was_asked_for(name: str) -> bool:
 
 
 def remember(name: str) -> None:
-    """Note that a name with an argument was given here; without a cache, do nothing."""
+    """Record a name with an argument as given here; without a cache, do nothing."""
     if was_asked_for(name):
         return
-    content = name.encode(errors="surrogatepass")  # a path need not be text
+    content = name.encode(errors="surrogatepass")  # a path need not be valid text
     with suppress(FileError):
         write_atomically(_note_of(name), lambda file: file.write(content))
 

@@ -1,4 +1,4 @@
-"""The commands that plugins offer, listed without importing what they run."""
+"""The commands of plugins, listed without importing their modules."""
 
 from functools import cache
 
@@ -14,11 +14,11 @@ __all__ = ["Commands", "installed_commands"]
 
 
 class Commands(LoadedPlugins):
-    """The commands of all plugins, without anything else that plugins offer.
+    """The commands of all plugins, without their other offers.
 
     Args:
         load: names of the entry points or distributions to load; None for all of them.
-        extra: plugin objects to load besides, by name.
+        extra: further plugin objects to load, by name.
 
     Attributes:
         commands: the commands by name.

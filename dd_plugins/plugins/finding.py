@@ -34,7 +34,7 @@ BUILT_IN = {
 
 
 def asked_plugins() -> list[str] | None:
-    """Return the plugins that the environment asks for; None for all of them."""
+    """Return the plugins named by the environment; None for all of them."""
     variable = os.environ.get(LOAD_VARIABLE)
     if variable is None:
         return None
@@ -66,7 +66,7 @@ def _entry_points(
     for distribution in distributions():
         try:
             entry_points = distribution.entry_points
-        except Exception:  # a damaged installation is not for us to mend
+        except Exception:  # a damaged installation is skipped
             continue
         for entry_point in entry_points:
             if entry_point.group == project:
@@ -108,9 +108,9 @@ def _identity(plugin: object) -> object:
 class _ByIdentity:
     """The functions of a plugin object, in an object compared by identity.
 
-    pluggy keeps plugins in sets and looks them up by ``==``: a dataclass object has no
-    hash, and two of the same content would be one. It looks for marked functions
-    without asking ``__getattr__``.
+    pluggy keeps plugins in sets and looks them up by ``==``. But a dataclass object has
+    no hash, and two with equal fields would count as one plugin. Functions are copied,
+    because pluggy does not use ``__getattr__`` to find marked ones.
     """
 
     def __init__(self, plugin: object) -> None:
@@ -122,7 +122,7 @@ class _ByIdentity:
 
 
 def by_identity(plugin: object) -> object:
-    """Return a plugin, in a shell if its class compares objects by their content."""
+    """Return a plugin, wrapped if its class compares objects by their content."""
     kind = type(plugin)
     plain = kind.__eq__ is object.__eq__ and kind.__hash__ is object.__hash__
     return plugin if plain else _ByIdentity(plugin)

@@ -1,4 +1,4 @@
-"""Commands that are imported when they run."""
+"""Commands imported only when they run."""
 
 from importlib import import_module
 
@@ -18,11 +18,11 @@ class LazyCommand(click.Command):
     ``dd-plugins --help`` shows its name and ``short_help``, and imports nothing heavy.
 
     Args:
-        name: the word that calls the command.
-        target: where the click command stands, as in an entry point:
+        name: the name of the command on the command line.
+        target: the place of the click command, written as in an entry point:
             ``"package.module:audit_command"``.
         short_help: a short sentence for the list of commands.
-        section: the heading above it in that list.
+        section: the heading above the command in this list.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class LazyCommand(click.Command):
         self.section = section
 
     def resolve(self) -> click.Command:
-        """Return the command itself."""
+        """Import and return the command itself."""
         module, _, attribute = self.target.partition(":")
         found = getattr(import_module(module), attribute)
         if not isinstance(found, click.Command):
@@ -48,7 +48,7 @@ class LazyCommand(click.Command):
 def offer_command(
     registry: Registry[click.Command], command: click.Command, plugin: Plugin
 ) -> None:
-    """Add a command that a plugin offers, after checking that it has a name."""
+    """Add the command of a plugin, after checking its type and name."""
     if not isinstance(command, click.Command) or not command.name:
         raise TypeError(f"expected a click command with a name, got {command!r}")
     registry.add(command.name, command, plugin)

@@ -1,4 +1,4 @@
-"""Loading plugins under a guard: a broken one is withdrawn whole."""
+"""Loading plugins: a broken one is withdrawn with all its offers."""
 
 import inspect
 import warnings
@@ -38,7 +38,7 @@ class LoadedPlugins(ABC):
         project: the name of the pluggy project and of the entry-point group.
         specifications: the module of the hook specifications.
         load: names of the entry points or distributions to load; None for all of them.
-        extra: plugin objects to load besides, by name.
+        extra: further plugin objects to load, by name.
         built_in: the plugins of the library to load, in the form of entry points.
 
     Attributes:
@@ -67,8 +67,8 @@ class LoadedPlugins(ABC):
             (plugin, self._import(plugin, load_it))
             for plugin, load_it in found_plugins(project, load, extra or {}, built_in)
         ]
-        # Plugins that specify hooks come first: then a plugin that implements one
-        # wrongly fails when it is registered itself, and is blamed alone.
+        # Plugins specifying hooks come first: then a plugin implementing one wrongly
+        # fails at its own registration, and is blamed alone.
         imported.sort(key=lambda pair: not specifies_hooks(pair[1]))
         for plugin, registered in imported:
             if plugin.error is None:
@@ -76,7 +76,7 @@ class LoadedPlugins(ABC):
         self._check_pending()
         self._check_marks()
         for plugin in self.failures:
-            if plugin.distribution is None:  # in the caller's hands, not a stranger's
+            if plugin.distribution is None:  # given by the caller, or built in
                 raise PluginError(f"plugin {plugin} is broken: {plugin.error}")
 
     @abstractmethod
@@ -88,16 +88,16 @@ class LoadedPlugins(ABC):
         """Call this plugin's registration hooks, and no other's."""
 
     def _import(self, plugin: Plugin, load_it: Callable[[], object]) -> object:
-        """Import one plugin under a guard."""
+        """Import one plugin; if it fails, withdraw it and return None."""
         self.plugins.append(plugin)
         try:
             return by_identity(load_it())
-        except (Exception, SystemExit) as error:  # a stranger's plugin may do anything
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             self._withdraw(plugin, error)
             return None
 
     def _register(self, plugin: Plugin, registered: object) -> None:
-        """Register one plugin under a guard, and collect its offers."""
+        """Register one plugin and collect its offers; if it fails, withdraw it."""
         try:
             self.manager.register(registered, name=str(plugin))
             hook_callers = self.manager.get_hookcallers(registered) or []
@@ -118,7 +118,7 @@ class LoadedPlugins(ABC):
             self.manager.unregister(name=str(plugin))
 
     def _only(self, registered: object, hook: str) -> pluggy.HookCaller:
-        """Return a caller of one plugin's implementation of a hook alone."""
+        """Return a hook caller for the implementation of one plugin alone."""
         others = self.manager.get_plugins()
         return self.manager.subset_hook_caller(
             hook, [other for other in others if other is not registered]
@@ -127,7 +127,7 @@ class LoadedPlugins(ABC):
     def each(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
         """Return the plugins implementing a hook, each with a caller of it alone.
 
-        They are in the order in which the hook itself calls them.
+        They are in the calling order of the hook itself.
         """
         found: dict[str, pluggy.HookCaller] = {}
         for implementation in reversed(
@@ -176,8 +176,8 @@ class LoadedPlugins(ABC):
     def collect_all(self) -> None:
         """Collect the records of hooks specified by plugins.
 
-        These hooks have the one argument ``register``. A look-up collects them when it
-        needs them; a list of everything needs them all.
+        These hooks take the single argument ``register``. A look-up collects only the
+        records it needs; a list of everything needs them all.
         """
         for name, caller in list(vars(self.manager.hook).items()):
             arguments = getattr(getattr(caller, "spec", None), "argnames", None)
@@ -192,16 +192,16 @@ class LoadedPlugins(ABC):
     ) -> Registry[type[RecordType]]:
         """Return the records registered through a hook specified by a plugin.
 
-        The hook has one argument, ``register``, like the library's own.
+        The hook takes one argument, ``register``, like the library's own.
 
         Args:
-            hook: its name.
+            hook: the name of the hook.
             kind: the kind of record, for messages: ``"attack"``.
             base: the base class of all records.
 
         Raises:
             PluginError: no plugin specifies the hook, or two plugins register one name,
-                or a plugin built in, or given by the caller, is broken. A broken
+                or a built-in plugin or one given by the caller is broken. A broken
                 installed plugin is withdrawn, with a warning.
         """
         if hook not in self._of_hooks:
@@ -218,7 +218,7 @@ class LoadedPlugins(ABC):
                 try:
                     self._register_by(hook, registered, registry, base, plugin)
                 except PluginError:
-                    registry.clear()  # it may be asked for once more
+                    registry.clear()  # it may be requested again
                     raise
             self._of_hooks[hook] = registry
         return self._of_hooks[hook]
@@ -231,7 +231,7 @@ class LoadedPlugins(ABC):
         base: type[RecordType],
         plugin: Plugin,
     ) -> None:
-        """Let one plugin register its records by a hook, under a guard."""
+        """Let one plugin register its records by a hook; if it fails, withdraw it."""
         own = self._only(registered, hook)
         try:
             own(register=record_adder(registry, base, plugin))
@@ -239,7 +239,7 @@ class LoadedPlugins(ABC):
             raise
         except (Exception, SystemExit) as error:
             what = f"{hook}: {' '.join(str(error).split())}"
-            if plugin.distribution is None:  # in the caller's hands, or our own
+            if plugin.distribution is None:  # given by the caller, or built in
                 raise PluginError(f"plugin {plugin} is broken: {what}") from error
             registry.discard(plugin)
             self._withdraw(plugin, error)

@@ -1,4 +1,4 @@
-"""Look-up by name over all installed plugins."""
+"""Look-up by name among all installed plugins."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,10 +91,10 @@ def get_decoder(spec: str) -> AbstractDecoder:
 
 
 def get_initial_images(spec: str) -> InitialImages | AbstractDistiller[Any]:
-    """Return the kind of initial images: ``"real"``, ``"noise"``, or a coreset.
+    """Return ``"real"``, ``"noise"`` or ``"public"`` as it is, or build a coreset.
 
     Raises:
-        OptionError: the spec is neither such a word nor the spec of a coreset.
+        OptionError: the text is neither such a word nor the spec of a coreset.
     """
     return loaded_plugins().initial_images(spec)
 
@@ -110,9 +110,9 @@ def record_versions(*used: Record) -> dict[str, str]:
 def get_record(
     spec: str, *, hook: str, kind: str, base: type[RecordType]
 ) -> RecordType:
-    """Build the record of a spec, among those collected by a hook.
+    """Build the record of a spec, from those collected by a hook.
 
-    A plugin specifies the hook (``dd_register_hookspecs``) with the one argument
+    A plugin specifies the hook (``dd_register_hookspecs``) with the single argument
     ``register``. Other plugins offer records through it.
 
     Args:

@@ -54,7 +54,7 @@ class Plugins(LoadedPlugins):
 
     Args:
         load: names of the entry points or distributions to load; None for all of them.
-        extra: plugin objects to load besides, by name; for tests, and for scripts with
+        extra: further plugin objects to load, by name; for tests, and for scripts with
             a plugin of their own.
 
     Attributes:
@@ -127,7 +127,7 @@ class Plugins(LoadedPlugins):
         plugin.missing_extra = missing[0] if missing else None
 
     def names(self) -> dict[str, list[str]]:
-        """Return all names that specs, ``--dataset`` and the shell may use, by kind."""
+        """Return all names for specs, ``--dataset`` and shell completion, by kind."""
         return {
             registry.kind: registry.names()
             for registry in self._registries()
@@ -198,7 +198,7 @@ class Plugins(LoadedPlugins):
         )
 
     def observer(self, spec: str | AbstractObserver) -> AbstractObserver:
-        """Return the observer that a spec stands for; an object stays itself.
+        """Build the observer of a spec; return an object as it is.
 
         Raises:
             OptionError: the spec is malformed, or an option is out of its range.
@@ -232,7 +232,7 @@ class Plugins(LoadedPlugins):
             spec: the spec, or a record.
             base: the base class of all records in the registry.
             registry: where names are looked up.
-            example: a spec, for the message.
+            example: a spec, for the error message.
         """
         if isinstance(spec, base):
             return checked_object(cast(RecordType, spec))
@@ -242,7 +242,7 @@ class Plugins(LoadedPlugins):
         return built
 
     def initial_images(self, spec: str) -> InitialImages | AbstractDistiller[Any]:
-        """Return the kind of initial images: a word, or the coreset of a spec.
+        """Return the kind of initial images, or build the coreset of a spec.
 
         Raises:
             OptionError: the spec is neither.
@@ -265,8 +265,8 @@ class Plugins(LoadedPlugins):
         """Load a named data set; the text after a colon is its argument.
 
         Capitals, hyphens and underscores may differ: ``"CIFAR10"`` is ``"cifar10"``.
-        The data gets the requested name, so an evaluation finds it again, unless the
-        loader has completed the argument: a path, for example.
+        The data gets the requested name, so an evaluation finds it again. But a name
+        with an argument completed by the loader, such as a path, is kept.
 
         Raises:
             OptionError: the name is malformed.
@@ -372,7 +372,7 @@ class Plugins(LoadedPlugins):
         return found
 
     def _build(self, registry: Registry[type[Any]], call: Call) -> Any:
-        """Build a record; nested specs are built first."""
+        """Build a record, and the records of nested specs before it."""
         cls = registry.get(call.name)
         by_place = zip(cls.positional, call.arguments, strict=False)
         for name, value in (*by_place, *call.options.items()):

@@ -11,7 +11,7 @@ __all__ = ["checked_dataset", "checked_object", "no_spec", "no_value"]
 
 
 def no_spec(spec: object, kind: str, example: str) -> OptionError:
-    """Return the error for a value that is neither a spec nor a record of its kind.
+    """Return the error for a value other than a spec or a record of its kind.
 
     An example is a torch module.
     """
@@ -36,10 +36,10 @@ def no_value(call: Call, option: str, given: Call) -> OptionError:
 def checked_object(record: RecordType) -> RecordType:
     """Return a record given as an object, after checking its class.
 
-    A class that adds only methods needs no decorator.
+    A class adding only methods needs no decorator.
 
     Raises:
-        OptionError: its class declares options, and was not made by ``record``.
+        OptionError: its class declares options, but was not made by ``record``.
     """
     for cls in type(record).__mro__:
         if is_record(cls):

@@ -1,4 +1,4 @@
-"""The options of all records: name, type, default and sentence of each."""
+"""The options of all records: the name, type, default and description of each."""
 
 import inspect
 import re
@@ -30,9 +30,9 @@ class OptionRow:
     """An option of a record.
 
     Attributes:
-        name: as a spec writes it.
-        kind: its type and range, for people: ``"number above 0"``.
-        default: as a spec writes it; None if it must be given.
+        name: its name in a spec.
+        kind: its type and range, in words: ``"number above 0"``.
+        default: its default, as a spec writes it; None if it must be given.
         sentence: its description in the docstring.
     """
 
@@ -48,9 +48,9 @@ class Documented:
 
     Attributes:
         kind: its kind: ``"distiller"``.
-        name: as a spec writes it.
-        summary: the first sentence of its docstring.
-        options: in the order of declaration.
+        name: its name in a spec.
+        summary: the first paragraph of its docstring.
+        options: its options, in the order of declaration.
     """
 
     kind: str
@@ -60,7 +60,7 @@ class Documented:
 
 
 def documented(plugins: Plugins, name: str | None = None) -> list[Documented]:
-    """Return all records, or those of a name: a network and a kernel may share one.
+    """Return all records, or those of one name: a network and a kernel may share it.
 
     Raises:
         UnknownNameError: no record has the name; the message lists the nearest names.
@@ -105,7 +105,7 @@ def every_record(plugins: Plugins) -> Iterator[tuple[str, type[Record]]]:
 def _documented(kind: str, record: type[Record]) -> Documented:
     text = inspect.getdoc(record) or ""
     sentences: dict[str, str] = {}
-    for base in reversed(record.__mro__):  # a class describes the options that it adds
+    for base in reversed(record.__mro__):  # a class describes its own options
         sentences |= dict(_arguments(inspect.cleandoc(base.__doc__ or "")))
     fields: dict[str, Any] = record.__pydantic_fields__  # type: ignore[attr-defined]
     options = []
@@ -134,7 +134,7 @@ def _arguments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _plain(text: str) -> str:
-    """Return a docstring's text as a line, without its markup."""
+    """Return a docstring's text as one line, without its markup."""
     line = " ".join(text.split())
     line = re.sub(r":\w+:`~?(?:[\w.\\ ]*\.)?([^`]+)`", r"\1", line)
     return line.replace("``", "").strip()
@@ -157,7 +157,7 @@ _BOUNDS = {
 
 
 def _kind(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
-    """Return a type and its range, for people."""
+    """Return a type and its range, in words."""
     bounds = " and ".join(_bounds(metadata))
     return f"{_type(annotation)} {bounds}" if bounds else _type(annotation)
 
@@ -195,7 +195,7 @@ def _in_words(name: str) -> str:
 
 
 def options_page(plugins: Plugins) -> str:
-    """Return all of it as a page of Markdown."""
+    """Return all records and their options as a page of Markdown."""
     lines = ["# Options", ""]
     lines += [
         "Everything that a spec may name, from the code. `dd-plugins options NAME` "

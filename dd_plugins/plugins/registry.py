@@ -1,4 +1,4 @@
-"""The plugins' offers by name, each with its plugin."""
+"""The offers of plugins by name, each with its plugin."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class Plugin:
         error: why it was not loaded, or None.
         hooks: the hooks it implements.
         offers: the names it registered, by kind.
-        missing_extra: the extra to install before it is of use, or None.
+        missing_extra: the extra to install before it can be used, or None.
         built_in: whether it is a part of dd-plugins itself.
     """
 
@@ -73,10 +73,10 @@ class NameConflictError(PluginError):
 
 
 class Registry(Generic[Item]):
-    """Things of one kind by name, each with its plugin.
+    """Items of one kind by name, each with its plugin.
 
     Args:
-        kind: the kind of thing, for messages: ``"distiller"``.
+        kind: the kind of item, for messages: ``"distiller"``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -87,13 +87,13 @@ class Registry(Generic[Item]):
     def add(
         self, name: str, item: Item, plugin: Plugin, aliases: Iterable[str] = ()
     ) -> None:
-        """Add a thing.
+        """Add an item.
 
         Args:
             name: the name by which it is listed.
-            item: the thing.
+            item: the item.
             plugin: its plugin.
-            aliases: its earlier names; they still find it.
+            aliases: its earlier names, still valid in look-ups.
 
         Raises:
             NameConflictError: another plugin has the name; the message names both.
@@ -133,7 +133,7 @@ class Registry(Generic[Item]):
         }
 
     def clear(self) -> None:
-        """Forget everything, also in each plugin's list of offers."""
+        """Forget everything, including each plugin's list of offers."""
         for offer in self._offers.values():
             offer.plugin.offers.pop(self.kind, None)
         self._offers, self._aliases = {}, {}
@@ -143,7 +143,7 @@ class Registry(Generic[Item]):
         return sorted(self._offers)
 
     def get(self, name: str) -> Item:
-        """Return the thing of that name.
+        """Return the item of a name.
 
         Raises:
             UnknownNameError: the name is not registered; the message lists all names.
@@ -154,7 +154,7 @@ class Registry(Generic[Item]):
         return found.item
 
     def origin(self, item: object) -> Plugin | None:
-        """Return the plugin of a thing, or None if it has none."""
+        """Return the plugin of an item, or None if it has none."""
         offers = self._offers.values()
         return next((offer.plugin for offer in offers if offer.item is item), None)
 

@@ -1,1 +1,1 @@
-"""The library's own named data sets, a reader per file."""
+"""Readers of the library's own named data sets, a file for each."""

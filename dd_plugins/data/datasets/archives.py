@@ -1,4 +1,4 @@
-"""Published archives: checked, and unpacked once in their folder."""
+"""Published archives: checked, and unpacked once beside them."""
 
 import hashlib
 import os
@@ -22,10 +22,10 @@ class Archive:
     """An archive as its authors publish it.
 
     Attributes:
-        file: its name.
-        folder: the folder in it.
-        md5: of the archive, as published; None if no sum is published.
-        url: its address; None if its authors ask for a login.
+        file: the name of the archive.
+        folder: the name of the folder in it.
+        md5: the published checksum of the archive; None if none is published.
+        url: the address of the archive; None if its authors ask for a login.
     """
 
     file: str
@@ -35,20 +35,21 @@ class Archive:
 
 
 def unpacked(name: str, options: DataOptions, *archives: Archive) -> Path:
-    """Return the folder of a data set, unpacked from its archive if need be.
+    """Return the folder of a data set, unpacked from its archive if necessary.
 
     The folder appears complete or not at all: an interrupted unpacking leaves no folder
-    of this name. Processes may unpack side by side.
+    of this name. Several processes may unpack it at once.
 
     Args:
-        name: of the data set, for messages.
-        options: where to look; with ``download`` the first archive is fetched.
+        name: the name of the data set, for messages.
+        options: the folder of data sets; with ``download`` the first archive is fetched
+            if none is there.
         archives: versions of the data set, the preferred one first.
 
     Raises:
         OptionError: there is no folder of data sets.
         DataError: neither a folder nor an archive is there; or an archive is damaged,
-            or not the published one.
+            is not the published one, or cannot be fetched.
     """
     root = data_root_of(name, options)
     for archive in archives:
@@ -81,12 +82,12 @@ def unpacked(name: str, options: DataOptions, *archives: Archive) -> Path:
 
 
 def unpacked_by(folder: Path, unpack: Callable[[Path], None], source: Path) -> Path:
-    """Fill a folder in a temporary place, move it to its own, and return it.
+    """Fill a temporary folder, move it to its place, and return this place.
 
     Args:
         folder: the folder to make.
-        unpack: fills the folder given to it; an entry named like ``folder`` in it, or
-            else the given folder itself, becomes the result.
+        unpack: fills the folder given to it. A subfolder of it named like
+            ``folder``, or else the given folder itself, becomes the result.
         source: the unpacked file, for messages.
 
     Raises:
@@ -98,7 +99,7 @@ def unpacked_by(folder: Path, unpack: Callable[[Path], None], source: Path) -> P
         unpack(place)
         inner = place / folder.name
         made = inner if inner.is_dir() else place
-        made.chmod(0o755)  # a temporary folder is for its user alone
+        made.chmod(0o755)  # a temporary folder is open to its user alone
         try:
             made.rename(folder)
         except OSError:
@@ -155,7 +156,7 @@ def _fetch(name: str, root: Path, archive: Archive) -> None:
 
 
 def download_file(name: str, url: str, file: Path, md5: str | None) -> None:
-    """Download a file of a data set; it is there whole or not at all.
+    """Download a file of a data set; it appears complete or not at all.
 
     Raises:
         DataError: it cannot be fetched, or is not the published one.
@@ -165,7 +166,7 @@ def download_file(name: str, url: str, file: Path, md5: str | None) -> None:
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)  # it would be taken for the whole
+        part.unlink(missing_ok=True)  # it would be taken for the whole file
         download_url(url, str(part.parent), part.name, md5)
         part.replace(file)
     except Exception as error:  # the network fails in many ways

@@ -26,9 +26,9 @@ _LABELS_MD5 = "09a97fb7c430502fcbd69d95093a3f85"
 def load_cifar10_1(options: DataOptions) -> RealData:
     """Load CIFAR-10 with the 2,000 images of CIFAR-10.1 (v6) as its test set.
 
-    Recht et al., "Do CIFAR-10 Classifiers Generalize to CIFAR-10?", 2018. It is for
-    testing: the training images are those of CIFAR-10, so a set distilled from
-    ``cifar10`` is evaluated by ``--dataset cifar10.1``.
+    Recht et al., "Do CIFAR-10 Classifiers Generalize to CIFAR-10?", 2018. The
+    training images are those of CIFAR-10, so a set distilled from ``cifar10`` can be
+    evaluated with ``--dataset cifar10.1``.
     """
     refuse_argument("cifar10.1", options)
     root = data_root_of("cifar10.1", options)

@@ -59,6 +59,6 @@ def load_cub200(options: DataOptions) -> RealData:
 
 
 def _table(file: Path) -> dict[str, str]:
-    """Return the text after the number at the start of each line, by the number."""
+    """Return the text of each line by the number at its start."""
     pairs = (line.split(maxsplit=1) for line in file.read_text().splitlines() if line)
     return {number: text.strip() for number, text in pairs}

@@ -1,4 +1,4 @@
-"""scikit-learn's digits; they need no download."""
+"""scikit-learn's digits, available without a download."""
 
 import numpy as np
 import torch

@@ -19,11 +19,11 @@ _TEST_IMAGES = 2  # of each class
 
 
 def load_fake(options: DataOptions) -> RealData:
-    """Make images, ``fake:CLASSESxCHANNELSxHEIGHTxWIDTHxIMAGES``.
+    """Generate images: ``fake:CLASSESxCHANNELSxHEIGHTxWIDTHxIMAGES``.
 
-    Each class has a mean colour, and each image noise around it; images and labels are
-    functions of the index. They are generated on access, and need no disk: they
-    rehearse runs on absent data, above all for ``dd-plugins estimate``.
+    Each class has a mean colour, and each image is noise around it. Images and labels
+    are functions of the index, and are generated on access, without disk space. They
+    stand in for absent data, above all in ``dd-plugins estimate``.
     """
     found = _FORM.fullmatch(options.argument or "")
     numbers = [] if found is None else [int(each) for each in found.groups()]
@@ -50,7 +50,7 @@ def load_fake(options: DataOptions) -> RealData:
 
 
 class _Fake(Dataset[tuple[Tensor, int]]):
-    """Noise around the mean colour of a class, made as it is read."""
+    """Noise around the mean colour of a class, generated when it is read."""
 
     def __init__(
         self,

@@ -17,10 +17,10 @@ __all__ = ["data_of_folder", "load_folder"]
 def load_folder(options: DataOptions) -> RealData:
     """Load a folder of images: one subfolder for each class.
 
-    Splits for training, validation and testing are recognised (:func:`find_splits`);
-    without them a fifth of each class, always the same, becomes the test set: at least
-    one image of a class with two. With ``image_size`` the shorter side is resized to it
-    and the centre is cropped. Images of any mode become RGB.
+    Splits for training, validation and testing are recognised (:func:`find_splits`).
+    Without them a fifth of each class, always the same, becomes the test set, and at
+    least one image of a class with two. With ``image_size`` the shorter side is resized
+    to it and the centre is cropped. Images of any mode become RGB.
     """
     if options.argument is None:
         raise OptionError("data set 'folder' needs a path: 'folder:PATH'")
@@ -36,18 +36,18 @@ def data_of_folder(
     mirror: bool = False,
     class_names: Mapping[str, str] | None = None,
 ) -> RealData:
-    """Return the data of a folder.
+    """Load the images of a folder.
 
     Args:
         path: the folder.
-        name: of the data set.
+        name: the name of the data set.
         image_size: side in pixels of the resized images, or None.
-        mirror: whether a mirror image is still of its class.
-        class_names: the name of a class by that of its folder; by default the same.
+        mirror: whether mirrored images keep their class.
+        class_names: class names by the names of folders; by default the same names.
 
     Raises:
         OptionError: the image size is below 1.
-        DataError: the folder has no classes of images, or its splits differ.
+        DataError: the folder has no classes of images, or its splits differ in classes.
     """
     check_image_size(image_size)
     splits = find_splits(path)

@@ -19,9 +19,9 @@ __all__ = ["load_hugging_face"]
 
 
 def load_hugging_face(options: DataOptions) -> RealData:
-    """Load a data set saved by ``save_to_disk`` of ``datasets``, ``hf:PATH``.
+    """Load ``hf:PATH``, a data set saved by ``save_to_disk`` of ``datasets``.
 
-    A ``DatasetDict`` gives its splits; of a single ``Dataset`` a fifth of each class,
+    A ``DatasetDict`` keeps its splits. Of a single ``Dataset``, a fifth of each class,
     always the same, becomes the test set. With ``image_size`` the shorter side is
     resized to it and the centre is cropped.
     """
@@ -37,7 +37,7 @@ def load_hugging_face(options: DataOptions) -> RealData:
     path = resolved_path(options.argument, options.root)
     try:
         found = load_from_disk(str(path))
-    except Exception as error:  # a folder that is no data set fails in many ways
+    except Exception as error:  # other folders fail in many ways
         raise DataError(
             f"cannot read a data set in {path}: {one_line(error)}"
         ) from error

@@ -20,7 +20,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
     Args:
         samples: each file with its label.
-        size: side in pixels of the resized and cropped images; None to keep them.
+        size: side in pixels of the resized and cropped images; None to keep them as is.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         return len(self._samples)
 
     def check_sizes(self, size: tuple[int, int]) -> None:
-        """Refuse files of another height and width, by their headers.
+        """Refuse files of another height or width, by their headers.
 
         Raises:
             DataError: a file has another size, or cannot be read.

@@ -30,13 +30,13 @@ _FOLDER = "imagenet64-arrays"
 def load_imagenet64(options: DataOptions) -> RealData:
     """Load ImageNet-1K at 64x64 (Chrabaszcz et al., 2017), 1,281,167 images.
 
-    The published ``Imagenet64_train_part1_npz.zip``, ``Imagenet64_train_part2_npz.zip``
-    and ``Imagenet64_val_npz.zip``, or the batches in them, lie under the folder of data
-    sets; image-net.org asks for a login, so they are not downloaded. They are unpacked
-    once, to arrays (16 GB) that are read from the disk as needed. The validation images
-    are the test set. Labels, published from 1, are numbered from 0. ``map_clsloc.txt``,
-    if it is there, names the classes. No sum of the files is published; all ten
-    training batches must be there.
+    Put the published ``Imagenet64_train_part1_npz.zip``,
+    ``Imagenet64_train_part2_npz.zip`` and ``Imagenet64_val_npz.zip``, or the batches in
+    them, into the folder of data sets: image-net.org asks for a login, so they are not
+    downloaded. They are unpacked once, to arrays (16 GB), and read from the disk as
+    needed. The validation images are the test set. Labels, published from 1, are
+    numbered from 0. ``map_clsloc.txt``, if present, names the classes. No checksums of
+    the files are published; all ten training batches must be there.
     """
     refuse_argument("imagenet64", options)
     check_image_size(options.image_size)
@@ -53,7 +53,7 @@ def load_imagenet64(options: DataOptions) -> RealData:
 
 
 def _unpacked(root: Path, options: DataOptions) -> Path:
-    """Return the folder of the arrays, made from the published files if need be."""
+    """Return the folder of the arrays, made from the published files if necessary."""
     folder = root / _FOLDER
     if folder.is_dir():
         return folder
@@ -97,7 +97,7 @@ def _unpacked(root: Path, options: DataOptions) -> Path:
 
 
 def _take_arrays(batch: Path, place: Path) -> None:
-    """Write the arrays of a batch to files, readable in parts.
+    """Write the arrays of a batch to files readable in parts.
 
     Raises:
         DataError: the batch has another layout.
@@ -161,7 +161,7 @@ class _Arrays(Dataset[tuple[Tensor, int]]):
 
 
 def _number(file: Path) -> tuple[int, str]:
-    """Return the number of a batch: the tenth comes after the ninth."""
+    """Return a sort key with the number of a batch: the tenth comes after the ninth."""
     digits = "".join(filter(str.isdigit, file.stem))
     return int(digits or 0), file.name
 

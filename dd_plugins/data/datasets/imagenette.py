@@ -10,7 +10,7 @@ from dd_plugins.data.real import RealData
 __all__ = ["load_imagenette"]
 
 _WHERE = "https://s3.amazonaws.com/fast-ai-imageclas/"
-_BY_SIDE = {  # the shorter side of its images
+_BY_SIDE = {  # the shorter side of the images
     160: ("imagenette2-160", "e793b78cc4c9e9a4ccc0c1155377a412"),
     320: ("imagenette2-320", "3df6f0d01a2c9592104656642f5e78a3"),
     math.inf: ("imagenette2", "fe2fc210e6bb7c5664d602c3cd71e612"),
@@ -33,7 +33,7 @@ def load_imagenette(options: DataOptions) -> RealData:
     """Load Imagenette (fast.ai): ten classes, 9,469 training and 3,925 test images.
 
     The smallest published version with a shorter side of at least ``image_size`` pixels
-    is read, or a larger one if that is present. Its ``val`` is the test set.
+    is read, or a larger one if only this is present. Its ``val`` is the test set.
     """
     refuse_argument("imagenette", options)
     size = needs_image_size("imagenette", options)

@@ -1,4 +1,4 @@
-"""Data sets in one file of numpy arrays: MedMNIST's, Keras's, and your own."""
+"""Data sets in one file of numpy arrays: of MedMNIST, of Keras, or your own."""
 
 import zipfile
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ _NAMINGS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 
 
 def load_npz(options: DataOptions) -> RealData:
-    """Load a file of numpy arrays, ``npz:PATH``.
+    """Load ``npz:PATH``, a file of numpy arrays.
 
     See :func:`data_of_npz` for the format.
     """
@@ -42,23 +42,24 @@ def data_of_npz(
     mirror: bool = False,
     preprocessing: Preprocessing | None = None,
 ) -> RealData:
-    """Return the data of a file of numpy arrays.
+    """Load the data in a file of numpy arrays.
 
-    The arrays are ``train_images`` and ``train_labels``, and perhaps ``val_images``,
+    The arrays are ``train_images`` and ``train_labels``, and optionally ``val_images``,
     ``val_labels``, ``test_images``, ``test_labels`` (MedMNIST); or ``x_train``,
     ``y_train``, ``x_test`` and ``y_test`` (Keras). Images are uint8, or floating in
     [0, 1], of shape ``(n, height, width)``, ``(n, height, width, channels)`` or
     ``(n, channels, height, width)``; labels are whole numbers of shape ``(n,)`` or
-    ``(n, 1)``. Validation images are held out of the training images if there are
-    none; without test images a fifth of each class, always the same, becomes the test
-    set. ``class_names`` may name the classes.
+    ``(n, 1)``. Without validation images, some training images are held out. Without
+    test images, a fifth of each class, always the same, becomes the test set. An array
+    ``class_names`` may name the classes.
 
     Args:
         path: the file.
-        name: of the data set.
+        name: the name of the data set.
         options: its ``image_size`` resizes the images.
-        mirror: whether a mirror image is still of its class.
-        preprocessing: by default ``"zca"`` for images of at most 4,800 values.
+        mirror: whether mirrored images keep their class.
+        preprocessing: the value space; by default ``"zca"`` for images of at most 4,800
+            values.
 
     Raises:
         DataError: the file is damaged, or does not hold such arrays.
@@ -120,7 +121,7 @@ def _keys(path: Path) -> list[str]:
 
 
 def _splits(path: Path, keys: list[str]) -> Mapping[str, tuple[str, str]]:
-    """Return the names of images and labels of each split in the file."""
+    """Return the names of the image and label arrays of each split in the file."""
     for naming in _NAMINGS:
         images, labels = naming
         found = {
@@ -151,7 +152,7 @@ def _splits(path: Path, keys: list[str]) -> Mapping[str, tuple[str, str]]:
 
 
 def _array(path: Path, key: str) -> "NDArray[np.generic]":
-    """Read one array of a file, and no other."""
+    """Read one array of a file, leaving the others unread."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             array: NDArray[np.generic] = found[key]

@@ -23,8 +23,8 @@ def load_tiny_imagenet(options: DataOptions) -> RealData:
     """Load Tiny-ImageNet (Stanford CS231n): 100,000 images of 200 classes, 3x64x64.
 
     The published validation images, with the classes of ``val_annotations.txt``, are
-    the test set, since the classes of its test images are not published. Classes are
-    numbered by their WordNet identifiers in order, as ``ImageFolder`` does.
+    the test set, since the classes of the test images are not published. Classes are
+    numbered in the order of their WordNet identifiers, as by ``ImageFolder``.
     """
     refuse_argument("tiny-imagenet", options)
     folder = unpacked("tiny-imagenet", options, _ARCHIVE)
@@ -58,7 +58,7 @@ def load_tiny_imagenet(options: DataOptions) -> RealData:
 
 
 def _class_names(folder: Path, identifiers: list[str]) -> list[str]:
-    """Return the first word for each class; with its identifier if two share it."""
+    """Return the first name of each class, with its identifier if two share it."""
     words = dict(
         line.split("\t", 1)
         for line in (folder / "words.txt").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Data sets, read and downloaded by torchvision."""
+"""Data sets read and downloaded by torchvision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,13 +24,14 @@ BY_SPLIT = ({"split": "train"}, {"split": "test"})
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """Reads a data set of torchvision whole into memory.
+    """Loads a torchvision data set whole into memory.
 
     Attributes:
         name: the registered name of the data set.
         class_name: its class in ``torchvision.datasets``.
-        mirror: whether a mirror image is still of its class.
-        preprocessing: by default ``"zca"`` for images of at most 4,800 values.
+        mirror: whether mirrored images keep their class.
+        preprocessing: the value space; by default ``"zca"`` for images of at most 4,800
+            values.
         splits: the arguments of the class for the training and for the test images.
         channels_last: whether its arrays have the channels in their last axis.
     """
@@ -43,7 +44,7 @@ class TorchvisionSet:
     channels_last: bool = True
 
     def __call__(self, options: DataOptions) -> RealData:
-        """Read the training images; the test images when they are asked for."""
+        """Read the training images now, and the test images when they are needed."""
         refuse_argument(self.name, options)
         for_training, for_testing = self.splits
         train = self.read(options, for_training)
@@ -73,7 +74,7 @@ class TorchvisionSet:
             return getattr(datasets, self.class_name)(
                 str(root), **arguments, download=options.download
             )
-        except Exception as error:  # torchvision does not foresee damaged files
+        except Exception as error:  # torchvision does not expect damaged files
             todo = "" if options.download else "; pass --download to fetch it"
             raise DataError(
                 f"cannot read data set {self.name!r} under {root}: "
@@ -97,7 +98,8 @@ _CIFAR100 = TorchvisionSet("cifar100", "CIFAR100", mirror=True, preprocessing="z
 def load_cifar100(options: DataOptions) -> RealData:
     """Load CIFAR-100, from ``cifar100.npz`` if only this file is there.
 
-    The file's images are in another order, so to a set the two are different data.
+    The images in the file are in another order, so a set distilled from one source
+    is refused on the other.
     """
     refuse_argument("cifar100", options)
     root = data_root_of("cifar100", options)
