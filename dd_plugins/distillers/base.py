@@ -43,14 +43,14 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
     A subclass is a frozen record of hyper-parameters (see :func:`dd_plugins.record`),
     registered by the hook ``dd_register_distillers`` under ``name``. The engine owns
-    the loop; at every step it calls :meth:`accumulate`, moves the set, and calls
+    the loop; at every step it calls :meth:`accumulate`, updates the set, and calls
     :meth:`advance`. Every random draw comes from ``run.generator(purpose, step)``.
     """
 
     def for_task(self, task: Task) -> Self:
         """Return the distiller with all task-dependent options settled.
 
-        Called once, before anything else. Here no option depends on it.
+        Called once, before anything else. Here no option depends on the task.
         """
         del task
         return self
@@ -69,7 +69,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
     @property
     def architectures(self) -> tuple[AbstractNetwork, ...]:
-        """Further networks behind the set, besides the run's own; none here.
+        """Further networks used in distillation, besides the run's own; none here.
 
         A transfer report counts these architectures as seen.
         """
@@ -79,16 +79,16 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def uses_network(self) -> bool:
         """Whether the run's network shapes the set.
 
-        Where it does not, it is the network of evaluations alone, and a transfer report
-        counts it as held out.
+        If not, only evaluations use that network, and a transfer report counts it as
+        held out.
         """
         return True
 
     def images_in_graph(self, task: Task) -> int:
         """Return the number of images in the graph of a step's backward pass.
 
-        A run too large for the memory is refused by this number. 0, as here, refuses
-        none.
+        By this number the engine refuses a run too large for memory. 0, as here, counts
+        no activations.
 
         Args:
             task: the task.
@@ -120,9 +120,9 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def averaging(self) -> float:
         """The decay of an exponential average of the set over the steps, in [0, 1).
 
-        The run gives the average; a step still starts from the set as the last step
-        left it. Averaged are the optimizer's parameters: images or what a
-        parametrization stores, learned labels and others. 0, as here, for no average.
+        The run returns the average; a step still starts from the set left by the last
+        step. The optimizer's parameters are averaged: images or their stored form,
+        learned labels and other learned tensors. 0, as here, means no average.
         """
         return 0.0
 
@@ -138,10 +138,10 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def private(self) -> bool:
         """Whether the set is differentially private in the real images; not here.
 
-        Of a private method the engine reads real images for nothing else: the set
-        starts from noise or public images, is mapped to its value space by constants,
-        and nothing is measured on validation images; those cut from the training images
-        are put back. The header holds :meth:`privacy`, and no fingerprint of the data.
+        In the run of a private method nothing else reads real images: the set starts
+        from noise or public images, its value space is fixed by constants, and nothing
+        is measured on validation images; those held out of the training images are put
+        back. The header holds :meth:`privacy`, and no fingerprint of the data.
         """
         return False
 
@@ -166,7 +166,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def preprocessing(self, task: Task) -> Preprocessing | None:
         """Return the value space of this method; None, as here, for the data's own.
 
-        A choice of the user comes first.
+        The user's choice takes precedence.
         """
         del task
         return None
@@ -180,7 +180,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         Args:
             task: the task.
             images: the number of images of the set.
-            learned: the values of :meth:`learnables`, such as a step size.
+            learned: the learned values of :meth:`learnables`, such as a step size.
         """
         del task, learned
         return default_recipe(self.label_kind, images)
@@ -194,7 +194,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         their last values.
 
         Returns:
-            float32 tensors, of few values.
+            float32 tensors with few values.
         """
         del run
         return {}
@@ -205,12 +205,12 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         Here they are drawn at random.
 
         Args:
-            run: the run, before any other call.
+            run: the run; :meth:`setup` has not been called yet.
             real: all real images and their labels.
 
         Returns:
-            int64 indices class by class, as many of each as ``run.task.class_counts``
-            says.
+            int64 indices class by class, as many of each class as
+            ``run.task.class_counts`` says.
 
         Raises:
             OptionError: a class has too few images.
@@ -232,17 +232,17 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             run: the run.
             real: all real images and their labels.
             indices: the result of :meth:`choose`.
-            read: returns the real images of some indices in the value space, exactly;
-                those of ``real`` are in the precision of the run.
+            read: returns the real images at given indices, in the value space and in
+                full precision; ``real`` has them in the precision of the run.
 
         Returns:
-            float32 ``(n, channels, height, width)``, one for each index.
+            float32 ``(n, channels, height, width)``, one image for each index.
         """
         del run, real
         return read(indices)
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Return float32 ``(n, classes)`` labels for images of those classes."""
+        """Return float32 ``(n, classes)`` labels for images of these classes."""
         return one_hot(labels, num_classes)
 
     def setup(self, run: Run, real: RealSampler) -> StateType:
@@ -272,13 +272,13 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             step: the number of the step, from 0.
 
         Returns:
-            The figures to report, with ``"loss"``.
+            The figures to report, ``"loss"`` among them.
         """
 
     def advance(self, state: StateType, leaves: Leaves, step: int) -> None:
-        """Advance the inner level, with the set as it is after the update of this step.
+        """Advance the inner level, such as a network, after the set's update.
 
-        Here there is none.
+        Here there is no inner level.
 
         Args:
             state: changed in place.
@@ -289,8 +289,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def labels(self, state: StateType, leaves: Leaves) -> Tensor:
         """Return the labels of the set as it is saved.
 
-        A method may make labels when the images are done, by a teacher for example.
-        Here they are those of the leaves.
+        A method may make labels once the images are done, for example by a teacher.
+        Here they are the labels of the leaves.
 
         Args:
             state: not changed.
@@ -305,8 +305,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def teacher(self, state: StateType, leaves: Leaves) -> Teacher | None:
         """Return the teacher for the views of the saved set; here None.
 
-        If there is one, networks are trained on views, each with the teacher's label
-        for it. The header names teachers kept in files; for any other the labels of all
+        With a teacher, networks are trained on views, each with the teacher's label for
+        it. The header names teachers kept in files; for any others, the labels of all
         views are stored. The kind of labels must be ``"probabilities"``.
 
         Args:
@@ -330,8 +330,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         """Return the optimizer of the synthetic set.
 
         Args:
-            parameters: a sequence of all learned tensors. Its attributes list those of
-                images, labels and others separately, for separate learning rates.
+            parameters: a sequence of all learned tensors. Its attributes list images,
+                labels and others separately, for separate learning rates.
         """
 
     def schedule(
@@ -346,8 +346,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     ) -> Callable[[Tensor], Tensor] | None:
         """Return the method's own predictor of real images, or None.
 
-        It gives cheap figures on the way. Where a method has none, the engine trains a
-        fresh network on the set instead.
+        It gives cheap validation accuracies during a run. If a method has none, the
+        engine trains a fresh network on the set instead.
 
         Args:
             state: not changed.
@@ -362,5 +362,5 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
 
 def add_gradient(leaf: Tensor, gradient: Tensor) -> None:
-    """Add to the gradient of a leaf; it may have none yet."""
+    """Add to the gradient of a leaf, even if it has none yet."""
     leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient

@@ -50,19 +50,19 @@ class RandomImages(CoreSet):
 class _EmbeddedCoreSet(CoreSet):
     """A coreset chosen by features, class by class.
 
-    The features are those of the run's network after ``training_steps`` on the real
-    training data, or, with 0, the pixels in the value space of the model.
+    The features come from the run's network after ``training_steps`` on the real
+    training data; with 0 steps they are the pixels in the value space of the model.
     """
 
     training_steps: NonNegativeInt
 
     @property
     def uses_network(self) -> bool:
-        """The run's network gives features, unless pixels are compared."""
+        """The run's network gives the features, unless pixels are compared."""
         return self.training_steps > 0
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
-        """Choose from the features of each class."""
+        """Choose images of each class by their features."""
         counts = run.task.class_counts
         classes = class_members(real.labels, counts)
         embed = _Embedding(run, real, self.training_steps)
@@ -91,8 +91,9 @@ class _EmbeddedCoreSet(CoreSet):
 class Herding(_EmbeddedCoreSet):
     """Herding: images whose mean feature is close to the mean of their class.
 
-    Images are chosen one after the other. Each brings the mean of the chosen ones as
-    near as possible to the mean of the class. Features have length one, as in iCaRL.
+    Images are chosen one after another. Each brings the mean feature of the chosen
+    images as near as possible to the mean of the class. Features are scaled to length
+    one, as in iCaRL.
 
     Args:
         training_steps: training steps of the feature network; with 0 the pixels are the
@@ -107,7 +108,7 @@ class Herding(_EmbeddedCoreSet):
     training_steps: NonNegativeInt = 500
 
     def pick(self, features: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-        """Take one image after the other."""
+        """Choose one image after another."""
         del generator  # nothing is drawn
         features = F.normalize(features, dim=1)
         mean = features.mean(dim=0)
@@ -141,7 +142,7 @@ class KMeans(_EmbeddedCoreSet):
     training_steps: NonNegativeInt = 500
 
     def pick(self, features: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-        """Cluster, and take the nearest image not taken by another cluster."""
+        """Choose, for each cluster, the nearest image not chosen for another."""
         from sklearn.cluster import KMeans as Clusters
 
         seed = int(torch.randint(2**31, (), generator=generator))

@@ -35,15 +35,14 @@ class DM(AbstractDistiller[NoState]):
     the synthetic images are pulled towards those of a batch of real ones, both under
     the same augmentation.
 
-    The classes are taken one after the other, so memory does not grow with their
-    number; but a network with batch normalisation sees all classes at once, as in the
-    original.
+    Classes are matched one after another, so memory does not grow with their number;
+    but a network with batch normalisation sees all classes at once, as in the original.
 
     Args:
-        real_batch_size: real images of each class.
-        learning_rate: of SGD on the pixels; the paper takes 10 for 100 images a class
-            and more.
-        momentum: of SGD on the pixels, in [0, 1).
+        real_batch_size: real images of each class in a step.
+        learning_rate: learning rate of SGD on the pixels; the paper takes 10 for 100
+            images a class and more.
+        momentum: momentum of SGD on the pixels, in [0, 1).
         augment: whether the network sees images under differentiable Siamese
             augmentation.
 
@@ -68,7 +67,7 @@ class DM(AbstractDistiller[NoState]):
         return True
 
     def default_steps(self, task: Task) -> int:
-        """Return the steps of a short run."""
+        """Return the number of steps of a short run."""
         del task
         return _SHORT_RUN
 
@@ -82,7 +81,7 @@ class DM(AbstractDistiller[NoState]):
     def accumulate(
         self, state: NoState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        """Add the gradient of the distance between the classes' mean features."""
+        """Add the gradient of the distance between mean features, class by class."""
         run = state.run
         network = run.fresh_network(run.generator("matching network", step))
         network.requires_grad_(False)
@@ -117,7 +116,7 @@ class DM(AbstractDistiller[NoState]):
         return {"loss": loss}
 
     def _view(self, run: Run, images: Tensor, step: int, label: int) -> Tensor:
-        """Augment images of a class, real and synthetic ones in the same way."""
+        """Augment images of a class; real and synthetic ones in the same way."""
         if not self.augment:
             return images
         generator = run.generator(f"augmentation of class {label}", step)
@@ -125,7 +124,7 @@ class DM(AbstractDistiller[NoState]):
         return siamese_augmentation(images, parameters)
 
     def images_in_graph(self, task: Task) -> int:
-        """Return the images of a class: one class after the other is matched."""
+        """Return the images of a class: classes are matched one after another."""
         return max(task.class_counts)
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:

@@ -38,7 +38,7 @@ class DSAState(AbstractState):
     network: FeatureNetwork
 
     def state_dict(self) -> dict[str, Any]:
-        """Return its weights."""
+        """Return the weights of the network."""
         return {"network": self.network.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -51,22 +51,22 @@ class DSA(AbstractDistiller[DSAState]):
     """Gradient matching: DSA, and with ``augment=False`` DC.
 
     For each class, the gradient of the loss on its synthetic images is pulled towards
-    the gradient on a batch of real ones, both under the same augmentation. In between,
-    the network is trained on the set; after ``updates_per_network`` updates a new one
-    is drawn. One class is matched after the other, so memory does not grow with their
-    number.
+    the gradient on a batch of real ones, both under the same augmentation. Between
+    updates, the network is trained on the set; after ``updates_per_network`` updates a
+    new one is drawn. Classes are matched one after another, so memory does not grow
+    with their number.
 
     Args:
         augment: whether the network sees images under differentiable Siamese
             augmentation.
-        real_batch_size: real images of each class.
-        learning_rate: of SGD on the pixels.
-        momentum: of SGD on the pixels, in [0, 1).
+        real_batch_size: real images of each class in a step.
+        learning_rate: learning rate of SGD on the pixels.
+        momentum: momentum of SGD on the pixels, in [0, 1).
         updates_per_network: updates of the set with each network; by default the
             paper's, as many as images a class.
         inner_epochs: training epochs of the network on the set between two updates; by
-            default the paper's, between its entries on logarithmic scales.
-        network_learning_rate: of SGD on the network.
+            default the paper's, interpolated between its entries on logarithmic scales.
+        network_learning_rate: learning rate of SGD on the network.
 
     Reference: Zhao, Mopuri, Bilen, "Dataset Condensation with Gradient Matching", ICLR
     2021, arXiv 2006.05929; Zhao, Bilen, "Dataset Condensation with Differentiable
@@ -89,7 +89,7 @@ class DSA(AbstractDistiller[DSAState]):
     network_learning_rate: PositiveFloat = 0.01
 
     def for_task(self, task: Task) -> Self:
-        """Settle the loops by the number of images per class."""
+        """Settle the lengths of the loops by the number of images per class."""
         count = task.images_per_class
         known, epochs = np.log(list(_INNER_EPOCHS)), list(_INNER_EPOCHS.values())
         interpolated = np.exp(np.interp(np.log(count), known, np.log(epochs)))
@@ -104,7 +104,7 @@ class DSA(AbstractDistiller[DSAState]):
         )
 
     def default_steps(self, task: Task) -> int:
-        """Return the steps of a short run."""
+        """Return the number of steps of a short run."""
         return _SHORT_RUN * (self.updates_per_network or task.images_per_class)
 
     def default_network(
@@ -126,7 +126,7 @@ class DSA(AbstractDistiller[DSAState]):
     def accumulate(
         self, state: DSAState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        """Add the gradient of the distance between the gradients, class by class."""
+        """Add the gradient of the distance between gradients, class by class."""
         run, network = state.run, state.network
         network.train()
         if has_batch_norm(network):
@@ -209,7 +209,7 @@ class DSA(AbstractDistiller[DSAState]):
             yield from torch.split(order, _LARGEST_INNER_BATCH)
 
     def images_in_graph(self, task: Task) -> int:
-        """Return the images of a class: one class after the other is matched."""
+        """Return the images of a class: classes are matched one after another."""
         return max(task.class_counts)
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:

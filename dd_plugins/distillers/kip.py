@@ -40,7 +40,7 @@ _SOLVE_RIDGE = 1e-9  # relative, of the least squares for labels
 
 @dataclass
 class KIPState(NoState):
-    """Nothing changes but the set.
+    """The state of KIP, where nothing changes but the set.
 
     Attributes:
         run: the run.
@@ -62,16 +62,17 @@ class KIP(AbstractDistiller[KIPState]):
     Args:
         preset: ``"fast"`` for runs of minutes on a CPU; ``"paper"`` for 50,000 steps
             with 5,000 real images at each.
-        kernel: ``fc(depth=1)``, ``conv(depth=3)``, ``conv(depth=3, pooling=True)`` or
-            ``gap(depth=3)``; :mod:`dd_plugins.functional.ntk` gives the cost of each.
-        real_batch_size: real images of a step; 1,024 by default, 5,000 in the paper.
-        ridge: relative to the mean eigenvalue of the kernel.
-        learning_rate: of Adam on the images, and on the labels if they are learned.
+        kernel: the kernel, such as ``fc(depth=1)``, ``conv(depth=3)``,
+            ``conv(depth=3, pooling=True)`` or ``gap(depth=3)``;
+            :mod:`dd_plugins.functional.ntk` gives the cost of each.
+        real_batch_size: real images in a step; 1,024 by default, 5,000 in the paper.
+        ridge: ridge relative to the mean eigenvalue of the kernel.
+        learning_rate: learning rate of Adam on the images, and on learned labels.
         learn_labels: whether labels are learned with the images.
         label_solve: whether the labels of the finished set are the best fit to the real
             images, in closed form.
-        memory: gigabytes for the kernel of a part of the real images. The parts are as
-            large as this allows; they change nothing but rounding.
+        memory: gigabytes for the kernel of the real images processed at a time. It
+            changes the result by rounding alone.
 
     Reference: Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression",
     ICLR 2021, arXiv 2011.00050, algorithm 1; Nguyen, Novak, Xiao, Lee, "Dataset
@@ -136,7 +137,7 @@ class KIP(AbstractDistiller[KIPState]):
         return centred_targets(labels, num_classes)
 
     def setup(self, run: Run, real: RealSampler) -> KIPState:
-        """Return a constant state."""
+        """Return the state; it does not change."""
         return KIPState(run, real)
 
     def accumulate(
@@ -148,8 +149,8 @@ class KIP(AbstractDistiller[KIPState]):
         pixels = leaves.pixels.detach().double().requires_grad_()
         labels = leaves.labels.detach().double().requires_grad_(self.learn_labels)
         solution = regression_weights(self.kernel, pixels, labels, self.ridge)
-        # Targets depend on the set by their kernel with it, and by the solution. So a
-        # part of them at a time is enough, and the graph of the set is walked once.
+        # Predictions depend on the set through their kernel with it and the solution.
+        # So they are made in parts, and the graph of the set is walked once.
         inner = solution.detach().requires_grad_()
         to_pixels, to_inner = torch.zeros_like(pixels), torch.zeros_like(inner)
         loss, right = targets.new_zeros(()), targets.new_zeros(())
@@ -174,7 +175,7 @@ class KIP(AbstractDistiller[KIPState]):
         return torch.optim.Adam(parameters, lr=self.learning_rate)
 
     def labels(self, state: KIPState, leaves: Leaves) -> Tensor:
-        """Return the labels, or the best fit to 5,000 real images."""
+        """Return the labels, or the best fit to up to 5,000 real images."""
         if not self.label_solve:
             return leaves.labels
         run, count = state.run, len(state.real.labels)
@@ -184,7 +185,7 @@ class KIP(AbstractDistiller[KIPState]):
         pixels = leaves.pixels.detach().double()
         with torch.no_grad():
             identity = torch.eye(len(pixels), dtype=pixels.dtype, device=pixels.device)
-            # They map labels to coefficients.
+            # These weights map labels to coefficients.
             weights = regression_weights(self.kernel, pixels, identity, self.ridge)
             square = torch.zeros_like(identity)
             wanted = pixels.new_zeros(len(pixels), targets.shape[1])
@@ -192,7 +193,7 @@ class KIP(AbstractDistiller[KIPState]):
                 rows = self.kernel(batch.images[part].double(), pixels) @ weights
                 square += rows.T @ rows
                 wanted += rows.T @ targets[part]
-            # A context keeps its labels; the others fit what these leave.
+            # The labels of a context stay; the others fit what these leave.
             held = run.task.context_images
             labels = leaves.labels.detach().double().clone()
             left = wanted[held:] - square[held:, :held] @ labels[:held]
@@ -202,7 +203,7 @@ class KIP(AbstractDistiller[KIPState]):
         return labels.to(leaves.labels.dtype)
 
     def predictor(self, state: KIPState, leaves: Leaves) -> Callable[[Tensor], Tensor]:
-        """Return the regression's predictions."""
+        """Return the predictor of the regression."""
         return kernel_predictor(
             self.kernel,
             leaves.pixels,

@@ -1,4 +1,4 @@
-"""A pool of online models: networks in training on the set while it is learned."""
+"""A pool of online models: networks trained on the set while it is learned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class OnlineModel:
         ]
 
     def train(self, run: Run, view: Tensor, labels: Tensor) -> None:
-        """Take a training step on the synthetic set; ``updates`` stays.
+        """Take a training step on the synthetic set; ``updates`` does not change.
 
         Args:
             run: the run.
@@ -67,7 +67,7 @@ class OnlineModel:
         for parameter, gradient in zip(network.parameters(), gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)  # now: the whole pool waits
+        optimizer.zero_grad(set_to_none=True)  # now: a waiting model needs none
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Pool:
 
     Attributes:
         architectures: the slots take them in turn.
-        learning_rate: of Adam on the models.
+        learning_rate: learning rate of Adam on the models.
     """
 
     architectures: tuple[AbstractNetwork, ...]
@@ -102,8 +102,8 @@ class Pool:
             capturable=recorded,
             fused=True if recorded else None,
         )
-        # Adam would make its moments at the first step. Made here, all that a
-        # checkpoint has to hold is there from the start.
+        # Adam would make its moments at the first step. Made here, they are there for
+        # a checkpoint from the start.
         for parameter in network.parameters():
             optimizer.state[parameter] = {
                 "step": torch.zeros((), device=run.device if recorded else None),
@@ -115,12 +115,12 @@ class Pool:
 
 @dataclass
 class PoolState(AbstractState):
-    """The pool of online models: this process's own, by their slot."""
+    """The pool of online models: this process's own models, by slot."""
 
     pool: dict[int, OnlineModel]
 
     def slot_of(self, visit: int) -> int:
-        """Return the slot whose model a visit is to, drawn uniformly."""
+        """Return the slot of the model for a visit, drawn uniformly."""
         generator = self.run.own_generator("pool visit", visit)
         slots = list(self.pool)
         return slots[int(torch.randint(len(slots), (), generator=generator))]

@@ -26,17 +26,17 @@ _BATCHES = ((1, 10), (10, 50), (math.inf, 100))  # by images a class, as publish
 class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
     """Crops of real images, chosen by a teacher: no image is optimised.
 
-    A few crops of each of many images are scored by the teacher's loss. The best ones
-    are put together, ``factor`` x ``factor`` to an image. Every method with a teacher's
-    labels has to beat these crops.
+    The teacher's loss scores a few crops of each of many images. The best crops are put
+    together, ``factor`` x ``factor`` to an image. Every method with a teacher's labels
+    has to beat these crops.
 
     Args:
-        factor: crops along each side of an image; it must divide the side. 1 leaves one
-            crop an image.
-        candidates: scored images of each class.
-        crops: crops of each of them.
+        factor: crops along each side of an image; it must divide height and width. With
+            1, each image is one crop.
+        candidates: number of real images of each class to score.
+        crops: number of crops of each scored image.
         smallest: area of the smallest crop, in (0, 1] of the image.
-        realism: ``"best"`` for the crops of the least loss, ``"medium"`` for crops
+        realism: ``"best"`` for the crops with the least loss, ``"medium"`` for crops
             around the median.
 
     The options of teachers and labels are those of
@@ -90,7 +90,7 @@ class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
         )
 
     def patch_choice(self, run: Run) -> PatchChoice:
-        """Return how crops are chosen, by the options."""
+        """Return the choice of crops, by the options."""
         return PatchChoice(
             self.factor,
             self.candidates,

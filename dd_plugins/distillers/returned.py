@@ -1,7 +1,7 @@
 """Checks of the values returned by methods of plugins.
 
-Each check raises :class:`~dd_plugins.errors.PluginError`; it names the method, the
-expected value and the returned one. They look only at types and shapes: at a step
+Each check raises :class:`~dd_plugins.errors.PluginError` with the method, the expected
+value and the returned one. The checks made at each step look only at types and shapes:
 nothing is read from a GPU.
 """
 
@@ -102,7 +102,7 @@ def check_indices(
     Args:
         source: the distiller or coreset.
         got: the returned value.
-        labels: of all real images, on the CPU; a class may have no images.
+        labels: labels of all real images, on the CPU; a class may have no images.
         counts: the number of images wanted of each class.
     """
     present = torch.unique(labels)
@@ -173,7 +173,7 @@ def check_saved_state(
 def check_optimizer(
     source: Record, got: Any, parameters: Sequence[Tensor]
 ) -> torch.optim.Optimizer:
-    """Check a value returned by ``optimizer``: an optimizer of its argument."""
+    """Check a value returned by ``optimizer``: an optimizer of the given tensors."""
     if not isinstance(got, torch.optim.Optimizer):
         raise _refused(source, "optimizer", "a torch.optim.Optimizer", got)
     moved = {id(each) for group in got.param_groups for each in group["params"]}
@@ -275,7 +275,7 @@ def check_recipe(source: Record, got: Any) -> Recipe:
 
 
 def check_averaging(source: Record, got: Any) -> float:
-    """Check the value of ``averaging``."""
+    """Check the property ``averaging``."""
     if isinstance(got, bool) or not isinstance(got, int | float) or not 0 <= got < 1:
         raise _refused(source, "averaging", "a number in [0, 1)", got)
     return got
@@ -317,7 +317,7 @@ def check_stored(
     Args:
         source: the parametrization.
         stored: its parameters, by name.
-        values_per_stored: the declared number of values of a stored image.
+        values_per_stored: the declared number of values in a stored image.
     """
     values = sum(each.numel() for each in stored.values())
     count = len(next(iter(stored.values()), ()))

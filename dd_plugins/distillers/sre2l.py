@@ -1,4 +1,4 @@
-"""SRe2L: images are recovered from the statistics of a trained network."""
+"""SRe2L: images recovered from the statistics of a trained network."""
 
 import math
 from dataclasses import replace
@@ -26,10 +26,10 @@ from dd_plugins.training.recipes import post_training_recipe
 
 __all__ = ["SRe2L"]
 
-_LARGE = 64  # pixels a side, from which the published runs take crops
+_LARGE = 64  # pixels a side; the published runs take crops of images so large
 _STEPS, _PAPER_STEPS, _PAPER_STEPS_LARGE = 500, 1_000, 4_000
 _EPOCHS, _PAPER_EPOCHS, _PAPER_EPOCHS_LARGE = 300, 400, 100
-_CANDIDATES, _CROPS = 300, 5  # of the real crops that images start from
+_CANDIDATES, _CROPS = 300, 5  # scored images of a class, and crops of each
 _SMALLEST = 0.08
 _TEMPERATURE, _PAPER_TEMPERATURE = 20.0, 30.0
 
@@ -38,11 +38,10 @@ _TEMPERATURE, _PAPER_TEMPERATURE = 20.0, 30.0
 class SRe2L(AbstractTaught):
     """Images optimised for a trained network's classes and BatchNorm statistics.
 
-    A network is *squeezed* from the real data. Images are *recovered* so that the
-    network classifies them correctly, and so that the mean and variance at its
-    BatchNorm layers match the real data. Its labels of each view *relabel* them. The
-    images of a group, one of every class, are recovered together; all groups make a
-    step at a time.
+    A network is *squeezed* from the real data. Images are *recovered*: the network is
+    to classify them correctly, with means and variances at its BatchNorm layers like
+    those of the real data. Its labels for each view *relabel* them. The images of a
+    group, one of every class, are recovered together; each step updates all groups.
 
     Several ``teachers`` take turns from step to step, and the mean of their logits
     labels the views; only one is in memory at a time. If several processes share a run,
@@ -52,25 +51,25 @@ class SRe2L(AbstractTaught):
 
     Args:
         preset: ``"plus"`` for SRe2L++: images start from real crops, labels take the
-            statistics of small groups, networks learn in small batches. ``"paper"`` for
-            the method as published for CIFAR-100, or from 64 pixels a side for
-            Tiny-ImageNet.
-        learning_rate: of Adam on the images, with betas 0.5 and 0.9; it falls to 0 by a
-            cosine.
-        statistics_weight: of the distance of the statistics.
-        first_layer: weight of the first BatchNorm layer among the others.
+            BatchNorm statistics of small groups, networks learn in small batches.
+            ``"paper"`` for the method as published for CIFAR-100, or, from 64 pixels a
+            side, for Tiny-ImageNet.
+        learning_rate: learning rate of Adam on the images, with betas 0.5 and 0.9; it
+            falls to 0 by a cosine.
+        statistics_weight: weight of the distance between BatchNorm statistics.
+        first_layer: weight of the first BatchNorm layer; the others have weight one.
         normalize: ``"layer"`` divides the distance of each layer's means by the spread
-            of the data there, and the distance of its variances by their length, and
+            of the data there, and the distance of its variances by their norm, and
             takes the mean over the layers, so one weight serves all architectures;
-            ``"none"`` adds them up, as published.
-        jitter: images are rolled by up to this many pixels, redrawn at each step.
-        flip: whether half of the steps see mirrored images, where the data allow it.
+            ``"none"`` adds the distances up, as published.
+        jitter: most pixels by which images are rolled, redrawn at each step.
+        flip: whether images are mirrored in half of the steps, where the data allow it.
         crop: whether each step sees a random crop of the images, scaled up; all images
             of a group share it.
         smallest: area of the smallest crop, in (0, 1] of the image.
         curriculum: whether crops shrink from whole images to ``smallest`` by a cosine
             (CDA).
-        group_size: images of a group at most, for data of many classes.
+        group_size: most images in a group, for data of many classes.
 
     The options of teachers and labels are those of
     :class:`~dd_plugins.distillers.taught.AbstractTaught`.
@@ -82,10 +81,10 @@ class SRe2L(AbstractTaught):
     in turn), CVPR 2024, arXiv 2311.17950; and their released codes.
 
     Differences: images are rolled by 0 to ``jitter`` pixels, for Tiny-ImageNet too,
-    where the code rolls either way; CDA's own rate and weight (0.4 and 0.05) are not
-    taken by ``curriculum``; images are not rounded to 8 bits; runs are shorter by
-    default; views are addressed by number, with a partner and a share of its own for
-    each image; teachers in turn have equal votes.
+    where the code rolls either way; ``curriculum`` keeps the learning rate and weight
+    of the preset (0.4 and 0.05 in CDA); images are not rounded to 8 bits; runs are
+    shorter by default; views are addressed by number, and in each every image has its
+    own partner and share; teachers in turn have equal votes.
     """
 
     name = "sre2l"
@@ -104,7 +103,11 @@ class SRe2L(AbstractTaught):
     group_size: Annotated[int, Field(ge=2)] = 100
 
     def for_task(self, task: Task) -> Self:
-        """Settle the options that depend on the preset and the size of the images."""
+        """Settle the options by the preset and the size of the images.
+
+        Raises:
+            OptionError: a curriculum is to run without crops.
+        """
         if self.curriculum and self.crop is False:
             raise OptionError("sre2l: a curriculum is one of crops, got crop=False")
         large = min(task.image_shape[1:]) >= _LARGE
@@ -178,7 +181,7 @@ class SRe2L(AbstractTaught):
         }
 
     def default_steps(self, task: Task) -> int:
-        """Return 500 steps; by the paper's preset 1,000, or 4,000 of large images."""
+        """Return 500 steps; by the paper's preset 1,000, or 4,000 for large images."""
         if self.preset == "plus":
             return _STEPS
         large = min(task.image_shape[1:]) >= _LARGE
@@ -290,11 +293,11 @@ class SRe2L(AbstractTaught):
 
 
 def _groups(classes: Tensor, most: int) -> list[Tensor]:
-    """Return the indices of the images of each group: one of every class.
+    """Return the indices of the images of each group, one of every class.
 
     Args:
-        classes: int64, of each image.
-        most: images of a group; one with more classes is cut into even parts.
+        classes: int64, the class of each image.
+        most: most images in a group; a larger group is cut into even parts.
     """
     order = classes.argsort(stable=True)
     counts = classes.bincount()
@@ -315,10 +318,10 @@ def _cropped(
 
     Args:
         images: shape ``(n, channels, height, width)``.
-        area: of the crop, in (0, 1] of the image.
+        area: area of the crop, in (0, 1] of the image.
         shape: its shape, from narrow (0) to wide (1); width by height from 3/4 to 4/3.
-        down: where it lies, in [0, 1] of the room there is.
-        right: likewise.
+        down: vertical position, in [0, 1] of the room left by the crop.
+        right: horizontal position, likewise.
     """
     widest = -math.log(max(3 / 4, area))
     ratio = math.exp((2 * shape - 1) * widest)

@@ -29,7 +29,7 @@ class AbstractState(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors, numbers, strings, lists and dicts of them: nothing else."""
+        """Return only tensors, numbers, strings, and lists and dicts of them."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -39,7 +39,7 @@ class AbstractState(ABC):
         """Merge the results of :meth:`state_dict` from all processes of a run.
 
         The result is saved, and loaded in each process at a resume, perhaps with
-        another number of processes. Here the state is the same in all of them.
+        another number of processes. Here the state is the same in all processes.
         """
         return dict(parts[0])
 
@@ -49,7 +49,7 @@ class NoState(AbstractState):
     """The state of a distiller in which nothing changes but the set."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing."""
+        """Return an empty dict."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -57,13 +57,13 @@ class NoState(AbstractState):
 
 
 def check_saved(saved: object, now: object, place: str = "state") -> None:
-    """Refuse a saved value of another form than the current one.
+    """Refuse a saved value in another form than the current one.
 
-    A hash finds damage. It does not find values written by somebody else.
+    A hash detects damage, but not values written by somebody else.
 
     Args:
         saved: tensors, numbers, strings, and lists and dicts of them.
-        now: the values of a fresh state: their keys, shapes and types are expected.
+        now: the values of a fresh state, with the expected keys, shapes and types.
         place: the name of the values, for messages.
 
     Raises:

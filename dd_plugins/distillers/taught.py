@@ -1,4 +1,4 @@
-"""The common parts of methods with images and labels from teachers."""
+"""The common parts of methods whose images and labels come from teachers."""
 
 import shlex
 from abc import abstractmethod
@@ -49,9 +49,9 @@ class TaughtState(AbstractState):
 
     Attributes:
         run: the run.
-        teachers: networks trained on the real data, in evaluation mode; one is in
-            memory at a time if they are kept.
-        kept: their keys; empty if they are not kept.
+        teachers: networks trained on the real data, in evaluation mode; if they are
+            kept in files, one is in memory at a time.
+        kept: keys of the teachers; empty if they are not kept.
     """
 
     teachers: Sequence[FeatureNetwork]
@@ -67,25 +67,25 @@ class TaughtState(AbstractState):
 
 @record
 class AbstractTaught(AbstractDistiller[TaughtState]):
-    """A method with images and labels from teachers.
+    """A method whose images and labels come from teachers.
 
     Teachers are networks trained on the real data. Missing ones are trained before the
     first step; ``dd-plugins train-networks --recipe squeeze`` trains them beforehand.
-    When a network is trained on the set, they label each view of each image.
+    When a network is trained on the set, the teachers label each view of each image.
 
     Args:
-        teachers: their architectures; by default the run's network alone.
-        teacher_recipe: how they are trained on the real data; by default 1,000 steps
-            of SGD (:func:`~dd_plugins.training.recipes.squeeze_recipe`).
-        missing_teachers: ``"train"`` or ``"refuse"``.
-        views: of the images, when networks are trained on them.
-        temperature: of the labels of views.
-        group: the number of views in a group; BatchNorm takes its statistics during
-            labelling (see :class:`~dd_plugins.training.teacher.Teacher`); 0 for the
-            statistics of the real data.
-        store_labels: whether the file holds the labels of all views; else it names the
-            teachers, and they must be kept where networks are trained on the set.
-        student: how networks are trained on the set.
+        teachers: architectures of the teachers; by default the run's network alone.
+        teacher_recipe: recipe for training the teachers on the real data; by default
+            1,000 steps of SGD (:func:`~dd_plugins.training.recipes.squeeze_recipe`).
+        missing_teachers: ``"train"`` or ``"refuse"``, if a teacher is missing.
+        views: views of the images for training networks on the set.
+        temperature: temperature of the teachers' softmax for the labels of views.
+        group: number of views in a group. In labelling, BatchNorm takes the statistics
+            of a group (see :class:`~dd_plugins.training.teacher.Teacher`); with 0,
+            those of the real data.
+        store_labels: whether the file holds the labels of all views. If not, it names
+            the teachers, and training networks on the set needs their files.
+        student: recipe for training networks on the set.
     """
 
     parts: ClassVar = {
@@ -123,7 +123,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         return ResNet18(normalization="batch")
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
-        """Return standardised pixels: whitened images have no range."""
+        """Return standardisation: whitened images have no range of values."""
         del task
         return "standardize"
 
@@ -147,7 +147,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         """Return the choice of real crops for the first images."""
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
-        """Return the real image of the first crop of each image."""
+        """Return the index of the real image of each image's first crop."""
         return self._patches(run, real).first_indices
 
     def first_images(
@@ -157,7 +157,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         indices: Tensor,
         read: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """Return the crops, put together to images."""
+        """Return the crops, put together into images."""
         del indices
         return self._patches(run, real).images(read)
 
@@ -184,7 +184,11 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         return TaughtState(run, kept, tuple(wanted))
 
     def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
-        """Return how networks are trained on the set."""
+        """Return the recipe for training networks on the set.
+
+        Raises:
+            OptionError: the student's temperature differs from the labels'.
+        """
         if self.student is not None:
             if self.student.temperature != self.temperature:
                 raise OptionError(
@@ -209,7 +213,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         )
 
     def _patches(self, run: Run, real: RealSampler) -> Patches:
-        """Return the crops chosen by the teachers, once for a run."""
+        """Return the crops chosen by the teachers; they are chosen once for a run."""
         choice, chosen = self.patch_choice(run), _CHOSEN.setdefault(real, {})
         key = (repr(self), repr(run.network), run.task.class_counts, choice)
         if key not in chosen:
@@ -224,7 +228,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         return [TrainedNetwork(network, recipe) for network in networks]
 
     def _check(self, network: AbstractNetwork, image_shape: ImageShape) -> None:
-        """Refuse a teacher without BatchNorm, if the method or its labels need it."""
+        """Refuse a teacher without BatchNorm if the method or its labels need it."""
         if not self.needs_batch_norm and not self.group:
             return
         shape = network.build(image_shape, 2, generator=generator_for(0, "shape"))
@@ -253,12 +257,12 @@ def _refusal(
     """Return the error with the command for training missing teachers.
 
     Args:
-        name: of the method.
+        name: name of the method.
         wanted: all teachers.
         run: the run.
-        content: of the real images: their fingerprint and their value space.
-        count: how many teachers are missing.
-        folder: where they should be.
+        content: fingerprint and value space of the real images.
+        count: number of missing teachers.
+        folder: the folder of kept teachers.
     """
     space = [*content.split(), "standardize", "standardize"][1]
     words = [("dataset", run.task.dataset)]

@@ -1,4 +1,4 @@
-"""The common parts of methods choosing images without moving them."""
+"""The common parts of methods whose images are chosen and stay as they are."""
 
 import torch
 
@@ -10,14 +10,14 @@ from dd_plugins.synthetic.leaves import Leaves, Parameters
 
 __all__ = ["AbstractUnmoved"]
 
-_MEASURED = 256  # real images of the batch with which the report compares the set
+_MEASURED = 256  # real images in the batch compared with the set
 
 
 class AbstractUnmoved(AbstractDistiller[StateType]):
     """A method with constant images, chosen class by class.
 
-    A run takes one step. It reports the distance between the mean images of the set and
-    of a real batch.
+    A run takes one step. It reports the squared distance between the mean images of the
+    set and of a real batch.
     """
 
     @property
@@ -27,18 +27,18 @@ class AbstractUnmoved(AbstractDistiller[StateType]):
 
     @property
     def classes_apart(self) -> bool:
-        """Each class is chosen alone."""
+        """The images of each class are chosen alone."""
         return True
 
     def default_steps(self, task: Task) -> int:
-        """Return 1: the images stay as they are, however many steps are made."""
+        """Return 1: further steps would not change the images."""
         del task
         return 1
 
     def accumulate(
         self, state: StateType, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        """Add no gradient; report the squared distance of the mean images."""
+        """Add a zero gradient; report the squared distance of the mean images."""
         del state
         batch = real.batch(step, _MEASURED)
         add_gradient(leaves.pixels, torch.zeros_like(leaves.pixels))
@@ -46,5 +46,5 @@ class AbstractUnmoved(AbstractDistiller[StateType]):
         return {"loss": difference.square().sum()}
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """Return an optimizer without an effect."""
+        """Return an optimizer without effect."""
         return torch.optim.SGD(parameters, lr=0.0)

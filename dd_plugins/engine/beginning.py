@@ -40,8 +40,8 @@ class Beginning:
         settled: its choices.
         transform: the map to the value space.
         sampler: draws of real images.
-        readable: draws of images for all but the distiller: the same, unless the
-            distiller is private.
+        readable: draws of images for everything but the distiller: the same, unless
+            the distiller is private.
         context: the existing set to extend, or None.
         classes: int64, the class of each new image.
         chosen: int64, the indices of the training images chosen by the distiller or
@@ -173,7 +173,7 @@ class Beginning:
         return ContextRecord(refined=self.settled.options.refine_context, header=header)
 
     def budget(self, synthetic: Synthetic) -> dict[str, int]:
-        """Return how much the set stores: images, values, and values of a decoder."""
+        """Return the numbers of stored images, values and decoder values."""
         stored = list(synthetic.stored().values())
         images = len(stored[0])
         values = sum(each.numel() for each in stored)

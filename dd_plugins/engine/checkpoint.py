@@ -25,8 +25,8 @@ CHECKPOINT_NAME = "checkpoint.pt"
 """The name of the checkpoint in the folder of a run."""
 
 _DIGEST_SIZE = 64
-# torch writes a zip archive, and that ends with the length of its comment: none. The
-# digest of the file becomes the comment, so that torch.load still reads the file.
+# torch writes a zip archive. It ends with the length of its comment, and that is empty.
+# The digest of the file becomes the comment, so torch.load still reads the file.
 _NO_COMMENT = bytes(2)
 _COMMENT = _DIGEST_SIZE.to_bytes(2, "little")
 _BLOCK = 1 << 20  # bytes
@@ -108,7 +108,7 @@ def _verify(path: Path) -> None:
 
 
 def _check(file: BinaryIO) -> None:
-    """Compare an open checkpoint with its digest; its path may get another one.
+    """Compare an open checkpoint with its digest; its path may change meanwhile.
 
     Raises:
         ValueError: they differ.
@@ -130,7 +130,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint after checking all of it against its digest.
 
     Raises:
-        FileError: the file is missing, damaged, truncated or no checkpoint.
+        FileError: the file is missing, damaged, truncated or not a checkpoint.
     """
     try:
         with path.open("rb") as file:
@@ -148,7 +148,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         loaded: Any = torch.load(
             io.BytesIO(content), weights_only=True, map_location="cpu"
         )
-    except Exception as error:  # torch's own text advises to run what the file holds
+    except Exception as error:  # torch's own text advises running the file's code
         raise FileError(
             f"checkpoint {path} must hold only plain values, got others "
             f"({type(error).__name__}), and is not loaded; start anew with --overwrite"
@@ -165,7 +165,7 @@ class CheckpointWriter:
     """Writes checkpoints in a thread of its own, while the run goes on.
 
     The run stops only to copy its tensors into buffers, kept from one checkpoint to the
-    next. Use it as a context manager: at the end it waits for the last one.
+    next. Use it as a context manager: at the end it waits for the last checkpoint.
 
     Args:
         path: the file.

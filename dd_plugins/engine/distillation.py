@@ -1,4 +1,4 @@
-"""``distill``: turns the arguments of a user into a run of the loop."""
+"""``distill``: turns a user's arguments into a run of the loop."""
 
 import time
 from collections.abc import Iterable
@@ -90,12 +90,14 @@ def distill(
         data: the name of a data set; or ``RealData``; or images and labels, tensors or
             numpy arrays; or a map-style Dataset of ``(image, label)``.
         distiller: a spec, or a distiller.
-        images_per_class: stored images for each class, at least 1, which is the
-            default; or a number for each class, a sequence or ``"1, 2, 5"``; or
+        images_per_class: number of stored images for each class, at least 1, which is
+            the default; or a number for each class, as a sequence or ``"1, 2, 5"``; or
             ``"proportional(total=100)"``, in proportion to the real images.
-        budget: in place of it: bytes of the stored images, in float32. As many images
-            are made as fit. Labels, and further tensors for decoding, are not counted.
-        images_worth: likewise: the bytes of this many plain images for each class.
+        budget: bytes of the stored images, in float32, in place of a number of images:
+            the set gets as many images as fit. Labels, and further tensors for
+            decoding, are not counted.
+        images_worth: a budget, as the number of plain images for each class with the
+            same bytes.
         steps: steps of the run; by default the distiller's choice for the data set.
         seed: the seed of every random draw.
         network: the architecture for distillation: a spec, a network, or a function
@@ -103,34 +105,35 @@ def distill(
             :class:`~dd_plugins.networks.factory.FactoryNetwork`); by default the
             distiller's choice.
         out: the folder of the run: checkpoints, metrics, pictures and the artifact.
-        data_root: the folder of named data sets; by default the one that the
-            environment variable ``DD_DATA`` names.
-        download: whether a missing data set may be downloaded there.
+        data_root: the folder of named data sets; by default the environment variable
+            ``DD_DATA`` names it.
+        download: whether a missing data set may be downloaded to that folder.
         image_size: side in pixels of the resized and cropped images.
         preprocessing: ``"standardize"``, ``"zca"``, ``"pixel-zca"`` or ``"constant"``;
             by default the distiller's choice, or the data's own.
         mirror: whether a mirror image is still of its class; by default the data's own.
         initial_images: the first images of the set: ``"real"`` images, ``"noise"``, the
-            real images chosen by a coreset, by its spec, such as ``"herding"``, or the
-            ``"public"`` images of a private distiller. By default the distiller's
-            choice. Not allowed if the context holds images of every class.
+            choice of a coreset, by its spec, such as ``"herding"``, or the ``"public"``
+            images of a private distiller. By default the distiller's choice. Not
+            allowed if the context holds images of every class.
         parametrization: the form of the learned images, pixels by default: a spec such
-            as ``"packed(factor=2)"``. A stored image may hold several.
+            as ``"packed(factor=2)"``. A stored image may hold several images.
         context: an existing set to extend. The distiller sees both together, and both
             are returned, the context first. A class with images in the context gets no
-            new ones. ``data`` is the data of the whole set, also of these classes.
+            new ones. ``data`` must hold all classes of the set, these included.
         refine_context: whether the context is learned further as well.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        precision: of features: ``"auto"`` is bfloat16 where the hardware has it.
-        resume: go on with the run in ``out`` exactly where it stopped; a run without a
-            checkpoint, or without a folder, starts at step 0.
+        precision: precision of features; ``"auto"`` is bfloat16 where the hardware has
+            it.
+        resume: go on with the run in ``out`` exactly where it stopped; without a
+            checkpoint, or without its folder, a run starts at step 0.
         overwrite: remove the run in ``out``, and start again.
-        checkpoint_seconds: the time between two checkpoints; 0 for one at every step.
+        checkpoint_seconds: seconds between two checkpoints; 0 for one at every step.
         progress: whether to show progress on standard error.
         observers: further observers of this run: specs such as ``"tensorboard"`` or
             ``"wandb(project='mine')"``, or objects.
-        plugins: where names are looked up and observers found; by default all installed
-            plugins.
+        plugins: the plugins for looking up names and finding observers; by default all
+            installed plugins.
 
     Returns:
         The distilled set; with ``out`` also saved there.
@@ -141,6 +144,7 @@ def distill(
         UnknownNameError: no plugin registers a name.
         DataError: the data cannot be read or used.
         FileError: a checkpoint is damaged or cannot be written.
+        PluginError: a method of a plugin returned a wrong value.
         RunError: a gradient was not finite, or the kernel singular.
 
     Example:
@@ -205,18 +209,20 @@ def estimate(
 ) -> Estimate:
     """Estimate the time and memory of a distillation from some of its steps.
 
-    Everything is prepared as for the run; then it makes about a second of steps at each
-    of several stages. No run folder is written; auxiliary networks and unpacked
-    archives are kept for later runs, as by a run.
+    Everything is prepared as for the run; then steps are made for about a second, at
+    several stages of the run. No run folder is written; auxiliary networks and unpacked
+    archives are kept for later runs, as in a run.
 
     Args:
         data: as for :func:`distill`.
         distiller: as for :func:`distill`.
-        **options: those of :func:`distill`, but for its folder and its progress.
+        **options: further options of :func:`distill`, but none of its folder and its
+            checkpoints.
 
     Returns:
         Seconds, peak memory and disk. The memory is the peak of this process, including
-        everything allocated before; ``dd-plugins estimate`` has a process of its own.
+        everything allocated before; ``dd-plugins estimate`` runs in a process of its
+        own.
 
     Raises:
         OptionError: the run cannot fit in the memory, or as by :func:`distill`.
@@ -265,7 +271,7 @@ def _planned(
     progress: bool = False,
     observers: "str | AbstractObserver | Iterable[str | AbstractObserver]" = (),
 ) -> Loop:
-    """Return the loop of a run with every choice settled, before anything is made."""
+    """Return the loop of a run, with every choice settled and nothing made yet."""
     _check_context(context, refine_context)
     found = plugins or loaded_plugins()
     method = found.distiller(distiller)

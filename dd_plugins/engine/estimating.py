@@ -21,7 +21,7 @@ __all__ = ["Estimate", "bytes_of", "check_memory", "graph_bytes", "probed"]
 
 _PROBE_SECONDS = 1.0
 _MOST_STEPS = 20  # of a probe, at each place
-_PLACES = (1 / 8, 3 / 8, 5 / 8, 7 / 8)  # of a run: what a step costs may change
+_PLACES = (1 / 8, 3 / 8, 5 / 8, 7 / 8)  # of a run: the cost of a step may change
 _SLOW = 5.0  # seconds of a step after which one place is enough
 _FLOAT = 4  # bytes
 _COPIES = 4  # of the set: itself, its gradient, and two moments of an optimizer
@@ -33,13 +33,14 @@ class Estimate:
     """The time, memory and disk of a run.
 
     Attributes:
-        steps: of the run.
-        preparation_seconds: before the first step: reading, whitening, networks.
-        step_seconds: of a step, in the mean.
-        validation_seconds: of all measurements of validation accuracy on the way.
+        steps: number of steps to make.
+        preparation_seconds: seconds before the first step, for reading, whitening and
+            networks.
+        step_seconds: mean seconds of a step.
+        validation_seconds: seconds of all measurements of validation accuracy.
         memory: peak bytes of the process, or reserved by torch on a GPU.
         disk: bytes of the files in the folder of the run, without pictures.
-        device: where it runs.
+        device: the kind of device.
     """
 
     steps: int
@@ -57,7 +58,7 @@ class Estimate:
         return made + self.validation_seconds
 
     def line(self) -> str:
-        """Return it in one line, for a person."""
+        """Return the estimate as a line of text."""
         steps = "1 step takes" if self.steps == 1 else f"{self.steps:,} steps take"
         return (
             f"{steps} about {duration_text(self.seconds)} on "
@@ -74,8 +75,9 @@ def probed(make_step: Callable[[int], object], steps: int) -> float:
     """Return the seconds of a step, measured at several stages of the run.
 
     Args:
-        make_step: makes a step, as if those before it had been made, and waits for it.
-        steps: of the run.
+        make_step: makes a step, as if all earlier steps had been made, and waits for
+            its end.
+        steps: number of steps of the run.
     """
 
     def timed(step: int) -> float:
@@ -114,12 +116,12 @@ def bytes_of(found: Any) -> int:
 def check_memory(settled: Settled, run: Run) -> None:
     """Refuse a run too large for the memory.
 
-    Counted are the set with its moments, and the activations of the images in the graph
-    of a step (:meth:`~dd_plugins.AbstractDistiller.images_in_graph`); so even a run
+    The check counts the set with its moments, and the activations of the images in the
+    graph of a step (:meth:`~dd_plugins.AbstractDistiller.images_in_graph`). Even a run
     that passes may not fit.
 
     Raises:
-        OptionError: it does not fit; the message says how to make it smaller.
+        OptionError: the run does not fit; the message says how to make it smaller.
     """
     task, distiller = run.task, settled.distiller
     channels, height, width = task.image_shape
@@ -130,7 +132,7 @@ def check_memory(settled: Settled, run: Run) -> None:
         room = float(torch.cuda.get_device_properties(run.device).total_memory)
     else:
         room = memory_limit()
-    # To build a wide network only for counting takes seconds, and few runs come near.
+    # Building a wide network only to count takes seconds, and few runs come near.
     near = waiting * _MOST_KEPT * _FLOAT * each > room - needed
     if near and distiller.uses_network:
         needed += waiting * graph_bytes(

@@ -36,7 +36,7 @@ def finished_set(
         state: the state of the distiller.
         steps: the number of steps done.
         plugin_versions: the versions of the distributions whose plugins took part.
-        architectures: the names of those whose networks took part.
+        architectures: the names of the architectures whose networks took part.
     """
     run, settled = beginning.run, beginning.settled
     distiller, data = settled.distiller, settled.data

@@ -51,11 +51,11 @@ class Learning:
     Attributes:
         run: the run.
         settled: its choices.
-        folder: of the run, or None: where its checkpoint is.
+        folder: the folder of the run, with its checkpoint; or None.
         context: the existing set to extend, or None.
         step: the next step.
-        seconds: the duration of all steps before it.
-        architectures: the names of those of which networks were built, in this process
+        seconds: the duration of all earlier steps.
+        architectures: the names of architectures with networks built in this process
             or, after :meth:`share_architectures`, in any.
     """
 
@@ -68,7 +68,7 @@ class Learning:
     architectures: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Give short names to the most used parts."""
+        """Give a short name to the most used part."""
         self.distiller = self.settled.distiller
 
     def begin(self, transform: Transform | None) -> None:
@@ -79,7 +79,7 @@ class Learning:
 
         Raises:
             OptionError: the context does not fit.
-            PluginError: a method of the distiller returned something else.
+            PluginError: a method of the distiller returned a wrong value.
         """
         with self.failures_named(), architectures_built(self.architectures):
             self._begin(transform)
@@ -117,10 +117,11 @@ class Learning:
         """Make a step.
 
         Args:
-            wishes: of this process.
+            wishes: the wishes of this process.
 
         Returns:
-            Its metrics, and whether any process wishes to stop or save after it.
+            The metrics of the step, and whether any process wishes to stop or save
+            after it.
 
         Raises:
             RunError: the loss, a gradient or the set is not finite, or the set has
@@ -154,8 +155,8 @@ class Learning:
         self.synthetic.follow()
         size = largest(self.synthetic.parameters())
         # One transfer from the device for all figures of the step. The state has not
-        # advanced yet, and no checkpoint holds what was just updated: a step that fails
-        # here leaves the last checkpoint good.
+        # advanced yet, and no checkpoint holds the updated set: a step that fails here
+        # leaves the last checkpoint good.
         checks = [check.to(metrics["loss"]) for check in (finite, size)]
         figures = torch.stack([*metrics.values(), *checks]).tolist()
         reported = dict(zip(metrics, figures, strict=False))
@@ -200,7 +201,7 @@ class Learning:
         return check_saved_state(self.distiller, self.state.state_dict())
 
     def share_architectures(self) -> None:
-        """Let every process know the architectures of all; all of them call it."""
+        """Tell every process the architectures of all; all processes must call it."""
         try:
             gathered = processes.gather_objects(sorted(self.architectures))
         except RunError as error:
@@ -210,7 +211,7 @@ class Learning:
     def whole_state(self) -> dict[str, Any] | None:
         """Return the state of the distiller, merged from all processes.
 
-        Process 0 gets it, because it writes it; the others get None. All get None if
+        Process 0 gets it, to write the checkpoint; the others get None. All get None if
         nothing is written.
         """
         if self.folder is None:
@@ -227,7 +228,7 @@ class Learning:
         """Return the state for a checkpoint.
 
         Args:
-            state: of the distiller, from :meth:`whole_state`.
+            state: the state of the distiller, from :meth:`whole_state`.
         """
         return {
             "step": self.step,
@@ -269,7 +270,7 @@ class Learning:
 
     @contextmanager
     def failures_named(self) -> Iterator[None]:
-        """Add to an error of torch its step, the last checkpoint, and the remedy."""
+        """Add the step, the last checkpoint and a remedy to an error of torch."""
         try:
             yield
         except (RuntimeError, OverflowError) as error:
@@ -284,7 +285,7 @@ class Learning:
             raise
 
     def failure(self, what: str) -> RunError:
-        """Return the error to stop a run with; it names the last good checkpoint."""
+        """Return the error to stop the run; it names the last good checkpoint."""
         good = None if self.folder is None else self.folder / CHECKPOINT_NAME
         kept = (
             f"; the last good checkpoint is {good}: --resume goes on with it"

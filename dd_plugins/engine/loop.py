@@ -45,7 +45,7 @@ from dd_plugins.tracking.base import AbstractObserver
 __all__ = ["Loop"]
 
 _TOLD_AFTER = 1.0  # seconds
-_SOON_PREPARED = 10_000_000  # values of images; more are whitened in some time
+_SOON_PREPARED = 10_000_000  # values of images; to whiten more takes a while
 
 
 @dataclass
@@ -58,8 +58,8 @@ class Loop:
     Attributes:
         run: the run.
         settled: its choices.
-        plugins: where observers are found.
-        folder: of the run, or None.
+        plugins: the source of the observers of every run.
+        folder: the folder of the run, or None.
         context: the existing set to extend, or None.
         asked_observers: the observers of this run alone.
         prepared_seconds: the duration of :meth:`prepare`.
@@ -83,7 +83,7 @@ class Loop:
         Raises:
             OptionError: the context does not fit, or another run wrote the checkpoint.
             FileError: a part of the checkpoint is missing or wrong.
-            PluginError: a method of the distiller returned something else.
+            PluginError: a method of the distiller returned a wrong value.
         """
         started = time.monotonic()
         run = self.run
@@ -135,7 +135,7 @@ class Loop:
 
     @cached_property
     def plugin_versions(self) -> dict[str, str]:
-        """The versions of all third-party distributions behind this run."""
+        """The versions of all third-party distributions used by this run."""
         settled = self.settled
         used = [
             settled.distiller,
@@ -154,7 +154,7 @@ class Loop:
 
         Args:
             checkpoint_seconds: the time between checkpoints.
-            has_checkpoint: called when there is one.
+            has_checkpoint: called after each written checkpoint.
         """
         learning = self.learning
         first_step, distilled = learning.step, None
@@ -215,7 +215,7 @@ class Loop:
     ) -> None:
         learning = self.learning
         if writer is not None:
-            writer.prepare({"state": learning.own_state()})  # placed as it is saved
+            writer.prepare({"state": learning.own_state()})  # under the saved keys
         started = saved = time.monotonic()
         before = learning.seconds
 
@@ -226,7 +226,7 @@ class Loop:
                 writer.save(configuration | learning.state_dict(state))
 
         if self.settled.distiller.private and writer is not None and not learning.step:
-            # Steps made again with other noise would spend twice: it is kept first.
+            # Steps repeated with other noise would spend twice, so it is kept first.
             save()
             writer.wait()
 
@@ -239,7 +239,7 @@ class Loop:
             learning.seconds = before + time.monotonic() - started
             self._tell_estimate(time.monotonic() - started)
             at_end = learning.step == self.run.steps
-            if wishes.stop or wishes.save or at_end:  # a set or a checkpoint names them
+            if wishes.stop or wishes.save or at_end:  # the set or checkpoint names them
                 learning.share_architectures()
             if processes.rank() == 0:
                 self._report(metrics, interrupt)
@@ -271,7 +271,7 @@ class Loop:
         sys.stderr.write(f"{line}, validation apart\n")
 
     def make_step(self, step: int) -> None:
-        """Make a step as if those before it had been made, and wait for it."""
+        """Make a step as if all earlier steps had been made, and wait for its end."""
         self.learning.step = step
         self.learning.one_step(StopOrSave(stop=False, save=False))
         if self.run.device.type == "cuda":
@@ -281,7 +281,7 @@ class Loop:
         """Return the estimate from the steps of this process.
 
         Args:
-            step_seconds: of a step; some steps have been made.
+            step_seconds: measured seconds of a step.
             validate: whether validation accuracy is measured, to time it.
         """
         learning, run = self.learning, self.run
@@ -308,7 +308,7 @@ class Loop:
     def _report(self, metrics: dict[str, float], interrupt: DeferredInterrupt) -> None:
         """Report a step to the observers, with the validation accuracy if it is due.
 
-        A KeyboardInterrupt of theirs is a wish to stop after this step.
+        A KeyboardInterrupt raised by an observer is a wish to stop after this step.
         """
         learning, stopping = self.learning, interrupt.requested
         try:
@@ -322,9 +322,9 @@ class Loop:
             interrupt.requested = True
 
     def _validation(self) -> dict[str, float]:
-        """Return the validation accuracy, or nothing if it cannot be had.
+        """Return the validation accuracy, or an empty dict if measuring it fails.
 
-        A figure on the way is not worth the run.
+        A failed measurement only warns: it is not worth the run.
         """
         learning = self.learning
         try:
@@ -386,7 +386,7 @@ class Loop:
 
     @cached_property
     def _place(self) -> dict[str, Any]:
-        """Where the run is, as far as its last bits may depend on it."""
+        """The place of the run, as far as its last bits may depend on it."""
         device = self.run.device
         if device.type == "cuda":
             processor = torch.cuda.get_device_name(device)
@@ -402,7 +402,7 @@ class Loop:
         """Warn if the run goes on where its last bits may differ.
 
         Raises:
-            OptionError: it is private.
+            OptionError: the run is private.
         """
         with foreign_is_told():
             moved = what_differs(dict(saved.get("place", self._place)), self._place)

@@ -46,10 +46,10 @@ class Observers:
     """The observers of one run, called one by one; a failure does not end the run.
 
     An observer that fails is named in a warning and sees no further steps. It is still
-    called at the end, so that it can close what it has opened, and is named once more.
+    called at the end, to close its files, and is named once more.
 
     Args:
-        plugins: where observers of every run are found.
+        plugins: the source of the observers of every run.
         asked: the observers that this run asks for.
     """
 
@@ -109,7 +109,7 @@ class Observers:
 
 
 class _Asked:
-    """An observer that a run asks for, called as those of every run are."""
+    """An observer that a run asks for, called like those of every run."""
 
     def __init__(self, observer: AbstractObserver) -> None:
         self._observer = observer
@@ -138,8 +138,8 @@ def _warn(message: str) -> None:
 class MetricsLog:
     """Appends a line of JSON to ``metrics.jsonl`` about 500 times in a run.
 
-    A metric that is not reported at every step is in the next line. A run that goes on
-    from a checkpoint first drops the lines after it.
+    A metric reported between two lines is in the next one. A resumed run first drops
+    the lines after its checkpoint.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class MetricsLog:
 
     @hookimpl
     def dd_before_run(self, run: Run, first_step: int) -> None:
-        """Drop what was logged after the checkpoint."""
+        """Drop the lines logged after the checkpoint."""
         self._waiting[run] = {}
         if run.out is None:
             return
@@ -157,7 +157,7 @@ class MetricsLog:
 
     @hookimpl
     def dd_after_step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        """Append this step, if it is due or was validated."""
+        """Append a line for this step, if it is due or was validated."""
         waiting = self._waiting[run]
         waiting |= metrics
         due = step % math.ceil(run.steps / _LINES) == 0 or step == run.steps
@@ -179,7 +179,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _step_of(line: bytes) -> float:
-    """Return the step of a line; infinite for a line that a kill has spoilt."""
+    """Return the step of a line; infinite for a line damaged by a kill."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -189,7 +189,7 @@ def _step_of(line: bytes) -> float:
 class ImageSnapshots:
     """Keeps ``images.png`` current: about once a minute, and at the end.
 
-    Drawing takes a tenth of a run's time at most.
+    Drawing takes at most a tenth of a run's time.
     """
 
     def __init__(self) -> None:
@@ -231,7 +231,7 @@ class _Display:
 
 
 class ProgressDisplay:
-    """Shows what is distilled, steps, time left, loss and validation accuracy."""
+    """Shows the task of a run, steps, time left, loss and validation accuracy."""
 
     def __init__(self) -> None:
         self._displays = WeakKeyDictionary[Run, _Display]()

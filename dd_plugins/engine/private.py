@@ -28,7 +28,8 @@ def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> N
         context: the existing set to extend, or None.
 
     Raises:
-        OptionError: the distiller is private, and an option is not.
+        OptionError: the distiller is private and an option would reveal its images; or
+            there are no public images to start from.
     """
     distiller = settled.distiller
     if settled.initial_images == "public" and settled.public is None:
@@ -86,8 +87,8 @@ def _is_identity(transform: Transform | None) -> bool:
 def _check_context(context: DistilledSet, settled: Settled, name: str) -> None:
     """Refuse a set that may reveal private images.
 
-    It must be private itself, or be made from the distiller's public data; and so must
-    its own context, and so on.
+    It must be private itself, or be made from the distiller's public data. So must its
+    own context, and so on.
     """
     public = settled.distiller.public_data
     header: Header | None = context.header
@@ -121,7 +122,7 @@ def _check_public(settled: Settled, name: str) -> None:
 def readable_sampler(
     settled: Settled, run: Run, transform: Transform, real: RealSampler
 ) -> RealSampler:
-    """Return draws of the images for all but a private distiller.
+    """Return draws of images for everything but the distiller.
 
     Args:
         settled: the choices of the run.

@@ -44,7 +44,7 @@ def largest(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[None]:
-    """Return a context in which a run has as many threads as at its start.
+    """Return a context where a run has as many threads as at its start.
 
     Raises:
         FileError: the checkpoint is foreign or damaged.
@@ -75,7 +75,7 @@ def saved_transform(
 ) -> Transform | None:
     """Return the map to the value space in a checkpoint, if it holds one.
 
-    Fitted again, by another number of threads, it would differ in its last bits.
+    Fitted again, by another number of threads, the map would differ in its last bits.
 
     Args:
         saved: the checkpoint.
@@ -147,8 +147,8 @@ def rehearse(
 ) -> None:
     """Make one step of the saved optimizer and schedule, on copies of the parameters.
 
-    Only torch knows the form of their states. A wrong state fails here, or it leaves
-    the copies in the range of images.
+    Only torch knows the form of their states. A wrong state fails here, or it still
+    leaves the copies in the range of images.
 
     Raises:
         ValueError: a learning rate is not finite, or a value after the step is too
@@ -178,7 +178,7 @@ def rehearse(
 
 @contextmanager
 def foreign_is_told() -> Iterator[None]:
-    """Turn an error into the message of a foreign or damaged checkpoint.
+    """Turn an error into a FileError about a foreign or damaged checkpoint.
 
     Raises:
         FileError: an error other than an OptionError or a MemoryError was raised.

@@ -38,7 +38,7 @@ _BEGINNINGS = {
 }
 _END_OF_CHECKPOINT = re.compile(rb"\x40\x00[0-9a-f]{64}")  # its digest
 _READ = 66  # bytes
-# Any of these shows that a run was here; the other names are in use elsewhere too.
+# Any of these shows that a run was here; other programs use the other names too.
 _TELLING = (ARTIFACT_NAME, CHECKPOINT_NAME, METRICS_NAME)
 
 _ASIDE = ".replaced-run"
@@ -129,14 +129,14 @@ def folder_of_its_own(
 
     Raises:
         OptionError: the folder is refused, see :func:`check_folder`.
-        FileError: another process has the folder, or it cannot be written to.
+        FileError: another process holds the folder, or it cannot be written to.
     """
     if out is None:
         yield
         return
     with folder_lock(out):
         _end_replacement(out)
-        check_folder(out, resume, overwrite)  # another may have been here meanwhile
+        check_folder(out, resume, overwrite)  # another run may have come meanwhile
         yield
 
 
@@ -145,8 +145,8 @@ def in_place_of_the_old(out: Path | None) -> Iterator[Callable[[], None]]:
     """Move the run of a folder aside, to a hidden folder within it.
 
     The old run is removed once the new run has a checkpoint, and put back if there is
-    none at the end of the block. After a kill the next run in this folder does the one
-    or the other.
+    none at the end of the block. After a kill, the next run in this folder removes it
+    or puts it back.
 
     Yields:
         A function to call when the first checkpoint is written.
@@ -172,9 +172,9 @@ def in_place_of_the_old(out: Path | None) -> Iterator[Callable[[], None]]:
 def _end_replacement(out: Path) -> None:
     """Remove the old run if the new one has something to keep, else put it back.
 
-    If it is killed at any point, it does the same when it is called again: while
+    It may be killed at any point, and completes its work when called again: while
     ``whole`` exists, the files in the folder are the new run's; without it they are the
-    old one's.
+    old run's.
     """
     aside = out / _ASIDE
     if not aside.is_dir():

@@ -25,9 +25,9 @@ class Settled:
         distiller: settled for the task.
         network: the network architecture for distillation.
         initial_images: the kind of first images, or the coreset choosing them.
-        parametrization: of the learned images.
+        parametrization: the parametrization of the learned images.
         device: the device of all tensors.
-        precision: dtype of features.
+        precision: the dtype of features.
         public: public images for a private distiller, or None.
     """
 

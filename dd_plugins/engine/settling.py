@@ -73,7 +73,7 @@ def settle(
     data = data.prepared(options.preprocessing, options.mirror)
     if method.private:  # the choice of held-out images reveals their number
         data = data.undivided()
-    # Of which classes there are images is private, where the set is.
+    # For a private set, the classes without images are private too.
     there = [1] * data.num_classes
     if not method.private:
         there = data.train.labels.bincount(minlength=data.num_classes).tolist()
@@ -125,13 +125,14 @@ def images_within(
     """Return how many stored images of each class fit in a budget.
 
     Args:
-        parametrization: of the stored images.
+        parametrization: parametrization of the stored images.
         data: the real data.
         budget: bytes of all stored images of the set, in float32.
-        images_worth: in place of it: plain images for each class, with the same bytes.
+        images_worth: a budget, as the number of plain images for each class with the
+            same bytes.
 
     Raises:
-        OptionError: not one stored image of each class fits, or both are given.
+        OptionError: not one stored image of each class fits, or both budgets are given.
     """
     if budget is not None and images_worth is not None:
         raise OptionError("expected either budget or images_worth, got both")
@@ -159,11 +160,11 @@ def _task(
     """Return the task of the run: its data, decoded images and context.
 
     Args:
-        options: of the run.
+        options: the options of the run.
         data: the real data.
-        there: for each class 0, if it has no real images.
-        per_stored: images in a stored one.
-        context: the images of each class of the context.
+        there: for each class, 0 if it has no real images.
+        per_stored: number of images in a stored one.
+        context: number of images of each class in the context.
     """
     asked, unequal = options.images_per_class, None
     if isinstance(asked, tuple):

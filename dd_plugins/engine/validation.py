@@ -1,4 +1,4 @@
-"""Validation accuracy during a run: it is only shown, and chooses nothing."""
+"""Validation accuracy during a run: it is only shown, and decides nothing."""
 
 import math
 from collections.abc import Callable
@@ -24,19 +24,22 @@ from dd_plugins.training.train import accuracy, train_network
 
 __all__ = ["validation_accuracy", "validation_is_due", "validations_of"]
 
-_VALIDATIONS = 10  # times in a run that validation accuracy is measured
+_VALIDATIONS = 10  # measurements of validation accuracy in a run, or some more
 _VALIDATION_IMAGES = 1_000  # at most, each time
-_PROBE_STEPS = 200  # for which a network is trained to measure it
+_PROBE_STEPS = 200  # training steps of a network for a measurement
 
 
 def validation_is_due(settled: Settled, step: int, steps: int) -> bool:
-    """Return whether accuracy is measured after a step: ten times in a run."""
+    """Return whether accuracy is measured after a step: about ten times in a run.
+
+    In a run of fewer than 20 steps it is measured after each.
+    """
     every = max(1, steps // _VALIDATIONS)
     return _validates(settled) and (step % every == 0 or step == steps)
 
 
 def validations_of(settled: Settled, steps: int) -> int:
-    """Return how often accuracy is measured in a run."""
+    """Return how many times accuracy is measured in a run."""
     if not _validates(settled):
         return 0
     return math.ceil(steps / max(1, steps // _VALIDATIONS))
@@ -60,13 +63,13 @@ def validation_accuracy(
     """Return the accuracy on held-out images, by the method's own predictor.
 
     If it has none, a fresh network is trained on the set, for at most 200 steps; its
-    accuracy is lower than that of an evaluation.
+    accuracy is lower than in an evaluation.
 
     Args:
         run: the run.
         settled: its choices.
-        step: steps done.
-        state: of the distiller.
+        step: number of steps done.
+        state: the state of the distiller.
         leaves: the set.
         transform: the map to the value space.
         distilled: makes the set as it is now.

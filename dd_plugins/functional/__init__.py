@@ -1,4 +1,4 @@
 """Pure tensor maths: no state, no loop, no logging.
 
-Every function takes tensors and returns tensors of the same device.
+Most functions take tensors and return tensors on the same device.
 """

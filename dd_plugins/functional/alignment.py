@@ -3,8 +3,8 @@
 Each takes the outputs of M architectures for the same n images, stacked along the first
 dimension, and returns a 0-d tensor, smaller for better agreement.
 
-Reference: Zhao et al., "MetaDD", arXiv 2410.05103. No code was released; our reading is
-marked where its reviews leave a detail open.
+Reference: Zhao et al., "MetaDD", arXiv 2410.05103. No code was released. Where the
+reviews of the paper leave a detail open, our reading is marked.
 """
 
 import torch
@@ -42,7 +42,7 @@ def map_overlap_loss(maps: Tensor, threshold: float = 0.5) -> Tensor:
 
     Args:
         maps: in [0, 1], ``(M, n, height, width)``.
-        threshold: the tau.
+        threshold: the threshold :math:`\tau`.
     """
     gates = torch.sigmoid(_SHARPNESS * (maps - threshold))
     everywhere = gates.prod(dim=0).flatten(1).sum(dim=1)
@@ -53,7 +53,7 @@ def map_overlap_loss(maps: Tensor, threshold: float = 0.5) -> Tensor:
 def map_presence_loss(maps: Tensor) -> Tensor:
     """Return one minus the mean map: our reading of the paper's ``L_pos``.
 
-    It keeps maps from agreeing on nothing at all. The paper's formula is not known.
+    It keeps maps from agreeing by being empty. The paper's formula is not known.
     """
     return 1 - maps.mean()
 
@@ -78,8 +78,8 @@ def distillation_loss(
 
     Args:
         logits: ``(M, n, classes)``.
-        teacher: ``(n, classes)``, a constant.
-        temperature: T.
+        teacher: logits of the teacher, ``(n, classes)``, constant.
+        temperature: the temperature T.
     """
     wanted = F.log_softmax(teacher.detach() / temperature, dim=-1)
     found = F.log_softmax(logits / temperature, dim=-1)
@@ -88,14 +88,14 @@ def distillation_loss(
 
 
 def class_mean_distance(features: Tensor, classes: Tensor, means: Tensor) -> Tensor:
-    """Return the squared distance of each class's mean features from given ones.
+    """Return the squared distance of each class's mean features from given means.
 
-    It is averaged over the dimensions and over the present classes.
+    It is averaged over the dimensions and over the classes present.
 
     Args:
-        features: of the images, ``(n, d)``.
+        features: features of the images, ``(n, d)``.
         classes: int64, ``(n,)``.
-        means: of each class, ``(classes, d)``; constants.
+        means: the given means of all classes, ``(classes, d)``, constant.
     """
     present, inverse = torch.unique(classes, return_inverse=True)
     totals = features.new_zeros(len(present), features.shape[1])

@@ -5,8 +5,8 @@ batches. Images are float of shape ``(n, channels, height, width)`` in any value
 nothing is clipped.
 
 :func:`random_augmentation` is the recipe of FRePo's evaluation (arXiv 2206.00719 and
-its released code): one operation for the whole batch, drawn uniformly, with parameters
-of its own for each image.
+its released code): one operation for the whole batch, drawn uniformly, with separate
+parameters for each image.
 
 :func:`siamese_parameters` and :func:`siamese_augmentation` are differentiable Siamese
 augmentation (DSA): the same parameters for real and synthetic images.
@@ -74,12 +74,12 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
 
 
 def apply_affine(images: Tensor, affine: Affine, padding: Padding = "border") -> Tensor:
-    """Resample images under a transform each, bilinearly.
+    """Resample each image bilinearly, under its own transform.
 
     Args:
         images: shape ``(n, channels, height, width)``.
         affine: one transform for each image.
-        padding: outside of an image: the edge repeated, or zeros.
+        padding: pixels outside an image: the edge repeated, or zeros.
     """
     cosine, sine = affine.angle.cos(), affine.angle.sin()
     zoom = affine.zoom if affine.zoom.ndim == 2 else affine.zoom[:, None].expand(-1, 2)
@@ -223,13 +223,13 @@ def crop_and_flip(
 def with_box(
     images: Tensor, others: Tensor, share: float, centre: Sequence[float]
 ) -> tuple[Tensor, float]:
-    """Return images with a box of others (CutMix), and the share left of the images.
+    """Return images with a box of others in them (CutMix), and the share kept.
 
     Args:
         images: shape ``(n, channels, height, width)``.
-        others: likewise.
-        share: of the images, in [0, 1]; a box cut by the edge leaves more.
-        centre: row and column of the box, in [0, 1] of height and width.
+        others: the images to take the box from, of the same shape.
+        share: share of each image to keep, in [0, 1]; a box cut by the edge keeps more.
+        centre: row and column of the box's centre, in [0, 1] of height and width.
     """
     height, width = images.shape[-2:]
     side = math.sqrt(1 - share)
@@ -255,7 +255,7 @@ class Siamese(NamedTuple):
     Attributes:
         operation: its name.
         draws: numbers in [0, 1) that determine its parameters, of shape ``(3, n)``;
-            with ``n`` 1 all images share them.
+            all images share them if ``n`` is 1.
     """
 
     operation: _SiameseOperation

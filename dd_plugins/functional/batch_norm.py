@@ -1,4 +1,4 @@
-"""Statistics of the inputs of BatchNorm, and how far they are from the running ones."""
+"""Statistics of BatchNorm inputs, and their distance from the running statistics."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ class LayerStatistics(NamedTuple):
     """The statistics of one BatchNorm layer, by channel; each of shape ``(c,)``.
 
     Attributes:
-        mean: of the layer's input in a batch.
-        variance: of the same, biased.
-        running_mean: of the network's training data.
-        running_variance: likewise.
+        mean: mean of the layer's input over a batch.
+        variance: biased variance of the same input.
+        running_mean: running mean over the network's training data.
+        running_variance: running variance, likewise.
     """
 
     mean: Tensor
@@ -30,14 +30,14 @@ class LayerStatistics(NamedTuple):
 
 @contextmanager
 def watched_statistics(network: nn.Module) -> Iterator[list[LayerStatistics]]:
-    """Note the statistics of every BatchNorm layer while images pass through.
+    """Record the statistics of every BatchNorm layer while images pass through.
 
     Args:
         network: the network to watch.
 
     Yields:
-        A list. Each forward pass appends its layers, in their order; differentiable in
-        the images.
+        A list. Each forward pass appends the statistics of its layers, in the order of
+        their calls; differentiable in the images.
     """
     found: list[LayerStatistics] = []
 
@@ -71,13 +71,13 @@ def statistics_distance(
     """Return the distance between the statistics of images and of the real data.
 
     Args:
-        layers: of each BatchNorm layer, in the order of the forward pass.
+        layers: statistics of each BatchNorm layer, in the order of the forward pass.
         first: weight of the first layer; all others have 1.
-        by_layer: whether the distance of the means is divided by the spread of the
-            data (the root of the sum of running variances), that of the variances by
-            the length of the running ones, and the weighted mean over the layers is
-            taken: then one weight of the whole serves networks of any depth and scale.
-            Else the sum, as published.
+        by_layer: whether to normalise by layer. The distance of the means is divided by
+            the spread of the data (the root of the sum of running variances), the
+            distance of the variances by the norm of the running variances, and the
+            result is the weighted mean over the layers. So one overall weight serves
+            networks of any depth and scale. Otherwise it is the sum, as published.
 
     Returns:
         A 0-d tensor: the sum, or the mean, over the layers of ``||mean - running
@@ -97,14 +97,14 @@ def statistics_distance(
 
 
 def _distance(layer: LayerStatistics, relative: bool) -> Tensor:
-    """Return the distance of the mean and of the variance of one layer."""
+    """Return the distance of one layer's means plus that of its variances."""
     pairs = (
         (layer.mean, layer.running_mean),
         (layer.variance, layer.running_variance),
     )
     if not relative:
         return torch.stack([torch.linalg.vector_norm(a - b) for a, b in pairs]).sum()
-    # The spread of the data is the unit of its means, whose own length may be near 0.
+    # Means are measured by the spread of the data: their own norm may be near 0.
     units = (layer.running_variance.sum().sqrt(), layer.running_variance.norm())
     return torch.stack(
         [

@@ -1,4 +1,4 @@
-"""The cosine transform of images whose channels are made independent."""
+"""The cosine transform of images with decorrelated channels."""
 
 import math
 
@@ -13,10 +13,10 @@ def cosine_basis(size: int, *, like: Tensor) -> Tensor:
 
     Args:
         size: the number of pixels along a side, at least 1.
-        like: a tensor whose dtype and device the result has.
+        like: a tensor with the dtype and device of the result.
 
     Returns:
-        Shape ``(size, size)``: one wave a row, the slowest first.
+        Shape ``(size, size)``: one wave in each row, the lowest frequency first.
     """
     place = torch.arange(size, dtype=like.dtype, device=like.device)
     waves = torch.cos(math.pi / size * (place + 0.5) * place[:, None])
@@ -29,11 +29,11 @@ def cosine_transform(images: Tensor, colours: Tensor) -> Tensor:
 
     Args:
         images: floating, of shape ``(..., channels, height, width)``.
-        colours: orthogonal, of shape ``(channels, channels)``: a row for each
-            transformed mixture of channels.
+        colours: orthogonal, of shape ``(channels, channels)``: a row for each mixture
+            of channels.
 
     Returns:
-        The coefficients, of the same shape: channels are mixtures, and the lowest
+        The coefficients, of the same shape: a channel holds a mixture, and the lowest
         frequencies are in the first rows and columns.
     """
     down = cosine_basis(images.shape[-2], like=images)

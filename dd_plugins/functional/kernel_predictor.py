@@ -37,8 +37,8 @@ def check_kernel(
         asker: the name of the caller, for messages.
         kernel: the kernel.
         images: the number of images of the support.
-        height: of an image, in pixels.
-        width: of an image, in pixels.
+        height: height of an image, in pixels.
+        width: width of an image, in pixels.
 
     Raises:
         OptionError: the images are too small for the poolings, or the kernel of the
@@ -57,17 +57,17 @@ def check_kernel(
 def regression_weights(
     kernel: AbstractKernel, images: Tensor, labels: Tensor, ridge: float = RIDGE
 ) -> Tensor:
-    """Return the coefficients of kernel ridge regression; gradients pass.
+    """Return the coefficients of kernel ridge regression; they are differentiable.
 
     Args:
         kernel: the kernel.
         images: the support, float64 ``(n, channels, height, width)``.
-        labels: float64 ``(n, classes)``.
-        ridge: relative to the mean eigenvalue of the kernel.
+        labels: labels of the support, float64 ``(n, classes)``.
+        ridge: ridge relative to the mean eigenvalue of the kernel.
 
     Returns:
         float64 ``(n, classes)``. The prediction for an image is its kernel with the
-        support, times these.
+        support, times these coefficients.
     """
     identity = torch.eye(len(images), dtype=images.dtype, device=images.device)
     return kernel_ridge_regression(
@@ -78,13 +78,13 @@ def regression_weights(
 def parts_that_fit(
     kernel: AbstractKernel, count: int, images: Tensor, memory: float = MEMORY
 ) -> Iterator[slice]:
-    """Yield the parts of ``count`` images whose kernel with a support fits into memory.
+    """Yield slices of ``count`` images, whose kernels with a support fit into memory.
 
     Args:
         kernel: the kernel.
         count: the number of images.
         images: the support, ``(n, channels, height, width)``.
-        memory: gigabytes for the kernel of a part.
+        memory: gigabytes for the kernel of one slice.
     """
     each = kernel.bytes_per_pair(*images.shape[-2:]) * len(images)
     size = max(1, int(memory * _GIGABYTE / each))
@@ -106,9 +106,9 @@ def kernel_predictor(
     Args:
         kernel: the kernel.
         images: the support, float ``(n, channels, height, width)``.
-        labels: float ``(n, classes)``.
-        ridge: relative to the mean eigenvalue of the kernel.
-        memory: gigabytes for the kernel of a part of the images.
+        labels: labels of the support, float ``(n, classes)``.
+        ridge: ridge relative to the mean eigenvalue of the kernel.
+        memory: gigabytes for the kernel of the images predicted at a time.
 
     Returns:
         A function of images, float ``(b, channels, height, width)`` in the value space

@@ -34,7 +34,7 @@ _JITTER_STEPS = 6
 _JITTER_GROWTH = 10.0
 
 # Bounds and start of the inverse temperature of calibrated_cross_entropy, in units of
-# 1 over the spread of the predictions, and the steps that find it: to 1e-5 of the loss.
+# 1 over the spread of the predictions, and Newton's steps: to 1e-5 of the loss.
 _INVERSES = (0.01, 100.0)
 _FIRST_INVERSE = 5.0
 _NEWTON_STEPS = 12
@@ -56,21 +56,21 @@ def ridge_regression(
         I\bigr)^{-1}\,Y_s, \qquad K_{ab} = \Phi_a \Phi_b^\top
 
     The ridge is relative to the mean eigenvalue of the kernel, so it does not depend on
-    the scale of the features. Gram matrix, factorisation and solve run in float64
-    whatever the precision of the features: with a ridge of 1e-6 the rounding of
-    float32, and all the more of TF32, can leave the matrix indefinite. If the
-    factorisation fails all the same (features equal up to rounding), the ridge grows
-    tenfold, up to six times.
+    the scale of the features. For one block, Gram matrix, factorisation and solve run
+    in float64 whatever the precision of the features: with a ridge of 1e-6 the rounding
+    of float32, and all the more of TF32, can leave the matrix indefinite. If the
+    factorisation still fails (features equal up to rounding), the ridge grows tenfold,
+    up to six times.
 
-    Features of several blocks are never joined: the Gram matrices of the blocks add up.
-    There may be 100,000 columns or more, so the products of a block run in float32, or
-    in float64 if it is float64, and the solve in float64.
+    Several blocks are never joined: their Gram matrices add up. They may have 100,000
+    columns or more, so the products of a block run in float32, or in float64 if it is
+    float64, and the solve in float64.
 
     The cross kernel is never formed: :math:`K_{ts} A = \Phi_t (\Phi_s^\top A)` takes
     ``(n + b) d classes`` multiplications instead of ``n b d``. The last product runs in
-    float32, or in float64 if the features are float64. Where there are more images than
-    features the equivalent system of ``d`` equations is solved; without a ridge this is
-    least squares.
+    float32, or in float64 if the features are float64. If one block has fewer features
+    than images, the equivalent system of ``d`` equations is solved; without a ridge
+    this is least squares.
 
     Args:
         syn_features: shape ``(n, d)``, any floating dtype, or blocks of such features.
@@ -179,14 +179,14 @@ def kernel_ridge_regression(
     .. math:: K_{ts}\,\bigl(K_{ss} + \lambda\,\tfrac{\mathrm{tr} K_{ss}}{n}\,
         I\bigr)^{-1}\,Y_s
 
-    For kernels without finite features, such as a neural tangent kernel; where there
-    are features :func:`ridge_regression` is cheaper. Everything runs in float64.
+    It is for kernels without finite features, such as a neural tangent kernel; with
+    features :func:`ridge_regression` is cheaper. Everything runs in float64.
 
     Args:
-        kernel: of the support with itself, ``(n, n)``, symmetric.
-        cross_kernel: of other images with the support, ``(b, n)``.
-        targets: of the support, ``(n, classes)``.
-        ridge: relative to the mean eigenvalue of the kernel, not negative.
+        kernel: kernel of the support with itself, ``(n, n)``, symmetric.
+        cross_kernel: kernel of other images with the support, ``(b, n)``.
+        targets: targets of the support, ``(n, classes)``.
+        ridge: ridge relative to the mean eigenvalue of the kernel, not negative.
 
     Returns:
         Predictions of shape ``(b, classes)`` in the dtype of ``targets``;
@@ -227,14 +227,14 @@ def kernel_ridge_regression(
 def ridge_regression_ex(
     syn_features: Blocks, syn_targets: Tensor, features: Blocks, *, ridge: float
 ) -> tuple[Tensor, Tensor]:
-    """Predict as :func:`ridge_regression` does, once, and return whether it failed.
+    """Predict like :func:`ridge_regression`, in one attempt; tell whether it failed.
 
-    Nothing here waits for the device or depends on a value, so a GPU can record it.
+    Nothing here waits for the device or branches on a value, so a GPU can record it.
 
     Returns:
-        The predictions, and a 0-d bool tensor: whether they failed. They do if the
-        system, of the images or of the features if these are fewer, is not finite or
-        not positive definite; the predictions mean nothing then.
+        The predictions, and a 0-d bool tensor: whether the regression failed. It fails
+        if its system, of the images or of the features if these are fewer, is not
+        finite or not positive definite; the predictions are then meaningless.
     """
     weights, failed = _weights(_blocks(syn_features), syn_targets, ridge)
     predictions = predictions_of_blocks(_blocks(features), weights)
@@ -242,18 +242,18 @@ def ridge_regression_ex(
 
 
 def _blocks(features: Blocks) -> Sequence[Tensor]:
-    """Return the blocks of features; a tensor is one."""
+    """Return the blocks of features; a tensor is one block."""
     return [features] if isinstance(features, Tensor) else features
 
 
 def predictions_of_blocks(
     blocks: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> Tensor:
-    """Return the sum of what the blocks predict, at least in float32.
+    """Return the sum of the blocks' predictions, at least in float32.
 
     Args:
         blocks: of shape ``(b, d)`` each.
-        weights: of :func:`weights_of_blocks`.
+        weights: the result of :func:`weights_of_blocks`.
     """
     found = []
     for block, own in zip(blocks, weights, strict=True):
@@ -278,17 +278,17 @@ def _weights(
 
 
 class _RidgeWeights(torch.autograd.Function):
-    r"""The weights :math:`W` of each block ``(d, classes)``; whether it failed.
+    r"""The weights :math:`W` of each block, ``(d, classes)``, and a flag of failure.
 
     With :math:`\lambda` the absolute ridge, :math:`W = \Phi^\top A` of
-    :math:`(\Phi\Phi^\top + \lambda I)\,A = Y`, or, where features are fewer than
+    :math:`(\Phi\Phi^\top + \lambda I)\,A = Y`, or, if one block has fewer features than
     images, the solution of :math:`(\Phi^\top\Phi + \lambda I)\,W = \Phi^\top Y`.
-    Of several blocks :math:`\Phi\Phi^\top` is the sum.
+    For several blocks :math:`\Phi\Phi^\top` is the sum.
 
-    The gradient is the equation's, not that of the solving steps: one more solve with
-    the same factor, for the gradient of the weights, and products with matrices of as
-    many columns as there are classes. The derivative of a factorisation would take
-    several products of its own size.
+    The gradient comes from the equation, not from the steps of its solution. It takes
+    one more solve with the same factor, and products with matrices of as many columns
+    as there are classes. Differentiating the factorisation would take several products
+    of its own size.
     """
 
     @staticmethod
@@ -303,7 +303,7 @@ class _RidgeWeights(torch.autograd.Function):
             gram = _sum_of(block @ block.mT for block in blocks)
         if len(blocks) == 1:
             squares = blocks[0].square().sum()
-        else:  # which takes no copy of a large block
+        else:  # this makes no copy of a large block
             squares = gram.diagonal().sum()
         mean_eigenvalue = squares / len(targets)
         gram.diagonal().add_(ridge * mean_eigenvalue)
@@ -372,12 +372,12 @@ def _thin(matrix: Tensor, columns: Tensor) -> Tensor:
 
 
 def _in_float64(tensor: Tensor) -> Tensor:
-    """Return a tensor in float64, on the CPU if its device has no such numbers."""
+    """Return a tensor in float64, on the CPU if its device has no float64."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def centred_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """Return one-hot targets less their mean: ``1 - 1/C`` for the class, else ``-1/C``.
+    """Return one-hot targets minus 1/C: ``1 - 1/C`` for the class, else ``-1/C``.
 
     Args:
         labels: int64 of shape ``(n,)``, in ``[0, num_classes)``.
@@ -408,28 +408,27 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
         t_{ic} = (1 - \epsilon)\,[c = y_i] + \tfrac{\epsilon}{C}, \quad
         \epsilon = \tfrac{1}{b + 2}
 
-    Regression predicts values between 0 and 1, whose softmax is nearly even; divided by
-    a temperature, they are logits that are as sure as they are right. So the loss does
-    not depend on the scale of the predictions. Smoothing the labels by
-    :math:`\epsilon` leaves a best temperature for a batch that is all right.
-    Predictions that are worse than chance are taken at the highest temperature, a
-    hundred times their spread.
+    Regression predicts values between 0 and 1, whose softmax is nearly uniform. Divided
+    by the best temperature, they are calibrated logits. So the loss does not depend on
+    the scale of the predictions. Smoothing the labels by :math:`\epsilon` keeps the
+    best temperature above zero for a batch without errors. Predictions worse than
+    chance are taken at the highest temperature, a hundred times their spread.
 
-    Nothing here waits for the device or depends on a value, so a GPU can record it.
+    Nothing here waits for the device or branches on a value, so a GPU can record it.
 
     Args:
         predictions: shape ``(b, classes)``, of a floating dtype.
         classes: int64 of shape ``(b,)``, in ``[0, classes)``.
 
     Returns:
-        The mean over the batch, differentiable in the predictions: at the minimum the
-        temperature counts as a constant (the envelope theorem). So it does at the
-        highest temperature, where the derivative of the loss may be zero and this one
-        still leads to predictions that are right.
+        The mean over the batch, differentiable in the predictions. The temperature
+        counts as a constant, which is exact at the minimum (the envelope theorem). At
+        the highest temperature the exact derivative may be zero, while this one still
+        leads to correct predictions.
 
     References: arXiv 2210.12067, which calls it Platt scaling and learns the
-    temperature with the images; here it is found for each batch, and a run has nothing
-    more to keep. Guo et al., "On Calibration of Modern Neural Networks", arXiv
+    temperature with the images; here it is found for each batch, so a run has no more
+    state to keep. Guo et al., "On Calibration of Modern Neural Networks", arXiv
     1706.04599 (temperature scaling).
     """
     smoothing = 1 / (len(predictions) + 2)
@@ -460,7 +459,7 @@ def margin_loss(labels: Tensor) -> Tensor:
     """Return the loss that keeps each label's top two values ``1/C`` apart.
 
     ``mean(-min(top1 - top2, 1/C))``: constant, thus without gradient, while the margin
-    is large enough. As in the released code it does not ask which class is on top.
+    is large enough. As in the released code, any class may be on top.
 
     Args:
         labels: learnable labels of shape ``(n, classes)``, at least two classes.

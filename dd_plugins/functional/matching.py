@@ -1,4 +1,4 @@
-"""Distances between gradients, and features, of real and synthetic images."""
+"""Distances between the gradients, or features, of real and synthetic images."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ _EPSILON = 1e-6
 
 
 def gradient_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
-    """Return the distance of two gradients: one minus the cosine, unit by unit.
+    """Return the distance between two gradients: one minus the cosine, unit by unit.
 
-    The gradient of each weight is cut into one vector for each output unit; the
-    distances of all vectors of all weights are added up. Gradients of one dimension
-    (biases, scales of a normalisation) are left out.
+    The gradient of each weight is cut into one vector for each output unit, and the
+    distances of all these vectors are added up. One-dimensional gradients (biases,
+    scales of a normalisation layer) are left out.
 
     Args:
-        real: the gradient of each parameter, as a network holds them.
-        synthetic: likewise, of the same shapes; differentiable.
+        real: the gradient of each parameter on real images, in the network's order.
+        synthetic: likewise on synthetic images, of the same shapes; differentiable.
 
     Returns:
         A 0-d tensor: from 0 to twice the number of output units.
@@ -41,7 +41,7 @@ def _cosine(one: Tensor, other: Tensor) -> Tensor:
 
 
 def mean_feature_distance(real: Tensor, synthetic: Tensor) -> Tensor:
-    """Return the squared distance of the mean features of two sets of images.
+    """Return the squared distance between the mean features of two sets of images.
 
     Args:
         real: features of shape ``(m, d)``.

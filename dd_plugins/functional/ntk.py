@@ -1,11 +1,11 @@
 """Kernels of infinitely wide networks: neural tangent and Gaussian process kernels.
 
 A network of infinite width with random weights is a Gaussian process. Its covariance
-(NNGP) is a recursion over the layers. Trained by gradient descent, it predicts as
-kernel regression with its tangent kernel (NTK). A kernel has no weights: it is a
-function of two images.
+(NNGP) follows by a recursion over the layers. Trained by gradient descent, the network
+predicts like kernel regression with its tangent kernel (NTK). A kernel has no weights:
+it is a function of two images.
 
-Every affine layer, the last one too, multiplies a covariance by ``weight_std**2`` and
+Every affine layer, the last included, multiplies a covariance by ``weight_std**2`` and
 adds ``bias_std**2`` (the parametrization of Neural Tangents).
 
 References: Jacot, Gabriel, Hongler, "Neural Tangent Kernel", NeurIPS 2018, arXiv
@@ -40,8 +40,8 @@ __all__ = [
 Arc = Literal["ntk", "nngp"]
 """Which kernel: that of training by gradient descent, or of the random network."""
 
-_NEAR_ONE = 1e-14  # closer to 1 a correlation is that of equal inputs
-_KEPT = 26  # tensors of a layer that the gradient needs, measured
+_NEAR_ONE = 1e-14  # inputs count as equal if their correlation is closer to 1
+_KEPT = 26  # tensors of a layer kept for the gradient, measured
 
 
 @record
@@ -49,10 +49,10 @@ class AbstractKernel(Record, ABC):
     """A function of two images: the kernel of an infinitely wide network with ReLU.
 
     Args:
-        arc: ``"ntk"``, that of training by gradient descent, or ``"nngp"``, that of the
-            random network.
-        weight_std: standard deviation of the weights, times the root of a layer's
-            inputs (W_std).
+        arc: ``"ntk"``, the kernel of training by gradient descent, or ``"nngp"``, the
+            kernel of the random network.
+        weight_std: standard deviation of a layer's weights, times the root of the
+            number of its inputs (W_std).
         bias_std: standard deviation of the biases (b_std).
     """
 
@@ -74,13 +74,13 @@ class AbstractKernel(Record, ABC):
 
     @abstractmethod
     def bytes_per_pair(self, height: int, width: int) -> int:
-        """Return about how many bytes two images need in float64, with gradients."""
+        """Return about how many bytes a pair needs in float64, with gradients."""
 
     def check(self, height: int, width: int) -> None:
-        """Refuse images of a size that the network cannot take.
+        """Refuse images of a size unfit for the network.
 
         Raises:
-            OptionError: they are too small.
+            OptionError: the images are too small.
         """
         del height, width
 
@@ -98,10 +98,10 @@ class AbstractKernel(Record, ABC):
 
 @record
 class FullyConnected(AbstractKernel):
-    """The kernel of hidden layers of units, and a linear output.
+    """The kernel of a fully connected network with a linear output.
 
     Args:
-        depth: hidden layers.
+        depth: number of hidden layers.
     """
 
     name = "fc"
@@ -134,16 +134,17 @@ class FullyConnected(AbstractKernel):
 class Convolutional(AbstractKernel):
     """The kernel of 3x3 convolutions, each with ReLU, and a linear output.
 
-    The covariance of pixel p of one image and p' of the other is kept by the offset
-    o = p' - p. A convolution never mixes offsets: it is an ordinary 3x3 filter of each.
-    Only pooling mixes them. So without pooling the offset 0 is enough: height times
-    width numbers for a pair of images. With d poolings the offsets below 2**d are.
+    The covariance of pixel p of one image and p' of the other is stored by the offset
+    o = p' - p. A convolution never mixes offsets: it filters each by an ordinary 3x3
+    filter. Only pooling mixes them. So without pooling the offset 0 is enough: height
+    times width numbers for a pair of images. With d poolings the offsets below 2**d are
+    needed.
 
     Args:
-        depth: convolutions.
-        pooling: whether an average pooling of 2x2 follows each of them.
-        first: whether one more convolution, without pooling, stands before them: the
-            paper's ``ConvNet`` is ``conv(depth=3, pooling=True, first=True)``.
+        depth: number of convolutions, each of which a pooling may follow.
+        pooling: whether average pooling of 2x2 follows each of these convolutions.
+        first: whether one more convolution, without pooling, comes first: the paper's
+            ``ConvNet`` is ``conv(depth=3, pooling=True, first=True)``.
     """
 
     name = "conv"
@@ -169,16 +170,16 @@ class Convolutional(AbstractKernel):
         return self.output(*self._mean(pairs))
 
     def _mean(self, pairs: "_OfPairs") -> tuple[Tensor, Tensor]:
-        """Return what the output layer sees: the mean over equal pixels."""
+        """Return the input of the output layer: the mean over equal pixels."""
         return pairs.mean_of_equal()
 
     def reach(self, height: int, width: int) -> int:
-        """Return the longest offset along a side that images of this size need."""
+        """Return the longest offset along a side needed by images of this size."""
         del height, width
         return int(2**self.depth) - 1 if self.pooling else 0
 
     def check(self, height: int, width: int) -> None:
-        """Refuse images that the poolings leave nothing of."""
+        """Refuse images too small for the poolings."""
         if self.pooling and min(height, width) < 2**self.depth:
             raise OptionError(
                 f"{self!r}: {self.depth} poolings need images of at least "
@@ -194,21 +195,21 @@ class Convolutional(AbstractKernel):
 
 @record
 class GlobalAverage(Convolutional):
-    """The same, where the output sees the mean over all pixels of an image.
+    """The kernel of 3x3 convolutions with global average pooling before the output.
 
-    All pairs of pixels are needed: the costliest. By offset they are
-    ``(2 * side - 1)**2 * height * width`` numbers for a pair of images, of its longer
-    side; three quarters of them are 0, of pixels outside.
+    It is the costliest kernel, for it needs all pairs of pixels. By offset they are
+    ``(2 * side - 1)**2 * height * width`` numbers for a pair of images, where side is
+    the longer one; three quarters of them are 0, for pixels outside the image.
     """
 
     name = "gap"
 
     def _mean(self, pairs: "_OfPairs") -> tuple[Tensor, Tensor]:
-        """Return what the output layer sees: the mean over all pairs of pixels."""
+        """Return the input of the output layer: the mean over all pairs of pixels."""
         return pairs.mean_of_all()
 
     def reach(self, height: int, width: int) -> int:
-        """Return the longest offset along a side: that of opposite edges."""
+        """Return the longest offset along a side: between opposite edges."""
         last = max(height, width)
         if not self.pooling:
             return last - 1
@@ -226,10 +227,10 @@ class _OfPairs:
 
     Attributes:
         covariance: of shape ``(..., 2 * reach + 1, 2 * reach + 1, height, width)``: at
-            ``[..., reach + dy, reach + dx, y, x]`` that of pixel (y, x) of the first
-            image and (y + dy, x + dx) of the second; 0 where there is no such pixel.
+            ``[..., reach + dy, reach + dx, y, x]`` the covariance of pixel (y, x) of
+            the first image and (y + dy, x + dx) of the second; 0 outside the image.
         tangent: the tangent kernel so far, likewise.
-        reach: the longest offset.
+        reach: the longest offset along a side.
     """
 
     covariance: Tensor
@@ -244,7 +245,7 @@ class _OfPairs:
         return cls(covariance, torch.zeros_like(covariance), reach)
 
     def convolved(self, layer: AbstractKernel) -> "_OfPairs":
-        """Return those after a 3x3 convolution."""
+        """Return the covariances after a 3x3 convolution."""
         inside = _inside(self.covariance, self.reach)
         covariance = layer.affine(_filtered(self.covariance)) * inside
         weight = layer.weight_std**2
@@ -252,65 +253,65 @@ class _OfPairs:
         return _OfPairs(covariance, tangent, self.reach)
 
     def variances(self) -> Tensor:
-        """Return the variance of each pixel, of pairs of an image with itself."""
+        """Return the variance of each pixel, if each image is paired with itself."""
         return self.covariance[..., self.reach, self.reach, :, :]
 
     def rectified(self, first: Tensor, second: Tensor) -> "_OfPairs":
-        """Return those after a ReLU.
+        """Return the covariances after a ReLU.
 
         Args:
             first: variances of the pixels of the first images, ``(..., h, w)``.
-            second: of the second.
+            second: variances of the pixels of the second images, likewise.
         """
         others = _shifted(second[..., None, :, :], self.reach)[..., 0, :, :, :, :]
         inside = _inside(self.covariance, self.reach)
-        # Where there is no pixel its variance is taken for 1: 0 has no angle.
+        # Outside the image the variance is set to 1: a variance of 0 has no angle.
         covariance, slope = _relu(
             self.covariance, first[..., None, None, :, :], others + (1 - inside)
         )
         return _OfPairs(covariance * inside, self.tangent * slope, self.reach)
 
     def pooled(self) -> "_OfPairs":
-        """Return those after an average pooling of 2x2."""
+        """Return the covariances after average pooling of 2x2."""
         reach = (self.reach - 1) // 2
         offsets = 2 * torch.arange(-reach, reach + 1, device=self.covariance.device)
         covariance = _pooled(self.covariance, offsets + self.reach)
         tangent = _pooled(self.tangent, offsets + self.reach)
-        # Of an odd side the last row has no window, though earlier rows pair with it.
+        # The last row of an odd side has no window, though earlier rows pair with it.
         inside = _inside(covariance, reach)
         return _OfPairs(covariance * inside, tangent * inside, reach)
 
     def mean_of_equal(self) -> tuple[Tensor, Tensor]:
-        """Return covariance and tangent, on average over pairs of equal pixels."""
+        """Return the means of covariance and tangent over pairs of equal pixels."""
         middle = (..., self.reach, self.reach, slice(None), slice(None))
         covariance, tangent = self.covariance[middle], self.tangent[middle]
         return covariance.mean((-2, -1)), tangent.mean((-2, -1))
 
     def mean_of_all(self) -> tuple[Tensor, Tensor]:
-        """Return covariance and tangent, on average over all pairs of pixels."""
+        """Return the means of covariance and tangent over all pairs of pixels."""
         *_, height, width = self.covariance.shape
         size, last = (height * width) ** 2, (-4, -3, -2, -1)
         return self.covariance.sum(last) / size, self.tangent.sum(last) / size
 
 
 def _relu(covariance: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the covariance after a ReLU, and that of its derivative.
+    """Return the covariance after a ReLU, and the covariance of its derivative.
 
     Args:
-        covariance: of two inputs.
-        first: the variance of the first; it broadcasts.
-        second: that of the second.
+        covariance: covariance of two inputs.
+        first: variance of the first input; it broadcasts.
+        second: variance of the second input, likewise.
 
     Reference: Cho, Saul, "Kernel Methods for Deep Learning", NeurIPS 2009: the
     arc-cosine kernels of degree 1 and 0.
     """
     product = first * second
-    positive = product > 0  # it is not where an input is zero, without a bias
+    positive = product > 0  # false where an input is zero, without a bias
     root = torch.where(positive, product, 1).sqrt()
     scale = torch.where(positive, root, 0)
     correlation = torch.where(positive, covariance / root, 0).clamp(-1, 1)
-    # At 1 the derivative of acos is infinite, though that of the whole is finite. Equal
-    # inputs stay equal, so nothing is led back through their angle.
+    # At 1 the derivative of acos is infinite, but that of the result is finite. Equal
+    # inputs stay equal, so no gradient passes through their angle.
     equal = correlation >= 1 - _NEAR_ONE
     inner = torch.where(equal, 0, correlation)
     angle = torch.where(equal, 0, inner.acos())
@@ -321,17 +322,17 @@ def _relu(covariance: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Te
 
 
 def _filtered(covariance: Tensor) -> Tensor:
-    """Return the mean of 3x3 neighbours, of which those outside are 0."""
+    """Return the mean of each 3x3 neighbourhood, with 0 outside the image."""
     height, width = covariance.shape[-2:]
     flat = covariance.reshape(-1, 1, height, width)
     return F.avg_pool2d(flat, 3, stride=1, padding=1).view_as(covariance)
 
 
 def _shifted(images: Tensor, reach: int) -> Tensor:
-    """Return images by every offset: ``(..., offsets, offsets, height, width)``.
+    """Return images at every offset: ``(..., offsets, offsets, height, width)``.
 
-    At ``[..., reach + dy, reach + dx, y, x]`` is the value at (y + dy, x + dx), 0
-    outside.
+    At ``[..., reach + dy, reach + dx, y, x]`` is the value at (y + dy, x + dx), or 0
+    outside the image.
     """
     padded = F.pad(images, (reach,) * 4)
     height, width = images.shape[-2:]
@@ -349,7 +350,7 @@ def _pooled(covariance: Tensor, offsets: Tensor) -> Tensor:
     """Return the means over the 4x4 pairs of pixels of two 2x2 windows.
 
     Args:
-        covariance: by offset.
+        covariance: covariances by offset.
         offsets: the index, in ``covariance``, of twice each new offset.
     """
     height, width = (side // 2 * 2 for side in covariance.shape[-2:])

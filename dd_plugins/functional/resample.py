@@ -1,9 +1,9 @@
-"""Bilinear resampling whose gradient is the same at every run, with CUDA as well.
+"""Bilinear resampling with a reproducible gradient, on CUDA too.
 
-With CUDA torch's gradient of ``grid_sample`` sums the parts that several output pixels
-give to an input pixel in the order in which threads arrive, so its last bits differ
-from run to run. Here the parts are rounded to integers first: their sum does not depend
-on the order.
+On CUDA, torch's gradient of ``grid_sample`` adds up the contributions of several output
+pixels to an input pixel in the order of arriving threads, so its last bits differ from
+run to run. Here the contributions are rounded to integers first, so their sum does not
+depend on the order.
 """
 
 from typing import Any, Literal
@@ -27,7 +27,7 @@ def resample(images: Tensor, grid: Tensor, padding: Padding) -> Tensor:
         grid: float of shape ``(n, rows, columns, 2)``: points ``(x, y)`` in units of
             half a side, from the centre; -1 and 1 are the edges of the image
             (``align_corners=False``). It takes no gradient.
-        padding: what lies outside: the edge repeated, or zeros.
+        padding: pixels outside the image: the edge repeated, or zeros.
 
     Returns:
         Images of shape ``(n, channels, rows, columns)``, differentiable any number of
@@ -85,7 +85,7 @@ class _Spread(torch.autograd.Function):
 
         parts = samples.double().unsqueeze(-1) * weights.double().unsqueeze(1)
         largest = parts.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
-        # A gradient that is not finite makes the unit so, and with it the result.
+        # A gradient that is not finite makes the unit, and so the result, not finite.
         unit = largest * (weights[0].numel() / 2.0**_BITS)
         sums = torch.zeros(
             *samples.shape[:2], height * width, dtype=torch.int64, device=grid.device

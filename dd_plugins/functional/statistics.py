@@ -1,4 +1,4 @@
-"""Intervals of means."""
+"""Confidence intervals of means."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,10 @@ __all__ = ["mean_interval"]
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean (Student's t); None for a single value."""
+    """Return the 95 % confidence interval of the mean (Student's t).
+
+    It is None for fewer than two values.
+    """
     if len(values) < 2:
         return None
     from scipy.stats import t

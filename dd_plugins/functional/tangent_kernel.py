@@ -1,10 +1,10 @@
 """The tangent kernel of a finite network, as features: gradients of one output.
 
-The kernel of a network that is trained by small steps from its weights is the sum of
-two: that of its features, for the head, and for its body the products of the gradients
-of an output with respect to the weights. The gradient for the weights of a layer is a
-sum over places: the backward signal there, times the patch of the layer's input. So the
-gradients for each image of a batch take about as long as those for their sum.
+A network trained from its weights by small steps has a kernel of two terms: the kernel
+of its features, for the head; and, for the body, the inner products of the gradients of
+an output with respect to the weights. The gradient for the weights of a layer is a sum
+over places: the backward signal there, times the patch of the layer's input. So the
+gradients for all images of a batch take about as long as the gradient for their sum.
 
 References: Jacot, Gabriel, Hongler, "Neural Tangent Kernel", NeurIPS 2018, arXiv
 1806.07572; Loo, Hasani, Lechner, Rus, "Dataset Distillation with Convexified Implicit
@@ -35,8 +35,8 @@ from dd_plugins.spec import Record, record
 
 __all__ = ["TangentKernel"]
 
-# Copies of each block at once, measured: parts before they are joined, centred ones,
-# float32 of bfloat16, products of the backward pass.
+# Copies of each block at once, measured: parts before they are joined, centred blocks,
+# float32 copies of bfloat16, products of the backward pass.
 _COPIES = 6
 _Layer = nn.Conv2d | nn.Linear
 
@@ -51,7 +51,7 @@ _PIECEWISE_LINEAR = (
 
 @record
 class TangentKernel(Record):
-    r"""The kernel of the features, and the empirical tangent kernel of the body.
+    r"""The kernel of the features plus the empirical tangent kernel of the body.
 
     .. math:: K(x, x') = \phi(x)^\top \phi(x') + w \sum_l
         \left\langle \frac{\partial f(x)}{\partial\theta_l},
@@ -59,17 +59,18 @@ class TangentKernel(Record):
         \qquad f = \tfrac{1}{\sqrt C}\, r^\top (\text{logits}), \quad r \sim N(0, I)
 
     Layers are the convolutions and linear layers of the body, with weights and biases.
-    The output :math:`f` is a random mixture of the C logits: in the mean over mixtures,
+    The output :math:`f` is a random mixture of the C logits: averaged over mixtures,
     the kernel is the mean of the tangent kernels of the logits.
 
     Args:
-        weight: the factor w of the tangent kernel; greater than zero. 1 is the kernel
-            of a network trained at one rate.
-        layers: how many layers count, from the last in the network's own order, which
-            is the order of its modules; by default all.
-        projection: the channels of the backward signal are projected at random to so
-            many where there are more: the kernel is the same in the mean over
-            projections, and features are fewer. By default none is projected.
+        weight: factor w of the tangent kernel, greater than zero; 1 gives the kernel of
+            a network trained at one learning rate.
+        layers: number of layers in the kernel, counted from the last in the order of
+            the network's modules; by default all.
+        projection: number of channels of each backward signal after a random
+            projection; signals with fewer channels stay as they are. Averaged over
+            projections the kernel is the same, and it has fewer features. By default
+            none is projected.
 
     Reference: arXiv 2302.06755, section 4.2. There each logit has its own gradient, and
     the head's weights couple the classes; here all classes share the kernel of one
@@ -83,12 +84,12 @@ class TangentKernel(Record):
     projection: PositiveInt | None = None
 
     def layers_of(self, network: FeatureNetwork) -> list[_Layer]:
-        """Return the layers of a network that count, in its own order.
+        """Return a network's layers in the kernel, in the order of its modules.
 
         Raises:
-            OptionError: there are fewer than asked for, or none; a convolution has
-                groups, a dilation, or padding other than zeros; or a BatchNorm takes
-                the statistics of its batch in evaluation mode too.
+            OptionError: the network has fewer layers than asked for, or none; a
+                convolution has groups, a dilation, or padding given by name or other
+                than zeros; or a normalisation tracks no running statistics.
         """
         found = [each for each in network.body.modules() if isinstance(each, _Layer)]
         if not found:
@@ -120,7 +121,7 @@ class TangentKernel(Record):
         return found
 
     def size(self, network: FeatureNetwork) -> int:
-        """Return the number of features of an image, beside the network's own."""
+        """Return the number of features of an image, besides the network's own."""
         return sum(
             self._channels(layer) * (layer.weight[0].numel() + (layer.bias is not None))
             for layer in self.layers_of(network)
@@ -135,18 +136,19 @@ class TangentKernel(Record):
         images: int,
         device: torch.device,
     ) -> None:
-        """Refuse a network without this kernel, or features without memory for them.
+        """Refuse a network without this kernel, or features too large for memory.
 
         Args:
             asker: the name of the caller, for messages.
-            network: of the kernel, on the device. Two black images go through it.
+            network: the network, on the device. Two black images go through it.
             image_shape: channels, height and width.
             classes: the number of logits.
-            images: how many have features at once.
-            device: where they are.
+            images: the number of images with features in memory at once.
+            device: the device of the features.
 
         Raises:
-            OptionError: as said, or as :meth:`features`; the message tells what helps.
+            OptionError: the kernel cannot be computed, or its features do not fit, or
+                as for :meth:`features`; the message gives a remedy.
         """
         needed = _COPIES * 4 * images * self.size(network)
         if needed > room_on(device):
@@ -173,13 +175,13 @@ class TangentKernel(Record):
         """Draw the mixture of logits and the projections of layers.
 
         Args:
-            network: of the kernel.
+            network: the network of the kernel.
             classes: the number of logits.
-            generator: on the CPU.
+            generator: a CPU generator.
 
         Returns:
             float32 on the CPU, 1-d, standard normal: ``classes`` numbers for the
-            mixture, then ``projection * channels`` for each layer that is projected.
+            mixture, then ``projection * channels`` for each projected layer.
         """
         numbers = classes + sum(self._projections(self.layers_of(network)))
         return torch.randn(numbers, generator=generator)
@@ -195,25 +197,25 @@ class TangentKernel(Record):
         """Return blocks of features whose kernels add up to this kernel.
 
         Args:
-            network: in evaluation mode; its body makes each layer's output once.
+            network: in evaluation mode; its body calls each layer once.
             images: ``(n, channels, height, width)``.
-            drawn: what :meth:`draw` returned, on the same device.
-            differentiable: whether the blocks are to be differentiated by the images.
-                In a plain sequence of convolutions, ReLU, pooling and fixed BatchNorm
-                the backward signal is constant between kinks, so the derivative goes
-                through the inputs of the layers alone. In all other networks, those
-                with modules of their own among them, the backward signal is
-                differentiated too, which takes twice as long.
+            drawn: the result of :meth:`draw`, on the same device.
+            differentiable: whether the blocks can be differentiated by the images. In a
+                plain sequence of convolutions, ReLU, pooling and fixed BatchNorm the
+                backward signal is constant between kinks, so the derivative passes
+                through the inputs of the layers alone. In all other networks, such as
+                those with custom modules, the backward signal is differentiated too,
+                which takes twice as long.
 
         Returns:
-            The network's features ``(n, features)``; then, for each layer that counts,
-            the gradients for its weights, ``(n, channels * weights of one)``, and those
-            for its bias ``(n, channels)``, times the root of the weight w. A block that
-            does not depend on the images has no graph.
+            The network's features ``(n, features)``; then, for each layer of the
+            kernel, the gradients for its weights, ``(n, channels * weights of one)``,
+            and for its bias, ``(n, channels)``, both times the root of the weight w. A
+            block independent of the images has no graph.
 
         Raises:
-            OptionError: as :meth:`layers_of`; or a layer was not called once, with an
-                input for each image.
+            OptionError: as for :meth:`layers_of`; or a layer was not called exactly
+                once, with an input for each image.
         """
         layers = self.layers_of(network)
         sizes = self._projections(layers)
@@ -248,7 +250,7 @@ class TangentKernel(Record):
         return tuple(found)
 
     def _projections(self, layers: Sequence[_Layer]) -> list[int]:
-        """Return the size of the projection of each layer that has one."""
+        """Return the size of the projection of each projected layer."""
         return [
             self._channels(layer) * len(layer.weight)
             for layer in layers
@@ -259,7 +261,7 @@ class TangentKernel(Record):
         return self.projection is not None and self.projection < len(layer.weight)
 
     def _channels(self, layer: _Layer) -> int:
-        """Return the channels of a layer's backward signal that are left."""
+        """Return the channels of a layer's backward signal, after any projection."""
         channels = len(layer.weight)
         return channels if self.projection is None else min(self.projection, channels)
 
@@ -283,9 +285,9 @@ def _is_piecewise_linear(network: FeatureNetwork) -> bool:
 def _recorded(
     layers: Sequence[_Layer], differentiable: bool
 ) -> Iterator[dict[_Layer, tuple[Tensor, Tensor]]]:
-    """Fill a dictionary with input and output of each layer, as the network runs.
+    """Record the input and output of each layer in a dictionary, as the network runs.
 
-    What goes on is a copy of the output: the next layer may change it in place.
+    The next layer gets a copy of the output, for it may change it in place.
     """
     seen: dict[_Layer, tuple[Tensor, Tensor]] = {}
 
@@ -298,7 +300,7 @@ def _recorded(
         given = inputs[0]
         if not differentiable:
             given = given.detach()
-            if not seen:  # the graph begins here: nothing before it is asked for
+            if not seen:  # the graph begins here: nothing before it is needed
                 output = output.detach()
         if not output.requires_grad:
             output.requires_grad_()
@@ -319,7 +321,7 @@ def _check_calls(
     seen: dict[_Layer, tuple[Tensor, Tensor]],
     images: int,
 ) -> None:
-    """Refuse layers that were not called, or with inputs that are not of an image."""
+    """Refuse layers without a call, or without an input for each image."""
     for layer in layers:
         if layer not in seen or len(seen[layer][0]) != images:
             got = "no call" if layer not in seen else f"{len(seen[layer][0])} inputs"

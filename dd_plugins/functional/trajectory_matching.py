@@ -1,8 +1,8 @@
-r"""The loss of trajectory matching, and its gradient in two amounts of memory.
+r"""The loss of trajectory matching, and two ways to compute its gradient.
 
 A student starts at the weights :math:`\theta_0` of an expert and takes N steps of
-gradient descent on the synthetic set. Where it arrives is compared with where the
-expert is some epochs later, :math:`\theta^*`:
+gradient descent on the synthetic set. Its final weights are compared with the weights
+of the expert some epochs later, :math:`\theta^*`:
 
 .. math:: \theta_N = \theta_0 - a \sum_{i<N} g_i, \qquad
     L = \frac{\|\theta_N - \theta^*\|^2}{\|\theta_0 - \theta^*\|^2}
@@ -29,8 +29,8 @@ class Gradient(Protocol):
 
         Args:
             number: i, the number of the student's step.
-            weights: flat, ``(parameters,)``; they take a gradient.
-            create_graph: whether the gradient is differentiated, in the inputs and in
+            weights: flat weights, ``(parameters,)``, with gradients enabled.
+            create_graph: whether the result can be differentiated by the inputs and by
                 the weights.
         """
         ...
@@ -41,9 +41,9 @@ class Match:
     """The loss of a match, and its derivatives.
 
     Attributes:
-        loss: the loss, 0-d; 1 for a student that stays where it started.
-        by_inputs: the derivatives for the inputs, such as images.
-        by_step_size: the derivative for the step size, 0-d.
+        loss: the loss, 0-d; 1 for a student still at its start.
+        by_inputs: derivatives by the inputs, such as images.
+        by_step_size: derivative by the step size, 0-d.
     """
 
     loss: Tensor
@@ -61,10 +61,10 @@ def match_in_constant_memory(
     inputs: Sequence[Tensor],
     mask: Tensor | None = None,
 ) -> Match:
-    r"""Match with the graph of one step at a time.
+    r"""Match with the graph of one step in memory at a time.
 
-    The derivative is that of TESLA. Each :math:`g_i` depends on the images of its own
-    step; that the weights :math:`\theta_i` depend on the images of earlier steps is
+    The derivative is TESLA's. Each :math:`g_i` depends on the images of its own step;
+    the dependence of the weights :math:`\theta_i` on the images of earlier steps is
     left out:
 
     .. math:: \frac{dL}{dS} = \sum_{i<N} -\frac{2a}{D}\,
@@ -74,16 +74,16 @@ def match_in_constant_memory(
         \sum_{i<N} g_i \Bigr\rangle
 
     with :math:`D = \|\theta_0 - \theta^*\|^2`. A first pass takes the steps and keeps
-    their weights; a second computes each :math:`g_i` once more, with its graph.
+    their weights; a second pass computes each :math:`g_i` again, with its graph.
 
     Args:
-        gradient: of the student's loss.
+        gradient: gradient of the student's loss.
         start: weights of the expert, ``(parameters,)``.
         target: later weights of the expert, ``(parameters,)``.
-        step_size: 0-d, positive.
+        step_size: the student's step size, 0-d, positive.
         steps: the student's steps N, at least 1.
-        inputs: tensors that take a gradient and on which :math:`g_i` depends.
-        mask: 1 for the weights that are compared, else 0; None for all.
+        inputs: tensors to differentiate by; :math:`g_i` depends on them.
+        mask: 1 for each compared weight, else 0; None to compare all.
 
     Reference: Cui, Wang, Si, Hsieh, "Scaling Up Dataset Distillation to ImageNet-1K
     with Constant Memory" (TESLA), ICML 2023, arXiv 2211.10586, section 4.
@@ -122,9 +122,10 @@ def match_unrolled(
     inputs: Sequence[Tensor],
     mask: Tensor | None = None,
 ) -> Match:
-    """Match with the graph of all steps; arguments as for constant memory.
+    """Match with the graph of all steps in memory.
 
-    The derivative is exact. Its memory grows with the number of steps.
+    The arguments are those of the match in constant memory. The derivative is exact,
+    and memory grows with the number of steps.
 
     Reference: Cazenavette et al., "Dataset Distillation by Matching Training
     Trajectories", CVPR 2022, arXiv 2203.11932, algorithm 1.

@@ -45,12 +45,13 @@ class Settings:
     average: float = 0.0
 
     def with_given(self, options: Mapping[str, Any]) -> Self:
-        """Return these settings with the options in their place that are given.
+        """Return these settings, with the given options in their place.
 
-        Augmented copies, given or not, bring augmentation and a ridge of their own.
+        Augmented copies, given or by default, set augmentation and a larger ridge,
+        unless these are given.
 
         Args:
-            options: of FRePo; None stands for one that is not given.
+            options: options of FRePo; None stands for an option not given.
         """
         names = {field.name for field in fields(self)}
         given = {
@@ -75,8 +76,8 @@ class ShortRun:
         flip_up_to: flipped copies are used up to this many images per class; 0 for
             never.
         network: the architecture; None for the paper's, narrower on a CPU.
-        rate_of_few: the learning rate for up to 50 images in all; None for that of the
-            settings.
+        rate_of_few: the learning rate for up to 50 images in all; None for the rate in
+            the settings.
     """
 
     steps: int
@@ -98,8 +99,8 @@ PAPER = Settings()
 PAPER_STEPS = 500_000
 # The ridge with augmented copies: a network trained on them does not fit them exactly.
 _RIDGE_OF_COPIES = 1e-2
-# The most images in all, and the augmented copies of a short run for them: measured for
-# 10, 100 and 500 images, and costly for many.
+# Pairs: the most images in all, and the augmented copies of a short run for up to so
+# many. Measured for 10, 100 and 500 images; copies of many images are costly.
 _FEW = 50
 _COPIES = ((_FEW, 7), (200, 3), (500, 1))
 # Runs of at least this many steps take the paper's learning rate. The number is our
@@ -110,8 +111,8 @@ LONG_RUN = 50_000
 # measured for digits, mnist, fashion-mnist and cifar10 and carried over to their
 # neighbours: docs/benchmarks/defaults.md and frepo.md. Up to 500 images, augmented
 # copies gain two to five points at one image a class, up to two at ten and fifty.
-# Above, augmentation of one view is for colour images alone, where it gains one to two
-# points; grey ones lose two to five.
+# Above, one augmented view replaces colour images alone, for a gain of one to two
+# points; grey images would lose two to five.
 _DIGITS = Settings(learning_rate=1e-2, loss="cross-entropy")
 _GREY = replace(_DIGITS, real_batch_size=256)
 _COLOUR = replace(_GREY, learning_rate=5e-3, augment=True, online_learning_rate=1e-3)
@@ -128,7 +129,7 @@ ON_CPU = Conv(width=32)  # a sixteenth of the work of the paper's width of 128
 
 
 def short_run(task: Task) -> ShortRun:
-    """Return the defaults of a short run, by data set or for data sets like it."""
+    """Return the defaults of a short run, for a known data set or others like it."""
     if task.dataset in _SHORT_RUNS:
         return _SHORT_RUNS[task.dataset]
     flip_up_to = 10 if task.mirror else 0

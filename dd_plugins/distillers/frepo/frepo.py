@@ -57,67 +57,72 @@ class FRePo(AbstractDistiller[FRePoState]):
 
     One model of a pool gives features; kernel ridge regression from the synthetic to
     the real features predicts the real labels; the error is differentiated back to
-    images and labels. The model then takes a training step on the synthetic set, until
-    it has seen ``max_online_updates`` and a fresh one replaces it. There is no
-    unrolling: a step costs one forward pass of the real batch, and one forward and
+    images and labels. The model then takes a training step on the synthetic set, or, if
+    it has taken more than ``max_online_updates``, a fresh model replaces it. There is
+    no unrolling: a step costs one forward pass of the real batch, and one forward and
     backward pass of the synthetic set.
 
-    Under torchrun the models of the pool and the images of a real batch are dealt out
-    to the processes; each visits a model of its own at every step.
+    Under torchrun the processes share out the models of the pool and the images of a
+    real batch; each process visits one of its own models at every step.
 
     The preset and the data set settle all options not given.
 
     Args:
-        preset: ``"fast"`` is for runs of minutes, with the best measured options for
-            the data set; ``"paper"`` is the paper's in every option, 500,000 steps, and
-            width 128. A fast run of 50,000 steps and more takes the paper's learning
+        preset: ``"fast"`` is for runs of minutes, with the options measured as best for
+            the data set; ``"paper"`` takes every option of the paper, 500,000 steps,
+            and width 128. A fast run of 50,000 steps or more takes the paper's learning
             rate.
-        pool_size: online models; at least one for each process.
-        pool_networks: further architectures; the models of the pool take the run's own
+        pool_size: number of online models in the pool; at least one for each process.
+        pool_networks: further architectures of the pool; its models take the run's own
             and these in turn. The paper's pool has one architecture.
-        max_online_updates: training steps K of a model before it is replaced.
-        real_batch_size: real images of a visit.
-        updates_per_batch: steps of a visit; the model, the real batch and its features
-            stay the same in it. The paper's is 1.
-        online_steps: training steps of the model at the end of a visit. The paper's
-            is 1.
+        max_online_updates: training steps K of an online model; one with more steps is
+            replaced by a fresh model.
+        real_batch_size: number of real images in a batch.
+        updates_per_batch: number of steps in a visit, with the same model, real batch
+            and real features. The paper has 1.
+        online_steps: training steps of the model at the end of a visit. The paper
+            has 1.
         ridge: ridge relative to the mean eigenvalue of the kernel; by default the
-            paper's 1e-6, and 1e-2 with augmented copies.
-        learning_rate: of images and labels, in units of their norm (LAMB).
-        last_learning_rate: at the end of the cosine, relative to the first; in [0, 1].
-        online_learning_rate: of Adam on the online models.
+            paper's 1e-6, or 1e-2 with augmented copies.
+        learning_rate: learning rate of images and labels, relative to their norm
+            (LAMB).
+        last_learning_rate: learning rate at the end of the cosine, relative to the
+            first; in [0, 1].
+        online_learning_rate: learning rate of Adam on the online models.
         learn_labels: whether labels are learned.
         augment: whether a random augmentation, redrawn at each step, is applied to the
             synthetic images. The models are trained on augmented images. In the
-            regression augmented images replace the images, or join them as
+            regression, augmented images replace the images, or join them as
             ``augmented_copies``. By default True with copies, and in a fast run for
-            colour images. The paper's is False.
-        augmented_copies: random augmentations of each image, added to the regression,
-            since networks trained on the set meet them too; with 0 and ``augment`` one
-            augmentation replaces the image. By default 7 in a fast run for up to 50
-            images in all, 3 for up to 200, 1 for up to 500, else 0. The paper has none.
-        loss: the loss of the regression's predictions of the real labels:
+            colour images. The paper has none.
+        augmented_copies: number of random augmentations of each image, added to the
+            regression, since networks trained on the set see them too; with 0 and
+            ``augment``, one augmentation replaces the image. By default 7 in a fast run
+            for up to 50 images in all, 3 for up to 200, 1 for up to 500, else 0. The
+            paper has none.
+        loss: loss of the regression's predictions of the real labels:
             ``"squared-error"``, the paper's, or ``"cross-entropy"``, at the best
             temperature for each real batch
             (:func:`~dd_plugins.functional.kernel_regression.calibrated_cross_entropy`);
             by default the latter in a fast run.
-        average: the decay of an exponential average of images and labels over the
-            steps, in [0, 1), which the run gives in place of the last ones; 0, the
-            paper's, for none. With an average the learning rate may stay as it is
-            (``last_learning_rate=1``).
-        flip: whether flipped copies join the synthetic images. The default is the
-            released code's: True for small sets of images with natural mirror images.
-            With augmented copies it is False: some of them are flipped.
-        intercept: whether the regression has an intercept: features are centred at
-            their mean over the synthetic set. It is True by default in a pool of
-            several architectures, some of whose features are nearly constant. The
-            paper has none.
-        kernel: the kernel of the regression: by default, as in the paper, that of the
-            features. ``tangent()`` adds the tangent kernel of the body
+        average: decay of an exponential average of images and labels over the steps, in
+            [0, 1); the run returns the average in place of the last set. 0, as in the
+            paper, means no average. With an average, the learning rate may stay
+            constant (``last_learning_rate=1``).
+        flip: whether flipped copies join the synthetic images. By default True, as in
+            the released code, for small sets of images with natural mirror images;
+            False with augmented copies, for some of them are flipped.
+        intercept: whether the regression has an intercept: features and labels are
+            centred at their means over the synthetic set. By default True in a pool of
+            several architectures, some of whose features are nearly constant. The paper
+            has none.
+        kernel: kernel of the regression; by default the kernel of the features, as in
+            the paper. ``tangent()`` adds the tangent kernel of the body
             (:class:`~dd_plugins.functional.tangent_kernel.TangentKernel`), as if the
-            whole network were trained on the set and not its head alone.
-        chunk_size: images, copies included, with activations in memory at once; the
-            gradient of more is computed in chunks, for one more forward pass.
+            whole network were trained on the set, not its head alone.
+        chunk_size: number of images, copies included, with activations in memory at
+            once; for more images the gradient is computed in chunks, at the cost of one
+            more forward pass.
 
     Reference: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature
     Regression", NeurIPS 2022, arXiv 2206.00719, algorithm 1, and its released code.
@@ -200,17 +205,17 @@ class FRePo(AbstractDistiller[FRePoState]):
         return state.workspace(slot, self._regression, architectures)
 
     def images_in_graph(self, task: Task) -> int:
-        """Return the images of the support, copies counted, or of a chunk of them."""
+        """Return the images of the support, copies included, or of a chunk of it."""
         return min(self.chunk_size, _copies(self) * task.synthetic_images)
 
     def default_steps(self, task: Task) -> int:
-        """Return the steps of a run of the preset on this data set."""
+        """Return the number of steps of the preset for this data set."""
         return PAPER_STEPS if self.preset == "paper" else short_run(task).steps
 
     def default_network(
         self, task: Task, device: torch.device
     ) -> AbstractNetwork | None:
-        """Return the network of a short run; on a CPU it is narrow."""
+        """Return the network of the preset; for a short run on a CPU it is narrow."""
         if self.preset == "paper":
             return Conv()
         usual = short_run(task)
@@ -241,14 +246,14 @@ class FRePo(AbstractDistiller[FRePoState]):
         return centred_targets(labels, num_classes) / math.sqrt(num_classes / 10)
 
     def setup(self, run: Run, real: RealSampler) -> FRePoState:
-        """Fill the pool with fresh models whose ages are staggered.
+        """Fill the pool with fresh models of staggered ages.
 
         Ages start at 0, K/pool, 2K/pool, ..., so the models are replaced one at a time.
 
         Raises:
-            OptionError: there are more processes, or architectures, than models; or
-                augmented copies without augmentation; or the kernel does not suit the
-                network, or the memory.
+            OptionError: there are more processes or architectures than models, or
+                augmented copies without augmentation; or the kernel cannot be computed
+                for the network, or does not fit into memory.
         """
         settings = self._settings
         if settings.pool_size < run.ranks:
@@ -309,7 +314,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         return metrics
 
     def advance(self, state: FRePoState, leaves: Leaves, step: int) -> None:
-        """At the end of a visit, train its model on the set, or replace it."""
+        """At the end of a visit, train the model on the set, or replace it."""
         settings = self._settings
         if (step + 1) % settings.updates_per_batch:
             return
@@ -358,7 +363,7 @@ class FRePo(AbstractDistiller[FRePoState]):
     def predictor(
         self, state: FRePoState, leaves: Leaves
     ) -> Callable[[Tensor], Tensor]:
-        """Return the regression's predictions, on the oldest model of the pool."""
+        """Return the regression's predictor, on the oldest model of the pool."""
         oldest = max(state.pool.values(), key=lambda model: model.updates)
         return self._regression.predictor(
             state.run, oldest.network, leaves.pixels, leaves.labels
@@ -366,7 +371,7 @@ class FRePo(AbstractDistiller[FRePoState]):
 
 
 def _copies(distiller: FRePo) -> int:
-    """Return the images of the support for each image of the set."""
+    """Return the number of images in the support for each image of the set."""
     return (1 + distiller._settings.augmented_copies) * (2 if distiller.flip else 1)
 
 
@@ -398,7 +403,7 @@ def _augmented(run: Run, images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def support(settings: Settings, run: Run, pixels: Tensor, step: int) -> Tensor:
-    """Return the support of the regression: copies of the whole set."""
+    """Return the support of the regression: the set, augmented or with copies."""
     if not settings.augment:
         return pixels
     generator = run.own_generator("augmentation", step)

@@ -1,4 +1,4 @@
-"""The models of the pool as the regression computes with them."""
+"""Workspaces: the tensors for the regression on models of the pool."""
 
 import copy
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ class Workspace:
 
     On a CPU each model has a workspace of its own. On a GPU models of one architecture
     share one, because a CUDA graph is tied to the tensors of its recording: the tensors
-    of a model are copied there and, once it is trained, back.
+    of a model are copied in, and back out once it is trained.
 
     Args:
         regression: predicts real labels, and gives the gradient.
         run: the run.
-        model: the workspace uses its tensors.
+        model: a model, whose tensors the workspace uses.
     """
 
     def __init__(self, regression: Regression, run: Run, model: OnlineModel) -> None:
@@ -48,7 +48,7 @@ class Workspace:
         self._training = GraphedFunction(partial(_train, run, model), model.tensors)
 
     def hold(self, model: OnlineModel) -> Self:
-        """Hold a model: copy its tensors here, unless it is held already."""
+        """Copy the tensors of a model to this workspace, unless it holds them."""
         if self.held is not model:
             self.model.overwrite(model)
             self.held = model
@@ -69,7 +69,7 @@ class Workspace:
         """
         inputs = (view, labels, real.targets, real.drawn, *real.features)
         found = MetaGradient(*self._gradient(*inputs))
-        if found.failed:  # rare: once more, with a ridge that grows
+        if found.failed:  # rare: again, with a growing ridge
             found = MetaGradient(*self._careful_gradient(*inputs))
         return found
 
@@ -94,10 +94,10 @@ class RealFeatures:
     """Features and targets of a real batch, computed once for several steps.
 
     Attributes:
-        number: of the visit.
-        features: in blocks.
-        targets: ``(b, classes)``.
-        drawn: what the kernel drew for the visit.
+        number: the number of the visit.
+        features: features of the real images, in blocks.
+        targets: regression targets, ``(b, classes)``.
+        drawn: random draw of the kernel for the visit.
     """
 
     number: int
@@ -117,7 +117,7 @@ class FRePoState(PoolState):
     def workspace(
         self, slot: int, regression: Regression, architectures: int
     ) -> Workspace:
-        """Return the workspace with the model of a slot.
+        """Return a workspace, holding the model of a slot.
 
         Args:
             slot: its number in the pool.

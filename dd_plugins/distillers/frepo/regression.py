@@ -24,11 +24,11 @@ from dd_plugins.run import Run
 __all__ = ["MetaGradient", "Regression", "Solve", "solve_or_raise"]
 
 
-_PREDICTED = 256  # images whose features are in memory at once, of many to predict
+_PREDICTED = 256  # images to predict whose features are in memory at once
 
 
 class MetaGradient(NamedTuple):
-    """The gradients of a step, and its figures.
+    """The gradients and the metrics of a step.
 
     If ``failed`` is true, the regression failed and the rest is meaningless.
     """
@@ -57,7 +57,7 @@ class Solve(Protocol):
 
 @dataclass(frozen=True)
 class Regression:
-    """Predicts real labels from the synthetic set, on the features of a model.
+    """The regression from the synthetic set to real labels, on a model's features.
 
     Attributes:
         ridge: relative to the mean eigenvalue of the kernel.
@@ -66,8 +66,9 @@ class Regression:
         learn_labels: whether the gradient of the labels is computed.
         chunk_size: images with activations in memory at once, for the backward pass.
             With more images, features are computed without a graph, and again with a
-            graph for each chunk: this bounds the memory, for one more forward pass.
-        intercept: whether the regression has an intercept: features and labels less
+            graph for each chunk. This bounds the memory, at the cost of one more
+            forward pass.
+        intercept: whether the regression has an intercept: features and labels minus
             their means over the support.
         kernel: the kernel of the regression; None for that of the features alone.
     """
@@ -83,7 +84,7 @@ class Regression:
     def draw(
         self, run: Run, network: FeatureNetwork, generator: torch.Generator
     ) -> Tensor:
-        """Return what the kernel draws at random for one use of a network."""
+        """Return the random draw of the kernel for one use of a network."""
         if self.kernel is None:
             return torch.empty(0, device=run.device)
         drawn = self.kernel.draw(network, run.task.num_classes, generator)
@@ -107,8 +108,8 @@ class Regression:
             run: the run.
             network: gives the features.
             images: ``(n, channels, height, width)``.
-            drawn: of :meth:`draw`.
-            differentiable: whether by the images.
+            drawn: the result of :meth:`draw`.
+            differentiable: whether the features can be differentiated by the images.
         """
         network.eval()
         with run.autocast(), torch.set_grad_enabled(differentiable):
@@ -160,15 +161,15 @@ class Regression:
         """Return the fields of :class:`MetaGradient`.
 
         Args:
-            solve: the regression. With ``ridge_regression_ex`` nothing is read from a
-                GPU, so the whole function can be recorded there.
+            solve: the solver. With ``ridge_regression_ex`` nothing is read from a GPU,
+                so the whole function can be recorded there.
             run: the run.
             network: gives the features.
             view: the support of the regression.
-            labels: of the set.
-            targets: of real images.
-            drawn: what was drawn for the kernel, as for the features.
-            *features: of the same images, in blocks.
+            labels: labels of the set.
+            targets: targets of real images.
+            drawn: random draw of the kernel, the same as for the real features.
+            *features: features of the real images, in blocks.
 
         Raises:
             RunError: by :func:`solve_or_raise`, if the kernel is singular with any
@@ -249,7 +250,7 @@ class Regression:
         drawn: Tensor,
         gradients: Sequence[Tensor],
     ) -> Tensor:
-        """Return the gradient of the images from that of their features, by chunks."""
+        """Return the gradient by the images, from that by their features, in chunks."""
         found: list[Tensor] = []
         for images, *parts in zip(
             torch.split(support.detach(), self.chunk_size),
@@ -262,7 +263,7 @@ class Regression:
         return torch.cat(found)
 
     def _with_flipped(self, images: Tensor) -> Tensor:
-        """Return the images and, where asked for, flipped copies after them."""
+        """Return the images and, if wanted, flipped copies after them."""
         return torch.cat([images, images.flip(-1)]) if self.flip else images
 
     def _loss_of(self, predictions: Tensor, targets: Tensor) -> Tensor:
@@ -275,7 +276,7 @@ class Regression:
 def _gradient_through(
     blocks: Sequence[Tensor], images: Tensor, gradients: Sequence[Tensor]
 ) -> Tensor:
-    """Return the gradient of images from those of blocks; some may be constant."""
+    """Return the gradient by the images, from those by the blocks with a graph."""
     pairs = [
         (block, gradient)
         for block, gradient in zip(blocks, gradients, strict=True)
@@ -290,14 +291,14 @@ def _gradient_through(
 def _less(
     blocks: Sequence[Tensor], centres: Sequence[Tensor] | None
 ) -> Sequence[Tensor]:
-    """Return blocks less their centres; as they are without."""
+    """Return blocks minus their centres, or unchanged if there are none."""
     if centres is None:
         return blocks
     return [block - centre for block, centre in zip(blocks, centres, strict=True)]
 
 
 def _labels_of(labels: Tensor, support: Tensor) -> Tensor:
-    """Return the labels of the support: those of the set, once for each copy of it."""
+    """Return the labels of the support: the set's labels, once for each copy."""
     return labels.repeat(len(support) // len(labels), 1)
 
 
@@ -308,6 +309,6 @@ def solve_or_raise(
     *,
     ridge: float,
 ) -> tuple[Tensor, Tensor]:
-    """Predict, with a ridge growing until the kernel is regular, or raise."""
+    """Predict, with a growing ridge, or raise if the kernel stays singular."""
     predictions = ridge_regression(syn_features, syn_targets, features, ridge=ridge)
     return predictions, torch.tensor(False)

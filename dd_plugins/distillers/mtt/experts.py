@@ -1,4 +1,4 @@
-"""The experts of a run: found, or trained by its processes, or refused."""
+"""The experts of a run: read from files, trained by its processes, or refused."""
 
 import shlex
 from functools import partial

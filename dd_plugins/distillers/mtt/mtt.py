@@ -1,4 +1,4 @@
-"""MTT: the training trajectories of experts are matched."""
+"""MTT: matching of the training trajectories of experts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ _THRESHOLD = 2.0
 _STEP_SIZE = "log_step_size"
 _LEAST_PROBABILITY = 1e-6
 _GIGABYTE = 1e9
-_BACKWARD = 2.5  # graphs of a step that its second derivative takes, measured
+_BACKWARD = 2.5  # graphs of a step needed by its second derivative, measured
 _MATCHES = {"constant": match_in_constant_memory, "unrolled": match_unrolled}
 
 
@@ -66,8 +66,9 @@ class MTTState(AbstractState):
         experts: the snapshots of each expert; not saved.
         logits: float32 ``(n, classes)``: the experts' logits for the first images,
             added to learned labels. Zero until step 0.
-        skipped: updates skipped so far, a mean over the processes.
-        mask: 1 for compared weights, 0 for others; None for all. Not saved.
+        skipped: number of updates skipped so far; the mean over the processes at a
+            save.
+        mask: 1 for compared weights, 0 for others; None to compare all. Not saved.
     """
 
     network: FeatureNetwork
@@ -81,7 +82,7 @@ class MTTState(AbstractState):
         return {"logits": self.logits, "skipped": self.skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore them."""
+        """Restore the logits, and how many updates were skipped."""
         self.logits.copy_(state["logits"])
         self.skipped = state["skipped"]
 
@@ -102,47 +103,49 @@ class MTT(AbstractDistiller[MTTState]):
     the first step; ``dd-plugins train-experts`` trains them beforehand.
 
     If several processes share a run, each matches a snapshot of its own, and their
-    gradients are averaged; missing experts are dealt out to the processes.
+    gradients are averaged; the processes share out the training of missing experts.
 
-    The preset and the number of images a class settle all options not given.
+    The preset and the size of the set settle all options not given.
 
     Args:
         preset: ``"fast"`` for runs of minutes on a CPU; ``"paper"`` for the published
             settings: 100 experts of 50 epochs, 5,000 steps.
-        experts: the number of experts; their seeds are 0, 1, 2, ..., whatever the
-            run's.
-        expert: how an expert is trained; by default SGD at 0.05 without momentum, as
-            long as its snapshots are needed (by the paper's preset at 0.01, for 50
-            epochs).
+        experts: number of experts; their seeds are 0, 1, 2, ..., whatever the seed of
+            the run.
+        expert: recipe for training an expert; by default SGD at 0.05 without momentum,
+            for as long as its snapshots are needed (by the paper's preset at 0.01, for
+            at least 50 epochs).
         snapshot_steps: training steps from one snapshot to the next; by default 50, or
             an epoch by the paper's preset.
-        way_points: stored snapshots of an expert, at least 2; between two of them each
-            tensor moves on a straight line. By default all.
-        missing_experts: ``"train"`` or ``"refuse"``.
-        student_steps: steps N of the student.
-        target_distance: snapshots M from the start to the target.
-        difficulty: the snapshots at which students start, ``window(first, last)``; one
-            with ``grows_to`` and ``steps`` grows, as in DATM.
-        batch_size: synthetic images of a student's step; by default all.
+        way_points: number of stored snapshots of an expert, at least 2; between two of
+            them each tensor moves on a straight line. By default all are stored.
+        missing_experts: ``"train"`` or ``"refuse"``, if an expert is missing.
+        student_steps: number N of the student's steps.
+        target_distance: number M of snapshots from a student's start to its target.
+        difficulty: the snapshots at which students start, ``window(first, last)``; a
+            window with ``grows_to`` and ``steps`` grows, as in DATM.
+        batch_size: synthetic images in a student's step; by default the preset's number
+            for the size of the set, or all.
         augment: whether students see images under DSA's augmentation; experts do by
             default.
-        match_layers: the fraction of layers with compared weights, in (0, 1], from the
-            head down; shallow ones are left out (PAD, arXiv 2408.03360).
+        match_layers: fraction of the layers with compared weights, in (0, 1], from the
+            head down; shallow layers are left out (PAD, arXiv 2408.03360).
         memory: ``"constant"`` holds the graph of one step and ignores the dependence of
             later weights on earlier images (TESLA); ``"unrolled"`` is exact, and its
             memory grows with N.
-        learning_rate: of SGD on the images.
-        momentum: of SGD on the images and on the step size, in [0, 1).
-        step_size: the student's, at the start of the run.
-        step_size_learning_rate: of SGD on the step size, as the papers give it. The
-            logarithm of the step size is learned, so it stays positive; its rate is
-            scaled so that the first updates equal the published rule's.
+        learning_rate: learning rate of SGD on the images.
+        momentum: momentum of SGD on the images and on the step size, in [0, 1).
+        step_size: step size of the student at the start of the run.
+        step_size_learning_rate: learning rate of SGD on the step size, as the papers
+            give it. The logarithm of the step size is learned, so the step size stays
+            positive; the rate is scaled to make the first updates equal the published
+            ones.
         learn_labels: whether labels are learned with the images. They start as the mean
             logits of the experts that classify an image correctly (DATM).
-        label_learning_rate: of SGD on the labels.
-        label_momentum: of SGD on the labels, in [0, 1).
-        threshold: an update with a larger loss is skipped: its gradient is zero. By
-            default 2, or none by the paper's preset.
+        label_learning_rate: learning rate of SGD on the labels.
+        label_momentum: momentum of SGD on the labels, in [0, 1).
+        threshold: largest loss of an update; updates with a larger one are skipped: the
+            gradient is zero. By default 2, or none by the paper's preset.
 
     References: Cazenavette et al., "Dataset Distillation by Matching Training
     Trajectories" (MTT), CVPR 2022, arXiv 2203.11932; Cui et al., "Scaling Up Dataset
@@ -184,7 +187,7 @@ class MTT(AbstractDistiller[MTTState]):
     threshold: PositiveFloat | None = None
 
     def for_task(self, task: Task) -> Self:
-        """Settle the options that depend on the number of images a class."""
+        """Settle the options by the preset and the size of the set."""
         is_paper = self.preset == "paper"
         usual = paper_run(task) if is_paper else short_run(task)
         settled = {
@@ -224,7 +227,7 @@ class MTT(AbstractDistiller[MTTState]):
         return self.learn_labels
 
     def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
-        """Return the classic protocol, with the learned step size for its rate."""
+        """Return the classic protocol, with the learned step size as its rate."""
         del task
         rate = math.exp(float(learned[_STEP_SIZE]))
         return replace(classic_recipe(images), learning_rate=rate)
@@ -236,7 +239,7 @@ class MTT(AbstractDistiller[MTTState]):
         return {_STEP_SIZE: torch.tensor(math.log(self.step_size))}
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Return one-hot labels, or zeros as offsets from the experts' logits."""
+        """Return one-hot labels; or zeros, as offsets from the experts' logits."""
         if self.learn_labels:
             return torch.zeros(len(labels), num_classes)
         return super().initial_labels(labels, num_classes)
@@ -246,8 +249,9 @@ class MTT(AbstractDistiller[MTTState]):
 
         Raises:
             OptionError: experts are missing, and ``missing_experts`` is ``"refuse"``;
-                or no student has a target; or a step does not fit into memory.
+                or some student has no target; or a step does not fit into memory.
             FileError: the file of an expert is damaged or is not what its name says.
+            RunError: the weights of an expert became infinite or NaN.
         """
         network = run.fresh_network(run.generator("student")).train()
         trajectories = self._trajectories(run, real)
@@ -260,7 +264,7 @@ class MTT(AbstractDistiller[MTTState]):
         return MTTState(run, network, experts, logits, mask=mask)
 
     def _trajectories(self, run: Run, real: RealSampler) -> list[Trajectory]:
-        """Return the trajectories of the experts, trained or not."""
+        """Return the trajectories of the experts, whether trained or not."""
         assert self.experts is not None
         assert self.difficulty is not None
         assert self.target_distance is not None
@@ -370,13 +374,13 @@ class MTT(AbstractDistiller[MTTState]):
         return {"loss": found.loss, "step_size": step_size, "skipped": skipped}
 
     def labels(self, state: MTTState, leaves: Leaves) -> Tensor:
-        """Return the labels; learned ones as probabilities."""
+        """Return the labels; learned labels as probabilities."""
         if not self.learn_labels:
             return leaves.labels
         return _probabilities(state, leaves.labels.detach())
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """Return SGD with momentum, with rates of its own for each kind."""
+        """Return SGD with momentum, with a separate rate for each kind of tensor."""
         assert self.learning_rate is not None
         assert self.step_size is not None
         assert self.step_size_learning_rate is not None
@@ -399,10 +403,10 @@ class MTT(AbstractDistiller[MTTState]):
 
     @torch.no_grad()
     def _first_logits(self, state: MTTState, leaves: Leaves) -> Tensor:
-        """Return the logits of the labels at the start, less the leaves.
+        """Return the logits of the labels at the start, minus the leaves.
 
         They are the mean logits of the experts that classify an image correctly, or of
-        all if none does. Images of a context keep their labels.
+        all experts if none does. Images of a context keep their labels.
         """
         run, images = state.run, leaves.pixels.detach()
         module = run.fresh_network(run.generator("student"))
@@ -428,11 +432,11 @@ def _probabilities(state: MTTState, labels: Tensor) -> Tensor:
 
 
 def _through_softmax(probabilities: Tensor, gradient: Tensor) -> Tensor:
-    """Return the gradient of logits from that of their softmax."""
+    """Return the gradient by logits, from that by their softmax."""
     mean = (probabilities * gradient).sum(dim=1, keepdim=True)
     return probabilities * (gradient - mean)
 
 
 def _drawn(first: int, last: int, generator: torch.Generator) -> int:
-    """Return a whole number from ``first`` to ``last``, each as likely."""
+    """Return a whole number from ``first`` to ``last``, drawn uniformly."""
     return int(torch.randint(first, last + 1, (), generator=generator))

@@ -23,10 +23,11 @@ class Window(Record):
     can hold the easy ones alone (Guo et al., arXiv 2310.05773, section 3.2).
 
     Args:
-        first: the earliest snapshot, from 0.
-        last: the latest.
-        grows_to: the latest at the end of the growth; None for no growth.
-        steps: of the run until the end of the growth, linear until then; given with
+        first: the earliest starting snapshot of a student, from 0.
+        last: the latest starting snapshot of a student.
+        grows_to: the latest starting snapshot once the window has grown; None for no
+            growth.
+        steps: steps of the run until the window has grown, linearly; given with
             ``grows_to``.
     """
 
@@ -66,16 +67,16 @@ class Window(Record):
 
 @dataclass(frozen=True)
 class Settings:
-    """The options that depend on the number of images a class.
+    """The options that depend on the size of the set.
 
     Attributes:
-        student_steps: steps of the student, N.
-        target_distance: snapshots from the start to the target, M.
+        student_steps: number N of the student's steps.
+        target_distance: number M of snapshots from the start to the target.
         difficulty: the snapshots at which students start.
-        learning_rate: of SGD on the images.
-        step_size: the student's, at the start of the run.
-        step_size_learning_rate: of SGD on it.
-        batch_size: synthetic images of a student's step; None for all.
+        learning_rate: learning rate of SGD on the images.
+        step_size: step size of the student at the start of the run.
+        step_size_learning_rate: learning rate of SGD on the step size.
+        batch_size: synthetic images in a student's step; None for all.
     """
 
     student_steps: int
@@ -115,9 +116,9 @@ _SHORT = {
 
 
 def paper_run(task: Task) -> Settings:
-    """Return the published settings: of CIFAR-10, CIFAR-100 or Tiny-ImageNet.
+    """Return the published settings, for CIFAR-10, CIFAR-100 or Tiny-ImageNet.
 
-    They go by the number of classes and of images a class, to the nearest of the table.
+    They are those of the nearest numbers of classes and of images a class in the table.
     """
     return _nearest(_nearest(_PAPER, task.num_classes), task.images_per_class)
 

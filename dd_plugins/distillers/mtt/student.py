@@ -18,19 +18,19 @@ __all__ = ["Student", "graph_bytes", "layers_mask"]
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """The gradient of the student's loss, by the number of its step and its weights.
+    """The gradient of the student's loss, given the number of its step and its weights.
 
-    It is a function of these alone: each call redraws the batch and the augmentation of
-    a step, to the same values.
+    It depends on these alone: each call redraws the same batch and the same
+    augmentation for a step.
 
     Attributes:
         run: the run.
         network: the architecture; its own weights are not used.
         pixels: the synthetic images, ``(n, channels, height, width)``.
         labels: one-hot or probabilities, ``(n, classes)``.
-        batch_size: images of a step, at most n.
-        augment: whether images are augmented as DSA does.
-        step: of the run.
+        batch_size: number of images in a step, at most n.
+        augment: whether images are augmented as in DSA.
+        step: the step of the run.
     """
 
     run: Run
@@ -45,9 +45,9 @@ class Student:
         """Return the gradient at a step, ``(parameters,)``.
 
         Args:
-            number: of the student's step, from 0.
-            weights: float32 ``(parameters,)``; takes a gradient.
-            create_graph: whether the gradient is differentiated.
+            number: number of the student's step, from 0.
+            weights: float32 ``(parameters,)``, with gradients enabled.
+            create_graph: whether the result can be differentiated.
         """
         chosen = self._chosen(number)
         images, labels = self.pixels[chosen], self.labels[chosen]
@@ -70,7 +70,7 @@ class Student:
         return torch.cat(flat).requires_grad_()
 
     def _chosen(self, number: int) -> Tensor:
-        """Return the images of a step: every image once, before any comes again."""
+        """Return the indices of a step: every image comes once before any repeats."""
         count = len(self.pixels)
         if self.batch_size == count:
             return torch.arange(count, device=self.pixels.device)
@@ -95,7 +95,7 @@ class Student:
 def graph_bytes(function: Callable[[], Tensor]) -> int:
     """Return the bytes in the graph of a result.
 
-    These are the tensors saved for its gradient, each counted once.
+    They are the bytes of the tensors saved for its gradient, each counted once.
     """
     held: dict[int, int] = {}
 
@@ -114,9 +114,9 @@ def layers_mask(network: FeatureNetwork, share: float) -> Tensor | None:
     """Return a mask of the compared weights: those of the deepest layers.
 
     Args:
-        network: its modules with parameters of their own are the layers, in their
-            order.
-        share: of the layers, in (0, 1]; at least one is compared.
+        network: the network; its modules with parameters of their own are the layers,
+            in their order.
+        share: fraction of the layers to compare, in (0, 1]; at least one is compared.
 
     Returns:
         float32 ``(parameters,)`` of 0 and 1, or None if all are compared.
