@@ -1,1 +1,1 @@
-"""Decoders: generators of images, in whose latents a set may be learned."""
+"""Decoders: generators of images; a set may be learned in their latents."""

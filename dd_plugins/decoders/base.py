@@ -1,4 +1,4 @@
-"""The base classes of decoders: halves of autoencoders, with layers to enter at."""
+"""The base classes of decoders: autoencoders with several layers for latents."""
 
 from abc import ABC, abstractmethod
 
@@ -18,8 +18,8 @@ class LatentDecoder(nn.Module, ABC):
     """A module decoding latents to images, and encoding images to latents.
 
     Images are standardised pixels, float32 of shape ``(n, channels, height, width)``.
-    Each image has latents and a style: a vector seen by every layer, and initialised
-    from the style of the image's class.
+    Each image has latents and a style: a vector read by every layer, and initialised
+    with the style of the image's class.
 
     Attributes:
         layers: the number of layers where latents may enter; 0 is the first.
@@ -41,11 +41,11 @@ class LatentDecoder(nn.Module, ABC):
 
     @abstractmethod
     def advance(self, latents: Tensor, styles: Tensor, layer: int) -> Tensor:
-        """Return the latents at a layer, of those at layer 0."""
+        """Return the latents at a layer, computed from latents at layer 0."""
 
     @abstractmethod
     def decode(self, latents: Tensor, styles: Tensor, layer: int) -> Tensor:
-        """Return the images of latents at a layer; differentiable in both."""
+        """Decode latents at a layer to images; differentiable in latents and styles."""
 
 
 class AbstractDecoder(Record, ABC):
@@ -84,8 +84,8 @@ class AbstractDecoder(Record, ABC):
 
         Args:
             image_shape: channels, height and width.
-            num_classes: how many classes images may have.
-            generator: of the weights, on the CPU.
+            num_classes: the number of classes of images.
+            generator: draws the initial weights, on the CPU.
             device: the device to move the module to, channels last; None to leave it on
                 the CPU as it is.
 

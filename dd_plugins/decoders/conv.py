@@ -1,4 +1,4 @@
-"""A small convolutional autoencoder, whose decoder sees the class of an image."""
+"""A small convolutional autoencoder with a class-conditional decoder."""
 
 import itertools
 import math
@@ -18,19 +18,20 @@ __all__ = ["ConvDecoder"]
 
 @record
 class ConvDecoder(AbstractDecoder):
-    """An autoencoder of convolutions, halving and doubling the sides of an image.
+    """A convolutional autoencoder, halving and doubling the sides of an image.
 
     Each stage of the decoder is a 3x3 convolution, with channels scaled and shifted by
-    the style; after the first, each doubles the sides before it. The last layer makes
-    pixels of the map of the last stage. Latents may enter at the first stage (layer 0,
-    the narrowest), at any later one, or at the last layer.
+    the style; every stage after the first doubles the sides before its convolution. The
+    last layer maps the output of the last stage to pixels. Latents may enter at the
+    first stage (layer 0, the narrowest), at any later one, or at the last layer.
 
     Args:
-        width: channels of the last stage; an earlier one has twice those of the next.
-        channels: of the latents at layer 0.
-        styles: values of a style.
-        depth: the number of halvings of the sides; by default until they are about 8
-            pixels, at least once.
+        width: channels of the last stage; each earlier stage has twice as many as the
+            next.
+        channels: the number of channels of the latents at layer 0.
+        styles: the number of values of a style.
+        depth: the number of halvings of the sides; by default enough to reach about 8
+            pixels, at least one.
     """
 
     name = "conv_decoder"
@@ -43,7 +44,7 @@ class ConvDecoder(AbstractDecoder):
     def construct(
         self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
     ) -> LatentDecoder:
-        """Make a module with He's initial weights, so layers keep their scale."""
+        """Make a module with He initialisation, so all layers keep the same scale."""
         smallest = min(image_shape[1:])
         depth = self.depth or max(1, round(math.log2(smallest)) - 3)
         if 2**depth > smallest:
@@ -63,7 +64,7 @@ class ConvDecoder(AbstractDecoder):
 
 
 class _Stage(nn.Module):
-    """A convolution under a style, after sides have grown to a size."""
+    """A convolution scaled and shifted by a style, after upsampling to a size."""
 
     def __init__(
         self, inputs: int, outputs: int, styles: int, size: tuple[int, int]

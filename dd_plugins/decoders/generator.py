@@ -1,4 +1,4 @@
-"""GLaD: a set is learned in the latents of a generator."""
+"""GLaD: learning a set in the latents of a generator."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -33,11 +33,11 @@ _MEASURED = 500  # real images whose latents are measured
 
 @record
 class Generator(AbstractParametrization):
-    """Latents in the middle of a decoder, and styles, are learned in place of pixels.
+    """Latents inside a decoder, and styles, are learned in place of pixels.
 
     The images of a set are then outputs of a generator. Latents start as encoded real
     images. They are divided by their root mean square in real images, so a learning
-    rate means the same as for pixels.
+    rate has about the same effect as on pixels.
 
     Args:
         decoder: the architecture of the generator.
@@ -45,10 +45,11 @@ class Generator(AbstractParametrization):
         weights: ``"trained"`` on the real data as an autoencoder (``dd-plugins
             train-generator``), or ``"random"``, drawn for each seed and never trained:
             the prior of the architecture alone.
-        recipe: how it is trained, such as ``decoder_recipe(steps=500)``.
-        missing_generator: ``"train"`` or ``"refuse"``.
-        chunk: images decoded, and differentiated, at a time. The generator takes no
-            more memory than for these.
+        recipe: how the generator is trained, such as ``decoder_recipe(steps=500)``.
+        missing_generator: whether to ``"train"`` a missing generator, or to
+            ``"refuse"`` the run.
+        chunk: the number of images decoded and differentiated at a time, to limit the
+            memory of the generator.
 
     The file of a set holds decoded pixels: it needs no generator.
 
@@ -57,8 +58,9 @@ class Generator(AbstractParametrization):
     code.
 
     Differences: the generator is a small autoencoder of the same data in place of
-    StyleGAN-XL, and a style is initialised from the class's; images are encoded, not
-    drawn; the optimizer is the distiller's, with one learning rate.
+    StyleGAN-XL, and a style is initialised with its class's; initial latents are
+    encoded images, not random draws; the optimizer is the distiller's, with one
+    learning rate.
     """
 
     name = "generator"
@@ -73,7 +75,7 @@ class Generator(AbstractParametrization):
     chunk: PositiveInt = 10
 
     def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
-        """Return the values of an image's latents and style.
+        """Return the number of values of an image's latents and style.
 
         Raises:
             OptionError: the decoder has no such layer, or the images are too small.
@@ -92,9 +94,10 @@ class Generator(AbstractParametrization):
         """Return the codec of latents; train the generator if it is missing.
 
         Raises:
-            OptionError: the decoder has no such layer, or is missing and
+            OptionError: the decoder has no such layer, or its file is missing and
                 ``missing_generator`` is ``"refuse"``.
             FileError: its file is damaged or contradicts its name.
+            RunError: the loss of its training became infinite or NaN.
         """
         module = self._module(run, real, transform)
         scales = self._scales(module, run, real, transform)
@@ -145,7 +148,7 @@ class Generator(AbstractParametrization):
     def _scales(
         self, module: LatentDecoder, run: Run, real: RealSampler, transform: Transform
     ) -> dict[str, Tensor]:
-        """Return the root mean square of the latents, and of the styles, of images."""
+        """Return the root mean square of latents, and of styles, in real images."""
         indices = evenly_spaced(real, _MEASURED)
         pixels = transform.standardize(real.pixels(indices))
         classes = real.labels[indices].to(run.device)

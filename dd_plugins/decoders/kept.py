@@ -1,4 +1,4 @@
-"""Decoders trained on real data, kept in files under a key of their origin."""
+"""Decoders trained on real data, kept in files under a hash of their origin."""
 
 import pickle
 import time
@@ -64,12 +64,12 @@ OnStep = Callable[[int], None]
 
 @record
 class DecoderRecipe(Record):
-    """How a decoder is trained: Adam, with a warm-up and a cosine to a hundredth.
+    """How a decoder is trained: Adam, with warm-up and cosine decay to a hundredth.
 
     Args:
-        steps: training steps.
+        steps: the number of training steps.
         learning_rate: the peak learning rate.
-        batch_size: images of a step.
+        batch_size: the number of images in a training step.
     """
 
     name = "decoder_recipe"
@@ -79,7 +79,7 @@ class DecoderRecipe(Record):
     batch_size: PositiveInt = 128
 
     def schedule(self) -> Recipe:
-        """Return the optimizer, and how its learning rate rises and falls."""
+        """Return the optimizer and its learning-rate schedule, as a recipe."""
         return Recipe(
             steps=self.steps,
             learning_rate=self.learning_rate,
@@ -89,7 +89,7 @@ class DecoderRecipe(Record):
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """Real images as standardised pixels."""
+    """Real images as standardised pixels, read on access."""
 
     real: RealSampler
     transform: Transform
@@ -108,8 +108,8 @@ class TrainedDecoder(AbstractKept):
         decoder: the architecture.
         recipe: how it is trained.
         transform: the map with the standardisation of the pixels.
-        seed: of its weights and of its training; not that of the run, so that runs of
-            all seeds share it.
+        seed: the seed of its weights and its training, apart from the seed of a run, so
+            runs of all seeds share it.
     """
 
     prefix: ClassVar[str] = "decoder-"
@@ -121,7 +121,7 @@ class TrainedDecoder(AbstractKept):
 
     @property
     def training_steps(self) -> int:
-        """How many steps it is trained."""
+        """The number of its training steps."""
         return self.recipe.steps
 
     def description(self, run: Run, real: RealSampler) -> dict[str, object]:
@@ -150,13 +150,13 @@ class TrainedDecoder(AbstractKept):
     ) -> LatentDecoder:
         """Return the decoder from its file, or train it and keep it there.
 
-        A stopped training goes on from its last saved state. One on images without a
-        name is not kept.
+        An interrupted training resumes from its last saved state. A decoder trained on
+        images without a known origin is not kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.
             real: all training images.
-            folder: where decoders are kept.
+            folder: the folder of kept decoders.
             on_step: called after each training step.
 
         Returns:
@@ -188,7 +188,7 @@ class TrainedDecoder(AbstractKept):
         folder: Path,
         on_step: OnStep,
     ) -> None:
-        """Give a module its weights: from the file, or trained now and kept there."""
+        """Load the weights of a module from its file, or train it and keep them."""
         path = self.path(run, real, folder)
         described, spec = self.described(run, real), repr(self.decoder)
         if not path.exists():
@@ -209,7 +209,7 @@ class TrainedDecoder(AbstractKept):
         part: Path | None,
         on_step: OnStep,
     ) -> None:
-        """Train a module; its state is kept in ``part`` from time to time."""
+        """Train a module, and save its state in ``part`` from time to time."""
         pixels, labels = _Pixels(real, self.transform), real.labels
         recipe = self.recipe.schedule()
         optimizer = recipe.make_optimizer(module.parameters())
@@ -244,7 +244,7 @@ class TrainedDecoder(AbstractKept):
         optimizer: torch.optim.Optimizer,
         number: int,
     ) -> None:
-        """Make a training step, whose draws are a function of its number."""
+        """Take a training step; its draws depend on the seed and its number alone."""
         generator = generator_for(self.seed, "batch of a decoder", number)
         size = min(len(labels), self.recipe.batch_size)
         chosen = torch.randint(len(labels), (size,), generator=generator)
@@ -270,7 +270,7 @@ class TrainedDecoder(AbstractKept):
 
 
 def _save(part: Path, parts: dict[str, Any], done: int) -> None:
-    """Keep the state of a training."""
+    """Save the state of a training."""
     state = {name: each.state_dict() for name, each in parts.items()} | {"done": done}
     write_atomically(part, lambda file: torch.save(state, file))
 
@@ -278,7 +278,7 @@ def _save(part: Path, parts: dict[str, Any], done: int) -> None:
 def _restored(part: Path | None, parts: dict[str, Any]) -> int:
     """Restore the saved state of a training, and return its number of steps.
 
-    An unreadable file is left alone: the training restarts, and replaces it.
+    An unreadable file is ignored: the training starts again, and replaces it later.
     """
     if part is None or not part.exists():
         return 0
@@ -300,10 +300,10 @@ class GeneratorReport:
     """The report of :func:`train_generator`.
 
     Attributes:
-        decoder: its spec.
-        steps: its training steps.
-        file: its path.
-        was_there: whether it was kept before.
+        decoder: the spec of the decoder.
+        steps: the number of its training steps.
+        file: the path of its file.
+        was_there: whether the file existed before.
         error: mean squared error of standardised pixels on images held out of the
             training data: the lost fraction of their variance; None if there are none.
     """
@@ -325,24 +325,25 @@ def train_generator(
     folder: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> GeneratorReport:
-    """Train a decoder on real data for later runs; a kept one is left alone.
+    """Train a decoder on real data for later runs, unless it is kept already.
 
-    If it is stopped, call it again: it goes on where it was.
+    After an interruption, call the function again: it resumes the training.
 
     Args:
-        data: real data; training images are trained on.
+        data: real data; the decoder is trained on its training images.
         decoder: the architecture.
         recipe: how it is trained: a recipe or its spec, such as
             ``"decoder_recipe(steps=500)"``; by default 1,000 steps.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        precision: of its arithmetic.
-        folder: where it is kept; by default :func:`cache_folder`.
-        on_progress: called with a description of the decoder, the steps done, and all
-            steps.
+        precision: the precision of its arithmetic.
+        folder: the folder of kept decoders; by default :func:`cache_folder`.
+        on_progress: called with a description of the decoder, the number of steps done,
+            and the number of all steps.
 
     Raises:
         FileError: a file is damaged, contradicts its name, or cannot be written.
         OptionError: an argument has the wrong type, or the images are too small.
+        RunError: the loss became infinite or NaN.
     """
     if not isinstance(decoder, AbstractDecoder):
         raise OptionError(

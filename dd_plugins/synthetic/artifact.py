@@ -74,10 +74,10 @@ class DistilledSet(Content):
         labels: float32 of shape ``(n, classes)``, of the kind in the header.
         transform: maps images in [0, 1] to the value space and back.
         header: the origin and the properties of the set.
-        stored: the encoded images, tensors by name, if the file holds these in place of
-            images; else empty.
+        stored: the tensors of the encoded images, by name, if the file holds them in
+            place of the images; otherwise empty.
         view_labels: float16 ``(views, n, classes)``, the labels of the images' views;
-            None if there are none, or a teacher gives them.
+            None if there are no views, or a teacher labels them.
         decoder: further tensors for decoding ``stored``, by name.
 
     Example:
@@ -101,24 +101,25 @@ class DistilledSet(Content):
         network: str | None = None,
         recipe: str | None = None,
     ) -> Self:
-        """Make a set from the tensors of other code.
+        """Make a set from tensors made by other code.
 
         Args:
             images: uint8 or floating, of shape ``(n, channels, height, width)``, or
                 with channels last.
             labels: classes, integers of shape ``(n,)``; or a score for each class,
                 floating of shape ``(n, classes)``.
-            data: the real data of the set.
+            data: the real data behind the set.
             space: the value space of the images. ``"pixels"``: in [0, 1], or uint8;
                 ``(mean, standard deviation)``, each with a number for each channel:
                 pixels standardised with these; a
                 :data:`~dd_plugins.data.preprocess.Preprocessing`: a value space fitted
                 to the training images of ``data``. ``"zca"`` is FRePo's,
                 ``"pixel-zca"`` that of MTT, TESLA and DATM with ``--zca``.
-            label_kind: the kind of the scores. By default they must be probabilities.
-            factor: smaller images along each side of an image, as IDC packs them; 1 for
-                none.
-            method: the name of the method, for the record.
+            label_kind: the kind of labels given as scores. By default they must be
+                probabilities.
+            factor: the number of smaller images along each side of an image, as packed
+                by IDC; 1 for images without packing.
+            method: the name of the method, for the header.
             network: the spec of the network for the set; by default FRePo's for
                 regression targets, else DC's.
             recipe: the spec of the recipe for training networks on it; by default the
@@ -129,7 +130,7 @@ class DistilledSet(Content):
             OptionError: an option is out of its range.
 
         Warns:
-            DDWarning: images in this space hardly have such values.
+            DDWarning: the values are implausible for images in this space.
 
         Example:
             >>> import dd_plugins
@@ -158,7 +159,7 @@ class DistilledSet(Content):
 
     @property
     def budget(self) -> int:
-        """The number of real images with as many values as are stored, at least 1."""
+        """The number of stored values in units of a real image, rounded, at least 1."""
         values = self.header.stored_values
         if values is None:
             return len(self)
@@ -171,9 +172,9 @@ class DistilledSet(Content):
         return grid_page(self)
 
     def as_stored(self) -> "DistilledSet":
-        """Return a set of the images as the file stores them, to look at.
+        """Return a set of the images as stored in the file, for display.
 
-        It is this set, if the images are stored as they are.
+        It is this set itself, if the images are stored without encoding.
 
         Raises:
             OptionError: the stored tensors are not images.
@@ -205,8 +206,8 @@ class DistilledSet(Content):
             float32 of the same shape.
 
         Raises:
-            OptionError: the images have another shape than the set's, or values outside
-                the range of images.
+            OptionError: the images differ from the set's in shape, or their dtype or
+                values are not as above.
         """
         if images.shape[1:] != self.images.shape[1:]:
             shape = ", ".join(map(str, self.images.shape[1:]))
@@ -240,10 +241,10 @@ class DistilledSet(Content):
         return len(self.images)
 
     def save(self, path: str | Path) -> Path:
-        """Write the file, atomically, and return its path.
+        """Write the file atomically, and return its path.
 
         Raises:
-            FileError: the file cannot be written; an older one of that name stays.
+            FileError: the file cannot be written; an existing one stays as it was.
             OptionError: contexts are nested too deep.
         """
         check_nesting(self.header)
@@ -261,7 +262,7 @@ class DistilledSet(Content):
             path: the file, or the folder of its run.
 
         Raises:
-            FileError: the file is missing, damaged, foreign or of a newer version.
+            FileError: the file is missing, damaged, of another kind or a newer version.
         """
         file = artifact_file(path)
         header = cls.read_header(file)
@@ -325,7 +326,7 @@ class DistilledSet(Content):
         """Read the header of an artifact, without loading tensors.
 
         Raises:
-            FileError: the file is missing, damaged, foreign or of a newer version.
+            FileError: the file is missing, damaged, of another kind or a newer version.
         """
         file = artifact_file(path)
         try:
@@ -398,7 +399,7 @@ class DistilledSet(Content):
 
 
 def _unpacked(given: Content, packed: Packed) -> Content:
-    """Return the content of a file of grids, from images given as grids."""
+    """Return the content of a packed set, from images given as grids."""
     transform, each = given.transform, packed.images_per_stored
     channels, height, width = given.images.shape[1:]
     packed.values_per_stored((channels, height, width), given.labels.shape[1])
@@ -422,7 +423,7 @@ def _decoded(
     """Decode the images of a file.
 
     Raises:
-        FileError: its content does not match its header.
+        FileError: the tensors do not match the header.
     """
     since = SINCE["parametrization"]
     if header.format_version < since:
@@ -453,16 +454,16 @@ def _decoded(
 
 
 def _damaged(file: Path, fault: str) -> FileError:
-    """Return the error for a file in conflict with the format."""
+    """Return the error for a file violating the format."""
     what = " ".join(fault.split())
     return FileError(f"{file} is damaged: {plain(what)[:300]}")
 
 
 def as_set(given: "DistilledSet | str | os.PathLike[str]") -> DistilledSet:
-    """Return a set, loaded if a path is given.
+    """Return a set as given, or load it from a path.
 
     Raises:
-        OptionError: it is neither a set nor a path.
+        OptionError: the argument is neither a set nor a path.
         FileError: the artifact cannot be read.
     """
     if isinstance(given, DistilledSet):

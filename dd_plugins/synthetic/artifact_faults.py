@@ -1,4 +1,4 @@
-"""How a file breaks the format, even if its hash is right."""
+"""Checks of an artifact against its format, beyond the hash."""
 
 from collections.abc import Iterator, Mapping
 
@@ -30,10 +30,10 @@ _OTHER_TYPES = {
 
 
 def faults(loaded: Content, tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yield how a set breaks the format of docs/artifact-format.md.
+    """Yield the faults of a set against the format of docs/artifact-format.md.
 
-    Only the first fault counts: a check may rely on those before it. A file written by
-    other means can have a right hash all the same.
+    Only the first fault counts, since a check may rely on the earlier ones. A file of
+    other software can have a valid hash and still break the format.
 
     Args:
         loaded: the set, made of unchecked tensors.
@@ -101,7 +101,7 @@ def _faults_of_budget(loaded: Content) -> Iterator[str]:
 
 
 def _faults_of_views(loaded: Content) -> Iterator[str]:
-    """Yield how labels of views break the format."""
+    """Yield the faults in the views and their labels."""
     record, labels = loaded.header.views, loaded.view_labels
     if record is None:
         if labels is not None:
@@ -138,15 +138,15 @@ def _faults_of_views(loaded: Content) -> Iterator[str]:
 
 
 def _kind(loaded: Content) -> str:
-    """Return the kind of the value space, as the version of the file names it."""
+    """Return the kind of the value space, as named by the version of the file."""
     kind = loaded.transform.kind
     if kind == "constant" and loaded.header.format_version < CONSTANT_SINCE:
-        return "standardize"  # older versions made no difference
+        return "standardize"  # older versions did not tell them apart
     return kind
 
 
 def _faults_of_transform(loaded: Content) -> Iterator[str]:
-    """Yield how the map to the value space does not fit the images."""
+    """Yield the faults in the map to the value space."""
     transform, header = loaded.transform, loaded.header
     channels, height, width = loaded.images.shape[1:]
     kind = _kind(loaded)

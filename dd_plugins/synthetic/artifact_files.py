@@ -1,4 +1,4 @@
-"""The file of an artifact: found in the folder of its run, and recognised."""
+"""Finding the file of an artifact, and recognising files of other kinds."""
 
 import stat
 import zipfile
@@ -34,10 +34,10 @@ _LISTED = 1_000  # entries of a folder, read to recognise it
 
 
 def artifact_file(path: str | Path) -> Path:
-    """Return the file of a path: itself, or the artifact in a run's folder.
+    """Return the path of a file itself, or of the artifact in a run's folder.
 
     Raises:
-        FileError: there is no such file.
+        FileError: there is no such file, or it cannot be read.
     """
     file = Path(path)
     try:
@@ -91,7 +91,7 @@ def foreign_kind(file: Path) -> str | None:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    """Return whether a folder, or one in it, holds pictures and no files of a run."""
+    """Return whether a folder or a subfolder holds pictures, and no files of a run."""
     if any((folder / name).exists() for name in ("checkpoint.pt", "metrics.jsonl")):
         return False
     try:

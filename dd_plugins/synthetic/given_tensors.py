@@ -32,9 +32,9 @@ _USUAL_NETWORKS: Mapping[LabelKind, str] = {
 }
 """The networks of the papers with such labels."""
 
-_FARTHEST = 4  # times: images hardly have a larger standard deviation
+_FARTHEST = 4  # times the usual deviation, or a fraction: implausible beyond
 _COMPARED = 1_000  # real images
-_SUM_OF_PROBABILITIES = 1e-3  # by which their sum may differ from 1
+_SUM_OF_PROBABILITIES = 1e-3  # the tolerance of their sum
 
 
 def content_of_tensors(
@@ -48,7 +48,7 @@ def content_of_tensors(
     network: str | None,
     recipe: str | None,
 ) -> Content:
-    """Return the content of an artifact of these tensors.
+    """Return the content of an artifact made from given tensors.
 
     Arguments and errors are those of
     :meth:`~dd_plugins.DistilledSet.from_tensors`.
@@ -107,7 +107,7 @@ def _tensor_of(name: str, given: Any) -> Tensor:
     """Return a plain tensor of numbers on the CPU.
 
     Raises:
-        DataError: it cannot be one.
+        DataError: the value is no tensor or array, or not a dense one.
     """
     try:
         tensor: Tensor = torch.as_tensor(given).detach().cpu()
@@ -122,8 +122,8 @@ def _floating(given: Any, data: RealData) -> Tensor:
     """Return images as float32 on the CPU; uint8 becomes [0, 1].
 
     Raises:
-        DataError: they are no tensor of numbers, or some are not finite, or they have
-            another number of values than those of the data.
+        DataError: the value is no tensor of numbers, or some are not finite, or an
+            image has another number of values than one of the data.
     """
     tensor = _tensor_of("images", given)
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
@@ -148,10 +148,10 @@ def _wrong_shape(images: Tensor, data: RealData) -> DataError:
 
 
 def _channels_first(images: Tensor, data: RealData) -> Tensor:
-    """Return images of the data's shape, whether channels are first or last.
+    """Return images channels first, of the shape of the data's images.
 
     Raises:
-        DataError: they have another shape.
+        DataError: the images have another shape.
     """
     channels, height, width = data.image_shape
     if images.ndim == 4 and len(images):
@@ -165,11 +165,12 @@ def _channels_first(images: Tensor, data: RealData) -> Tensor:
 def _labels(
     labels: Any, kind: LabelKind | None, num_classes: int
 ) -> tuple[LabelKind, Tensor, Tensor]:
-    """Return the kind of labels, the labels of shape ``(n, classes)``, and classes.
+    """Return the kind of labels, labels of shape ``(n, classes)``, and the classes.
 
     Raises:
-        DataError: they have another shape, or classes outside the data.
-        OptionError: they are neither classes nor probabilities, and no kind is given.
+        DataError: the labels have another shape, are not finite, or name classes
+            outside the data.
+        OptionError: the kind is unknown, or the labels are not of this kind.
     """
     found = _tensor_of("labels", labels)
     if not found.is_floating_point() or found.ndim == 1:
@@ -218,7 +219,7 @@ def _transform(space: Space, data: RealData) -> Transform:
     """Return the map to the value space of the set.
 
     Raises:
-        OptionError: there is no such space.
+        OptionError: there is no such space, or it does not fit the channels.
     """
     if isinstance(space, str):
         if space not in ("pixels", *get_args(Preprocessing)):
@@ -246,7 +247,7 @@ def _transform(space: Space, data: RealData) -> Transform:
 
 
 def _check_plausible(values: Tensor, transform: Transform, data: RealData) -> None:
-    """Warn if values are hardly those of images in this space."""
+    """Warn if values are implausible for images in this space."""
     real = transform(data.train.images[:_COMPARED])
     own, expected = float(values.std(correction=0)), float(real.std(correction=0))
     shift = abs(float(values.mean() - real.mean())) / max(expected, 1e-9)

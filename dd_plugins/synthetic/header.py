@@ -1,6 +1,6 @@
 """The header of an artifact: everything about a set but its tensors.
 
-The format stands in docs/artifact-format.md.
+docs/artifact-format.md describes the format.
 """
 
 import json
@@ -93,9 +93,9 @@ class DataRecord(StrictRecord):
     Attributes:
         name: the name of the data set.
         fingerprint: SHA-256 over its training images and labels; empty in a private
-            set, because it would confirm a right guess of all images.
+            set, because it would confirm a correct guess of all images.
         train_images: the number of its training images.
-        image_size: the side of the resized images in pixels, or None.
+        image_size: the side of the resized images in pixels; None if not resized.
     """
 
     name: str
@@ -105,11 +105,11 @@ class DataRecord(StrictRecord):
 
 
 class ContextRecord(StrictRecord):
-    """The existing set that a set extends or refines.
+    """The existing set extended or refined by a new one.
 
     Attributes:
         refined: whether its images were learned further; they come first either way.
-        header: its header.
+        header: the header of the existing set.
     """
 
     refined: bool
@@ -122,43 +122,43 @@ class Header(StrictRecord):
     Attributes:
         format_version: version of the file format.
         label_kind: ``"regression"``, ``"probabilities"`` or ``"classes"``.
-        value_space: of the pixels: ``"standardize"``, ``"zca"``, ``"pixel-zca"`` or
-            ``"constant"``.
+        value_space: the space of the images: ``"standardize"``, ``"zca"``,
+            ``"pixel-zca"`` or ``"constant"``.
         transform_stride: interleaving of the whitening (see ``Transform``).
         class_names: one for each class.
         initial_classes: the class of each image at the start.
         initial_indices: the index of each image's initial real image in the training
             data as loaded (before the validation split); None for a set initialised
             otherwise.
-        initial_images: the kind of the first images outside a context: ``"real"``,
-            ``"noise"``, ``"public"`` or the spec of a coreset; None if all images are
-            of a context, and in files of format version 1.
-        mirror: whether a mirror image is still of its class.
-        distiller: the spec, with every option not at its default.
-        options: every option of the distiller, as its spec writes it.
+        initial_images: the kind of the initial images outside a context: ``"real"``,
+            ``"noise"``, ``"public"`` or the spec of a coreset; None if all images
+            belong to a context, and in files of format version 1.
+        mirror: whether a mirrored image keeps its class.
+        distiller: the spec of the distiller, with every option not at its default.
+        options: every option of the distiller, as written in a spec.
         network: the spec of the network for distillation.
         evaluation_network: the spec of the network for evaluation.
-        architectures: the names of the architectures whose networks took part in the
-            run, in whatever way; None in files of older versions.
-        precision: dtype of the features while distilling.
-        steps: steps done.
+        architectures: the names of all architectures with networks in the run, in any
+            role; None in files of older versions.
+        precision: dtype of the features during distillation.
+        steps: the number of steps done.
         seed: the seed of the run.
-        recipe: the spec of the recipe for training networks on the set; None in files
-            of older versions, for the recipe of their kind of labels.
+        recipe: the spec of the recipe for training networks on the set; None for the
+            usual recipe of its kind of labels, as in files of older versions.
         parametrization: the spec of the parametrization of the images.
         stored_images: the number of stored images; one may hold several images of the
-            set. None in files of older versions: they store all images.
+            set. None in files of older versions, since these store all images.
         stored_values: the number of values of the stored images; None likewise.
         decoder_values: the number of further values for decoding, such as a
             generator's; None in files of older versions.
-        learned: the last values of further learned tensors, by name.
+        learned: the final values of further learned tensors, by name.
         privacy: the guarantee of differential privacy; None if there is none.
-        views: how the views of the images get their labels; None if the labels of the
-            images are all there is.
+        views: how the views of the images get their labels; None if there are only the
+            labels of the images.
         dataset: the real data.
-        context: the existing set extended by this one; None if there was none.
-        versions: of Python, of the libraries, and of the distributions of distillers,
-            wrappers and networks behind the set.
+        context: the existing set extended or refined by this one; None without one.
+        versions: the versions of Python, of the libraries, and of the distributions of
+            distillers, wrappers and networks behind the set.
         content_hash: SHA-256 over tensors and header (without this field).
     """
 
@@ -193,11 +193,11 @@ class Header(StrictRecord):
     content_hash: str = ""
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of its version of the format, without the content hash."""
+        """Return the fields for the format version, without the content hash."""
         newer = {name for name, since in SINCE.items() if self.format_version < since}
         found = self.model_dump(exclude={"content_hash", *newer})
         held = found.get("context")
-        while held is not None:  # headers of contexts are written as this one is
+        while held is not None:  # headers of contexts take the same version
             header = held["header"]
             for name in newer & header.keys():
                 del header[name]
@@ -206,7 +206,7 @@ class Header(StrictRecord):
 
     @property
     def run(self) -> RunOptions:
-        """Return the options of a run for such a set."""
+        """Return the options of a run to make such a set."""
         stored = self.stored_images or len(self.initial_classes)
         found = Counter(self.initial_classes)
         per_class = [
@@ -231,7 +231,7 @@ class Header(StrictRecord):
         )
 
     def of_pixels(self, initial_classes: list[int], values: int) -> "Header":
-        """Return the header for other images, stored as they are.
+        """Return the header for other images, stored without encoding.
 
         Args:
             initial_classes: the class of each image.
@@ -253,14 +253,14 @@ class Header(StrictRecord):
 
     @property
     def nesting(self) -> int:
-        """Return how deep contexts are nested: 0 for a set without one."""
+        """Return the depth of nested contexts: 0 for a set without one."""
         depth, context = 0, self.context
         while context is not None:
             depth, context = depth + 1, context.header.context
         return depth
 
     def text(self) -> str:
-        """Return the JSON of a file of its version."""
+        """Return the header as JSON, for the format version."""
         return json.dumps(self.fields() | {"content_hash": self.content_hash})
 
 
@@ -292,7 +292,7 @@ class Content:
         return tuple(self.images.shape[1:])
 
     def __repr__(self) -> str:
-        """Return a line of the set's main properties."""
+        """Return the main properties of the set in one line."""
         header = self.header
         size = "x".join(map(str, self.image_shape))
         return (
@@ -303,10 +303,10 @@ class Content:
         )
 
     def pixels(self) -> Tensor:
-        """Return the images as a person sees them: float32 in [0, 1], clipped.
+        """Return the images as pixels: float32 in [0, 1], clipped.
 
         Raises:
-            FileError: the whitening of a foreign artifact cannot be undone.
+            FileError: the whitening matrix, made by other software, is singular.
         """
         try:
             return self.transform.invert(self.images).clamp(0, 1)
@@ -317,7 +317,7 @@ class Content:
             ) from error
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors in a file of this set, by name, on the CPU."""
+        """Return the tensors for the file of this set, by name, on the CPU."""
         named = {STORED_PREFIX + name: each for name, each in self.stored.items()}
         named |= {DECODER_PREFIX + name: each for name, each in self.decoder.items()}
         if not self.stored:
@@ -334,11 +334,11 @@ def check_nesting(header: Header, *, more: int = 0) -> None:
     """Refuse a set with contexts nested too deep for a file.
 
     Args:
-        header: of the set.
+        header: the header of the set.
         more: levels added by a set extending it.
 
     Raises:
-        OptionError: they are; the message says how to forget the older ones.
+        OptionError: they are nested too deep; the message tells how to drop older ones.
     """
     if header.nesting + more > DEEPEST_CONTEXT:
         raise OptionError(
@@ -358,9 +358,9 @@ def make_header(
     """Return a header of the current format, with the versions of this process.
 
     Args:
-        plugin_versions: of the distributions whose classes made the set.
+        plugin_versions: versions of the distributions whose classes made the set.
         transform: the map to the value space.
-        run: its options, complete.
+        run: the complete options of the run.
         **fields: the other fields; they override those of ``run`` and this process.
     """
     asked = {
@@ -378,7 +378,7 @@ def make_header(
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions for the header of an artifact."""
+    """Return the versions of Python and the libraries, for a header."""
     libraries = ("dd-plugins", "torch", "torchvision", "numpy", "safetensors")
     return {
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""The kinds of labels; it imports nothing heavy."""
+"""The kinds of labels, in a module without heavy imports."""
 
 from typing import Literal
 

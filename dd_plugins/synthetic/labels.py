@@ -35,7 +35,7 @@ class LabelMeaning:
         targets: labels for known classes: maps int64 ``(n,)`` and the number of classes
             to float32 ``(n, classes)``.
         loss: maps logits and labels, both ``(n, classes)``, to the mean loss.
-        offset: the shift of every entry of a label, by the number of classes: 0, or
+        offset: maps the number of classes to the shift of every entry of a label: 0, or
             ``-1/classes`` where labels are centred.
     """
 
@@ -50,8 +50,8 @@ class LabelMeaning:
 
         Args:
             labels: float of shape ``(n, classes)``.
-            before: classes added before them.
-            after: classes added after them.
+            before: the number of classes added before them.
+            after: the number of classes added after them.
 
         Returns:
             Shape ``(n, before + classes + after)``.
@@ -68,11 +68,11 @@ def one_hot(classes: Tensor, num_classes: int) -> Tensor:
 
 
 def as_probabilities(targets: Tensor) -> Tensor:
-    """Return regression targets as probabilities, in their order.
+    """Convert regression targets to probabilities, keeping their order.
 
-    A softmax at the one temperature at which the largest probability of a label is 0.9
-    on average. Equal targets have even probabilities at any temperature: where there
-    are many such labels, the others become one-hot.
+    A softmax at one temperature for all labels, chosen to make the largest probability
+    of a label 0.9 on average. Equal targets have equal probabilities at any
+    temperature: if many labels are such, the others become one-hot.
 
     Args:
         targets: float of shape ``(n, classes)``.
@@ -84,7 +84,7 @@ def as_probabilities(targets: Tensor) -> Tensor:
                 [0.1000, 0.9000]])
     """
     low, high = _SHARPNESS
-    precise = targets.detach().cpu().double()  # some devices have no such numbers
+    precise = targets.detach().cpu().double()  # some devices have no float64
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
         if (middle * precise).softmax(dim=1).amax(dim=1).mean() < _CONFIDENCE:
@@ -109,5 +109,5 @@ LABEL_KINDS: Mapping[LabelKind, LabelMeaning] = {
 
 
 def label_loss(logits: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
-    """Return the loss for a kind of labels, the mean over the images."""
+    """Return the loss for a kind of labels, averaged over the images."""
     return LABEL_KINDS[kind].loss(logits, labels)

@@ -17,11 +17,11 @@ class Leaves:
 
     Attributes:
         pixels: float32 of shape ``(n, channels, height, width)``, in the value space of
-            the model; takes a gradient.
-        labels: float32 of shape ``(n, classes)``; takes a gradient if it is learnable.
+            the model; requires a gradient.
+        labels: float32 of shape ``(n, classes)``; requires a gradient if learnable.
         classes: int64 of shape ``(n,)``: the class of each image, even if its label is
             learned.
-        others: further learned tensors, by name; each takes a gradient.
+        others: further learned tensors, by name; each requires a gradient.
     """
 
     pixels: Tensor
@@ -30,11 +30,11 @@ class Leaves:
     others: Mapping[str, Tensor] = field(default_factory=dict)
 
     def learned(self) -> list[Tensor]:
-        """Return the leaves with a gradient."""
+        """Return the leaves requiring a gradient."""
         return [each for each in self._tensors() if each.requires_grad]
 
     def detached(self) -> Self:
-        """Return the same values apart from the graph; no gradient is taken."""
+        """Return the same values, detached from the graph."""
         return self.map(torch.Tensor.detach)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -52,7 +52,7 @@ class Leaves:
 
 @dataclass(frozen=True, eq=False)
 class Parameters(Sequence[Tensor]):
-    """The tensors moved by the optimizer: a sequence, so any optimizer takes it.
+    """The tensors moved by the optimizer: a sequence, accepted by any optimizer.
 
     Attributes:
         images: the pixels themselves, or the parameters of a parametrization.
@@ -92,17 +92,17 @@ class Codec:
     Attributes:
         encode: maps images in the value space, and the class of each, to parameters by
             name; their first dimension counts stored images.
-        decode: the way back: a differentiable function of some stored images; each
-            gives ``images_per_stored`` images, one after the other.
+        decode: maps the parameters of some stored images back to images,
+            differentiably; each gives ``images_per_stored`` consecutive images.
         project: changes parameters in place to the nearest allowed ones; None if all
             are allowed.
-        images_per_stored: images in a stored one.
-        chunk: stored images decoded, and differentiated, at a time; None for all. The
-            graph of decoding is no larger than for one chunk.
-        clamp: changes parameters in place so that they decode to pixels within [0, 1],
-            for ``bounded`` methods; None if it cannot be done.
+        images_per_stored: the number of images in one stored image.
+        chunk: the number of stored images decoded and differentiated at a time, to
+            limit the size of the graph; None for all.
+        clamp: changes parameters in place to decode to pixels within [0, 1], for
+            ``bounded`` methods; None if this is impossible.
         constants: further tensors for decoding, by name; not learned.
-        decoder_values: the number of values of a generator for decoding.
+        decoder_values: the number of values of a generator, besides the constants.
     """
 
     encode: Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -129,10 +129,10 @@ class Synthetic:
         learn_labels: whether the labels are parameters too.
         others: further learned tensors, by name.
         codec: how images are encoded; None if the pixels are the parameters.
-        fixed: images and labels before all others in the set, and no parameters: a
-            distiller sees them, the optimizer does not.
-        clamp: maps images to the nearest allowed ones; None if all are. Parameters
-            behind a codec are clamped by the codec.
+        fixed: images and labels placed before all others in the set; a distiller sees
+            them, but the optimizer does not move them.
+        clamp: maps images to the nearest allowed ones; None if all are allowed. A codec
+            clamps its parameters itself.
         averaging: the decay of the average of the parameters over the steps; 0 for
             none.
     """
@@ -224,10 +224,10 @@ class Synthetic:
             self._codec.clamp(self._images)
 
     def follow(self) -> None:
-        """Add the parameters, as they are after a step, to their average.
+        """Add the parameters after a step to their average.
 
-        It is exponential and without bias: after t steps, a step s has the weight
-        ``averaging ** (t - s)``, and the weights sum to one.
+        The average is exponential and without bias: after t steps, the weight of step s
+        is proportional to ``averaging ** (t - s)``, and the weights sum to one.
         """
         if self._average is None:
             return
@@ -240,7 +240,7 @@ class Synthetic:
                 average.lerp_(parameter, weight)
 
     def result(self) -> "Synthetic":
-        """Return the set of the averages, or this set if there are none."""
+        """Return the averaged set, or this set if there is no average."""
         if self._average is None:
             return self
         found = copy.copy(self)
@@ -259,7 +259,7 @@ class Synthetic:
 
     @property
     def decoder_values(self) -> int:
-        """The number of values for decoding besides the stored images'."""
+        """The number of values needed for decoding, besides the stored images."""
         if self._codec is None:
             return 0
         constants = sum(each.numel() for each in self._codec.constants.values())
@@ -270,7 +270,7 @@ class Synthetic:
         return {} if self._codec is None else dict(self._codec.constants)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the changing tensors of a run."""
+        """Return the tensors for a checkpoint of the run."""
         state = {
             "images": dict(self._images),
             "labels": self._labels,
@@ -323,7 +323,7 @@ class Synthetic:
     def _vector_jacobian_product(
         self, stored: slice, gradient: Tensor
     ) -> dict[str, Tensor]:
-        """Return the gradient of some stored images, from that of their pixels."""
+        """Return the gradient of some stored images from that of their pixels."""
         assert self._codec is not None
         inputs = {
             name: each[stored].detach().requires_grad_()
@@ -331,7 +331,7 @@ class Synthetic:
         }
         with torch.enable_grad():
             pixels = self._codec.decode(inputs)
-        # What a decoder does not use has a gradient of 0.
+        # A parameter unused by the decoder has a gradient of 0.
         found = torch.autograd.grad(
             pixels,
             list(inputs.values()),
@@ -343,7 +343,7 @@ class Synthetic:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """Return a copy; images are channels last, as networks want them."""
+    """Return a copy, channels last for images, as networks expect."""
     if tensor.ndim == 4:
         return tensor.detach().clone(memory_format=torch.channels_last)
     return tensor.detach().clone()

@@ -33,7 +33,7 @@ __all__ = [
 LARGEST_COLUMNS = 20
 LONGEST_NAME = 24  # characters beside a row
 _LONGEST_NAME_ABOVE = 12  # characters above an image
-AS_TEXT: dict[str, Any] = {"parse_math": False}  # a dollar sign is a dollar sign
+AS_TEXT: dict[str, Any] = {"parse_math": False}  # a dollar sign starts no formula
 _WIDE_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -51,18 +51,19 @@ _WIDE_FONTS = (
     "Noto Sans Thai",
 )
 _LONGEST_IN_TITLE = 60  # characters of a name
-_NARROWEST = 2.5  # inches; a title needs them
-_LETTER, _LINE = 0.085, 0.15  # inches of a letter and a line of the title, generously
-_MOST_IMAGES = 1000  # a larger picture cannot be read; images are taken evenly by class
+_NARROWEST = 2.5  # inches, with room for the title
+_LETTER, _LINE = 0.085, 0.15  # inches for a letter and a line of the title
+_MOST_IMAGES = 1000  # more could not be read; each class gets an equal share
 
 
 def save_grid(distilled: Content, path: str | Path) -> Path:
-    """Draw the images in [0, 1] as a grid, a row or more for each class.
+    """Draw the images of a set, clipped to [0, 1], as a grid ordered by class.
 
-    The title says data, method and images per class.
+    Each class fills one or more rows. With one image for each class, the grid is
+    compact. The title gives the data set, the method and the images per class.
 
-    Class names are plain text, cut to fit; the number of a class replaces a name that
-    no font here can draw.
+    Class names are plain text, cut to fit. The number of a class replaces a name no
+    installed font can draw.
 
     Args:
         distilled: the set.
@@ -79,7 +80,7 @@ def save_grid(distilled: Content, path: str | Path) -> Path:
 
 
 def grid_page(distilled: Content) -> str:
-    """Return HTML with the grid of a set, and a line that says what the set is."""
+    """Return HTML with the grid of a set, and its description in one line."""
     picture = base64.b64encode(grid_png(distilled)).decode()
     line = html.escape(repr(distilled))
     return (
@@ -119,9 +120,10 @@ def grid_png(distilled: Content) -> bytes:
 
 
 def _title(header: Header) -> str:
-    """Return data, method and images per class, as the fonts can draw them.
+    """Return the title of a grid: data set, method and images per class.
 
-    Of a path its last part stands there, of a method its name.
+    Only the last part of a path and the name of a method are shown. A question mark
+    replaces a letter missing in the fonts.
     """
     counts = sorted(Counter(header.initial_classes).values())
     least, most = counts[0], counts[-1]
@@ -143,22 +145,22 @@ def _mosaic_png(
     *,
     names_above: bool,
 ) -> bytes:
-    """Draw images in one array, and their names beside it.
+    """Draw all images in one array, and their names around it.
 
-    An axis for each image would take half a minute for a thousand of them.
+    Separate axes for a thousand images would take half a minute.
 
     Args:
         pixels: float in [0, 1], of shape ``(n, channels, height, width)``.
         cells: row, column, index and name of each image; most names are empty.
-        columns: of the grid.
-        title: a line or more above the grid.
-        names_above: whether a name stands above its image, or else left of it.
+        columns: the number of columns of the grid.
+        title: the text above the grid, wrapped to its width.
+        names_above: whether names stand above their images, or to the left of them.
     """
     from matplotlib.figure import Figure
 
     rows = 1 + max(cell[0] for cell in cells)
     height, width = pixels.shape[-2:]
-    # In units of the image's side; between images a tenth is free, above them a name.
+    # In units of an image's side: a gap of a tenth, and room for a name above.
     down = 1.1 + (0.3 if names_above else 0)
     inches = 0.9 if rows * columns <= 200 else 0.45
     longest = max(len(cell[3]) for cell in cells)
@@ -206,7 +208,7 @@ def _mosaic_png(
 
 
 def colours(pixels: Tensor) -> NDArray[np.float32]:
-    """Return an image in colours: its first three channels, or else the first as grey.
+    """Return the first three channels of an image, or else its first as grey.
 
     The result has shape ``(height, width, 3)``, or ``(height, width, 1)``.
     """
@@ -215,7 +217,7 @@ def colours(pixels: Tensor) -> NDArray[np.float32]:
 
 
 def drawable(name: str, label: int, longest: int) -> str:
-    """Return a name that the fonts can draw, or else the number of the class."""
+    """Return a name cut to fit, or the number of its class if no font can draw it."""
     short = name if len(name) <= longest else f"{name[: longest - 1]}…"
     if short.isprintable() and all(ord(letter) in _letters() for letter in short):
         return short
@@ -224,7 +226,7 @@ def drawable(name: str, label: int, longest: int) -> str:
 
 @cache
 def font_families() -> list[str]:
-    """Return the font families for names: matplotlib's, and wide ones that are here."""
+    """Return the font families for names: matplotlib's, and installed wide ones."""
     from matplotlib.font_manager import fontManager
 
     here = {font.name for font in fontManager.ttflist}
@@ -233,7 +235,7 @@ def font_families() -> list[str]:
 
 @cache
 def _letters() -> frozenset[int]:
-    """Return the code points that these families can write."""
+    """Return the code points covered by these families."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     return frozenset(

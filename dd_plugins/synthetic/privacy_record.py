@@ -15,20 +15,19 @@ class PrivacyRecord(StrictRecord):
     """The guarantee of a differentially private set, and its limits.
 
     Attributes:
-        epsilon: the epsilon at ``delta``, of the whole run. Two data sets are
-            neighbours if one has exactly one image, with its label, more than the
-            other.
+        epsilon: the epsilon of the whole run at ``delta``. Two data sets are neighbours
+            if one has exactly one image more than the other, with its label.
         delta: the probability that epsilon does not hold.
-        accountant: the accountant behind epsilon, such as ``"prv"``.
+        accountant: the accountant used to compute epsilon, such as ``"prv"``.
         mechanism: the output released at each step, in a few words.
-        sampling: how batches were drawn; ``"poisson"``: each image by a coin of its
-            own.
+        sampling: how batches were drawn; ``"poisson"``: each image independently of
+            all others.
         sample_rate: the probability that an image is in the batch of a step.
-        steps: the noisy steps of the run.
+        steps: the number of noisy steps in the run.
         noise_multiplier: the noise's standard deviation in units of the clipping norm.
-        clipping_norm: the largest norm of an image's part in a step.
-        secure_noise: whether the noise withstands attacks on floating-point numbers.
-        not_covered: the limits of epsilon's protection, a sentence each.
+        clipping_norm: the largest norm of one image's contribution to a step.
+        secure_noise: whether the noise withstands attacks on floating-point arithmetic.
+        not_covered: the limits of epsilon's protection, one sentence each.
     """
 
     epsilon: _Positive

@@ -1,4 +1,4 @@
-"""Records of how the views of a set get their labels, as a header holds them."""
+"""Parts of a header, and the records of the labels of views."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ __all__ = ["StrictRecord", "TeacherRecord", "ViewsRecord"]
 
 
 class StrictRecord(pydantic.BaseModel):
-    """A part of a header: only its fields, only of their types, and finite."""
+    """A part of a header, without unknown fields, other types or infinite numbers."""
 
     model_config = pydantic.ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False
@@ -16,9 +16,9 @@ class StrictRecord(pydantic.BaseModel):
 
 
 def _without_newer(fields: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Return fields without the empty ones of version 4.
+    """Return fields without those of version 4 at their defaults.
 
-    So a record of version 3 is written, and hashed, as it was.
+    A record of version 3 is thus written and hashed as before.
     """
     return {
         name: value
@@ -28,12 +28,12 @@ def _without_newer(fields: dict[str, Any], newer: dict[str, Any]) -> dict[str, A
 
 
 class TeacherRecord(StrictRecord):
-    """A network trained on the real data, by its key.
+    """The key of a network trained on the real data.
 
     Attributes:
-        network: its spec.
-        recipe: the spec of its training.
-        seed: of its weights and its training.
+        network: the spec of the network.
+        recipe: the spec of its training recipe.
+        seed: the seed of its weights and its training.
     """
 
     network: str
@@ -52,10 +52,11 @@ class ViewsRecord(StrictRecord):
 
     Attributes:
         views: the spec of the views.
-        temperature: of the labels.
-        teacher: the network behind them; None if the file holds labels without naming
-            their teacher.
-        further_teachers: networks; their logits and the teacher's are averaged.
+        temperature: the temperature of the labels.
+        teacher: the network behind the labels; None if the file holds labels without
+            naming their teacher.
+        further_teachers: further networks; their logits are averaged with the
+            teacher's.
         group: the number of images sharing BatchNorm statistics during labelling; None
             for the statistics of the real data.
     """

@@ -15,34 +15,35 @@ from dd_plugins.spec import Record, read, record
 
 __all__ = ["Views", "get_views"]
 
-_NARROWEST = 3 / 4  # width by height of a crop; the widest is its inverse
+_NARROWEST = 3 / 4  # width over height of a crop; its inverse for the widest
 
 
 @record
 class Views(Record):
     """Views of images: random crops, each a function of (seed, view, image).
 
-    No box is stored, for each can be drawn again. A crop is scaled to the size of the
-    image bilinearly, and flipped in half of the cases where the data allow it. With
-    ``mix`` each crop is mixed with a partner's. The partner differs from view to view.
+    No box is stored, since each can be drawn again. A crop is scaled bilinearly to the
+    size of the image, and flipped in half of the cases if the data allow it. With
+    ``mix`` each crop is mixed with the crop of a partner, another image drawn for each
+    view.
 
     Args:
-        count: views of each image; an epoch of training takes one.
-        seed: of the boxes, the partners and their shares.
-        smallest: area of the smallest crop, in (0, 1] of the image.
+        count: the number of views of each image; an epoch of training takes one.
+        seed: the seed of the crops, the partners and the shares.
+        smallest: the area of the smallest crop, as a fraction of the image in (0, 1].
         crop: ``"resized"`` for a part of the image, scaled up; ``"padded"`` for the
-            image, shifted by up to an eighth of its side, with zeros from outside.
+            image, padded with zeros and shifted by up to an eighth of its side.
         mix: ``"cutmix"`` puts a box of the partner into the crop (Yun et al., arXiv
             1905.04899); ``"mixup"`` blends the two (Zhang et al., arXiv 1710.09412);
             ``"none"`` leaves the crop alone.
         alpha: the share of an image in its mixed view is drawn from Beta(alpha,
-            alpha); 1 draws it evenly from [0, 1].
+            alpha); 1 draws it uniformly from [0, 1].
 
     Reference: Yin et al., "Squeeze, Recover and Relabel" (SRe2L), NeurIPS 2023, arXiv
     2306.13092, section 3.3.
 
-    Differences: there boxes are stored, and the images of a batch share a partner's
-    share and box; here each image has its own, so views do not depend on batches.
+    Differences: there boxes are stored, and all images of a batch are mixed with the
+    same share and box; here each image has its own, so views do not depend on batches.
     """
 
     name = "views"
@@ -60,7 +61,7 @@ class Views(Record):
         """Return one view of some images.
 
         Args:
-            images: of the whole set, ``(n, channels, height, width)``.
+            images: all images of the set, ``(n, channels, height, width)``.
             indices: int64 ``(b,)``: the images to view.
             number: the view's number, in [0, ``count``).
             mirror: whether crops may be flipped.
@@ -85,13 +86,13 @@ class Views(Record):
     def mixed_labels(
         self, labels: Tensor, indices: Tensor, number: int, size: tuple[int, int]
     ) -> Tensor:
-        """Return the labels of a view of some images, mixed in the shares of pixels.
+        """Return the labels of one view of some images, mixed by the shares of pixels.
 
         Args:
             labels: of all images, float ``(n, classes)``.
             indices: int64 ``(b,)``: the images to view.
             number: the view's number.
-            size: height and width of the images: a box is cut by their edges.
+            size: height and width of the images; a box ends at their edges.
         """
         if self.mix == "none":
             return labels[indices]
@@ -104,10 +105,10 @@ class Views(Record):
         return share * labels[indices] + (1 - share) * labels[partners]
 
     def partners(self, count: int, number: int) -> Tensor:
-        """Return the partner's index for each of ``count`` images.
+        """Return the index of the partner of each of ``count`` images.
 
-        One draw orders all images: each is next to another, so none is its own partner
-        if there are two.
+        The partner is the next image in one random order, so no image is its own
+        partner if there are at least two.
         """
         order = self.order(count, number)
         partners = torch.empty_like(order)
@@ -115,7 +116,7 @@ class Views(Record):
         return partners
 
     def order(self, count: int, number: int) -> Tensor:
-        """Return the order of ``count`` images in a view: int64, drawn by the seed."""
+        """Return a random order of ``count`` images for a view: int64, by the seed."""
         generator = generator_for(self.seed, "order of a view", number)
         return torch.randperm(count, generator=generator)
 
@@ -167,10 +168,10 @@ class Views(Record):
 
 
 def get_views(spec: str) -> Views:
-    """Build the views of a spec.
+    """Build the views described by a spec.
 
     Raises:
-        OptionError: the spec is not one of views, or an option is out of its range.
+        OptionError: the spec describes no views, or an option is out of its range.
 
     Example:
         >>> get_views("views(count=3)").smallest

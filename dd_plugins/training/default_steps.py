@@ -1,4 +1,4 @@
-"""How long networks and generators are trained by default; it imports nothing."""
+"""The default training steps of networks and generators; it imports nothing."""
 
 __all__ = ["DECODER_STEPS", "SQUEEZE_STEPS", "STAGES"]
 

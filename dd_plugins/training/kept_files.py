@@ -1,4 +1,4 @@
-"""Objects trained on real data, kept in files under a key of their origin."""
+"""Objects trained on real data, kept in files under a hash of their origin."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ __all__ = ["AbstractKept", "load_weights"]
 
 
 class AbstractKept(ABC):
-    """An object trained on real data, and a function of its description.
+    """An object trained on real data, determined by its description.
 
     Attributes:
-        prefix: of the names of its files.
+        prefix: the prefix of the names of its files.
     """
 
     prefix: ClassVar[str] = ""
@@ -46,7 +46,7 @@ class AbstractKept(ABC):
 def load_weights(
     module: nn.Module, path: Path, described: str, *, what: str, advice: str, of: str
 ) -> None:
-    """Give a module the weights of a file.
+    """Load the weights of a file into a module.
 
     Args:
         module: changed in place.

@@ -1,4 +1,4 @@
-"""Networks trained on real data, kept in files under a key of their origin."""
+"""Networks trained on real data, kept in files under a hash of their origin."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +62,7 @@ _ADVICE = "remove the file, and it is trained anew"
 
 @dataclass(frozen=True)
 class RealImages:
-    """All real images, read when training draws them."""
+    """All real images, read when drawn for training."""
 
     real: RealSampler
 
@@ -74,7 +74,7 @@ class RealImages:
 
 
 def real_training_set(run: Run, real: RealSampler) -> TrainingSet:
-    """Return all real images with their classes."""
+    """Return the training set of all real images with their classes."""
     labels = F.one_hot(real.labels, run.task.num_classes).float()
     return TrainingSet(
         RealImages(real), labels.to(run.device), "classes", run.task.mirror
@@ -88,7 +88,7 @@ class RealSetting:
     Attributes:
         task: the task of the networks.
         device: the device of their training.
-        precision: of their arithmetic.
+        precision: the precision of their arithmetic.
         transform: maps images to the value space.
         real: all training images.
     """
@@ -104,7 +104,7 @@ class RealSetting:
         """Return the setting of real data.
 
         Raises:
-            OptionError: the data is something else, or there is no such device.
+            OptionError: the data is not RealData, or there is no such device.
         """
         if not isinstance(data, RealData):
             raise OptionError(
@@ -118,7 +118,7 @@ class RealSetting:
         return cls(task, target, dtype, transform, real)
 
     def run(self, network: AbstractNetwork, steps: int) -> Run:
-        """Return the run for training a network for so many steps."""
+        """Return the run for training a network for a number of steps."""
         return Run(self.task, "", network, steps, 0, self.device, self.precision)
 
 
@@ -129,8 +129,8 @@ class TrainedNetwork(AbstractKept):
     Attributes:
         network: the architecture.
         recipe: how it is trained.
-        seed: of its weights and of its training; not that of the run, so that runs of
-            all seeds share it.
+        seed: the seed of its weights and its training, apart from the seed of a run, so
+            runs of all seeds share it.
     """
 
     network: AbstractNetwork
@@ -154,12 +154,12 @@ class TrainedNetwork(AbstractKept):
 
     @property
     def training_steps(self) -> int:
-        """How many steps it is trained."""
+        """The number of its training steps."""
         return self.recipe.steps_done
 
     @plain_torch()
     def seconds(self, run: Run, real: RealSampler, folder: Path) -> float:
-        """Return about how long :meth:`obtain` trains: 0 if the network is kept."""
+        """Estimate the seconds of training in :meth:`obtain`: 0 if it is kept."""
         if self.is_kept(run, real, folder):
             return 0.0
         module, _ = self.fresh(run)
@@ -178,12 +178,12 @@ class TrainedNetwork(AbstractKept):
     ) -> FeatureNetwork:
         """Return the network from its file, or train it and keep it there.
 
-        A network trained on images without a name is not kept.
+        A network trained on images without a known origin is not kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.
             real: all training images.
-            folder: where networks are kept.
+            folder: the folder of kept networks.
             on_step: called after each training step.
 
         Returns:
@@ -214,7 +214,7 @@ class TrainedNetwork(AbstractKept):
 
     @plain_torch()
     def found(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork | None:
-        """Return the kept network; else check that it can be kept, and return None.
+        """Return the kept network, or check write access and return None.
 
         Raises:
             FileError: its file is damaged, contradicts its name, or could not be
@@ -239,7 +239,7 @@ class TrainedNetwork(AbstractKept):
         )
 
     def fresh(self, run: Run) -> tuple[FeatureNetwork, torch.Generator]:
-        """Return the untrained network, and the generator of its training."""
+        """Return the untrained network, and the random generator of its training."""
         generator = generator_for(self.seed, f"trained network {self.network!r}")
         return run.fresh_network(generator, self.network), generator
 
@@ -250,10 +250,10 @@ class KeptNetworks(Sequence[FeatureNetwork]):
     Only the last one accessed stays in memory.
 
     Args:
-        wanted: the networks; all are kept.
+        wanted: the networks; all are in files.
         run: for the shape of images, the classes, the device and the precision.
         real: all training images.
-        folder: where networks are kept.
+        folder: the folder of kept networks.
     """
 
     def __init__(
@@ -289,14 +289,14 @@ class TrainingReport:
     """The report of :func:`train_networks` on one network.
 
     Attributes:
-        network: its spec.
-        steps: its training steps.
+        network: the spec of the network.
+        steps: the number of its training steps.
         module: the network, frozen and in evaluation mode.
-        file: its path.
-        was_there: whether it was kept before.
-        validation_accuracy: on images held out of the training data, in [0, 1]; None
-            if there are none.
-        seed: of its weights and its training.
+        file: the path of its file.
+        was_there: whether the file existed before.
+        validation_accuracy: the accuracy on images held out of the training data, in
+            [0, 1]; None if there are none.
+        seed: the seed of its weights and its training.
     """
 
     network: str
@@ -320,23 +320,24 @@ def train_networks(
     folder: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Iterator[TrainingReport]:
-    """Train networks on real data for later runs; kept ones are left alone.
+    """Train networks on real data for later runs, except those already kept.
 
-    If it is stopped, call it again: it goes on with the first missing network. All
-    files are tried before the first network is trained.
+    After an interruption, call the function again: it continues with the first missing
+    network. All files are checked before the first network is trained.
 
     Args:
-        data: real data; training images are trained on.
+        data: real data; networks are trained on its training images.
         networks: the architectures, or one.
-        stages: training steps of each, at least 1; a network of its own for each stage.
-            By default :data:`STAGES`.
+        stages: numbers of training steps, at least 1; a separate network is trained for
+            each. By default :data:`STAGES`.
         recipe: how each is trained, in place of ``stages``: a recipe or its spec.
-        seeds: of the weights and the training; a network of its own for each.
+        seeds: seeds of the weights and the training; a separate network is trained for
+            each.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        precision: of the networks' arithmetic.
-        folder: where networks are kept; by default :func:`cache_folder`.
-        on_progress: called after each training step with what is trained, the work
-            done and all work, in seconds by a few steps of each that are timed first.
+        precision: the precision of the networks' arithmetic.
+        folder: the folder of kept networks; by default :func:`cache_folder`.
+        on_progress: called after each training step with the spec of the network, the
+            work done and all work, in seconds, estimated from a few steps of each.
 
     Yields:
         A report of each network as soon as it is kept.
@@ -400,7 +401,7 @@ def _recipes_of(
     """Return the recipes of the networks.
 
     Raises:
-        OptionError: there are no stages, or one is below 1, or both are given.
+        OptionError: there are no stages, or one is below 1, or a recipe is given too.
     """
     if recipe is not None:
         if stages is not None:

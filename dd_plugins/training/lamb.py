@@ -1,4 +1,4 @@
-"""LAMB, an optimizer missing in torch."""
+"""LAMB, an optimizer missing from torch."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, overload
@@ -12,16 +12,16 @@ __all__ = ["LAMB"]
 class LAMB(torch.optim.Optimizer):
     """Adam, with the step on each tensor scaled to the tensor's norm.
 
-    A step moves a tensor by ``learning_rate * ||tensor||`` in Adam's direction
-    (Frobenius norms over the whole tensor), with bias correction, without clamping;
-    where either norm is zero the scale is one.
+    A step moves a tensor by ``learning_rate * ||tensor||`` in Adam's direction, with
+    bias correction and without clamping. Norms are Frobenius norms over the whole
+    tensor; where either norm is zero, the scale is one.
 
     Args:
         parameters: tensors or parameter groups.
-        lr: learning rate, relative to the norm of each tensor; not negative.
-        betas: decay of the two moments, each in [0, 1).
+        lr: the learning rate, relative to the norm of each tensor; not negative.
+        betas: the decay rates of the two moments, each in [0, 1).
         eps: added to the root of the second moment.
-        weight_decay: added to the direction before it is scaled; not negative.
+        weight_decay: the weight decay, added before the scaling; not negative.
 
     Reference: You et al., "Large Batch Optimization for Deep Learning: Training BERT in
     76 minutes", ICLR 2020, arXiv 1904.00962, algorithm 2.

@@ -1,4 +1,4 @@
-"""The trained objects a run needs: found, or trained by its processes."""
+"""The trained objects needed by a run: loaded, or trained by its processes."""
 
 import sys
 import time
@@ -30,7 +30,7 @@ class Wanted(Protocol[Found_co]):
 
     @property
     def training_steps(self) -> int:
-        """How many training steps it takes."""
+        """The number of its training steps."""
         ...
 
     def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
@@ -44,7 +44,7 @@ class Wanted(Protocol[Found_co]):
     def obtain(
         self, run: Run, real: RealSampler, folder: Path, on_step: OnStep = ...
     ) -> Found_co:
-        """Return it: from its file, or trained now and kept there."""
+        """Return the object from its file, or train it and keep it there."""
         ...
 
 
@@ -57,7 +57,7 @@ def obtained(
     what: str,
     refusal: Callable[[int, Path], DDError],
 ) -> Iterator[Found_co]:
-    """Yield the wanted objects one after the other; train the missing ones.
+    """Yield the wanted objects one by one, and train the missing ones.
 
     The processes of one machine share a folder; each trains some of the objects.
 
@@ -65,12 +65,12 @@ def obtained(
         wanted: the needed objects.
         run: the run.
         real: all training images.
-        missing: ``"train"`` or ``"refuse"``, for missing objects.
-        what: their name, for the progress line: ``"expert"``.
-        refusal: returns the error for a number of missing ones and their folder.
+        missing: whether to ``"train"`` missing objects, or to ``"refuse"`` the run.
+        what: the name of one object for the progress line, such as ``"expert"``.
+        refusal: returns the error for a number of missing objects and their folder.
 
     Raises:
-        OptionError: the refusal.
+        OptionError: objects are missing, and are not to be trained.
         FileError: a file is damaged or contradicts its name.
         RunError: weights became infinite or NaN.
     """
@@ -100,7 +100,7 @@ def obtained(
 
 
 def _tell(wanted: Sequence[Wanted[Any]], what: str, number: int, done: int) -> None:
-    """Show how far the training is."""
+    """Show the progress of training."""
     steps = wanted[number].training_steps
     if done % _TOLD_EVERY == 0 or done == steps:
         sys.stderr.write(

@@ -15,7 +15,7 @@ from dd_plugins.runtime.randomness import generator_for
 
 __all__ = ["PatchChoice", "Patches", "Realism"]
 
-_SCORED = 250  # crops that a teacher sees at a time
+_SCORED = 250  # crops scored at a time
 
 Realism = Literal["best", "medium"]
 """The choice of crops: of the least loss, or around the median."""
@@ -28,17 +28,17 @@ Read = Callable[[Tensor], Tensor]
 class PatchChoice:
     """How crops are chosen.
 
-    A few square crops of each of many images are scored by the loss of a teacher for
-    the class. The best crop of each image stays; of those the best are chosen, or those
-    around the median.
+    Several crops of each candidate image, with the aspect ratio of the image, are
+    scored by a teacher's loss for the class. The best crop of each image is kept; from
+    these the best are chosen, or those around the median.
 
     Attributes:
-        factor: crops along each side of an assembled image.
-        candidates: scored images of a class, or as many as are needed.
-        crops: crops of each of them.
-        smallest: area of the smallest crop, in (0, 1] of the image.
+        factor: the number of crops along each side of an assembled image.
+        candidates: the number of scored images of a class; more if more are needed.
+        crops: the number of crops of each candidate.
+        smallest: the area of the smallest crop, as a fraction of the image in (0, 1].
         realism: the rule of the choice.
-        seed: of candidates and crops.
+        seed: the seed of candidates and crops.
 
     Reference: Sun et al., "On the Diversity and Realism of Distilled Dataset" (RDED),
     CVPR 2024, arXiv 2312.03526, and its released code.
@@ -54,12 +54,13 @@ class PatchChoice:
     def choose(
         self, modules: Sequence[nn.Module], real: RealSampler, counts: Sequence[int]
     ) -> "Patches":
-        """Return the crops of a set.
+        """Choose the crops for a set.
 
         Args:
-            modules: map images in the value space to logits, in evaluation mode.
+            modules: the teachers, mapping images in the value space to logits, in
+                evaluation mode.
             real: all real images.
-            counts: images of the set for each class.
+            counts: the number of images of the set for each class.
 
         Raises:
             OptionError: a class has too few images for so many crops.
@@ -87,7 +88,7 @@ class PatchChoice:
         indices: Tensor,
         label: int,
     ) -> tuple[Tensor, list["_Box"]]:
-        """Return the least loss among the crops of each image, and its crop."""
+        """Return the least loss over the crops of each image, and the crop with it."""
         losses, boxes = [], []
         for part in torch.split(indices, max(1, _SCORED // self.crops)):
             images = real.read(part).images
@@ -113,7 +114,7 @@ class PatchChoice:
         return torch.cat(losses), boxes
 
     def _boxes(self, index: int, height: int, width: int) -> Iterator["_Box"]:
-        """Yield the boxes of the crops of an image: square in units of its sides."""
+        """Yield the boxes of an image's crops, with the aspect ratio of the image."""
         generator = generator_for(self.seed, "crops", index)
         for _ in range(self.crops):
             area, down, right = torch.rand(3, generator=generator).tolist()
@@ -145,12 +146,12 @@ class _Box:
 
 @dataclass(frozen=True)
 class Patches:
-    """Crops, assembled to images, ``factor`` x ``factor`` in each.
+    """Crops assembled into images, ``factor`` x ``factor`` in each.
 
     Attributes:
         indices: int64, the real image of each crop, class by class.
-        boxes: the crop of each.
-        factor: crops along each side of an image.
+        boxes: the box of each crop.
+        factor: the number of crops along each side of an image.
     """
 
     indices: Tensor
@@ -184,7 +185,7 @@ class Patches:
 
 
 def _alone(image: Tensor, box: _Box, factor: int) -> Tensor:
-    """Return a crop as large as it will be, with zeros around it."""
+    """Return a crop at its final size, in the corner of an image of zeros."""
     height, width = image.shape[-2:]
     rows, columns = height // factor, width // factor
     crop = box.of(image, rows, columns)
@@ -193,7 +194,7 @@ def _alone(image: Tensor, box: _Box, factor: int) -> Tensor:
 
 @torch.no_grad()
 def _losses(modules: Sequence[nn.Module], images: Tensor, label: int) -> Tensor:
-    """Return the loss of each image for a class, the mean over the teachers."""
+    """Return the loss of each image for a class, averaged over the teachers."""
     classes = torch.full((len(images),), label, device=images.device)
     images = images.contiguous(memory_format=torch.channels_last)
     losses = [

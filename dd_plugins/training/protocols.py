@@ -1,4 +1,4 @@
-"""How networks are trained on a distilled set: by a name, a recipe, or its own."""
+"""Protocols for training networks on a distilled set: by name or by recipe."""
 
 from dataclasses import replace
 from typing import Literal, cast, get_args
@@ -26,7 +26,7 @@ __all__ = ["MOST_STEPS", "ProtocolName", "as_protocol", "recipe_for", "training_
 ProtocolName = Literal["auto", "family", "frepo", "classic", "retrieval"]
 """How networks are trained on a distilled set, and scored."""
 
-_FAMILY_IMAGES = 100  # for which the recipe of a family has its steps
+_FAMILY_IMAGES = 100  # assumed by the steps of a family's recipe
 
 MOST_STEPS = 100_000
 """The most training steps an artifact may ask for by itself."""
@@ -36,7 +36,7 @@ def as_protocol(protocol: str | Recipe) -> ProtocolName | Recipe:
     """Return the name of a protocol, or the recipe of a spec.
 
     Raises:
-        OptionError: it is neither, or an option of the recipe is out of its range.
+        OptionError: the value is neither, or an option of the recipe is out of range.
 
     Example:
         >>> as_protocol("recipe(steps=300)")
@@ -60,17 +60,18 @@ def recipe_for(
     protocol: ProtocolName | Recipe = "auto",
     network: AbstractNetwork | None = None,
 ) -> Recipe:
-    """Return how networks are trained on a distilled set.
+    """Return the recipe for training networks on a distilled set.
 
     Args:
         distilled: the set.
         protocol: ``"frepo"`` or ``"classic"`` (see :mod:`dd_plugins.training.recipes`);
-            ``"auto"`` is the recipe in the set's header, chosen by its method, and so
-            is ``"retrieval"``. ``"family"`` is the recipe of the network's family
-            (``few_images_recipe``), with steps for the number of images; of a set with
-            views, whose labels come from a teacher, only the optimizer is the family's.
-            A recipe is taken as it is.
-        network: the architecture, for ``"family"``.
+            ``"auto"`` or ``"retrieval"`` for the recipe in the set's header, chosen by
+            its method; ``"family"`` for the recipe of the network's family
+            (``few_images_recipe``), with steps for the number of images. For a set with
+            views, labelled by a teacher, the family gives only the optimizer. A recipe
+            is returned unchanged.
+        network: the architecture, for ``"family"``; without a family recipe, the set's
+            own is returned.
 
     Raises:
         OptionError: this version does not know the recipe in the header, or it has more
@@ -101,8 +102,8 @@ def recipe_for(
 def _family_recipe(distilled: DistilledSet, family: Recipe) -> Recipe:
     """Return the recipe of a family for a set.
 
-    Its steps are for a hundred images; other numbers take them in proportion to FRePo's
-    table.
+    Its steps are for a hundred images; for other numbers they are scaled in proportion
+    to FRePo's table.
     """
     if distilled.header.views is not None:
         own = recipe_for(distilled)
@@ -133,8 +134,8 @@ def training_set_of(
     Args:
         distilled: the set.
         device: the device of its tensors.
-        teacher: labels the views of the images; None if their labels are stored. If
-            neither is there, networks are trained on the labels of the images.
+        teacher: labels the views of the images; None if their labels are stored.
+            Without either, networks are trained on the labels of the images.
     """
     images = distilled.images.to(device)
     return TrainingSet(
@@ -151,7 +152,7 @@ def _views_of(
     device: torch.device,
     teacher: Teacher | None,
 ) -> ViewLabels | None:
-    """Return the labels of a set's views, stored or by its teacher."""
+    """Return the labels of a set's views, stored or made by its teacher."""
     record, stored = distilled.header.views, distilled.view_labels
     if record is None or (stored is None and teacher is None):
         return None

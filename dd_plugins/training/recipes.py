@@ -35,8 +35,8 @@ __all__ = [
 _LAST_LEARNING_RATE = 0.01  # of the first, at the end of the cosine
 _WEIGHT_DECAY = {"adam": 0.0, "adamw": 0.01, "sgd": 5e-4}
 
-# FRePo's steps by the number of synthetic images. Its 20,000 for 200 images stands
-# between 2,000 for 100 and 5,000 for 400: taken for a slip of the pen, and left out.
+# FRePo's steps by the number of synthetic images. Its 20,000 for 200 images, between
+# 2,000 for 100 and 5,000 for 400, is taken for a typing error and left out.
 _STEPS = {10: 1_000, 100: 2_000, 400: 5_000, 500: 5_000, 1_000: 10_000, 2_000: 40_000}
 
 _TORCH_MOMENTUM = 0.1  # of BatchNorm, where a network names none
@@ -51,40 +51,40 @@ class Recipe(Record):
     """How a network is trained; its spec is ``recipe(steps=..., learning_rate=...)``.
 
     Args:
-        steps: training steps.
+        steps: the number of training steps.
         learning_rate: the peak learning rate.
-        batch_size: images of a step; all of them if there are fewer.
-        warm_up: steps in which the learning rate rises linearly, at most half of all.
+        batch_size: the number of images in a step; all images if there are fewer.
+        warm_up: steps of a linear rise of the learning rate, at most half of all.
         optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
-        momentum: of SGD, in [0, 1).
-        weight_decay: of the weights; None for the optimizer's own: 0 for Adam, 0.01 for
-            AdamW, 5e-4 for SGD.
-        decay: ``"cosine"`` to a hundredth; or ``"half-cosine"``, the first half of a
-            cosine, down to a half; or ``"halfway"``, to a tenth after half of the
-            steps; or ``"none"``.
+        momentum: the momentum of SGD, in [0, 1).
+        weight_decay: the weight decay; None for the optimizer's own: 0 for Adam, 0.01
+            for AdamW, 5e-4 for SGD.
+        decay: the decay of the learning rate: ``"cosine"`` to a hundredth; or
+            ``"half-cosine"``, the first half of a cosine, down to a half; or
+            ``"halfway"``, to a tenth after half of the steps; or ``"none"``.
         augmentation: ``"frepo"`` (:func:`~dd_plugins.functional.augment.\
 random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
-            (:func:`~dd_plugins.functional.augment.crop_and_flip`), each with parameters
-            of its own for each image; or ``"none"``.
-        temperature: the divisor of logits before the loss; labels of probabilities come
-            from a teacher at this temperature.
+            (:func:`~dd_plugins.functional.augment.crop_and_flip`), each with separate
+            parameters for each image; or ``"none"``.
+        temperature: the divisor of logits before the loss; labels that are
+            probabilities come from a teacher at this temperature.
         scale_loss: whether the loss is multiplied by the square of the temperature, to
             keep the size of its gradient (Hinton et al., arXiv 1503.02531, section 2).
-        loss: ``"labels"``, the loss of their kind; or ``"cross-entropy"``: regression
-            targets become probabilities first
+        loss: ``"labels"``, the loss for the kind of labels; or ``"cross-entropy"``,
+            with regression targets turned into probabilities first
             (:func:`~dd_plugins.synthetic.labels.as_probabilities`). Some architectures,
             such as transformers, learn little from squared error.
         mix: ``"cutmix"`` or ``"mixup"`` pairs the images of a batch (Yun et al., arXiv
-            1905.04899; Zhang et al., arXiv 1710.09412), with a share drawn evenly from
-            [0, 1]; or ``"none"``.
-        stop_after: training ends after these steps, though the learning rate falls as
-            if it went on to ``steps``; None for all. Teachers stopped early distil
-            better (Yin et al., arXiv 2306.13092).
+            1905.04899; Zhang et al., arXiv 1710.09412), with a share drawn
+            uniformly from [0, 1]; or ``"none"``.
+        stop_after: training ends after this number of steps, though the learning rate
+            follows its schedule for ``steps``; None for all. Teachers stopped early
+            distil better (Yin et al., arXiv 2306.13092).
         average: the decay of an exponential mean of the weights after each step, in
             [0, 1); training returns the mean (Tarvainen, Valpola, arXiv 1703.01780);
             0 for the last weights.
         norm_momentum: the share of a new batch in BatchNorm's running statistics, in
-            (0, 1]; None for the network's own.
+            (0, 1]; None for the network's own momentum.
     """
 
     name = "recipe"
@@ -109,11 +109,11 @@ random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
 
     @property
     def steps_done(self) -> int:
-        """The steps of training: all, or those before it is stopped."""
+        """The number of steps done: all, or those before an early stop."""
         return min(self.steps, self.stop_after or self.steps)
 
     def __repr__(self) -> str:
-        """Return the spec; every number has its name."""
+        """Return the spec, with every option named."""
         return f"{self.name}({', '.join(self.named_options())})"
 
     def make_optimizer(
@@ -148,7 +148,7 @@ random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
     def augment(
         self, images: Tensor, generator: torch.Generator, mirror: bool
     ) -> Tensor:
-        """Return images under one random operation; unchanged if it is ``"none"``."""
+        """Return augmented images; unchanged if the augmentation is ``"none"``."""
         if self.augmentation == "none":
             return images
         if self.augmentation == "frepo":
@@ -161,11 +161,11 @@ random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
     def mixed(
         self, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return a batch with each image mixed with another, and its labels.
+        """Return a batch with each image mixed with another, and the mixed labels.
 
         Args:
             images: shape ``(b, channels, height, width)``.
-            labels: float ``(b, classes)``: mixed in the same shares as the pixels.
+            labels: float ``(b, classes)``; mixed in the same shares as the pixels.
             generator: a CPU generator.
         """
         if self.mix == "none":
@@ -181,10 +181,10 @@ random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
 
 
 def get_recipe(spec: str) -> Recipe:
-    """Build the recipe of a spec.
+    """Build the recipe described by a spec.
 
     Raises:
-        OptionError: it is no recipe, or an option is out of its range.
+        OptionError: the spec is no recipe, or an option is out of its range.
 
     Example:
         >>> get_recipe("recipe(steps=300, optimizer='sgd')").momentum
@@ -194,16 +194,16 @@ def get_recipe(spec: str) -> Recipe:
 
 
 def training_steps(images: int) -> int:
-    """Return the number of training steps for a set of so many images.
+    """Return the number of training steps for a number of synthetic images.
 
-    FRePo's table; between its entries we interpolate on logarithmic scales.
+    It is from FRePo's table, interpolated on logarithmic scales.
     """
     known, steps = np.log(list(_STEPS)), np.log(list(_STEPS.values()))
     return round(float(np.exp(np.interp(math.log(images), known, steps))))
 
 
 def frepo_recipe(images: int) -> Recipe:
-    """Return FRePo's protocol for a set of so many images.
+    """Return FRePo's protocol for a number of synthetic images.
 
     Adam with a warm-up and FRePo's augmentation (arXiv 2206.00719, section 4, and the
     released evaluation script).
@@ -214,7 +214,7 @@ def frepo_recipe(images: int) -> Recipe:
 
 
 def classic_recipe(images: int) -> Recipe:
-    """Return the protocol of DC, DSA, DM and MTT for a set of so many images.
+    """Return the protocol of DC, DSA, DM and MTT for a number of synthetic images.
 
     1,000 epochs of SGD with DSA's augmentation (arXiv 2102.08259, section 4.1, and its
     released code).
@@ -237,8 +237,8 @@ def default_recipe(kind: LabelKind, images: int) -> Recipe:
 def real_data_recipe(steps: int) -> Recipe:
     """Return the recipe for networks on all real images.
 
-    Ten times the learning rate of the protocol for distilled sets; 1,000 steps are
-    enough for digits to level off, and a short training for larger data sets.
+    Its learning rate is ten times that of the protocol for distilled sets. Accuracy on
+    digits levels off within 1,000 steps, a short training for larger data sets.
     """
     return Recipe(steps=steps, learning_rate=3e-3, batch_size=128, warm_up=steps // 10)
 
@@ -247,7 +247,7 @@ def expert_recipe(steps: int, learning_rate: float = 0.05) -> Recipe:
     """Return the recipe of MTT's experts, without their last partial batch.
 
     Plain SGD at a constant rate, under DSA's augmentation (arXiv 2203.11932, appendix
-    A.4, and its released code). The paper's rate is 0.01; that of short runs is higher.
+    A.4, and its released code). The paper's rate is 0.01; short runs have a higher one.
     """
     return Recipe(
         steps=steps,
@@ -262,13 +262,13 @@ def expert_recipe(steps: int, learning_rate: float = 0.05) -> Recipe:
 
 
 def squeeze_recipe(steps: int, stop_after: int | None = None) -> Recipe:
-    """Return SRe2L's recipe for a teacher, which squeezes data into a network.
+    """Return SRe2L's recipe for a teacher: the data are squeezed into a network.
 
-    SGD with crops and flips, as in the released code for CIFAR-100; there 200 epochs
-    of 50,000 images are 78,000 steps.
+    SGD with crops and flips, as in the released code for CIFAR-100; its 200 epochs of
+    50,000 images are 78,000 steps.
 
     Args:
-        steps: of the schedule.
+        steps: the number of steps of the schedule.
         stop_after: see :class:`Recipe`.
     """
     return Recipe(
@@ -294,14 +294,14 @@ def post_training_recipe(
     """Return the recipe for learning from a teacher's labels of views.
 
     AdamW on the divergence from the teacher, without the square of the temperature, as
-    in the released codes of SRe2L (CIFAR-100), RDED and CV-DD.
+    in the released code of SRe2L (CIFAR-100), RDED and CV-DD.
 
     Args:
-        images: of the set.
-        epochs: how often each is seen.
-        batch_size: images of a step.
-        temperature: of the labels.
-        decay: of the learning rate: RDED's ends at a half.
+        images: the number of images of the set.
+        epochs: the number of passes over the images.
+        batch_size: the number of images in a step.
+        temperature: the temperature of the labels.
+        decay: the decay of the learning rate; RDED's ends at a half.
     """
     return Recipe(
         steps=epochs * max(1, images // batch_size),

@@ -1,4 +1,4 @@
-"""The code behind an object: versions if installed, sources otherwise."""
+"""The code behind an object: versions of installed packages, or sources."""
 
 import functools
 import hashlib
@@ -21,10 +21,10 @@ _OWN = ("dd_plugins", "dd_avalanche", "dd_privacy")
 
 
 def code_of(*records: Record) -> dict[str, str]:
-    """Return an identification of the code of records, and of their parts.
+    """Identify the code behind records and their parts.
 
-    It is a part of keys. The library's own code has no entry: a format number stands
-    for it.
+    The result is a part of the keys of kept files. The library's own code has no entry:
+    a format number stands for it.
 
     Args:
         *records: networks, distillers, wrappers or others.
@@ -32,7 +32,7 @@ def code_of(*records: Record) -> dict[str, str]:
     Returns:
         For an installed package, the versions of its distributions, by name; for any
         other, such as one under development, a SHA-256 over all its Python files, since
-        one may use another, or over the text of a script or notebook.
+        they may use each other, or over the text of a script or notebook.
     """
     found: dict[str, str] = {}
     for made in sorted(_code(records), key=lambda made: made.__module__):
@@ -48,9 +48,9 @@ def code_of(*records: Record) -> dict[str, str]:
 
 
 def _code(records: Iterable[Record]) -> set[Any]:
-    """Return the classes of records with all their bases, and functions that they hold.
+    """Return the classes of records, all their bases, and functions in their options.
 
-    Those of records within them count too.
+    Records within records are included.
     """
     found: set[Any] = set()
     for record in records:
@@ -63,14 +63,14 @@ def _code(records: Iterable[Record]) -> set[Any]:
 
 
 def _unbound(function: Any) -> Any:
-    """Return a function without arguments that are bound to it, or the class of one."""
+    """Return a function without bound arguments, or the class of a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
     return function if hasattr(function, "__qualname__") else type(function)
 
 
 def _files(package: str) -> Iterator[Path]:
-    """Yield the Python files of a package, or the one of a module."""
+    """Yield the Python files of a package, or the file of a module."""
     module = sys.modules.get(package)
     folders = [Path(folder) for folder in getattr(module, "__path__", ())]
     for folder in folders:
@@ -82,7 +82,7 @@ def _files(package: str) -> Iterator[Path]:
 
 @cache
 def _installed(package: str) -> dict[str, str] | None:
-    """Return the versions of a package, or None if it is not an installed one."""
+    """Return the versions of a package's distributions; None if not installed."""
     folders = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     folders |= {Path(each) for each in sys.path if each.endswith("-packages")}
     places = {folder.resolve() for folder in folders}
@@ -113,7 +113,7 @@ def _digest(package: str, made: Any) -> str:
 
 
 def _text_of(made: Any) -> bytes:
-    """Return the source of a class or function; without a file, code and constants."""
+    """Return the source of a class or function, or else its bytecode and constants."""
     try:
         return inspect.getsource(made).encode()
     except (OSError, TypeError):
@@ -128,7 +128,7 @@ def _text_of(made: Any) -> bytes:
 
 
 def _content(value: object) -> object:
-    """Return an attribute of a class as text, different after any change."""
+    """Return the form of an attribute of a class, to detect a change."""
     match value:
         case FunctionType():
             return marshal.dumps(value.__code__), repr(value.__defaults__)
@@ -139,4 +139,4 @@ def _content(value: object) -> object:
         case bool() | int() | float() | str() | bytes() | tuple() | None:
             return repr(value)
         case _:
-            return type(value).__name__  # its address differs from run to run
+            return type(value).__name__  # its repr may hold an address

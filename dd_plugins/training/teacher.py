@@ -17,30 +17,30 @@ from dd_plugins.training.view_labels import ViewLabels
 
 __all__ = ["Teacher"]
 
-_LABELLED = 256  # views that a teacher labels at a time
+_LABELLED = 256  # views labelled at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """Networks for labelling the views of a set, by the mean of their logits.
+    """Networks labelling the views of a set by the mean of their logits.
 
     The labels of a view are a function of all images of the set and the number of the
-    view. So labels made during training equal stored ones, bit for bit on one machine.
+    view, so labels made during training equal stored ones, bit for bit on one machine.
 
     Attributes:
         modules: maps of images in the value space to logits ``(n, classes)``, in
             evaluation mode; one is used at a time.
-        views: of the images.
+        views: the views of the images.
         temperature: the divisor of the logits before the softmax, above 0.
-        group: if given, BatchNorm takes the statistics of groups of about so many
-            views, at least 2, in place of the real data's (SRe2L's released code for
-            CIFAR-100; "batch-specific" labels in CV-DD). A view of a set groups its
-            images at random, by the seed of the views.
-        kept: the record of each module among kept networks
-            (:meth:`~dd_plugins.training.kept_networks.TrainedNetwork.record`), for
-            finding it again when a network is trained on the set. Empty if they are not
-            kept: the labels are stored then.
-        stored: whether the labels of all views are stored together with the key.
+        group: the approximate number of images, at least 2, sharing BatchNorm
+            statistics during labelling (SRe2L's released code for CIFAR-100;
+            "batch-specific" labels in CV-DD); None for the statistics of the real data.
+            Groups are drawn at random for each view, by the seed of the views.
+        kept: the record of each module kept in a file
+            (:meth:`~dd_plugins.training.kept_networks.TrainedNetwork.record`), to find
+            it again when a network is trained on the set. Empty if the modules are not
+            kept: their labels are stored then.
+        stored: whether the labels of all views are stored beside these records.
     """
 
     modules: Sequence[nn.Module]
@@ -98,7 +98,7 @@ class Teacher:
         )
 
     def view_labels(self, *, mirror: bool) -> ViewLabels:
-        """Return the labels of views while networks are trained on a set."""
+        """Return the labels of views for training networks on a set."""
         return ViewLabels(self.views, partial(self.label, mirror=mirror), mirror)
 
     def record(self) -> ViewsRecord:

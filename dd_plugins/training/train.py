@@ -59,7 +59,7 @@ class TrainingSet:
         label_kind: the kind of labels; it picks the loss.
         mirror: whether augmentations may flip images.
         views: labels of the images' views, in place of ``labels`` and augmentation;
-            None if there are none. The images must be a tensor.
+            None if there are no views. With views the images must be a tensor.
     """
 
     images: "Tensor | DrawnImages"
@@ -73,11 +73,11 @@ class DrawnImages(Protocol):
     """Images in the value space, made on access."""
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of images."""
         ...
 
     def __getitem__(self, chosen: Tensor | slice) -> Tensor:
-        """Return some of them."""
+        """Return some of the images."""
         ...
 
 
@@ -112,7 +112,7 @@ def train_network(
 ) -> FeatureNetwork:
     """Train a network on a set by a recipe.
 
-    The kind of labels gives the loss
+    The kind of labels determines the loss
     (:data:`~dd_plugins.synthetic.labels.LABEL_KINDS`).
 
     Args:
@@ -145,10 +145,10 @@ def seconds_of_training(
     *,
     precision: torch.dtype = torch.float32,
 ) -> float:
-    """Return about how long it takes to train a network, by a few steps.
+    """Estimate the seconds of training a network, by timing a few steps.
 
     Args:
-        network: trained by these steps, and of no use afterwards.
+        network: changed by these steps, and useless afterwards.
         training_set: images and labels.
         recipe: how to train.
         precision: dtype of computation.
@@ -179,7 +179,8 @@ def training_steps_of(
     """Train a network step by step; see :func:`train_network`.
 
     Yields:
-        The number of steps done, after each step; the network has the weights of then.
+        The number of steps done, after each step. The network has its weights after
+        this step; averaged weights replace them when the iteration ends.
     """
     images, labels = training_set.images, training_set.labels
     views = training_set.views
@@ -277,7 +278,7 @@ def real_outputs(
         transform: maps the images to the value space.
         device: the device of the network.
         precision: dtype of computation.
-        batch_size: images in a forward pass; None for a number to suit the device.
+        batch_size: images in a forward pass; None for a number suited to the device.
 
     Returns:
         float32 of shape ``(n, d)``, on the CPU.
@@ -307,11 +308,11 @@ def accuracy(
 
     Args:
         network: in evaluation mode; maps images in the value space to logits.
-        data: as for :func:`real_outputs`, like the arguments below.
+        data: real images in [0, 1] or uint8, and their labels; at least one.
         transform: maps the images to the value space.
         device: the device of the network.
         precision: dtype of computation.
-        batch_size: images in a forward pass; None for a number to suit the device.
+        batch_size: images in a forward pass; None for a number suited to the device.
     """
     logits = real_outputs(
         network,

@@ -52,15 +52,15 @@ _ADVICE = "remove it, and it is trained again"
 class Snapshots:
     """The weights of a network at several steps of its training.
 
-    Those of a kept trajectory are read from the file on access.
+    The weights of a kept trajectory are read from its file on access.
 
     Attributes:
         weights: float32 ``(snapshots, parameters)`` on the CPU, all parameters of the
             network, flattened in their order; or the way points alone. None for a kept
             trajectory.
-        fractions: float32 ``(snapshots, tensors)``: how far along its straight line
-            each tensor of the network is, from one way point to the next; None if all
-            weights are there.
+        fractions: float32 ``(snapshots, tensors)``: the position of each tensor on the
+            straight line from one way point to the next, as a fraction; None if all
+            snapshots are kept.
         sizes: the number of values of each tensor.
         count: the number of snapshots.
         path: the file of the weights; None if they are in ``weights``.
@@ -96,7 +96,7 @@ class Snapshots:
             return int(weights.get_shape()[0])
 
     def _row(self, number: int) -> Tensor:
-        """Return the kept weights of a number."""
+        """Return one row of the kept weights."""
         if self.weights is not None:
             return self.weights[number]
         with self._opened() as weights:
@@ -117,9 +117,9 @@ class Snapshots:
 
 
 def way_points_of(snapshots: int, way_points: int) -> list[int]:
-    """Return the numbers of the way points among snapshots, first and last too.
+    """Return the numbers of the way points among snapshots, first and last included.
 
-    They are as evenly spaced as they can be.
+    They are spaced as evenly as possible.
     """
     last = snapshots - 1
     return [round(part * last / (way_points - 1)) for part in range(way_points)]
@@ -135,12 +135,12 @@ class Trajectory(AbstractKept):
         trained: the network, its recipe and its seed.
         every: steps between snapshots, at least 1; the first is of step 0.
         way_points: the number of kept snapshots, at least 2, or None for all. Between
-            two of them each tensor moves on a straight line, and is as far along it as
-            it was along the way of training. A file of 51 snapshots shrinks to a few.
+            two of them each tensor moves on a straight line, in proportion to its path
+            length in training. A file of 51 snapshots shrinks to a few.
 
     Raises:
         OptionError: ``every`` is below 1, or there are fewer than two way points, or
-            more than snapshots.
+            more way points than snapshots.
 
     References: Cazenavette et al., "Dataset Distillation by Matching Training
     Trajectories", CVPR 2022, arXiv 2203.11932, section 3.1 ("expert trajectories");
@@ -170,7 +170,7 @@ class Trajectory(AbstractKept):
 
     @property
     def training_steps(self) -> int:
-        """How many steps the network is trained."""
+        """The number of training steps of the network."""
         return self.trained.training_steps
 
     def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
@@ -189,14 +189,14 @@ class Trajectory(AbstractKept):
         folder: Path,
         on_step: OnStep = lambda done: None,
     ) -> Snapshots:
-        """Return the snapshots from their file, or train and keep them there.
+        """Return the snapshots from their file, or train the network and keep them.
 
-        Snapshots of a network trained on images without a name are not kept.
+        Snapshots of a network trained on images without a known origin are not kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.
             real: all training images.
-            folder: where trained networks are kept.
+            folder: the folder of kept networks.
             on_step: called after each training step.
 
         Returns:
@@ -223,7 +223,7 @@ class Trajectory(AbstractKept):
         return self._read(path, run, real)
 
     def found(self, run: Run, real: RealSampler, folder: Path) -> Snapshots | None:
-        """Return the kept snapshots; else check that they can be kept, and return None.
+        """Return the kept snapshots, or check write access and return None.
 
         Raises:
             FileError: the file is damaged, contradicts its name, or could not be
@@ -266,7 +266,7 @@ class Trajectory(AbstractKept):
         return tuple(parameter.numel() for parameter in module.parameters())
 
     def _train(self, run: Run, real: RealSampler, on_step: OnStep) -> dict[str, Tensor]:
-        """Train, and return the tensors to keep."""
+        """Train the network, and return the tensors to keep."""
         if self.way_points is None:
             return {"weights": torch.stack(list(self._snapshots(run, real, on_step)))}
         sizes = self._sizes(run)
@@ -288,7 +288,7 @@ class Trajectory(AbstractKept):
     def _snapshots(
         self, run: Run, real: RealSampler, on_step: OnStep
     ) -> Iterator[Tensor]:
-        """Train, and yield the weights at each step with a snapshot."""
+        """Train the network, and yield its weights at each step with a snapshot."""
         module, generator = self.trained.fresh(run)
 
         def weights() -> Tensor:
@@ -319,10 +319,10 @@ class Trajectory(AbstractKept):
 
 
 def _fractions_along(lengths: Tensor, points: list[int]) -> Tensor:
-    """Return how far each tensor is from one way point to the next.
+    """Return the position of each tensor between way points, as a fraction.
 
     Args:
-        lengths: of the way of each tensor up to each snapshot, ``(snapshots,
+        lengths: the path length of each tensor up to each snapshot, ``(snapshots,
             tensors)``.
         points: the numbers of the way points.
     """
@@ -341,7 +341,7 @@ def _fractions_along(lengths: Tensor, points: list[int]) -> Tensor:
 def expert_preprocessing(image_shape: ImageShape) -> Preprocessing | None:
     """Return the value space of MTT's experts, or None for the data's own.
 
-    Colour images are whitened as MTT does, unless they are too large for it.
+    Colour images are whitened as in MTT, unless they are too large.
     """
     fits = math.prod(image_shape) <= MOST_WHITENED
     return "pixel-zca" if image_shape[0] == 3 and fits else None
@@ -367,13 +367,13 @@ class ExpertReport:
     """The report of :func:`train_experts` on one expert.
 
     Attributes:
-        network: its spec.
-        seed: of its weights and of its training.
-        snapshots: their number.
-        file: their path.
-        was_there: whether they were kept before.
-        validation_accuracy: of the last snapshot, on images held out of the training
-            data, in [0, 1]; None if there are none.
+        network: the spec of the network.
+        seed: the seed of its weights and its training.
+        snapshots: the number of snapshots.
+        file: the path of their file.
+        was_there: whether the file existed before.
+        validation_accuracy: the accuracy of the last snapshot on images held out of the
+            training data, in [0, 1]; None if there are none.
     """
 
     network: str
@@ -397,23 +397,25 @@ def train_experts(
     folder: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Iterator[ExpertReport]:
-    """Train experts for later runs; kept ones are left alone.
+    """Train experts for later runs, except those already kept.
 
-    If it is stopped, call it again: it goes on with the first missing expert. On the
-    same processor, with as many threads, each is the same to the bit.
+    After an interruption, call the function again: it continues with the first missing
+    expert. On the same processor, with the same number of threads, experts are equal
+    bit for bit.
 
     Args:
-        data: real data; training images are trained on.
-        network: the architecture; its choice for distillation is trained.
+        data: real data; experts are trained on its training images.
+        network: the architecture, trained in its form for distillation.
         recipe: how each expert is trained.
-        experts: how many, at least 1; their seeds are 0, 1, 2, ...
+        experts: the number of experts, at least 1; their seeds are 0, 1, 2, ...
         every: steps between snapshots, at least 1.
-        way_points: how many snapshots are kept; None for all (see :class:`Trajectory`).
+        way_points: the number of kept snapshots; None for all (see
+            :class:`Trajectory`).
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        precision: of the networks' arithmetic.
-        folder: where they are kept; by default :func:`cache_folder`.
-        on_progress: called with what is trained, and the training steps done and to
-            do, of all experts.
+        precision: the precision of the networks' arithmetic.
+        folder: the folder of kept trajectories; by default :func:`cache_folder`.
+        on_progress: called with the number of the expert, the training steps done, and
+            the steps of all experts to train.
 
     Yields:
         A report of each expert as soon as it is kept.
@@ -460,7 +462,7 @@ def train_experts(
             module, _ = trajectory.trained.fresh(run)
             set_weights(module, snapshots[len(snapshots) - 1])
             score = accuracy(
-                # A snapshot has no running statistics: those of a batch stand in.
+                # A snapshot has no running statistics: the batch's replace them.
                 module.train(has_batch_norm(module)),
                 data.validation,
                 setting.transform,
@@ -479,7 +481,7 @@ def train_experts(
 
 @torch.no_grad()
 def set_weights(module: nn.Module, weights: Tensor) -> None:
-    """Give a network the weights of a snapshot."""
+    """Load the weights of a snapshot into a network."""
     start = 0
     for parameter in module.parameters():
         part = weights[start : start + parameter.numel()]

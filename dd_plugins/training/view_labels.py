@@ -1,4 +1,4 @@
-"""Labels of views while a network is trained: stored, a teacher's, or the classes'."""
+"""Labels of views for training: stored, made by a teacher, or from classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,19 +14,19 @@ LabelView = Callable[[Tensor, int], Tensor]
 """Maps all images of a set, and the number of a view, to the view's labels: float
 ``(n, classes)``."""
 
-_MOST_REMEMBERED = 512 * 2**20  # bytes of labels that are given once and used again
+_MOST_REMEMBERED = 512 * 2**20  # bytes of labels
 
 
 @dataclass(eq=False)
 class ViewLabels:
     """Labels of views while networks are trained on a set.
 
-    The labels of a view are asked for once, for all images, and remembered as long as
-    those of all views take at most half a gigabyte.
+    The labels of a view are computed for all images at once, and remembered if those of
+    all views take at most half a gigabyte.
 
     Attributes:
-        views: of the images.
-        label: gives the labels of a view.
+        views: the views of the images.
+        label: returns the labels of a view.
         mirror: whether crops may be flipped.
     """
 
@@ -41,7 +41,7 @@ class ViewLabels:
         Args:
             images: all images of the set, ``(n, channels, height, width)``.
             indices: int64 ``(b,)``: the images to view.
-            number: the number of the view; after the last view comes the first.
+            number: the number of the view; the first view follows the last.
         """
         number %= self.views.count
         seen = self.views.look(images, indices, number, mirror=self.mirror)
@@ -60,10 +60,10 @@ class ViewLabels:
 
 
 def hard_labels(views: Views, labels: Tensor) -> LabelView:
-    """Return a labeller of views by the classes of the images in them.
+    """Return a function to label views by the classes of their images.
 
     Args:
-        views: of the images.
+        views: the views of the images.
         labels: one-hot, float ``(n, classes)``; mixed for mixed views.
     """
 

@@ -1,4 +1,4 @@
-"""The base class of wrappers: distillers adjusting another one."""
+"""The base class of wrappers: distillers adjusting another distiller."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ __all__ = ["AbstractWrapper", "WrappedState", "base_of", "wrappers_of"]
 
 @dataclass
 class WrappedState(AbstractState):
-    """The state of a wrapper with more than the base's.
+    """The state of a wrapper with more tensors than its base.
 
     Tensors added by a subclass are constant during a run, and are not saved. The
     wrapper's :meth:`~AbstractWrapper.inner` returns ``base``.
@@ -36,21 +36,21 @@ class WrappedState(AbstractState):
     base: AbstractState
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the base's."""
+        """Return the state of the base."""
         return self.base.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the base's."""
+        """Restore the state of the base."""
         self.base.load_state_dict(state)
 
     def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Merge the base's."""
+        """Merge the states of the base."""
         return self.base.merge(parts)
 
 
 @record
 class AbstractWrapper(AbstractDistiller[AbstractState]):
-    """A distiller around ``base``: it passes all calls on and adjusts the gradient.
+    """A distiller around ``base``: it forwards all calls and adjusts the gradient.
 
     A subclass implements :meth:`adjust`. Its spec names the base first:
     ``clip(frepo(pool_size=20), max_norm=0.5)``. It is registered by the hook
@@ -85,54 +85,54 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
     @property
     def architectures(self) -> tuple[AbstractNetwork, ...]:
-        """The further networks behind the set: the base's."""
+        """The further networks behind the set, as for the base."""
         found: tuple[AbstractNetwork, ...] = self.base.architectures
         return found
 
     @property
     def uses_network(self) -> bool:
-        """The run's network shapes the set if it does for the base."""
+        """Whether the run's network shapes the set, as for the base."""
         return self.base.uses_network
 
     @property
     def private(self) -> bool:
-        """The set is private if the base is."""
+        """Whether the set is private, as for the base."""
         return self.base.private
 
     @property
     def public_data(self) -> str | None:
-        """The public data set is the base's."""
+        """The public data set of the base."""
         return self.base.public_data
 
     @property
     def label_kind(self) -> LabelKind:
-        """The kind of labels is the base's."""
+        """The kind of labels of the base."""
         kind: LabelKind = self.base.label_kind
         return kind
 
     @property
     def learns_labels(self) -> bool:
-        """Labels are learned if the base learns them."""
+        """Whether labels are learned, as for the base."""
         return self.base.learns_labels
 
     @property
     def moves_images(self) -> bool:
-        """Images are learned if the base learns them."""
+        """Whether images are learned, as for the base."""
         return self.base.moves_images
 
     @property
     def bounded(self) -> bool:
-        """Images are kept in range if those of the base are."""
+        """Whether images are kept in range, as for the base."""
         return self.base.bounded
 
     @property
     def averaging(self) -> float:
-        """The set is averaged over the steps as the base's is."""
+        """The decay of the average over the steps, as for the base."""
         return self.base.averaging
 
     @property
     def classes_apart(self) -> bool:
-        """Classes depend on each other if they do for the base."""
+        """Whether classes are independent, as for the base."""
         return self.base.classes_apart
 
     def for_task(self, task: Task) -> Self:
@@ -151,13 +151,13 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
     @property
     def initial_images(self) -> InitialImages:
-        """The kind of first images is the base's."""
+        """The kind of first images, as for the base."""
         kind: InitialImages = self.base.initial_images
         return kind
 
     @property
     def noise_deviation(self) -> float:
-        """The standard deviation of initial noise is the base's."""
+        """The standard deviation of initial noise, as for the base."""
         return self.base.noise_deviation
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
@@ -173,11 +173,11 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
         return self.base.learnables(run)
 
     def choose(self, run: Run, real: RealSampler) -> Tensor:
-        """Let the base choose."""
+        """Return the indices chosen by the base."""
         return self.base.choose(run, real)
 
     def images_in_graph(self, task: Task) -> int:
-        """Return the images of the base."""
+        """Return the number of images in the graph of the base."""
         return self.base.images_in_graph(task)
 
     def first_images(
@@ -243,14 +243,14 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
 
 def wrappers_of(distiller: AbstractDistiller[Any]) -> Iterator[AbstractWrapper]:
-    """Yield the wrappers around a distiller, from the outside."""
+    """Yield the wrappers around a distiller, outermost first."""
     while isinstance(distiller, AbstractWrapper):
         yield distiller
         distiller = distiller.base
 
 
 def base_of(distiller: AbstractDistiller[Any]) -> AbstractDistiller[Any]:
-    """Return the distiller inside of all wrappers."""
+    """Return the distiller inside all wrappers."""
     for wrapper in wrappers_of(distiller):
         distiller = wrapper.base
     return distiller

@@ -14,14 +14,14 @@ __all__ = ["Clip"]
 
 @record
 class Clip(AbstractWrapper):
-    """Scale the gradient on the pixels down to a norm, where it is larger.
+    """Scale the gradient on the pixels down to a largest norm.
 
-    For methods whose gradient has rare spikes: the moments of the image optimizer
-    remember a spike for hundreds of steps.
+    For methods with rare spikes of the gradient: the moments of the image optimizer
+    keep a spike for hundreds of steps.
 
     Args:
         base: any distiller.
-        max_norm: largest Frobenius norm of the gradient on all pixels.
+        max_norm: the largest Frobenius norm of the gradient on all pixels.
     """
 
     name = "clip"
@@ -32,7 +32,7 @@ class Clip(AbstractWrapper):
     def adjust(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        """Clip the gradient on the pixels and report its norm before."""
+        """Clip the gradient on the pixels, and report its norm before clipping."""
         del state, real, step
         # clip_grad_norm_ changes gradients in place, and returns the norm before.
         return {"gradient_norm": clip_grad_norm_([leaves.pixels], self.max_norm)}

@@ -1,4 +1,4 @@
-"""The objects of pytorch-metric-learning, built from specs."""
+"""Objects of pytorch-metric-learning, built from specs."""
 
 from types import ModuleType
 from typing import Any
@@ -10,7 +10,7 @@ __all__ = ["metric_learning", "require_metric_learning"]
 
 
 def require_metric_learning() -> None:
-    """Raise an OptionError with the package to install if it is missing."""
+    """Raise an OptionError naming the package to install, if it is missing."""
     _classes()
 
 
@@ -23,7 +23,7 @@ def metric_learning(spec: str) -> Any:
 
     Raises:
         OptionError: the package is missing, or an option does not fit.
-        UnknownNameError: it has no such class.
+        UnknownNameError: the package has no such class.
     """
     return _build(parse(spec), _classes())
 

@@ -23,7 +23,7 @@ __all__ = ["Rotated", "RotatedState", "rotated_labels"]
 
 @dataclass
 class RotatedState(WrappedState):
-    """The base's state, and the real images, upright."""
+    """The base's state, and the upright real images."""
 
     real: RealSampler
 
@@ -32,32 +32,33 @@ class RotatedState(WrappedState):
 class Rotated(AbstractWrapper):
     """Distil with rotated copies of the images as further classes.
 
-    A set distilled from two classes alone learns only the difference between these two:
-    next to unseen classes it is worse than real images. Here the base sees each
+    A set distilled from two classes alone captures only the difference between these
+    two: beside unseen classes it is worse than real images. Here the base sees each
     synthetic image under several rotations, and each rotation of a class is a class of
     its own. The same holds for real images. To distinguish all rotations, the images
-    must show more of their class. Nothing more is stored.
+    must show more of their class. The stored set does not grow.
 
-    Meant for the experiences of a stream (``dd_avalanche``) with few classes each.
+    This is meant for streams of experiences (``dd_avalanche``) with few classes each.
 
-    A network trains on a memory together with many real images of the current classes.
-    The difference between learned and real images then separates old classes from new
-    ones, and a network learns nothing else. With ``current_turns`` the base meets this
-    during distillation: at each step some rotations, drawn at random, show real images
-    in place of synthetic ones. This helps a base that fits all classes at once, such as
+    There a network trains on a memory together with many real images of the current
+    classes. It can then separate old classes from new ones by the difference between
+    learned and real images alone. With ``current_turns`` the base meets such a mixture
+    during distillation: at each step, in some rotations drawn at random, real images
+    replace synthetic ones. This helps a base that fits all classes at once, such as
     ``frepo``; a base that matches each class alone only sees fewer rotations.
 
     Args:
         base: any distiller.
-        turns: the number of rotations: 4 by quarter turns, of square images; or 2 by
-            half turns.
+        turns: the number of rotations: 4 quarter turns, for square images; or 2 half
+            turns.
         current_turns: the number of rotations with real images at each step, from 0 to
             ``turns - 1``.
-        current_images: real images of each class in such a rotation.
+        current_images: the number of real images of each class in a rotation with real
+            images.
 
     Reference: the labels are those of Lee, Hwang, Shin, "Self-supervised label
     augmentation via input transformations", ICML 2020, arXiv 1910.05872, section 3.1;
-    to distil with them is ours.
+    distilling with them is ours.
     """
 
     name = "rotated"
@@ -68,11 +69,11 @@ class Rotated(AbstractWrapper):
     current_images: PositiveInt = 10
 
     def for_task(self, task: Task) -> Self:
-        """Settle the base's options for as many classes as it will see.
+        """Settle the base's options for the number of classes it will see.
 
         Raises:
-            OptionError: quarter turns are asked for, and images are not square; or no
-                turn is left to the synthetic images.
+            OptionError: images are not square, as quarter turns require; or no turn is
+                left for the synthetic images.
         """
         if self.current_turns >= self.turns:
             raise OptionError(
@@ -88,7 +89,7 @@ class Rotated(AbstractWrapper):
         return replace(self, base=self.base.for_task(self._more(task)))
 
     def images_in_graph(self, task: Task) -> int:
-        """Return the images of the base in every turn, real ones among them."""
+        """Return the number of images in the graph, in all turns, and real ones."""
         synthetic = self.base.images_in_graph(self._more(task))
         more = self.current_turns * self.current_images * task.num_classes
         return synthetic + more
@@ -108,7 +109,7 @@ class Rotated(AbstractWrapper):
     def accumulate(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        """Let the base add its gradient on all turns; carry it back to the images."""
+        """Add the base's gradient on all turns, carried back to the images."""
         seen = self._seen(state, leaves, step)
         # The base adds to the ``grad`` of leaves, which rotated tensors are not. So it
         # gets detached copies, and their gradients go back through the rotation below.
@@ -150,10 +151,10 @@ class Rotated(AbstractWrapper):
         return None if found is None else lambda images: found(images)[:, :classes]
 
     def teacher(self, state: AbstractState, leaves: Leaves) -> Teacher | None:
-        """Return none: a teacher of rotated images knows other classes.
+        """Return None: a teacher of rotated images knows other classes.
 
         Raises:
-            OptionError: the base has one.
+            OptionError: the base has a teacher.
         """
         if super().teacher(state, self._all_turns(leaves)) is not None:
             raise OptionError(
@@ -179,9 +180,9 @@ class Rotated(AbstractWrapper):
         return _joined([self._turned(leaves, turn) for turn in range(self.turns)])
 
     def _seen(self, state: AbstractState, leaves: Leaves, step: int) -> Leaves:
-        """Return the images for the base in a step: real ones in some rotations.
+        """Return the images for the base in a step, with real ones in some rotations.
 
-        They are a function of the step, so a resumed run sees the same.
+        They depend on the seed and the step alone, so a resumed run sees the same ones.
         """
         assert isinstance(state, RotatedState)
         generator = state.run.own_generator("current turns", step)
@@ -210,7 +211,7 @@ class Rotated(AbstractWrapper):
     ) -> Leaves:
         """Return real images of the set's classes in one turn, labelled like the set's.
 
-        They take no gradient.
+        They require no gradient.
         """
         classes = leaves.labels.shape[1]
         batches = [
@@ -275,13 +276,13 @@ def rotated_labels(
 
 
 def _rotate(images: Tensor, turn: int, turns: int) -> Tensor:
-    """Rotate images ``(n, channels, height, width)`` by a part of a whole turn."""
+    """Rotate images ``(n, channels, height, width)`` by a fraction of a whole turn."""
     rotated = torch.rot90(images, turn * 4 // turns, (-2, -1))
     return rotated.contiguous(memory_format=torch.channels_last)
 
 
 class _RotatedSampler(RealSampler):
-    """Draws of real images in every turn; each turn of a class is a class."""
+    """Draws of real images in every turn; each turn of a class is its own class."""
 
     def __init__(self, real: RealSampler, run: Run, turns: int, classes: int) -> None:
         self._real, self._run, self._turns = real, run, turns
@@ -296,7 +297,7 @@ class _RotatedSampler(RealSampler):
         return torch.cat([labels + turn * self._classes for turn in turns])
 
     def read(self, indices: Tensor) -> Batch:
-        """Return the images at these indices; they count one rotation after another."""
+        """Return the images of these indices, numbered one rotation after another."""
         count = len(self._real.labels)
         return self._seen(self._real.read(indices % count), indices // count)
 

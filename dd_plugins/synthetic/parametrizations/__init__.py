@@ -1,1 +1,1 @@
-"""Parametrizations: forms of images, stored and learned in place of pixels."""
+"""Parametrizations: other forms of images, learned in place of pixels."""

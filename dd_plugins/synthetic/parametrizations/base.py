@@ -25,7 +25,7 @@ __all__ = [
 
 
 class AbstractParametrization(Record, ABC):
-    """A form of images, learned in place of pixels and decoded to pixels.
+    """A representation of images, learned in place of pixels and decoded to them.
 
     A subclass is a frozen record of options (see :func:`dd_plugins.record`), registered
     by the hook ``dd_register_parametrizations`` under ``name``. Any distiller runs with
@@ -39,7 +39,7 @@ class AbstractParametrization(Record, ABC):
         return 1
 
     def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
-        """Return how many values one stored image has; here as many as an image.
+        """Return the number of values of one stored image; here those of an image.
 
         Args:
             image_shape: channels, height and width.
@@ -59,7 +59,7 @@ class AbstractParametrization(Record, ABC):
 
         Args:
             run: the run.
-            real: real images, for a generator trained on them.
+            real: real images, to fit the codec or train a generator.
             transform: maps pixels in [0, 1] to the value space of the model and back.
 
         Raises:
@@ -68,7 +68,7 @@ class AbstractParametrization(Record, ABC):
 
 
 class AbstractReadable(AbstractParametrization):
-    """A parametrization stored in the file; any installation decodes it."""
+    """A parametrization saved in the file of a set, decoded by any installation."""
 
     @abstractmethod
     def read(
@@ -77,11 +77,11 @@ class AbstractReadable(AbstractParametrization):
         constants: Mapping[str, Tensor],
         transform: Transform,
     ) -> Tensor:
-        """Return the images of a file, in the value space.
+        """Decode the images of a file to the value space.
 
         Args:
-            stored: its parameters, by name; unchecked.
-            constants: its further tensors for decoding; unchecked.
+            stored: the parameters in the file, by name; unchecked.
+            constants: further tensors in the file for decoding, by name; unchecked.
             transform: the map to the value space.
 
         Raises:
@@ -97,16 +97,16 @@ class Identity(AbstractParametrization):
     name = "identity"
 
     def codec(self, run: Run, real: RealSampler, transform: Transform) -> None:
-        """Return none: the pixels are the parameters."""
+        """Return None: the pixels are the parameters."""
         del run, real, transform
 
 
 def clamped(standardised: Tensor, transform: Transform) -> Tensor:
-    """Return standardised pixels, moved into [0, 1] as pixels.
+    """Clamp standardised pixels to the range [0, 1] of pixels.
 
     Args:
         standardised: float32 ``(n, channels, height, width)``.
-        transform: whose standardisation it is.
+        transform: the map with this standardisation.
     """
     mean, deviation = (
         each.to(standardised.device).view(-1, 1, 1)
@@ -117,11 +117,11 @@ def clamped(standardised: Tensor, transform: Transform) -> Tensor:
 
 
 def evenly_spaced(real: RealSampler, most: int) -> Tensor:
-    """Return the indices of real images, evenly spaced; all if there are fewer.
+    """Return evenly spaced indices of real images, or all if there are fewer.
 
     Args:
         real: all training images.
-        most: how many indices at most.
+        most: the largest number of indices.
     """
     count = len(real.labels)
     return torch.linspace(0, count - 1, min(count, most)).long()

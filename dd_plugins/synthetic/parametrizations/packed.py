@@ -26,19 +26,19 @@ __all__ = ["Packed", "unpacked"]
 class Packed(AbstractReadable):
     """Each stored image holds ``factor`` x ``factor`` smaller ones.
 
-    A smaller one becomes an image by bilinear upsampling of its pixels, whatever the
-    value space: whitening, if there is any, comes after. The same number of values
-    thus gives more, and smoother, images.
+    A smaller image is enlarged by bilinear upsampling of its pixels in every value
+    space; any whitening comes after. The same number of values thus gives more, and
+    smoother, images.
 
     Args:
-        factor: smaller images along each side, 2 to 8. If it does not divide height or
-            width, the last ones of a row or column lack some pixels; the outermost are
-            repeated there.
+        factor: the number of smaller images along each side, 2 to 8. If it does not
+            divide height or width, the last images of a row or column lack some pixels,
+            and their outermost pixels are repeated.
 
     Reference: Kim et al., "Dataset Condensation via Efficient Synthetic-Data
     Parameterization" (IDC), ICML 2022, arXiv 2205.14959, section 4 ("multi-formation").
 
-    Differences: where the factor does not divide a side, the released code fills up
+    Differences: where the factor does not divide a side, the released code pads
     with grey; here the last pixels are repeated.
     """
 
@@ -52,7 +52,7 @@ class Packed(AbstractReadable):
         return self.factor**2
 
     def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
-        """Return the values of an image.
+        """Return the number of values of an image.
 
         Raises:
             OptionError: a smaller image would have no pixel.
@@ -83,11 +83,11 @@ class Packed(AbstractReadable):
 
         Args:
             images: ``(n * factor**2, channels, height, width)`` in the value space.
-            transform: of the value space.
+            transform: the map to the value space.
 
         Returns:
             ``(n, channels, height, width)``: pixels, standardised by channel, so a
-            learning rate means the same as for pixels.
+            learning rate has the same effect as on pixels.
         """
         channels, height, width = images.shape[1:]
         cell = (-(-height // self.factor), -(-width // self.factor))
@@ -99,7 +99,7 @@ class Packed(AbstractReadable):
         return grids[:, :, :height, :width].contiguous()
 
     def decode(self, stored: Mapping[str, Tensor], transform: Transform) -> Tensor:
-        """Return the images of grids, in the value space: row by row of each grid."""
+        """Decode grids to images in the value space, row by row of each grid."""
         return transform.whitened(unpacked(stored["grids"], self.factor))
 
     def read(
@@ -108,7 +108,7 @@ class Packed(AbstractReadable):
         constants: Mapping[str, Tensor],
         transform: Transform,
     ) -> Tensor:
-        """Return the images of a file of grids."""
+        """Decode the images of a file of grids."""
         if list(stored) != ["grids"] or stored["grids"].ndim != 4:
             raise ValueError(
                 f"expected stored.grids with four dimensions, got {shapes_of(stored)}"
@@ -121,11 +121,11 @@ class Packed(AbstractReadable):
 
 
 def unpacked(grids: Tensor, factor: int) -> Tensor:
-    """Return the images of grids, row by row of each, enlarged bilinearly.
+    """Return the images in grids, row by row of each grid, enlarged bilinearly.
 
     Args:
         grids: ``(n, channels, height, width)``.
-        factor: smaller images along each side.
+        factor: the number of smaller images along each side.
 
     Returns:
         ``(n * factor**2, channels, height, width)``.
@@ -143,5 +143,5 @@ def unpacked(grids: Tensor, factor: int) -> Tensor:
 
 
 def _clamp(grids: Tensor, transform: Transform) -> None:
-    """Move pixels into [0, 1]; an upsampled image lies between its own."""
+    """Clamp pixels to [0, 1]; upsampling does not leave the range of its pixels."""
     grids.copy_(clamped(grids, transform))

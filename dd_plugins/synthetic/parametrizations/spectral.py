@@ -1,4 +1,4 @@
-"""Spectra: images are stored as their largest cosine coefficients."""
+"""Images stored as their largest cosine coefficients."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -36,9 +36,9 @@ class Spectral(AbstractReadable):
     """Each stored image holds the cosine coefficients of several images.
 
     Channels are made independent, and transformed by an orthonormal DCT-II. Every image
-    keeps the same coefficients: the largest ones in real images, by their mean square.
-    The same number of values thus gives more, and smoother, images. Coefficients are
-    divided by their root mean square, so a learning rate means the same for low and for
+    keeps the same coefficients, those with the largest mean square in real images. The
+    same number of values thus gives more, and smoother, images. Coefficients are
+    divided by their root mean square, so a learning rate has the same effect on low and
     high frequencies.
 
     Args:
@@ -50,7 +50,7 @@ class Spectral(AbstractReadable):
     NeurIPS 2023, arXiv 2311.08819, section 3.
 
     Differences: FReD keeps the coefficients of each channel, and counts explained
-    variance about the mean; here channels are first mixed by the axes of their
+    variance about the mean; here channels are first rotated to the axes of their
     covariance, to put most of a colour image into one of them, and squares are about 0.
     """
 
@@ -60,11 +60,11 @@ class Spectral(AbstractReadable):
 
     @property
     def images_per_stored(self) -> int:
-        """How many images fit in the values of one."""
+        """The number of images stored in the values of one."""
         return int(1 / self.keep + _ROUNDING)
 
     def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
-        """Return the coefficients of all images of a stored one.
+        """Return the number of coefficients of all images in a stored one.
 
         Raises:
             OptionError: not one coefficient of an image is kept.
@@ -73,7 +73,7 @@ class Spectral(AbstractReadable):
         return self.images_per_stored * self._count(image_shape)
 
     def _count(self, image_shape: ImageShape) -> int:
-        """Return how many coefficients of an image are kept."""
+        """Return the number of kept coefficients of an image."""
         count = int(self.keep * math.prod(image_shape) + _ROUNDING)
         if not count:
             raise OptionError(
@@ -105,11 +105,11 @@ class Spectral(AbstractReadable):
             images: ``(n * images_per_stored, channels, height, width)`` in the value
                 space.
             constants: ``colours`` and ``scales``.
-            transform: of the value space.
+            transform: the map to the value space.
 
         Returns:
-            ``(n, images_per_stored, kept)``: the kept ones, in the order of their
-            frequencies, divided by their root mean square in real images.
+            ``(n, images_per_stored, kept)``: the kept coefficients, ordered by
+            frequency, divided by their root mean square in real images.
         """
         return self._of_standardised(transform.standardised(images), constants)
 
@@ -119,7 +119,7 @@ class Spectral(AbstractReadable):
         constants: Mapping[str, Tensor],
         transform: Transform,
     ) -> Tensor:
-        """Return the images of coefficients, in the value space."""
+        """Decode coefficients to images in the value space."""
         return transform.whitened(_to_standardised(stored["coefficients"], constants))
 
     def read(
@@ -128,7 +128,7 @@ class Spectral(AbstractReadable):
         constants: Mapping[str, Tensor],
         transform: Transform,
     ) -> Tensor:
-        """Return the images of a file of coefficients."""
+        """Decode the images of a file of coefficients."""
         if sorted(constants) != ["colours", "scales"] or constants["scales"].ndim != 3:
             raise ValueError(
                 "expected decoder.colours and decoder.scales with three dimensions, "
@@ -173,7 +173,7 @@ class Spectral(AbstractReadable):
         constants: Mapping[str, Tensor],
         transform: Transform,
     ) -> None:
-        """Move images into [0, 1] as pixels, as far as the coefficients kept allow."""
+        """Clamp images to pixels in [0, 1], as far as the kept coefficients allow."""
         coefficients = stored["coefficients"]
         moved = clamped(_to_standardised(coefficients, constants), transform)
         coefficients.copy_(self._of_standardised(moved, constants))
@@ -194,7 +194,7 @@ def _measured(real: RealSampler, transform: Transform, count: int) -> dict[str, 
 
     Args:
         real: all training images.
-        transform: of their value space.
+        transform: the map to their value space.
         count: the number of coefficients to keep.
 
     Returns:
@@ -217,7 +217,7 @@ def _measured(real: RealSampler, transform: Transform, count: int) -> dict[str, 
     squares = torch.stack(list(sums)).sum(dim=0) / len(indices)
     kept = squares.flatten().topk(count).indices
     scales = torch.zeros_like(squares.flatten())
-    # A coefficient that real images do not have, but for rounding, is kept as it is.
+    # A coefficient with only rounding errors in real images is not scaled.
     roots = squares.flatten()[kept].sqrt()
     scales[kept] = torch.where(roots > _LEAST_ROOT * roots.max(), roots, 1)
     found = {

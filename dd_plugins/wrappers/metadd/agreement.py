@@ -1,4 +1,4 @@
-"""The losses of MetaDD on networks that look at the images, and their gradients."""
+"""The losses of MetaDD on outputs of auxiliary networks, and their gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ Loss = Literal[
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """What is known of the features of a frozen network.
+    """Statistics of the features of a frozen network on real data.
 
     Attributes:
-        projection: to the common space of all networks, ``(d, 128)``.
+        projection: the projection to the common space of all networks, ``(d, 128)``.
         means: the mean features of the real classes, ``(classes, d)``.
         spread: the mean variance of a real feature within a class, 0-d.
     """
@@ -45,12 +45,12 @@ class FeatureStatistics:
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """A network that looks at the synthetic images.
+    """A network beside the run's own, applied to the synthetic images.
 
     Attributes:
-        network: in evaluation mode; a frozen one is on the CPU while it is not used.
+        network: in evaluation mode; a frozen one is on the CPU while not in use.
         layer: the layer whose output gives its maps.
-        known: statistics of its features; None if it is learning.
+        known: statistics of its features; None for a network still in training.
     """
 
     network: FeatureNetwork
@@ -58,7 +58,7 @@ class Auxiliary:
     known: FeatureStatistics | None = None
 
     def rest(self) -> None:
-        """Leave the device, if the network is frozen."""
+        """Move the network to the CPU, if it is frozen."""
         if self.known is not None:
             self.network.cpu()
 
@@ -71,12 +71,12 @@ class Auxiliary:
 
 @dataclass(frozen=True)
 class Found:
-    """What an agreement gives at a step.
+    """The result of an agreement at one step.
 
     Attributes:
-        loss: 0-d.
-        gradient: of the pixels, in their shape.
-        maps: of each network, in [0, 1], ``(n, height, width)``.
+        loss: the value of the loss, 0-d.
+        gradient: the gradient on the pixels, of their shape.
+        maps: the maps of each network, in [0, 1], ``(n, height, width)``.
     """
 
     loss: Tensor
@@ -86,20 +86,21 @@ class Found:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A loss on the outputs of several networks, differentiated to the pixels.
+    """A loss on the outputs of several networks, and its gradient on the pixels.
 
     The gradient is exact with one network on the device at a time. First each network
-    looks, without a graph. Then the loss is differentiated with respect to their
-    outputs, and each network carries its part back to the pixels. The loss of
-    ``"real_features"`` is a sum over the networks, so each looks only once.
+    computes its outputs, without a graph. Then the loss is differentiated with respect
+    to these outputs, and each network computes them again to pass its part back to the
+    pixels. The loss of ``"real_features"`` is a sum over the networks, so each is
+    applied only once.
 
     Attributes:
-        loss: its name.
-        augment: whether the networks look at a random augmentation of the images.
-        threshold: the smallest value of a map at which a pixel counts.
-        temperature: of the divergence in ``"paper"``.
-        metric_loss: of ``"features"``.
-        miner: of ``"features"``, or None.
+        loss: the name of the loss.
+        augment: whether the networks see a random augmentation of the images.
+        threshold: the smallest map value of a counted pixel.
+        temperature: the temperature of the divergence in ``"paper"``.
+        metric_loss: the loss of ``"features"``.
+        miner: the miner of ``"features"``, or None.
         second_order: whether the weights of a map are differentiated too.
     """
 
@@ -124,9 +125,10 @@ class Agreement:
         Args:
             run: the run.
             auxiliaries: the networks.
-            teacher: of the run's own architecture, on the device; ``"paper"`` needs it.
+            teacher: a network of the run's own architecture, on the device; needed for
+                ``"paper"``.
             leaves: the set.
-            step: of the run.
+            step: the step of the run.
         """
         if self.loss == "real_features":
             return self._apart(run, auxiliaries, leaves, step)
@@ -135,7 +137,7 @@ class Agreement:
     def _apart(
         self, run: Run, auxiliaries: Sequence[Auxiliary], leaves: Leaves, step: int
     ) -> Found:
-        """Return what is found where the loss is a sum over the networks."""
+        """Return the result for a loss summed over the networks."""
         gradient, loss = torch.zeros_like(leaves.pixels), leaves.pixels.new_zeros(())
         maps = []
         for auxiliary in auxiliaries:
@@ -159,13 +161,13 @@ class Agreement:
         leaves: Leaves,
         step: int,
     ) -> Found:
-        """Return what is found where the loss is of all networks' outputs at once."""
+        """Return the result for a loss on the outputs of all networks at once."""
         seen = []
         for auxiliary in auxiliaries:
             pixels = self.view(run, leaves.pixels.detach(), step)
             seen.append(self._observe(run, auxiliary, pixels, leaves.classes))
         # No graph spans the networks: only one of them is on the device at a time. So
-        # their outputs are leaves of the loss, and each looks again to carry its part.
+        # their outputs are leaves of the loss, and each is applied again for its part.
         outputs = [Outputs(*(each.requires_grad_() for each in one)) for one in seen]
         loss = self.value(run, auxiliaries, teacher, outputs, leaves, step)
         flat = [each for one in outputs for each in one]
@@ -184,7 +186,7 @@ class Agreement:
         step: int,
         cotangents: Sequence[Tensor | None],
     ) -> Tensor:
-        """Carry the gradient on the outputs of one network back to the pixels."""
+        """Pass the gradient on the outputs of one network back to the pixels."""
         pixels = leaves.pixels.detach().requires_grad_()
         view = self.view(run, pixels, step)
         outputs = self._observe(run, auxiliary, view, leaves.classes)
@@ -202,7 +204,7 @@ class Agreement:
     def _observe(
         self, run: Run, auxiliary: Auxiliary, view: Tensor, classes: Tensor
     ) -> Outputs:
-        """Let one network look; a frozen one is on the device only for this time."""
+        """Return the outputs of one network; a frozen one is moved to the device."""
         network = auxiliary.network.to(run.device)
         outputs = observe(
             network, auxiliary.layer, view, classes, second_order=self.second_order
@@ -272,11 +274,11 @@ class Agreement:
         return loss
 
     def metric(self) -> tuple[Any, Any]:
-        """Return the loss and the miner, or None, of pytorch-metric-learning.
+        """Return a loss and a miner, or None for it, of pytorch-metric-learning.
 
         Raises:
-            UnknownNameError: it has no such class.
-            OptionError: an option is wrong.
+            UnknownNameError: the package has no such class.
+            OptionError: the package is missing, or an option does not fit.
         """
         from dd_plugins.wrappers.metric_learning import metric_learning
 

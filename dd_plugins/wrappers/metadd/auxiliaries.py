@@ -1,4 +1,4 @@
-"""The auxiliary networks of MetaDD: frozen ones, and ones that keep learning."""
+"""The auxiliary networks of MetaDD: frozen ones, and ones in training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,16 +48,16 @@ def frozen_auxiliary(
     *,
     augment: bool,
 ) -> Auxiliary:
-    """Train or find a network, and measure the real data with it.
+    """Load or train a network, and measure its features of the real data.
 
     Args:
         network: the architecture; it has maps (see :func:`check_maps`).
-        stage: its training steps.
-        seed: of its weights and training.
-        number: of the architecture: each has its own projection.
+        stage: the number of its training steps.
+        seed: the seed of its weights and training.
+        number: the number of the architecture; each has its own projection.
         run: the run.
         real: all training images.
-        augment: whether statistics are those of augmented images.
+        augment: whether the statistics are of augmented images.
     """
     module = trained_network(network, stage, run, real, seed)
     layer = map_layer(module.cpu(), run.task.image_shape)
@@ -83,7 +83,7 @@ def frozen_auxiliary(
 def trained_network(
     network: AbstractNetwork, stage: int, run: Run, real: RealSampler, seed: int = 0
 ) -> FeatureNetwork:
-    """Return a network trained on the real data: a kept one, if there is one."""
+    """Return a network trained on the real data, loaded if it is kept."""
     wanted = TrainedNetwork(network, real_data_recipe(stage), seed)
     return wanted.obtain(run, real, cache_folder())
 
@@ -92,7 +92,7 @@ def check_maps(network: AbstractNetwork, run: Run) -> None:
     """Refuse an architecture without maps, before it is trained.
 
     Raises:
-        OptionError: it has no map of its features, or does not take such images.
+        OptionError: the architecture has no maps, or does not accept such images.
     """
     shape, classes = run.task.image_shape, run.task.num_classes
     fresh = network.build(shape, classes, generator=run.generator("auxiliary shape"))
@@ -105,8 +105,8 @@ def check_maps(network: AbstractNetwork, run: Run) -> None:
 def _real_view(run: Run, images: Tensor, label: int) -> Tensor:
     """Return real images of a class, a few under each of many augmentations.
 
-    One random augmentation applies one operation to a whole batch. Their features are
-    averaged, so the mean must be over many operations.
+    One random augmentation applies one operation to a whole batch, but the mean of the
+    features must be over many operations.
     """
     generator = run.generator("metadd real augmentation", label)
     return torch.cat(
@@ -122,8 +122,8 @@ class LearningAuxiliaries(PoolState):
     """Networks of several architectures in training on the set while it is learned.
 
     The slots of the pool take the architectures in turn. At each step of the run one
-    network takes a training step; one that has taken a hundred is replaced by a fresh
-    one. All processes train the same.
+    network takes a training step or, after a hundred of them, is replaced by a fresh
+    one. All processes train the same networks.
 
     Attributes:
         recipe: the architectures, and how fresh networks are made.
@@ -139,7 +139,7 @@ class LearningAuxiliaries(PoolState):
 
         Args:
             run: the run.
-            architectures: of the networks.
+            architectures: the architectures of the networks.
             seeds: the number of networks of each.
         """
         pool, size = (
@@ -164,8 +164,8 @@ class LearningAuxiliaries(PoolState):
         """Return one of the networks of an architecture, in evaluation mode.
 
         Args:
-            architecture: its number.
-            draw: chooses among its networks, whatever its size.
+            architecture: the number of the architecture.
+            draw: a number of any size, to choose among its networks.
         """
         count = len(self.recipe.architectures)
         slots = range(architecture, len(self.pool), count)

@@ -26,8 +26,8 @@ class Member:
     """The base's run under one further architecture.
 
     Attributes:
-        state: of the base, in a run of its own.
-        steps: the steps it has taken: its run knows of no others.
+        state: the state of the base, in a run of its own.
+        steps: the number of steps taken under this architecture; its run has no others.
     """
 
     state: AbstractState
@@ -42,7 +42,7 @@ class Member:
         return copy
 
     def advance(self, base: AbstractDistiller[Any], leaves: Leaves) -> None:
-        """End the step on the moved set."""
+        """Finish the step with the updated set."""
         base.advance(self.state, leaves, self.steps)
         self.steps += 1
 
@@ -54,12 +54,12 @@ def member_of(
     run: Run,
     real: RealSampler,
 ) -> Member:
-    """Return the base's run under an architecture, with draws of its own.
+    """Return the base's run under an architecture, with random draws of its own.
 
     Args:
         base: the distiller.
         network: the architecture.
-        number: of the architecture; each draws from another seed.
+        number: the number of the architecture; each has another seed.
         run: the run under its own architecture.
         real: all training images.
     """
@@ -71,10 +71,10 @@ def member_of(
 def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> None:
     """Average the gradients of the set under several architectures.
 
-    The pixel gradient of each class is scaled to the length of that of ``leaves``
-    before it is added, so no architecture dominates; labels and other learned tensors
-    likewise, as a whole. Under torchrun lengths are those of the gradients' means over
-    all processes, as one process would have them.
+    Every other pixel gradient is scaled, class by class, to the length of the gradient
+    of ``leaves``, so no architecture dominates; gradients of labels and other learned
+    tensors are scaled as a whole. Under torchrun all gradients are first averaged over
+    the processes, so lengths are as in a single process.
 
     .. math:: \\frac{g_0 + w\\,\\sum_m g_m\\,|g_0| / |g_m|}{1 + w M}
 
@@ -82,10 +82,10 @@ def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> Non
         leaves: the set, with the gradients under the run's own architecture; these
             become the average.
         others: copies of it with the gradients under M other architectures.
-        weight: the w of each of them.
+        weight: the weight w of each copy.
 
     Reference: the rule of HMDC (ECCV 2024), which scales by the largest gradient of a
-    class; ours takes its length.
+    class; ours scales by its length.
     """
     copies = list(others)
     _average_over_processes([leaves, *copies])
@@ -110,7 +110,7 @@ def _average_over_processes(sets: list[Leaves]) -> None:
 
 
 def _gradients(leaves: Leaves) -> dict[str, Tensor]:
-    """Return the gradients of a set that there are, by name."""
+    """Return the existing gradients of a set, by name."""
     tensors = {"pixels": leaves.pixels, "labels": leaves.labels, **leaves.others}
     return {
         name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None
@@ -118,9 +118,9 @@ def _gradients(leaves: Leaves) -> dict[str, Tensor]:
 
 
 def _lengths(gradient: Tensor, classes: Tensor | None) -> Tensor:
-    """Return the length of a gradient; by class, for each image, if classes are given.
+    """Return the length of a gradient, or for each image that of its class.
 
-    It broadcasts with the gradient.
+    The result broadcasts with the gradient.
     """
     if classes is None:
         whole: Tensor = gradient.norm()

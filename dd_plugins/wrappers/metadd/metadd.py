@@ -45,7 +45,7 @@ Variant = Literal["gradients", Loss]
 # Losses of one network alone, and those that need no statistics of real features.
 _OF_ONE = ("gradients", "real_features")
 _OF_LEARNING = ("paper", "variance", "overlap", "logit_variance")
-# Options of networks that look: of no use to "gradients".
+# Options of auxiliary networks: unused by "gradients".
 _OF_LOOKING = (
     *("weight", "augment", "threshold", "temperature", "metric_loss", "miner"),
     *("auxiliaries", "stages", "seeds", "second_order"),
@@ -76,8 +76,8 @@ class MetaDDState(WrappedState):
     """The base's state, and the networks besides the run's own.
 
     Attributes:
-        auxiliaries: frozen ones, by architecture, then stage and seed.
-        teacher: a frozen one of the run's architecture.
+        auxiliaries: frozen networks, by architecture, then stage and seed.
+        teacher: a frozen network of the run's architecture.
         learning: networks in training on the set.
         members: the base's runs under the other architectures.
     """
@@ -88,7 +88,7 @@ class MetaDDState(WrappedState):
     members: list[Member] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the base's, and that of networks that change."""
+        """Return the state of the base and of all networks in training."""
         base = super().state_dict()
         if self.learning is not None:
             return {"base": base, "learning": self.learning.state_dict()}
@@ -121,7 +121,7 @@ class MetaDDState(WrappedState):
                 )
 
     def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Merge the base's, and those of the members."""
+        """Merge the states of the base and of the members."""
         if self.learning is None and not self.members:
             return super().merge(parts)
         merged = dict(parts[0]) | {
@@ -140,69 +140,71 @@ class MetaDD(AbstractWrapper):
     """Sets that serve architectures they were not distilled with.
 
     With ``variant="gradients"`` the base itself runs under several architectures at
-    once. Each has a run of its own: for FRePo a pool of its own, which learns on the
-    set. The pixel gradient of each is scaled, class by class, to the length of that
-    under the run's own architecture, and they are averaged; so are the gradients of
-    labels.
+    once. Each has a run of its own: for FRePo, a pool of its own, trained on the set.
+    The pixel gradient under each is scaled, class by class, to the length of the
+    gradient under the run's own architecture, and all are averaged. Gradients of labels
+    are averaged likewise.
 
-    All other variants let auxiliary networks of different architectures look at the
-    images. The loss draws together where they look (class activation maps), or their
-    logits or features. Its gradient is added to the base's and scaled in units of the
-    base's length, so one weight serves bases of any scale.
+    All other variants apply auxiliary networks of different architectures to the
+    images. The loss draws their class activation maps, logits or features together. Its
+    gradient is scaled in units of the length of the base's, and added to it, so one
+    weight serves bases of any scale.
 
     Args:
         base: any distiller.
         networks: the other architectures; two or more, unless the variant is
             ``"gradients"`` or ``"real_features"``.
-        variant: ``"gradients"``, or the loss of networks that look. ``"variance"``: the
+        variant: ``"gradients"``, or the loss on auxiliary networks. ``"variance"``: the
             variance of the maps over the architectures. ``"overlap"``: one minus the
             soft overlap of the maps. ``"paper"``: the reconstruction of the paper's
             whole loss (cross-entropy, divergence from the distilling architecture,
             presence and variance of maps, each of weight one). ``"features"``:
             projected penultimate features, by a loss of pytorch-metric-learning; the
-            same image under two architectures is the positive pair.
-            ``"real_features"``: the mean features of a class's images, pulled towards
-            those of the real class, in units of their own spread.
-            ``"logit_variance"``, ``"feature_variance"``: controls without maps.
-        rho: the weight. Of ``"gradients"``: that of an added architecture beside the
-            run's own; by default 1. Else the length of the added gradient in units of
-            the base's, by default 4; ignored if ``weight`` is given.
-        weight: a plain factor in place of ``rho``; the paper's is 1. This and
-            everything from ``augment`` on is of no use to ``"gradients"``, and refused.
+            same image under two architectures is a positive pair. ``"real_features"``:
+            the distance of a class's mean features from those of the real class, in
+            units of the spread of real features. ``"logit_variance"``,
+            ``"feature_variance"``: controls without maps.
+        rho: the weight. For ``"gradients"``, the weight of an added architecture
+            relative to the run's own; by default 1. Otherwise the length of the added
+            gradient in units of the base's, by default 4; ignored if ``weight`` is
+            given.
+        weight: a plain factor in place of ``rho``; the paper's is 1. This option and
+            all from ``augment`` on are refused for ``"gradients"``.
         every: steps from one application to the next; by default 1 for ``"gradients"``,
-            16 else.
-        start: the first step at which it is applied; by default 0 for ``"gradients"``,
-            else half of the steps: the base has settled by then, and the distilling
-            architecture loses nothing.
+            otherwise 16.
+        start: the first step with an application; by default 0 for ``"gradients"``,
+            otherwise half of the steps: the base has settled by then, and the
+            distilling architecture loses nothing.
         drawn: the number of architectures at each application. For ``"gradients"`` they
-            take turns, by default one at a time; else they are drawn at random, by
+            take turns, by default one at a time; otherwise they are drawn at random, by
             default all.
-        augment: whether the networks look at a random augmentation of the images. The
-            base of ``"gradients"`` has its own.
-        threshold: the smallest value of a map at which a pixel counts, in (0, 1).
-        temperature: of the divergence in ``"paper"``.
-        metric_loss: of ``"features"``: a loss of pytorch-metric-learning with its
+        augment: whether the networks see a random augmentation of the images. The base
+            of ``"gradients"`` has its own.
+        threshold: the smallest map value of a counted pixel, in (0, 1).
+        temperature: the temperature of the divergence in ``"paper"``.
+        metric_loss: for ``"features"``, a loss of pytorch-metric-learning with its
             options, such as ``"TripletMarginLoss(margin=0.1)"``; distances and reducers
             are options of it, such as ``distance=CosineSimilarity()``.
-        miner: of ``"features"``: a miner of pytorch-metric-learning, or None.
-        auxiliaries: ``"frozen"`` networks are trained on the real data, once, and kept.
-            ``"learning"`` ones are trained on the set while it is learned, like FRePo's
+        miner: for ``"features"``, a miner of pytorch-metric-learning, or None.
+        auxiliaries: ``"frozen"`` networks are trained once on the real data, and kept.
+            ``"learning"`` ones are trained on the set during the run, like FRePo's
             pool; for losses without statistics of real features.
-        stages: training steps of frozen networks. With several stages each architecture
-            has a network for each, and one of them is drawn each time.
-        seeds: networks of each architecture, and stage; one is drawn each time.
+        stages: the numbers of training steps of frozen networks. Each architecture has
+            a network for each number, and one is drawn at each application.
+        seeds: the number of networks of each architecture and stage; one is drawn at
+            each application.
         second_order: whether the weights of a map are differentiated with respect to
             the image too.
 
     Raises:
-        OptionError: at ``setup``, if the base's set is shaped by no network and the
-            variant is ``"gradients"``.
+        OptionError: at ``setup``, if no network shapes the base's set and the variant
+            is ``"gradients"``.
 
     References: Zhao et al., "MetaDD", arXiv 2410.05103; no code was released. Of
     ``"gradients"``: HMDC (ECCV 2024).
 
     Differences: the direction of the divergence, ``L_pos`` and the weights (one each)
-    are our reading, for the paper leaves them open. The scale by ``rho``, and every
+    are our reading, since the paper leaves them open. The scale by ``rho``, and every
     variant but ``"paper"`` and ``"variance"``, are ours.
     """
 
@@ -230,7 +232,7 @@ class MetaDD(AbstractWrapper):
 
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
-        """Refuse to compare one architecture with itself, and options without use."""
+        """Refuse comparing an architecture with itself, and options without effect."""
         if self.drawn is not None and self.drawn > len(self.networks):
             raise ValueError(
                 f"drawn must be at most {len(self.networks)}, the number of networks, "
@@ -262,7 +264,7 @@ class MetaDD(AbstractWrapper):
         return self
 
     def _given(self, names: Sequence[str]) -> list[str]:
-        """Return the options that are not at their default."""
+        """Return the options not at their defaults."""
         defaults = {each.name: each.default for each in fields(self)}
         return [name for name in names if getattr(self, name) != defaults[name]]
 
@@ -291,12 +293,12 @@ class MetaDD(AbstractWrapper):
 
     @property
     def architectures(self) -> tuple[AbstractNetwork, ...]:
-        """The base's, and the other networks."""
+        """The further architectures of the base, and the other networks."""
         return (*super().architectures, *self.networks)
 
     @property
     def uses_network(self) -> bool:
-        """The paper's loss needs one of the run's architecture, whatever the base."""
+        """Whether the run's network shapes the set; always so in the paper's loss."""
         return super().uses_network or self.variant == "paper"
 
     @cached_property
@@ -313,7 +315,7 @@ class MetaDD(AbstractWrapper):
         )
 
     def setup(self, run: Run, real: RealSampler) -> MetaDDState:
-        """Set up the base's state, and train or find the other networks."""
+        """Set up the base's state, and load or train the other networks."""
         if self.variant == "gradients":
             return self._setup_members(run, real)
         if self.variant == "features":
@@ -363,7 +365,7 @@ class MetaDD(AbstractWrapper):
     def adjust(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
-        """Add the gradients under other architectures, or that of their agreement."""
+        """Add the gradients under other architectures, or of their agreement."""
         assert isinstance(state, MetaDDState)
         assert leaves.pixels.grad is not None
         if not self._is_applied(step):
@@ -396,12 +398,12 @@ class MetaDD(AbstractWrapper):
                 member.advance(self.base, leaves)
 
     def _is_applied(self, step: int) -> bool:
-        """Whether other networks take part in a step."""
+        """Return whether other networks take part in a step."""
         assert self.start is not None  # settled for the task
         return step >= self.start and (step - self.start) % self._every == 0
 
     def _in_turn(self, state: MetaDDState, step: int) -> list[Member]:
-        """Return the members of a step: they take turns."""
+        """Return the members whose turn it is at a step."""
         assert self.start is not None
         each = self.drawn or 1
         first = (step - self.start) // self._every * each
