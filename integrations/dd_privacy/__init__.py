@@ -1,7 +1,7 @@
 """Privacy of distilled data: membership audits, and private training.
 
-Neither audits nor importing this package needs Opacus. Training under differential
-privacy does, and fails without it.
+Importing this package and auditing do not need Opacus. Training and distillation under
+differential privacy do, and fail without it.
 """
 
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         write_report,
     )
 
-    # Older names, which stay for those who import them.
+    # Older names, kept for code that imports them.
     from dd_privacy.audit import Membership as Game
     from dd_privacy.audit import Observations as Seen
     from dd_privacy.audit import membership_for_artifact as game_for_artifact

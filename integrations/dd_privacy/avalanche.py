@@ -1,4 +1,4 @@
-"""Private training in avalanche-lib: importing this module needs avalanche-lib."""
+"""Private training in Avalanche; importing this module needs avalanche-lib."""
 
 from dd_privacy.private.avalanche import PrivateTrainingPlugin
 

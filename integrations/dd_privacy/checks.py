@@ -1,4 +1,4 @@
-"""Checks of single values for both rooms."""
+"""Checks of single values, for audits and for private training."""
 
 from dd_plugins.api import OptionError
 
@@ -6,10 +6,10 @@ __all__ = ["number"]
 
 
 def number(name: str, value: object) -> float:
-    """Return a number of Python, NumPy or torch as a Python float.
+    """Return a Python, NumPy or torch number as a Python float.
 
     Raises:
-        OptionError: it is text, a truth value, or not a single number.
+        OptionError: the value is text, a truth value, or not a single number.
     """
     try:
         if isinstance(value, bool | str | bytes):

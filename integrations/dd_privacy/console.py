@@ -1,4 +1,4 @@
-"""Common parts of both commands: an option, and lines of text."""
+"""Parts shared by both commands: an option, and the printing of a line."""
 
 import click
 from rich.console import Console

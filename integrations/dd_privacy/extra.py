@@ -1,4 +1,4 @@
-"""What to install for private training."""
+"""The extra to install for private training."""
 
 __all__ = ["EXTRA"]
 

@@ -1,4 +1,4 @@
-"""The old path of the members of runs; it goes with 0.3."""
+"""The old import path of membership games; 0.3 removes it."""
 
 from dd_privacy.audit.drawing import (
     membership_for_artifact as game_for_artifact,

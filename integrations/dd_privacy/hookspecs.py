@@ -14,7 +14,7 @@ class RegisterAttack(Protocol):
     """Offers an attack class under its ``name``."""
 
     def __call__(self, attack: "type[AbstractAttack]") -> None:
-        """Offer it."""
+        """Offer the attack."""
         ...
 
 
@@ -25,5 +25,6 @@ def dd_register_attacks(register: RegisterAttack) -> None:
     Called once for each plugin, when an attack is looked up.
 
     Args:
-        register: call it with a subclass of ``AbstractAttack``, a record class.
+        register: called by the plugin with each attack, a record class derived from
+            ``AbstractAttack``.
     """

@@ -1,4 +1,4 @@
-"""The plugin for dd-plugins: light, with or without Opacus."""
+"""The plugin for dd-plugins: light to import, with or without Opacus."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -57,5 +57,5 @@ def dd_register_commands(register: "RegisterCommand") -> None:
 
 @hookimpl
 def dd_missing_extra() -> str | None:
-    """Name the extra, if Opacus is not installed."""
+    """Return the name of the missing extra; None if Opacus is installed."""
     return EXTRA if find_spec("opacus") is None else None

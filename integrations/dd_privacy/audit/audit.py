@@ -1,4 +1,4 @@
-"""Audits: attacks on the membership of a mechanism, with intervals."""
+"""Audits: membership-inference attacks on mechanisms, with confidence intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from dd_privacy.checks import number
 
 __all__ = ["audit_runs"]
 
-_MOST_OVERLAP = 0.01  # of the non-members; real data sets have a few duplicates
+_MOST_OVERLAP = 0.01  # of the non-members; real data has a few duplicates
 
 
 class _Attacks(NamedTuple):
@@ -33,7 +33,7 @@ class _Attacks(NamedTuple):
 
     Attributes:
         usable: attacks to carry out.
-        broken: spec and reason of attacks failing before.
+        broken: spec of each attack unable to state its needs, and the reason.
         shadowed: whether a usable attack needs shadow runs.
     """
 
@@ -70,31 +70,30 @@ def audit_runs(
     on_plan: Callable[[int, int, float], None] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Audit:
-    """Make the missing runs of mechanisms, and attack all of them.
+    """Make the missing runs of the mechanisms, and attack all runs.
 
-    Thresholds are chosen on one half of the examples, with membership known to the
-    attacker, and scored on the other half. A failing attack changes nothing for the
-    others: each gets its own copy of the evidence.
+    Thresholds are chosen on one half of the examples, whose membership the attacker
+    knows, and scored on the other half. A failing attack does not affect the others:
+    each gets its own copy of the evidence.
 
     Args:
         runs: the membership game, and where runs are kept.
         mechanisms: the audited mechanism first, then its comparisons.
-        attacks: specs; by default those of
-            :data:`~dd_privacy.audit.choices.DEFAULT_ATTACKS` for which there are enough
-            shadow runs.
-        rates: false-positive rates, in [0, 1), at which true positives are counted.
-        delta: delta of the lower bounds on epsilon.
-        processes: how many processes make runs.
+        attacks: specs of attacks; by default those of
+            :data:`~dd_privacy.audit.choices.DEFAULT_ATTACKS` with enough shadow runs.
+        rates: false-positive rates, in [0, 1), for which true-positive rates are given.
+        delta: the delta of the lower bounds on epsilon.
+        processes: the number of processes for making runs.
         about: further entries of the audit's record.
         on_plan: called with the number of missing runs, of all runs, and the estimated
             seconds of the missing ones. Without it the time is not estimated. The
-            estimate makes a few steps of one run.
+            estimate makes a few steps of one run of each kind.
         on_progress: called with the number of finished runs, and of all runs.
 
     Raises:
         OptionError: an option is out of its range, or an attack needs more shadow runs.
         UnknownNameError: no plugin registers an attack.
-        DataError: non-members equal members, or a run has no member of a class.
+        DataError: too many non-members equal members, or a run lacks a class.
         FileError: a run cannot be written, or is damaged.
         RunError: a run failed, or a process was killed.
     """
@@ -107,7 +106,7 @@ def audit_runs(
     # Shadow runs are most of the work: they are made only if an attack needs them.
     shadows = len(membership.shadows) if chosen.shadowed else 0
     count = len(membership.targets) + shadows
-    # Checked now: making the first runs takes long, and a later one would fail.
+    # Checked now, because a later run would fail after long work on the first ones.
     membership.check_classes(count)
     wanted = [(each, run) for each in mechanisms for run in range(count)]
     if on_plan is not None:
@@ -145,7 +144,7 @@ def _attacked(
         try:
             scores = audit.scores(attack)
             own_rows = audit.rows(attack, scores, rates)
-        # An attack of a plugin may do anything; the others' figures must survive it.
+        # A plugin's attack may do anything; the figures of the others must survive.
         except (Exception, SystemExit) as error:
             skipped.append((name, repr(attack), _reason(error)))
             continue
@@ -158,7 +157,7 @@ def _attacked(
 def _about(
     membership: Membership, shadows: int, overlap: Sequence[int]
 ) -> dict[str, Any]:
-    """Return data set, counts, seed and versions of an audit."""
+    """Return the data set, counts, seed and versions of an audit."""
     return {
         "data": membership.name,
         "examples": int((~membership.population).sum()),
@@ -204,7 +203,7 @@ def _checked_overlap(membership: Membership) -> list[int]:
 
 
 def _plan(runs: Runs, wanted: Sequence[Job], processes: int) -> tuple[int, int, float]:
-    """Return the number of missing runs, of all runs, and seconds for the missing."""
+    """Return the numbers of missing and all runs, and seconds for the missing ones."""
     missing = [job for job in wanted if not runs.is_done(*job)]
     # One run of each kind is timed: audited runs and shadow runs may differ.
     kinds = [(id(each), run < len(runs.membership.targets)) for each, run in missing]
@@ -224,7 +223,7 @@ def _chosen_attacks(attacks: Sequence[str] | None, shadows: int) -> _Attacks:
         shadows: the number of shadow runs.
 
     Raises:
-        OptionError: an attack has too few shadow runs, or no attack is named.
+        OptionError: a named attack needs more shadow runs, or no attack is named.
     """
     specs = split_specs(attacks) if isinstance(attacks, str) else attacks
     if specs is not None and not specs:

@@ -1,4 +1,4 @@
-"""What the options of an audit may be, and their defaults: light to import."""
+"""Choices and defaults of the options of an audit; light to import."""
 
 from typing import Literal
 

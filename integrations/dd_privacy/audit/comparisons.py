@@ -57,16 +57,16 @@ def compared_with(
 ) -> list[AbstractMechanism]:
     """Return the mechanisms of one comparison.
 
-    They train the network of the audited distillation; private training alone trains
-    the network of its trainer.
+    They train the network of the audited distillation; only private training has a
+    network of its own, its trainer's.
 
     Args:
         name: one of :data:`~dd_privacy.audit.choices.COMPARISONS`.
         audited: the audited distillation.
         data: the data set.
         options: options of the command line.
-        epsilons: of private training.
-        delta: of private training.
+        epsilons: the epsilons of private training, a mechanism for each.
+        delta: the delta of private training.
     """
     match name:
         case "all":

@@ -1,4 +1,4 @@
-"""Draws the members of each run, for a mechanism or for a finished set."""
+"""Draw the members of each run, for a mechanism or for a finished set."""
 
 from typing import get_args
 
@@ -13,8 +13,8 @@ from dd_privacy.audit.shadow_members import shadow_members
 
 __all__ = ["membership_for_artifact", "membership_for_mechanism"]
 
-_POPULATION = 1_000  # the most images that no run sees
-_MOST_RUNS = 1_000  # of audited runs, and of shadow runs; LiRA's authors take 256
+_POPULATION = 1_000  # the most images withheld from all runs
+_MOST_RUNS = 1_000  # audited runs, and shadow runs; LiRA's authors take 256
 
 
 def membership_for_mechanism(
@@ -36,15 +36,16 @@ def membership_for_mechanism(
 
     Args:
         data: the data set.
-        members: members of a run, on average.
-        canaries: examples with a wrong label, drawn at random.
-        targets: audited runs.
-        shadows: shadow runs; each example is a member of equally many.
-        non_members: where non-members come from.
-        seed: seeds every draw.
+        members: the number of members of a run, on average.
+        canaries: the number of examples with a wrong label, drawn at random.
+        targets: the number of audited runs.
+        shadows: the number of shadow runs; each example is a member of equally many.
+        non_members: the source of non-members.
+        seed: the seed of every draw.
 
     Raises:
         OptionError: an option is out of its range, or there are too few images.
+        DataError: training images and other images differ in dtype.
     """
     members, canaries, targets, shadows, seed = _checked_counts(
         members, canaries, targets, shadows, seed
@@ -87,25 +88,26 @@ def membership_for_artifact(
 ) -> Membership:
     """Choose the scored examples of a set made from all training images.
 
-    Scored are the initial real images of the set, other training images, and as many
-    images of the test set. A shadow run gets half of the scored examples and all other
-    training images.
+    The scored examples are training images, first of all the initial real images of the
+    set, and as many test images, if there are enough. A shadow run gets half of the
+    scored examples and all other training images.
 
     Args:
         data: the data behind the set.
         initial: int64: the indices of the initial real images of the set, in the
             training data before the validation split; or None.
         members: the number of scored members.
-        shadows: shadow runs.
-        seed: seeds every draw.
+        shadows: the number of shadow runs.
+        seed: the seed of every draw.
 
     Raises:
         OptionError: an option is out of its range, or there are too few images.
+        DataError: training images and other images differ in dtype.
     """
     members, _, _, shadows, seed = _checked_counts(members, 0, 1, shadows, seed)
     order = _order(data, members, members, seed)
     if initial is not None:
-        # Images that the set started from are at most risk: all of them are scored.
+        # The images that the set started from are most at risk, so they come first.
         first = torch.isin(data.train_indices[order], initial)
         order = torch.cat([order[first], order[~first]])
     test = _all(data.read_test())
@@ -148,7 +150,7 @@ def _membership(
     by_coin: bool,
     seed: int,
 ) -> Membership:
-    """Append the population to the candidates: every mask is False for it but one."""
+    """Append the population to the candidates; only its own mask is True for it."""
     population = _population(data, seed)
     examples = _joined(candidates, population)
     count, total = len(candidates.labels), len(examples.labels)
@@ -178,7 +180,7 @@ def _membership(
 def _checked_counts(
     members: int, canaries: int, targets: int, shadows: int, seed: int
 ) -> tuple[int, int, int, int, int]:
-    """Return the counts as Python's numbers, if they are in their range."""
+    """Return the counts as Python numbers, after checking their ranges."""
     members = whole_number("members", members)
     canaries = whole_number("canaries", canaries)
     targets = whole_number("targets", targets)
@@ -234,7 +236,7 @@ def _order(data: dd_plugins.RealData, members: int, wanted: int, seed: int) -> T
 
 
 def _by_coins(targets: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return masks of members and of scored examples by audited run; all are scored."""
+    """Return masks of the members and of the scored examples, a row for each run."""
     inside = torch.stack(
         [
             torch.rand(count, generator=generator_for(seed, "membership", target)) < 0.5
@@ -245,9 +247,9 @@ def _by_coins(targets: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _in_chunks(targets: int, members: int, count: int) -> tuple[Tensor, Tensor]:
-    """Return masks of members and of scored examples by audited run.
+    """Return masks of the members and of the scored examples, a row for each run.
 
-    Each run scores its own chunk and the test images; these come after all chunks.
+    Each run scores its own chunk and the test images, placed after all chunks.
     """
     inside = torch.zeros(targets, count, dtype=torch.bool)
     for target in range(targets):
@@ -276,7 +278,7 @@ def _joined(first: Examples, second: Examples) -> Examples:
 
 
 def _population(data: dd_plugins.RealData, seed: int) -> Examples:
-    """Return validation images: no run sees them."""
+    """Return validation images, used by no run."""
     count = len(data.validation.labels)
     order = torch.randperm(count, generator=generator_for(seed, "population"))
     return _at(data.validation, order[:_POPULATION])

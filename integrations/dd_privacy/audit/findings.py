@@ -1,4 +1,4 @@
-"""Which attacks of an audit are the strongest, and what they found, in a sentence."""
+"""The strongest attacks of an audit, and their findings in a sentence."""
 
 from collections.abc import Iterable, Sequence
 
@@ -34,8 +34,8 @@ def shown(figure: Figure, scale: float = 1.0) -> str:
 def strongest_first(rows: Iterable[ResultRow]) -> list[ResultRow]:
     """Return rows by group, and in each group the strongest attack first.
 
-    An attack is as strong as the lower end of its interval: among few members a high
-    rate comes by chance, and its interval is wide. True-positive rates are compared
+    Strength is the lower end of an attack's interval: among few members a high rate may
+    come by chance, but then its interval is wide. True-positive rates are compared
     first, then areas under the ROC curve.
     """
     given = list(rows)
@@ -49,9 +49,9 @@ def strongest_first(rows: Iterable[ResultRow]) -> list[ResultRow]:
 
 
 def headline(found: Audit) -> str:
-    """Return what the strongest attack on the audited mechanism found, and its meaning.
+    """Return the finding of the strongest attack on the audited mechanism.
 
-    The comparisons have no part in it.
+    A sentence on its meaning follows. Attacks on the comparisons do not count.
     """
     name = found.mechanisms[0].name
     rows = [row for row in found.rows if row.mechanism == name]
@@ -81,7 +81,7 @@ def headline(found: Audit) -> str:
 
 
 def _meaning(figure: Figure, chance: float) -> str:
-    """Return what it means that an interval is above chance, or is not."""
+    """Return the meaning of an interval above, below or around chance."""
     assert figure.ci95 is not None
     low, high = figure.ci95
     if low > chance:

@@ -1,4 +1,4 @@
-"""What the command ``dd-plugins audit`` does."""
+"""The work of the command ``dd-plugins audit``."""
 
 import json
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def audit_from_command_line(
     download: bool,
     **options: Any,
 ) -> None:
-    """Audit, print the findings, and write the files: the options are the command's.
+    """Audit, print the findings, and write the files, by the command's options.
 
     Raises:
         OptionError: options contradict each other, or the data.
@@ -127,7 +127,7 @@ def audit_from_command_line(
 
 
 def _is_artifact(audited: str) -> bool:
-    """Return whether a file or a run's folder is audited, and not a spec."""
+    """Return whether a file or a run's folder is audited, instead of a spec."""
     try:
         return Path(audited).is_file() or (Path(audited) / ARTIFACT_NAME).is_file()
     except (OSError, ValueError):  # a name that no file can have, or no permission
@@ -145,7 +145,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def _check_resolved(membership: Membership, rates: Sequence[float]) -> None:
-    """Refuse given rates with too few non-members for them."""
+    """Refuse a given rate if there are too few non-members for it."""
     plain = membership.scored & ~membership.canaries
     there = int((plain & ~membership.targets).sum(dim=1).min())
     for rate in rates:
@@ -213,7 +213,7 @@ def _prepared(
 
 
 def _relabelling(teacher: str | None, recipe: str | None) -> Relabelling | None:
-    """Return how a teacher labels the sets of a spec, if it is asked for."""
+    """Return the relabelling by a teacher; None if no teacher is given."""
     if teacher is None:
         if recipe is not None:
             raise OptionError("--teacher-recipe needs --teacher")
@@ -256,7 +256,7 @@ def _audited(
     processes: int,
     dataset: str,
 ) -> Audit:
-    """Audit with a progress display, after a line about how long it takes."""
+    """Audit with a progress display, after a line with the expected duration."""
     with shown_progress("timing a run") as progress:
 
         def on_plan(missing: int, total: int, seconds: float) -> None:

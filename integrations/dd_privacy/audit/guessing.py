@@ -14,10 +14,10 @@ _FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the examples to guess about
 
 
 class Thresholds(NamedTuple):
-    """Where guesses start.
+    """Thresholds for guesses; an example between them gets none.
 
     Attributes:
-        epsilon: the bound that these thresholds give on the half they are chosen on.
+        epsilon: the bound from these thresholds on the half they are chosen on.
         high: examples with a score above it are called members.
         low: examples with a score below it are called non-members.
     """
@@ -28,7 +28,7 @@ class Thresholds(NamedTuple):
 
 
 class Guesses(NamedTuple):
-    """How an attacker guessed.
+    """The counts of an attacker's guesses.
 
     Attributes:
         made: the number of guesses.
@@ -47,7 +47,7 @@ def best_thresholds(
     Args:
         scores: scores of examples with known membership.
         truth: their membership.
-        delta: delta of the guarantee.
+        delta: the delta of the guarantee.
     """
     order = np.argsort(scores)
     count = len(scores)
@@ -66,7 +66,7 @@ def best_thresholds(
                 delta=delta,
             )
             if epsilon > best.epsilon:
-                # One step outwards: the last guessed scores themselves are guessed too.
+                # One step beyond the last guessed scores, so they are guessed too.
                 high = float(np.nextafter(scores[calls].min(), -math.inf))
                 low = -math.inf
                 if len(clears):
@@ -76,7 +76,7 @@ def best_thresholds(
 
 
 def guess(scores: Array, truth: NDArray[np.bool_], thresholds: Thresholds) -> Guesses:
-    """Guess by thresholds chosen on other examples."""
+    """Count the guesses by thresholds chosen on other examples."""
     called, cleared = scores > thresholds.high, scores < thresholds.low
     correct = (called & truth).sum() + (cleared & ~truth).sum()
     return Guesses(int(called.sum() + cleared.sum()), int(correct))

@@ -40,7 +40,7 @@ from dd_privacy.audit.statistics import (
 
 __all__ = ["MechanismAudit"]
 
-_SHOWN = 30  # released images of a report
+_SHOWN = 30  # released images in a report
 
 Masks = tuple[Tensor, Tensor]
 """Two masks of examples: members and non-members, or two halves."""
@@ -53,7 +53,7 @@ class MechanismAudit:
     Attributes:
         membership: the members of each run.
         mechanism: the mechanism.
-        runs: its runs, audited runs first, then shadow runs, if any was needed.
+        runs: its runs, audited runs first, then shadow runs, if an attack needs them.
     """
 
     membership: Membership
@@ -72,11 +72,11 @@ class MechanismAudit:
 
     @property
     def known(self) -> Tensor:
-        """The examples whose membership the attacker knows: half of them, by coins."""
+        """The examples whose membership the attacker knows: about half, by coins."""
         return self._coins("known") & ~self.membership.population
 
     def summary(self) -> AuditedMechanism:
-        """Return accuracies, epsilon and times of the runs."""
+        """Return the accuracies, epsilon and times of the runs."""
         accuracies = [run.accuracy for run in self.targets]
         epsilons = [run.epsilon for run in self.runs if run.epsilon is not None]
         return AuditedMechanism(
@@ -121,11 +121,11 @@ class MechanismAudit:
     def rows(
         self, attack: AbstractAttack, scores: Sequence[Array], rates: Sequence[float]
     ) -> list[ResultRow]:
-        """Return a row for each group with members.
+        """Return a row of figures for each group with members.
 
         Args:
             attack: the attack.
-            scores: its scores of each audited run.
+            scores: its scores, an array for each audited run.
             rates: false-positive rates.
         """
         rows = []
@@ -138,14 +138,14 @@ class MechanismAudit:
     def one_run(
         self, scores_of: Sequence[tuple[AbstractAttack, Sequence[Array]]], delta: float
     ) -> list[OneRun]:
-        """Return a lower bound on epsilon from the first audited run, if coins made it.
+        """Bound epsilon from below by the first audited run, if coins drew its members.
 
         The attack and its thresholds are the best ones on the known half: the greatest
-        of several bounds would not hold at its level.
+        of several bounds on the other half would not hold at the stated confidence.
 
         Args:
             scores_of: attacks, and their scores of each audited run.
-            delta: delta of the guarantee.
+            delta: the delta of the guarantee.
         """
         membership = self.membership
         if not (membership.by_coin and scores_of):
@@ -170,12 +170,12 @@ class MechanismAudit:
         return [OneRun(name, repr(attack), count, *guesses, delta, epsilon)]
 
     def _coins(self, purpose: str) -> Tensor:
-        """Return one half of all examples, by fair coins."""
+        """Return a mask of about half of all examples, by fair coins."""
         generator = generator_for(self.membership.seed, purpose)
         return torch.rand(len(self.membership), generator=generator) < 0.5
 
     def _check_threat_model(self, attack: AbstractAttack) -> None:
-        """Refuse an unknown threat model, or one in need of missing released images."""
+        """Refuse an unknown threat model, or missing images if it needs them."""
         threat_model = attack.threat_model
         if threat_model not in get_args(ThreatModel):
             raise OptionError(
@@ -188,7 +188,7 @@ class MechanismAudit:
             )
 
     def _evidence(self, target: int) -> Evidence:
-        """Return an attacker's evidence on an audited run."""
+        """Return the attacker's evidence about an audited run."""
         membership = self.membership
         scored = membership.scored[target]
         known = self.known & scored
@@ -222,11 +222,11 @@ class MechanismAudit:
         return ranks.numpy()
 
     def _halves(self, attack: AbstractAttack) -> Masks:
-        """Return the examples for choosing thresholds, and the examples that count.
+        """Return the examples for choosing thresholds, and the examples to score.
 
-        A trained classifier scores its own training examples by cross-validation, with
-        other classifiers. A threshold on these scores may miss its rate on fresh
-        examples by far, so both halves are of fresh examples.
+        A trained classifier's own training examples get their scores by
+        cross-validation, from other classifiers. A threshold on these scores may miss
+        its rate on fresh examples by far, so both halves then hold fresh examples.
         """
         if not attack.learns_from_known:
             return self.known, ~self.known
@@ -254,7 +254,7 @@ class MechanismAudit:
         rates: Sequence[float],
     ) -> ResultRow:
         """Return the figures of one group."""
-        # Areas need no threshold: all examples count that the attack has not learned.
+        # Areas need no threshold: all examples count, except those attacks trained on.
         fresh = ~self.known if attack.learns_from_known else ~self.membership.population
         chosen_on, counted_on = self._halves(attack)
         whole, halves = [], []

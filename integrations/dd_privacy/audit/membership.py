@@ -35,7 +35,7 @@ class Membership:
             possible members, then the population.
         labels: int64 ``(n,)``; labels of canaries are wrong in every run.
         always: further members of every run; they are not scored.
-        canaries: bool ``(n,)``.
+        canaries: bool ``(n,)``: the examples with a wrong label.
         population: bool ``(n,)``: members of no run.
         initial: bool ``(n,)``: the initial real images of an audited artifact.
         targets: bool ``(targets, n)``: the members of each audited run.
@@ -44,9 +44,9 @@ class Membership:
         by_coin: whether a fair coin per example decided its membership.
         class_names: one for each class.
         name: the name of the data set.
-        preprocessing: the preprocessing of this kind of images.
-        mirror: whether a flipped image is still of its class.
-        seed: seeds every draw.
+        preprocessing: the preprocessing of the data set.
+        mirror: whether a mirrored image keeps its class.
+        seed: the seed of every draw.
     """
 
     images: Tensor
@@ -69,7 +69,8 @@ class Membership:
         """Refuse contradictory masks.
 
         Raises:
-            OptionError: a mask has another length, or a member is in the population.
+            OptionError: a mask of runs has another length, or a member is in the
+                population.
         """
         count = len(self.labels)
         for name in ("targets", "scored", "shadows"):

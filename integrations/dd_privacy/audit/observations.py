@@ -1,4 +1,4 @@
-"""Observes releases: outputs and distances for each example."""
+"""Observations of releases: outputs and distances for each example."""
 
 from collections.abc import Callable
 
@@ -57,8 +57,9 @@ def observe(release: Release, images: Tensor, labels: Tensor) -> dict[str, Tenso
 def scale_of_outputs(outputs: Tensor, labels: Tensor) -> float:
     """Return the factor for regression outputs before a softmax.
 
-    Outputs near 0 and 1 make all probabilities alike, and blind every attack on them.
-    The factor maximises the likelihood of the labels.
+    Outputs near 0 and 1 would give nearly equal probabilities, and blind every attack
+    on them. The factor is the power of two, in a range, with the greatest likelihood of
+    the labels.
 
     Args:
         outputs: outputs for the population, ``(n, classes)``.

@@ -37,7 +37,7 @@ class Drawn(NamedTuple):
 
 
 def _drawn(canvas: "Canvas") -> Drawn:
-    """Return a figure in each ink; the first has its layout computed for both."""
+    """Return a figure in each ink, both with the layout of the first."""
     from matplotlib.text import Text
 
     pictures = {}
@@ -55,11 +55,11 @@ def _drawn(canvas: "Canvas") -> Drawn:
 
 
 def roc_pictures(rows: list[ResultRow]) -> dict[MemberGroup, Drawn]:
-    """Return ROC curves of each group that has figures.
+    """Return a picture of ROC curves for each group with figures.
 
     Args:
-        rows: attacks on one mechanism, in each group the strongest first: its curve has
-            a band.
+        rows: the attacks on one mechanism, in each group the strongest first; its curve
+            gets a band.
     """
     found = [row for row in rows if row.auc.estimate is not None]
     groups = dict.fromkeys(row.group for row in found)
@@ -99,7 +99,7 @@ def _curves(
             axes.fill_between(
                 false, low, high, color=line.get_color(), alpha=0.2, linewidth=0
             )
-    # The least that so many non-members resolve.
+    # The lowest rate that so many non-members resolve.
     lowest = max(_LOWEST_RATE, 1 / max(row.non_members for row, _ in curves))
     axes.plot([lowest, 1], [lowest, 1], "--", color="gray", label="guessing")
     axes.set(
@@ -113,12 +113,12 @@ def _curves(
     axes.grid(alpha=0.3)
     legend = canvas.legend(loc="outside lower center", fontsize=9, frameon=False)
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a name with dollar signs is no formula
+        text.set_parse_math(False)  # a name with dollar signs is not a formula
     return canvas
 
 
 class _Curve(NamedTuple):
-    """A ROC curve over all audited runs: rates, and the bounds of the true ones."""
+    """A ROC curve over all audited runs: rates, and bounds of true-positive rates."""
 
     false: Array
     true: Array

@@ -44,7 +44,7 @@ class ResultRow:
         members: members of the group, summed over audited runs.
         non_members: non-members compared with them, each counted once.
         auc: the area under the ROC curve.
-        advantage: the greatest difference of true- and false-positive rate.
+        advantage: the greatest difference between true- and false-positive rate.
         balanced_accuracy: the balanced accuracy at the same threshold.
         tpr_at_fpr: true-positive rates by false-positive rate.
         curves: scores of each audited run, for a plot; not in the JSON file.
@@ -91,7 +91,7 @@ class OneRun:
         examples: examples of the other half, members by fair coins.
         guesses: guesses about them, by thresholds from the known half.
         correct: right guesses.
-        delta: delta of the guarantee.
+        delta: the delta of the guarantee.
         epsilon: no guarantee with a smaller epsilon holds, at 95 % confidence.
     """
 
@@ -106,7 +106,7 @@ class OneRun:
 
 @dataclass(frozen=True)
 class AuditedMechanism:
-    """A mechanism of an audit.
+    """A mechanism in an audit.
 
     Attributes:
         name: the name of the mechanism.
@@ -182,7 +182,7 @@ class NearestMembers:
 
     Attributes:
         images: float32 ``(n, channels, height, width)`` in [0, 1].
-        members: the nearest members, of the same form.
+        members: the nearest members, of the same shape and range.
         distances: float32 ``(n,)``: from each image to its member.
         typical: float32 ``(n,)``: from this member to the nearest other member.
     """

@@ -49,7 +49,7 @@ class FinishedRun:
     """A finished run, as attacks see it.
 
     Attributes:
-        observations: of each example.
+        observations: the observations of each example.
         initial: bool ``(n,)``: the initial real images of its set.
         distilled: the released images; None if a model alone is released.
         accuracy: the model's accuracy on the population, in [0, 1]; None without one.
@@ -74,9 +74,9 @@ def audit_folder() -> Path:
 class Runs:
     """The runs of mechanisms on the members of a membership game.
 
-    A run depends on its mechanism, its members, the observed examples, and a seed. A
-    folder under a key of all these keeps it. Its last file is written when the others
-    are complete, and a lock keeps two audits from making it twice.
+    A run depends on its mechanism, its members, the observed examples, and a seed. Its
+    folder is named by a key of all these. The last file of the folder is written when
+    the others are complete, and a lock keeps two audits from making the run twice.
 
     Attributes:
         membership: the members of each run.
@@ -118,10 +118,10 @@ class Runs:
         return chosen.expected_seconds(self.membership.data(run))
 
     def make(self, mechanism: AbstractMechanism, run: int) -> Path:
-        """Make a run if it is missing, or wait for another audit's.
+        """Make a run if it is missing, or wait until another audit has made it.
 
         Returns:
-            Its folder, by the code on disk at its end.
+            Its folder, by the key of the code on disk after the run.
 
         Raises:
             FileError: the run cannot be written.
@@ -139,7 +139,7 @@ class Runs:
         processes: int = 1,
         on_done: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Make the missing ones of the wanted runs.
+        """Make the missing runs among the wanted ones.
 
         Args:
             wanted: mechanisms, and the numbers of their runs.
@@ -149,7 +149,7 @@ class Runs:
 
         Raises:
             FileError: a run cannot be written.
-            RunError: a process was killed, or code has changed since this one started.
+            RunError: a process was killed, or code has changed since the audit began.
         """
         missing = [job for job in wanted if not self.is_done(*job)]
         done = len(wanted) - len(missing)
@@ -235,7 +235,7 @@ class Runs:
     def _read(
         self, mechanism: AbstractMechanism, run: int
     ) -> tuple[Observations, str, float | None, float]:
-        """Return observations, hash of the released images, epsilon and seconds."""
+        """Return the observations, hash of the released images, epsilon and seconds."""
         file = self.path(mechanism, run) / _LAST_FILE
         advice = _advice(file.parent)
         tensors, about = load_tensors(file, what="a run of an audit", advice=advice)
@@ -261,7 +261,7 @@ class Runs:
     def _read_set(
         self, mechanism: AbstractMechanism, run: int, content: str
     ) -> dd_plugins.DistilledSet | None:
-        """Return the released images of a run, whose hash its last file names."""
+        """Return the released images of a run, checked by the hash in its last file."""
         folder = self.path(mechanism, run)
         distilled = None
         if content:
@@ -301,7 +301,7 @@ def _advice(folder: Path) -> str:
 
 
 def _source(kind: type) -> str | None:
-    """Return the source of a mechanism's module, if it is not of this package."""
+    """Return the source of a mechanism's module, unless it is in this package."""
     package = __name__.partition(".")[0]
     if kind.__module__.partition(".")[0] == package:
         return None

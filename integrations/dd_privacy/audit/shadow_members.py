@@ -16,20 +16,20 @@ def shadow_members(shadows: int, count: int, fraction: float, seed: int) -> Tens
     """Draw the members of shadow runs.
 
     Attacks compare runs with an example to runs without it, so each example must be a
-    member of equally many.
+    member of equally many runs.
 
     Args:
         shadows: the number of shadow runs, 0 or more than 1.
         count: the number of possible members.
         fraction: the fraction of members among them in an audited run.
-        seed: seeds the draw.
+        seed: the seed of the draw.
 
     Returns:
         bool ``(shadows, count)``.
 
     Raises:
-        OptionError: no equal number of runs for each example gives a shadow run about
-            as many members as an audited run.
+        OptionError: with this many shadow runs, no equal number of runs for each
+            example gives a shadow run about as many members as an audited run.
     """
     if shadows == 0:
         return torch.zeros(0, count, dtype=torch.bool)

@@ -26,7 +26,7 @@ Job = tuple[AbstractMechanism, int]
 Make = Callable[[AbstractMechanism, int], Path]
 """Makes a run, and returns its folder."""
 
-_PATIENCE = 15.0  # seconds for the checkpoint of a run that is stopped
+_PATIENCE = 15.0  # seconds for a stopped run to write its checkpoint
 
 
 def made_side_by_side(
@@ -43,7 +43,7 @@ def made_side_by_side(
     Raises:
         RunError: a process was killed.
     """
-    # A process forked off one that has used torch's threads hangs.
+    # A process forked from one that has used torch's threads hangs.
     context = multiprocessing.get_context("spawn")
     alive, held = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(
@@ -73,7 +73,7 @@ def made_side_by_side(
 
 @contextmanager
 def threads_of_one(processes: int) -> Iterator[None]:
-    """Compute with as many threads as each of several processes gets."""
+    """Use as many threads as each of several processes would get."""
     before = torch.get_num_threads()
     torch.set_num_threads(_threads(processes))
     try:
@@ -90,7 +90,7 @@ _worker: dict[str, Any] = {}
 
 
 def _prepare(make: Make, threads: int, alive: Connection) -> None:
-    """Set up a process: the examples travel here once, not with each run."""
+    """Set up a process; the examples are sent to it once, not with each run."""
     _worker["ending"] = False
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     torch.set_num_threads(threads)
@@ -100,7 +100,7 @@ def _prepare(make: Make, threads: int, alive: Connection) -> None:
 def _end_with_parent(alive: Connection) -> None:
     """End this process when its audit stops or is killed.
 
-    At the signal a distillation writes a checkpoint; longer work is given up.
+    On the signal a distillation writes a checkpoint; longer work is abandoned.
 
     Args:
         alive: one end of a pipe; the audit alone holds the other end.
@@ -114,7 +114,7 @@ def _end_with_parent(alive: Connection) -> None:
 
 
 def _make(mechanism: AbstractMechanism, run: int) -> Path:
-    """Make a run in this process; return its folder by the code loaded here."""
+    """Make a run in this process; return its folder, by the key of the code here."""
     make: Make = _worker["make"]
     try:
         return make(mechanism, run)

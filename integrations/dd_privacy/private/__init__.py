@@ -1,4 +1,4 @@
-"""Training under differential privacy. Importing it needs no Opacus; training does."""
+"""Training under differential privacy: training needs Opacus, importing does not."""
 
 from typing import TYPE_CHECKING
 

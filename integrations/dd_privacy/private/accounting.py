@@ -1,4 +1,4 @@
-"""Privacy accounting for Poisson-sampled Gaussian steps: PRV, or RDP where it fails."""
+"""Privacy accounting for Poisson-sampled Gaussian steps: PRV, or else RDP."""
 
 import math
 import warnings
@@ -16,11 +16,11 @@ __all__ = ["Accountant", "Budget", "noise_multiplier_for", "spent"]
 Accountant = Literal["prv", "rdp"]
 """Privacy random variables (tight), or Rényi differential privacy."""
 
-_SMALLEST_NOISE = 0.3  # PRV needs minutes and gigabytes below
-_TOLERANCE = 0.005  # how far epsilon may stay below the wanted one, relative
+_SMALLEST_NOISE = 0.3  # below this, PRV takes minutes and gigabytes
+_TOLERANCE = 0.005  # how far epsilon may stay below its target, relative to it
 _ATTEMPTS = 12
-_LARGEST_LOGARITHM = 100.0  # of a noise
-_WHOLE_ORDERS = range(2, 64)  # RDP's series of other orders is a hundred times as long
+_LARGEST_LOGARITHM = 100.0  # of a noise multiplier
+_WHOLE_ORDERS = range(2, 64)  # for other orders RDP's series is 100 times as long
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Budget:
 
     Attributes:
         epsilon: the epsilon at ``delta``.
-        delta: the probability that epsilon does not hold.
+        delta: the delta of the guarantee: roughly, the probability that epsilon fails.
         noise_multiplier: the noise's standard deviation in units of the clipping norm.
         sample_rate: the probability that an example is in a batch.
         steps: the number of steps.
@@ -49,7 +49,7 @@ class Budget:
 def spent(
     noise_multiplier: float, *, sample_rate: float, steps: int, delta: float
 ) -> Budget:
-    """Return the budget of noisy steps.
+    """Return the privacy budget spent by noisy steps.
 
     Args:
         noise_multiplier: the noise's standard deviation in units of the clipping norm.
@@ -68,7 +68,7 @@ def spent(
     return _spent(noise_multiplier, *checked)
 
 
-@cache  # behind the checks, because a cache takes 1.0 and True for 1
+@cache  # called after the checks: to a cache, 1.0 and True equal 1
 def _spent(
     noise_multiplier: float, sample_rate: float, steps: int, delta: float
 ) -> Budget:
@@ -108,21 +108,21 @@ def _epsilon(
 def noise_multiplier_for(
     epsilon: float, *, sample_rate: float, steps: int, delta: float
 ) -> Budget:
-    """Return the budget with the least noise for an epsilon.
+    """Return the budget with the least noise within a target epsilon.
 
-    RDP of whole orders is quick and finds a noise that is enough. PRV then finds the
-    least noise that is enough, in three or four tries: epsilon falls nearly as a power
-    of the noise, so a line through the logarithms of two tries leads to the next. Where
-    PRV fails, is too dear or not exact enough, the least noise is that of RDP.
+    RDP with whole orders quickly finds a sufficient noise. PRV then finds the least
+    sufficient noise, in three or four tries: epsilon falls nearly as a power of the
+    noise, so a line through two tries, on logarithmic scales, leads to the next. If PRV
+    fails, is too expensive or is not exact enough, RDP gives the least noise.
 
     Args:
-        epsilon: the greatest epsilon, positive.
+        epsilon: the greatest epsilon allowed, positive.
         sample_rate: the rate of Poisson sampling, in (0, 1].
         steps: the number of steps.
         delta: the delta, in (0, 1).
 
     Raises:
-        OptionError: an argument is out of its range, or no noise is enough.
+        OptionError: an argument is out of its range, or no noise is sufficient.
         MissingExtraError: opacus is not installed.
     """
     checked = _checked(sample_rate, steps, delta)
@@ -169,10 +169,10 @@ def _noise_multiplier_for(
 
 
 def _where_the_line_is(aim: float, first: Budget, second: Budget) -> float:
-    """Return the noise of an epsilon by the line through two budgets, in logarithms.
+    """Return the noise for an epsilon, by a line through two budgets in logarithms.
 
-    It is 0 if epsilon does not fall between them. ``aim`` is the logarithm of that
-    epsilon.
+    Return 0 if the budget with more noise does not have the smaller epsilon. ``aim`` is
+    the logarithm of the wanted epsilon.
     """
     (x, y), (other_x, other_y) = (
         (math.log(each.noise_multiplier), math.log(max(each.epsilon, 1e-9)))
@@ -187,7 +187,7 @@ def _where_the_line_is(aim: float, first: Budget, second: Budget) -> float:
 def _least_by_rdp(
     epsilon: float, sample_rate: float, steps: int, delta: float, *, reason: str | None
 ) -> Budget:
-    """Return the least noise by RDP; ``reason`` tells why PRV does not give it."""
+    """Return the least noise by RDP; ``reason`` says why it is not found by PRV."""
     noise = _enough_by_rdp(epsilon, sample_rate, steps, delta)
     found = _epsilon("rdp", noise, sample_rate, steps, delta)
     return Budget(found, delta, noise, sample_rate, steps, "rdp", reason)
@@ -201,7 +201,7 @@ def _enough_by_rdp(
     *,
     orders: Sequence[float] | None = None,
 ) -> float:
-    """Return a noise that is enough by RDP; ``orders`` default to those of Opacus."""
+    """Return a sufficient noise by RDP; ``orders`` defaults to those of Opacus."""
     require_opacus()
     from opacus.accountants.utils import get_noise_multiplier
 
@@ -226,7 +226,7 @@ def _enough_by_rdp(
 
 
 def _checked(sample_rate: float, steps: int, delta: float) -> tuple[float, int, float]:
-    """Return the arguments as Python's numbers, if they are in their range."""
+    """Return the arguments as Python numbers, after checking their ranges."""
     sample_rate, delta = number("sample_rate", sample_rate), number("delta", delta)
     steps = whole_number("steps", steps)
     if not 0 < sample_rate <= 1:

@@ -30,34 +30,35 @@ from dd_privacy.private.trainer import PrivateTrainer
 
 __all__ = ["PrivateTrainingPlugin"]
 
-_NEVER = 1e-9  # a chance that counts as none
+_NEVER = 1e-9  # a smaller probability counts as none
 
 
 class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Trains a strategy on each experience by DP-SGD.
 
-    Avalanche makes its own loader for each experience. Making a model private before
-    the strategy is built therefore gives a meaningless epsilon: its batches differ from
-    the accounted ones. This plugin makes a loader with Poisson sampling for the adapted
-    data of each experience, after Avalanche's own, and puts model and optimizer back
-    when the experience is over.
+    Avalanche makes its own loader for each experience. So the epsilon of a model made
+    private before the strategy is built has no meaning: its batches differ from those
+    accounted for. For each experience this plugin replaces Avalanche's loader of the
+    adapted data by one with Poisson sampling. After the experience it restores the
+    plain model and optimizer.
 
     Other plugins may carry private data from one experience to the next (replay
-    buffers, importance weights), and the accounting misses it. So every plugin outside
-    ``allowed`` is refused.
+    buffers, importance weights), and the accounting would miss it. So every other
+    plugin is refused, unless its class is in ``allowed``.
 
     A batch may be empty: its step is taken and accounted for like any other, and
-    metrics skip it. The budgets are saved and restored with a stream, by
-    ``dd_avalanche.save_stream`` as by Avalanche's ``save_checkpoint``.
+    metrics skip it. The budgets are saved and restored with a stream, both by
+    ``dd_avalanche.save_stream`` and by Avalanche's ``save_checkpoint``.
 
     Args:
         epsilon: the greatest epsilon that an experience may spend.
-        delta: by default a tenth of one over the images of the experience.
+        delta: the delta of a training; by default a tenth of one over the number of
+            images of the experience.
         clipping_norm: the largest norm of a clipped gradient of a single example.
-        seed: see :class:`PrivateTrainer`.
-        disjoint: whether no image is in two experiences, as if they divide the classes
-            among them. Their epsilons do not add up then.
-        allowed: classes of plugins without private data.
+        seed: a seed for a repeatable run; see :class:`PrivateTrainer`.
+        disjoint: whether no image is in two experiences, as when they divide the
+            classes among them. Their epsilons then do not add up.
+        allowed: classes of further plugins without private data.
 
     Attributes:
         budgets: spent budgets by the number of the experience in its stream; one for
@@ -96,9 +97,9 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
     def epsilon_spent(self) -> float:
         """The epsilon spent by the whole stream.
 
-        The sum over all trainings, at the sum of their deltas. If experiences share no
-        image (``disjoint``), it is the greatest sum of an experience's own trainings:
-        parallel composition.
+        It is the sum over all trainings, at the sum of their deltas. If experiences
+        share no image (``disjoint``), it is the greatest of the experiences' own sums,
+        by parallel composition.
         """
         spent = [sum(b.epsilon for b in each) for each in self.budgets.values()]
         return max(spent, default=0.0) if self.disjoint else sum(spent, 0.0)
@@ -113,7 +114,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
 
         Raises:
             OptionError: a plugin, the criterion or the model of the strategy voids the
-                guarantee, or the model fails on empty batches, which may come.
+                guarantee, or the model fails on an empty batch where one may occur.
         """
         if isinstance(strategy.model, AbstractGradSampleModule):  # training failed
             self._put_back(strategy)
@@ -132,7 +133,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._optimizer = strategy.optimizer
         experience = strategy.experience.current_experience
         training = sum(map(len, self.budgets.values()))
-        # Booked before the first step: training that fails has spent it as well.
+        # Booked before the first step: failed training has spent it as well.
         self.budgets[experience].append(budget)
         self._budget, self._made, self._shape = budget, 0, shape
         module.train()
@@ -145,7 +146,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
             clipping_norm=self.trainer.clipping_norm,
             generator=partial(self.trainer.generator, training=training),
         )
-        # Opacus computes the number of batches from the rate, and makes 92 of 93.
+        # Opacus computes the number of batches from the rate, and gets 92 for 93.
         batches.batch_sampler.steps = len(loader)
         strategy.model, strategy.optimizer = private, optimizer
         evaluators = [p for p in strategy.plugins if isinstance(p, EvaluationPlugin)]
@@ -168,7 +169,8 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Stop diverged training.
 
-        It reads weights alone: they are private, while a loss on images is not.
+        It reads only weights: differential privacy covers them, but not a loss on
+        images.
 
         Raises:
             RunError: a weight is not finite; the error names the spent epsilon.
@@ -203,7 +205,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Restore the spent budgets.
 
         Raises:
-            OptionError: this plugin has spent more than was saved.
+            OptionError: this plugin has spent a budget missing from the state.
         """
         spent = {
             int(experience): [Budget(**about) for about in each]
@@ -248,9 +250,9 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
 
 
 class _Batches:
-    """A loader with metrics off during empty batches.
+    """A loader whose empty batches switch off the metrics.
 
-    Avalanche's metrics divide by the size of a batch. They are off until the loop asks
+    Avalanche's metrics divide by the size of a batch. They stay off until the loop asks
     for the next batch.
     """
 
@@ -287,7 +289,7 @@ def _prepared(
 
     Raises:
         OptionError: its gradients of single examples are wrong, or it fails on an empty
-            batch where one may come.
+            batch where one may occur.
     """
     module = prepare_for_opacus(model)
     image = data[0][0]

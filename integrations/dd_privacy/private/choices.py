@@ -1,4 +1,4 @@
-"""What private training takes by default, and ways to clip: light to import."""
+"""Defaults of private training, and ways to clip; light to import."""
 
 from typing import Literal
 

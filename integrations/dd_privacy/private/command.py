@@ -109,13 +109,13 @@ def train_private_command(
     """Train a network under differential privacy (DP-SGD, Opacus).
 
     Writes the weights, the budget spent, and what epsilon does not cover. Accuracy is
-    measured on validation images, which are not trained on, or on the test set.
+    measured on validation images, held out from training, or on the test set.
     """
     from dd_privacy.private.trainer import PrivateTrainer
 
     trainer = PrivateTrainer(**options)
     dd_plugins.get_network(trainer.network)
-    # Checked before training: a model that cannot be written has spent its epsilon.
+    # Checked before training: if a model cannot be written, its epsilon is still spent.
     check_outputs((json_file, "JSON"), (out, "tensors"), overwrite=overwrite)
     data = dd_plugins.get_dataset(
         dataset, data_root=data_root, download=download, image_size=image_size
@@ -178,7 +178,7 @@ def _fitted(
 
 
 def _accuracy(model: "PrivateModel", images: "Images") -> float | None:
-    """Return the accuracy of a model; None without images."""
+    """Return the accuracy of a model; None if there are no images."""
     from dd_plugins.api import accuracy
 
     if not len(images.labels):

@@ -42,8 +42,8 @@ __all__ = [
     "real_features",
 ]
 
-_LARGEST = 1e15  # feature of a real image
-_CHUNK = 500  # real images whose parts are computed at once
+_LARGEST = 1e15  # larger features of real images are zeroed
+_CHUNK = 500  # real images processed at once
 
 _NOT_COVERED = (
     "The choice of hyper-parameters on the same images: each further run spends again.",
@@ -72,8 +72,8 @@ class PrivateState(AbstractState):
     """The budget of a run, and the secret behind its noise.
 
     Attributes:
-        budget: of all steps of the run; not saved.
-        noise: draws from the secret.
+        budget: the budget of all steps of the run; not saved.
+        noise: draws noise and batches from the secret.
     """
 
     budget: Budget
@@ -87,7 +87,7 @@ class PrivateState(AbstractState):
         """Restore the secret.
 
         Raises:
-            ValueError: it is not a hexadecimal number.
+            ValueError: the saved secret is not a hexadecimal number.
         """
         check_saved(state["noise_key"], "", "noise_key")
         self.noise = SecretNoise(int(state["noise_key"], 16), self.noise.secure)
@@ -95,17 +95,17 @@ class PrivateState(AbstractState):
 
 @record
 class AbstractPrivateDistiller(AbstractDistiller[StateType]):
-    """A distiller whose sets are differentially private in the real images.
+    """A distiller whose sets have differential privacy for the real images.
 
-    At every step each real image is drawn by a coin of its own (Poisson sampling). Its
-    part in the step is clipped to a norm, the clipped parts are summed, and Gaussian
-    noise is added: a subsampled Gaussian mechanism. Its steps are accounted for
-    together. All else is a function of the noisy sums and of public constants. Two sets
-    of training images are neighbours if one has exactly one image, with its label, more
-    than the other.
+    At every step an independent coin decides for each real image whether it is in the
+    batch (Poisson sampling). The image's part in the step is clipped to a norm, clipped
+    parts are summed, and Gaussian noise is added: a subsampled Gaussian mechanism. All
+    steps are accounted for together. Everything else is a function of the noisy sums
+    and of public constants. Two sets of training images are neighbours if one is the
+    other with exactly one more image and its label.
 
-    The noise and the coins come from a secret of the system's entropy. So two runs of
-    one seed differ; a resumed run draws the same.
+    The noise and the coins come from a secret, drawn from the system's entropy. So two
+    runs with the same seed differ, while a resumed run makes the same draws.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("epsilon",)
@@ -126,7 +126,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
 
     @property
     def private(self) -> bool:
-        """The set is differentially private."""
+        """Always True: the set is differentially private."""
         return True
 
     @property
@@ -141,29 +141,29 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
 
     @property
     def noise_deviation(self) -> float:
-        """Nearly grey images: much noise would stay where the gradient is small."""
+        """Small, for nearly grey images: noise would stay where gradients are small."""
         return self.start_noise
 
     def preprocessing(self, task: Task) -> Preprocessing | None:
-        """Return the value space of constants, fitted to no image."""
+        """Return the value space made of constants, fitted to no image."""
         del task
         return "constant"
 
     def default_steps(self, task: Task) -> int:
-        """Return the steps of a short run."""
+        """Return the number of steps of a short run."""
         del task
         return self.short_run
 
     def default_network(
         self, task: Task, device: torch.device
     ) -> AbstractNetwork | None:
-        """Return a ConvNet of few features, because each gets noise."""
+        """Return a ConvNet, on the CPU with few features: each feature gets noise."""
         del task
         narrow = device.type == "cpu"
         return get_network("dc_convnet(width=32)" if narrow else "dc_convnet")
 
     def images_in_graph(self, task: Task) -> int:
-        """Return all images: a step is of the whole set."""
+        """Return the number of synthetic images: each step updates all of them."""
         return task.synthetic_images
 
     @abstractmethod
@@ -172,15 +172,15 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
 
         Args:
             run: the run.
-            budget: of its steps.
-            noise: of the run.
+            budget: the budget of its steps.
+            noise: the source of its noise and batches.
         """
 
     def setup(self, run: Run, real: RealSampler) -> StateType:
-        """Find the least noise for an epsilon over all steps.
+        """Return the initial state, with the least noise for epsilon over all steps.
 
         Raises:
-            OptionError: no noise is enough; delta is too large for the number of
+            OptionError: no noise is sufficient; delta is too large for the number of
                 images; or the network mixes the images of a batch.
             MissingExtraError: opacus is not installed.
         """
@@ -222,12 +222,13 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         """Return the noisy sum over a Poisson batch, divided by its expected size.
 
         Args:
-            state: of the run.
-            real: real images.
+            state: the state of the run.
+            real: the real images.
             step: the number of the step.
-            parts: sums the parts of a chunk of the batch. The part of an image must
-                depend on no other image, and measure at most ``clipping_norm``.
-            shape: of the sum.
+            parts: returns the sum of the parts of a chunk of the batch. The part of an
+                image must depend on no other image, and have a norm of at most
+                ``clipping_norm``.
+            shape: the shape of the sum.
 
         Returns:
             float64 of the given shape, on the CPU.
@@ -244,7 +245,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         return total / (budget.sample_rate * count)
 
     def privacy(self, state: StateType) -> PrivacyRecord | None:
-        """Return the guarantee; None if the noise can be made again."""
+        """Return the guarantee; None if the noise can be reproduced."""
         if self.noise_seed is not None:
             return None
         budget, task = state.budget, state.run.task
@@ -267,13 +268,13 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         )
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """Return Adam: its processing of noisy gradients needs no further noise."""
+        """Return Adam; its processing of noisy gradients needs no further noise."""
         return torch.optim.Adam(parameters, lr=self.learning_rate, betas=(0.9, 0.95))
 
     def schedule(
         self, optimizer: torch.optim.Optimizer, steps: int
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Return a cosine from the learning rate to 0."""
+        """Return a cosine schedule from the learning rate to 0."""
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
 
@@ -284,14 +285,14 @@ def features_of(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
 
 
 def real_features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
-    """Return the features of real images; zeros in place of non-finite ones.
+    """Return the features of real images, zeros where not finite or too large.
 
-    Values that are not finite would spread to the sum of a batch, and the run would
-    fail: this would reveal the image's presence.
+    A non-finite value would spread to the sum of the batch and make the run fail, and
+    the failure would reveal the image's presence.
 
     Args:
         run: the run.
-        network: in evaluation mode.
+        network: a network in evaluation mode.
         images: ``(b, channels, height, width)``, in the value space.
 
     Returns:
@@ -299,12 +300,12 @@ def real_features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
     """
     with torch.no_grad():
         found = features_of(run, network, images)
-    # No square, and so no norm, of what is left is beyond float32.
+    # The squares, and so the norms, of the remaining features fit into float32.
     fits = found.isfinite().all(dim=1) & (found.abs().amax(dim=1) < _LARGEST)
     return torch.where(fits[:, None], found, 0)
 
 
 def clipping_factors(norms: Tensor, clipping_norm: float) -> Tensor:
-    """Return the factors for parts of these norms: 1, or less for long ones."""
+    """Return the factors for parts of these norms: 1, or less for longer parts."""
     tiny = torch.finfo(norms.dtype).tiny
     return (clipping_norm / norms.clamp_min(tiny)).clamp(max=1)

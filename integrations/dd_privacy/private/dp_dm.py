@@ -1,4 +1,4 @@
-"""DP-DM: the mean features of classes are matched, as seen through noise."""
+"""DP-DM: distribution matching with noisy mean features of the classes."""
 
 from typing import Annotated
 
@@ -32,35 +32,36 @@ __all__ = ["DPDM"]
 class DPDM(AbstractPrivateDistiller[PrivateState]):
     """Distribution matching with differential privacy for the real images.
 
-    At every step an untrained network is drawn. The features of each real image of a
-    Poisson batch are clipped to a norm and summed class by class; noise is added once
-    to the sums of all classes. The clipped features of the synthetic images are pulled
-    towards the noisy means.
+    Every step draws an untrained network. The features of each real image in a Poisson
+    batch are clipped to a norm and summed class by class; noise is added once to the
+    sums of all classes. The clipped features of the synthetic images are pulled towards
+    the noisy means.
 
-    An image is of one class, so it adds to one sum: the classes together are one
-    mechanism. Classes are taken for equally large: how many images each has is private.
+    An image has one class, so it adds to one sum: all classes together form one
+    mechanism. Classes are assumed to be equally large, because their sizes are private.
 
     Args:
         epsilon: the epsilon of the whole run.
-        delta: the probability that epsilon does not hold; less than one over the number
-            of images.
-        batch_size: the expected number of real images of a step, of all classes.
-        clipping_norm: the largest norm of an image's clipped features. They are in
-            units of the root mean square of synthetic images' features.
-        learning_rate: of SGD on the images.
-        start_noise: the standard deviation of the initial noise of images.
-        momentum: of SGD on the images, in [0, 1).
-        public: the name of a public data set: the set is initialised from its images,
-            and a parametrization is fitted to them.
-        secure_noise: whether noise withstands attacks on floating-point numbers, by
-            the method of Opacus's secure mode.
-        noise_seed: for tests alone: the set then states no guarantee.
+        delta: the delta of the whole run, roughly the probability that epsilon fails;
+            less than one over the number of images.
+        batch_size: the expected number of real images in a step, over all classes.
+        clipping_norm: the largest norm of an image's clipped features, in units of the
+            root-mean-square norm of the synthetic images' features.
+        learning_rate: the learning rate of SGD on the images.
+        start_noise: the standard deviation of the initial noise images.
+        momentum: the momentum of SGD on the images, in [0, 1).
+        public: the name of a public data set; its images initialise the set, and a
+            parametrization is fitted to them.
+        secure_noise: whether the noise withstands floating-point attacks, by the method
+            of Opacus's secure mode.
+        noise_seed: a seed of the noise, for tests only: the set then states no
+            guarantee.
 
     References: Zheng, Li, "Differentially Private Dataset Condensation" (NDPDC), NDSS
     workshops 2024, and its released code; Zhao, Bilen (DM), arXiv 2110.04181.
 
-    Differences from NDPDC: one Poisson rate for all images, in place of one for each
-    class by its size; no augmentation of real images; 400 steps (10,000 there).
+    Differences from NDPDC: one Poisson rate for all images, instead of one per class by
+    its size; no augmentation of real images; 400 steps instead of 10,000.
     """
 
     name = "dp_dm"
@@ -73,7 +74,7 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
     def private_state(
         self, run: Run, budget: Budget, noise: SecretNoise
     ) -> PrivateState:
-        """Return the budget and the noise."""
+        """Return a state with the budget and the noise."""
         return PrivateState(run, budget, noise)
 
     def accumulate(
@@ -95,13 +96,13 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
 
         shape = (num_classes, features.shape[1])
         noisy = self.noisy_sum(state, real, step, by_class, shape)
-        wanted = (num_classes * noisy).to(features)  # of as large classes as others
+        wanted = (num_classes * noisy).to(features)  # if all classes are equally large
         clipped = self._clipped(features / scale)
         counts = leaves.classes.bincount(minlength=num_classes)
         sums = clipped.new_zeros(shape).index_add(0, leaves.classes, clipped)
         there = counts > 0
         means = sums[there] / counts[there][:, None]
-        # Of noisy means: everybody may know it.
+        # It depends on the noisy means alone, so it may be published.
         loss = (means - wanted[there]).square().sum()
         (gradient,) = torch.autograd.grad(loss, pixels)
         add_gradient(pixels, gradient)

@@ -37,12 +37,12 @@ from dd_privacy.private.noise import SecretNoise
 
 __all__ = ["DPFRePo", "clipped_gradients_of_images", "clipped_gradients_of_weights"]
 
-_AT_ONCE = 32  # examples whose gradients of all synthetic images are held
+_AT_ONCE = 32  # examples whose gradients in all synthetic images are held
 
 
 @dataclass
 class DPFRePoState(PrivateState):
-    """The budget, the secret, and the models; these see the synthetic set alone."""
+    """The budget, the secret, and the models, trained on the synthetic set alone."""
 
     models: PoolState
 
@@ -51,7 +51,7 @@ class DPFRePoState(PrivateState):
         return super().state_dict() | self.models.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore both."""
+        """Restore the secret and the models."""
         super().load_state_dict(state)
         self.models.load_state_dict(state)
 
@@ -60,45 +60,47 @@ class DPFRePoState(PrivateState):
 class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
     """FRePo with differential privacy for the real images.
 
-    The weights W of the regression from synthetic to real features depend on no real
-    image. Each real image gives a gradient of its squared error; these are clipped and
-    summed, and noise is added. The models of the pool are trained on the synthetic set
-    alone, and it is private already. Labels are fixed.
+    A ridge regression from features to labels is fitted to the synthetic set, so its
+    weights W use no real image. Each real image gives a gradient of its squared error;
+    these gradients are clipped and summed, and noise is added. The models of the pool
+    are trained on the synthetic set alone, and it is already private. Labels are fixed.
 
     Args:
         epsilon: the epsilon of the whole run.
-        delta: the probability that epsilon does not hold; less than one over the number
-            of images.
-        batch_size: the expected number of real images of a step.
+        delta: the delta of the whole run, roughly the probability that epsilon fails;
+            less than one over the number of images.
+        batch_size: the expected number of real images in a step.
         clipping_norm: the largest norm of an image's clipped gradient. Features have
-            the norm 1, so the gradient of the weights has a norm of about 1 at first.
-        clipped: the clipped gradients: of the regression's ``"weights"`` (their noisy
-            sum is pulled back to the images); or of the ``"images"``, as in DP-KIP. The
-            weights have no more numbers than ``features * classes``, however many
-            images there are, and their gradients need no backward pass of their own.
-        learning_rate: of Adam on the images.
-        start_noise: the standard deviation of the initial noise of images.
-        pool_size: online models.
+            norm 1, so gradients in the weights have a norm of about 1 at first.
+        clipped: the variables of the clipped gradients: the regression's ``"weights"``
+            (the noisy sum is pulled back to the images), or the ``"images"``, as in
+            DP-KIP. The weights have ``features * classes`` numbers, however many images
+            there are, and their gradients need no backward pass of their own.
+        learning_rate: the learning rate of Adam on the images.
+        start_noise: the standard deviation of the initial noise images.
+        pool_size: the number of online models.
         max_online_updates: training steps of a model before it is replaced.
-        online_learning_rate: of Adam on the models.
-        ridge: relative to the mean eigenvalue of the kernel. With a large one, noise in
-            the weights changes images little.
-        public: the name of a public data set: the set is initialised from its images,
-            and a parametrization is fitted to them.
-        secure_noise: whether noise withstands attacks on floating-point numbers, by
-            the method of Opacus's secure mode.
-        noise_seed: for tests alone: the set then states no guarantee.
+        online_learning_rate: the learning rate of Adam on the models.
+        ridge: the ridge, relative to the mean eigenvalue of the kernel. With a large
+            ridge, noise in the weights changes the images little.
+        public: the name of a public data set; its images initialise the set, and a
+            parametrization is fitted to them.
+        secure_noise: whether the noise withstands floating-point attacks, by the method
+            of Opacus's secure mode.
+        noise_seed: a seed of the noise, for tests only: the set then states no
+            guarantee.
 
     References: Vinaroz, Park, "Differentially Private Kernel Inducing Points using
     features from ScatterNets (DP-KIP-ScatterNet) for Privacy Preserving Data
     Distillation", arXiv 2301.13389, algorithm 1; Zhou, Nezhadarya, Ba (FRePo), arXiv
     2206.00719.
 
-    Differences from DP-KIP: features of online models, of norm 1, in place of a fixed
-    kernel; gradients of the weights are clipped, unless the images' are asked for. And
-    from its released code: batches are drawn by Poisson sampling, as the accountant
-    assumes; the set never starts from private images; no statistic of private images
-    is used; noise comes from a secret, not from a seed; nothing is measured on the way.
+    Differences from DP-KIP: features of norm 1 from online models, instead of a fixed
+    kernel; by default, clipped gradients in the weights instead of the images.
+    Differences from its released code: batches are drawn by Poisson sampling, as the
+    accountant assumes; the set never starts from private images; no statistic of
+    private images is used; noise comes from a secret, not from a seed; nothing is
+    measured during the run.
     """
 
     name = "dp_frepo"
@@ -124,7 +126,7 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
     def private_state(
         self, run: Run, budget: Budget, noise: SecretNoise
     ) -> DPFRePoState:
-        """Fill the pool with fresh models whose ages are staggered."""
+        """Fill the pool with fresh models of staggered ages."""
         pool, oldest = self._pool(run), self.max_online_updates
         models = {
             slot: pool.fresh_model(run, slot, -1, slot * oldest // self.pool_size)
@@ -178,7 +180,7 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
             noisy = self.noisy_sum(state, real, step, of_images, tuple(pixels.shape))
             gradient = noisy.to(pixels)
         add_gradient(pixels, gradient)
-        # A loss of real images is private: what is told is what everybody may know.
+        # A loss on real images is private; the norm of the noisy sum may be published.
         return {"loss": noisy.norm().to(pixels)}
 
     def advance(self, state: DPFRePoState, leaves: Leaves, step: int) -> None:
@@ -195,7 +197,7 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
     def predictor(
         self, state: DPFRePoState, leaves: Leaves
     ) -> Callable[[Tensor], Tensor]:
-        """Return the regression's predictions, on the oldest model of the pool."""
+        """Return the regression's predictor, with features of the oldest model."""
         pool = state.models.pool.values()
         network = max(pool, key=lambda model: model.updates).network.eval()
         with torch.no_grad():
@@ -214,11 +216,11 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
 def clipped_gradients_of_weights(
     features: Tensor, targets: Tensor, weights: Tensor, clipping_norm: float
 ) -> Tensor:
-    r"""Return the sum of clipped gradients, one for each example, of its error.
+    r"""Return the sum over examples of the clipped gradients of their errors.
 
     The error of an example is half of :math:`|f W - y|^2`. Its gradient in W is the
-    outer product of f and :math:`r = f W - y`, whose norm is :math:`|f||r|`: so none
-    needs to be formed.
+    outer product of f and :math:`r = f W - y`, with norm :math:`|f||r|`, so the
+    gradients need not be formed one by one.
 
     Args:
         features: float64 ``(b, d)``.
@@ -241,14 +243,14 @@ def clipped_gradients_of_images(
     targets: Tensor,
     clipping_norm: float,
 ) -> Tensor:
-    """Return the sum of clipped gradients in the synthetic images, one per example.
+    """Return the sum over examples of the clipped gradients in the synthetic images.
 
     Args:
         weights_of: the regression's weights, float64 ``(d, classes)``, as a function of
             the synthetic images.
         images: the synthetic images, ``(n, channels, height, width)``.
-        features: of real examples, float64 ``(b, d)``.
-        targets: of the same, float64 ``(b, classes)``.
+        features: the features of real examples, float64 ``(b, d)``.
+        targets: their targets, float64 ``(b, classes)``.
         clipping_norm: the largest norm of the gradient of an example.
 
     Returns:
@@ -274,7 +276,7 @@ def clipped_gradients_of_images(
 
 
 def _solved(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
-    """Return the regression's weights by batchable operations."""
+    """Return the regression's weights, by operations with batching rules."""
     gram = features @ features.mT
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     gram = gram + ridge * gram.diagonal().mean() * eye

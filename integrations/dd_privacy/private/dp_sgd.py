@@ -18,10 +18,10 @@ __all__ = ["check_finite", "check_model_outputs", "make_private"]
 def check_finite(module: torch.nn.Module, budget: Budget) -> None:
     """Refuse a model with diverged weights.
 
-    It reads weights alone: they are private, while a loss on images is not.
+    It reads only weights: differential privacy covers them, but not a loss on images.
 
     Args:
-        module: a module in training or after it.
+        module: a module, during training or after it.
         budget: the budget of its training.
 
     Raises:
@@ -66,7 +66,7 @@ def make_private(
     generator: Callable[[str], torch.Generator],
     clipping: Clipping = "hooks",
 ) -> tuple[Any, Any, Any, Any]:
-    """Wrap the parts of a training loop, so its steps spend a budget.
+    """Make the parts of a training loop private, for the steps of a budget.
 
     Args:
         module: prepared by :func:`~dd_privacy.private.obstacles.prepare_for_opacus`.
@@ -75,8 +75,8 @@ def make_private(
         loader: a loader of all private examples, without a sampler.
         budget: a budget with the loader's sample rate.
         clipping_norm: the largest norm of a clipped gradient of a single example.
-        generator: returns a generator for a purpose, noise or batches.
-        clipping: how to clip.
+        generator: returns a generator for a purpose: noise or batches.
+        clipping: how to clip gradients of single examples.
 
     Returns:
         Opacus's module, optimizer, criterion and loader; the loader draws by Poisson
@@ -99,11 +99,11 @@ def make_private(
             f"a budget for a sample rate of {budget.sample_rate:g} needs a loader of "
             f"{1 / budget.sample_rate:g} batches, got {len(loader)}"
         )
-    # Not the global generator, which starts alike in every process.
+    # Not the global generator, which has the same seed in every process.
     noise = torch.Generator(device=next(module.parameters()).device)
     noise.manual_seed(generator("noise").initial_seed())
     with warnings.catch_warnings():
-        # Opacus warns that its secure mode is off, which NOT_COVERED says.
+        # Opacus warns that its secure mode is off; NOT_COVERED says so.
         warnings.simplefilter("ignore")
         parts = PrivacyEngine(accountant="rdp").make_private(
             module=module,

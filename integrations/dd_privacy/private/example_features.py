@@ -1,4 +1,4 @@
-"""A check of features: an image's must depend on no other image."""
+"""A check of features: those of an image must depend on no other image."""
 
 import torch
 
@@ -17,12 +17,12 @@ def check_features_apart(name: str, run: Run, network: FeatureNetwork) -> None:
     would not bound its influence.
 
     Args:
-        name: of the distiller, for the message.
+        name: the name of the distiller, for the message.
         run: the run.
         network: a network, with any weights; it is put in evaluation mode.
 
     Raises:
-        OptionError: it mixes them.
+        OptionError: the network mixes them.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_IMAGES, *run.task.image_shape, generator=generator)

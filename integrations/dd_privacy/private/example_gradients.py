@@ -36,9 +36,9 @@ def check_example_gradients(
         ghost: whether to compare the lengths of ghost clipping.
 
     Raises:
-        OptionError: they differ or cannot be computed; or the network takes more than
-            images, has parameters that no output depends on, or remembers images in
-            buffers.
+        OptionError: the lengths differ or cannot be computed; or the network needs more
+            than images, does not give one row of logits per image, has parameters
+            without effect on the outputs, or keeps statistics of images in buffers.
     """
     generator = torch.Generator().manual_seed(0)
     # In evaluation mode Opacus's hooks record nothing.
@@ -101,7 +101,7 @@ def _lengths_by_opacus(
 def _check_call(
     module: nn.Module, images: Tensor, labels: Tensor, num_classes: int
 ) -> None:
-    """Refuse networks that do not map each image to outputs by itself.
+    """Refuse a network unless images alone give one row of logits each.
 
     Args:
         module: a module in training mode; not changed.
@@ -113,7 +113,7 @@ def _check_call(
     before = {name: value.clone() for name, value in tried.named_buffers()}
     try:
         outputs = tried(images)
-    except Exception as error:  # a network of a plugin may do anything
+    except Exception as error:  # a plugin's network may do anything
         raise OptionError(
             f"the network must take images alone, and fails ({_reason(error)}); if it "
             "has several heads and asks for task labels, give it a single head"
@@ -148,10 +148,10 @@ def _check_outputs(outputs: object, images: int, num_classes: int) -> None:
 
 
 def _check_all_used(module: nn.Module, outputs: Tensor, labels: Tensor) -> None:
-    """Refuse outputs without a gradient, or parameters that no output depends on."""
+    """Refuse outputs without a gradient, or parameters without effect on them."""
     try:
         torch.autograd.backward(F.cross_entropy(outputs, labels))
-    except Exception as error:  # a layer of a plugin may do anything
+    except Exception as error:  # a plugin's layer may do anything
         raise OptionError(
             f"no gradient of the network can be taken: {_reason(error)}"
         ) from error
@@ -169,7 +169,7 @@ def _check_all_used(module: nn.Module, outputs: Tensor, labels: Tensor) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return an error in one line, with advice if there is any."""
+    """Return the message of an error in one line, or advice for a known cause."""
     text = " ".join(str(error).split()) or type(error).__name__
     if "BackwardHookFunction" in text:
         return (

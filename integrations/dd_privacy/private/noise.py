@@ -11,7 +11,7 @@ __all__ = ["SecretNoise"]
 
 _KEY_BITS = 128
 _GAUSSIAN, _COINS = 1, 2
-_SUMMED = 4  # draws that make one value, where the noise is secure
+_SUMMED = 4  # draws summed for one value of secure noise
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,15 @@ class SecretNoise:
     """Gaussian noise and Poisson batches, functions of a secret key and the step.
 
     A resumed run draws the same values as an uninterrupted one. The generator is Philox
-    with a key of 128 bits; torch's has a seed of 32, open to a search.
+    with a key of 128 bits; torch's on the CPU uses 32 bits of its seed, few enough to
+    search.
 
     Attributes:
         key: the secret, below ``2**128``.
         secure: whether each value is half the sum of four draws, and the first draw of
-            a step is thrown away, as in Opacus's secure mode. So the values are not
-            limited to the floating-point numbers of a single draw, which can reveal the
-            signal under the noise.
+            a step is discarded, as in Opacus's secure mode. A single draw can give only
+            some floating-point numbers, and these can reveal the signal under the
+            noise.
 
     Reference: Holohan, Braghin, "Secure Random Sampling in Differential Privacy",
     ESORICS 2021, arXiv 2107.10138, section 4.
@@ -41,7 +42,7 @@ class SecretNoise:
         return cls(secrets.randbits(_KEY_BITS), secure)
 
     def gaussian(self, step: int, shape: tuple[int, ...]) -> Tensor:
-        """Return float64 draws of a unit normal, the same at each call for a step."""
+        """Return float64 standard normal draws, the same at each call for a step."""
         generator = self._generator(_GAUSSIAN, step)
         if not self.secure:
             return torch.from_numpy(generator.standard_normal(shape))
@@ -50,10 +51,10 @@ class SecretNoise:
         return torch.from_numpy(np.sum(draws, axis=0) / np.sqrt(_SUMMED))
 
     def batch(self, step: int, count: int, rate: float) -> Tensor:
-        """Draw a Poisson batch: each example by a coin of its own.
+        """Draw a Poisson batch: an independent coin for each example.
 
         Returns:
-            int64 indices below ``count``, in order; none if no coin fell so.
+            int64 indices below ``count``, in ascending order; there may be none.
         """
         coins = self._generator(_COINS, step).random(count) < rate
         return torch.from_numpy(np.flatnonzero(coins))

@@ -17,10 +17,10 @@ __all__ = [
 
 
 def require_opacus() -> None:
-    """Refuse to go on without Opacus.
+    """Raise an error if Opacus is missing.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: Opacus is not installed.
     """
     try:
         import opacus.validators  # noqa: F401
@@ -35,7 +35,7 @@ def privacy_obstacles(
     image_shape: tuple[int, int, int] = (3, 32, 32),
     num_classes: int = 10,
 ) -> list[str]:
-    """Return the obstacles to DP-SGD on a network; empty without any.
+    """Return the obstacles to DP-SGD on a network; empty if there are none.
 
     BatchNorm is one: it mixes the examples of a batch, so no gradient belongs to a
     single example.
@@ -57,11 +57,11 @@ def privacy_obstacles(
 
 
 def module_obstacles(module: nn.Module) -> list[str]:
-    """Return the obstacles to DP-SGD on a module; empty without any."""
+    """Return the obstacles to DP-SGD on a module; empty if there are none."""
     from opacus.validators import ModuleValidator
 
     found = [str(error) for error in ModuleValidator.validate(module, strict=False)]
-    # Opacus validates trained layers alone, but a frozen one mixes examples too.
+    # Opacus validates only trained layers, but a frozen one mixes examples too.
     found += [
         f"the BatchNorm layer {name!r} mixes the examples of a batch, and keeps their "
         "mean, although it is frozen; put GroupNorm in its place, or join it with the "
@@ -84,11 +84,12 @@ def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
 
 
 def prepare_for_opacus(module: nn.Module) -> nn.Module:
-    """Prepare a module for gradients of single examples; it computes the same.
+    """Prepare a module for gradients of single examples; its outputs stay the same.
 
     Opacus's hooks fail on in-place activations. For images in channels last, Opacus 1.6
-    computes *wrong* gradients of convolutions without an error. So weights are made
-    contiguous, and this library's layers that change the layout are replaced.
+    computes *wrong* gradients of convolutions without an error. So activations no
+    longer work in place, weights are made contiguous, and this library's layers that
+    change the layout are replaced.
 
     Args:
         module: changed in place.

@@ -11,8 +11,8 @@ from dd_privacy.private.obstacles import module_obstacles
 
 __all__ = ["check_strategy", "check_takes_empty_batch"]
 
-# The methods by which a strategy may draw other data than its loader's, or use them
-# otherwise.
+# The methods by which a strategy may draw data from elsewhere than its loader, or use
+# them in another way.
 _METHODS = (
     "training_epoch",
     "train_dataset_adaptation",
@@ -35,14 +35,14 @@ _METHODS = (
 
 
 def check_strategy(strategy: Any, allowed: tuple[type, ...]) -> None:
-    """Refuse a strategy with training different from the accounted one.
+    """Refuse a strategy whose training differs from the accounted training.
 
     Args:
-        strategy: a strategy of Avalanche, before an experience.
+        strategy: an Avalanche strategy, before an experience.
         allowed: classes of plugins without private data.
 
     Raises:
-        OptionError: its training differs.
+        OptionError: its training differs, or its model cannot be trained by DP-SGD.
     """
     _check_methods(strategy)
     _check_data(strategy, allowed)
@@ -56,7 +56,7 @@ def check_strategy(strategy: Any, allowed: tuple[type, ...]) -> None:
 
 
 def _check_methods(strategy: Any) -> None:
-    """Refuse a loop of the strategy's own."""
+    """Refuse a strategy with a training loop of its own."""
     for method in _METHODS:
         own = getattr(type(strategy), method)
         if own is not getattr(SupervisedTemplate, method):
@@ -85,7 +85,7 @@ def _check_data(strategy: Any, allowed: tuple[type, ...]) -> None:
 
 
 def _check_criterion(criterion: Any) -> None:
-    """Refuse a loss in which the part of one example depends on others."""
+    """Refuse a loss if the part of one example depends on others."""
     if (
         type(criterion) is not nn.CrossEntropyLoss
         or criterion.reduction != "mean"

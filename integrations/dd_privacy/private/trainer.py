@@ -49,24 +49,26 @@ __all__ = ["PrivateTrainer"]
 
 @dataclass(frozen=True)
 class PrivateTrainer:
-    """Trains a network by DP-SGD, with a bounded influence of each example.
+    """Trains a network by DP-SGD, so the influence of each example is bounded.
 
-    Batches are Poisson-sampled, gradients of single examples clipped to a norm, and
+    Batches are Poisson-sampled, gradients of single examples are clipped to a norm, and
     Gaussian noise is added to their sum. Images are mapped to [-1, 1], without any
     private statistic.
 
     Attributes:
-        network: the spec of a network without BatchNorm (it mixes examples).
+        network: the spec of a network without BatchNorm (BatchNorm mixes examples).
         epsilon: the greatest epsilon that training may spend.
-        delta: less than one over the number of images; by default a tenth of that.
+        delta: the delta of the guarantee, less than one over the number of images; by
+            default a tenth of that.
         epochs: expected passes over the images.
-        batch_size: the expected size of a batch; coins decide its members.
+        batch_size: the greatest expected size of a batch: it is lowered until an epoch
+            has a whole number of equal batches. Coins decide the members of a batch.
         learning_rate: the learning rate of SGD with momentum 0.9.
         clipping_norm: the largest norm of a clipped gradient of a single example.
-        clipping: ``"hooks"`` or ``"ghost"``.
-        seed: seeds weights, batches and noise of a repeatable run. Whoever knows it can
-            subtract the noise. By default there is none, and the system's entropy seeds
-            them.
+        clipping: ``"hooks"`` keeps each gradient; ``"ghost"`` keeps only their norms,
+            for less memory.
+        seed: the seed of the weights, batches and noise of a repeatable run. Whoever
+            knows it can subtract the noise. By default the system's entropy seeds them.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
 
     Reference: Abadi et al., "Deep Learning with Differential Privacy" (2016),
@@ -85,7 +87,7 @@ class PrivateTrainer:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse options out of their range; store numbers as Python's own.
+        """Refuse options out of their range; store numbers as Python numbers.
 
         Raises:
             OptionError: an option is out of its range.
@@ -121,8 +123,8 @@ class PrivateTrainer:
             epochs: replaces the trainer's.
 
         Raises:
-            OptionError: a batch is larger than the data, or delta is large enough to
-                allow the publication of an image.
+            OptionError: a batch is larger than the data, or delta is not less than one
+                over the number of images.
             MissingExtraError: opacus is not installed.
         """
         given = self
@@ -166,12 +168,13 @@ class PrivateTrainer:
             images: uint8, or float in [0, 1], ``(n, channels, height, width)``.
             labels: int64 ``(n,)``, from 0.
             class_names: one for each class; by default the numbers.
-            mirror: whether each image is flipped at random before its gradient.
+            mirror: whether to flip each image horizontally at random, in each step.
             on_step: called with the number of finished steps, and of all steps.
 
         Raises:
             OptionError: an option is out of its range, or the network cannot be trained
                 by DP-SGD.
+            UnknownNameError: no plugin registers the network.
             DataError: images or labels are malformed.
             RunError: training diverged; its epsilon is spent all the same.
             MissingExtraError: opacus is not installed.
@@ -182,7 +185,7 @@ class PrivateTrainer:
         )
         device = resolve_device(self.device)
         images = data.train.images[:]  # in the working dtype
-        # Checked before training: a network that is refused has spent no epsilon.
+        # Checked before training: a refused network has spent no epsilon.
         module = self._module(images, data.num_classes).to(device)
         budget = self.budget(len(images))
         transform = public_transform(images.shape[1])
@@ -195,12 +198,12 @@ class PrivateTrainer:
             mirror=mirror,
             on_step=on_step,
         )
-        # It takes random images: outputs for private ones would reveal some of them.
+        # On random images: outputs for private ones would reveal something of them.
         check_model_outputs(network, transform, data.image_shape, budget)
         return PrivateModel(network, transform, budget, self._about(data))
 
     def check(self, image_shape: tuple[int, int, int], classes: int) -> None:
-        """Refuse the networks and devices refused by :meth:`fit`.
+        """Refuse a network or a device as :meth:`fit` does.
 
         Args:
             image_shape: channels, height and width.
@@ -273,7 +276,7 @@ class PrivateTrainer:
         return network.eval()
 
     def _about(self, data: dd_plugins.RealData) -> dict[str, Any]:
-        """Return the record in a model's file besides its budget."""
+        """Return the record for a model's file, without the budget."""
         return {
             "network": self.network,
             "image_shape": list(data.image_shape),
@@ -309,9 +312,9 @@ class PrivateTrainer:
         """Return a generator seeded by the trainer's seed or by the system's entropy.
 
         Args:
-            purpose: the thing drawn, such as noise.
-            training: counts the trainings of one model. Each draws its own noise:
-                the same noise twice protects nothing.
+            purpose: the purpose of the draws, such as noise.
+            training: the number of earlier trainings of the model. Each training draws
+                its own noise: the same noise twice protects nothing.
         """
         if self.seed is not None:
             return generator_for(self.seed, f"private {purpose}", training)
@@ -321,7 +324,7 @@ class PrivateTrainer:
 
 
 def _flipped_at_random(batch: Tensor, coins: torch.Generator) -> Tensor:
-    """Return images, each flipped horizontally by a coin."""
+    """Return the images, each flipped horizontally or not by a fair coin."""
     flipped = torch.rand(len(batch), generator=coins) < 0.5
     return torch.where(
         flipped.to(batch.device)[:, None, None, None], batch.flip(3), batch

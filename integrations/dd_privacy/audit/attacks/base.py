@@ -1,8 +1,8 @@
 """Attacks: from an attacker's observations to a score for each example.
 
-An attack knows the part of the audited run granted by its threat model, and everything
-of the reference runs (shadow runs: the same mechanism on other members). The higher the
-score of an example, the more it looks like a member.
+An attack sees the part of the audited run granted by its threat model, and everything
+about the reference runs (shadow runs: the same mechanism on other members). The higher
+the score of an example, the more it looks like a member.
 """
 
 from abc import ABC, abstractmethod
@@ -32,11 +32,12 @@ class Observations:
     """An attacker's observations of ``n`` examples in one run.
 
     Attributes:
-        outputs: float32 ``(n, classes)``: logits of a model trained on the released
-            images.
+        outputs: float32 ``(n, classes)``: logits of the released model, or of a model
+            trained on the released images.
         pixel_distance: float32 ``(n,)``: the Euclidean distance to the nearest released
             image, in the value space; None where no images are released.
-        feature_distance: the same in the model's features, each of unit length.
+        feature_distance: the same distance between the model's features, scaled to unit
+            length.
     """
 
     outputs: Tensor
@@ -44,8 +45,8 @@ class Observations:
     feature_distance: Tensor | None = None
 
 
-# The older name. Attacks written for it, and the checks of ``dd_plugins.testing``, find
-# it here.
+# The older name, kept for attacks written for it and for the checks of
+# ``dd_plugins.testing``.
 Seen = Observations
 
 
@@ -64,18 +65,18 @@ class Reference:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All knowledge of an attacker.
+    """All of an attacker's knowledge.
 
     Attributes:
         target: observations of the audited run.
         labels: int64 ``(n,)``: the label of each example; wrong for canaries.
         known: bool ``(n,)``: examples of known membership.
         members: bool ``(n,)``: the known membership; False for the others.
-        population: bool ``(n,)``: examples, members of no run.
+        population: bool ``(n,)``: the examples used by no run.
         references: the shadow runs.
-        seed: seeds the draws of an attack.
+        seed: the seed for the draws of an attack.
         scored: bool ``(n,)``: examples whose scores count; None for all. Other scores
-            may have any value.
+            may have any finite value.
     """
 
     target: Observations
@@ -102,15 +103,15 @@ class AbstractAttack(dd_plugins.Record, ABC):
 
     @property
     def references_needed(self) -> int:
-        """The least number of shadow runs; 0 by default."""
+        """The least number of shadow runs needed; 0 by default."""
         return 0
 
     @property
     def learns_from_known(self) -> bool:
         """Whether the attack trains on known examples; False by default.
 
-        If so, areas leave known examples out: their scores can only be cross-validated,
-        and the folds depend on each other.
+        If so, areas under the ROC curve leave known examples out: their scores can only
+        be cross-validated, and the folds depend on each other.
         """
         return False
 
@@ -128,9 +129,9 @@ class AbstractAttack(dd_plugins.Record, ABC):
 
 
 class AbstractModelAttack(AbstractAttack):
-    """An attack on a model trained on the released images."""
+    """An attack on a model: the released one, or one trained on released images."""
 
     @property
     def threat_model(self) -> ThreatModel:
-        """A model."""
+        """The model alone."""
         return "model"

@@ -27,12 +27,12 @@ FEWEST_KNOWN = 20  # members, and non-members, to train a classifier on
 class AbstractClassifierAttack(AbstractAttack):
     """A classifier trained to separate members from non-members.
 
-    It is trained on the known examples; they get their own scores by cross-validation.
+    It is trained on the known examples, whose own scores come from cross-validation.
     Its features of an example are the sorted outputs, the confidence in its class, the
     two entropies, and with ``threat="both"`` the distances to the released images.
 
     Args:
-        threat: ``"model"`` or ``"both"``.
+        threat: the attacker's access, ``"model"`` or ``"both"``.
     """
 
     threat: Literal["model", "both"] = "model"
@@ -44,12 +44,12 @@ class AbstractClassifierAttack(AbstractAttack):
 
     @property
     def learns_from_known(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     @abstractmethod
     def classifier(self, seed: int) -> Any:
-        """Return a scikit-learn classifier with predicted probabilities."""
+        """Return a scikit-learn classifier able to predict probabilities."""
 
     def scores(self, evidence: Evidence) -> Tensor:
         """Return the probability of membership."""

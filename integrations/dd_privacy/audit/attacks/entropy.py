@@ -11,7 +11,7 @@ __all__ = ["Entropy"]
 
 @dd_plugins.record
 class Entropy(AbstractModelAttack):
-    """The entropy of the prediction: members have lower ones (Salem et al. 2019)."""
+    """The entropy of the prediction, lower for members (Salem et al. 2019)."""
 
     name = "entropy"
 

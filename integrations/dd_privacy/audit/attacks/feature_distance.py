@@ -11,7 +11,7 @@ __all__ = ["FeatureDistance"]
 
 @dd_plugins.record
 class FeatureDistance(AbstractAttack):
-    """The distance to the nearest released image in features.
+    """The distance to the nearest released image in feature space.
 
     The features come from a network trained on the released images alone.
     """

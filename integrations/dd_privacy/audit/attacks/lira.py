@@ -1,4 +1,4 @@
-"""LiRA: the likelihood ratio of a signal under membership."""
+"""LiRA: the likelihood ratio of a signal with and without membership."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from dd_privacy.audit.attacks.signals import TINY, Signal, signal_of
 
 __all__ = ["LiRA"]
 
-_SHARED_DEVIATION_BELOW = 64  # reference runs; LiRA's authors advise it
+_SHARED_DEVIATION_BELOW = 64  # reference runs, as LiRA's authors advise
 
 
 _FEWEST_RUNS = 2  # with an example, for a standard deviation
@@ -18,23 +18,25 @@ _FEWEST_RUNS = 2  # with an example, for a standard deviation
 
 @dd_plugins.record
 class LiRA(AbstractAttack):
-    """The likelihood ratio of a signal under membership and without it.
+    """The likelihood ratio of a signal with and without membership.
 
-    Each example has two Gaussians: one over the runs with it as a member, one over the
-    other runs. With fewer than 64 shadow runs all examples share the standard
-    deviations.
+    Each example has two Gaussians: one fitted to the shadow runs with it as a member,
+    one to the other shadow runs. With fewer than 64 shadow runs all examples share the
+    standard deviations.
 
     Args:
         online: whether to use shadow runs with the example. If not, the score is the
-            distance of the signal from its mean over runs without the example.
+            signed distance of the signal from its mean over runs without the example.
         signal: the confidence in the example's class, or a distance to the released
             images.
 
     Reference: Carlini et al., "Membership Inference Attacks From First Principles"
     (2022), algorithm 1.
 
-    Differences: the offline score is one-sided as in the paper, counted in standard
-    deviations; the released code takes the two-sided density. One query per example.
+    Differences from the paper: one query per example. Differences from its released
+    code: the offline score is one-sided as in the paper, in standard deviations, not a
+    two-sided density; Gaussians are centred at means, not medians; shared deviations
+    are from each example's own mean, not from the mean over all examples.
     """
 
     name = "lira"
@@ -49,11 +51,11 @@ class LiRA(AbstractAttack):
 
     @property
     def references_needed(self) -> int:
-        """Two with each example and two without."""
+        """Two with each example and two without; offline, two in all."""
         return 4 if self.online else 2
 
     def scores(self, evidence: Evidence) -> Tensor:
-        """Return the log-likelihood ratio, or the distance from non-membership."""
+        """Return the log-likelihood ratio; offline, the signed distance."""
         own = signal_of(evidence.target, evidence.labels, self.signal)
         found = torch.stack(
             [

@@ -15,7 +15,7 @@ class LogisticRegression(AbstractClassifierAttack):
     name = "logistic_regression"
 
     def classifier(self, seed: int) -> Any:
-        """Return scikit-learn's."""
+        """Return scikit-learn's logistic regression."""
         from sklearn.linear_model import LogisticRegression as Classifier
 
         return Classifier(max_iter=1000, random_state=seed)

@@ -11,10 +11,10 @@ __all__ = ["Loss"]
 
 @dd_plugins.record
 class Loss(AbstractModelAttack):
-    """The cross-entropy of an example: members have lower ones (Yeom et al. 2018)."""
+    """The cross-entropy of an example, lower for members (Yeom et al. 2018)."""
 
     name = "loss"
 
     def scores(self, evidence: Evidence) -> Tensor:
-        """Return the negative loss, on the scale of :func:`confidence`."""
+        """Return the :func:`confidence`, in the same order as the negative loss."""
         return confidence(evidence.target.outputs, evidence.labels)

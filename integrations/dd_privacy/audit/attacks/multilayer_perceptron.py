@@ -15,7 +15,7 @@ class MultilayerPerceptron(AbstractClassifierAttack):
     """A perceptron with a hidden layer, on a model's outputs for an example.
 
     Args:
-        width: units of the hidden layer.
+        width: the number of units of the hidden layer.
     """
 
     name = "multilayer_perceptron"
@@ -23,7 +23,7 @@ class MultilayerPerceptron(AbstractClassifierAttack):
     width: PositiveInt = 64
 
     def classifier(self, seed: int) -> Any:
-        """Return scikit-learn's, stopped early."""
+        """Return scikit-learn's perceptron, with early stopping."""
         from sklearn.neural_network import MLPClassifier
 
         return MLPClassifier((self.width,), early_stopping=True, random_state=seed)

@@ -15,7 +15,7 @@ class NearestNeighbours(AbstractClassifierAttack):
     """Nearest neighbours on a model's outputs for an example.
 
     Args:
-        neighbours: how many vote, at most 20.
+        neighbours: the number of neighbours, at most 20.
     """
 
     name = "nearest_neighbours"
@@ -23,7 +23,7 @@ class NearestNeighbours(AbstractClassifierAttack):
     neighbours: Annotated[int, Field(ge=1, le=FEWEST_KNOWN)] = 20
 
     def classifier(self, seed: int) -> Any:
-        """Return scikit-learn's."""
+        """Return scikit-learn's nearest-neighbour classifier."""
         del seed
         from sklearn.neighbors import KNeighborsClassifier
 

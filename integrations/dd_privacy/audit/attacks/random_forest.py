@@ -15,7 +15,7 @@ class RandomForest(AbstractClassifierAttack):
     """A random forest on a model's outputs for an example.
 
     Args:
-        trees: how many.
+        trees: the number of trees.
     """
 
     name = "random_forest"
@@ -23,7 +23,7 @@ class RandomForest(AbstractClassifierAttack):
     trees: PositiveInt = 100
 
     def classifier(self, seed: int) -> Any:
-        """Return scikit-learn's, with leaves of ten examples or more."""
+        """Return scikit-learn's random forest, with at least ten examples per leaf."""
         from sklearn.ensemble import RandomForestClassifier
 
         return RandomForestClassifier(

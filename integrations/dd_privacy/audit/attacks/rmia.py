@@ -21,10 +21,10 @@ class RMIA(AbstractModelAttack):
     """The fraction of the population dominated by an example's likelihood ratio.
 
     Args:
-        gamma: the factor by which the ratio must be greater.
+        gamma: the factor by which a ratio must exceed another to dominate it.
         scale: ``a`` of the paper, in [0, 1]. It estimates the mean confidence over all
             models from the mean over models without the example. By default it is
-            chosen by an audit of one shadow run with the others.
+            chosen by an attack on one shadow run with the others.
 
     Reference: Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference
     Attacks" (2024), offline; equations (2), (5) and (10).

@@ -1,4 +1,4 @@
-"""Signals of attacks, single numbers: a confidence, or a distance."""
+"""Signals for attacks: one number per example, a confidence or a distance."""
 
 from typing import Literal
 

@@ -29,8 +29,9 @@ class AllMembers(AbstractMechanism):
 
     Attributes:
         network: the spec of the network.
-        training_steps: training steps.
-        augment: whether to augment images; without, the network memorises them sooner.
+        training_steps: the number of training steps.
+        augment: whether to augment images; without augmentation, the network memorises
+            them sooner.
     """
 
     network: str = "conv"

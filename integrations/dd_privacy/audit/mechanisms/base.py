@@ -10,8 +10,8 @@ from dd_plugins.api import FeatureNetwork, Transform
 __all__ = ["AbstractMechanism", "Release"]
 
 
-# These classes stood in one module at first. Keys of kept runs name that module, so
-# that kept runs are found again wherever a class moves.
+# These classes were in one module at first. Keys of kept runs name that module, so that
+# kept runs are found again after a class has moved.
 _MODULE_IN_KEYS = "dd_privacy.mechanisms"
 
 
@@ -53,7 +53,7 @@ class AbstractMechanism(ABC):
         Args:
             data: the members, all of them as training images.
             seed: the seed of the run.
-            folder: keeps checkpoints, so a killed run resumes; None for none.
+            folder: a folder for checkpoints, so a killed run resumes; None for none.
         """
 
     def description(self) -> dict[str, object]:
@@ -69,11 +69,11 @@ class AbstractMechanism(ABC):
     def records(self) -> list[dd_plugins.Record]:
         """Return the records named by this mechanism's specs.
 
-        A default network is named by none: it belongs to its distiller.
+        A default network is not among them: it belongs to its distiller.
         """
 
     def for_shadows(self) -> "AbstractMechanism":
-        """Return the mechanism of shadow runs: this one, unless its result is given."""
+        """Return the mechanism of shadow runs: this one, unless its result is fixed."""
         return self
 
     @abstractmethod

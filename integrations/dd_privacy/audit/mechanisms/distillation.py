@@ -35,7 +35,7 @@ class Distillation(AbstractMechanism):
         refined: the distillation whose result this one refines; None to start from
             scratch.
         relabelling: how a teacher, trained on the members, labels the views of the set;
-            None for the labels of the method.
+            None for the method's own labels.
     """
 
     options: RunOptions = field(default_factory=RunOptions)
@@ -100,7 +100,7 @@ class Distillation(AbstractMechanism):
         )
 
     def records(self) -> list[dd_plugins.Record]:
-        """Return the records of distiller, networks, images and parametrization."""
+        """Return the records of distiller, parametrization, networks and images."""
         options = self.options
         networks = [options.network, self.evaluation_network]
         if self.relabelling is not None:

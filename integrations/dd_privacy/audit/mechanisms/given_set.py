@@ -22,7 +22,7 @@ __all__ = ["GivenSet"]
 
 @dataclass(frozen=True)
 class GivenSet(AbstractMechanism):
-    """An existing set: its run trains a network only.
+    """An existing set: a run only trains a network on it.
 
     Shadow runs repeat the distillation recorded in its header.
 
@@ -44,7 +44,7 @@ class GivenSet(AbstractMechanism):
         return trained_on(self.distilled, seed, self.device, self.training_steps)
 
     def description(self) -> dict[str, object]:
-        """Return the hash of the set, and how it is trained on."""
+        """Return the hash of the set, and how a network is trained on it."""
         assert self.distilled is not None
         return {
             "mechanism": type(self).__name__,
@@ -59,7 +59,7 @@ class GivenSet(AbstractMechanism):
         return [dd_plugins.get_network(self.distilled.header.evaluation_network)]
 
     def for_shadows(self) -> AbstractMechanism:
-        """Return the distillation of the header, and of its refined set.
+        """Return the recorded distillation, with the distillation of its refined set.
 
         Format version 1 records neither the coreset of the first images nor the
         context. Such a set starts from the distiller's default, or from noise if its
@@ -110,8 +110,8 @@ def _distillation(
 def _check_options(header: Header, image_shape: ImageShape, name: str) -> None:
     """Refuse a header without a record of every option of its distiller.
 
-    An option newer than the header has a default now, and nobody knows whether the
-    older code behaved like it.
+    An option newer than the header has a default now, but the older code may have
+    behaved in another way.
     """
     try:
         distiller = dd_plugins.get_distiller(header.distiller)

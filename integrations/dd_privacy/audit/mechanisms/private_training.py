@@ -1,6 +1,6 @@
 """Train a network on all members under differential privacy.
 
-This module is the one tie between audits and private training.
+This module alone connects audits to private training.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,8 @@ class PrivateTraining(AbstractMechanism):
     """Train a network on all members under differential privacy.
 
     Attributes:
-        trainer: the trainer; a run replaces its seed and its device by its own.
+        trainer: the trainer; its seed is replaced by the run's, and its device by the
+            mechanism's.
     """
 
     trainer: PrivateTrainer = field(default_factory=PrivateTrainer)
@@ -59,7 +60,7 @@ class PrivateTraining(AbstractMechanism):
         return [dd_plugins.get_network(self.trainer.network)]
 
     def expected_seconds(self, data: dd_plugins.RealData) -> float:
-        """Return the time of one epoch, times the number of epochs."""
+        """Estimate the time of the noise search and of all epochs, from one epoch."""
         images = len(data.train.labels)
         once = replace(self, trainer=replace(self.trainer, epochs=1))
         # The search for the noise takes seconds, and all runs share its cached result.

@@ -1,4 +1,4 @@
-"""Labels of a teacher trained on the members: a leak of their own."""
+"""Labels from a teacher trained on the members: they leak by themselves."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ class Relabelling:
 
     Attributes:
         teachers: specs of the networks; their logits are averaged.
-        teacher_recipe: how they are trained; None for the library's.
+        teacher_recipe: how they are trained; None for the library's recipe.
         views: the spec of the views.
-        temperature: of the labels.
+        temperature: the temperature of the labels.
         group: the number of views with shared BatchNorm statistics; None for the
-            data's.
-        student: how a network is trained on the set; None for the library's.
+            statistics of the data.
+        student: how a network is trained on the set; None for the library's recipe.
     """
 
     teachers: tuple[str, ...]
@@ -38,7 +38,7 @@ class Relabelling:
 
         Raises:
             OptionError: the set does not name their teacher, or its teachers were
-                trained in several ways.
+                trained in several ways or with a seed other than 0.
         """
         record = header.views
         if record is None:

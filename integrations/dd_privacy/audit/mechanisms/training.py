@@ -97,13 +97,13 @@ def training_seconds(
 def seconds_of_a_step(short: float, longer: float) -> float:
     """Return the seconds of one step, from runs of each number of ``PROBE_STEPS``.
 
-    The difference leaves out what a run spends once: setting up, compiling. Where a
-    busy machine made the short run the slower one, each step of the longer run counts
-    in full: too much, but never nothing.
+    The difference leaves out one-time work: setting up, compiling. If a busy machine
+    made the short run the slower one, the longer run is divided by its steps: too much,
+    but never nothing.
 
     Args:
-        short: seconds of the run of fewer steps.
-        longer: seconds of the run of more steps.
+        short: seconds of the run with fewer steps.
+        longer: seconds of the run with more steps.
     """
     few, more = PROBE_STEPS
     if longer > short:
@@ -112,6 +112,6 @@ def seconds_of_a_step(short: float, longer: float) -> float:
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """Return the result of some work, and its seconds."""
+    """Return the result of some work, and its duration in seconds."""
     started = time.perf_counter()
     return work(), time.perf_counter() - started

@@ -26,25 +26,25 @@ Ints = NDArray[np.int64]
 def area(
     targets: Sequence[Scores], *, seed: int = 0, shared_non_members: bool = False
 ) -> Figure:
-    """Return the area under the ROC curve: the chance that a member scores higher.
+    """Return the area under the ROC curve: how often a member outscores a non-member.
 
     The estimate is the mean over the audited models. The interval is a percentile
     bootstrap over the examples of each model and over the models, at least as wide as
     Student's t over the models. It is widened like the interval of a mean over the
-    smaller group: a percentile bootstrap of five examples would hold in 82 of 100
-    audits. If all resamples are equal, as when members and non-members do not overlap,
-    one end is Clopper and Pearson's for the smaller group.
+    smaller group, because a percentile bootstrap of five examples would hold in only 82
+    of 100 audits. If all resamples are equal, as when members and non-members do not
+    overlap, one end is the Clopper-Pearson bound for the smaller group.
 
     Args:
         targets: the scores of each audited model.
-        seed: seeds the resampling.
+        seed: the seed of the resampling.
         shared_non_members: whether all models have the same non-members in the same
             order, as with a test set. They are then resampled together.
     """
     reason = too_few(targets)
     if reason is not None:
         return Figure(None, None, reason)
-    # One example has no resamples.
+    # A single example cannot be resampled.
     targets = [scores for scores in targets if min(map(len, scores)) > 1]
     if not targets:
         return Figure(None, None, "no run has two members and two non-members")
@@ -92,9 +92,9 @@ def _widened(
 ) -> tuple[float, float]:
     """Return a bootstrap's interval, corrected for few examples.
 
-    A resample has ``(count - 1) / count`` of the true variance, and Student's t reranks
-    the normal distribution (Hesterberg 2015, "What teachers should know about the
-    bootstrap", section 4.3).
+    The variance of a resample is ``(count - 1) / count`` of the true one, and Student's
+    t replaces the normal distribution (Hesterberg 2015, "What teachers should know
+    about the bootstrap", section 4.3).
     """
     from scipy.stats import norm, t
 

@@ -17,18 +17,18 @@ _LARGEST_EPSILON = 50.0
 def one_run_p_value(
     epsilon: float, *, examples: int, guesses: int, correct: int, delta: float = 0.0
 ) -> float:
-    """Bound the probability of this many right guesses under a privacy guarantee.
+    """Bound the probability of at least this many right guesses under a guarantee.
 
     In one run, a fair coin made each of ``examples`` a member or not. The attacker
-    guessed for some of them. Theorem 5.2 and Proposition 5.1 of Steinke, Nasr and
-    Jagielski (2023), with the term of delta.
+    guessed for some of them. The bound follows Theorem 5.2 and Proposition 5.1 of
+    Steinke, Nasr and Jagielski (2023), with the term of delta.
 
     Args:
-        epsilon: epsilon of the guarantee.
+        epsilon: the epsilon of the guarantee.
         examples: the number of possible members.
         guesses: the number of guesses.
         correct: the number of right guesses.
-        delta: delta of the guarantee.
+        delta: the delta of the guarantee.
 
     Returns:
         The bound, in [0, 1].
@@ -53,14 +53,14 @@ def one_run_epsilon(
     delta: float = 0.0,
     level: float = 0.95,
 ) -> float:
-    """Return the lower bound on epsilon from one run: smaller ones are refuted.
+    """Return the lower bound on epsilon from one run; smaller epsilons are refuted.
 
     Args:
         examples: the number of possible members.
         guesses: the number of guesses.
         correct: the number of right guesses.
-        delta: delta of the guarantee.
-        level: the confidence.
+        delta: the delta of the guarantee.
+        level: the confidence level.
 
     Raises:
         OptionError: there are more guesses than examples, or more right ones than
@@ -102,16 +102,20 @@ def clopper_pearson_epsilon(
 ) -> float:
     """Return the largest epsilon refuted by error rates over independent runs.
 
-    The greater of two bounds: one from true- and false-positive rates, one from their
-    complements. Each takes an exact interval of both rates at the level.
+    It is the greater of two bounds: one from true- and false-positive rates, one from
+    their complements. Both use exact intervals of the two rates at the level.
 
     Args:
         true_positives: members called members.
         members: all members.
         false_positives: non-members called members.
         non_members: all non-members.
-        delta: delta of the guarantee.
-        level: the confidence.
+        delta: the delta of the guarantee.
+        level: the confidence level.
+
+    Raises:
+        ValueError: a count is negative or larger than its total, or the level is not in
+            (0, 1).
 
     Example:
         >>> round(clopper_pearson_epsilon(true_positives=1000, members=1000,

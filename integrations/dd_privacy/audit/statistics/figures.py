@@ -1,4 +1,4 @@
-"""Figures with intervals, or with the reason why there are none."""
+"""Figures with intervals, or with the reason for withholding them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """An estimate and its interval, or why there is none.
+    """An estimate and its interval, or the reason for withholding both.
 
     Attributes:
         estimate: the estimate; None if it is withheld.
@@ -61,9 +61,9 @@ def clopper_pearson(
     Its bounds are quantiles of beta distributions.
 
     Args:
-        successes: in ``[0, trials]``.
-        trials: 0 or more.
-        level: of confidence, in (0, 1).
+        successes: the number of successes, in ``[0, trials]``.
+        trials: the number of trials, 0 or more.
+        level: the confidence level, in (0, 1).
 
     Raises:
         ValueError: ``successes`` is negative or larger than ``trials``, or the level is
@@ -101,8 +101,9 @@ def over_models(
 ) -> tuple[float, float]:
     """Return an interval at least as wide as the interval over several models.
 
-    A few resampled models understate how models differ, and models may share their
-    non-members. So Student's t over the models' own figures is the least width.
+    Resamples of a few models understate the differences between models, and models may
+    share their non-members. So the interval contains Student's t over the models' own
+    figures.
     """
     of_models = mean_interval(estimates)
     if of_models is None:

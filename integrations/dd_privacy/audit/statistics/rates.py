@@ -25,14 +25,14 @@ __all__ = [
     "true_positive_rate",
 ]
 
-_FALSE_POSITIVES = 10  # expected at a rate, for the rate to be reported
+_FALSE_POSITIVES = 10  # expected at a rate, or it is not reported
 
 
-_TAIL = 0.0125  # the chance of each of an interval's four errors
+_TAIL = 0.0125  # the probability of each of an interval's four errors
 
 
 def non_members_needed(rate: float) -> int:
-    """Return how many non-members a false-positive rate needs: ten positives.
+    """Return how many non-members a rate needs: ten expected false positives.
 
     Example:
         >>> non_members_needed(0.001)
@@ -44,17 +44,17 @@ def non_members_needed(rate: float) -> int:
 def advantage(
     targets: Sequence[tuple[Scores, Scores]], *, shared_non_members: bool = False
 ) -> Figure:
-    """Return the greatest difference of true- and false-positive rate.
+    """Return the greatest difference between true- and false-positive rate.
 
     The threshold is chosen on the known half of each model's examples and scored on the
-    other half. The interval is that of a difference of two proportions by the
-    method of Zou and Donner (2008, "MOVER") from their exact intervals.
+    other half. The interval is for a difference of two proportions, from their exact
+    intervals by the method of Zou and Donner (2008, "MOVER").
 
     Args:
         targets: for each audited model, the scores of the half with known membership,
             and the scores of the other half.
-        shared_non_members: whether all models have the same non-members. Each then
-            counts once for the interval.
+        shared_non_members: whether all models have the same non-members. For the
+            interval, each non-member then counts once.
     """
     reason = too_few(chain.from_iterable(targets))
     if reason is not None:
@@ -79,7 +79,7 @@ def advantage(
         clopper_pearson(true, members),
         clopper_pearson(round(false / times), round(non_members / times)),
     )
-    # Counts were rounded: the interval must hold its own estimate.
+    # Counts were rounded: the interval must contain its own estimate.
     least, most = min(least, negative), max(most, negative)
     found = positive - negative
     bounds = (
@@ -90,7 +90,7 @@ def advantage(
 
 
 def balanced_accuracy(gained: Figure) -> Figure:
-    """Return the mean of true-positive and true-negative rate at an advantage."""
+    """Return the mean of true-positive and true-negative rate, from an advantage."""
     if gained.estimate is None or gained.ci95 is None:
         return gained
     low, high = gained.ci95
@@ -110,18 +110,19 @@ def _best_threshold(known: Scores) -> float:
 def true_positive_rate(targets: Sequence[tuple[Scores, Scores]], rate: float) -> Figure:
     """Return the true-positive rate at a false-positive rate.
 
-    The threshold is a non-member of the known half, exceeded by this rate of its
-    non-members. Members of the other half are counted. The rate of all non-members
-    above this threshold is known only up to the distribution of an order statistic. So
-    the interval takes a threshold of surely lower rate for its lower end and one of
-    surely higher rate for its upper end, with exact intervals of the counts there: 95 %
-    by Bonferroni over the four ways to err.
+    The threshold is the score of a non-member in the known half, exceeded by about this
+    rate of its non-members. Members of the other half above it are counted. The true
+    rate of non-members above it is uncertain: it has the distribution of an order
+    statistic. So the lower end of the interval takes a threshold of almost surely lower
+    rate, and the upper end one of almost surely higher rate, each with the exact
+    interval of its count: 95 % by Bonferroni over the four possible errors.
 
     At rate 0 the threshold is the highest non-member of the known half, and the
-    interval is the count's alone: chance is up to one in as many non-members.
+    interval is of the count alone: guessing finds up to one member in as many as the
+    half has non-members.
 
     Args:
-        targets: as for :func:`advantage`.
+        targets: the scores of each audited model, as for :func:`advantage`.
         rate: the false-positive rate, in [0, 1).
 
     Raises:
@@ -166,8 +167,8 @@ def _ranks(count: int, rate: float) -> tuple[int, int, int]:
     """Return three ranks of non-members to exceed; the highest has rank 1.
 
     The rate of all non-members above the first is almost surely lower than ``rate``,
-    above the second equal on average, above the third almost surely higher. A rank
-    beyond the count means that there is no such non-member.
+    above the second about equal on average, above the third almost surely higher. A
+    rank beyond the count means that there is no such non-member.
     """
     from scipy.stats import beta
 
