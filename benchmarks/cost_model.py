@@ -1,9 +1,10 @@
-"""What a step of FRePo costs: operations, bytes and memory, by formula.
+"""The cost of a step of FRePo: operations, bytes and memory, by formula.
 
     python benchmarks/cost_model.py docs/benchmarks/frepo-speed.json
 
-fits the four rates of a machine to what benchmarks/frepo_speed.py measured there, and
-predicts every measurement from rates fitted to the others. docs/scaling.md explains.
+fits the four rates of a machine to the measurements of benchmarks/frepo_speed.py there,
+and predicts every measurement from rates fitted to the others. docs/scaling.md explains
+the model.
 """
 
 import json
@@ -22,23 +23,23 @@ DOUBLE = 8
 
 @dataclass(frozen=True)
 class Setting:
-    """What is distilled, on what, and how.
+    """The sizes of a run of FRePo.
 
     Attributes:
         images_per_class: synthetic images for each class.
         classes: number of classes.
-        side: of the images, in pixels, after padding.
-        channels: of the images.
+        side: side of the images in pixels, after padding.
+        channels: channels of the images.
         width: channels of the first block of ``conv``.
         depth: blocks of ``conv``.
         real_batch: real images of a visit.
         updates_per_batch: steps of a visit.
         online_steps: training steps of the model at the end of a visit.
         flip: whether mirrored copies stand beside the synthetic images.
-        augmented_copies: of each image beside it, mirrored copies apart.
-        pool: online models.
+        augmented_copies: augmented copies of each image and of each mirrored copy.
+        pool: number of online models.
         ranks: processes that share the run.
-        feature_bytes: of one number of an activation: 2 for bfloat16, 4 for float32.
+        feature_bytes: bytes of one activation: 2 for bfloat16, 4 for float32.
     """
 
     images_per_class: int = 10
@@ -58,22 +59,22 @@ class Setting:
 
     @property
     def synthetic(self) -> int:
-        """Synthetic images n."""
+        """The number of synthetic images, n."""
         return self.images_per_class * self.classes
 
     @property
     def columns(self) -> int:
-        """Synthetic images that the regression sees, with all their copies."""
+        """The number of synthetic images in the regression, with all their copies."""
         return self.synthetic * (2 if self.flip else 1) * (1 + self.augmented_copies)
 
     @property
     def online_batch(self) -> int:
-        """Synthetic images of an online step."""
+        """The number of synthetic images of an online step."""
         return min(self.synthetic, 1000)
 
     @property
     def features(self) -> int:
-        """Features d of an image: the flattened last block."""
+        """The number of features of an image, d: the flattened last block."""
         side: int = self.side // 2**self.depth
         return (self.width << (self.depth - 1)) * side**2
 
@@ -87,7 +88,7 @@ class Setting:
         return operations
 
     def activations(self) -> float:
-        """Return the numbers that the blocks write for one image.
+        """Return how many numbers the blocks write for one image.
 
         In each block: the normalised input, the convolution (ReLU works in place), and
         the pooled output.
@@ -150,12 +151,12 @@ def activation_bytes(setting: Setting) -> dict[str, float]:
 
 
 def memory(setting: Setting, train_images: int) -> dict[str, float]:
-    """Return the bytes that a run holds at once in one process, by what they are.
+    """Return the bytes that a run holds at once in one process, by their purpose.
 
     Args:
-        setting: what is distilled.
-        train_images: real images in memory: as bytes, and once more whitened, in the
-            precision of features.
+        setting: the sizes of the run.
+        train_images: the number of real images in memory: as bytes, and once more
+            whitened, in the precision of features.
     """
     pixels = setting.channels * setting.side**2
     m, d = setting.columns, setting.features
@@ -176,7 +177,7 @@ def memory(setting: Setting, train_images: int) -> dict[str, float]:
 
 
 def costs(setting: Setting) -> list[float]:
-    """Return what takes time.
+    """Return the four costs of a step, for the fit of its time.
 
     The operations of convolutions, the bytes that they move, the operations of the
     regression in float64, and one step.
@@ -188,7 +189,7 @@ def costs(setting: Setting) -> list[float]:
 
 
 def fit(settings: list[Setting], seconds: list[float]) -> Any:
-    """Return the seconds for each unit of cost that fit best, by relative error."""
+    """Return the best seconds for each unit of cost, fitted by relative error."""
     table = np.array([costs(setting) for setting in settings])
     measured = np.array(seconds)
     found, _ = nnls(table / measured[:, None], np.ones(len(measured)))

@@ -1,4 +1,4 @@
-"""Compare methods whose labels come from a teacher: hard labels beside the teacher's.
+"""Compare methods with labels from a teacher: hard labels beside the teacher's.
 
     python benchmarks/decoupled.py --dataset cifar10 --ipc 10 --steps 300 --seeds 3 \
         --distiller rded --distiller "sre2l(preset='paper')" --distiller sre2l \
@@ -10,7 +10,7 @@ of them trains the teacher, which is kept. A network is trained on the set with 
 teacher's labels and with hard labels, and on as many random real images with both, in
 the same views and by the same recipe. The test set is read once for each set;
 ``--validation`` scores on validation images instead, for searches. A row is added to
-the JSON file as soon as it is there; rows that it holds are not made again.
+the JSON file as soon as it is made; rows already there are not made again.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def evaluated_on(options: argparse.Namespace) -> str:
-    """Return which images score the networks."""
+    """Return the name of the images that score the networks."""
     return "validation" if options.validation else "test"
 
 
@@ -156,7 +156,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return a markdown table: a line for each distiller, over its seeds."""
+    """Return a Markdown table: a line for each distiller, over its seeds."""
     lines = [
         "| data | images a class | distiller | network | scored on | runs | seconds "
         f"| peak MiB | {' | '.join(TITLES[arm] for arm in ARMS)} |",

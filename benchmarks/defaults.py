@@ -4,7 +4,7 @@
         --network "conv(width=32)" --steps 500 --learning-rates 1e-3,3e-3,1e-2 \
         --out docs/benchmarks/defaults.json
 
-Each setting distils once for every seed and trains fresh networks on each result; they
+Each setting distils once for every seed and trains fresh networks on each result. They
 are scored on the validation split, never on the test set. Rows are added to the JSON
 file.
 """
@@ -41,7 +41,7 @@ def validation_accuracies(
 ) -> list[float]:
     """Train fresh networks on a set; return their accuracies on validation images.
 
-    The architecture, what they are trained on and how are the set's own, unless others
+    The architecture, the training set and the recipe are the set's own, unless others
     are given.
     """
     precision = resolve_precision("auto", device)

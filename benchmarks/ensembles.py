@@ -2,8 +2,9 @@
 
     python benchmarks/ensembles.py --widths 32,64,128 --images 10
 
-As one they are a model of stacked weights under ``torch.func.vmap``, each with images
-of its own, as each has its own augmentation. Prints milliseconds of a step of all.
+As one, they are a single model of stacked weights under ``torch.func.vmap``. Each has
+images of its own, because each has its own augmentation. Prints the milliseconds of one
+step of all networks.
 """
 
 import argparse
@@ -29,7 +30,7 @@ REPEATS = 9
 
 
 def milliseconds(step: Callable[[], None], device: torch.device) -> float:
-    """Return the median time of a call, after one that is not counted."""
+    """Return the median time of a call in milliseconds, after a warm-up call."""
     step()
     times = []
     for _ in range(REPEATS):
@@ -63,7 +64,7 @@ def in_turn(
 def as_one(
     networks: list[nn.Module], images: Tensor, labels: Tensor, precision: torch.dtype
 ) -> Callable[[], None]:
-    """Return a step that trains all networks as one of stacked weights."""
+    """Return a step that trains all networks as one model of stacked weights."""
     stacked, buffers = stack_module_state(networks)
     weights = {name: each.detach().requires_grad_() for name, each in stacked.items()}
     optimizer = torch.optim.Adam(weights.values(), lr=3e-4)

@@ -1,10 +1,11 @@
-"""Compare what ``dd-plugins estimate`` says with what the run then takes.
+"""Compare the estimates of ``dd-plugins estimate`` with the cost of the runs.
 
     python benchmarks/estimates.py --data-root DIR --out FILE.json
     python benchmarks/estimates.py --table FILE.json
 
-Each setting is estimated and then run, each in a process of its own, so that both peaks
-are their own. Seconds are those of the whole function, without Python's imports.
+Each setting is estimated and then run, each in a process of its own, so that the peak
+memory is the run's alone. Seconds are those of the whole function, without Python's
+imports.
 """
 
 import argparse
@@ -103,7 +104,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return a markdown table."""
+    """Return a Markdown table, with a line for each row."""
     lines = [
         "| data | distiller | options | seconds estimated | taken | error "
         "| MiB estimated | taken | error | the estimate took |",

@@ -1,11 +1,12 @@
-"""Score sets by variants of the recipe of their evaluation, on validation images.
+"""Score sets by variants of their evaluation recipe, on validation images.
 
     python benchmarks/evaluation_variants.py SET... --data-root DIR --out FILE
 
-The variants: a rate of 1e-4, with and without mirrored copies, as in RCIG; mirrored
-copies alone; twice the steps; one random operation for each image, in place of one for
-the batch. Mirrored copies are left out where mirror images do not keep their class. The
-same fresh networks are trained in each. Rows that FILE has are not made again.
+The variants: a learning rate of 1e-4, as in RCIG, with and without mirrored copies;
+mirrored copies alone; twice the steps; one random operation for each image, in place of
+one for the batch. Variants with mirrored copies are left out where mirror images do not
+keep their class. Each variant trains the same fresh networks. Rows already in FILE are
+not made again.
 """
 
 import argparse
@@ -42,7 +43,7 @@ VARIANTS = (
 def _each_apart(
     images: Tensor, *, generator: torch.Generator, mirror: bool = True
 ) -> Tensor:
-    """Apply to each image an operation of its own."""
+    """Apply a random operation of its own to each image."""
     return torch.cat(
         [
             random_augmentation(image, generator=generator, mirror=mirror)
@@ -53,13 +54,13 @@ def _each_apart(
 
 @contextmanager
 def _operations_apart() -> Iterator[None]:
-    """Train networks with an operation for each image, within the context."""
+    """Within the context, train networks with an operation for each image."""
     with mock.patch("dd_plugins.training.recipes.random_augmentation", _each_apart):
         yield
 
 
 def _mirrored(given: TrainingSet) -> TrainingSet:
-    """Return a set joined by its mirror images."""
+    """Return a training set together with its mirror images."""
     images = given.images[:]
     images = torch.cat([images, images.flip(-1)])
     return replace(

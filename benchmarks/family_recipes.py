@@ -1,19 +1,19 @@
-r"""Choose how networks of each family are trained on a few images.
+r"""Search for a recipe for training networks of each family on a few images.
 
     python benchmarks/family_recipes.py --datasets cifar10 fashion-mnist \
         --data-root DIR --out FILE.json
 
-Real images alone are trained on: a random subset, as large as a distilled set, drawn
-from the training images. Networks are scored on validation images. No distilled set
-takes part, so a recipe favours none.
+Networks are trained on real images alone: a random subset of the training images, as
+large as a distilled set. They are scored on validation images. No distilled set takes
+part, so a recipe favours none.
 
-Each family has a search of its own, one option after another: the learning rate, the
-augmentation, mixing, the optimizer, the loss (cross-entropy, or the squared error that
-sets of regression targets are trained by). A choice is the best mean over data sets and
-subsets, and the next option starts from it. ``--table`` prints what the file holds.
+Each family has its own search, one option after another: the learning rate, the
+augmentation, mixing, the optimizer, the loss (cross-entropy, or the squared error for
+sets of regression targets). A choice is the best mean over data sets and subsets, and
+the search of the next option starts from it. ``--table`` prints the rows of the file.
 
-Rows are added to the file as they are found; a run that was stopped goes on when it is
-started again.
+Rows are added to the file as they are measured; a run that was stopped continues when
+it is started again.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def measure(
 def candidates(
     rows: list[Row], network: str, steps: int
 ) -> Iterator[tuple[Recipe, list[Recipe]]]:
-    """Yield the recipes of each stage, the best so far and those to be tried."""
+    """Yield the best recipe so far and the recipes to try, for each stage."""
     best = first_recipe(steps)
     for name, values in SEARCH:
         tried = [
@@ -131,7 +131,7 @@ def mean(rows: list[Row], network: str, recipe: Recipe) -> float:
 
 
 def table(rows: list[Row]) -> str:
-    """Return a markdown table: every recipe of every network."""
+    """Return a Markdown table with every recipe of every network."""
     datasets = sorted({row["dataset"] for row in rows})
     lines = [
         f"| network | recipe | {' | '.join(datasets)} |",
@@ -153,7 +153,7 @@ def table(rows: list[Row]) -> str:
 
 
 def _short(recipe: str) -> str:
-    """Return what the searched options of a recipe are."""
+    """Return the searched options of a recipe."""
     found = get_recipe(recipe)
     named = {name: getattr(found, name) for name, _ in SEARCH}
     return ", ".join(f"{name}={value}" for name, value in named.items())

@@ -3,11 +3,11 @@
     python benchmarks/frepo_accuracy.py --dataset cifar10 --ipc 10 --minutes 30 \
         --data-root DIR --out DIR
 
-The minutes are shared out to narrow networks first and wider ones last, as won the
-searches of docs/lab/frepo.md; a few steps of each are timed, and as many made as
-fit. Networks of the paper's width are trained on the result. ``--network``,
-``--distiller``, ``--steps`` and ``--first`` say otherwise. What was planned is printed
-in these words, with which ``--resume`` goes on after an interruption.
+The minutes are divided among networks, narrow ones first and wider ones last: the best
+plan of the searches in docs/lab/frepo.md. A few steps of each are timed, and as many
+are made as fit. Networks of the paper's width are trained on the result. ``--network``,
+``--distiller``, ``--steps`` and ``--first`` replace this plan. The plan is printed as
+these options; pass them with ``--resume`` to continue after an interruption.
 
 The set is kept at an eighth, a quarter, a half and at the end of the last network's
 steps. Networks trained on each are scored on validation images; five networks trained
@@ -48,7 +48,7 @@ PAPERS_NETWORK = "conv(normalization='none')"  # of width 128
 
 
 class Stage(NamedTuple):
-    """What is distilled on one network; the next stage refines it."""
+    """A distillation on one network; the next stage refines its set."""
 
     network: str
     steps: int
@@ -61,11 +61,11 @@ class Plan:
 
     Attributes:
         network: the architecture to distil on.
-        options: what FRePo is told.
-        share: the part of all minutes.
-        most_steps: where it ends sooner.
-        learning_rate: of a stage of 2,500 steps; with more it falls by their root, to
-            the smallest that was measured. None for FRePo's own, whatever the steps.
+        options: the options of FRePo.
+        share: the fraction of all minutes.
+        most_steps: the largest number of steps.
+        learning_rate: the rate for 2,500 steps; it falls with the square root of the
+            steps, within the range measured. None for FRePo's own, whatever the steps.
     """
 
     network: str
@@ -75,7 +75,7 @@ class Plan:
     learning_rate: float | None = None
 
     def distiller(self, steps: int) -> str:
-        """Return FRePo's spec for so many steps."""
+        """Return FRePo's spec for this many steps."""
         if self.learning_rate is None:
             return f"frepo({self.options})"
         rate = self.learning_rate * math.sqrt(2500 / steps)
@@ -84,9 +84,9 @@ class Plan:
 
 
 def plans(data: RealData, images_per_class: int) -> list[Plan]:
-    """Return what won the searches of docs/lab/frepo.md.
+    """Return the best plans of the searches in docs/lab/frepo.md.
 
-    Longer stages than those of ``most_steps`` were not measured, or lost.
+    Stages longer than ``most_steps`` were not measured, or did worse.
     """
     colour = data.image_shape[0] == 3
     normalization = ", normalization='none'" if colour else ""
@@ -104,23 +104,23 @@ def plans(data: RealData, images_per_class: int) -> list[Plan]:
 
 
 class Clock:
-    """An observer that notes when each step ended."""
+    """An observer that records the end of each step."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     @dd_plugins.hookimpl
     def dd_before_run(self, run: Run) -> None:
-        """Start."""
+        """Start the clock."""
         self.seconds = [time.perf_counter()]
 
     @dd_plugins.hookimpl
     def dd_after_step(self) -> None:
-        """Note the time."""
+        """Record the time."""
         self.seconds.append(time.perf_counter())
 
     def step_seconds(self) -> float:
-        """Return the mean seconds of a step, over the steps that count."""
+        """Return the mean seconds of a step, over the timed steps."""
         return (self.seconds[TIMED.stop] - self.seconds[TIMED.start]) / len(TIMED)
 
 
@@ -134,7 +134,7 @@ class Snapshots:
     def dd_after_step(
         self, run: Run, step: int, metrics: dict[str, float], distilled: LazySet
     ) -> None:
-        """Keep the set, if it is time."""
+        """Keep the set at the chosen fractions."""
         if step in {round(run.steps * fraction) for fraction in FRACTIONS}:
             self.kept.append((metrics["seconds"], distilled()))
 
@@ -142,9 +142,9 @@ class Snapshots:
 def steps_that_fit(
     data: RealData, minutes: float, options: dict[str, Any], spec: str
 ) -> int:
-    """Return how many steps take that long, from the time of a few.
+    """Return how many steps fit into the minutes, from the time of a few.
 
-    A tenth of the minutes is left for what is not timed: the transform, validation,
+    A tenth of the minutes is left for all that is not timed: the transform, validation,
     and a machine that has become slower.
     """
     clock = Clock()
@@ -295,7 +295,7 @@ def command_line() -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Distilled:
-    """A set, those kept on its way, each with its seconds, and its own seconds."""
+    """A set, the sets kept on the way with their seconds, and its own seconds."""
 
     distilled: DistilledSet
     sooner: list[tuple[float, DistilledSet]]
@@ -308,7 +308,7 @@ def distil(
     options: argparse.Namespace,
     shared: dict[str, Any],
 ) -> Distilled:
-    """Distil on one network after the other, in folders beside --out and in it."""
+    """Distil on one network after another, in folders beside --out, the last in it."""
     snapshots = Snapshots()
     seconds, sooner, distilled = 0.0, 0.0, None
     for place, stage in enumerate(stages, start=1):

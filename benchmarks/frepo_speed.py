@@ -2,11 +2,11 @@
 
     python benchmarks/frepo_speed.py --width 128 --out FILE
 
-The operations come from benchmarks/cost_model.py, and are set against the rate of a
-float32 product of 4096x4096 matrices measured in the same process. Steps are timed
-without the profiler, the parts with it; on a GPU, where kernels are replayed, the parts
-cannot be told apart. All are means over whole visits, of which the median visit counts.
-A row is added to the JSON file.
+The operations come from benchmarks/cost_model.py, and are compared with the rate of a
+float32 product of 4096x4096 matrices, measured in the same process. Steps are timed
+without the profiler, their parts with it; on a GPU, where kernels are replayed, the
+parts cannot be told apart. Times are means over whole visits. The time of a step is
+the median over visits. A row is added to the JSON file.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run
 
-WARM_UP = 3  # steps at least
+WARM_UP = 3  # steps, at least
 PROFILED = 5
 
 
@@ -42,8 +42,8 @@ class Stopwatch:
     """An observer that takes the time of every step, and profiles the last few.
 
     Args:
-        steps: that are timed, at least.
-        visit: steps of a visit; all that is measured is of whole visits.
+        steps: the number of steps to time, at least.
+        visit: steps of a visit; only whole visits are measured.
     """
 
     def __init__(self, steps: int, visit: int) -> None:
@@ -85,7 +85,7 @@ class Stopwatch:
         ]
 
     def part_seconds(self) -> dict[str, float]:
-        """Return the seconds that each part of a step took, by the profiler."""
+        """Return the mean seconds of each part of a step, by the profiler."""
         found = {}
         for event in self.profiler.key_averages():
             if event.key.startswith("frepo: "):
@@ -109,7 +109,7 @@ def matrix_product_rate(device: torch.device) -> float:
 
 
 def checkpoint_stop(run: Run, distiller: Any, real: RealSampler) -> float:
-    """Return how many seconds a checkpoint of the pool stops a run."""
+    """Return the longest time that a checkpoint of the pool stops a run, in seconds."""
     state = distiller.setup(run, real)
     stops = []
     with (
@@ -138,7 +138,7 @@ def random_data(images: int, side: int, channels: int, classes: int) -> RealData
     shape = (images, channels, side, side)
     pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
     labels = torch.arange(images) % classes
-    # Nothing is held out: a step that is validated would be no usual step.
+    # Nothing is held out: a step with a validation would take longer than others.
     return RealData.from_tensors(
         pixels, labels, name="random", mirror=True, validation=0
     )

@@ -1,11 +1,11 @@
-"""Repeat the run that KIP's notebook publishes, and print both curves.
+"""Repeat the run published in KIP's notebook, and print both curves.
 
     python benchmarks/kip_curve.py --data-root DIR --out docs/benchmarks/kip-curve.json
 
 CIFAR-10, the kernel of one hidden layer, 100 support images with fixed labels, 300
-steps of Adam at 0.04, 5,000 real images a step. The scores are those of kernel
-regression on all 10,000 test images: the notebook reads them on the way, and so does
-this command. They choose nothing.
+steps of Adam at 0.04, 5,000 real images a step. The scores are accuracies of kernel
+regression on all 10,000 test images: like the notebook, this command reads them during
+the run. They choose nothing.
 """
 
 import argparse
@@ -45,7 +45,7 @@ class Curve:
         self.found: dict[int, float] = {}
 
     def score(self, step: int, distilled: dd_plugins.DistilledSet) -> None:
-        """Note the accuracy at a step."""
+        """Record the accuracy at a step."""
         classes = torch.tensor(distilled.header.initial_classes)
         predictor = kernel_predictor(
             self.method.kernel,
@@ -79,7 +79,7 @@ def main() -> None:
     for seed in range(options.seeds):
         curve = Curve(method, data)
         started = time.perf_counter()
-        # The images of step 0: real ones, at random, and left as they are.
+        # The images of step 0: random real ones, left as they are.
         untouched = dd_plugins.distill(data, "random", seed=seed, **shared)
         curve.score(0, untouched)
         plugins = Plugins(load=[], extra={"curve": curve})

@@ -1,4 +1,4 @@
-"""Compare distillers: the same data, network, seconds and thread for each.
+"""Compare distillers with the same data, network, seconds and threads.
 
     python benchmarks/methods.py --dataset cifar10 --ipc 1 --seconds 300 \
         --network "dc_convnet(width=32)" --distiller dsa --distiller dm --out FILE.json
@@ -7,9 +7,8 @@
 Each distiller runs in a process of its own, so its peak memory is its own. A few of its
 steps are timed, and as many made as fit into the seconds. The set is kept at a few
 fractions of the run; a network trained on each is scored on validation images. Five
-networks that are trained on the last set are scored on the test set, which is read
-once. A row is added to the JSON file as soon as it is there; rows that it holds are not
-made again.
+networks trained on the last set are scored on the test set, which is read once. A row
+is added to the JSON file as soon as it is made; rows already there are not made again.
 """
 
 import argparse
@@ -43,7 +42,7 @@ KEY = ("dataset", "images_per_class", "distiller_asked", "network", "seconds_ask
 
 
 class Watch:
-    """An observer that notes the seconds of each step, and keeps the set at some."""
+    """An observer that records the seconds of each step, and keeps the set at some."""
 
     def __init__(self, fractions: tuple[float, ...] = ()) -> None:
         self.fractions = fractions
@@ -54,7 +53,7 @@ class Watch:
     def dd_after_step(
         self, run: Run, step: int, metrics: dict[str, float], distilled: LazySet
     ) -> None:
-        """Note the time, and keep the set if it is time."""
+        """Record the time, and keep the set at the chosen fractions."""
         self.seconds.append(metrics["seconds"])
         if step in {round(run.steps * fraction) for fraction in self.fractions}:
             self.kept.append((metrics["seconds"], distilled()))
@@ -167,7 +166,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return a markdown table, a line for each row."""
+    """Return a Markdown table, with a line for each row."""
     lines = [
         "| data | images a class | distiller | network | steps | seconds | peak MiB "
         "| test accuracy, 95 % interval | kernel regression |",
@@ -187,7 +186,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def passing(rows: list[dict[str, Any]]) -> str:
-    """Return a table of the seconds until each passes DSA's and DM's last figure."""
+    """Return a table of the seconds until each passes DSA's and DM's last accuracy."""
     lines = [
         "| data | images a class | distiller | validation accuracy (seconds) "
         "| passes `dsa` at | passes `dm` at |",
@@ -220,7 +219,7 @@ def passing(rows: list[dict[str, Any]]) -> str:
 
 
 def when(row: dict[str, Any], figure: float | None) -> str:
-    """Return the seconds of the first kept set whose accuracy is above a figure."""
+    """Return the seconds of the first kept set with an accuracy above a figure."""
     if figure is None:
         return "not measured"
     for point in row["validation"]:

@@ -1,14 +1,14 @@
-"""Compare what lies behind the pixels: the same bytes, distiller, network and steps.
+"""Compare parametrizations at the same bytes, distiller, network and steps.
 
     python benchmarks/parametrizations.py --dataset cifar10 --images-worth 1 \
         --distiller frepo --parametrization identity --parametrization packed \
         --out FILE.json
     python benchmarks/parametrizations.py --table FILE.json
 
-Each distillation runs in a process of its own, so its peak memory is its own; a
-generator is trained in another one before. Where latents are larger than images, give
-``--ipc`` in place of ``--images-worth``; the table has the bytes of each. Networks are
-scored on validation images, or with ``--test`` on the test set, which is read once.
+Each distillation runs in a process of its own, so its peak memory is measured alone; a
+generator is trained before, in another process. Where latents are larger than images,
+give ``--ipc`` in place of ``--images-worth``; the table has the bytes of each. Networks
+are scored on validation images, or with ``--test`` on the test set, which is read once.
 """
 
 import argparse
@@ -94,12 +94,12 @@ def made_row(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def size_of(options: argparse.Namespace) -> str:
-    """Return the size that was asked for."""
+    """Return the requested size."""
     return f"{options.ipc}" if options.ipc else f"worth {options.images_worth}"
 
 
 def scored_on(options: argparse.Namespace) -> str:
-    """Return which images score the networks."""
+    """Return the name of the images that score the networks."""
     return "test" if options.test else "validation"
 
 
@@ -128,14 +128,14 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
         ]
         for network in options.evaluation_network:
             command += ["--evaluation-network", network]
-        # What is trained beforehand is kept, and neither timed nor counted.
+        # Networks trained beforehand are kept, and neither timed nor counted.
         prepare = [sys.executable, *command, "--prepare"]
         subprocess.run(prepare, check=False, stdout=subprocess.DEVNULL)
         yield f"{spec}, {parametrization}, seed {seed}", command
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return a markdown table: a line for each group of seeds and each network."""
+    """Return a Markdown table: a line for each group of seeds and each network."""
     lines = [
         "| data | size | distiller | parametrization | images | bytes of images "
         "| of a decoder | steps | seconds | peak MiB | network | scored on | runs "

@@ -4,11 +4,11 @@
         --distiller "dp_frepo" --distiller "dp_dm" --out FILE.json
     python benchmarks/private.py --table FILE.json
 
-A spec without an epsilon gets each one; ``trainer`` is a network trained by DP-SGD on
-the same images, and ``frepo`` and ``dm`` are not private. Networks are trained on each
-set and scored on validation images, which are then left out of the training images, or
-with ``--test`` on the test set, which is read once. A row is added to the JSON file as
-soon as it is there; rows that it holds are not made again.
+A spec is given without an epsilon, and gets each one in turn. ``trainer`` is a network
+trained by DP-SGD on the same images; ``frepo``, ``dm`` and ``random`` are not private.
+Networks are trained on each set and scored on validation images, which are left out of
+the training images, or with ``--test`` on the test set, which is read once. A row is
+added to the JSON file as soon as it is made; rows already there are not made again.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PUBLIC = ("frepo", "dm", "random")
 
 
 def data_of(options: argparse.Namespace) -> dd_plugins.RealData:
-    """Return the data; the images to score on are its test set."""
+    """Return the data, with the images to score on as its test set."""
     data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
     if options.test:
         return data.undivided()
@@ -51,7 +51,7 @@ def data_of(options: argparse.Namespace) -> dd_plugins.RealData:
 
 
 def spec_of(method: str, epsilon: float) -> str:
-    """Return the spec of a method with an epsilon, where it takes one."""
+    """Return the spec of a method with an epsilon, if it takes one."""
     if method.split("(", maxsplit=1)[0] in PUBLIC:
         return method
     name, _, rest = method.partition("(")
@@ -117,7 +117,7 @@ def made_row(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def trained(data: dd_plugins.RealData, method: str, epsilon: float) -> dict[str, Any]:
-    """Return the accuracy of a network that is trained by DP-SGD."""
+    """Train a network by DP-SGD; return its accuracy and privacy."""
     trainer = PrivateTrainer(epsilon=epsilon, delta=1e-5)
     model = trainer.fit(
         data.train.images[:],
@@ -142,7 +142,7 @@ def trained(data: dd_plugins.RealData, method: str, epsilon: float) -> dict[str,
 
 
 def print_table(path: Path) -> None:
-    """Print the rows, over seeds, as a table."""
+    """Print a table with a line for the rows of all seeds of a setting."""
     print(
         "| data | images a class | method | epsilon | noise | steps | network | "
         "seconds | scored on | runs | accuracy, 95 % interval |"

@@ -1,15 +1,15 @@
-"""Change two lines of a stock Avalanche script, and compare what it remembers.
+"""Change two lines of a stock Avalanche script, and compare its accuracy.
 
     python benchmarks/replay_script.py --mem-size 10 --data-root DIR --out FILE.json
 
 The script is Avalanche's own example of replay: split Fashion-MNIST, five experiences,
-``SimpleMLP``, SGD, cross-entropy, one head. Its memory is ``ReplayPlugin``'s, or a
-``DistilledBuffer`` of as many images. All options but ``--policy`` are those of the
-script. With ``--online 100`` each experience comes in parts of a hundred images, seen
-once, and the script's memory is Avalanche's ``ReservoirSamplingBuffer``, as in its
-example of online replay. Networks are scored on test images, which no choice depends
-on, or with ``--validation`` on the last tenth of the training images, which nothing is
-trained on.
+``SimpleMLP``, SGD, cross-entropy, one head. Its memory is ``ReplayPlugin``'s own, or a
+``DistilledBuffer`` of as many images. All options but ``--policy`` belong to the
+script, and apply to both memories. With ``--online 100`` each experience comes in parts
+of a hundred images, seen once, and the script's own memory is Avalanche's
+``ReservoirSamplingBuffer``, as in its example of online replay. Networks are scored on
+test images; no choice depends on them. With ``--validation`` they are scored on the
+last tenth of the training images, and not trained on it.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def identity(options: argparse.Namespace, policy: str, order: int) -> dict[str, 
 
 def measured(options: argparse.Namespace, policy: str) -> dict[str, Any]:
     """Run the script, and return its row."""
-    warnings.simplefilter("ignore")  # Avalanche 0.6 has many
+    warnings.simplefilter("ignore")  # Avalanche 0.6 gives many
     import torch
     from avalanche.benchmarks import nc_benchmark
     from avalanche.benchmarks.scenarios import split_online_stream
@@ -168,14 +168,14 @@ def measured(options: argparse.Namespace, policy: str) -> dict[str, Any]:
 
 
 def part(dataset: Any, chosen: slice) -> Any:
-    """Return some images of a data set of torchvision."""
+    """Return a slice of a torchvision data set."""
     found = copy(dataset)
     found.data, found.targets = dataset.data[chosen], dataset.targets[chosen]
     return found
 
 
 def table(made: list[dict[str, Any]]) -> str:
-    """Return a row for each policy, with its gain over Avalanche's own in pairs."""
+    """Return a line for each policy, with its paired gain over Avalanche's own."""
     lines = [
         "| data | model | stream | images | memory | scored on | orders | accuracy "
         "| gain | s |",

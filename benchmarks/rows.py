@@ -1,4 +1,4 @@
-"""What benchmarks share that add a row to a JSON file as soon as it is made."""
+"""Functions shared by benchmarks that add each row to a JSON file as it is made."""
 
 import json
 import resource
@@ -11,25 +11,25 @@ from typing import Any
 
 from dd_plugins.functional.statistics import mean_interval
 
-MEBIBYTE = 1024  # in the KiB that ru_maxrss counts
+MEBIBYTE = 1024  # in KiB, the unit of ru_maxrss
 
 Row = dict[str, Any]
 
 
 def made_rows(path: Path) -> list[Row]:
-    """Return the rows of a JSON file; none if it is not there."""
+    """Return the rows of a JSON file; none if it does not exist."""
     return json.loads(path.read_text()) if path.exists() else []
 
 
 def is_made(path: Path, key: Sequence[str], wanted: Sequence[object]) -> bool:
-    """Tell whether a file has a row with these values of these fields."""
+    """Return whether a file has a row with these values of these fields."""
     return tuple(wanted) in [
         tuple(row.get(name) for name in key) for row in made_rows(path)
     ]
 
 
 def add_row(path: Path, row: Row) -> None:
-    """Add a row to a JSON file, which is made if it is not there."""
+    """Add a row to a JSON file; make the file if it does not exist."""
     path.write_text(json.dumps([*made_rows(path), row], indent=1) + "\n")
 
 
@@ -62,7 +62,7 @@ def added_rows(path: Path, jobs: Iterable[tuple[str, Sequence[str]]]) -> Iterato
 
 
 def grouped(rows: Sequence[Row], key: Sequence[str]) -> list[list[Row]]:
-    """Return rows that agree in some fields together, in their order."""
+    """Group rows with the same values of these fields, in their order."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in key), []).append(row)
@@ -70,7 +70,7 @@ def grouped(rows: Sequence[Row], key: Sequence[str]) -> list[list[Row]]:
 
 
 def given(options: Any, *names: str) -> list[str]:
-    """Return the words of a command line for those of its options that are set."""
+    """Return the words of a command line for the named options, if they are set."""
     words: list[str] = []
     for name in names:
         value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
@@ -82,12 +82,12 @@ def given(options: Any, *names: str) -> list[str]:
 
 
 def peak_mebibytes() -> float:
-    """Return the peak memory of this process so far."""
+    """Return the peak memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE
 
 
 def percent(fractions: Sequence[float]) -> str:
-    """Return a mean in per cent, with its 95 % interval if there is one."""
+    """Return a mean in per cent, with its 95 % interval if it has one."""
     if not fractions:
         return ""
     told, interval = f"{100 * statistics.mean(fractions):.1f}", mean_interval(fractions)

@@ -1,16 +1,17 @@
-"""Measure what of a seed moves FRePo's accuracy, and whether short runs can tell.
+"""Measure which part of a seed moves FRePo's accuracy, and if short runs show it.
 
     python benchmarks/seed_parts.py --dataset cifar10 --ipc 1 --steps 400 --seeds 5 \
         --short-steps 100,200 --data-root DIR --out FILE
 
 Every draw of a run has a purpose. Runs of one part change the seed of its purposes, and
-keep seed 0 for the others: the real images at the start; the weights of the pool's
-models, their turns and what their kernel draws; the real batches; the augmentations.
-Runs of all parts change the seed of every draw; they are made with ``--short-steps`` as
-well, each of which has its whole schedule, as in ``dd-plugins distill --restarts``.
+keep seed 0 for the others. The parts are the real images at the start; the weights of
+the pool's models, their turns and the draws of their kernel; the real batches; the
+augmentations. Runs of all parts change the seed of every draw. They are made with
+``--short-steps`` as well, each with its whole schedule, as in
+``dd-plugins distill --restarts``.
 
 The same fresh networks are trained on every set and scored on validation images. Rows
-that FILE has are not made again.
+already in FILE are not made again.
 """
 
 import argparse
@@ -45,7 +46,7 @@ _KEY = ("dataset", "ipc", "steps", "network", "distiller", "part", "seed")
 
 @contextmanager
 def seed_of_part(part: str, seed: int) -> Iterator[None]:
-    """Draw a part by its own seed, in runs within the context."""
+    """Within the context, let runs draw a part by its own seed."""
 
     def drawn(
         run_seed: int, purpose: str, step: int = 0, rank: int = 0
@@ -95,7 +96,7 @@ def measure(
 def report(rows: list[Row], steps: int) -> None:
     """Print the spread of each part, and the correlation of short and long runs.
 
-    The spread of a part holds what is left of the networks' noise in their mean.
+    The spread of a part includes the remaining noise of the networks' mean.
     """
     means = {
         (row["part"], row["steps"], row["seed"]): statistics.mean(

@@ -15,7 +15,7 @@ HEAD = (
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return a markdown table, a line for each row."""
+    """Return a Markdown table, with a line for each row."""
     lines = [HEAD, "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         accuracies = row["validation_accuracies"]

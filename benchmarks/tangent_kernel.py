@@ -2,14 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/tangent_kernel.py --out FILE
 
-One model of ``conv`` with random weights, random images of 32x32 pixels. A row for each
-kernel: the seconds of the real features, of the features of the support, of the weights
-of the regression with their gradient, and of the gradient of the support's images. The
-rows "conjugate gradients" solve RCIG's own system, of all logits with the head's
-weights, by products of the Jacobian with vectors: nothing is kept of its columns. The
-rows of "softplus" have ``softplus(60 x) / 60`` in place of ReLU, so that the backward
-signal is differentiated too. All in one process, one after the other, in rounds; the
-median round counts.
+One ``conv`` model with random weights, and random images of 32x32 pixels. Each kernel
+has a row: the seconds of the real features, of the support features, of the weights of
+the regression with their gradient, and of the gradient of the support images. The row
+"conjugate gradients" solves RCIG's own system, of all logits with the head's weights,
+by products of the Jacobian with vectors; its columns are not kept. The rows "softplus"
+have ``softplus(60 x) / 60`` in place of ReLU, so that the backward signal is
+differentiated too. All run in one process, one after another, in rounds; each figure is
+the median over rounds.
 """
 
 import argparse
@@ -41,7 +41,7 @@ RESIDUAL = 1e-2  # of the conjugate gradients, relative to the targets
 
 
 class Softplus(nn.Module):
-    """A smooth ReLU, as RCIG has it for networks of three blocks."""
+    """A smooth ReLU, as RCIG uses for networks of three blocks."""
 
     def forward(self, values: Tensor) -> Tensor:
         """Return ``softplus(60 x) / 60``."""
@@ -70,7 +70,7 @@ def images_of(count: int, seed: int) -> Tensor:
 
 
 def targets_of(count: int) -> Tensor:
-    """Return centred targets, of the classes in turn."""
+    """Return centred targets of the classes, in turn."""
     return torch.eye(CLASSES)[torch.arange(count) % CLASSES] - 1 / CLASSES
 
 
@@ -84,7 +84,7 @@ def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
 def by_blocks(
     network: FeatureNetwork, kernel: TangentKernel | None, support: int, real: int
 ) -> dict[str, float]:
-    """Return the seconds of each part of a step, by FRePo's own regression."""
+    """Return the seconds of each part of a step, with FRePo's own regression."""
     regression = Regression(
         RIDGE, "squared-error", False, False, support, False, kernel
     )
@@ -109,7 +109,7 @@ def by_blocks(
 
 
 def by_conjugate_gradients(network: FeatureNetwork, support: int) -> dict[str, float]:
-    """Return the seconds of one solve, which a step needs twice, and its iterations."""
+    """Return the seconds of one solve and its iterations; a step needs two solves."""
     images, wanted = images_of(support, 3), targets_of(support)
     weights = {
         name: each.detach()
@@ -175,7 +175,7 @@ def main() -> None:
             mark = ", softplus" if smooth else ""
             for name, kernel in kernels.items():
                 found = by_blocks(network, kernel, options.support, options.real)
-                if number:  # libraries set themselves up in the first
+                if number:  # the first round is a warm-up
                     rounds.setdefault(name + mark, []).append(found)
         if number:
             found = by_conjugate_gradients(model(options.width, True), options.support)

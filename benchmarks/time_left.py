@@ -1,12 +1,12 @@
-"""Measure how true the time left is that long commands show.
+"""Measure the error of the time left, as long commands display it.
 
     python benchmarks/time_left.py --data-root DIR --out FILE.json
     python benchmarks/time_left.py --table FILE.json
 
-Each command runs in a process of its own, which notes each time left that the display
-computes. From a tenth of the run on, and while a second or more is left, it is compared
-with the time that was left in truth. Runs are short; other work on the machine is part
-of the error.
+Each command runs in a process of its own, which records every time left that the
+display computes. From a tenth of the run on, and while a second or more is left, it is
+compared with the true time left. Runs are short; other work on the machine adds to the
+error.
 """
 
 import argparse
@@ -53,7 +53,7 @@ finally:
 
 
 def errors(told: list[tuple[float, float, float, bool]]) -> list[float]:
-    """Return the relative error of each time left, against when the work ended."""
+    """Return the relative error of each time left, by the true end of the work."""
     end = max(now for now, _, _, _ in told)
     whole = max(elapsed for _, elapsed, _, _ in told)
     return [
@@ -64,7 +64,7 @@ def errors(told: list[tuple[float, float, float, bool]]) -> list[float]:
 
 
 def measured(command: str, data: str, folder: Path, root: Path) -> dict[str, object]:
-    """Run a command, and return how true its times were."""
+    """Run a command, and return the errors of the times left that it showed."""
     words = [sys.executable, "-c", NOTING, *COMMANDS[command].format(data=data).split()]
     environment = os.environ | {"DD_DATA": str(root), "DD_CACHE": str(folder / "cache")}
     started = time.monotonic()
@@ -91,7 +91,7 @@ def measured(command: str, data: str, folder: Path, root: Path) -> dict[str, obj
 
 
 def table(rows: list[dict[str, object]]) -> str:
-    """Return the figures as a table of Markdown."""
+    """Return the figures as a Markdown table."""
     lines = [
         "| command | data | seconds | median error | within 25 % | worst |",
         "|---|---|---|---|---|---|",

@@ -2,11 +2,11 @@
 
     python benchmarks/trajectory_memory.py --out docs/benchmarks/trajectory-memory.json
 
-On Linux. For each number of steps N and each mode, a process of its own makes one
-update of a set of real images; its peak memory, less that before the update, is what
-the update takes. In one more process both gradients of the same match are compared: the
-cosine of TESLA's derivative with the exact one, and its length in units of the other's.
-An expert is trained for 40 steps beforehand.
+Linux only. For each number of steps N and each mode, a separate process makes one
+update of a set of real images. The memory of the update is its peak, less the memory
+before. One more process compares the two gradients of the same match: the cosine of
+TESLA's derivative with the exact gradient, and the ratio of its length to the exact
+one's. An expert is trained for 40 steps beforehand.
 """
 
 import argparse
@@ -38,7 +38,7 @@ EXPERT_STEPS = 40
 
 
 def setting(options: argparse.Namespace, memory: Mode) -> tuple[Any, ...]:
-    """Return the method, its state, the leaves and the real images."""
+    """Return the method, its state, the leaves and the sampler of real images."""
     generator = torch.Generator().manual_seed(0)
     if options.dataset == "noise":
         shape = (500, 3, options.side, options.side)
@@ -76,7 +76,7 @@ def setting(options: argparse.Namespace, memory: Mode) -> tuple[Any, ...]:
 
 
 def memory_of(field: str) -> float:
-    """Return a figure of this process, in MiB: VmRSS now, VmHWM its peak."""
+    """Return the memory of this process in MiB: VmRSS for now, VmHWM for its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) / KIBIBYTES
@@ -84,7 +84,7 @@ def memory_of(field: str) -> float:
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what one update takes, or how the two gradients compare."""
+    """Return the memory and seconds of one update, or compare the two gradients."""
     if options.mode == "compare":
         gradients = []
         for memory in MODES:
@@ -97,7 +97,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             "length": float(constant.norm() / exact.norm()),
         }
     method, state, leaves, real = setting(options, options.mode)
-    ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system
+    ctypes.CDLL(None).malloc_trim(0)  # free memory goes back to the system
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before, started = memory_of("VmRSS"), time.perf_counter()
     method.accumulate(state, leaves, real, 0)
@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return a markdown table, a line for each number of steps."""
+    """Return a Markdown table, with a line for each number of steps."""
     lines = [
         "| N | constant: MiB | seconds | unrolled: MiB | seconds | cosine | length |",
         "|---|---|---|---|---|---|---|",

@@ -1,17 +1,16 @@
-"""Measure what a wrapper gains on architectures that a set was not distilled with.
+"""Measure the gain of a wrapper on architectures that took no part in distilling.
 
     python benchmarks/transfer.py --dataset fashion-mnist --ipc 10 --data-root DIR \
         --distillers "frepo" "metadd(frepo)" --seeds 5 --out FILE.json
 
-The first distiller is the base that the others are compared with. Each distils once for
-every seed; on each set one fresh network of each architecture is trained for every
-repeat, from the same initial weights for all distillers of a seed. Gains are paired by
-seed. Choose on ``--split validation``, the default; ``--split test`` reads the test
+The first distiller is the base for comparing the others. Each distils once for every
+seed; on each set one fresh network of each architecture is trained for every repeat,
+from the same initial weights for all distillers of a seed. Gains are paired by seed.
+Make choices on ``--split validation``, the default; ``--split test`` reads the test
 images, once for each set, when everything is chosen.
 
-Rows are added to the file as they are found, and those that are there are not measured
-again: a run that was stopped goes on when it is started again. ``--table`` prints what
-the file holds.
+Rows are added to the file as they are measured, and not measured again: a run that was
+stopped continues when it is started again. ``--table`` prints the rows of the file.
 """
 
 import argparse
@@ -47,7 +46,7 @@ Row = dict[str, Any]
 
 
 def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -> Row:
-    """Distil once, or find the set, and train networks of all architectures on it."""
+    """Distil once, or load the set, and train networks of all architectures on it."""
     path = None
     if options.sets is not None:
         key = (
@@ -70,7 +69,7 @@ def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -
         if path is not None:
             distilled.save(path)
     seconds: float | None = time.perf_counter() - started
-    if path is not None:  # a set that is found again took longer to make
+    if path is not None:  # a loaded set took longer to make
         told = path.with_suffix(".seconds")
         if not was_there:
             told.write_text(f"{seconds}")
@@ -101,7 +100,7 @@ def tested(
 ) -> Row:
     """Train networks of all architectures on a set, and score them.
 
-    Of a set that a teacher labels, random real images with its labels are beside it.
+    For a set with a teacher's labels, random real images with them are scored as well.
     """
     started = time.perf_counter()
     scored = data
@@ -136,7 +135,7 @@ def tested(
 
 
 def resized(data: RealData, side: int) -> RealData:
-    """Return the data with images of another size: smaller ones make a search cheap."""
+    """Return the data with images of another size: small ones make a search cheap."""
 
     def resize(images: Images) -> Images:
         pixels = images.images[:]
@@ -161,10 +160,10 @@ def mean_of(row: Row, networks: Iterable[str]) -> float:
 
 
 def summary(rows: list[Row], base: str) -> str:
-    """Return a markdown table: the base, and each other's gain over it.
+    """Return a Markdown table: the base, and the gain of each other over it.
 
-    What is held out differs by distiller: the gain is over what its own row and the
-    base both hold out; of the others a bracket tells that they took part.
+    The held-out architectures differ by distiller: a gain is the mean over those held
+    out in its own rows and in the base's. Brackets mark architectures that took part.
     """
     of_base = {row["seed"]: row for row in rows if row["distiller"] == base}
     if not of_base:

@@ -1,10 +1,10 @@
-"""Compare whitening matrices of few bytes: size of the file, and accuracy of FRePo.
+"""Compare compact whitening matrices: size of the file, and accuracy of FRePo.
 
     python benchmarks/whitening_size.py --dataset cifar10 --out FILE.json
 
-Each row distils and evaluates anew in the space of its matrix: the whole one, or its
-diagonal and some entries a row in the cosine basis. Networks are scored on validation
-images.
+Each row distils and evaluates anew in the space of its matrix: the whole matrix, or its
+diagonal and some entries of each row in the cosine basis. Networks are scored on
+validation images.
 """
 
 import argparse
@@ -24,13 +24,13 @@ import dd_plugins
 from dd_plugins.data import preprocess, whitening
 from dd_plugins.data.images import Images
 
-WHOLE = 10**9  # rows of a matrix that would be compact
+WHOLE = 10**9  # rows: no matrix is as large, so none is made compact
 
 
 def made_row(
     options: argparse.Namespace, entries: int | None, seed: int
 ) -> dict[str, Any]:
-    """Distil and evaluate with so many entries a row; None for the whole matrix."""
+    """Distil and evaluate with this many entries a row; None for the whole matrix."""
     preprocess._COMPACT = 512 if entries is not None else WHOLE
     whitening._PER_ROW = entries or 0
     data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)

@@ -1,12 +1,12 @@
-"""Measure what a wrapper costs: seconds of a step and peak memory, against its base.
+"""Measure the cost of a wrapper against its base: seconds of a step, peak memory.
 
     python benchmarks/wrapper_cost.py --dataset fashion-mnist --ipc 10 --data-root DIR \
         --distillers "frepo" "metadd(frepo)" --out FILE.json
 
-Each run is a process of its own, so that its peak memory is its own, and base and
-wrapped take turns. Auxiliary networks are trained before, in another process. The
-seconds are the mean over many steps, so that what happens every few steps counts; the
-median over the turns is compared.
+Each run is a process of its own, so that its peak memory is its own. Base and wrapper
+take turns. Auxiliary networks are trained before, in another process. The seconds are a
+mean over many steps, so that work done every few steps counts; the medians over the
+turns are compared.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main() -> None:
         measure(options)
         return
     for spec in options.distillers:
-        run_alone(spec, 1)  # trains what is to be kept
+        run_alone(spec, 1)  # trains the networks to keep
     runs: dict[str, list[dict[str, float]]] = {spec: [] for spec in options.distillers}
     for _ in range(options.turns):
         for spec in options.distillers:

@@ -1,7 +1,7 @@
-"""Distilled sets in continual learning with avalanche-lib.
+"""Distilled sets for continual learning with avalanche-lib.
 
-Importing this package needs no Avalanche. The classes for its strategies are imported
-at their first use; without Avalanche this is an error.
+Importing this package does not need Avalanche. The classes for Avalanche's strategies
+are imported on first use; without Avalanche they raise an error.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ _WITHOUT_AVALANCHE = ("DistilledMemory", "to_avalanche")
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import a name at its first use, after a check that Avalanche is there."""
+        """Import a name on first use, after checking for Avalanche if it needs it."""
         if name in __all__ and name not in _WITHOUT_AVALANCHE:
             from dd_avalanche.replay.conversion import require_avalanche
 

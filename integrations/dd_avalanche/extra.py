@@ -1,4 +1,4 @@
-"""What to install to use this integration."""
+"""The extra to install for this integration."""
 
 __all__ = ["EXTRA"]
 

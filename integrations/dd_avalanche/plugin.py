@@ -1,4 +1,4 @@
-"""The plugin for dd-plugins: light, with or without Avalanche."""
+"""The plugin of this integration; importing it does not import Avalanche."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def dd_missing_extra() -> str | None:
-    """Name the extra, if Avalanche is not installed."""
+    """Name the extra to install if Avalanche is missing."""
     return EXTRA if find_spec("avalanche") is None else None
 
 

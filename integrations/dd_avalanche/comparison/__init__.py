@@ -1,1 +1,1 @@
-"""Distilled and real images compared as the memory of a stream."""
+"""A comparison of distilled and real images as the memory of a stream."""

@@ -1,4 +1,4 @@
-"""What the options of a comparison may be: light to import."""
+"""Choices for the options of a comparison: light to import."""
 
 from typing import Literal, get_args
 

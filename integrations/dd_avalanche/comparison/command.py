@@ -241,7 +241,7 @@ def continual_command(
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Print each warning once, in one line, without its line of code."""
+    """Print each warning once, in one line, without its source line."""
     said = set()
 
     def say(message: Warning | str, *where: Any, **how: Any) -> None:

@@ -36,11 +36,11 @@ def continual(
 ) -> list[PolicyResult]:
     """Compare policies for filling a memory, over several streams.
 
-    Bounds are measured as well as the policies: training on the current data alone
-    (``"naive"``, with replay), and on all real images at once (``"joint"``). Real
+    Two bounds are measured beside the policies: training on the current data alone
+    (``"naive"``, in replay only), and on all real images at once (``"joint"``). Real
     images are stored as bytes. Learned ones are stored as float32 or with 256 levels an
-    image, a row for each. Each policy of real images has a further row, with as many
-    bytes as the first row of learned ones.
+    image, in a row for each store. Each policy of real images has a further row, with
+    as many bytes as the first row of learned ones.
 
     Test images are read once, and no choice depends on them. An experiment for choosing
     between memories is scored on validation images, and reads no test images.
@@ -51,16 +51,16 @@ def continual(
         protocols: ``"scratch"`` and ``"replay"``.
         contexts: how stored images take part while a distiller learns others.
         stores: how learned images are stored.
-        seeds: a stream for each.
+        seeds: the seeds of the streams.
         data: the real data of the benchmark.
         known: finished streams; they are not run again.
         on_stream: called with each finished stream.
-        on_progress: called before each stream with its row and order, and the streams
-            done and in all; and at the end.
+        on_progress: called before each stream, with its row and order, the number of
+            streams done and the number in all; and at the end.
 
     Raises:
         OptionError: the classes do not divide into the experiences, the memory has no
-            room for one image of each, or an option is unknown.
+            room for one image of each class, or an option is unknown.
         MissingExtraError: replay is asked for, and Avalanche is not installed.
     """
     check_experiment(experiment, protocols, data)
@@ -126,14 +126,14 @@ def continual(
 
 
 def _bounds(protocol: MemoryUse) -> tuple[str, ...]:
-    """Return the policies between which memories stand."""
+    """Return the policies measured as bounds of a protocol."""
     return (JOINT,) if protocol == "scratch" else (NAIVE, JOINT)
 
 
 def _variants(
     policies: Sequence[str], contexts: Sequence[Context], stores: Sequence[Store]
 ) -> list[dict[str, Any]]:
-    """Return policy, context and store of each row of a memory.
+    """Return the policy, context and store of each row of a memory.
 
     Coresets move no images, so they see no context; they store real images as they are,
     or packed. Packed memories have no context either.
@@ -175,7 +175,7 @@ def _run(
         history = memories(stream, images_per_class, policy, context, store)
         last = history.at(parts - 1, store)
     if policy == JOINT:
-        # All classes are learned at once: there is no figure before the end.
+        # All classes are learned at once: nothing is measured before the end.
         accuracies: list[list[float]] = [*([] for _ in range(parts - 1)), stream.joint]
     elif protocol == "replay":
         accuracies = scores_with_replay(stream, history, store)

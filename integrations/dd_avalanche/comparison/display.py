@@ -21,7 +21,7 @@ _BOUNDS = {"naive": "0.6", "joint": "0.25"}  # their greys
 def results_table(
     experiment: Experiment, protocol: MemoryUse, rows: list[PolicyResult]
 ) -> Table:
-    """Return the rows of one use of the memory as a table."""
+    """Return the rows of one protocol as a table."""
     title = (
         f"{experiment.benchmark}, {experiment.experiences} experiences, {protocol}, "
         f"{experiment.scored_on}"
@@ -49,7 +49,7 @@ def results_table(
 
 
 def _name(row: PolicyResult) -> str:
-    """Return what distinguishes a row from the others of its protocol."""
+    """Return the name of a row, different from the others of its protocol."""
     first = row.streams[0]
     about = [
         "" if first.context == "none" else f"context {first.context}",
@@ -73,9 +73,9 @@ def _interval(bounds: tuple[float, float] | None) -> str:
 def save_plot(experiment: Experiment, rows: list[PolicyResult], path: Path) -> Path:
     """Draw the accuracy over all classes seen, after each experience.
 
-    There is a panel for each use of the memory, all with one scale. A policy has one
-    colour in all of them; memories of equal bytes are dashed, and the bound of all real
-    images is a level. Bars reach from the lowest to the highest of the orders.
+    There is a panel for each protocol, all on one scale. A policy has one colour in all
+    of them. Memories of equal bytes are dashed, and the bound of all real images is a
+    horizontal line. Bars reach from the lowest to the highest of the orders.
 
     Raises:
         FileError: the file cannot be written.
@@ -119,7 +119,7 @@ def save_plot(experiment: Experiment, rows: list[PolicyResult], path: Path) -> P
 
 
 def _kind(row: PolicyResult) -> tuple[str, str, str]:
-    """Return what rows of one colour share."""
+    """Return the common properties of rows of one colour."""
     first = row.streams[0]
     return first.policy, first.context, first.store
 

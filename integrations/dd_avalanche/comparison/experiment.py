@@ -19,22 +19,22 @@ class Experiment:
 
     Attributes:
         benchmark: a name of :data:`~dd_avalanche.comparison.choices.BENCHMARKS`.
-        experiences: the number of experiences. They divide the classes, or with
-            permuted or rotated pixels the images.
+        experiences: the number of experiences. The classes are divided among them, or
+            the images where pixels are permuted or rotated.
         memory: images at the end of the stream; each class has an equal share from the
             start, as in the protocols of FRePo and DM.
         steps: the steps of a distillation.
-        initial_images: the kind of first images to learn from: see
+        initial_images: the starting point of learned images: see
             :func:`dd_plugins.distill`.
-        network: the spec of the network for distillation; it is tested without
-            normalisation.
+        network: the spec of the network for distillation, and without normalisation for
+            tests.
         training_steps: training steps of a network on a memory, from scratch; None for
             FRePo's number.
         epochs: epochs over each experience, with replay.
-        augmented_copies: of each stored image, with replay; None for the default of
-            :class:`~dd_avalanche.DistilledBuffer`.
-        batch_size: current images in an iteration of replay, and the most images of the
-            memory in it.
+        augmented_copies: augmented copies of each stored image, with replay; None for
+            the default of :class:`~dd_avalanche.DistilledBuffer`.
+        batch_size: current images in an iteration of replay, and the largest number of
+            images of the memory in it.
         whitening: ``"none"`` to standardise images, ``"first"`` for ZCA. Both are
             fitted to the first experience, and never to later classes.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
@@ -81,7 +81,7 @@ def check_experiment(
 
     Raises:
         OptionError: the classes do not divide into the experiences, the memory has no
-            room for one image of each, or an option is unknown.
+            room for one image of each class, or an option is unknown.
         MissingExtraError: replay is asked for, and Avalanche is not installed.
     """
     classes, parts = data.num_classes, experiment.experiences

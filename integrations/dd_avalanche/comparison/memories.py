@@ -22,14 +22,14 @@ class MemoryHistory:
     groups: list[ImageGroups] = field(default_factory=list)
 
     def at(self, part: int, store: str) -> DistilledMemory:
-        """Return the memory after an experience; rounded if the store is uint8."""
+        """Return the memory after an experience; rounded if the store rounds."""
         held = replace(self.memory)
         held.groups = ImageGroups(self.groups[part])
         return held.rounded() if store.endswith("uint8") else held
 
 
 class MemoryHistories:
-    """Memories, filled once along a stream for all uses and stores."""
+    """The histories of memories, each filled once for all protocols and stores."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], MemoryHistory] = {}
@@ -44,7 +44,7 @@ class MemoryHistories:
     ) -> MemoryHistory:
         """Return the history of a policy's memory.
 
-        A rounding store shares it with the exact one.
+        A store with rounding shares the history of the exact store.
         """
         exact: Store = "packed" if store.startswith("packed") else "float32"
         key = (stream.seed, images_per_class, policy, context, exact)

@@ -32,7 +32,7 @@ def scores_from_scratch(
     """Train a fresh network on the memory alone after each experience.
 
     Args:
-        stream: the stream of the memory's classes.
+        stream: the stream of the memory.
         history: the content of the memory after each experience.
         store: the form of its stored images.
 

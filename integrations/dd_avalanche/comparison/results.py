@@ -20,13 +20,13 @@ class StreamResult:
         policy: the policy for filling the memory: a spec, ``"naive"`` or ``"joint"``.
         protocol: how the memory is used.
         context: how stored images take part while others are distilled.
-        store: how images are stored; ``"real"`` for those of the data set, ``"none"``
+        store: how images are stored; ``"real"`` for images of the data set, ``"none"``
             without a memory.
         seed: the seed of the order or domains, the distillations and the networks.
         images_per_class: the room of each class in the memory, in images.
         memory_images: stored images at the end.
         memory_bytes: bytes of these images; from scratch also of learned labels.
-        accuracies: after each experience, the accuracy on the test images of each
+        accuracies: after each experience, the accuracy on the scored images of each
             experience so far; empty lists where it was not measured.
         distill_seconds: seconds spent on distilling.
         seconds: seconds of the stream; a memory counts in the stream that filled it.
@@ -51,12 +51,12 @@ class StreamResult:
 
     @property
     def forgetting(self) -> float | None:
-        """The mean fall of the accuracy on an experience by the end.
+        """The mean drop in accuracy on an experience by the end of the stream.
 
-        It falls from its best value before the end. The figure is negative where
-        accuracy rises at the end. The last experience is left out (Chaudhry et al.
-        2018, arXiv 1801.10112, section 3.3). None for a stream measured only at its
-        end, or with one experience.
+        It is the drop from the best value before the end, and negative where accuracy
+        rises at the end. The last experience is left out (Chaudhry et al. 2018, arXiv
+        1801.10112, section 3.3). None for a stream measured only at its end, or with
+        one experience.
         """
         *before, last = self.accuracies
         if not before or not all(before):
@@ -72,16 +72,16 @@ class PolicyResult:
     """The results of one policy over all streams: a row of the table.
 
     Attributes:
-        streams: one for each seed; all equal but for the seed.
-        equal_bytes: whether the memory holds as many bytes as the first distilled
-            policy's, not as many images.
+        streams: one for each seed, with equal options.
+        equal_bytes: whether the memory equals the first distilled policy's in bytes,
+            not in images.
     """
 
     streams: tuple[StreamResult, ...]
     equal_bytes: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row as it stands in a JSON file."""
+        """Return the row as written to a JSON file."""
         first = self.streams[0]
         final = [stream.curve[-1] for stream in self.streams]
         finals = [value for value in final if value is not None]

@@ -19,14 +19,14 @@ _LATER_OPTIONS = {"validation": False, "augmented_copies": 0}
 
 
 class ResultsFile:
-    """The JSON file: written after each stream, so a kill loses at most one.
+    """The JSON file, written after each stream, so a kill loses at most one.
 
     Several processes may write to it at once, for different policies: each write first
-    reads, under its lock, the streams added by others.
+    reads, under a lock, the streams added by others.
 
     Args:
         experiment: the common options of all streams of the file.
-        path: the file; None for none.
+        path: the file; None to write none.
         anew: whether to drop the streams in the file.
 
     Attributes:
@@ -56,7 +56,7 @@ class ResultsFile:
         """Add streams and rows to those of the file."""
         if self.path is None:
             return
-        self._read()  # here its errors come in one line, as they are
+        self._read()  # an error raised here is reported in one line, as it is
         write_atomically(self.path, lambda file: file.write(self._merged(rows)))
 
     def _merged(self, rows: list[PolicyResult]) -> bytes:

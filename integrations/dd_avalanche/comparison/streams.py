@@ -37,7 +37,7 @@ class AbstractStream(ABC):
     Args:
         experiment: the common options of all streams.
         data: the real data of the benchmark.
-        scored: the images for scoring networks: its test or validation images.
+        scored: the images for scoring networks: test or validation images.
         seed: the seed of the stream.
     """
 
@@ -69,10 +69,10 @@ class AbstractStream(ABC):
 
     @abstractmethod
     def scored_pixels(self, part: int) -> Images:
-        """Return the images to score of an experience, and their classes."""
+        """Return the scored images of an experience, and their classes."""
 
     def classes_told(self, part: int) -> Sequence[int] | None:
-        """Return the classes of an experience, if a test knows them; None here."""
+        """Return the classes of an experience if tests are told them; None here."""
         del part
         return None
 
@@ -89,7 +89,7 @@ class AbstractStream(ABC):
 
     @cached_property
     def scored_images(self) -> list[Images]:
-        """The images to score of each experience, in the space of the model."""
+        """The scored images of each experience, in the space of the model."""
         found = map(self.scored_pixels, range(self.experiment.experiences))
         return [Images(self.transform(images[:]), labels) for images, labels in found]
 
@@ -152,9 +152,9 @@ class AbstractStream(ABC):
 
 
 class ClassStream(AbstractStream):
-    """A stream whose experiences bring classes, in an order of its own.
+    """A stream whose experiences bring new classes, in an order set by the seed.
 
-    With ``task-split`` a test knows the experience, and chooses among its classes.
+    With ``task-split`` a test is told the experience, and chooses among its classes.
     """
 
     def __init__(
@@ -180,22 +180,22 @@ class ClassStream(AbstractStream):
         return _of_classes(self.data.train, self.order[part])
 
     def scored_pixels(self, part: int) -> Images:
-        """Return the images to score of the classes of an experience."""
+        """Return the scored images of the classes of an experience."""
         return _of_classes(self.scored, self.order[part])
 
     def classes_told(self, part: int) -> Sequence[int] | None:
-        """Return the classes of an experience, if its task is known."""
+        """Return the classes of an experience if its task is known."""
         return self.order[part] if self.experiment.scenario == "task-split" else None
 
 
 class DomainStream(AbstractStream):
     """A stream of the same classes, with pixels transformed in each experience.
 
-    Each experience has a part of the training images, drawn at random, and all test
-    images. Its pixels are in an order of their own (``permuted``, Goodfellow et al.,
-    arXiv 1312.6211), or images are rotated (``rotated``, Lopez-Paz and Ranzato, arXiv
-    1706.08840): by ``180 k / experiences`` degrees, in an order of the stream. The
-    first experience of permuted pixels has them as they are.
+    Each experience has a part of the training images, drawn at random, and all scored
+    images. Either each experience permutes the pixels in its own way (``permuted``,
+    Goodfellow et al., arXiv 1312.6211) and the first leaves them in place, or images
+    are rotated (``rotated``, Lopez-Paz and Ranzato, arXiv 1706.08840), by
+    ``180 k / experiences`` degrees with k in a random order.
     """
 
     def __init__(
@@ -218,12 +218,12 @@ class DomainStream(AbstractStream):
         return Images(self._changed(train.images[chosen], part), train.labels[chosen])
 
     def scored_pixels(self, part: int) -> Images:
-        """Return all images to score, with the pixels of an experience."""
+        """Return all scored images, with the pixels of an experience."""
         return Images(self._changed(self.scored.images[:], part), self.scored.labels)
 
     def _changed(self, images: Tensor, part: int) -> Tensor:
         if self.experiment.scenario == "rotated":
-            # Not at the top: a start of any command would take a second longer.
+            # Not at the top: every command would take a second longer to start.
             from torchvision.transforms import InterpolationMode
             from torchvision.transforms.functional import rotate
 

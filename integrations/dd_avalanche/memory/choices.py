@@ -1,4 +1,4 @@
-"""What the options of a memory may be, and their defaults: light to import."""
+"""Choices and defaults for the options of a memory: light to import."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""One distillation of a memory: from images to fewer, in the space of the model."""
+"""One distillation of a memory: fewer images, in the value space of the model."""
 
 import time
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Distillate(NamedTuple):
         images: in the value space of the model, as they are stored: grids, if they are
             packed.
         labels: float, scores of ``label_classes``.
-        classes: the class of each image, by its index among ``label_classes``.
+        classes: the class of each image, as an index into ``label_classes``.
         label_classes: the classes scored by the labels.
         header: the header of the distilled set.
     """
@@ -36,12 +36,12 @@ class Distillate(NamedTuple):
     header: Header
 
     def of_class(self, label: int, seen: int, options: MemoryOptions) -> ClassImages:
-        """Return the images of a class as a memory of these options stores them.
+        """Return the images of a class as a memory with these options stores them.
 
         Args:
             label: the class.
-            seen: how many real images of it the memory has been given.
-            options: how images are stored.
+            seen: the number of real images of the class so far.
+            options: the options of the memory.
         """
         chosen = self.classes == self.label_classes.index(label)
         return ClassImages.of(
@@ -69,8 +69,8 @@ def distil(
     Args:
         pool: the images and their classes, in the value space of the model.
         present: all classes of the pool and the context, sorted.
-        counts: images of each present class, unless it is in the context.
-        options: the distiller, and its value space.
+        counts: images of each present class; ignored for classes of the context.
+        options: the options of the memory: its distiller, value space and others.
         seed: the seed of the distillation.
         context: stored images for the distiller to see together with the new ones.
         last: the header of the previous distillation; needed if there is a context.
@@ -91,12 +91,12 @@ def distil(
             last,
             label_scale=scale,
         )
-    absent = [1] * (len(label_classes) - len(counts))  # without images: none is made
+    absent = [1] * (len(label_classes) - len(counts))  # no images: none is made
     equal = counts[0] if len(set(counts)) == 1 else None
     asked = options.run(
         equal or (*counts, *absent), seed, refine_context=beside is not None
     ).arguments()
-    # The records themselves go in: one that no plugin registers has no spec.
+    # Pass the records themselves: one that no plugin registers has no spec.
     asked |= {"distiller": method, "network": options.network}
     with untouched_randomness():
         if options.most_seconds is not None and method.moves_images:
@@ -118,13 +118,13 @@ def distil(
 
 
 def _steps_within(seconds: float, found: Estimate) -> int:
-    """Return how many of the steps fit in some seconds, at least one."""
+    """Return how many of the steps fit into these seconds: at least one."""
     left = seconds - found.preparation_seconds
     return max(1, min(found.steps, int(left / max(found.step_seconds, 1e-9))))
 
 
 def _as_stored(distilled: DistilledSet) -> Tensor:
-    """Return the images of a set, or its grids, in the value space of the model."""
+    """Return a set's images, or packed grids, in the value space of the model."""
     transform = distilled.transform
     if "grids" not in distilled.stored:
         return transform.invert(distilled.images)
@@ -140,7 +140,7 @@ def _as_data(
 ) -> dd_plugins.RealData:
     """Return the images as real data, in the space of the distillation.
 
-    It is the space of the model, or ZCA of it.
+    This is the value space of the model, or its ZCA-whitened form.
     """
     fitted = None
     if isinstance(options.whitening, Tensor):
@@ -151,7 +151,7 @@ def _as_data(
     indices[list(present)] = torch.arange(len(present))
     images = pool.images()
     data = dd_plugins.RealData.from_values(
-        # Images in memory are whitened once; gathered ones would be at each draw.
+        # A tensor is whitened once; gathered images would be whitened at each draw.
         images if fitted is None else images[:],
         indices[pool.labels],
         class_names=_names(label_classes),
@@ -209,10 +209,10 @@ def _names(classes: Sequence[int]) -> list[str]:
 
 
 def _label_scale(method: dd_plugins.AbstractDistiller[Any], classes: int) -> float:
-    """Return how much larger a method's labels are than those of centred targets.
+    """Return how much larger a method's labels are than centred targets.
 
-    FRePo divides labels by ``sqrt(classes / 10)``: those of an experience of two
-    classes are five times as long as those of ten. In a memory all have one length.
+    FRePo divides labels by ``sqrt(classes / 10)``: an experience of two classes has a
+    scale 2.2 times as large as one of ten. In a memory all labels have the same scale.
     """
     if method.label_kind != "regression":
         return 1.0

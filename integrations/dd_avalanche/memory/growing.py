@@ -1,4 +1,4 @@
-"""The addition of an experience to a memory."""
+"""Adding an experience to a memory."""
 
 import math
 from collections import Counter
@@ -23,9 +23,9 @@ class Addition:
 
     Attributes:
         task: the task of the experience.
-        room: the number of images of each stored class afterwards.
-        counts: the new images of each class of the experience.
-        seen: the earlier real images of each stored class of the task.
+        room: the largest number of stored images of each class afterwards.
+        counts: the number of new real images of each class of the experience.
+        seen: the number of earlier real images of each stored class of the task.
         options: the options of the memory.
     """
 
@@ -77,7 +77,7 @@ class Addition:
     def told_from(self) -> list[int]:
         """The stored classes with copies among the real images.
 
-        A single new class needs others as contrast, with a context or without.
+        A single new class needs others for contrast, with or without a context.
         """
         return self.others if len(self.counts) == 1 else self.beside
 
@@ -88,7 +88,7 @@ class Addition:
 
     @property
     def learned(self) -> list[int]:
-        """The classes with stored images replaced by the distillation."""
+        """The classes whose stored images the distillation replaces."""
         refined = self.options.context == "refined"
         return self.present if refined else sorted(self.counts)
 
@@ -97,7 +97,7 @@ class Addition:
         return self.room[TaskClass(self.task, label)]
 
     def most(self, label: int) -> int:
-        """Return how many stored images a class can have: real ones may be too few."""
+        """Return how many stored images a class can have; few real ones limit it."""
         if label not in self.counts:
             return self.room_of(label)
         available = self.counts[label] + self.seen.get(label, 0)
@@ -108,7 +108,7 @@ class Addition:
         return self.room_of(label) * self.options.packing**2
 
     def shortage(self) -> str | None:
-        """Return a sentence about classes with too few images; None without any."""
+        """Return a sentence about the classes with too few images, or None."""
         most = {label: self.most(label) for label in self.counts}
         short = [
             f"{count} of class {label}"
@@ -124,10 +124,10 @@ class Addition:
         )
 
     def check(self) -> None:
-        """Refuse a single class if the distiller needs another.
+        """Refuse a single class if the distiller needs at least two.
 
         Raises:
-            OptionError: there is one class, and the distiller needs another one.
+            OptionError: there is one class, and the distiller cannot learn one alone.
         """
         if len(self.present) < 2 and not self.options.method.classes_apart:
             raise OptionError(
@@ -140,21 +140,21 @@ class Addition:
         """Return the images for distilling the experience.
 
         Args:
-            images: those of the experience.
+            images: the images of the experience.
             labels: their classes.
             groups: the stored images.
         """
         pool = ImagePool(images, labels)
-        # Stored images stand for all real ones that the memory has been given, so a
-        # class that returns is drawn from old and new images in that proportion. A core
-        # set gets no copies: it must not choose the same image twice.
+        # Stored images stand for all earlier real ones, so a returning class is drawn
+        # from old and new images in that proportion. A coreset gets no copies: it must
+        # not choose the same image twice.
         again = set() if self.chooses else set(self.seen) & set(self.counts)
         for label in (*sorted(again), *self.told_from):
             stored = groups[TaskClass(self.task, label)]
             count = max(stored.seen, len(stored), self.wanted(label))
             pool.add(stored.images, label, count)
-        # A run makes as many images of a class as there is room for. A class with fewer
-        # real ones is repeated, and what is made of its copies is dropped afterwards.
+        # A run makes as many images of a class as there is room for. A class with too
+        # few real images has them repeated, and the surplus is dropped afterwards.
         for label, count in self.counts.items():
             available = count + (self.seen[label] if label in again else 0)
             if available < self.wanted(label):
@@ -192,7 +192,7 @@ class Addition:
         return stored.first(self.most(label))
 
     def _mixed(self, old: ClassImages, new: ClassImages, wanted: int) -> ClassImages:
-        """Return chosen images, old and new in proportion to their real images."""
+        """Return old and new chosen images, in proportion to their real images."""
         share = round(wanted * old.seen / new.seen)
         kept = min(len(old), max(share, wanted - len(new)))
         images = torch.cat([old.images[:kept], new.images[: wanted - kept]])
@@ -207,7 +207,7 @@ def checked_experience(
     Args:
         images: floating, in the value space of the model.
         labels: integers.
-        groups: the stored images: new ones must have their shape.
+        groups: the stored images; new ones must have the same shape.
         options: the options of the memory.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A memory of distilled images: it grows by experiences, and shrinks on demand."""
+"""A memory of distilled images: experiences fill it, and it shrinks on demand."""
 
 import time
 import warnings
@@ -34,32 +34,32 @@ _SEED_STRIDE = 100_003  # a prime: seeds of two memories seldom meet
 
 @dataclass
 class DistilledMemory(MemoryOptions):
-    """A memory of distilled images, filled one experience after the other.
+    """A memory of distilled images, filled one experience at a time.
 
-    Images are in the value space of the model: the memory normalises none of them.
+    Images are in the value space of the model: the memory does not normalise them.
 
-    A class that returns is distilled again, from its new images and from copies of its
-    stored ones. There are as many copies as the real images behind them. A coreset
-    keeps its first images and chooses from the new ones, in this proportion.
+    A returning class is distilled again, from its new images and from copies of its
+    stored ones: as many copies as it had real images before. A coreset keeps its first
+    images and chooses the others from the new ones, in this proportion.
 
-    A task may start with one class if the distiller learns each class alone, like
-    coresets and ``dm``. Other distillers refuse it.
+    A task may start with a single class if the distiller learns each class separately,
+    as coresets and ``dm`` do. Other distillers refuse it.
 
-    The images of an experience are gathered as they are drawn; ``whitening`` alone
-    copies them. Copies of stored images are references as well.
+    The images of an experience are gathered as they are drawn; only ``whitening``
+    copies them. Copies of stored images are references too.
 
     Args:
         size: the largest number of stored images.
-        distiller: a spec, or a distiller; coresets (``random``, ``herding``,
-            ``kmeans``) among them.
-        num_classes: classes of the whole stream, if known: regression labels then score
-            all of them from the start, as in FRePo's protocol.
-        images_per_class: images of each class; by default as many as there is room for:
-            ``size`` divided by the classes seen so far, rounded down; the remainder
-            stays free. ``"proportional"`` fills the room in proportion to the real
-            images of each class so far, with at least one of each.
-        steps: of each distillation; None for the distiller's choice. More steps fit the
-            images to the few classes of an experience, and to no others
+        distiller: a spec or a distiller, coresets (``random``, ``herding``,
+            ``kmeans``) included.
+        num_classes: the number of classes of the whole stream, if known: regression
+            labels then score all of them from the start, as in FRePo's protocol.
+        images_per_class: the number of images of each class; by default ``size``
+            divided by the number of classes so far, rounded down; the remainder stays
+            free. ``"proportional"`` divides the room in proportion to the real images
+            of each class so far, with at least one of each.
+        steps: the steps of each distillation; None for the distiller's choice. More
+            steps fit the images to the few classes of an experience, and to no others
             (docs/integrations/avalanche.md). A coreset takes none.
         most_seconds: the most seconds of a distillation. Some of its steps are timed
             first, and fewer are made than ``steps`` where these would take longer; at
@@ -69,12 +69,12 @@ class DistilledMemory(MemoryOptions):
             learned with the model they will train; None for the distiller's choice.
         initial_images: the kind of first images of new ones (see
             :func:`dd_plugins.distill`); None for the distiller's choice.
-        context: the part of a task's stored images in the distillation of new classes.
-            ``"none"`` or False: not at all, as in the papers. ``"fixed"`` or True: seen
-            together with the new ones, and as targets of their classes, so new images
-            fit them. ``"refined"``: the same, and learned further themselves. Methods
-            matching each class by itself (``dm``, ``dsa``) gain little or nothing from
-            it.
+        context: the role of a task's stored images when new classes are distilled.
+            ``"none"`` or False: no role, as in the papers. ``"fixed"`` or True: they
+            join the new images, and copies of them join the real ones, so the new
+            images are learned to fit them. ``"refined"``: the same, and they are
+            learned further themselves. Methods matching each class by itself (``dm``,
+            ``dsa``) gain little or nothing from a context.
         whitening: the space of the distillation: ``"none"`` for the model's space,
             ``"experience"`` for ZCA of it, fitted to the images of the experience; or
             images of public data, float of shape ``(n, channels, height, width)`` in
@@ -83,19 +83,18 @@ class DistilledMemory(MemoryOptions):
         store: ``"float32"``, or ``"uint8"`` for a quarter of the bytes: 256 levels for
             each image. ``"packed"`` and ``"packed-uint8"`` hold four images of half the
             size in the room of one: ``size`` and ``images_per_class`` count these
-            rooms. Real images chosen by a coreset are made smaller. Packing excludes a
-            context.
-        shrink: the way to reduce the images of a class when room is needed: the first
-            of them stay (``"truncate"``), or fewer are distilled from them
-            (``"distil"``).
-        mirror: whether a flipped image is still of its class.
-        seed: the seed behind the seed of each distillation.
+            rooms. Real images chosen by a coreset are scaled down. Packing and a
+            context exclude each other.
+        shrink: how to reduce the images of a class when room is needed: keep the first
+            of them (``"truncate"``), or distil fewer from them (``"distil"``).
+        mirror: whether a flipped image keeps its class.
+        seed: the seed from which the seed of each distillation is derived.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
 
     Attributes:
         groups: the stored images, by task and class, in the order of appearance.
         experiences: distillations so far: one for each task of an experience, and with
-            ``shrink="distil"`` one each time room is made.
+            ``shrink="distil"`` one for each task whose images are reduced.
         seconds: seconds spent on distilling.
     """
 
@@ -115,7 +114,7 @@ class DistilledMemory(MemoryOptions):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all stored tensors."""
+        """Bytes of the stored images, and of learned labels."""
         return self.groups.num_bytes
 
     @property
@@ -156,7 +155,7 @@ class DistilledMemory(MemoryOptions):
             OptionError: the memory is smaller than the number of classes; or the images
                 are of one class, nothing else is stored of the task, and the distiller
                 cannot learn one class alone.
-            DataError: images cannot be used.
+            DataError: the images or labels cannot be used.
         """
         images, labels = checked_experience(images, labels, self.groups, self)
         addition = Addition.of(labels, task, self.groups, self)
@@ -164,7 +163,7 @@ class DistilledMemory(MemoryOptions):
         if shortage is not None:
             warnings.warn(shortage, stacklevel=2)
         addition.check()
-        # Images are cut before the distillation, which may fail: they must come back.
+        # Images are cut before the distillation. If it fails, they must come back.
         with self.all_or_nothing():
             # Room is made before the pool: images that are cut must not be in it.
             self._make_room(addition.room)
@@ -181,7 +180,7 @@ class DistilledMemory(MemoryOptions):
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Leave the memory as it was if the body of the with statement fails."""
+        """Restore the memory if the body of the with statement fails."""
         groups = ImageGroups(self.groups)
         before = self.experiences, self._header, self.size
         try:
@@ -195,7 +194,7 @@ class DistilledMemory(MemoryOptions):
         """Change the largest number of images; shrink the stored classes to fit.
 
         Raises:
-            OptionError: there are more classes than this number.
+            OptionError: the number is too small for the stored classes.
         """
         check_number("size", size)
         with self.all_or_nothing():
@@ -323,7 +322,7 @@ class DistilledMemory(MemoryOptions):
         file = Path(folder) / MEMORY_NAME
         state = read_state(file)
         # A resized memory was saved with two sizes. It may be restored into a memory of
-        # the size that it was made with, or of the size that it had in the end.
+        # its original size, or of its size when it was saved.
         resized = self.size == state.size
         own = self.configuration(state.made_size if resized else self._made_size)
         differing = what_differs(state.configuration, own)

@@ -125,9 +125,10 @@ class MemoryOptions:
         """Return the options of a distillation for this memory.
 
         Args:
-            images_per_class: new images for each class, or of each.
-            seed: of the distillation.
-            refine_context: whether there is a context, perhaps to learn further.
+            images_per_class: the number of new images of every class, or one for each.
+            seed: the seed of the distillation.
+            refine_context: whether there is a context, to be learned further if the
+                memory refines its contexts.
         """
         chooses = not self.method.moves_images  # a coreset: nothing is learned
         return RunOptions(
@@ -180,7 +181,7 @@ class MemoryOptions:
         """Return the options for comparison with a restored memory.
 
         Args:
-            size: the first size of the memory.
+            size: the original size of the memory.
         """
         return {
             "distiller": repr(self.distiller),
@@ -200,7 +201,7 @@ class MemoryOptions:
             "shrink": self.shrink,
             "mirror": self.mirror,
             "seed": self.seed,
-            # As memories were saved before there was a bound:
+            # Left out without a limit, as in memories saved before there was one:
             **(
                 {} if self.most_seconds is None else {"most_seconds": self.most_seconds}
             ),

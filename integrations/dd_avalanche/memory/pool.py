@@ -14,7 +14,7 @@ _READ = 256  # images that are gathered at a time
 
 
 class ImagePool(Dataset[tuple[Tensor, int]]):
-    """Images of an experience, and copies of them and of stored ones.
+    """The images of an experience, with copies of them and of stored images.
 
     Images are gathered on access: a copy is an index, and takes no room.
 
@@ -24,7 +24,7 @@ class ImagePool(Dataset[tuple[Tensor, int]]):
 
     Attributes:
         parts: the images of the experience, and the added ones.
-        indices: int64, for each image of the distillation its index among all parts.
+        indices: int64, the index of each image of the distillation among all parts.
         labels: int64, the class of each image of the distillation.
     """
 
@@ -34,14 +34,14 @@ class ImagePool(Dataset[tuple[Tensor, int]]):
         self.labels = labels
 
     def add(self, images: Tensor, label: int, count: int) -> None:
-        """Add copies of the images of a class, taken in turn, ``count`` in all."""
+        """Add ``count`` copies of the images of a class, taken in turn."""
         copies = torch.arange(count) % len(images) + len(self)
         self.parts.append(images)
         self.indices = torch.cat([self.indices, copies])
         self.labels = torch.cat([self.labels, torch.full((count,), label)])
 
     def gathered(self, indices: Tensor) -> Tensor:
-        """Return images by their indices, float32."""
+        """Return the images at these indices, float32."""
         result = torch.empty(len(indices), *self.parts[0].shape[1:])
         for start in range(0, len(indices), _READ):
             wanted = indices[start : start + _READ]
@@ -79,6 +79,6 @@ class PoolImages(StreamedImages):
         return PoolImages(self._pool, self._indices[chosen])
 
     def batches(self, draws: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Gather batch after batch."""
+        """Yield the images of each draw."""
         for draw in draws:
             yield self[draw]

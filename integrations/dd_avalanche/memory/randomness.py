@@ -1,4 +1,4 @@
-"""Global random generators, left alone by a memory."""
+"""Protection of the global random generators."""
 
 import random
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ __all__ = ["untouched_randomness"]
 
 @contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Leave the global generators of torch, NumPy and Python as they are.
+    """Restore the global generators of torch, NumPy and Python afterwards.
 
-    No distiller of the library draws from them; another author's may.
+    The library's distillers do not draw from them; those of other authors may.
     """
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:

@@ -26,7 +26,7 @@ class MemoryState:
     """The state of a memory after an experience.
 
     Attributes:
-        configuration: its options at the start.
+        configuration: the options of the memory when it was made.
         size: the largest number of images, perhaps changed since.
         experiences: distillations so far.
         seconds: seconds spent on distilling.
@@ -43,7 +43,7 @@ class MemoryState:
 
     @property
     def made_size(self) -> int:
-        """The size at the start."""
+        """The original size of the memory."""
         size: int = self.configuration["size"]
         return size
 
@@ -83,11 +83,11 @@ def write_state(file: Path, state: MemoryState) -> Path:
 
 
 def read_state(file: Path) -> MemoryState:
-    """Read a file of :func:`write_state`.
+    """Read a file written by :func:`write_state`.
 
     Raises:
         FileError: the file is missing, damaged, foreign or of another version.
-        OptionError: it names a size that no memory can have.
+        OptionError: its size is impossible for a memory.
     """
     content, tensors = _read(file)
     try:

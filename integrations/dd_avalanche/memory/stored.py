@@ -87,9 +87,9 @@ class ClassImages:
         return replace(self, pixels=levels.contiguous(), low=low, step=step)
 
     def with_images(self, images: Tensor, store: Store) -> "ClassImages":
-        """Return other images of the class; all get its first label.
+        """Return other images of the class, all with its first label.
 
-        It is for coresets: their labels are the classes, not learned ones.
+        This is for coresets: their labels are the classes, and are not learned.
         """
         labels = self.labels[:1].expand(len(images), -1).contiguous()
         plain = replace(self, labels=labels, low=None, step=None)
@@ -116,14 +116,14 @@ class ClassImages:
         return self.low[chosen] + self.step[chosen] * self.pixels[chosen]
 
     def _unpacked(self, stored: Tensor) -> Tensor:
-        """Return the images in stored ones."""
+        """Return the images packed in stored ones."""
         if self.packing == 1:
             return stored
         return unpacked(stored, self.packing)
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of the pixels, and of the levels if they are rounded."""
+        """Bytes of the pixels, and of their ranges if they are rounded."""
         tensors = [self.pixels, self.low, self.step]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
@@ -139,7 +139,7 @@ class ClassImages:
         return len(self.pixels)
 
     def first(self, count: int) -> "ClassImages":
-        """Return the first stored images only."""
+        """Return a copy with only the first stored images."""
         rows = {"labels": count * self.packing**2}
         kept = {
             # A slice would keep all images in memory; a copy does not.
@@ -222,13 +222,13 @@ def spread_labels(
     """Convert labels over some classes to labels over others.
 
     Regression targets are centred: ``1 - 1/k`` and ``-1/k`` among k classes become ``1
-    - 1/m`` and ``-1/m`` among m. Probabilities and scores of further classes are 0.
+    - 1/m`` and ``-1/m`` among m. Labels of other kinds are 0 for further classes.
     Scores of classes outside the m are dropped.
 
     Args:
         labels: float of shape ``(n, k)``.
-        label_classes: the k classes scored by them.
-        label_kind: their kind.
+        label_classes: the k classes scored by the labels.
+        label_kind: the kind of the labels.
         classes: the m classes to score.
 
     Returns:

@@ -32,22 +32,22 @@ _ITEMS = 640
 
 
 class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
-    """Exemplars, learned or chosen by any distiller of the library.
+    """A buffer of exemplars, learned or chosen by any distiller of the library.
 
-    By default they are chosen: the most typical images of each class. Distillers such
-    as ``"dm(real_batch_size=64)"`` learn them.
+    By default it chooses the most typical images of each class. Distillers such as
+    ``"dm(real_batch_size=64)"`` learn images.
 
     Pass it to ``ReplayPlugin(mem_size, storage_policy=DistilledBuffer(mem_size))``.
-    After each experience the buffer distils its images under the benchmark's evaluation
-    transform. The items of the buffer are in the same space, and pass through no
-    further transform. The sub-experiences of an online stream are collected, and
-    distilled together after the last of them. Experiences without images are skipped.
-    While an experience is distilled, at most three copies of its images in float32 are
-    in memory; with ``whitening`` there are more.
+    After each experience the buffer distils the experience's images under the
+    benchmark's evaluation transform. The items of the buffer are in the same space, and
+    are not transformed again. The sub-experiences of an online stream are collected,
+    and distilled together after the last of them. Experiences without images are
+    skipped. During a distillation, memory holds at most three copies of the
+    experience's images in float32, or more with ``whitening``.
 
-    A small buffer also has augmented copies of its images as items. Nothing more is
-    stored: they are recomputed when the buffer has changed. So a batch is filled with
-    them, and a network does not learn a few images by heart.
+    The items of a small buffer include augmented copies of its images: they fill a
+    batch, and keep a network from memorising a few images. Copies are not stored, but
+    recomputed when the buffer has changed.
 
     The items have the same parts as those of the benchmark: an image, a class as a
     number or a tensor, and a task label where theirs have one.
@@ -60,14 +60,14 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         labels: ``"hard"``: items are ``(image, class)``, as everything in Avalanche
             expects; ``"learned"``: the label is the learned vector, float32 of shape
             ``(num_classes,)``; the strategy then needs
-            :class:`~dd_avalanche.SoftTargets`. By default hard ones, until a
+            :class:`~dd_avalanche.SoftTargets`. By default labels are hard, until a
             ``SoftTargets`` is made for the buffer.
         augmented_copies: further items made from each stored image, each by one
             operation of :func:`~dd_plugins.api.random_augmentation`, with flips if
-            ``mirror`` is set. By default as many as make no more than 640 items in all:
-            none from 321 images on.
-        seconds: the most seconds of a distillation, timing of its steps included; None
-            for no bound (``most_seconds`` of the memory).
+            ``mirror`` is set. By default as many as fit into 640 items in all: none
+            from 321 images on.
+        seconds: the time limit of a distillation in seconds, the timing of its steps
+            included; None for no limit (``most_seconds`` of the memory).
         **options: those of :class:`~dd_avalanche.DistilledMemory`:
             ``images_per_class``, ``num_classes``, ``steps``, ``network``,
             ``initial_images``, ``context``, ``whitening``, ``store``, ``shrink``,
@@ -128,7 +128,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             )
 
     def prefer_learned_labels(self) -> None:
-        """Give items their learned labels, unless labels were chosen when it was made.
+        """Use learned labels, unless the buffer was made with a choice of labels.
 
         Raises:
             OptionError: the memory was made without ``num_classes``.
@@ -151,17 +151,17 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def post_adapt(self, agent_state: Any, exp: Any) -> None:
         """Distil an experience, or collect a part of one.
 
-        Several plugins of a strategy may share a buffer: it takes an experience once.
+        Several plugins of a strategy may share a buffer: it takes each experience once.
 
         Args:
-            agent_state: the strategy: its clock distinguishes one training from the
+            agent_state: the strategy; its clock distinguishes one training from the
                 next.
             exp: the experience.
 
         Raises:
-            DataError: its items are not pairs of an image as a tensor and a class, with
-                a task label or without.
-            OptionError: the memory has no room for its classes, or the stream does not
+            DataError: an item is not an image tensor and a class, with or without a
+                task label.
+            OptionError: the memory has no room for the classes, or the stream does not
                 mark the ends of its experiences.
         """
         self.fill(agent_state, exp)
@@ -173,10 +173,10 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             agent_state: the strategy.
             exp: the experience.
             mixed: whether batches will mix items of the buffer and of the benchmark;
-                the items must then have no fewer parts.
+                both must then have the same parts.
         """
-        # Plugins that share the buffer fill it in the same training, and the clock does
-        # not move on between them. An experience that is trained on again is new.
+        # Plugins that share the buffer fill it during the same training, and the clock
+        # stands still between them. Training on an experience again makes it new.
         clock = getattr(agent_state, "clock", None)
         moment = None
         if clock is not None:
@@ -201,8 +201,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
         """Distil the images of a data set, as if they were an experience.
 
-        It is for a stream without marked ends of experiences: pass the images to distil
-        together.
+        Use it for a stream without marked ends of experiences: pass the images to
+        distil together.
 
         Args:
             new_data: a data set of Avalanche.
@@ -265,8 +265,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def _is_last(self, exp: Any) -> bool:
         """Return whether a part is the last of its experience.
 
-        Parts are counted as well: where an experience divides into parts without rest,
-        Avalanche 0.6 marks none as the last.
+        Parts are counted as well: if an experience divides into parts without a
+        remainder, Avalanche 0.6 marks none as the last.
         """
         counted = len(self._collected) == exp.sub_stream_length
         return bool(exp.is_last_subexp or counted)
@@ -276,10 +276,10 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
 
         Args:
             strategy: not used.
-            new_size: the number.
+            new_size: the new largest number of images.
 
         Raises:
-            OptionError: there are more classes than this number.
+            OptionError: the number is too small for the stored classes.
         """
         del strategy
         self.memory.resize(new_size)
@@ -310,7 +310,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         self._renew()
 
     def _renew(self) -> None:
-        """Make the data sets of the stored images."""
+        """Rebuild the data sets of the stored images."""
         memory = self.memory
         self.buffer_groups = {}
         if not len(memory):
@@ -331,7 +331,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             self.buffer_groups[label] = ClassBuffer(self.buffer.subset(indices))
 
     def _copies(self) -> list[Tensor]:
-        """Return augmented copies of the stored images: a function of the seed."""
+        """Return augmented copies of the stored images, determined by the seed."""
         memory = self.memory
         count = self.augmented_copies
         if count is None:

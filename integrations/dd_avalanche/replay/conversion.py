@@ -1,4 +1,4 @@
-"""From a distilled set to a data set of Avalanche."""
+"""Conversion of a distilled set to a data set of Avalanche."""
 
 import warnings
 from typing import Any
@@ -16,7 +16,7 @@ def require_avalanche() -> None:
     """Import Avalanche, or name the package to install.
 
     Raises:
-        MissingExtraError: it is not installed, or does not fit another package.
+        MissingExtraError: it is not installed, or not compatible with other packages.
     """
     try:
         with warnings.catch_warnings():
@@ -32,8 +32,8 @@ def require_avalanche() -> None:
 def to_avalanche(distilled: dd_plugins.DistilledSet) -> Any:
     """Return a distilled set as an ``AvalancheDataset`` of ``(image, class)``.
 
-    Images are in the value space of the model. The label of an image is its class at
-    the start. ``targets`` repeats the labels for Avalanche's class-balanced buffers.
+    Images are in the value space of the model. The label of an image is its initial
+    class. ``targets`` repeats the labels for Avalanche's class-balanced buffers.
 
     Args:
         distilled: the set.

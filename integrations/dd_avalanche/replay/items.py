@@ -30,11 +30,11 @@ def as_dataset(
     """Return the images of a memory as Avalanche's data set.
 
     Args:
-        memory: it holds images.
+        memory: a memory with images.
         labels: a label for each image; None for its class as a number.
         layout: the layout of the items.
-        copies: further items: all images of the memory, again and again, each time
-            augmented otherwise.
+        copies: further items: tensors of all images of the memory, each augmented
+            differently.
     """
     items = StoredItems(
         list(memory.groups.values()),
@@ -60,8 +60,8 @@ def augmented_copies(
     """Return copies of all images of a memory, each under one random operation.
 
     Args:
-        memory: it holds images.
-        count: copies of each.
+        memory: a memory with images.
+        count: the number of copies of each image.
         generator: a CPU generator.
 
     Returns:
@@ -114,7 +114,7 @@ class StoredItems(Dataset[tuple[Tensor, "int | Tensor"]]):
 class TaskLabels(DataAttribute):  # type: ignore[misc]
     """Task labels, joinable with those of any data set, in any order.
 
-    Avalanche 0.6 cannot put a list of labels before the constant one of an experience.
+    Avalanche 0.6 cannot put a list of labels before an experience's constant one.
     """
 
     def subset(self, indices: Any) -> "TaskLabels":
@@ -129,7 +129,7 @@ class TaskLabels(DataAttribute):  # type: ignore[misc]
 
 
 class ClassBuffer(ExemplarsBuffer):  # type: ignore[misc]
-    """The items of one class; they can be read, not resized."""
+    """The items of one class, to be read but not resized."""
 
     def __init__(self, items: AvalancheDataset) -> None:
         super().__init__(len(items))

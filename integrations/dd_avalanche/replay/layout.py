@@ -17,7 +17,7 @@ TASK_LABELS = "targets_task_labels"
 
 
 class Layout(NamedTuple):
-    """The parts of the items of a data set; those of a buffer must be the same.
+    """The parts of a data set's items; a buffer's items must have the same ones.
 
     Attributes:
         tasks: ``"in items"`` if the third part is a task label, as in ``nc_benchmark``;
@@ -33,10 +33,10 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, dataset: Any) -> "Layout":
-        """Return the layout of an Avalanche data set; the plain one if it is empty.
+        """Return the layout of an Avalanche data set; the default one if it is empty.
 
         Raises:
-            DataError: an item is not an image as a tensor and a class.
+            DataError: an item is not an image tensor and a class.
         """
         items = dataset.eval()
         if not len(items):
@@ -45,11 +45,11 @@ class Layout(NamedTuple):
 
     @classmethod
     def of_item(cls, dataset: Any, item: Any, *, mixed: bool) -> "Layout":
-        """Return the layout of a data set by an item of it.
+        """Return the layout of a data set, read from one of its items.
 
         Raises:
-            DataError: the item is not an image as a tensor and a class; or has parts
-                beyond these and a task label, and is to be mixed with others.
+            DataError: the item is not an image tensor and a class; or it has parts
+                beyond these and a task label, and will be mixed with others.
         """
         image, label, *further = _parts(item)
         _check_image(image)
@@ -95,8 +95,8 @@ def read_images(dataset: Any, *, mixed: bool) -> LabelledImages:
         mixed: whether batches will mix its items with those of a buffer.
 
     Raises:
-        DataError: an item is not an image as a tensor and a class, or images differ in
-            shape.
+        DataError: an item is not an image tensor and a class; images differ in shape;
+            or the items will be mixed, and have further parts.
     """
     items = dataset.eval()
     count = len(items)
@@ -148,7 +148,7 @@ def _check_image(image: Any) -> None:
     """Refuse anything but an image.
 
     Raises:
-        DataError: it is not a float tensor of three axes.
+        DataError: it is not a float tensor with three axes.
     """
     if not isinstance(image, Tensor) or not image.is_floating_point():
         kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
@@ -164,7 +164,7 @@ def _check_image(image: Any) -> None:
 
 
 def _as_class(label: Any) -> int:
-    """Return a label as the number of a class.
+    """Return a label as a class number.
 
     Raises:
         DataError: it is not a single whole number.

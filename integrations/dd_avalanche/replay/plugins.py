@@ -23,20 +23,20 @@ __all__ = ["DistilledGDumb", "DistilledReplayPlugin"]
 
 
 class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
-    """Replay from a distilled buffer in a batch of its own, with a loss of its own.
+    """Replay from a distilled buffer, with its own batch and its own loss.
 
     The loss on a batch from the buffer is added to the loss on the current data. The
-    kind of the labels picks it: see :class:`LabelLoss`. So learned labels of any kind
-    go with any criterion for the current data, and item layouts need not agree.
+    kind of the labels determines it: see :class:`LabelLoss`. So learned labels of any
+    kind work with any criterion for the current data, and item layouts may differ.
 
     Args:
         buffer: filled after each experience.
         weight: the weight of the buffer's loss.
-        batch_size: images from the buffer, redrawn in each iteration; all of them if
+        batch_size: images drawn from the buffer in each iteration, or all of them if
             there are fewer; by default as many as of current data.
         augment: whether each batch from the buffer passes through one operation of
             :func:`~dd_plugins.api.random_augmentation`.
-        seed: seeds the draws; the global generators are left alone.
+        seed: the seed of the draws; the global generators are not used.
 
     Raises:
         OptionError: weight or batch size is out of its range.
@@ -86,7 +86,7 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         strategy.loss = strategy.loss + self.weight * loss
 
     def _images(self) -> Tensor:
-        """Return the stored images, put together when they have changed."""
+        """Return the stored images, joined again only when they have changed."""
         memory = self.buffer.memory
         key = (id(memory), memory.experiences, len(memory))
         if self._kept is None or self._kept[0] != key:
@@ -98,11 +98,11 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.buffer.fill(strategy, strategy.experience, mixed=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many draws were made."""
+        """Return the number of draws so far."""
         return {"draws": self._draws}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the next draw."""
+        """Continue with the next draw."""
         self._draws = int(state["draws"])
 
 
@@ -110,17 +110,17 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
     """Train from scratch on the memory alone, at each experience.
 
     First the experience is distilled into the buffer. Then the model is trained on the
-    buffer alone, from its weights at the start: parameters, buffers and the optimizer's
+    buffer alone, from its initial weights: parameters, buffers and the optimizer's
     state are reset. State set by adaptation, such as the known classes, stays. This is
-    the protocol of the papers of FRePo and DM.
+    the protocol of the FRePo and DM papers.
 
     Args:
         buffer: filled at the start of each experience.
 
     Raises:
-        OptionError: when training begins: the stream is an online one: its parts alone
-            fill no buffer; or the criterion is cross-entropy, unfit for regression
-            targets.
+        OptionError: when training begins, if the stream is online (a part of an
+            experience cannot be distilled alone), or the criterion is cross-entropy,
+            unfit for regression targets.
     """
 
     def __init__(self, buffer: DistilledBuffer) -> None:
@@ -151,18 +151,18 @@ class DistilledGDumb(SupervisedPlugin):  # type: ignore[misc]
                 self._initial[name] = tensor.detach().clone()
             elif kept.shape == tensor.shape:
                 tensor.copy_(kept)
-            else:  # a head that has grown: its old units get their first weights
+            else:  # a head that has grown: its old units get their initial weights
                 corner = tuple(slice(0, size) for size in kept.shape)
                 tensor[corner].copy_(kept)
                 self._initial[name] = tensor.detach().clone()
         strategy.optimizer.state = defaultdict(dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the weights at the start."""
+        """Return the initial weights."""
         return {"initial": self._initial}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the weights at the start."""
+        """Restore the initial weights."""
         self._initial = dict(state["initial"])
 
 

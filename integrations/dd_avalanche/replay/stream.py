@@ -1,4 +1,4 @@
-"""Saves a stream, and resumes it as if the process had not been killed."""
+"""Save a stream, and resume it as if the process had not been killed."""
 
 import io
 import re
@@ -36,17 +36,17 @@ def save_stream(
 ) -> Path:
     """Save a stream after an experience; return the folder.
 
-    The buffer goes to a folder of its own for each call; the model, the optimizer and
-    the global generators follow in one file, with the name of the folder. So a kill at
-    any moment leaves the last save intact. The state of a plugin is kept if the plugin
-    has ``state_dict`` and ``load_state_dict``; those of Avalanche have neither. Metrics
-    are not kept.
+    Each call writes the buffer to a new folder; the model, the optimizer and the global
+    generators follow in one file, with the folder's name. So a kill at any moment
+    leaves the last save intact. The state of a plugin is saved if the plugin has
+    ``state_dict`` and ``load_state_dict``; Avalanche's own have neither. Metrics are
+    not saved.
 
     Args:
-        folder: where to save it.
+        folder: the folder of the saved stream.
         strategy: its model, optimizer and clock are saved.
-        buffer: the buffer of its replay.
-        experiences: the number of its finished experiences.
+        buffer: the replay buffer of the strategy.
+        experiences: the number of finished experiences.
 
     Raises:
         OptionError: an online experience is not complete; or the state of a plugin
@@ -87,18 +87,18 @@ def restore_stream(
 ) -> int:
     """Resume a stream saved by :func:`save_stream`.
 
-    It warns of plugins with unrestored state: those without ``state_dict``, if they
-    hold more than numbers and strings, or differ from the saved ones.
+    Plugins with unrestored state are named in a warning: those without ``state_dict``,
+    if they hold more than numbers and strings, or differ from the saved ones.
 
     Args:
-        folder: where it was saved; if nothing was, nothing changes.
+        folder: the folder of the saved stream; without a save, nothing changes.
         strategy: made as for the first run; its model is adapted to the finished
             experiences, and its model, optimizer and the global generators are set.
         buffer: made as for the first run.
         stream: the experiences of the first run.
 
     Returns:
-        The number of finished experiences: go on with ``stream[done:]``.
+        The number of finished experiences: continue with ``stream[done:]``.
 
     Raises:
         FileError: a file is damaged, or of an older version.
@@ -129,15 +129,15 @@ def restore_stream(
     if done:
         filled = [each for each in done if len(each.dataset)] or done
         buffer.restore(source / content["buffer"], like=filled[0].dataset)
-    # A model grows with the experiences that it has met: before its weights fit, it has
-    # to meet them again.
+    # A model may grow with each experience: it must see them again before the saved
+    # weights fit.
     for experience in done:
         avalanche_model_adaptation(strategy.model, experience)
     strategy.model.to(strategy.device)
     try:
         strategy.model.load_state_dict(content["model"])
         # The first call gathers all parameters and forgets their moments. It is made
-        # now: when training goes on, it would forget the restored ones.
+        # now: made later, by training, it would forget the restored moments.
         strategy.make_optimizer(reset_optimizer_state=True)
         strategy.optimizer.load_state_dict(content["optimizer"])
         for plugin, (_, state) in zip(plugins, content["plugins"], strict=True):
@@ -187,7 +187,7 @@ def _state(plugin: Any) -> Any:
         torch.save(state, written)
         written.seek(0)
         torch.load(written, weights_only=True)
-    except Exception as error:  # whatever a plugin gives
+    except Exception as error:  # a plugin's state may be anything
         raise OptionError(
             f"the state_dict of {_name(plugin)} must hold only tensors, numbers, "
             "strings, and lists and dicts of them, got what cannot be saved "
@@ -200,7 +200,7 @@ def _others(strategy: Any, buffer: DistilledBuffer) -> list[list[Any]]:
     """Return names and options of the plugins without saved state.
 
     The clock (it is saved) and metrics are left out. Options are all attributes except
-    the buffer; None if they are more than plain values.
+    the buffer; None if any of them is not a plain value.
     """
     known = (Clock, EvaluationPlugin, PeriodicEval)
     saved = {id(each) for each in _stateful(strategy)}
@@ -215,7 +215,7 @@ def _others(strategy: Any, buffer: DistilledBuffer) -> list[list[Any]]:
 
 
 def _lost(before: list[list[Any]], now: list[list[Any]]) -> list[str]:
-    """Return the names of plugins different from the saved ones."""
+    """Return the names of saved plugins without an equal among the current ones."""
     left = list(now)
     lost = []
     for each in before:

@@ -24,7 +24,7 @@ STREAM_NAME = "stream.pt"
 
 _FORMAT_VERSION = 2  # from 2 on the file ends with a digest of itself
 _DIGEST_SIZE = 64
-# torch writes a zip archive, and that ends with the length of its comment: none. The
+# torch writes a zip archive, which ends with the length of its comment: zero. The
 # digest of the file becomes the comment, so that torch.load still reads the file.
 _NO_COMMENT = bytes(2)
 _COMMENT = _DIGEST_SIZE.to_bytes(2, "little")
@@ -46,7 +46,7 @@ def write_stream(file: Path, content: dict[str, Any]) -> None:
 
 
 def read_stream(file: Path) -> dict[str, Any]:
-    """Return the content of a file of :func:`write_stream`.
+    """Return the content of a file written by :func:`write_stream`.
 
     Raises:
         FileError: the file cannot be read, is damaged, or has no digest.
@@ -68,7 +68,7 @@ def read_stream(file: Path) -> dict[str, Any]:
             io.BytesIO(plain), map_location="cpu", weights_only=True
         )
         version = content["format_version"]
-    except Exception as error:  # torch's own text advises to run what the file holds
+    except Exception as error:  # torch's own text advises running code from it
         raise FileError(
             f"{file}: expected a saved stream, got other content "
             f"({type(error).__name__}); {advice}"

@@ -1,4 +1,4 @@
-"""Learned labels in a strategy: their loss, and current data like them."""
+"""Learned labels in a strategy: their loss, and matching labels for current data."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ __all__ = ["LabelLoss", "SoftTargets", "as_targets", "check_criterion"]
 
 
 class LabelLoss(nn.Module):
-    """The loss for learned labels, and for classes as well: a strategy's criterion.
+    """A strategy's criterion for learned labels, and for classes as well.
 
-    Half the squared error for regression targets, cross-entropy for everything else.
-    Classes, as evaluation gives them, are converted to targets first. Scores of classes
-    without an output of the model are dropped. A head that masks units, as Avalanche's
-    ``IncrementalClassifier`` does by default, has a squared error of millions on them:
-    make it with ``masking=False``.
+    It is half the squared error for regression targets, and cross-entropy for all other
+    labels. Classes, as given in evaluation, are converted to targets first. Scores of
+    classes without an output of the model are dropped. A head that masks units, as
+    Avalanche's ``IncrementalClassifier`` does by default, has a squared error of
+    millions on the masked ones: make it with ``masking=False``.
 
     Args:
         label_kind: the kind of the learned labels.
@@ -62,16 +62,16 @@ def as_targets(classes: Tensor, num_classes: int, label_kind: LabelKind) -> Tens
 class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
     """Convert the labels of current data to vectors like a buffer's learned ones.
 
-    With it a stock ``ReplayPlugin`` mixes both in one batch. The strategy's criterion
-    must be :class:`LabelLoss`, or fit the labels otherwise.
+    A stock ``ReplayPlugin`` then mixes both in one batch. The strategy's criterion must
+    be :class:`LabelLoss`, or another one suited to the labels.
 
     Args:
-        buffer: its items get their learned labels, unless it was made with others.
+        buffer: the buffer; its items get their learned labels.
 
     Raises:
-        OptionError: it was made with hard labels, or without ``num_classes``; or, when
-            training begins, the criterion is cross-entropy, unfit for regression
-            targets.
+        OptionError: the buffer was made with hard labels, or without ``num_classes``;
+            or, when training begins, the criterion is cross-entropy, unfit for
+            regression targets.
     """
 
     def __init__(self, buffer: DistilledBuffer) -> None:
@@ -113,7 +113,7 @@ def check_criterion(strategy: Any, buffer: DistilledBuffer) -> None:
 
 
 class TargetVectors:
-    """A target transform: a class to its vector; a vector stays."""
+    """A target transform from a class to its vector; it leaves vectors alone."""
 
     def __init__(self, num_classes: int, label_kind: LabelKind) -> None:
         self.num_classes, self.label_kind = num_classes, label_kind
@@ -131,7 +131,7 @@ def _with_targets(
 ) -> AvalancheDataset:
     """Return a data set whose labels pass through a transform, after all others.
 
-    The kind of the data set stays, with its task labels.
+    The data set keeps its type, and its task labels.
     """
     groups = TransformGroups(dict.fromkeys(("train", "eval"), (None, targets)))
     return type(dataset)([dataset], transform_groups=groups)
