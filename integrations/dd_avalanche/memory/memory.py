@@ -61,13 +61,13 @@ class DistilledMemory(MemoryOptions):
         steps: the steps of each distillation; None for the distiller's choice. More
             steps fit the images to the few classes of an experience, and to no others
             (docs/integrations/avalanche.md). A coreset takes none.
-        most_seconds: the most seconds of a distillation. Some of its steps are timed
-            first, and fewer are made than ``steps`` where these would take longer; at
-            least one is. The images then depend on the machine. None for no bound.
+        most_seconds: the time limit of a distillation, in seconds; None for no limit.
+            Some steps are timed first. If ``steps`` would take too long, fewer are
+            made, but at least one. The images then depend on the machine.
         network: the network for distillation: a spec, or a function that returns a
             fresh torch module (see :func:`~dd_plugins.api.get_network`), so images are
             learned with the model they will train; None for the distiller's choice.
-        initial_images: the kind of first images of new ones (see
+        initial_images: the starting point of new images (see
             :func:`dd_plugins.distill`); None for the distiller's choice.
         context: the role of a task's stored images when new classes are distilled.
             ``"none"`` or False: no role, as in the papers. ``"fixed"`` or True: they
