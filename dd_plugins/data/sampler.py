@@ -88,6 +88,11 @@ class RealSampler:
         """The labels of all images, int64 on the CPU."""
         return self._labels.cpu()
 
+    @property
+    def classes(self) -> list[int]:
+        """The classes with real images, sorted."""
+        return [label for label, each in enumerate(self._members) if len(each)]
+
     def read(self, indices: Tensor) -> Batch:
         """Return the images at these indices, the same in every process."""
         near = indices.to(self._device)

@@ -87,8 +87,8 @@ class DM(AbstractDistiller[NoState]):
         network.requires_grad_(False)
         together = has_batch_norm(network)
         classes = leaves.classes
-        labels = range(run.task.num_classes)
-        groups = [list(labels)] if together else [[label] for label in labels]
+        labels = real.classes
+        groups = [labels] if together else [[label] for label in labels]
         gradient = torch.zeros_like(leaves.pixels)
         loss = torch.zeros((), device=run.device)
         for group in groups:

@@ -134,7 +134,7 @@ class DSA(AbstractDistiller[DSAState]):
         classes = leaves.classes
         gradient = torch.zeros_like(leaves.pixels)
         loss = torch.zeros((), device=run.device)
-        for label in range(run.task.num_classes):
+        for label in real.classes:
             batch = real.class_batch(step, label, self.real_batch_size)
             pixels = leaves.pixels[classes == label].detach().requires_grad_()
             with run.autocast():

@@ -62,7 +62,8 @@ class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
         """Settle the views, and how networks are trained.
 
         Raises:
-            OptionError: the factor does not divide height and width.
+            OptionError: the factor does not divide height and width; or the student has
+                another temperature than the labels.
         """
         _, height, width = task.image_shape
         if height % self.factor or width % self.factor:
@@ -81,13 +82,15 @@ class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
             temperature=self.temperature or _TEMPERATURE,
             decay="half-cosine",
         )
-        return replace(
+        whole = replace(
             self,
             views=self.views or views,
             temperature=self.temperature or _TEMPERATURE,
             student=self.student or student,
             group=self.group or 0,
         )
+        whole.check_student()
+        return whole
 
     def patch_choice(self, run: Run) -> PatchChoice:
         """Return the choice of crops, by the options."""

@@ -106,7 +106,8 @@ class SRe2L(AbstractTaught):
         """Settle the options by the preset and the size of the images.
 
         Raises:
-            OptionError: a curriculum is to run without crops.
+            OptionError: a curriculum is to run without crops; or the student has
+                another temperature than the labels.
         """
         if self.curriculum and self.crop is False:
             raise OptionError("sre2l: a curriculum is one of crops, got crop=False")
@@ -116,8 +117,7 @@ class SRe2L(AbstractTaught):
             name: value for name, value in usual.items() if getattr(self, name) is None
         }
         whole = replace(self, **settled)
-        if self.curriculum and not whole.crop:
-            return replace(whole, crop=True)
+        whole.check_student()
         return whole
 
     def _paper(self, task: Task, large: bool) -> dict[str, Any]:

@@ -184,19 +184,21 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         return TaughtState(run, kept, tuple(wanted))
 
     def recipe(self, task: Task, images: int, learned: Mapping[str, Tensor]) -> Recipe:
-        """Return the recipe for training networks on the set.
+        """Return the student's recipe, for training networks on the set."""
+        return self.student or super().recipe(task, images, learned)
+
+    def check_student(self) -> None:
+        """Refuse a student of another temperature than that of the labels.
 
         Raises:
-            OptionError: the student's temperature differs from the labels'.
+            OptionError: the temperatures differ.
         """
-        if self.student is not None:
-            if self.student.temperature != self.temperature:
-                raise OptionError(
-                    f"{self.name}: the student must learn at the temperature of the "
-                    f"labels, {self.temperature}, got {self.student.temperature}"
-                )
-            return self.student
-        return super().recipe(task, images, learned)
+        if self.student is None or self.student.temperature == self.temperature:
+            return
+        raise OptionError(
+            f"{self.name}: the student must learn at the temperature of the labels, "
+            f"{self.temperature}, got {self.student.temperature}"
+        )
 
     def teacher(self, state: TaughtState, leaves: Leaves) -> Teacher | None:
         """Return the teachers, for labelling the views of the set."""

@@ -160,6 +160,10 @@ class _Unreadable(RealSampler):
     def labels(self) -> Tensor:
         self._refuse()
 
+    @property
+    def classes(self) -> list[int]:
+        self._refuse()
+
     def read(self, indices: Tensor) -> Batch:
         self._refuse()
 

@@ -24,7 +24,7 @@ def gradient_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Te
     Returns:
         A 0-d tensor: from 0 to twice the number of output units.
 
-    Reference: Zhao, Mopuri, Bilen, arXiv 2006.05929, equation 9 and its released code.
+    Reference: Zhao, Mopuri, Bilen, arXiv 2006.05929, equation 10 and its released code.
     """
     distances = [
         (1 - _cosine(one.flatten(1), other.flatten(1))).sum()

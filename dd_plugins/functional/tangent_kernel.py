@@ -98,7 +98,8 @@ class TangentKernel(Record):
                 f"{network.origin}, got none; use the kernel of its features"
             )
         for module in network.modules():
-            if getattr(module, "track_running_stats", True) is False:
+            in_batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
+            if in_batch and not module.track_running_stats:
                 raise OptionError(
                     f"tangent: expected images that do not depend on each other, got "
                     f"{module} in {network.origin}, which takes the statistics of a "
@@ -114,8 +115,8 @@ class TangentKernel(Record):
         for layer in found:
             if isinstance(layer, nn.Conv2d) and not _is_plain(layer):
                 raise OptionError(
-                    f"tangent: expected convolutions without groups or dilation and "
-                    f"padded with zeros, got {layer} in {network.origin}; use another "
+                    f"tangent: expected convolutions without groups or dilation, and "
+                    f"padded with zeros by a number, got {layer} in {network.origin}; use another "
                     "network, or layers=... for the last ones alone"
                 )
         return found

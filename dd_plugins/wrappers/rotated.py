@@ -296,6 +296,12 @@ class _RotatedSampler(RealSampler):
         turns = range(self._turns)
         return torch.cat([labels + turn * self._classes for turn in turns])
 
+    @property
+    def classes(self) -> list[int]:
+        """The classes with real images, of every turn."""
+        own, turns = self._real.classes, range(self._turns)
+        return [label + turn * self._classes for turn in turns for label in own]
+
     def read(self, indices: Tensor) -> Batch:
         """Return the images of these indices, numbered one rotation after another."""
         count = len(self._real.labels)

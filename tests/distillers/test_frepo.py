@@ -403,6 +403,8 @@ def test_labels_begin_centred_and_scaled(classes: int, scale: float) -> None:
         ("cifar10", 50, True),
         ("cifar100", 1, True),
         ("cifar100", 10, False),
+        ("tiny-imagenet", 1, True),
+        ("tiny-imagenet", 10, False),
         ("mnist", 1, False),
         ("fashion-mnist", 10, False),
     ],

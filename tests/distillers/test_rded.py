@@ -1,5 +1,6 @@
 """RDED: what it chooses is what it keeps, with the teacher's labels."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ def test_networks_learn_by_the_published_recipe(per_class: int, batch: int) -> N
     assert (student.optimizer, student.learning_rate) == ("adamw", 1e-3)
     assert (student.temperature, student.scale_loss) == (20.0, False)
     assert student.steps == 300 * (10 * per_class // batch)
+    with pytest.raises(OptionError, match=r"labels, 20\.0, got 4\.0"):
+        RDED(student=replace(student, temperature=4.0)).for_task(task)
 
 
 def test_a_class_with_too_few_images_is_told() -> None:

@@ -300,9 +300,8 @@ def test_networks_learn_at_the_temperature_of_the_labels(preset: Any) -> None:
     method = settled(preset=preset, temperature=5.0)
     assert method.student is not None
     assert (method.temperature, method.student.temperature) == (5.0, 5.0)
-    other = settled(preset=preset, student=Recipe(steps=3))
     with pytest.raises(OptionError, match="must learn at the temperature"):
-        other.recipe(run_of().task, 4, {})
+        settled(preset=preset, student=Recipe(steps=3))
 
 
 def test_a_curriculum_without_crops_is_refused() -> None:

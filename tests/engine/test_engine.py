@@ -422,6 +422,36 @@ def test_images_of_a_context_count_when_options_are_settled() -> None:
     assert copies == ["3", "3", "7"]
 
 
+def test_context_of_all_classes_is_refined_alone() -> None:
+    """Sizes may differ: new images are asked for of no class."""
+    options = {"images_per_class": (1, 2), "steps": 1, "network": "mlp(width=4)"}
+    data = toy_data(validation=0)
+    first = dd_plugins.distill(data, "dm", **options)
+    again = dd_plugins.distill(
+        data, "dm", context=first, refine_context=True, **options
+    )
+    assert again.header.initial_classes == [0, 1, 1]
+    assert not torch.equal(again.images, first.images)
+
+
+@pytest.mark.parametrize("distiller", ["dm", "dsa", "frepo(pool_size=2)", "kmeans"])
+def test_classes_without_images_get_none(distiller: str) -> None:
+    """In the middle, and at the end."""
+    toy = toy_data(validation=0)
+    data = dd_plugins.RealData.from_values(
+        toy.train.images[:], 2 * toy.train.labels, class_names=list("abcd")
+    )
+    made = dd_plugins.distill(
+        data,
+        distiller,
+        images_per_class=[2, 1, 1, 1],
+        steps=None if distiller == "kmeans" else 1,
+        network="conv(width=4, depth=1)",
+    )
+    assert made.header.initial_classes == [0, 0, 2]
+    assert made.labels.shape == (3, 4)
+
+
 @pytest.mark.parametrize("refined", [False, True])
 def test_set_is_made_beside_another(refined: bool) -> None:
     data = _three_classes()

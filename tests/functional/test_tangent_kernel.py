@@ -227,6 +227,12 @@ def test_networks_without_this_kernel_are_refused_before_a_run(
         TangentKernel().check("frepo", network, SHAPE, 3, 10, torch.device("cpu"))
 
 
+def test_statistics_of_each_image_alone_are_taken() -> None:
+    layers = [nn.Conv2d(2, 2, 1), nn.InstanceNorm2d(2), nn.Flatten()]
+    network = network_of(nn.Sequential(*layers))
+    TangentKernel().check("frepo", network, SHAPE, 3, 10, torch.device("cpu"))
+
+
 def test_attention_has_the_kernel_of_its_last_layers() -> None:
     spec = "vit(width=12, depth=1)"
     network = dd_plugins.get_network(spec).build(SHAPE, 3, generator=torch.Generator())

@@ -124,6 +124,7 @@ _SHORT_RUNS = {
     "fashion-mnist": ShortRun(800, _GREY, 0),
     "cifar10": ShortRun(800, _COLOUR, math.inf, rate_of_few=_RATE_OF_FEW),
     "cifar100": ShortRun(800, _COLOUR, 1),
+    "tiny-imagenet": ShortRun(800, _COLOUR, 1),
 }
 ON_CPU = Conv(width=32)  # a sixteenth of the work of the paper's width of 128
 
