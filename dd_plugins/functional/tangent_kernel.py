@@ -116,8 +116,8 @@ class TangentKernel(Record):
             if isinstance(layer, nn.Conv2d) and not _is_plain(layer):
                 raise OptionError(
                     f"tangent: expected convolutions without groups or dilation, and "
-                    f"padded with zeros by a number, got {layer} in {network.origin}; use another "
-                    "network, or layers=... for the last ones alone"
+                    f"padded with zeros by a number, got {layer} in {network.origin}; "
+                    "use another network, or layers=... for the last ones alone"
                 )
         return found
 

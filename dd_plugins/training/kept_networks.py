@@ -15,7 +15,7 @@ from dd_plugins.data.draws import sampler_of
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.run import Run, Task
 from dd_plugins.runtime.cache import cache_folder
@@ -192,6 +192,7 @@ class TrainedNetwork(AbstractKept):
         Raises:
             FileError: the file is damaged, contradicts its name, or cannot be written.
             OptionError: the images are too small for the architecture.
+            RunError: the weights became infinite or NaN.
         """
         path, described = self.path(run, real, folder), self.described(run, real)
         module = self.found(run, real, folder)
@@ -207,6 +208,11 @@ class TrainedNetwork(AbstractKept):
             with exact_kernels():
                 for done in steps:
                     on_step(done)
+            if not all(each.isfinite().all() for each in module.state_dict().values()):
+                raise RunError(
+                    f"the weights of {self.network!r} are not finite after its "
+                    f"training; lower the learning rate of its recipe, {self.recipe!r}"
+                )
             if real.content is not None:
                 save_tensors(path, module.state_dict(), {"description": described})
         frozen: FeatureNetwork = module.eval().requires_grad_(False)

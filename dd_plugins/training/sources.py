@@ -3,14 +3,13 @@
 import functools
 import hashlib
 import inspect
-import marshal
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from dd_plugins.spec import Record
@@ -35,15 +34,18 @@ def code_of(*records: Record) -> dict[str, str]:
         they may use each other, or over the text of a script or notebook.
     """
     found: dict[str, str] = {}
-    for made in sorted(_code(records), key=lambda made: made.__module__):
+    for made in _code(records):
         package = made.__module__.partition(".")[0]
         if package in _OWN or package in sys.stdlib_module_names - {"__main__"}:
             continue
         versions = _installed(package)
-        if versions is None:
-            found |= {f"source of {package}": _digest(package, made)}
-        else:
+        if versions is not None:
             found |= versions
+        elif files := list(_files(package)):
+            found |= {f"source of {package}": _digest(files)}
+        else:  # typed into a console or a notebook
+            text = hashlib.sha256(_text_of(made)).hexdigest()
+            found |= {f"source of {made.__module__}.{made.__qualname__}": text}
     return found
 
 
@@ -100,15 +102,12 @@ def _installed(package: str) -> dict[str, str] | None:
     return versions or None
 
 
-def _digest(package: str, made: Any) -> str:
-    """Return a SHA-256 over the sources of a package, or over a class or function."""
+def _digest(files: Iterable[Path]) -> str:
+    """Return a SHA-256 over the files of a package."""
     digest = hashlib.sha256()
-    files = list(_files(package))
     for file in files:
         digest.update(f"{file.name} {file.stat().st_size} ".encode())
         digest.update(file.read_bytes())
-    if not files:  # typed into a console or a notebook
-        digest.update(_text_of(made))
     return digest.hexdigest()
 
 
@@ -131,7 +130,10 @@ def _content(value: object) -> object:
     """Return the form of an attribute of a class, to detect a change."""
     match value:
         case FunctionType():
-            return marshal.dumps(value.__code__), repr(value.__defaults__)
+            defaults = value.__defaults__, value.__kwdefaults__
+            return _content(value.__code__), repr(defaults)
+        case CodeType():
+            return _code_content(value)
         case staticmethod() | classmethod():
             return _content(value.__func__)
         case property():
@@ -140,3 +142,18 @@ def _content(value: object) -> object:
             return repr(value)
         case _:
             return type(value).__name__  # its repr may hold an address
+
+
+def _code_content(code: CodeType) -> object:
+    """Return the form of bytecode without its file and lines: a notebook changes both.
+
+    The order of constant sets differs between processes.
+    """
+    return (
+        *(code.co_code, code.co_names, code.co_varnames, code.co_freevars),
+        *(code.co_argcount, code.co_kwonlyargcount),
+        *(
+            sorted(map(repr, each)) if isinstance(each, frozenset) else _content(each)
+            for each in code.co_consts
+        ),
+    )

@@ -449,14 +449,14 @@ def train_experts(
     for trajectory in trajectories:  # errors are found before the first is trained
         trajectory.found(run, setting.real, place)
     kept = [each.is_kept(run, setting.real, place) for each in trajectories]
-    before, total = 0, recipe.steps * kept.count(False)
+    before, total = 0, recipe.steps_done * kept.count(False)
     for trajectory in trajectories:
         seed = trajectory.trained.seed
         was_there = trajectory.is_kept(run, setting.real, place)
 
         on_step = part_of(on_progress, f"expert {seed + 1} of {count}", before, total)
         snapshots = trajectory.obtain(run, setting.real, place, on_step)
-        before += 0 if was_there else recipe.steps
+        before += 0 if was_there else recipe.steps_done
         score = None
         if len(data.validation.labels):
             module, _ = trajectory.trained.fresh(run)

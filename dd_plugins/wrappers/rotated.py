@@ -9,6 +9,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from dd_plugins.data.sampler import Batch, RealSampler
+from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.errors import OptionError
 from dd_plugins.run import Run, Task
@@ -73,13 +74,18 @@ class Rotated(AbstractWrapper):
 
         Raises:
             OptionError: images are not square, as quarter turns require; or no turn is
-                left for the synthetic images.
+                left for the synthetic images; or a teacher labels the base's views.
         """
         if self.current_turns >= self.turns:
             raise OptionError(
                 f"rotated: current_turns must be below turns={self.turns}, got "
                 f"{self.current_turns}"
             )
+        innermost = self.base
+        while isinstance(innermost, AbstractWrapper):
+            innermost = innermost.base
+        if type(innermost).teacher is not AbstractDistiller.teacher:
+            raise self._no_teacher()
         _, height, width = task.image_shape
         if self.turns == 4 and height != width:
             raise OptionError(
@@ -110,6 +116,12 @@ class Rotated(AbstractWrapper):
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         """Add the base's gradient on all turns, carried back to the images."""
+        if self.current_turns and self._labels_of_base(state, leaves) is not None:
+            raise OptionError(
+                f"{self.name}: with current_turns the base sees other images at each "
+                f"step, but {self.base!r} learns a label for each image; leave out one "
+                "of the two"
+            )
         seen = self._seen(state, leaves, step)
         # The base adds to the ``grad`` of leaves, which rotated tensors are not. So it
         # gets detached copies, and their gradients go back through the rotation below.
@@ -157,11 +169,14 @@ class Rotated(AbstractWrapper):
             OptionError: the base has a teacher.
         """
         if super().teacher(state, self._all_turns(leaves)) is not None:
-            raise OptionError(
-                f"{self!r}: expected a distiller without a teacher of views, got "
-                f"{self.base!r}"
-            )
+            raise self._no_teacher()
         return None
+
+    def _no_teacher(self) -> OptionError:
+        return OptionError(
+            f"{self.name}: expected a distiller without a teacher of views, got "
+            f"{self.base!r}"
+        )
 
     def _more(self, task: Task) -> Task:
         return replace(
@@ -229,14 +244,21 @@ class Rotated(AbstractWrapper):
 
     def labels(self, state: AbstractState, leaves: Leaves) -> Tensor:
         """Return the base's labels of the upright images, for their classes alone."""
-        seen = self._all_turns(leaves)
-        found = super().labels(state, seen)
-        if found is seen.labels:  # the base makes none at the end
+        found = self._labels_of_base(state, leaves)
+        if found is None:
             return leaves.labels
         count, classes = leaves.labels.shape
-        offset = LABEL_KINDS[self.label_kind].offset
         upright = found[:count, :classes]
+        if self.label_kind == "probabilities":  # given that the image is upright
+            return upright / upright.sum(dim=1, keepdim=True)
+        offset = LABEL_KINDS[self.label_kind].offset
         return upright - offset(self.turns * classes) + offset(classes)
+
+    def _labels_of_base(self, state: AbstractState, leaves: Leaves) -> Tensor | None:
+        """Return the labels that the base has learned itself, in every turn, if any."""
+        seen = self._all_turns(leaves)
+        found = super().labels(state, seen)
+        return None if found is seen.labels else found
 
 
 def _joined(parts: Sequence[Leaves]) -> Leaves:

@@ -15,7 +15,8 @@ from conftest import Command
 
 import dd_plugins
 from dd_plugins import get_distiller, get_network
-from dd_plugins.errors import FileError, OptionError
+from dd_plugins.api import get_recipe
+from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.testing import toy_data
 from dd_plugins.training import sources
@@ -274,3 +275,13 @@ def test_the_library_s_own_code_and_what_is_installed_have_no_source(
     sources._installed.cache_clear()
     assert code_of(own) == {"under-development": "2.5"}
     sources._installed.cache_clear()
+
+
+def test_a_network_that_is_not_finite_is_refused_and_not_kept(tmp_path: Path) -> None:
+    recipe = get_recipe("recipe(steps=10, learning_rate=1e30, optimizer='sgd')")
+    networks = train_networks(
+        toy_data(), [get_network("mlp(width=4)")], recipe=recipe, folder=tmp_path
+    )
+    with pytest.raises(RunError, match=r"weights of mlp.* are not finite"):
+        next(networks)
+    assert not list(tmp_path.glob("*.safetensors"))

@@ -61,8 +61,54 @@ def test_records_within_records_count(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = "source of test_sources"
     assert list(code_of(Holder())) == [mine]
     assert list(code_of(Holder(held=get_network("mlp")))) == [mine]
-    both = [mine, "source of typed_in_a_console"]
+    both = [mine, "source of typed_in_a_console.Own"]
     for held in (own, (get_network("mlp"), own), Holder(held=(Holder(held=own),))):
         assert sorted(code_of(Holder(held=held))) == both
     assert code_of(Holder(held=own)) != code_of(Holder())
     assert code_of(own, Holder()) == code_of(Holder(), own)
+
+
+def test_every_class_of_a_notebook_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base class in a cell of its own does not stand for the class."""
+    both = (
+        TYPED
+        + """
+@record
+class Child(Own):
+    name = "child"
+    depth = {depth}
+"""
+    )
+
+    def child(width: int, depth: int) -> dict[str, str]:
+        module: Any = types.ModuleType("typed_in_a_console")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        exec(both.format(width=width, hidden=2, depth=depth), module.__dict__)
+        return code_of(module.Child())
+
+    assert child(4, 1) == child(4, 1)
+    assert child(5, 1) != child(4, 1) != child(4, 2)
+
+
+def test_defaults_count_and_names_of_files_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kernel that is started again names the cells of a notebook anew."""
+    text = """
+from dd_plugins import record
+from dd_plugins.spec import Record
+
+@record
+class Own(Record):
+    name = "own"
+    def widths(self, *, factor={factor}):
+        return [factor if each in {{"a", "b", "c"}} else 1 for each in "abc"]
+"""
+
+    def own(factor: int, file: str) -> dict[str, str]:
+        module: Any = types.ModuleType("typed_in_a_console")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        exec(compile(text.format(factor=factor), file, "exec"), module.__dict__)
+        return code_of(module.Own())
+
+    assert own(2, "<cell 1>") == own(2, "<cell 2>") != own(3, "<cell 1>")

@@ -223,3 +223,28 @@ def test_a_wrapper_without_a_state_stands_around_one_that_has_one() -> None:
         plain = dd_plugins.distill("digits", base, **options)
         around = dd_plugins.distill("digits", f"clip({base}, max_norm=1e9)", **options)
         assert torch.equal(plain.images, around.images)
+
+
+@pytest.mark.parametrize("base", ["sre2l", "rded", "clip(sre2l)"])
+def test_a_base_with_a_teacher_is_refused_before_the_run(base: str) -> None:
+    options: dict[str, Any] = {"network": "conv(width=4, depth=1)", "steps": 1}
+    with pytest.raises(OptionError, match="rotated: expected a distiller without a"):
+        dd_plugins.distill("digits", f"rotated({base})", **options)
+
+
+LEARNED = "mtt(learn_labels=True, student_steps=1, missing_experts='train')"
+
+
+def test_labels_that_the_base_learns_are_of_upright_images() -> None:
+    made = dd_plugins.distill(
+        "digits", f"rotated({LEARNED})", network="mlp(width=4)", steps=2
+    )
+    assert made.header.label_kind == "probabilities"
+    torch.testing.assert_close(made.labels.sum(dim=1), torch.ones(10))
+    with pytest.raises(OptionError, match="leave out one of the two"):
+        dd_plugins.distill(
+            "digits",
+            f"rotated({LEARNED}, current_turns=1)",
+            network="mlp(width=4)",
+            steps=2,
+        )
