@@ -38,12 +38,17 @@ def _take(
     for name in given:
         if name not in known:
             raise OptionError(f"{path}: {unknown_name('option', name, sorted(known))}")
-    values = {str(known[name].name): _as_typed(value) for name, value in given.items()}
+    values = {
+        str(known[name].name): _as_typed(value, known[name])
+        for name, value in given.items()
+    }
     context.default_map = {**(context.default_map or {}), **values}
 
 
-def _as_typed(value: Any) -> Any:
-    """Return a TOML list as it is typed on the command line: with commas."""
+def _as_typed(value: Any, option: click.Option) -> Any:
+    """Return a TOML list as it is typed: repeated options, or one with commas."""
+    if option.multiple:
+        return value if isinstance(value, list) else [value]
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
@@ -66,9 +71,13 @@ def config_text(header: "Header") -> str:
         header: the header of the set made by the run.
 
     Raises:
-        OptionError: the run had a context, and the header describes it without its
-            images.
+        OptionError: the set was imported; or the run had a context, and the header
+            describes it without its images.
     """
+    from dd_plugins.synthetic.given_tensors import IMPORTED
+
+    if header.distiller.startswith(f"{IMPORTED}("):
+        raise OptionError("an imported set has no run to repeat")
     if header.context is not None:
         raise OptionError(
             "a set with a context needs the images of that context; no file of options "

@@ -176,8 +176,8 @@ def _evaluation_tables(
     for number, result in enumerate(found.networks):
         repeats = len(result.accuracies)
         yield as_text(
-            f"accuracy on {found.test_images:,} test images of "
-            f"{header.dataset.name}: {repeats} x {result.spec}"
+            f"accuracy on {found.test_images:,} test images of {found.data}: "
+            f"{repeats} x {result.spec}"
         )
         columns = ("trained on", "labels") if has_views else ("trained on",)
         table = _table_of_sets(*columns)
@@ -248,8 +248,8 @@ def _kernel_tables(
     if found.kernel is None:
         return
     yield as_text(
-        f"accuracy on {found.test_images:,} test images of "
-        f"{distilled.header.dataset.name}: {found.kernel.spec}, no network"
+        f"accuracy on {found.test_images:,} test images of {found.data}: "
+        f"{found.kernel.spec}, no network"
     )
     table = _table_of_sets("regression from")
     if found.random_kernel is not None:

@@ -1,5 +1,6 @@
 """The command for importing a set released by others."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -98,7 +99,8 @@ def import_command(
 
     made = import_set(files, data, space=_space(space), on_read=told, **options)
     say(f"{len(made):,} images in {made.save(out)}")
-    say(f"next: dd-plugins evaluate {out} --dataset {data} --baselines")
+    words = shlex.join([str(out), "--dataset", data])
+    say(f"next: dd-plugins evaluate {words} --baselines")
 
 
 def _space(text: str | None) -> Any:

@@ -52,7 +52,8 @@ def _summary(found: "list[Documented]") -> Table:
 def _tables(found: "list[Documented]") -> Iterator[Table | Text]:
     """Yield a title and a table for each record."""
     for each in found:
-        yield as_text(f"{each.name}, a {each.kind}: {each.summary}")
+        article = "an" if each.kind[0] in "aeiou" else "a"
+        yield as_text(f"{each.name}, {article} {each.kind}: {each.summary}")
         if not each.options:
             yield as_text("It has no options.")
             continue

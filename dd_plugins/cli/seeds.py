@@ -22,9 +22,24 @@ def check_repeatable(distilled: "DistilledSet") -> None:
     """Refuse a set whose run cannot be repeated from its header.
 
     Raises:
-        OptionError: the set has a context, or is private.
+        OptionError: the set was imported or relabelled, has a context, or is private.
+        UnknownNameError: no plugin registers its distiller.
     """
+    from dd_plugins.distillers.base import AbstractDistiller
+    from dd_plugins.plugins.lookup import get_distiller
+    from dd_plugins.synthetic.given_tensors import IMPORTED
+    from dd_plugins.wrappers.base import base_of
+
     header = distilled.header
+    if header.distiller.startswith(f"{IMPORTED}("):
+        raise OptionError("--seeds needs a set of a run, got an imported one")
+    method = base_of(get_distiller(header.distiller))
+    labels_views = type(method).teacher is not AbstractDistiller.teacher
+    if header.views is not None and not labels_views:
+        raise OptionError(
+            "--seeds would compare this relabelled set with sets that are not; distil "
+            "with other seeds, relabel each, and evaluate them one by one"
+        )
     if header.context is not None:
         raise OptionError("--seeds needs a set without a context, got one with")
     if header.privacy is not None:

@@ -143,8 +143,10 @@ def _number(label: Any) -> int:
         raise DataError(
             f"expected a whole number for a label, got {type(label).__name__}"
         ) from error
-    if abs(number) >= 2**63:
-        raise DataError(f"expected a label between -(2**63) and 2**63, got {number}")
+    if number < 0:
+        raise DataError(f"labels must not be negative, got {number}")
+    if number >= 2**63:
+        raise DataError(f"expected a label below 2**63, got {number}")
     return number
 
 

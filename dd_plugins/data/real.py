@@ -209,7 +209,7 @@ class RealData:
         if preprocessing is None:
             preprocessing = "standardize" if too_large else "zca"
         if preprocessing not in get_args(Preprocessing):
-            raise DataError(
+            raise OptionError(
                 f"preprocessing must be one of {', '.join(get_args(Preprocessing))}, "
                 f"got {preprocessing!r}"
             )

@@ -43,7 +43,8 @@ class UnreadTestSet:
         match self.test:
             case None:
                 raise no_test_set()
-            case (images, labels):
+            case _ if isinstance(self.test, tuple):  # a list is one of pairs
+                images, labels = self.test
                 checked = self._checked(images, labels)
             case _ if self._is_function():
                 images, labels = self.test()

@@ -151,6 +151,7 @@ class Evaluator:
             self.without_teacher,
             tuple(self._robustness(results)),
             tuple(self.recipes),
+            self.data.name,
         )
 
     def _robustness(

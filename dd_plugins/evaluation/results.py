@@ -111,6 +111,7 @@ class Evaluation:
         robustness: the label and augmentation robust scores of each network, if asked
             for.
         recipes: the recipe of each network, in the order of ``networks``.
+        data: the name of the real data.
     """
 
     networks: tuple[NetworkResult, ...]
@@ -126,6 +127,7 @@ class Evaluation:
     without_teacher: str = ""
     robustness: tuple[RobustnessScore, ...] = ()
     recipes: tuple[Recipe, ...] = ()
+    data: str = ""
 
     def __str__(self) -> str:
         """Return a line for each result: training set, network and accuracy."""
@@ -165,6 +167,7 @@ class Evaluation:
         """
         found: dict[str, Any] = {
             "networks": [result.as_dict() for result in self.networks],
+            "data": self.data,
             "test_images": self.test_images,
             "protocol": self.protocol,
             "recipe": None if self.recipe is None else self.recipe.options(),

@@ -41,7 +41,15 @@ from dd_plugins.plugins.registry import (
     Registry,
     record_adder,
 )
-from dd_plugins.spec import Call, Record, build, build_part, parse, takes_text
+from dd_plugins.spec import (
+    Call,
+    Record,
+    build,
+    build_part,
+    parse,
+    takes_text,
+    unknown_name,
+)
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.tracking.base import AbstractObserver
 from dd_plugins.wrappers.base import AbstractWrapper
@@ -313,6 +321,12 @@ class Plugins(LoadedPlugins):
             case str():
                 found = self.dataset(given, options)
             case RealData():
+                if size not in (None, given.image_shape[1]):
+                    raise OptionError(
+                        f"image_size={size} resizes data as it is read, and RealData "
+                        f"has images of {given.image_shape[1:]} pixels already; pass "
+                        "image_size where it is made"
+                    )
                 found = given
             case (
                 Tensor() | np.ndarray() as images,
@@ -399,10 +413,11 @@ class Plugins(LoadedPlugins):
             return tuple(self._value(item) for item in value)
         if not isinstance(value, Call):
             return value
-        for registry in (self.networks, self.decoders):
-            if value.name in registry and value.name not in self.distillers:
+        for registry in (self.distillers, self.networks, self.decoders):
+            if value.name in registry:
                 return self._build(registry, value)
-        return self._build(self.distillers, value)
+        known = [*self.distillers.names(), *self.networks.names()]
+        raise unknown_name("name", value.name, [*known, *self.decoders.names()])
 
 
 @cache

@@ -58,7 +58,7 @@ def checked_dataset(name: str, loader: DatasetLoader) -> tuple[str, DatasetLoade
     """Return the name and the loader of a data set, after checking both."""
     if not DATASET_NAME.fullmatch(name):
         raise ValueError(
-            "data set name: expected lower-case letters, digits, '-' and '_', got "
+            "data set name: expected lower-case letters, digits, '-', '_' and '.', got "
             f"{name!r}"
         )
     if not callable(loader):

@@ -17,7 +17,7 @@ from dd_plugins.spec import record
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.teacher import Teacher
-from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
+from dd_plugins.wrappers.base import AbstractWrapper, WrappedState, base_of
 
 __all__ = ["Rotated", "RotatedState", "rotated_labels"]
 
@@ -81,10 +81,7 @@ class Rotated(AbstractWrapper):
                 f"rotated: current_turns must be below turns={self.turns}, got "
                 f"{self.current_turns}"
             )
-        innermost = self.base
-        while isinstance(innermost, AbstractWrapper):
-            innermost = innermost.base
-        if type(innermost).teacher is not AbstractDistiller.teacher:
+        if type(base_of(self)).teacher is not AbstractDistiller.teacher:
             raise self._no_teacher()
         _, height, width = task.image_shape
         if self.turns == 4 and height != width:

@@ -114,6 +114,7 @@ def test_a_table_has_a_row_for_each_training_set(
         (result("mlp", 0.25, 0.25), result("conv", 0.1)),
         (result("mlp", 0.75, 0.75), result("conv", 0.9)),
         1360,
+        data="others",
     )
     monkeypatch.setattr(
         "dd_plugins.evaluation.evaluate.evaluate", lambda *_, **__: found
@@ -130,7 +131,7 @@ def test_a_table_has_a_row_for_each_training_set(
         ["distilled set", "10", "0.6250", "", ""],
         ["all training images", "1,298", "0.9000", "", ""],
     ]
-    assert "1,360 test images of digits: 2 x mlp" in said.stdout
+    assert "1,360 test images of others: 2 x mlp" in said.stdout
     assert "1 x conv" in said.stdout
     assert json.loads(Path("f.json").read_text()) == found.as_dict()
 

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Said
 
 import dd_plugins
 from dd_plugins.cli.config import config_text
+from dd_plugins.cli.seeds import check_repeatable
 from dd_plugins.errors import OptionError
 
 Command = Callable[..., Said]
@@ -66,3 +68,23 @@ def test_a_set_with_a_context_has_no_file() -> None:
     )
     with pytest.raises(OptionError, match="context"):
         config_text(both.header)
+
+
+@pytest.mark.parametrize("observers", ['"tensorboard"', '["tensorboard"]'])
+def test_repeated_options_are_a_list_in_a_file(
+    in_process: Command, tmp_path: Path, observers: str
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f"observe = {observers}\ndistiller = 'random'\n")
+    ended = in_process("distill", "--config", file, "--out", tmp_path / "run")
+    assert "Value must be an iterable" not in ended.stderr
+    assert ended.status == 0, ended.stderr
+
+
+def test_an_imported_set_has_no_run_to_repeat() -> None:
+    made = dd_plugins.DistilledSet.from_tensors(
+        torch.rand(10, 1, 8, 8), torch.arange(10), dd_plugins.get_dataset("digits")
+    )
+    for refuse in (check_repeatable, lambda each: config_text(each.header)):
+        with pytest.raises(OptionError, match="imported"):
+            refuse(made)

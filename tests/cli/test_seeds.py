@@ -8,6 +8,7 @@ import pytest
 from conftest import Said
 
 import dd_plugins
+from dd_plugins.api import relabel
 from dd_plugins.cli.seeds import check_repeatable
 from dd_plugins.errors import OptionError
 
@@ -44,3 +45,12 @@ def test_a_set_that_no_header_repeats_is_refused() -> None:
     both = dd_plugins.distill("digits", "dm(real_batch_size=8)", **options)
     with pytest.raises(OptionError, match="context"):
         check_repeatable(both)
+
+
+def test_a_relabelled_set_is_not_compared_with_sets_that_are_not() -> None:
+    first = dd_plugins.distill("digits", "random")
+    check_repeatable(first)
+    teacher = "mlp(width=4)"
+    relabelled = relabel(first, teacher, teacher_recipe="recipe(steps=2)")
+    with pytest.raises(OptionError, match="distil with other seeds, relabel each"):
+        check_repeatable(relabelled)

@@ -65,10 +65,10 @@ def test_an_item_that_is_no_pair_is_told_by_number_and_kind(
 
 
 def test_labels_may_be_as_large_as_int64() -> None:
-    for number in (2**63 - 1, -(2**63) + 1):
-        assert of((IMAGE, number))[0][1] == number
-        _, labels = read_dataset(of((IMAGE, number)))
-        assert labels.tolist() == [number]
+    number = 2**63 - 1
+    assert of((IMAGE, number))[0][1] == number
+    _, labels = read_dataset(of((IMAGE, number)))
+    assert labels.tolist() == [number]
 
 
 def test_a_dataset_s_own_data_error_is_passed_on() -> None:

@@ -368,6 +368,7 @@ IMAGE = IMAGES[0]
         ([(IMAGE, 0), (IMAGE[None], 1)], r"image 1 has shape \(1, 1, 2, 2\)"),
         ([(torch.zeros(4), 0)], r"image 0 has shape \(4,\)"),
         ([(IMAGE, -1), (IMAGE, 0)], "must not be negative"),
+        ([(IMAGE, 0), (IMAGE, 2**63)], "a label below"),
         ([(IMAGE, 0), (IMAGE, 0)], "at least 2 classes, found 1"),
         ([(IMAGE, 0), (IMAGE, 2)], "without gaps"),
         ([{"image": IMAGE, "label": 0}], "at least 2 classes, found 1"),

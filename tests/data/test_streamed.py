@@ -303,3 +303,15 @@ def test_group_that_is_told_to_stop_leaves_a_checkpoint(
     assert load_checkpoint(out / "checkpoint.pt")["step"] > 0
     with pytest.raises(ProcessLookupError):  # no worker is left behind
         os.killpg(process.pid, 0)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_negative_labels_are_refused(split: str) -> None:
+    wrong = [(torch.zeros(1, 8, 8), -1)] * 3
+    with pytest.raises(DataError, match="labels must not be negative, got -1"):
+        if split == "train":
+            RealData.from_dataset(wrong, stream=True, workers=0)
+        else:
+            given = {split: wrong}
+            data = RealData.from_dataset(Pairs(), stream=True, workers=0, **given)
+            data.read_test()

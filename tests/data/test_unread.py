@@ -64,6 +64,15 @@ def test_each_form_gives_the_same_images() -> None:
         assert torch.equal(found.labels, LABELS)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_list_is_one_of_pairs(count: int) -> None:
+    pairs = [(IMAGES[index], int(LABELS[index])) for index in range(count)]
+    reader = UnreadTestSet(pairs).fitting(SHAPE, 2)
+    reader.check()
+    assert torch.equal(reader().images[:], IMAGES[:count])
+    assert reader().labels.tolist() == LABELS[:count].tolist()
+
+
 @pytest.mark.parametrize("as_function", [False, True])
 def test_stated_channels_hold_for_the_test_set_too(as_function: bool) -> None:
     last = (torch.rand(4, 5, 6, 3), LABELS)

@@ -915,3 +915,15 @@ def test_own_data_is_resized_as_a_named_set_is() -> None:
     for given in ((IMAGES, LABELS), PAIRS, {"train": PAIRS}):
         found = Plugins(load=[]).real_data(given, DataOptions(image_size=4))
         assert found.image_shape == (1, 4, 4)
+
+
+def test_data_that_is_read_already_is_not_resized() -> None:
+    data = RealData.from_tensors(IMAGES, LABELS, image_size=4)
+    assert Plugins(load=[]).real_data(data, DataOptions(image_size=4)) is data
+    with pytest.raises(OptionError, match="image_size=8 resizes data as it is read"):
+        Plugins(load=[]).real_data(data, DataOptions(image_size=8))
+
+
+def test_an_unknown_name_within_a_spec_may_be_of_any_kind() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown name 'mpl'; .* mlp, "):
+        Plugins(load=[]).distiller("metadd(frepo, networks=(conv, mpl))")

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from dd_plugins.data.items import IMAGE_KEYS, LABEL_KEYS
@@ -124,6 +125,9 @@ class _Items(Dataset[tuple[Any, Any]]):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         item = self._dataset[index]
         image, label = (item[key] for key in self._keys)
-        if self._size is not None:
+        if isinstance(image, list):  # a column of arrays
+            dtype = getattr(self._dataset.features[self._keys[0]], "dtype", None)
+            image = np.asarray(image, dtype=dtype)
+        elif self._size is not None:
             image = pixels_of(image, size=self._size)
         return image, label

@@ -91,6 +91,11 @@ def data_of_npz(
         is_test = every_fifth(
             train.labels.tolist(), names or list(map(str, range(classes))), str(path)
         )
+        if not is_test.any():
+            raise DataError(
+                f"{path}: expected a test split, or at least two images of a class to "
+                "take one from"
+            )
         test = take(train, is_test.nonzero().flatten())
         train = take(train, (~is_test).nonzero().flatten())
     assert isinstance(train.images, Tensor)

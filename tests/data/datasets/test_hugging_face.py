@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import dd_plugins
@@ -133,3 +134,17 @@ def test_a_class_of_one_image_is_told(tmp_path: Path) -> None:
     made(7).select([0, 2, 4, 6, 1]).save_to_disk(tmp_path)
     with pytest.warns(DDWarning, match="the only image of class 'bee'"):
         assert np.prod(get_dataset(f"hf:{tmp_path}").image_shape) == 240
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_columns_of_arrays_keep_their_dtype(tmp_path: Path, size: int | None) -> None:
+    from datasets import Array2D, ClassLabel, Dataset, Features
+
+    kinds = {"image": Array2D((8, 8), "uint8"), "label": ClassLabel(names=NAMES)}
+    greys = [np.full((8, 8), n, dtype=np.uint8) for n in range(20)]
+    columns = {"image": greys, "label": [n % 2 for n in range(20)]}
+    Dataset.from_dict(columns, features=Features(kinds)).save_to_disk(tmp_path)
+    data = get_dataset(f"hf:{tmp_path}", image_size=size)
+    assert data.image_shape == (1, size or 8, size or 8)
+    assert data.read_test().images[:].dtype == torch.uint8
+    assert data.read_test().images[:, 0, 0, 0].tolist() == [8, 9, 18, 19]

@@ -108,6 +108,13 @@ def test_a_class_of_one_image_is_told(tmp_path: Path) -> None:
         get_dataset(f"npz:{path}")
 
 
+@pytest.mark.filterwarnings("ignore:.*the only image of class")
+def test_one_image_of_each_class_gives_no_test_set(tmp_path: Path) -> None:
+    path = write(tmp_path, train_images=images(2, 8, 8), train_labels=[0, 1])
+    with pytest.raises(DataError, match="expected a test split, or at least two"):
+        get_dataset(f"npz:{path}")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
