@@ -307,11 +307,12 @@ def test_group_that_is_told_to_stop_leaves_a_checkpoint(
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_negative_labels_are_refused(split: str) -> None:
-    wrong = [(torch.zeros(1, 8, 8), -1)] * 3
+    splits: dict[str, Any] = {"train": Pairs(), split: [(torch.zeros(1, 8, 8), -1)] * 3}
+    train = splits.pop("train")
+
+    def read() -> None:
+        data = RealData.from_dataset(train, stream=True, workers=0, **splits)
+        data.read_test()
+
     with pytest.raises(DataError, match="labels must not be negative, got -1"):
-        if split == "train":
-            RealData.from_dataset(wrong, stream=True, workers=0)
-        else:
-            given = {split: wrong}
-            data = RealData.from_dataset(Pairs(), stream=True, workers=0, **given)
-            data.read_test()
+        read()
