@@ -4,8 +4,6 @@ import operator
 from contextlib import suppress
 from typing import SupportsIndex
 
-import torch
-
 from dd_plugins.errors import OptionError
 
 __all__ = ["whole_number"]
@@ -28,7 +26,8 @@ def whole_number(name: str, value: object, *, least: int | None = None) -> int:
         3
     """
     number = None
-    logical = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
+    dtype = str(getattr(value, "dtype", ""))
+    logical = isinstance(value, bool) or dtype in ("bool", "torch.bool")
     if isinstance(value, SupportsIndex) and not logical:
         with suppress(TypeError, ValueError, RuntimeError):
             number = operator.index(value)

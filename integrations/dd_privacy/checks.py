@@ -12,7 +12,8 @@ def number(name: str, value: object) -> float:
         OptionError: the value is text, a truth value, or not a single number.
     """
     try:
-        if isinstance(value, bool | str | bytes):
+        logical = str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+        if logical or isinstance(value, bool | str | bytes):
             raise TypeError
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):

@@ -260,7 +260,7 @@ def _with_match(
 ) -> tuple[AuditedMechanism, ...]:
     """Mark the private mechanism nearest in accuracy to the audited one."""
     wanted = summaries[0].accuracy
-    private = [each for each in summaries if each.epsilon is not None]
+    private = [each for each in summaries[1:] if each.epsilon is not None]
     private = [each for each in private if each.accuracies]
     if wanted is None or not private:
         return tuple(summaries)

@@ -1,6 +1,7 @@
 """The work of the command ``dd-plugins audit``."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,8 @@ def _prepared(
     delta: float,
 ) -> tuple[Membership, list[AbstractMechanism]]:
     """Return a spec's membership game, and its mechanisms, the audited one first."""
-    if "/" in audited or audited.endswith(".safetensors"):
+    is_call = re.fullmatch(r"\w+\(.*\)", audited, re.DOTALL)  # it may name a path
+    if not is_call and ("/" in audited or audited.endswith(".safetensors")):
         raise OptionError(
             f"expected an artifact or a distiller's spec, got {audited}, which does "
             "not exist"

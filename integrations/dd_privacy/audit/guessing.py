@@ -1,6 +1,5 @@
 """A lower bound on epsilon from an attacker's guesses about one run."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,23 +7,36 @@ from numpy.typing import NDArray
 
 from dd_privacy.audit.statistics import Array, one_run_epsilon
 
-__all__ = ["Guesses", "Thresholds", "best_thresholds", "guess"]
+__all__ = ["Guesses", "Plan", "best_plan", "guess"]
 
 _FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the examples to guess about
 
+Indices = NDArray[np.intp]
 
-class Thresholds(NamedTuple):
-    """Thresholds for guesses; an example between them gets none.
+
+class Plan(NamedTuple):
+    """How many examples an attacker guesses about; it is fixed before scores are seen.
+
+    With a delta, the bound holds for a number of guesses that does not depend on the
+    scores (Steinke et al. 2023, Theorem 5.2).
 
     Attributes:
-        epsilon: the bound from these thresholds on the half they are chosen on.
-        high: examples with a score above it are called members.
-        low: examples with a score below it are called non-members.
+        epsilon: the bound from this plan on the half it is chosen on.
+        fraction: the fraction of the examples guessed about, if half of them are called
+            non-members.
+        clears: whether the examples with the lowest scores are called non-members; else
+            only the highest are guessed about, half as many.
     """
 
     epsilon: float
-    high: float
-    low: float
+    fraction: float
+    clears: bool
+
+    def chosen(self, scores: Array) -> tuple[Indices, Indices]:
+        """Return the indices called members, and those called non-members."""
+        order = np.argsort(scores, kind="stable")
+        count = min(max(1, round(self.fraction * len(scores) / 2)), len(scores) // 2)
+        return order[len(order) - count :], order[: count if self.clears else 0]
 
 
 class Guesses(NamedTuple):
@@ -39,44 +51,29 @@ class Guesses(NamedTuple):
     correct: int
 
 
-def best_thresholds(
-    scores: Array, truth: NDArray[np.bool_], delta: float
-) -> Thresholds:
-    """Return the thresholds with the greatest bound on these examples.
+def best_plan(scores: Array, truth: NDArray[np.bool_], delta: float) -> Plan:
+    """Return the plan with the greatest bound on these examples.
 
     Args:
         scores: scores of examples with known membership.
         truth: their membership.
         delta: the delta of the guarantee.
     """
-    order = np.argsort(scores)
-    count = len(scores)
-    best = Thresholds(-1.0, math.inf, -math.inf)
+    plans = []
     for fraction in _FRACTIONS:
-        guesses = max(1, round(fraction * count / 2))
-        if 2 * guesses > count:
-            continue
-        top, bottom = order[-guesses:], order[:guesses]
         # Where only members stand out, guesses about non-members would dilute them.
-        for calls, clears in ((top, bottom), (top, order[:0])):
+        for clears in (True, False):
+            plan = Plan(0.0, fraction, clears)
+            made, correct = guess(scores, truth, plan)
             epsilon = one_run_epsilon(
-                examples=count,
-                guesses=len(calls) + len(clears),
-                correct=int(truth[calls].sum() + (~truth[clears]).sum()),
-                delta=delta,
+                examples=len(scores), guesses=made, correct=correct, delta=delta
             )
-            if epsilon > best.epsilon:
-                # One step beyond the last guessed scores, so they are guessed too.
-                high = float(np.nextafter(scores[calls].min(), -math.inf))
-                low = -math.inf
-                if len(clears):
-                    low = float(np.nextafter(scores[clears].max(), math.inf))
-                best = Thresholds(epsilon, high, low)
-    return best
+            plans.append(plan._replace(epsilon=epsilon))
+    return max(plans, key=lambda plan: plan.epsilon)
 
 
-def guess(scores: Array, truth: NDArray[np.bool_], thresholds: Thresholds) -> Guesses:
-    """Count the guesses by thresholds chosen on other examples."""
-    called, cleared = scores > thresholds.high, scores < thresholds.low
-    correct = (called & truth).sum() + (cleared & ~truth).sum()
-    return Guesses(int(called.sum() + cleared.sum()), int(correct))
+def guess(scores: Array, truth: NDArray[np.bool_], plan: Plan) -> Guesses:
+    """Count the guesses by a plan, which was chosen on other examples."""
+    called, cleared = plan.chosen(scores)
+    correct = truth[called].sum() + (~truth[cleared]).sum()
+    return Guesses(len(called) + len(cleared), int(correct))

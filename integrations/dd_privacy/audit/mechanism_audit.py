@@ -16,7 +16,7 @@ from dd_privacy.audit.attacks.base import (
     Reference,
     ThreatModel,
 )
-from dd_privacy.audit.guessing import best_thresholds, guess
+from dd_privacy.audit.guessing import best_plan, guess
 from dd_privacy.audit.mechanisms.base import AbstractMechanism
 from dd_privacy.audit.membership import Membership
 from dd_privacy.audit.results import (
@@ -140,8 +140,9 @@ class MechanismAudit:
     ) -> list[OneRun]:
         """Bound epsilon from below by the first audited run, if coins drew its members.
 
-        The attack and its thresholds are the best ones on the known half: the greatest
-        of several bounds on the other half would not hold at the stated confidence.
+        The attack and its number of guesses are the best ones on the known half: the
+        greatest of several bounds on the other half would not hold at the stated
+        confidence.
 
         Args:
             scores_of: attacks, and their scores of each audited run.
@@ -157,11 +158,11 @@ class MechanismAudit:
         known = (examples & self.known).numpy()
         other = (examples & ~self.known).numpy()
         candidates = [
-            (best_thresholds(scores[0][known], truth[known], delta), attack, scores[0])
+            (best_plan(scores[0][known], truth[known], delta), attack, scores[0])
             for attack, scores in scores_of
         ]
-        thresholds, attack, scores = max(candidates, key=lambda each: each[0].epsilon)
-        guesses = guess(scores[other], truth[other], thresholds)
+        plan, attack, scores = max(candidates, key=lambda each: each[0].epsilon)
+        guesses = guess(scores[other], truth[other], plan)
         count = int(other.sum())
         epsilon = one_run_epsilon(
             examples=count, guesses=guesses.made, correct=guesses.correct, delta=delta

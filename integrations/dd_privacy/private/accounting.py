@@ -19,6 +19,7 @@ Accountant = Literal["prv", "rdp"]
 _SMALLEST_NOISE = 0.3  # below this, PRV takes minutes and gigabytes
 _TOLERANCE = 0.005  # how far epsilon may stay below its target, relative to it
 _ATTEMPTS = 12
+_MOST_DOUBLED = 16  # times
 _LARGEST_LOGARITHM = 100.0  # of a noise multiplier
 _WHOLE_ORDERS = range(2, 64)  # for other orders RDP's series is 100 times as long
 
@@ -137,7 +138,7 @@ def _noise_multiplier_for(
     epsilon: float, sample_rate: float, steps: int, delta: float
 ) -> Budget:
     setting = (sample_rate, steps, delta)
-    best = _spent(_enough_by_rdp(epsilon, *setting, orders=_WHOLE_ORDERS), *setting)
+    best = _spent(_enough_noise(epsilon, *setting), *setting)
     if best.accountant == "rdp":
         return _least_by_rdp(epsilon, *setting, reason=best.fallback)
     if best.epsilon > epsilon:
@@ -182,6 +183,25 @@ def _where_the_line_is(aim: float, first: Budget, second: Budget) -> float:
         return 0.0
     there = other_x + (aim - other_y) * (x - other_x) / (y - other_y)
     return math.exp(min(there, _LARGEST_LOGARITHM))
+
+
+def _enough_noise(
+    epsilon: float, sample_rate: float, steps: int, delta: float
+) -> float:
+    """Return a sufficient noise: by RDP, or by PRV if RDP proves no epsilon so small.
+
+    Raises:
+        OptionError: neither finds any.
+    """
+    setting = (sample_rate, steps, delta)
+    try:
+        return _enough_by_rdp(epsilon, *setting, orders=_WHOLE_ORDERS)
+    except OptionError:
+        for power in range(_MOST_DOUBLED):
+            found = _spent(float(2**power), *setting)
+            if found.accountant == "prv" and found.epsilon <= epsilon:
+                return found.noise_multiplier
+        raise
 
 
 def _least_by_rdp(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dd_plugins.api import (
@@ -122,7 +122,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
     start_noise: PositiveFloat = 0.1
     public: str | None = None
     secure_noise: bool = False
-    noise_seed: NonNegativeInt | None = None
+    noise_seed: Annotated[int, Field(ge=0, lt=2**128)] | None = None
 
     @property
     def private(self) -> bool:

@@ -20,7 +20,11 @@ def test_numbers_become_those_of_python(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["2", b"2", True, None, [2.0], torch.tensor([1.0, 2.0]), 10**400, 2j]
+    "value",
+    [
+        *("2", b"2", None, [2.0], torch.tensor([1.0, 2.0]), 10**400, 2j),
+        *(True, np.True_, np.array(True), torch.tensor(True)),
+    ],
 )
 def test_other_values_are_refused_with_what_came(value: Any) -> None:
     with pytest.raises(OptionError, match="epsilon must be a number, got") as raised:

@@ -43,14 +43,20 @@ class Relabelling:
         record = header.views
         if record is None:
             return None
-        recipes = {(each.recipe, each.seed) for each in record.teachers}
-        if len(recipes) != 1 or {seed for _, seed in recipes} != {0}:
+        recipes = {each.recipe for each in record.teachers}
+        reason = None
+        if not recipes:
+            reason = "does not name it"
+        elif len(recipes) > 1:
+            reason = "names several recipes"
+        elif any(each.seed for each in record.teachers):
+            reason = "names a seed other than 0"
+        if reason is not None:
             raise OptionError(
                 f"shadow runs must repeat the teacher of {name}, and the file "
-                + ("does not name it" if not recipes else "names several recipes")
-                + "; audit it with --shadows 0"
+                f"{reason}; audit it with --shadows 0"
             )
-        ((recipe, _),) = recipes
+        (recipe,) = recipes
         return cls(
             tuple(each.network for each in record.teachers),
             recipe,

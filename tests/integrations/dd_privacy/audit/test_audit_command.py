@@ -134,6 +134,10 @@ def test_artifact_of_another_data_set_is_refused(
     assert done.returncode == 0, done.stderr
     missing = command_line("audit", "runs/none.safetensors", "--dataset", "digits")
     assert "an artifact or a distiller's spec, got runs" in missing.stderr
+    public = "dp_dm(epsilon=1, public='folder:photos/none')"
+    missing = command_line("audit", public, "--dataset", "digits", "--members", 300)
+    assert "an artifact or a distiller's spec" not in missing.stderr
+    assert "photos/none" in missing.stderr
 
 
 @pytest.mark.parametrize(

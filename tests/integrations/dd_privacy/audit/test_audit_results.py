@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from privacy_data import audit_by_hand
 
+from dd_privacy.audit.audit import _with_match
 from dd_privacy.audit.results import MEMBER_GROUPS, AuditedMechanism, NearestMembers
 
 
@@ -67,3 +68,12 @@ def test_pictures_and_curves_are_in_no_file_and_no_repr() -> None:
     assert "curves" not in json.dumps(found.as_dict())
     assert "curves" not in repr(found.rows[0])
     assert "tensor" not in repr(found)
+
+
+def test_the_audited_mechanism_is_never_its_own_match() -> None:
+    audited = AuditedMechanism("dp_dm", (0.7,), 1.0, 1.0, 0, {})
+    near = AuditedMechanism("DP-SGD", (0.69,), 1.0, 1.0, 0, {})
+    far = AuditedMechanism("DP-SGD, epsilon 10", (0.9,), 10.0, 1.0, 0, {})
+    found = _with_match([audited, far, near])
+    assert [each.name for each in found if each.matched] == ["DP-SGD"]
+    assert _with_match([audited]) == (audited,)

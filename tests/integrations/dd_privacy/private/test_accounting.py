@@ -220,3 +220,13 @@ def test_an_accountant_that_gives_no_epsilon_is_not_believed(
     assert found.accountant == "rdp"
     assert found.fallback == f"PRV gave {given}"
     assert 0 < found.epsilon < 10
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.05])
+def test_noise_is_found_where_rdp_proves_no_epsilon_so_small(epsilon: float) -> None:
+    setting: dict[str, Any] = {"sample_rate": 0.01, "steps": 100, "delta": 1e-5}
+    found = noise_multiplier_for(epsilon, **setting)
+    assert 0.98 * epsilon < found.epsilon <= epsilon
+    assert found.accountant == "prv"
+    with pytest.raises(OptionError, match=r"no noise keeps 100 steps .* epsilon 1e-05"):
+        noise_multiplier_for(1e-5, **setting)

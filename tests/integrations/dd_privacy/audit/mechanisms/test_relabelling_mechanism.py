@@ -11,6 +11,7 @@ from privacy_data import figures, noisy_data
 import dd_plugins
 from dd_plugins.api import RunOptions
 from dd_plugins.errors import OptionError
+from dd_plugins.synthetic.view_records import TeacherRecord, ViewsRecord
 from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_mechanism
 from dd_privacy.audit.mechanisms import Distillation, GivenSet
@@ -144,3 +145,28 @@ def test_the_command_audits_relabelled_sets(command_line: Command) -> None:
         refused = command_line(*words, *wrong)
         assert refused.returncode != 0
         assert told in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("recipes", "seed", "reason"),
+    [
+        (["recipe(steps=2)"], 1, "names a seed other than 0"),
+        (["recipe(steps=2)", "recipe(steps=3)"], 0, "names several recipes"),
+    ],
+)
+def test_teachers_that_shadow_runs_cannot_repeat_are_told_apart(
+    recipes: list[str], seed: int, reason: str
+) -> None:
+    made = dd_plugins.distill(noisy_data(100), "random", network=NETWORK, device="cpu")
+    teachers = [
+        TeacherRecord(network=NETWORK, recipe=each, seed=seed) for each in recipes
+    ]
+    views = ViewsRecord(
+        views="views(count=2)",
+        temperature=3.0,
+        teacher=teachers[0],
+        further_teachers=teachers[1:],
+    )
+    header = made.header.model_copy(update={"views": views})
+    with pytest.raises(OptionError, match=f"and the file {reason}; audit it with"):
+        Relabelling.of_header(header, "given")
