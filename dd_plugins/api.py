@@ -119,7 +119,7 @@ if TYPE_CHECKING:
     from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind, label_loss
     from dd_plugins.synthetic.leaves import Codec, Leaves, Parameters
     from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
-    from dd_plugins.synthetic.parametrizations.packed import unpacked
+    from dd_plugins.synthetic.parametrizations.packed import packed, unpacked
     from dd_plugins.synthetic.pictures import save_grid
     from dd_plugins.synthetic.views import Views
     from dd_plugins.tracking.base import AbstractObserver, Observation
@@ -282,6 +282,7 @@ __all__ = [
     "loaded_plugins",
     "mean_interval",
     "obtained",
+    "packed",
     "plain",
     "post_training_recipe",
     "push_to_hub",

@@ -19,7 +19,7 @@ from dd_plugins.synthetic.parametrizations.base import (
     shapes_of,
 )
 
-__all__ = ["Packed", "unpacked"]
+__all__ = ["Packed", "packed", "unpacked"]
 
 
 @record
@@ -89,14 +89,7 @@ class Packed(AbstractReadable):
             ``(n, channels, height, width)``: pixels, standardised by channel, so a
             learning rate has the same effect as on pixels.
         """
-        channels, height, width = images.shape[1:]
-        cell = (-(-height // self.factor), -(-width // self.factor))
-        small = F.interpolate(transform.standardised(images), size=cell, mode="area")
-        cells = small.view(-1, self.factor, self.factor, channels, *cell)
-        grids = cells.permute(0, 3, 1, 4, 2, 5).reshape(
-            len(cells), channels, self.factor * cell[0], self.factor * cell[1]
-        )
-        return grids[:, :, :height, :width].contiguous()
+        return packed(transform.standardised(images), self.factor)
 
     def decode(self, stored: Mapping[str, Tensor], transform: Transform) -> Tensor:
         """Decode grids to images in the value space, row by row of each grid."""
@@ -118,6 +111,26 @@ class Packed(AbstractReadable):
         channels, height, width = stored["grids"].shape[1:]
         self.values_per_stored((channels, height, width), 1)
         return self.decode(stored, transform)
+
+
+def packed(images: Tensor, factor: int) -> Tensor:
+    """Return grids of images, row by row, each made smaller by averaging.
+
+    Args:
+        images: ``(n * factor**2, channels, height, width)``.
+        factor: the number of smaller images along each side.
+
+    Returns:
+        ``(n, channels, height, width)``.
+    """
+    channels, height, width = images.shape[1:]
+    cell = (-(-height // factor), -(-width // factor))
+    small = F.interpolate(images, size=cell, mode="area")
+    cells = small.view(-1, factor, factor, channels, *cell)
+    grids = cells.permute(0, 3, 1, 4, 2, 5).reshape(
+        len(cells), channels, factor * cell[0], factor * cell[1]
+    )
+    return grids[:, :, :height, :width].contiguous()
 
 
 def unpacked(grids: Tensor, factor: int) -> Tensor:

@@ -97,7 +97,7 @@ class ResultsFile:
         try:
             content = json.loads(self.path.read_text())
             before = {**_LATER_OPTIONS, **content["experiment"]}
-            saved = content.get("content_hash")
+            saved, version = content.get("content_hash"), content["format_version"]
             streams = [StreamResult(**stream) for stream in content["streams"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileError(
@@ -109,6 +109,11 @@ class ResultsFile:
             if saved is not None:
                 what = "expected content with the hash that it names, got damaged data"
             raise FileError(f"{self.path}: {what}; begin it anew with --overwrite")
+        if version != _FORMAT_VERSION:
+            raise FileError(
+                f"{self.path}: expected a file of version {_FORMAT_VERSION}, got "
+                f"{version}; begin it anew with --overwrite"
+            )
         differing = what_differs(before, self.experiment)
         if differing:
             raise OptionError(

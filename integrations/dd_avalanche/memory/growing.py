@@ -12,7 +12,7 @@ from dd_avalanche.memory.distilling import Distillate
 from dd_avalanche.memory.options import MemoryOptions
 from dd_avalanche.memory.pool import ImagePool
 from dd_avalanche.memory.stored import ClassImages, ImageGroups, TaskClass
-from dd_plugins.api import DataError, OptionError
+from dd_plugins.api import DataError, OptionError, packed
 
 __all__ = ["Addition", "checked_experience"]
 
@@ -183,20 +183,27 @@ class Addition:
         seen = self.seen.get(label, 0) + count
         stored = made.of_class(label, seen, self.options)
         if self.chooses:
-            if 0 < count < self.room_of(label):
+            if 0 < count < self.wanted(label):
                 # The coreset chose from several copies: each image is taken once.
-                own = images[labels == label]
-                stored = stored.with_images(own, self.options.store)
+                own = self._as_grids(images[labels == label])
+                stored = stored.with_grids(own, self.options.store)
             if old is not None:
                 stored = self._mixed(old, stored, self.room_of(label))
         return stored.first(self.most(label))
 
     def _mixed(self, old: ClassImages, new: ClassImages, wanted: int) -> ClassImages:
-        """Return old and new chosen images, in proportion to their real images."""
+        """Return old and new stored images, in proportion to their real images."""
         share = round(wanted * old.seen / new.seen)
-        kept = min(len(old), max(share, wanted - len(new)))
-        images = torch.cat([old.images[:kept], new.images[: wanted - kept]])
-        return new.with_images(images, self.options.store)
+        kept = min(old.count, max(share, wanted - new.count))
+        grids = torch.cat([old.grids[:kept], new.grids[: wanted - kept]])
+        return new.with_grids(grids, self.options.store)
+
+    def _as_grids(self, images: Tensor) -> Tensor:
+        """Return images as they are stored; the first ones fill up the last grid."""
+        factor = self.options.packing
+        filled = -(-len(images) // factor**2) * factor**2
+        chosen = images[torch.arange(filled) % len(images)]
+        return chosen if factor == 1 else packed(chosen, factor)
 
 
 def checked_experience(
@@ -223,6 +230,10 @@ def checked_experience(
         raise DataError(
             "the images of an experience must have finite values, got values between "
             f"{extremes[0]} and {extremes[1]}"
+        )
+    if labels.is_floating_point():
+        raise DataError(
+            f"the classes of an experience must be whole numbers, got {labels.dtype}"
         )
     low, high = (int(value) for value in labels.aminmax())
     classes = options.num_classes

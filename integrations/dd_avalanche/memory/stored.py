@@ -86,20 +86,30 @@ class ClassImages:
         levels = ((images - low) / step).round().clamp(0, _LEVELS).to(torch.uint8)
         return replace(self, pixels=levels.contiguous(), low=low, step=step)
 
-    def with_images(self, images: Tensor, store: Store) -> "ClassImages":
-        """Return other images of the class, all with its first label.
+    def with_grids(self, grids: Tensor, store: Store) -> "ClassImages":
+        """Return other stored images of the class, all with its first label.
 
         This is for coresets: their labels are the classes, and are not learned.
+
+        Args:
+            grids: images, or grids of packed ones, as in :attr:`grids`.
+            store: how they are stored.
         """
-        labels = self.labels[:1].expand(len(images), -1).contiguous()
+        count = len(grids) * self.packing**2
+        labels = self.labels[:1].expand(count, -1).contiguous()
         plain = replace(self, labels=labels, low=None, step=None)
-        exact = replace(plain, pixels=images.contiguous())
+        exact = replace(plain, pixels=grids.contiguous())
         return exact.rounded() if is_rounded(store) else exact
+
+    @property
+    def grids(self) -> Tensor:
+        """The stored images, or grids of packed ones, as float32."""
+        return self._stored(slice(None))
 
     @property
     def images(self) -> Tensor:
         """The images in the value space of the model, float32."""
-        return self._unpacked(self._stored(slice(None)))
+        return self._unpacked(self.grids)
 
     def image(self, index: int) -> Tensor:
         """Return one image in the value space of the model, float32."""

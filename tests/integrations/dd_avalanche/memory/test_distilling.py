@@ -270,6 +270,31 @@ def test_chosen_images_may_be_packed(store: str) -> None:
     grown.add(again, classes)
     assert grown.hard_labels().bincount().tolist() == [8, 8, 8]
     assert sum(stored.count for stored in grown.groups.values()) == 6
+    # All are whole images at half the size, none a part of one.
+    reals = torch.cat([images, again])
+    reals = torch.nn.functional.interpolate(reals, size=4, mode="area")
+    found = torch.nn.functional.interpolate(grown.images(), size=4, mode="area")
+    distances = torch.cdist(found.flatten(1), reals.flatten(1)) / 4
+    assert distances.amin(dim=1).max() < 0.6 * spread
+
+
+@pytest.mark.parametrize("store", ["packed", "packed-uint8"])
+def test_few_images_and_returning_classes_are_packed(store: str) -> None:
+    """Three images fill one grid of four; a class that returns brings five more."""
+    held = memory(8, "random", store=store, images_per_class=2)
+    images, labels = experience(0, 1, count=3)
+    with pytest.warns(UserWarning, match="1 of class 0"):
+        held.add(images, labels)
+    assert [stored.count for stored in held.groups.values()] == [1, 1]
+    assert held.hard_labels().tolist() == [0] * 4 + [1] * 4
+    small = torch.nn.functional.interpolate(images[labels == 0], size=4, mode="area")
+    found = torch.nn.functional.interpolate(held.images()[:4], size=4, mode="area")
+    nearest = torch.cdist(found.flatten(1), small.flatten(1)).argmin(dim=1)
+    assert set(nearest.tolist()) == {0, 1, 2}, "each is there"
+    held.add(*experience(0, 1, count=5, seed=1))
+    assert [stored.count for stored in held.groups.values()] == [2, 2]
+    assert held.labels(2).shape == (len(held), 2) == (16, 2)
+    assert held.hard_labels().tolist() == [0] * 8 + [1] * 8
 
 
 @pytest.mark.parametrize("context", ["none", "fixed"])

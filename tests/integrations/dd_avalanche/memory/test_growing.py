@@ -288,7 +288,7 @@ def test_chosen_images_are_mixed_by_what_they_stand_for(
 ) -> None:
     made, _ = addition({0: count}, distiller="random")
     old, new = images_of(2, old_seen), images_of(min(count, 4), old_seen + count)
-    new = new.with_images(new.images + 50, "float32")
+    new = new.with_grids(new.grids + 50, "float32")
     mixed = made._mixed(old, new, 4).images[:, 0, 0, 0]
     assert int((mixed < 50).sum()) == old_share
     assert len(mixed) == min(4, old_share + count)

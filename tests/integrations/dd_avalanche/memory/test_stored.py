@@ -1,5 +1,6 @@
 """Stored images: their bytes, their labels, their copies."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,11 +141,13 @@ def test_packed_images_are_enlarged_one_by_one_or_all_at_once(store: Any) -> Non
 @pytest.mark.parametrize("store", ["float32", "uint8"])
 def test_other_images_of_a_class_keep_its_label(store: Any) -> None:
     before = stored(2, store="uint8")
-    after = before.with_images(torch.rand(3, 1, 2, 2), store)
+    after = before.with_grids(torch.rand(3, 1, 2, 2), store)
     assert len(after) == len(after.labels) == 3
     assert torch.equal(after.labels, before.labels[:1].expand(3, -1))
     assert (after.label_classes, after.seen) == (before.label_classes, before.seen)
     assert (after.low is None) is (store == "float32")
+    grids = replace(before, packing=2).with_grids(torch.rand(3, 1, 2, 2), store)
+    assert (grids.count, len(grids), len(grids.labels)) == (3, 12, 12)
 
 
 def groups() -> ImageGroups:
