@@ -35,7 +35,8 @@ from dd_plugins.evaluation.evaluate import prepare_evaluation
 
 KEY = (
     *("dataset", "images_per_class", "distiller_asked", "network", "steps"),
-    *("evaluated_on", "epochs", "networks", "taught_only", "seed"),
+    *("evaluated_on", "epochs", "networks", "taught_only", "evaluation_networks"),
+    "seed",
 )
 GROUP = KEY[:-1]  # rows of several seeds are one line of the table
 ARMS = ("taught", "hard", "taught_random", "random")
@@ -108,6 +109,7 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         "epochs": options.epochs,
         "networks": options.networks,
         "taught_only": options.taught_only,
+        "evaluation_networks": options.evaluation_network or None,
         "recipe": repr(found.recipe),
         "accuracies": {
             arm: {each.spec: list(each.accuracies) for each in results[arm]}
@@ -138,6 +140,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
             options.epochs,
             options.networks,
             options.taught_only,
+            options.evaluation_network or None,
             seed,
         )
         if is_made(options.out, KEY, wanted):

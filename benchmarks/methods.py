@@ -38,7 +38,10 @@ from dd_plugins.synthetic.artifact import DistilledSet
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 PROBE = range(2, 6)  # steps that are timed, after those that warm up
 LEAST_PROBE_SECONDS = 5.0
-KEY = ("dataset", "images_per_class", "distiller_asked", "network", "seconds_asked")
+KEY = (
+    *("dataset", "images_per_class", "distiller_asked", "network", "seconds_asked"),
+    "seed",
+)
 
 
 class Watch:
@@ -150,6 +153,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
             spec,
             options.network,
             options.seconds,
+            options.seed,
         )
         if is_made(options.out, KEY, wanted):
             continue

@@ -30,7 +30,8 @@ from dd_privacy import PrivateTrainer
 
 KEY = (
     *("dataset", "images_per_class", "method", "epsilon_asked", "network"),
-    *("parametrization", "steps_asked", "scored_on", "seed"),
+    *("parametrization", "steps_asked", "scored_on", "evaluation_network_asked"),
+    "seed",
 )
 TRAINER = "trainer"
 PUBLIC = ("frepo", "dm", "random")
@@ -70,6 +71,7 @@ def made_row(options: argparse.Namespace) -> dict[str, Any]:
         "network": options.network,
         "parametrization": options.parametrization,
         "steps_asked": options.steps,
+        "evaluation_network_asked": options.evaluation_network,
         "scored_on": "test" if options.test else "validation",
         "seed": options.seed,
     }
@@ -213,7 +215,8 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
             for seed in range(options.seed, options.seed + options.seeds):
                 wanted = (
                     *(options.dataset, options.ipc, method, epsilon, options.network),
-                    *(options.parametrization, options.steps, scored_on, seed),
+                    *(options.parametrization, options.steps, scored_on),
+                    *(options.evaluation_network, seed),
                 )
                 if is_made(options.out, KEY, wanted):
                     continue

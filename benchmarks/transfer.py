@@ -50,7 +50,8 @@ def measure(data: RealData, spec: str, seed: int, options: argparse.Namespace) -
     path = None
     if options.sets is not None:
         key = (
-            f"{data.name} {options.ipc} {options.steps} {options.network} {spec} {seed}"
+            f"{data.name} {data.image_shape} {options.ipc} {options.steps} "
+            f"{options.network} {spec} {seed}"
         )
         path = options.sets / f"{sha256(key.encode()).hexdigest()[:16]}.safetensors"
     started = time.perf_counter()
