@@ -214,7 +214,7 @@ class DistilledSet(Content):
             raise OptionError(
                 f"images must have shape (n, {shape}), got {tuple(images.shape)}"
             )
-        if images.dtype != torch.uint8:
+        if images.dtype != torch.uint8 and images.numel():
             low, high = images.aminmax()
             if not images.is_floating_point() or not (low >= 0 and high <= 1):
                 raise OptionError(

@@ -54,7 +54,8 @@ def content_of_tensors(
     :meth:`~dd_plugins.DistilledSet.from_tensors`.
     """
     given = _channels_first(_floating(images, data), data)
-    if space != "pixels" and getattr(images, "dtype", None) in (torch.uint8, np.uint8):
+    as_pixels = isinstance(space, str) and space == "pixels"
+    if not as_pixels and getattr(images, "dtype", None) in (torch.uint8, np.uint8):
         raise OptionError(
             f"images of uint8 are pixels: expected space 'pixels', got {space!r}"
         )
@@ -66,7 +67,7 @@ def content_of_tensors(
         )
     transform = _transform(space, data)
     values = given
-    if space == "pixels":
+    if as_pixels:
         low, high = (float(value) for value in given.aminmax())
         if low < 0 or high > 1:
             raise DataError(
@@ -173,6 +174,10 @@ def _labels(
         OptionError: the kind is unknown, or the labels are not of this kind.
     """
     found = _tensor_of("labels", labels)
+    if kind not in (None, *get_args(LabelKind)):
+        raise OptionError(
+            f"label_kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}"
+        )
     if not found.is_floating_point() or found.ndim == 1:
         classes = found.long()
         if classes.ndim != 1 or not torch.equal(classes.to(found.dtype), found):
@@ -196,10 +201,6 @@ def _labels(
         )
     if not torch.isfinite(scores).all():
         raise DataError("labels must have finite values, got NaN or infinity")
-    if kind not in (None, *get_args(LabelKind)):
-        raise OptionError(
-            f"label_kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}"
-        )
     classes = scores.argmax(dim=1)
     if kind == "classes":
         return kind, one_hot(classes, num_classes), classes
@@ -230,7 +231,7 @@ def _transform(space: Space, data: RealData) -> Transform:
         kind: Any = "standardize" if space == "pixels" else space
         return Transform.fit(data.train.images, kind)
     try:
-        mean, deviation = (torch.tensor(each).float().flatten() for each in space)
+        mean, deviation = (torch.as_tensor(each).float().flatten() for each in space)
     except (TypeError, ValueError) as error:
         raise OptionError(
             f"space must be a name, or a mean and a deviation, got {space!r}"

@@ -153,6 +153,7 @@ def seconds_of_training(
         recipe: how to train.
         precision: dtype of computation.
     """
+    device = next(network.parameters()).device
     ends = [time.perf_counter()]
     for done in training_steps_of(
         network,
@@ -161,6 +162,8 @@ def seconds_of_training(
         generator=torch.Generator(),
         precision=precision,
     ):
+        if device.type == "cuda":  # a step is only under way there
+            torch.cuda.synchronize(device)
         ends.append(time.perf_counter())
         if done == _TIMED_STEPS:
             break

@@ -329,6 +329,12 @@ def test_damaged_archives_and_odd_tensors_are_one_line(
         make(images, ["a"] * len(images), data)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="finite mean"):
         make(images, labels, data, space=([float("nan")], [1.0]))
+    with pytest.raises(OptionError, match="finite mean"):
+        make(images, labels, data, space=np.ones((2, 3)))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="label_kind must be one of"):
+        make(images, labels, data, label_kind="scores")  # type: ignore[arg-type]
+    by_tensors = make(images, labels, data, space=(torch.zeros(1), torch.ones(1)))
+    assert by_tensors.preprocess(images[:0]).shape == (0, 1, 8, 8)
     with pytest.raises(OptionError, match="got other scores"):
         make(images, torch.randn(20, 10), data, label_kind="probabilities")
     torch.save([images[:0], labels[:0]], tmp_path / "none.pt")
