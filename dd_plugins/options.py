@@ -107,10 +107,10 @@ class _ImagesPerClass(click.ParamType):  # type: ignore[type-arg]
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
         """Return a single number as an int, and anything else as text."""
-        from dd_plugins.data.image_counts import asked_counts
+        from dd_plugins.data.image_counts import parsed_counts
 
         try:
-            counts = asked_counts(value)
+            counts = parsed_counts(value)
         except OptionError as error:
             self.fail(str(error), param, ctx)
         return counts if isinstance(counts, int) else str(value)

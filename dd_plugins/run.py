@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dd_plugins.checks import whole_number
-from dd_plugins.data.image_counts import asked_counts
+from dd_plugins.data.image_counts import parsed_counts
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.runtime.device import Precision, autocast
@@ -69,7 +69,7 @@ class RunOptions:
             object.__setattr__(self, name, number)
 
         if isinstance(self.images_per_class, list | tuple):
-            counts = asked_counts(self.images_per_class)
+            counts = parsed_counts(self.images_per_class)
             object.__setattr__(self, "images_per_class", counts)
         else:
             settle("images_per_class", 1)

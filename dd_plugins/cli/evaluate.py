@@ -12,10 +12,10 @@ from rich.text import Text
 from dd_plugins import options as shared
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import (
-    all_of,
     as_text,
     figure_columns,
     print_tables,
+    run_all,
     training_progress,
     write_json,
 )
@@ -145,7 +145,7 @@ def evaluate_command(
     if seeds > 1:
         tables += tables_of_seeds(distilled.header.seed, found)
         figures["distillations"] = [each.as_dict() for each in results_of_seeds(found)]
-    all_of(
+    run_all(
         lambda: print_tables(Console(), tables),
         lambda: write_json(json_file, figures),
     )

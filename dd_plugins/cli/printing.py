@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from dd_plugins.runtime.progress import OnProgress
 
 __all__ = [
-    "all_of",
     "as_text",
     "figure_columns",
     "print_tables",
+    "run_all",
     "say",
     "training_progress",
     "validation_text",
@@ -84,7 +84,7 @@ def print_tables(console: Console, parts: Iterable[Table | Text]) -> None:
         console.print(part, soft_wrap=isinstance(part, Text))
 
 
-def all_of(*actions: Callable[[], object]) -> None:
+def run_all(*actions: Callable[[], object]) -> None:
     """Perform all actions in turn, even if an earlier one fails; then raise its error.
 
     So figures are printed even if their file cannot be written, and the file is written

@@ -12,10 +12,10 @@ from rich.text import Text
 from dd_plugins import options as shared
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import (
-    all_of,
     as_text,
     figure_columns,
     print_tables,
+    run_all,
     training_progress,
     write_json,
 )
@@ -113,7 +113,7 @@ def transfer_command(
         )
     if not first:
         return
-    all_of(
+    run_all(
         lambda: print_tables(Console(), _transfer_tables(found)),
         lambda: write_json(json_file, found.as_dict()),
         lambda: write_transfer_page(html_file, found),

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from dd_plugins.errors import DataError
 
-__all__ = ["check_finite", "check_values", "number_tensor"]
+__all__ = ["as_number_tensor", "check_finite", "check_values"]
 
 
-def number_tensor(values: Any, what: str) -> Tensor:
+def as_number_tensor(values: Any, what: str) -> Tensor:
     """Return a tensor, an array, a list or a tuple of numbers as a tensor."""
     try:
         if isinstance(values, Tensor):

@@ -14,9 +14,9 @@ from dd_plugins.spec import Record, read, record
 __all__ = [
     "ImagesPerClass",
     "Proportional",
-    "asked_counts",
     "counts_of_classes",
     "in_proportion",
+    "parsed_counts",
 ]
 
 ImagesPerClass = int | str | Sequence[int]
@@ -73,7 +73,7 @@ def in_proportion(total: int, sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(counts.tolist())
 
 
-def asked_counts(asked: object) -> int | tuple[int, ...] | Proportional:
+def parsed_counts(asked: object) -> int | tuple[int, ...] | Proportional:
     """Parse the requested numbers of images, before the data is known.
 
     Args:
@@ -83,7 +83,7 @@ def asked_counts(asked: object) -> int | tuple[int, ...] | Proportional:
         OptionError: the request has another form, or a number is below 1.
 
     Example:
-        >>> asked_counts(10), asked_counts("1, 2"), asked_counts([3, 3])
+        >>> parsed_counts(10), parsed_counts("1, 2"), parsed_counts([3, 3])
         (10, (1, 2), (3, 3))
     """
     if isinstance(asked, str):
@@ -114,7 +114,7 @@ def counts_of_classes(
     """Return the number of images of each class; one number if all are equal.
 
     Args:
-        asked: an :data:`ImagesPerClass`, or the result of :func:`asked_counts`.
+        asked: an :data:`ImagesPerClass`, or the result of :func:`parsed_counts`.
         labels: the labels of the training images, int64.
         num_classes: the number of classes.
 
@@ -126,7 +126,7 @@ def counts_of_classes(
         (7, 1)
     """
     if not isinstance(asked, Proportional):
-        asked = asked_counts(asked)
+        asked = parsed_counts(asked)
     if isinstance(asked, Proportional):
         sizes = labels.bincount(minlength=num_classes).tolist()
         asked = in_proportion(asked.total, sizes)

@@ -176,13 +176,13 @@ def find_images(path: Path) -> ImageFolder:
         DataError: the folder cannot be read, has no subfolders, or one of them holds
             no image.
     """
-    passed_over = Counter[str]()
+    skipped = Counter[str]()
     folders: dict[str, list[Path]] = {}
     for entry in _entries(path):
         if _is_folder(entry):
             folders.setdefault(_name_of(entry), []).append(entry)
         elif _why_passed_over(entry) is None:
-            passed_over["images in no class folder"] += 1
+            skipped["images in no class folder"] += 1
     if not folders:
         raise DataError(
             f"cannot read images under {path}: expected a subfolder for each class, "
@@ -192,7 +192,7 @@ def find_images(path: Path) -> ImageFolder:
     samples: list[tuple[Path, int]] = []
     taken = set[tuple[int, int]]()
     for label, files in enumerate(_files_by_class(path, folders, names)):
-        images = [file for file in files if _passes(file, taken, passed_over)]
+        images = [file for file in files if _passes(file, taken, skipped)]
         images.sort(key=lambda file: (str(file.parent), file.name))
         samples += [(file, label) for file in images]
     empty = sorted(set(range(len(names))) - {label for _, label in samples})
@@ -200,10 +200,10 @@ def find_images(path: Path) -> ImageFolder:
         raise DataError(
             f"cannot read images under {path}: expected an image in each class "
             f"folder, found none in {_listed(names[label] for label in empty)}"
-            f"{_told(passed_over, '; ')}"
+            f"{_told(skipped, '; ')}"
         )
-    if passed_over:
-        warnings.warn(f"{path}{_told(passed_over, ': ')}", DDWarning, stacklevel=2)
+    if skipped:
+        warnings.warn(f"{path}{_told(skipped, ': ')}", DDWarning, stacklevel=2)
     return ImageFolder(path, names, samples)
 
 
@@ -230,25 +230,25 @@ def _files_by_class(
     return files
 
 
-def _passes(file: Path, taken: set[tuple[int, int]], passed_over: Counter[str]) -> bool:
+def _passes(file: Path, taken: set[tuple[int, int]], skipped: Counter[str]) -> bool:
     """Return whether a file is a new image; if not, count the reason."""
     why = _why_passed_over(file)
     if why is None and (identity := _identity(file)) in taken:
         why = "links to images that are there"
     if why is not None:
-        passed_over[why] += 1
+        skipped[why] += 1
         return False
     taken.add(identity)
     return True
 
 
-def _told(passed_over: Counter[str], before: str) -> str:
-    if not passed_over:
+def _told(skipped: Counter[str], before: str) -> str:
+    if not skipped:
         return ""
     reasons = ", ".join(
-        f"{count} {reason}" for reason, count in passed_over.most_common(_NAMED)
+        f"{count} {reason}" for reason, count in skipped.most_common(_NAMED)
     )
-    return f"{before}{passed_over.total()} files passed over ({reasons})"
+    return f"{before}{skipped.total()} files passed over ({reasons})"
 
 
 def _walk(

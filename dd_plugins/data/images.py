@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dd_plugins.data.checks import check_values, number_tensor
+from dd_plugins.data.checks import as_number_tensor, check_values
 from dd_plugins.data.pixels import Axes, resized, where_channels_are
 from dd_plugins.data.streamed import ImageSource
 from dd_plugins.errors import DataError
@@ -45,7 +45,10 @@ def checked_images(
         DataError: shapes, dtypes or values are not those of labelled images.
     """
     is_tensor = isinstance(images, Tensor)
-    images, labels = number_tensor(images, "images"), number_tensor(labels, "labels")
+    images, labels = (
+        as_number_tensor(images, "images"),
+        as_number_tensor(labels, "labels"),
+    )
     if images.ndim == 3:  # grey, without an axis for the channel
         images, channels = images[:, None], "first"
     if images.ndim != 4 or 0 in images.shape:

@@ -70,7 +70,7 @@ class RealSampler:
         self._images = images
         self._source = images if source is None else source
         if isinstance(images, Tensor):
-            self._images = _near(images, device)
+            self._images = _on_device_if_it_fits(images, device)
         self._labels = labels.to(device)
         self._device = device
         self._transform = None if transform is None else transform.to(device)
@@ -181,7 +181,7 @@ class _Stream:
     coming: tuple[int, int]
 
 
-def _near(images: Tensor, device: torch.device) -> Tensor:
+def _on_device_if_it_fits(images: Tensor, device: torch.device) -> Tensor:
     """Move images to a GPU if half of its free memory holds them; else leave them.
 
     Then only indices travel to the GPU at each step.

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from dd_plugins.data.image_counts import (
     ImagesPerClass,
     Proportional,
-    asked_counts,
     counts_of_classes,
+    parsed_counts,
 )
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.preprocess import Preprocessing
@@ -32,8 +32,8 @@ from dd_plugins.engine.private import check_private
 from dd_plugins.engine.restoring import threads_of
 from dd_plugins.engine.run_folder import (
     check_folder,
-    folder_of_its_own,
-    in_place_of_the_old,
+    locked_folder,
+    replacing_old_run,
 )
 from dd_plugins.engine.settling import images_within, settle
 from dd_plugins.errors import OptionError
@@ -187,14 +187,14 @@ def distill(
     if not resume:  # errors are found before the folder is made
         with exact_kernels():  # a teacher may choose the first images
             loop.prepare()
-    with folder_of_its_own(own_folder, resume, overwrite):
+    with locked_folder(own_folder, resume, overwrite):
         saved = []
         if resume and folder is not None:
             checkpoint = folder / CHECKPOINT_NAME
             there = writes and checkpoint.exists()
             saved = [load_checkpoint(checkpoint)] if there else []
             saved = processes.broadcast_object(saved)
-        replaced = in_place_of_the_old(own_folder if overwrite else None)
+        replaced = replacing_old_run(own_folder if overwrite else None)
         with threads_of(*saved), exact_kernels(), replaced as has_checkpoint:
             if resume:
                 loop.prepare(*saved)
@@ -278,8 +278,8 @@ def _planned(
     chosen_network = None if network is None else found.network(network)
     if isinstance(observers, str | AbstractObserver):
         observers = [observers]
-    asked_observers = tuple(map(found.observer, observers))
-    counts = asked_counts(1 if images_per_class is None else images_per_class)
+    requested_observers = tuple(map(found.observer, observers))
+    counts = parsed_counts(1 if images_per_class is None else images_per_class)
     asked = RunOptions(
         distiller=repr(method),
         steps=steps,
@@ -349,11 +349,11 @@ def _planned(
         processes.rank(),
         processes.world_size(),
     )
-    for observer in asked_observers if run.rank == 0 else ():
+    for observer in requested_observers if run.rank == 0 else ():
         observer.check(run)
     check_private(settled, run, context)
     check_memory(settled, run)
-    return Loop(run, settled, found, folder, context, asked_observers)
+    return Loop(run, settled, found, folder, context, requested_observers)
 
 
 def _check_options(

@@ -23,7 +23,7 @@ from dd_plugins.distillers.state import check_saved
 from dd_plugins.engine.beginning import Beginning
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
 from dd_plugins.engine.private import readable_sampler
-from dd_plugins.engine.restoring import LARGEST, foreign_is_told, largest, rehearse
+from dd_plugins.engine.restoring import LARGEST, checkpoint_errors, largest, rehearse
 from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import LostProcessError, RunError
 from dd_plugins.networks.base import architectures_built
@@ -81,7 +81,7 @@ class Learning:
             OptionError: the context does not fit.
             PluginError: a method of the distiller returned a wrong value.
         """
-        with self.failures_named(), architectures_built(self.architectures):
+        with self.annotated_errors(), architectures_built(self.architectures):
             self._begin(transform)
 
     def _begin(self, transform: Transform | None) -> None:
@@ -127,7 +127,7 @@ class Learning:
             RunError: the loss, a gradient or the set is not finite, or the set has
                 grown beyond any image.
         """
-        with self.failures_named(), architectures_built(self.architectures):
+        with self.annotated_errors(), architectures_built(self.architectures):
             return self._one_step(wishes)
 
     def _one_step(self, wishes: StopOrSave) -> tuple[dict[str, float], StopOrSave]:
@@ -246,7 +246,7 @@ class Learning:
         Raises:
             FileError: a part of the state is missing or wrong.
         """
-        with foreign_is_told():
+        with checkpoint_errors():
             step, seconds = saved["step"], saved["seconds"]
             if type(step) is not int or not 0 <= step <= self.run.steps:
                 raise ValueError(f"step must be 0 to {self.run.steps}, got {step!r}")
@@ -269,7 +269,7 @@ class Learning:
             self.architectures.update(architectures)
 
     @contextmanager
-    def failures_named(self) -> Iterator[None]:
+    def annotated_errors(self) -> Iterator[None]:
         """Add the step, the last checkpoint and a remedy to an error of torch."""
         try:
             yield

@@ -17,7 +17,7 @@ from dd_plugins.engine.estimating import Estimate, bytes_of
 from dd_plugins.engine.finished import finished_set
 from dd_plugins.engine.learning import Learning, StopOrSave
 from dd_plugins.engine.observers import Observers
-from dd_plugins.engine.restoring import foreign_is_told, saved_transform
+from dd_plugins.engine.restoring import checkpoint_errors, saved_transform
 from dd_plugins.engine.settled import Settled
 from dd_plugins.engine.validation import (
     validation_accuracy,
@@ -61,7 +61,7 @@ class Loop:
         plugins: the source of the observers of every run.
         folder: the folder of the run, or None.
         context: the existing set to extend, or None.
-        asked_observers: the observers of this run alone.
+        requested_observers: the observers of this run alone.
         prepared_seconds: the duration of :meth:`prepare`.
         begun_at: the first step of this process.
     """
@@ -71,7 +71,7 @@ class Loop:
     plugins: Plugins
     folder: Path | None
     context: DistilledSet | None = None
-    asked_observers: tuple[AbstractObserver, ...] = ()
+    requested_observers: tuple[AbstractObserver, ...] = ()
     prepared_seconds: float = field(default=0.0, init=False)
     begun_at: int = field(default=0, init=False)
     _first_seconds: float = field(default=0.0, init=False)
@@ -163,7 +163,7 @@ class Loop:
         processes.broadcast([*synthetic.parameters(), *constants])
         if processes.rank() > 0:
             return self._run_silently(checkpoint_seconds)
-        self.observers = Observers(self.plugins, self.asked_observers)
+        self.observers = Observers(self.plugins, self.requested_observers)
         try:
             self.observers.before_run(self.run, first_step)
             try:
@@ -404,7 +404,7 @@ class Loop:
         Raises:
             OptionError: the run is private.
         """
-        with foreign_is_told():
+        with checkpoint_errors():
             moved = what_differs(dict(saved.get("place", self._place)), self._place)
         if not moved or self.learning.step == self.run.steps:
             return

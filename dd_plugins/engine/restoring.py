@@ -20,7 +20,7 @@ from dd_plugins.synthetic.leaves import Parameters
 
 __all__ = [
     "LARGEST",
-    "foreign_is_told",
+    "checkpoint_errors",
     "largest",
     "rehearse",
     "saved_transform",
@@ -50,7 +50,7 @@ def threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[No
         FileError: the checkpoint is foreign or damaged.
     """
     own = torch.get_num_threads()
-    with foreign_is_told():
+    with checkpoint_errors():
         place = {} if saved is None else dict(saved.get("place", {}))
         count = place.get("threads", own)
         if type(count) is not int or not 1 <= count <= _MOST_THREADS:
@@ -87,7 +87,7 @@ def saved_transform(
         OptionError: another run wrote the checkpoint.
         FileError: the checkpoint is foreign or damaged.
     """
-    with foreign_is_told():
+    with checkpoint_errors():
         before = dict(saved["configuration"])
         for name, value in before.items():
             if not isinstance(value, str | int | float | None):
@@ -177,7 +177,7 @@ def rehearse(
 
 
 @contextmanager
-def foreign_is_told() -> Iterator[None]:
+def checkpoint_errors() -> Iterator[None]:
     """Turn an error into a FileError about a foreign or damaged checkpoint.
 
     Raises:

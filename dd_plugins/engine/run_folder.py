@@ -16,8 +16,8 @@ __all__ = [
     "RUN_FILES",
     "SUMMARY_NAME",
     "check_folder",
-    "folder_of_its_own",
-    "in_place_of_the_old",
+    "locked_folder",
+    "replacing_old_run",
 ]
 
 SUMMARY_NAME = "summary.json"
@@ -102,13 +102,13 @@ def _foreign_files(out: Path, held: list[str]) -> list[str]:
 
     One file of a run proves its presence; the others may be damaged.
     """
-    known = {name for name in held if _looks_like_a_run_s(out / name)}
+    known = {name for name in held if _may_belong_to_a_run(out / name)}
     if not known.intersection(_TELLING):
         return held
     return [name for name in held if name not in known and name not in _TELLING]
 
 
-def _looks_like_a_run_s(path: Path) -> bool:
+def _may_belong_to_a_run(path: Path) -> bool:
     """Return whether a file's content fits its name; an empty file may."""
     if not path.is_file():
         return False
@@ -122,9 +122,7 @@ def _looks_like_a_run_s(path: Path) -> bool:
 
 
 @contextmanager
-def folder_of_its_own(
-    out: Path | None, resume: bool, overwrite: bool
-) -> Iterator[None]:
+def locked_folder(out: Path | None, resume: bool, overwrite: bool) -> Iterator[None]:
     """Make the folder, keep others out, and complete a killed replacement.
 
     Raises:
@@ -141,7 +139,7 @@ def folder_of_its_own(
 
 
 @contextmanager
-def in_place_of_the_old(out: Path | None) -> Iterator[Callable[[], None]]:
+def replacing_old_run(out: Path | None) -> Iterator[Callable[[], None]]:
     """Move the run of a folder aside, to a hidden folder within it.
 
     The old run is removed once the new run has a checkpoint, and put back if there is

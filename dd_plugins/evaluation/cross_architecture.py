@@ -155,7 +155,7 @@ def transfer(
         made.append(
             replace(report, results=found_here.networks, random=found_here.random)
         )
-    reason = _why_not(made)
+    reason = _reason_not_compared(made)
     return Transfer(tuple(made), () if reason else _differences(made), reason)
 
 
@@ -173,7 +173,7 @@ def _among(
     return on_set
 
 
-def _why_not(reports: Sequence[SetTransfer]) -> str:
+def _reason_not_compared(reports: Sequence[SetTransfer]) -> str:
     """Return why two sets are not compared; empty if they are, or are not two."""
     if len(reports) != 2:
         return ""

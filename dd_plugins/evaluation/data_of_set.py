@@ -8,7 +8,7 @@ from typing import Any
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, UnknownNameError
-from dd_plugins.plugins.asked_for import was_asked_for
+from dd_plugins.plugins.asked_for import was_requested
 from dd_plugins.synthetic.artifact import DistilledSet
 
 __all__ = ["real_data_of"]
@@ -54,7 +54,7 @@ def _data_by_name(
     """
     header, record = distilled.header, distilled.header.dataset
     name = record.name if given is None else given
-    if given is None and not was_asked_for(name):
+    if given is None and not was_requested(name):
         raise DataError(
             f"the artifact names {name!r} for its real data, which nobody has asked "
             "for here; only data that was asked for is read: if it is yours, say so by "

@@ -19,7 +19,7 @@ from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
 from dd_plugins.training.recipes import get_recipe
 from dd_plugins.training.teacher import Teacher
 
-__all__ = ["prepared_for", "setting_of", "teacher_of"]
+__all__ = ["prepared_for", "run_and_sampler_of", "teacher_of"]
 
 
 def teacher_of(
@@ -56,7 +56,7 @@ def teacher_of(
         network = find(each.network)
         refuse_huge(network, distilled)
         wanted.append(TrainedNetwork(network, get_recipe(each.recipe), each.seed))
-    run, real = setting_of(distilled, data, device)
+    run, real = run_and_sampler_of(distilled, data, device)
     for one in wanted:
         if not one.is_kept(run, real, folder):
             raise OptionError(
@@ -73,7 +73,7 @@ def teacher_of(
     )
 
 
-def setting_of(
+def run_and_sampler_of(
     distilled: DistilledSet, data: RealData, device: torch.device
 ) -> tuple[Run, RealSampler]:
     """Return the run and the sampler behind the key of a set's teacher.

@@ -8,12 +8,12 @@ from dd_plugins.errors import FileError
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.files import write_atomically
 
-__all__ = ["remember", "was_asked_for"]
+__all__ = ["remember", "was_requested"]
 
 _ASKED_FOR = "asked-for"  # a folder of the cache
 
 
-def was_asked_for(name: str) -> bool:
+def was_requested(name: str) -> bool:
     """Return whether a data set named by an artifact may be read.
 
     A name alone means an installed data set. An argument after a colon, such as a path,
@@ -28,7 +28,7 @@ def was_asked_for(name: str) -> bool:
 
 def remember(name: str) -> None:
     """Record a name with an argument as given here; without a cache, do nothing."""
-    if was_asked_for(name):
+    if was_requested(name):
         return
     content = name.encode(errors="surrogatepass")  # a path need not be valid text
     with suppress(FileError):

@@ -5,7 +5,7 @@ from functools import cache
 import click
 
 from dd_plugins import hookspecs
-from dd_plugins.plugins.finding import COMMANDS, asked_plugins
+from dd_plugins.plugins.finding import COMMANDS, requested_plugins
 from dd_plugins.plugins.lazy_command import offer_command
 from dd_plugins.plugins.loading import LoadedPlugins
 from dd_plugins.plugins.registry import Plugin, Registry
@@ -53,4 +53,4 @@ def installed_commands() -> Commands:
     Raises:
         PluginError: two plugins register one command.
     """
-    return Commands(asked_plugins())
+    return Commands(requested_plugins())

@@ -14,9 +14,9 @@ from dd_plugins.spec import unknown_name
 __all__ = [
     "BUILT_IN",
     "COMMANDS",
-    "asked_plugins",
     "by_identity",
     "found_plugins",
+    "requested_plugins",
     "specifies_hooks",
 ]
 
@@ -33,7 +33,7 @@ BUILT_IN = {
 """The library's own plugins, in the form of entry points."""
 
 
-def asked_plugins() -> list[str] | None:
+def requested_plugins() -> list[str] | None:
     """Return the plugins named by the environment; None for all of them."""
     variable = os.environ.get(LOAD_VARIABLE)
     if variable is None:

@@ -26,14 +26,14 @@ from dd_plugins.errors import OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.factory import FactoryNetwork, NetworkLike, is_factory
 from dd_plugins.plugins.asked_for import remember
-from dd_plugins.plugins.finding import asked_plugins
+from dd_plugins.plugins.finding import requested_plugins
 from dd_plugins.plugins.lazy_command import offer_command
 from dd_plugins.plugins.loading import LoadedPlugins
 from dd_plugins.plugins.offers import (
     checked_dataset,
     checked_object,
-    no_spec,
-    no_value,
+    not_a_spec,
+    not_a_value,
 )
 from dd_plugins.plugins.registry import (
     Plugin,
@@ -245,7 +245,7 @@ class Plugins(LoadedPlugins):
         if isinstance(spec, base):
             return checked_object(cast(RecordType, spec))
         if not isinstance(spec, str):
-            raise no_spec(spec, registry.kind, example)
+            raise not_a_spec(spec, registry.kind, example)
         built: RecordType = self._build(registry, parse(spec))
         return built
 
@@ -391,7 +391,7 @@ class Plugins(LoadedPlugins):
         by_place = zip(cls.positional, call.arguments, strict=False)
         for name, value in (*by_place, *call.options.items()):
             if isinstance(value, Call) and takes_text(cls, name):
-                raise no_value(call, name, value)
+                raise not_a_value(call, name, value)
         arguments = tuple(self._value(value) for value in call.arguments)
         options = {}
         for name, value in call.options.items():
@@ -399,7 +399,7 @@ class Plugins(LoadedPlugins):
                 options[name] = build_part(cls, name, value)
                 continue
             if isinstance(value, Call) and not self._is_known(value):
-                raise no_value(call, name, value)
+                raise not_a_value(call, name, value)
             options[name] = self._value(value)
         return build(cls, Call(call.name, arguments, options))
 
@@ -427,4 +427,4 @@ def loaded_plugins() -> Plugins:
     Raises:
         PluginError: two plugins register one name.
     """
-    return Plugins(load=asked_plugins())
+    return Plugins(load=requested_plugins())

@@ -7,10 +7,10 @@ from dd_plugins.errors import OptionError
 from dd_plugins.plugins.registry import NO_RECORD, RecordType
 from dd_plugins.spec import Call, is_record
 
-__all__ = ["checked_dataset", "checked_object", "no_spec", "no_value"]
+__all__ = ["checked_dataset", "checked_object", "not_a_spec", "not_a_value"]
 
 
-def no_spec(spec: object, kind: str, example: str) -> OptionError:
+def not_a_spec(spec: object, kind: str, example: str) -> OptionError:
     """Return the error for a value other than a spec or a record of its kind.
 
     An example is a torch module.
@@ -24,7 +24,7 @@ def no_spec(spec: object, kind: str, example: str) -> OptionError:
     )
 
 
-def no_value(call: Call, option: str, given: Call) -> OptionError:
+def not_a_value(call: Call, option: str, given: Call) -> OptionError:
     """Return the error for a bare name where an option needs a value."""
     return OptionError(
         f"{call.name}: {option}={given.name} is neither a value nor a known "

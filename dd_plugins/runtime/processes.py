@@ -27,9 +27,9 @@ __all__ = [
     "gather_to_first",
     "local_rank",
     "local_world_size",
+    "lost_processes_reported",
     "process_group",
     "rank",
-    "reports_losses",
     "world_size",
 ]
 
@@ -97,7 +97,7 @@ def local_world_size() -> int:
 
 
 @contextmanager
-def reports_losses() -> Iterator[None]:
+def lost_processes_reported() -> Iterator[None]:
     """Turn the errors of torch about a lost process into one clear error.
 
     Raises:
@@ -133,7 +133,7 @@ def average(tensors: list[Tensor]) -> list[Tensor]:
     if world_size() == 1:
         return tensors
     flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
-    with reports_losses():
+    with lost_processes_reported():
         dist.all_reduce(flat)
     flat /= world_size()
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
@@ -147,7 +147,7 @@ def broadcast(tensors: list[Tensor]) -> None:
     """Overwrite tensors with those of process 0."""
     if world_size() == 1:
         return
-    with reports_losses():
+    with lost_processes_reported():
         for tensor in tensors:
             sent = tensor.contiguous()
             dist.broadcast(sent, src=0)
@@ -159,7 +159,7 @@ def broadcast_object(value: Value) -> Value:
     if world_size() == 1:
         return value
     box = [value]
-    with reports_losses():
+    with lost_processes_reported():
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
 
@@ -172,7 +172,7 @@ def gather_objects(value: Any) -> list[Any]:
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
-    with reports_losses():
+    with lost_processes_reported():
         dist.all_gather_object(found, value)
     return found
 
@@ -191,6 +191,6 @@ def gather_to_first(value: Any) -> list[Any] | None:
     packed = io.BytesIO()
     torch.save(value, packed)
     parts: list[bytes] | None = [b""] * world_size() if rank() == 0 else None
-    with reports_losses():
+    with lost_processes_reported():
         dist.gather_object(packed.getvalue(), parts)
     return parts and [torch.load(io.BytesIO(part), "cpu") for part in parts]

@@ -8,9 +8,9 @@ import pytest
 
 from dd_plugins.api import FileError, NetworkResult
 from dd_plugins.cli.printing import (
-    all_of,
     as_text,
     figure_columns,
+    run_all,
     say,
     training_progress,
     write_json,
@@ -68,10 +68,10 @@ def test_each_is_done_in_its_order_though_others_fail(
         return act
 
     if told is None:
-        all_of(*map(action, range(3)))
+        run_all(*map(action, range(3)))
     else:
         with pytest.raises(FileError, match=told):
-            all_of(*map(action, range(3)))
+            run_all(*map(action, range(3)))
     assert done == [0, 1, 2]
 
 

@@ -14,8 +14,8 @@ import dd_plugins
 from dd_plugins import DistilledSet, RealData
 from dd_plugins.data.image_counts import (
     Proportional,
-    asked_counts,
     counts_of_classes,
+    parsed_counts,
 )
 from dd_plugins.errors import OptionError
 
@@ -38,7 +38,7 @@ COUNTS = (6, 3, 1)
     ],
 )
 def test_numbers_are_read_in_every_form(asked: Any, expected: Any) -> None:
-    assert asked_counts(asked) == expected
+    assert parsed_counts(asked) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_numbers_are_read_in_every_form(asked: Any, expected: Any) -> None:
 )
 def test_what_is_no_number_is_refused(asked: Any) -> None:
     with pytest.raises(OptionError, match="images_per_class") as told:
-        asked_counts(asked)
+        parsed_counts(asked)
     assert str(told.value).isprintable()
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_number_is_refused(asked: Any) -> None:
 )
 def test_another_spec_is_refused(asked: str, told: str) -> None:
     with pytest.raises(OptionError, match=told):
-        asked_counts(asked)
+        parsed_counts(asked)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dd_plugins.data.checks import check_finite, check_values, number_tensor
+from dd_plugins.data.checks import as_number_tensor, check_finite, check_values
 from dd_plugins.data.images import Images, checked_images, take
 from dd_plugins.data.items import Items
 from dd_plugins.data.streamed import StreamedImages
@@ -20,10 +20,10 @@ LABELS = torch.tensor([0, 2, 1, 0, 1])
     "values", [[[1, 2], [3, 4]], ((1, 2), (3, 4)), np.array([[1, 2], [3, 4]])]
 )
 def test_numbers_may_be_held_in_any_form(values: Any) -> None:
-    found = number_tensor(values, "labels")
+    found = as_number_tensor(values, "labels")
     assert found.tolist() == [[1, 2], [3, 4]]
     tensor = torch.ones(2)
-    assert number_tensor(tensor, "labels") is tensor
+    assert as_number_tensor(tensor, "labels") is tensor
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_numbers_may_be_held_in_any_form(values: Any) -> None:
 )
 def test_what_no_numbers_are_is_refused_by_its_kind(values: Any, named: str) -> None:
     with pytest.raises(DataError, match=named) as refused:
-        number_tensor(values, "labels")
+        as_number_tensor(values, "labels")
     assert str(refused.value).isprintable()
 
 

@@ -132,7 +132,10 @@ def test_a_failure_names_the_checkpoint_that_is_there(tmp_path: Path) -> None:
 def test_errors_of_torch_that_a_user_can_mend_say_how(
     error: Exception, told: str
 ) -> None:
-    with pytest.raises(RunError, match=told) as raised, begun(Told()).failures_named():
+    with (
+        pytest.raises(RunError, match=told) as raised,
+        begun(Told()).annotated_errors(),
+    ):
         raise error
     assert raised.value.__cause__ is error
     assert str(raised.value).isprintable()
@@ -148,7 +151,7 @@ def test_errors_of_torch_that_a_user_can_mend_say_how(
     ],
 )
 def test_errors_that_nobody_foresaw_are_not_dressed_up(error: Exception) -> None:
-    with pytest.raises(type(error)) as raised, begun(Told()).failures_named():
+    with pytest.raises(type(error)) as raised, begun(Told()).annotated_errors():
         raise error
     assert raised.value is error
 

@@ -9,7 +9,7 @@ import torch
 
 from dd_plugins.api import DDWarning, FileError, OptionError, Transform
 from dd_plugins.engine.restoring import (
-    foreign_is_told,
+    checkpoint_errors,
     largest,
     rehearse,
     saved_transform,
@@ -178,13 +178,13 @@ def test_movers_that_lead_to_no_image_are_refused(change: Any, value: float) -> 
 
 @pytest.mark.parametrize("error", [OptionError("options"), MemoryError("full")])
 def test_errors_that_are_no_fault_of_the_file_pass(error: Exception) -> None:
-    with pytest.raises(type(error)) as raised, foreign_is_told():
+    with pytest.raises(type(error)) as raised, checkpoint_errors():
         raise error
     assert raised.value is error
 
 
 def test_any_other_error_is_told_in_a_short_line() -> None:
-    with pytest.raises(FileError) as raised, foreign_is_told():
+    with pytest.raises(FileError) as raised, checkpoint_errors():
         raise IndexError("first line\n  second line " + "x" * 5_000)
     text = str(raised.value)
     assert "IndexError" in text

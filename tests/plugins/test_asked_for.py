@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dd_plugins.plugins.asked_for import remember, was_asked_for
+from dd_plugins.plugins.asked_for import remember, was_requested
 
 NAMES = [
     "folder:pictures",
@@ -28,16 +28,16 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_name_with_an_argument_is_known_once_it_was_given(
     name: str, kept: Path
 ) -> None:
-    assert not was_asked_for(name)
+    assert not was_requested(name)
     remember(name)
-    assert was_asked_for(name)
-    assert not any(map(was_asked_for, (f"{name}x", f"x{name}", f"{name} ")))
+    assert was_requested(name)
+    assert not any(map(was_requested, (f"{name}x", f"x{name}", f"{name} ")))
     outside = [path for path in kept.parent.rglob("*") if kept not in path.parents]
     assert outside in ([kept], []), "it leads out of the cache"
 
 
 def test_a_name_alone_needs_no_asking(kept: Path) -> None:
-    assert was_asked_for("digits")
+    assert was_requested("digits")
     remember("digits")
     assert not kept.exists()
 
@@ -60,5 +60,5 @@ def test_without_a_cache_nothing_is_known_and_nothing_fails(
     for folder in (tmp_path / "file", "/proc/none", "x" * 5_000):
         monkeypatch.setenv("DD_CACHE", str(folder))
         remember("folder:a")
-        assert not was_asked_for("folder:a")
-        assert was_asked_for("digits")
+        assert not was_requested("folder:a")
+        assert was_requested("digits")

@@ -74,7 +74,7 @@ class Addition:
         return [] if self.options.context == "none" else self.others
 
     @property
-    def told_from(self) -> list[int]:
+    def contrast_classes(self) -> list[int]:
         """The stored classes with copies among the real images.
 
         A single new class needs others for contrast, with or without a context.
@@ -84,7 +84,7 @@ class Addition:
     @property
     def present(self) -> list[int]:
         """All classes of the distillation, sorted."""
-        return sorted({*self.counts, *self.told_from})
+        return sorted({*self.counts, *self.contrast_classes})
 
     @property
     def learned(self) -> list[int]:
@@ -149,7 +149,7 @@ class Addition:
         # from old and new images in that proportion. A coreset gets no copies: it must
         # not choose the same image twice.
         again = set() if self.chooses else set(self.seen) & set(self.counts)
-        for label in (*sorted(again), *self.told_from):
+        for label in (*sorted(again), *self.contrast_classes):
             stored = groups[TaskClass(self.task, label)]
             count = max(stored.seen, len(stored), self.wanted(label))
             pool.add(stored.images, label, count)

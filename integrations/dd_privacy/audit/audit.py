@@ -20,7 +20,7 @@ from dd_privacy.audit.membership import Membership
 from dd_privacy.audit.results import Audit, AuditedMechanism, OneRun, ResultRow
 from dd_privacy.audit.runs import Runs
 from dd_privacy.audit.statistics import Array
-from dd_privacy.audit.workers import Job, threads_of_one
+from dd_privacy.audit.workers import Job, threads_of_a_worker
 from dd_privacy.checks import number
 
 __all__ = ["audit_runs"]
@@ -209,7 +209,7 @@ def _plan(runs: Runs, wanted: Sequence[Job], processes: int) -> tuple[int, int, 
     kinds = [(id(each), run < len(runs.membership.targets)) for each, run in missing]
     examples = dict(zip(kinds, missing, strict=True))
     processes = max(1, min(processes, len(missing)))
-    with threads_of_one(processes):
+    with threads_of_a_worker(processes):
         seconds = {kind: runs.expected_seconds(*job) for kind, job in examples.items()}
     one_by_one = sum(seconds[kind] for kind in kinds)
     return len(missing), len(wanted), one_by_one / processes

@@ -35,7 +35,7 @@ from dd_privacy.audit.mechanisms.base import AbstractMechanism, Release
 from dd_privacy.audit.mechanisms.given_set import GivenSet
 from dd_privacy.audit.membership import Membership
 from dd_privacy.audit.observations import observe, scale_of_outputs
-from dd_privacy.audit.workers import Job, made_side_by_side
+from dd_privacy.audit.workers import Job, run_in_parallel
 
 __all__ = ["FinishedRun", "Runs", "audit_folder"]
 
@@ -223,7 +223,7 @@ class Runs:
                 self.make(*job)
                 yield
             return
-        for job, folder in made_side_by_side(self.make, missing, processes):
+        for job, folder in run_in_parallel(self.make, missing, processes):
             if folder != self.path(*job):
                 raise RunError(
                     "the code of an audit must stay as it is while its runs are made, "

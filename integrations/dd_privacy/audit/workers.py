@@ -18,7 +18,7 @@ import torch
 from dd_plugins.api import RunError
 from dd_privacy.audit.mechanisms.base import AbstractMechanism
 
-__all__ = ["Job", "Make", "made_side_by_side", "threads_of_one"]
+__all__ = ["Job", "Make", "run_in_parallel", "threads_of_a_worker"]
 
 Job = tuple[AbstractMechanism, int]
 """A mechanism, and the number of its run."""
@@ -29,7 +29,7 @@ Make = Callable[[AbstractMechanism, int], Path]
 _PATIENCE = 15.0  # seconds for a stopped run to write its checkpoint
 
 
-def made_side_by_side(
+def run_in_parallel(
     make: Make, jobs: Sequence[Job], processes: int
 ) -> Iterator[tuple[Job, Path]]:
     """Make runs in several processes; yield each run when it is finished.
@@ -72,7 +72,7 @@ def made_side_by_side(
 
 
 @contextmanager
-def threads_of_one(processes: int) -> Iterator[None]:
+def threads_of_a_worker(processes: int) -> Iterator[None]:
     """Use as many threads as each of several processes would get."""
     before = torch.get_num_threads()
     torch.set_num_threads(_threads(processes))

@@ -159,7 +159,7 @@ def _noise_multiplier_for(
         else:
             low = between
         if found.accountant == "prv":
-            between, last = _where_the_line_is(aim, last, found), found
+            between, last = _interpolated_noise(aim, last, found), found
         if not low < between < high:
             between = (low + high) / 2
     if high > _SMALLEST_NOISE:
@@ -169,7 +169,7 @@ def _noise_multiplier_for(
     return min(best, by_rdp, key=lambda each: each.noise_multiplier)
 
 
-def _where_the_line_is(aim: float, first: Budget, second: Budget) -> float:
+def _interpolated_noise(aim: float, first: Budget, second: Budget) -> float:
     """Return the noise for an epsilon, by a line through two budgets in logarithms.
 
     Return 0 if the budget with more noise does not have the smaller epsilon. ``aim`` is

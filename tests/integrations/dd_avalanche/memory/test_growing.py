@@ -216,7 +216,7 @@ def addition(new: dict[int, int], **options: Any) -> tuple[Addition, ImageGroups
 
 
 @pytest.mark.parametrize(
-    ("context", "new", "beside", "told_from", "learned"),
+    ("context", "new", "beside", "contrast_classes", "learned"),
     [
         ("none", {2: 5, 3: 5}, [], [], [2, 3]),
         ("fixed", {2: 5, 3: 5}, [0, 1], [0, 1], [2, 3]),
@@ -233,13 +233,13 @@ def test_stored_classes_stand_beside_new_ones(
     context: Any,
     new: dict[int, int],
     beside: list[int],
-    told_from: list[int],
+    contrast_classes: list[int],
     learned: list[int],
 ) -> None:
     made, _ = addition(new, context=context)
     assert made.beside == beside
-    assert made.told_from == told_from
-    assert made.present == sorted({*new, *told_from})
+    assert made.contrast_classes == contrast_classes
+    assert made.present == sorted({*new, *contrast_classes})
     assert made.learned == learned
 
 

@@ -218,7 +218,7 @@ def test_code_that_changes_while_runs_are_made_is_told(
         for job in jobs:
             yield job, tmp_path / "made by other code"
 
-    monkeypatch.setattr("dd_privacy.audit.runs.made_side_by_side", elsewhere)
+    monkeypatch.setattr("dd_privacy.audit.runs.run_in_parallel", elsewhere)
     membership = membership_for_mechanism(noisy_data(200), members=80, targets=2)
     runs, model = Runs(membership, tmp_path), AllMembers("all", "cpu", MLP, 1)
     with pytest.raises(RunError, match="got changed code"):

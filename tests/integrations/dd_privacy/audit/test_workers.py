@@ -18,7 +18,7 @@ from dd_privacy.audit.audit import audit_runs
 from dd_privacy.audit.drawing import membership_for_mechanism
 from dd_privacy.audit.mechanisms import AllMembers, Release
 from dd_privacy.audit.runs import Runs
-from dd_privacy.audit.workers import made_side_by_side, threads_of_one
+from dd_privacy.audit.workers import run_in_parallel, threads_of_a_worker
 
 COMMAND = [
     *("audit", "frepo(pool_size=1)", "--dataset", "digits", "--members", "300"),
@@ -101,7 +101,7 @@ def own_process(mechanism: Any, run: int) -> Path:
 
 def test_each_job_is_made_once_in_another_process() -> None:
     jobs: Any = [("a", 0), ("a", 1), ("b", 0)]
-    found = dict(made_side_by_side(own_process, jobs, 2))
+    found = dict(run_in_parallel(own_process, jobs, 2))
     assert set(found) == set(jobs)
     for (mechanism, run), path in found.items():
         name, process, threads = path.parts
@@ -116,11 +116,11 @@ def fails(mechanism: Any, run: int) -> Path:
 
 def test_an_error_of_a_run_is_the_error_of_the_audit() -> None:
     with pytest.raises(FileError, match="all of run 0 cannot be written"):
-        list(made_side_by_side(fails, [("all", 0)], 1))  # type: ignore[list-item]
+        list(run_in_parallel(fails, [("all", 0)], 1))  # type: ignore[list-item]
 
 
 def interrupted(processes: int, threads: int) -> None:
-    with threads_of_one(processes):
+    with threads_of_a_worker(processes):
         assert torch.get_num_threads() == threads
         raise InterruptedError
 
