@@ -2,7 +2,6 @@
 
 import pickle
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +33,7 @@ from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.signals import DeferredInterrupt
 from dd_plugins.spec import Record, read, record
 from dd_plugins.training.default_steps import DECODER_STEPS
-from dd_plugins.training.kept_files import AbstractKept, load_weights
+from dd_plugins.training.kept_files import AbstractKept, OnStep, load_weights
 from dd_plugins.training.kept_networks import RealSetting
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.sources import code_of
@@ -58,8 +57,6 @@ _UNREADABLE = (
 _WARM_UP = 50  # steps
 _SAVED_EVERY = 20.0  # seconds
 _TEST_BATCH = 500
-
-OnStep = Callable[[int], None]
 
 
 @record

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +14,10 @@ from dd_plugins.errors import FileError
 from dd_plugins.run import Run
 from dd_plugins.runtime.kept_tensors import load_tensors
 
-__all__ = ["AbstractKept", "load_weights"]
+__all__ = ["AbstractKept", "OnStep", "load_weights"]
+
+OnStep = Callable[[int], None]
+"""Called with the number of training steps done."""
 
 
 class AbstractKept(ABC):

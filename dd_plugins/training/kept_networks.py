@@ -1,7 +1,7 @@
 """Networks trained on real data, kept in files under a hash of their origin."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.view_records import TeacherRecord
 from dd_plugins.training.default_steps import STAGES
-from dd_plugins.training.kept_files import AbstractKept, load_weights
+from dd_plugins.training.kept_files import AbstractKept, OnStep, load_weights
 from dd_plugins.training.recipes import Recipe, get_recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
 from dd_plugins.training.train import (
@@ -51,9 +51,6 @@ __all__ = [
     "real_training_set",
     "train_networks",
 ]
-
-OnStep = Callable[[int], None]
-"""Called with the number of training steps done."""
 
 _FORMAT = 3
 _KIND = "a trained network"

@@ -12,6 +12,7 @@ from dd_plugins.errors import DDError
 from dd_plugins.run import Run
 from dd_plugins.runtime import processes
 from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.training.kept_files import OnStep
 
 __all__ = ["Missing", "Wanted", "obtained"]
 
@@ -22,7 +23,6 @@ _TOLD_EVERY = 50  # training steps
 _LOOK_EVERY = 0.2  # seconds
 
 Found_co = TypeVar("Found_co", covariant=True)
-OnStep = Callable[[int], None]
 
 
 class Wanted(Protocol[Found_co]):

@@ -25,9 +25,8 @@ from dd_plugins.runtime.device import Precision, exact_kernels, plain_torch
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
 from dd_plugins.runtime.progress import OnProgress, part_of
-from dd_plugins.training.kept_files import AbstractKept
+from dd_plugins.training.kept_files import AbstractKept, OnStep
 from dd_plugins.training.kept_networks import (
-    OnStep,
     RealSetting,
     TrainedNetwork,
     real_training_set,
