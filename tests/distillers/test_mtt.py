@@ -295,6 +295,11 @@ def test_a_loss_above_the_threshold_is_skipped_and_counted() -> None:
     assert state.state_dict()["skipped"] == 2.0
     merged = state.merge([{"skipped": 2.0, "logits": 0}, {"skipped": 4.0, "logits": 0}])
     assert merged["skipped"] == 3.0
+    saved = state.state_dict()
+    state.load_state_dict(saved)
+    for logits in (saved["logits"][:1], saved["logits"] + float("nan")):
+        with pytest.raises(ValueError, match="logits: expected"):
+            state.load_state_dict(saved | {"logits": logits})
 
 
 def test_the_step_size_is_learned_and_its_rate_is_that_of_the_papers() -> None:

@@ -16,7 +16,7 @@ from dd_plugins.distillers.base import AbstractDistiller, add_gradient
 from dd_plugins.distillers.mtt.experts import experts_obtained
 from dd_plugins.distillers.mtt.settings import Window, paper_run, short_run
 from dd_plugins.distillers.mtt.student import Student, graph_bytes, layers_mask
-from dd_plugins.distillers.state import AbstractState, Metrics
+from dd_plugins.distillers.state import AbstractState, Metrics, check_saved
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.trajectory_matching import (
     match_in_constant_memory,
@@ -82,7 +82,12 @@ class MTTState(AbstractState):
         return {"logits": self.logits, "skipped": self.skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the logits, and how many updates were skipped."""
+        """Restore the logits, and how many updates were skipped.
+
+        Raises:
+            ValueError: the state has another form, or values that are not finite.
+        """
+        check_saved(state, self.state_dict())
         self.logits.copy_(state["logits"])
         self.skipped = state["skipped"]
 
