@@ -109,7 +109,7 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         "epochs": options.epochs,
         "networks": options.networks,
         "taught_only": options.taught_only,
-        "evaluation_networks": options.evaluation_network or None,
+        "evaluation_networks": "; ".join(options.evaluation_network) or None,
         "recipe": repr(found.recipe),
         "accuracies": {
             arm: {each.spec: list(each.accuracies) for each in results[arm]}
@@ -140,7 +140,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
             options.epochs,
             options.networks,
             options.taught_only,
-            options.evaluation_network or None,
+            "; ".join(options.evaluation_network) or None,
             seed,
         )
         if is_made(options.out, KEY, wanted):

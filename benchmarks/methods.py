@@ -40,7 +40,7 @@ PROBE = range(2, 6)  # steps that are timed, after those that warm up
 LEAST_PROBE_SECONDS = 5.0
 KEY = (
     *("dataset", "images_per_class", "distiller_asked", "network", "seconds_asked"),
-    "seed",
+    *("evaluation_network_asked", "seed"),
 )
 
 
@@ -126,6 +126,7 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         "distiller": distilled.header.distiller,
         "network": options.network,
         "seconds_asked": options.seconds,
+        "evaluation_network_asked": options.evaluation_network,
         "seed": options.seed,
         "steps": steps,
         "seconds_per_step": each,
@@ -153,6 +154,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
             spec,
             options.network,
             options.seconds,
+            options.evaluation_network,
             options.seed,
         )
         if is_made(options.out, KEY, wanted):

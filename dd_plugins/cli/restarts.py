@@ -60,7 +60,7 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
     if not len(data.validation.labels):
         raise OptionError(f"--restarts needs validation images: {data.name} has none")
     judged = replace(data, read_test=lambda: data.validation)
-    out = out if out.name else out.resolve()  # the current folder has no name
+    out = out.resolve()  # "." has no name, and ".." not its own
     found: dict[int, float] = {}
     for seed in range(first, first + restarts):
         folder = out.with_name(f"{out.name}-restarts") / str(seed)

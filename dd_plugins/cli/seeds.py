@@ -14,6 +14,7 @@ from dd_plugins.errors import OptionError
 if TYPE_CHECKING:
     from dd_plugins.evaluation.results import Evaluation, NetworkResult
     from dd_plugins.synthetic.artifact import DistilledSet
+    from dd_plugins.synthetic.header import Header
 
 __all__ = ["check_repeatable", "further_sets", "results_of_seeds", "tables_of_seeds"]
 
@@ -35,7 +36,7 @@ def check_repeatable(distilled: "DistilledSet") -> None:
         raise OptionError("--seeds needs a set of a run, got an imported one")
     method = base_of(get_distiller(header.distiller))
     labels_views = type(method).teacher is not AbstractDistiller.teacher
-    if header.views is not None and not labels_views:
+    if header.views is not None and not (labels_views and _has_own_views(header)):
         raise OptionError(
             "--seeds would compare this relabelled set with sets that are not; distil "
             "with other seeds, relabel each, and evaluate them one by one"
@@ -47,6 +48,14 @@ def check_repeatable(distilled: "DistilledSet") -> None:
             "--seeds would spend the privacy budget again for each seed; distil such "
             "sets one by one"
         )
+
+
+def _has_own_views(header: "Header") -> bool:
+    """Tell whether the views of a set and their teachers are named by its run."""
+    assert header.views is not None
+    named = " ".join([header.network, *header.options.values()])
+    teachers = [each.network for each in header.views.teachers]
+    return all(each in named for each in (header.views.views, *teachers))
 
 
 def further_sets(

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dd_plugins.data.images import Images, checked_images
 from dd_plugins.data.items import Items, read_dataset
@@ -43,7 +45,7 @@ class UnreadTestSet:
         match self.test:
             case None:
                 raise no_test_set()
-            case _ if isinstance(self.test, tuple):  # a list is one of pairs
+            case _ if self._is_pair():
                 images, labels = self.test
                 checked = self._checked(images, labels)
             case _ if self._is_function():
@@ -60,6 +62,12 @@ class UnreadTestSet:
 
     def _items(self) -> Items:
         return Items(self.test, self.channels, self.image_size)
+
+    def _is_pair(self) -> bool:
+        """Tell whether these are images and labels; a list is one of pairs."""
+        if isinstance(self.test, list) and len(self.test) == 2:
+            return all(isinstance(each, Tensor | np.ndarray) for each in self.test)
+        return isinstance(self.test, tuple)
 
     def _is_function(self) -> bool:
         return callable(self.test) and not hasattr(self.test, "__getitem__")

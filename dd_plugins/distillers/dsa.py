@@ -228,10 +228,7 @@ def _settle_statistics(
 ) -> None:
     """Take the statistics of batch normalisation from real images, and freeze them."""
     images = torch.cat(
-        [
-            real.class_batch(step, label, _STATISTICS).images
-            for label in range(run.task.num_classes)
-        ]
+        [real.class_batch(step, label, _STATISTICS).images for label in real.classes]
     )
     with torch.no_grad(), run.autocast():
         network(images)

@@ -40,7 +40,8 @@ def real_data_of(
     if data is None or isinstance(data, str):
         found = _data_by_name(distilled, data, find, options)
     else:
-        found = find(data, options)
+        is_read = isinstance(data, RealData)  # its images have their size already
+        found = find(data, DataOptions(root=root) if is_read else options)
     _check_fit(distilled, found)
     return found
 

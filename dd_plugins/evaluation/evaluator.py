@@ -313,8 +313,10 @@ class Evaluator:
         images: Tensor | Whitened = Whitened(source, transform, self.device)
         if isinstance(source, Tensor):
             needed = 4 * source.numel()
-            # Half of the room is left for the networks.
-            if fits_in_memory(needed) and needed < room_on(self.device) / 2:
+            # On a GPU, half of the room is left for the networks.
+            is_cpu = self.device.type == "cpu"
+            fits = is_cpu or needed < room_on(self.device) / 2
+            if fits and fits_in_memory(needed):
                 images = images[:]
         return TrainingSet(
             images,

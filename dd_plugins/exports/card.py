@@ -1,7 +1,7 @@
 """The card of a set for the Hugging Face hub: its README.md."""
 
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import PureWindowsPath
 
 from dd_plugins.exports.recipe import ExportedRecipe
 from dd_plugins.exports.templates import filled
@@ -78,7 +78,7 @@ def _fields(
 def _data_name(distilled: DistilledSet) -> str:
     """Return the name of the real data, without the kind of its files."""
     name = distilled.header.dataset.name
-    return PurePath(name.partition(":")[2]).name or name
+    return PureWindowsPath(name.partition(":")[2]).name or name
 
 
 def _words(text: str) -> str:

@@ -1,7 +1,9 @@
 """The folder of a set for the Hugging Face hub."""
 
+import ast
+import re
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path, PureWindowsPath
 
 from dd_plugins.exports.card import ANY_REPOSITORY, card_of
 from dd_plugins.exports.recipe import ExportedRecipe
@@ -16,6 +18,9 @@ __all__ = ["CARD_NAME", "write_hub_folder"]
 CARD_NAME = "README.md"
 """The name of the card in the folder."""
 
+_QUOTED_DATA = re.compile(r"""'\w+:[^']*'|"\w+:[^"]*\"""")
+"""A data set named by a path, within a spec."""
+
 
 def write_hub_folder(
     distilled: DistilledSet,
@@ -26,8 +31,8 @@ def write_hub_folder(
     """Write the folder for ``push_to_hub`` to upload.
 
     It holds the artifact, a grid of its images, all tensors as arrays, the script for
-    training on them, and a card. Of real data named by a path, the headers keep the
-    last part alone: where it lies is nobody's business.
+    training on them, and a card. Of real and public data named by a path, the headers
+    keep the last part alone: where it lies is nobody's business.
 
     Args:
         distilled: the set.
@@ -48,13 +53,28 @@ def write_hub_folder(
 
 
 def _without_folders(header: Header) -> Header:
-    """Return a header, and those of its contexts, without the folders of real data."""
-    kind, colon, place = header.dataset.name.partition(":")
-    name = f"{kind}{colon}{PurePath(place).name or place}"
+    """Return a header, and those of its contexts, without the folders of data."""
+    name = _without_folder(header.dataset.name)
     updates: dict[str, object] = {
-        "dataset": header.dataset.model_copy(update={"name": name})
+        "dataset": header.dataset.model_copy(update={"name": name}),
+        "distiller": _QUOTED_DATA.sub(_without_quoted_folder, header.distiller),
+        "options": {
+            key: _QUOTED_DATA.sub(_without_quoted_folder, value)
+            for key, value in header.options.items()
+        },
     }
     if header.context is not None:
         behind = {"header": _without_folders(header.context.header)}
         updates["context"] = header.context.model_copy(update=behind)
     return header.model_copy(update=updates)
+
+
+def _without_folder(name: str) -> str:
+    """Return the name of a data set, of a path only the last part."""
+    kind, colon, place = name.partition(":")
+    # A Windows path may have either slash, so it splits any path.
+    return f"{kind}{colon}{PureWindowsPath(place).name or place}"
+
+
+def _without_quoted_folder(found: re.Match[str]) -> str:
+    return repr(_without_folder(str(ast.literal_eval(found[0]))))

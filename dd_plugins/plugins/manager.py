@@ -321,7 +321,7 @@ class Plugins(LoadedPlugins):
             case str():
                 found = self.dataset(given, options)
             case RealData():
-                if size not in (None, given.image_shape[1]):
+                if size and given.image_shape[1:] != (size, size):
                     raise OptionError(
                         f"image_size={size} resizes data as it is read, and RealData "
                         f"has images of {given.image_shape[1:]} pixels already; pass "

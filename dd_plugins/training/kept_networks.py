@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dd_plugins.checks import whole_number
 from dd_plugins.data.draws import sampler_of
@@ -205,7 +205,7 @@ class TrainedNetwork(AbstractKept):
             with exact_kernels():
                 for done in steps:
                     on_step(done)
-            if not all(each.isfinite().all() for each in module.state_dict().values()):
+            if not _is_finite(module):
                 raise RunError(
                     f"the weights of {self.network!r} are not finite after its "
                     f"training; lower the learning rate of its recipe, {self.recipe!r}"
@@ -220,8 +220,8 @@ class TrainedNetwork(AbstractKept):
         """Return the kept network, or check write access and return None.
 
         Raises:
-            FileError: its file is damaged, contradicts its name, or could not be
-                written.
+            FileError: its file is damaged, contradicts its name, holds weights that are
+                not finite, or could not be written.
             OptionError: the images are too small for the architecture.
         """
         module, _ = self.fresh(run)
@@ -233,6 +233,8 @@ class TrainedNetwork(AbstractKept):
             return None
         described, spec = self.described(run, real), repr(self.network)
         load_weights(module, path, described, what=_KIND, advice=_ADVICE, of=spec)
+        if not _is_finite(module):
+            raise FileError(f"{path}: the weights of {spec} are not finite; {_ADVICE}")
         return module
 
     def record(self) -> TeacherRecord:
@@ -245,6 +247,11 @@ class TrainedNetwork(AbstractKept):
         """Return the untrained network, and the random generator of its training."""
         generator = generator_for(self.seed, f"trained network {self.network!r}")
         return run.fresh_network(generator, self.network), generator
+
+
+def _is_finite(module: nn.Module) -> bool:
+    """Tell whether all weights and statistics of a network are finite."""
+    return all(bool(each.isfinite().all()) for each in module.state_dict().values())
 
 
 class KeptNetworks(Sequence[FeatureNetwork]):

@@ -34,6 +34,7 @@ def code_of(*records: Record) -> dict[str, str]:
         they may use each other, or over the text of a script or notebook.
     """
     found: dict[str, str] = {}
+    typed: dict[str, set[str]] = {}
     for made in _code(records):
         package = made.__module__.partition(".")[0]
         if package in _OWN or package in sys.stdlib_module_names - {"__main__"}:
@@ -44,9 +45,10 @@ def code_of(*records: Record) -> dict[str, str]:
         elif files := list(_files(package)):
             found |= {f"source of {package}": _digest(files)}
         else:  # typed into a console or a notebook
+            name = f"source of {made.__module__}.{made.__qualname__}"
             text = hashlib.sha256(_text_of(made)).hexdigest()
-            found |= {f"source of {made.__module__}.{made.__qualname__}": text}
-    return found
+            typed.setdefault(name, set()).add(text)  # two lambdas have one name
+    return found | {name: " ".join(sorted(texts)) for name, texts in typed.items()}
 
 
 def _code(records: Iterable[Record]) -> set[Any]:
@@ -130,15 +132,17 @@ def _content(value: object) -> object:
     """Return the form of an attribute of a class, to detect a change."""
     match value:
         case FunctionType():
-            defaults = value.__defaults__, value.__kwdefaults__
-            return _content(value.__code__), repr(defaults)
+            by_name = sorted((value.__kwdefaults__ or {}).items())
+            defaults = [*(value.__defaults__ or ()), *(each for _, each in by_name)]
+            names = [name for name, _ in by_name]
+            return _content(value.__code__), names, [*map(_content, defaults)]
         case CodeType():
             return _code_content(value)
         case staticmethod() | classmethod():
             return _content(value.__func__)
         case property():
             return [_content(each) for each in (value.fget, value.fset, value.fdel)]
-        case bool() | int() | float() | str() | bytes() | tuple() | None:
+        case bool() | int() | float() | complex() | str() | bytes() | tuple() | None:
             return repr(value)
         case _:
             return type(value).__name__  # its repr may hold an address

@@ -5,6 +5,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,19 @@ def test_restarts_that_choose_nothing_are_refused(
     assert message in " ".join(refused.split())
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "run-restarts").exists()
+
+
+@pytest.mark.parametrize("out", [".", "sub/.."])
+def test_the_current_folder_takes_restarts(
+    tmp_path: Path, in_process: Any, out: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    words = ["--distiller", "random", "--restarts", "2", "--restart-steps", "1"]
+    words += ["--network", "mlp(width=2)", "--out", out]
+    said = in_process("distill", *words)
+    assert said.status == 0, said.stderr
+    short = tmp_path.with_name(f"{tmp_path.name}-restarts")
+    assert {each.name for each in short.iterdir()} == {"0", "1"}
 
 
 def test_data_without_validation_images_is_refused(tmp_path: Path) -> None:

@@ -54,3 +54,17 @@ def test_a_relabelled_set_is_not_compared_with_sets_that_are_not() -> None:
     relabelled = relabel(first, teacher, teacher_recipe="recipe(steps=2)")
     with pytest.raises(OptionError, match="distil with other seeds, relabel each"):
         check_repeatable(relabelled)
+
+
+@pytest.mark.parametrize("distiller", ["rded", "clip(rded)"])
+def test_a_set_with_views_of_its_own_is_repeated(distiller: str) -> None:
+    own = "teacher_recipe=recipe(steps=2), views=views(count=2)"
+    made = dd_plugins.distill(
+        "digits", distiller.replace("rded", f"rded({own})"), network="mlp(width=4)"
+    )
+    check_repeatable(made)
+    for change in ({"teachers": "mlp(width=8)"}, {"views": "views(count=3)"}):
+        asked = {"teachers": "mlp(width=4)", "views": "views(count=2)"} | change
+        again = relabel(made, **asked, teacher_recipe="recipe(steps=2)")  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="relabel each"):
+            check_repeatable(again)

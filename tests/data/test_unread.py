@@ -71,6 +71,8 @@ def test_a_list_is_one_of_pairs(count: int) -> None:
     reader.check()
     assert torch.equal(reader().images[:], IMAGES[:count])
     assert reader().labels.tolist() == LABELS[:count].tolist()
+    both = UnreadTestSet([IMAGES, LABELS]).fitting(SHAPE, 2)
+    assert torch.equal(both().images[:], IMAGES)
 
 
 @pytest.mark.parametrize("as_function", [False, True])

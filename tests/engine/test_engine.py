@@ -434,7 +434,13 @@ def test_context_of_all_classes_is_refined_alone() -> None:
     assert not torch.equal(again.images, first.images)
 
 
-@pytest.mark.parametrize("distiller", ["dm", "dsa", "frepo(pool_size=2)", "kmeans"])
+@pytest.mark.parametrize(
+    "distiller",
+    [
+        *("dm", "dsa", "frepo(pool_size=2)", "kmeans", "rotated(dsa)"),
+        "metadd(dm, networks=(vgg11(width=4), alexnet(width=8)), stages=(2,))",
+    ],
+)
 def test_classes_without_images_get_none(distiller: str) -> None:
     """In the middle, and at the end."""
     toy = toy_data(validation=0)
@@ -446,7 +452,7 @@ def test_classes_without_images_get_none(distiller: str) -> None:
         distiller,
         images_per_class=[2, 1, 1, 1],
         steps=None if distiller == "kmeans" else 1,
-        network="conv(width=4, depth=1)",
+        network="conv(width=4, depth=2, normalization='batch')",
     )
     assert made.header.initial_classes == [0, 0, 2]
     assert made.labels.shape == (3, 4)

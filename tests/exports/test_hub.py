@@ -73,12 +73,17 @@ def test_no_file_tells_where_data_lay(tmp_path: Path) -> None:
     data = DataRecord(name="folder:/home/me/pets", fingerprint="", train_images=9)
     first = made_set(dataset=data)
     made = made_set(
-        dataset=data, context=ContextRecord(refined=False, header=first.header)
+        dataset=data,
+        context=ContextRecord(refined=False, header=first.header),
+        distiller="dp_dm(epsilon=1.0, public='folder:C:\\\\home\\\\me\\\\cats')",
+        options={"public": "'npz:/home/me/cats.npz'", "epsilon": "1.0"},
     )
     folder = dd_plugins.export(made, "hub", tmp_path / "written")
-    assert "# pets, distilled by dm" in (folder / "README.md").read_text()
+    assert "# pets, distilled by dp" in (folder / "README.md").read_text()
     loaded = DistilledSet.load(folder)
     assert loaded.header.dataset.name == "folder:pets"
+    assert loaded.header.distiller == "dp_dm(epsilon=1.0, public='folder:cats')"
+    assert loaded.header.options == {"public": "'npz:cats.npz'", "epsilon": "1.0"}
     assert loaded.header.context is not None
     assert loaded.header.context.header.dataset.name == "folder:pets"
     for path in folder.rglob("*"):

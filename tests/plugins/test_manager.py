@@ -920,8 +920,10 @@ def test_own_data_is_resized_as_a_named_set_is() -> None:
 def test_data_that_is_read_already_is_not_resized() -> None:
     data = RealData.from_tensors(IMAGES, LABELS, image_size=4)
     assert Plugins(load=[]).real_data(data, DataOptions(image_size=4)) is data
-    with pytest.raises(OptionError, match="image_size=8 resizes data as it is read"):
-        Plugins(load=[]).real_data(data, DataOptions(image_size=8))
+    wide = RealData.from_tensors(torch.rand(4, 1, 8, 16), LABELS[:4])
+    for given in (data, wide):
+        with pytest.raises(OptionError, match="image_size=8 resizes data as it is"):
+            Plugins(load=[]).real_data(given, DataOptions(image_size=8))
 
 
 def test_an_unknown_name_within_a_spec_may_be_of_any_kind() -> None:

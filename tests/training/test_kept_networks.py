@@ -18,6 +18,7 @@ from dd_plugins import get_distiller, get_network
 from dd_plugins.api import get_recipe
 from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.runtime.cache import cache_folder
+from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
 from dd_plugins.testing import toy_data
 from dd_plugins.training import sources
 from dd_plugins.training.kept_networks import TrainingReport, train_networks
@@ -285,3 +286,17 @@ def test_a_network_that_is_not_finite_is_refused_and_not_kept(tmp_path: Path) ->
     with pytest.raises(RunError, match=r"weights of mlp.* are not finite"):
         next(networks)
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_kept_network_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    def trained() -> TrainingReport:
+        networks = [get_network("mlp(width=4)")]
+        return next(train_networks(toy_data(), networks, stages=[2], folder=tmp_path))
+
+    trained()
+    (file,) = tmp_path.glob("*.safetensors")
+    tensors, described = load_tensors(file, what="a network", advice="")
+    broken = {name: each + float("nan") for name, each in tensors.items()}
+    save_tensors(file, broken, described)
+    with pytest.raises(FileError, match="not finite; remove the file"):
+        trained()

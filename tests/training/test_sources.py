@@ -101,7 +101,7 @@ from dd_plugins.spec import Record
 @record
 class Own(Record):
     name = "own"
-    def widths(self, *, factor={factor}):
+    def widths(self, *, factor={factor}, act=lambda x: x * 1j):
         return [factor if each in {{"a", "b", "c"}} else 1 for each in "abc"]
 """
 
@@ -112,3 +112,16 @@ class Own(Record):
         return code_of(module.Own())
 
     assert own(2, "<cell 1>") == own(2, "<cell 2>") != own(3, "<cell 1>")
+
+
+def test_functions_of_one_name_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = types.ModuleType("typed_in_a_console")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("made = [lambda n: n, lambda n: n + 1j, lambda n: n + 2j]", module.__dict__)
+    plain, one, two = module.made
+    keys = [
+        code_of(Holder(held=held))
+        for held in ((plain, one), (one, plain), (plain, two), (one, two), (one,))
+    ]
+    assert keys[0] == keys[1]
+    assert len({str(sorted(key.items())) for key in keys}) == 4

@@ -26,8 +26,11 @@ def read_images(
     from torchvision import datasets
     from torchvision.transforms import v2
 
-    def opened(path: str) -> Image.Image:  # upright, and on white
-        image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    def opened(path: str) -> Image.Image:  # upright, of 8 bits, and on white
+        image = ImageOps.exif_transpose(Image.open(path))
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
+        image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
 
@@ -43,7 +46,8 @@ def read_images(
     else:
         kind = getattr(datasets, source)
         takes = inspect.signature(kind).parameters
-        test = {"train": False} if "train" in takes else {"split": "test"}
+        split = "val" if source in ("ImageNet", "Imagenette") else "test"
+        test = {"train": False} if "train" in takes else {"split": split}
         found = kind("data", **test, transform=prepare, download=True)
         numbers = list(range(len(class_names)))
     items = list(found)

@@ -62,19 +62,20 @@ def frozen_auxiliary(
     module = trained_network(network, stage, run, real, seed)
     layer = map_layer(module.cpu(), run.task.image_shape)
     module.to(run.device)
-    means, variances = [], []
-    for label in range(run.task.num_classes):
+    means, variances = {}, []
+    for label in real.classes:
         images = real.class_batch(0, label, _MEASURED).images
         with torch.no_grad():
             view = _real_view(run, images, label) if augment else images
             features = features_in_chunks(module, view).float()
-        means.append(features.mean(dim=0))
+        means[label] = features.mean(dim=0)
         variances.append(features.var(dim=0, correction=0).mean())
     generator = run.generator("metadd projection", number)
-    projection = torch.randn(len(means[0]), _PROJECTED, generator=generator)
+    absent = torch.zeros_like(next(iter(means.values())))
+    projection = torch.randn(len(absent), _PROJECTED, generator=generator)
     known = FeatureStatistics(
         projection.to(run.device) / _PROJECTED**0.5,
-        torch.stack(means),
+        torch.stack([means.get(n, absent) for n in range(run.task.num_classes)]),
         torch.stack(variances).mean() + EPSILON,
     )
     return Auxiliary(module.cpu(), layer, known)

@@ -231,10 +231,8 @@ def checked_experience(
             "the images of an experience must have finite values, got values between "
             f"{extremes[0]} and {extremes[1]}"
         )
-    if labels.is_floating_point():
-        raise DataError(
-            f"the classes of an experience must be whole numbers, got {labels.dtype}"
-        )
+    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
+        raise DataError("the classes of an experience must be whole numbers")
     low, high = (int(value) for value in labels.aminmax())
     classes = options.num_classes
     if low < 0 or (classes is not None and high >= classes):

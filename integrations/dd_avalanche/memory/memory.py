@@ -66,7 +66,8 @@ class DistilledMemory(MemoryOptions):
             made, but at least one. The images then depend on the machine.
         network: the network for distillation: a spec, or a function that returns a
             fresh torch module (see :func:`~dd_plugins.api.get_network`), so images are
-            learned with the model they will train; None for the distiller's choice.
+            learned with the model they will train; None for the distiller's choice. A
+            saved memory knows a function by its qualified name alone.
         initial_images: the starting point of new images (see
             :func:`dd_plugins.distill`); None for the distiller's choice.
         context: the role of a task's stored images when new classes are distilled.

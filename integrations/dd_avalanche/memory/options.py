@@ -86,7 +86,12 @@ class MemoryOptions:
         if isinstance(self.distiller, str):
             self.distiller = dd_plugins.get_distiller(self.distiller)
         if self.network is not None:
-            get_network(self.network)  # refuses one that is not there
+            found = get_network(self.network)  # refuses one that is not there
+            if getattr(found, "only_named", False):
+                raise OptionError(
+                    f"network {self.network!r} only names a function; pass the "
+                    "function itself"
+                )
         if self.packing > 1 and self.context != "none":
             raise OptionError(
                 f"store {self.store!r} goes with no context, got {self.context!r}"

@@ -9,7 +9,7 @@ from dd_privacy.audit.statistics import Array, one_run_epsilon
 
 __all__ = ["Guesses", "Plan", "best_plan", "guess"]
 
-_FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the examples to guess about
+_FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the examples to guess about
 
 Indices = NDArray[np.intp]
 
@@ -69,7 +69,8 @@ def best_plan(scores: Array, truth: NDArray[np.bool_], delta: float) -> Plan:
                 examples=len(scores), guesses=made, correct=correct, delta=delta
             )
             plans.append(plan._replace(epsilon=epsilon))
-    return max(plans, key=lambda plan: plan.epsilon)
+    # Of equal bounds, such as none, that of more guesses: few could refute nothing.
+    return max(plans, key=lambda plan: (plan.epsilon, plan.fraction))
 
 
 def guess(scores: Array, truth: NDArray[np.bool_], plan: Plan) -> Guesses:

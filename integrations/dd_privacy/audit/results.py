@@ -89,7 +89,7 @@ class OneRun:
         mechanism: the name of the mechanism.
         attack: the spec of the best attack on the known half.
         examples: examples of the other half, members by fair coins.
-        guesses: guesses about them, by thresholds from the known half.
+        guesses: guesses about them; the known half fixes their number.
         correct: right guesses.
         delta: the delta of the guarantee.
         epsilon: no guarantee with a smaller epsilon holds, at 95 % confidence.

@@ -19,7 +19,7 @@ Accountant = Literal["prv", "rdp"]
 _SMALLEST_NOISE = 0.3  # below this, PRV takes minutes and gigabytes
 _TOLERANCE = 0.005  # how far epsilon may stay below its target, relative to it
 _ATTEMPTS = 12
-_MOST_DOUBLED = 16  # times
+_LARGEST_NOISE = 2.0**15  # looked for where RDP finds none
 _LARGEST_LOGARITHM = 100.0  # of a noise multiplier
 _WHOLE_ORDERS = range(2, 64)  # for other orders RDP's series is 100 times as long
 
@@ -197,11 +197,23 @@ def _enough_noise(
     try:
         return _enough_by_rdp(epsilon, *setting, orders=_WHOLE_ORDERS)
     except OptionError:
-        for power in range(_MOST_DOUBLED):
-            found = _spent(float(2**power), *setting)
-            if found.accountant == "prv" and found.epsilon <= epsilon:
-                return found.noise_multiplier
-        raise
+        low, high = 0.0, _LARGEST_NOISE
+        if not _suffices(epsilon, high, setting):
+            raise
+    # From above: PRV is the dearer, the less noise there is.
+    while low < (1 - _TOLERANCE) * high and high > _SMALLEST_NOISE:
+        between = (low + high) / 2 if low else high / 2
+        if _suffices(epsilon, between, setting):
+            high = between
+        else:
+            low = between
+    return high
+
+
+def _suffices(epsilon: float, noise: float, setting: tuple[float, int, float]) -> bool:
+    """Tell whether PRV proves an epsilon for a noise."""
+    found = _spent(noise, *setting)
+    return found.accountant == "prv" and found.epsilon <= epsilon
 
 
 def _least_by_rdp(

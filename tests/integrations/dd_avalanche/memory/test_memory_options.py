@@ -29,6 +29,7 @@ def test_context_may_be_told_by_true_and_false() -> None:
         ({"shrink": "merge"}, "shrink must be one of"),
         ({"whitening": "later"}, "whitening must be"),
         ({"network": nn.Linear(64, 10)}, "a function that returns a fresh module"),
+        ({"network": "factory('mine.Net')"}, "only names a function"),
         ({"most_seconds": 0}, "most_seconds must be a positive number"),
         ({"most_seconds": "long"}, "most_seconds must be a positive number"),
         ({"most_seconds": True}, "most_seconds must be a positive number"),

@@ -12,11 +12,10 @@ DELTA = 1e-5
 def test_scores_that_separate_are_guessed_on_both_sides() -> None:
     truth = np.arange(200) >= 100
     found = best_plan(np.arange(200.0), truth, DELTA)
-    # A quarter of the examples at most are called, and a quarter cleared.
-    assert (found.fraction, found.clears) == (0.5, True)
-    wanted = one_run_epsilon(examples=200, guesses=100, correct=100, delta=DELTA)
+    assert (found.fraction, found.clears) == (1.0, True)
+    wanted = one_run_epsilon(examples=200, guesses=200, correct=200, delta=DELTA)
     assert found.epsilon == wanted
-    assert guess(np.arange(200.0), truth, found) == (100, 100)
+    assert guess(np.arange(200.0), truth, found) == (200, 200)
 
 
 def test_only_members_are_called_where_only_they_stand_out() -> None:

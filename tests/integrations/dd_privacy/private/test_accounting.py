@@ -230,3 +230,11 @@ def test_noise_is_found_where_rdp_proves_no_epsilon_so_small(epsilon: float) -> 
     assert found.accountant == "prv"
     with pytest.raises(OptionError, match=r"no noise keeps 100 steps .* epsilon 1e-05"):
         noise_multiplier_for(1e-5, **setting)
+
+
+def test_noise_is_little_more_than_enough_near_the_error_of_prv() -> None:
+    setting: dict[str, Any] = {"sample_rate": 1e-4, "steps": 1, "delta": 1e-5}
+    found = noise_multiplier_for(0.01, **setting)
+    assert found.epsilon <= 0.01
+    less = spent(0.97 * found.noise_multiplier, **setting)
+    assert found.noise_multiplier <= 0.3 or less.epsilon > 0.01
