@@ -392,6 +392,10 @@ class Plugins(LoadedPlugins):
         for name, value in (*by_place, *call.options.items()):
             if isinstance(value, Call) and takes_text(cls, name):
                 raise not_a_value(call, name, value)
+        first = next(iter(call.arguments), None)
+        has_base = cls.positional[:1] == ("base",)
+        if has_base and isinstance(first, Call) and not self._is_known(first):
+            self.distillers.get(first.name)  # raises the error
         arguments = tuple(self._value(value) for value in call.arguments)
         options = {}
         for name, value in call.options.items():

@@ -37,6 +37,10 @@ def lazy_names(module: str) -> Callable[[str], object]:
         for alias in statement.names
     }
 
+    held = vars(sys.modules[module])
+    # For completion in a console: names are there before their first use.
+    held["__dir__"] = lambda: sorted({*held, *homes})
+
     def look_up(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")

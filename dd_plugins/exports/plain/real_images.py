@@ -15,13 +15,20 @@ def read_images(
 ) -> tuple[Tensor, Tensor]:
     """Return images in [0, 1], and the class index of each."""
     if source.endswith(".npz"):
-        file = np.load(source)
-        images, labels = torch.tensor(file["images"]), torch.tensor(file["labels"])
+        with np.load(source) as file:
+            images, labels = torch.tensor(file["images"]), torch.tensor(file["labels"])
         images = images[:, None] if images.ndim == 3 else images
         if images.shape[1:] != shape:  # channels come last
             images = images.permute(0, 3, 1, 2)
+        labels = labels.long().flatten()
+        if images.shape[1:] != shape:
+            raise SystemExit(f"{source}: expected images of shape {tuple(shape)}")
+        if images.dtype != torch.uint8 and not 0 <= images.min() <= images.max() <= 1:
+            raise SystemExit(f"{source}: expected images of uint8, or in [0, 1]")
+        if not 0 <= labels.min() <= labels.max() < len(class_names):
+            raise SystemExit(f"{source}: expected labels below {len(class_names)}")
         scale = 255 if images.dtype == torch.uint8 else 1
-        return images.float() / scale, labels.long().flatten()
+        return images.float() / scale, labels
     from PIL import Image, ImageOps
     from torchvision import datasets
     from torchvision.transforms import v2
@@ -44,7 +51,9 @@ def read_images(
             raise SystemExit(f"{source}: expected folders called {class_names}")
         numbers = [class_names.index(name) for name in found.classes]
     else:
-        kind = getattr(datasets, source)
+        kind = getattr(datasets, source, None)
+        if kind is None:
+            raise SystemExit(f"{source}: expected a file, a folder or a data set")
         takes = inspect.signature(kind).parameters
         split = "val" if source in ("ImageNet", "Imagenette") else "test"
         test = {"train": False} if "train" in takes else {"split": split}

@@ -67,3 +67,27 @@ def test_data_sets_of_torchvision_name_their_test_images_differently(
     assert images.shape == (2, 3, 8, 8)
     torch.testing.assert_close(images[0, :, 0, 0], torch.tensor([1, 0, 0.2]))
     assert labels.tolist() == [0, 1]
+
+
+def test_test_images_of_another_range_shape_or_class_are_refused(
+    tmp_path: Path,
+) -> None:
+    """They would give a figure that nobody could tell from a bad set's."""
+    images, labels = np.ones((2, 3, 8, 8), dtype=np.uint8), np.array([0, 1])
+    wrong: dict[str, dict[str, Any]] = {
+        "in [0, 1]": {"images": 255 * images.astype(np.float32)},
+        "of uint8": {"images": 255 * images.astype(np.int64)},
+        "labels below 2": {"labels": labels + 1},
+        "of shape (3, 8, 8)": {"images": np.ones((2, 3, 16, 16), dtype=np.uint8)},
+    }
+    file = tmp_path / "test.npz"
+    for message, change in wrong.items():
+        np.savez(file, **({"images": images, "labels": labels} | change))
+        with pytest.raises(SystemExit) as refused:
+            read_images(str(file), SHAPE, ["ant", "bee"])
+        assert message in str(refused.value)
+    np.savez(file, images=images, labels=labels)
+    found, _ = read_images(str(file), SHAPE, ["ant", "bee"])
+    torch.testing.assert_close(found, torch.full((2, 3, 8, 8), 1 / 255))
+    with pytest.raises(SystemExit, match="photos/tset: expected a file, a folder or"):
+        read_images("photos/tset", SHAPE, ["ant", "bee"])
