@@ -93,10 +93,10 @@ class Whitened:
         return len(self.source)
 
     def __getitem__(self, chosen: Tensor | slice) -> Tensor:
-        return self._on_device_if_it_fits(self.source[chosen].to(self.device))
+        return self._transform_on_device(self.source[chosen].to(self.device))
 
     @cached_property
-    def _on_device_if_it_fits(self) -> Transform:
+    def _transform_on_device(self) -> Transform:
         return self.transform.to(self.device)
 
 

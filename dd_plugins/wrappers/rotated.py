@@ -113,7 +113,8 @@ class Rotated(AbstractWrapper):
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         """Add the base's gradient on all turns, carried back to the images."""
-        if self.current_turns and self._labels_of_base(state, leaves) is not None:
+        learns_labels = step == 0 and self._labels_of_base(state, leaves) is not None
+        if learns_labels and self.current_turns:
             raise OptionError(
                 f"{self.name}: with current_turns the base sees other images at each "
                 f"step, but {self.base!r} learns a label for each image; leave out one "
