@@ -74,7 +74,7 @@ class _EmbeddedCoreSet(CoreSet):
                 embed(members), counts[label], run.generator(self.name, label)
             )
             chosen.append(members[indices])
-        return torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64)
+        return torch.cat(chosen)
 
     @abstractmethod
     def pick(self, features: Tensor, wanted: int, generator: torch.Generator) -> Tensor:

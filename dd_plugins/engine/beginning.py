@@ -243,6 +243,8 @@ def _first_images(
     The indices are None if the set starts from noise or public images.
     """
     task = run.task
+    if not any(task.class_counts):  # a context has all images of all classes
+        return torch.empty(0, dtype=torch.int64), None
     if settled.initial_images in ("noise", "public"):
         classes = torch.arange(task.num_classes)
         return classes.repeat_interleave(torch.tensor(task.class_counts)), None

@@ -79,8 +79,7 @@ class PatchChoice:
             chosen = order[first : first + wanted]
             found.append(drawn[chosen])
             boxes += [best[place] for place in chosen.tolist()]
-        indices = torch.cat(found) if found else torch.empty(0, dtype=torch.int64)
-        return Patches(indices, boxes, self.factor)
+        return Patches(torch.cat(found), boxes, self.factor)
 
     def _best_crops(
         self,
