@@ -13,6 +13,7 @@ from dd_plugins.data.preprocess import Transform, to_unit_range
 from dd_plugins.data.streamed import ImageSource, StreamedImages
 from dd_plugins.data.subsets import class_members
 from dd_plugins.errors import OptionError
+from dd_plugins.runtime.memory import fits_on
 from dd_plugins.runtime.randomness import generator_for
 
 __all__ = ["Batch", "RealSampler"]
@@ -186,7 +187,5 @@ def _on_device_if_it_fits(images: Tensor, device: torch.device) -> Tensor:
 
     Then only indices travel to the GPU at each step.
     """
-    if device.type != "cuda":
-        return images
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes <= free // 2 else images
+    moves = device.type == "cuda" and fits_on(device, images.nbytes)
+    return images.to(device) if moves else images

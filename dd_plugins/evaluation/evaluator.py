@@ -17,7 +17,7 @@ from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.evaluation.robustness import RobustnessScore, score_of_runs
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.runtime import processes
-from dd_plugins.runtime.memory import fits_in_memory, room_on
+from dd_plugins.runtime.memory import fits_on
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.labels import LABEL_KINDS, one_hot
@@ -311,13 +311,8 @@ class Evaluator:
     def _full_set(self) -> TrainingSet:
         source, transform = self.data.train.images, self.distilled.transform
         images: Tensor | Whitened = Whitened(source, transform, self.device)
-        if isinstance(source, Tensor):
-            needed = 4 * source.numel()
-            # On a GPU, half of the room is left for the networks.
-            is_cpu = self.device.type == "cpu"
-            fits = is_cpu or needed < room_on(self.device) / 2
-            if fits and fits_in_memory(needed):
-                images = images[:]
+        if isinstance(source, Tensor) and fits_on(self.device, 4 * source.numel()):
+            images = images[:]
         return TrainingSet(
             images,
             self._real_labels(self.data.train.labels),

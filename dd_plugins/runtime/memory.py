@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["fits_in_memory", "memory_limit", "peak_memory", "room_on"]
+__all__ = ["fits_in_memory", "fits_on", "memory_limit", "peak_memory", "room_on"]
 
 
 def fits_in_memory(size: float) -> bool:
@@ -18,6 +18,16 @@ def fits_in_memory(size: float) -> bool:
     it is lower.
     """
     return size < memory_limit() / 2
+
+
+def fits_on(device: torch.device, size: float) -> bool:
+    """Return whether half of a device's memory holds a number of bytes.
+
+    On a GPU it is half of what is free; elsewhere see :func:`fits_in_memory`.
+    """
+    if device.type == "cuda":
+        return size <= torch.cuda.mem_get_info(device)[0] / 2
+    return fits_in_memory(size)
 
 
 def room_on(device: torch.device) -> float:
