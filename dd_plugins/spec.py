@@ -314,6 +314,29 @@ def _names(call: Call) -> str:
     return f"{call.name}({', '.join(inside)})" if inside else call.name
 
 
+def shared_spec(one: str, other: str) -> str:
+    """Return a spec with those of its options that another spec has as well.
+
+    A spec of another name changes nothing.
+
+    Raises:
+        OptionError: a text is not a spec.
+
+    Example:
+        >>> shared_spec("conv(width=32, normalization='batch')", "conv(width=32)")
+        'conv(width=32)'
+    """
+    if parse(one).name != parse(other).name or one == other:
+        return one
+    first, second = _tree(one), _tree(other)
+    kept = {ast.unparse(each) for each in getattr(second, "keywords", ())}
+    if isinstance(first, ast.Call):
+        first.keywords = [each for each in first.keywords if ast.unparse(each) in kept]
+        if not (first.args or first.keywords):
+            return parse(one).name
+    return ast.unparse(first)
+
+
 def split_specs(text: str) -> list[str]:
     """Split a text at the commas between specs.
 

@@ -1,9 +1,8 @@
-"""Options in a TOML file: ``--config``, and the file for repeating a run."""
+"""Options in a TOML file: ``--config``."""
 
-import json
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,10 +10,7 @@ from dd_plugins import options as shared
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.spec import unknown_name
 
-if TYPE_CHECKING:
-    from dd_plugins.synthetic.header import Header
-
-__all__ = ["config_option", "config_text"]
+__all__ = ["config_option"]
 
 
 def _take(
@@ -62,47 +58,3 @@ config_option = click.option(
     "command line come first. 'dd-plugins info PATH --config' writes one.",
 )
 """Reads defaults of all other options of a command from a file."""
-
-
-def config_text(header: "Header") -> str:
-    """Return the TOML file for repeating a run by ``distill --config``.
-
-    Args:
-        header: the header of the set made by the run.
-
-    Raises:
-        OptionError: the set was imported; or the run had a context, and the header
-            describes it without its images.
-    """
-    from dd_plugins.synthetic.given_tensors import IMPORTED
-
-    if header.distiller.startswith(f"{IMPORTED}("):
-        raise OptionError("an imported set has no run to repeat")
-    if header.context is not None:
-        raise OptionError(
-            "a set with a context needs the images of that context; no file of options "
-            "repeats its run"
-        )
-    run = header.run
-    counts = run.images_per_class
-    values = {
-        "dataset": header.dataset.name,
-        "image-size": header.dataset.image_size,
-        "distiller": run.distiller,
-        "ipc": list(counts) if isinstance(counts, tuple) else counts,
-        "steps": run.steps,
-        "seed": run.seed,
-        "network": run.network,
-        "initial-images": run.initial_images,
-        "parametrization": run.parametrization,
-        "preprocessing": run.preprocessing,
-        "mirror": run.mirror,
-        "precision": run.precision,
-    }
-    # TOML writes texts, numbers, lists of numbers and booleans as JSON does.
-    lines = [
-        f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
-        for name, value in values.items()
-        if value is not None
-    ]
-    return "".join(lines)

@@ -9,53 +9,35 @@ from rich.table import Table
 from rich.text import Text
 
 from dd_plugins.cli.printing import as_text, figure_columns
+from dd_plugins.cli.repeating import check_run_repeats
 from dd_plugins.errors import OptionError
 
 if TYPE_CHECKING:
     from dd_plugins.evaluation.results import Evaluation, NetworkResult
     from dd_plugins.synthetic.artifact import DistilledSet
-    from dd_plugins.synthetic.header import Header
 
-__all__ = ["check_repeatable", "further_sets", "results_of_seeds", "tables_of_seeds"]
+__all__ = [
+    "check_repeatable",
+    "further_sets",
+    "results_of_seeds",
+    "tables_of_seeds",
+]
 
 
 def check_repeatable(distilled: "DistilledSet") -> None:
-    """Refuse a set whose run cannot be repeated from its header.
+    """Refuse a set whose run cannot be repeated with other seeds.
 
     Raises:
-        OptionError: the set was imported or relabelled, has a context, or is private.
+        OptionError: no options repeat its run (:func:`check_run_repeats`), or the set
+            is private.
         UnknownNameError: no plugin registers its distiller.
     """
-    from dd_plugins.distillers.base import AbstractDistiller
-    from dd_plugins.plugins.lookup import get_distiller
-    from dd_plugins.synthetic.given_tensors import IMPORTED
-    from dd_plugins.wrappers.base import base_of
-
-    header = distilled.header
-    if header.distiller.startswith(f"{IMPORTED}("):
-        raise OptionError("--seeds needs a set of a run, got an imported one")
-    method = base_of(get_distiller(header.distiller))
-    labels_views = type(method).teacher is not AbstractDistiller.teacher
-    if header.views is not None and not (labels_views and _has_own_views(header)):
-        raise OptionError(
-            "--seeds would compare this relabelled set with sets that are not; distil "
-            "with other seeds, relabel each, and evaluate them one by one"
-        )
-    if header.context is not None:
-        raise OptionError("--seeds needs a set without a context, got one with")
-    if header.privacy is not None:
+    check_run_repeats(distilled.header)
+    if distilled.header.privacy is not None:
         raise OptionError(
             "--seeds would spend the privacy budget again for each seed; distil such "
             "sets one by one"
         )
-
-
-def _has_own_views(header: "Header") -> bool:
-    """Tell whether the views of a set and their teachers are named by its run."""
-    assert header.views is not None
-    named = " ".join([header.network, *header.options.values()])
-    teachers = [each.network for each in header.views.teachers]
-    return all(each in named for each in (header.views.views, *teachers))
 
 
 def further_sets(

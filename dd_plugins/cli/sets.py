@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dd_plugins import options as shared
-from dd_plugins.cli.config import config_text
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import as_text, say, training_progress
+from dd_plugins.cli.repeating import config_text
 from dd_plugins.errors import OptionError
 from dd_plugins.exports.forms import FORMS
 

@@ -21,6 +21,7 @@ from dd_plugins.errors import FileError, OptionError
 from dd_plugins.run import RunOptions
 from dd_plugins.runtime.device import Precision
 from dd_plugins.runtime.text import shortened
+from dd_plugins.spec import shared_spec
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.privacy_record import PrivacyRecord
 from dd_plugins.synthetic.view_records import StrictRecord, TeacherRecord, ViewsRecord
@@ -206,7 +207,11 @@ class Header(StrictRecord):
 
     @property
     def run(self) -> RunOptions:
-        """Return the options of a run to make such a set."""
+        """Return the options of a run to make such a set.
+
+        Its network leaves open the options that distillation and evaluation chose
+        differently, so a repeated run chooses both again.
+        """
         stored = self.stored_images or len(self.initial_classes)
         found = Counter(self.initial_classes)
         per_class = [
@@ -221,7 +226,7 @@ class Header(StrictRecord):
             images_per_class=tuple(per_class) if unequal else max(per_class),
             steps=self.steps or None,
             seed=self.seed,
-            network=self.network,
+            network=shared_spec(self.network, self.evaluation_network),
             initial_images=self.initial_images,
             parametrization=self.parametrization,
             preprocessing=self.value_space,

@@ -9,7 +9,7 @@ import torch
 from conftest import Said
 
 import dd_plugins
-from dd_plugins.cli.config import config_text
+from dd_plugins.cli.repeating import config_text
 from dd_plugins.cli.seeds import check_repeatable
 from dd_plugins.errors import OptionError
 
@@ -29,6 +29,20 @@ def test_a_set_s_own_file_repeats_its_run(in_process: Command, tmp_path: Path) -
         dd_plugins.DistilledSet.load(each).content_hash() for each in (first, again)
     ]
     assert hashes[0] == hashes[1]
+
+
+def test_a_repeated_run_chooses_its_networks_again(
+    in_process: Command, tmp_path: Path
+) -> None:
+    """FRePo's own network has another normalisation in an evaluation."""
+    first, again, file = tmp_path / "first", tmp_path / "again", tmp_path / "run.toml"
+    words = ("--distiller", "frepo(pool_size=2)", "--steps", "1")
+    in_process("distill", *words, "--out", first)
+    file.write_text(in_process("info", first, "--config").stdout)
+    assert in_process("distill", "--config", file, "--out", again).status == 0
+    made, repeated = map(dd_plugins.DistilledSet.load, (first, again))
+    assert made.header.network != made.header.evaluation_network
+    assert repeated.content_hash() == made.content_hash()
 
 
 def test_the_command_line_comes_before_the_file(
