@@ -13,7 +13,7 @@ from dd_plugins.runtime.lazy import lazy_names
 from dd_plugins.runtime.old_paths import RENAMED
 
 if TYPE_CHECKING:
-    from dd_plugins.checks import whole_number
+    from dd_plugins.checks import number, whole_number
     from dd_plugins.cli.outputs import OutputKind, check_outputs
     from dd_plugins.data.image_counts import counts_of_classes, in_proportion
     from dd_plugins.data.images import Images
@@ -281,6 +281,7 @@ __all__ = [
     "load_tensors",
     "loaded_plugins",
     "mean_interval",
+    "number",
     "obtained",
     "packed",
     "plain",

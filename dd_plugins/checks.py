@@ -6,7 +6,7 @@ from typing import SupportsIndex
 
 from dd_plugins.errors import OptionError
 
-__all__ = ["whole_number"]
+__all__ = ["number", "whole_number"]
 
 
 def whole_number(name: str, value: object, *, least: int | None = None) -> int:
@@ -25,13 +25,31 @@ def whole_number(name: str, value: object, *, least: int | None = None) -> int:
         >>> whole_number("repeats", numpy.int64(3), least=1)
         3
     """
-    number = None
-    dtype = str(getattr(value, "dtype", ""))
-    logical = isinstance(value, bool) or dtype in ("bool", "torch.bool")
-    if isinstance(value, SupportsIndex) and not logical:
+    found = None
+    if isinstance(value, SupportsIndex) and not _is_logical(value):
         with suppress(TypeError, ValueError, RuntimeError):
-            number = operator.index(value)
-    if number is None or (least is not None and number < least):
+            found = operator.index(value)
+    if found is None or (least is not None and found < least):
         start = "" if least is None else f" from {least}"
         raise OptionError(f"{name} must be a whole number{start}, got {value!r}")
-    return number
+    return found
+
+
+def number(name: str, value: object) -> float:
+    """Return a Python, NumPy or torch number as a Python float.
+
+    Raises:
+        OptionError: the value is text, a truth value, or not a single number.
+    """
+    try:
+        if _is_logical(value) or isinstance(value, str | bytes):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise OptionError(f"{name} must be a number, got {value!r}") from None
+
+
+def _is_logical(value: object) -> bool:
+    """Tell whether a value is a truth value of Python, NumPy or torch."""
+    dtype = str(getattr(value, "dtype", ""))
+    return isinstance(value, bool) or dtype in ("bool", "torch.bool")

@@ -16,7 +16,7 @@ from dd_avalanche.memory.distilling import (
     unit_range,
 )
 from dd_avalanche.memory.growing import Addition, checked_experience
-from dd_avalanche.memory.options import MemoryOptions, check_number
+from dd_avalanche.memory.options import MemoryOptions
 from dd_avalanche.memory.pool import ImagePool
 from dd_avalanche.memory.saved import (
     MEMORY_NAME,
@@ -25,7 +25,7 @@ from dd_avalanche.memory.saved import (
     write_state,
 )
 from dd_avalanche.memory.stored import ImageGroups, TaskClass, packing_of
-from dd_plugins.api import DistilledSet, Header, OptionError, what_differs
+from dd_plugins.api import DistilledSet, Header, OptionError, what_differs, whole_number
 
 __all__ = ["DistilledMemory"]
 
@@ -197,7 +197,7 @@ class DistilledMemory(MemoryOptions):
         Raises:
             OptionError: the number is too small for the stored classes.
         """
-        check_number("size", size)
+        whole_number("size", size, least=1)
         with self.all_or_nothing():
             self.size = size
             if self.groups:

@@ -26,9 +26,10 @@ from dd_plugins.api import (
     RunOptions,
     get_network,
     in_proportion,
+    whole_number,
 )
 
-__all__ = ["MemoryOptions", "check_number", "check_seconds"]
+__all__ = ["MemoryOptions", "check_seconds"]
 
 ClassKey = TypeVar("ClassKey", bound=Hashable)
 
@@ -62,7 +63,7 @@ class MemoryOptions:
             given = getattr(self, name)
             shared = name == "images_per_class" and given == PROPORTIONAL
             if given is not None and not shared:
-                check_number(name, given)
+                whole_number(name, given, least=1)
         if self.most_seconds is not None:
             check_seconds("most_seconds", self.most_seconds)
         if isinstance(self.context, bool):
@@ -211,16 +212,6 @@ class MemoryOptions:
                 {} if self.most_seconds is None else {"most_seconds": self.most_seconds}
             ),
         }
-
-
-def check_number(name: str, value: Any) -> None:
-    """Refuse anything but a whole number of at least 1.
-
-    Raises:
-        OptionError: the value is something else.
-    """
-    if not isinstance(value, int) or value < 1:
-        raise OptionError(f"{name} must be a whole number from 1, got {value!r}")
 
 
 def check_seconds(name: str, value: Any) -> None:

@@ -8,9 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from dd_avalanche.memory.options import check_number
 from dd_avalanche.memory.stored import ClassImages, ImageGroups, TaskClass
-from dd_plugins.api import FileError, Header, OptionError, load_tensors, save_tensors
+from dd_plugins.api import (
+    FileError,
+    Header,
+    OptionError,
+    load_tensors,
+    save_tensors,
+    whole_number,
+)
 
 __all__ = ["MEMORY_NAME", "MemoryState", "read_state", "write_state"]
 
@@ -92,7 +98,7 @@ def read_state(file: Path) -> MemoryState:
     content, tensors = _read(file)
     try:
         for size in (content["size"], content["configuration"]["size"]):
-            check_number("size", size)
+            whole_number("size", size, least=1)
         return MemoryState(
             dict(content["configuration"]),
             content["size"],

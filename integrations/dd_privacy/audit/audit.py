@@ -9,6 +9,7 @@ from dd_plugins.api import (
     DDError,
     OptionError,
     library_versions,
+    number,
     split_specs,
     whole_number,
 )
@@ -21,7 +22,6 @@ from dd_privacy.audit.results import Audit, AuditedMechanism, OneRun, ResultRow
 from dd_privacy.audit.runs import Runs
 from dd_privacy.audit.statistics import Array
 from dd_privacy.audit.workers import Job, threads_of_a_worker
-from dd_privacy.checks import number
 
 __all__ = ["audit_runs"]
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from dd_plugins.api import OptionError, whole_number
-from dd_privacy.checks import number
+from dd_plugins.api import OptionError, number, whole_number
 from dd_privacy.private.obstacles import require_opacus
 
 __all__ = ["Accountant", "Budget", "noise_multiplier_for", "spent"]

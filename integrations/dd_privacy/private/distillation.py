@@ -106,6 +106,14 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
 
     The noise and the coins come from a secret, drawn from the system's entropy. So two
     runs with the same seed differ, while a resumed run makes the same draws.
+
+    Args:
+        public: the name of a public data set; its images initialise the set, and a
+            parametrization is fitted to them.
+        secure_noise: whether the noise withstands floating-point attacks, by the method
+            of Opacus's secure mode.
+        noise_seed: a seed of the noise, for tests only: the set then states no
+            guarantee.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("epsilon",)

@@ -50,12 +50,6 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
         learning_rate: the learning rate of SGD on the images.
         start_noise: the standard deviation of the initial noise images.
         momentum: the momentum of SGD on the images, in [0, 1).
-        public: the name of a public data set; its images initialise the set, and a
-            parametrization is fitted to them.
-        secure_noise: whether the noise withstands floating-point attacks, by the method
-            of Opacus's secure mode.
-        noise_seed: a seed of the noise, for tests only: the set then states no
-            guarantee.
 
     References: Zheng, Li, "Differentially Private Dataset Condensation" (NDPDC), NDSS
     workshops 2024, and its released code; Zhao, Bilen (DM), arXiv 2110.04181.

@@ -83,12 +83,6 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
         online_learning_rate: the learning rate of Adam on the models.
         ridge: the ridge, relative to the mean eigenvalue of the kernel. With a large
             ridge, noise in the weights changes the images little.
-        public: the name of a public data set; its images initialise the set, and a
-            parametrization is fitted to them.
-        secure_noise: whether the noise withstands floating-point attacks, by the method
-            of Opacus's secure mode.
-        noise_seed: a seed of the noise, for tests only: the set then states no
-            guarantee.
 
     References: Vinaroz, Park, "Differentially Private Kernel Inducing Points using
     features from ScatterNets (DP-KIP-ScatterNet) for Privacy Preserving Data

@@ -16,10 +16,10 @@ from dd_plugins.api import (
     OptionError,
     Transform,
     generator_for,
+    number,
     resolve_device,
     whole_number,
 )
-from dd_privacy.checks import number
 from dd_privacy.private.accounting import Budget, noise_multiplier_for
 from dd_privacy.private.choices import (
     BATCH_SIZE,
