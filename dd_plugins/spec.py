@@ -317,16 +317,17 @@ def _names(call: Call) -> str:
 def shared_spec(one: str, other: str) -> str:
     """Return a spec with those of its options that another spec has as well.
 
-    A spec of another name changes nothing.
-
-    Raises:
-        OptionError: a text is not a spec.
+    Text other than a spec, and a spec of another name, change nothing.
 
     Example:
         >>> shared_spec("conv(width=32, normalization='batch')", "conv(width=32)")
         'conv(width=32)'
     """
-    if parse(one).name != parse(other).name or one == other:
+    try:
+        differ = parse(one).name != parse(other).name
+    except OptionError:
+        return one
+    if differ:
         return one
     first, second = _tree(one), _tree(other)
     kept = {ast.unparse(each) for each in getattr(second, "keywords", ())}

@@ -11,7 +11,7 @@ from dd_plugins import AbstractNetwork, get_distiller, get_network, record
 from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.errors import DDError, OptionError, UnknownNameError
 from dd_plugins.networks.base import FeatureNetwork
-from dd_plugins.spec import Call, build, parse, split_specs
+from dd_plugins.spec import Call, build, parse, shared_spec, split_specs
 
 
 @record
@@ -355,3 +355,22 @@ def test_hostile_lists_of_specs_are_refused_in_a_line(text: str) -> None:
 def test_python_may_not_give_a_number_that_cannot_be_printed_either() -> None:
     with pytest.raises(OptionError, match="pool_size must be of at most 64 bits"):
         FRePo(pool_size=10**5000)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("conv", "conv", "conv"),
+        ("conv(width=4, depth=2)", "conv(depth=2, width=4)", "conv(width=4, depth=2)"),
+        ("conv(normalization='batch')", "conv(normalization='none')", "conv"),
+        ("conv(width=4)", "conv", "conv"),
+        ("timm('a', pretrained=True)", "timm('a')", "timm('a')"),
+        ("conv(width=4)", "mlp(width=8)", "conv(width=4)"),
+        ("a network of others", "a network of others", "a network of others"),
+        ("conv(width=4)", "no spec!", "conv(width=4)"),
+    ],
+)
+def test_a_spec_keeps_the_options_that_another_shares(
+    one: str, other: str, shared: str
+) -> None:
+    assert shared_spec(one, other) == shared
