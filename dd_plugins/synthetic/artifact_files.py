@@ -54,6 +54,12 @@ def artifact_file(path: str | Path) -> Path:
     if held:
         return file / ARTIFACT_NAME
     if held is not None:
+        runs = sorted(each.parent for each in file.glob(f"*/{ARTIFACT_NAME}"))
+        if runs:
+            raise FileError(
+                f"{file}: expected a run's folder, got a folder of {len(runs)} runs; "
+                f"name one of them, such as {runs[0]}"
+            )
         if _holds_pictures(file):
             raise FileError(
                 f"{file}: expected a run's folder, got a folder of images; distil it "
