@@ -75,7 +75,8 @@ def content_of_tensors(
                 "the images are standardised or whitened, say so by space"
             )
         values = transform(given)
-    _check_plausible(values, transform, data)
+    if as_pixels or not _looks_like_pixels(given, transform, data):
+        _check_plausible(values, transform, data)
     header = make_header(
         {},
         transform,
@@ -245,6 +246,23 @@ def _transform(space: Space, data: RealData) -> Transform:
             f"{channels} channels, got {space!r}"
         )
     return Transform(mean, deviation)
+
+
+def _looks_like_pixels(values: Tensor, transform: Transform, data: RealData) -> bool:
+    """Warn if values of another space are all in [0, 1], as those of pixels."""
+    low, high = (float(value) for value in values.aminmax())
+    real = transform(data.train.images[:_COMPARED])
+    own_low, own_high = (float(value) for value in real.aminmax())
+    if low < 0 or high > 1 or (own_low >= 0 and own_high <= 1):
+        return False
+    warnings.warn(
+        f"the images have values from {low:.2f} to {high:.2f}, as pixels have; in this "
+        f"value space real images go from {own_low:.2f} to {own_high:.2f}: is the "
+        "space 'pixels'? In a wrong one networks learn nothing",
+        DDWarning,
+        stacklevel=4,
+    )
+    return True
 
 
 def _check_plausible(values: Tensor, transform: Transform, data: RealData) -> None:

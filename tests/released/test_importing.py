@@ -239,7 +239,10 @@ def test_wrong_space_and_wrong_tensors_are_told(
     with pytest.raises(DataError, match=r"pixels must be in \[0, 1\], got values from"):
         make(3 * images - 1, labels, data)
     with pytest.warns(DDWarning, match="is the space right"):
-        make(images / 20, labels, data, space="standardize")
+        make(images / 20 - 0.1, labels, data, space="standardize")
+    for space in ("standardize", "zca", "pixel-zca", (MEAN, DEVIATION)):
+        with pytest.warns(DDWarning, match=r"as pixels have.* is the space 'pixels'\?"):
+            make(images, labels, data, space=space)
     with pytest.raises(DataError, match="images must have shape"):
         make(images[:, :, :7], labels, data)
     with pytest.raises(DataError, match="a label for each image"):
