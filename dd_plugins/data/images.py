@@ -1,5 +1,6 @@
 """Labelled images, and their checks."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -8,9 +9,18 @@ from torch import Tensor
 from dd_plugins.data.checks import as_number_tensor, check_values
 from dd_plugins.data.pixels import Axes, resized, where_channels_are
 from dd_plugins.data.streamed import ImageSource
-from dd_plugins.errors import DataError
+from dd_plugins.errors import DataError, DDWarning
 
-__all__ = ["Images", "checked_images", "joined", "put_back", "take"]
+__all__ = [
+    "Images",
+    "checked_images",
+    "joined",
+    "put_back",
+    "take",
+    "warn_if_trained_on",
+]
+
+_COMPARED = 256  # test images, approximately
 
 
 class Images(NamedTuple):
@@ -128,3 +138,30 @@ def take(data: Images, indices: Tensor) -> Images:
     images = data.images
     chosen = images[indices] if isinstance(images, Tensor) else images.select(indices)
     return Images(chosen, data.labels[indices])
+
+
+def warn_if_trained_on(test: Images, train: Images) -> None:
+    """Warn if half of the test images or more are training images too.
+
+    Some hundred test images are compared, pixel by pixel. Training images read on
+    access are not compared: all of them would be read.
+
+    Warns:
+        DDWarning: at least half of the compared images are training images.
+    """
+    if not isinstance(test.images, Tensor) or not isinstance(train.images, Tensor):
+        return
+    some = test.images[:: max(1, len(test.images) // _COMPARED)]
+    wanted = {_content(image) for image in some}
+    seen = wanted.intersection(map(_content, train.images))
+    if 2 * len(seen) >= len(wanted):
+        warnings.warn(
+            f"of {len(wanted)} different test images compared, {len(seen)} are "
+            "training images too: test accuracy needs images that no set has seen",
+            DDWarning,
+            stacklevel=3,
+        )
+
+
+def _content(image: Tensor) -> bytes:
+    return image.numpy().tobytes()

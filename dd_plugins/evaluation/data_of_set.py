@@ -1,5 +1,6 @@
 """The real data of a distilled set, found again or refused."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Any
 
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError, UnknownNameError
+from dd_plugins.errors import DataError, DDWarning, UnknownNameError
 from dd_plugins.plugins.asked_for import was_requested
 from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.header import Header
 
-__all__ = ["real_data_of"]
+__all__ = ["dataset_name_of", "real_data_of", "warn_of_others"]
 
 FindData = Callable[[Any, DataOptions], RealData]
 
@@ -46,6 +48,23 @@ def real_data_of(
     return found
 
 
+def dataset_name_of(header: Header) -> str:
+    """Return the name of the real data behind a set.
+
+    Raises:
+        DataError: it names a folder or file for which nobody has asked here.
+    """
+    name = header.dataset.name
+    if not was_requested(name):
+        raise DataError(
+            f"the artifact names {name!r} for its real data, which nobody has asked "
+            "for here; only data that was asked for is read: if it is yours, say so by "
+            f"--dataset {name!r} (data={name!r} in Python), or name the folder where "
+            "the images are now"
+        )
+    return name
+
+
 def _data_by_name(
     distilled: DistilledSet, given: str | None, find: FindData, options: DataOptions
 ) -> RealData:
@@ -54,14 +73,7 @@ def _data_by_name(
     The data gets the preprocessing of the set.
     """
     header, record = distilled.header, distilled.header.dataset
-    name = record.name if given is None else given
-    if given is None and not was_requested(name):
-        raise DataError(
-            f"the artifact names {name!r} for its real data, which nobody has asked "
-            "for here; only data that was asked for is read: if it is yours, say so by "
-            f"--dataset {name!r} (data={name!r} in Python), or name the folder where "
-            "the images are now"
-        )
+    name = dataset_name_of(header) if given is None else given
     try:
         data = find(name, options)
     except UnknownNameError as error:
@@ -86,6 +98,26 @@ def _data_by_name(
     if data.preprocessing != header.value_space:
         data = data.with_preprocessing(header.value_space)
     return replace(data, mirror=header.mirror)
+
+
+def warn_of_others(distilled: DistilledSet, data: RealData) -> None:
+    """Warn if training images given in Python are others than those behind the set.
+
+    Data given by name is refused then. A set with a context is distilled from several.
+
+    Warns:
+        DDWarning: the training images are others.
+    """
+    header = distilled.header
+    known = header.dataset.fingerprint  # a private set has none
+    if known and header.context is None and known != data.fingerprint:
+        warnings.warn(
+            "the training images are not those that the set was distilled from: "
+            "baselines are of other images, and test images could be among those "
+            "behind the set",
+            DDWarning,
+            stacklevel=4,
+        )
 
 
 def _check_fit(distilled: DistilledSet, data: RealData) -> None:

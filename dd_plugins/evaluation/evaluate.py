@@ -13,7 +13,7 @@ from dd_plugins.checks import whole_number
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DDError, OptionError
 from dd_plugins.evaluation.asked_scores import AskedScores, asked_scores
-from dd_plugins.evaluation.data_of_set import real_data_of
+from dd_plugins.evaluation.data_of_set import real_data_of, warn_of_others
 from dd_plugins.evaluation.evaluator import Evaluator
 from dd_plugins.evaluation.kernel_score import settled
 from dd_plugins.evaluation.method_of_set import method_of
@@ -103,6 +103,10 @@ def evaluate(
         DataError: the real data cannot be read, or does not fit the artifact, or has no
             test set.
 
+    Warns:
+        DDWarning: the training images are others than those behind the set, or half of
+            the test images are training images.
+
     Example:
         >>> import dd_plugins
         >>> distilled = dd_plugins.distill("digits", steps=2)
@@ -177,6 +181,7 @@ def prepare_evaluation(
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
     data = real_data_of(distilled, data, data_root, found.real_data)
+    warn_of_others(distilled, data)
     data.check_test()
     for network in chosen:  # one that is too deep for the images fails now
         network.build(

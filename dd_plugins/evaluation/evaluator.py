@@ -7,7 +7,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from dd_plugins.data.images import Images
+from dd_plugins.data.images import Images, warn_if_trained_on
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import class_members, random_members
 from dd_plugins.evaluation.asked_scores import AskedScores
@@ -121,6 +121,7 @@ class Evaluator:
         """
         regressions = self.regressions(baselines)
         test = self.data.read_test()
+        warn_if_trained_on(test, self.data.train)
         own_scores = {
             number: self._scores(module, test)
             for number, module in self.jobs.trained.items()

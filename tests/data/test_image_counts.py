@@ -118,8 +118,9 @@ def data() -> RealData:
     labels = torch.arange(3).repeat_interleave(torch.tensor([60, 30, 10]))
     images = torch.rand(100, 1, 8, 8, generator=generator) / 2
     images += labels[:, None, None, None] / 6
+    test = (images.flip(-1), labels)
     return RealData.from_tensors(
-        images, labels, test=(images, labels), preprocessing="standardize", validation=0
+        images, labels, test=test, preprocessing="standardize", validation=0
     )
 
 
@@ -193,7 +194,7 @@ def test_baselines_are_of_as_many_images_of_each_class(data: RealData) -> None:
 
 
 def test_a_class_with_too_few_images_is_named(data: RealData) -> None:
-    told = "11 images of class 2 asked for, but it has only 10"
+    told = "11 images of class 2, counted from 0, asked for, but it has only 10"
     with pytest.raises(OptionError, match=told):
         distil(data, "dm", images_per_class=(1, 1, 11))
     with pytest.raises(OptionError, match="a number for each of 3 classes, got 2"):

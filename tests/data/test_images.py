@@ -1,5 +1,6 @@
 """Labelled images and their checks, beside what test_real.py shows of them."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,15 @@ import pytest
 import torch
 
 from dd_plugins.data.checks import as_number_tensor, check_finite, check_values
-from dd_plugins.data.images import Images, checked_images, take
+from dd_plugins.data.images import (
+    Images,
+    checked_images,
+    take,
+    warn_if_trained_on,
+)
 from dd_plugins.data.items import Items
 from dd_plugins.data.streamed import StreamedImages
-from dd_plugins.errors import DataError
+from dd_plugins.errors import DataError, DDWarning
 
 IMAGES = torch.rand(5, 1, 2, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 2, 1, 0, 1])
@@ -119,3 +125,17 @@ def test_some_of_the_images_are_taken_without_reading_them() -> None:
     assert torch.equal(again.images[:], in_memory.images[:])
     assert Unread.read == [1, 4]
     assert again.labels.tolist() == in_memory.labels.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(("shared", "told"), [(0, None), (9, None), (10, 10), (20, 20)])
+def test_training_images_in_a_test_set_are_told(shared: int, told: int | None) -> None:
+    values = torch.arange(60, dtype=torch.uint8)[:, None, None, None].repeat(1, 1, 2, 3)
+    train = Images(values[:40], torch.arange(40) % 2)
+    test = Images(values[40 - shared : 60 - shared], torch.arange(20) % 2)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        warn_if_trained_on(test, train)
+    found = [str(each.message) for each in given if each.category is DDWarning]
+    assert len(found) == (told is not None)
+    if told is not None:
+        assert f"of 20 different test images compared, {told} are training" in found[0]

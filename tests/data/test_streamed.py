@@ -29,8 +29,10 @@ CPU = torch.device("cpu")
 class Pairs(Dataset[tuple[Tensor, int]]):
     """A dataset that counts how often it is read."""
 
-    def __init__(self, count: int = 90, *, broken: int | None = None) -> None:
-        generator = torch.Generator().manual_seed(0)
+    def __init__(
+        self, count: int = 90, *, broken: int | None = None, seed: int = 0
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
         self.images = torch.randint(
             256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8
         )
@@ -48,9 +50,10 @@ class Pairs(Dataset[tuple[Tensor, int]]):
 
 def both(**options: Any) -> tuple[RealData, RealData]:
     """Return the same data in memory and streamed."""
+    test = Pairs(30, seed=1)
     return (
-        RealData.from_dataset(Pairs(), test=Pairs(30), stream=False, **options),
-        RealData.from_dataset(Pairs(), test=Pairs(30), stream=True, **options),
+        RealData.from_dataset(Pairs(), test=test, stream=False, **options),
+        RealData.from_dataset(Pairs(), test=test, stream=True, **options),
     )
 
 

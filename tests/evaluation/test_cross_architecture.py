@@ -12,7 +12,7 @@ from scipy import stats
 
 import dd_plugins
 from dd_plugins import DistilledSet, RealData
-from dd_plugins.errors import DataError, FileError, OptionError
+from dd_plugins.errors import DataError, DDWarning, FileError, OptionError
 from dd_plugins.evaluation import jobs
 from dd_plugins.evaluation.cross_architecture import Transfer, transfer
 from dd_plugins.networks.conv import Conv
@@ -205,7 +205,8 @@ def test_sets_of_different_data_are_not_compared(sets: list[DistilledSet]) -> No
         images, toy_data().train.labels, test=test, preprocessing="standardize"
     )
     other = dd_plugins.distill(data, BASE, steps=1, network="conv(width=4, depth=2)")
-    found = transfer([sets[0], other], "mlp(width=2)", data=toy_data(), **OPTIONS)
+    with pytest.warns(DDWarning, match="not those that the set was distilled from"):
+        found = transfer([sets[0], other], "mlp(width=2)", data=toy_data(), **OPTIONS)
     assert not found.differences
     assert "distilled from different data" in found.not_compared
     assert found.as_dict()["not_compared"] == found.not_compared

@@ -12,8 +12,8 @@ import dd_plugins
 from dd_plugins import DistilledSet, RealData
 from dd_plugins.api import DataOptions
 from dd_plugins.data.preprocess import Transform
-from dd_plugins.errors import DataError, OptionError, UnknownNameError
-from dd_plugins.evaluation.data_of_set import real_data_of
+from dd_plugins.errors import DataError, DDWarning, OptionError, UnknownNameError
+from dd_plugins.evaluation.data_of_set import real_data_of, warn_of_others
 from dd_plugins.plugins.asked_for import remember
 from dd_plugins.testing import toy_data
 
@@ -72,12 +72,15 @@ def test_data_by_name_has_the_mirror_and_value_space_of_the_set(
 
 
 def test_data_in_hand_is_taken_as_it_is(distilled: DistilledSet) -> None:
-    """Who hands it over knows that it is other data: a subset, say."""
+    """Other training images, a subset say, are taken; an evaluation warns of them."""
     images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
     other = RealData.from_tensors(images, labels, preprocessing="zca")
     find = Found(other)
     assert other.fingerprint != distilled.header.dataset.fingerprint
     assert real_data_of(distilled, (images, labels), None, find) is other
+    with pytest.warns(DDWarning, match="not those that the set was distilled from"):
+        warn_of_others(distilled, other)
+    warn_of_others(distilled, toy_data())
     assert (other.preprocessing, other.mirror) == ("zca", False)
 
 

@@ -15,7 +15,7 @@ from dd_plugins import DistilledSet, RealData
 from dd_plugins.data.images import Images
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.preprocess import Transform
-from dd_plugins.errors import DataError, OptionError, UnknownNameError
+from dd_plugins.errors import DataError, DDWarning, OptionError, UnknownNameError
 from dd_plugins.evaluation.cross_architecture import transfer
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.results import NetworkResult
@@ -336,7 +336,8 @@ def test_random_images_are_as_many_of_each_class_as_the_set_has(
 ) -> None:
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(12) % 2
-    data = RealData.from_tensors(images, labels, test=(images, labels), validation=0)
+    test = (images.flip(-1), labels)
+    data = RealData.from_tensors(images, labels, test=test, validation=0)
     distilled = dd_plugins.distill(
         data,
         "frepo(pool_size=1)",
@@ -423,14 +424,16 @@ def test_real_data_may_have_any_form_that_distill_takes() -> None:
         (images, labels),
         [images, labels],
         (images.numpy(), labels.numpy()),
-        (images.numpy()[::-1], labels.numpy()),
+        (images.numpy()[::-1].copy()[::-1], labels.numpy()),
         torch.utils.data.TensorDataset(images, labels),
     ):
         with pytest.raises(DataError, match="no test set"):
             quickly(made, data=form)
-    for wrong in (3, (images,), (1, 2), (images.numpy(), "names"), {"images": images}):
+    for wrong in (3, (images,), (1, 2), (images.numpy(), "names")):
         with pytest.raises(OptionError, match="data must be the name of a data set"):
             quickly(made, data=wrong)
+    with pytest.raises(DataError, match=r"expected a split 'train', .* got 'images'"):
+        quickly(made, data={"images": images})
     with pytest.raises(DataError, match="array of object"):
         quickly(made, data=(np.array([None]), labels.numpy()))
     with pytest.raises(
@@ -463,7 +466,10 @@ def test_nothing_is_trained_before_all_is_checked(
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(20, 1, 8, 8, generator=generator), torch.arange(20) % 2
     without = RealData.from_tensors(images, labels)
-    with pytest.raises(DataError, match="no test set"):
+    with (
+        pytest.warns(DDWarning, match="not those that the set was distilled from"),
+        pytest.raises(DataError, match="no test set"),
+    ):
         quickly(distilled, data=without, **options)
     for path in ("no device", "no precision"):
         with pytest.raises(OptionError):
