@@ -24,7 +24,7 @@ from dd_plugins.plugins.registry import (
     Registry,
     record_adder,
 )
-from dd_plugins.spec import Record
+from dd_plugins.spec import Record, unknown_name
 
 __all__ = ["LoadedPlugins"]
 
@@ -145,9 +145,22 @@ class LoadedPlugins(ABC):
             except pluggy.PluginValidationError as error:
                 name = self.manager.get_name(error.plugin)
                 misspelt = next(each for each in self.plugins if str(each) == name)
-                self._withdraw(misspelt, error)
+                self._withdraw(misspelt, self._unknown_hook(error))
             else:
                 return
+
+    def _unknown_hook(self, error: pluggy.PluginValidationError) -> Exception:
+        """Return the error for an implementation of an unspecified hook."""
+        specified: list[str] = []
+        unknown: list[str] = []
+        for caller in self.manager.get_hookcallers(error.plugin) or []:
+            (specified if caller.has_spec() else unknown).append(caller.name)
+        known = [
+            name
+            for name, caller in vars(self.manager.hook).items()
+            if not name.startswith("_") and caller.has_spec()
+        ]
+        return unknown_name("hook", unknown[0], known) if unknown else error
 
     def _check_marks(self) -> None:
         """Withdraw plugins with an unmarked function named like a hook."""
@@ -173,8 +186,8 @@ class LoadedPlugins(ABC):
         """Return the plugins found but not loaded."""
         return [plugin for plugin in self.plugins if plugin.error is not None]
 
-    def collect_all(self) -> None:
-        """Collect the records of hooks specified by plugins.
+    def collect_all(self) -> list[Registry[Any]]:
+        """Collect and return the records of hooks specified by plugins.
 
         These hooks take the single argument ``register``. A look-up collects only the
         records it needs; a list of everything needs them all.
@@ -186,6 +199,7 @@ class LoadedPlugins(ABC):
             kind = name.removeprefix("dd_register_").removesuffix("s")
             with suppress(PluginError):  # a look-up reports it
                 self.records(name, kind, Record)
+        return list(self._of_hooks.values())
 
     def records(
         self, hook: str, kind: str, base: type[RecordType]

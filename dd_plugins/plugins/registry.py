@@ -97,6 +97,7 @@ class Registry(Generic[Item]):
 
         Raises:
             NameConflictError: another plugin has the name; the message names both.
+            PluginError: the name is built in.
             ValueError: this plugin has registered the name already.
         """
         self.check_free(name, plugin)
@@ -113,6 +114,10 @@ class Registry(Generic[Item]):
             raise ValueError(
                 f"{self.kind} {name!r} is registered twice; a name must be registered "
                 "only once"
+            )
+        if taken is not None and taken.plugin.built_in:
+            raise PluginError(
+                f"{self.kind} {name!r} is built in; a plugin's needs another name"
             )
         if taken is not None:
             raise NameConflictError(
