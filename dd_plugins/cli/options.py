@@ -22,7 +22,7 @@ __all__ = ["options_command"]
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def options_command(name: str | None, as_json: bool) -> None:
-    """List the options of the method, network or parametrization NAME.
+    """List the options of the method, network, attack or other record NAME.
 
     Without NAME, list every name a spec may use. Options go in the brackets of a spec:
     --distiller "frepo(pool_size=20, learning_rate=0.003)".

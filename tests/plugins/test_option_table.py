@@ -56,6 +56,8 @@ def test_the_command_tells_them(command_line: Command) -> None:
     shown = command_line("options", "dm", COLUMNS="160")
     assert "dm, a distiller: Distribution matching" in shown.stdout
     assert "real images of each class" in shown.stdout
+    of_plugin = command_line("options", "lira", COLUMNS="160")
+    assert "lira, an attack: The likelihood ratio" in of_plugin.stdout
     every = json.loads(command_line("options", "--json").stdout)
     assert {each["name"] for each in every} >= set(NAMES)
     assert command_line("options", "nothing-like-it").returncode == 2
