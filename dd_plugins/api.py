@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         what_differs,
     )
     from dd_plugins.evaluation.cross_architecture import Transfer, transfer
+    from dd_plugins.evaluation.data_of_set import dataset_name_of
     from dd_plugins.evaluation.evaluate import evaluate
     from dd_plugins.evaluation.relabelling import labels_stored, relabel
     from dd_plugins.evaluation.results import Evaluation, NetworkResult
@@ -254,6 +255,7 @@ __all__ = [
     "classic_recipe",
     "code_of",
     "counts_of_classes",
+    "dataset_name_of",
     "distill",
     "estimate",
     "evaluate",

@@ -1,15 +1,11 @@
-"""Parts shared by both commands: an option, and the printing of a line."""
+"""The printing of a line, shared by both commands."""
 
-import click
 from rich.console import Console
 from rich.text import Text
 
 from dd_plugins.api import plain
 
-__all__ = ["dataset_option", "say"]
-
-dataset_option = click.option("--dataset", required=True, help="Name, or folder:PATH.")
-"""``dataset: str``."""
+__all__ = ["say"]
 
 
 def say(console: Console, line: str) -> None:

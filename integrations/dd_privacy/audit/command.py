@@ -13,14 +13,16 @@ from dd_privacy.audit.choices import (
     RATES,
     NonMembers,
 )
-from dd_privacy.console import dataset_option
 
 __all__ = ["audit_command"]
 
 
 @click.command("audit")
 @click.argument("audited", metavar="PATH|SPEC")
-@dataset_option
+@click.option(
+    "--dataset",
+    help="Name, or folder:PATH.  [default: the data behind the artifact]",
+)
 @click.option(
     "--attacks",
     help="Attacks, separated by commas.  [default: those with enough shadow runs among "

@@ -18,6 +18,7 @@ from dd_plugins.api import (
     artifact_file,
     check_outputs,
     counts_of_classes,
+    dataset_name_of,
     get_recipe,
     labels_stored,
     shown_progress,
@@ -60,7 +61,7 @@ _OF_SPECS = (
 
 def audit_from_command_line(
     audited: str,
-    dataset: str,
+    dataset: str | None,
     image_size: int | None,
     attacks: str | None,
     compare: str,
@@ -94,7 +95,11 @@ def audit_from_command_line(
     )
     if is_artifact:
         _refuse_for_artifact()
-        image_size = dd_plugins.DistilledSet.read_header(audited).dataset.image_size
+        header = dd_plugins.DistilledSet.read_header(audited)
+        image_size = header.dataset.image_size
+        dataset = dataset or dataset_name_of(header)
+    elif dataset is None:
+        raise OptionError(f"--dataset is needed to audit the distiller {audited}")
     specs = None if attacks is None else split_specs(attacks)
     chosen_rates = RATES if rates is None else _numbers("--rates", rates)
     data = dd_plugins.get_dataset(

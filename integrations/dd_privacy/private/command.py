@@ -11,7 +11,7 @@ from rich.console import Console
 import dd_plugins
 from dd_plugins import options as shared
 from dd_plugins.api import check_outputs, shown_progress, write_atomically
-from dd_privacy.console import dataset_option, say
+from dd_privacy.console import say
 from dd_privacy.private.choices import (
     BATCH_SIZE,
     CLIPPING,
@@ -32,7 +32,7 @@ __all__ = ["train_private_command"]
 
 
 @click.command("train-private")
-@dataset_option
+@click.option("--dataset", required=True, help="Name, or folder:PATH.")
 @click.option(
     "--epsilon", type=float, required=True, help="The greatest epsilon to spend."
 )

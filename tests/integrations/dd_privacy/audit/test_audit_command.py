@@ -130,8 +130,11 @@ def test_artifact_of_another_data_set_is_refused(
     ):
         refused = command_line(*words, *given)
         assert f"{given[0]} needs a distiller's spec, got an artifact" in refused.stderr
+    del words[2:4]  # the data is known by the artifact
     done = command_line(*words, "--members", "300", "--training-steps", "3")
     assert done.returncode == 0, done.stderr
+    done = command_line("audit", "dm")
+    assert "--dataset is needed to audit the distiller dm" in done.stderr
     missing = command_line("audit", "runs/none.safetensors", "--dataset", "digits")
     assert "an artifact or a distiller's spec, got runs" in missing.stderr
     public = "dp_dm(epsilon=1, public='folder:photos/none')"
