@@ -92,3 +92,5 @@ def train_generator_command(
     if kept.error is not None:
         lost = f"{100 * kept.error:.1f} % of the variance of validation images lost"
     say(f"{kept.decoder}, {kept.steps} steps: {how}, {lost}, {kept.file}")
+    own_recipe = "" if chosen == DecoderRecipe() else f", recipe={chosen!r}"
+    say(f'next: distill --parametrization "generator({architecture!r}{own_recipe})"')

@@ -14,7 +14,12 @@ from conftest import Command, Started
 from safetensors.torch import load_file, save_file
 
 import dd_plugins
-from dd_plugins.api import OptionError, get_decoder, train_generator
+from dd_plugins.api import (
+    OptionError,
+    get_decoder,
+    get_parametrization,
+    train_generator,
+)
 from dd_plugins.decoders import kept
 from dd_plugins.decoders.kept import DecoderRecipe
 from dd_plugins.errors import FileError, RunError
@@ -161,6 +166,9 @@ def test_the_command_trains_once_and_says_what_is_lost(
     done = command_line("train-generator", *words, COLUMNS="300")
     assert done.returncode == 0, done.stderr
     assert re.search(r"60 steps: trained, [\d.]+ % of the variance", done.stdout)
+    spec = re.search(r'next: distill --parametrization "(.*)"', done.stdout)
+    assert spec
+    assert get_parametrization(spec[1]).recipe.steps == 60
     (file,) = (tmp_path / "kept").iterdir()
     assert file.name.startswith("decoder-")
     again = command_line("train-generator", *words, COLUMNS="300")
