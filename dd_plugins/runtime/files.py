@@ -5,12 +5,13 @@ import os
 import stat
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from dd_plugins.errors import FileError
+from dd_plugins.errors import DDWarning, FileError
 
 try:
     import fcntl
@@ -23,6 +24,7 @@ _ALONE = os.O_WRONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has them
     _ALONE |= getattr(os, _flag, 0)
 _PATIENCE = 10.0  # seconds; the workers of a killed process end a little later
+_TOLD_AFTER = 1.0  # seconds
 
 
 def check_writable(path: Path) -> None:
@@ -107,6 +109,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         FileError: another process keeps it locked, or it cannot be made.
+
+    Warns:
+        DDWarning: another process has it locked for more than a second.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,9 +123,17 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        patience_ends = time.monotonic() + _PATIENCE
+        begun, told = time.monotonic(), False
         while not _takes(lock):
-            if time.monotonic() > patience_ends:
+            waited = time.monotonic() - begun
+            if waited > _TOLD_AFTER and not told:
+                warnings.warn(
+                    f"waiting for another process, which is at work in {folder}",
+                    DDWarning,
+                    stacklevel=3,
+                )
+                told = True
+            if waited > _PATIENCE:
                 raise FileError(
                     f"another process is at work in {folder}; wait for its end, or "
                     "choose another folder"

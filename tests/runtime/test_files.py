@@ -6,14 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from conftest import run_code
 
-from dd_plugins.errors import FileError
-from dd_plugins.runtime.files import check_writable, write_atomically
+from dd_plugins.errors import DDWarning, FileError
+from dd_plugins.runtime import files
+from dd_plugins.runtime.files import check_writable, folder_lock, write_atomically
 
 
 def content(text: bytes) -> Callable[[BinaryIO], object]:
@@ -241,3 +243,18 @@ def test_a_planted_hidden_name_is_not_followed(tmp_path: Path) -> None:
 def test_a_folder_that_only_says_it_can_be_written_to_is_refused() -> None:
     with pytest.raises(FileError, match="not a writable folder"):
         check_writable(Path("/proc/figures.json"))
+
+
+def test_who_waits_for_a_folder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_TOLD_AFTER", 0.2)
+    monkeypatch.setattr(files, "_PATIENCE", 0.6)
+    with ExitStack() as stack:
+        stack.enter_context(folder_lock(tmp_path))
+        told = stack.enter_context(
+            pytest.warns(DDWarning, match="waiting for another process")
+        )
+        stack.enter_context(pytest.raises(FileError, match="is at work in"))
+        stack.enter_context(folder_lock(tmp_path))
+    assert len(told) == 1
