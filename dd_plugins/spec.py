@@ -288,7 +288,10 @@ def parse(text: str) -> Call:
             "literal arguments, such as 'frepo(pool_size=20)'"
         ) from None
     if not isinstance(value, Call):
-        raise OptionError(f"spec {_shown(text)}: expected a name, such as 'frepo'")
+        several = "; pass several as a list" if isinstance(value, tuple) else ""
+        raise OptionError(
+            f"spec {_shown(text)}: expected a name, such as 'frepo'{several}"
+        )
     return value
 
 

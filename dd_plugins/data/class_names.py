@@ -46,6 +46,10 @@ def checked_names(class_names: Iterable[str] | None, labels: Tensor) -> tuple[st
     counts = torch.bincount(labels, minlength=len(names))
     if not bool(counts.all()):
         empty = [names[index] for index in (counts == 0).nonzero().flatten()]
+        if class_names is None and empty == ["0"]:
+            raise DataError(
+                "expected labels from 0, got labels from 1; subtract 1 from each"
+            )
         raise DataError(
             "expected a training image of each class, found none of class "
             f"{', '.join(map(repr, empty[:5]))}; remove the class or number the "

@@ -314,7 +314,8 @@ class RealData:
         """
         if "train" not in splits:
             raise DataError(
-                f"expected a split 'train', got {', '.join(map(repr, splits))}"
+                "expected a split 'train', beside others if any, got "
+                f"{', '.join(map(repr, splits)) or 'none'}"
             )
         others = [name for name in _HELD_OUT if name in splits]
         if "test" in splits:

@@ -73,8 +73,9 @@ def class_members(labels: Tensor, least: int | Sequence[int] = 0) -> list[Tensor
     smallest = min(range(len(found)), key=lambda n: len(found[n]) - wanted[n])
     if len(found[smallest]) < wanted[smallest]:
         equal = len(set(wanted)) == 1
-        what = "images per class" if equal else f"images of class {smallest}"
-        which = f"class {smallest}" if equal else "it"
+        named = f"class {smallest}, counted from 0,"
+        what = "images per class" if equal else f"images of {named}"
+        which = named if equal else "it"
         raise OptionError(
             f"{wanted[smallest]} {what} asked for, but {which} has only "
             f"{len(found[smallest])} training images, without those held out for "

@@ -20,6 +20,7 @@ from dd_plugins.run import Run
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.pacing import Pace
 from dd_plugins.runtime.progress import ProgressShown, shown_progress
+from dd_plugins.runtime.text import counted
 from dd_plugins.spec import names_of
 from dd_plugins.tracking.base import AbstractObserver, Observation
 
@@ -248,10 +249,11 @@ class ProgressDisplay:
         shape = "x".join(map(str, task.image_shape))
         begun = f", going on at step {first_step:,}" if first_step else ""
         method = names_of(run.distiller)
+        images = counted(task.synthetic_images, "image")
         shown.line(
             f"distilling {task.dataset}, {task.num_classes} classes of {shape}, into "
-            f"{task.synthetic_images:,} images by {method} on {run.network!r}, "
-            f"{run.steps:,} steps on {run.device}{begun}"
+            f"{images} by {method} on {run.network!r}, "
+            f"{counted(run.steps, 'step')} on {run.device}{begun}"
         )
 
     @hookimpl

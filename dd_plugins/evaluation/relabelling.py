@@ -144,7 +144,8 @@ post_training_recipe`).
     if student is not None and student.temperature != temperature:
         raise OptionError(
             f"the student must learn at the temperature of the labels, {temperature}, "
-            f"got {student.temperature}"
+            f"got {student.temperature}; write temperature={temperature:g} in its "
+            "recipe, or ask for labels of the other temperature"
         )
     Teacher((), views, temperature, group)  # checks both
     target = resolve_device(device)

@@ -284,7 +284,15 @@ class Plugins(LoadedPlugins):
         """
         name = usual_name(name, self.datasets.names())
         registered, argument = split_name(name)
-        loader = self.datasets.get(registered)
+        try:
+            loader = self.datasets.get(registered)
+        except UnknownNameError as error:
+            if not Path(name).exists():
+                raise
+            form = "npz" if Path(name).suffix == ".npz" else "folder"
+            raise UnknownNameError(
+                f"{error}; if you mean the {form} of this name: '{form}:{name}'"
+            ) from error
         root = options.root
         if root is None and os.environ.get(ROOT_VARIABLE):
             root = Path(os.environ[ROOT_VARIABLE])
@@ -333,9 +341,9 @@ class Plugins(LoadedPlugins):
                 Tensor() | np.ndarray() | list() as labels,
             ):
                 return RealData.from_tensors(images, labels, image_size=size)
-            case Mapping() if "train" in given:
+            case Mapping():
                 return RealData.from_splits(given, image_size=size)
-            case Mapping() | tuple():
+            case tuple():
                 pass  # refused below
             case _ if hasattr(given, "__getitem__"):
                 return RealData.from_dataset(given, image_size=size)

@@ -1,6 +1,6 @@
 """Names and paths as plain text, wherever they are shown."""
 
-__all__ = ["duration_text", "one_line", "plain", "shortened", "size_text"]
+__all__ = ["counted", "duration_text", "one_line", "plain", "shortened", "size_text"]
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -48,6 +48,16 @@ def duration_text(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{_three_digits(seconds / size)} {unit}"
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things, in the singular if there is one.
+
+    Example:
+        >>> counted(1, "step"), counted(1_200, "step")
+        ('1 step', '1,200 steps')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def size_text(count: int) -> str:

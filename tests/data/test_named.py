@@ -9,7 +9,7 @@ import dd_plugins
 from dd_plugins import RealData, hookimpl
 from dd_plugins.api import DataOptions, Plugins
 from dd_plugins.data.named import split_name, usual_name
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import OptionError, UnknownNameError
 from dd_plugins.testing import toy_data
 
 
@@ -68,3 +68,17 @@ def test_the_environment_names_the_folder_in_python_too(
     options = {"plugins": plugins, "network": "mlp(width=2)", "data_root": other}
     dd_plugins.distill("mine", "random", **options)
     assert [each.root for each in told] == [tmp_path, other]
+
+
+def test_a_folder_or_file_in_place_of_a_name_is_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shapes").mkdir()
+    Path("blood.npz").touch()
+    for name, told in (("shapes", "folder:shapes"), ("blood.npz", "npz:blood.npz")):
+        with pytest.raises(UnknownNameError, match=f"of this name: '{told}'"):
+            dd_plugins.get_dataset(name)
+    with pytest.raises(UnknownNameError, match="unknown data set 'absent'") as raised:
+        dd_plugins.get_dataset("absent")
+    assert "of this name" not in str(raised.value)
