@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dd_plugins.errors import PluginError
+from dd_plugins.plugins.registry import NO_RECORD
+from dd_plugins.spec import Record, is_record
 
 __all__ = ["asserts", "name_of"]
 
@@ -12,10 +14,16 @@ Checked = TypeVar("Checked")
 
 
 def asserts(check: Callable[[Checked], None]) -> Callable[[Checked], None]:
-    """Let a check fail with an AssertionError, whatever error a plugin raises."""
+    """Let a check fail with an AssertionError, whatever error a plugin raises.
+
+    A record whose own class is not decorated with ``record`` fails every check.
+    """
 
     @functools.wraps(check)
     def asserting(checked: Checked) -> None:
+        cls = type(checked)
+        if isinstance(checked, Record) and not is_record(cls):
+            raise AssertionError(f"{cls.__name__} must be a record: {NO_RECORD}")
         try:
             check(checked)
         except AssertionError:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from dd_plugins import AbstractDistiller, AbstractNetwork, get_distiller, get_network
+from dd_plugins.distillers.dm import DM
 from dd_plugins.networks.factory import FactoryNetwork
+from dd_plugins.networks.mlp import MLP
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.testing import (
     DISTILLER_CHECKS,
@@ -111,3 +113,31 @@ def test_every_built_in_is_in_a_table() -> None:
     names = built_in.distillers.names() + built_in.networks.names()
     names.remove(FactoryNetwork.name)  # no spec builds it: test_factory.py
     assert [name for name in names if f"{name}(" not in mentioned] == []
+
+
+class UndecoratedDM(DM):
+    """Has the options of its base, and forgets its own."""
+
+    name = "undecorated"
+
+
+class UndecoratedMLP(MLP):
+    """Likewise, a network."""
+
+    name = "undecorated"
+
+
+@pytest.mark.parametrize("check", DISTILLER_CHECKS, ids=name_of)
+def test_a_distiller_without_a_record_conforms_to_nothing(
+    check: Callable[[AbstractDistiller[Any]], None],
+) -> None:
+    with pytest.raises(AssertionError, match="UndecoratedDM must be a record"):
+        check(UndecoratedDM())
+
+
+@pytest.mark.parametrize("check", NETWORK_CHECKS, ids=name_of)
+def test_a_network_without_a_record_conforms_to_nothing(
+    check: Callable[[AbstractNetwork], None],
+) -> None:
+    with pytest.raises(AssertionError, match="UndecoratedMLP must be a record"):
+        check(UndecoratedMLP())
