@@ -183,7 +183,8 @@ def _cut(text: str, most: int = _LONGEST_NAME) -> str:
 @click.option(
     "--out", type=shared.path_type, required=True, help="File or folder to write."
 )
-def export_command(path: Path, form: str, out: Path) -> None:
+@shared.overwrite
+def export_command(path: Path, form: str, out: Path, overwrite: bool) -> None:
     """Write a distilled set in a form readable without dd-plugins.
 
     Each form holds the training recipe, and a script of plain torch to train on the
@@ -192,5 +193,6 @@ def export_command(path: Path, form: str, out: Path) -> None:
     from dd_plugins.exports.export import export, script_of_export
     from dd_plugins.synthetic.artifact import DistilledSet
 
-    say(f"exported to {export(DistilledSet.load(path), form, out)}")
+    made = DistilledSet.load(path)
+    say(f"exported to {export(made, form, out, overwrite=overwrite)}")
     say(f"next: python {shlex.quote(str(script_of_export(out, form)))} --test test.npz")

@@ -1,6 +1,9 @@
 """Exports: a set in forms that need no dd-plugins, with a script that trains on it."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dd_plugins.errors import OptionError
@@ -8,7 +11,7 @@ from dd_plugins.exports.forms import FORMS
 from dd_plugins.exports.hub_folder import write_hub_folder
 from dd_plugins.exports.pictures import write_pictures
 from dd_plugins.exports.recipe import recipe_of
-from dd_plugins.exports.tensors import SCRIPT_NAME, write_tensors
+from dd_plugins.exports.tensors import SCRIPT_NAME, SET_NAME, write_tensors
 from dd_plugins.plugins.lookup import get_network
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.synthetic.artifact import DistilledSet
@@ -16,7 +19,9 @@ from dd_plugins.synthetic.artifact import DistilledSet
 __all__ = ["export", "script_of_export"]
 
 
-def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
+def export(
+    distilled: DistilledSet, form: str, out: str | Path, *, overwrite: bool = False
+) -> Path:
     """Write a set in a form that needs no dd-plugins to read.
 
     Every form holds the recipe for training networks on the set, and comes with a
@@ -30,6 +35,8 @@ def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
             class, with ``labels.json`` and ``set.npz``; ``"hub"`` for a folder for the
             Hugging Face hub, with the artifact, ``set.npz`` and a card.
         out: the file, or the folder, to write.
+        overwrite: whether a file, or the folder of an earlier export, is replaced. A
+            folder without its script and ``set.npz`` is never replaced.
 
     Returns:
         The path written.
@@ -47,25 +54,51 @@ def export(distilled: DistilledSet, form: str, out: str | Path) -> Path:
     script, how = script_of_export(path, form), recipe_of(distilled, get_network)
     match form:
         case "folder" | "hub":
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise OptionError(
-                    f"out must be a new or an empty folder, and {path} is neither; "
-                    "choose another"
-                )
-            if form == "hub":
-                return write_hub_folder(distilled, how, path)
-            return write_pictures(distilled, how, path)
+            write = write_hub_folder if form == "hub" else write_pictures
+            with _fresh_folder(path, overwrite) as folder:
+                write(distilled, how, folder)
+            return path
         case "npz" | "pt":
             for file in (path, script):
-                if os.path.lexists(file):
+                if os.path.lexists(file) and not (overwrite and file.is_file()):
                     raise OptionError(
                         f"out must be a new file, but {file} exists; choose another "
-                        "name"
+                        "name, or replace a file with --overwrite (overwrite=True)"
                     )
                 check_writable(file)
             write_tensors(distilled, how, path, script, form)
             return path
     raise OptionError(f"form {form!r}: expected {', '.join(map(repr, FORMS))}")
+
+
+@contextmanager
+def _fresh_folder(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield a folder to fill; if all goes well, it stands at the path afterwards.
+
+    Raises:
+        OptionError: something else is there already.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        yield path
+        return
+    if not all((path / name).is_file() for name in (SCRIPT_NAME, SET_NAME)):
+        raise OptionError(
+            f"out must be a new or an empty folder, and {path} is neither; choose "
+            "another"
+        )
+    if not overwrite:
+        raise OptionError(
+            f"{path} holds an export already; choose another folder, or replace it "
+            "with --overwrite (overwrite=True)"
+        )
+    old = path.resolve()  # the folder itself, not a link to it
+    check_writable(old / SET_NAME)
+    with tempfile.TemporaryDirectory(dir=old.parent, prefix=f".{old.name}-") as beside:
+        fresh = Path(beside) / "new"
+        fresh.mkdir()
+        yield fresh
+        old.rename(Path(beside) / "old")
+        fresh.rename(old)
 
 
 def script_of_export(path: Path, form: str) -> Path:

@@ -14,16 +14,17 @@ from dd_plugins.exports.script import script_of
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.synthetic.header import Content
 
-__all__ = ["SCRIPT_NAME", "write_set", "write_tensors"]
+__all__ = ["SCRIPT_NAME", "SET_NAME", "write_set", "write_tensors"]
 
-_SET_NAME = "set.npz"
+SET_NAME = "set.npz"
+"""The name of the file of all tensors in a folder."""
 SCRIPT_NAME = "train.py"
 """The name of the script in a folder."""
 
 
 def write_set(distilled: Content, how: ExportedRecipe, folder: Path) -> None:
     """Write the tensors of a set and the script into a folder."""
-    path, script = folder / _SET_NAME, folder / SCRIPT_NAME
+    path, script = folder / SET_NAME, folder / SCRIPT_NAME
     write_tensors(distilled, how, path, script, "npz")
 
 

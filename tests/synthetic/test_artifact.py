@@ -415,11 +415,31 @@ def test_exporting_leaves_what_is_there_alone(
     (kept / "mine").write_text("mine")
     for occupied in (kept, kept / "mine"):
         with pytest.raises(OptionError, match=r"choose another") as error:
-            export(distilled, "folder", occupied)
+            export(distilled, "folder", occupied, overwrite=True)
         assert str(occupied) in one_line(error.value)
     assert [(path.name, path.read_text()) for path in kept.iterdir()] == [
         ("mine", "mine")
     ]
+
+
+@pytest.mark.filterwarnings("ignore:PNG files alone")
+@pytest.mark.parametrize("form", ["folder", "hub", "npz", "pt"])
+def test_an_export_is_replaced_on_request(
+    distilled: DistilledSet, form: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "out"
+    export(distilled, form, path)
+    held, stale = path / "set.npz" if path.is_dir() else path, path / "stale.png"
+    held.write_bytes(b"old")
+    if path.is_dir():
+        stale.touch()
+    with pytest.raises(OptionError, match=r"with --overwrite \(overwrite=True\)"):
+        export(distilled, form, path)
+    before = {each.name for each in tmp_path.iterdir()}
+    assert export(distilled, form, path, overwrite=True) == path
+    assert {each.name for each in tmp_path.iterdir()} == before
+    assert held.read_bytes() != b"old"
+    assert not stale.exists()
 
 
 @pytest.mark.parametrize("form", ["zip", "", "Folder"])

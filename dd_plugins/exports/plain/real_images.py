@@ -48,7 +48,10 @@ def read_images(
     if Path(source).is_dir():
         found = datasets.ImageFolder(source, prepare, loader=opened)
         if not set(found.classes) <= set(class_names):
-            raise SystemExit(f"{source}: expected folders called {class_names}")
+            raise SystemExit(
+                f"{source}: expected a test set, with folders called {class_names}, "
+                f"got {found.classes}"
+            )
         numbers = [class_names.index(name) for name in found.classes]
     else:
         kind = getattr(datasets, source, None)
