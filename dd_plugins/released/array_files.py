@@ -2,6 +2,7 @@
 
 import io
 import math
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from dd_plugins.errors import FileError, MissingExtraError
 from dd_plugins.released.contents import Released
-from dd_plugins.runtime.text import one_line, plain
+from dd_plugins.runtime.text import plain
 
 __all__ = ["read_archive", "read_checkpoint"]
 
@@ -33,9 +34,10 @@ def read_archive(file: Path) -> Released:
             wanted = [each for each in archive.files if each in _IMAGES + _LABELS]
             arrays = {name: archive[name] for name in wanted}
     except Exception as error:  # a damaged archive raises errors of any kind
+        objects = zipfile.is_zipfile(file)
         raise FileError(
-            f"{file}: expected a NumPy archive, got another or a damaged file: "
-            f"{one_line(error)[:200]}"
+            f"{file}: expected a NumPy archive of numbers, got "
+            + ("one of objects, or a damaged one" if objects else "another file")
         ) from error
     return _pair(file, arrays, "FRePo")
 
@@ -63,7 +65,7 @@ def read_checkpoint(file: Path) -> Released:
     except Exception as error:  # msgpack has errors of many kinds
         raise FileError(
             f"{file}: expected a torch file, a NumPy archive, a folder of images or a "
-            f"checkpoint of flax, got another file: {one_line(error)[:200]}"
+            "checkpoint of flax, got another file"
         ) from error
     if not isinstance(held, Mapping):
         raise FileError(f"{file}: expected named arrays, got a {type(held).__name__}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dd_plugins.errors import FileError
 from dd_plugins.released.contents import Released
-from dd_plugins.runtime.text import one_line
+from dd_plugins.runtime.text import shortened
 
 __all__ = ["read_experiments", "read_tensors", "read_torch"]
 
@@ -25,6 +25,8 @@ _SCALARS = [
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
 ]
 """The types behind a number of NumPy, such as an accuracy in files of DC."""
+
+_LONGEST_NAMES = 200  # characters
 
 
 def read_torch(file: Path) -> Any:
@@ -40,8 +42,20 @@ def read_torch(file: Path) -> Any:
     except Exception as error:  # a damaged pickle raises errors of any kind
         raise FileError(
             f"{file}: expected a file of tensors, numbers, and lists or dicts of them, "
-            f"got another one, which is not unpickled: {one_line(error)[:200]}"
+            f"got {_what_else(file)}"
         ) from error
+
+
+def _what_else(file: Path) -> str:
+    """Say what a file holds that is not read."""
+    try:
+        held = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    except Exception:  # no archive of torch, or a damaged one
+        held = []
+    if not held:
+        return "another or a damaged file, which is not unpickled"
+    named = shortened(", ".join(sorted(held)), _LONGEST_NAMES)
+    return f"one with code ({named}), which is not unpickled; save tensors alone"
 
 
 def read_experiments(file: Path, held: Any) -> list[Released]:

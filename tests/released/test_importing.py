@@ -205,16 +205,19 @@ class Trap:
 def wrong(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     trap = tmp_path / "trap.pt"
     torch.save({"data": Trap()}, trap)
-    yield trap, "which is not unpickled"
+    yield trap, r"got one with code \(.*pathlib.Path.*\), which is not unpickled"
     old = tmp_path / "old.pt"
     old.write_bytes(pickle.dumps(Trap()))
-    yield old, "which is not unpickled"
+    yield old, "another or a damaged file, which is not unpickled"
     other = tmp_path / "other.pt"
     torch.save({"model": torch.zeros(2)}, other)
     yield other, "expected the layout of DC"
     objects = tmp_path / "objects.npz"
     np.savez(objects, images=np.array([Trap()], dtype=object), labels=np.arange(1))
-    yield objects, "expected a NumPy archive"
+    yield objects, "expected a NumPy archive of numbers, got one of objects"
+    notes = tmp_path / "notes.npz"
+    notes.write_text("no set")
+    yield notes, "expected a NumPy archive of numbers, got another file"
     text = tmp_path / "notes"
     text.write_text("no set")
     yield text, "expected a torch file"
