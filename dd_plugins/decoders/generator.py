@@ -1,5 +1,6 @@
 """GLaD: learning a set in the latents of a generator."""
 
+import copy
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -114,8 +115,26 @@ class Generator(AbstractParametrization):
             encode=encode,
             decode=decode,
             chunk=self.chunk,
-            decoder_values=sum(each.numel() for each in module.state_dict().values()),
+            decoder_values=self._values_to_decode(module, run.task.image_shape),
         )
+
+    def _values_to_decode(self, module: LatentDecoder, shape: ImageShape) -> int:
+        """Return the number of values of a generator that decoding reads.
+
+        The encoder, and the stages before the layer, are not needed. Parameters are
+        counted if an image depends on them, and all buffers.
+        """
+        probe = copy.deepcopy(module).cpu().requires_grad_(True)
+        with torch.no_grad():
+            latents, styles = probe.encode(
+                torch.zeros(1, *shape), torch.zeros(1).long()
+            )
+            latents = probe.advance(latents, styles, self.layer)
+        image = probe.decode(latents, styles, self.layer)
+        parameters = list(probe.parameters())
+        gradients = torch.autograd.grad(image.sum(), parameters, allow_unused=True)
+        read = [each.numel() for each in gradients if each is not None]
+        return sum(read) + sum(each.numel() for each in probe.buffers())
 
     def _module(
         self, run: Run, real: RealSampler, transform: Transform

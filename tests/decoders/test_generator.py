@@ -94,12 +94,14 @@ def test_the_header_tells_latents_and_decoder_apart() -> None:
     assert header.stored_images == len(made) == 10
     # Layer 1 of 8x8 images: 8 channels of 4x4 pixels, and a style of 16.
     assert header.stored_values == 10 * (8 * 4 * 4 + 16)
-    shape = (1, 8, 8)
-    module = get_parametrization(TRAINED).decoder.build(  # type: ignore[attr-defined]
-        shape, 10, generator=torch.Generator()
-    )
-    weights = sum(each.numel() for each in module.parameters())
-    assert header.decoder_values == weights
+    # The last stage has a convolution and a style, the pixels a convolution. Neither
+    # the encoder nor the first stage is needed.
+    last = (8 * 4 * 9 + 4) + (16 * 8 + 8) + (4 * 9 + 1)
+    assert header.decoder_values == last
+    whole = TRAINED.replace("generator(", "generator(layer=0, decoder=")
+    made_below = dd_plugins.distill("digits", "dm", parametrization=whole, **OPTIONS)
+    first = (2 * 8 * 9 + 8) + (16 * 16 + 16)
+    assert made_below.header.decoder_values == first + last
     assert not made.stored  # it is saved as pixels
     with pytest.raises(OptionError, match="at least"):
         dd_plugins.distill("digits", "dm", parametrization=TRAINED, budget=5_000)
