@@ -7,18 +7,16 @@ from numpy.typing import NDArray
 
 from dd_privacy.audit.statistics import Array, one_run_epsilon
 
-__all__ = ["Guesses", "Plan", "best_plan", "guess"]
+__all__ = ["Guesses", "Plan", "best_plan", "bound_of", "guess"]
 
+_ERROR = 0.05  # the probability that a bound does not hold
 _FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the examples to guess about
 
 Indices = NDArray[np.intp]
 
 
 class Plan(NamedTuple):
-    """How many examples an attacker guesses about; it is fixed before scores are seen.
-
-    With a delta, the bound holds for a number of guesses that does not depend on the
-    scores (Steinke et al. 2023, Theorem 5.2).
+    """How many examples an attacker guesses about.
 
     Attributes:
         epsilon: the bound from this plan on the half it is chosen on.
@@ -32,11 +30,16 @@ class Plan(NamedTuple):
     fraction: float
     clears: bool
 
+    def counts(self, examples: int) -> tuple[int, int]:
+        """Return how many examples are called members, and how many non-members."""
+        count = min(max(1, round(self.fraction * examples / 2)), examples // 2)
+        return count, count if self.clears else 0
+
     def chosen(self, scores: Array) -> tuple[Indices, Indices]:
         """Return the indices called members, and those called non-members."""
         order = np.argsort(scores, kind="stable")
-        count = min(max(1, round(self.fraction * len(scores) / 2)), len(scores) // 2)
-        return order[len(order) - count :], order[: count if self.clears else 0]
+        called, cleared = self.counts(len(scores))
+        return order[len(order) - called :], order[:cleared]
 
 
 class Guesses(NamedTuple):
@@ -51,6 +54,36 @@ class Guesses(NamedTuple):
     correct: int
 
 
+# Where only members stand out, guesses about non-members would dilute them.
+_PLANS = [
+    Plan(0.0, fraction, clears) for fraction in _FRACTIONS for clears in (True, False)
+]
+
+
+def bound_of(guesses: Guesses, examples: int, delta: float) -> float:
+    """Return the lower bound on epsilon from guesses by a chosen plan, at 95 %.
+
+    With a delta, the theorem is for a number of guesses that does not depend on the
+    release (Steinke et al. 2023, Theorem 5.2). A plan is chosen by the scores of other
+    examples of the same release, so it must hold for every number that a plan has: the
+    probability of an error is divided by their count. Without a delta, the number may
+    depend on anything.
+
+    Args:
+        guesses: the counts of guesses.
+        examples: the number of examples.
+        delta: the delta of the guarantee.
+    """
+    numbers = {sum(plan.counts(examples)) for plan in _PLANS} if delta else {0}
+    return one_run_epsilon(
+        examples=examples,
+        guesses=guesses.made,
+        correct=guesses.correct,
+        delta=delta,
+        level=1 - _ERROR / len(numbers),
+    )
+
+
 def best_plan(scores: Array, truth: NDArray[np.bool_], delta: float) -> Plan:
     """Return the plan with the greatest bound on these examples.
 
@@ -60,15 +93,9 @@ def best_plan(scores: Array, truth: NDArray[np.bool_], delta: float) -> Plan:
         delta: the delta of the guarantee.
     """
     plans = []
-    for fraction in _FRACTIONS:
-        # Where only members stand out, guesses about non-members would dilute them.
-        for clears in (True, False):
-            plan = Plan(0.0, fraction, clears)
-            made, correct = guess(scores, truth, plan)
-            epsilon = one_run_epsilon(
-                examples=len(scores), guesses=made, correct=correct, delta=delta
-            )
-            plans.append(plan._replace(epsilon=epsilon))
+    for plan in _PLANS:
+        epsilon = bound_of(guess(scores, truth, plan), len(scores), delta)
+        plans.append(plan._replace(epsilon=epsilon))
     # Of equal bounds, such as none, that of more guesses: few could refute nothing.
     return max(plans, key=lambda plan: (plan.epsilon, plan.fraction))
 

@@ -16,7 +16,7 @@ from dd_privacy.audit.attacks.base import (
     Reference,
     ThreatModel,
 )
-from dd_privacy.audit.guessing import best_plan, guess
+from dd_privacy.audit.guessing import best_plan, bound_of, guess
 from dd_privacy.audit.mechanisms.base import AbstractMechanism
 from dd_privacy.audit.membership import Membership
 from dd_privacy.audit.results import (
@@ -34,7 +34,6 @@ from dd_privacy.audit.statistics import (
     advantage,
     area,
     balanced_accuracy,
-    one_run_epsilon,
     true_positive_rate,
 )
 
@@ -140,7 +139,7 @@ class MechanismAudit:
     ) -> list[OneRun]:
         """Bound epsilon from below by the first audited run, if coins drew its members.
 
-        The attack and its number of guesses are the best ones on the known half: the
+        The attack and its number of guesses are the best ones on the known half. The
         greatest of several bounds on the other half would not hold at the stated
         confidence.
 
@@ -164,9 +163,7 @@ class MechanismAudit:
         plan, attack, scores = max(candidates, key=lambda each: each[0].epsilon)
         guesses = guess(scores[other], truth[other], plan)
         count = int(other.sum())
-        epsilon = one_run_epsilon(
-            examples=count, guesses=guesses.made, correct=guesses.correct, delta=delta
-        )
+        epsilon = bound_of(guesses, count, delta)
         name = self.mechanism.name
         return [OneRun(name, repr(attack), count, *guesses, delta, epsilon)]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dd_privacy.audit.guessing import Plan, best_plan, guess
+from dd_privacy.audit.guessing import Plan, best_plan, bound_of, guess
 from dd_privacy.audit.statistics import one_run_epsilon
 
 DELTA = 1e-5
@@ -13,8 +13,13 @@ def test_scores_that_separate_are_guessed_on_both_sides() -> None:
     truth = np.arange(200) >= 100
     found = best_plan(np.arange(200.0), truth, DELTA)
     assert (found.fraction, found.clears) == (1.0, True)
-    wanted = one_run_epsilon(examples=200, guesses=200, correct=200, delta=DELTA)
+    # 2, 4, 10, 20, 40, 100 or 200 guesses on both sides, 1, 5 or 50 more on one.
+    wanted = one_run_epsilon(
+        examples=200, guesses=200, correct=200, delta=DELTA, level=1 - 0.05 / 10
+    )
     assert found.epsilon == wanted
+    exact = best_plan(np.arange(200.0), truth, 0.0)
+    assert exact.epsilon == one_run_epsilon(examples=200, guesses=200, correct=200)
     assert guess(np.arange(200.0), truth, found) == (200, 200)
 
 
@@ -64,8 +69,5 @@ def test_nothing_to_find_gives_a_bound_near_zero() -> None:
         truth = generator.random(400) < 0.5
         scores = generator.random(400)
         found = best_plan(scores[:200], truth[:200], DELTA)
-        made, correct = guess(scores[200:], truth[200:], found)
-        bounds.append(
-            one_run_epsilon(examples=200, guesses=made, correct=correct, delta=DELTA)
-        )
+        bounds.append(bound_of(guess(scores[200:], truth[200:], found), 200, DELTA))
     assert sorted(bounds)[7] == 0.0, "one in twenty may be above"
