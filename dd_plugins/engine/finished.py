@@ -16,6 +16,7 @@ from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import DataRecord, make_header
 from dd_plugins.synthetic.leaves import Synthetic
 from dd_plugins.synthetic.parametrizations.base import AbstractReadable
+from dd_plugins.synthetic.privacy_record import PrivacyRecord
 
 __all__ = ["finished_set"]
 
@@ -77,7 +78,7 @@ def finished_set(
             image_size=data.image_size,
         ),
         views=None if teacher is None else teacher.record(),
-        privacy=check_privacy(distiller, distiller.privacy(state)),
+        privacy=_privacy(beginning, check_privacy(distiller, distiller.privacy(state))),
         context=beginning.context_record,
         **beginning.budget(synthetic),
     )
@@ -97,3 +98,11 @@ def finished_set(
     }
     constants = {name: each.cpu() for name, each in synthetic.constants().items()}
     return replace(distilled, stored=stored, decoder=constants)
+
+
+def _privacy(beginning: Beginning, own: PrivacyRecord | None) -> PrivacyRecord | None:
+    """Return the guarantee of the whole set, with that of a private context."""
+    context = beginning.context_record
+    if own is None or context is None or context.header.privacy is None:
+        return own
+    return own.together_with(context.header.privacy)

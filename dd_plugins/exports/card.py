@@ -70,6 +70,9 @@ def _fields(
     yield "data set", _data_name(distilled)
     yield "fingerprint of its training images", header.dataset.fingerprint or "none"
     yield "privacy", "none" if header.privacy is None else header.privacy.line()
+    if header.privacy is not None:
+        for sentence in header.privacy.not_covered:
+            yield "not covered by epsilon", sentence
     yield "classes", ", ".join(header.class_names)
     yield "versions", ", ".join(map(" ".join, header.versions.items()))
     yield "content hash", distilled.content_hash()

@@ -9,14 +9,16 @@ from dd_plugins.synthetic.view_records import StrictRecord
 __all__ = ["PrivacyRecord"]
 
 _Positive = Annotated[float, pydantic.Field(gt=0)]
+_LARGEST_DELTA = 1 - 2**-53
 
 
 class PrivacyRecord(StrictRecord):
     """The guarantee of a differentially private set, and its limits.
 
     Attributes:
-        epsilon: the epsilon of the whole run at ``delta``. Two data sets are neighbours
-            if one has exactly one image more than the other, with its label.
+        epsilon: the epsilon of the whole run at ``delta``, and of a private context.
+            Two data sets are neighbours if one has exactly one image more than the
+            other, with its label.
         delta: the probability that epsilon does not hold.
         accountant: the accountant used to compute epsilon, such as ``"prv"``.
         mechanism: the output released at each step, in a few words.
@@ -41,6 +43,21 @@ class PrivacyRecord(StrictRecord):
     clipping_norm: _Positive
     secure_noise: bool
     not_covered: list[str]
+
+    def together_with(self, other: "PrivacyRecord") -> "PrivacyRecord":
+        """Return the guarantee of this set and of one released before, by their sums.
+
+        Basic composition holds whatever images the two share. Fields of the mechanism
+        remain those of this set.
+        """
+        others = [each for each in other.not_covered if each not in self.not_covered]
+        added = {
+            "epsilon": self.epsilon + other.epsilon,
+            "delta": min(self.delta + other.delta, _LARGEST_DELTA),
+            "accountant": f"{self.accountant}, added to the epsilon of its context",
+            "not_covered": [*self.not_covered, *others],
+        }
+        return self.model_copy(update=added)
 
     def line(self) -> str:
         """Return the guarantee as one line."""

@@ -14,6 +14,7 @@ import dd_plugins
 from dd_plugins import DistilledSet, push_to_hub
 from dd_plugins.errors import MissingExtraError, OptionError, RunError
 from dd_plugins.synthetic.header import ContextRecord, DataRecord
+from dd_plugins.synthetic.privacy_record import PrivacyRecord
 
 FILES = ["README.md", "distilled.safetensors", "images.png", "set.npz", "train.py"]
 
@@ -119,3 +120,23 @@ def test_the_command_uploads(hub: Path, in_process: Any, tmp_path: Path) -> None
     said = in_process("push-to-hub", "set.safetensors", "me/toys", "--private")
     assert said.stdout == "uploaded to https://hub/me/toys\n"
     assert (hub / "me" / "toys" / "README.md").exists()
+
+
+def test_the_card_says_what_epsilon_does_not_cover(tmp_path: Path) -> None:
+    record = PrivacyRecord(
+        epsilon=1.0,
+        delta=1e-5,
+        accountant="prv",
+        mechanism="sums",
+        sampling="poisson",
+        sample_rate=0.1,
+        steps=5,
+        noise_multiplier=2.0,
+        clipping_norm=1.0,
+        secure_noise=False,
+        not_covered=["The choice of options.", "Accuracies on private images."],
+    )
+    folder = dd_plugins.export(made_set(privacy=record), "hub", tmp_path / "written")
+    card = (folder / "README.md").read_text()
+    for sentence in record.not_covered:
+        assert f"| not covered by epsilon | `{sentence}` |" in card

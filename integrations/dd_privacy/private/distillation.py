@@ -56,7 +56,6 @@ _NOT_COVERED = (
 )
 _FLOATING_POINT = "Attacks on floating-point noise: secure_noise was off."
 _PUBLIC = "The public images: they are taken for public."
-_CONTEXT = "The set beside which this one was made: what it reveals adds up."
 
 ClippingNorm = Annotated[float, Field(ge=1e-6, le=1e6)]
 """A norm within the range of float32 and of optimizers."""
@@ -256,11 +255,10 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         """Return the guarantee; None if the noise can be reproduced."""
         if self.noise_seed is not None:
             return None
-        budget, task = state.budget, state.run.task
+        budget = state.budget
         not_covered = list(_NOT_COVERED)
         not_covered += [] if self.secure_noise else [_FLOATING_POINT]
         not_covered += [] if self.public is None else [_PUBLIC]
-        not_covered += [_CONTEXT] if task.context_images else []
         return PrivacyRecord(
             epsilon=budget.epsilon,
             delta=budget.delta,

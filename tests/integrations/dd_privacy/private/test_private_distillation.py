@@ -374,13 +374,20 @@ def test_a_set_of_public_images_can_be_the_start() -> None:
     made = dd_plugins.distill(
         **asked, distiller=spec, context=public, refine_context=True
     )
-    assert made.header.privacy is not None
-    assert any("set beside which" in each for each in made.header.privacy.not_covered)
-    # A set that is private itself may be the start of another one.
+    first = made.header.privacy
+    assert first is not None
+    assert first.epsilon <= 1
+    # A set that is private itself may be the start of another one: both are spent.
     further = dd_plugins.distill(
         **asked, distiller=spec, context=made, refine_context=True
     )
     assert further.header.context is not None
+    both = further.header.privacy
+    assert both is not None
+    assert both.epsilon == pytest.approx(2 * first.epsilon)
+    assert both.delta == pytest.approx(2 * first.delta)
+    assert "added to the epsilon of its context" in both.line()
+    assert both.not_covered == first.not_covered
 
 
 def test_a_set_of_private_images_cannot_be_the_start() -> None:
