@@ -235,7 +235,7 @@ def _prepared_artifact(
     """Return the membership game of an artifact, and the artifact as a mechanism."""
     distilled = dd_plugins.DistilledSet.load(audited)
     record = distilled.header.dataset
-    if record.fingerprint not in ("", data.fingerprint):  # a private set has none
+    if not _is_behind(distilled, data):
         raise OptionError(
             f"{audited} needs the training images that it was distilled from, those of "
             f"{record.name!r}, got those of {data.name!r}"
@@ -252,6 +252,25 @@ def _prepared_artifact(
     )
     steps = options["training_steps"]
     return membership, [GivenSet(str(audited), options["device"], distilled, steps)]
+
+
+def _is_behind(distilled: dd_plugins.DistilledSet, data: dd_plugins.RealData) -> bool:
+    """Tell whether a set was distilled from this data, as far as its header knows.
+
+    A private set does not know the images, but their shape, classes and number. A
+    folder or file may have moved, but two names without a path are two data sets.
+    """
+    header, record = distilled.header, distilled.header.dataset
+    if record.fingerprint:
+        return record.fingerprint == data.fingerprint
+    names = {record.name, data.name}
+    return (
+        (len(names) == 1 or any(":" in name for name in names))
+        and header.class_names == list(data.class_names)
+        and tuple(distilled.images.shape[1:]) == data.image_shape
+        and record.train_images
+        in (len(data.train.labels), len(data.undivided().train.labels))
+    )
 
 
 def _audited(

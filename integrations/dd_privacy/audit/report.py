@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from dd_plugins.api import write_page
-from dd_privacy.audit.findings import GROUPS, headline, shown, strongest_first
+from dd_privacy.audit.findings import (
+    GROUPS,
+    headline,
+    rate_title,
+    shown,
+    strongest_first,
+)
 from dd_privacy.audit.plots import nearest_picture, roc_pictures
 from dd_privacy.audit.results import Audit, ResultRow
 
@@ -52,6 +58,7 @@ def write_report(audit: Audit, path: str | Path) -> Path:
         threats=_THREATS,
         groups=GROUPS,
         shown=shown,
+        rate_title=rate_title,
         withheld=_reasons,
         curves={name: roc_pictures(rows) for name, rows in of_mechanism.items()},
         nearest=None if audit.shown is None else nearest_picture(audit.shown),

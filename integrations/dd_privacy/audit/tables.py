@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dd_plugins.api import plain
-from dd_privacy.audit.findings import shown, strongest_first
+from dd_privacy.audit.findings import rate_title, shown, strongest_first
 from dd_privacy.audit.results import Audit
 
 __all__ = ["duration", "tables"]
@@ -48,7 +48,7 @@ def _attacks_on(mechanism: str, found: Audit) -> Table:
     table.add_column("attack", no_wrap=True)
     table.add_column("area under ROC", min_width=12)
     for rate in rates:
-        table.add_column(f"TPR at {100 * rate:g} % FPR", min_width=8)
+        table.add_column(rate_title(rate), min_width=8)
     for group, attacks in groupby(rows, key=lambda row: row.group):
         of_group = list(attacks)
         members = max(row.members for row in of_group)  # classifiers learn from some

@@ -119,6 +119,10 @@ def test_artifact_of_another_data_set_is_refused(
     done = command_line(*words)
     assert done.returncode == 2
     assert "those of 'noisy', got those of 'digits'" in done.stderr
+    private = dd_plugins.distill(noisy_data(200), "dp_dm(1)", steps=1, network=MLP)
+    private.save(tmp_path / "private.safetensors")  # it knows no fingerprint
+    words[1] = "private.safetensors"
+    assert "those of 'noisy', got those of 'digits'" in command_line(*words).stderr
     own = dd_plugins.distill("digits", "random", network=MLP)
     own.save(tmp_path / "own.safetensors")
     words[1] = "own.safetensors"

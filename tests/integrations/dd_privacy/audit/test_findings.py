@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from privacy_data import audit_by_hand
 
-from dd_privacy.audit.findings import headline, shown, strongest_first
+from dd_privacy.audit.findings import headline, rate_title, shown, strongest_first
 from dd_privacy.audit.results import Audit, ResultRow
 from dd_privacy.audit.statistics import Figure
 
@@ -99,3 +99,39 @@ def test_without_rates_the_headline_has_the_area() -> None:
     )
     withheld = audit(row("mine", 0, 0, tpr_at_fpr=rates, auc=WITHHELD))
     assert headline(withheld) == headline(audit()) == "No attack on mine has a figure."
+
+
+def test_a_leak_that_only_areas_show_is_told() -> None:
+    classifier = row(
+        "classifier",
+        *(0, 0),
+        tpr_at_fpr={0.01: WITHHELD, 0.001: WITHHELD},
+        auc=Figure(0.927, (0.888, 0.959)),
+    )
+    found = audit(row("loss", 0.0, 0.16), classifier)
+    assert headline(found) == (
+        "The strongest of 2 attacks, classifier, has an area under the ROC curve of "
+        "0.927 (0.888 to 0.959) for other members; guessing has 0.5. So the release "
+        "reveals who is a member."
+    )
+
+
+def test_the_best_of_many_figures_must_exclude_guessing_by_more() -> None:
+    def told(count: int) -> str:
+        chance = [
+            row(str(n), 0, 0, tpr_at_fpr={}, auc=Figure(0.5, (0.45, 0.55)))
+            for n in range(count - 1)
+        ]
+        best = row("best", 0, 0, tpr_at_fpr={}, auc=Figure(0.56, (0.501, 0.619)))
+        return headline(audit(best, *chance))
+
+    assert told(1).endswith("So the release reveals who is a member.")
+    assert told(12).endswith(
+        "The interval excludes guessing, but one of 12 figures may do so by chance: "
+        "more members would tell."
+    )
+
+
+def test_a_rate_of_zero_is_named_for_what_it_is() -> None:
+    assert rate_title(0.0) == "members above all known non-members, %"
+    assert rate_title(0.001) == "TPR at 0.1 % FPR"
