@@ -157,7 +157,8 @@ def main(arguments: list[str] | None = None) -> None:
         if _is_out_of_memory(error):
             _end(_memory_advice(error), 1)
         reason = " ".join(str(error).split())
-        _end(f"{type(error).__name__}: {reason}; --debug shows the traceback", 1)
+        notes = "".join(f", {note}" for note in getattr(error, "__notes__", []))
+        _end(f"{type(error).__name__}: {reason}{notes}; --debug shows the traceback", 1)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
 from dd_plugins.engine.private import readable_sampler
 from dd_plugins.engine.restoring import LARGEST, checkpoint_errors, largest, rehearse
 from dd_plugins.engine.settled import Settled
-from dd_plugins.errors import LostProcessError, RunError
+from dd_plugins.errors import DDError, LostProcessError, RunError
 from dd_plugins.networks.base import architectures_built
 from dd_plugins.run import Run
 from dd_plugins.runtime import processes
@@ -270,10 +270,18 @@ class Learning:
 
     @contextmanager
     def annotated_errors(self) -> Iterator[None]:
-        """Add the step, the last checkpoint and a remedy to an error of torch."""
+        """Add the step, the last checkpoint and a remedy to an error of torch.
+
+        Any other error keeps its type, and gets a note of the step and the method.
+        """
         try:
             yield
-        except (RuntimeError, OverflowError) as error:
+        except DDError:
+            raise
+        except Exception as error:
+            error.add_note(f"at step {self.step} of {self.run.distiller}")
+            if not isinstance(error, RuntimeError | OverflowError):
+                raise
             text = str(error).strip()
             if "overflow" in text:  # a rate that no float32 holds
                 raise self.failure(f"{text.splitlines()[0]}; {_ADVICE}") from error

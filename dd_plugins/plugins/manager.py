@@ -22,7 +22,7 @@ from dd_plugins.data.named import (
 from dd_plugins.data.real import RealData
 from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
-from dd_plugins.errors import OptionError, PluginError, UnknownNameError
+from dd_plugins.errors import DDError, OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.factory import FactoryNetwork, NetworkLike, is_factory
 from dd_plugins.plugins.asked_for import remember
@@ -296,13 +296,19 @@ class Plugins(LoadedPlugins):
         root = options.root
         if root is None and os.environ.get(ROOT_VARIABLE):
             root = Path(os.environ[ROOT_VARIABLE])
-        found = loader(
-            DataOptions(argument, root, options.download, options.image_size)
-        )
+        origin = self.datasets.origin(loader)
+        try:
+            found = loader(
+                DataOptions(argument, root, options.download, options.image_size)
+            )
+        except Exception as error:
+            if not isinstance(error, DDError):
+                error.add_note(f"loading data set {registered!r} (plugin {origin})")
+            raise
         if not isinstance(found, RealData):
             raise PluginError(
                 f"the loader of data set {registered!r} (plugin "
-                f"{self.datasets.origin(loader)}) must return RealData, got "
+                f"{origin}) must return RealData, got "
                 f"{type(found).__name__}"
             )
         if found.name == name or found.name.startswith(f"{registered}:"):

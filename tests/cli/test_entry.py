@@ -274,3 +274,12 @@ def test_names_are_completed_after_a_command_has_run(
     assert completions("fre") == ["frepo"]
     assert completions("metadd(fre") == ["metadd(frepo"]
     assert completions("metadd(frepo, weight=0.5") == []
+
+
+def test_notes_of_an_error_are_shown(tried: Try) -> None:
+    error = KeyError("blobs")
+    error.add_note("at step 3 of mine")
+    ended = tried(raising(error))
+    assert ended.err == (
+        "Error: KeyError: 'blobs', at step 3 of mine; --debug shows the traceback\n"
+    )

@@ -150,10 +150,14 @@ def test_errors_of_torch_that_a_user_can_mend_say_how(
         ValueError("overflow"),
     ],
 )
-def test_errors_that_nobody_foresaw_are_not_dressed_up(error: Exception) -> None:
+def test_errors_that_nobody_foresaw_keep_their_type_and_tell_the_step(
+    error: Exception,
+) -> None:
     with pytest.raises(type(error)) as raised, begun(Told()).annotated_errors():
         raise error
     assert raised.value is error
+    (note,) = error.__notes__
+    assert note.startswith("at step 0 of told")
 
 
 SPECS = [

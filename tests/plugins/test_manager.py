@@ -930,3 +930,13 @@ def test_data_that_is_read_already_is_not_resized() -> None:
 def test_an_unknown_name_within_a_spec_may_be_of_any_kind() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown name 'mpl'; .* mlp, "):
         Plugins(load=[]).distiller("metadd(frepo, networks=(conv, mpl))")
+
+
+def test_the_loader_of_a_failing_data_set_is_named() -> None:
+    def load(options: DataOptions) -> RealData:
+        raise FileNotFoundError("/nowhere/blobs.npz")
+
+    plugins = fresh(mine=registering("datasets", "blobs", load))
+    with pytest.raises(FileNotFoundError) as raised:
+        plugins.dataset("blobs", DataOptions())
+    assert raised.value.__notes__ == ["loading data set 'blobs' (plugin mine)"]
