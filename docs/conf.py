@@ -14,7 +14,7 @@ from dd_plugins.plugins.option_table import options_page
 
 # The page of options is made of the code, so that it cannot differ from it.
 OPTIONS = Path(__file__).with_name("options.md")
-page = options_page(Plugins(load=[]))
+page = options_page(Plugins(load=["avalanche", "privacy"]))
 if not OPTIONS.exists() or OPTIONS.read_text() != page:
     OPTIONS.write_text(page)
 

@@ -9,7 +9,7 @@ from dd_plugins.errors import UnknownNameError
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.plugins.option_table import documented, every_record, options_page
 
-BUILT_IN = Plugins(load=[])
+BUILT_IN = Plugins(load=["avalanche", "privacy"])  # our own integrations too
 NAMES = sorted({record.name for _, record in every_record(BUILT_IN)})
 
 
