@@ -9,6 +9,7 @@ from avalanche.models import DynamicModule, avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
+from dd_avalanche.memory import ClassImages
 from dd_avalanche.replay.buffer import DistilledBuffer
 from dd_avalanche.replay.targets import as_targets, check_criterion
 from dd_plugins.api import (
@@ -59,7 +60,7 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.buffer, self.weight, self.batch_size = buffer, weight, batch_size
         self.augment, self.seed = augment, seed
         self._draws = 0
-        self._kept: tuple[Any, Tensor] | None = None
+        self._kept: tuple[list[ClassImages], Tensor] | None = None
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the buffer's loss."""
@@ -88,9 +89,10 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
     def _images(self) -> Tensor:
         """Return the stored images, joined again only when they have changed."""
         memory = self.buffer.memory
-        key = (id(memory), memory.experiences, len(memory))
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, memory.images())
+        # A class whose images change gets a new object: none is changed in place.
+        stored = list(memory.groups.values())
+        if self._kept is None or self._kept[0] != stored:
+            self._kept = (stored, memory.images())
         return self._kept[1]
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:

@@ -1,5 +1,6 @@
 """Replay in a batch of its own, and training from scratch."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,3 +168,18 @@ def test_replayed_images_are_those_that_are_stored_now() -> None:
         assert torch.equal(plugin._images(), held.memory.images())
     held.resize(None, 8)
     assert torch.equal(plugin._images(), held.memory.images())
+
+
+def test_replayed_images_are_those_that_were_restored(tmp_path: Path) -> None:
+    """Two memories may have as many experiences and images, and other classes."""
+    stream = benchmark("class-incremental").train_stream
+    held, other = buffer(), buffer()
+    plugin = DistilledReplayPlugin(held)
+    for number in range(2):
+        held.post_adapt(None, stream[number])
+        other.post_adapt(None, stream[number + 2])
+    other.save(tmp_path)
+    assert torch.equal(plugin._images(), held.memory.images())
+    held.restore(tmp_path, like=stream[0].dataset)
+    assert torch.equal(plugin._images(), other.memory.images())
+    assert plugin._images() is plugin._images(), "joined once"
