@@ -13,7 +13,13 @@ import dd_plugins
 from dd_avalanche.memory import DistilledMemory, untouched_randomness
 from dd_avalanche.memory.options import check_seconds
 from dd_avalanche.replay.items import ClassBuffer, as_dataset, augmented_copies
-from dd_avalanche.replay.layout import LabelledImages, Layout, read_images
+from dd_avalanche.replay.layout import (
+    ExperienceContent,
+    LabelledImages,
+    Layout,
+    content_of,
+    read_images,
+)
 from dd_plugins.api import OptionError, generator_for, whole_number
 
 __all__ = ["REPLAY_DISTILLER", "BufferLabels", "DistilledBuffer"]
@@ -77,6 +83,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         memory: the stored images.
         layout: the layout of the items, from the last experience.
         buffer_groups: a buffer for each class, as ``ClassBalancedBuffer`` has them.
+        taken: the classes and the number of images of each experience, or part of one,
+            since the buffer was made or restored.
 
     Raises:
         OptionError: an option is out of its range.
@@ -112,6 +120,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         self.augmented_copies = augmented_copies
         self.layout = Layout()
         self.buffer_groups: dict[int, ExemplarsBuffer] = {}
+        self.taken: list[ExperienceContent] = []
         self._collected: list[LabelledImages] = []
         self._filled_at: tuple[int, ...] | None = None
 
@@ -196,6 +205,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         if not isinstance(exp, OnlineCLExperience) or self._is_last(exp):
             collected, self._collected = self._collected, []
             self._add(collected)
+        self.taken.append(content_of(exp))
         self._filled_at = moment
 
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
@@ -304,7 +314,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         """
         self.memory.restore(folder)
         self.max_size = self.memory.size
-        self._collected, self._filled_at = [], None
+        self.taken, self._collected, self._filled_at = [], [], None
         with untouched_randomness():
             self.layout = Layout.of(like)
         self._renew()

@@ -10,7 +10,17 @@ from torch import Tensor
 from dd_avalanche.memory import untouched_randomness
 from dd_plugins.api import DataError
 
-__all__ = ["TASK_LABELS", "LabelledImages", "Layout", "read_images"]
+__all__ = [
+    "TASK_LABELS",
+    "ExperienceContent",
+    "LabelledImages",
+    "Layout",
+    "content_of",
+    "read_images",
+]
+
+ExperienceContent = tuple[list[int], int]
+"""The classes of an experience, sorted, and the number of its images."""
 
 TASK_LABELS = "targets_task_labels"
 """Avalanche's name for the attribute of task labels."""
@@ -123,6 +133,17 @@ def read_images(dataset: Any, *, mixed: bool) -> LabelledImages:
     return LabelledImages(
         images, labels, torch.tensor(numbers, dtype=torch.int64), layout
     )
+
+
+def content_of(experience: Any) -> ExperienceContent:
+    """Return the classes and the number of images of an experience.
+
+    The classes are the targets of the data set; no image is read. A data set without
+    targets has none.
+    """
+    dataset = experience.dataset
+    targets = getattr(dataset, "targets", ())
+    return sorted({int(target) for target in targets}), len(dataset)
 
 
 def _parts(item: Any) -> Sequence[Any]:

@@ -16,6 +16,7 @@ from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates.base_sgd import PeriodicEval
 
 from dd_avalanche.replay.buffer import DistilledBuffer
+from dd_avalanche.replay.layout import ExperienceContent, content_of
 from dd_avalanche.replay.stream_file import (
     STREAM_NAME,
     random_state,
@@ -70,6 +71,7 @@ def save_stream(
         "clock": vars(strategy.clock),
         "plugins": plugins,
         "others": _others(strategy, buffer),
+        "taken": [list(each) for each in buffer.taken],
         "randomness": random_state(),
     }
     write_stream(target / STREAM_NAME, content)
@@ -87,8 +89,10 @@ def restore_stream(
 ) -> int:
     """Resume a stream saved by :func:`save_stream`.
 
-    Plugins with unrestored state are named in a warning: those without ``state_dict``,
-    if they hold more than numbers and strings, or differ from the saved ones.
+    The classes and the number of images of each finished experience must be those of
+    the first run. Plugins with unrestored state are named in a warning: those without
+    ``state_dict``, if they hold more than numbers and strings, or differ from the saved
+    ones.
 
     Args:
         folder: the folder of the saved stream; without a save, nothing changes.
@@ -102,7 +106,7 @@ def restore_stream(
 
     Raises:
         FileError: a file is damaged, or of an older version.
-        OptionError: strategy or buffer are not those of the first run.
+        OptionError: strategy, buffer or stream are not those of the first run.
     """
     source = Path(folder)
     file = source / STREAM_NAME
@@ -118,6 +122,9 @@ def restore_stream(
             f"expected a stream of at least {experiences} experiences, which are done "
             f"in {source}, got {len(done)}"
         )
+    # A file of an earlier version has no such record: its stream is not compared.
+    taken = [(classes, count) for classes, count in content.get("taken", [])]
+    _check_stream(source, taken, done)
     plugins = _stateful(strategy)
     held, own = [name for name, _ in content["plugins"]], list(map(_name, plugins))
     if held != own:
@@ -129,6 +136,7 @@ def restore_stream(
     if done:
         filled = [each for each in done if len(each.dataset)] or done
         buffer.restore(source / content["buffer"], like=filled[0].dataset)
+        buffer.taken = taken
     # A model may grow with each experience: it must see them again before the saved
     # weights fit.
     for experience in done:
@@ -159,6 +167,37 @@ def restore_stream(
             stacklevel=2,
         )
     return experiences
+
+
+def _check_stream(
+    source: Path, taken: list[ExperienceContent], done: list[Any]
+) -> None:
+    """Refuse a stream with other experiences than the buffer has taken.
+
+    They are compared if the buffer took each of them once: it may have been filled by
+    hand as well, or trained on an experience again.
+
+    Raises:
+        OptionError: an experience has other classes, or another number of images.
+    """
+    if len(taken) != len(done):
+        return
+    for number, (before, experience) in enumerate(zip(taken, done, strict=True)):
+        now = content_of(experience)
+        if now != before:
+            raise OptionError(
+                f"expected the stream of {source}, whose experience {number} has "
+                f"{_described(before)}, got {_described(now)}; make it as for the "
+                "first run, with the same seed"
+            )
+
+
+def _described(content: ExperienceContent) -> str:
+    """Return the number of images and the first classes of an experience."""
+    classes, count = content
+    shown = ", ".join(map(str, classes[:10]))
+    more = f" and {len(classes) - 10} others" if len(classes) > 10 else ""
+    return f"{count} images of classes {shown}{more}"
 
 
 def _name(plugin: Any) -> str:

@@ -1,4 +1,4 @@
-"""A damaged file of a stream is refused."""
+"""A damaged file of a stream, and another stream, are refused."""
 
 import io
 import random
@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from dd_plugins.errors import FileError
+from dd_plugins.errors import FileError, OptionError
 
 pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
 )
 
+from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks.scenarios import split_online_stream
 from learners import (
+    Digits,
     benchmark,
     chosen,
     network,
@@ -73,6 +76,65 @@ def test_flipped_bit_of_a_saved_stream_is_refused(tmp_path: Path) -> None:
     refused("damaged")
     memory.write_bytes(kept)
     assert restore_stream(tmp_path, learner, chosen(20), stream) == 1
+
+
+def test_another_stream_is_refused_after_each_save(tmp_path: Path) -> None:
+    train = Digits("train")
+    stream, other = (
+        nc_benchmark(train, train, 5, task_labels=False, seed=seed).train_stream
+        for seed in (0, 7)
+    )
+    held = chosen(20)
+    for number in range(2):
+        learner = strategy(network(), plugins_for("replay", held))
+        assert restore_stream(tmp_path, learner, held, stream) == number
+        learner.train(stream[number])
+        save_stream(tmp_path, learner, held, number + 1)
+        held = chosen(20)
+    learner = strategy(network(), plugins_for("replay", held))
+    for wrong, which in ((other, 0), ([stream[0], other[1]], 1)):
+        before, now = (
+            f"{len(each[which].dataset)} images of classes "
+            + ", ".join(map(str, sorted(each[which].classes_in_this_experience)))
+            for each in (stream, wrong)
+        )
+        words = f"whose experience {which} has {before}, got {now}; make it as"
+        with pytest.raises(OptionError, match=words) as error:
+            restore_stream(tmp_path, learner, held, wrong)
+        assert "\n" not in str(error.value)
+        assert len(held.memory) == 0
+    # A file from before there was a record is not compared.
+    file = tmp_path / "stream.pt"
+    content = read_stream(file)
+    del content["taken"]
+    write_stream(file, content)
+    assert restore_stream(tmp_path, learner, held, other) == 2
+
+
+def test_parts_of_an_online_stream_are_compared_too(tmp_path: Path) -> None:
+    stream = benchmark("class-incremental").train_stream
+    first, second = (
+        list(split_online_stream([part], 40, access_task_boundaries=True, seed=0))
+        for part in stream[:2]
+    )
+    held = chosen(20)
+    learner = strategy(network(), plugins_for("replay", held))
+    for part in first:
+        learner.train(part)
+    save_stream(tmp_path, learner, held, len(first))
+    with pytest.raises(OptionError, match="whose experience 0 has 40 images"):
+        restore_stream(tmp_path, learner, chosen(20), second + second)
+    assert restore_stream(tmp_path, learner, chosen(20), first) == len(first)
+
+
+def test_buffer_filled_by_hand_as_well_is_restored(tmp_path: Path) -> None:
+    stream = benchmark("class-incremental").train_stream
+    held = chosen(20)
+    learner = strategy(network(), plugins_for("replay", held))
+    for number in (0, 0, 1):  # trained on twice: there is nothing to compare
+        learner.train(stream[number])
+    save_stream(tmp_path, learner, held, 2)
+    assert restore_stream(tmp_path, learner, chosen(20), stream) == 2
 
 
 CONTENT = {"experiences": 3, "plugins": [["A", {"x": torch.arange(4)}]], "clock": {}}
