@@ -1,5 +1,6 @@
 """Plugins of a strategy for replay from a distilled buffer."""
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -17,7 +18,9 @@ from dd_plugins.api import (
     OptionError,
     generator_for,
     label_loss,
+    number,
     random_augmentation,
+    whole_number,
 )
 
 __all__ = ["DistilledGDumb", "DistilledReplayPlugin"]
@@ -40,7 +43,7 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         seed: the seed of the draws; the global generators are not used.
 
     Raises:
-        OptionError: weight or batch size is out of its range.
+        OptionError: weight, batch size or seed is no such number.
     """
 
     def __init__(
@@ -53,12 +56,12 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not weight > 0:
-            raise OptionError(f"weight must be positive, got {weight}")
-        if batch_size is not None and batch_size < 1:
-            raise OptionError(f"batch_size must be at least 1, got {batch_size}")
-        self.buffer, self.weight, self.batch_size = buffer, weight, batch_size
-        self.augment, self.seed = augment, seed
+        if not 0 < number("weight", weight) < math.inf:
+            raise OptionError(f"weight must be positive and finite, got {weight}")
+        if batch_size is not None:
+            batch_size = whole_number("batch_size", batch_size, least=1)
+        self.buffer, self.weight, self.batch_size = buffer, float(weight), batch_size
+        self.augment, self.seed = augment, whole_number("seed", seed)
         self._draws = 0
         self._kept: tuple[list[ClassImages], Tensor] | None = None
 

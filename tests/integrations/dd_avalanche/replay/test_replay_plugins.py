@@ -64,6 +64,27 @@ def test_own_batch_is_augmented_anew_each_time() -> None:
     assert len({round(replayed(augmented, size=100), 5) for _ in range(4)}) == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": 0}, "weight must be positive and finite, got 0"),
+        ({"weight": float("inf")}, "weight must be positive and finite, got inf"),
+        ({"weight": float("nan")}, "weight must be positive and finite, got nan"),
+        ({"weight": "1"}, "weight must be a number, got '1'"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1, got 0"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number from 1, got 1.5"),
+        ({"batch_size": "8"}, "batch_size must be a whole number from 1, got '8'"),
+        ({"batch_size": True}, "batch_size must be a whole number from 1, got True"),
+        ({"seed": "a"}, "seed must be a whole number, got 'a'"),
+    ],
+)
+def test_option_out_of_its_range_is_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        DistilledReplayPlugin(buffer(), **options)
+
+
 def test_training_from_scratch_resets_everything() -> None:
     stream = benchmark("class-incremental")
     held = buffer()

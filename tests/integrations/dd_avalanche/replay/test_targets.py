@@ -18,7 +18,6 @@ from learners import FREPO, OPTIONS, benchmark, buffer, network, plugins_for, st
 
 from dd_avalanche import (
     DistilledBuffer,
-    DistilledReplayPlugin,
     LabelLoss,
     SoftTargets,
 )
@@ -43,10 +42,6 @@ def test_learned_labels_with_a_criterion_that_misreads_them_are_refused() -> Non
         SoftTargets(DistilledBuffer(20, FREPO))
     with pytest.raises(OptionError, match="labels must be one of hard, learned"):
         buffer("soft")
-    with pytest.raises(OptionError, match="weight must be positive"):
-        DistilledReplayPlugin(buffer(), weight=0)
-    with pytest.raises(OptionError, match="batch_size must be"):
-        DistilledReplayPlugin(buffer(), batch_size=0)
 
 
 def test_soft_targets_give_a_buffer_its_learned_labels() -> None:
