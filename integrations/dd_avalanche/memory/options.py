@@ -26,6 +26,7 @@ from dd_plugins.api import (
     RunOptions,
     get_network,
     in_proportion,
+    resolve_device,
     whole_number,
 )
 
@@ -97,6 +98,7 @@ class MemoryOptions:
             raise OptionError(
                 f"store {self.store!r} goes with no context, got {self.context!r}"
             )
+        resolve_device(self.device)  # refuses one that is not there
 
     @property
     def method(self) -> dd_plugins.AbstractDistiller[Any]:
