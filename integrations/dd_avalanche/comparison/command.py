@@ -180,7 +180,7 @@ def continual_command(
     from dd_avalanche.comparison.display import results_table, save_plot
     from dd_avalanche.comparison.experiment import Experiment
     from dd_avalanche.comparison.results_file import ResultsFile
-    from dd_plugins.api import get_initial_images
+    from dd_avalanche.memory.options import MemoryOptions
 
     if resume and json_file is None:
         raise OptionError("--resume needs the file of an earlier run; pass --json")
@@ -192,9 +192,14 @@ def continual_command(
     contexts = _several("--context", context, get_args(Context))
     stores = _several("--store", store, get_args(Store))
     policies = split_specs(policy)
-    for spec in policies:
-        dd_plugins.get_distiller(spec)  # refuses it now, not after the first stream
-    get_initial_images(options["initial_images"])
+    for spec in policies:  # refuses it now, not after the first stream
+        MemoryOptions(
+            options["memory"],
+            spec,
+            network=options["network"],
+            initial_images=options["initial_images"],
+            device=options["device"],
+        )
     check_outputs((json_file, "JSON"), (plot, "PNG"), overwrite=overwrite)
     if json_file is not None and json_file.exists() and not (resume or overwrite):
         raise OptionError(

@@ -3,6 +3,7 @@
 from typing import Literal
 
 __all__ = [
+    "BY_DISTILLER",
     "DISTILLER",
     "INITIAL_IMAGES",
     "NETWORK",
@@ -21,6 +22,9 @@ NETWORK = "conv(width=32)"
 
 INITIAL_IMAGES = "herding(training_steps=0)"
 """The default first images, the most typical ones by their pixels."""
+
+BY_DISTILLER: Literal["by distiller"] = "by distiller"
+"""Herded first images; the distiller's own choice if it is private."""
 
 STEPS = 100
 """The steps of a distillation by default."""

@@ -69,7 +69,9 @@ class DistilledMemory(MemoryOptions):
             learned with the model they will train; None for the distiller's choice. A
             saved memory knows a function by its qualified name alone.
         initial_images: the starting point of new images (see
-            :func:`dd_plugins.distill`); None for the distiller's choice.
+            :func:`dd_plugins.distill`); None for the distiller's choice. By default
+            herded ones (``"herding(training_steps=0)"``); the distiller's choice if it
+            is private, because these are real images.
         context: the role of a task's stored images when new classes are distilled.
             ``"none"`` or False: no role, as in the papers. ``"fixed"`` or True: they
             join the new images, and copies of them join the real ones, so the new

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import dd_plugins
 from dd_avalanche.memory.choices import (
+    BY_DISTILLER,
     DISTILLER,
     INITIAL_IMAGES,
     NETWORK,
@@ -24,6 +25,7 @@ from dd_plugins.api import (
     NetworkLike,
     OptionError,
     RunOptions,
+    get_initial_images,
     get_network,
     in_proportion,
     resolve_device,
@@ -49,7 +51,7 @@ class MemoryOptions:
     steps: int | None = STEPS
     most_seconds: float | None = None
     network: NetworkLike | None = NETWORK
-    initial_images: str | None = INITIAL_IMAGES
+    initial_images: str | None = BY_DISTILLER
     context: Context | bool = "none"
     whitening: Literal["none", "experience"] | Tensor = "none"
     store: Store = "float32"
@@ -87,6 +89,7 @@ class MemoryOptions:
             )
         if isinstance(self.distiller, str):
             self.distiller = dd_plugins.get_distiller(self.distiller)
+        self._settle_initial_images()
         if self.network is not None:
             found = get_network(self.network)  # refuses one that is not there
             if getattr(found, "only_named", False):
@@ -99,6 +102,30 @@ class MemoryOptions:
                 f"store {self.store!r} goes with no context, got {self.context!r}"
             )
         resolve_device(self.device)  # refuses one that is not there
+
+    def _settle_initial_images(self) -> None:
+        """Choose the first images by default; refuse those that cannot be.
+
+        Raises:
+            OptionError: there are no such first images, or they would be real images
+                before a private distiller.
+        """
+        private = self.method.private
+        if self.initial_images == BY_DISTILLER:
+            self.initial_images = None if private else INITIAL_IMAGES
+        if self.initial_images is None:
+            return
+        first = get_initial_images(self.initial_images)
+        if private and first not in ("noise", "public"):
+            raise OptionError(
+                f"initial_images must be None, 'noise' or 'public', because "
+                f"{self.method.name} is private, got {self.initial_images!r}"
+            )
+        if first == "public" and self.method.public_data is None:
+            raise OptionError(
+                "initial_images 'public' needs a private distiller that names public "
+                f"data, got {self.method.name}"
+            )
 
     @property
     def method(self) -> dd_plugins.AbstractDistiller[Any]:

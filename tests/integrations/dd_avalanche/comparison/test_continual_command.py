@@ -124,6 +124,7 @@ def test_killed_comparison_keeps_its_streams(
         ),
         (["--resume"], "--resume needs the file"),
         (["--initial-images", "dm", "--policy", "random"], "or a core set such as"),
+        (["--policy", "dp_dm(epsilon=8)"], "because dp_dm is private, got 'herding"),
         (["--plot", "/"], "cannot write /: it is a folder"),
         (["--plot", "/proc/x.png"], "cannot write"),
         (["--plot", "/dev/null/x.png"], "cannot write"),

@@ -324,3 +324,18 @@ def test_images_are_learned_with_the_users_own_model(
     assert torch.equal(restored.images(), own.images())
     with pytest.raises(OptionError, match=r"network was .factory\(.*perceptron"):
         held("mlp(width=16, depth=2)").restore(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_private_memory_states_the_epsilon_of_its_last_experience(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
+    held = memory(8, "dp_dm(epsilon=8, delta=0.001, batch_size=10)")
+    for classes in ((0, 1), (2, 3), (4, 5)):
+        held.add(*experience(*classes))
+    assert len(held) == 6
+    held.save(tmp_path)
+    header = dd_plugins.DistilledSet.read_header(tmp_path / "task-0.safetensors")
+    assert header.privacy is not None
+    assert 0 < header.privacy.epsilon <= 8

@@ -48,6 +48,29 @@ def test_option_out_of_its_range_is_named(
         memory(**options)
 
 
+PRIVATE = "dp_dm(epsilon=8, delta=0.001, batch_size=10)"
+
+
+def test_private_distiller_starts_from_its_own_images() -> None:
+    assert memory().initial_images == "herding(training_steps=0)"
+    assert memory(distiller=PRIVATE).initial_images is None
+    assert memory(distiller=PRIVATE, initial_images="noise").initial_images == "noise"
+    public = PRIVATE.replace(")", ", public='digits')")
+    assert memory(distiller=public, initial_images="public").initial_images == "public"
+    for first in ("herding(training_steps=0)", "real", "random"):
+        with pytest.raises(
+            OptionError, match=r"because dp_dm is private, got"
+        ) as error:
+            memory(distiller=PRIVATE, initial_images=first)
+        assert repr(first) in str(error.value)
+    with pytest.raises(OptionError, match="that names public data, got dp_dm"):
+        memory(distiller=PRIVATE, initial_images="public")
+    with pytest.raises(OptionError, match="that names public data, got dm"):
+        memory(distiller="dm", initial_images="public")
+    with pytest.raises(OptionError, match="or a core set such as herding, got 'dm'"):
+        memory(initial_images="dm")
+
+
 @pytest.mark.parametrize(
     ("size", "images_per_class", "classes", "room"),
     [(20, None, 3, 6), (20, None, 20, 1), (20, 4, 5, 4), (20, 4, 1, 4)],
