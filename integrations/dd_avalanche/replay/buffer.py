@@ -171,7 +171,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             DataError: an item is not an image tensor and a class, with or without a
                 task label.
             OptionError: the memory has no room for the classes, or the stream does not
-                mark the ends of its experiences.
+                mark the ends of its experiences; or labels are learned, and those of
+                the current data are no vectors.
         """
         self.fill(agent_state, exp)
 
@@ -192,6 +193,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             moment = id(clock), clock.train_exp_counter, id(exp)
         if moment is not None and moment == self._filled_at:
             return
+        if mixed and self.labels == "learned":
+            _check_targets(agent_state)
         part = read_images(exp.dataset, mixed=mixed)
         if isinstance(exp, OnlineCLExperience):
             self._check_part(exp)
@@ -205,7 +208,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         if not isinstance(exp, OnlineCLExperience) or self._is_last(exp):
             collected, self._collected = self._collected, []
             self._add(collected)
-        self.taken.append(content_of(exp))
+        self.taken.append(content_of(exp.dataset))
         self._filled_at = moment
 
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
@@ -348,3 +351,22 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             count = max(0, _ITEMS // len(memory) - 1)
         generator = generator_for(memory.seed, "buffer copies", memory.experiences)
         return augmented_copies(memory, count, generator)
+
+
+def _check_targets(agent_state: Any) -> None:
+    """Refuse current data labelled by classes: learned labels are vectors.
+
+    Raises:
+        OptionError: the data set of a strategy has such labels.
+    """
+    current = getattr(agent_state, "adapted_dataset", None)
+    if current is None or not len(current):
+        return
+    with untouched_randomness():  # an evaluation transform may draw
+        label = current.eval()[0][1]
+    if not isinstance(label, Tensor) or not label.is_floating_point():
+        raise OptionError(
+            "a buffer of learned labels needs vectors as labels of the current data, "
+            f"got {label!r}; give the strategy the plugin SoftTargets(buffer), or "
+            "replay by DistilledReplayPlugin"
+        )

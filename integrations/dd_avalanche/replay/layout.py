@@ -135,13 +135,11 @@ def read_images(dataset: Any, *, mixed: bool) -> LabelledImages:
     )
 
 
-def content_of(experience: Any) -> ExperienceContent:
-    """Return the classes and the number of images of an experience.
+def content_of(dataset: Any) -> ExperienceContent:
+    """Return the classes and the number of images of an experience's data set.
 
-    The classes are the targets of the data set; no image is read. A data set without
-    targets has none.
+    The classes are its targets; no image is read. A data set without targets has none.
     """
-    dataset = experience.dataset
     targets = getattr(dataset, "targets", ())
     return sorted({int(target) for target in targets}), len(dataset)
 

@@ -183,7 +183,7 @@ def _check_stream(
     if len(taken) != len(done):
         return
     for number, (before, experience) in enumerate(zip(taken, done, strict=True)):
-        now = content_of(experience)
+        now = content_of(experience.dataset)
         if now != before:
             raise OptionError(
                 f"expected the stream of {source}, whose experience {number} has "

@@ -14,6 +14,7 @@ pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
 )
 
+from avalanche.training.plugins import ReplayPlugin
 from learners import FREPO, OPTIONS, benchmark, buffer, network, plugins_for, strategy
 
 from dd_avalanche import (
@@ -42,6 +43,16 @@ def test_learned_labels_with_a_criterion_that_misreads_them_are_refused() -> Non
         SoftTargets(DistilledBuffer(20, FREPO))
     with pytest.raises(OptionError, match="labels must be one of hard, learned"):
         buffer("soft")
+
+
+def test_learned_labels_without_soft_targets_are_refused() -> None:
+    held = buffer("learned")
+    stock = ReplayPlugin(20, storage_policy=held)
+    learner = strategy(network(), [stock], criterion=LabelLoss("regression"))
+    with pytest.raises(OptionError, match=r"the plugin SoftTargets\(buffer\)") as error:
+        learner.train(benchmark("class-incremental").train_stream[0])
+    assert "\n" not in str(error.value)
+    assert len(held.memory) == 0, "refused before anything is distilled"
 
 
 def test_soft_targets_give_a_buffer_its_learned_labels() -> None:
