@@ -1,5 +1,6 @@
 """A storage policy for Avalanche whose exemplars are distilled."""
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,7 +21,7 @@ from dd_avalanche.replay.layout import (
     content_of,
     read_images,
 )
-from dd_plugins.api import OptionError, generator_for, whole_number
+from dd_plugins.api import DDWarning, OptionError, generator_for, whole_number
 
 __all__ = ["REPLAY_DISTILLER", "BufferLabels", "DistilledBuffer"]
 
@@ -195,6 +196,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
             return
         if mixed and self.labels == "learned":
             _check_targets(agent_state)
+        content = content_of(exp.dataset)
+        self._tell_untaken_classes(agent_state, content.classes)
         part = read_images(exp.dataset, mixed=mixed)
         if isinstance(exp, OnlineCLExperience):
             self._check_part(exp)
@@ -208,7 +211,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         if not isinstance(exp, OnlineCLExperience) or self._is_last(exp):
             collected, self._collected = self._collected, []
             self._add(collected)
-        self.taken.append(content_of(exp.dataset))
+        self.taken.append(content)
         self._filled_at = moment
 
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
@@ -247,6 +250,23 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
                 own = images if len(found) == 1 else images[chosen]
                 self.memory.add(own, labels[chosen], task)
         self._renew()
+
+    def _tell_untaken_classes(self, agent_state: Any, given: list[int]) -> None:
+        """Warn of classes of the current data that the buffer never gets."""
+        current = getattr(agent_state, "adapted_dataset", None)
+        if current is None:
+            return
+        taken = {*given, *(key.label for key in self.memory.groups)}
+        taken.update(*(each.classes for each in self.taken))
+        missing = sorted({*content_of(current).classes} - taken)
+        if missing:
+            warnings.warn(
+                f"the strategy trains on classes {', '.join(map(str, missing[:10]))} "
+                "that are in no experience given to the buffer, which holds no images "
+                "of them; JointTraining gives its first experience only",
+                DDWarning,
+                stacklevel=2,
+            )
 
     @property
     def parts(self) -> int:

@@ -19,9 +19,6 @@ __all__ = [
     "read_images",
 ]
 
-ExperienceContent = tuple[list[int], int]
-"""The classes of an experience, sorted, and the number of its images."""
-
 TASK_LABELS = "targets_task_labels"
 """Avalanche's name for the attribute of task labels."""
 
@@ -135,13 +132,26 @@ def read_images(dataset: Any, *, mixed: bool) -> LabelledImages:
     )
 
 
+class ExperienceContent(NamedTuple):
+    """What an experience has.
+
+    Attributes:
+        classes: its classes, sorted.
+        images: the number of its images.
+    """
+
+    classes: list[int]
+    images: int
+
+
 def content_of(dataset: Any) -> ExperienceContent:
     """Return the classes and the number of images of an experience's data set.
 
     The classes are its targets; no image is read. A data set without targets has none.
     """
     targets = getattr(dataset, "targets", ())
-    return sorted({int(target) for target in targets}), len(dataset)
+    classes = sorted({int(target) for target in targets})
+    return ExperienceContent(classes, len(dataset))
 
 
 def _parts(item: Any) -> Sequence[Any]:

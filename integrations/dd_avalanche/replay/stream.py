@@ -123,7 +123,7 @@ def restore_stream(
             f"in {source}, got {len(done)}"
         )
     # A file of an earlier version has no such record: its stream is not compared.
-    taken = [(classes, count) for classes, count in content.get("taken", [])]
+    taken = [ExperienceContent(*each) for each in content.get("taken", [])]
     _check_stream(source, taken, done)
     plugins = _stateful(strategy)
     held, own = [name for name, _ in content["plugins"]], list(map(_name, plugins))

@@ -1,6 +1,7 @@
 """A distilled buffer in every kind of benchmark, strategy and label."""
 
 import difflib
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import torch
 from conftest import ROOT, run_code
 from torch import Tensor, nn
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import DDWarning, OptionError
 
 pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
@@ -29,6 +30,7 @@ from avalanche.training.plugins import (
     EvaluationPlugin,
     ReplayPlugin,
 )
+from avalanche.training.supervised import Cumulative, JointTraining
 from learners import (
     BENCHMARKS,
     OPTIONS,
@@ -278,6 +280,29 @@ def test_buffer_of_two_plugins_is_filled_once() -> None:
         stored = held.memory.groups.values()
         assert sum(group.seen for group in stored) == sum(seen)
         assert held.memory.experiences == 3, "one trained on again is taken again"
+
+
+def test_classes_that_joint_training_keeps_from_the_buffer_are_told() -> None:
+    stream = benchmark("class-incremental").train_stream
+    for kind, told in ((JointTraining, True), (Cumulative, False)):
+        held, model = chosen(20), network()
+        learner = kind(
+            model=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.05),
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=64,
+            plugins=plugins_for("replay", held),
+            evaluator=EvaluationPlugin(),
+        )
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            learner.train(stream[:2])
+        lines = [str(each.message) for each in said if each.category is DDWarning]
+        assert len(held.memory.groups) == (2 if told else 4)
+        assert len(lines) == told, lines
+        if told:
+            later = sorted({int(label) for label in stream[1].dataset.targets})
+            assert f"trains on classes {later[0]}, {later[1]} that are" in lines[0]
 
 
 def test_small_buffer_has_augmented_copies_as_items() -> None:
