@@ -1,5 +1,6 @@
 """The common options of all streams of a comparison, and their checks."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -8,7 +9,7 @@ import dd_plugins
 from dd_avalanche.comparison.choices import BENCHMARKS, MemoryUse, Scenario, Whitening
 from dd_avalanche.memory import INITIAL_IMAGES, NETWORK, STEPS
 from dd_avalanche.replay.conversion import require_avalanche
-from dd_plugins.api import OptionError
+from dd_plugins.api import DDWarning, OptionError
 
 __all__ = ["Experiment", "check_experiment"]
 
@@ -28,8 +29,8 @@ class Experiment:
             :func:`dd_plugins.distill`.
         network: the spec of the network for distillation, and without normalisation for
             tests.
-        training_steps: training steps of a network on a memory, from scratch; None for
-            FRePo's number.
+        training_steps: training steps of a network on a memory, from scratch, and on
+            all images at once; None for FRePo's number.
         epochs: epochs over each experience, with replay.
         augmented_copies: augmented copies of each stored image, with replay; None for
             the default of :class:`~dd_avalanche.DistilledBuffer`.
@@ -97,6 +98,14 @@ def check_experiment(
         raise OptionError(
             f"memory must be at least {classes}, an image of each class, got "
             f"{experiment.memory}"
+        )
+    fitting = experiment.memory // classes * classes
+    if fitting < experiment.memory:
+        warnings.warn(
+            f"memory holds {fitting} images, as many of each of the {classes} classes, "
+            f"of the {experiment.memory} asked for",
+            DDWarning,
+            stacklevel=2,
         )
     for name, values, known in (
         ("protocol", protocols, get_args(MemoryUse)),

@@ -1,6 +1,7 @@
 """An experiment that cannot be done is refused before its first stream."""
 
 import sys
+import warnings
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import dd_plugins
 from dd_avalanche.comparison.choices import BENCHMARKS
 from dd_avalanche.comparison.experiment import Experiment, check_experiment
-from dd_plugins.errors import MissingExtraError, OptionError
+from dd_plugins.errors import DDWarning, MissingExtraError, OptionError
 
 
 def real(classes: int) -> dd_plugins.RealData:
@@ -19,7 +20,11 @@ def real(classes: int) -> dd_plugins.RealData:
 
 @pytest.mark.parametrize(
     ("classes", "options"),
-    [(10, {}), (4, {"experiences": 2, "memory": 4}), (9, {"experiences": 3})],
+    [
+        (10, {}),
+        (4, {"experiences": 2, "memory": 4}),
+        (9, {"experiences": 3, "memory": 99}),
+    ],
 )
 def test_experiment_that_divides_its_classes_is_taken(
     classes: int, options: dict[str, Any]
@@ -43,6 +48,14 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         check_experiment(Experiment(**options), uses, real(classes))
+
+
+def test_memory_with_a_remainder_tells_how_many_images_fit() -> None:
+    with pytest.warns(DDWarning, match="memory holds 10 images, .* of the 13 asked"):
+        check_experiment(Experiment(memory=13), ["scratch"], real(10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_experiment(Experiment(memory=20), ["scratch"], real(10))
 
 
 def test_replay_alone_needs_avalanche(monkeypatch: pytest.MonkeyPatch) -> None:
