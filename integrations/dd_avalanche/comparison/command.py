@@ -1,6 +1,7 @@
 """The command ``dd-plugins continual``."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,7 +115,8 @@ __all__ = ["continual_command"]
 @click.option(
     "--training-steps",
     type=click.IntRange(min=1),
-    help="Training steps of a network from scratch.  [default: FRePo's number]",
+    help="Training steps of a network from scratch, and of the joint row; with replay, "
+    "of that row alone.  [default: FRePo's number; joint: 500]",
 )
 @click.option(
     "--epochs",
@@ -192,6 +194,7 @@ def continual_command(
     contexts = _several("--context", context, get_args(Context))
     stores = _several("--store", store, get_args(Store))
     policies = split_specs(policy)
+    _refuse_repeated("--policy", [repr(dd_plugins.get_distiller(p)) for p in policies])
     for spec in policies:  # refuses it now, not after the first stream
         MemoryOptions(
             options["memory"],
@@ -201,6 +204,11 @@ def continual_command(
             device=options["device"],
         )
     check_outputs((json_file, "JSON"), (plot, "PNG"), overwrite=overwrite)
+    for file in (json_file, plot):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise OptionError(
+                f"{file} needs a folder that exists, got {file.absolute().parent}"
+            )
     if json_file is not None and json_file.exists() and not (resume or overwrite):
         raise OptionError(
             f"--json must name a new file, got {json_file}, which exists; keep its "
@@ -267,4 +275,14 @@ def _several(option: str, text: str, known: tuple[str, ...]) -> list[str]:
             raise OptionError(
                 f"{option} must be one of {', '.join(known)}, got {name!r}"
             )
+    _refuse_repeated(option, names)
     return names
+
+
+def _refuse_repeated(option: str, names: list[str]) -> None:
+    """Refuse a name that an option lists twice: its rows would be the same."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise OptionError(
+            f"{option} must name each once, got {repeated[0]} more than once"
+        )
