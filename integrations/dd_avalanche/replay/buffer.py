@@ -45,6 +45,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     ``"dm(real_batch_size=64)"`` learn images.
 
     Pass it to ``ReplayPlugin(mem_size, storage_policy=DistilledBuffer(mem_size))``.
+    Both numbers must be equal: otherwise Avalanche fails with an empty AssertionError.
     After each experience the buffer distils the experience's images under the
     benchmark's evaluation transform. The items of the buffer are in the same space, and
     are not transformed again. The sub-experiences of an online stream are collected,
@@ -62,7 +63,7 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     Neither the strategy's model nor a global random generator is touched.
 
     Args:
-        max_size: the largest number of images.
+        max_size: the largest number of images, or of rooms for four packed ones.
         distiller: a spec, or a distiller.
         labels: ``"hard"``: items are ``(image, class)``, as everything in Avalanche
             expects; ``"learned"``: the label is the learned vector, float32 of shape

@@ -20,8 +20,8 @@ from avalanche.benchmarks.utils import (
 )
 from avalanche.benchmarks.utils.data_loader import ReplayDataLoader
 from avalanche.models import SCRModel
-from avalanche.training.plugins import MIRPlugin
-from avalanche.training.supervised import ER_AML, SCR
+from avalanche.training.plugins import GDumbPlugin, MIRPlugin, ReplayPlugin
+from avalanche.training.supervised import ER_ACE, ER_AML, SCR
 from learners import (
     BENCHMARKS,
     OPTIONS,
@@ -178,7 +178,6 @@ def small_er_aml(policy: DistilledBuffer) -> Any:
         evaluator=None,
     )
     learner.storage_policy = policy
-    learner.plugins[0].storage_policy = policy
     return learner
 
 
@@ -188,8 +187,37 @@ def small_mir(policy: DistilledBuffer) -> Any:
     return strategy(network(), [plugin])
 
 
-@pytest.mark.parametrize("make", [small_scr, small_er_aml, small_mir])
-def test_strategies_that_read_groups_train(make: Any) -> None:
+def small_er_ace(policy: DistilledBuffer) -> Any:
+    model = network()
+    learner = ER_ACE(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        criterion=nn.CrossEntropyLoss(),
+        mem_size=20,
+        train_mb_size=16,
+        batch_size_mem=10,
+        evaluator=None,
+    )
+    learner.storage_policy = policy
+    return learner
+
+
+def small_gdumb(policy: DistilledBuffer) -> Any:
+    plugin = GDumbPlugin(20)
+    plugin.storage_policy = policy
+    return strategy(network(), [plugin])
+
+
+def test_replay_plugin_needs_the_size_of_its_buffer() -> None:
+    """Avalanche's own check, without a message; the documentation has one."""
+    with pytest.raises(AssertionError):
+        ReplayPlugin(30, storage_policy=chosen(3))
+
+
+@pytest.mark.parametrize(
+    "make", [small_scr, small_er_aml, small_mir, small_er_ace, small_gdumb]
+)
+def test_strategies_with_a_storage_policy_train(make: Any) -> None:
     torch.manual_seed(0)
     held = chosen(20)
     learner = make(held)
