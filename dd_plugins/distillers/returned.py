@@ -61,6 +61,16 @@ def _refused(source: Record, method: str, expected: str, got: object) -> PluginE
     return PluginError(f"{source.name}.{method} must return {expected}, got {told}")
 
 
+def _check_finite(source: Record, method: str, got: Tensor, of: str = "") -> Tensor:
+    wrong = got.detach()[~torch.isfinite(got)]
+    if len(wrong):
+        raise PluginError(
+            f"{source.name}.{method} must return finite values, got {wrong[0].item()}"
+            + of
+        )
+    return got
+
+
 def check_network(source: Record, got: Any) -> AbstractNetwork | None:
     """Check a value returned by ``default_network``."""
     if got is not None and not isinstance(got, AbstractNetwork):
@@ -133,7 +143,7 @@ def check_first_images(source: Record, got: Any, shape: tuple[int, ...]) -> Tens
     if not isinstance(got, Tensor) or got.dtype != torch.float32 or got.shape != shape:
         expected = f"a torch.float32 tensor of shape {shape}"
         raise _refused(source, "first_images", expected, got)
-    return got.cpu()
+    return _check_finite(source, "first_images", got).cpu()
 
 
 def check_labels(
@@ -142,8 +152,18 @@ def check_labels(
     count: int,
     num_classes: int,
     method: str = "initial_labels",
+    kind: LabelKind = "classes",
 ) -> Tensor:
-    """Check a value returned by ``initial_labels`` or ``labels``."""
+    """Check a value returned by ``initial_labels`` or ``labels``.
+
+    Args:
+        source: the distiller.
+        got: the returned value.
+        count: the number of images.
+        num_classes: the number of classes.
+        method: the name of the method.
+        kind: the kind of the labels; probabilities must not be negative.
+    """
     if (
         not isinstance(got, Tensor)
         or got.dtype != torch.float32
@@ -151,6 +171,11 @@ def check_labels(
     ):
         expected = f"a torch.float32 tensor of shape {(count, num_classes)}"
         raise _refused(source, method, expected, got)
+    _check_finite(source, method, got)
+    if kind == "probabilities" and got.numel() and got.min() < 0:
+        least = f"{got.min().item():g}"
+        expected = "probabilities of at least 0"
+        raise PluginError(f"{source.name}.{method} must return {expected}, got {least}")
     return got
 
 
@@ -264,6 +289,7 @@ def check_learnables(source: Record, got: Any) -> dict[str, Tensor]:
                 f"float32 tensors of at most {_MOST_LEARNED:,} values, by name",
                 value,
             )
+        _check_finite(source, "learnables", value, f" for {name!r}")
     return got
 
 

@@ -52,7 +52,8 @@ def finished_set(
             teacher = check_teacher(
                 distiller, distiller.teacher(state, leaves), distiller.label_kind
             )
-    labels = check_labels(distiller, labels, count, num_classes, "labels")
+    kind = distiller.label_kind
+    labels = check_labels(distiller, labels, count, num_classes, "labels", kind)
     learned = leaves.detached().others
     recipe = check_recipe(distiller, distiller.recipe(run.task, count, learned))
     initial_classes, initial_indices = beginning.history()

@@ -69,6 +69,14 @@ def metrics_with(value: Any, name: Any = "more") -> Any:
         ("predictor", lambda self, state, leaves: lambda images: [0.5]),
         ("predictor", lambda self, state, leaves: torch.zeros(2)),
         ("label_kind", property(lambda self: "words")),
+        ("initial_labels", lambda self, labels, n: torch.full((2, n), torch.nan)),
+        ("labels", lambda self, state, leaves: leaves.labels * torch.nan),
+        ("labels", lambda self, state, leaves: leaves.labels / 0),
+        (
+            "first_images",
+            lambda self, run, real, chosen, read: read(chosen) * torch.nan,
+        ),
+        ("learnables", lambda self, run: {"size": torch.tensor(torch.nan)}),
     ],
 )
 def test_what_a_method_returns_wrongly_is_told_with_its_name(
@@ -82,6 +90,16 @@ def test_what_a_method_returns_wrongly_is_told_with_its_name(
             **SMALL,
         )
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_negative_probabilities_are_refused() -> None:
+    one = distiller(
+        label_kind=property(lambda self: "probabilities"),
+        labels=lambda self, state, leaves: leaves.labels - 0.25,
+    )
+    said = r"one\.labels must return probabilities of at least 0, got -0\.25"
+    with pytest.raises(PluginError, match=said):
+        dd_plugins.distill(toy_data(validation=0), one, **SMALL)
 
 
 @pytest.mark.parametrize(
