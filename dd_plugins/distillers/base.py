@@ -11,6 +11,7 @@ from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.data.subsets import balanced_subset
 from dd_plugins.distillers.state import AbstractState, Metrics, NoState
+from dd_plugins.errors import PluginError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import Record
@@ -362,5 +363,26 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
 
 
 def add_gradient(leaf: Tensor, gradient: Tensor) -> None:
-    """Add to the gradient of a leaf, even if it has none yet."""
+    """Add to the gradient of a leaf, even if it has none yet.
+
+    Raises:
+        PluginError: the gradient has not the leaf's type, shape and device.
+    """
+    if (
+        not isinstance(gradient, Tensor)
+        or gradient.dtype != leaf.dtype
+        or gradient.shape != leaf.shape
+        or gradient.device != leaf.device
+    ):
+        unused = "; was the leaf used in the loss?" if gradient is None else ""
+        raise PluginError(
+            f"add_gradient expects {_told(leaf)}, got {_told(gradient)}{unused}"
+        )
     leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
+
+
+def _told(given: object) -> str:
+    if not isinstance(given, Tensor):
+        return "None" if given is None else type(given).__name__
+    dtype = str(given.dtype).removeprefix("torch.")
+    return f"a {dtype} gradient of shape {tuple(given.shape)} on {given.device}"

@@ -13,6 +13,7 @@ from torch import nn
 import dd_plugins
 from dd_plugins import AbstractNetwork, AbstractWrapper, record, testing
 from dd_plugins.data.named import DataOptions
+from dd_plugins.distillers.base import add_gradient
 from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.state import NoState
 from dd_plugins.errors import DataError, OptionError, PluginError
@@ -100,6 +101,23 @@ def test_negative_probabilities_are_refused() -> None:
     said = r"one\.labels must return probabilities of at least 0, got -0\.25"
     with pytest.raises(PluginError, match=said):
         dd_plugins.distill(toy_data(validation=0), one, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "told"),
+    [
+        (None, r"got None; was the leaf used in the loss\?$"),
+        (torch.ones(2, 3).double(), r"got a float64 gradient of shape \(2, 3\)"),
+        (torch.ones(3), r"got a float32 gradient of shape \(3,\)"),
+        (1.0, "got float$"),
+    ],
+)
+def test_a_wrong_gradient_is_told(gradient: Any, told: str) -> None:
+    leaf = torch.zeros(2, 3, requires_grad=True)
+    expected = r"expects a float32 gradient of shape \(2, 3\) on cpu, "
+    with pytest.raises(PluginError, match=expected + told):
+        add_gradient(leaf, gradient)
+    assert leaf.grad is None
 
 
 @pytest.mark.parametrize(
