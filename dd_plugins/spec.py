@@ -16,7 +16,8 @@ from typing import Any, ClassVar, TypeGuard, TypeVar, dataclass_transform
 import pydantic
 import pydantic.dataclasses
 
-from dd_plugins.errors import OptionError, UnknownNameError
+from dd_plugins.errors import OptionError, PluginError, UnknownNameError
+from dd_plugins.option_types import fault_of_options
 
 __all__ = [
     "Call",
@@ -114,6 +115,9 @@ def record(cls: type[RecordType]) -> type[RecordType]:
     Types are checked strictly: no string becomes a number. Unknown options, infinities
     and NaN are refused. Each fault raises an OptionError of one line, whether a spec or
     Python code is wrong.
+
+    Raises:
+        PluginError: an option hides a method, or no spec can write its values.
     """
     config = pydantic.ConfigDict(
         extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
@@ -122,6 +126,11 @@ def record(cls: type[RecordType]) -> type[RecordType]:
         frozen=True, kw_only=True, repr=False, config=config
     )
     made: type[RecordType] = decorate(cls)  # type: ignore[assignment]
+    fields: dict[str, pydantic.fields.FieldInfo] = made.__pydantic_fields__  # type: ignore[attr-defined]
+    types = {name: field.annotation for name, field in fields.items()}
+    fault = fault_of_options(made, Record, types)
+    if fault is not None:
+        raise PluginError(f"{cls.__name__}: {fault}")
     validate = made.__init__
 
     @functools.wraps(validate)

@@ -1,17 +1,33 @@
 """Spec strings: what is read, what is refused, and in which words."""
 
 import dataclasses
+import datetime
+import enum
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
+import torch
 from pydantic import Field
 
-from dd_plugins import AbstractNetwork, get_distiller, get_network, record
+from dd_plugins import (
+    AbstractDistiller,
+    AbstractNetwork,
+    get_distiller,
+    get_network,
+    record,
+)
+from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.frepo import FRePo
-from dd_plugins.errors import DDError, OptionError, UnknownNameError
+from dd_plugins.errors import DDError, OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.spec import Call, build, parse, shared_spec, split_specs
+
+
+class Heat(enum.Enum):
+    HIGH = "high"
 
 
 @record
@@ -35,6 +51,53 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     assert text.isprintable(), f"not one printable line: {text!r}"
     return text
+
+
+@pytest.mark.parametrize(
+    ("option", "annotation", "told"),
+    [
+        ("at", Path, "has type Path, which no spec can write; use str"),
+        ("at", Path | None, "has type Path, which no spec can write; use str"),
+        ("on", torch.device, "has type device, .* use str"),
+        ("kind", torch.dtype, "has type dtype, .* use str"),
+        ("mode", Heat, "has type Heat, .* use a Literal"),
+        ("rates", dict[str, float], "has type dict, .* use an option for each key"),
+        ("sizes", list[int], "has type list, .* use a tuple"),
+        ("sizes", set[int], "has type set, .* use a tuple"),
+        ("pairs", tuple[frozenset[int], ...], "has type frozenset, .* use a tuple"),
+        ("values", torch.Tensor, "has type Tensor, .* use str"),
+        ("values", np.ndarray, "has type ndarray, .* use str"),
+        ("day", datetime.date, "has type date, .* use str"),
+        ("optimizer", str, r"has the name of DM\.optimizer; "),
+        ("schedule", int, r"has the name of AbstractDistiller\.schedule; "),
+        ("bounded", bool, r"has the name of AbstractDistiller\.bounded; "),
+        ("options", int, r"has the name of Record\.options; "),
+        ("positional", int, r"has the name of Record\.positional; "),
+        ("name", str, r"has the name of Record\.name; "),
+    ],
+)
+def test_an_option_without_a_form_or_name_of_its_own_is_refused(
+    option: str, annotation: Any, told: str
+) -> None:
+    made = type("Odd", (DM,), {"__annotations__": {option: annotation}})
+    with pytest.raises(PluginError, match=f"Odd: option '{option}' {told}"):
+        record(made)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Literal["a", 2],
+        Annotated[int, Field(gt=0)] | None,
+        tuple[tuple[float, ...], str],
+        AbstractDistiller[Any],
+        tuple[AbstractNetwork, ...],
+        Callable[..., Any] | str,
+    ],
+)
+def test_an_option_with_a_form_in_specs_is_taken(annotation: Any) -> None:
+    made = type("Fine", (DM,), {"__annotations__": {"extra": annotation}, "extra": 2})
+    assert record(made)
 
 
 @pytest.mark.parametrize(
