@@ -11,8 +11,6 @@ from dd_plugins.data.draws import sampler_of
 from dd_plugins.distillers.returned import check_codec
 from dd_plugins.engine.distillation import distill
 from dd_plugins.engine.settling import settle
-from dd_plugins.hookspecs import RegisterParametrization, hookimpl
-from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run, RunOptions
 from dd_plugins.synthetic.leaves import Codec, Synthetic
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
@@ -22,6 +20,7 @@ from dd_plugins.testing.toys import (
     STEPS,
     Interruption,
     assert_equal,
+    plugins_with,
     short_run,
     toy_data,
 )
@@ -38,30 +37,12 @@ __all__ = [
 _ROUNDING = 1e-5
 
 
-class _UnderTest:
-    """A plugin to register the class under test, if no other plugin does."""
-
-    def __init__(self, parametrization: AbstractParametrization) -> None:
-        self._class = type(parametrization)
-
-    @hookimpl
-    def dd_register_parametrizations(self, register: RegisterParametrization) -> None:
-        register(self._class)
-
-
-def _plugins_with(parametrization: AbstractParametrization, **extra: object) -> Plugins:
-    installed = type(parametrization).name in Plugins(load=[]).parametrizations
-    if not installed:
-        extra["under test"] = _UnderTest(parametrization)
-    return Plugins(load=[], extra=extra)
-
-
 def _given(parametrization: AbstractParametrization) -> tuple[Codec | None, Tensor]:
     """Return the codec of a run on the toy problem, and images for it to store."""
     options = RunOptions(
         steps=STEPS, network=NETWORK, parametrization=repr(parametrization)
     )
-    plugins = _plugins_with(parametrization)
+    plugins = plugins_with(parametrization)
     settled = settle(options, toy_data(), plugins, device="cpu")
     transform, sampler = sampler_of(
         settled.data, seed=0, device=settled.device, precision=torch.float32
@@ -84,7 +65,7 @@ def check_parametrization_spec_round_trip(
     parametrization: AbstractParametrization,
 ) -> None:
     """``repr`` is the spec of an equal parametrization."""
-    plugins = _plugins_with(parametrization)
+    plugins = plugins_with(parametrization)
     built = plugins.parametrization(repr(parametrization))
     assert built == parametrization, f"repr must build an equal object, got {built!r}"
 
@@ -152,10 +133,10 @@ def check_parametrization_survives_a_break(
 ) -> None:
     """An interrupted and resumed run ends like an uninterrupted one."""
     spec = repr(parametrization)
-    plugins = _plugins_with(parametrization)
+    plugins = plugins_with(parametrization)
     whole = distill(**short_run("dm", parametrization=spec, plugins=plugins))
     stop = {"interruption": Interruption(STEPS // 2)}
-    interrupting = _plugins_with(parametrization, **stop)
+    interrupting = plugins_with(parametrization, **stop)
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"parametrization": spec, "out": folder}
         try:

@@ -3,7 +3,7 @@
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,24 @@ import torch
 
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
+from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState, Metrics
-from dd_plugins.hookspecs import RegisterDistiller, RegisterWrapper, hookimpl
+from dd_plugins.hookspecs import (
+    RegisterDecoder,
+    RegisterDistiller,
+    RegisterNetwork,
+    RegisterParametrization,
+    RegisterWrapper,
+    hookimpl,
+)
+from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.runtime.randomness import generator_for
-from dd_plugins.spec import record
+from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.wrappers.base import AbstractWrapper
 
 __all__ = [
@@ -86,14 +96,33 @@ class _PassThroughPlugin:
 
 
 class _UnderTest:
-    """A plugin to register the class under test, if no other plugin does."""
+    """A plugin to register the classes of some records."""
 
-    def __init__(self, distiller: Distiller) -> None:
-        self._class = type(distiller)
+    def __init__(self, classes: set[type[Record]]) -> None:
+        self._classes = classes
+
+    def _of(self, base: type[Any]) -> list[type[Any]]:
+        return [each for each in self._classes if issubclass(each, base)]
 
     @hookimpl
     def dd_register_distillers(self, register: RegisterDistiller) -> None:
-        register(self._class)
+        for each in self._of(AbstractDistiller):
+            register(each)
+
+    @hookimpl
+    def dd_register_networks(self, register: RegisterNetwork) -> None:
+        for each in self._of(AbstractNetwork):
+            register(each)
+
+    @hookimpl
+    def dd_register_parametrizations(self, register: RegisterParametrization) -> None:
+        for each in self._of(AbstractParametrization):
+            register(each)
+
+    @hookimpl
+    def dd_register_decoders(self, register: RegisterDecoder) -> None:
+        for each in self._of(AbstractDecoder):
+            register(each)
 
 
 class Interruption:
@@ -131,13 +160,24 @@ def assert_equal(first: DistilledSet, second: DistilledSet, law: str) -> None:
     assert torch.equal(first.labels, second.labels), f"{law}, but the labels differ"
 
 
-def plugins_with(distiller: Distiller) -> Plugins:
-    """Return plugins with the class under test among them."""
-    installed = type(distiller).name in Plugins().distillers
-    extra: dict[str, object] = {"pass through": _PassThroughPlugin()}
-    if not installed:
-        extra["under test"] = _UnderTest(distiller)
-    return Plugins(extra=extra)
+def plugins_with(checked: Record, **extra: object) -> Plugins:
+    """Return plugins with the class under test, and those of all records inside."""
+    registered = {name for names in Plugins(load=[]).names().values() for name in names}
+    found = {type(each) for each in _records_in(checked)}
+    extra["under test"] = _UnderTest(
+        {each for each in found if each.name not in registered}
+    )
+    return Plugins(load=[], extra={"pass through": _PassThroughPlugin(), **extra})
+
+
+def _records_in(value: object) -> Iterator[Record]:
+    """Yield the records in an option, from the outside in."""
+    if isinstance(value, Record):
+        yield value
+        value = tuple(value.options().values())
+    if isinstance(value, tuple):
+        for each in value:
+            yield from _records_in(each)
 
 
 def assert_draws_nothing_globally(act: Callable[[], object], law: str) -> None:

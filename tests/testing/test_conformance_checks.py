@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dd_plugins import AbstractDistiller, AbstractState, record, testing
+from dd_plugins import (
+    AbstractDistiller,
+    AbstractState,
+    AbstractWrapper,
+    record,
+    testing,
+)
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import add_gradient
 from dd_plugins.distillers.state import Metrics
@@ -110,6 +116,20 @@ def test_a_distiller_without_fault_passes(check: Any) -> None:
 def test_a_fault_is_found(fault: str, check: Any, told: str) -> None:
     with pytest.raises(AssertionError, match=told):
         check(Faulty(fault=fault))
+
+
+def test_a_wrapper_around_a_base_of_its_own_package_is_read_back() -> None:
+    @record
+    class Faultless(AbstractWrapper):
+        name = "faultless"
+
+        networks: tuple[AbstractNetwork, ...] = ()
+
+        def adjust(self, *given: Any) -> Metrics:
+            return {}
+
+    made = Faultless(base=Faulty(), networks=(FaultyNetwork(),))
+    testing.check_spec_round_trip(made)
 
 
 @record
