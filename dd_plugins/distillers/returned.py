@@ -8,6 +8,8 @@ nothing is read from a GPU.
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -332,7 +334,60 @@ def check_codec(source: Record, got: Any, images_per_stored: int) -> Codec | Non
     if not isinstance(got, Codec) or got.images_per_stored != images_per_stored:
         expected = f"a Codec of {images_per_stored} images per stored one"
         raise _refused(source, "codec", expected, got)
-    return got
+    if got.chunk is not None and (type(got.chunk) is not int or got.chunk < 1):
+        expected = "a Codec whose chunk is None or a whole number of at least 1"
+        raise _refused(source, "codec", expected, got.chunk)
+    for each in got.constants.values():
+        if not isinstance(each, Tensor):
+            raise _refused(source, "codec", "a Codec with tensors as constants", each)
+    return replace(got, encode=partial(_encoded, source, got))
+
+
+def _encoded(
+    source: Record, codec: Codec, images: Tensor, classes: Tensor
+) -> dict[str, Tensor]:
+    """Return the stored form of images, and check it and the first ones decoded."""
+    method = "codec(...).encode"
+    stored = codec.encode(images, classes)
+    count = len(images) // codec.images_per_stored
+    expected = f"float32 tensors of {count} rows, by name"
+    if not isinstance(stored, dict) or not stored:
+        raise _refused(source, method, expected, stored)
+    for name, each in stored.items():
+        if (
+            not isinstance(each, Tensor)
+            or each.dtype != torch.float32
+            or each.shape[:1] != (count,)
+        ):
+            raise _refused(source, method, expected, each)
+        _check_finite(source, method, each, f" for {name!r}")
+    if count:
+        _check_decoded(source, codec, stored, images)
+    return stored
+
+
+def _check_decoded(
+    source: Record, codec: Codec, stored: Mapping[str, Tensor], images: Tensor
+) -> None:
+    """Check what ``decode`` returns for one or two stored images."""
+    method = "codec(...).decode"
+    first = slice(min(codec.chunk or 2, 2))
+    inputs = {
+        name: each[first].detach().requires_grad_() for name, each in stored.items()
+    }
+    with torch.enable_grad():
+        got = codec.decode(inputs)
+    count = len(next(iter(inputs.values()))) * codec.images_per_stored
+    shape = (count, *images.shape[1:])
+    if not isinstance(got, Tensor) or got.dtype != torch.float32 or got.shape != shape:
+        expected = f"a torch.float32 tensor of shape {shape}"
+        raise _refused(source, method, expected, got)
+    if not got.requires_grad:
+        raise PluginError(
+            f"{source.name}.{method} must return images with a gradient by what is "
+            "stored, got detached ones"
+        )
+    _check_finite(source, method, got)
 
 
 def check_stored(

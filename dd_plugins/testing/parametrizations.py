@@ -79,10 +79,6 @@ def check_parametrization_shapes(parametrization: AbstractParametrization) -> No
     classes = torch.arange(len(images)) % toy_data().num_classes
     stored = codec.encode(images, classes)
     count = len(images) // parametrization.images_per_stored
-    for name, each in stored.items():
-        law = f"{name} must be float32, its first dimension the {count} stored images"
-        assert each.dtype == torch.float32, f"{law}, got {each.dtype}"
-        assert each.shape[:1] == (count,), f"{law}, got {tuple(each.shape)}"
     shape = toy_data().image_shape
     told = parametrization.values_per_stored(shape, toy_data().num_classes)
     values = sum(each.numel() for each in stored.values())

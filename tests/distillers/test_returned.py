@@ -18,7 +18,10 @@ from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.state import NoState
 from dd_plugins.errors import DataError, OptionError, PluginError
 from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.synthetic.leaves import Codec
+from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.testing import toy_data
+from dd_plugins.testing.toys import plugins_with
 
 SMALL: dict[str, Any] = {
     "network": "conv(width=4, depth=2)",
@@ -90,6 +93,57 @@ def test_what_a_method_returns_wrongly_is_told_with_its_name(
             distiller(**{method: wrong}),
             **SMALL,
         )
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def halves(images: Any, classes: Any) -> Any:
+    return {"halves": images / 2}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"chunk": 0}, r"must return a Codec whose chunk .* got 0"),
+        ({"chunk": 1.5}, r"must return a Codec whose chunk .* got 1\.5"),
+        ({"constants": {"rate": 0.5}}, r"must return .* constants, got 0\.5"),
+        ({"encode": lambda images, classes: images}, "encode must .* float32 tensor"),
+        ({"encode": lambda images, classes: None}, "encode must .* got None"),
+        ({"encode": lambda images, classes: {}}, "encode must .* got dict"),
+        ({"encode": lambda images, classes: {"a": images.long()}}, "encode .*int64"),
+        (
+            {"encode": lambda images, classes: {"a": images[:1]}},
+            "encode .* 2 rows",
+        ),
+        (
+            {"encode": lambda images, classes: {"a": images * torch.nan}},
+            "encode must return finite values, got nan for 'a'",
+        ),
+        ({"decode": lambda given: given["halves"].repeat(2, 1, 1, 1)}, "decode must"),
+        ({"decode": lambda given: given["halves"][:1]}, "decode must"),
+        ({"decode": lambda given: given["halves"].flatten(1)}, "decode must"),
+        ({"decode": lambda given: given["halves"].double()}, "decode .*float64"),
+        ({"decode": lambda given: None}, "decode must .* got None"),
+        ({"decode": lambda given: np.zeros((2, 1, 8, 8))}, "decode must .*ndarray"),
+        ({"decode": lambda given: given["halves"].detach()}, "decode .* detached"),
+        ({"decode": lambda given: given["halves"] * torch.nan}, "decode .* got nan"),
+    ],
+)
+def test_what_a_codec_gives_wrongly_is_told_with_its_name(
+    wrong: dict[str, Any], told: str
+) -> None:
+    functions = {"encode": halves, "decode": lambda given: 2 * given["halves"]}
+
+    @record
+    class Halved(AbstractParametrization):
+        name = "halved"
+
+        def codec(self, *given: Any) -> Any:
+            return Codec(**(functions | wrong))
+
+    plugins = plugins_with(Halved())
+    options = SMALL | {"parametrization": "halved", "plugins": plugins}
+    with pytest.raises(PluginError, match=r"halved\.codec.*" + told) as refused:
+        dd_plugins.distill(toy_data(validation=0), "dm", **options)
     assert len(str(refused.value).splitlines()) == 1
 
 

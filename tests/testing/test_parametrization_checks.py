@@ -97,10 +97,10 @@ class Faulty(AbstractParametrization):
     ("fault", "check", "law"),
     [
         ("spec", "spec_round_trip", "repr must build an equal object"),
-        ("double", "shapes", "must be float32"),
+        ("double", "shapes", "must return float32 tensors"),
         ("budget", "shapes", "values_per_stored must be the 64"),
-        ("rows", "shapes", "first dimension the 2 stored images"),
-        ("cropped", "shapes", "decoded images must have shape"),
+        ("rows", "shapes", "float32 tensors of 2 rows"),
+        ("cropped", "shapes", "decode must return .* of shape"),
         ("mixed", "gradients", "the same for one stored image at a time"),
         ("idle", "gradients", "idle must have an effect"),
         ("another scale", "survives_a_break", "codec must return the same"),
