@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from dd_plugins.errors import DDWarning, FileError
+from dd_plugins.errors import DDWarning, FileError, PluginError
 from dd_plugins.hookspecs import LazySet, hookimpl
 from dd_plugins.run import Run
 from dd_plugins.runtime.files import write_atomically
@@ -117,7 +117,13 @@ class _Asked:
         self._observation: Observation | None = None
 
     def dd_before_run(self, run: Run, first_step: int) -> None:
-        self._observation = self._observer.observe(run, first_step)
+        observed = self._observer.observe(run, first_step)
+        if not isinstance(observed, Observation):
+            got = "None" if observed is None else type(observed).__name__
+            raise PluginError(
+                f"{self._observer.name}.observe must return an Observation, got {got}"
+            )
+        self._observation = observed
 
     def dd_after_step(
         self, run: Run, step: int, metrics: Mapping[str, float], distilled: LazySet

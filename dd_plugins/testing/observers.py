@@ -24,6 +24,8 @@ __all__ = [
     "check_observer_does_not_fail",
 ]
 
+_HOOKS = {"dd_before_run", "dd_after_step", "dd_after_run"}
+
 
 @asserts
 def check_observer_does_not_fail(observer: object) -> None:
@@ -48,9 +50,14 @@ def _observed(
     extra: dict[str, object] = dict(others or {})
     if isinstance(observer, AbstractObserver):
         options["observers"] = [observer]
-    else:
-        extra["observer"] = observer
-    return short_run("dm", plugins=Plugins(load=[], extra=extra), **options)
+        return short_run("dm", plugins=Plugins(load=[], extra=extra), **options)
+    plugins = Plugins(load=[], extra=extra | {"observer": observer})
+    (found,) = (each for each in plugins.plugins if each.name == "observer")
+    law = "an observer must be an AbstractObserver, or a plugin object with a hook of"
+    got = observer.__name__ if isinstance(observer, type) else repr(observer)
+    assert not isinstance(observer, type), f"{law} runs, got the class {got}"
+    assert _HOOKS & set(found.hooks), f"{law} runs, got {got}"
+    return short_run("dm", plugins=plugins, **options)
 
 
 @asserts

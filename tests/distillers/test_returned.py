@@ -16,12 +16,13 @@ from dd_plugins.data.named import DataOptions
 from dd_plugins.distillers.base import add_gradient
 from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.state import NoState
-from dd_plugins.errors import DataError, OptionError, PluginError
+from dd_plugins.errors import DataError, DDWarning, OptionError, PluginError
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.synthetic.leaves import Codec
 from dd_plugins.synthetic.parametrizations.base import AbstractParametrization
 from dd_plugins.testing import toy_data
 from dd_plugins.testing.toys import plugins_with
+from dd_plugins.tracking.base import AbstractObserver
 
 SMALL: dict[str, Any] = {
     "network": "conv(width=4, depth=2)",
@@ -317,6 +318,29 @@ class Watching:
             torch.rand(1)
         if self.fault == "fails late" and step == 4:
             raise ValueError("late")
+
+
+@record
+class Blind(AbstractObserver):
+    name = "blind"
+
+    def observe(self, run: Any, first_step: int) -> Any:
+        return None
+
+
+@pytest.mark.parametrize("check", testing.OBSERVER_CHECKS, ids=testing.name_of)
+@pytest.mark.parametrize("wrong", [3, object(), Watching, Blind], ids=repr)
+def test_what_observes_nothing_is_no_observer(wrong: Any, check: Any) -> None:
+    with pytest.raises(AssertionError, match="must be an AbstractObserver"):
+        check(wrong)
+
+
+def test_an_observer_that_returns_no_observation_is_told() -> None:
+    said = r"blind\.observe must return an Observation, got None"
+    with pytest.warns(DDWarning, match=said):
+        dd_plugins.distill(toy_data(validation=0), "dm", observers=[Blind()], **SMALL)
+    with pytest.raises(AssertionError, match=said):
+        testing.check_observer_does_not_fail(Blind())
 
 
 @pytest.mark.parametrize("check", testing.OBSERVER_CHECKS, ids=testing.name_of)
