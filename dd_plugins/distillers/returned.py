@@ -50,6 +50,7 @@ __all__ = [
     "check_teacher",
 ]
 
+_RESERVED = ("step", "seconds", "validation_accuracy")  # the run's own metrics
 _MOST_LEARNED = 1_000  # values besides images and labels; the header holds them
 
 
@@ -239,6 +240,9 @@ def check_metrics(
     for name, value in got.items():
         if not isinstance(name, str):
             raise _refused(source, method, "metrics named by strings", name)
+        if name in _RESERVED:
+            expected = f"metrics with names other than {', '.join(_RESERVED)}"
+            raise _refused(source, method, expected, name)
         if not isinstance(value, Tensor) or value.ndim or value.device != device:
             at = f" on {value.device}" if isinstance(value, Tensor) else ""
             raise PluginError(

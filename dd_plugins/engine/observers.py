@@ -170,7 +170,11 @@ class MetricsLog:
         due = step % math.ceil(run.steps / _LINES) == 0 or step == run.steps
         if run.out is None or not (due or "validation_accuracy" in metrics):
             return
-        line = json.dumps({"step": step, **waiting})
+        finite = {
+            name: value if math.isfinite(value) else None  # JSON has no NaN
+            for name, value in waiting.items()
+        }
+        line = json.dumps({"step": step, **finite}, allow_nan=False)
         waiting.clear()
         try:
             with (run.out / METRICS_NAME).open("a") as file:

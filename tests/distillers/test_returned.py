@@ -50,6 +50,9 @@ def metrics_with(value: Any, name: Any = "more") -> Any:
         ("accumulate", metrics_with(0.5)),
         ("accumulate", metrics_with(torch.zeros(2))),
         ("accumulate", metrics_with(torch.zeros(()), 3)),
+        ("accumulate", metrics_with(torch.zeros(()), "step")),
+        ("accumulate", metrics_with(torch.zeros(()), "seconds")),
+        ("accumulate", metrics_with(torch.zeros(()), "validation_accuracy")),
         ("optimizer", lambda self, given: given),
         ("optimizer", lambda self, given: torch.optim.SGD([given[0].clone()], 1.0)),
         (
@@ -196,6 +199,14 @@ def test_defaults_of_a_wrong_kind_are_told(method: str, wrong: Any) -> None:
         dd_plugins.distill(
             toy_data(validation=0), distiller(**{method: wrong}), device="cpu"
         )
+
+
+def test_a_metric_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
+    one = distiller(accumulate=metrics_with(torch.tensor(torch.nan)))
+    dd_plugins.distill(toy_data(validation=0), one, out=tmp_path, **SMALL)
+    log = (tmp_path / "metrics.jsonl").read_text()
+    assert '"more": null' in log
+    assert "NaN" not in log
 
 
 def test_what_adjust_returns_is_told_with_its_name() -> None:
