@@ -280,7 +280,7 @@ class Plugins(LoadedPlugins):
             OptionError: the name is malformed.
             UnknownNameError: no plugin registers it.
             DataError: its data is missing or not usable.
-            PluginError: its loader does not return RealData.
+            PluginError: its loader does not return RealData of the requested size.
         """
         name = usual_name(name, self.datasets.names())
         registered, argument = split_name(name)
@@ -296,20 +296,25 @@ class Plugins(LoadedPlugins):
         root = options.root
         if root is None and os.environ.get(ROOT_VARIABLE):
             root = Path(os.environ[ROOT_VARIABLE])
-        origin = self.datasets.origin(loader)
+        source = f"data set {registered!r} (plugin {self.datasets.origin(loader)})"
         try:
             found = loader(
                 DataOptions(argument, root, options.download, options.image_size)
             )
         except Exception as error:
             if not isinstance(error, DDError):
-                error.add_note(f"loading data set {registered!r} (plugin {origin})")
+                error.add_note(f"loading {source}")
             raise
         if not isinstance(found, RealData):
             raise PluginError(
-                f"the loader of data set {registered!r} (plugin "
-                f"{origin}) must return RealData, got "
+                f"the loader of {source} must return RealData, got "
                 f"{type(found).__name__}"
+            )
+        size, shape = options.image_size, found.image_shape[1:]
+        if size and shape != (size, size):
+            raise PluginError(
+                f"the loader of {source} must return images of image_size={size}, got "
+                f"{shape[0]}x{shape[1]}"
             )
         if found.name == name or found.name.startswith(f"{registered}:"):
             return found

@@ -173,8 +173,8 @@ def test_data_is_looked_for_where_the_caller_or_the_variable_says(
     monkeypatch.delenv("DD_DATA", raising=False)
     if variable is not None:
         monkeypatch.setenv("DD_DATA", variable)
-    found = get_dataset("toys:2", data_root=given, download=True, image_size=6)
+    found = get_dataset("toys:2", data_root=given, download=True, image_size=8)
     (options,) = plugin.asked
     assert (options.argument, options.root) == ("2", root)
-    assert (options.download, options.image_size) == (True, 6)
+    assert (options.download, options.image_size) == (True, 8)
     assert found.name == "toys:2"

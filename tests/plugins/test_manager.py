@@ -204,9 +204,12 @@ def test_hook_dd_register_datasets(tmp_path: Path) -> None:
 
     plugins = fresh(mine=registering("datasets", "my-toys_2", load))
     assert asked == [], "loaded before it is asked for"
-    options = DataOptions(root=tmp_path, download=True, image_size=7)
+    options = DataOptions(root=tmp_path, download=True, image_size=8)
     assert plugins.dataset("my-toys_2:some:where", options).num_classes == 2
-    assert asked == [DataOptions("some:where", tmp_path, True, 7)]
+    assert asked == [DataOptions("some:where", tmp_path, True, 8)]
+    said = r"loader of data set 'my-toys_2' \(plugin mine\) .* image_size=7, got 8x8"
+    with pytest.raises(PluginError, match=said):
+        plugins.dataset("my-toys_2", DataOptions(image_size=7))
 
 
 def test_hook_dd_register_commands(
