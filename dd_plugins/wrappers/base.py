@@ -13,6 +13,7 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.distillers.returned import check_metrics
 from dd_plugins.distillers.state import AbstractState, Metrics
+from dd_plugins.errors import PluginError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
@@ -30,10 +31,24 @@ class WrappedState(AbstractState):
     """The state of a wrapper with more tensors than its base.
 
     Tensors added by a subclass are constant during a run, and are not saved. The
-    wrapper's :meth:`~AbstractWrapper.inner` returns ``base``.
+    wrapper's :meth:`~AbstractWrapper.inner` returns ``base``. A subclass with more to
+    save defines ``state_dict``, ``load_state_dict`` and ``merge`` together.
     """
 
     base: AbstractState
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a subclass whose own state would be merged as that of its base.
+
+        Raises:
+            PluginError: it defines ``state_dict`` without ``merge``.
+        """
+        saves_more = cls.state_dict is not WrappedState.state_dict
+        if saves_more and cls.merge is WrappedState.merge:
+            raise PluginError(
+                f"{cls.__name__} defines state_dict, so it must also define merge, "
+                "which joins the states of all processes"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the base."""

@@ -13,9 +13,11 @@ from dd_plugins.api import (
     AbstractWrapper,
     Leaves,
     Task,
+    WrappedState,
     record,
 )
 from dd_plugins.distillers.dm import DM
+from dd_plugins.errors import PluginError
 from dd_plugins.testing import PassThrough, toy_data
 
 MEMBERS = [name for name in vars(AbstractDistiller) if not name.startswith("_")]
@@ -156,3 +158,11 @@ def test_a_wrapper_that_changes_nothing_gives_the_same_set(spec: str) -> None:
     assert torch.equal(plain.labels, same.labels)
     for name in ("recipe", "label_kind", "value_space", "network", "initial_images"):
         assert getattr(same.header, name) == getattr(plain.header, name)
+
+
+def test_a_state_that_would_be_merged_as_its_base_s_is_refused() -> None:
+    with pytest.raises(PluginError, match="Counting defines state_dict, so it must"):
+
+        class Counting(WrappedState):
+            def state_dict(self) -> dict[str, Any]:
+                return {"base": self.base.state_dict()}
