@@ -141,4 +141,4 @@ def test_without_the_template_its_names_are_unknown(command_line: Command) -> No
 def test_template_passes_its_own_tests(python: Path) -> None:
     tests = python.parents[1] / "source"
     printed = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests)
-    assert "10 passed" in printed
+    assert "11 passed" in printed

@@ -37,6 +37,7 @@ from dd_plugins.testing.distillers import (
     check_same_seed_gives_same_result,
     check_spec_round_trip,
     check_state_survives_save_and_restore,
+    check_takes_two_images_a_class,
     check_works_inside_a_wrapper,
 )
 from dd_plugins.testing.laws import name_of
@@ -88,6 +89,7 @@ __all__ = [
     "check_same_seed_gives_same_result",
     "check_spec_round_trip",
     "check_state_survives_save_and_restore",
+    "check_takes_two_images_a_class",
     "check_works_inside_a_wrapper",
     "name_of",
     "toy_data",

@@ -43,6 +43,7 @@ __all__ = [
     "check_same_seed_gives_same_result",
     "check_spec_round_trip",
     "check_state_survives_save_and_restore",
+    "check_takes_two_images_a_class",
     "check_works_inside_a_wrapper",
 ]
 
@@ -92,6 +93,9 @@ class _OneStep:
         metrics = self.distiller.accumulate(self.state, self.leaves, self.sampler, 0)
         return check_metrics(self.distiller, metrics, self.leaves.pixels.device)
 
+    def advance(self) -> None:
+        self.distiller.advance(self.state, self.leaves, 0)
+
 
 @asserts
 def check_same_seed_gives_same_result(distiller: Distiller) -> None:
@@ -121,15 +125,21 @@ def check_global_random_state_is_untouched(distiller: Distiller) -> None:
 
 @asserts
 def check_inputs_are_unmodified(distiller: Distiller) -> None:
-    """``accumulate`` changes neither the leaves nor the real images."""
+    """``accumulate`` and ``advance`` change neither the leaves nor the real images."""
     given = _OneStep(distiller)
-    tensors = (given.leaves.pixels, given.leaves.labels, given.images, given.targets)
-    before = [tensor.detach().clone() for tensor in tensors]
-    given.accumulate()
-    for name, old, new in zip(
-        ("pixels", "labels", "real images", "real labels"), before, tensors, strict=True
-    ):
-        assert torch.equal(old, new), f"accumulate must not change the {name}"
+    tensors = {
+        "pixels": given.leaves.pixels,
+        "labels": given.leaves.labels,
+        **{f"others[{name!r}]": each for name, each in given.leaves.others.items()},
+        "real images": given.images,
+        "real labels": given.targets,
+    }
+    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    for method, call in (("accumulate", given.accumulate), ("advance", given.advance)):
+        call()
+        for name, tensor in tensors.items():
+            law = f"{method} must not change the {name}"
+            assert torch.equal(before[name], tensor), law
 
 
 @asserts
@@ -219,6 +229,14 @@ def check_works_inside_a_wrapper(distiller: Distiller) -> None:
     )
 
 
+@asserts
+def check_takes_two_images_a_class(distiller: Distiller) -> None:
+    """A run at two images a class gives finite images, two of each class."""
+    made = distill(**short_run(distiller, images_per_class=2))
+    assert len(made) == 4, f"the set must have 4 images, got {len(made)}"
+    assert torch.isfinite(made.images).all(), "the images must be finite"
+
+
 DISTILLER_CHECKS: tuple[Callable[[Distiller], None], ...] = (
     check_same_seed_gives_same_result,
     check_global_random_state_is_untouched,
@@ -228,5 +246,6 @@ DISTILLER_CHECKS: tuple[Callable[[Distiller], None], ...] = (
     check_state_survives_save_and_restore,
     check_spec_round_trip,
     check_works_inside_a_wrapper,
+    check_takes_two_images_a_class,
 )
 """Every check of a distiller; each takes one."""

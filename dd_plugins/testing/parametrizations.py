@@ -72,7 +72,10 @@ def check_parametrization_spec_round_trip(
 
 @asserts
 def check_parametrization_shapes(parametrization: AbstractParametrization) -> None:
-    """Each stored image decodes to the declared number of images, all of one shape."""
+    """Each stored image decodes by itself to the declared number of images.
+
+    These have the shape of images, and depend on the encoded ones.
+    """
     codec, images = _given(parametrization)
     if codec is None:
         return
@@ -88,6 +91,14 @@ def check_parametrization_shapes(parametrization: AbstractParametrization) -> No
     law = f"decoded images must have shape {tuple(images.shape)}"
     assert decoded.shape == images.shape, f"{law}, got {tuple(decoded.shape)}"
     assert torch.isfinite(decoded).all(), "decoded images must be finite"
+    rows = [
+        {name: each[n : n + 1] for name, each in stored.items()} for n in range(count)
+    ]
+    alone = torch.cat([codec.decode(row) for row in rows])
+    law = "decode must give the same for one stored image at a time"
+    assert (alone - decoded).norm() <= _ROUNDING * decoded.norm(), law
+    law = "different images must not be decoded to equal ones"
+    assert (decoded != decoded[:1]).any(), law
 
 
 @asserts

@@ -75,6 +75,8 @@ class Faulty(AbstractDistiller[Steps]):
         batch = real.batch(0 if self.fault == "none" else step, 64)
         noise = 0.01 * torch.rand(leaves.pixels.shape, generator=generator)
         target = batch.images.mean(dim=0) + noise
+        if self.fault == "alone":
+            target = target.expand(2, -1, -1, -1)
         gradient = state.count * (leaves.pixels.detach() - target)
         loss = gradient.square().mean()
         if self.fault == "writes":
@@ -87,6 +89,8 @@ class Faulty(AbstractDistiller[Steps]):
 
     def advance(self, state: Steps, leaves: Leaves, step: int) -> None:
         state.count = 1 + state.count % 3
+        if self.fault == "advances":
+            leaves.pixels.data.mul_(0.5)
 
     def optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1)
@@ -107,6 +111,8 @@ def test_a_distiller_without_fault_passes(check: Any) -> None:
         ("global", testing.check_global_random_state_is_untouched, "global"),
         ("numpy", testing.check_global_random_state_is_untouched, "global"),
         ("writes", testing.check_inputs_are_unmodified, "pixels"),
+        ("advances", testing.check_inputs_are_unmodified, "advance must not change"),
+        ("alone", testing.check_takes_two_images_a_class, "at two images a class"),
         ("replaces", testing.check_gradients_are_added, "not replace"),
         ("rises", testing.check_loss_falls, "must fall"),
         ("forgets", testing.check_state_survives_save_and_restore, "state_dict"),

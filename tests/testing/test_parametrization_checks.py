@@ -80,6 +80,8 @@ class Faulty(AbstractParametrization):
             images = stored["doubled"].float() / scale
             if self.fault == "mixed":  # an image is no function of its own row
                 return images - images.mean(dim=0)
+            if self.fault == "constant":
+                return 0 * images + 0.5
             if self.fault == "cropped":
                 return images[..., 1:]
             if self.fault == "idle":
@@ -101,6 +103,8 @@ class Faulty(AbstractParametrization):
         ("budget", "shapes", "values_per_stored must be the 64"),
         ("rows", "shapes", "float32 tensors of 2 rows"),
         ("cropped", "shapes", "decode must return .* of shape"),
+        ("mixed", "shapes", "decode must give the same for one stored image"),
+        ("constant", "shapes", "must not be decoded to equal ones"),
         ("mixed", "gradients", "the same for one stored image at a time"),
         ("idle", "gradients", "idle must have an effect"),
         ("another scale", "survives_a_break", "codec must return the same"),
