@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from conftest import ROOT
 
 import dd_avalanche
 import dd_plugins.api
 import dd_privacy
 from dd_plugins import hookspecs, testing
+from dd_plugins.api import DataError, DataOptions
 from dd_plugins.cli.entry import command_line
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.synthetic.artifact import Header
@@ -87,6 +89,39 @@ def test_smallest_distiller_of_the_docs_passes_every_check() -> None:
     exec(compile(example, "writing-a-plugin.md", "exec"), names)
     for check in testing.DISTILLER_CHECKS:
         check(names["MeanImages"]())
+
+
+def run_example(of: str) -> dict[str, Any]:
+    """Run the block of the page on plugins that has this text; return its names."""
+    blocks = re.findall(r"```python\n(.*?)```", text_of("writing-a-plugin.md"), re.S)
+    (example,) = [block for block in blocks if of in block]
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "writing-a-plugin.md", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("base", ["dm", "frepo(pool_size=2)"])
+def test_wrapper_of_the_docs_keeps_its_state(base: str) -> None:
+    relative = run_example("class Relative")["Relative"]
+    made = relative(base=dd_plugins.get_distiller(base))
+    testing.check_spec_round_trip(made)
+    testing.check_state_survives_save_and_restore(made)
+
+
+def test_data_set_of_the_docs_passes_every_check(tmp_path: Path) -> None:
+    load = run_example("class ShapesPlugin")["load"]
+    with pytest.raises(DataError, match="pass --download"):
+        load(DataOptions(root=tmp_path))
+    toys = testing.toy_data()
+    images, labels = toys.read_test()
+    kept = {"images": images, "labels": labels}
+    kept |= {"test_images": images, "test_labels": labels}
+    torch.save(kept, tmp_path / "shapes.pt")
+    for size in (None, 4):
+        options = DataOptions(root=tmp_path, image_size=size)
+        assert load(options).image_shape == (1, size or 8, size or 8)
+        for check in testing.DATASET_CHECKS:
+            check(lambda options=options: load(options))
 
 
 def test_nobody_outside_imports_deeper_than_the_public_door() -> None:
