@@ -1,13 +1,10 @@
-"""What both commands share."""
+"""The printing of a line."""
 
 import io
 
-import click
-from click.testing import CliRunner
 from rich.console import Console
 
-from dd_plugins import options as shared
-from dd_privacy.console import dataset_option, say
+from dd_privacy.console import say
 
 
 def test_a_line_is_plain_text() -> None:
@@ -15,18 +12,3 @@ def test_a_line_is_plain_text() -> None:
     say(terminal, "[red]a[/red] \x1b[2J " + "long " * 20)
     (line,) = terminal.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert line.startswith("[red]a[/red] \\x1b[2J long")
-
-
-def test_options_have_one_name_in_both_commands() -> None:
-    @click.command()
-    @dataset_option
-    @shared.overwrite
-    def command(dataset: str, overwrite: bool) -> None:
-        click.echo(f"{dataset} {overwrite}")
-
-    def run(*words: str) -> str:
-        return CliRunner().invoke(command, words).output.strip()
-
-    assert run("--dataset", "digits") == "digits False"
-    assert run("--dataset", "digits", "--overwrite") == "digits True"
-    assert "Missing option '--dataset'" in run()
