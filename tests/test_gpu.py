@@ -41,7 +41,7 @@ def _data(test=False):
     )
     labels = torch.arange(600) % 10
     return RealData.from_tensors(
-        images, labels, mirror=True, test=(images, labels) if test else None
+        images, labels, mirror=True, test=(images.flip(-1), labels) if test else None
     )
 
 
