@@ -340,7 +340,11 @@ class Blind(AbstractObserver):
 
 
 @pytest.mark.parametrize("check", testing.OBSERVER_CHECKS, ids=testing.name_of)
-@pytest.mark.parametrize("wrong", [3, object(), Watching, Blind], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    [3, object(), Watching, Blind],
+    ids=["number", "object", "Watching", "Blind"],
+)
 def test_what_observes_nothing_is_no_observer(wrong: Any, check: Any) -> None:
     with pytest.raises(AssertionError, match="must be an AbstractObserver"):
         check(wrong)
