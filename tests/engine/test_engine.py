@@ -752,8 +752,9 @@ STREAMED: dict[str, Any] = {
 
 
 def test_workers_end_with_their_run() -> None:
+    before = multiprocessing.active_children()  # of other tests, not yet collected
     dd_plugins.distill(_streamed(Pairs(kill=False)), **STREAMED)
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 def test_a_killed_worker_is_told_with_advice() -> None:
