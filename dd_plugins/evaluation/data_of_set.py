@@ -104,13 +104,16 @@ def warn_of_others(distilled: DistilledSet, data: RealData) -> None:
     """Warn if training images given in Python are others than those behind the set.
 
     Data given by name is refused then. A set with a context is distilled from several.
+    Images held out here may have been trained on there: they are no others.
 
     Warns:
         DDWarning: the training images are others.
     """
     header = distilled.header
     known = header.dataset.fingerprint  # a private set has none
-    if known and header.context is None and known != data.fingerprint:
+    if not known or header.context is not None or known == data.fingerprint:
+        return
+    if known != data.undivided().fingerprint:
         warnings.warn(
             "the training images are not those that the set was distilled from: "
             "baselines are of other images, and test images could be among those "

@@ -81,6 +81,10 @@ def test_data_in_hand_is_taken_as_it_is(distilled: DistilledSet) -> None:
     with pytest.warns(DDWarning, match="not those that the set was distilled from"):
         warn_of_others(distilled, other)
     warn_of_others(distilled, toy_data())
+    whole = dd_plugins.distill(
+        toy_data(validation=0), "random", steps=1, network="mlp(width=2)"
+    )
+    warn_of_others(whole, toy_data())  # a part of the images is held out here
     assert (other.preprocessing, other.mirror) == ("zca", False)
 
 
