@@ -70,47 +70,58 @@ def headline(found: Audit) -> str:
     name = found.mechanisms[0].name
     rows = [row for row in found.rows if row.mechanism == name]
     rate = _compared_rate(rows)
-    rates = _compared([(row, _at(row, rate)) for row in rows], rate or 0.0)
-    areas = _compared([(row, row.auc) for row in rows], 0.5)
+    rates = _there(_Compared(row, _at(row, rate), rate) for row in rows)
+    areas = _there(_Compared(row, row.auc, None) for row in rows)
     figures = len(rates) + len(areas)
     if not figures:
         return f"No attack on {name} has a figure."
-    by_area = not rates
-    strongest = max(rates or areas, key=lambda each: each.strength)
-    if rates and areas and not strongest.reveals(figures):
-        other = max(areas, key=lambda each: each.strength)
-        if other.reveals(figures):
-            strongest, by_area = other, True
-    if by_area:
-        told = (
-            f"has an area under the ROC curve of {shown(strongest.figure)} for "
-            f"{GROUPS[strongest.row.group]}; guessing has 0.5"
-        )
-    else:
-        estimate, interval = shown(strongest.figure, 100).split(" ", 1)
-        told = (
-            f"finds {estimate} % {interval} of the {GROUPS[strongest.row.group]} at "
-            f"{100 * strongest.chance:g} % false positives; guessing finds "
-            f"{100 * strongest.chance:g} %"
-        )
+    candidates = (
+        [each for each in rates if each.reveals(figures)]
+        or [each for each in areas if each.reveals(figures)]
+        or rates
+        or areas
+    )
+    strongest = max(candidates, key=lambda each: _strength(each.figure))
     count = len({each.attack for each in rows})
     subject = f"The strongest of {count} attacks" if count > 1 else "The attack"
-    meaning = strongest.meaning(figures)
-    return f"{subject}, {strongest.row.attack}, {told}. {meaning}"
+    return (
+        f"{subject}, {strongest.row.attack}, {strongest.told()}. "
+        f"{strongest.meaning(figures)}"
+    )
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """A figure of an attack beside guessing."""
+    """A figure of an attack: a true-positive rate, or the area under the ROC curve.
+
+    Attributes:
+        row: the row of the attack.
+        figure: the figure.
+        rate: the false-positive rate, which guessing has too; None for the area.
+    """
 
     row: ResultRow
     figure: Figure
-    chance: float
+    rate: float | None
 
     @property
-    def strength(self) -> tuple[float, float]:
-        """The lower end of the interval, and the estimate."""
-        return _strength(self.figure)
+    def chance(self) -> float:
+        """The figure of guessing."""
+        return 0.5 if self.rate is None else self.rate
+
+    def told(self) -> str:
+        """Return the figure in words."""
+        group = GROUPS[self.row.group]
+        if self.rate is None:
+            return (
+                f"has an area under the ROC curve of {shown(self.figure)} for {group}; "
+                "guessing has 0.5"
+            )
+        estimate, interval = shown(self.figure, 100).split(" ", 1)
+        return (
+            f"finds {estimate} % {interval} of the {group} at {100 * self.rate:g} % "
+            f"false positives; guessing finds {100 * self.rate:g} %"
+        )
 
     def reveals(self, figures: int) -> bool:
         """Tell whether the interval, widened for so many figures, excludes guessing.
@@ -119,12 +130,10 @@ class _Compared:
         """
         assert self.figure.estimate is not None
         assert self.figure.ci95 is not None
-        normal = NormalDist()
-        widened = normal.inv_cdf(1 - _ERROR / (2 * figures)) / normal.inv_cdf(
-            1 - _ERROR / 2
-        )
+        quantile = NormalDist().inv_cdf
+        wider = quantile(1 - _ERROR / (2 * figures)) / quantile(1 - _ERROR / 2)
         below = self.figure.estimate - self.figure.ci95[0]
-        return self.figure.estimate - widened * below > self.chance
+        return self.figure.estimate - wider * below > self.chance
 
     def meaning(self, figures: int) -> str:
         """Return the meaning of the interval: above, below or around guessing."""
@@ -144,15 +153,9 @@ class _Compared:
         )
 
 
-def _compared(
-    figures: Iterable[tuple[ResultRow, Figure]], chance: float
-) -> list[_Compared]:
-    """Return the figures that are there."""
-    return [
-        _Compared(row, figure, chance)
-        for row, figure in figures
-        if figure.estimate is not None and figure.ci95 is not None
-    ]
+def _there(compared: Iterable[_Compared]) -> list[_Compared]:
+    """Return those with a figure that is not withheld."""
+    return [each for each in compared if each.figure.ci95 is not None]
 
 
 def _compared_rate(rows: Sequence[ResultRow]) -> float | None:

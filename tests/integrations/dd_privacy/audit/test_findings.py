@@ -135,3 +135,16 @@ def test_the_best_of_many_figures_must_exclude_guessing_by_more() -> None:
 def test_a_rate_of_zero_is_named_for_what_it_is() -> None:
     assert rate_title(0.0) == "members above all known non-members, %"
     assert rate_title(0.001) == "TPR at 0.1 % FPR"
+
+
+def test_the_leak_that_is_told_is_one_that_excludes_guessing() -> None:
+    """Of the two, the interval of the other begins higher."""
+    wide = row("wide", 0, 0, tpr_at_fpr={}, auc=Figure(0.8, (0.56, 1.0)))
+    sure = row("sure", 0, 0, tpr_at_fpr={}, auc=Figure(0.56, (0.55, 0.57)))
+    chance = [
+        row(str(n), 0, 0, tpr_at_fpr={}, auc=Figure(0.5, (0.45, 0.55)))
+        for n in range(10)
+    ]
+    told = headline(audit(wide, sure, *chance))
+    assert "The strongest of 12 attacks, sure," in told
+    assert told.endswith("So the release reveals who is a member.")
