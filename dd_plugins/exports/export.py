@@ -92,7 +92,7 @@ def _fresh_folder(path: Path, overwrite: bool) -> Iterator[Path]:
             "with --overwrite (overwrite=True)"
         )
     old = path.resolve()  # the folder itself, not a link to it
-    check_writable(old / SET_NAME)
+    check_writable(old.with_name(f".{old.name}-new"))
     with tempfile.TemporaryDirectory(dir=old.parent, prefix=f".{old.name}-") as beside:
         fresh = Path(beside) / "new"
         fresh.mkdir()
