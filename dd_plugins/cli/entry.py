@@ -157,8 +157,9 @@ def main(arguments: list[str] | None = None) -> None:
         if _is_out_of_memory(error):
             _end(_memory_advice(error), 1)
         reason = " ".join(str(error).split())
-        notes = "".join(f", {note}" for note in getattr(error, "__notes__", []))
-        _end(f"{type(error).__name__}: {reason}{notes}; --debug shows the traceback", 1)
+        notes = [" ".join(note.split()) for note in getattr(error, "__notes__", [])]
+        told = ", ".join([f"{type(error).__name__}: {reason}", *notes])
+        _end(f"{told}; --debug shows the traceback", 1)
 
 
 @contextmanager

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from dd_plugins.evaluation.results import Evaluation, NetworkResult
     from dd_plugins.synthetic.artifact import DistilledSet
 
-__all__ = [
-    "check_repeatable",
-    "further_sets",
-    "results_of_seeds",
-    "tables_of_seeds",
-]
+__all__ = ["check_repeatable", "further_sets", "results_of_seeds", "tables_of_seeds"]
 
 
 def check_repeatable(distilled: "DistilledSet") -> None:

@@ -151,10 +151,8 @@ class LoadedPlugins(ABC):
 
     def _unknown_hook(self, error: pluggy.PluginValidationError) -> Exception:
         """Return the error for an implementation of an unspecified hook."""
-        specified: list[str] = []
-        unknown: list[str] = []
-        for caller in self.manager.get_hookcallers(error.plugin) or []:
-            (specified if caller.has_spec() else unknown).append(caller.name)
+        own = self.manager.get_hookcallers(error.plugin) or []
+        unknown = [caller.name for caller in own if not caller.has_spec()]
         known = [
             name
             for name, caller in vars(self.manager.hook).items()

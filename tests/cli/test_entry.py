@@ -278,7 +278,7 @@ def test_names_are_completed_after_a_command_has_run(
 
 def test_notes_of_an_error_are_shown(tried: Try) -> None:
     error = KeyError("blobs")
-    error.add_note("at step 3 of mine")
+    error.add_note("at step 3\n of mine")
     ended = tried(raising(error))
     assert ended.err == (
         "Error: KeyError: 'blobs', at step 3 of mine; --debug shows the traceback\n"
