@@ -24,6 +24,7 @@ from dd_plugins.hookspecs import (
 )
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.plugins.manager import Plugins
+from dd_plugins.plugins.option_table import every_record
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.artifact import DistilledSet
@@ -162,11 +163,9 @@ def assert_equal(first: DistilledSet, second: DistilledSet, law: str) -> None:
 
 def plugins_with(checked: Record, **extra: object) -> Plugins:
     """Return plugins with the class under test, and those of all records inside."""
-    registered = {name for names in Plugins(load=[]).names().values() for name in names}
-    found = {type(each) for each in _records_in(checked)}
-    extra["under test"] = _UnderTest(
-        {each for each in found if each.name not in registered}
-    )
+    built_in = {each for _, each in every_record(Plugins(load=[]))}
+    inside = {type(each) for each in _records_in(checked)}
+    extra["under test"] = _UnderTest(inside - built_in)
     return Plugins(load=[], extra={"pass through": _PassThroughPlugin(), **extra})
 
 

@@ -10,11 +10,13 @@ from dd_plugins.distillers.dm import DM
 from dd_plugins.networks.factory import FactoryNetwork
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.plugins.manager import Plugins
+from dd_plugins.spec import record
 from dd_plugins.testing import (
     DISTILLER_CHECKS,
     NETWORK_CHECKS,
     check_loss_falls,
     check_same_seed_gives_same_result,
+    check_spec_round_trip,
     name_of,
 )
 
@@ -141,3 +143,15 @@ def test_a_network_without_a_record_conforms_to_nothing(
 ) -> None:
     with pytest.raises(AssertionError, match="UndecoratedMLP must be a record"):
         check(UndecoratedMLP())
+
+
+@record
+class TakenName(DM):
+    """Has the name of another distiller."""
+
+    name = "mtt"
+
+
+def test_a_taken_name_is_told_and_not_the_other_distiller_checked() -> None:
+    with pytest.raises(AssertionError, match="distiller 'mtt' is built in"):
+        check_spec_round_trip(TakenName())
