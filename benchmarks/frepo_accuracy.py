@@ -41,6 +41,8 @@ from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run
 from dd_plugins.runtime.device import resolve_device
 from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.training.protocols import recipe_for
+from dd_plugins.training.recipes import Recipe
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 TIMED = range(16, 48)  # steps: after warm-up, whole visits
@@ -101,6 +103,12 @@ def plans(data: RealData, images_per_class: int) -> list[Plan]:
         Plan(narrow, options, 1 / 3, learning_rate=3e-3),
         Plan(wider, options, 2 / 3, learning_rate=1.8e-3),
     ]
+
+
+def scored_recipe(distilled: DistilledSet, steps: int | None) -> Recipe:
+    """Return the set's own recipe, with this many steps unless None."""
+    recipe = recipe_for(distilled)
+    return recipe if steps is None else replace(recipe, steps=steps)
 
 
 class Clock:
@@ -226,16 +234,17 @@ def plot(result: dict[str, Any], path: Path) -> None:
             label="validation images",
         )
     test = result["test"]
-    low, high = test["accuracy_ci95"] or (test["accuracy_mean"],) * 2
-    mean = test["accuracy_mean"]
-    axes.errorbar(
-        [result["seconds"] / 60],
-        [100 * mean],
-        yerr=[[100 * (mean - low)], [100 * (high - mean)]],
-        fmt="s",
-        capsize=4,
-        label=f"test images, {len(test['accuracies'])} networks",
-    )
+    if test is not None:
+        low, high = test["accuracy_ci95"] or (test["accuracy_mean"],) * 2
+        mean = test["accuracy_mean"]
+        axes.errorbar(
+            [result["seconds"] / 60],
+            [100 * mean],
+            yerr=[[100 * (mean - low)], [100 * (high - mean)]],
+            fmt="s",
+            capsize=4,
+            label=f"test images, {len(test['accuracies'])} networks",
+        )
     axes.set_xlabel("minutes of distilling")
     axes.set_ylabel("accuracy in %")
     axes.set_title(
@@ -269,8 +278,15 @@ def command_line() -> argparse.Namespace:
         help=f"{PAPERS_NETWORK} if narrow networks come first, or else the set's own",
     )
     parser.add_argument("--initial-images", help="real, noise, or a core set")
-    parser.add_argument("--networks", type=int, default=5, help="for the test")
+    parser.add_argument(
+        "--networks", type=int, default=5, help="for the test; 0 leaves it unread"
+    )
     parser.add_argument("--validation-networks", type=int, default=1, help="or 0")
+    parser.add_argument(
+        "--training-steps",
+        type=int,
+        help="of each network that is scored, in place of its recipe's",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data-root")
@@ -365,23 +381,32 @@ def main() -> None:
         {
             "seconds": at,
             "accuracies": validation_accuracies(
-                kept, data, options.validation_networks, device, scored
+                kept,
+                data,
+                options.validation_networks,
+                device,
+                scored,
+                recipe=scored_recipe(kept, options.training_steps),
             ),
         }
         for at, kept in [*found.sooner, (found.seconds, distilled)]
         if options.validation_networks > 0
     ]
     started = time.perf_counter()
-    tested = dd_plugins.evaluate(
-        distilled,
-        [scored],
-        repeats=options.networks,
-        data=data,
-        device=options.device,
-        on_progress=lambda what, done, total: print(
-            f"{what}, {done} of {total}", flush=True
-        ),
-    )
+    tested = None
+    if options.networks > 0:
+        report = dd_plugins.evaluate(
+            distilled,
+            [scored],
+            repeats=options.networks,
+            data=data,
+            protocol=scored_recipe(distilled, options.training_steps),
+            device=options.device,
+            on_progress=lambda what, done, total: print(
+                f"{what}, {done} of {total}", flush=True
+            ),
+        )
+        tested = report.networks[0].as_dict()
     result = {
         "dataset": options.dataset,
         "images_per_class": options.ipc,
@@ -395,7 +420,8 @@ def main() -> None:
         "seconds": found.seconds,
         "evaluation_seconds": time.perf_counter() - started,
         "validation": validation,
-        "test": tested.networks[0].as_dict(),
+        "training_steps": options.training_steps,
+        "test": tested,
         "device": str(device),
         "precision": distilled.header.precision,
         "threads": torch.get_num_threads(),

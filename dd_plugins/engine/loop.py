@@ -74,7 +74,7 @@ class Loop:
     requested_observers: tuple[AbstractObserver, ...] = ()
     prepared_seconds: float = field(default=0.0, init=False)
     begun_at: int = field(default=0, init=False)
-    _first_seconds: float = field(default=0.0, init=False)
+    _later_seconds: float = field(default=0.0, init=False)  # of steps behind the first
     _told: bool = field(default=False, init=False)
 
     def prepare(self, saved: dict[str, Any] | None = None) -> None:
@@ -235,9 +235,11 @@ class Loop:
             return StopOrSave(interrupt.requested, due and processes.rank() == 0)
 
         while learning.step < self.run.steps:
+            began = time.monotonic()
             metrics, wishes = learning.one_step(wishes_now())
-            learning.seconds = before + time.monotonic() - started
-            self._tell_estimate(time.monotonic() - started)
+            now = time.monotonic()
+            learning.seconds = before + now - started
+            self._tell_estimate(now - began, now - started)
             at_end = learning.step == self.run.steps
             if wishes.stop or wishes.save or at_end:  # the set or checkpoint names them
                 learning.share_architectures()
@@ -253,20 +255,21 @@ class Loop:
             if wishes.stop and not at_end:
                 raise KeyboardInterrupt
 
-    def _tell_estimate(self, seconds: float) -> None:
+    def _tell_estimate(self, step_seconds: float, seconds: float) -> None:
         """Report the estimate once, after the first second of the run.
 
         Args:
+            step_seconds: of this step alone, without validation and observers.
             seconds: since the first step of this process began.
         """
         made = self.learning.step - self.begun_at
-        if made == 1:
-            self._first_seconds = seconds
+        if made > 1:  # libraries set themselves up in the first
+            self._later_seconds += step_seconds
         told = self._told or self.run.rank > 0 or not self.run.progress
         if told or made < 2 or seconds < _TOLD_AFTER:
             return
         self._told = True
-        each = (seconds - self._first_seconds) / (made - 1)
+        each = self._later_seconds / (made - 1)
         line = self.estimate(each, validate=False).line()
         sys.stderr.write(f"{line}, validation apart\n")
 

@@ -13,6 +13,7 @@ import dd_plugins
 from dd_plugins.api import DistilledSet, OptionError, get_network
 from dd_plugins.engine import estimating
 from dd_plugins.engine.estimating import Estimate, graph_bytes, probed
+from dd_plugins.plugins.manager import Plugins
 
 WAIT = 0.01  # seconds
 
@@ -124,3 +125,31 @@ def test_the_command_tells_before_and_the_run_tells_first(
     refused = command_line("estimate", "--json", foreign, *words)
     assert refused.returncode == 2
     assert foreign.read_text() == "my notes"
+
+
+class Slow:
+    """An observer that takes longer than the steps."""
+
+    @dd_plugins.hookimpl
+    def dd_after_step(self) -> None:
+        """Wait."""
+        time.sleep(0.6)
+
+
+def test_a_run_tells_the_time_of_its_steps_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dd_plugins.distill(
+        "digits",
+        "random",
+        network="conv(width=8, depth=1)",
+        steps=4,
+        device="cpu",
+        progress=True,
+        plugins=Plugins(load=[], extra={"slow": Slow()}),
+    )
+    (line,) = (
+        line for line in capsys.readouterr().err.splitlines() if "take about" in line
+    )
+    assert line.startswith("4 steps take about 0"), f"they wait 2.4 s: {line}"
+    assert line.endswith(", validation apart")
