@@ -147,19 +147,23 @@ class Snapshots:
             self.kept.append((metrics["seconds"], distilled()))
 
 
+def no_images(data: RealData) -> Images:
+    """Return an empty set of validation images."""
+    return Images(data.validation.images[:0], data.validation.labels[:0])
+
+
 def steps_that_fit(
     data: RealData, minutes: float, options: dict[str, Any], spec: str
 ) -> int:
     """Return how many steps fit into the minutes, from the time of a few.
 
-    A tenth of the minutes is left for all that is not timed: the transform, validation,
-    and a machine that has become slower.
+    A tenth of the minutes is left for all that is not timed: the transform, and a
+    machine that has become slower.
     """
     clock = Clock()
     plugins = Plugins(load=[], extra={"clock": clock})
-    nothing = Images(data.validation.images[:0], data.validation.labels[:0])
     dd_plugins.distill(
-        replace(data, validation=nothing),
+        replace(data, validation=no_images(data)),
         spec,
         steps=TIMED.stop + 1,
         plugins=plugins,
@@ -327,6 +331,7 @@ def distil(
     """Distil on one network after another, in folders beside --out, the last in it."""
     snapshots = Snapshots()
     seconds, sooner, distilled = 0.0, 0.0, None
+    unvalidated = replace(data, validation=no_images(data))  # it would take the time
     for place, stage in enumerate(stages, start=1):
         is_last = place == len(stages)
         folder = options.out
@@ -338,7 +343,7 @@ def distil(
             seconds += seconds_spent(folder)
         started = time.perf_counter()
         distilled = dd_plugins.distill(
-            data,
+            unvalidated,
             stage.distiller,
             network=stage.network,
             steps=stage.steps,

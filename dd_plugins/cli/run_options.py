@@ -66,7 +66,7 @@ _RUN_OPTIONS = (
     click.option(
         "--refine-context",
         is_flag=True,
-        help="Also learn the images of --context further.",
+        help="Also learn the images of --context further, whatever method made them.",
     ),
     shared.device,
     shared.precision,

@@ -25,6 +25,7 @@ from dd_plugins.errors import OptionError
 from dd_plugins.run import Run
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import ContextRecord
+from dd_plugins.synthetic.labels import as_kind
 from dd_plugins.synthetic.leaves import Codec, Leaves, Synthetic
 from dd_plugins.synthetic.parametrizations.base import Identity
 
@@ -120,7 +121,12 @@ class Beginning:
             held = torch.tensor(self.context.header.initial_classes)
             if self.settled.options.refine_context:
                 images = torch.cat([self.context.images, images])
-                labels = torch.cat([self.context.labels, labels])
+                known = as_kind(
+                    self.context.labels,
+                    self.context.header.label_kind,
+                    distiller.label_kind,
+                )
+                labels = torch.cat([known, labels])
                 classes = torch.cat([held, classes])
             else:
                 fixed = Leaves(
@@ -270,9 +276,14 @@ def _check_context(
     compared = {
         "classes": (header.class_names, list(data.class_names)),
         "image shape": (tuple(context.images.shape[1:]), data.image_shape),
-        "kind of labels": (header.label_kind, settled.distiller.label_kind),
         "value space": (context.transform.fingerprint, transform.fingerprint),
     }
     for what, (held, wanted) in compared.items():
         if held != wanted:
             raise OptionError(f"context: expected {what} {wanted}, got {held}")
+    kind = settled.distiller.label_kind
+    if header.label_kind != kind and not settled.options.refine_context:
+        raise OptionError(
+            f"context: expected labels of kind {kind}, got {header.label_kind}; a "
+            "context that is refined has its labels converted"
+        )

@@ -121,7 +121,8 @@ def distill(
         context: an existing set to extend. The distiller sees both together, and both
             are returned, the context first. A class with images in the context gets no
             new ones. ``data`` must hold all classes of the set, these included.
-        refine_context: whether the context is learned further as well.
+        refine_context: whether the context is learned further as well. Its labels are
+            converted first if this distiller uses another kind.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: precision of features; ``"auto"`` is bfloat16 where the hardware has
             it.

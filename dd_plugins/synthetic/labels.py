@@ -17,6 +17,7 @@ __all__ = [
     "LABEL_KINDS",
     "LabelKind",
     "LabelMeaning",
+    "as_kind",
     "as_probabilities",
     "label_loss",
     "one_hot",
@@ -92,6 +93,33 @@ def as_probabilities(targets: Tensor) -> Tensor:
         else:
             high = middle
     return (low * precise).softmax(dim=1).to(targets)
+
+
+def as_kind(labels: Tensor, held: LabelKind, wanted: LabelKind) -> Tensor:
+    """Convert labels of one kind to another.
+
+    Class scores keep the class with the largest score alone. Regression targets become
+    probabilities by :func:`as_probabilities`, and any other labels are shifted.
+
+    Args:
+        labels: float of shape ``(n, classes)``.
+        held: the kind of the labels.
+        wanted: the kind of the result.
+
+    Example:
+        >>> import torch
+        >>> as_kind(torch.tensor([[2.0, 1.0]]), "classes", "regression")
+        tensor([[ 0.5000, -0.5000]])
+    """
+    if held == wanted:
+        return labels
+    meaning, num_classes = LABEL_KINDS[wanted], labels.shape[1]
+    if "classes" in (held, wanted):
+        return meaning.targets(labels.argmax(dim=1), num_classes).to(labels)
+    if held == "regression":
+        return as_probabilities(labels)
+    offset = LABEL_KINDS[held].offset(num_classes)
+    return labels - offset + meaning.offset(num_classes)
 
 
 def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:

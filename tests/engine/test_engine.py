@@ -529,7 +529,7 @@ def test_context_that_does_not_fit_is_refused() -> None:
         made("runs/first")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="refine_context needs a context"):
         made(None, refine_context=True)
-    with pytest.raises(OptionError, match="expected kind of labels"):
+    with pytest.raises(OptionError, match="labels of kind classes, got regression"):
         made(context, "dm(real_batch_size=8)")
     moved = replace(context.transform, mean=context.transform.mean + 1)
     with pytest.raises(OptionError, match="expected value space"):
@@ -548,6 +548,27 @@ def test_context_that_does_not_fit_is_refused() -> None:
         OptionError, match="of which the context holds no images, got 'noise'"
     ):
         made(full, refine_context=True, initial_images="noise")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(SPEC, "dm(real_batch_size=8)"), ("dm(real_batch_size=8)", SPEC)],
+)
+def test_a_method_refines_the_set_of_another(first: str, second: str) -> None:
+    data = _three_classes()
+    held = dd_plugins.distill(data, first, **CONTEXT_OPTIONS)
+    options: dict[str, Any] = CONTEXT_OPTIONS | {"context": held}
+    refined = dd_plugins.distill(data, second, refine_context=True, **options)
+    alone = dd_plugins.distill(data, second, **CONTEXT_OPTIONS)
+    assert refined.header.label_kind == alone.header.label_kind
+    assert refined.header.label_kind != held.header.label_kind
+    assert refined.header.initial_classes == held.header.initial_classes
+    assert not torch.equal(refined.images, alone.images), "it starts from the other set"
+    told = refined.header.context
+    assert told is not None
+    assert told.header.label_kind == held.header.label_kind
+    classes = torch.tensor(held.header.initial_classes)
+    assert torch.equal(refined.labels.argmax(1), classes)
 
 
 @pytest.mark.parametrize("initial_images", ["real", "noise", "random"])

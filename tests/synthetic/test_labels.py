@@ -9,6 +9,7 @@ import torch
 from dd_plugins.synthetic.labels import (
     LABEL_KINDS,
     LabelKind,
+    as_kind,
     as_probabilities,
     label_loss,
     one_hot,
@@ -34,6 +35,28 @@ def test_every_kind_has_a_meaning() -> None:
 def test_targets_say_the_class(kind: LabelKind, expected: list[list[float]]) -> None:
     found = LABEL_KINDS[kind].targets(CLASSES, 3)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("held", KINDS)
+@pytest.mark.parametrize("wanted", KINDS)
+def test_kinds_are_converted(held: LabelKind, wanted: LabelKind) -> None:
+    labels = LABEL_KINDS[held].targets(CLASSES, 3)
+    found = as_kind(labels, held, wanted)
+    assert found.dtype == torch.float32
+    assert torch.equal(found.argmax(1), CLASSES)
+    expected = LABEL_KINDS[wanted].targets(CLASSES, 3)
+    if (held, wanted) == ("regression", "probabilities"):
+        expected = torch.where(expected > 0, 0.9, 0.05)
+    torch.testing.assert_close(found, expected)
+
+
+def test_soft_labels_stay_soft_where_they_can() -> None:
+    soft = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
+    centred = as_kind(soft, "probabilities", "regression")
+    torch.testing.assert_close(centred, soft - 1 / 3)
+    hard = as_kind(soft, "probabilities", "classes")
+    assert torch.equal(hard, one_hot(torch.tensor([0, 2]), 3))
+    assert torch.equal(as_kind(hard, "classes", "probabilities"), hard)
 
 
 Z = 1 + math.e + math.e**2
