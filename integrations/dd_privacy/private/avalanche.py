@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -97,11 +97,19 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
     def epsilon_spent(self) -> float:
         """The epsilon spent by the whole stream.
 
-        It is the sum over all trainings, at the sum of their deltas. If experiences
-        share no image (``disjoint``), it is the greatest of the experiences' own sums,
-        by parallel composition.
+        It is the sum over all trainings, at :attr:`delta_spent`. If experiences share
+        no image (``disjoint``), it is the greatest of the experiences' own sums, by
+        parallel composition.
         """
-        spent = [sum(b.epsilon for b in each) for each in self.budgets.values()]
+        return self._spent(lambda budget: budget.epsilon)
+
+    @property
+    def delta_spent(self) -> float:
+        """The delta of :attr:`epsilon_spent`, composed like it."""
+        return self._spent(lambda budget: budget.delta)
+
+    def _spent(self, part: Callable[[Budget], float]) -> float:
+        spent = [sum(map(part, each)) for each in self.budgets.values()]
         return max(spent, default=0.0) if self.disjoint else sum(spent, 0.0)
 
     @property

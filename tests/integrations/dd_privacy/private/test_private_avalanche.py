@@ -96,8 +96,10 @@ def test_each_experience_is_trained_and_accounted_for() -> None:
     wanted = noise_multiplier_for(20.0, sample_rate=1 / 4, steps=12, delta=1e-4)
     assert plugin.budgets == {0: [wanted], 1: [wanted]}
     assert plugin.epsilon_spent == 2 * wanted.epsilon, "they may share images"
+    assert plugin.delta_spent == 2 * wanted.delta
     plugin.disjoint = True
     assert plugin.epsilon_spent == wanted.epsilon, "disjoint experiences"
+    assert plugin.delta_spent == wanted.delta
     naive.train(stream[1])
     assert plugin.epsilon_spent == 2 * wanted.epsilon, "and one of them again"
 
