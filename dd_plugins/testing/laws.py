@@ -16,11 +16,15 @@ Checked = TypeVar("Checked")
 def asserts(check: Callable[[Checked], None]) -> Callable[[Checked], None]:
     """Let a check fail with an AssertionError, whatever error a plugin raises.
 
-    A record whose own class is not decorated with ``record`` fails every check.
+    A class in place of an object fails every check, and so does a record whose own
+    class is not decorated with ``record``.
     """
 
     @functools.wraps(check)
     def asserting(checked: Checked) -> None:
+        if isinstance(checked, type):
+            name = checked.__name__
+            raise AssertionError(f"expected an object, as {name}() makes, got {name}")
         cls = type(checked)
         if isinstance(checked, Record) and not is_record(cls):
             raise AssertionError(f"{cls.__name__} must be a record: {NO_RECORD}")

@@ -1,5 +1,6 @@
 """Each conformance check finds the fault that it is there for."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -208,3 +209,17 @@ class FaultyAttack(AbstractAttack):
 def test_a_fault_of_an_attack_is_found(fault: str, check: Any, told: str) -> None:
     with pytest.raises(AssertionError, match=told):
         check(FaultyAttack(fault=fault))
+
+
+@pytest.mark.parametrize(
+    ("check", "given"),
+    [
+        (testing.NETWORK_CHECKS[0], FaultyNetwork),
+        (testing.ATTACK_CHECKS[0], FaultyAttack),
+        (testing.DISTILLER_CHECKS[0], Faulty),
+    ],
+)
+def test_a_class_is_not_an_object(check: Any, given: type) -> None:
+    told = f"expected an object, as {given.__name__}() makes, got {given.__name__}"
+    with pytest.raises(AssertionError, match=re.escape(told)):
+        check(given)
