@@ -88,6 +88,14 @@ mirror = click.option(
 )
 """``mirror: bool | None``."""
 
+validation = click.option(
+    "--validation",
+    is_flag=True,
+    help="Score on validation images, to choose between sets; the test set stays "
+    "unread.",
+)
+"""``validation: bool``."""
+
 real_data = click.option(
     "--dataset",
     "data",
@@ -130,7 +138,7 @@ images_per_class = click.option(
 steps = click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Steps of the distillation.  [default: by data set]",
+    help="Steps of the distillation.  [default: by method and data set]",
 )
 """``steps: int | None``, of a distillation."""
 

@@ -85,6 +85,7 @@ _protocol_or_retrieval = click.option(
     help="Distillations to evaluate: this one, and others of the same run with further "
     "seeds, which are made first, in the folder seeds next to the set.",
 )
+@shared.validation
 @shared.real_data
 @shared.data_root
 @shared.seed
@@ -100,6 +101,7 @@ def evaluate_command(
     baselines: bool,
     scores: str | None,
     seeds: int,
+    validation: bool,
     data: str | None,
     data_root: Path | None,
     seed: int,
@@ -131,6 +133,7 @@ def evaluate_command(
                     protocol=protocol,
                     baselines=baselines and number == 0,
                     scores=scores if number == 0 else None,
+                    validation=validation,
                     seed=seed,
                     precision=cast("Precision", precision),
                     on_progress=on_progress,
@@ -176,7 +179,7 @@ def _evaluation_tables(
     for number, result in enumerate(found.networks):
         repeats = len(result.accuracies)
         yield as_text(
-            f"accuracy on {found.test_images:,} test images of {found.data}: "
+            f"accuracy on {found.test_images:,} {found.scored_on} of {found.data}: "
             f"{repeats} x {result.spec}"
         )
         columns = ("trained on", "labels") if has_views else ("trained on",)
@@ -188,7 +191,8 @@ def _evaluation_tables(
         yield table
         if result.retrieval:
             yield as_text(
-                f"finding test images of the same class by features of {result.spec}"
+                f"finding {found.scored_on} of the same class by features of "
+                f"{result.spec}"
             )
             yield _retrieval_table(
                 [(kind, results[number]) for kind, _, _, results in kinds if results]
@@ -248,7 +252,7 @@ def _kernel_tables(
     if found.kernel is None:
         return
     yield as_text(
-        f"accuracy on {found.test_images:,} test images of {found.data}: "
+        f"accuracy on {found.test_images:,} {found.scored_on} of {found.data}: "
         f"{found.kernel.spec}, no network"
     )
     table = _table_of_sets("regression from")

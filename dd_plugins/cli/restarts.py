@@ -2,7 +2,6 @@
 
 import json
 import statistics
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +58,6 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
     data = plugins.real_data(options.pop("data"), DataOptions(root=root, **where))
     if not len(data.validation.labels):
         raise OptionError(f"--restarts needs validation images: {data.name} has none")
-    judged = replace(data, read_test=lambda: data.validation)
     out = out.resolve()  # "." has no name, and ".." not its own
     found: dict[int, float] = {}
     for seed in range(first, first + restarts):
@@ -82,8 +80,9 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
                 repeats=_NETWORKS,
                 protocol="auto",
                 baselines=False,
-                data=judged,
+                data=data,
                 data_root=root,
+                validation=True,
                 seed=0,
                 device=options["device"],
                 precision=options["precision"],

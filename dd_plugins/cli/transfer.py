@@ -51,6 +51,7 @@ __all__ = ["transfer_command"]
     "--baselines", is_flag=True, help="Also train on as many random real images."
 )
 @shared.protocol
+@shared.validation
 @shared.real_data
 @shared.data_root
 @shared.seed
@@ -128,7 +129,7 @@ def _transfer_tables(found: "Transfer") -> Iterator[Table | Text]:
     yield as_text(transfer_finding(found))
     for report in found.sets:
         title = f"{report.path}: {report.distiller}, {report.images} images"
-        yield as_text(title)
+        yield as_text(f"{title}, on {found.scored_on}")
         table = Table()
         for column in ("architecture", "role"):
             table.add_column(column)

@@ -75,7 +75,7 @@ def transfer_figure(found: Transfer) -> "Figure":
         axes.axvline(first - 0.5, color="0.7", linewidth=1)
         axes.text(first - 0.4, 1.01, "held out", transform=axes.get_xaxis_transform())
     axes.set_xticks(range(len(specs)), [_in_lines(spec) for spec in specs])
-    axes.set_ylabel("test accuracy, %")
+    axes.set_ylabel(f"accuracy on {found.scored_on}, %")
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -43,6 +43,7 @@ def transfer(
     baselines: bool = False,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
+    validation: bool = False,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -74,6 +75,8 @@ def transfer(
         baselines: whether to train the same networks on as many random real images.
         data: the real data, as for :func:`dd_plugins.evaluate`.
         data_root: the folder of named data sets.
+        validation: whether networks are scored on validation images, as for
+            :func:`dd_plugins.evaluate`.
         seed: the seed of networks and batches.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: the precision of the networks' arithmetic.
@@ -126,6 +129,7 @@ def transfer(
                 baselines=False,
                 data=known[key],
                 data_root=data_root,
+                validation=validation,
                 seed=seed,
                 device=device,
                 precision=precision,
@@ -156,7 +160,12 @@ def transfer(
             replace(report, results=found_here.networks, random=found_here.random)
         )
     reason = _reason_not_compared(made)
-    return Transfer(tuple(made), () if reason else _differences(made), reason)
+    return Transfer(
+        tuple(made),
+        () if reason else _differences(made),
+        reason,
+        "validation images" if validation else "test images",
+    )
 
 
 def _among(

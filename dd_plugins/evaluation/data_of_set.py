@@ -8,12 +8,18 @@ from typing import Any
 
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError, DDWarning, UnknownNameError
+from dd_plugins.errors import DataError, DDWarning, OptionError, UnknownNameError
 from dd_plugins.plugins.asked_for import was_requested
 from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.given_tensors import IMPORTED
 from dd_plugins.synthetic.header import Header
 
-__all__ = ["dataset_name_of", "real_data_of", "warn_of_others"]
+__all__ = [
+    "dataset_name_of",
+    "real_data_of",
+    "scored_on_validation",
+    "warn_of_others",
+]
 
 FindData = Callable[[Any, DataOptions], RealData]
 
@@ -121,6 +127,36 @@ def warn_of_others(distilled: DistilledSet, data: RealData) -> None:
             DDWarning,
             stacklevel=4,
         )
+
+
+def scored_on_validation(distilled: DistilledSet, data: RealData) -> RealData:
+    """Return the data with its validation images in place of the test set.
+
+    Raises:
+        DataError: no images are held out for validation.
+        OptionError: the set was distilled from the validation images too.
+
+    Warns:
+        DDWarning: other code made the set, perhaps from these images.
+    """
+    header = distilled.header
+    known = header.dataset.fingerprint
+    if not len(data.validation.labels):
+        raise DataError(f"validation: {data.name} holds no validation images out")
+    others = header.context is None and known not in ("", data.fingerprint)
+    if header.privacy is not None or others:
+        raise OptionError(
+            "validation: the set was distilled from the validation images too, so "
+            "accuracies on them would be too high"
+        )
+    if header.distiller.startswith(f"{IMPORTED}("):
+        warnings.warn(
+            "other code made the set, perhaps from these validation images too; then "
+            "accuracies on them are too high",
+            DDWarning,
+            stacklevel=4,
+        )
+    return replace(data, read_test=lambda: data.validation)
 
 
 def _check_fit(distilled: DistilledSet, data: RealData) -> None:

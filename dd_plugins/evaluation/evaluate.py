@@ -13,7 +13,11 @@ from dd_plugins.checks import whole_number
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DDError, OptionError
 from dd_plugins.evaluation.asked_scores import AskedScores, asked_scores
-from dd_plugins.evaluation.data_of_set import real_data_of, warn_of_others
+from dd_plugins.evaluation.data_of_set import (
+    real_data_of,
+    scored_on_validation,
+    warn_of_others,
+)
 from dd_plugins.evaluation.evaluator import Evaluator
 from dd_plugins.evaluation.kernel_score import settled
 from dd_plugins.evaluation.method_of_set import method_of
@@ -50,6 +54,7 @@ def evaluate(
     scores: str | None = None,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
+    validation: bool = False,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -88,6 +93,9 @@ def evaluate(
             default found by the name in the artifact. Data given by name, such as the
             ``"folder:PATH"`` of a moved folder, must hold the images behind the set.
         data_root: the folder of named data sets.
+        validation: whether networks are scored on validation images, which ``distill``
+            holds out of the training images. Choose between sets and options by these;
+            the test set stays unread.
         seed: the seed of networks, batches and random images.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: the precision of the networks' arithmetic.
@@ -97,15 +105,17 @@ def evaluate(
             each.
 
     Raises:
-        OptionError: an option is out of its range.
+        OptionError: an option is out of its range, or ``validation`` is asked for, and
+            the set was distilled from the validation images too, as private sets are.
         UnknownNameError: no plugin registers a name.
         FileError: the artifact cannot be read.
         DataError: the real data cannot be read, or does not fit the artifact, or has no
-            test set.
+            test set, or no validation images.
 
     Warns:
         DDWarning: the training images are others than those behind the set, or half of
-            the test images are training images.
+            the test images are training images; or other code made the set, perhaps
+            from the validation images.
 
     Example:
         >>> import dd_plugins
@@ -123,6 +133,7 @@ def evaluate(
         scores=scores,
         data=data,
         data_root=data_root,
+        validation=validation,
         seed=seed,
         device=device,
         precision=precision,
@@ -141,6 +152,7 @@ def prepare_evaluation(
     scores: str | None = None,
     data: Any,
     data_root: str | Path | None,
+    validation: bool = False,
     seed: int,
     device: str,
     precision: Precision,
@@ -182,6 +194,8 @@ def prepare_evaluation(
     dtype = resolve_precision(precision, target)
     data = real_data_of(distilled, data, data_root, found.real_data)
     warn_of_others(distilled, data)
+    if validation:
+        data = scored_on_validation(distilled, data)
     data.check_test()
     for network in chosen:  # one that is too deep for the images fails now
         network.build(
@@ -200,6 +214,7 @@ def prepare_evaluation(
         teacher,
         without_teacher,
         asked_for,
+        "validation images" if validation else "test images",
     )
 
     by_label = compare_labels and distilled.header.views is not None

@@ -68,6 +68,7 @@ class Evaluator:
     teacher: Teacher | None = None
     without_teacher: str = ""  # why random images get no teacher's labels
     scores: AskedScores = field(default_factory=AskedScores)
+    scored_on: str = "test images"
 
     @cached_property
     def jobs(self) -> Jobs:
@@ -153,6 +154,7 @@ class Evaluator:
             tuple(self._robustness(results)),
             tuple(self.recipes),
             self.data.name,
+            self.scored_on,
         )
 
     def _robustness(

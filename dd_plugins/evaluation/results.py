@@ -20,7 +20,7 @@ class NetworkResult:
 
     Attributes:
         spec: the spec of the network.
-        accuracies: test accuracy of each trained network, in [0, 1].
+        accuracies: the accuracy of each trained network, in [0, 1].
         retrieval: the scores of each network's features, in [0, 1], by the name of the
             score (see :func:`~dd_plugins.evaluation.retrieval.retrieval_scores`); empty
             if not asked for.
@@ -95,7 +95,7 @@ class Evaluation:
             for nor needed for a score.
         full: the same, trained on all real images; empty if neither asked for nor
             needed for a score.
-        test_images: the number of test images.
+        test_images: the number of images that networks are scored on.
         protocol: the requested protocol; ``"recipe"`` for a recipe.
         recipe: the recipe for the distilled set and for random images; None if the
             networks have different ones.
@@ -112,6 +112,7 @@ class Evaluation:
             for.
         recipes: the recipe of each network, in the order of ``networks``.
         data: the name of the real data.
+        scored_on: ``"test images"``, or ``"validation images"``.
     """
 
     networks: tuple[NetworkResult, ...]
@@ -128,6 +129,7 @@ class Evaluation:
     robustness: tuple[RobustnessScore, ...] = ()
     recipes: tuple[Recipe, ...] = ()
     data: str = ""
+    scored_on: str = "test images"
 
     def __str__(self) -> str:
         """Return a line for each result: training set, network and accuracy."""
@@ -142,8 +144,9 @@ class Evaluation:
             f"<td>{result}</td></tr>"
             for kind, result in self._lines()
         )
+        accuracy = f"{self.scored_on.split()[0]} accuracy"
         heads = "".join(
-            f"<th>{name}</th>" for name in ("trained on", "network", "test accuracy")
+            f"<th>{name}</th>" for name in ("trained on", "network", accuracy)
         )
         return f"<table><tr>{heads}</tr>{rows}</table>"
 
@@ -169,6 +172,7 @@ class Evaluation:
             "networks": [result.as_dict() for result in self.networks],
             "data": self.data,
             "test_images": self.test_images,
+            "scored_on": self.scored_on,
             "protocol": self.protocol,
             "recipe": None if self.recipe is None else self.recipe.options(),
         }

@@ -104,11 +104,13 @@ class Transfer:
         differences: by architecture, and over all held out by both sets; empty unless
             there are two sets of the same base, distilled from the same data.
         not_compared: why two sets are not compared; empty if they are.
+        scored_on: ``"test images"``, or ``"validation images"``.
     """
 
     sets: tuple[SetTransfer, ...]
     differences: tuple[Difference, ...]
     not_compared: str = ""
+    scored_on: str = "test images"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form written by ``--json``."""
@@ -139,6 +141,7 @@ class Transfer:
             ],
             "differences": [each.as_dict() for each in self.differences],
             "not_compared": self.not_compared,
+            "scored_on": self.scored_on,
         }
 
 
