@@ -53,7 +53,7 @@ _RUN_OPTIONS = (
     click.option(
         "--network",
         help="Architecture to distil with, such as 'conv(width=32)'.  [default: by "
-        "data set, else conv]",
+        "method and data set]",
         shell_complete=completed("network"),
     ),
     shared.initial_images,
