@@ -7,9 +7,9 @@ and predicts every measurement from rates fitted to the others. docs/scaling.md 
 the model.
 """
 
+import argparse
 import json
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,9 @@ def setting_of(row: dict[str, Any]) -> Setting:
 
 
 def main() -> None:
-    rows = json.loads(Path(sys.argv[1]).read_text())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=Path, metavar="FILE.json")
+    rows = json.loads(parser.parse_args().rows.read_text())
     settings = [setting_of(row) for row in rows]
     seconds = [row["seconds_per_step"] for row in rows]
     rates = fit(settings, seconds)

@@ -3,8 +3,8 @@
 python benchmarks/table.py docs/benchmarks/defaults.json
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,4 +32,6 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(json.loads(Path(sys.argv[1]).read_text())))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=Path, metavar="FILE.json")
+    print(table(json.loads(parser.parse_args().rows.read_text())))

@@ -24,6 +24,7 @@ __all__ = [
 
 _ALSO: dict[str, tuple[type[Record], ...]] = {"recipe": (Recipe,), "views": (Views,)}
 """Records with a spec, registered by no plugin."""
+_FIRST = ("distiller", "wrapper", "parametrization", "network", "recipe")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,19 @@ def documented(plugins: Plugins, name: str | None = None) -> list[Documented]:
     records = list(every_record(plugins))
     found = [
         _documented(kind, record)
-        for kind, record in sorted(records, key=lambda one: one[0])
+        for kind, record in sorted(records, key=_place)
         if name in (None, record.name, *record.aliases)
     ]
     if name is not None and not found:
         known = sorted({record.name for _, record in records})
         raise UnknownNameError(unknown_name("name", name, known))
     return found
+
+
+def _place(found: tuple[str, type[Record]]) -> tuple[int, str]:
+    """Return the place of a record: most readers look for a distiller."""
+    kind = found[0]
+    return _FIRST.index(kind) if kind in _FIRST else len(_FIRST), kind
 
 
 def every_record(plugins: Plugins) -> Iterator[tuple[str, type[Record]]]:

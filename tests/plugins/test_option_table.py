@@ -49,6 +49,7 @@ def test_page_names_everything_once() -> None:
     page = options_page(BUILT_IN)
     headings = [line for line in page.splitlines() if line.startswith("## ")]
     assert len(headings) == len(set(headings))
+    assert headings[0].endswith("(distiller)"), "what most readers look for comes first"
     assert all(f"## `{name}` (" in page for name in NAMES)
 
 
