@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dd_plugins.data.images import Images
 from dd_plugins.data.preprocess import Transform
+from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.returned import (
     check_logits,
     check_predictor,
@@ -21,20 +22,24 @@ from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.protocols import recipe_for, training_set_of
 from dd_plugins.training.train import accuracy, train_network
+from dd_plugins.wrappers.base import base_of
 
 __all__ = ["validation_accuracy", "validation_is_due", "validations_of"]
 
 _VALIDATIONS = 10  # measurements of validation accuracy in a run, or some more
 _VALIDATION_IMAGES = 1_000  # at most, each time
 _PROBE_STEPS = 200  # training steps of a network for a measurement
+_STEPS_BETWEEN = 50  # steps from one such network to the next, or more
 
 
 def validation_is_due(settled: Settled, step: int, steps: int) -> bool:
     """Return whether accuracy is measured after a step: about ten times in a run.
 
-    In a run of fewer than 20 steps it is measured after each.
+    In a run of fewer than 20 steps it is measured after each. But if a network is
+    trained for it, at least 50 steps lie between: in a short run the networks would
+    take longer than the steps.
     """
-    every = max(1, steps // _VALIDATIONS)
+    every = _steps_between(settled, steps)
     return _validates(settled) and (step % every == 0 or step == steps)
 
 
@@ -42,7 +47,16 @@ def validations_of(settled: Settled, steps: int) -> int:
     """Return how many times accuracy is measured in a run."""
     if not _validates(settled):
         return 0
-    return math.ceil(steps / max(1, steps // _VALIDATIONS))
+    return math.ceil(steps / _steps_between(settled, steps))
+
+
+def _steps_between(settled: Settled, steps: int) -> int:
+    """Return the number of steps from one measurement to the next."""
+    every = max(1, steps // _VALIDATIONS)
+    method = type(base_of(settled.distiller))
+    if method.predictor is AbstractDistiller.predictor:
+        return max(every, min(_STEPS_BETWEEN, steps))
+    return every
 
 
 def _validates(settled: Settled) -> bool:

@@ -1,5 +1,6 @@
 """Validation figures on the way: when, on which images, and by whom."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -20,16 +21,20 @@ from dd_plugins.testing import toy_data
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 19, 20, 25, 100, 999, 1000])
-def test_a_run_is_measured_some_ten_times_and_at_its_end(steps: int) -> None:
-    settled = small_settled()
+@pytest.mark.parametrize(("distiller", "least"), [("frepo", 1), ("dm", 50)])
+def test_a_run_is_measured_some_ten_times_and_at_its_end(
+    steps: int, distiller: str, least: int
+) -> None:
+    settled = small_settled(distiller=distiller)
     due = [
         step for step in range(1, steps + 1) if validation_is_due(settled, step, steps)
     ]
     assert due[-1] == steps
     assert len(due) == validations_of(settled, steps)
-    assert min(10, steps) <= len(due) < 20
+    assert min(10, math.ceil(steps / least)) <= len(due) < 20
     gaps = {later - before for before, later in pairwise(due[:-1])}
     assert len(gaps) <= 1, "at equal distances"
+    assert all(gap >= least for gap in gaps), "networks that are trained take longer"
 
 
 def test_nothing_is_measured_where_nothing_is_held_out() -> None:
