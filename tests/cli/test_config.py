@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ Command = Callable[..., Said]
 def test_a_set_s_own_file_repeats_its_run(in_process: Command, tmp_path: Path) -> None:
     first, again, file = tmp_path / "first", tmp_path / "again", tmp_path / "run.toml"
     options = ("--distiller", "dm(real_batch_size=8)", "--steps", "2", "--seed", "7")
+    options += ("--network", "conv(width=4, depth=2)")
     in_process("distill", "--ipc", "1,2,1,1,1,1,1,1,1,3", *options, "--out", first)
     file.write_text(in_process("info", first, "--config").stdout)
     given = tomllib.loads(file.read_text())
@@ -49,7 +51,8 @@ def test_the_command_line_comes_before_the_file(
     in_process: Command, tmp_path: Path
 ) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('distiller = "random"\nseed = 3\nbudget = 2560\n')
+    text = 'distiller = "random"\nseed = 3\nbudget = 2560\nnetwork = "mlp(width=2)"\n'
+    file.write_text(text)
     out = tmp_path / "run"
     in_process("distill", "--config", file, "--seed", "4", "--out", out)
     header = dd_plugins.DistilledSet.read_header(out)
@@ -76,9 +79,10 @@ def test_a_wrong_file_is_refused(
 
 
 def test_a_set_with_a_context_has_no_file() -> None:
-    first = dd_plugins.distill("digits", "random", steps=1)
+    small: dict[str, Any] = {"steps": 1, "network": "conv(width=4, depth=2)"}
+    first = dd_plugins.distill("digits", "random", **small)
     both = dd_plugins.distill(
-        "digits", "dm", steps=1, context=first, refine_context=True
+        "digits", "dm", context=first, refine_context=True, **small
     )
     with pytest.raises(OptionError, match="context"):
         config_text(both.header)
@@ -89,7 +93,8 @@ def test_repeated_options_are_a_list_in_a_file(
     in_process: Command, tmp_path: Path, observers: str
 ) -> None:
     file = tmp_path / "run.toml"
-    file.write_text(f"observe = {observers}\ndistiller = 'random'\n")
+    network = "network = 'mlp(width=2)'"
+    file.write_text(f"observe = {observers}\ndistiller = 'random'\n{network}\n")
     ended = in_process("distill", "--config", file, "--out", tmp_path / "run")
     assert "Value must be an iterable" not in ended.stderr
     assert ended.status == 0, ended.stderr

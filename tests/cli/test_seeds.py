@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Said
@@ -20,6 +21,7 @@ def test_other_seeds_are_distilled_once_and_compared(
     in_process: Command, tmp_path: Path
 ) -> None:
     words = ["--distiller", "random", "--ipc", 2, "--seed", 5, "--out", "run"]
+    words += ["--network", "mlp(width=4)"]
     assert in_process("distill", *words).status == 0
     words = ["--network", "mlp(width=2)", "--repeats", 1, "--seeds", 3]
     words += ["--protocol", "recipe(steps=2)", "--json", "found.json"]
@@ -41,15 +43,16 @@ def test_other_seeds_are_distilled_once_and_compared(
 
 
 def test_a_set_that_no_header_repeats_is_refused() -> None:
-    first = dd_plugins.distill("digits", "random")
-    options = {"context": first, "refine_context": True, "steps": 1}
+    small: dict[str, Any] = {"steps": 1, "network": "conv(width=4, depth=2)"}
+    first = dd_plugins.distill("digits", "random", **small)
+    options = {"context": first, "refine_context": True} | small
     both = dd_plugins.distill("digits", "dm(real_batch_size=8)", **options)
     with pytest.raises(OptionError, match="context"):
         check_repeatable(both)
 
 
 def test_a_relabelled_set_is_not_compared_with_sets_that_are_not() -> None:
-    first = dd_plugins.distill("digits", "random")
+    first = dd_plugins.distill("digits", "random", network="mlp(width=4)")
     check_repeatable(first)
     teacher = "mlp(width=4)"
     relabelled = relabel(first, teacher, teacher_recipe="recipe(steps=2)")
