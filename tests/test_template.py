@@ -2,12 +2,15 @@
 
 import json
 import subprocess
+import sys
 import sysconfig
 import venv
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from conftest import ROOT, Command
+from conftest import ROOT, Said
 
 from dd_plugins import DistilledSet
 
@@ -22,7 +25,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nothing is downloaded; the template itself is built and installed by pip.
     """
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     python = folder / "bin" / "python"
     site = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
@@ -35,11 +38,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (Path(site) / "libraries-of-the-tests.pth").write_text(line)
     copy = folder / "source"
     subprocess.run(["cp", "-r", TEMPLATE, copy], check=True)
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    # An old setuptools that came with the environment would hide the installed one.
-    subprocess.run([*pip, "uninstall", "--yes", "setuptools"], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python, "--quiet"]
     offline = ["--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "install", *offline, copy], check=True)
+    subprocess.run(
+        [*pip, "--disable-pip-version-check", "install", *offline, copy], check=True
+    )
     return python
 
 
@@ -54,7 +57,9 @@ def run(python: Path, *words: object) -> str:
 COMMANDS = """
 import contextlib, io, json, sys
 from dd_plugins.cli.entry import main
+from dd_plugins.engine import validation
 
+validation._PROBE_STEPS = 10  # it decides nothing
 said = []
 for words in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -86,55 +91,78 @@ def test_template_is_listed_with_distribution_and_offers(python: Path) -> None:
     }
 
 
-def distil(distiller: str, out: Path) -> list[object]:
-    """Return the command of a run of thirty steps on the template's network."""
-    words = ["distill", "--distiller", distiller, "--network", "linear"]
-    return [*words, "--steps", 30, "--out", out]
+class Made(NamedTuple):
+    """Two sets of the template's distiller, and what was said of them.
+
+    Attributes:
+        folder: of the sets ``plain`` and ``wrapped``, and of other files.
+        labels: what the command of the template printed.
+        shown: what ``show --features`` printed.
+    """
+
+    folder: Path
+    labels: str
+    shown: str
 
 
-def test_template_distils_and_is_evaluated(python: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    figures = tmp_path / "figures.json"
-    words: list[object] = ["evaluate", out, "--network", "linear(bias=False)"]
-    words += ["--repeats", 2, "--json", figures]
+NETWORKS = "networks=(vgg11(width=4), conv(width=4, depth=2)), stages=(5,)"
+WRAPPED = f"metadd(pixel_means(smoothing=0.5), {NETWORKS})"
+
+
+@pytest.fixture(scope="module")
+def made(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Distil on the template's network, evaluate and look, in one process."""
+    folder = tmp_path_factory.mktemp("made")
+    plain, wrapped = folder / "plain", folder / "wrapped"
+
+    def distil(distiller: str, out: Path) -> list[object]:
+        words = ["distill", "--distiller", distiller, "--network", "linear"]
+        return [*words, "--steps", 30, "--out", out]
+
+    words: list[object] = ["evaluate", plain, "--network", "linear(bias=False)"]
+    words += ["--repeats", 2, "--json", folder / "figures.json"]
     words += ["--protocol", "recipe(steps=200, learning_rate=0.01)"]
-    _, _, labels = commands(
-        python, distil("pixel_means(smoothing=0.5)", out), words, ["labels", out]
+    _, _, labels, _, shown = commands(
+        python,
+        distil("pixel_means(smoothing=0.5)", plain),
+        words,
+        ["labels", plain],
+        distil(WRAPPED, wrapped),
+        ["show", wrapped, "--features", "--out", folder / "features.png"],
     )
-    assert DistilledSet.load(out).header.versions["dd-plugin-template"] == "0.1.0"
-    (found,) = json.loads(figures.read_text())["networks"]
+    return Made(folder, labels, shown)
+
+
+def test_template_distils_and_is_evaluated(made: Made) -> None:
+    header = DistilledSet.load(made.folder / "plain").header
+    assert header.versions["dd-plugin-template"] == "0.1.0"
+    (found,) = json.loads((made.folder / "figures.json").read_text())["networks"]
     assert found["spec"] == "linear(bias=False)"
     # Mean images classify four digits in five; ten random images do worse.
     assert found["accuracy_mean"] > 0.8
-    assert labels.split() == [part for digit in "0123456789" for part in (digit, digit)]
+    twice = [part for digit in "0123456789" for part in (digit, digit)]
+    assert made.labels.split() == twice
 
 
-def test_wrapper_takes_the_template_s_distiller(
-    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
-    networks = "networks=(vgg11(width=4), conv(width=4, depth=2)), stages=(5,)"
-    spec = f"metadd(pixel_means(smoothing=0.5), {networks})"
-    out, picture = tmp_path / "wrapped", tmp_path / "features.png"
-    _, _, shown = commands(
-        python,
-        distil("pixel_means(smoothing=0.5)", tmp_path / "plain"),
-        distil(spec, out),
-        ["show", out, "--features", "--out", picture],
+def test_wrapper_takes_the_template_s_distiller(made: Made) -> None:
+    wrapped, alone = (
+        DistilledSet.load(made.folder / name) for name in ("wrapped", "plain")
     )
-    wrapped, alone = DistilledSet.load(out), DistilledSet.load(tmp_path / "plain")
     assert wrapped.header.versions == alone.header.versions
     # The pace is settled; it starts after half of the steps.
-    settled = spec.replace("stages", "rho=4.0, every=16, start=15, stages")
+    settled = WRAPPED.replace("stages", "rho=4.0, every=16, start=15, stages")
     assert wrapped.header.distiller == settled
     assert alone.content_hash() != wrapped.content_hash()
-    assert "meta ratio: 0." in shown
+    assert "meta ratio: 0." in made.shown
+    picture = made.folder / "features.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_the_template_its_names_are_unknown(command_line: Command) -> None:
-    done = command_line("distill", "--distiller", "pixel_means")
-    assert done.returncode == 2
+def test_without_the_template_its_names_are_unknown(
+    in_process: Callable[..., Said],
+) -> None:
+    done = in_process("distill", "--distiller", "pixel_means")
+    assert done.status == 2
     assert "unknown distiller 'pixel_means'" in done.stderr
 
 
