@@ -121,6 +121,15 @@ from dd_plugins.cli.entry import main
 main(sys.argv[1:])
 """
 
+# The same, with networks that are trained briefly by default.
+BRIEFLY = f"""
+from dd_plugins.evaluation import evaluator
+from dd_plugins.training import recipes
+evaluator._FULL_STEPS = 20
+recipes._STEPS = dict.fromkeys(recipes._STEPS, 200)
+{COMMAND_LINE}
+"""
+
 
 def _main(
     code: str,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command, Said
+from conftest import BRIEFLY, Command, Said
 from PIL import Image
 
 from dd_plugins import DistilledSet, distill
@@ -53,7 +53,8 @@ def test_distil_evaluate_show_info_export(
     assert (summary["steps"], summary["images"]) == (3, 20)
 
     words = ["--repeats", 2, "--baselines", "--network", "mlp(width=8)", *QUICK]
-    done = command_line("evaluate", "run", *words, "--json", "figures.json")
+    briefly = {"code": BRIEFLY}
+    done = command_line("evaluate", "run", *words, "--json", "figures.json", **briefly)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "figures.json").read_text())
     rows = [
@@ -71,7 +72,8 @@ def test_distil_evaluate_show_info_export(
     assert "all training images" in done.stdout
 
     words = ["--repeats", 1, "--protocol", "retrieval", "--network", "mlp(width=8)"]
-    done = command_line("evaluate", "run", *words, "--json", "retrieval.json")
+    words += ["--json", "retrieval.json"]
+    done = command_line("evaluate", "run", *words, **briefly)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "retrieval.json").read_text())
     assert found["protocol"] == "retrieval"
