@@ -106,13 +106,13 @@ def test_killed_wrapped_run_ends_bit_for_bit_as_well(
     assert all(0 <= ratio <= 1 for ratio in ratios)
 
 
-TWENTY_KILLS = """
+TEN_KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import dd_plugins
 from dd_plugins.engine.checkpoint import load_checkpoint
 
-STEPS = 180
+STEPS = 90
 
 def distil(out):
     dd_plugins.distill(
@@ -125,7 +125,7 @@ def distil(out):
 
 # Nothing was computed before the forks: threads are made in the children alone.
 moments, out = random.Random(0), Path(sys.argv[1])
-for kill in range(20):
+for kill in range(10):
     child = os.fork()
     if child == 0:
         distil(out)
@@ -145,15 +145,15 @@ distil(Path(sys.argv[2]))
 """
 
 
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    done = run_code(TWENTY_KILLS, killed, whole, folder=tmp_path)
+    done = run_code(TEN_KILLS, killed, whole, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     kills = [line.split() for line in done.stdout.splitlines()]
-    assert [signalled for _, signalled in kills] == ["True"] * 20
+    assert [signalled for _, signalled in kills] == ["True"] * 10
     steps = [int(step) for step, _ in kills]
     assert steps == sorted(steps), "a kill lost a checkpoint"
-    assert len(set(steps)) >= 10
+    assert len(set(steps)) >= 5
     first, second = DistilledSet.load(whole), DistilledSet.load(killed)
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.labels, second.labels)
