@@ -114,7 +114,6 @@ def recipe_of(
     if recipe.mix != "none":
         left_out.append(f"The library mixes the images of a batch by {recipe.mix}.")
     flips = ["flip: half of the images"] if header.mirror else []
-    weight_decay = recipe.make_optimizer([nn.Parameter()]).defaults["weight_decay"]
     fields = recipe.options() | {
         "network": {
             "spec": header.evaluation_network,
@@ -123,7 +122,7 @@ def recipe_of(
         },
         "label_kind": header.label_kind,
         "loss": _LOSSES[header.label_kind],
-        "weight_decay": weight_decay,
+        "weight_decay": recipe.effective_weight_decay,
         "warm_up": min(recipe.warm_up, recipe.steps // 2),
         "steps_done": recipe.steps_done,
         "augmentation_operations": [

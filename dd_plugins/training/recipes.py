@@ -112,6 +112,12 @@ random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
         """The number of steps done: all, or those before an early stop."""
         return min(self.steps, self.stop_after or self.steps)
 
+    @property
+    def effective_weight_decay(self) -> float:
+        """The weight decay: the given one, or the optimizer's own."""
+        given = self.weight_decay
+        return _WEIGHT_DECAY[self.optimizer] if given is None else given
+
     def __repr__(self) -> str:
         """Return the spec, with every option named."""
         return f"{self.name}({', '.join(self.named_options())})"
@@ -120,9 +126,7 @@ random_augmentation`) or ``"dsa"``, with stronger operations, or ``"crop"``
         self, parameters: Iterable[nn.Parameter]
     ) -> torch.optim.Optimizer:
         """Return the optimizer of a network."""
-        rate, decay = self.learning_rate, self.weight_decay
-        if decay is None:
-            decay = _WEIGHT_DECAY[self.optimizer]
+        rate, decay = self.learning_rate, self.effective_weight_decay
         if self.optimizer == "sgd":
             return torch.optim.SGD(
                 parameters, lr=rate, momentum=self.momentum, weight_decay=decay

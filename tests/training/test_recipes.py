@@ -92,6 +92,7 @@ def test_optimizer_has_its_own_weight_decay_unless_one_is_given(
     weights = [torch.nn.Parameter(torch.ones(2))]
     for given, expected in ((None, usual), (0.0, 0.0), (0.25, 0.25)):
         recipe = Recipe(3, 0.5, optimizer=name, momentum=0.3, weight_decay=given)
+        assert recipe.effective_weight_decay == expected
         made = recipe.make_optimizer(weights)
         assert type(made) is kind
         (group,) = made.param_groups
