@@ -88,6 +88,30 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+_PROBE_STEPS = "dd_plugins.engine.validation._PROBE_STEPS"
+_BRIEF = 10
+
+
+@pytest.fixture(autouse=True, scope="module")
+def usual_probe_steps() -> Iterator[int]:
+    """Train networks for validation briefly, and return the usual number of steps.
+
+    A method without a predictor trains one after each step of a short run. What they
+    show decides nothing, and takes far longer than the steps.
+    """
+    module, _, name = _PROBE_STEPS.rpartition(".")
+    usual = int(getattr(importlib.import_module(module), name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_PROBE_STEPS, _BRIEF)
+        yield usual
+
+
+@pytest.fixture
+def usual_validation(usual_probe_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train networks for validation as long as users see it."""
+    monkeypatch.setattr(_PROBE_STEPS, usual_probe_steps)
+
+
 # Imports take most of a small command's time: torch two seconds, what it imports at the
 # first optimizer as many. Processes that are forked off one which has imported all this
 # and done nothing else are as fresh as new ones, and there at once.
@@ -145,6 +169,7 @@ def _main(
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     multiprocessing.set_start_method(None, force=True)  # not that of the forks
     sys.argv[:] = ["-c", *words]
+    pytest.MonkeyPatch().setattr(_PROBE_STEPS, _BRIEF)
     exec(compile(code, "<script>", "exec"), {"__name__": "__main__"})
 
 

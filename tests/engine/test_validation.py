@@ -104,6 +104,7 @@ def test_a_thousand_held_out_images_are_seen_and_others_at_the_next_step() -> No
     assert len(found & rows) == 1000, "in the value space, and none of training"
 
 
+@pytest.mark.usefixtures("usual_validation")
 @pytest.mark.parametrize(("own", "steps"), [(7, 7), (5_000, 200)])
 def test_a_method_without_a_predictor_is_judged_by_a_quickly_trained_network(
     own: int, steps: int, monkeypatch: pytest.MonkeyPatch
