@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -259,6 +260,31 @@ def run_code(
     return Started(*words, folder=folder, code=code, **environment).finish()
 
 
+@contextmanager
+def two_processes(
+    *words: object, folder: Path, **options: str
+) -> Iterator[list[Started]]:
+    """Start two processes that find each other as under torchrun."""
+    # Held here, as by the launcher, the store's port is nobody else's.
+    store = importlib.import_module("torch.distributed").TCPStore(
+        "localhost", 0, is_master=True, wait_for_workers=False
+    )
+    shared = {
+        **{"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port)},
+        **{"TORCHELASTIC_USE_AGENT_STORE": "True"},
+        **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **options},
+    }
+    yield [
+        Started(
+            *words,
+            folder=folder,
+            **(shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}),
+        )
+        for rank in range(2)
+    ]
+    del store
+
+
 def run_in_two_processes(
     code: str, *words: object, folder: Path, **environment: str
 ) -> str:
@@ -267,31 +293,14 @@ def run_in_two_processes(
     Returns:
         What the first has printed, if both succeeded.
     """
-    # Held here, as by the launcher, the store's port is nobody else's.
-    store = importlib.import_module("torch.distributed").TCPStore(
-        "localhost", 0, is_master=True, wait_for_workers=False
-    )
-    shared = {
-        **{"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port)},
-        **{"TORCHELASTIC_USE_AGENT_STORE": "True"},
-        **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **environment},
-    }
-    started = [
-        Started(
-            *words,
-            folder=folder,
-            code=code,
-            **(shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}),
-        )
-        for rank in range(2)
-    ]
-    # One that dies leaves the other waiting.
-    while not all(each.ended(0.05) for each in started):
-        if any(each.failed() for each in started):
-            for each in started:
-                if not each.ended(5):
-                    each.send(signal.SIGKILL)
-    done = [each.finish() for each in started]
+    with two_processes(*words, folder=folder, code=code, **environment) as started:
+        # One that dies leaves the other waiting.
+        while not all(each.ended(0.05) for each in started):
+            if any(each.failed() for each in started):
+                for each in started:
+                    if not each.ended(5):
+                        each.send(signal.SIGKILL)
+        done = [each.finish() for each in started]
     errors = "\n".join(each.stderr for each in done)
     assert [each.returncode for each in done] == [0, 0], errors
     return done[0].stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command, run_code, run_in_two_processes, torchrun
+from conftest import Command, run_code, run_in_two_processes, torchrun, two_processes
 
 from dd_plugins import DistilledSet
 from dd_plugins.engine.checkpoint import load_checkpoint
@@ -172,14 +172,15 @@ def test_run_of_two_processes_goes_on_in_one(
 ) -> None:
     out = tmp_path / "run"
     words = (*DISTILL, "--steps", 120, "--out", out, "--checkpoint-seconds", 0)
-    process = torchrun("-m", "dd_plugins", *words)
-    while not (out / "checkpoint.pt").exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    with two_processes(*words, folder=tmp_path) as started:
+        while not (out / "checkpoint.pt").exists():
+            assert not any(each.ended(0.01) for each in started)
+        for each in started:  # as the launcher does
+            each.send(signal.SIGINT)
+        ended = [each.finish() for each in started]
+    assert [each.returncode for each in ended] == [130, 130], ended
     step = load_checkpoint(out / "checkpoint.pt")["step"]
-    assert 0 < step < 120, errors
+    assert 0 < step < 120
 
     done = command_line(*words, "--resume", "--checkpoint-seconds", 30)
     assert done.returncode == 0, done.stderr
