@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Started
+from conftest import BRIEFLY, Started
 
 import dd_plugins
+from dd_plugins.api import get_recipe
 from dd_plugins.synthetic.artifact import DistilledSet
 
 SMALL = ["--dataset", "digits", "--network", "mlp(width=8)", "--device", "cpu"]
@@ -23,7 +24,7 @@ def distil(
     out: Path, *words: str, status: int = 0
 ) -> "subprocess.CompletedProcess[str]":
     command = ["distill", "--out", out, *SMALL, *METHOD, *words]
-    done = Started(*command, folder=out.parent).finish()
+    done = Started(*command, folder=out.parent, code=BRIEFLY).finish()
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
@@ -49,6 +50,8 @@ def test_seed_of_the_best_short_run_goes_on(tmp_path: Path) -> None:
     assert torch.equal(made.images, alone.images), "as if the seed had been given"
     short = DistilledSet.load(tmp_path / "run-restarts" / str(best))
     assert (short.header.seed, short.header.steps) == (best, 2)
+    recipe = get_recipe(short.header.recipe or "")
+    assert recipe.steps == 200, "of the command"
     data = dd_plugins.get_dataset("digits")
     judged = replace(data, read_test=lambda: data.validation)
     found = dd_plugins.evaluate(
@@ -90,8 +93,9 @@ def test_restarts_that_choose_nothing_are_refused(
 
 @pytest.mark.parametrize("out", [".", "sub/.."])
 def test_the_current_folder_takes_restarts(
-    tmp_path: Path, in_process: Any, out: str
+    tmp_path: Path, in_process: Any, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dd_plugins.training.recipes._CLASSIC_EPOCHS", 2)
     (tmp_path / "sub").mkdir()
     words = ["--distiller", "random", "--restarts", "2", "--restart-steps", "1"]
     words += ["--network", "mlp(width=2)", "--out", out]
