@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Command
+from conftest import BRIEFLY, ROOT, Command
 from PIL import Image
 
 SHORTER = {
@@ -66,7 +66,7 @@ def test_the_commands_of_the_page_run(
     commands = commands_about(word)
     assert [words[0] for words in commands] == ["distill", "evaluate", "show", "export"]
     for words in commands:
-        done = command_line(*words, *SHORTER.get(words[0], []))
+        done = command_line(*words, *SHORTER.get(words[0], []), code=BRIEFLY)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
     out = tmp_path / commands[-1][-1]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Command, run_code, run_in_two_processes
+from conftest import BRIEFLY, ROOT, Command, run_code, run_in_two_processes
 from seam_methods import LabelledAtTheEnd, LearnedStep, Mixture, TaughtByViews
 
 import dd_plugins
@@ -243,7 +243,7 @@ def test_packed_set_is_stored_packed_and_tells_its_budget(
     assert shown[0] != shown[1]
     words = ["--repeats", 1, "--baselines", "--protocol", "recipe(steps=5)"]
     words += ["--network", "mlp(width=4)"]
-    done = command_line("evaluate", "run", *words, COLUMNS="200")
+    done = command_line("evaluate", "run", *words, COLUMNS="200", code=BRIEFLY)
     row = next(line for line in done.stdout.splitlines() if "random real" in line)
     assert row.split("│")[2].strip() == "10"
 
@@ -331,6 +331,7 @@ def test_random_baseline_has_as_many_values_as_are_stored(
         return train(network, training_set, *rest, **options)
 
     monkeypatch.setattr(jobs, "train_network", counting)
+    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 1)
     dd_plugins.evaluate(
         made, "mlp(width=2)", repeats=1, protocol="recipe(steps=1)", baselines=True
     )
