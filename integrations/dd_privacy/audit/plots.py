@@ -38,17 +38,26 @@ class Drawn(NamedTuple):
 
 def _drawn(canvas: "Canvas") -> Drawn:
     """Return a figure in each ink, both with the layout of the first."""
-    from matplotlib.text import Text
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    canvas.set_dpi(160)
+    for patch in (canvas.patch, *(axes.patch for axes in canvas.axes)):
+        patch.set_visible(False)  # no background
+    # A figure's own `savefig` would lay it out in a drawing that it throws away.
+    agg: Any = FigureCanvasAgg(canvas)  # some of it has no types
     pictures = {}
     for name, ink in _INKS.items():
         for axes in canvas.axes:
-            axes.tick_params(which="both", colors=ink)
-            axes.spines[:].set_color(ink)
-        for text in canvas.findobj(Text):
+            axes.title.set_color(ink)
+            if axes.axison:  # ticks are costly to make
+                axes.tick_params(which="both", colors=ink)
+                axes.spines[:].set_color(ink)
+                axes.xaxis.label.set_color(ink)
+                axes.yaxis.label.set_color(ink)
+        for text in (text for each in canvas.legends for text in each.get_texts()):
             text.set_color(ink)
         buffer = io.BytesIO()
-        canvas.savefig(buffer, format="png", dpi=160, transparent=True)
+        agg.print_png(buffer)
         canvas.set_layout_engine("none")
         pictures[name] = base64.b64encode(buffer.getvalue()).decode()
     return Drawn(**pictures)
