@@ -19,11 +19,6 @@ from dd_plugins.testing import toy_data
 NETWORKS = ["vgg11(width=4)", "dc_convnet(width=4, depth=1)"]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
-
-
 def _distilled(spec: str = "random") -> DistilledSet:
     return dd_plugins.distill(
         toy_data(), spec, steps=1, images_per_class=2, network="mlp(width=4)"

@@ -89,8 +89,9 @@ def test_baselines_are_real_training_images_in_the_value_space_of_the_set(
 
 @pytest.mark.parametrize("baselines", [False, True])
 def test_progress_is_told_of_each_step_of_each_network(
-    distilled: DistilledSet, baselines: bool
+    distilled: DistilledSet, baselines: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 5)
     told: list[tuple[str, float, float]] = []
     found = found_by(
         distilled,

@@ -273,8 +273,8 @@ def test_imported_set_is_evaluated_compared_and_shown(
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
     scored = command_line(
-        *("evaluate", out, "--network", "mlp(width=32)", "--repeats", "2"),
-        *("--dataset", "digits", "--protocol", "recipe(steps=200)", "--baselines"),
+        *("evaluate", out, "--network", "mlp(width=32)", "--repeats", "1"),
+        *("--dataset", "digits", "--protocol", "recipe(steps=20)", "--baselines"),
     )
     assert "mlp(width=32)" in scored.stdout
     told = command_line(
