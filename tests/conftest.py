@@ -97,8 +97,8 @@ _BRIEF = 10
 def usual_probe_steps() -> Iterator[int]:
     """Train networks for validation briefly, and return the usual number of steps.
 
-    A method without a predictor trains one after each step of a short run. What they
-    show decides nothing, and takes far longer than the steps.
+    A method without a predictor trains one at the end of a short run. What it shows
+    decides nothing, and takes longer than the steps of a test.
     """
     module, _, name = _PROBE_STEPS.rpartition(".")
     usual = int(getattr(importlib.import_module(module), name))

@@ -341,12 +341,19 @@ class Blind(AbstractObserver):
 
 @pytest.mark.parametrize("check", testing.OBSERVER_CHECKS, ids=testing.name_of)
 @pytest.mark.parametrize(
-    "wrong",
-    [3, object(), Watching, Blind],
+    ("wrong", "told"),
+    [
+        (3, "must be an AbstractObserver"),
+        (object(), "must be an AbstractObserver"),
+        (Watching, "expected an object, as Watching"),
+        (Blind, "expected an object, as Blind"),
+    ],
     ids=["number", "object", "Watching", "Blind"],
 )
-def test_what_observes_nothing_is_no_observer(wrong: Any, check: Any) -> None:
-    with pytest.raises(AssertionError, match="must be an AbstractObserver"):
+def test_what_observes_nothing_is_no_observer(
+    wrong: Any, told: str, check: Any
+) -> None:
+    with pytest.raises(AssertionError, match=told):
         check(wrong)
 
 
