@@ -1,6 +1,7 @@
 """What TensorBoard reads of a run, by its own reader."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def test_events_after_the_checkpoint_are_made_anew(tmp_path: Path) -> None:
     options = {"out": tmp_path, "observers": ["tensorboard"], **QUICK}
     with pytest.raises(KeyboardInterrupt):
         distill(toy_data(), "dm", plugins=stop, **options)
+    time.sleep(1)  # TensorBoard reads files in the order of the seconds in their names
     distill(toy_data(), "dm", resume=True, **options)
     assert steps_of(read(tmp_path / "tensorboard"), "loss") == list(range(1, 7))
     distill(toy_data(), "dm", overwrite=True, **options | {"steps": 2})
