@@ -131,7 +131,8 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
     def classes_apart(self) -> bool:
         """Whether the images of a class depend on no other class.
 
-        Such a method can distil one class alone.
+        Such a method can distil one class alone. BatchNorm in the run's network may
+        join the classes all the same.
         """
         return False
 

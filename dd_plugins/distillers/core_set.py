@@ -61,6 +61,11 @@ class _EmbeddedCoreSet(CoreSet):
         """The run's network gives the features, unless pixels are compared."""
         return self.training_steps > 0
 
+    @property
+    def classes_apart(self) -> bool:
+        """Pixels of a class are compared alone; a network learns from all classes."""
+        return self.training_steps == 0
+
     def choose(self, run: Run, real: RealSampler) -> Tensor:
         """Choose images of each class by their features."""
         counts = run.task.class_counts

@@ -63,7 +63,7 @@ class DM(AbstractDistiller[NoState]):
 
     @property
     def classes_apart(self) -> bool:
-        """Each class is matched alone."""
+        """Each class is matched alone, unless the network has BatchNorm."""
         return True
 
     def default_steps(self, task: Task) -> int:

@@ -58,6 +58,11 @@ class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
     smallest: Annotated[float, Field(gt=0, le=1)] = 0.08
     realism: Realism = "best"
 
+    @property
+    def classes_apart(self) -> bool:
+        """The teacher learns from all classes."""
+        return False
+
     def for_task(self, task: Task) -> Self:
         """Settle the views, and how networks are trained.
 

@@ -27,7 +27,7 @@ class AbstractUnmoved(AbstractDistiller[StateType]):
 
     @property
     def classes_apart(self) -> bool:
-        """The images of each class are chosen alone."""
+        """Images of each class are chosen alone, unless a method says otherwise."""
         return True
 
     def default_steps(self, task: Task) -> int:

@@ -209,6 +209,19 @@ class AbstractNetwork(Record, ABC):
         """Return the network for evaluation, with its choice of unset options."""
         return self
 
+    def uses_batch_norm(self, image_shape: ImageShape) -> bool:
+        """Return whether BatchNorm makes images of a training batch affect each other.
+
+        A module is built to see.
+
+        Args:
+            image_shape: channels, height and width.
+        """
+        with architectures_built(set()):  # this one takes no part in a run
+            return has_batch_norm(
+                self.build(image_shape, 2, generator=torch.Generator().manual_seed(0))
+            )
+
     def identity(self, image_shape: ImageShape, num_classes: int) -> str:
         """Return text to recognise this network when interrupted work is resumed.
 

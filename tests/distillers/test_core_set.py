@@ -1,6 +1,7 @@
 """Core sets choose the images that their definitions choose."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 import dd_plugins
+from dd_plugins.api import RealData
 from dd_plugins.distillers.core_set import Herding, KMeans
 from dd_plugins.errors import OptionError
 from dd_plugins.testing import toy_data
@@ -80,6 +82,30 @@ def test_k_means_takes_no_image_twice() -> None:
     features = _features(3).repeat(2, 1)  # each image twice
     places = KMeans().pick(features, 6, torch.Generator().manual_seed(0))
     assert sorted(places.tolist()) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "spec", [*CORE_SETS, "rded(teacher_recipe=recipe(steps=20, learning_rate=0.05))"]
+)
+def test_classes_are_apart_where_others_change_no_choice(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+    train = toy_data().train
+    others = train.images.clone()
+    others[train.labels == 1] = others[train.labels == 1].flip(-1) ** 2
+    chosen = []
+    for images in (train.images, others):
+        made = dd_plugins.distill(
+            RealData.from_values(images, train.labels),
+            spec,
+            images_per_class=9,
+            network="dc_convnet(width=8, depth=2, normalization='batch')",
+            device="cpu",
+        )
+        assert made.header.initial_indices is not None
+        chosen.append(made.header.initial_indices[:9])
+    assert (chosen[0] == chosen[1]) == dd_plugins.get_distiller(spec).classes_apart
 
 
 @pytest.mark.parametrize("spec", ["random", "herding", "kmeans"])

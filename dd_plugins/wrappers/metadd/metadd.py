@@ -301,6 +301,11 @@ class MetaDD(AbstractWrapper):
         """Whether the run's network shapes the set; always so in the paper's loss."""
         return super().uses_network or self.variant == "paper"
 
+    @property
+    def classes_apart(self) -> bool:
+        """The other networks learn from all classes, or weigh the whole gradient."""
+        return False
+
     @cached_property
     def _agreement(self) -> Agreement:
         assert self.variant in get_args(Loss)

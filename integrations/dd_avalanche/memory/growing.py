@@ -12,7 +12,7 @@ from dd_avalanche.memory.distilling import Distillate
 from dd_avalanche.memory.options import MemoryOptions
 from dd_avalanche.memory.pool import ImagePool
 from dd_avalanche.memory.stored import ClassImages, ImageGroups, TaskClass
-from dd_plugins.api import DataError, OptionError, packed
+from dd_plugins.api import DataError, ImageShape, OptionError, get_network, packed
 
 __all__ = ["Addition", "checked_experience"]
 
@@ -123,17 +123,32 @@ class Addition:
             f"{', '.join(short)}"
         )
 
-    def check(self) -> None:
+    def check(self, image_shape: ImageShape) -> None:
         """Refuse a single class if the distiller needs at least two.
 
+        Args:
+            image_shape: channels, height and width.
+
         Raises:
-            OptionError: there is one class, and the distiller cannot learn one alone.
+            OptionError: there is one class, and the distiller cannot learn one alone,
+                or BatchNorm in its network takes the statistics of all classes.
         """
-        if len(self.present) < 2 and not self.options.method.classes_apart:
+        if len(self.present) > 1:
+            return
+        method, network = self.options.method, self.options.network
+        if not method.classes_apart:
             raise OptionError(
-                f"{self.options.distiller!r} needs at least two classes to tell apart, "
-                f"got class {self.present[0]} alone; start the stream with more, or "
-                "take dm or a core set such as herding"
+                f"{method!r} needs at least two classes to tell apart, got class "
+                f"{self.present[0]} alone; start the stream with more, or take dm, "
+                "random or herding(training_steps=0)"
+            )
+        if network is None or not method.uses_network:
+            return
+        if get_network(network).uses_batch_norm(image_shape):
+            raise OptionError(
+                f"{method!r} needs at least two classes with {network!r}, whose "
+                f"BatchNorm sees all classes together, got class {self.present[0]} "
+                "alone; start the stream with more, or take a network without BatchNorm"
             )
 
     def pool(self, images: Tensor, labels: Tensor, groups: ImageGroups) -> ImagePool:

@@ -43,7 +43,8 @@ class DistilledMemory(MemoryOptions):
     images and chooses the others from the new ones, in this proportion.
 
     A task may start with a single class if the distiller learns each class separately,
-    as coresets and ``dm`` do. Other distillers refuse it.
+    as ``dm`` does with a network without BatchNorm, ``random``, and ``herding`` and
+    ``kmeans`` with ``training_steps=0``. Other distillers refuse it.
 
     The images of an experience are gathered as they are drawn; only ``whitening``
     copies them. Copies of stored images are references too.
@@ -165,7 +166,8 @@ class DistilledMemory(MemoryOptions):
         shortage = addition.shortage()
         if shortage is not None:
             warnings.warn(shortage, stacklevel=2)
-        addition.check()
+        channels, height, width = images.shape[1:]
+        addition.check((channels, height, width))
         # Images are cut before the distillation. If it fails, they must come back.
         with self.all_or_nothing():
             # Room is made before the pool: images that are cut must not be in it.

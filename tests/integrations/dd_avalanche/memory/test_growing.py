@@ -128,9 +128,18 @@ def test_images_of_a_class_that_returns_stay_different(distiller: str) -> None:
 
 
 def test_one_class_alone_needs_others_beside_it() -> None:
-    for distiller in (FREPO, f"turned({FREPO})", "dsa(real_batch_size=8)"):
+    apart = "take dm, random or herding\\(training_steps=0\\)"
+    for distiller in (
+        FREPO,
+        f"turned({FREPO})",
+        "dsa(real_batch_size=8)",
+        "herding(training_steps=2)",
+        "kmeans(training_steps=2)",
+        "rded",
+        "metadd(dm, networks=(mlp, conv), variant='variance')",
+    ):
         held = memory(20, distiller, context="fixed")
-        with pytest.raises(OptionError, match=r"got class 4 alone.*take dm or a core"):
+        with pytest.raises(OptionError, match=f"got class 4 alone.*{apart}"):
             held.add(*experience(4))
         assert len(held) == 0
     for context, distiller in (("fixed", FREPO), ("none", FREPO), ("none", "random")):
@@ -148,7 +157,6 @@ def test_one_class_alone_needs_others_beside_it() -> None:
     [
         "random",
         "herding(training_steps=0)",
-        "herding(training_steps=2)",
         "kmeans(training_steps=0)",
         "dm(real_batch_size=8)",
         "clip(dm(real_batch_size=8))",
@@ -172,6 +180,15 @@ def test_memory_may_begin_with_one_class(distiller: str, tmp_path: Path) -> None
         each.add(*experience(3, 1, seed=2))
         assert each.groups[TaskClass(0, 3)].seen == 40
     assert torch.equal(held.images(), again.images())
+
+
+def test_one_class_alone_needs_others_where_batch_norm_joins_them() -> None:
+    network = "conv(width=4, depth=2, normalization='batch')"
+    with pytest.raises(OptionError, match=r"class 4 alone.*network without BatchNorm"):
+        memory(20, "dm(real_batch_size=8)", network=network).add(*experience(4))
+    held = memory(20, "herding(training_steps=0)", network=network)
+    held.add(*experience(4))  # no network takes part
+    assert held.classes(0) == [4]
 
 
 def test_images_that_cannot_be_used_are_refused() -> None:
