@@ -16,6 +16,7 @@ from dd_plugins.runtime.randomness import generator_for
 __all__ = ["PatchChoice", "Patches", "Realism"]
 
 _SCORED = 250  # crops scored at a time
+_READ = 500  # real images read at a time
 
 Realism = Literal["best", "medium"]
 """The choice of crops: of the least loss, or around the median."""
@@ -30,7 +31,8 @@ class PatchChoice:
 
     Several crops of each candidate image, with the aspect ratio of the image, are
     scored by a teacher's loss for the class. The best crop of each image is kept; from
-    these the best are chosen, or those around the median.
+    these the best are chosen, or those around the median. The first place of all images
+    of a class is filled from them, in order of the loss, then the second, and so on.
 
     Attributes:
         factor: the number of crops along each side of an assembled image.
@@ -76,7 +78,8 @@ class PatchChoice:
             losses, best = self._best_crops(modules, real, drawn, label)
             order = losses.argsort(stable=True)
             first = (count - wanted) // 2 if self.realism == "medium" else 0
-            chosen = order[first : first + wanted]
+            by_place = order[first : first + wanted].view(-1, counts[label])
+            chosen = by_place.T.flatten()
             found.append(drawn[chosen])
             boxes += [best[place] for place in chosen.tolist()]
         return Patches(torch.cat(found), boxes, self.factor)
@@ -141,7 +144,9 @@ class _Box:
         crop = image[..., self.top : bottom, self.left : right]
         if crop.shape[-2:] == (height, width):
             return crop
-        return F.interpolate(crop, size=(height, width), mode="bilinear")
+        return F.interpolate(
+            crop, size=(height, width), mode="bilinear", antialias=True
+        )
 
 
 @dataclass(frozen=True)
@@ -169,27 +174,31 @@ class Patches:
         Args:
             read: returns real images in the value space.
         """
-        real = read(self.indices)
-        count, channels, height, width = real.shape
-        rows, columns = height // self.factor, width // self.factor
-        crops = torch.cat(
-            [
-                box.of(image[None], rows, columns)
-                for image, box in zip(real, self.boxes, strict=True)
+        parts = []
+        for places in torch.split(torch.arange(len(self.indices)), _READ):
+            real = read(self.indices[places])
+            size = real.shape[-2] // self.factor, real.shape[-1] // self.factor
+            boxes = [self.boxes[place] for place in places.tolist()]
+            crops = [
+                box.of(image[None], *size)
+                for image, box in zip(real, boxes, strict=True)
             ]
-        )
-        grid = crops.view(-1, self.factor, self.factor, channels, rows, columns)
+            parts.append(torch.cat(crops))
+        joined = torch.cat(parts)
+        _, channels, rows, columns = joined.shape
+        grid = joined.view(-1, self.factor, self.factor, channels, rows, columns)
         return grid.permute(0, 3, 1, 4, 2, 5).reshape(
-            count // self.factor**2, channels, height, width
+            -1, channels, self.factor * rows, self.factor * columns
         )
 
 
 def _alone(image: Tensor, box: _Box, factor: int) -> Tensor:
-    """Return a crop at its final size, in the corner of an image of zeros."""
+    """Return a crop at its final size, in the middle of an image of zeros."""
     height, width = image.shape[-2:]
     rows, columns = height // factor, width // factor
+    top, left = (height - rows) // 2, (width - columns) // 2
     crop = box.of(image, rows, columns)
-    return F.pad(crop, (0, width - columns, 0, height - rows))
+    return F.pad(crop, (left, width - columns - left, top, height - rows - top))
 
 
 @torch.no_grad()

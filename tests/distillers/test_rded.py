@@ -47,7 +47,9 @@ def test_images_are_crops_of_the_real_images_that_the_header_names(factor: int) 
     real = data.train.images[[places[index] for index in indices]]
     assert data.train.labels[[places[i] for i in indices]].tolist() == [0, 0, 1, 1]
     side = 8 // factor
-    expected = torch.nn.functional.interpolate(real, size=(side, side), mode="bilinear")
+    expected = torch.nn.functional.interpolate(
+        real, size=(side, side), mode="bilinear", antialias=True
+    )
     found = made.pixels()[..., :side, :side]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 

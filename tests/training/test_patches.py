@@ -125,14 +125,47 @@ def test_crops_are_put_together_row_by_row(factor: int) -> None:
 
 
 def test_a_crop_is_scored_as_large_as_it_will_be() -> None:
-    class Corner(Bright):
+    class Middle(Bright):
         def forward(self, pixels: Tensor) -> Tensor:
-            assert (pixels[:, :, 4:] == 0).all()
-            assert (pixels[:, :, :, 4:] == 0).all()
+            expected = torch.zeros(8, 8, dtype=torch.bool)
+            expected[2:6, 2:6] = True
+            assert ((pixels > 0) == expected).all()
             return super().forward(pixels)
 
     bright = images() + 1
-    choice(factor=2).choose([Corner()], sampler(bright), [1] * 2)
+    choice(factor=2).choose([Middle()], sampler(bright), [1] * 2)
+
+
+def test_each_image_has_crops_of_all_ranks() -> None:
+    found = choice(factor=2).choose([Bright()], sampler(), [2] * 2)
+    brightest = [38, 36, 34, 32, 30, 28, 26, 24]
+    assert found.indices[:8].tolist() == brightest[::2] + brightest[1::2]
+    assert found.first_indices.tolist() == [38, 36, 1, 3]
+
+
+def test_a_crop_that_shrinks_is_a_mean_of_its_pixels() -> None:
+    """As published: without antialiasing only some pixels would be seen."""
+    stripes = torch.zeros(40, 1, 8, 8)
+    stripes[..., ::4] = 1.0  # one column of four
+    whole = choice(factor=4, smallest=1.0, crops=1)
+    made = whole.choose([Bright()], sampler(stripes), [1] * 2).images(
+        lambda indices: stripes[indices]
+    )
+    assert made.mean() == pytest.approx(0.25, abs=0.02)
+
+
+def test_real_images_are_read_in_parts() -> None:
+    read: list[int] = []
+    pixels = torch.rand(1, 1, 8, 8).expand(600, 1, 8, 8)
+
+    def counted(indices: Tensor) -> Tensor:
+        read.append(len(indices))
+        return pixels[indices]
+
+    real = RealSampler(pixels, torch.arange(600) % 2, seed=0, device=CPU)
+    found = choice(factor=2, crops=1).choose([Bright()], real, [75] * 2)
+    assert len(found.images(counted)) == 150
+    assert read == [500, 100]
 
 
 def test_the_same_seed_chooses_the_same() -> None:
