@@ -99,6 +99,8 @@ class Task:
             new images.
         unequal_counts: the number of synthetic images of each class, if the numbers
             differ; 0 for classes of the context.
+        batch_norm: whether the run's network has BatchNorm. Only
+            :meth:`~dd_plugins.AbstractDistiller.images_in_graph` is told.
     """
 
     dataset: str
@@ -110,6 +112,7 @@ class Task:
     context_images: int = 0
     context_classes: int = 0
     unequal_counts: tuple[int, ...] | None = None
+    batch_norm: bool = False
 
     @property
     def class_counts(self) -> tuple[int, ...]:

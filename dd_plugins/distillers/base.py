@@ -92,7 +92,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
         no activations.
 
         Args:
-            task: the task.
+            task: the task; its ``batch_norm`` tells whether the network has BatchNorm.
         """
         del task
         return 0

@@ -124,8 +124,8 @@ class DM(AbstractDistiller[NoState]):
         return siamese_augmentation(images, parameters)
 
     def images_in_graph(self, task: Task) -> int:
-        """Return the images of a class: classes are matched one after another."""
-        return max(task.class_counts)
+        """Return the images of a class, or all images if BatchNorm joins them."""
+        return task.synthetic_images if task.batch_norm else max(task.class_counts)
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return SGD with momentum."""

@@ -197,6 +197,11 @@ class SRe2L(AbstractTaught):
         """Images are kept within [0, 1], as published."""
         return True
 
+    def images_in_graph(self, task: Task) -> int:
+        """Return the images of the largest group of one image of every class."""
+        groups = -(-task.num_classes // self.group_size)
+        return -(-task.num_classes // groups)
+
     def accumulate(
         self, state: TaughtState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -127,15 +127,21 @@ def check_memory(settled: Settled, run: Run) -> None:
     channels, height, width = task.image_shape
     each = channels * height * width
     needed = _COPIES * _FLOAT * task.synthetic_images * each
-    waiting = check_images_in_graph(distiller, distiller.images_in_graph(task))
+
+    def waiting(batch_norm: bool) -> int:
+        told = replace(task, batch_norm=batch_norm)
+        return check_images_in_graph(distiller, distiller.images_in_graph(told))
+
     if run.device.type == "cuda":
         room = float(torch.cuda.get_device_properties(run.device).total_memory)
     else:
         room = memory_limit()
     # Building a wide network only to count takes seconds, and few runs come near.
-    near = waiting * _MOST_KEPT * _FLOAT * each > room - needed
+    most = max(waiting(False), waiting(True))
+    near = most * _MOST_KEPT * _FLOAT * each > room - needed
     if near and distiller.uses_network:
-        needed += waiting * graph_bytes(
+        joined = run.network.uses_batch_norm(task.image_shape)
+        needed += waiting(joined) * graph_bytes(
             run.network, task.image_shape, task.num_classes, run.precision
         )
     if needed > room:

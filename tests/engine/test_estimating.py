@@ -89,6 +89,32 @@ def test_what_cannot_fit_is_refused_with_advice(
         dd_plugins.distill("digits", distiller, **given)
 
 
+@pytest.mark.parametrize(
+    ("distiller", "normalization", "counted"),
+    [
+        ("dm", "instance", 20),  # the images of a class
+        ("dm", "batch", 200),  # all images together
+        ("clip(dm)", "batch", 200),
+        ("rotated(dm)", "batch", 800),
+        ("sre2l", "batch", 10),  # one of every class
+        ("sre2l(group_size=4)", "batch", 4),  # the largest of 4, 3 and 3
+    ],
+)
+def test_images_that_a_step_keeps_are_counted(
+    distiller: str, normalization: str, counted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimating, "memory_limit", lambda: 0)
+    monkeypatch.setattr(estimating, "graph_bytes", lambda *given: 1_000_000_000)
+    with pytest.raises(OptionError, match=f"needs at least {counted} GB of memory"):
+        dd_plugins.estimate(
+            "digits",
+            distiller,
+            images_per_class=20,
+            network=f"conv(width=4, depth=2, normalization={normalization!r})",
+            device="cpu",
+        )
+
+
 def test_an_estimate_takes_the_options_of_a_run() -> None:
     with pytest.raises(TypeError, match="overwrite"):
         dd_plugins.estimate("digits", "dm", overwrite=True)
