@@ -44,8 +44,8 @@ class SRe2L(AbstractTaught):
     group, one of every class, are recovered together; each step updates all groups.
 
     Several ``teachers`` take turns from step to step, and the mean of their logits
-    labels the views; only one is in memory at a time. If several processes share a run,
-    each recovers some of the groups.
+    labels the views; only one is on the device at a time. If several processes share a
+    run, each recovers some of the groups.
 
     The preset settles all options not given.
 

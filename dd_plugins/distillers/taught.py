@@ -50,7 +50,7 @@ class TaughtState(AbstractState):
     Attributes:
         run: the run.
         teachers: networks trained on the real data, in evaluation mode; if they are
-            kept in files, one is in memory at a time.
+            kept in files, one is on the device at a time.
         kept: keys of the teachers; empty if they are not kept.
     """
 
@@ -178,7 +178,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         )
         if real.content is None:
             return TaughtState(run, list(found), ())
-        for _ in found:  # each is in memory alone
+        for _ in found:  # each is on the device alone
             pass
         kept = KeptNetworks(wanted, run, real, cache_folder())
         return TaughtState(run, kept, tuple(wanted))

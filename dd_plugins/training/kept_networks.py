@@ -1,5 +1,6 @@
 """Networks trained on real data, kept in files under a hash of their origin."""
 
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from dd_plugins.runtime.device import (
 )
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import save_tensors
+from dd_plugins.runtime.memory import fits_in_memory
 from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.view_records import TeacherRecord
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 _FORMAT = 3
+_SHARE = 4  # with the half of fits_in_memory, networks take an eighth of it
 _KIND = "a trained network"
 _ADVICE = "remove the file, and it is trained anew"
 
@@ -255,9 +258,10 @@ def _is_finite(module: nn.Module) -> bool:
 
 
 class KeptNetworks(Sequence[FeatureNetwork]):
-    """Networks, each read from its file on access.
+    """Networks, each read from its file and checked on first access.
 
-    Only the last one accessed stays in memory.
+    One is on the device of the run at a time, the last one accessed. All stay in the
+    main memory, if they take no more than an eighth of it; others are read again.
 
     Args:
         wanted: the networks; all are in files.
@@ -275,6 +279,7 @@ class KeptNetworks(Sequence[FeatureNetwork]):
     ) -> None:
         self._wanted, self._run, self._real, self._folder = wanted, run, real, folder
         self._last: tuple[int, FeatureNetwork] | None = None
+        self._held: dict[int, FeatureNetwork] = {}  # on the CPU
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -284,14 +289,37 @@ class KeptNetworks(Sequence[FeatureNetwork]):
         if not 0 <= number < len(self._wanted):
             raise IndexError(number)
         if self._last is None or self._last[0] != number:
-            self._last = None  # its memory is free before the next is read
-            wanted = self._wanted[number]
-            module = wanted.found(self._run, self._real, self._folder)
+            self._last = None  # its memory is free before the next takes its place
+            module = self._held.get(number)
             if module is None:
-                path = wanted.path(self._run, self._real, self._folder)
-                raise FileError(f"{path}: expected {_KIND}, found none; train it again")
-            self._last = number, module.eval().requires_grad_(False)
+                module = self._read(number)
+                if fits_in_memory(_SHARE * _bytes(*self._held.values(), module)):
+                    self._held[number] = self._on(module, "cpu")
+            else:
+                module = self._on(module, self._run.device)
+            self._last = number, module
         return self._last[1]
+
+    def _read(self, number: int) -> FeatureNetwork:
+        """Return a network from its file."""
+        wanted = self._wanted[number]
+        module = wanted.found(self._run, self._real, self._folder)
+        if module is None:
+            path = wanted.path(self._run, self._real, self._folder)
+            raise FileError(f"{path}: expected {_KIND}, found none; train it again")
+        frozen: FeatureNetwork = module.eval().requires_grad_(False)
+        return frozen
+
+    def _on(self, module: FeatureNetwork, device: torch.device | str) -> FeatureNetwork:
+        """Return a copy of a network on a device; itself if the run is on the CPU."""
+        if self._run.device.type == "cpu":
+            return module
+        return copy.deepcopy(module).to(device)
+
+
+def _bytes(*modules: nn.Module) -> int:
+    """Return the bytes of all weights and statistics of networks."""
+    return sum(each.nbytes for one in modules for each in one.state_dict().values())
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dd_plugins.distillers.sre2l import SRe2L, _groups
 from dd_plugins.networks.resnet import ResNet18
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.plugins.manager import Plugins
+from dd_plugins.runtime import memory
 from dd_plugins.synthetic.leaves import Leaves, Parameters
 from dd_plugins.synthetic.views import Views
 from dd_plugins.testing import toy_data
@@ -167,7 +168,9 @@ def test_the_curriculum_shrinks_crops_by_a_cosine() -> None:
     assert {plain._smallest(step, 100) for step in range(101)} == {0.08}
 
 
-def test_teachers_take_turns_and_one_is_in_memory() -> None:
+def test_teachers_take_turns_and_are_read_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     networks = (NETWORK, VGG11(width=4, normalization="batch"))
     method = settled(teachers=networks, **STILL)
     state = method.setup(run_of(), real())
@@ -180,9 +183,16 @@ def test_teachers_take_turns_and_one_is_in_memory() -> None:
     assert torch.equal(gradients[0], gradients[2])  # type: ignore[arg-type]
     assert not torch.allclose(gradients[0], gradients[1])  # type: ignore[arg-type]
     first = state.teachers[0]
-    assert state.teachers[0] is first
     assert state.teachers[1] is not first
-    assert state.teachers[0] is not first, "it was put out of memory"
+    for file in cache.iterdir():
+        file.unlink()
+    assert state.teachers[0] is first, "it is not read again"
+    monkeypatch.setattr(memory, "memory_limit", lambda: 1_000)
+    small = method.setup(run_of(), real())
+    first = small.teachers[0]
+    assert small.teachers[0] is first
+    assert small.teachers[1] is not first
+    assert small.teachers[0] is not first, "it was put out of memory"
 
 
 def distilled(method: str, **options: Any) -> DistilledSet:
