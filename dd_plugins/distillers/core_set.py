@@ -11,7 +11,11 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.data.subsets import class_members
 from dd_plugins.distillers.state import NoState
 from dd_plugins.distillers.unmoved import AbstractUnmoved
-from dd_plugins.networks.base import AbstractNetwork, features_in_chunks
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    FeatureNetwork,
+    features_in_chunks,
+)
 from dd_plugins.networks.dc_convnet import classic_network
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
@@ -165,10 +169,10 @@ class _Embedding:
 
     def __init__(self, run: Run, real: RealSampler, training_steps: int) -> None:
         self._run, self._real = run, real
-        self._network = run.fresh_network(run.generator("embedding network"))
-        self._pixels = training_steps == 0
-        if self._pixels:
+        self._network: FeatureNetwork | None = None
+        if training_steps == 0:  # a network that is built counts as seen
             return
+        self._network = run.fresh_network(run.generator("embedding network"))
         train_network(
             self._network,
             real_training_set(run, real),
@@ -182,7 +186,7 @@ class _Embedding:
         parts = []
         for part in torch.split(indices, _READ):
             images = self._real.read(part).images
-            if not self._pixels:
+            if self._network is not None:
                 with torch.no_grad(), self._run.autocast():
                     images = features_in_chunks(self._network, images)
             parts.append(images.flatten(1).float().cpu())

@@ -43,6 +43,8 @@ def test_core_set_is_made_of_different_real_images(spec: str) -> None:
     images = chosen.transform(data.train.images[torch.tensor(places)])
     assert torch.equal(chosen.images, images)
     assert chosen.labels.argmax(dim=1).tolist() == [0] * 5 + [1] * 5
+    seen = dd_plugins.get_distiller(spec).uses_network
+    assert chosen.header.architectures == (["conv"] if seen else [])
 
 
 def test_herding_equals_its_definition() -> None:
