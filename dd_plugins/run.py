@@ -101,6 +101,7 @@ class Task:
             differ; 0 for classes of the context.
         batch_norm: whether the run's network has BatchNorm. Only
             :meth:`~dd_plugins.AbstractDistiller.images_in_graph` is told.
+        images_per_stored: the number of images in a stored one.
     """
 
     dataset: str
@@ -113,6 +114,7 @@ class Task:
     context_classes: int = 0
     unequal_counts: tuple[int, ...] | None = None
     batch_norm: bool = False
+    images_per_stored: int = 1
 
     @property
     def class_counts(self) -> tuple[int, ...]:

@@ -22,7 +22,11 @@ _SPLIT_SEED = 0  # splits belong to the data set, not to a run: runs stay compar
 
 
 def balanced_subset(
-    labels: Tensor, images_per_class: int | Sequence[int], generator: torch.Generator
+    labels: Tensor,
+    images_per_class: int | Sequence[int],
+    generator: torch.Generator,
+    *,
+    each: int = 1,
 ) -> Tensor:
     """Draw ``images_per_class`` random images of each class; return indices by class.
 
@@ -30,11 +34,12 @@ def balanced_subset(
         labels: int64 of shape ``(n,)``.
         images_per_class: one number for all classes; or a number for each class.
         generator: the source of the random draws.
+        each: the number of real images in an image that the user asked for.
 
     Raises:
         OptionError: a class has fewer images.
     """
-    members = class_members(labels, images_per_class)
+    members = class_members(labels, images_per_class, each=each)
     counts = _counts(images_per_class, len(members))
     return random_members(members, counts, generator)
 
@@ -56,12 +61,15 @@ def random_members(
     return torch.cat(chosen)
 
 
-def class_members(labels: Tensor, least: int | Sequence[int] = 0) -> list[Tensor]:
+def class_members(
+    labels: Tensor, least: int | Sequence[int] = 0, *, each: int = 1
+) -> list[Tensor]:
     """Return the indices of each class's images.
 
     Args:
         labels: int64 of shape ``(n,)``.
         least: the smallest allowed number of images of a class; or a number for each.
+        each: the number of real images in an image that the user asked for.
 
     Raises:
         OptionError: a class has fewer images.
@@ -72,14 +80,17 @@ def class_members(labels: Tensor, least: int | Sequence[int] = 0) -> list[Tensor
     wanted = _counts(least, len(found))
     smallest = min(range(len(found)), key=lambda n: len(found[n]) - wanted[n])
     if len(found[smallest]) < wanted[smallest]:
-        equal = len(set(wanted)) == 1
+        equal, asked = len(set(wanted)) == 1, wanted[smallest] // each
         named = f"class {smallest}, counted from 0,"
-        what = "images per class" if equal else f"images of {named}"
+        noun = "image" if asked == 1 else "images"
+        what = f"{noun} per class" if equal else f"{noun} of {named}"
         which = named if equal else "it"
+        made = f", made of {each} real ones each" if each > 1 else ""
+        most = len(found[smallest]) // each
         raise OptionError(
-            f"{wanted[smallest]} {what} asked for, but {which} has only "
+            f"{asked} {what} asked for{made}, but {which} has only "
             f"{len(found[smallest])} training images, without those held out for "
-            f"validation; choose at most {len(found[smallest])}"
+            f"validation; {f'choose at most {most}' if most else 'too few for one'}"
         )
     return found
 

@@ -218,7 +218,10 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             OptionError: a class has too few images.
         """
         return balanced_subset(
-            real.labels, run.task.class_counts, run.generator("initial images")
+            real.labels,
+            run.task.class_counts,
+            run.generator("initial images"),
+            each=run.task.images_per_stored,
         )
 
     def first_images(

@@ -220,7 +220,10 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         key = (repr(self), repr(run.network), run.task.class_counts, choice)
         if key not in chosen:
             teachers = self.setup(run, real).teachers
-            chosen[key] = choice.choose(teachers, real, run.task.class_counts)
+            task = run.task
+            chosen[key] = choice.choose(
+                teachers, real, task.class_counts, each=task.images_per_stored
+            )
         return chosen[key]
 
     def _wanted(self, run: Run) -> list[TrainedNetwork]:

@@ -184,6 +184,7 @@ def _task(
         context_images=context.total(),
         context_classes=len(context),
         unequal_counts=unequal,
+        images_per_stored=per_stored,
     )
 
 

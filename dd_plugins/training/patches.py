@@ -54,7 +54,12 @@ class PatchChoice:
     seed: int
 
     def choose(
-        self, modules: Sequence[nn.Module], real: RealSampler, counts: Sequence[int]
+        self,
+        modules: Sequence[nn.Module],
+        real: RealSampler,
+        counts: Sequence[int],
+        *,
+        each: int = 1,
     ) -> "Patches":
         """Choose the crops for a set.
 
@@ -63,14 +68,18 @@ class PatchChoice:
                 evaluation mode.
             real: all real images.
             counts: the number of images of the set for each class.
+            each: the number of these images in a stored one.
 
         Raises:
             OptionError: a class has too few images for so many crops.
         """
-        each = [count * self.factor**2 for count in counts]
+        crops = self.factor**2
+        classes = class_members(
+            real.labels, [count * crops for count in counts], each=crops * each
+        )
         found, boxes = [], []
-        for label, members in enumerate(class_members(real.labels, each)):
-            if not (wanted := each[label]):
+        for label, members in enumerate(classes):
+            if not (wanted := counts[label] * crops):
                 continue
             count = min(len(members), max(self.candidates, wanted))
             generator = generator_for(self.seed, "candidates", label)

@@ -86,6 +86,25 @@ def test_run_without_enough_real_images_is_refused() -> None:
         dd_plugins.distill(toy_data(), SPEC, images_per_class=100, **SMALL)
 
 
+@pytest.mark.parametrize("first", ["real", "herding(training_steps=0)"])
+def test_packed_images_are_counted_as_they_were_asked_for(first: str) -> None:
+    labels = torch.tensor([0] * 20 + [1] * 6)
+    data = dd_plugins.RealData.from_values(torch.rand(26, 1, 8, 8), labels)
+    for asked, told in ((2, "2 images per class"), ((1, 2), "2 images of class 1, c")):
+        with pytest.raises(
+            OptionError,
+            match=f"^{told}.* of 4 real ones each, .*only 6 .*; choose at most 1$",
+        ):
+            dd_plugins.distill(
+                data,
+                SPEC,
+                images_per_class=asked,
+                parametrization="packed",
+                initial_images=first,
+                **SMALL,
+            )
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -180,8 +180,12 @@ def test_the_same_seed_chooses_the_same() -> None:
 
 
 def test_too_few_images_are_told() -> None:
-    with pytest.raises(OptionError, match="20"):
+    told = r"^6 images per class .* 4 real ones each, .* only 20 .*; choose at most 5$"
+    with pytest.raises(OptionError, match=told):
         choice(factor=2).choose([Bright()], sampler(), [6] * 2)
+    told = r"^1 image per class .* 64 real ones each, .* only 20 .*; too few for one$"
+    with pytest.raises(OptionError, match=told):
+        choice(factor=4).choose([Bright()], sampler(), [4] * 2, each=4)
 
 
 def test_classes_may_have_unequal_numbers() -> None:
