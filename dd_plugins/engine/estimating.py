@@ -148,7 +148,8 @@ def check_memory(settled: Settled, run: Run) -> None:
         raise OptionError(
             f"the run needs at least {size_text(needed)} of memory, and {run.device} "
             f"has {size_text(int(room))}: make fewer images (--ipc), take a narrower "
-            "network (--network 'conv(width=32)') or, for frepo, a smaller chunk_size"
+            "network (--network 'conv(width=32)') or a smaller chunk_size of "
+            "frepo or group_size of sre2l"
         )
 
 
