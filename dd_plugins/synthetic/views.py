@@ -69,11 +69,13 @@ class Views(Record):
         Returns:
             Shape ``(b, channels, height, width)``.
         """
-        crops = self._crops(images, indices, number, mirror)
         if self.mix == "none":
-            return crops
+            return self._crops(images, indices, number, mirror)
         partners = self.partners(len(images), number)[indices]
-        others = self._crops(images, partners, number, mirror)
+        # Most partners are among the images, with the same crops.
+        both, places = torch.unique(torch.cat([indices, partners]), return_inverse=True)
+        made = self._crops(images, both, number, mirror)
+        crops, others = torch.split(made[places], len(indices))
         return torch.cat(
             [
                 self._mixed(crop[None], other[None], number, index)[0]

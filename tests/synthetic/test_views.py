@@ -1,7 +1,7 @@
 """Views: where the crops lie, told by images whose pixels say their own place."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -136,6 +136,27 @@ def test_a_mixed_view_does_not_depend_on_who_else_is_looked_at() -> None:
             assert torch.equal(found, whole[some])
         plain = Views(count=2).look(images, torch.arange(6), 1, mirror=True)
         assert not torch.equal(whole, plain)
+
+
+def test_a_partner_among_the_images_is_cropped_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cropped: list[int] = []
+    crop = Views._crop
+
+    def counted(self: Views, image: Tensor, *given: Any) -> Tensor:
+        cropped.append(len(image))
+        return crop(self, image, *given)
+
+    monkeypatch.setattr(Views, "_crop", counted)
+    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    views = Views(count=3, mix="cutmix")
+    whole = views.look(images, torch.arange(6), 1, mirror=True)
+    assert len(cropped) == 6
+    for index in range(6):
+        alone = views.look(images, torch.tensor([index]), 1, mirror=True)
+        assert torch.equal(alone[0], whole[index])
+    assert len(cropped) == 6 + 2 * 6
 
 
 def test_padded_crops_are_shifted_by_an_eighth() -> None:
