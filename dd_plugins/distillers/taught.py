@@ -176,8 +176,12 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         found = obtained(
             wanted, run, real, self.missing_teachers, what="teacher", refusal=refusal
         )
-        if real.content is None:
-            return TaughtState(run, list(found), ())
+        if real.content is None:  # no file holds them
+            trained = _TRAINED.setdefault(real, {})
+            key = repr(wanted)
+            if key not in trained:
+                trained[key] = list(found)
+            return TaughtState(run, trained[key], ())
         for _ in found:  # each is on the device alone
             pass
         kept = KeptNetworks(wanted, run, real, cache_folder())
@@ -249,6 +253,10 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
 
 # A run asks twice, for indices and for images; a sampler belongs to one run.
 _CHOSEN: WeakKeyDictionary[RealSampler, dict[Any, Patches]] = WeakKeyDictionary()
+# The choice of images needs teachers first, and the run afterwards.
+_TRAINED: WeakKeyDictionary[RealSampler, dict[str, list[FeatureNetwork]]] = (
+    WeakKeyDictionary()
+)
 
 
 def _refusal(

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 import dd_plugins
-from dd_plugins.api import DistilledSet, OptionError
+from dd_plugins.api import DistilledSet, OptionError, RealSampler
 from dd_plugins.distillers.rded import RDED
+from dd_plugins.networks.resnet import ResNet18
 from dd_plugins.plugins.manager import Plugins
-from dd_plugins.run import Task
+from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.views import Views
 from dd_plugins.testing import toy_data
+from dd_plugins.training.kept_networks import TrainedNetwork
+from dd_plugins.training.recipes import Recipe
 
 RECIPE = "recipe(steps=6, learning_rate=0.05, optimizer='sgd', norm_momentum=0.5)"
 
@@ -83,6 +86,27 @@ def test_networks_learn_by_the_published_recipe(per_class: int, batch: int) -> N
 def test_a_class_with_too_few_images_is_told() -> None:
     with pytest.raises(OptionError, match="images per class"):
         chosen(", factor=8")
+
+
+def test_teachers_that_no_file_holds_are_trained_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[TrainedNetwork] = []
+    obtain = TrainedNetwork.obtain
+
+    def counted(self: TrainedNetwork, *given: Any) -> Any:
+        trained.append(self)
+        return obtain(self, *given)
+
+    monkeypatch.setattr(TrainedNetwork, "obtain", counted)
+    images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    cpu = torch.device("cpu")
+    real = RealSampler(images, torch.arange(20) % 2, seed=0, device=cpu)
+    task, network = Task("toy", (1, 8, 8), 2, 2), ResNet18(width=4)
+    method = RDED(teacher_recipe=Recipe(steps=2)).for_task(task)
+    run = Run(task, "rded", network, 1, 0, cpu)
+    method.first_images(run, real, method.choose(run, real), images.__getitem__)
+    assert len(method.setup(run, real).teachers) == len(trained) == 1
 
 
 def test_a_factor_that_does_not_divide_the_image_is_told() -> None:
