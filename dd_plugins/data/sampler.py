@@ -120,9 +120,22 @@ class RealSampler:
             return self._read_ahead(step, size, everything)
         return self._draw("batch", step, size, everything)
 
-    def class_batch(self, step: int, label: int, size: int) -> Batch:
-        """Draw ``size`` images of one class; return all if there are fewer."""
-        return self._draw(f"batch of class {label}", step, size, self._members[label])
+    def class_batch(
+        self, step: int, label: int, size: int, *, shared: bool = False
+    ) -> Batch:
+        """Draw ``size`` images of one class; return all if there are fewer.
+
+        Args:
+            step: the number of the draw.
+            label: the class.
+            size: the number of images.
+            shared: whether every process gets all of them, not its part. A network kept
+                by every process must see the same images in each.
+        """
+        purpose, members = f"batch of class {label}", self._members[label]
+        if shared:
+            return self.read(self._whole(purpose, step, size, members))
+        return self._draw(purpose, step, size, members)
 
     def _draw(self, purpose: str, step: int, size: int, members: Tensor) -> Batch:
         return self.read(self._picked(purpose, step, size, members))
@@ -151,16 +164,19 @@ class RealSampler:
                 f"{min(size, total)} for {self._ranks} processes; draw more, or use "
                 "fewer processes"
             )
+        return self._whole(purpose, step, size, members)[self._rank :: self._ranks]
+
+    def _whole(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
+        """Return the indices of all images in a draw."""
+        total = len(members)
         if size >= total:
-            picked = members
-        else:
-            epoch, offset = divmod(step * size, total)
-            order = self._order(purpose, epoch, total)[offset : offset + size]
-            if len(order) < size:
-                rest = self._order(purpose, epoch + 1, total)[: size - len(order)]
-                order = torch.cat([order, rest])
-            picked = members[order]
-        return picked[self._rank :: self._ranks]
+            return members
+        epoch, offset = divmod(step * size, total)
+        order = self._order(purpose, epoch, total)[offset : offset + size]
+        if len(order) < size:
+            rest = self._order(purpose, epoch + 1, total)[: size - len(order)]
+            order = torch.cat([order, rest])
+        return members[order]
 
     def _batch(self, images: Tensor, indices: Tensor) -> Batch:
         images = images.to(self._device)

@@ -227,9 +227,11 @@ def _settle_statistics(
     run: Run, network: FeatureNetwork, real: RealSampler, step: int
 ) -> None:
     """Take the statistics of batch normalisation from real images, and freeze them."""
-    images = torch.cat(
-        [real.class_batch(step, label, _STATISTICS).images for label in real.classes]
-    )
+    batches = [
+        real.class_batch(step, label, _STATISTICS, shared=True)
+        for label in real.classes
+    ]
+    images = torch.cat([batch.images for batch in batches])
     with torch.no_grad(), run.autocast():
         network(images)
     for layer in network.modules():

@@ -1,6 +1,7 @@
 """The changing state of a distiller in a run."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dd_plugins.errors import DDWarning
 from dd_plugins.run import Run
 
 __all__ = ["AbstractState", "Metrics", "NoState", "check_saved"]
+
+_ROUNDING = 0.01  # of the length of a tensor
 
 Metrics = dict[str, Tensor]
 """Named 0-d tensors of one step."""
@@ -39,8 +43,20 @@ class AbstractState(ABC):
         """Merge the results of :meth:`state_dict` from all processes of a run.
 
         The result is saved, and loaded in each process at a resume, perhaps with
-        another number of processes. Here the state is the same in all processes.
+        another number of processes. Here the state is the same in all processes; a
+        warning names a value that is not.
         """
+        for part in parts[1:]:
+            place = _difference(part, parts[0])
+            if place is not None:
+                warnings.warn(
+                    f"{type(self).__name__}: {place} differs between processes, and "
+                    "only that of process 0 is saved, so a resumed run goes another "
+                    "way; draw by run.generator, or define merge",
+                    DDWarning,
+                    stacklevel=2,
+                )
+                break
         return dict(parts[0])
 
 
@@ -93,6 +109,32 @@ def check_saved(saved: object, now: object, place: str = "state") -> None:
                 raise ValueError(f"{place}: expected {_form(now)}, got {_form(saved)}")
             if isinstance(saved, float) and not math.isfinite(saved):
                 raise ValueError(f"{place}: expected a finite number, got {saved}")
+
+
+def _difference(other: object, own: object, place: str = "state") -> str | None:
+    """Return the place of the first value that differs by more than rounding."""
+    match own:
+        case Tensor():
+            return None if _near(other, own) else place
+        case Mapping() if isinstance(other, Mapping) and other.keys() == own.keys():
+            pairs = [(key, other[key], value) for key, value in own.items()]
+        case list() | tuple() if isinstance(other, list | tuple):
+            if len(other) != len(own):
+                return place
+            pairs = [(n, other[n], value) for n, value in enumerate(own)]
+        case _:
+            return None if other == own else place
+    found = (_difference(one, each, f"{place}.{key}") for key, one, each in pairs)
+    return next((each for each in found if each is not None), None)
+
+
+def _near(other: object, own: Tensor) -> bool:
+    """Return whether tensors are equal, but for the rounding of long training."""
+    if not isinstance(other, Tensor) or _form(other) != _form(own):
+        return False
+    if torch.equal(other, own) or not own.is_floating_point():
+        return torch.equal(other, own)
+    return bool((other - own).norm() <= _ROUNDING * own.norm())
 
 
 def _form(value: object) -> str:

@@ -173,7 +173,9 @@ class _Unreadable(RealSampler):
     def batch(self, step: int, size: int) -> Batch:
         self._refuse()
 
-    def class_batch(self, step: int, label: int, size: int) -> Batch:
+    def class_batch(
+        self, step: int, label: int, size: int, *, shared: bool = False
+    ) -> Batch:
         self._refuse()
 
     def _refuse(self) -> NoReturn:

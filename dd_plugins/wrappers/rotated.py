@@ -195,10 +195,11 @@ class Rotated(AbstractWrapper):
     def _seen(self, state: AbstractState, leaves: Leaves, step: int) -> Leaves:
         """Return the images for the base in a step, with real ones in some rotations.
 
-        They depend on the seed and the step alone, so a resumed run sees the same ones.
+        They depend on the seed and the step alone: a resumed run sees the same ones. So
+        do all processes, whose networks are then trained alike.
         """
         assert isinstance(state, RotatedState)
-        generator = state.run.own_generator("current turns", step)
+        generator = state.run.generator("current turns", step)
         drawn = torch.randperm(self.turns, generator=generator)
         current = drawn[: self.current_turns].tolist()
         return _joined(
@@ -228,7 +229,7 @@ class Rotated(AbstractWrapper):
         """
         classes = leaves.labels.shape[1]
         batches = [
-            real.class_batch(step, label, self.current_images)
+            real.class_batch(step, label, self.current_images, shared=True)
             for label in sorted(set(leaves.classes.tolist()))
         ]
         labels = torch.cat([batch.labels for batch in batches]) + turn * classes
@@ -336,10 +337,12 @@ class _RotatedSampler(RealSampler):
             torch.randint(self._turns, (len(batch.labels),), generator=generator),
         )
 
-    def class_batch(self, step: int, label: int, size: int) -> Batch:
+    def class_batch(
+        self, step: int, label: int, size: int, *, shared: bool = False
+    ) -> Batch:
         """Draw images of one class, all in one turn."""
         turn, label = divmod(label, self._classes)
-        batch = self._real.class_batch(step, label, size)
+        batch = self._real.class_batch(step, label, size, shared=shared)
         return self._seen(batch, torch.full((len(batch.labels),), turn))
 
     def _seen(self, batch: Batch, turns: Tensor) -> Batch:

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from dd_plugins.distillers.state import check_saved
+from dd_plugins.distillers.state import NoState, check_saved
+from dd_plugins.errors import DDWarning
+from dd_plugins.networks.conv import Conv
+from dd_plugins.run import Run, Task
 
 NOW: dict[str, Any] = {
     "pool": [
@@ -94,3 +97,36 @@ def test_whole_numbers_in_tensors_need_not_be_finite_to_be_compared() -> None:
     check_saved(torch.tensor([True]), torch.tensor([False]))
     with pytest.raises(ValueError, match="finite"):
         check_saved(torch.tensor([float("nan")]).half(), torch.zeros(1).half())
+
+
+def state() -> NoState:
+    task = Task("toy", (1, 8, 8), 2, 1)
+    return NoState(Run(task, "", Conv(), 1, 0, torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("place", "new", "told"),
+    [
+        (("pool", 1, "weight"), torch.ones(2, 3), "pool.1.weight"),
+        (("pool", 1, "weight"), torch.zeros(3, 2), "pool.1.weight"),
+        (("pool", 0, "updates"), 5, "pool.0.updates"),
+        (("pool",), NOW["pool"][:1], "pool"),
+        (("order",), torch.tensor([0, 1, 3]), "order"),
+        (("kind",), "adam", "kind"),
+        ((7,), {"pear": 1}, "7"),
+        ((7, "pair"), (1, torch.tensor(1.1)), "7.pair.1"),
+    ],
+)
+def test_a_value_that_differs_between_processes_is_named(
+    place: Any, new: Any, told: str
+) -> None:
+    with pytest.warns(DDWarning, match=rf"^NoState: state\.{told} differs") as caught:
+        assert state().merge([NOW, NOW, put(NOW, place, new)]) == NOW
+    assert len(caught) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_states_and_those_that_rounding_sets_apart_are_merged() -> None:
+    near = put(NOW, (7, "pair"), (1, torch.tensor(1.001)))
+    assert state().merge([NOW]) == NOW
+    assert state().merge([NOW, copy.deepcopy(NOW), near]) == NOW

@@ -140,6 +140,53 @@ def test_gradients_of_architectures_are_balanced_as_by_one_process(
     torch.testing.assert_close(two.images, one.images, rtol=1e-4, atol=1e-4)
 
 
+RESUMED = """
+import sys
+import warnings
+from contextlib import suppress
+import torch
+import dd_plugins
+from dd_plugins.plugins.manager import Plugins
+from dd_plugins.runtime import processes
+from dd_plugins.testing import toy_data
+from dd_plugins.testing.toys import Interruption
+
+warnings.simplefilter("error")  # the parts of a state are told if they differ
+with processes.process_group():
+    differ = []
+    for number, words in enumerate(sys.argv[2:]):
+        spec, network = words.split(" on ")
+        options = dict(
+            data=toy_data(validation=0.0), distiller=spec, network=network,
+            images_per_class=2, steps=8, precision="float32",
+        )
+        whole = dd_plugins.distill(**options)
+        out = f"{sys.argv[1]}/{number}"
+        stops = Plugins(load=[], extra={"interruption": Interruption(4)})
+        with suppress(KeyboardInterrupt):
+            dd_plugins.distill(**options, out=out, plugins=stops)
+        resumed = dd_plugins.distill(**options, out=out, resume=True)
+        if not torch.equal(resumed.images, whole.images):
+            differ.append(words)
+    assert not differ, differ
+"""
+
+
+def test_two_processes_resume_as_if_never_interrupted(tmp_path: Path) -> None:
+    dsa = "dsa(real_batch_size=16, inner_epochs=2)"
+    metadd = (
+        "metadd(frepo(pool_size=2), variant='logit_variance', start=0, every=1, "
+        "auxiliaries='learning', "
+        "networks=(conv(width=4, depth=1), conv(width=6, depth=2)))"
+    )
+    runs = [
+        f"{dsa} on dc_convnet(width=4, depth=2, normalization='batch')",
+        f"rotated({dsa}, current_turns=1) on dc_convnet(width=4, depth=2)",
+        f"rotated({metadd}, current_turns=1) on conv(width=4, depth=2)",
+    ]
+    run_in_two_processes(RESUMED, tmp_path, *runs, folder=tmp_path)
+
+
 def children(process: subprocess.Popen[str]) -> list[int]:
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return sorted(map(int, listed.split()))

@@ -1,13 +1,15 @@
 """The auxiliary networks of MetaDD: frozen ones, and ones in training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.online_models import Pool, PoolState
+from dd_plugins.distillers.state import AbstractState
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.networks.activation_maps import map_layer
@@ -155,6 +157,10 @@ class LearningAuxiliaries(PoolState):
             },
             pool,
         )
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the networks of the first process: all processes have the same."""
+        return AbstractState.merge(self, parts)
 
     def auxiliary(self, architecture: int, draw: int) -> Auxiliary:
         """Return one of the networks of an architecture, with the layer of its maps."""

@@ -132,6 +132,9 @@ class MetaDDState(WrappedState):
                 member.state.merge([part["members"][number] for part in parts])
                 for number, member in enumerate(self.members)
             ]
+        if self.learning is not None:
+            learning = [part["learning"] for part in parts]
+            merged["learning"] = self.learning.merge(learning)
         return merged
 
 
