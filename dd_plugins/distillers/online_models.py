@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from dd_plugins.distillers.state import AbstractState, check_saved
-from dd_plugins.functional.kernel_regression import half_squared_error
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.run import Run
+from dd_plugins.synthetic.labels import LabelKind, label_loss
 
 __all__ = ["OnlineModel", "Pool", "PoolState"]
 
@@ -43,13 +43,17 @@ class OnlineModel:
             *(tensor for each in moments for tensor in each.values()),
         ]
 
-    def train(self, run: Run, view: Tensor, labels: Tensor) -> None:
+    def train(
+        self, run: Run, view: Tensor, labels: Tensor, kind: LabelKind = "regression"
+    ) -> None:
         """Take a training step on the synthetic set; ``updates`` does not change.
 
         Args:
             run: the run.
             view: images, ``(n, channels, height, width)`` in the value space.
-            labels: ``(n, classes)``, fitted by squared error.
+            labels: ``(n, classes)``.
+            kind: the kind of the labels, which gives the loss: squared error for
+                regression targets.
         """
         network, optimizer = self.network, self.optimizer
         network.train()
@@ -62,7 +66,7 @@ class OnlineModel:
         }
         with run.autocast():
             outputs = functional_call(network, leaves, (view,))
-        loss = half_squared_error(outputs.float(), labels)
+        loss = label_loss(outputs.float(), labels, kind)
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         for parameter, gradient in zip(network.parameters(), gradients, strict=True):
             parameter.grad = gradient

@@ -247,6 +247,17 @@ def test_learned_labels_start_as_the_mean_of_experts_that_are_right() -> None:
     assert counts == {1}
 
 
+def test_the_first_step_keeps_labels_that_are_learned_already() -> None:
+    mtt = settled(learn_labels=True)
+    late, leaves = mtt.setup(run_of(), real()), leaves_of(mtt)
+    moved = torch.randn(leaves.labels.shape, generator=torch.Generator().manual_seed(3))
+    learned = replace(leaves, labels=moved.requires_grad_())
+    mtt.accumulate(late, learned, real(), 0)
+    first = mtt.setup(run_of(), real())
+    mtt.accumulate(first, leaves, real(), 0)
+    assert torch.equal(mtt.labels(late, learned), mtt.labels(first, learned))
+
+
 def test_experts_with_batch_norm_judge_by_the_statistics_of_the_set() -> None:
     network = get_network("dc_convnet(width=4, depth=2, normalization='batch')")
     run = replace(run_of(), network=network)

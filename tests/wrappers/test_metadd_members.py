@@ -1,9 +1,12 @@
 """The base of MetaDD under several architectures: balanced, in turn, and kept apart."""
 
+import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import dd_plugins
@@ -12,6 +15,7 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.frepo import FRePo
+from dd_plugins.distillers.online_models import OnlineModel
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
@@ -267,3 +271,51 @@ def test_learning_networks_are_saved_and_those_without_use_are_not_made() -> Non
             other = again.learning.pool[slot]
             assert other.updates == model.updates
             assert all(map(torch.equal, model.tensors(), other.tensors()))
+
+
+def test_learning_networks_fit_labels_by_the_loss_of_their_kind() -> None:
+    distiller = MetaDD(
+        base=DM(real_batch_size=8),
+        networks=(Conv(width=4, depth=2), Conv(width=4, depth=1)),
+        variant="variance",
+        auxiliaries="learning",
+        augment=False,
+        start=0,
+    )
+    state, leaves = distiller.setup(run_of(), real()), leaves_of(DM())
+    assert state.learning is not None
+    model = state.learning.pool[0]
+    by_hand = copy.deepcopy(model.network).train()
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    loss = F.cross_entropy(by_hand(leaves.pixels.detach()), leaves.classes)
+    torch.autograd.backward(loss)
+    optimizer.step()
+    distiller.advance(state, leaves, 0)
+    for found, wanted in zip(
+        model.network.parameters(), by_hand.parameters(), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_learning_networks_see_the_labels_of_the_saved_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[Tensor, str]] = []
+
+    def train(self: OnlineModel, run: Run, view: Tensor, *labels: Any) -> None:
+        seen.append(labels)
+
+    monkeypatch.setattr(OnlineModel, "train", train)
+    mtt = (
+        "mtt(experts=1, student_steps=2, snapshot_steps=2, target_distance=1, "
+        "difficulty=window(last=0), learn_labels=True)"
+    )
+    made = dd_plugins.distill(
+        toy_data(validation=0.0),
+        f"metadd({mtt}, networks=(conv(width=4, depth=1), conv(width=4, depth=2)), "
+        "variant='logit_variance', auxiliaries='learning')",
+        steps=2,
+        network="conv(width=4, depth=2)",
+    )
+    assert [kind for _, kind in seen] == ["probabilities"] * 2
+    assert torch.equal(seen[-1][0].cpu(), made.labels)

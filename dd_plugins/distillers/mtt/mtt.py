@@ -408,10 +408,12 @@ class MTT(AbstractDistiller[MTTState]):
 
     @torch.no_grad()
     def _first_logits(self, state: MTTState, leaves: Leaves) -> Tensor:
-        """Return the logits of the labels at the start, minus the leaves.
+        """Return the logits of the labels at the start, minus the first leaves.
 
         They are the mean logits of the experts that classify an image correctly, or of
-        all experts if none does. Images of a context keep their labels.
+        all experts if none does. Images of a context keep their labels. The first
+        leaves of all others are 0; these may have learned already, if another network
+        of MetaDD joins in late.
         """
         run, images = state.run, leaves.pixels.detach()
         module = run.fresh_network(run.generator("student"))
@@ -426,9 +428,9 @@ class MTT(AbstractDistiller[MTTState]):
         right = torch.where(right.sum(dim=0) > 0, right, torch.ones_like(right))
         mean = (right[:, :, None] * stacked).sum(dim=0) / right.sum(dim=0)[:, None]
         held = run.task.context_images
-        labels = leaves.labels.detach()
-        mean[:held] = labels[:held].clamp(min=_LEAST_PROBABILITY).log()
-        return mean - labels
+        labels = leaves.labels.detach()[:held]
+        mean[:held] = labels.clamp(min=_LEAST_PROBABILITY).log() - labels
+        return mean
 
 
 def _probabilities(state: MTTState, labels: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from dd_plugins.networks.base import (
 )
 from dd_plugins.run import Run
 from dd_plugins.runtime.cache import cache_folder
-from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.training.kept_networks import TrainedNetwork
 from dd_plugins.training.recipes import real_data_recipe
 from dd_plugins.wrappers.metadd.agreement import Auxiliary, FeatureStatistics
@@ -178,18 +178,34 @@ class LearningAuxiliaries(PoolState):
         slots = range(architecture, len(self.pool), count)
         return self.pool[slots[draw % len(slots)]].network.eval()
 
-    def learn(self, leaves: Leaves, step: int, *, augment: bool) -> None:
-        """Train one network on the set by a step, or replace it."""
+    def learn(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        kind: LabelKind,
+        step: int,
+        *,
+        augment: bool,
+    ) -> None:
+        """Train one network on the set by a step, or replace it.
+
+        Args:
+            pixels: the images.
+            labels: their labels, as the set is saved.
+            kind: the kind of the labels.
+            step: the step of the run.
+            augment: whether the network sees a random augmentation of the images.
+        """
         slot = step % len(self.pool)
         model = self.pool[slot]
         if model.updates >= _MOST_UPDATES:
             self.pool[slot] = self.recipe.fresh_model(self.run, slot, step, 0)
             return
-        view = leaves.pixels.detach()
+        view = pixels.detach()
         if augment:
             generator = self.run.generator("metadd learning", step)
             view = random_augmentation(
                 view, generator=generator, mirror=self.run.task.mirror
             ).contiguous(memory_format=torch.channels_last)
-        model.train(self.run, view, leaves.labels.detach())
+        model.train(self.run, view, labels.detach(), kind)
         model.updates += 1

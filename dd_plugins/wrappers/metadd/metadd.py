@@ -400,7 +400,13 @@ class MetaDD(AbstractWrapper):
         super().advance(state, leaves, step)
         assert isinstance(state, MetaDDState)
         if state.learning is not None:
-            state.learning.learn(leaves, step, augment=self.augment)
+            state.learning.learn(
+                leaves.pixels,
+                self.base.labels(state.base, leaves),
+                self.label_kind,
+                step,
+                augment=self.augment,
+            )
         elif state.members and self._is_applied(step):
             for member in self._in_turn(state, step):
                 member.advance(self.base, leaves)
