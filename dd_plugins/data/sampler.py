@@ -18,6 +18,8 @@ from dd_plugins.runtime.randomness import generator_for
 
 __all__ = ["Batch", "RealSampler"]
 
+_MOST_STREAMS = 8  # each has workers of its own
+
 
 class Batch(NamedTuple):
     """A draw of real data in the value space of the model.
@@ -75,7 +77,7 @@ class RealSampler:
         self._labels = labels.to(device)
         self._device = device
         self._transform = None if transform is None else transform.to(device)
-        self._stream: _Stream | None = None
+        self._streams: list[_Stream] = []  # the last used one at the end
         self._members = class_members(labels)
 
         @lru_cache(maxsize=4)
@@ -111,7 +113,7 @@ class RealSampler:
 
     def close(self) -> None:
         """Stop the processes for reading ahead, if there are any."""
-        self._stream = None  # its iterator holds them
+        self._streams = []  # their iterators hold them
 
     def batch(self, step: int, size: int) -> Batch:
         """Draw ``size`` images of any class; return all if there are fewer."""
@@ -141,14 +143,24 @@ class RealSampler:
         return self.read(self._picked(purpose, step, size, members))
 
     def _read_ahead(self, step: int, size: int, members: Tensor) -> Batch:
-        """Draw from a stream of batches, read ahead by workers step by step."""
+        """Draw from a stream of batches, read ahead by workers step by step.
+
+        Each reader with steps of its own has a stream, such as an architecture of
+        MetaDD.
+        """
         assert isinstance(self._images, StreamedImages)
         picked = partial(self._picked, "batch", size=size, members=members)
-        if self._stream is None or self._stream.coming != (step, size):
+        wanted = (step, size)
+        fitting = [each for each in self._streams if each.coming == wanted]
+        if fitting:
+            stream = fitting[0]
+            self._streams.remove(stream)
+        else:
             draws = (picked(later) for later in itertools.count(step))
-            self._stream = _Stream(self._images.batches(draws), (step, size))
-        images = next(self._stream.batches)
-        self._stream.coming = (step + 1, size)
+            stream = _Stream(self._images.batches(draws), wanted)
+        images = next(stream.batches)
+        stream.coming = (step + 1, size)
+        self._streams = [*self._streams, stream][-_MOST_STREAMS:]
         return self._batch(images, picked(step).to(self._device))
 
     def _picked(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
@@ -190,7 +202,7 @@ class RealSampler:
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class _Stream:
     """Batches read ahead, and the step and size of the next one."""
 

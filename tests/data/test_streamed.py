@@ -2,6 +2,7 @@
 
 import os
 import signal
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,37 @@ def test_draws_of_a_step_start_no_workers(monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert len(sampler.class_batch(0, 1, 80).labels) == 80
     assert len(data.train.images[torch.arange(200)]) == 200
+
+
+def test_each_reader_with_steps_of_its_own_has_a_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[weakref.ref[Any]] = []
+    batches = StreamedImages.batches
+
+    def counted(self: StreamedImages, draws: Any) -> Any:
+        stream = batches(self, draws)
+        begun.append(weakref.ref(stream))
+        return stream
+
+    monkeypatch.setattr(StreamedImages, "batches", counted)
+    memory, streamed = (
+        RealSampler(data.train.images, data.train.labels, seed=0, device=CPU)
+        for data in both(workers=0)
+    )
+    for step in range(6):
+        # Two that start together, one that is slower, one with batches of its own.
+        slower = [] if step % 2 else [(step // 2, 20)]
+        for draw in [(step, 20), (step, 20), *slower, (step, 7)]:
+            one, other = (each.batch(*draw) for each in (memory, streamed))
+            assert torch.equal(one.labels, other.labels)
+            assert torch.equal(one.images, other.images)
+    assert len(begun) == 4
+    for step in range(0, 60, 2):
+        streamed.batch(step, 9)
+    assert sum(each() is not None for each in begun) <= 8
+    streamed.close()
+    assert not any(each() is not None for each in begun)
 
 
 def test_reading_draws_nothing_from_the_global_generator() -> None:
