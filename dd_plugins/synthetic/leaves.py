@@ -22,12 +22,15 @@ class Leaves:
         classes: int64 of shape ``(n,)``: the class of each image, even if its label is
             learned.
         others: further learned tensors, by name; each requires a gradient.
+        fixed: bool of shape ``(n,)``: True for an image that the optimizer does not
+            move, such as one of a context; None if it moves all.
     """
 
     pixels: Tensor
     labels: Tensor
     classes: Tensor
     others: Mapping[str, Tensor] = field(default_factory=dict)
+    fixed: Tensor | None = None
 
     def learned(self) -> list[Tensor]:
         """Return the leaves requiring a gradient."""
@@ -38,7 +41,7 @@ class Leaves:
         return self.map(torch.Tensor.detach)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Apply a function to pixels, labels and others; classes stay."""
+        """Apply a function to pixels, labels and others; all else stays."""
         return replace(
             self,
             pixels=function(self.pixels),
@@ -178,11 +181,13 @@ class Synthetic:
     def decode(self) -> Leaves:
         """Return fresh leaves for one step, with no gradient yet."""
         pixels, labels = self._pixels(), self._labels.detach()
-        classes = self._classes
+        classes, fixed = self._classes, None
         if self._fixed is not None:
             pixels = torch.cat([self._fixed.pixels, pixels])
             labels = torch.cat([self._fixed.labels, labels])
             classes = torch.cat([self._fixed.classes, classes])
+            order = torch.arange(len(classes), device=classes.device)
+            fixed = order < len(self._fixed.classes)
         return Leaves(
             pixels.requires_grad_(),
             labels.requires_grad_(self._learn_labels),
@@ -191,6 +196,7 @@ class Synthetic:
                 name: each.detach().requires_grad_()
                 for name, each in self._others.items()
             },
+            fixed,
         )
 
     def pull_back(self, leaves: Leaves) -> None:

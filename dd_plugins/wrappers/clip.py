@@ -5,6 +5,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.state import AbstractState, Metrics
+from dd_plugins.runtime.processes import average
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.wrappers.base import AbstractWrapper
@@ -18,6 +19,9 @@ class Clip(AbstractWrapper):
 
     For methods with rare spikes of the gradient: the moments of the image optimizer
     keep a spike for hundreds of steps.
+
+    The gradient is first averaged over the processes of a run. Images of a context do
+    not count, as they do not move.
 
     Args:
         base: any distiller.
@@ -34,5 +38,10 @@ class Clip(AbstractWrapper):
     ) -> Metrics:
         """Clip the gradient on the pixels, and report its norm before clipping."""
         del state, real, step
+        pixels = leaves.pixels
+        assert pixels.grad is not None
+        (pixels.grad,) = average([pixels.grad])
+        if leaves.fixed is not None:
+            pixels.grad[leaves.fixed] = 0
         # clip_grad_norm_ changes gradients in place, and returns the norm before.
-        return {"gradient_norm": clip_grad_norm_([leaves.pixels], self.max_norm)}
+        return {"gradient_norm": clip_grad_norm_([pixels], self.max_norm)}

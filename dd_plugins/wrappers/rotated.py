@@ -218,6 +218,7 @@ class Rotated(AbstractWrapper):
             rotated_labels(leaves.labels, turn, self.turns, self.label_kind),
             leaves.classes + turn * leaves.labels.shape[1],
             leaves.others,
+            leaves.fixed,
         )
 
     def _current(
@@ -262,11 +263,18 @@ class Rotated(AbstractWrapper):
 
 def _joined(parts: Sequence[Leaves]) -> Leaves:
     """Return several parts as one set."""
+    fixed = [
+        torch.zeros_like(part.classes, dtype=torch.bool)
+        if part.fixed is None
+        else part.fixed
+        for part in parts
+    ]
     return Leaves(
         torch.cat([part.pixels for part in parts]),
         torch.cat([part.labels for part in parts]),
         torch.cat([part.classes for part in parts]),
         parts[0].others,
+        torch.cat(fixed),
     )
 
 

@@ -111,33 +111,52 @@ def test_both_processes_end_with_the_same_set_and_figures(tmp_path: Path) -> Non
     assert sorted(checkpoint["state"]["pool"]) == [0, 1, 2, 3]
 
 
-BALANCED = """
+SCALED = """
 import sys
 import dd_plugins
 from dd_plugins.runtime import processes
 
 with processes.process_group():
-    distilled = dd_plugins.distill(
-        "digits",
-        "metadd(dm(real_batch_size=16), variant='gradients', start=0, "
-        "networks=(mlp(width=8), conv(width=4, depth=1, normalization='none')))",
-        steps=4, precision="float32",
-        # BatchNorm would see half a batch:
-        network="conv(width=4, depth=2, normalization='none')",
-    )
-    if processes.rank() == 0:
-        distilled.save(sys.argv[1])
+    for number, spec in enumerate(sys.argv[2:]):
+        distilled = dd_plugins.distill(
+            "digits", spec, steps=4, precision="float32",
+            # BatchNorm would see half a batch:
+            network="conv(width=4, depth=2, normalization='none')",
+        )
+        if processes.rank() == 0:
+            distilled.save(f"{sys.argv[1]}-{number}.safetensors")
 """
+SCALING = {
+    "metadd by gradients": (
+        "metadd(dm(real_batch_size=16), variant='gradients', start=0, "
+        "networks=(mlp(width=8), conv(width=4, depth=1, normalization='none')))"
+    ),
+    "clip": "clip(dm(real_batch_size=16), max_norm=0.1)",
+    **{
+        f"metadd by {variant}": (
+            f"metadd(dm(real_batch_size=16), variant={variant!r}, start=0, every=1, "
+            "stages=(5,), augment=False, "
+            "networks=(conv(width=4, depth=2), conv(width=4, depth=1)))"
+        )
+        for variant in ("logit_variance",)
+    },
+}
 
 
-def test_gradients_of_architectures_are_balanced_as_by_one_process(
+def test_gradients_are_scaled_as_by_one_process(
     tmp_path: Path,
 ) -> None:
-    run_in_two_processes(BALANCED, tmp_path / "two", folder=tmp_path)
-    alone = run_code(BALANCED, tmp_path / "one", folder=tmp_path)
+    kept = {"DD_CACHE": str(tmp_path / "cache")}
+    specs = SCALING.values()
+    run_in_two_processes(SCALED, tmp_path / "two", *specs, folder=tmp_path, **kept)
+    alone = run_code(SCALED, tmp_path / "one", *specs, folder=tmp_path, **kept)
     assert alone.returncode == 0, alone.stderr
-    two, one = (DistilledSet.load(tmp_path / name) for name in ("two", "one"))
-    torch.testing.assert_close(two.images, one.images, rtol=1e-4, atol=1e-4)
+    for number, name in enumerate(SCALING):
+        files = [tmp_path / f"{count}-{number}.safetensors" for count in ("two", "one")]
+        two, one = (DistilledSet.load(file).images for file in files)
+        assert torch.allclose(two, one, rtol=1e-4, atol=1e-4), (
+            f"{name}: {(two - one).abs().max()}"
+        )
 
 
 RESUMED = """

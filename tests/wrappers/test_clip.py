@@ -1,5 +1,6 @@
 """The gradient on the pixels is no longer than it may be."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,29 @@ def test_a_clipped_run_reports_the_norm_and_moves_less() -> None:
     assert norms[0] == norms[1] > 0.001, "that before"
     assert float(moved.norm()) == pytest.approx(0.001, rel=1e-2)
     assert float(free.norm()) == pytest.approx(norms[0], rel=1e-3)
+
+
+def test_images_of_a_context_do_not_count() -> None:
+    base = "dm(real_batch_size=8, momentum=0.0, learning_rate=1.0)"
+    data = toy_data(validation=0)
+    options: dict[str, Any] = {"steps": 1, "network": "mlp(width=4)"}
+    first = dd_plugins.distill(data, "random", **options)
+    known = {"initial_classes": [0], "initial_indices": None}
+    counts = {"stored_images": None, "stored_values": None}
+    context = replace(
+        first,
+        images=first.images[:1],
+        labels=first.labels[:1],
+        header=first.header.model_copy(update=known | counts),
+    )
+
+    def made(max_norm: float) -> torch.Tensor:
+        spec = f"clip({base}, max_norm={max_norm})"
+        return dd_plugins.distill(data, spec, context=context, **options).images
+
+    moved = made(0.001) - made(1e-30)
+    assert moved[0].unique().tolist() == [0]
+    assert float(moved[1].norm()) == pytest.approx(0.001, rel=1e-2)
 
 
 @pytest.mark.parametrize("wrong", [0, 0.0, -1.0, float("inf"), float("nan"), "1"])

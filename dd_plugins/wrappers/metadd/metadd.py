@@ -25,6 +25,7 @@ from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
+from dd_plugins.runtime.processes import average
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.default_steps import STAGES
@@ -151,7 +152,8 @@ class MetaDD(AbstractWrapper):
     All other variants apply auxiliary networks of different architectures to the
     images. The loss draws their class activation maps, logits or features together. Its
     gradient is scaled in units of the length of the base's, and added to it, so one
-    weight serves bases of any scale.
+    weight serves bases of any scale. Under torchrun both lengths are those of gradients
+    averaged over the processes.
 
     Args:
         base: any distiller.
@@ -447,4 +449,5 @@ class MetaDD(AbstractWrapper):
         """Return the factor of the added gradient."""
         if self.weight is not None:
             return self.weight
+        base, added = average([base, added])
         return self._rho * float(base.norm()) / (float(added.norm()) + EPSILON)
