@@ -80,9 +80,12 @@ def obtained(
         raise refusal(count, folder)
     show = bool(count) and run.progress and run.rank == 0
     if show:
+        lengths = [each.training_steps for each in wanted]
+        least, most = min(lengths), max(lengths)
+        steps = f"{most:,}" if least == most else f"{least:,} to {most:,}"
         sys.stderr.write(
-            f"{count} of {len(wanted)} {what}s to be trained first, "
-            f"{wanted[0].training_steps:,} steps each\n"
+            f"{count} of {len(wanted)} {what}s to be trained first, {steps} steps each"
+            "\n"
         )
     tell: Any = partial(_tell, wanted, what) if show else _tell_nothing
     if run.ranks > 1 and real.content is not None:

@@ -115,6 +115,13 @@ SCALED = """
 import sys
 import dd_plugins
 from dd_plugins.runtime import processes
+from dd_plugins.training import kept_networks
+
+steps_of, trained = kept_networks.training_steps_of, []
+def counted(*arguments, **options):
+    trained.append(processes.rank())
+    return steps_of(*arguments, **options)
+kept_networks.training_steps_of = counted
 
 with processes.process_group():
     for number, spec in enumerate(sys.argv[2:]):
@@ -125,6 +132,7 @@ with processes.process_group():
         )
         if processes.rank() == 0:
             distilled.save(f"{sys.argv[1]}-{number}.safetensors")
+    print(processes.gather_objects(trained))
 """
 SCALING = {
     "metadd by gradients": (
@@ -138,17 +146,20 @@ SCALING = {
             "stages=(5,), augment=False, "
             "networks=(conv(width=4, depth=2), conv(width=4, depth=1)))"
         )
-        for variant in ("logit_variance",)
+        for variant in ("logit_variance", "real_features")
     },
 }
 
 
-def test_gradients_are_scaled_as_by_one_process(
+def test_gradients_are_scaled_and_networks_trained_as_by_one_process(
     tmp_path: Path,
 ) -> None:
     kept = {"DD_CACHE": str(tmp_path / "cache")}
     specs = SCALING.values()
-    run_in_two_processes(SCALED, tmp_path / "two", *specs, folder=tmp_path, **kept)
+    told = run_in_two_processes(
+        SCALED, tmp_path / "two", *specs, folder=tmp_path, **kept
+    )
+    assert told == "[[0], [1]]\n", "each trains one of the two networks, once"
     alone = run_code(SCALED, tmp_path / "one", *specs, folder=tmp_path, **kept)
     assert alone.returncode == 0, alone.stderr
     for number, name in enumerate(SCALING):

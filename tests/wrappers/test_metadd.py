@@ -186,6 +186,45 @@ def test_networks_are_trained_once_and_kept(
         _metadd().setup(_run(), _real(None))  # images without a name
 
 
+def test_training_of_networks_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+    distiller = _metadd(variant="paper", stages=(3, 5))
+    distiller.setup(replace(_run(), progress=True), _real())
+    first, *steps = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert first == "7 of 7 networks to be trained first, 3 to 5 steps each"
+    assert steps[-1] == "network 7 of 7: 5 of 5 training steps"
+    distiller.setup(replace(_run(), progress=True), _real())
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_real_features_are_of_the_same_images_in_each_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augment: bool
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+    distiller = _metadd(variant="real_features", augment=augment)
+    alone, *others = (
+        distiller.setup(replace(_run(), rank=rank, ranks=ranks), real)
+        for rank, ranks in ((0, 1), (0, 2), (1, 2))
+        for real in [
+            RealSampler(
+                *(_images(30, 1), torch.arange(30) % 3),
+                seed=0,
+                device=CPU,
+                content="toy images",
+                rank=rank,
+                ranks=ranks,
+            )
+        ]
+    )
+    for other in others:
+        for (one,), (two,) in zip(alone.auxiliaries, other.auxiliaries, strict=True):
+            assert torch.equal(one.statistics.means, two.statistics.means)
+            assert torch.equal(one.statistics.spread, two.statistics.spread)
+
+
 def test_kept_network_that_does_not_match_its_key_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

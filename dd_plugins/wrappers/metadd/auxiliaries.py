@@ -1,7 +1,8 @@
 """The auxiliary networks of MetaDD: frozen ones, and ones in training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ from dd_plugins.networks.base import (
     features_in_chunks,
 )
 from dd_plugins.run import Run
-from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.training.kept_networks import TrainedNetwork
+from dd_plugins.training.obtaining import obtained
 from dd_plugins.training.recipes import real_data_recipe
 from dd_plugins.wrappers.metadd.agreement import Auxiliary, FeatureStatistics
 
@@ -29,7 +30,7 @@ __all__ = [
     "LearningAuxiliaries",
     "check_maps",
     "frozen_auxiliary",
-    "trained_network",
+    "trained_networks",
 ]
 
 EPSILON = 1e-12
@@ -41,32 +42,22 @@ _LEARNING_RATE = 1e-3
 
 
 def frozen_auxiliary(
-    network: AbstractNetwork,
-    stage: int,
-    seed: int,
-    number: int,
-    run: Run,
-    real: RealSampler,
-    *,
-    augment: bool,
+    module: FeatureNetwork, number: int, run: Run, real: RealSampler, *, augment: bool
 ) -> Auxiliary:
-    """Load or train a network, and measure its features of the real data.
+    """Measure the features of the real data in a trained network.
 
     Args:
-        network: the architecture; it has maps (see :func:`check_maps`).
-        stage: the number of its training steps.
-        seed: the seed of its weights and training.
-        number: the number of the architecture; each has its own projection.
+        module: the network; it has maps (see :func:`check_maps`).
+        number: the number of its architecture; each has its own projection.
         run: the run.
         real: all training images.
         augment: whether the statistics are of augmented images.
     """
-    module = trained_network(network, stage, run, real, seed)
     layer = map_layer(module.cpu(), run.task.image_shape)
     module.to(run.device)
     means, variances = {}, []
     for label in real.classes:
-        images = real.class_batch(0, label, _MEASURED).images
+        images = real.class_batch(0, label, _MEASURED, shared=True).images
         with torch.no_grad():
             view = _real_view(run, images, label) if augment else images
             features = features_in_chunks(module, view).float()
@@ -83,12 +74,31 @@ def frozen_auxiliary(
     return Auxiliary(module.cpu(), layer, known)
 
 
-def trained_network(
-    network: AbstractNetwork, stage: int, run: Run, real: RealSampler, seed: int = 0
-) -> FeatureNetwork:
-    """Return a network trained on the real data, loaded if it is kept."""
-    wanted = TrainedNetwork(network, real_data_recipe(stage), seed)
-    return wanted.obtain(run, real, cache_folder())
+def trained_networks(
+    wanted: Sequence[tuple[AbstractNetwork, int, int]], run: Run, real: RealSampler
+) -> Iterator[FeatureNetwork]:
+    """Yield networks trained on the real data, loaded if they are kept.
+
+    Args:
+        wanted: the architecture, the number of training steps, and the seed of each.
+        run: the run.
+        real: all training images.
+    """
+    return obtained(
+        [
+            TrainedNetwork(network, real_data_recipe(stage), seed)
+            for network, stage, seed in wanted
+        ],
+        run,
+        real,
+        "train",
+        what="network",
+        refusal=_refusal,
+    )
+
+
+def _refusal(count: int, folder: Path) -> OptionError:
+    return OptionError(f"metadd: {count} networks are missing in {folder}")
 
 
 def check_maps(network: AbstractNetwork, run: Run) -> None:

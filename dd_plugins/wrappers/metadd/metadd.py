@@ -36,7 +36,7 @@ from dd_plugins.wrappers.metadd.auxiliaries import (
     LearningAuxiliaries,
     check_maps,
     frozen_auxiliary,
-    trained_network,
+    trained_networks,
 )
 from dd_plugins.wrappers.metadd.members import Member, add_balanced, member_of
 
@@ -339,19 +339,25 @@ class MetaDD(AbstractWrapper):
                 run, (*teachers, *self.networks), self.seeds
             )
             return MetaDDState(run, self.base.setup(run, real), learning=learning)
-        teacher = None
-        if self.variant == "paper":
-            teacher = trained_network(own, max(self.stages), run, real)
-        frozen = [
-            [
-                frozen_auxiliary(
-                    network, stage, seed, number, run, real, augment=self.augment
-                )
-                for stage in self.stages
-                for seed in range(self.seeds)
-            ]
-            for number, network in enumerate(self.networks)
+        wanted = [
+            (network, stage, seed)
+            for network in self.networks
+            for stage in self.stages
+            for seed in range(self.seeds)
         ]
+        if self.variant == "paper":
+            wanted.append((own, max(self.stages), 0))
+        teacher, each = None, len(self.stages) * self.seeds
+        frozen: list[list[Auxiliary]] = [[] for _ in self.networks]
+        for place, module in enumerate(trained_networks(wanted, run, real)):
+            number = place // each
+            if number == len(self.networks):
+                teacher = module
+            else:
+                found = frozen_auxiliary(
+                    module, number, run, real, augment=self.augment
+                )
+                frozen[number].append(found)
         return MetaDDState(run, self.base.setup(run, real), frozen, teacher)
 
     def _setup_members(self, run: Run, real: RealSampler) -> MetaDDState:
