@@ -86,6 +86,15 @@ def test_gradient_is_that_of_the_images_through_their_turns(turns: int) -> None:
     )
 
 
+def test_fixed_images_are_fixed_in_every_turn() -> None:
+    wrapper, state, leaves, real = _setting(4)
+    fixed = torch.tensor([True, False, False])
+    wrapper.accumulate(state, replace(leaves, fixed=fixed), real, 0)
+    ((seen, _),) = SEEN
+    assert seen.fixed is not None
+    assert seen.fixed.tolist() == fixed.tolist() * 4
+
+
 def test_every_turn_of_a_class_is_a_class_of_real_images() -> None:
     wrapper, state, leaves, real = _setting(4)
     wrapper.accumulate(state, leaves, real, 3)
