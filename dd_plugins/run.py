@@ -12,7 +12,7 @@ from dd_plugins.data.image_counts import parsed_counts
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.runtime.device import Precision, autocast
-from dd_plugins.runtime.randomness import generator_for
+from dd_plugins.runtime.randomness import generator_for, seeded_globally
 
 __all__ = ["DEFAULT_NETWORK", "Run", "RunOptions", "Task"]
 
@@ -190,6 +190,26 @@ class Run:
             generator=generator,
             device=self.device,
         )
+
+    def layers_drawing_from(
+        self, generator: torch.Generator
+    ) -> AbstractContextManager[object]:
+        """Return the context in which layers, such as dropout, draw from a generator.
+
+        Layers take no generator: in training mode they draw from the global one of
+        torch, on the device of the images. In this block it is seeded, and afterwards
+        it is as it was.
+
+        Args:
+            generator: of an address; see :meth:`generator`.
+
+        Example::
+
+            generator = run.generator("layers of the student", step)
+            with run.autocast(), run.layers_drawing_from(generator):
+                logits = network.train()(images)
+        """
+        return seeded_globally(generator, self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the autocast context for features in the run's precision."""

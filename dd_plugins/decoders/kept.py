@@ -251,7 +251,8 @@ class TrainedDecoder(AbstractKept):
             mask = flipped.to(images.device)[:, None, None, None]
             images = torch.where(mask, images.flip(-1), images)
         images = images.contiguous(memory_format=torch.channels_last)
-        with autocast(run.device, run.precision):
+        layers = generator_for(self.seed, "layers of a decoder", number)
+        with autocast(run.device, run.precision), run.layers_drawing_from(layers):
             codes = module.encode(images, labels[chosen].to(run.device))
             made = module.decode(*codes, 0)
         loss = F.mse_loss(made.float(), images)

@@ -98,7 +98,8 @@ class DM(AbstractDistiller[NoState]):
                 pixels = leaves.pixels[classes == label].detach().requires_grad_()
                 reals.append(self._view(run, batch.images, step, label))
                 synthetics.append((pixels, self._view(run, pixels, step, label)))
-            with run.autocast():
+            layers = run.generator(f"layers for class {group[0]}", step)
+            with run.autocast(), run.layers_drawing_from(layers):
                 with torch.no_grad():
                     real_features = _features(network, reals, together)
                 views = [view for _, view in synthetics]

@@ -137,7 +137,8 @@ class DSA(AbstractDistiller[DSAState]):
         for label in real.classes:
             batch = real.class_batch(step, label, self.real_batch_size)
             pixels = leaves.pixels[classes == label].detach().requires_grad_()
-            with run.autocast():
+            layers = run.generator(f"layers for class {label}", step)
+            with run.autocast(), run.layers_drawing_from(layers):
                 real_gradient = self._gradient(
                     run, network, batch.images, label, step, create_graph=False
                 )
@@ -184,6 +185,7 @@ class DSA(AbstractDistiller[DSAState]):
         run, network = state.run, state.network
         network.train()
         generator = run.generator("inner training", step)
+        layers = run.generator("layers of the inner training", step)
         optimizer = torch.optim.SGD(network.parameters(), lr=self.network_learning_rate)
         pixels, classes = leaves.pixels.detach(), leaves.classes
         for chosen in self._inner_batches(len(pixels), generator):
@@ -193,7 +195,7 @@ class DSA(AbstractDistiller[DSAState]):
                     generator, images=len(images), mirror=run.task.mirror
                 )
                 images = siamese_augmentation(images, parameters)
-            with run.autocast():
+            with run.autocast(), run.layers_drawing_from(layers):
                 logits = network(images)
             optimizer.zero_grad(set_to_none=True)
             loss = F.cross_entropy(logits.float(), classes[chosen])
@@ -232,7 +234,8 @@ def _settle_statistics(
         for label in real.classes
     ]
     images = torch.cat([batch.images for batch in batches])
-    with torch.no_grad(), run.autocast():
+    layers = run.generator("layers for the statistics", step)
+    with torch.no_grad(), run.autocast(), run.layers_drawing_from(layers):
         network(images)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -48,6 +48,8 @@ class OnlineModel:
     ) -> None:
         """Take a training step on the synthetic set; ``updates`` does not change.
 
+        Call it in a block of ``run.layers_drawing_from``: a network may have dropout.
+
         Args:
             run: the run.
             view: images, ``(n, channels, height, width)`` in the value space.

@@ -36,8 +36,9 @@ class GraphedFunction:
     """A function, recorded on a GPU at its first call, and called as usual elsewhere.
 
     It is recorded once for inputs of the same shapes and dtypes, and must do the same
-    for all of them: nothing in it may depend on a value, wait for the device, or draw
-    at random. If the GPU cannot record it, it is called each time, after one warning.
+    for all of them: nothing in it may depend on a value, or wait for the device. If the
+    GPU cannot record it, or if it draws at random, it is called each time, after one
+    warning.
 
     Args:
         function: maps tensors on one device to a tuple of tensors.
@@ -82,6 +83,7 @@ class GraphedFunction:
         """
         recorded = [each.detach().clone() for each in inputs]
         kept = [(each, each.clone()) for each in self._changed()]
+        generators = _generators()
         graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         around = torch.cuda.current_stream()
@@ -92,6 +94,8 @@ class GraphedFunction:
                 for _ in range(_WARM_UPS):
                     self._function(*recorded)
             around.wait_stream(stream)
+            if not _equal(_generators(), generators):
+                raise RuntimeError("it draws at random")
             with torch.cuda.graph(graph, stream=stream):
                 outputs = self._function(*recorded)
         except RuntimeError as error:
@@ -107,4 +111,16 @@ class GraphedFunction:
             around.wait_stream(stream)
             for tensor, before in kept:
                 tensor.detach().copy_(before)
+            if not _equal(_generators(), generators):
+                torch.set_rng_state(generators[0])
+                torch.cuda.set_rng_state(generators[1])
         return _Recording(graph, recorded, outputs)
+
+
+def _generators() -> tuple[Tensor, Tensor]:
+    """Return the states of the generators of the CPU and of the current GPU."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state()
+
+
+def _equal(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
+    return all(map(torch.equal, one, other))

@@ -39,14 +39,24 @@ def generator_for(
 
 
 @contextmanager
-def seeded_globally(generator: torch.Generator) -> Iterator[None]:
+def seeded_globally(
+    generator: torch.Generator, device: torch.device | None = None
+) -> Iterator[None]:
     """Let code without a generator argument draw from ``generator``.
 
     Module constructors and ``F.dropout`` take no generator. Inside this block the
     global CPU state is seeded from ``generator``; afterwards it is restored. Build
     modules on the CPU and move them.
+
+    Args:
+        generator: a CPU generator; it moves on by one draw.
+        device: a device to compute on. The state of a CUDA device is seeded too.
     """
     seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
+        for each in devices:
+            with torch.cuda.device(each):
+                torch.cuda.manual_seed(seed)
         yield

@@ -28,6 +28,7 @@ from dd_plugins.testing.toys import (
     PassThrough,
     assert_draws_nothing_globally,
     assert_equal,
+    dropout_network,
     plugins_with,
     short_run,
     toy_data,
@@ -111,15 +112,21 @@ def check_same_seed_gives_same_result(distiller: Distiller) -> None:
 
 @asserts
 def check_global_random_state_is_untouched(distiller: Distiller) -> None:
-    """A run leaves the global generators of torch, NumPy and Python alone."""
+    """A run leaves the global generators of torch, NumPy and Python alone.
+
+    One of the runs takes a network with dropout, which draws in training mode.
+    """
 
     def run() -> None:
         distill(**short_run(distiller))
-        # Each validation trains a network, so this run is of one step.
+        # Each validation trains a network, so these runs are of one step.
         distill(**short_run(distiller, 1, validation=0.1))
+        distill(**short_run(distiller, 1, network=dropout_network))
 
     assert_draws_nothing_globally(
-        run, "a run must leave the global random state as it was; use run.generator"
+        run,
+        "a run must leave the global random state as it was; use run.generator, and "
+        "run.layers_drawing_from for networks with dropout",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
@@ -40,6 +41,7 @@ __all__ = [
     "PassThrough",
     "assert_draws_nothing_globally",
     "assert_equal",
+    "dropout_network",
     "plugins_with",
     "short_run",
     "toy_data",
@@ -48,6 +50,19 @@ __all__ = [
 Distiller = AbstractDistiller[Any]
 NETWORK = "conv(width=4, depth=2)"
 STEPS = 4
+
+
+def dropout_network(num_classes: int, channels: int) -> nn.Module:
+    """Return a fresh network for 8x8 images; it draws at random in training mode."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, kernel_size=3, padding=1),
+        nn.GroupNorm(2, 4),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, num_classes),
+    )
 
 
 def toy_data(*, validation: float = 0.1) -> RealData:

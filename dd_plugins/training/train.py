@@ -23,6 +23,7 @@ from dd_plugins.networks.base import (
     set_norm_momentum,
 )
 from dd_plugins.runtime.device import autocast, exact_kernels
+from dd_plugins.runtime.randomness import generator_for, seeded_globally
 from dd_plugins.synthetic.labels import (
     LABEL_KINDS,
     LabelKind,
@@ -119,7 +120,7 @@ def train_network(
         network: changed in place, on the device of the set.
         training_set: images and labels.
         recipe: how to train.
-        generator: a CPU generator for batches and augmentation.
+        generator: a CPU generator for batches, augmentation and layers such as dropout.
         precision: dtype in which the network computes; weights stay float32.
         on_step: called with the number of steps done, after each step.
 
@@ -203,6 +204,7 @@ def training_steps_of(
         mean = AveragedModel(network, multi_avg_fn=decay, use_buffers=True)
     # In training mode BatchNorm lets an image's outputs depend on its neighbours.
     in_chunks = not has_batch_norm(network)
+    layers = _seed_of_layers(generator)
     network.train()
     for step, chosen in enumerate(batches):
         everything = slice(None) if chosen is None else chosen
@@ -216,7 +218,9 @@ def training_steps_of(
             augmented, batch_labels = views.of(images, indices, epoch)
         augmented, batch_labels = recipe.mixed(augmented, batch_labels, generator)
         augmented = augmented.contiguous(memory_format=torch.channels_last)
-        with autocast(augmented.device, precision):
+        drawn = generator_for(layers, "layers of a training", step)
+        device = augmented.device
+        with autocast(device, precision), seeded_globally(drawn, device):
             if in_chunks:
                 logits = network.head(features_in_chunks(network, augmented))
             else:
@@ -236,6 +240,13 @@ def training_steps_of(
         yield step + 1
     if mean is not None:
         network.load_state_dict(mean.module.state_dict())
+
+
+def _seed_of_layers(generator: torch.Generator) -> int:
+    """Return a seed for the layers' draws; the generator itself stays as it is."""
+    copy = torch.Generator()
+    copy.set_state(generator.get_state())
+    return int(torch.randint(2**62, (), generator=copy))
 
 
 def _loss(logits: Tensor, labels: Tensor, kind: LabelKind, recipe: Recipe) -> Tensor:

@@ -70,3 +70,20 @@ def test_what_a_gpu_cannot_record_is_called_after_one_warning():
     with pytest.warns(UserWarning, match="cannot be recorded"):
         assert waiting(torch.ones(2, device="cuda"))[0].tolist() == [2, 2]
     assert waiting(torch.ones(3, device="cuda")[:2] * 2)[0].tolist() == [8, 8]
+
+
+@needs_gpu
+def test_a_function_that_draws_at_random_is_called_each_time():
+    def drop(tensor):
+        return (torch.nn.functional.dropout(tensor),)
+
+    ones = torch.ones(64, device="cuda")
+    dropping = GraphedFunction(drop)
+    torch.cuda.manual_seed(0)
+    with pytest.warns(UserWarning, match="it draws at random"):
+        found = [dropping(ones)[0].clone() for _ in range(2)]
+
+    torch.cuda.manual_seed(0)
+    assert [tensor.tolist() for tensor in found] == [
+        drop(ones)[0].tolist() for _ in range(2)
+    ]

@@ -97,3 +97,16 @@ def test_isolated_restores_the_global_state_after_an_error():
     with pytest.raises(KeyError, match="inner"):
         fail()
     assert _global_states() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
+def test_the_generator_of_a_gpu_is_seeded_and_restored_too():
+    device = torch.device("cuda")
+    before = torch.cuda.get_rng_state()
+    found = []
+    for _ in range(2):
+        with seeded_globally(generator_for(**ADDRESS), device):
+            found.append(torch.rand(8, device=device).tolist())
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+
+    assert found[0] == found[1]

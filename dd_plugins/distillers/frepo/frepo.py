@@ -343,7 +343,9 @@ class FRePo(AbstractDistiller[FRePoState]):
         if self._settings.augment:
             generator = state.run.own_generator("online augmentation", draw)
             pixels = _augmented(state.run, pixels, generator)
-        workspace.train(pixels, labels)
+        layers = state.run.own_generator("online layers", draw)
+        with state.run.layers_drawing_from(layers):
+            workspace.train(pixels, labels)
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return LAMB, with one trust ratio for all images and one for all labels."""

@@ -419,9 +419,10 @@ class MTT(AbstractDistiller[MTTState]):
         module = run.fresh_network(run.generator("student"))
         module.train(has_batch_norm(module))  # a snapshot has no running statistics
         logits = []
-        for snapshots in state.experts:
+        for number, snapshots in enumerate(state.experts):
             set_weights(module, snapshots[len(snapshots) - 1].to(run.device))
-            with run.autocast():
+            layers = run.generator("layers for the first labels", number)
+            with run.autocast(), run.layers_drawing_from(layers):
                 logits.append(module(images).float())
         stacked = torch.stack(logits)  # (experts, n, classes)
         right = (stacked.argmax(dim=2) == leaves.classes).float()

@@ -20,8 +20,8 @@ __all__ = ["Student", "graph_bytes", "layers_mask"]
 class Student:
     """The gradient of the student's loss, given the number of its step and its weights.
 
-    It depends on these alone: each call redraws the same batch and the same
-    augmentation for a step.
+    It depends on these alone: each call redraws the same batch and augmentation for a
+    step, and layers such as dropout draw the same.
 
     Attributes:
         run: the run.
@@ -58,7 +58,8 @@ class Student:
                 mirror=self.run.task.mirror,
             )
             images = siamese_augmentation(images, parameters)
-        with self.run.autocast():
+        layers = self.run.own_generator(f"student's layers {number}", self.step)
+        with self.run.autocast(), self.run.layers_drawing_from(layers):
             logits = functional_call(self.network, self._named(weights), (images,))
         loss = F.cross_entropy(logits.float(), labels)
         (gradient,) = torch.autograd.grad(loss, [weights], create_graph=create_graph)

@@ -217,5 +217,7 @@ class LearningAuxiliaries(PoolState):
             view = random_augmentation(
                 view, generator=generator, mirror=self.run.task.mirror
             ).contiguous(memory_format=torch.channels_last)
-        model.train(self.run, view, labels.detach(), kind)
+        layers = self.run.generator("layers of metadd learning", step)
+        with self.run.layers_drawing_from(layers):
+            model.train(self.run, view, labels.detach(), kind)
         model.updates += 1

@@ -185,7 +185,9 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
             fresh = self._pool(state.run).fresh_model(state.run, slot, step, 0)
             state.models.pool[slot] = fresh
             return
-        model.train(state.run, leaves.pixels.detach(), leaves.labels)
+        layers = state.run.generator("layers of the online step", step)
+        with state.run.layers_drawing_from(layers):
+            model.train(state.run, leaves.pixels.detach(), leaves.labels)
         model.updates += 1
 
     def predictor(
