@@ -107,6 +107,7 @@ if TYPE_CHECKING:
     from dd_plugins.runtime.device import Precision, resolve_device, resolve_precision
     from dd_plugins.runtime.files import write_atomically
     from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
+    from dd_plugins.runtime.processes import process_group
     from dd_plugins.runtime.progress import OnProgress, ProgressShown, shown_progress
     from dd_plugins.runtime.randomness import generator_for
     from dd_plugins.runtime.text import plain
@@ -290,6 +291,7 @@ __all__ = [
     "packed",
     "plain",
     "post_training_recipe",
+    "process_group",
     "push_to_hub",
     "random_augmentation",
     "real_data_recipe",

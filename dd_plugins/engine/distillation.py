@@ -86,6 +86,9 @@ def distill(
 ) -> DistilledSet:
     """Distil a data set.
 
+    Several processes of torchrun share a run in a block of
+    :func:`~dd_plugins.api.process_group`.
+
     Args:
         data: the name of a data set; or ``RealData``; or images and labels, tensors or
             numpy arrays; or a map-style Dataset of ``(image, label)``.
@@ -141,7 +144,8 @@ def distill(
 
     Raises:
         OptionError: an option is out of its range, ``out`` holds a run already, or the
-            context has other classes, images, labels or another value space.
+            context has other classes, images, labels or another value space; or several
+            processes of torchrun have not joined.
         UnknownNameError: no plugin registers a name.
         DataError: the data cannot be read or used.
         FileError: a checkpoint is damaged or cannot be written.
@@ -154,6 +158,7 @@ def distill(
         >>> len(distilled), distilled.header.label_kind
         (10, 'regression')
     """
+    processes.check_joined("distill")
     _check_options(checkpoint_seconds, resume, overwrite, out)
     folder = None if out is None else Path(out)
     writes = folder is not None and processes.rank() == 0

@@ -24,6 +24,7 @@ from dd_plugins.evaluation.transfer_results import (
 )
 from dd_plugins.networks.factory import FactoryNetwork, NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.runtime import processes
 from dd_plugins.runtime.device import Precision
 from dd_plugins.runtime.progress import OnProgress
 from dd_plugins.spec import parse
@@ -84,11 +85,14 @@ def transfer(
         on_progress: as for :func:`dd_plugins.evaluate`; the work is that of all sets.
 
     Raises:
-        OptionError: no set is given, or an option is out of its range.
+        OptionError: no set is given, or an option is out of its range; or several
+            processes of torchrun have not joined in a block of
+            :func:`~dd_plugins.api.process_group`.
         UnknownNameError: no plugin registers a name.
         FileError: an artifact cannot be read.
         DataError: the real data cannot be read, or does not fit.
     """
+    processes.check_joined("transfer")
     if isinstance(sets, DistilledSet | str | Path):
         sets = [sets]
     given = list(sets)

@@ -27,6 +27,7 @@ from dd_plugins.evaluation.teacher_of_set import teacher_of
 from dd_plugins.functional.kernel_predictor import check_kernel
 from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
+from dd_plugins.runtime import processes
 from dd_plugins.runtime.device import (
     Precision,
     plain_torch,
@@ -106,7 +107,9 @@ def evaluate(
 
     Raises:
         OptionError: an option is out of its range, or ``validation`` is asked for, and
-            the set was distilled from the validation images too, as private sets are.
+            the set was distilled from the validation images too, as private sets are;
+            or several processes of torchrun have not joined in a block of
+            :func:`~dd_plugins.api.process_group`.
         UnknownNameError: no plugin registers a name.
         FileError: the artifact cannot be read.
         DataError: the real data cannot be read, or does not fit the artifact, or has no
@@ -124,6 +127,7 @@ def evaluate(
         >>> [round(result.mean) in (0, 1) for result in found.networks]
         [True]
     """
+    processes.check_joined("evaluate")
     return prepare_evaluation(
         distilled,
         networks,

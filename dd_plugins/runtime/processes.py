@@ -17,12 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dd_plugins.errors import LostProcessError
+from dd_plugins.errors import LostProcessError, OptionError
 
 __all__ = [
     "average",
     "broadcast",
     "broadcast_object",
+    "check_joined",
     "gather_objects",
     "gather_to_first",
     "local_rank",
@@ -41,14 +42,21 @@ def process_group() -> Iterator[None]:
     """Join the processes of ``torchrun``, and leave them at the end.
 
     Tensors on a GPU are sent by NCCL, all others by gloo. Each process takes the GPU of
-    its local rank. Without torchrun, or inside an existing group, nothing happens.
+    its local rank. Without torchrun, or inside an existing group, nothing happens. A
+    script for torchrun needs one such block around all its calls: the processes cannot
+    join a second time.
+
+    Example::
+
+        with process_group():
+            distilled = dd_plugins.distill("cifar10", out="runs/cifar10")
+            found = dd_plugins.evaluate(distilled, "conv")
 
     When a process dies, torchrun sends SIGTERM to the others at once. The signal is
     ignored in this block, and after an error, so they can report the error; the loop of
     a run has a handler of its own.
     """
-    wanted = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not wanted or dist.is_initialized():
+    if not _is_apart():
         yield
         return
     # Imported before the group exists: its functions keep the group of that moment as
@@ -67,6 +75,33 @@ def process_group() -> Iterator[None]:
         raise
     _leave()
     signal.signal(signal.SIGTERM, previous)
+
+
+def _is_apart() -> bool:
+    """Tell whether torchrun started this process and others, and it has not joined."""
+    return _started() > 1 and not dist.is_initialized()
+
+
+def _started() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_joined(function: str) -> None:
+    """Refuse a function that each process of torchrun would do as a whole.
+
+    Args:
+        function: the name of the function, and of its command.
+
+    Raises:
+        OptionError: torchrun started several processes, and this one has not joined
+            them by :func:`process_group`.
+    """
+    if _is_apart():
+        raise OptionError(
+            f"{function}: each of the {_started()} processes of torchrun would do all "
+            "the work; call it in a block of dd_plugins.api.process_group(), or run "
+            f"`torchrun ... -m dd_plugins {function}`"
+        )
 
 
 def _leave() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Command, run_code, run_in_two_processes, torchrun, two_processes
 
+import dd_plugins
 from dd_plugins import DistilledSet
 from dd_plugins.engine.checkpoint import load_checkpoint
 from dd_plugins.runtime.processes import average, gather_objects, rank, world_size
@@ -27,6 +28,36 @@ def test_one_process_is_a_group_of_one() -> None:
     assert (rank(), world_size()) == (0, 1)
     assert average([gradient])[0] is gradient
     assert gather_objects("own") == ["own"]
+
+
+ALONE = """
+import sys
+import dd_plugins
+from dd_plugins.api import process_group
+
+for name, arguments in {
+    "distill": {"distiller": "random"},
+    "evaluate": {"distilled": sys.argv[1], "networks": "mlp(width=4)"},
+    "transfer": {"sets": sys.argv[1], "networks": "mlp(width=4)"},
+}.items():
+    try:
+        getattr(dd_plugins, name)(**arguments)
+    except dd_plugins.errors.OptionError as error:
+        print(error)
+with process_group():
+    print(len(dd_plugins.distill("digits", "random")))
+"""
+
+
+def test_a_script_that_has_not_joined_is_refused_and_told_how(tmp_path: Path) -> None:
+    made = dd_plugins.distill("digits", "random").save(tmp_path / "set")
+    printed = run_in_two_processes(ALONE, made, folder=tmp_path).splitlines()
+    assert printed == [
+        f"{name}: each of the 2 processes of torchrun would do all the work; call it "
+        "in a block of dd_plugins.api.process_group(), or run "
+        f"`torchrun ... -m dd_plugins {name}`"
+        for name in ("distill", "evaluate", "transfer")
+    ] + ["10"]
 
 
 GRADIENTS = """
