@@ -9,7 +9,7 @@ import ast
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import Any, ClassVar, TypeGuard, TypeVar, dataclass_transform
 
@@ -29,6 +29,7 @@ __all__ = [
     "parse",
     "read",
     "record",
+    "refuse_without_effect",
     "split_specs",
     "takes_text",
     "unknown_name",
@@ -102,6 +103,25 @@ def _default(cls: type[Record], option: str) -> object:
     """Return the default of an option, set plainly or by ``pydantic.Field``."""
     fields: dict[str, pydantic.fields.FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
     return fields[option].get_default(call_default_factory=True)
+
+
+def refuse_without_effect(given: Record, options: Iterable[str], why: str) -> None:
+    """Refuse options that others leave without effect, unless they are at the default.
+
+    It is for validators: a record turns a ValueError into an OptionError.
+
+    Args:
+        given: a record, as made so far.
+        options: the names of options without effect.
+        why: a sentence that names the other option, for the message.
+
+    Raises:
+        ValueError: such an option is not at its default.
+    """
+    for name in options:
+        value = getattr(given, name)
+        if value != _default(type(given), name):
+            raise ValueError(f"{why}: expected no {name}, got {value!r}")
 
 
 @dataclass_transform(

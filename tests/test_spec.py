@@ -23,6 +23,7 @@ from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.errors import DDError, OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.plugins.manager import Plugins
 from dd_plugins.spec import Call, build, parse, shared_spec, split_specs
 
 
@@ -437,3 +438,46 @@ def test_a_spec_keeps_the_options_that_another_shares(
     one: str, other: str, shared: str
 ) -> None:
     assert shared_spec(one, other) == shared
+
+
+@pytest.mark.parametrize(
+    ("find", "spec", "told"),
+    [
+        ("distiller", "mtt(label_learning_rate=5.0)", "learn_labels: .* 5.0"),
+        ("distiller", "mtt(label_momentum=0.5)", "no label_momentum, got 0.5"),
+        ("distiller", "rotated(dm, current_images=3)", "no current_images, got 3"),
+        (
+            "distiller",
+            "kip(learn_labels=True, label_solve=True)",
+            "kip: label_solve=True .*: expected no learn_labels, got True",
+        ),
+        (
+            "parametrization",
+            "generator(weights='random', recipe=decoder_recipe(steps=5))",
+            "no recipe, got",
+        ),
+        (
+            "parametrization",
+            "generator(weights='random', missing_generator='refuse')",
+            "no missing_generator, got 'refuse'",
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(find: str, spec: str, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        getattr(Plugins(load=[]), find)(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "mtt(label_learning_rate=2.0, label_momentum=0.9)",
+        "mtt(learn_labels=True, label_learning_rate=5.0)",
+        "rotated(dm, current_images=10)",
+        "rotated(dm, current_turns=1, current_images=3)",
+        "kip(learn_labels=False, label_solve=True)",
+    ],
+)
+def test_options_with_an_effect_or_at_their_default_are_taken(spec: str) -> None:
+    built = Plugins(load=[]).distiller(spec)
+    assert Plugins(load=[]).distiller(repr(built)) == built

@@ -4,10 +4,10 @@ import copy
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from dd_plugins.data.preprocess import Transform
@@ -19,7 +19,7 @@ from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import ImageShape
 from dd_plugins.run import Run
 from dd_plugins.runtime.randomness import generator_for
-from dd_plugins.spec import record
+from dd_plugins.spec import record, refuse_without_effect
 from dd_plugins.synthetic.leaves import Codec
 from dd_plugins.synthetic.parametrizations.base import (
     AbstractParametrization,
@@ -74,6 +74,14 @@ class Generator(AbstractParametrization):
     recipe: DecoderRecipe = DecoderRecipe()
     missing_generator: Missing = "train"
     chunk: PositiveInt = 10
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        """Refuse options of the training where nothing is trained."""
+        if self.weights == "random":
+            options = ("recipe", "missing_generator")
+            refuse_without_effect(self, options, "weights='random' are never trained")
+        return self
 
     def values_per_stored(self, image_shape: ImageShape, num_classes: int) -> int:
         """Return the number of values of an image's latents and style.

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from dd_plugins.data.preprocess import Preprocessing
@@ -26,7 +26,7 @@ from dd_plugins.functional.kernel_regression import (
 )
 from dd_plugins.functional.ntk import KERNELS, AbstractKernel, FullyConnected
 from dd_plugins.run import Run, Task
-from dd_plugins.spec import record
+from dd_plugins.spec import record, refuse_without_effect
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves, Parameters
 
@@ -70,7 +70,7 @@ class KIP(AbstractDistiller[KIPState]):
         learning_rate: learning rate of Adam on the images, and on learned labels.
         learn_labels: whether labels are learned with the images.
         label_solve: whether the labels of the finished set are the best fit to the real
-            images, in closed form.
+            images, in closed form; then no labels are learned.
         memory: gigabytes for the kernel of the real images processed at a time. It
             changes the result by rounding alone.
 
@@ -95,6 +95,14 @@ class KIP(AbstractDistiller[KIPState]):
     learn_labels: bool = False
     label_solve: bool = False
     memory: PositiveFloat = MEMORY
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        """Refuse learned labels that are thrown away at the end."""
+        if self.label_solve:
+            why = "label_solve=True replaces the labels at the end"
+            refuse_without_effect(self, ["learn_labels"], why)
+        return self
 
     def for_task(self, task: Task) -> "KIP":
         """Refuse a kernel that cannot take the images, or is too large for memory.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from dd_plugins.data.sampler import Batch, RealSampler
@@ -13,7 +13,7 @@ from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.errors import OptionError
 from dd_plugins.run import Run, Task
-from dd_plugins.spec import record
+from dd_plugins.spec import record, refuse_without_effect
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.teacher import Teacher
@@ -68,6 +68,14 @@ class Rotated(AbstractWrapper):
     turns: Literal[2, 4] = 4
     current_turns: NonNegativeInt = 0
     current_images: PositiveInt = 10
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        """Refuse a number of real images where no turn has any."""
+        if not self.current_turns:
+            why = "no rotation has real images without current_turns"
+            refuse_without_effect(self, ["current_images"], why)
+        return self
 
     def for_task(self, task: Task) -> Self:
         """Settle the base's options for the number of classes it will see.

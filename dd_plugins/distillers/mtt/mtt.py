@@ -7,7 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from torch import Tensor
 
 from dd_plugins.data.preprocess import Preprocessing
@@ -26,7 +32,7 @@ from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_
 from dd_plugins.networks.dc_convnet import classic_network
 from dd_plugins.run import Run, Task
 from dd_plugins.runtime.memory import room_on
-from dd_plugins.spec import record
+from dd_plugins.spec import record, refuse_without_effect
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves, Parameters
 from dd_plugins.training.obtaining import Missing
@@ -147,8 +153,8 @@ class MTT(AbstractDistiller[MTTState]):
             ones.
         learn_labels: whether labels are learned with the images. They start as the mean
             logits of the experts that classify an image correctly (DATM).
-        label_learning_rate: learning rate of SGD on the labels.
-        label_momentum: momentum of SGD on the labels, in [0, 1).
+        label_learning_rate: learning rate of SGD on learned labels.
+        label_momentum: momentum of SGD on learned labels, in [0, 1).
         threshold: largest loss of an update; updates with a larger one are skipped: the
             gradient is zero. By default 2, or none by the paper's preset.
 
@@ -190,6 +196,14 @@ class MTT(AbstractDistiller[MTTState]):
     label_learning_rate: PositiveFloat = 2.0
     label_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     threshold: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        """Refuse options of learned labels where labels are not learned."""
+        if not self.learn_labels:
+            options = ("label_learning_rate", "label_momentum")
+            refuse_without_effect(self, options, "labels stay without learn_labels")
+        return self
 
     def for_task(self, task: Task) -> Self:
         """Settle the options by the preset and the size of the set."""

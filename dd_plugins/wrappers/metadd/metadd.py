@@ -1,7 +1,7 @@
 """MetaDD: images on which several architectures agree."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
@@ -26,7 +26,7 @@ from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
 from dd_plugins.runtime.processes import average
-from dd_plugins.spec import record
+from dd_plugins.spec import record, refuse_without_effect
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.default_steps import STAGES
 from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
@@ -250,28 +250,17 @@ class MetaDD(AbstractWrapper):
                 f"expected at least two networks that look at once, got {looking}"
             )
         if self.variant == "gradients":
-            for name in self._given(_OF_LOOKING):
-                raise ValueError(
-                    f"variant='gradients' has no networks that look at the images: "
-                    f"expected no {name}, got {getattr(self, name)!r}"
-                )
+            why = "variant='gradients' has no networks that look at the images"
+            refuse_without_effect(self, _OF_LOOKING, why)
         if self.auxiliaries == "learning" and self.variant not in _OF_LEARNING:
             raise ValueError(
                 f"auxiliaries='learning' is for the variants {', '.join(_OF_LEARNING)},"
                 f" got variant={self.variant!r}"
             )
         if self.auxiliaries == "learning":
-            for name in self._given(("stages",)):
-                raise ValueError(
-                    f"auxiliaries='learning' are trained on the set alone: expected no "
-                    f"{name}, got {getattr(self, name)!r}"
-                )
+            why = "auxiliaries='learning' are trained on the set alone"
+            refuse_without_effect(self, ["stages"], why)
         return self
-
-    def _given(self, names: Sequence[str]) -> list[str]:
-        """Return the options not at their defaults."""
-        defaults = {each.name: each.default for each in fields(self)}
-        return [name for name in names if getattr(self, name) != defaults[name]]
 
     @property
     def _pace(self) -> _Pace:
