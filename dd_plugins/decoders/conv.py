@@ -47,6 +47,11 @@ class ConvDecoder(AbstractDecoder):
         """Make a module with He initialisation, so all layers keep the same scale."""
         smallest = min(image_shape[1:])
         depth = self.depth or max(1, round(math.log2(smallest)) - 3)
+        if smallest < 2:
+            raise OptionError(
+                f"{self!r}: expected images with sides of at least 2 pixels, which can "
+                f"be halved, got {smallest}"
+            )
         if 2**depth > smallest:
             raise OptionError(
                 f"{self!r}: sides of at least {2**depth} pixels can be halved {depth} "

@@ -434,8 +434,11 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
     smoothing = 1 / (len(predictions) + 2)
     tiny = torch.finfo(predictions.dtype).tiny
     known = predictions.detach()
-    spread = (known.amax(dim=1) - known.amin(dim=1)).mean().clamp(min=tiny)
-    known = known / spread
+    spread = (known.amax(dim=1) - known.amin(dim=1)).mean()
+    # Constant rows are shifted to 0: divided by the least spread they would overflow.
+    shift = torch.where(spread < tiny, known.amin(dim=1, keepdim=True), 0)
+    spread = spread.clamp(min=tiny)
+    known = (known - shift) / spread
     right = known.gather(1, classes[:, None])
     wanted = (1 - smoothing) * right.mean() + smoothing * known.mean()
     lowest, highest = (known.new_full((), bound) for bound in _INVERSES)
@@ -451,7 +454,7 @@ def calibrated_cross_entropy(predictions: Tensor, classes: Tensor) -> Tensor:
         inside = (lowest <= newton) & (newton <= highest)  # an end may be the minimum
         inverse = torch.where(inside, newton, (lowest * highest).sqrt())
     return torch.nn.functional.cross_entropy(
-        inverse * (predictions / spread), classes, label_smoothing=smoothing
+        inverse * ((predictions - shift) / spread), classes, label_smoothing=smoothing
     )
 
 

@@ -71,3 +71,5 @@ def test_weights_are_a_function_of_the_seed_alone() -> None:
 def test_images_that_cannot_be_halved_so_often_are_refused() -> None:
     with pytest.raises(OptionError, match=r"at least 16 pixels.*got 8"):
         built(ConvDecoder(depth=4), 1, 8, 8)
+    with pytest.raises(OptionError, match=r"at least 2 pixels.*halved, got 1$"):
+        built(ConvDecoder(), 1, 1, 8)

@@ -289,8 +289,9 @@ def test_calibrated_cross_entropy_of_few_images_is_moderate(predictions, dtype):
     assert 1e-3 < gradient.abs().max() < 10
 
 
-def test_calibrated_cross_entropy_of_equal_predictions_is_that_of_chance():
-    predictions = torch.zeros(4, 3, requires_grad=True)
+@pytest.mark.parametrize("value", [0.0, 0.3, -5.0, 1e30])
+def test_calibrated_cross_entropy_of_equal_predictions_is_that_of_chance(value):
+    predictions = torch.full((4, 3), value, requires_grad=True)
 
     loss = calibrated_cross_entropy(predictions, torch.tensor([0, 1, 2, 0]))
 
