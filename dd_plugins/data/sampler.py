@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -117,10 +117,9 @@ class RealSampler:
 
     def batch(self, step: int, size: int) -> Batch:
         """Draw ``size`` images of any class; return all if there are fewer."""
-        everything = torch.arange(len(self._labels))
         if isinstance(self._images, StreamedImages):
-            return self._read_ahead(step, size, everything)
-        return self._draw("batch", step, size, everything)
+            return self._read_ahead(step, size, self._everything)
+        return self._draw("batch", step, size, self._everything)
 
     def class_batch(
         self, step: int, label: int, size: int, *, shared: bool = False
@@ -138,6 +137,11 @@ class RealSampler:
         if shared:
             return self.read(self._whole(purpose, step, size, members))
         return self._draw(purpose, step, size, members)
+
+    @cached_property
+    def _everything(self) -> Tensor:
+        """The indices of all images, made once: of millions it takes a while."""
+        return torch.arange(len(self._labels))
 
     def _draw(self, purpose: str, step: int, size: int, members: Tensor) -> Batch:
         return self.read(self._picked(purpose, step, size, members))

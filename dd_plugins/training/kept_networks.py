@@ -4,6 +4,7 @@ import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,15 @@ class RealImages:
     real: RealSampler
 
     def __len__(self) -> int:
-        return len(self.real.labels)
+        return len(self._everything)
 
     def __getitem__(self, chosen: Tensor | slice) -> Tensor:
-        return self.real.read(torch.arange(len(self))[chosen]).images
+        return self.real.read(self._everything[chosen]).images
+
+    @cached_property
+    def _everything(self) -> Tensor:
+        """The indices of all images, made once."""
+        return torch.arange(len(self.real.labels))
 
 
 def real_training_set(run: Run, real: RealSampler) -> TrainingSet:

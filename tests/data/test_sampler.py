@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import Batch, RealSampler
+from dd_plugins.training.kept_networks import RealImages
 
 CPU = torch.device("cpu")
 COUNT = 23
@@ -86,3 +87,24 @@ def test_labels_of_all_images_are_told_and_not_given_away() -> None:
     assert draws.content == "abc zca"
     draws.close()
     assert len(draws.batch(0, 4).labels) == 4
+
+
+def test_the_indices_of_all_images_are_made_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of ImageNet they took longer than many a step."""
+    made, arange, wanted = [], torch.arange, numbered()
+
+    def counted(count: int) -> Tensor:
+        made.append(count)
+        return arange(count)
+
+    draws = sampler()
+    images = RealImages(draws)
+    monkeypatch.setattr(torch, "arange", counted)
+    for step in range(3):
+        draws.batch(step, 5)
+        assert torch.equal(images[torch.tensor([3, 1])], wanted[[3, 1]])
+        assert torch.equal(images[2:4], wanted[2:4])
+        assert len(images[:]) == len(images) == COUNT
+    assert made == [COUNT, COUNT]
