@@ -131,7 +131,8 @@ def test_the_method_is_told_the_whole_task() -> None:
         distiller=doing(for_task=for_task),
     )
     assert seen == [settled.task]
-    assert seen[0] == Task("toy", (1, 8, 8), 2, 8, 9, False, 5, 1)
+    told = Task("toy", (1, 8, 8), 2, 8, 9, False, 5, 1, images_per_stored=4)
+    assert seen[0] == told
     assert seen[0].synthetic_images == 5 + 8
     assert settled.options.images_per_class == 2, "of stored images"
     assert settled.options.distiller == repr(settled.distiller) == "told(gradient=3.0)"
