@@ -111,7 +111,7 @@ def test_the_picture_has_a_dot_for_each_set_and_architecture(tmp_path: Path) -> 
     page = written(compared(0.0, None), tmp_path)
     assert page.count("<circle") == 4
     assert page.count('<g class="set-0">') == page.count('<g class="set-1">') == 2
-    assert 'role="img" aria-label="Test accuracy by architecture' in page
+    assert 'role="img" aria-label="Accuracy on test images by architecture' in page
 
 
 def test_one_network_has_no_interval(tmp_path: Path) -> None:

@@ -36,7 +36,10 @@ def made(data: RealData) -> DistilledSet:
     return dd_plugins.distill(data, "random", steps=1, network="mlp(width=4)")
 
 
-def test_the_test_set_stays_unread(made: DistilledSet, data: RealData) -> None:
+def test_the_test_set_stays_unread(
+    made: DistilledSet, data: RealData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 20)
     unread = replace(data, read_test=_no_test)
     found = dd_plugins.evaluate(
         made, data=unread, validation=True, baselines=True, **QUICK
