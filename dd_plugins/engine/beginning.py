@@ -121,12 +121,7 @@ class Beginning:
             held = torch.tensor(self.context.header.initial_classes)
             if self.settled.options.refine_context:
                 images = torch.cat([self.context.images, images])
-                known = as_kind(
-                    self.context.labels,
-                    self.context.header.label_kind,
-                    distiller.label_kind,
-                )
-                labels = torch.cat([known, labels])
+                labels = torch.cat([self._known_labels(self.context), labels])
                 classes = torch.cat([held, classes])
             else:
                 fixed = Leaves(
@@ -150,6 +145,18 @@ class Beginning:
         values = parametrization.values_per_stored(run.task.image_shape, num_classes)
         check_stored(parametrization, synthetic.stored(), values)
         return synthetic
+
+    def _known_labels(self, context: DistilledSet) -> Tensor:
+        """Return the labels of a refined context, in the kind of this method.
+
+        Regression targets are as large as the method's own at the start.
+        """
+        distiller, held = self.settled.distiller, context.header.label_kind
+        known = as_kind(context.labels, held, distiller.label_kind)
+        if distiller.label_kind != "regression" or held == "regression":
+            return known
+        first = distiller.initial_labels(torch.tensor([0]), known.shape[1])
+        return known * (first[0, 0] - first[0, -1])
 
     def history(self) -> tuple[list[int], list[int] | None]:
         """Return the class of each image, and the index of its real image.

@@ -591,6 +591,24 @@ def test_a_method_refines_the_set_of_another(first: str, second: str) -> None:
     assert torch.equal(refined.labels.argmax(1), classes)
 
 
+def test_converted_labels_are_as_large_as_the_method_s_own() -> None:
+    data = _three_classes()
+    whole = dd_plugins.distill(data, "dm(real_batch_size=8)", **CONTEXT_OPTIONS)
+    kept = [n for n, label in enumerate(whole.header.initial_classes) if label != 1]
+    classes = [whole.header.initial_classes[n] for n in kept]
+    header = whole.header.model_copy(update={"initial_classes": classes})
+    held = replace(
+        whole, images=whole.images[kept], labels=whole.labels[kept], header=header
+    )
+    made = dd_plugins.distill(
+        data, SPEC, context=held, refine_context=True, **CONTEXT_OPTIONS
+    )
+    spread = made.labels.amax(dim=1) - made.labels.amin(dim=1)
+    assert len(spread) == 6
+    # FRePo multiplies the labels of three classes by 1.8.
+    torch.testing.assert_close(spread, torch.full((6,), 1.826), atol=0.3, rtol=0)
+
+
 @pytest.mark.parametrize("initial_images", ["real", "noise", "random"])
 def test_refined_set_tells_what_it_was(initial_images: str, tmp_path: Path) -> None:
     data = _three_classes()
