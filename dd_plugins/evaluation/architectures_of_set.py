@@ -68,10 +68,7 @@ def _of_header(
     """Return all architectures of one header, and the one distilled with, if any."""
     own = _name(header.evaluation_network, network)
     took_part = set(header.architectures or ())
-    try:
-        method = distiller_of(header, distiller)
-    except OptionError:  # of an older version, behind a context
-        method = None
+    method = distiller_of(header, distiller)
     shaped = own in took_part
     if method is None:  # its spec alone is known
         shaped = True

@@ -53,6 +53,20 @@ def test_roles_are_read_from_the_artifact(found: Transfer) -> None:
     assert (plain.base, wrapped.base) == ("frepo", "frepo")
 
 
+def test_sets_of_options_that_are_refused_today_are_evaluated(
+    sets: list[DistilledSet],
+) -> None:
+    older = sets[0].header.model_copy(
+        update={"distiller": "mtt(label_learning_rate=3.0)"}
+    )
+    made = replace(sets[0], header=older)
+    options: dict[str, Any] = {"repeats": 1, "protocol": QUICK, "data": toy_data()}
+    (report,) = transfer([made], ["mlp(width=4)"], **options).sets
+    assert report.roles == ("distilled with", "held out")
+    found = dd_plugins.evaluate(made, "mlp(width=4)", scores="kernel", **options)
+    assert found.kernel is not None
+
+
 def test_a_set_that_no_network_shaped_has_none_that_it_was_distilled_with() -> None:
     made = [
         dd_plugins.distill(toy_data(), spec, steps=2, network="mlp(width=4)")
