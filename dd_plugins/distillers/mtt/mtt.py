@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -20,7 +20,7 @@ from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller, add_gradient
 from dd_plugins.distillers.mtt.experts import experts_obtained
-from dd_plugins.distillers.mtt.settings import Window, paper_run, short_run
+from dd_plugins.distillers.mtt.settings import Settings, Window, paper_run, short_run
 from dd_plugins.distillers.mtt.student import Student, graph_bytes, layers_mask
 from dd_plugins.distillers.state import AbstractState, Metrics, check_saved
 from dd_plugins.errors import OptionError
@@ -219,6 +219,12 @@ class MTT(AbstractDistiller[MTTState]):
             settled["threshold"] = _THRESHOLD
         return replace(self, experts=self.experts or count, **settled)
 
+    @property
+    def _settings(self) -> Settings:
+        """The options settled by :meth:`for_task`."""
+        names = [each.name for each in fields(Settings)]
+        return Settings(**{name: getattr(self, name) for name in names})
+
     def default_steps(self, task: Task) -> int:
         """Return 300 steps, or 5,000 by the paper's preset."""
         del task
@@ -254,8 +260,7 @@ class MTT(AbstractDistiller[MTTState]):
     def learnables(self, run: Run) -> dict[str, Tensor]:
         """Return the logarithm of the student's step size."""
         del run
-        assert self.step_size is not None
-        return {_STEP_SIZE: torch.tensor(math.log(self.step_size))}
+        return {_STEP_SIZE: torch.tensor(math.log(self._settings.step_size))}
 
     def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return one-hot labels; or zeros, as offsets from the experts' logits."""
@@ -285,36 +290,36 @@ class MTT(AbstractDistiller[MTTState]):
     def _trajectories(self, run: Run, real: RealSampler) -> list[Trajectory]:
         """Return the trajectories of the experts, whether trained or not."""
         assert self.experts is not None
-        assert self.difficulty is not None
-        assert self.target_distance is not None
         every, least, rate = _SHORT_EVERY, 0, _SHORT_EXPERT_RATE
         if self.preset == "paper":
             every = max(1, len(real.labels) // _EXPERT_BATCH)  # an epoch
             least, rate = _PAPER_EPOCHS * every, _PAPER_EXPERT_RATE
         every = self.snapshot_steps or every
-        needed = (self.difficulty.latest + self.target_distance) * every
+        needed = self._last_target * every
         recipe = self.expert or expert_recipe(max(needed, least), rate)
         return experts_of(
             run.network, recipe, self.experts, every=every, way_points=self.way_points
         )
 
+    @property
+    def _last_target(self) -> int:
+        """The last snapshot that a student is compared with."""
+        return self._settings.difficulty.latest + self._settings.target_distance
+
     def _check_targets(self, trajectory: Trajectory) -> None:
         """Refuse a window whose last student has no target."""
-        assert self.difficulty is not None
-        assert self.target_distance is not None
-        needed = self.difficulty.latest + self.target_distance
-        if needed > len(trajectory.steps) - 1:
+        if self._last_target > len(trajectory.steps) - 1:
+            settings = self._settings
             raise OptionError(
-                f"mtt: experts need at least {needed * trajectory.every} training "
-                "steps for students that start up to snapshot "
-                f"{self.difficulty.latest} and are compared {self.target_distance} "
-                f"later, got {trajectory.training_steps}"
+                f"mtt: experts need at least {self._last_target * trajectory.every} "
+                "training steps for students that start up to snapshot "
+                f"{settings.difficulty.latest} and are compared "
+                f"{settings.target_distance} later, got {trajectory.training_steps}"
             )
 
     def _check_memory(self, run: Run, network: FeatureNetwork) -> None:
         """Refuse a step too large for memory, with the estimate."""
-        assert self.student_steps is not None
-        task = run.task
+        steps, task = self._settings.student_steps, run.task
         count = min(self.batch_size or task.synthetic_images, task.synthetic_images)
         images = torch.zeros(count, *task.image_shape, device=run.device)
         labels = torch.zeros(count, task.num_classes, device=run.device)
@@ -326,12 +331,12 @@ class MTT(AbstractDistiller[MTTState]):
         graph = graph_bytes(lambda: student(0, weights, create_graph=True))
         held, advice = 1, "take smaller batches (batch_size), or fewer student_steps"
         if self.memory == "unrolled":
-            held = self.student_steps
+            held = steps
             advice = "take memory='constant', smaller batches, or fewer student_steps"
-        needed = (held + _BACKWARD) * graph + self.student_steps * weights.nbytes
+        needed = (held + _BACKWARD) * graph + steps * weights.nbytes
         if needed > room:
             raise OptionError(
-                f"mtt: {self.student_steps} steps of the student need about "
+                f"mtt: {steps} steps of the student need about "
                 f"{needed / _GIGABYTE:.3g} GB with memory={self.memory!r}, more than "
                 f"there is room for; {advice}"
             )
@@ -341,15 +346,12 @@ class MTT(AbstractDistiller[MTTState]):
     ) -> Metrics:
         """Add the gradient of the distance between student and expert."""
         del real
-        assert self.difficulty is not None
-        assert self.target_distance is not None
-        assert self.student_steps is not None
-        run = state.run
+        run, settings = state.run, self._settings
         if self.learn_labels and step == 0:
             state.logits.copy_(self._first_logits(state, leaves))
         generator = run.own_generator("expert and start", step)
         expert = _drawn(0, len(state.experts) - 1, generator)
-        first = _drawn(*self.difficulty.at(step), generator)
+        first = _drawn(*settings.difficulty.at(step), generator)
         snapshots = state.experts[expert]
         pixels = leaves.pixels.detach().requires_grad_()
         labels = leaves.labels.detach()
@@ -368,9 +370,9 @@ class MTT(AbstractDistiller[MTTState]):
         found = _MATCHES[self.memory](
             student,
             snapshots[first].to(run.device),
-            snapshots[first + self.target_distance].to(run.device),
+            snapshots[first + settings.target_distance].to(run.device),
             step_size=step_size,
-            steps=self.student_steps,
+            steps=settings.student_steps,
             inputs=[pixels, labels] if self.learn_labels else [pixels],
             mask=state.mask,
         )
@@ -400,14 +402,12 @@ class MTT(AbstractDistiller[MTTState]):
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Return SGD with momentum, with a separate rate for each kind of tensor."""
-        assert self.learning_rate is not None
-        assert self.step_size is not None
-        assert self.step_size_learning_rate is not None
+        settings = self._settings
         groups: list[dict[str, Any]] = [
-            {"params": list(parameters.images), "lr": self.learning_rate},
+            {"params": list(parameters.images), "lr": settings.learning_rate},
             {
                 "params": list(parameters.others.values()),
-                "lr": self.step_size_learning_rate / self.step_size**2,
+                "lr": settings.step_size_learning_rate / settings.step_size**2,
             },
         ]
         if parameters.labels:
