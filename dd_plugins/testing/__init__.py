@@ -26,6 +26,7 @@ from dd_plugins.testing.datasets import (
     DATASET_CHECKS,
     check_dataset_can_be_distilled,
     check_dataset_has_a_test_set,
+    check_dataset_has_unseen_test_images,
     check_dataset_is_reproducible,
 )
 from dd_plugins.testing.distillers import (
@@ -45,6 +46,7 @@ from dd_plugins.testing.networks import (
     NETWORK_CHECKS,
     check_network_is_reproducible,
     check_network_shapes,
+    check_network_spec_round_trip,
 )
 from dd_plugins.testing.observers import (
     OBSERVER_CHECKS,
@@ -53,6 +55,7 @@ from dd_plugins.testing.observers import (
 )
 from dd_plugins.testing.parametrizations import (
     PARAMETRIZATION_CHECKS,
+    check_parametrization_draws_nothing_globally,
     check_parametrization_gradients,
     check_parametrization_shapes,
     check_parametrization_spec_round_trip,
@@ -73,6 +76,7 @@ __all__ = [
     "check_attack_scores",
     "check_dataset_can_be_distilled",
     "check_dataset_has_a_test_set",
+    "check_dataset_has_unseen_test_images",
     "check_dataset_is_reproducible",
     "check_global_random_state_is_untouched",
     "check_gradients_are_added",
@@ -80,8 +84,10 @@ __all__ = [
     "check_loss_falls",
     "check_network_is_reproducible",
     "check_network_shapes",
+    "check_network_spec_round_trip",
     "check_observer_changes_nothing",
     "check_observer_does_not_fail",
+    "check_parametrization_draws_nothing_globally",
     "check_parametrization_gradients",
     "check_parametrization_shapes",
     "check_parametrization_spec_round_trip",

@@ -28,6 +28,7 @@ from dd_plugins.testing.toys import (
     PassThrough,
     assert_draws_nothing_globally,
     assert_equal,
+    assert_interrupted,
     dropout_network,
     plugins_with,
     short_run,
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _LONGER = 60
+_RESUMED, _BREAKS = 14, (3, 8)
 
 
 class _OneStep:
@@ -196,19 +198,14 @@ def check_loss_falls(distiller: Distiller) -> None:
 
 @asserts
 def check_state_survives_save_and_restore(distiller: Distiller) -> None:
-    """An interrupted and resumed run ends like an uninterrupted one."""
-    whole = distill(**short_run(distiller))
-    interrupting = Plugins(load=[], extra={"interruption": Interruption(STEPS // 2)})
+    """A run that is interrupted twice, and resumed, ends like an uninterrupted one."""
+    whole = distill(**short_run(distiller, _RESUMED))
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            distill(**short_run(distiller, out=folder, plugins=interrupting))
-        except KeyboardInterrupt:
-            pass
-        else:
-            raise AssertionError("the run must be interrupted half-way, but it ended")
-        resumed = distill(
-            **short_run(distiller, out=folder, resume=True, plugins=Plugins(load=[]))
-        )
+        run = short_run(distiller, _RESUMED, out=folder)
+        for step in _BREAKS:
+            stop = Plugins(load=[], extra={"interruption": Interruption(step)})
+            assert_interrupted(**run, plugins=stop, resume=step > _BREAKS[0])
+        resumed = distill(**run, plugins=Plugins(load=[]), resume=True)
     law = "all that changes in a run must be in state_dict; a resumed run must be equal"
     assert_equal(whole, resumed, law)
 

@@ -14,6 +14,7 @@ from dd_plugins.testing.toys import (
     Interruption,
     assert_draws_nothing_globally,
     assert_equal,
+    assert_interrupted,
     short_run,
 )
 from dd_plugins.tracking.base import AbstractObserver
@@ -34,12 +35,7 @@ def check_observer_does_not_fail(observer: object) -> None:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("error", DDWarning)
         distill(**_observed(observer))
-        try:
-            distill(**_observed(observer, stop, out=folder))
-        except KeyboardInterrupt:
-            pass
-        else:
-            raise AssertionError("the run must be interrupted half-way, but it ended")
+        assert_interrupted(**_observed(observer, stop, out=folder))
         distill(**_observed(observer, out=folder, resume=True))
 
 

@@ -19,7 +19,9 @@ from dd_plugins.testing.toys import (
     NETWORK,
     STEPS,
     Interruption,
+    assert_draws_nothing_globally,
     assert_equal,
+    assert_interrupted,
     plugins_with,
     short_run,
     toy_data,
@@ -27,6 +29,7 @@ from dd_plugins.testing.toys import (
 
 __all__ = [
     "PARAMETRIZATION_CHECKS",
+    "check_parametrization_draws_nothing_globally",
     "check_parametrization_gradients",
     "check_parametrization_shapes",
     "check_parametrization_spec_round_trip",
@@ -74,13 +77,16 @@ def check_parametrization_spec_round_trip(
 def check_parametrization_shapes(parametrization: AbstractParametrization) -> None:
     """Each stored image decodes by itself to the declared number of images.
 
-    These have the shape of images, and depend on the encoded ones.
+    These have the shape of images, and depend on the encoded ones, which stay as they
+    are.
     """
     codec, images = _given(parametrization)
     if codec is None:
         return
     classes = torch.arange(len(images)) % toy_data().num_classes
+    given = images.clone()
     stored = codec.encode(images, classes)
+    assert torch.equal(images, given), "encode must not change the images"
     count = len(images) // parametrization.images_per_stored
     shape = toy_data().image_shape
     told = parametrization.values_per_stored(shape, toy_data().num_classes)
@@ -135,6 +141,18 @@ def _whole_gradient(
 
 
 @asserts
+def check_parametrization_draws_nothing_globally(
+    parametrization: AbstractParametrization,
+) -> None:
+    """A run leaves the global generators of torch, NumPy and Python alone."""
+    spec, plugins = repr(parametrization), plugins_with(parametrization)
+    assert_draws_nothing_globally(
+        lambda: distill(**short_run("dm", parametrization=spec, plugins=plugins)),
+        "codec must leave the global random state as it was; use run.generator",
+    )
+
+
+@asserts
 def check_parametrization_survives_a_break(
     parametrization: AbstractParametrization,
 ) -> None:
@@ -146,12 +164,7 @@ def check_parametrization_survives_a_break(
     interrupting = plugins_with(parametrization, **stop)
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"parametrization": spec, "out": folder}
-        try:
-            distill(**short_run("dm", plugins=interrupting, **options))
-        except KeyboardInterrupt:
-            pass
-        else:
-            raise AssertionError("the run must be interrupted half-way")
+        assert_interrupted(**short_run("dm", plugins=interrupting, **options))
         resumed = distill(**short_run("dm", plugins=plugins, resume=True, **options))
     assert_equal(whole, resumed, "codec must return the same when a run goes on")
     stored = whole.header.stored_images
@@ -163,6 +176,7 @@ PARAMETRIZATION_CHECKS = (
     check_parametrization_spec_round_trip,
     check_parametrization_shapes,
     check_parametrization_gradients,
+    check_parametrization_draws_nothing_globally,
     check_parametrization_survives_a_break,
 )
 """Each takes a parametrization, and fails with the broken law."""

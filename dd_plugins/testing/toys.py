@@ -15,6 +15,7 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState, Metrics
+from dd_plugins.engine.distillation import distill
 from dd_plugins.hookspecs import (
     RegisterDecoder,
     RegisterDistiller,
@@ -41,6 +42,7 @@ __all__ = [
     "PassThrough",
     "assert_draws_nothing_globally",
     "assert_equal",
+    "assert_interrupted",
     "dropout_network",
     "plugins_with",
     "short_run",
@@ -174,6 +176,15 @@ def assert_equal(first: DistilledSet, second: DistilledSet, law: str) -> None:
     same_images = torch.equal(first.images, second.images)
     assert same_images, f"{law}, but the images differ"
     assert torch.equal(first.labels, second.labels), f"{law}, but the labels differ"
+
+
+def assert_interrupted(**options: Any) -> None:
+    """Assert that an interruption stops the run with these arguments of ``distill``."""
+    try:
+        distill(**options)
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("the run must be interrupted on its way, but it ended")
 
 
 def plugins_with(checked: Record, **extra: object) -> Plugins:

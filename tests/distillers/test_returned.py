@@ -2,6 +2,7 @@
 
 import re
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 import dd_plugins
 from dd_plugins import AbstractNetwork, AbstractWrapper, record, testing
+from dd_plugins.data.images import Images
 from dd_plugins.data.named import DataOptions
 from dd_plugins.distillers.base import add_gradient
 from dd_plugins.distillers.dm import DM
@@ -242,7 +244,7 @@ def test_what_a_network_gives_is_told_with_its_name(made: Any, told: str) -> Non
 
     with pytest.raises(PluginError, match=told):
         dd_plugins.distill(toy_data(validation=0), "dm", **(SMALL | {"network": Net()}))
-    for check in testing.NETWORK_CHECKS:
+    for check in (testing.check_network_is_reproducible, testing.check_network_shapes):
         with pytest.raises(AssertionError):
             check(Net())
 
@@ -296,7 +298,8 @@ def test_conformance_checks_fail_by_assertion_errors() -> None:
 def test_checks_of_data_sets() -> None:
     for check in testing.DATASET_CHECKS:
         check(toy_data)
-    reproducible, tested, _ = testing.DATASET_CHECKS
+    reproducible = testing.check_dataset_is_reproducible
+    tested = testing.check_dataset_has_a_test_set
     with pytest.raises(AssertionError, match="same images"):
         reproducible(
             lambda: dd_plugins.RealData.from_tensors(
@@ -310,6 +313,24 @@ def test_checks_of_data_sets() -> None:
         reproducible(lambda: (1, 2))  # type: ignore[arg-type, return-value]
     with pytest.raises(AssertionError, match="must not raise DataError"):
         tested(lambda: dd_plugins.RealData.from_tensors(*toy_data(validation=0).train))  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="every read must give the same"):
+        tested(lambda: toys_tested_on(noisy_images))
+    with pytest.raises(AssertionError, match="are training images too"):
+        testing.check_dataset_has_unseen_test_images(
+            lambda: toys_tested_on(lambda: toy_data(validation=0).train)
+        )
+
+
+def toys_tested_on(read: Callable[[], Images]) -> dd_plugins.RealData:
+    """Return the toy data with another test set."""
+    images, labels = toy_data(validation=0).train
+    return dd_plugins.RealData.from_tensors(images[:], labels, test=read)
+
+
+def noisy_images() -> Images:
+    """Return other test images at each read."""
+    images, labels = toy_data().read_test()
+    return Images(images[:] * torch.rand(()), labels)
 
 
 n = iter(range(9))

@@ -1,9 +1,10 @@
 """Each conformance check finds the fault that it is there for."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
@@ -58,6 +59,8 @@ class Faulty(AbstractDistiller[Steps]):
 
     fault: str = "none"
 
+    late: ClassVar[list[int]] = []
+
     def for_task(self, task: Task) -> Self:
         return self
 
@@ -65,6 +68,7 @@ class Faulty(AbstractDistiller[Steps]):
         return 10
 
     def setup(self, run: Run, real: RealSampler) -> Steps:
+        self.late.clear()
         return Forgetful(run) if self.fault == "forgets" else Steps(run)
 
     def accumulate(
@@ -79,6 +83,9 @@ class Faulty(AbstractDistiller[Steps]):
         if self.fault == "alone":
             target = target.expand(2, -1, -1, -1)
         gradient = state.count * (leaves.pixels.detach() - target)
+        if self.fault == "forgets late":
+            self.late.append(step)
+            gradient *= 1 + (len(self.late) > 4)
         loss = gradient.square().mean()
         if self.fault == "writes":
             leaves.pixels.data.mul_(0.5)
@@ -117,6 +124,7 @@ def test_a_distiller_without_fault_passes(check: Any) -> None:
         ("replaces", testing.check_gradients_are_added, "not replace"),
         ("rises", testing.check_loss_falls, "must fall"),
         ("forgets", testing.check_state_survives_save_and_restore, "state_dict"),
+        ("forgets late", testing.check_state_survives_save_and_restore, "state_dict"),
         ("hides", testing.check_spec_round_trip, "equal object"),
     ],
 )
@@ -149,18 +157,27 @@ class FaultyNetwork(AbstractNetwork):
         self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
     ) -> FeatureNetwork:
         classes = 2 if self.fault == "shape" else num_classes
-        network = FeatureNetwork(torch.nn.Flatten(), torch.nn.Linear(64, classes))
+        inputs = 64 if self.fault == "grey" else math.prod(image_shape)
+        network = FeatureNetwork(torch.nn.Flatten(), torch.nn.Linear(inputs, classes))
+        if self.fault == "numpy":
+            np.random.rand()
         if self.fault == "constant":
             torch.nn.init.ones_(network.head.weight)  # type: ignore[arg-type]
             torch.nn.init.zeros_(network.head.bias)  # type: ignore[arg-type]
         return network
+
+    def __repr__(self) -> str:
+        return "another" if self.fault == "spec" else super().__repr__()
 
 
 @pytest.mark.parametrize(
     ("fault", "check"),
     [
         ("constant", testing.check_network_is_reproducible),
+        ("numpy", testing.check_network_is_reproducible),
         ("shape", testing.check_network_shapes),
+        ("grey", testing.check_network_shapes),
+        ("spec", testing.check_network_spec_round_trip),
     ],
 )
 def test_a_faulty_network_is_found(fault: str, check: Any) -> None:

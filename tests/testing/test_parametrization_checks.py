@@ -66,7 +66,12 @@ class Faulty(AbstractParametrization):
         del run, real, transform
         scale = next(_scales) if self.fault == "another scale" else 2
 
+        if self.fault == "seeds":
+            torch.manual_seed(0)
+
         def encode(images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+            if self.fault == "writes":
+                images.mul_(2)
             stored = {"doubled": scale * images}
             if self.fault == "double":
                 return {name: each.double() for name, each in stored.items()}
@@ -105,6 +110,8 @@ class Faulty(AbstractParametrization):
         ("cropped", "shapes", "decode must return .* of shape"),
         ("mixed", "shapes", "decode must give the same for one stored image"),
         ("constant", "shapes", "must not be decoded to equal ones"),
+        ("writes", "shapes", "encode must not change the images"),
+        ("seeds", "draws_nothing_globally", "use run.generator"),
         ("mixed", "gradients", "the same for one stored image at a time"),
         ("idle", "gradients", "idle must have an effect"),
         ("another scale", "survives_a_break", "codec must return the same"),
