@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -204,7 +205,8 @@ def check_state_survives_save_and_restore(distiller: Distiller) -> None:
         run = short_run(distiller, _RESUMED, out=folder)
         for step in _BREAKS:
             stop = Plugins(load=[], extra={"interruption": Interruption(step)})
-            assert_interrupted(**run, plugins=stop, resume=step > _BREAKS[0])
+            options = {**run, "plugins": stop, "resume": step > _BREAKS[0]}
+            assert_interrupted(partial(distill, **options))
         resumed = distill(**run, plugins=Plugins(load=[]), resume=True)
     law = "all that changes in a run must be in state_dict; a resumed run must be equal"
     assert_equal(whole, resumed, law)

@@ -35,7 +35,7 @@ def check_observer_does_not_fail(observer: object) -> None:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("error", DDWarning)
         distill(**_observed(observer))
-        assert_interrupted(**_observed(observer, stop, out=folder))
+        assert_interrupted(lambda: distill(**_observed(observer, stop, out=folder)))
         distill(**_observed(observer, out=folder, resume=True))
 
 

@@ -164,7 +164,9 @@ def check_parametrization_survives_a_break(
     interrupting = plugins_with(parametrization, **stop)
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"parametrization": spec, "out": folder}
-        assert_interrupted(**short_run("dm", plugins=interrupting, **options))
+        assert_interrupted(
+            lambda: distill(**short_run("dm", plugins=interrupting, **options))
+        )
         resumed = distill(**short_run("dm", plugins=plugins, resume=True, **options))
     assert_equal(whole, resumed, "codec must return the same when a run goes on")
     stored = whole.header.stored_images

@@ -15,7 +15,6 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.decoders.base import AbstractDecoder
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState, Metrics
-from dd_plugins.engine.distillation import distill
 from dd_plugins.hookspecs import (
     RegisterDecoder,
     RegisterDistiller,
@@ -178,10 +177,10 @@ def assert_equal(first: DistilledSet, second: DistilledSet, law: str) -> None:
     assert torch.equal(first.labels, second.labels), f"{law}, but the labels differ"
 
 
-def assert_interrupted(**options: Any) -> None:
-    """Assert that an interruption stops the run with these arguments of ``distill``."""
+def assert_interrupted(run: Callable[[], object]) -> None:
+    """Assert that an interruption stops a run."""
     try:
-        distill(**options)
+        run()
     except KeyboardInterrupt:
         return
     raise AssertionError("the run must be interrupted on its way, but it ended")
