@@ -1,7 +1,9 @@
 """The plugin manager: the plugins' offers, and objects built from specs."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -41,6 +43,7 @@ from dd_plugins.plugins.registry import (
     Registry,
     record_adder,
 )
+from dd_plugins.runtime.files import folder_lock
 from dd_plugins.spec import (
     Call,
     Record,
@@ -297,10 +300,14 @@ class Plugins(LoadedPlugins):
         if root is None and os.environ.get(ROOT_VARIABLE):
             root = Path(os.environ[ROOT_VARIABLE])
         source = f"data set {registered!r} (plugin {self.datasets.origin(loader)})"
+        alone: AbstractContextManager[None] = nullcontext()
+        if options.download and root is not None:  # the others find what one fetches
+            alone = folder_lock(root, patience=math.inf)
         try:
-            found = loader(
-                DataOptions(argument, root, options.download, options.image_size)
-            )
+            with alone:
+                found = loader(
+                    DataOptions(argument, root, options.download, options.image_size)
+                )
         except Exception as error:
             if not isinstance(error, DDError):
                 error.add_note(f"loading {source}")

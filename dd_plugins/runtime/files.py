@@ -104,8 +104,12 @@ def write_atomically(
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, patience: float | None = None) -> Iterator[None]:
     """Make a folder, and lock it against other processes (not on Windows).
+
+    Args:
+        folder: the folder.
+        patience: the seconds to wait for another process; by default ten.
 
     Raises:
         FileError: another process keeps it locked, or it cannot be made.
@@ -122,6 +126,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     if lock is None:
         yield
         return
+    patience = _PATIENCE if patience is None else patience
     try:
         begun, told = time.monotonic(), False
         while not _takes(lock):
@@ -133,7 +138,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
                     stacklevel=3,
                 )
                 told = True
-            if waited > _PATIENCE:
+            if waited > patience:
                 raise FileError(
                     f"another process is at work in {folder}; wait for its end, or "
                     "choose another folder"

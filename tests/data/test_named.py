@@ -1,5 +1,7 @@
 """Names of data sets, beside what test_real.py shows of malformed ones."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +84,24 @@ def test_a_folder_or_file_in_place_of_a_name_is_recognised(
     with pytest.raises(UnknownNameError, match="unknown data set 'absent'") as raised:
         dd_plugins.get_dataset("absent")
     assert "of this name" not in str(raised.value)
+
+
+def test_one_process_fetches_a_data_set_and_the_others_wait(tmp_path: Path) -> None:
+    class Slow:
+        @hookimpl
+        def dd_register_datasets(self, register: Any) -> None:
+            register("slow", self.load)
+
+        def load(self, options: DataOptions) -> RealData:
+            assert options.root is not None
+            with (options.root / "archive").open("x"):  # fails for a second process
+                time.sleep(0.1)
+            (options.root / "archive").unlink()
+            return toy_data()
+
+    plugins = Plugins(load=[], extra={"slow": Slow()})
+    options = DataOptions(root=tmp_path, download=True)
+    # A thread with a file of its own is locked out like a process.
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(plugins.dataset, ["slow"] * 3, [options] * 3))
+    assert [data.name for data in found] == ["slow"] * 3
