@@ -196,6 +196,16 @@ def test_every_command_and_option_has_help() -> None:
                 assert parameter.help, f"{name} {parameter.name}"
 
 
+def test_every_command_that_reads_data_sets_can_fetch_them() -> None:
+    """So the advice to pass ``--download`` holds wherever it is given."""
+    context = click.Context(command_line)
+    for name in command_line.list_commands(context):
+        command = command_line.get_command(context, name)
+        assert command is not None
+        options = {option for each in command.params for option in each.opts}
+        assert ("--data-root" in options) == ("--download" in options), name
+
+
 def test_page_of_commands_has_each_in_the_order_of_the_help() -> None:
     listed = click.Context(command_line).get_help().partition("  Examples:")[0]
     names = re.findall(r"^  ([a-z-]+) ", listed.partition("Distil:")[2], re.M)

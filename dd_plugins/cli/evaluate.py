@@ -88,6 +88,7 @@ _protocol_or_retrieval = click.option(
 @shared.validation
 @shared.real_data
 @shared.data_root
+@shared.download
 @shared.seed
 @shared.device
 @shared.precision
@@ -104,6 +105,7 @@ def evaluate_command(
     validation: bool,
     data: str | None,
     data_root: Path | None,
+    download: bool,
     seed: int,
     device: str,
     precision: str,
@@ -118,7 +120,10 @@ def evaluate_command(
     inputs = [artifact_file(path)]
     check_outputs((json_file, "JSON"), inputs=inputs, overwrite=overwrite)
     distilled = DistilledSet.load(path)
-    where: dict[str, Any] = {"data": data, "data_root": data_root, "device": device}
+    where: dict[str, Any] = {
+        **{"data": data, "data_root": data_root, "download": download},
+        "device": device,
+    }
     with processes.process_group():
         sets = [distilled]
         if seeds > 1:

@@ -69,6 +69,7 @@ _SPACES = ("pixels", "published", *get_args(Preprocessing))
 )
 @shared.image_size
 @shared.data_root
+@shared.download
 @shared.overwrite
 def import_command(
     files: tuple[Path, ...],

@@ -59,6 +59,7 @@ __all__ = ["relabel_command"]
 @click.option("--out", type=shared.path_type, required=True, help="Artifact to write.")
 @shared.real_data
 @shared.data_root
+@shared.download
 @shared.device
 @shared.overwrite
 def relabel_command(
@@ -73,6 +74,7 @@ def relabel_command(
     out: Path,
     data: str | None,
     data_root: Path | None,
+    download: bool,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -108,6 +110,7 @@ def relabel_command(
             student=student,
             data=data,
             data_root=data_root,
+            download=download,
             device=device,
             on_progress=on_progress,
         )

@@ -51,6 +51,7 @@ _LONGEST_VALUE = 4_000  # characters of a header field that are shown
 )
 @shared.real_data
 @shared.data_root
+@shared.download
 @shared.device
 @shared.precision
 @shared.overwrite

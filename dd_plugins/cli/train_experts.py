@@ -57,6 +57,7 @@ __all__ = ["train_experts_command"]
     "[default: all]",
 )
 @shared.data_root
+@shared.download
 @shared.image_size
 @shared.preprocessing
 @shared.mirror
@@ -72,6 +73,7 @@ def train_experts_command(
     every: int,
     way_points: int | None,
     data_root: Path | None,
+    download: bool,
     image_size: int | None,
     preprocessing: str | None,
     mirror: bool | None,
@@ -95,7 +97,7 @@ def train_experts_command(
     if recipe is not None and shared.given_on_command_line("steps"):
         raise click.UsageError("give --steps or --recipe, not both")
     chosen = expert_recipe(steps) if recipe is None else get_recipe(recipe)
-    options = DataOptions(root=data_root, image_size=image_size)
+    options = DataOptions(root=data_root, download=download, image_size=image_size)
     data = plugins.real_data(dataset, options)
     data = data.prepared(
         cast("Preprocessing | None", preprocessing)

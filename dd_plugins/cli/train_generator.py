@@ -34,6 +34,7 @@ __all__ = ["train_generator_command"]
     help="How it is trained, in place of --steps: 'decoder_recipe(steps=500, ...)'.",
 )
 @shared.data_root
+@shared.download
 @shared.image_size
 @shared.preprocessing
 @shared.mirror
@@ -46,6 +47,7 @@ def train_generator_command(
     steps: int,
     recipe: str | None,
     data_root: Path | None,
+    download: bool,
     image_size: int | None,
     preprocessing: str | None,
     mirror: bool | None,
@@ -70,7 +72,7 @@ def train_generator_command(
         chosen = read(DecoderRecipe, recipe, "decoder_recipe(steps=500)")
     plugins = loaded_plugins()
     architecture = plugins.decoder(decoder)
-    options = DataOptions(root=data_root, image_size=image_size)
+    options = DataOptions(root=data_root, download=download, image_size=image_size)
     # The generator learns pixels before whitening, so no whitening is fitted.
     space: Preprocessing = "standardize"
     if preprocessing in ("pixel-zca", "constant"):

@@ -57,6 +57,7 @@ __all__ = ["train_networks_command"]
     help="Random seed of weights and batches; repeat it for a network of each.",
 )
 @shared.data_root
+@shared.download
 @shared.image_size
 @shared.preprocessing
 @shared.mirror
@@ -71,6 +72,7 @@ def train_networks_command(
     stop_after: int | None,
     seeds: tuple[int, ...],
     data_root: Path | None,
+    download: bool,
     image_size: int | None,
     preprocessing: str | None,
     mirror: bool | None,
@@ -89,7 +91,7 @@ def train_networks_command(
 
     plugins = loaded_plugins()
     chosen = [plugins.network(spec) for spec in networks]
-    options = DataOptions(root=data_root, image_size=image_size)
+    options = DataOptions(root=data_root, download=download, image_size=image_size)
     if preprocessing is None and recipe == "squeeze":
         preprocessing = "standardize"  # as sre2l and rded need them
     data = plugins.real_data(dataset, options).prepared(

@@ -54,6 +54,7 @@ __all__ = ["transfer_command"]
 @shared.validation
 @shared.real_data
 @shared.data_root
+@shared.download
 @shared.seed
 @shared.device
 @shared.precision

@@ -67,6 +67,7 @@ def meta_features(
     threshold: float = 0.5,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
+    download: bool = False,
     device: str = "auto",
     precision: Precision = "auto",
     plugins: Plugins | None = None,
@@ -83,6 +84,7 @@ def meta_features(
         data: the real data, in any form accepted by :func:`~dd_plugins.distill`; by
             default found by the name in the artifact.
         data_root: the folder of named data sets.
+        download: whether a missing data set may be downloaded to that folder.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: the precision of the networks' arithmetic in training.
         plugins: where names are looked up; by default all installed plugins.
@@ -111,7 +113,7 @@ def meta_features(
         )
     if not 0 < threshold < 1:
         raise OptionError(f"threshold must be between 0 and 1, got {threshold}")
-    real = real_data_of(distilled, data, data_root, found.real_data)
+    real = real_data_of(distilled, data, data_root, found.real_data, download=download)
     if real.preprocessing != distilled.transform.kind:
         raise DataError(
             f"the data must be for the value space of the set, "

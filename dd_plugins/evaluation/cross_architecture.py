@@ -44,6 +44,7 @@ def transfer(
     baselines: bool = False,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
+    download: bool = False,
     validation: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -76,6 +77,7 @@ def transfer(
         baselines: whether to train the same networks on as many random real images.
         data: the real data, as for :func:`dd_plugins.evaluate`.
         data_root: the folder of named data sets.
+        download: whether a missing data set may be downloaded to that folder.
         validation: whether networks are scored on validation images, as for
             :func:`dd_plugins.evaluate`.
         seed: the seed of networks and batches.
@@ -123,7 +125,9 @@ def transfer(
         record = header.dataset.model_dump_json()
         key = f"{record} {header.value_space} {header.mirror}"
         if key not in known:
-            known[key] = real_data_of(distilled, data, data_root, found.real_data)
+            known[key] = real_data_of(
+                distilled, data, data_root, found.real_data, download=download
+            )
         prepared.append(
             prepare_evaluation(
                 distilled,

@@ -29,6 +29,8 @@ def real_data_of(
     data: Any,
     data_root: str | Path | None,
     find: FindData,
+    *,
+    download: bool = False,
 ) -> RealData:
     """Return the real data of a set.
 
@@ -38,13 +40,15 @@ def real_data_of(
             default found by the name in the artifact.
         data_root: the folder of named data sets.
         find: returns the data for a name or another form, given its options.
+        download: whether a missing data set may be downloaded to that folder.
 
     Raises:
         OptionError: the data has no such form.
         DataError: the data cannot be read, or does not fit the set.
     """
     root = None if data_root is None else Path(data_root)
-    options = DataOptions(root=root, image_size=distilled.header.dataset.image_size)
+    size = distilled.header.dataset.image_size
+    options = DataOptions(root=root, download=download, image_size=size)
     if data is None or isinstance(data, str):
         found = _data_by_name(distilled, data, find, options)
     else:

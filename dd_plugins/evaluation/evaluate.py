@@ -55,6 +55,7 @@ def evaluate(
     scores: str | None = None,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
+    download: bool = False,
     validation: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -94,6 +95,7 @@ def evaluate(
             default found by the name in the artifact. Data given by name, such as the
             ``"folder:PATH"`` of a moved folder, must hold the images behind the set.
         data_root: the folder of named data sets.
+        download: whether a missing data set may be downloaded to that folder.
         validation: whether networks are scored on validation images, which ``distill``
             holds out of the training images. Choose between sets and options by these;
             the test set stays unread.
@@ -137,6 +139,7 @@ def evaluate(
         scores=scores,
         data=data,
         data_root=data_root,
+        download=download,
         validation=validation,
         seed=seed,
         device=device,
@@ -156,6 +159,7 @@ def prepare_evaluation(
     scores: str | None = None,
     data: Any,
     data_root: str | Path | None,
+    download: bool = False,
     validation: bool = False,
     seed: int,
     device: str,
@@ -196,7 +200,7 @@ def prepare_evaluation(
         asked_for = replace(asked_for, kernel=kernel)
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
-    data = real_data_of(distilled, data, data_root, found.real_data)
+    data = real_data_of(distilled, data, data_root, found.real_data, download=download)
     warn_of_others(distilled, data)
     if validation:
         data = scored_on_validation(distilled, data)

@@ -71,6 +71,7 @@ def relabel(
     student: str | Recipe | None = None,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
+    download: bool = False,
     device: str = "auto",
     plugins: Plugins | None = None,
     on_progress: OnProgress | None = None,
@@ -103,6 +104,7 @@ post_training_recipe`).
         data: the real data, in any form accepted by :func:`~dd_plugins.distill`; by
             default found by the name in the artifact.
         data_root: the folder of named data sets.
+        download: whether a missing data set may be downloaded to that folder.
         device: the device for training the teachers and for labelling.
         plugins: where names are looked up; by default all installed plugins.
         on_progress: called after each training step with the teacher, the work done and
@@ -164,7 +166,9 @@ post_training_recipe`).
         kept = tuple(TrainedNetwork(each, recipe) for each in networks)
         for network in networks:
             _check_group(network, group, distilled)
-        real_data = real_data_of(distilled, data, data_root, found.real_data)
+        real_data = real_data_of(
+            distilled, data, data_root, found.real_data, download=download
+        )
         if real_data.fingerprint != distilled.header.dataset.fingerprint:
             raise DataError(
                 f"{real_data.name} is not the data that the set was distilled from, by "
@@ -318,6 +322,7 @@ def labels_stored(
     *,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
+    download: bool = False,
     device: str = "auto",
     plugins: Plugins | None = None,
 ) -> DistilledSet:
@@ -329,6 +334,7 @@ def labels_stored(
         distilled: the set, or the path of an artifact or of a run's folder.
         data: the real data, as for :func:`relabel`.
         data_root: the folder of named data sets.
+        download: whether a missing data set may be downloaded to that folder.
         device: the device of the teacher.
         plugins: where names are looked up; by default all installed plugins.
 
@@ -342,7 +348,9 @@ def labels_stored(
     if distilled.header.views is None or distilled.view_labels is not None:
         return distilled
     found, target = plugins or loaded_plugins(), resolve_device(device)
-    real_data = real_data_of(distilled, data, data_root, found.real_data)
+    real_data = real_data_of(
+        distilled, data, data_root, found.real_data, download=download
+    )
     teacher = teacher_of(distilled, real_data, found.network, target)
     assert teacher is not None  # a file without labels names it
     _check_room(teacher.views, distilled)

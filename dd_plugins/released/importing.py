@@ -58,6 +58,7 @@ def import_set(
     method: str | None = None,
     network: str | None = None,
     data_root: str | Path | None = None,
+    download: bool = False,
     image_size: int | None = None,
     plugins: Plugins | None = None,
     on_read: Callable[[Released, Space, int], None] | None = None,
@@ -92,6 +93,7 @@ def import_set(
         method: the name of the method, for the record; by default its layout.
         network: the spec of the network to train on the set.
         data_root: the folder of named data sets.
+        download: whether a missing data set may be downloaded to that folder.
         image_size: the side of the resized real images in pixels.
         plugins: where names are looked up; by default all installed plugins.
         on_read: called with the read set, its assumed space, and the number of sets in
@@ -108,7 +110,9 @@ def import_set(
     """
     found = plugins or loaded_plugins()
     root = None if data_root is None else Path(data_root)
-    real = found.real_data(data, DataOptions(root=root, image_size=image_size))
+    real = found.real_data(
+        data, DataOptions(root=root, download=download, image_size=image_size)
+    )
     paths = [
         Path(each) for each in ([files] if isinstance(files, str | Path) else files)
     ]

@@ -55,9 +55,11 @@ def test_data_is_looked_for_where_and_as_the_set_says(distilled: DistilledSet) -
     resized = with_record(distilled, image_size=8)
     real_data_of(resized, None, "some/where", find)
     real_data_of(distilled, "moved:there", None, find)
+    real_data_of(distilled, None, "some/where", find, download=True)
     assert find.asked == [
         ("toy", DataOptions(root=Path("some/where"), image_size=8)),
         ("moved:there", DataOptions()),
+        ("toy", DataOptions(root=Path("some/where"), download=True)),
     ]
 
 

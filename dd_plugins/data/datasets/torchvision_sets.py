@@ -18,6 +18,7 @@ from dd_plugins.runtime.text import one_line
 
 __all__ = ["TorchvisionSet", "load_cifar100", "load_emnist"]
 
+_ADVICE = ". You can use download=True to download it"  # in torchvision's errors
 _BY_TRAIN = ({"train": True}, {"train": False})
 BY_SPLIT = ({"split": "train"}, {"split": "test"})
 
@@ -75,10 +76,10 @@ class TorchvisionSet:
                 str(root), **arguments, download=options.download
             )
         except Exception as error:  # torchvision does not expect damaged files
+            told = one_line(error).removesuffix(_ADVICE)
             todo = "" if options.download else "; pass --download to fetch it"
             raise DataError(
-                f"cannot read data set {self.name!r} under {root}: "
-                f"{one_line(error)}{todo}"
+                f"cannot read data set {self.name!r} under {root}: {told}{todo}"
             ) from error
 
     def tensors(self, dataset: Any, size: int | None) -> tuple[Tensor, Tensor]:

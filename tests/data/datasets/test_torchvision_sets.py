@@ -78,6 +78,7 @@ def test_missing_data_names_the_folder_and_how_to_fetch_it(
     with pytest.raises(DataError, match="pass --download to fetch it") as refused:
         get_dataset(name, data_root=tmp_path)
     assert f"{name!r} under {tmp_path}" in one_line(refused.value)
+    assert "download=True" not in one_line(refused.value)
     assert list(tmp_path.iterdir()) == [], "nothing is written unless asked"
 
 
