@@ -42,10 +42,15 @@ def _take(
 
 
 def _as_typed(value: Any, option: click.Option) -> Any:
-    """Return a TOML list as it is typed: repeated options, or one with commas."""
+    """Return a TOML value as it is typed on the command line, for click to check.
+
+    A list stands for repeated options, or for one option with commas.
+    """
+    if option.is_flag:
+        return value
     if option.multiple:
-        return value if isinstance(value, list) else [value]
-    return ",".join(map(str, value)) if isinstance(value, list) else value
+        return [str(each) for each in (value if isinstance(value, list) else [value])]
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 config_option = click.option(

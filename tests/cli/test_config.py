@@ -65,6 +65,8 @@ def test_the_command_line_comes_before_the_file(
         ("stps = 3", "run.toml: unknown option 'stps'; known, nearest first: steps"),
         ("steps 3", "run.toml must be a TOML file"),
         ('steps = "x"', "--steps"),
+        ("steps = 100.7", "'100.7' is not a valid integer"),
+        ("seed = true", "'True' is not a valid integer"),
         ("budget = 2560\nipc = 2", "budget"),
     ],
 )
