@@ -69,11 +69,15 @@ def exact_kernels() -> Iterator[None]:
 def plain_torch() -> Iterator[None]:
     """Compute as in a fresh process, whatever the caller has set in torch.
 
-    Gradients are on, new tensors are float32 and on the CPU by default, and autocast is
-    off. Afterwards all settings are as they were.
+    Gradients are on, new tensors are float32 and on the CPU by default, products of
+    float32 are exact, and autocast is off. Afterwards all settings are as they were.
     """
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
+        with suppress(RuntimeError):  # the newer switches were set: it cannot be read
+            products = torch.get_float32_matmul_precision()
+            stack.callback(torch.set_float32_matmul_precision, products)
+            torch.set_float32_matmul_precision("highest")
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if torch.get_default_device() != torch.device("cpu"):

@@ -130,10 +130,11 @@ def told() -> tuple[object, ...]:
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.is_autocast_enabled("cpu"),
+        torch.get_float32_matmul_precision(),
     )
 
 
-FRESH = (torch.float32, CPU, True, False, False)
+FRESH = (torch.float32, CPU, True, False, False, "highest")
 
 
 def of_float64() -> AbstractContextManager[Any]:
@@ -143,9 +144,17 @@ def of_float64() -> AbstractContextManager[Any]:
     return stack
 
 
+def of_rough_products() -> AbstractContextManager[Any]:
+    stack = ExitStack()
+    stack.callback(torch.set_float32_matmul_precision, "highest")
+    torch.set_float32_matmul_precision("medium")
+    return stack
+
+
 TOLD: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "nothing": ExitStack,
     "float64": of_float64,
+    "rough products": of_rough_products,
     "another device": lambda: torch.device("meta"),
     "no gradients": torch.no_grad,
     "inference": torch.inference_mode,
