@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from inspect import signature
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -52,6 +53,12 @@ from dd_plugins.synthetic.header import check_nesting
 from dd_plugins.tracking.base import AbstractObserver
 
 __all__ = ["distill", "estimate"]
+
+_OF_THE_RUN_ITSELF = {
+    *("data", "distiller", "out", "resume", "overwrite", "checkpoint_seconds"),
+    *("progress", "observers"),
+}
+"""Arguments of :func:`distill` that an estimate does not take by name."""
 
 
 @plain_torch()
@@ -222,8 +229,8 @@ def estimate(
     Args:
         data: as for :func:`distill`.
         distiller: as for :func:`distill`.
-        **options: further options of :func:`distill`, but none of its folder and its
-            checkpoints.
+        **options: further options of :func:`distill`, but none of its folder, its
+            checkpoints, its progress and its observers.
 
     Returns:
         Seconds, peak memory and disk. The memory is the peak of this process, including
@@ -231,7 +238,8 @@ def estimate(
         own.
 
     Raises:
-        OptionError: the run cannot fit in the memory, or as by :func:`distill`.
+        OptionError: the run cannot fit in the memory; or several processes of torchrun
+            call it; or as by :func:`distill`.
         DataError: as by :func:`distill`.
 
     Example:
@@ -240,6 +248,10 @@ def estimate(
         >>> found.steps, found.seconds > 0
         (100, True)
     """
+    processes.check_alone("estimate")
+    known = signature(distill).parameters.keys() - _OF_THE_RUN_ITSELF
+    for name in options.keys() - known:
+        raise TypeError(f"estimate() got an unexpected keyword argument {name!r}")
     started = time.perf_counter()
     loop = _planned(data, distiller, **options)
     with exact_kernels():

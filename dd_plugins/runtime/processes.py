@@ -23,6 +23,7 @@ __all__ = [
     "average",
     "broadcast",
     "broadcast_object",
+    "check_alone",
     "check_joined",
     "gather_objects",
     "gather_to_first",
@@ -101,6 +102,22 @@ def check_joined(function: str) -> None:
             f"{function}: each of the {_started()} processes of torchrun would do all "
             "the work; call it in a block of dd_plugins.api.process_group(), or run "
             f"`torchrun ... -m dd_plugins {function}`"
+        )
+
+
+def check_alone(function: str) -> None:
+    """Refuse a function that several processes cannot share.
+
+    Args:
+        function: the name of the function, or of its command.
+
+    Raises:
+        OptionError: torchrun started several processes.
+    """
+    if _started() > 1:
+        raise OptionError(
+            f"{function} works in one process, got {_started()}: start it without "
+            "torchrun"
         )
 
 

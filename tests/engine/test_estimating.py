@@ -116,8 +116,10 @@ def test_images_that_a_step_keeps_are_counted(
 
 
 def test_an_estimate_takes_the_options_of_a_run() -> None:
-    with pytest.raises(TypeError, match="overwrite"):
-        dd_plugins.estimate("digits", "dm", overwrite=True)
+    for name in ("overwrite", "out", "folder", "observers"):
+        told = rf"estimate\(\) got an unexpected keyword argument '{name}'"
+        with pytest.raises(TypeError, match=told):
+            dd_plugins.estimate("digits", "dm", **{name: None})
     with pytest.raises(OptionError, match="steps"):
         dd_plugins.estimate("digits", "dm", steps=0)
 

@@ -44,6 +44,10 @@ for name, arguments in {
         getattr(dd_plugins, name)(**arguments)
     except dd_plugins.errors.OptionError as error:
         print(error)
+try:
+    dd_plugins.estimate("digits", "random")
+except dd_plugins.errors.OptionError as error:
+    print(error)
 with process_group():
     print(len(dd_plugins.distill("digits", "random")))
 """
@@ -57,7 +61,7 @@ def test_a_script_that_has_not_joined_is_refused_and_told_how(tmp_path: Path) ->
         "in a block of dd_plugins.api.process_group(), or run "
         f"`torchrun ... -m dd_plugins {name}`"
         for name in ("distill", "evaluate", "transfer")
-    ] + ["10"]
+    ] + ["estimate works in one process, got 2: start it without torchrun", "10"]
 
 
 GRADIENTS = """
