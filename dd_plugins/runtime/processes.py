@@ -11,7 +11,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -32,8 +33,11 @@ __all__ = [
     "lost_processes_reported",
     "process_group",
     "rank",
+    "waiting_for_all",
     "world_size",
 ]
+
+_PATIENCE = timedelta(days=30)
 
 Value = TypeVar("Value")
 
@@ -171,6 +175,26 @@ def _lost(error: Exception) -> LostProcessError:
         "another process of this run died or stopped with an error of its own "
         f"({first_line})"
     )
+
+
+@contextmanager
+def waiting_for_all() -> Iterator[None]:
+    """Wait at the end of this block until every process has come to it.
+
+    Other collective calls give up after half an hour. This one does not: processes may
+    train networks in the block, each its own.
+
+    Raises:
+        LostProcessError: another process is gone.
+    """
+    if world_size() == 1:
+        yield
+        return
+    group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=_PATIENCE))
+    yield
+    with lost_processes_reported():
+        dist.barrier(group)
+    dist.destroy_process_group(group)
 
 
 def average(tensors: list[Tensor]) -> list[Tensor]:

@@ -1,7 +1,6 @@
 """The trained objects needed by a run: loaded, or trained by its processes."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ Missing = Literal["train", "refuse"]
 """The response to missing objects."""
 
 _TOLD_EVERY = 50  # training steps
-_LOOK_EVERY = 0.2  # seconds
 
 Found_co = TypeVar("Found_co", covariant=True)
 
@@ -31,10 +29,6 @@ class Wanted(Protocol[Found_co]):
     @property
     def training_steps(self) -> int:
         """The number of its training steps."""
-        ...
-
-    def path(self, run: Run, real: RealSampler, folder: Path) -> Path:
-        """Return the path of its file, present or not."""
         ...
 
     def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
@@ -72,7 +66,7 @@ def obtained(
     Raises:
         OptionError: objects are missing, and are not to be trained.
         FileError: a file is damaged or contradicts its name.
-        RunError: weights became infinite or NaN.
+        RunError: weights became infinite or NaN, here or in another process.
     """
     folder = cache_folder()
     count = sum(not each.is_kept(run, real, folder) for each in wanted)
@@ -90,12 +84,9 @@ def obtained(
     tell: Any = partial(_tell, wanted, what) if show else _tell_nothing
     if run.ranks > 1 and real.content is not None:
         first, every = processes.local_rank(), processes.local_world_size()
-        for number in range(first, len(wanted), every):
-            wanted[number].obtain(run, real, folder, partial(tell, number))
-        # Not a collective call: it would give up while another process still trains.
-        paths = [each.path(run, real, folder) for each in wanted]
-        while not all(path.exists() for path in paths):
-            time.sleep(_LOOK_EVERY)
+        with processes.waiting_for_all():
+            for number in range(first, len(wanted), every):
+                wanted[number].obtain(run, real, folder, partial(tell, number))
     for number, each in enumerate(wanted):
         yield each.obtain(run, real, folder, partial(tell, number))
     if show:

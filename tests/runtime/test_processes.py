@@ -257,6 +257,22 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return sorted(map(int, listed.split()))
 
 
+def test_no_process_waits_for_a_network_that_another_could_not_train(
+    tmp_path: Path,
+) -> None:
+    """The first process trains the only teacher, and its weights become infinite."""
+    diverging = "recipe(steps=50, learning_rate=1e30, optimizer='sgd')"
+    teacher = (
+        f"teacher_recipe={diverging}, teachers=(conv(width=4, normalization='batch'),)"
+    )
+    words = ("distill", "--distiller", f"rded({teacher})", "--device", "cpu")
+    with two_processes(*words, "--out", tmp_path / "run", folder=tmp_path) as started:
+        first, second = [each.finish() for each in started]
+    assert "lower the learning rate" in first.stderr
+    assert "another process of this run died or stopped" in second.stderr
+    assert [first.returncode, second.returncode] == [1, 1]
+
+
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes in /proc")
 def test_death_of_a_process_ends_the_run_and_leaves_a_checkpoint(
     tmp_path: Path,
