@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 from dd_plugins.errors import MissingExtraError, OptionError, RunError
-from dd_plugins.exports.hub_folder import CARD_NAME, write_hub_folder
+from dd_plugins.exports.hub_folder import HUB_FILES, write_hub_folder
 from dd_plugins.exports.recipe import recipe_of
 from dd_plugins.plugins.lookup import get_network
 from dd_plugins.runtime.text import one_line
-from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet, as_set
+from dd_plugins.synthetic.artifact import DistilledSet, as_set
 
 __all__ = ["push_to_hub"]
 
@@ -26,8 +26,9 @@ def push_to_hub(
     """Upload a set to a data set repository of the Hugging Face hub.
 
     A folder written by ``export(distilled, "hub", folder)`` is uploaded as it is, with
-    any changes to its ``README.md``. For any other set such a folder is written first,
-    and removed afterwards. The user must be logged in: ``hf auth login``.
+    any changes to its ``README.md``; other files in it stay here. For any other set
+    such a folder is written first, and removed afterwards. The user must be logged in:
+    ``hf auth login``.
 
     Args:
         distilled: the set; or the path of an artifact, of a run or of such a folder.
@@ -55,7 +56,7 @@ def push_to_hub(
     checked = as_set(distilled)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        if not isinstance(distilled, DistilledSet) and _has_card(Path(distilled)):
+        if not isinstance(distilled, DistilledSet) and _is_exported(Path(distilled)):
             folder = Path(distilled)
         else:
             how = recipe_of(checked, get_network)
@@ -69,6 +70,7 @@ def push_to_hub(
                 repo_id=repo_id,
                 folder_path=folder,
                 repo_type="dataset",
+                allow_patterns=list(HUB_FILES),
                 commit_message="Upload a set distilled by dd-plugins",
             )
         except HFValidationError as error:
@@ -81,6 +83,6 @@ def push_to_hub(
     return str(address)
 
 
-def _has_card(path: Path) -> bool:
-    """Tell whether a path is a folder with an artifact and a card."""
-    return all((path / name).is_file() for name in (ARTIFACT_NAME, CARD_NAME))
+def _is_exported(path: Path) -> bool:
+    """Tell whether a path is a folder with all files of an export for the hub."""
+    return all((path / name).is_file() for name in HUB_FILES)

@@ -7,16 +7,18 @@ from pathlib import Path, PureWindowsPath
 
 from dd_plugins.exports.card import ANY_REPOSITORY, card_of
 from dd_plugins.exports.recipe import ExportedRecipe
-from dd_plugins.exports.tensors import write_set
+from dd_plugins.exports.tensors import SCRIPT_NAME, SET_NAME, write_set
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
 from dd_plugins.synthetic.header import Header
 from dd_plugins.synthetic.pictures import save_grid
 
-__all__ = ["CARD_NAME", "write_hub_folder"]
+__all__ = ["HUB_FILES", "write_hub_folder"]
 
-CARD_NAME = "README.md"
-"""The name of the card in the folder."""
+_CARD_NAME, _GRID_NAME = "README.md", "images.png"
+
+HUB_FILES = (ARTIFACT_NAME, _GRID_NAME, SET_NAME, SCRIPT_NAME, _CARD_NAME)
+"""The names of the files in the folder."""
 
 _QUOTED_DATA = re.compile(r"""'\w+:[^']*'|"\w+:[^"]*\"""")
 """A data set named by a path, within a spec."""
@@ -45,10 +47,10 @@ def write_hub_folder(
     """
     published = replace(distilled, header=_without_folders(distilled.header))
     published.save(folder / ARTIFACT_NAME)
-    save_grid(published, folder / "images.png")
+    save_grid(published, folder / _GRID_NAME)
     write_set(published, how, folder)
     card = card_of(published, how, repo_id)
-    write_atomically(folder / CARD_NAME, lambda file: file.write(card.encode()))
+    write_atomically(folder / _CARD_NAME, lambda file: file.write(card.encode()))
     return folder
 
 

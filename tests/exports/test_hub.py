@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub.utils import filter_repo_objects
 from made_sets import made_set
 
 import dd_plugins
@@ -28,9 +29,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return f"https://hub/{repo_id}"
 
     def upload_folder(
-        self: HfApi, *, repo_id: str, folder_path: Path, **_: Any
+        self: HfApi, *, repo_id: str, folder_path: Path, allow_patterns: Any, **_: Any
     ) -> None:
-        shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
+        uploaded = tmp_path / "hub" / repo_id
+        uploaded.mkdir(parents=True)
+        names = [str(path.relative_to(folder_path)) for path in folder_path.rglob("*")]
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            shutil.copy(folder_path / name, uploaded / name)
 
     monkeypatch.setattr(HfApi, "create_repo", create_repo)
     monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
@@ -55,6 +60,26 @@ def test_a_changed_card_is_uploaded_as_it_is(hub: Path, tmp_path: Path) -> None:
     card.write_text(card.read_text().replace("# license: choose one", "license: mit #"))
     assert push_to_hub(folder, "me/toys", private=True)
     assert DatasetCard.load(hub / "me" / "toys" / "README.md").data.license == "mit"
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_files_beside_a_set_are_not_uploaded(
+    hub: Path, tmp_path: Path, exported: bool
+) -> None:
+    data = DataRecord(name="folder:/home/me/pets", fingerprint="", train_images=9)
+    folder, made = tmp_path / "run", made_set(dataset=data)
+    if exported:
+        dd_plugins.export(made, "hub", folder)
+    else:
+        made.save(folder / "distilled.safetensors")
+    for name in ("checkpoint.pt", "notes/README.md", "README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("of this machine alone")
+    push_to_hub(folder, "me/toys", private=True)
+    arrived = hub / "me" / "toys"
+    assert sorted(path.name for path in arrived.iterdir()) == FILES
+    assert ((arrived / "README.md").stat().st_size == 21) == exported
+    assert DistilledSet.load(arrived).header.dataset.name == "folder:pets"
 
 
 def test_a_card_holds_hostile_names_as_text(tmp_path: Path) -> None:
