@@ -102,8 +102,13 @@ def finished_set(
 
 
 def _privacy(beginning: Beginning, own: PrivacyRecord | None) -> PrivacyRecord | None:
-    """Return the guarantee of the whole set, with that of a private context."""
+    """Return the guarantee of the whole set, with that of the nearest private context.
+
+    It stands at any depth, and has those of its own contexts added.
+    """
     context = beginning.context_record
-    if own is None or context is None or context.header.privacy is None:
-        return own
-    return own.together_with(context.header.privacy)
+    while own is not None and context is not None:
+        if context.header.privacy is not None:
+            return own.together_with(context.header.privacy)
+        context = context.header.context
+    return own

@@ -390,6 +390,23 @@ def test_a_set_of_public_images_can_be_the_start() -> None:
     assert both.not_covered == first.not_covered
 
 
+def test_a_private_set_below_a_public_one_is_spent_too() -> None:
+    spec = f"dp_dm(1, public='{PUBLIC}')"
+    asked = {"data": named("private"), "distiller": spec, "steps": 2}
+    asked |= {"network": NETWORK, "refine_context": True}
+    below = dd_plugins.distill(**asked | {"refine_context": False})
+    between = of_data(PUBLIC, context=below, refine_context=True)
+    assert between.header.privacy is None
+    made = dd_plugins.distill(**asked, context=between)
+    first, both = below.header.privacy, made.header.privacy
+    assert first is not None
+    assert both is not None
+    assert both.epsilon == pytest.approx(2 * first.epsilon)
+    further = dd_plugins.distill(**asked, context=made).header.privacy
+    assert further is not None
+    assert further.epsilon == pytest.approx(3 * first.epsilon), "each is added once"
+
+
 def test_a_set_of_private_images_cannot_be_the_start() -> None:
     """Whatever part of them it was made of, and however deep it lies."""
     data = named("private")
