@@ -44,6 +44,8 @@ PUBLISHED_SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """The means and standard deviations of channels in DC, DSA, DM and MTT."""
 
+_ROUNDED = 1e-2  # how far sums of rounded probabilities are from one
+
 _IMAGES, _LABELS, _RATE = "images", "labels", "lr"
 
 
@@ -86,7 +88,8 @@ def import_set(
             default the layout determines it; a warning says if it does not.
         label_kind: the kind of the labels, if they are scores. By default those of
             FRePo and RCIG are regression targets; others are logits, unless they are
-            probabilities.
+            at least 0 and sum to one within 0.01. Probabilities are divided by their
+            sum, as files may hold them rounded.
         experiment: the number of the set in a file of several, from 0.
         factor: the number of smaller images along each side of an image, for sets of
             IDC.
@@ -103,7 +106,7 @@ def import_set(
         FileError: a file is missing, damaged, or of another layout.
         MissingExtraError: the file needs a missing library.
         DataError: the set does not fit the data.
-        OptionError: an option is out of its range.
+        OptionError: an option is out of its range, or labels are no probabilities.
 
     Warns:
         DDWarning: the layout does not determine the space, or the values hardly fit it.
@@ -232,14 +235,26 @@ def _space(released: Released, space: Space | str | None, data: RealData) -> Spa
 def _labels(
     released: Released, kind: LabelKind | None
 ) -> tuple[Tensor, LabelKind | None]:
-    """Return labels and their kind: logits become probabilities."""
+    """Return labels and their kind: logits become probabilities.
+
+    Raises:
+        OptionError: scores that are called probabilities are none.
+    """
     labels = torch.as_tensor(released.labels)
     scores = labels.is_floating_point() and labels.ndim == 2
     if scores and released.scores == "regression":
         kind = kind or "regression"
     if not scores or kind not in (None, "probabilities"):
         return labels, kind
-    sums = labels.float().sum(dim=1)
-    if bool((labels >= 0).all()) and torch.allclose(sums, torch.ones_like(sums)):
-        return labels, "probabilities"
-    return labels.float().softmax(dim=1), "probabilities"
+    labels = labels.float()
+    sums = labels.sum(dim=1, keepdim=True)
+    if kind is None:
+        near_one = ((sums - 1).abs() <= _ROUNDED).all()
+        if not near_one or (labels < 0).any():
+            return labels.softmax(dim=1), "probabilities"
+    if (labels < 0).any() or not (sums > 0).all():
+        raise OptionError(
+            "label_kind 'probabilities' needs scores of at least 0, some above 0 for "
+            "each image, got others; leave it out for logits"
+        )
+    return labels / sums, "probabilities"

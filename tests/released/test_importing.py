@@ -130,6 +130,40 @@ def test_files_of_mtt_bring_logits_and_a_learning_rate(
         import_set([folder / "images_best.pt", folder / "lr_best.pt"], data)
 
 
+@pytest.mark.parametrize("kind", [None, "probabilities"])
+@pytest.mark.parametrize(
+    "rounded", [torch.Tensor.half, lambda of: of.round(decimals=3)]
+)
+def test_rounded_probabilities_stay_probabilities(
+    data: RealData,
+    chosen: tuple[Tensor, Tensor],
+    tmp_path: Path,
+    kind: Any,
+    rounded: Any,
+) -> None:
+    images, labels = chosen
+    shares = (2.5 * torch.eye(10)[labels]).softmax(dim=1)
+    torch.save([images, rounded(shares)], tmp_path / "data.pt")
+    found = import_set(tmp_path / "data.pt", data, label_kind=kind)
+    torch.testing.assert_close(found.labels, shares, atol=2e-3, rtol=0)
+    torch.testing.assert_close(found.labels.sum(dim=1), torch.ones(len(labels)))
+
+
+def test_what_is_called_probabilities_is_no_logits(
+    data: RealData, chosen: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    images, labels = chosen
+    path = tmp_path / "data.pt"
+    coarse = 0.9 * torch.eye(10)[labels]  # of many classes, the small ones became 0
+    torch.save([images, coarse], path)
+    found = import_set(path, data, label_kind="probabilities")
+    torch.testing.assert_close(found.labels, torch.eye(10)[labels])
+    for scores in (coarse - 0.1, coarse * 0):
+        torch.save([images, scores], path)
+        with pytest.raises(OptionError, match="needs scores of at least 0"):
+            import_set(path, data, label_kind="probabilities")
+
+
 def test_whitened_files_of_mtt_are_read_in_their_space(
     tmp_path: Path, data: RealData, chosen: tuple[Tensor, Tensor]
 ) -> None:
