@@ -49,7 +49,7 @@ def write_pictures(distilled: Content, how: ExportedRecipe, folder: Path) -> Pat
         relative = (
             Path(f"{header.initial_classes[index]:03d}-{safe}") / f"{index:05d}.png"
         )
-        image = to_pil_image(pixels)
+        image = to_pil_image((pixels * 255).round().to(torch.uint8))
         write_atomically(folder / relative, partial(image.save, format="PNG"))
         rows.append({"file": str(relative), "label": distilled.labels[index].tolist()})
     write_set(distilled, how, folder)

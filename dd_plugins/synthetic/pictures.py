@@ -190,7 +190,8 @@ def _mosaic_png(
     for row, column, index, _ in cells:
         bottom, start = (row + 1) * along - 1, column * across
         mosaic[bottom - height : bottom, start : start + width] = colours(pixels[index])
-    axis.imshow(mosaic, aspect="auto", interpolation="nearest")
+    levels = (255 * mosaic).round().astype(np.uint8)
+    axis.imshow(levels, aspect="auto", interpolation="nearest")
     for row, column, _, name in cells:
         if not name:
             continue

@@ -43,6 +43,13 @@ def drawn(distilled: DistilledSet, path: Path) -> np.ndarray:
         return np.asarray(Image.open(save_grid(distilled, path)).convert("RGB"))
 
 
+def test_colours_are_rounded(tmp_path: Path) -> None:
+    one = made(torch.rand(2, 3, 8, 8))
+    even = replace(one, images=one.preprocess(torch.full_like(one.images, 101.7 / 255)))
+    found = drawn(even, tmp_path / "grid.png")
+    assert [(found == level).mean() > 0.1 for level in (101, 102)] == [False, True]
+
+
 NAMES = [
     ["$5_$10", "$10_$20"],
     ["$\\frac{", "\\alpha^_"],
