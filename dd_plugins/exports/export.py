@@ -1,12 +1,13 @@
 """Exports: a set in forms that need no dd-plugins, with a script that trains on it."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import FileError, OptionError
 from dd_plugins.exports.forms import FORMS
 from dd_plugins.exports.hub_folder import write_hub_folder
 from dd_plugins.exports.pictures import write_pictures
@@ -75,12 +76,53 @@ def export(
 def _fresh_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     """Yield a folder to fill; if all goes well, it stands at the path afterwards.
 
+    If not, the path holds what it held before.
+
     Raises:
         OptionError: something else is there already.
+        FileError: the folder cannot be written.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        yield path
+    if path.is_dir() and not any(path.iterdir()):
+        try:
+            yield path
+        except BaseException:
+            _empty(path)
+            raise
         return
+    if path.exists():
+        _check_replaceable(path, overwrite)
+    place = path.resolve()  # the folder itself, not a link to it
+    check_writable(place.with_name(f".{place.name}-new"))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=place.parent, prefix=f".{place.name}-"
+    ) as beside:
+        fresh, old = Path(beside) / "new", Path(beside) / "old"
+        fresh.mkdir()
+        yield fresh
+        try:
+            if place.exists():
+                place.rename(old)
+            fresh.rename(place)
+        except BaseException as error:
+            if old.exists() and not place.exists():
+                old.rename(place)
+            if isinstance(error, OSError):
+                raise FileError(f"cannot write {path}: {error.strerror}") from error
+            raise
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that is in a folder."""
+    for each in folder.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
+
+
+def _check_replaceable(path: Path, overwrite: bool) -> None:
+    """Refuse to replace anything but an earlier export, and that unless asked to."""
     if not all((path / name).is_file() for name in (SCRIPT_NAME, SET_NAME)):
         raise OptionError(
             f"out must be a new or an empty folder, and {path} is neither; choose "
@@ -91,14 +133,6 @@ def _fresh_folder(path: Path, overwrite: bool) -> Iterator[Path]:
             f"{path} holds an export already; choose another folder, or replace it "
             "with --overwrite (overwrite=True)"
         )
-    old = path.resolve()  # the folder itself, not a link to it
-    check_writable(old.with_name(f".{old.name}-new"))
-    with tempfile.TemporaryDirectory(dir=old.parent, prefix=f".{old.name}-") as beside:
-        fresh = Path(beside) / "new"
-        fresh.mkdir()
-        yield fresh
-        old.rename(Path(beside) / "old")
-        fresh.rename(old)
 
 
 def script_of_export(path: Path, form: str) -> Path:

@@ -1,5 +1,6 @@
 """Exports, beside what test_artifact.py shows of them."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from dd_plugins import DistilledSet, export
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.errors import DDWarning, FileError, OptionError
+from dd_plugins.exports import pictures
 
 
 def in_colour(**fields: object) -> DistilledSet:
@@ -58,6 +60,46 @@ def test_a_file_that_cannot_be_written_leaves_nothing(
         export(made_set(), form, nowhere)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "link"]
     assert taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_stopped_export_can_be_repeated(
+    empty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "below" / "out"
+    if empty:
+        out.mkdir(parents=True)
+    write_set = pictures.write_set
+
+    def stopped(*given: Any) -> None:
+        write_set(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "write_set", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            export(in_colour(), "folder", out)
+    assert (out.exists(), list(out.parent.rglob("*"))) == (empty, [out] * empty)
+    assert (export(in_colour(), "folder", out) / "train.py").exists()
+
+
+def test_an_earlier_export_is_kept_if_it_cannot_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export(in_colour(), "folder", tmp_path / "out")
+    (folder / "mine").touch()
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(errno.ENOSPC, "no space left")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(FileError, match="out: no space left"):
+        export(in_colour(), "folder", folder, overwrite=True)
+    assert (folder / "mine").exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
 
 
 def whitened_set(*, learned: bool) -> DistilledSet:
