@@ -136,8 +136,8 @@ class PrivateTrainer:
         size, passes = given.batch_size, given.epochs
         if images < size:
             raise OptionError(
-                f"batch_size must be at most the {images} images, got {size}: every "
-                "step would see all of them; lower batch_size"
+                f"a batch must hold at most the {images} images, got a size of {size}: "
+                "every step would see all of them; lower the size of batches"
             )
         if self.delta is not None and self.delta >= 1 / images:
             raise OptionError(

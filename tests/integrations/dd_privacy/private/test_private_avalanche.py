@@ -65,6 +65,13 @@ def strategy(plugins: list[Any], **options: Any) -> Any:
     )
 
 
+def test_a_batch_larger_than_an_experience_is_refused_in_the_words_of_both() -> None:
+    naive = strategy([PrivateTrainingPlugin(epsilon=20.0)], train_mb_size=500)
+    with pytest.raises(OptionError, match="200 images, got a size of 500") as refused:
+        naive.train(benchmark().train_stream[0])
+    assert "batch_size" not in str(refused.value), "an option of PrivateTrainer alone"
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_each_experience_is_trained_and_accounted_for() -> None:
     plugin = PrivateTrainingPlugin(epsilon=20.0, delta=1e-4, seed=0)
