@@ -180,7 +180,7 @@ def continual_command(
     """
     from dd_avalanche.comparison.continual import continual
     from dd_avalanche.comparison.display import results_table, save_plot
-    from dd_avalanche.comparison.experiment import Experiment
+    from dd_avalanche.comparison.experiment import Experiment, check_experiment
     from dd_avalanche.comparison.results_file import ResultsFile
     from dd_avalanche.memory.options import MemoryOptions
 
@@ -218,12 +218,13 @@ def continual_command(
     if protocol != "both":
         protocols = (cast(MemoryUse, protocol),)
     experiment = Experiment(**options)
-    results = ResultsFile(experiment, json_file, anew=overwrite)
     console = Console()
     data = dd_plugins.get_dataset(
         BENCHMARKS[experiment.benchmark][1], data_root=data_root, download=download
     )
     with _plain_warnings(), shown_progress("reading data") as progress:
+        check_experiment(experiment, protocols, data)
+        results = ResultsFile(experiment, json_file, anew=overwrite)
 
         def on_stream(stream: "StreamResult") -> None:
             results.add(stream)

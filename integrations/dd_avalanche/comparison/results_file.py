@@ -22,12 +22,13 @@ class ResultsFile:
     """The JSON file, written after each stream, so a kill loses at most one.
 
     Several processes may write to it at once, for different policies: each write first
-    reads, under a lock, the streams added by others.
+    reads, under a lock, the streams added by others. Making a ``ResultsFile`` writes
+    nothing.
 
     Args:
         experiment: the common options of all streams of the file.
         path: the file; None to write none.
-        anew: whether to drop the streams in the file.
+        anew: whether the first write drops the streams in the file.
 
     Attributes:
         streams: all streams of the file.
@@ -41,11 +42,9 @@ class ResultsFile:
         self, experiment: Experiment, path: Path | None, *, anew: bool = False
     ) -> None:
         self.experiment, self.path = asdict(experiment), path
-        self.streams: list[StreamResult] = []
-        if path is not None and anew:
-            content = self._content([], [])
-            write_atomically(path, lambda file: file.write(content))
-        self.write([])  # refuses an unfit file now, not after a stream
+        self._anew = anew
+        # An unfit file is refused now, not after a stream.
+        self.streams: list[StreamResult] = [] if path is None else self._read()[0]
 
     def add(self, stream: StreamResult) -> None:
         """Add a stream, and write the file."""
@@ -58,6 +57,7 @@ class ResultsFile:
             return
         self._read()  # an error raised here is reported in one line, as it is
         write_atomically(self.path, lambda file: file.write(self._merged(rows)))
+        self._anew = False
 
     def _merged(self, rows: list[PolicyResult]) -> bytes:
         """Return the content of the file with the streams and rows of this process."""
@@ -85,14 +85,14 @@ class ResultsFile:
         return (json.dumps(content, indent=1) + "\n").encode()
 
     def _read(self) -> tuple[list[StreamResult], list[dict[str, Any]]]:
-        """Return the streams and the results in the file.
+        """Return the streams and the results in the file; none if they are dropped.
 
         Raises:
             FileError: it is damaged, or from another command or version.
             OptionError: its streams are of another experiment.
         """
         assert self.path is not None
-        if not self.path.exists():
+        if self._anew or not self.path.exists():
             return [], []
         try:
             content = json.loads(self.path.read_text())

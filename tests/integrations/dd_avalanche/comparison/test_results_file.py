@@ -17,6 +17,10 @@ pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
 )
 
+STREAM = StreamResult(
+    "random", "scratch", "none", "real", 0, 1, 4, 40, [[0.5]], 1.0, 2.0
+)
+
 
 def test_file_of_something_else_is_refused(
     command_line: Command, tmp_path: Path
@@ -101,20 +105,46 @@ def test_file_that_another_process_replaced_is_not_written_over(
 ) -> None:
     path = tmp_path / "c.json"
     ours, theirs = Experiment(steps=3), Experiment(steps=4)
-    stream = StreamResult(
-        "random", "scratch", "none", "real", 0, 1, 4, 40, [[0.5]], 1.0, 2.0
-    )
     kept, same = ResultsFile(ours, path), ResultsFile(ours, path)
-    kept.add(stream)
-    same.add(replace(stream, seconds=9.0))  # both made it: the first stays
-    same.add(replace(stream, seed=1))
+    kept.add(STREAM)
+    same.add(replace(STREAM, seconds=9.0))  # both made it: the first stays
+    same.add(replace(STREAM, seed=1))
     kept.write([])
     content = json.loads(path.read_text())
     assert [(s["seed"], s["seconds"]) for s in content["streams"]] == [(0, 2), (1, 2)]
     path.unlink()
     kept.write([])  # what it knows is written again
     assert len(json.loads(path.read_text())["streams"]) == 2
-    ResultsFile(theirs, path, anew=True)
+    ResultsFile(theirs, path, anew=True).add(STREAM)
     with pytest.raises(OptionError, match=r"of the same experiment, .* steps was 4"):
-        kept.add(stream)
+        kept.add(STREAM)
     assert json.loads(path.read_text())["experiment"]["steps"] == 4
+
+
+def test_file_keeps_its_streams_until_there_is_one_to_replace_them(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "c.json"
+    first = ResultsFile(Experiment(steps=3), path)
+    assert not path.exists()
+    first.add(STREAM)
+    before = path.read_text()
+    anew = ResultsFile(Experiment(steps=4), path, anew=True)
+    assert path.read_text() == before
+    for seed in (1, 2):
+        anew.add(replace(STREAM, seed=seed))
+    content = json.loads(path.read_text())
+    assert [each["seed"] for each in content["streams"]] == [1, 2]
+
+
+def test_impossible_experiment_leaves_the_old_file_alone(
+    command_line: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.json"
+    ResultsFile(Experiment(), path).add(STREAM)
+    before = path.read_text()
+    impossible = ["--experiences", "3", "--json", str(path), "--overwrite"]
+    done = command_line("continual", *SHORT, *impossible)
+    assert done.returncode == 2
+    assert "got 3 experiences for 10 classes" in done.stderr
+    assert path.read_text() == before
