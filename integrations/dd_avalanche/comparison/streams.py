@@ -61,7 +61,6 @@ class AbstractStream(ABC):
         )
         # Of the first experience alone: nothing is fitted to images that come later.
         self.transform = Transform.fit(self.pixels(0).images[:], kind)
-        self._unchanged = Transform.identity(data.image_shape[0])
 
     @abstractmethod
     def pixels(self, part: int) -> Images:
@@ -89,9 +88,11 @@ class AbstractStream(ABC):
 
     @cached_property
     def scored_images(self) -> list[Images]:
-        """The scored images of each experience, in the space of the model."""
-        found = map(self.scored_pixels, range(self.experiment.experiences))
-        return [Images(self.transform(images[:]), labels) for images, labels in found]
+        """The scored images of each experience, as pixels.
+
+        In the space of the model they would take four times the memory.
+        """
+        return list(map(self.scored_pixels, range(self.experiment.experiences)))
 
     def score(self, network: Callable[[Tensor], Tensor], parts: int) -> list[float]:
         """Return the accuracy on each of the first experiences."""
@@ -99,7 +100,7 @@ class AbstractStream(ABC):
             accuracy(
                 self._told(network, part),
                 self.scored_images[part],
-                self._unchanged,
+                self.transform,
                 device=self.device,
                 precision=self.precision,
             )

@@ -87,6 +87,25 @@ def test_scores_are_the_accuracy_on_each_experience() -> None:
     assert stream.joint is stream.joint, "trained once"
 
 
+def test_scored_images_are_kept_as_pixels_and_mapped_when_scored() -> None:
+    pixels = torch.arange(40 * 64).remainder(251).to(torch.uint8).view(40, 1, 8, 8)
+    labels = torch.arange(40) % 10
+    data = dd_plugins.RealData.from_tensors(
+        pixels, labels, test=(pixels.flip(0), labels.flip(0))
+    )
+    stream = ClassStream(Experiment("split-digits"), data, data.read_test(), seed=0)
+    assert all(each.images.dtype == torch.uint8 for each in stream.scored_images)
+    seen: list[Tensor] = []
+
+    def watched(images: Tensor) -> Tensor:
+        seen.append(images)
+        return torch.zeros(len(images), 10)
+
+    stream.score(watched, 1)
+    whole = stream.transform(stream.scored_images[0].images[:])
+    assert torch.equal(torch.cat(seen), whole)
+
+
 def domain_stream(benchmark: str, seed: int = 0, experiences: int = 3) -> DomainStream:
     data = dd_plugins.get_dataset("digits")
     experiment = Experiment(benchmark, experiences=experiences, training_steps=2)
