@@ -158,9 +158,10 @@ class DistilledMemory(MemoryOptions):
         Raises:
             OptionError: the memory is smaller than the number of classes; or the images
                 are of one class, nothing else is stored of the task, and the distiller
-                cannot learn one class alone.
+                cannot learn one class alone; or the task is no whole number.
             DataError: the images or labels cannot be used.
         """
+        task = whole_number("task", task)
         images, labels = checked_experience(images, labels, self.groups, self)
         addition = Addition.of(labels, task, self.groups, self)
         shortage = addition.shortage()
@@ -201,7 +202,7 @@ class DistilledMemory(MemoryOptions):
         Raises:
             OptionError: the number is too small for the stored classes.
         """
-        whole_number("size", size, least=1)
+        size = whole_number("size", size, least=1)
         with self.all_or_nothing():
             self.size = size
             if self.groups:

@@ -61,12 +61,16 @@ class MemoryOptions:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse options out of their range."""
+        """Refuse options out of their range; convert numbers to Python's."""
         for name in ("size", "images_per_class", "steps", "num_classes"):
             given = getattr(self, name)
             shared = name == "images_per_class" and given == PROPORTIONAL
             if given is not None and not shared:
-                whole_number(name, given, least=1)
+                setattr(self, name, whole_number(name, given, least=1))
+        self.seed = whole_number("seed", self.seed)
+        if self.mirror not in (True, False):
+            raise OptionError(f"mirror must be True or False, got {self.mirror!r}")
+        self.mirror = bool(self.mirror)
         if self.most_seconds is not None:
             check_seconds("most_seconds", self.most_seconds)
         if isinstance(self.context, bool):

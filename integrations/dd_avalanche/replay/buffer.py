@@ -109,7 +109,9 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
                 f"{labels!r}"
             )
         if augmented_copies is not None:
-            whole_number("augmented_copies", augmented_copies, least=0)
+            augmented_copies = whole_number(
+                "augmented_copies", augmented_copies, least=0
+            )
         super().__init__(max_size)
         if seconds is not None:
             check_seconds("seconds", seconds)

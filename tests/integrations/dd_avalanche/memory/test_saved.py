@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from memory_samples import experience, memory
@@ -161,6 +162,18 @@ def test_keys_of_the_file_are_those_of_older_versions(tmp_path: Path) -> None:
     ]
     keys = ["columns", "label", "label_kind", "seen", "task"]
     assert [sorted(group) for group in content["groups"]] == [keys, keys]
+
+
+def test_numbers_of_other_libraries_are_saved_as_pythons(tmp_path: Path) -> None:
+    one = np.int64(1)
+    given = {"images_per_class": one, "num_classes": 2 * one, "seed": one}
+    held = memory(4 * one, "random", mirror=np.True_, **given)
+    held.resize(5 * one)
+    held.add(*experience(0, 1), task=one)
+    held.save(tmp_path)
+    again = memory(5, "random", images_per_class=1, num_classes=2, seed=1, mirror=True)
+    again.restore(tmp_path)
+    assert torch.equal(again.images(), held.images())
 
 
 def test_empty_memory_is_saved_and_restored(tmp_path: Path) -> None:
