@@ -15,6 +15,7 @@ from dd_plugins.runtime.old_paths import RENAMED
 if TYPE_CHECKING:
     from dd_plugins.checks import number, whole_number
     from dd_plugins.cli.outputs import OutputKind, check_outputs
+    from dd_plugins.data.checks import as_number_tensor
     from dd_plugins.data.image_counts import counts_of_classes, in_proportion
     from dd_plugins.data.images import Images
     from dd_plugins.data.items import Items
@@ -251,6 +252,7 @@ __all__ = [
     "accuracy",
     "add_gradient",
     "artifact_file",
+    "as_number_tensor",
     "cache_folder",
     "centred_targets",
     "check_outputs",

@@ -12,7 +12,15 @@ __all__ = ["as_number_tensor", "check_finite", "check_values"]
 
 
 def as_number_tensor(values: Any, what: str) -> Tensor:
-    """Return a tensor, an array, a list or a tuple of numbers as a tensor."""
+    """Return a tensor, an array, a list or a tuple of numbers as a tensor.
+
+    Args:
+        values: the numbers.
+        what: the name of the argument, for the error message.
+
+    Raises:
+        DataError: the values are something else.
+    """
     try:
         if isinstance(values, Tensor):
             return values

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,14 @@ from dd_avalanche.memory.distilling import Distillate
 from dd_avalanche.memory.options import MemoryOptions
 from dd_avalanche.memory.pool import ImagePool
 from dd_avalanche.memory.stored import ClassImages, ImageGroups, TaskClass
-from dd_plugins.api import DataError, ImageShape, OptionError, get_network, packed
+from dd_plugins.api import (
+    DataError,
+    ImageShape,
+    OptionError,
+    as_number_tensor,
+    get_network,
+    packed,
+)
 
 __all__ = ["Addition", "checked_experience"]
 
@@ -222,19 +230,26 @@ class Addition:
 
 
 def checked_experience(
-    images: Tensor, labels: Tensor, groups: ImageGroups, options: MemoryOptions
+    images: Any, labels: Any, groups: ImageGroups, options: MemoryOptions
 ) -> tuple[Tensor, Tensor]:
     """Return the images and labels of an experience in their working dtypes.
 
     Args:
-        images: floating, in the value space of the model.
-        labels: integers.
+        images: a tensor or an array, floating, in the value space of the model.
+        labels: integers, a tensor, an array or a list, of shape ``(n,)`` or ``(n, 1)``.
         groups: the stored images; new ones must have the same shape.
         options: the options of the memory.
 
     Raises:
         DataError: shapes, values or classes do not fit.
     """
+    images = as_number_tensor(images, "the images of an experience").detach().cpu()
+    if not images.is_floating_point():
+        raise DataError(
+            f"the images of an experience must be floating, got {images.dtype}; apply "
+            "the evaluation transform of the benchmark, which ends in the value space "
+            "of the model"
+        )
     if images.ndim != 4 or len(images) == 0:
         raise DataError(
             "the images of an experience must have shape (n, channels, height, "
@@ -246,8 +261,7 @@ def checked_experience(
             "the images of an experience must have finite values, got values between "
             f"{extremes[0]} and {extremes[1]}"
         )
-    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
-        raise DataError("the classes of an experience must be whole numbers")
+    labels = _as_classes(labels, len(images))
     low, high = (int(value) for value in labels.aminmax())
     classes = options.num_classes
     if low < 0 or (classes is not None and high >= classes):
@@ -261,7 +275,25 @@ def checked_experience(
     if groups:
         held = next(iter(groups.values())).pixels
         _check_shape(shape, held.shape[1:], "as those before had")
-    return images.detach().float().cpu(), labels.detach().long().cpu()
+    return images.float(), labels
+
+
+def _as_classes(labels: Any, count: int) -> Tensor:
+    """Return labels as int64 of shape ``(count,)``.
+
+    Raises:
+        DataError: they are not one whole number for each image.
+    """
+    labels = as_number_tensor(labels, "the classes of an experience").detach().cpu()
+    if labels.shape not in ((count,), (count, 1)):
+        raise DataError(
+            f"the classes of an experience must have shape ({count},), one for each "
+            f"image; got {tuple(labels.shape)}"
+        )
+    classes: Tensor = labels.real.long()
+    if not torch.equal(classes.to(labels.dtype), labels):
+        raise DataError("the classes of an experience must be whole numbers")
+    return classes.view(count)
 
 
 def _check_shape(shape: Sequence[int], other: Sequence[int], like: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -146,13 +147,14 @@ class DistilledMemory(MemoryOptions):
         """Return the learned labels of all images, float32 ``(n, num_classes)``."""
         return self.groups.labels(range(num_classes))
 
-    def add(self, images: Tensor, labels: Tensor, task: int = 0) -> None:
+    def add(self, images: Any, labels: Any, task: int = 0) -> None:
         """Distil the images of an experience into the memory.
 
         Args:
-            images: float of shape ``(n, channels, height, width)``, in the value space
-                of the model.
-            labels: integers of shape ``(n,)``: their classes.
+            images: a tensor or an array, float of shape ``(n, channels, height,
+                width)``, in the value space of the model.
+            labels: their classes: integers of shape ``(n,)`` or ``(n, 1)``, a tensor,
+                an array or a list.
             task: their task.
 
         Raises:

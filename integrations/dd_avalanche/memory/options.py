@@ -83,14 +83,7 @@ class MemoryOptions:
                     f"{name} must be one of {', '.join(known)}, got "
                     f"{getattr(self, name)!r}"
                 )
-        if not isinstance(self.whitening, Tensor) and self.whitening not in (
-            "none",
-            "experience",
-        ):
-            raise OptionError(
-                "whitening must be 'none', 'experience' or a tensor of public images, "
-                f"got {self.whitening!r}"
-            )
+        self._check_whitening()
         if isinstance(self.distiller, str):
             self.distiller = dd_plugins.get_distiller(self.distiller)
         self._settle_initial_images()
@@ -106,6 +99,25 @@ class MemoryOptions:
                 f"store {self.store!r} goes with no context, got {self.context!r}"
             )
         resolve_device(self.device)  # refuses one that is not there
+
+    def _check_whitening(self) -> None:
+        """Refuse a whitening of unknown name, or by pixels.
+
+        Raises:
+            OptionError: it is neither a known name nor a floating tensor.
+        """
+        if isinstance(self.whitening, Tensor):
+            if not self.whitening.is_floating_point():
+                raise OptionError(
+                    "whitening must be by floating images in the space of the model, "
+                    f"got {self.whitening.dtype}; apply the evaluation transform to "
+                    "them"
+                )
+        elif self.whitening not in ("none", "experience"):
+            raise OptionError(
+                "whitening must be 'none', 'experience' or a tensor of public images, "
+                f"got {self.whitening!r}"
+            )
 
     def _settle_initial_images(self) -> None:
         """Choose the first images by default; refuse those that cannot be.

@@ -212,6 +212,41 @@ def test_images_that_cannot_be_used_are_refused() -> None:
         held.add(images[..., :6], labels + 2)
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 1], r"must have shape \(40,\), one for each image; got \(3,\)"),
+        (torch.zeros(40, 2), r"one for each image; got \(40, 2\)"),
+        (torch.full((40,), 0.5), "must be whole numbers"),
+        (torch.full((40,), torch.inf), "must be whole numbers"),
+        (torch.full((40,), 1j), "must be whole numbers"),
+        (["cat"] * 40, "must be a tensor or an array of numbers"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"the classes of an experience .*{message}"):
+        memory(8).add(experience(0, 1)[0], labels)
+
+
+def test_pixels_that_no_transform_has_seen_are_refused() -> None:
+    images, labels = experience(0, 1)
+    with pytest.raises(DataError, match=r"got torch.uint8; apply the evaluation"):
+        memory(8).add(images.abs().to(torch.uint8), labels)
+    with pytest.raises(DataError, match="must be a tensor or an array of numbers"):
+        memory(8).add("images", labels)
+
+
+def test_images_and_classes_may_be_arrays_and_lists() -> None:
+    images, labels = experience(0, 1)
+    plain = memory(8, "random")
+    plain.add(images, labels)
+    small = labels.numpy().astype("uint16")
+    for classes in (labels.tolist(), small, labels[:, None].float()):
+        held = memory(8, "random")
+        held.add(images.numpy(), classes)
+        assert torch.equal(held.images(), plain.images())
+
+
 def images_of(count: int, seen: int) -> ClassImages:
     return ClassImages.of(
         torch.arange(count).view(-1, 1, 1, 1) + torch.zeros(1, 1, 2, 2),

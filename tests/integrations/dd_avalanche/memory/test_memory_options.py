@@ -28,6 +28,10 @@ def test_context_may_be_told_by_true_and_false() -> None:
         ({"store": "int4"}, "store must be one of"),
         ({"shrink": "merge"}, "shrink must be one of"),
         ({"whitening": "later"}, "whitening must be"),
+        (
+            {"whitening": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)},
+            "floating images .* got torch.uint8",
+        ),
         ({"network": nn.Linear(64, 10)}, "a function that returns a fresh module"),
         ({"network": "factory('mine.Net')"}, "only names a function"),
         ({"device": "gpu"}, "device 'gpu' cannot be used"),
