@@ -1,31 +1,33 @@
 """The memories of a comparison, filled once along each stream."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dd_avalanche.comparison.streams import AbstractStream
-from dd_avalanche.memory import Context, DistilledMemory, ImageGroups, Store
+from dd_avalanche.memory import Context, DistilledMemory, Store
 
 __all__ = ["MemoryHistories", "MemoryHistory"]
 
 
 @dataclass
 class MemoryHistory:
-    """The content of a memory after each experience of a stream.
+    """The states of a memory after each experience of a stream.
 
     Attributes:
-        memory: the memory at the end.
-        groups: its images after each experience.
+        states: the memory after each experience.
     """
 
-    memory: DistilledMemory
-    groups: list[ImageGroups] = field(default_factory=list)
+    states: list[DistilledMemory]
+
+    @property
+    def memory(self) -> DistilledMemory:
+        """The memory at the end."""
+        return self.states[-1]
 
     def at(self, part: int, store: str) -> DistilledMemory:
         """Return the memory after an experience; rounded if the store rounds."""
-        held = replace(self.memory)
-        held.groups = ImageGroups(self.groups[part])
-        return held.rounded() if store.endswith("uint8") else held
+        held = self.states[part]
+        return held.rounded() if store.endswith("uint8") else held.copied()
 
 
 class MemoryHistories:
@@ -77,8 +79,8 @@ class MemoryHistories:
             seed=stream.seed,
             device=experiment.device,
         )
-        history = MemoryHistory(memory)
+        states = []
         for part in range(experiment.experiences):
             memory.add(*stream.train(part))
-            history.groups.append(ImageGroups(memory.groups))
-        return history
+            states.append(memory.copied())
+        return MemoryHistory(states)

@@ -4,7 +4,8 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dd_avalanche.memory.saved import (
     read_state,
     write_state,
 )
-from dd_avalanche.memory.stored import ImageGroups, TaskClass, packing_of
+from dd_avalanche.memory.stored import ImageGroups, TaskClass
 from dd_plugins.api import DistilledSet, Header, OptionError, what_differs, whole_number
 
 __all__ = ["DistilledMemory"]
@@ -260,14 +261,18 @@ class DistilledMemory(MemoryOptions):
         self.seconds += time.perf_counter() - started
         return made
 
+    def copied(self) -> "DistilledMemory":
+        """Return a memory in the same state; a change of one leaves the other alone."""
+        other = copy(self)
+        other.groups = ImageGroups(self.groups)  # stored images never change in place
+        return other
+
     def rounded(self) -> "DistilledMemory":
         """Return a memory of the same images with 256 levels each."""
-        packed = packing_of(self.store) > 1
-        rounded = replace(self, store="packed-uint8" if packed else "uint8")
+        rounded = self.copied()
+        rounded.store = "packed-uint8" if self.packing > 1 else "uint8"
         for key, stored in self.groups.items():
             rounded.groups[key] = stored.rounded()
-        rounded.experiences, rounded.seconds = self.experiences, self.seconds
-        rounded._header = self._header
         return rounded
 
     def distilled_set(self, task: int = 0) -> DistilledSet:

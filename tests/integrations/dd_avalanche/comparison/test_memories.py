@@ -34,6 +34,18 @@ def test_history_tells_the_memory_of_each_experience(stream: ClassStream) -> Non
     assert len(history.at(0, "real")) == 6, "what is given is not the history itself"
 
 
+@pytest.mark.parametrize("store", ["float32", "uint8"])
+def test_history_tells_the_distillations_so_far(
+    stream: ClassStream, store: str
+) -> None:
+    """The number of them seeds a buffer's augmented copies."""
+    history = MemoryHistories()(stream, 1, "dm(real_batch_size=8)", "none", store)
+    states = [history.at(part, store) for part in range(5)]
+    assert [held.experiences for held in states] == [1, 2, 3, 4, 5]
+    assert 0 < states[0].seconds < states[4].seconds == history.memory.seconds
+    assert len(states[0].distilled_set().images) == 2
+
+
 def test_history_is_rounded_when_it_is_asked_for(stream: ClassStream) -> None:
     history = MemoryHistories()(stream, 1, "dm(real_batch_size=8)", "none", "uint8")
     exact, rounded = history.at(4, "float32"), history.at(4, "uint8")
