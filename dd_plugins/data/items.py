@@ -183,16 +183,17 @@ def survey(items: Items, workers: int) -> tuple[StreamedImages, Tensor]:
     shapes = Counter[tuple[int, ...]]()
     dtype = items[0][0].dtype
     parts = (part.tolist() for part in torch.split(numbers, _SURVEYED))
-    for batch in read_items(items, parts, workers):
+    for read, classes in read_items(items, parts, workers):
         first = len(labels)
-        labels += [label for _, label in batch]
-        shapes.update(tuple(image.shape) for image, _ in batch)
+        labels += classes
+        shapes.update(tuple(image.shape) for image in read)
         if len(shapes) > 1:
             raise mixed_sizes(shapes)
-        for offset, (image, _) in enumerate(batch):
+        for offset, image in enumerate(read):
             if image.dtype != dtype:
                 raise _mixed_dtypes(dtype, image.dtype, first + offset)
-        check_values(torch.stack([image for image, _ in batch]), first)
+        assert isinstance(read, Tensor)
+        check_values(read, first)
     (shape,) = shapes
     images = StreamedImages(items, shape, numbers, workers=workers)
     return images, torch.tensor(labels, dtype=torch.int64)

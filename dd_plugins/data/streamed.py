@@ -22,6 +22,10 @@ Pairs = Dataset[tuple[Tensor, int]]
 """Items of a dataset: an image ``(channels, height, width)``, and its class."""
 
 
+ReadBatch = tuple[Tensor | list[Tensor], list[int]]
+"""Images and their classes; a list of images only if shapes or dtypes differ."""
+
+
 class _Reported(Dataset[tuple[Tensor, int] | DataError]):
     """Items whose errors are values, so a worker can hand them over in one line."""
 
@@ -37,7 +41,7 @@ class _Reported(Dataset[tuple[Tensor, int] | DataError]):
 
 def read_items(
     items: Pairs, batches: Iterable[list[int]], workers: int
-) -> Iterator[list[tuple[Tensor, int]]]:
+) -> Iterator[ReadBatch]:
     """Read batches of items, ahead of their use if there are workers.
 
     A dataset with random draws from torch draws the same numbers at every reading by
@@ -46,21 +50,34 @@ def read_items(
     Raises:
         DataError: an item cannot be read.
     """
-    loader: Iterable[list[tuple[Tensor, int] | DataError]] = DataLoader(
+    loader: Iterable[ReadBatch | DataError] = DataLoader(
         _Reported(items),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_collated,
         worker_init_fn=_outlive_signals,
         generator=generator_for(0, "reading"),
     )
     for batch in loader:
-        read = []
-        for item in batch:
-            if isinstance(item, DataError):
-                raise item
-            read.append(item)
-        yield read
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+def _collated(read: list[tuple[Tensor, int] | DataError]) -> ReadBatch | DataError:
+    """Return a batch with its images in one tensor, or its first error.
+
+    Each tensor that a worker hands over takes a file descriptor, and a process may have
+    only 1,024 of them.
+    """
+    images, labels = [], []
+    for item in read:
+        if isinstance(item, DataError):
+            return item
+        images.append(item[0])
+        labels.append(item[1])
+    alike = len({(image.shape, image.dtype) for image in images}) == 1
+    return (torch.stack(images) if alike else images), labels
 
 
 def _outlive_signals(worker: int) -> None:
@@ -119,11 +136,9 @@ class StreamedImages:
         workers = self._workers if len(numbers) > _WORTH_WORKERS else 0
         parts = [part.tolist() for part in torch.split(numbers, _PART)]
         read = [
-            image
-            for batch in read_items(self._items, parts, workers)
-            for image, _ in batch
+            self._whole(images) for images, _ in read_items(self._items, parts, workers)
         ]
-        return torch.stack(read) if read else torch.empty((0, *self.shape[1:]))
+        return torch.cat(read) if read else torch.empty((0, *self.shape[1:]))
 
     def numel(self) -> int:
         """Return the number of values in all images."""
@@ -151,8 +166,18 @@ class StreamedImages:
             draws: the indices of each batch's images, int64.
         """
         numbers = (self._numbers[draw].tolist() for draw in draws)
-        for batch in read_items(self._items, numbers, self._workers):
-            yield torch.stack([image for image, _ in batch])
+        for images, _ in read_items(self._items, numbers, self._workers):
+            yield self._whole(images)
+
+    def _whole(self, images: Tensor | list[Tensor]) -> Tensor:
+        """Return images of a batch, all of one shape and dtype."""
+        if isinstance(images, Tensor):
+            return images
+        found = {f"{image.dtype} of {tuple(image.shape)}" for image in images}
+        raise DataError(
+            f"images must be the same at every reading, of {tuple(self.shape[1:])}, "
+            f"got {', '.join(sorted(found))}; leave random transforms out"
+        )
 
 
 ImageSource = Tensor | StreamedImages

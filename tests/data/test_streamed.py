@@ -293,6 +293,44 @@ def test_floats_are_the_same_data_streamed_or_not(dtype: torch.dtype) -> None:
     assert torch.equal(streamed.train.images[:], memory.train.images[:])
 
 
+FEW_FILES = """
+import resource
+import torch
+from torch.utils.data import Dataset
+from dd_plugins.data.streamed import StreamedImages
+
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))
+
+class Made(Dataset):
+    def __getitem__(self, index):
+        return torch.full((1, 2, 2), index / 1300), 0
+
+every = torch.arange(1300)
+images = StreamedImages(Made(), (1, 2, 2), every, workers=1)
+print(len(next(images.batches([every]))))
+"""
+
+
+def test_workers_read_more_images_at_a_time_than_files_may_be_open(
+    tmp_path: Path,
+) -> None:
+    done = run_code(FEW_FILES, folder=tmp_path)
+    assert done.stdout == "1300\n", done.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_of_another_shape_at_the_next_reading_are_refused(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = RealData.from_dataset(pairs := Pairs(), stream=True, workers=workers)
+    others = [image[:, : 4 + n % 2] for n, image in enumerate(pairs.images)]
+    monkeypatch.setattr(pairs, "images", others)
+    for read in (lambda: data.train.images[:9], lambda: data.fingerprint):
+        with pytest.raises(DataError, match=r"of \(3, 8, 8\), got .*\(3, 4, 8\), "):
+            read()
+
+
 STOPPED = """
 import os, sys, time
 os.setsid()
