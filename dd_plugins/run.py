@@ -98,7 +98,7 @@ class Task:
         context_classes: the number of classes with images in the context; they get no
             new images.
         unequal_counts: the number of synthetic images of each class, if the numbers
-            differ; 0 for classes of the context.
+            differ; 0 for classes of the context, and for those without real images.
         batch_norm: whether the run's network has BatchNorm. Only
             :meth:`~dd_plugins.AbstractDistiller.images_in_graph` is told.
         images_per_stored: the number of images in a stored one.

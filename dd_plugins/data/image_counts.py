@@ -43,32 +43,34 @@ class Proportional(Record):
 def in_proportion(total: int, sizes: Sequence[int]) -> tuple[int, ...]:
     """Divide images among classes in proportion to their sizes, at least one for each.
 
-    Each class gets its share, rounded down, but at least one. Images left over go to
-    the classes furthest below their shares. If there are too many, they are taken from
-    the classes furthest above.
+    A class without real images gets none. Any other gets its share, rounded down, but
+    at least one. Images left over go to the classes furthest below their shares. If
+    there are too many, they are taken from the classes furthest above.
 
     Args:
         total: the number of images of all classes.
         sizes: the number of real images of each class.
 
     Raises:
-        OptionError: there are fewer images than classes.
+        OptionError: there are fewer images than classes with real images.
 
     Example:
-        >>> in_proportion(10, [98, 1, 1])
-        (8, 1, 1)
+        >>> in_proportion(10, [98, 1, 1, 0])
+        (8, 1, 1, 0)
     """
-    if total < len(sizes):
+    has_images = torch.tensor(sizes) > 0
+    least = int(has_images.sum())
+    if total < least:
         raise OptionError(
-            f"total must be at least {len(sizes)}, an image for each class, got {total}"
+            f"total must be at least {least}, an image for each class, got {total}"
         )
     share = total * torch.tensor(sizes).double() / sum(sizes)
-    counts = share.floor().clamp_min(1).long()
+    counts = share.floor().clamp_min(1).long() * has_images
     while (missing := total - int(counts.sum())) != 0:  # a few rounds
         one = 1 if missing > 0 else -1
         lacking = one * (share - counts)
         if one < 0:
-            lacking[counts == 1] = -torch.inf
+            lacking[counts <= 1] = -torch.inf
         counts[int(lacking.argmax())] += one
     return tuple(counts.tolist())
 
@@ -113,6 +115,8 @@ def counts_of_classes(
 ) -> int | tuple[int, ...]:
     """Return the number of images of each class; one number if all are equal.
 
+    A class without real images has the number 1, though a run makes none of it.
+
     Args:
         asked: an :data:`ImagesPerClass`, or the result of :func:`parsed_counts`.
         labels: the labels of the training images, int64.
@@ -129,7 +133,7 @@ def counts_of_classes(
         asked = parsed_counts(asked)
     if isinstance(asked, Proportional):
         sizes = labels.bincount(minlength=num_classes).tolist()
-        asked = in_proportion(asked.total, sizes)
+        asked = tuple(max(1, count) for count in in_proportion(asked.total, sizes))
     if isinstance(asked, int):
         return asked
     if len(asked) != num_classes:

@@ -74,11 +74,12 @@ def settle(
     if method.private:  # the choice of held-out images reveals their number
         data = data.undivided()
     # For a private set, the classes without images are private too.
-    there = [1] * data.num_classes
+    has_images = [True] * data.num_classes
     if not method.private:
-        there = data.train.labels.bincount(minlength=data.num_classes).tolist()
+        sizes = data.train.labels.bincount(minlength=data.num_classes)
+        has_images = (sizes > 0).tolist()
     per_stored = parametrization.images_per_stored
-    task = _task(options, data, there, per_stored, Counter(context_labels))
+    task = _task(options, data, has_images, per_stored, Counter(context_labels))
     method = _settled_method(method, task)
     check_label_kind(method, method.label_kind)
     wanted = check_preprocessing(method, method.preprocessing(task))
@@ -153,7 +154,7 @@ def images_within(
 def _task(
     options: RunOptions,
     data: RealData,
-    there: Sequence[int],
+    has_images: Sequence[bool],
     per_stored: int,
     context: Counter[int],
 ) -> Task:
@@ -162,15 +163,17 @@ def _task(
     Args:
         options: the options of the run.
         data: the real data.
-        there: for each class, 0 if it has no real images.
+        has_images: whether each class has real images.
         per_stored: number of images in a stored one.
         context: number of images of each class in the context.
     """
     asked, unequal = options.images_per_class, None
+    if not isinstance(asked, tuple) and not all(has_images):
+        asked = (asked,) * data.num_classes
     if isinstance(asked, tuple):
         # Classes without real images get none, and those of a context no new ones.
-        made = [per_stored * n if there[c] else 0 for c, n in enumerate(asked)]
-        each = round(sum(made) / sum(map(bool, there)))
+        made = [per_stored * n if has_images[c] else 0 for c, n in enumerate(asked)]
+        each = round(sum(made) / sum(has_images))
         unequal = tuple(0 if label in context else n for label, n in enumerate(made))
     else:
         each = per_stored * asked

@@ -90,6 +90,8 @@ def test_another_spec_is_refused(asked: str, told: str) -> None:
         ((40, 35, 25), 9, (4, 3, 2)),
         ((10, 10, 10), 10, (4, 3, 3)),
         ((50, 50), 20, 10),
+        ((50, 0, 30), 8, (5, 1, 3)),
+        ((30, 0, 30), 2, 1),
     ],
 )
 def test_images_are_dealt_out_in_proportion(
@@ -166,6 +168,29 @@ def test_noise_and_grids_are_unequal_too(data: RealData) -> None:
     )
     assert Counter(packed.header.initial_classes) == {0: 12, 1: 8, 2: 4}
     assert packed.header.run.images_per_class == (3, 2, 1)
+
+
+@pytest.mark.parametrize("first", ["real", "noise"])
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (2, {0: 2, 2: 2}),
+        ((1, 1, 1), {0: 1, 2: 1}),
+        ("proportional(total=9)", {0: 5, 2: 4}),
+    ],
+)
+def test_a_class_without_real_images_gets_none(
+    asked: Any, expected: dict[int, int], first: str
+) -> None:
+    images = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 2]).repeat_interleave(torch.tensor([30, 20]))
+    data = RealData.from_values(images, labels, class_names=["a", "b", "c"])
+    made = distil(
+        data, "dm(real_batch_size=8)", images_per_class=asked, initial_images=first
+    )
+    assert Counter(made.header.initial_classes) == expected
+    again = distil(data, "random", images_per_class=made.header.run.images_per_class)
+    assert Counter(again.header.initial_classes) == expected
 
 
 def test_classes_of_a_context_get_no_new_images(data: RealData) -> None:
