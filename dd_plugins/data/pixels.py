@@ -116,7 +116,7 @@ def resized(images: Tensor, size: int | None) -> Tensor:
 
     Returns:
         Images of the same dtype, of shape ``(n, channels, size, size)``; downsampling
-        is antialiased.
+        is antialiased. Values stay in [0, 1] if all were there.
 
     Raises:
         OptionError: the size is below 1.
@@ -126,14 +126,16 @@ def resized(images: Tensor, size: int | None) -> Tensor:
     check_image_size(size)
     if size is None or tuple(images.shape[2:]) == (size, size):
         return images
-    return torch.cat(
-        [
-            transforms.center_crop(
-                transforms.resize(part, [size], antialias=True), [size] * 2
-            )
-            for part in torch.split(images, _RESIZED)
-        ]
-    )
+    found = []
+    for part in torch.split(images, _RESIZED):
+        small = transforms.center_crop(
+            transforms.resize(part, [size], antialias=True), [size] * 2
+        )
+        if part.is_floating_point():  # rounding makes 1 a little larger
+            low, high = part.aminmax()
+            small = small.clamp(low.clamp(max=0), high.clamp(min=1))
+        found.append(small)
+    return torch.cat(found)
 
 
 def check_image_size(size: int | None) -> None:

@@ -534,6 +534,22 @@ def test_images_of_all_sizes_are_resized_and_cropped(stream: bool) -> None:
     assert data.read_test().images.shape == (20, 1, 6, 6)
 
 
+@pytest.mark.parametrize("stream", [None, False, True])
+def test_white_floating_images_are_resized(stream: bool | None) -> None:
+    labels = torch.arange(4) % 2
+
+    def read(value: float) -> RealData:
+        images = torch.full((4, 1, 11, 11), value)
+        if stream is None:
+            return RealData.from_tensors(images, labels, image_size=10)
+        pairs = TensorDataset(images, labels)
+        return RealData.from_dataset(pairs, image_size=10, stream=stream, workers=0)
+
+    assert float(read(1.0).train.images[:].max()) == 1
+    with pytest.raises(DataError, match=r"in \[0, 1\], got \[1.01, 1.01\]"):
+        read(1.01)
+
+
 def test_tensors_are_resized_with_their_test_set() -> None:
     images, labels = torch.full((20, 1, 8, 8), 0.5), torch.arange(20) % 2
     data = RealData.from_tensors(images, labels, test=(images, labels), image_size=4)
