@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd_plugins.data.spaces import Preprocessing
-from dd_plugins.data.streamed import ImageSource, chunks
+from dd_plugins.data.streamed import ImageSource, chunks, length_of_chunks
 from dd_plugins.data.whitening import LARGEST_WHITENED_SIDE, CompactMatrix
 from dd_plugins.errors import DataError, DDWarning
 from dd_plugins.runtime.memory import fits_in_memory
@@ -29,7 +29,7 @@ _LARGEST_WHITENED_SIDE = LARGEST_WHITENED_SIDE  # beyond it: see Transform
 _COMPACT = 512  # a whitening matrix of more rows is kept compact
 _LONG_TO_WHITEN = 4_000  # rows and columns of a matrix that is decomposed
 _LEAST_EIGENVALUE = 1e-10  # relative to the largest; smaller ones are rounding
-_CHUNK = 2048  # images whitened or summed at a time
+_CHUNK = 2048  # images whitened or summed at a time, at most
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -247,13 +247,14 @@ class Transform:
             The values, of the same shape, on the device of the images.
         """
         result = torch.empty(images.shape, dtype=dtype, device=images.device)
-        for start in range(0, len(images), _CHUNK):
-            near = images[start : start + _CHUNK].to(self.mean.device)
+        size = length_of_chunks(images.shape, _CHUNK)
+        for start in range(0, len(images), size):
+            near = images[start : start + size].to(self.mean.device)
             chunk = self.standardize(near)
             if self.centre is not None:
                 flat = self._whiten(self._flatten(chunk) - self.centre)
                 chunk = self._unflatten(flat, images.shape)
-            result[start : start + _CHUNK] = chunk
+            result[start : start + size] = chunk
         return result
 
     def invert(self, values: Tensor) -> Tensor:

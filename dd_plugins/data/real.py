@@ -35,7 +35,7 @@ __all__ = ["RealData"]
 
 _VALIDATION_PART = 0.1
 _LARGEST_VALIDATION = 5_000
-_HASHED = 4_096  # images at a time
+_HASHED = 4_096  # images at a time, at most
 _CHECKED = 64  # images at a time
 _HELD_OUT = ("validation", "valid", "val")
 MOST_WHITENED = 4_800
@@ -369,13 +369,15 @@ class RealData:
                 f"labels must be integers of shape ({len(images)},), one for each "
                 f"image; got {labels.dtype} of shape {tuple(labels.shape)}"
             )
-        for number, part in enumerate(chunks(images, _CHECKED)):
+        first = 0
+        for part in chunks(images, _CHECKED):
             if not part.is_floating_point():
                 raise DataError(
                     f"images in a value space must be floating, got {part.dtype}; pass "
                     "plain images to from_tensors"
                 )
-            check_finite(part, number * _CHECKED)
+            check_finite(part, first)
+            first += len(part)
         low, high = (int(label) for label in labels.aminmax())
         known = range(high + 1) if class_names is None else class_names
         names = tuple(map(str, known))

@@ -12,9 +12,17 @@ from torch.utils.data import DataLoader, Dataset
 from dd_plugins.errors import DataError
 from dd_plugins.runtime.randomness import generator_for
 
-__all__ = ["ImageSource", "Pairs", "StreamedImages", "chunks", "read_items"]
+__all__ = [
+    "ImageSource",
+    "Pairs",
+    "StreamedImages",
+    "chunks",
+    "length_of_chunks",
+    "read_items",
+]
 
 _PART = 64  # images read at a time
+_VALUES = 2_048 * 3 * 64 * 64  # of the images read or mapped at a time
 _WORTH_WORKERS = 4_096  # images: for fewer, starting workers takes longer than reading
 
 
@@ -184,8 +192,19 @@ ImageSource = Tensor | StreamedImages
 """Images in memory, or images read on access."""
 
 
-def chunks(images: ImageSource, size: int) -> Iterable[Tensor]:
-    """Return the images in order, ``size`` at a time."""
+def length_of_chunks(shape: torch.Size, most: int) -> int:
+    """Return how many images are read or mapped at a time: fewer if they are large.
+
+    Args:
+        shape: the shape of all images.
+        most: the largest number, for images of up to 3x64x64.
+    """
+    return max(1, min(most, _VALUES // shape[1:].numel()))
+
+
+def chunks(images: ImageSource, most: int) -> Iterable[Tensor]:
+    """Return the images in order, ``most`` at a time, or fewer if they are large."""
+    size = length_of_chunks(images.shape, most)
     if isinstance(images, Tensor):
         return torch.split(images, size)
     return images.batches(torch.split(torch.arange(len(images)), size))

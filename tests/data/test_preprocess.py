@@ -196,14 +196,29 @@ def test_a_constant_channel_stays_finite_and_comes_back(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_working_in_chunks_changes_nothing(monkeypatch, kind):
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [
+        ("dd_plugins.data.preprocess._CHUNK", 3),
+        ("dd_plugins.data.streamed._VALUES", 3 * 3 * 4 * 4),
+    ],
+)
+def test_working_in_chunks_changes_nothing(monkeypatch, kind, limit, most):
     train = _images(10)
     whole = Transform.fit(train, kind)
     values = whole(train)
 
-    monkeypatch.setattr(preprocess, "_CHUNK", 3)
+    seen = []
+    monkeypatch.setattr(limit, most)
+    monkeypatch.setattr(
+        preprocess,
+        "to_unit_range",
+        lambda images: seen.append(len(images)) or to_unit_range(images),
+    )
     chunked = Transform.fit(train, kind)
+    whole(train)
 
+    assert max(seen) == 3
     torch.testing.assert_close(chunked(train), values, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(whole(train), values, rtol=1e-5, atol=1e-5)
 

@@ -193,6 +193,14 @@ def test_chunks_cover_all_images_in_order() -> None:
     assert torch.equal(torch.cat(list(chunks(images, 3))), images)
 
 
+@pytest.mark.parametrize(("side", "expected"), [(32, 2048), (64, 2048), (224, 167)])
+def test_large_images_come_in_chunks_of_as_many_values(
+    side: int, expected: int
+) -> None:
+    images = torch.zeros(1, dtype=torch.uint8).expand(5_000, 3, side, side)
+    assert len(next(iter(chunks(images, 2048)))) == expected
+
+
 def test_no_memory_holds_a_yottabyte() -> None:
     assert fits_in_memory(1)
     assert not fits_in_memory(1e24)
