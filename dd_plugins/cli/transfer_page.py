@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dd_plugins.evaluation.results import NetworkResult
 from dd_plugins.evaluation.transfer_results import Difference, SetTransfer, Transfer
 from dd_plugins.pages.page import write_page
-from dd_plugins.spec import Call, parse
+from dd_plugins.spec import names_of
 
 __all__ = ["set_names", "transfer_finding", "write_transfer_page"]
 
@@ -106,16 +106,10 @@ def _percent(result: NetworkResult) -> str:
 
 def set_names(reports: Sequence[SetTransfer]) -> list[str]:
     """Return short names of the sets: their methods, or paths if methods repeat."""
-    methods = [_method(parse(report.distiller)) for report in reports]
+    methods = [names_of(report.distiller) for report in reports]
     if len(set(methods)) == len(methods):
         return methods
     return [report.path for report in reports]
-
-
-def _method(call: Call) -> str:
-    """Return a distiller's name with the names of what it wraps, without options."""
-    inner = [_method(each) for each in call.arguments if isinstance(each, Call)]
-    return f"{call.name}({', '.join(inner)})" if inner else call.name
 
 
 def write_transfer_page(path: Path | None, found: Transfer) -> None:
@@ -150,8 +144,8 @@ def _picture(reports: Sequence[SetTransfer]) -> _Picture:
         for result in report.results
         for bound in (result.mean, *(result.bounds or ()))
     ]
-    low, high = max(0.0, min(ends) - 1), min(100.0, max(ends) + 1)
-    ticks = MaxNLocator(nbins=5).tick_values(low, high)
+    axis = max(0.0, min(ends) - 1), min(100.0, max(ends) + 1)
+    ticks = MaxNLocator(nbins=5).tick_values(*axis)
     start, width = ticks[0], ticks[-1] - ticks[0]
 
     def place(accuracy: float) -> float:

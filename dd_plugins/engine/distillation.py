@@ -201,16 +201,16 @@ def distill(
         with exact_kernels():  # a teacher may choose the first images
             loop.prepare()
     with locked_folder(own_folder, resume, overwrite):
-        saved = []
+        saved = None
         if resume and folder is not None:
             checkpoint = folder / CHECKPOINT_NAME
-            there = writes and checkpoint.exists()
-            saved = [load_checkpoint(checkpoint)] if there else []
+            if writes and checkpoint.exists():
+                saved = load_checkpoint(checkpoint)
             saved = processes.broadcast_object(saved)
         replaced = replacing_old_run(own_folder if overwrite else None)
-        with threads_of(*saved), exact_kernels(), replaced as has_checkpoint:
+        with threads_of(saved), exact_kernels(), replaced as has_checkpoint:
             if resume:
-                loop.prepare(*saved)
+                loop.prepare(saved)
             return loop.run_to_end(checkpoint_seconds, has_checkpoint)
 
 
@@ -355,17 +355,17 @@ def _planned(
         ),
     )
     run = Run(
-        settled.task,
-        settled.options.distiller,
-        settled.network.for_distillation(),
-        settled.options.steps or 1,
-        settled.options.seed,
-        settled.device,
-        settled.precision,
-        folder if processes.rank() == 0 else None,
-        progress,
-        processes.rank(),
-        processes.world_size(),
+        task=settled.task,
+        distiller=settled.options.distiller,
+        network=settled.network.for_distillation(),
+        steps=settled.options.steps or 1,
+        seed=settled.options.seed,
+        device=settled.device,
+        precision=settled.precision,
+        out=folder if processes.rank() == 0 else None,
+        progress=progress,
+        rank=processes.rank(),
+        ranks=processes.world_size(),
     )
     for observer in requested_observers if run.rank == 0 else ():
         observer.check(run)

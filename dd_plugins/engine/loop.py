@@ -299,13 +299,13 @@ class Loop:
         saved = state + bytes_of(learning.state_dict({})) + bytes_of(tensors)
         snapshot = state if run.device.type == "cpu" else 0  # while it is written
         return Estimate(
-            run.steps - self.begun_at,
-            self.prepared_seconds,
-            step_seconds,
-            times * each,
-            peak_memory(run.device) + snapshot,
-            saved + stored,
-            run.device.type,
+            steps=run.steps - self.begun_at,
+            preparation_seconds=self.prepared_seconds,
+            step_seconds=step_seconds,
+            validation_seconds=times * each,
+            memory=peak_memory(run.device) + snapshot,
+            disk=saved + stored,
+            device=run.device.type,
         )
 
     def _report(self, metrics: dict[str, float], interrupt: DeferredInterrupt) -> None:
