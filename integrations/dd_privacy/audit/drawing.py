@@ -52,7 +52,7 @@ def membership_for_mechanism(
     )
     by_coin = _is_by_coin(non_members, canaries)
     wanted = members * (2 if by_coin else targets)
-    order = _order(data, members, wanted, seed)
+    order = _order(data, members, wanted, seed, 1 if by_coin else targets)
     candidates = _at(data.train, order[:wanted])
     if not by_coin:
         candidates = _joined(candidates, _all(data.read_test()))
@@ -220,17 +220,29 @@ def _is_by_coin(non_members: str, canaries: int) -> bool:
     return non_members == "train"
 
 
-def _order(data: dd_plugins.RealData, members: int, wanted: int, seed: int) -> Tensor:
+def _order(
+    data: dd_plugins.RealData, members: int, wanted: int, seed: int, runs: int = 1
+) -> Tensor:
     """Return the training images in random order.
+
+    Args:
+        data: the data set.
+        members: the number of members of a run, for the error.
+        wanted: the number of images of all runs.
+        seed: the seed of the draw.
+        runs: the number of audited runs with members of their own.
 
     Raises:
         OptionError: there are fewer than wanted.
     """
     available = len(data.train.labels)
     if wanted > available:
+        each, advice = "", "lower the number of members"
+        if runs > 1:
+            each, advice = f" in each of {runs} audited runs", "lower either"
         raise OptionError(
-            f"{members} members need {wanted} training images, {data.name!r} has "
-            f"{available}; lower the number of members"
+            f"{members} members{each} need {wanted} training images, {data.name!r} has "
+            f"{available}; {advice}"
         )
     return torch.randperm(available, generator=generator_for(seed, "audited images"))
 

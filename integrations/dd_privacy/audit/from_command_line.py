@@ -115,7 +115,7 @@ def audit_from_command_line(
             audited, data, options, comparisons, epsilons, delta
         )
     if rates is not None:
-        _check_resolved(membership, chosen_rates)
+        _check_resolved(membership, data, chosen_rates)
     runs = Runs(membership, audit_folder())
     found = _audited(runs, mechanisms, specs, chosen_rates, delta, processes, dataset)
     if json_file is not None:
@@ -150,16 +150,23 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
-def _check_resolved(membership: Membership, rates: Sequence[float]) -> None:
+def _check_resolved(
+    membership: Membership, data: dd_plugins.RealData, rates: Sequence[float]
+) -> None:
     """Refuse a given rate if there are too few non-members for it."""
     plain = membership.scored & ~membership.canaries
     there = int((plain & ~membership.targets).sum(dim=1).min())
     for rate in rates:
-        if 0 <= rate < 1 and there < non_members_needed(rate):
-            raise OptionError(
-                f"a false-positive rate of {rate:g} needs {non_members_needed(rate)} "
-                f"non-members, got {there}; ask for more --members, or a higher rate"
-            )
+        if not 0 <= rate < 1 or there >= non_members_needed(rate):
+            continue
+        if membership.by_coin or there < len(data.read_test().labels):
+            found, advice = there, "ask for more --members, or a higher rate"
+        else:
+            found, advice = f"{there} test images", "choose a higher rate"
+        raise OptionError(
+            f"a false-positive rate of {rate:g} needs {non_members_needed(rate)} "
+            f"non-members, got {found}; {advice}"
+        )
 
 
 def _refuse_for_artifact() -> None:

@@ -93,7 +93,11 @@ def test_killed_audit_goes_on(tmp_path: Path) -> None:
             "needs at least 4 shadow runs, got 2",
         ),
         (["--attacks", "lyra"], "unknown attack 'lyra'; known, nearest first: lira"),
-        (["--rates", "0.001"], "needs 10000 non-members, got"),
+        (["--rates", "0.001"], "ask for more --members, or a higher rate"),
+        (
+            ["--rates", "0.001", "--non-members", "test"],
+            "needs 10000 non-members, got 360 test images; choose a higher rate",
+        ),
         (["--rates", "often"], "--rates must be numbers separated by commas"),
         (["--rates", "1"], "must be in [0, 1), got 1.0"),
         (["--compare", "magic"], "--compare must be one of all, random, noise"),

@@ -74,6 +74,23 @@ def test_games_of_other_numbers_are_refused(
         membership_for_mechanism(noisy_data(400), **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"members": 201}, "^201 members need 402 .* has 380; lower the number of"),
+        (
+            {"members": 40, "targets": 10, "non_members": "test"},
+            "^40 members in each of 10 audited runs need 400 .* has 380; lower either",
+        ),
+    ],
+)
+def test_too_few_images_are_told_with_what_needs_them(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        membership_for_mechanism(noisy_data(400), **options)
+
+
 @pytest.fixture(scope="module")
 def data() -> RealData:
     """Return 192 training and eight validation images, and a test set."""
