@@ -30,7 +30,7 @@ from dd_plugins.networks.base import (
     ImageShape,
 )
 from dd_plugins.runtime.memory import room_on
-from dd_plugins.runtime.text import size_text
+from dd_plugins.runtime.text import one_line, size_text
 from dd_plugins.spec import Record, record
 
 __all__ = ["TangentKernel"]
@@ -166,7 +166,7 @@ class TangentKernel(Record):
         except RuntimeError as error:
             raise OptionError(
                 f"{asker}: kernel={self} cannot be computed for {network.origin}: "
-                f"{str(error).splitlines()[0]}; use another network, or layers=... for "
+                f"{one_line(error)}; use another network, or layers=... for "
                 "the last ones alone"
             ) from error
 

@@ -151,7 +151,7 @@ def restore_stream(
         for plugin, (_, state) in zip(plugins, content["plugins"], strict=True):
             plugin.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise OptionError(
             f"expected the model, optimizer and plugins that {source} was saved with, "
             f"got others: {reason}"

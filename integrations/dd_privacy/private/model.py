@@ -91,11 +91,19 @@ class PrivateModel:
         """Read a file of :meth:`save`.
 
         Raises:
-            FileError: the file is missing, damaged, or holds no private model.
+            FileError: the file is missing, damaged, of another version, or holds no
+                private model.
         """
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 described = json.loads((file.metadata() or {})[_METADATA_KEY])
+                version = described["format_version"]
+                if version != _FORMAT_VERSION:
+                    raise FileError(
+                        f"{path}: expected a private model of version "
+                        f"{_FORMAT_VERSION}, got {version!r}; read it with the "
+                        "dd-plugins that wrote it"
+                    )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             about, budget = described["about"], Budget(**described["budget"])
             channels, height, width = about["image_shape"]
@@ -117,9 +125,10 @@ class PrivateModel:
             TypeError,
             RuntimeError,
         ) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise FileError(
                 f"{path}: expected a private model, got a file that cannot be read as "
-                f"one: {str(error).splitlines()[0]}"
+                f"one: {reason}"
             ) from error
         network.eval()
         return cls(network, public_transform(channels), budget, about)

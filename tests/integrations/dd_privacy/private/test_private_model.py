@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_other_files_are_no_private_model(
     content: bytes | str | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.safetensors"
-    if content == "tensors":
+    if content == "other tensors":
         safetensors.torch.save_file({"weight": torch.ones(2)}, path)
     elif content == "other net":
         wrong = model()
@@ -101,3 +102,25 @@ def test_other_files_are_no_private_model(
     with pytest.raises(FileError, match="expected a private model, got") as raised:
         PrivateModel.load(path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_of_another_version_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dd_privacy.private.model._FORMAT_VERSION", 2)
+    path = model().save(tmp_path / "model.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(FileError, match="model of version 1, got 2; read it with"):
+        PrivateModel.load(path)
+
+
+def test_an_error_without_words_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wordless(*_: Any, **__: Any) -> None:
+        raise TypeError
+
+    path = model().save(tmp_path / "model.safetensors")
+    monkeypatch.setattr("dd_plugins.get_network", wordless)
+    with pytest.raises(FileError, match="cannot be read as one: TypeError"):
+        PrivateModel.load(path)
