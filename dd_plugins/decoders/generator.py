@@ -103,11 +103,19 @@ class Generator(AbstractParametrization):
         """Return the codec of latents; train the generator if it is missing.
 
         Raises:
-            OptionError: the decoder has no such layer, or its file is missing and
-                ``missing_generator`` is ``"refuse"``.
+            OptionError: the decoder has no such layer; or its file is missing and
+                ``missing_generator`` is ``"refuse"``; or public images are of more
+                classes than the run.
             FileError: its file is damaged or contradicts its name.
             RunError: the loss of its training became infinite or NaN.
         """
+        largest, num_classes = int(real.labels.max()), run.task.num_classes
+        if largest >= num_classes:
+            raise OptionError(
+                f"{self.name}: public images must be of the classes 0 to "
+                f"{num_classes - 1}, as the private ones are, got class {largest}; "
+                "name other public images, or choose another parametrization"
+            )
         module = self._module(run, real, transform)
         scales = self._scales(module, run, real, transform)
 

@@ -522,6 +522,13 @@ def test_public_images_may_be_read(parametrization: str) -> None:
         distilled("dp_dm(1, public='fake:3x1x4x4x30')")
 
 
+def test_a_generator_refuses_public_images_of_more_classes() -> None:
+    options = {"parametrization": "generator(conv_decoder(width=4), weights='random')"}
+    distilled("dp_dm(1, public='fake:2x1x8x8x30')", **options)
+    with pytest.raises(OptionError, match=r"of the classes 0 to 1, .* got class 2"):
+        distilled("dp_dm(1, public='fake:3x1x8x8x30')", **options)
+
+
 def test_labels_of_a_teacher_are_refused() -> None:
     made = distilled("dp_dm(1)")
     with pytest.raises(OptionError, match="must keep its own labels"):
