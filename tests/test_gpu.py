@@ -174,3 +174,15 @@ def test_an_estimate_tells_the_memory_of_the_gpu():
     assert found.device == "cuda"
     assert 0 < found.memory < torch.cuda.get_device_properties(0).total_memory
     assert found.step_seconds > 0
+
+
+def test_a_teacher_on_the_cpu_labels_on_the_gpu():
+    made = dd_plugins.distill(_data(), "random", network="mlp(width=4)")
+    teacher = dd_plugins.get_network("mlp(width=4)").build(
+        (3, 32, 32), 10, generator=torch.Generator()
+    )
+    taught = dd_plugins.relabel(
+        made, teacher.eval(), views="views(count=2)", device="cuda"
+    )
+    assert taught.view_labels.shape == (2, len(made), 10)
+    assert next(teacher.parameters()).device.type == "cpu"

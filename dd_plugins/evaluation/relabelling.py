@@ -1,5 +1,6 @@
 """Relabelling: a teacher labels the views of any set."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,8 @@ def relabel(
         teachers: one or more networks; their logits are averaged. An architecture, or
             its spec, is trained on the real data, or found among kept networks. A
             module, in evaluation mode, maps images in the value space of the set to
-            logits; its labels are stored.
+            logits; its labels are stored. A copy of it labels if it is on another
+            device.
         teacher_recipe: how architectures are trained: a recipe or its spec; by default
             1,000 steps of SGD (:func:`~dd_plugins.training.recipes.squeeze_recipe`).
         views: the views of the images, or their spec.
@@ -151,7 +153,7 @@ post_training_recipe`).
         )
     Teacher((), views, temperature, group)  # checks both
     target = resolve_device(device)
-    modules: Sequence[nn.Module] = given
+    modules: Sequence[nn.Module] = [_on(each, target) for each in given]
     kept: tuple[TrainedNetwork, ...] = ()
     store_labels = store_labels or bool(given)
     if store_labels:
@@ -179,6 +181,15 @@ post_training_recipe`).
     records = tuple(each.record() for each in kept)
     teacher = Teacher(modules, views, temperature, group, records, store_labels)
     return _relabelled(distilled, teacher, student, target)
+
+
+def _on(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return a module on a device: itself, or a copy if any of it is elsewhere."""
+    place = torch.empty(0, device=device).device  # with the number of a GPU
+    held = [*module.parameters(), *module.buffers()]
+    if all(each.device == place for each in held):
+        return module
+    return copy.deepcopy(module).to(device)
 
 
 @plain_torch()

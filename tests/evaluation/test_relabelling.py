@@ -191,6 +191,15 @@ def test_a_set_whose_teacher_is_gone_says_how_to_train_it(
     assert len(found.taught_random) == 1, "the command trains what the set asks for"
 
 
+def test_a_module_elsewhere_is_copied_to_the_device() -> None:
+    here, there = torch.device("cpu"), torch.device("meta")
+    module = nn.BatchNorm1d(3)
+    assert relabelling._on(module, here) is module
+    found = relabelling._on(module, there)
+    assert {each.device for each in found.state_dict().values()} == {there}
+    assert {each.device for each in module.state_dict().values()} == {here}
+
+
 def test_a_module_in_training_mode_is_refused() -> None:
     with pytest.raises(OptionError, match="evaluation mode"):
         relabel(made_set(), linear_network(torch.zeros(3, 32)), views="views(count=1)")
