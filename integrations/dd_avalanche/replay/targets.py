@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dd_avalanche.memory import spread_labels
 from dd_avalanche.replay.buffer import DistilledBuffer
+from dd_avalanche.replay.layout import content_of
 from dd_plugins.api import (
     LABEL_KINDS,
     LabelKind,
@@ -42,12 +43,12 @@ class LabelLoss(nn.Module):
 
         Args:
             output: float of shape ``(n, classes)``.
-            target: int64 of shape ``(n,)``, or float of shape ``(n, any number of
-                classes)``.
+            target: integers of shape ``(n,)`` or ``(n, 1)``, or float of shape ``(n,
+                any number of classes)``.
         """
         width = output.shape[1]
-        if target.ndim == 1:
-            target = as_targets(target, width, self.label_kind)
+        if not target.is_floating_point() and target.numel() == len(output):
+            target = as_targets(target.long().flatten(), width, self.label_kind)
         elif target.shape[1] != width:
             known = range(target.shape[1])
             target = spread_labels(target, known, self.label_kind, range(width))
@@ -71,7 +72,7 @@ class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
     Raises:
         OptionError: the buffer was made with hard labels, or without ``num_classes``;
             or, when training begins, the criterion is cross-entropy, unfit for
-            regression targets.
+            regression targets, or the data have classes beyond ``num_classes``.
     """
 
     def __init__(self, buffer: DistilledBuffer) -> None:
@@ -89,9 +90,20 @@ class SoftTargets(SupervisedPlugin):  # type: ignore[misc]
         check_criterion(strategy, self.buffer)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Turn the labels of the adapted data set into vectors."""
+        """Turn the labels of the adapted data set into vectors.
+
+        Raises:
+            OptionError: it has a class that the vectors do not score.
+        """
         memory = self.buffer.memory
         assert memory.num_classes is not None
+        highest = max(content_of(strategy.adapted_dataset).classes, default=0)
+        if highest >= memory.num_classes:
+            raise OptionError(
+                f"num_classes must be from {highest + 1}, because the current data "
+                f"have class {highest}, got {memory.num_classes}; make the "
+                "DistilledBuffer with the width of the model's output"
+            )
         targets = TargetVectors(memory.num_classes, memory.label_kind)
         strategy.adapted_dataset = _with_targets(strategy.adapted_dataset, targets)
 

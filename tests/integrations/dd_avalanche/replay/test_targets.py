@@ -71,6 +71,8 @@ def test_label_loss_takes_vectors_and_classes_alike() -> None:
     assert torch.equal(
         squared(output, classes), squared(output, centred_targets(classes, 4))
     )
+    column = classes[:, None].int()
+    assert torch.equal(squared(output, column), squared(output, classes))
     entropy = LabelLoss("probabilities")(output, classes)
     torch.testing.assert_close(entropy, nn.functional.cross_entropy(output, classes))
 
@@ -108,6 +110,17 @@ def test_labels_of_current_data_are_vectors_beside_learned_ones() -> None:
     twice = SimpleNamespace(adapted_dataset=adapted)
     SoftTargets(held).after_train_dataset_adaptation(twice)
     assert torch.equal(twice.adapted_dataset[0][1], adapted[0][1]), "vectors stay"
+
+
+def test_soft_targets_of_too_few_classes_are_refused() -> None:
+    held = DistilledBuffer(20, FREPO, **(OPTIONS | {"num_classes": 1}))
+    learner = strategy(
+        network(),
+        [ReplayPlugin(20, storage_policy=held), SoftTargets(held)],
+        criterion=LabelLoss("regression"),
+    )
+    with pytest.raises(OptionError, match=r"num_classes must be from \d+, .* got 1;"):
+        learner.train(benchmark("class-incremental").train_stream[0])
 
 
 @pytest.mark.parametrize(
