@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from dd_avalanche.comparison.memories import MemoryHistory
 from dd_avalanche.comparison.streams import AbstractStream
-from dd_avalanche.memory import DistilledMemory
+from dd_avalanche.memory import DistilledMemory, untouched_randomness
 from dd_plugins.api import (
     TrainingSet,
     centred_targets,
@@ -133,8 +133,8 @@ def scores_with_replay(
         buffer = HistoryBuffer(most, augmented_copies=experiment.augmented_copies)
         plugins = [ReplayPlugin(most, storage_policy=buffer)]
     scores = []
-    with _quiet(), torch.random.fork_rng():
-        torch.manual_seed(stream.seed)  # Avalanche draws batches from this generator
+    with _quiet(), untouched_randomness(stream.device):
+        _seed_globally(stream.seed, stream.device)
         strategy = Naive(
             model=network,
             optimizer=torch.optim.SGD(network.parameters(), lr=_REPLAY_RATE),
@@ -149,6 +149,19 @@ def scores_with_replay(
             strategy.train(experience)
             scores.append(stream.score(network.eval(), part + 1))
     return scores
+
+
+def _seed_globally(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators for batches, and for layers on a device.
+
+    ``torch.manual_seed`` would seed those of all other GPUs as well.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 @contextmanager

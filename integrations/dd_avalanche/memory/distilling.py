@@ -12,7 +12,14 @@ from dd_avalanche.memory.options import MemoryOptions
 from dd_avalanche.memory.pool import ImagePool
 from dd_avalanche.memory.randomness import untouched_randomness
 from dd_avalanche.memory.stored import ClassImages, ImageGroups
-from dd_plugins.api import DistilledSet, Estimate, Header, Transform, estimate
+from dd_plugins.api import (
+    DistilledSet,
+    Estimate,
+    Header,
+    Transform,
+    estimate,
+    resolve_device,
+)
 
 __all__ = ["Distillate", "as_distilled_set", "distil", "unit_range"]
 
@@ -98,7 +105,7 @@ def distil(
     ).arguments()
     # Pass the records themselves: one that no plugin registers has no spec.
     asked |= {"distiller": method, "network": options.network}
-    with untouched_randomness():
+    with untouched_randomness(resolve_device(options.device)):
         if options.most_seconds is not None and method.moves_images:
             started = time.perf_counter()
             found = estimate(data, **asked, context=beside, device=options.device)

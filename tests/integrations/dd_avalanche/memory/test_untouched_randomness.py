@@ -33,3 +33,19 @@ def test_generators_are_restored_after_success_and_failure(fails: bool) -> None:
     except ValueError:
         assert fails
     assert draws() == expected
+
+
+def test_gpus_that_do_not_compute_are_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    looked_at: list[object] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", looked_at.append)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    with untouched_randomness(), untouched_randomness(torch.device("cpu")):
+        draws()
+    assert looked_at == []
+    with untouched_randomness(torch.device("cuda:3")):
+        draws()
+    assert looked_at == [torch.device("cuda:3")]
+    assert list(recwarn) == []
