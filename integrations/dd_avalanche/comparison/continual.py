@@ -12,7 +12,7 @@ from dd_avalanche.comparison.experiment import Experiment, check_experiment
 from dd_avalanche.comparison.memories import MemoryHistories
 from dd_avalanche.comparison.memory_use import scores_from_scratch, scores_with_replay
 from dd_avalanche.comparison.results import PolicyResult, StreamResult, stream_key
-from dd_avalanche.comparison.streams import AbstractStream, stream_for
+from dd_avalanche.comparison.streams import AbstractStream, check_scored, stream_for
 from dd_avalanche.memory import Context, Store
 from dd_plugins.api import OnProgress, OptionError
 
@@ -61,10 +61,12 @@ def continual(
     Raises:
         OptionError: the classes do not divide into the experiences, the memory has no
             room for one image of each class, or an option is unknown.
+        DataError: no image of an experience is scored.
         MissingExtraError: replay is asked for, and Avalanche is not installed.
     """
     check_experiment(experiment, protocols, data)
     scored = data.validation if experiment.validation else data.read_test()
+    check_scored(experiment, data.num_classes, scored.labels, seeds)
     done = {stream_key(asdict(stream)): stream for stream in known}
     memories = MemoryHistories()
     rows: list[PolicyResult] = []

@@ -13,6 +13,7 @@ import dd_plugins
 from dd_avalanche.comparison.experiment import Experiment
 from dd_plugins.api import (
     AbstractNetwork,
+    DataError,
     Images,
     TrainingSet,
     Transform,
@@ -26,7 +27,13 @@ from dd_plugins.api import (
     train_network,
 )
 
-__all__ = ["AbstractStream", "ClassStream", "DomainStream", "stream_for"]
+__all__ = [
+    "AbstractStream",
+    "ClassStream",
+    "DomainStream",
+    "check_scored",
+    "stream_for",
+]
 
 _JOINT_STEPS = 500
 
@@ -165,11 +172,7 @@ class ClassStream(AbstractStream):
         scored: Images,
         seed: int,
     ) -> None:
-        classes, parts = data.num_classes, experiment.experiences
-        # NumPy's legacy generator: the orders that FRePo and DM publish for CIFAR-100.
-        order = np.random.RandomState(seed).permutation(classes).tolist()
-        size = classes // parts
-        self.order = [order[part * size : (part + 1) * size] for part in range(parts)]
+        self.order = _class_order(experiment, data.num_classes, seed)
         super().__init__(experiment, data, scored, seed)
 
     def everything(self) -> Images:
@@ -247,6 +250,44 @@ def stream_for(
     """Return a stream of the experiment's scenario."""
     kind = ClassStream if experiment.brings_classes else DomainStream
     return kind(experiment, data, scored, seed)
+
+
+def check_scored(
+    experiment: Experiment, num_classes: int, labels: Tensor, seeds: Sequence[int]
+) -> None:
+    """Refuse streams with an experience whose networks could not be scored.
+
+    Args:
+        experiment: the common options of the streams.
+        num_classes: the number of classes of the data.
+        labels: int64, the classes of the scored images.
+        seeds: the seeds of the streams.
+
+    Raises:
+        DataError: no image of an experience is scored.
+    """
+    scored = set(labels.tolist())
+    for seed in seeds:
+        order = [list(range(num_classes))]
+        if experiment.brings_classes:
+            order = _class_order(experiment, num_classes, seed)
+        for classes in order:
+            if scored.isdisjoint(classes):
+                raise DataError(
+                    f"each experience needs {experiment.scored_on}, got none of the "
+                    f"classes {', '.join(map(str, classes))} of an experience of order "
+                    f"{seed}; take fewer experiences, or other data"
+                )
+
+
+def _class_order(
+    experiment: Experiment, num_classes: int, seed: int
+) -> list[list[int]]:
+    """Return the classes of each experience."""
+    # NumPy's legacy generator: the orders that FRePo and DM publish for CIFAR-100.
+    order = np.random.RandomState(seed).permutation(num_classes).tolist()
+    size = num_classes // experiment.experiences
+    return [order[start : start + size] for start in range(0, num_classes, size)]
 
 
 def _of_classes(data: Images, classes: Sequence[int]) -> Images:

@@ -10,7 +10,8 @@ from conftest import data_root
 import dd_plugins
 from dd_avalanche.comparison.continual import continual
 from dd_avalanche.comparison.experiment import Experiment
-from dd_plugins.errors import OptionError
+from dd_plugins.api import Images
+from dd_plugins.errors import DataError, OptionError
 
 pytest.importorskip(
     "avalanche.training", reason="avalanche-lib is not installed: extra 'avalanche'"
@@ -121,6 +122,23 @@ def test_validation_reads_no_test_images() -> None:
     assert row.as_dict()["memory_images"] == 10
     with pytest.raises(AssertionError, match="test images were read"):
         continual(replace(experiment, validation=False), ["random"], data=data)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_experience_without_scored_images_is_refused_at_once(validation: bool) -> None:
+    data = dd_plugins.get_dataset("digits")
+    held, first = data.validation, [2, 9]  # of the first experience of order 1
+    some = ~torch.isin(held.labels, torch.tensor(first))
+    scored = Images(held.images[some], held.labels[some])
+    data = replace(data, validation=scored, read_test=lambda: scored)
+    experiment = Experiment("split-digits", memory=10, validation=validation)
+    told = "validation" if validation else "test"
+    with pytest.raises(DataError, match=f"needs {told} images, .* classes 2, 9 of an"):
+        continual(experiment, ["random"], seeds=[0, 1], data=data, on_progress=_never)
+
+
+def _never(*told: Any) -> None:
+    raise AssertionError(f"a stream has begun: {told}")
 
 
 def _unreadable() -> Any:
