@@ -71,7 +71,7 @@ def _interval(bounds: tuple[float, float] | None) -> str:
 
 
 def save_plot(experiment: Experiment, rows: list[PolicyResult], path: Path) -> Path:
-    """Draw the accuracy over all classes seen, after each experience.
+    """Draw the mean accuracy over the experiences so far, after each one.
 
     There is a panel for each protocol, all on one scale. A policy has one colour in all
     of them. Memories of equal bytes are dashed, and the bound of all real images is a
@@ -100,7 +100,7 @@ def save_plot(experiment: Experiment, rows: list[PolicyResult], path: Path) -> P
         axes.set_xlabel("experiences")
         axes.set_xticks(range(1, experiment.experiences + 1))
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("accuracy over the classes seen, in %")
+    panels[0].set_ylabel("mean accuracy over the experiences so far, in %")
     orders = max(len(row.streams) for row in rows)
     legend = figure.legend(
         handles=list(named.values()),

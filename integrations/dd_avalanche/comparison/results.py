@@ -46,7 +46,11 @@ class StreamResult:
 
     @property
     def curve(self) -> list[float | None]:
-        """The accuracy over all classes seen, after each experience."""
+        """The mean of the accuracies on the experiences so far, after each one.
+
+        Each experience has the same weight, however many of its images are scored. None
+        where it was not measured.
+        """
         return [statistics.mean(row) if row else None for row in self.accuracies]
 
     @property

@@ -130,6 +130,7 @@ def test_panels_have_one_scale_and_the_bound_is_a_level(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, second = panels(monkeypatch, ROWS)
+    assert first.get_ylabel() == "mean accuracy over the experiences so far, in %"
     assert first.get_ylim() == second.get_ylim()
     level = lines(first)["joint"]
     assert [float(y) for y in level.get_ydata()] == pytest.approx([85, 85])  # type: ignore[union-attr]
