@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dd_plugins.errors import DDWarning
+
 __all__ = ["GraphedFunction"]
 
 _WARM_UPS = 2  # calls before the recording, in which libraries set themselves up
@@ -103,6 +105,7 @@ class GraphedFunction:
             warnings.warn(
                 f"a part of a step cannot be recorded as a CUDA graph, and stays "
                 f"slower: {reason}",
+                DDWarning,
                 stacklevel=2,
             )
             return None

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dd_plugins.errors import DDWarning
 from dd_plugins.runtime import cuda_graphs
 from dd_plugins.runtime.cuda_graphs import GraphedFunction
 
@@ -67,7 +68,7 @@ def test_what_a_gpu_cannot_record_is_called_after_one_warning():
         return (tensor * tensor.sum().item(),)
 
     waiting = GraphedFunction(wait)
-    with pytest.warns(UserWarning, match="cannot be recorded"):
+    with pytest.warns(DDWarning, match="cannot be recorded"):
         assert waiting(torch.ones(2, device="cuda"))[0].tolist() == [2, 2]
     assert waiting(torch.ones(3, device="cuda")[:2] * 2)[0].tolist() == [8, 8]
 

@@ -27,7 +27,14 @@ from dd_avalanche.memory.saved import (
     write_state,
 )
 from dd_avalanche.memory.stored import ImageGroups, TaskClass
-from dd_plugins.api import DistilledSet, Header, OptionError, what_differs, whole_number
+from dd_plugins.api import (
+    DDWarning,
+    DistilledSet,
+    Header,
+    OptionError,
+    what_differs,
+    whole_number,
+)
 
 __all__ = ["DistilledMemory"]
 
@@ -169,7 +176,7 @@ class DistilledMemory(MemoryOptions):
         addition = Addition.of(labels, task, self.groups, self)
         shortage = addition.shortage()
         if shortage is not None:
-            warnings.warn(shortage, stacklevel=2)
+            warnings.warn(shortage, DDWarning, stacklevel=2)
         channels, height, width = images.shape[1:]
         addition.check((channels, height, width))
         # Images are cut before the distillation. If it fails, they must come back.

@@ -24,7 +24,7 @@ from dd_avalanche.replay.stream_file import (
     set_random_state,
     write_stream,
 )
-from dd_plugins.api import OptionError
+from dd_plugins.api import DDWarning, OptionError
 
 __all__ = ["STREAM_NAME", "restore_stream", "save_stream"]
 
@@ -164,6 +164,7 @@ def restore_stream(
             f"the state of {', '.join(lost)} is not restored: plugins without "
             "state_dict and load_state_dict are not saved, and the stream may end "
             "differently from one that was not stopped",
+            DDWarning,
             stacklevel=2,
         )
     return experiences

@@ -15,7 +15,7 @@ from dd_avalanche.memory import ClassImages, ImageGroups, TaskClass
 from dd_avalanche.memory.growing import Addition
 from dd_avalanche.memory.options import MemoryOptions
 from dd_plugins import DistilledSet
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.errors import DataError, DDWarning, OptionError
 
 
 def test_class_that_returns_is_distilled_from_old_and_new() -> None:
@@ -48,7 +48,7 @@ def test_class_that_returns_with_few_images_keeps_its_share() -> None:
 @pytest.mark.parametrize("context", ["fixed", "refined"])
 def test_context_may_have_seen_fewer_images_than_are_asked_for(context: Any) -> None:
     held = memory(20, context=context)
-    with pytest.warns(UserWarning, match="only 3"):
+    with pytest.warns(DDWarning, match="only 3"):
         held.add(*experience(0, 1, count=3))
     held.add(*experience(2, 3))
     counts = {group.label: len(stored) for group, stored in held.groups.items()}
@@ -91,7 +91,7 @@ def test_experience_with_fewer_images_than_the_memory_asks_for() -> None:
     images, labels = experience(0, 1)
     keep = torch.cat([torch.arange(3), torch.arange(20, 40)])
     held = memory(20)
-    with pytest.warns(UserWarning, match="only 3"):
+    with pytest.warns(DDWarning, match="only 3"):
         held.add(images[keep], labels[keep])
     assert held.hard_labels().tolist() == [0] * 3 + [1] * 10
 
@@ -101,7 +101,7 @@ def test_class_with_few_images_takes_none_from_others(distiller: str) -> None:
     held = memory(40, distiller, images_per_class=10)
     held.add(*experience(0, 1))
     returning, few = experience(0, seed=1), experience(2, count=1)
-    with pytest.warns(UserWarning, match="only 1 of class 2"):
+    with pytest.warns(DDWarning, match="only 1 of class 2"):
         held.add(*(torch.cat(pair) for pair in zip(returning, few, strict=True)))
     counts = {group.label: len(stored) for group, stored in held.groups.items()}
     assert counts == {0: 10, 1: 10, 2: 1}
