@@ -156,17 +156,19 @@ def read_dataset(items: Items) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: an item is not such a pair, or the images differ in size or dtype.
     """
-    images, labels, shapes = [], [], Counter[tuple[int, ...]]()
+    images, labels = torch.empty(0), torch.empty(len(items), dtype=torch.int64)
+    shapes = Counter[tuple[int, ...]]()
     for index in range(len(items)):
-        image, label = items[index]
+        image, labels[index] = items[index]
         shapes[tuple(image.shape)] += 1
         if len(shapes) > 1:
             raise mixed_sizes(shapes)
-        images.append(image)
-        labels.append(label)
-        if image.dtype != images[0].dtype:
-            raise _mixed_dtypes(images[0].dtype, image.dtype, index)
-    return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
+        if index == 0:
+            images = torch.empty((len(items), *image.shape), dtype=image.dtype)
+        if image.dtype != images.dtype:
+            raise _mixed_dtypes(images.dtype, image.dtype, index)
+        images[index] = image
+    return images, labels
 
 
 def _mixed_dtypes(one: torch.dtype, other: torch.dtype, number: int) -> DataError:

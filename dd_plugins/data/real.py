@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Real
 from typing import Any, get_args
 
@@ -15,18 +15,12 @@ from torch.utils.data import Dataset
 from dd_plugins.data.checks import check_finite
 from dd_plugins.data.class_names import checked_names, names_of_dataset
 from dd_plugins.data.images import Images, checked_images, put_back, take
-from dd_plugins.data.items import (
-    Items,
-    has_room,
-    read_dataset,
-    survey,
-    warn_if_random,
-)
+from dd_plugins.data.items import Items, warn_if_random
 from dd_plugins.data.pixels import Axes, check_image_size
 from dd_plugins.data.preprocess import Preprocessing, Transform
 from dd_plugins.data.streamed import ImageSource, chunks
 from dd_plugins.data.subsets import stratified_split
-from dd_plugins.data.unread import UnreadTestSet, check_fit
+from dd_plugins.data.unread import UnreadTestSet, check_fit, images_of
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.networks.base import ImageShape
 from dd_plugins.runtime.text import plain
@@ -252,11 +246,12 @@ class RealData:
             dataset: the training images: tensors, PIL images or arrays, all of one size
                 unless ``image_size`` is given, and the same at every reading. An item
                 may be a mapping (see :class:`~dd_plugins.data.items.Items`).
-            test: the test set, likewise; read only when it is needed.
+            test: the test set, likewise; read only when it is needed, and on access if
+                it does not fit in half of the memory.
             validation: the held-out fraction of each class, in [0, 1), by default a
                 tenth; or validation images, likewise, and then no image is held out.
-            stream: whether the images stay in the dataset and are read on access; by
-                default if they do not fit in half of the memory.
+            stream: whether training and validation images stay in the dataset and are
+                read on access; by default if they do not fit in half of the memory.
             workers: processes for reading ahead while streaming; 0 for none.
             class_names: a name for each class; by default the dataset's own
                 (``dataset.classes``, or the names of a label in ``dataset.features``)
@@ -272,27 +267,22 @@ class RealData:
             DDWarning: the training images are not the same at every reading.
         """
         check_image_size(image_size)
-
-        def images_of(items: Items) -> Images:
-            if stream or (stream is None and not has_room(items)):
-                return Images(*survey(items, workers))
-            return checked_images(*read_dataset(items), "first")
-
+        read = partial(images_of, workers=workers, stream=stream)
         items = Items(dataset, channels, image_size)
-        checked = images_of(items)
+        checked = read(items)
         warn_if_random(items, checked.images)
         if class_names is None:
             class_names = names_of_dataset(dataset, int(checked.labels.max()) + 1)
         return cls._split(
             checked,
-            test=UnreadTestSet(test, channels, image_size),
+            test=UnreadTestSet(test, channels, image_size, workers=workers),
             class_names=class_names,
             image_size=image_size,
             validation=(
                 validation
                 if validation is None
                 or isinstance(validation, int | float | str | Real)
-                else images_of(Items(validation, channels, image_size))
+                else read(Items(validation, channels, image_size))
             ),
             **options,
         )

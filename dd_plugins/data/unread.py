@@ -1,4 +1,4 @@
-"""A test set, left unread until it is needed."""
+"""Datasets read or surveyed, and a test set left unread until it is needed."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -8,11 +8,28 @@ import torch
 from torch import Tensor
 
 from dd_plugins.data.images import Images, checked_images
-from dd_plugins.data.items import Items, read_dataset
+from dd_plugins.data.items import Items, has_room, read_dataset, survey
 from dd_plugins.data.pixels import Axes
 from dd_plugins.errors import DataError
 
-__all__ = ["UnreadTestSet", "check_fit"]
+__all__ = ["UnreadTestSet", "check_fit", "images_of"]
+
+
+def images_of(items: Items, workers: int, *, stream: bool | None = None) -> Images:
+    """Read a map-style dataset into memory, or survey it.
+
+    Args:
+        items: the dataset.
+        workers: processes for reading ahead while streaming.
+        stream: whether the images stay in the dataset; None if they do where memory has
+            no room for them.
+
+    Raises:
+        DataError: an item is not a pair, or the images differ in size or dtype.
+    """
+    if stream or (stream is None and not has_room(items)):
+        return Images(*survey(items, workers))
+    return checked_images(*read_dataset(items), "first")
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,7 @@ class UnreadTestSet:
         image_size: side in pixels of the resized images, or None.
         shape: the shape of a training image.
         num_classes: the number of classes of the training images.
+        workers: processes for reading a dataset ahead if memory has no room for it.
     """
 
     test: Any
@@ -32,6 +50,7 @@ class UnreadTestSet:
     image_size: int | None = None
     shape: tuple[int, ...] = ()
     num_classes: int = 0
+    workers: int = 0
 
     def fitting(self, shape: torch.Size, num_classes: int) -> "UnreadTestSet":
         """Return a reader with checks against the training data; check tensors now."""
@@ -52,8 +71,7 @@ class UnreadTestSet:
                 images, labels = self.test()
                 checked = self._checked(images, labels)
             case _:
-                images, labels = read_dataset(self._items())
-                checked = checked_images(images, labels, "first")
+                checked = images_of(self._items(), self.workers)
         self._check_fit(tuple(checked.images.shape[1:]), int(checked.labels.max()))
         return checked
 

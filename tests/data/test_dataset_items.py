@@ -94,6 +94,14 @@ def test_a_dataset_is_surveyed_as_it_is_read() -> None:
     assert labels.dtype == same.dtype == torch.int64
 
 
+def test_a_dataset_is_read_into_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of images beside it would take the memory twice."""
+    monkeypatch.setattr(torch, "stack", None)
+    images, labels = read_dataset(of((IMAGE, 1), (IMAGE + 1, 0)))
+    assert torch.equal(images[1], IMAGE + 1)
+    assert labels.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("reader", [read_dataset, lambda items: survey(items, 0)])
 @pytest.mark.parametrize(
     ("image", "named"),

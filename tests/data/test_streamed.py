@@ -145,8 +145,12 @@ def test_data_that_memory_cannot_hold_is_streamed(
     monkeypatch.setattr(
         "dd_plugins.data.items.fits_in_memory", lambda size: size < 90 * 192
     )
-    data = RealData.from_dataset(Pairs(), workers=0)
+    data = RealData.from_dataset(Pairs(), test=Pairs(80), workers=0)
     assert isinstance(data.train.images, StreamedImages)
+    test = data.read_test()
+    assert isinstance(test.images, StreamedImages)
+    assert torch.equal(test.images[:], Pairs(80).images)
+    assert torch.equal(test.labels, torch.arange(80) % 3)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
