@@ -55,7 +55,7 @@ class UnreadTestSet:
     def fitting(self, shape: torch.Size, num_classes: int) -> "UnreadTestSet":
         """Return a reader with checks against the training data; check tensors now."""
         reader = replace(self, shape=tuple(shape), num_classes=num_classes)
-        if isinstance(self.test, tuple):
+        if self._is_pair():
             reader()
         return reader
 
@@ -94,7 +94,7 @@ class UnreadTestSet:
         """Refuse an unfit test set, as far as can be seen without reading it."""
         if self.test is None:
             raise no_test_set()
-        if isinstance(self.test, tuple) or self._is_function():
+        if self._is_pair() or self._is_function():
             return
         if isinstance(self.test, HasSizes):
             self.test.check_sizes((self.shape[1], self.shape[2]))

@@ -72,7 +72,10 @@ def test_a_list_is_one_of_pairs(count: int) -> None:
     assert torch.equal(reader().images[:], IMAGES[:count])
     assert reader().labels.tolist() == LABELS[:count].tolist()
     both = UnreadTestSet([IMAGES, LABELS]).fitting(SHAPE, 2)
+    both.check()
     assert torch.equal(both().images[:], IMAGES)
+    with pytest.raises(DataError, match=r"\b1\b.*\b1\b"):
+        UnreadTestSet([IMAGES, LABELS]).fitting(SHAPE, 1)
 
 
 @pytest.mark.parametrize("as_function", [False, True])
