@@ -6,7 +6,7 @@ from typing import SupportsIndex
 
 from dd_plugins.errors import OptionError
 
-__all__ = ["number", "whole_number"]
+__all__ = ["check_image_size", "number", "whole_number"]
 
 
 def whole_number(name: str, value: object, *, least: int | None = None) -> int:
@@ -47,6 +47,15 @@ def number(name: str, value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise OptionError(f"{name} must be a number, got {value!r}") from None
+
+
+def check_image_size(size: int | None) -> int | None:
+    """Return a size to which images can be resized, as a Python int, or None.
+
+    Raises:
+        OptionError: the size is no whole number from 1.
+    """
+    return None if size is None else whole_number("image_size", size, least=1)
 
 
 def _is_logical(value: object) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from dd_plugins.checks import check_image_size
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.runtime.text import one_line
@@ -39,6 +40,14 @@ class DataOptions:
     root: Path | None = None
     download: bool = False
     image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a size to which images cannot be resized.
+
+        Raises:
+            OptionError: the size is no whole number from 1.
+        """
+        object.__setattr__(self, "image_size", check_image_size(self.image_size))
 
 
 class DatasetLoader(Protocol):

@@ -10,13 +10,12 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.errors import DataError
 
 __all__ = [
     "BACKGROUND",
     "Axes",
     "channels_first",
-    "check_image_size",
     "open_image",
     "pixels_of",
     "resized",
@@ -117,13 +116,9 @@ def resized(images: Tensor, size: int | None) -> Tensor:
     Returns:
         Images of the same dtype, of shape ``(n, channels, size, size)``; downsampling
         is antialiased. Values stay in [0, 1] if all were there.
-
-    Raises:
-        OptionError: the size is below 1.
     """
     from torchvision.transforms.v2 import functional as transforms
 
-    check_image_size(size)
     if size is None or tuple(images.shape[2:]) == (size, size):
         return images
     found = []
@@ -136,16 +131,6 @@ def resized(images: Tensor, size: int | None) -> Tensor:
             small = small.clamp(low.clamp(max=0), high.clamp(min=1))
         found.append(small)
     return torch.cat(found)
-
-
-def check_image_size(size: int | None) -> None:
-    """Refuse a size to which images cannot be resized.
-
-    Raises:
-        OptionError: the size is below 1.
-    """
-    if size is not None and size < 1:
-        raise OptionError(f"image_size must be at least 1 pixel, got {size}")
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:

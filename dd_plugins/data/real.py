@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dd_plugins.checks import check_image_size
 from dd_plugins.data.checks import check_finite
 from dd_plugins.data.class_names import checked_names, names_of_dataset
 from dd_plugins.data.images import Images, checked_images, put_back, take
 from dd_plugins.data.items import Items, warn_if_random
-from dd_plugins.data.pixels import Axes, check_image_size
+from dd_plugins.data.pixels import Axes
 from dd_plugins.data.preprocess import Preprocessing, Transform
 from dd_plugins.data.streamed import ImageSource, chunks
 from dd_plugins.data.subsets import stratified_split
@@ -153,7 +154,7 @@ class RealData:
                 :func:`~dd_plugins.data.pixels.channels_first`).
 
         Raises:
-            OptionError: ``validation`` is out of its range.
+            OptionError: ``validation`` or ``image_size`` is out of its range.
             DataError: shapes, values, labels or class names do not fit.
 
         Example:
@@ -162,6 +163,7 @@ class RealData:
             >>> data.num_classes, len(data.train.labels), len(data.validation.labels)
             (2, 18, 2)
         """
+        image_size = check_image_size(image_size)
         return cls._split(
             checked_images(images, labels, channels, image_size),
             test=UnreadTestSet(test, channels, image_size),
@@ -266,7 +268,7 @@ class RealData:
         Warns:
             DDWarning: the training images are not the same at every reading.
         """
-        check_image_size(image_size)
+        image_size = check_image_size(image_size)
         read = partial(images_of, workers=workers, stream=stream)
         items = Items(dataset, channels, image_size)
         checked = read(items)

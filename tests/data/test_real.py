@@ -550,6 +550,21 @@ def test_white_floating_images_are_resized(stream: bool | None) -> None:
         read(1.01)
 
 
+@pytest.mark.parametrize("size", [0, "8", 8.5, True])
+def test_an_image_size_is_a_whole_number(size: Any) -> None:
+    images, labels = torch.rand(4, 1, 9, 9), torch.arange(4) % 2
+    pairs = TensorDataset(images, labels)
+    for read in (
+        lambda: RealData.from_tensors(images, labels, image_size=size),
+        lambda: RealData.from_dataset(pairs, image_size=size),
+        lambda: get_dataset("imagenette", image_size=size),
+    ):
+        with pytest.raises(OptionError, match="image_size must be a whole number"):
+            read()
+    data = RealData.from_tensors(images, labels, image_size=np.int64(8))  # type: ignore[arg-type]
+    assert type(data.image_size) is int
+
+
 def test_tensors_are_resized_with_their_test_set() -> None:
     images, labels = torch.full((20, 1, 8, 8), 0.5), torch.arange(20) % 2
     data = RealData.from_tensors(images, labels, test=(images, labels), image_size=4)

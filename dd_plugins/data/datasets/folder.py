@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from dd_plugins.checks import check_image_size
 from dd_plugins.data.datasets.image_files import ImageFiles
 from dd_plugins.data.image_folders import find_images, find_splits
 from dd_plugins.data.named import DataOptions, resolved_path
-from dd_plugins.data.pixels import check_image_size
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import every_fifth
 from dd_plugins.errors import OptionError

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from dd_plugins.data.items import IMAGE_KEYS, LABEL_KEYS
 from dd_plugins.data.named import DataOptions, resolved_path
-from dd_plugins.data.pixels import check_image_size, pixels_of
+from dd_plugins.data.pixels import pixels_of
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import every_fifth
 from dd_plugins.errors import DataError, MissingExtraError, OptionError
@@ -28,7 +28,6 @@ def load_hugging_face(options: DataOptions) -> RealData:
     """
     if options.argument is None:
         raise OptionError("data set 'hf' needs a path: 'hf:FOLDER'")
-    check_image_size(options.image_size)
     try:
         from datasets import load_from_disk
     except ImportError as error:

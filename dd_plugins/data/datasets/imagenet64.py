@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from dd_plugins.data.datasets.archives import unpacked_by
 from dd_plugins.data.named import DataOptions, data_root_of, refuse_argument
-from dd_plugins.data.pixels import check_image_size, resized
+from dd_plugins.data.pixels import resized
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError
 from dd_plugins.runtime.text import one_line
@@ -39,7 +39,6 @@ def load_imagenet64(options: DataOptions) -> RealData:
     the files are published; all ten training batches must be there.
     """
     refuse_argument("imagenet64", options)
-    check_image_size(options.image_size)
     folder = _unpacked(data_root_of("imagenet64", options), options)
     return RealData.from_dataset(
         _Arrays(folder, _TRAIN, options.image_size),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dd_plugins.data.images import Images, checked_images, take
 from dd_plugins.data.named import DataOptions, resolved_path
-from dd_plugins.data.pixels import check_image_size, resized
+from dd_plugins.data.pixels import resized
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import every_fifth
@@ -64,7 +64,6 @@ def data_of_npz(
     Raises:
         DataError: the file is damaged, or does not hold such arrays.
     """
-    check_image_size(options.image_size)
     keys = _keys(path)
     splits = _splits(path, keys)
 
