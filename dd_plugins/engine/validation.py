@@ -127,5 +127,5 @@ def validation_accuracy(
         images,
         transform,
         device=run.device,
-        batch_size=len(images.labels),
+        batch_size=None if own is None else len(images.labels),
     )

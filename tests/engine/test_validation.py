@@ -105,6 +105,25 @@ def test_a_thousand_held_out_images_are_seen_and_others_at_the_next_step() -> No
 
 
 @pytest.mark.usefixtures("usual_validation")
+def test_a_trained_network_sees_a_few_images_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+
+    def train(*given: Any, **options: Any) -> Any:
+        def classify(images: torch.Tensor) -> torch.Tensor:
+            seen.append(len(images))
+            return by_corner(images)
+
+        return classify
+
+    monkeypatch.setattr("dd_plugins.engine.validation.train_network", train)
+    monkeypatch.setattr("dd_plugins.networks.base._PIXELS_IN_CHUNK", 4 * 8 * 8)
+    assert measured(begun(doing())) == 1.0
+    assert max(seen) == 4
+
+
+@pytest.mark.usefixtures("usual_validation")
 @pytest.mark.parametrize(("own", "steps"), [(7, 7), (5_000, 200)])
 def test_a_method_without_a_predictor_is_judged_by_a_quickly_trained_network(
     own: int, steps: int, monkeypatch: pytest.MonkeyPatch
