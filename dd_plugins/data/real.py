@@ -37,6 +37,27 @@ MOST_WHITENED = 4_800
 """Values of an image that is whitened by default: up to 3x40x40."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Hashed:
+    """Training images and their indices, with a hash computed once.
+
+    Copies of real data that differ in other respects share it.
+    """
+
+    train: Images
+    indices: Tensor
+
+    @cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for source in (*self.train, self.indices):
+            for number, part in enumerate(chunks(source, _HASHED)):
+                if number == 0:
+                    digest.update(f"{part.dtype} {tuple(source.shape)}".encode())
+                digest.update(part.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class RealData:
     """Real images for training and validation, and an unread test set.
@@ -73,6 +94,13 @@ class RealData:
     transform: Transform | None = field(default=None, repr=False)
     too_large_to_whiten: bool = False
     validation_indices: Tensor | None = field(default=None, repr=False)
+    _hashed: _Hashed | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep the hash of another copy, unless this one has other images."""
+        kept, indices = self._hashed, self.train_indices
+        if kept is None or kept.train is not self.train or kept.indices is not indices:
+            object.__setattr__(self, "_hashed", _Hashed(self.train, indices))
 
     @property
     def num_classes(self) -> int:
@@ -101,16 +129,11 @@ class RealData:
             return self.preprocessing
         return f"{self.transform.kind} {self.transform.fingerprint}"
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Return a SHA-256 over training images, labels and indices, in hexadecimal."""
-        digest = hashlib.sha256()
-        for source in (*self.train, self.train_indices):
-            for number, part in enumerate(chunks(source, _HASHED)):
-                if number == 0:
-                    digest.update(f"{part.dtype} {tuple(source.shape)}".encode())
-                digest.update(part.cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+        assert self._hashed is not None
+        return self._hashed.fingerprint
 
     @classmethod
     def from_tensors(

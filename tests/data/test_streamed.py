@@ -3,6 +3,7 @@
 import os
 import signal
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,19 @@ def test_data_that_fits_stays_in_memory_and_is_read_once() -> None:
     assert isinstance(data.train.images, Tensor)
     # One more to see how large an image is, and eight to see whether they change.
     assert pairs.reads == len(pairs) + 1 + 8
+
+
+def test_streamed_data_is_read_for_its_hash_once() -> None:
+    pairs = Pairs()
+    data = RealData.from_dataset(pairs, stream=True, workers=0)
+    before, found = pairs.reads, data.prepared("standardize", True).fingerprint
+    assert pairs.reads == before + len(data.train.labels)
+    transform = Transform.identity(3)
+    for copy in (data, replace(data, mirror=True), data.with_transform(transform)):
+        assert copy.fingerprint == found
+    assert pairs.reads == before + len(data.train.labels)
+    assert replace(data, train=data.validation).fingerprint != found
+    assert replace(data, train_indices=data.train_indices + 1).fingerprint != found
 
 
 def test_data_that_memory_cannot_hold_is_streamed(
