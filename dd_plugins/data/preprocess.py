@@ -323,7 +323,7 @@ class Transform:
         """Undo :meth:`_whiten`, in float64."""
         if self.whitening is not None:
             # The ridge bounds the condition number: 175 at most for CIFAR.
-            solved: Tensor = torch.linalg.solve(self._whitening64, flat.mT)
+            solved: Tensor = torch.linalg.lu_solve(*self._factors, flat.mT)
             return solved.mT
         assert self.directions is not None
         assert self.scales is not None
@@ -332,9 +332,11 @@ class Transform:
         return flat + along @ directions
 
     @cached_property
-    def _whitening64(self) -> Tensor:
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """The whitening matrix factorised, in float64 on the CPU, with its pivots."""
         assert self.whitening is not None
-        return self.whitening.cpu().double()
+        factors, pivots = torch.linalg.lu_factor(self.whitening.cpu().double())
+        return factors, pivots
 
     def _by_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:
         shape = (1, -1, 1, 1)

@@ -195,6 +195,19 @@ def test_a_constant_channel_stays_finite_and_comes_back(kind):
     )
 
 
+def test_whitening_is_inverted_by_one_factorisation(monkeypatch):
+    train = _images(60)
+    transform = Transform.fit(train, "zca")
+    values = transform(train)
+    flat = values.flatten(1).double()
+    solved = torch.linalg.solve(transform.whitening.double(), flat.mT).mT
+    torch.testing.assert_close(transform._unwhiten(flat), solved, rtol=0, atol=1e-12)
+
+    monkeypatch.setattr(torch.linalg, "lu_factor", None)
+    monkeypatch.setattr(torch.linalg, "solve", None)
+    torch.testing.assert_close(transform.invert(values), to_unit_range(train))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("limit", "most"),
