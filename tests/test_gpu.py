@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import dd_plugins
 from dd_plugins.data.real import RealData
+from dd_plugins.data.sampler import RealSampler
 from dd_plugins.functional.resample import resample
 from dd_plugins.networks.base import HalvingAvgPool2d
 from dd_plugins.plugins.manager import Plugins
@@ -124,6 +125,16 @@ def test_networks_that_are_evaluated_get_the_same_bits():
     ]
 
     assert scores[0].networks[0].accuracies == scores[1].networks[0].accuracies
+
+
+def test_indices_on_the_gpu_read_images_beside_it(monkeypatch):
+    monkeypatch.setattr("dd_plugins.data.sampler.fits_on", lambda device, size: False)
+    images, labels = torch.rand(9, 1, 2, 2), torch.arange(9)
+    gpu, chosen = torch.device("cuda"), torch.tensor([4, 1])
+    sampler = RealSampler(images, labels, seed=0, device=gpu)
+    for indices in (chosen, chosen.to(gpu)):
+        assert torch.equal(sampler.read(indices).images.cpu(), images[chosen])
+        assert torch.equal(sampler.pixels(indices).cpu(), images[chosen])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -97,11 +97,15 @@ class RealSampler:
         return [label for label, each in enumerate(self._members) if len(each)]
 
     def read(self, indices: Tensor) -> Batch:
-        """Return the images at these indices, the same in every process."""
+        """Return the images at these indices, the same in every process.
+
+        Args:
+            indices: int64 of shape ``(b,)``, on any device.
+        """
         near = indices.to(self._device)
         images = self._images
         on_device = isinstance(images, Tensor) and images.device == near.device
-        return self._batch(images[near if on_device else indices], near)
+        return self._batch(images[near if on_device else indices.cpu()], near)
 
     def pixels(self, indices: Tensor) -> Tensor:
         """Return the images at these indices as pixels, before they are mapped.
