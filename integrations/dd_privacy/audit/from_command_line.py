@@ -160,7 +160,7 @@ def _check_resolved(
         if not 0 <= rate < 1 or there >= non_members_needed(rate):
             continue
         if membership.by_coin or there < len(data.read_test().labels):
-            found, advice = there, "ask for more --members, or a higher rate"
+            found, advice = str(there), "ask for more --members, or a higher rate"
         else:
             found, advice = f"{there} test images", "choose a higher rate"
         raise OptionError(
