@@ -300,8 +300,11 @@ def real_outputs(
     found = []
     transform = transform.to(device)
     on_cpu = device.type == "cpu"
-    size = batch_size or (chunk_size(data.images.shape) if on_cpu else _TEST_BATCH)
-    for start in range(0, len(data.labels), size):
+    suited = max(2, chunk_size(data.images.shape)) if on_cpu else _TEST_BATCH
+    size, count = batch_size or suited, len(data.labels)
+    while count > 1 and count % size == 1:  # the statistics of a batch need two images
+        size += 1
+    for start in range(0, count, size):
         images = transform(data.images[start : start + size].to(device))
         with autocast(device, precision):
             outputs = network(images.contiguous(memory_format=torch.channels_last))

@@ -18,7 +18,12 @@ from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import MOST_WHITENED, RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import FileError, OptionError, RunError
-from dd_plugins.networks.base import AbstractNetwork, ImageShape, has_batch_norm
+from dd_plugins.networks.base import (
+    AbstractNetwork,
+    ImageShape,
+    batch_statistics,
+    has_batch_norm,
+)
 from dd_plugins.run import Run
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import Precision, exact_kernels, plain_torch
@@ -372,7 +377,8 @@ class ExpertReport:
         file: the path of their file.
         was_there: whether the file existed before.
         validation_accuracy: the accuracy of the last snapshot on images held out of the
-            training data, in [0, 1]; None if there are none.
+            training data, in [0, 1]; None if there are none, or only one for a network
+            with BatchNorm.
     """
 
     network: str
@@ -457,17 +463,17 @@ def train_experts(
         snapshots = trajectory.obtain(run, setting.real, place, on_step)
         before += 0 if was_there else recipe.steps_done
         score = None
-        if len(data.validation.labels):
-            module, _ = trajectory.trained.fresh(run)
+        module, _ = trajectory.trained.fresh(run)
+        if len(data.validation.labels) > has_batch_norm(module):
             set_weights(module, snapshots[len(snapshots) - 1])
-            score = accuracy(
-                # A snapshot has no running statistics: the batch's replace them.
-                module.train(has_batch_norm(module)),
-                data.validation,
-                setting.transform,
-                device=run.device,
-                precision=run.precision,
-            )
+            with batch_statistics(module.eval()):  # a snapshot has no running ones
+                score = accuracy(
+                    module,
+                    data.validation,
+                    setting.transform,
+                    device=run.device,
+                    precision=run.precision,
+                )
         yield ExpertReport(
             repr(network),
             seed,

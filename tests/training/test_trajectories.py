@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from dd_plugins.api import Recipe, TrainedNetwork, get_network
+from dd_plugins import AbstractNetwork, RealData, record
+from dd_plugins.api import FeatureNetwork, Recipe, TrainedNetwork, get_network
 from dd_plugins.data.draws import sampler_of
 from dd_plugins.errors import FileError, OptionError, RunError
+from dd_plugins.networks.base import ImageShape
 from dd_plugins.run import Run, Task
 from dd_plugins.runtime.kept_tensors import save_tensors
 from dd_plugins.testing import toy_data
@@ -27,6 +30,19 @@ RECIPE = Recipe(
     steps=7, learning_rate=0.05, optimizer="sgd", momentum=0.0, decay="none"
 )
 TRAINED = TrainedNetwork(get_network("mlp(width=4)"), RECIPE)
+
+
+@record
+class Dropping(AbstractNetwork):
+    """A small network with batch normalisation and dropout."""
+
+    name = "dropping"
+
+    def construct(
+        self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
+    ) -> FeatureNetwork:
+        body = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5))
+        return FeatureNetwork(body, nn.Linear(64, num_classes))
 
 
 def setting():
@@ -187,6 +203,35 @@ def test_a_file_of_way_points_is_smaller(tmp_path: Path) -> None:
         trajectory.obtain(run, real, tmp_path)
         sizes.append(trajectory.path(run, real, tmp_path).stat().st_size)
     assert sizes[1] < sizes[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("network", "held_out", "scored"),
+    [
+        (get_network("mlp(width=4, normalization='batch')"), 5, True),
+        (get_network("mlp(width=4, normalization='batch')"), 1, False),
+        (get_network("mlp(width=4)"), 1, True),
+        (Dropping(), 5, True),
+    ],
+)
+def test_an_expert_is_scored_on_any_number_of_images(
+    network: AbstractNetwork,
+    held_out: int,
+    scored: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dd_plugins.training.train.chunk_size", lambda shape: 4)
+    images, labels = toy_data().train
+    data = RealData.from_tensors(
+        images[:], labels, validation=(images[:held_out], labels[:held_out])
+    )
+    drawn = torch.random.get_rng_state()
+    (report,) = train_experts(
+        data, network, RECIPE, experts=1, every=7, device="cpu", folder=tmp_path
+    )
+    assert (report.validation_accuracy is not None) == scored
+    assert torch.equal(torch.random.get_rng_state(), drawn)
 
 
 def test_experts_are_reported_as_they_are_kept(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from dd_plugins.functional.trajectory_matching import (
     match_in_constant_memory,
     match_unrolled,
 )
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_norm
+from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, batch_statistics
 from dd_plugins.networks.dc_convnet import classic_network
 from dd_plugins.run import Run, Task
 from dd_plugins.runtime.memory import room_on
@@ -430,13 +430,12 @@ class MTT(AbstractDistiller[MTTState]):
         of MetaDD joins in late.
         """
         run, images = state.run, leaves.pixels.detach()
-        module = run.fresh_network(run.generator("student"))
-        module.train(has_batch_norm(module))  # a snapshot has no running statistics
+        module = run.fresh_network(run.generator("student")).eval()
         logits = []
-        for number, snapshots in enumerate(state.experts):
+        for snapshots in state.experts:
             set_weights(module, snapshots[len(snapshots) - 1].to(run.device))
-            layers = run.generator("layers for the first labels", number)
-            with run.autocast(), run.layers_drawing_from(layers):
+            # A snapshot has no running statistics.
+            with run.autocast(), batch_statistics(module):
                 logits.append(module(images).float())
         stacked = torch.stack(logits)  # (experts, n, classes)
         right = (stacked.argmax(dim=2) == leaves.classes).float()
