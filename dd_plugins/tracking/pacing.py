@@ -72,7 +72,10 @@ class PacedObservation(Observation):
             self._pace.ended()
 
     def after_run(self, distilled: DistilledSet | None) -> None:
-        """Report the picture of the result."""
+        """Report what waits, also of a run that stopped, and the result's picture."""
+        if self._waiting:
+            self.write_figures(self._step, self._waiting)
+            self._waiting = {}
         if distilled is not None:
             self.write_picture(self._step, grid_png(distilled))
 

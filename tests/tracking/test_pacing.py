@@ -66,6 +66,14 @@ def test_a_validation_accuracy_is_passed_on_at_its_step(made: DistilledSet) -> N
     assert noted.figures == {7: {"loss": 1.0, "validation_accuracy": 0.5}}
 
 
+def test_a_run_that_stops_loses_no_figure(made: DistilledSet) -> None:
+    noted = Noted(steps=10_000)
+    for step in range(1, 18):
+        noted.after_step(step, {"loss": float(step)}, lambda: made)
+    noted.after_run(None)
+    assert noted.figures == {10: {"loss": 10.0}, 17: {"loss": 17.0}}
+
+
 def test_a_picture_comes_once_a_minute_and_at_the_end(
     made: DistilledSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
