@@ -113,7 +113,9 @@ class MechanismAudit:
         self._check_threat_model(attack)
         return [
             # A copy of the evidence, because an attack may overwrite it.
-            self._ranks(attack, attack.scores(copy.deepcopy(self._evidence(target))))
+            self._scores_as_ranks(
+                attack, attack.scores(copy.deepcopy(self._evidence(target)))
+            )
             for target in range(len(self.targets))
         ]
 
@@ -203,7 +205,7 @@ class MechanismAudit:
             scored,
         )
 
-    def _ranks(self, attack: AbstractAttack, given: object) -> Array:
+    def _scores_as_ranks(self, attack: AbstractAttack, given: object) -> Array:
         """Return the ranks of an attack's scores; ties are broken at random."""
         scores = torch.as_tensor(given).detach().cpu().double()
         wanted = self.membership.labels.shape

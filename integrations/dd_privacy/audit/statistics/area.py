@@ -50,7 +50,7 @@ def area(
         return Figure(None, None, "no run has two members and two non-members")
 
     generator = np.random.default_rng(seed)
-    ranks = [_ranks(scores) for scores in targets]
+    ranks = [_ranks_of_scores(scores) for scores in targets]
     estimates = [float(_area_of_ranks(*scores)) for scores in ranks]
     resampled = _resampled_areas(generator, ranks, shared_non_members)
     # Models are resampled too: each resample takes the mean over models drawn again.
@@ -103,7 +103,7 @@ def _widened(
     return max(0.0, low), min(1.0, high)
 
 
-def _ranks(scores: Scores) -> tuple[Ints, Ints]:
+def _ranks_of_scores(scores: Scores) -> tuple[Ints, Ints]:
     """Return the rank of each score among the distinct scores."""
     _, ranks = np.unique(np.concatenate(scores), return_inverse=True)
     members, non_members = np.split(ranks.astype(np.int64), [len(scores.members)])

@@ -149,7 +149,7 @@ def true_positive_rate(targets: Sequence[tuple[Scores, Scores]], rate: float) ->
     for known, other in targets:
         ordered = np.sort(known.non_members)[::-1]
         total += len(other.members)
-        for index, rank in enumerate(_ranks(len(ordered), rate)):
+        for index, rank in enumerate(_threshold_ranks(len(ordered), rate)):
             threshold = ordered[rank - 1] if rank <= len(ordered) else -math.inf
             count = int((other.members > threshold).sum())
             above[index] += count
@@ -163,7 +163,7 @@ def true_positive_rate(targets: Sequence[tuple[Scores, Scores]], rate: float) ->
     return Figure(chosen / total, over_models((low[0], high[1]), estimates, (0.0, 1.0)))
 
 
-def _ranks(count: int, rate: float) -> tuple[int, int, int]:
+def _threshold_ranks(count: int, rate: float) -> tuple[int, int, int]:
     """Return three ranks of non-members to exceed; the highest has rank 1.
 
     The rate of all non-members above the first is almost surely lower than ``rate``,
