@@ -140,21 +140,23 @@ class Evaluator:
             accuracies = by_name.pop("accuracy")
             result = NetworkResult(repr(job.network), accuracies, by_name)
             results[job.kind].append(result)
+        kernel, random_kernel = self._kernel_results(regressions, test)
         return Evaluation(
-            tuple(results["distilled"]),
-            tuple(results["random"]),
-            tuple(results["full"]),
-            len(test.labels),
-            self.protocol,
-            self.recipes[0] if len(set(self.recipes)) == 1 else None,
-            *self._kernel_results(regressions, test),
-            tuple(results["hard"]),
-            tuple(results["taught random"]),
-            self.without_teacher,
-            tuple(self._robustness(results)),
-            tuple(self.recipes),
-            self.data.name,
-            self.scored_on,
+            networks=tuple(results["distilled"]),
+            random=tuple(results["random"]),
+            full=tuple(results["full"]),
+            test_images=len(test.labels),
+            protocol=self.protocol,
+            recipe=self.recipes[0] if len(set(self.recipes)) == 1 else None,
+            kernel=kernel,
+            random_kernel=random_kernel,
+            hard=tuple(results["hard"]),
+            taught_random=tuple(results["taught random"]),
+            without_teacher=self.without_teacher,
+            robustness=tuple(self._robustness(results)),
+            recipes=tuple(self.recipes),
+            data=self.data.name,
+            scored_on=self.scored_on,
         )
 
     def _robustness(
@@ -169,8 +171,9 @@ class Evaluator:
             if self.scores.lrs:
                 # Random images get labels from the set's teacher, if it is at hand.
                 random = by("taught random" if results["taught random"] else "random")
-                hard = by("full"), by("hard")
-                yield score_of_runs("lrs", own.spec, hard, (own.accuracies, random))
+                behind_full_data = by("full"), by("hard")
+                above_random = own.accuracies, random
+                yield score_of_runs("lrs", own.spec, behind_full_data, above_random)
             if self.scores.ars:
                 pairs = [
                     (own.accuracies, by("random")),
