@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,14 @@ class Addition:
     def others(self) -> list[int]:
         """The stored classes of the task outside this experience."""
         return sorted(set(self.seen) - set(self.counts))
+
+    @property
+    def returning(self) -> list[int]:
+        """The stored classes that return, and have copies among the real images.
+
+        A coreset has none: it must not choose the same image twice.
+        """
+        return [] if self.chooses else sorted(set(self.seen) & set(self.counts))
 
     @property
     def beside(self) -> list[int]:
@@ -168,22 +176,37 @@ class Addition:
             groups: the stored images.
         """
         pool = ImagePool(images, labels)
-        # Stored images stand for all earlier real ones, so a returning class is drawn
-        # from old and new images in that proportion. A coreset gets no copies: it must
-        # not choose the same image twice.
-        again = set() if self.chooses else set(self.seen) & set(self.counts)
-        for label in (*sorted(again), *self.contrast_classes):
+        for stored, label, count in self._copies_of_stored(groups):
+            pool.add(stored, label, count)
+        for few, label, count in self._repeats_of_real(images, labels):
+            pool.add(few, label, count)
+        return pool
+
+    def _copies_of_stored(
+        self, groups: ImageGroups
+    ) -> Iterator[tuple[Tensor, int, int]]:
+        """Yield stored images, their class, and the number of their copies.
+
+        Stored images stand for all earlier real ones, so a returning class is drawn
+        from old and new images in that proportion.
+        """
+        for label in (*self.returning, *self.contrast_classes):
             stored = groups[TaskClass(self.task, label)]
             count = max(stored.seen, len(stored), self.wanted(label))
-            pool.add(stored.images, label, count)
-        # A run makes as many images of a class as there is room for. A class with too
-        # few real images has them repeated, and the surplus is dropped afterwards.
+            yield stored.images, label, count
+
+    def _repeats_of_real(
+        self, images: Tensor, labels: Tensor
+    ) -> Iterator[tuple[Tensor, int, int]]:
+        """Yield the real images of a class with too few, and the number of repeats.
+
+        A run makes as many images of a class as there is room for. The surplus is
+        dropped afterwards.
+        """
         for label, count in self.counts.items():
-            available = count + (self.seen[label] if label in again else 0)
-            if available < self.wanted(label):
-                more = self.wanted(label) - count
-                pool.add(images[labels == label], label, more)
-        return pool
+            earlier = self.seen[label] if label in self.returning else 0
+            if count + earlier < self.wanted(label):
+                yield images[labels == label], label, self.wanted(label) - count
 
     def result(
         self,
