@@ -38,8 +38,8 @@ def test_copies_take_no_room() -> None:
     stored = numbered(10, 2)
     held.add(stored, label=1, count=1_000_000)
     assert held.parts[1] is stored
-    assert len(held) == 6, "each image once"
-    assert len(held.images()) == 1_000_004
+    assert held.num_sources == 6, "each image once"
+    assert len(held) == len(held.images()) == 1_000_004
 
 
 def test_images_are_picked_by_slices_and_by_indices() -> None:
@@ -66,5 +66,9 @@ def test_what_is_gathered_is_a_copy() -> None:
     held = pool()
     held.images()[:].zero_()
     assert numbers_of(held.parts[0]) == [0, 1, 2, 3]
-    image, _ = held[5]
-    assert int(image[0, 0, 0]) == 11
+
+
+def test_item_of_a_pool_is_an_image_of_the_distillation() -> None:
+    held = pool()
+    image, label = held[9]
+    assert (int(image[0, 0, 0]), label) == (20, 3)
