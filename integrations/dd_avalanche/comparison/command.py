@@ -29,6 +29,7 @@ from dd_plugins.api import (
 )
 
 if TYPE_CHECKING:
+    from dd_avalanche.comparison.experiment import Experiment
     from dd_avalanche.comparison.results import StreamResult
 
 __all__ = ["continual_command"]
@@ -182,43 +183,15 @@ def continual_command(
     from dd_avalanche.comparison.display import results_table, save_plot
     from dd_avalanche.comparison.experiment import Experiment, check_experiment
     from dd_avalanche.comparison.results_file import ResultsFile
-    from dd_avalanche.memory.options import MemoryOptions
 
-    if resume and json_file is None:
-        raise OptionError("--resume needs the file of an earlier run; pass --json")
-    if resume and overwrite:
-        raise OptionError(
-            "expected --resume or --overwrite, got both: one keeps the streams of the "
-            "file, the other drops them"
-        )
+    experiment = Experiment(**options)
+    policies = _policies(policy, experiment)
     contexts = _several("--context", context, get_args(Context))
     stores = _several("--store", store, get_args(Store))
-    policies = split_specs(policy)
-    _refuse_repeated("--policy", [repr(dd_plugins.get_distiller(p)) for p in policies])
-    for spec in policies:  # refuses it now, not after the first stream
-        MemoryOptions(
-            options["memory"],
-            spec,
-            network=options["network"],
-            initial_images=options["initial_images"],
-            device=options["device"],
-        )
-    check_outputs((json_file, "JSON"), (plot, "PNG"), overwrite=overwrite)
-    for file in (json_file, plot):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise OptionError(
-                f"{file} needs a folder that exists, got {file.absolute().parent}"
-            )
-    if json_file is not None and json_file.exists() and not (resume or overwrite):
-        raise OptionError(
-            f"--json must name a new file, got {json_file}, which exists; keep its "
-            "streams with --resume, or replace it with --overwrite"
-        )
     protocols: tuple[MemoryUse, ...] = get_args(MemoryUse)
     if protocol != "both":
         protocols = (cast(MemoryUse, protocol),)
-    experiment = Experiment(**options)
-    console = Console()
+    _check_files(json_file, plot, resume=resume, overwrite=overwrite)
     data = dd_plugins.get_dataset(
         BENCHMARKS[experiment.benchmark][1], data_root=data_root, download=download
     )
@@ -246,11 +219,53 @@ def continual_command(
             on_progress=progress.update,
         )
     results.write(rows)
+    console = Console()
     for name in protocols:
         console.print(results_table(experiment, name, rows))
     if plot is not None:
         save_plot(experiment, rows, plot)
         console.print(f"picture: {plot}", soft_wrap=True)
+
+
+def _policies(text: str, experiment: "Experiment") -> list[str]:
+    """Return the specs of an option; refuse unfit ones before the first stream."""
+    from dd_avalanche.memory.options import MemoryOptions
+
+    policies = split_specs(text)
+    _refuse_repeated("--policy", [repr(dd_plugins.get_distiller(p)) for p in policies])
+    for spec in policies:
+        MemoryOptions(
+            experiment.memory,
+            spec,
+            network=experiment.network,
+            initial_images=experiment.initial_images,
+            device=experiment.device,
+        )
+    return policies
+
+
+def _check_files(
+    json_file: Path | None, plot: Path | None, *, resume: bool, overwrite: bool
+) -> None:
+    """Refuse files that cannot be written, or would be replaced unasked."""
+    if resume and json_file is None:
+        raise OptionError("--resume needs the file of an earlier run; pass --json")
+    if resume and overwrite:
+        raise OptionError(
+            "expected --resume or --overwrite, got both: one keeps the streams of the "
+            "file, the other drops them"
+        )
+    check_outputs((json_file, "JSON"), (plot, "PNG"), overwrite=overwrite)
+    for file in (json_file, plot):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise OptionError(
+                f"{file} needs a folder that exists, got {file.absolute().parent}"
+            )
+    if json_file is not None and json_file.exists() and not (resume or overwrite):
+        raise OptionError(
+            f"--json must name a new file, got {json_file}, which exists; keep its "
+            "streams with --resume, or replace it with --overwrite"
+        )
 
 
 @contextmanager
