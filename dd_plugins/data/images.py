@@ -68,12 +68,10 @@ def checked_images(
         )
     try:
         where = channels or where_channels_are(
-            tuple(images.shape[1:]), is_tensor=is_tensor
+            tuple(images.shape[1:]), is_tensor=is_tensor, axis=1
         )
     except DataError as error:
-        raise DataError(
-            f"each image {str(error).replace('(-1, 0)', '(-1, 1)')}"
-        ) from error
+        raise DataError(f"each image {error}") from error
     images = images.movedim(-1, 1).contiguous() if where == "last" else images
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -200,8 +200,16 @@ def channels_first(image: Any, axes: Axes | None = None) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def where_channels_are(shape: tuple[int, ...], *, is_tensor: bool) -> Axes:
+def where_channels_are(
+    shape: tuple[int, ...], *, is_tensor: bool, axis: int = 0
+) -> Axes:
     """Return the position of the channels in an image of three axes.
+
+    Args:
+        shape: the shape of the image.
+        is_tensor: whether it is a tensor, and no array.
+        axis: the axis to which an error advises to move the channels; 1 if the image is
+            one of many in a tensor.
 
     Raises:
         DataError: a tensor seems to have its channels last, or neither the first nor
@@ -212,7 +220,7 @@ def where_channels_are(shape: tuple[int, ...], *, is_tensor: bool) -> Axes:
         if last and not first and shape[0] > shape[-1]:
             raise DataError(
                 f"is a tensor of shape {shape}, expected (channels, height, width); "
-                "use movedim(-1, 0), or pass channels='last'"
+                f"use movedim(-1, {axis}), or pass channels='last'"
             )
         return "first"
     if not first and not last:

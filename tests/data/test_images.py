@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
+from dd_plugins import RealData
 from dd_plugins.data.checks import as_number_tensor, check_finite, check_values
 from dd_plugins.data.images import (
     Images,
@@ -139,3 +141,11 @@ def test_training_images_in_a_test_set_are_told(shared: int, told: int | None) -
     assert len(found) == (told is not None)
     if told is not None:
         assert f"of 20 different test images compared, {told} are training" in found[0]
+
+
+def test_the_advice_for_channels_that_come_last_names_the_axis() -> None:
+    images, labels = torch.zeros(4, 6, 6, 3), torch.arange(4) % 2
+    with pytest.raises(DataError, match=r"each image is a .*movedim\(-1, 1\)"):
+        RealData.from_tensors(images, labels)
+    with pytest.raises(DataError, match=r"image 0 is a .*movedim\(-1, 0\)"):
+        RealData.from_dataset(TensorDataset(images, labels))

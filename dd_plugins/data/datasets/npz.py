@@ -1,7 +1,7 @@
 """Data sets in one file of numpy arrays: of MedMNIST, of Keras, or your own."""
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,7 @@ def data_of_npz(
             for each in _array(path, "class_names").ravel()
         ]
     validation = read("val") if "val" in splits else None
-    test: Callable[[], Images] | Images = lambda: read("test")  # noqa: E731
+    held_out = None
     if "test" not in splits:
         classes = int(train.labels.max()) + 1
         is_test = every_fifth(
@@ -95,13 +95,17 @@ def data_of_npz(
                 f"{path}: expected a test split, or at least two images of a class to "
                 "take one from"
             )
-        test = take(train, is_test.nonzero().flatten())
+        held_out = take(train, is_test.nonzero().flatten())
         train = take(train, (~is_test).nonzero().flatten())
+
+    def read_test() -> Images:
+        return read("test") if held_out is None else held_out
+
     assert isinstance(train.images, Tensor)
     return RealData.from_tensors(
         train.images,
         train.labels,
-        test=test,
+        test=read_test,
         class_names=names,
         name=name,
         preprocessing=preprocessing,
