@@ -56,7 +56,7 @@ def test_digits_are_enlarged_by_an_image_size() -> None:
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_an_image_size_without_pixels_is_refused(size: int) -> None:
-    with pytest.raises(OptionError, match="image_size must be at least 1"):
+    with pytest.raises(OptionError, match="image_size must be a whole number from 1"):
         get_dataset("digits", image_size=size)
 
 
