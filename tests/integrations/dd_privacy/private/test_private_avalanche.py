@@ -65,6 +65,7 @@ def strategy(plugins: list[Any], **options: Any) -> Any:
     )
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_batch_larger_than_an_experience_is_refused_in_the_words_of_both() -> None:
     naive = strategy([PrivateTrainingPlugin(epsilon=20.0)], train_mb_size=500)
     with pytest.raises(OptionError, match="200 images, got a size of 500") as refused:
