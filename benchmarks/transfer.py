@@ -16,6 +16,7 @@ stopped continues when it is started again. ``--table`` prints the rows of the f
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,16 +27,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from rows import add_row, made_rows
 
 import dd_plugins
 from dd_plugins.data.images import Images
 from dd_plugins.data.real import RealData
+from dd_plugins.errors import DDError
 from dd_plugins.evaluation.architectures_of_set import architectures_of
 from dd_plugins.evaluation.relabelling import relabel
 from dd_plugins.functional.statistics import mean_interval
 from dd_plugins.spec import split_specs
 from dd_plugins.synthetic.artifact import DistilledSet
-from dd_plugins.training.protocols import recipe_for
+from dd_plugins.training.protocols import as_protocol, recipe_for
 
 NARROW = (
     "conv(width=32),alexnet(width=32),mlp(width=64),resnet18(width=16),"
@@ -114,7 +117,7 @@ def tested(
     named = [dd_plugins.get_network(each) for each in split_specs(options.networks)]
     row: Row = {"roles": {}, "accuracies": {}}
     for network in dict.fromkeys([own, *(n.for_evaluation() for n in named)]):
-        recipe = recipe_for(distilled, options.protocol, network)
+        recipe = recipe_for(distilled, as_protocol(options.protocol), network)
         if options.training_steps is not None:
             steps = options.training_steps
             recipe = replace(recipe, steps=steps, warm_up=steps // 10)
@@ -150,6 +153,22 @@ def resized(data: RealData, side: int) -> RealData:
         validation=resize(data.validation),
         read_test=lambda: resize(data.read_test()),
     )
+
+
+def rows_of(path: Path, setting: Row) -> list[Row]:
+    """Return the rows of a setting; None stands for a field that a row lacks.
+
+    Until 2026-11-29 the steps and the learning rate replaced the protocol of a row.
+    """
+    found = []
+    for row in made_rows(path):
+        if "learning_rate" in row:
+            steps, rate = row["training_steps"], row["learning_rate"]
+            recipe = as_protocol(f"recipe(steps={steps}, learning_rate={rate})")
+            row["protocol"] = str(recipe)
+        if all(row.get(name) == value for name, value in setting.items()):
+            found.append(row)
+    return found
 
 
 def mean_of(row: Row, networks: Iterable[str]) -> float:
@@ -235,9 +254,11 @@ def main() -> None:
     parser.add_argument("--network", help="to distil with; by default by data set")
     parser.add_argument("--networks", default=NARROW, help="to test with")
     parser.add_argument(
-        "--protocol", default="family", help="family, auto, frepo or classic"
+        "--protocol", default="family", help="family, auto, frepo, classic or a recipe"
     )
-    parser.add_argument("--training-steps", type=int, help="in place of its own")
+    parser.add_argument(
+        "--training-steps", type=int, help="in place of its own, a tenth to warm up"
+    )
     parser.add_argument("--sets", type=Path, help="keep sets here, for this code alone")
     parser.add_argument("--relabel", help="teachers that label each set anew")
     parser.add_argument(
@@ -258,17 +279,16 @@ def main() -> None:
         "network": options.network,
         "networks": options.networks,
         "repeats": options.repeats,
-        "protocol": options.protocol,
+        "protocol": str(as_protocol(options.protocol)),
         "relabel": options.relabel,
         "training_steps": options.training_steps,
         "split": options.split,
     }
-    rows = json.loads(options.out.read_text()) if options.out.exists() else []
     data = None
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for spec in options.distillers:
             key = setting | {"distiller": spec, "seed": seed}
-            if options.table or any(key.items() <= row.items() for row in rows):
+            if options.table or rows_of(options.out, key):
                 continue
             if data is None:
                 data = dd_plugins.get_dataset(
@@ -282,17 +302,16 @@ def main() -> None:
                 "torch": torch.__version__,
                 "date": date.today().isoformat(),
             }
-            if options.only_distil:
-                print(json.dumps(row), flush=True)
-                continue
-            rows.append(row)
             print(json.dumps(row), flush=True)
-            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+            if not options.only_distil:
+                add_row(options.out, row)
     if options.only_distil:
         return
-    found = [row for row in rows if setting.items() <= row.items()]
-    print(summary(found, options.distillers[0]))
+    print(summary(rows_of(options.out, setting), options.distillers[0]))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DDError as error:
+        sys.exit(f"Error: {error}")

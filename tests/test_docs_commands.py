@@ -76,6 +76,21 @@ def documented_commands(start: str) -> list[list[str]]:
     return found
 
 
+def test_table_of_transfer_is_that_of_the_figures(tmp_path: Path) -> None:
+    (words,) = [
+        words
+        for words in documented_commands("python benchmarks/")
+        if words[0] == "transfer.py" and "test" in words
+    ]
+    figures = DOCS / "benchmarks" / "transfer.json"
+    own = {"FILE.json": str(figures), "...": "frepo"}
+    words = [own.get(word, word) for word in words]
+    told = printed_by_benchmark(*words, "--table", folder=tmp_path)
+    for name, letter in (("vgg11(width=16)", "V"), ("dc_convnet(width=32)", "D")):
+        told = told.replace(name, letter)
+    assert told in (DOCS / "benchmarks" / "transfer.md").read_text()
+
+
 def test_documented_commands_are_taken() -> None:
     commands = documented_commands("dd-plugins ")
     assert len(commands) > 60
