@@ -3,12 +3,15 @@
     python benchmarks/whitening_size.py --dataset cifar10 --out FILE.json
 
 Each row distils and evaluates anew in the space of its matrix: the whole matrix, or its
-diagonal and some entries of each row in the cosine basis. Networks are scored on
-validation images.
+diagonal and some entries of each row in the cosine basis. More are kept only if so few
+are not positive definite; a row names how many. Networks are scored on validation
+images.
 """
 
 import argparse
 import json
+import math
+import os
 import statistics
 import tempfile
 import time
@@ -16,6 +19,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from defaults import validation_accuracies
@@ -31,22 +35,27 @@ def made_row(
     options: argparse.Namespace, entries: int | None, seed: int
 ) -> dict[str, Any]:
     """Distil and evaluate with this many entries a row; None for the whole matrix."""
-    preprocess._COMPACT = 512 if entries is not None else WHOLE
-    whitening._PER_ROW = entries or 0
     data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
     nothing = Images(data.validation.images[:0], data.validation.labels[:0])
-    started = time.perf_counter()
-    distilled = dd_plugins.distill(
-        replace(data, validation=nothing),
-        "frepo",
-        images_per_class=options.ipc,
-        network=options.network,
-        steps=options.steps,
-        seed=seed,
-    )
-    seconds = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        with (
+            mock.patch.object(preprocess, "_COMPACT", WHOLE if entries is None else 0),
+            mock.patch.object(whitening, "_PER_ROW", entries or 0),
+            mock.patch.object(whitening, "_MOST_LOST", math.inf),
+            mock.patch.dict(os.environ, {"DD_CACHE": folder}),  # a whitening is kept
+        ):
+            distilled = dd_plugins.distill(
+                replace(data, validation=nothing),
+                "frepo",
+                images_per_class=options.ipc,
+                network=options.network,
+                steps=options.steps,
+                seed=seed,
+            )
+        seconds = time.perf_counter() - started
         size = distilled.save(Path(folder) / "set.safetensors").stat().st_size
+    compact = distilled.transform.compact
     accuracies = validation_accuracies(
         distilled,
         data,
@@ -57,6 +66,7 @@ def made_row(
         "dataset": options.dataset,
         "images_per_class": options.ipc,
         "entries": entries,
+        "entries_kept": compact and compact.places.numel() / compact.diagonal.numel(),
         "steps": options.steps,
         "network": options.network,
         "evaluation_network": options.evaluation_network,

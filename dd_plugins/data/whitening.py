@@ -79,7 +79,7 @@ class CompactMatrix:
             _, failed = torch.linalg.cholesky_ex(rounded)
             if (not failed and lost <= _MOST_LOST) or count == most:
                 return found
-            count = min(most, 4 * count)
+            count = min(most, max(size, 4 * count))
 
     def matrix(self) -> Tensor:
         """Return the matrix: float32 of shape ``(d, d)``."""

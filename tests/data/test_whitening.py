@@ -58,6 +58,13 @@ def test_images_that_are_not_smooth_keep_as_many_entries_as_they_need(
     assert lost <= 0.1
 
 
+def test_more_than_the_diagonal_is_kept_where_it_loses_too_much(monkeypatch) -> None:
+    monkeypatch.setattr(whitening, "_PER_ROW", 0)
+    monkeypatch.setattr(whitening, "_MOST_LOST", 1e-3)
+    found = CompactMatrix.of(*whitened(4.0), SHAPE)
+    assert found.places.numel() >= 60
+
+
 def test_it_is_positive_definite_even_if_few_entries_are_not(monkeypatch) -> None:
     generator = torch.Generator().manual_seed(1)
     vectors = torch.linalg.qr(
