@@ -143,7 +143,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
             "; ".join(options.evaluation_network) or None,
             seed,
         )
-        if is_made(options.out, KEY, wanted):
+        if is_made(made_rows(options.out), KEY, wanted):
             continue
         command = [
             *(__file__, "--single", "--distiller", spec),

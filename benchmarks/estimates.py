@@ -96,7 +96,7 @@ def row_of(options: argparse.Namespace) -> dict[str, Any]:
 def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Yield each missing row, and the command that makes it."""
     for number, setting in enumerate(SETTINGS):
-        if is_made(options.out, KEY, setting):
+        if is_made(made_rows(options.out), KEY, setting):
             continue
         words = [__file__, "--row", str(number)]
         words += ["--data-root", options.data_root] if options.data_root else []

@@ -20,7 +20,7 @@ from unittest import mock
 
 import torch
 from defaults import validation_accuracies
-from rows import add_row, is_made
+from rows import add_row, is_made, made_rows
 from torch import Tensor
 
 import dd_plugins
@@ -111,7 +111,7 @@ def main() -> None:
             }
             if "mirrored" in variant and not header.mirror:
                 continue
-            if is_made(options.out, tuple(key), tuple(key.values())):
+            if is_made(made_rows(options.out), tuple(key), tuple(key.values())):
                 continue
             own = recipe
             if "rate 1e-4" in variant:

@@ -25,7 +25,15 @@ from typing import Any
 
 import torch
 from defaults import validation_accuracies
-from rows import added_rows, given, is_made, made_rows, peak_mebibytes, percent
+from rows import (
+    Row,
+    added_rows,
+    given,
+    is_made,
+    made_rows,
+    peak_mebibytes,
+    percent,
+)
 
 import dd_plugins
 from dd_plugins.data.images import Images
@@ -40,7 +48,8 @@ PROBE = range(2, 6)  # steps that are timed, after those that warm up
 LEAST_PROBE_SECONDS = 5.0
 KEY = (
     *("dataset", "images_per_class", "distiller_asked", "network", "seconds_asked"),
-    *("evaluation_network_asked", "seed"),
+    *("evaluation_network_asked", "seed", "most_steps"),
+    *("validation_networks", "test_networks"),
 )
 
 
@@ -128,6 +137,9 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
         "seconds_asked": options.seconds,
         "evaluation_network_asked": options.evaluation_network,
         "seed": options.seed,
+        "most_steps": options.most_steps,
+        "validation_networks": options.validation_networks,
+        "test_networks": options.test_networks,
         "steps": steps,
         "seconds_per_step": each,
         "preparation_seconds": probed,
@@ -145,6 +157,20 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def rows_of(path: Path) -> list[Row]:
+    """Return the rows of a file; earlier ones get the numbers of their networks."""
+    return [
+        {
+            "validation_networks": max(
+                (len(point["accuracies"]) for point in row["validation"]), default=0
+            ),
+            "test_networks": len((row["test"] or {}).get("accuracies", ())),
+        }
+        | row
+        for row in made_rows(path)
+    ]
+
+
 def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Yield each distiller without a row, and the command that makes it."""
     for spec in options.distiller:
@@ -156,8 +182,11 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
             options.seconds,
             options.evaluation_network,
             options.seed,
+            options.most_steps,
+            options.validation_networks,
+            options.test_networks,
         )
-        if is_made(options.out, KEY, wanted):
+        if is_made(rows_of(options.out), KEY, wanted):
             continue
         command = [
             *(__file__, "--single", "--distiller", spec),
@@ -258,7 +287,7 @@ def main() -> None:
     parser.add_argument("--single", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.table:
-        rows = made_rows(options.table)
+        rows = rows_of(options.table)
         print(table(rows), passing(rows), sep="\n\n")
     elif options.single:
         print(json.dumps(distilled_for(options)))

@@ -117,7 +117,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
             *(options.network, options.steps, scored_on(options)),
             *(options.networks, " ".join(options.evaluation_network), seed),
         )
-        if is_made(options.out, KEY, wanted):
+        if is_made(made_rows(options.out), KEY, wanted):
             continue
         command = [
             *(__file__, "--single", "--distiller", spec),

@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rows import added_rows, given, grouped, is_made, made_rows, peak_mebibytes, percent
+from rows import (
+    Row,
+    added_rows,
+    given,
+    grouped,
+    is_made,
+    made_rows,
+    peak_mebibytes,
+    percent,
+)
 
 import dd_plugins
 from dd_plugins.data.images import Images
@@ -31,7 +40,7 @@ from dd_privacy import PrivateTrainer
 KEY = (
     *("dataset", "images_per_class", "method", "epsilon_asked", "network"),
     *("parametrization", "steps_asked", "scored_on", "evaluation_network_asked"),
-    "seed",
+    *("networks", "seed"),
 )
 TRAINER = "trainer"
 PUBLIC = ("frepo", "dm", "random")
@@ -59,6 +68,11 @@ def spec_of(method: str, epsilon: float) -> str:
     return f"{name}({epsilon:g}, {rest}" if rest else f"{name}({epsilon:g})"
 
 
+def networks_of(method: str, options: argparse.Namespace) -> int:
+    """Return the number of networks that a row scores."""
+    return 1 if method.startswith(TRAINER) else options.networks
+
+
 def made_row(options: argparse.Namespace) -> dict[str, Any]:
     """Make one row in this process."""
     data = data_of(options)
@@ -72,6 +86,7 @@ def made_row(options: argparse.Namespace) -> dict[str, Any]:
         "parametrization": options.parametrization,
         "steps_asked": options.steps,
         "evaluation_network_asked": options.evaluation_network,
+        "networks": networks_of(method, options),
         "scored_on": "test" if options.test else "validation",
         "seed": options.seed,
     }
@@ -143,6 +158,11 @@ def trained(data: dd_plugins.RealData, method: str, epsilon: float) -> dict[str,
     }
 
 
+def rows_of(path: Path) -> list[Row]:
+    """Return the rows of a file; earlier ones get the number of their networks."""
+    return [{"networks": len(row["accuracies"])} | row for row in made_rows(path)]
+
+
 def print_table(path: Path) -> None:
     """Print a table with a line for the rows of all seeds of a setting."""
     print(
@@ -150,7 +170,7 @@ def print_table(path: Path) -> None:
         "seconds | scored on | runs | accuracy, 95 % interval |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for rows in grouped(made_rows(path), KEY[:-1]):
+    for rows in grouped(rows_of(path), KEY[:-1]):
         first, privacy = rows[0], rows[0]["privacy"]
         size = "" if first["method"].startswith(TRAINER) else first["images_per_class"]
         each = [sum(row["accuracies"]) / len(row["accuracies"]) for row in rows]
@@ -216,9 +236,9 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
                 wanted = (
                     *(options.dataset, options.ipc, method, epsilon, options.network),
                     *(options.parametrization, options.steps, scored_on),
-                    *(options.evaluation_network, seed),
+                    *(options.evaluation_network, networks_of(method, options), seed),
                 )
-                if is_made(options.out, KEY, wanted):
+                if is_made(rows_of(options.out), KEY, wanted):
                     continue
                 command = [__file__, "--row", *shared, "--distiller", method]
                 command += ["--epsilon", str(epsilon), "--seed", str(seed)]

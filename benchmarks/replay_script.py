@@ -71,7 +71,8 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
     for order in range(options.orders):
         for policy in options.policy or [OWN, DEFAULT]:
             about = identity(options, policy, order)
-            if rows.is_made(options.out, KEY, [about[name] for name in KEY]):
+            wanted = [about[name] for name in KEY]
+            if rows.is_made(rows.made_rows(options.out), KEY, wanted):
                 continue
             names = ("dataset", "mem_size", "model", "epochs", "online", "validation")
             command = [

@@ -21,11 +21,9 @@ def made_rows(path: Path) -> list[Row]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def is_made(path: Path, key: Sequence[str], wanted: Sequence[object]) -> bool:
-    """Return whether a file has a row with these values of these fields."""
-    return tuple(wanted) in [
-        tuple(row.get(name) for name in key) for row in made_rows(path)
-    ]
+def is_made(rows: Iterable[Row], key: Sequence[str], wanted: Sequence[object]) -> bool:
+    """Return whether a row has these values of these fields; None if it lacks one."""
+    return tuple(wanted) in [tuple(row.get(name) for name in key) for row in rows]
 
 
 def add_row(path: Path, row: Row) -> None:

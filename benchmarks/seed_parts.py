@@ -41,7 +41,7 @@ PARTS = {
     "augmentations": ("augmentation", "online augmentation"),
 }
 ALL = "all"
-_KEY = ("dataset", "ipc", "steps", "network", "distiller", "part", "seed")
+_SETTING = ("dataset", "ipc", "network", "distiller", "networks")
 
 
 @contextmanager
@@ -66,15 +66,12 @@ def measure(
 ) -> None:
     """Distil once, score the set on validation images, and add the row."""
     key = {
-        "dataset": options.dataset,
-        "ipc": options.ipc,
+        **{name: getattr(options, name) for name in _SETTING},
         "steps": steps,
-        "network": options.network,
-        "distiller": options.distiller,
         "part": part,
         "seed": seed,
     }
-    if is_made(options.out, _KEY, list(key.values())):
+    if is_made(rows_of(options.out), list(key), list(key.values())):
         return
     started = time.perf_counter()
     with seed_of_part(part, seed):
@@ -91,6 +88,13 @@ def measure(
     row = {**key, "seconds": round(seconds, 1), "validation_accuracies": found}
     print(json.dumps(row), flush=True)
     add_row(options.out, row)
+
+
+def rows_of(path: Path) -> list[Row]:
+    """Return the rows of a file; earlier ones get the number of their networks."""
+    return [
+        {"networks": len(row["validation_accuracies"])} | row for row in made_rows(path)
+    ]
 
 
 def report(rows: list[Row], steps: int) -> None:
@@ -159,9 +163,8 @@ def main() -> None:
             measure(options, data, ALL, seed, steps)
         for part in PARTS if seed else ():
             measure(options, data, part, seed, options.steps)
-    same = ("dataset", "ipc", "network", "distiller")
-    wanted = {name: getattr(options, name) for name in same}
-    rows = [row for row in made_rows(options.out) if wanted.items() <= row.items()]
+    wanted = {name: getattr(options, name) for name in _SETTING}
+    rows = [row for row in rows_of(options.out) if wanted.items() <= row.items()]
     report(rows, options.steps)
 
 

@@ -1,6 +1,7 @@
 """What the scripts in ``benchmarks`` share."""
 
 import json
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from conftest import ROOT
 
 from dd_plugins.data import kept_whitening
 
+FIGURES = ROOT / "docs" / "benchmarks"
 PRINTED = "print('{\"accuracy\": 0.5}')"
 FAILED = "raise SystemExit(3)"
 
@@ -47,3 +49,80 @@ def test_row_of_a_whitening_keeps_its_entries_whatever_was_kept_before(
     )
     kept = [made_row(options, each, 0)["entries_kept"] for each in (3, 0)]
     assert kept == [3, 0]
+
+
+def options_of(**given: object) -> Namespace:
+    """Return options of the first rows of docs/benchmarks, but for those given."""
+    usual: dict[str, object] = {
+        "dataset": "cifar10",
+        "ipc": 1,
+        "distiller": ["frepo"],
+        "network": "dc_convnet(width=32)",
+        "evaluation_network": None,
+        "seconds": 300.0,
+        "seed": 0,
+        "most_steps": None,
+        "validation_networks": 1,
+        "test_networks": 5,
+        "data_root": None,
+        "out": FIGURES / "methods.json",
+    }
+    return Namespace(**usual | given)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"validation_networks": 2}, {"test_networks": 3}, {"most_steps": 10}],
+)
+def test_row_of_a_method_is_made_for_other_networks_and_steps(
+    more: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from methods import missing_rows
+
+    assert not list(missing_rows(options_of()))
+    assert len(list(missing_rows(options_of(**more)))) == 1
+
+
+def test_row_of_a_private_method_is_made_for_another_number_of_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from private import missing_rows
+
+    given: dict[str, object] = {
+        "dataset": "mnist",
+        "distiller": ["dp_frepo"],
+        "epsilon": [1.0, 10.0],
+        "network": None,
+        "evaluation_network": "conv(width=32)",
+        "parametrization": "identity",
+        "steps": None,
+        "seeds": 3,
+        "test": True,
+        "out": FIGURES / "private.json",
+    }
+    assert not list(missing_rows(options_of(**given, networks=2)))
+    assert len(list(missing_rows(options_of(**given, networks=1)))) == 6
+
+
+def test_set_of_a_part_of_a_seed_is_scored_by_another_number_of_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import seed_parts
+
+    def scores(distilled: object, data: object, networks: int) -> list[float]:
+        return [0.5] * networks
+
+    monkeypatch.setattr(seed_parts.dd_plugins, "distill", lambda *_, **__: None)
+    monkeypatch.setattr(seed_parts, "validation_accuracies", scores)
+    out = tmp_path / "rows.json"
+    shutil.copy(FIGURES / "seed-parts.json", out)
+    before = json.loads(out.read_text())
+    options = options_of(distiller="frepo", network="conv(width=32)", out=out)
+    for networks in (3, 2, 2):
+        options.networks = networks
+        seed_parts.measure(options, None, "pool", 1, 400)
+    added = json.loads(out.read_text())[len(before) :]
+    assert [row["networks"] for row in added] == [2]
