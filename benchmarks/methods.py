@@ -37,10 +37,11 @@ from rows import (
 
 import dd_plugins
 from dd_plugins.data.images import Images
+from dd_plugins.data.real import RealData
 from dd_plugins.errors import DDError
 from dd_plugins.hookspecs import LazySet
 from dd_plugins.plugins.manager import Plugins
-from dd_plugins.run import Run
+from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.artifact import DistilledSet
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
@@ -71,12 +72,26 @@ class Watch:
             self.kept.append((metrics["seconds"], distilled()))
 
 
+def takes_one_step(spec: str, data: RealData, images_per_class: int) -> bool:
+    """Return whether a method, such as a core set, takes one step, however long."""
+    task = Task(
+        data.name,
+        data.image_shape,
+        data.num_classes,
+        images_per_class,
+        None,
+        data.mirror,
+    )
+    return dd_plugins.get_distiller(spec).default_steps(task) == 1
+
+
 def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
     """Distil once in this process, and return the row."""
     data = dd_plugins.get_dataset(options.dataset, data_root=options.data_root)
     nothing = Images(data.validation.images[:0], data.validation.labels[:0])
     quiet = replace(data, validation=nothing)  # validation is measured after the run
     (spec,) = options.distiller
+    one_step = takes_one_step(spec, data, options.ipc)
     shared: dict[str, Any] = {
         "images_per_class": options.ipc,
         "seed": options.seed,
@@ -92,13 +107,13 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
     while True:
         watch = Watch()
         run(steps, watch)
-        if watch.seconds[-1] >= LEAST_PROBE_SECONDS or spec in ("random", "herding"):
+        if watch.seconds[-1] >= LEAST_PROBE_SECONDS or one_step:
             break
         steps *= 4
     probed = time.perf_counter() - started
     timed = watch.seconds[PROBE.start :]
     each = (timed[-1] - watch.seconds[PROBE.start - 1]) / len(timed)
-    steps = 1 if spec in ("random", "herding") else max(1, int(options.seconds / each))
+    steps = 1 if one_step else max(1, int(options.seconds / each))
     if options.most_steps:
         steps = min(steps, options.most_steps)
     watch = Watch(FRACTIONS)

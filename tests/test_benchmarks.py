@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import dd_plugins
 from dd_plugins.data import kept_whitening
 
 FIGURES = ROOT / "docs" / "benchmarks"
@@ -126,3 +127,24 @@ def test_set_of_a_part_of_a_seed_is_scored_by_another_number_of_networks(
         seed_parts.measure(options, None, "pool", 1, 400)
     added = json.loads(out.read_text())[len(before) :]
     assert [row["networks"] for row in added] == [2]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("random", True),
+        ("kmeans", True),
+        ("herding(training_steps=0)", True),
+        ("metadd(random)", True),
+        ("dm", False),
+        ("frepo", False),
+    ],
+)
+def test_method_of_one_step_is_not_given_more(
+    spec: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from methods import takes_one_step
+
+    data = dd_plugins.get_dataset("fake:2x1x8x8x4")
+    assert takes_one_step(spec, data, 1) == expected
