@@ -52,6 +52,10 @@ KEY = (
     *("evaluation_network_asked", "seed", "most_steps"),
     *("validation_networks", "test_networks"),
 )
+RACE = (  # fields that are alike in rows compared by the seconds to an accuracy
+    *("dataset", "images_per_class", "seconds_asked", "evaluation_network_asked"),
+    *("seed", "validation_networks"),
+)
 
 
 class Watch:
@@ -236,36 +240,44 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def passing(rows: list[dict[str, Any]]) -> str:
-    """Return a table of the seconds until each passes DSA's and DM's last accuracy."""
+    """Return a table of the seconds until each passes DSA's and DM's last accuracy.
+
+    The rival is the one on the same network, if there is one; else its best row.
+    """
     lines = [
         "| data | images a class | distiller | validation accuracy (seconds) "
         "| passes `dsa` at | passes `dm` at |",
         "|---|---|---|---|---|---|",
     ]
     scored = [row for row in rows if row["validation"]]
-    last = {
-        (row["dataset"], row["images_per_class"], row["distiller_asked"]): mean(
-            row["validation"][-1]
-        )
-        for row in scored
-    }
     for row in scored:
-        place = (row["dataset"], row["images_per_class"])
+        same = [
+            each
+            for each in scored
+            if all(each.get(name) == row.get(name) for name in RACE)
+        ]
         curve = ", ".join(
             f"{100 * mean(point):.1f} ({point['seconds']:.0f})"
             for point in row["validation"]
         )
         cells = [
-            when(row, last.get((*place, rival)))
+            when(row, last_accuracy(same, rival, row["network"]))
             if row["distiller_asked"] != rival
             else ""
             for rival in ("dsa", "dm")
         ]
         lines.append(
-            f"| {place[0]} | {place[1]} | `{row['distiller_asked']}` | {curve} "
-            f"| {' | '.join(cells)} |"
+            f"| {row['dataset']} | {row['images_per_class']} "
+            f"| `{row['distiller_asked']}` | {curve} | {' | '.join(cells)} |"
         )
     return "\n".join(lines)
+
+
+def last_accuracy(rows: list[Row], distiller: str, network: str) -> float | None:
+    """Return the last accuracy of a distiller, on this network if there is a row."""
+    own = [row for row in rows if row["distiller_asked"] == distiller]
+    alike = [row for row in own if row["network"] == network]
+    return max((mean(row["validation"][-1]) for row in alike or own), default=None)
 
 
 def when(row: dict[str, Any], figure: float | None) -> str:

@@ -148,3 +148,35 @@ def test_method_of_one_step_is_not_given_more(
 
     data = dd_plugins.get_dataset("fake:2x1x8x8x4")
     assert takes_one_step(spec, data, 1) == expected
+
+
+def test_time_to_pass_a_rival_is_that_of_its_run_in_the_same_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from methods import passing
+
+    def row(distiller: str, accuracy: float, **own: object) -> dict[str, object]:
+        return {
+            "dataset": "mnist",
+            "images_per_class": 1,
+            "distiller_asked": distiller,
+            "network": "mlp",
+            "seconds_asked": 60.0,
+            "evaluation_network_asked": None,
+            "seed": 0,
+            "validation_networks": 1,
+            "validation": [{"seconds": 60, "accuracies": [accuracy]}],
+        } | own
+
+    rows = [
+        row("frepo", 0.5),
+        row("frepo", 0.5, network="conv"),
+        row("dsa", 0.4),
+        row("dsa", 0.6, network="conv"),
+        row("dsa", 0.7, seed=1),
+        row("dsa", 0.8, seconds_asked=600.0),
+        row("dm", 0.4, network="conv"),
+    ]
+    told = [line.split(" | ")[-2:] for line in passing(rows).splitlines()[2:4]]
+    assert told == [["60 s", "60 s |"], ["not reached", "60 s |"]]
