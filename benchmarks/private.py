@@ -13,6 +13,7 @@ added to the JSON file as soon as it is made; rows already there are not made ag
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,9 +61,14 @@ def data_of(options: argparse.Namespace) -> dd_plugins.RealData:
     )
 
 
+def is_public(method: str) -> bool:
+    """Return whether a method is not private, so it takes no epsilon."""
+    return method.split("(", maxsplit=1)[0] in PUBLIC
+
+
 def spec_of(method: str, epsilon: float) -> str:
     """Return the spec of a method with an epsilon, if it takes one."""
-    if method.split("(", maxsplit=1)[0] in PUBLIC:
+    if is_public(method):
         return method
     name, _, rest = method.partition("(")
     return f"{name}({epsilon:g}, {rest}" if rest else f"{name}({epsilon:g})"
@@ -163,29 +169,45 @@ def rows_of(path: Path) -> list[Row]:
     return [{"networks": len(row["accuracies"])} | row for row in made_rows(path)]
 
 
-def print_table(path: Path) -> None:
-    """Print a table with a line for the rows of all seeds of a setting."""
-    print(
-        "| data | images a class | method | epsilon | noise | steps | network | "
-        "seconds | scored on | runs | accuracy, 95 % interval |"
+def table(rows: list[Row]) -> str:
+    """Return a Markdown table, with a line for the rows of all seeds of a setting.
+
+    The seconds are a median, without those of rows with a remark.
+    """
+    lines = [
+        "| data | images a class | method | epsilon | noise | steps | seconds | runs "
+        "| accuracy of each | mean, 95 % interval of three or more |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    groups = sorted(
+        grouped(rows, KEY[:-1]),
+        key=lambda same: (
+            datasets.index(same[0]["dataset"]),
+            same[0]["images_per_class"],
+        ),
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for rows in grouped(rows_of(path), KEY[:-1]):
-        first, privacy = rows[0], rows[0]["privacy"]
-        size = "" if first["method"].startswith(TRAINER) else first["images_per_class"]
-        each = [sum(row["accuracies"]) / len(row["accuracies"]) for row in rows]
-        seconds = sorted(row["seconds"] for row in rows)[len(rows) // 2]
+    for same in groups:
+        first, privacy = same[0], same[0]["privacy"]
+        size = (
+            "all" if first["method"].startswith(TRAINER) else first["images_per_class"]
+        )
+        each = [statistics.mean(row["accuracies"]) for row in same]
+        timed = [row["seconds"] for row in same if "remark" not in row]
+        seconds = f"{statistics.median(timed):,.0f}" if timed else ""
         behind = first["parametrization"]
         method = first["method"] + ("" if behind == "identity" else f", {behind}")
         epsilon, noise = "none", ""
         if privacy is not None:
             epsilon = f"{privacy['epsilon']:.2f}"
             noise = f"{privacy['noise_multiplier']:.2f}"
-        print(
-            f"| {first['dataset']} | {size} | `{method}` | {epsilon} | {noise} | "
-            f"{first['steps']:,} | `{first['evaluation_network']}` | {seconds:,.0f} | "
-            f"{first['scored_on']} images | {len(rows)} | {percent(each)} |"
+        mean = percent(each if len(each) > 2 else [statistics.mean(each)])
+        lines.append(
+            f"| {first['dataset']} | {size} | `{method}` | {epsilon} | {noise} "
+            f"| {first['steps']:,} | {seconds} | {len(same)} "
+            f"| {', '.join(percent([one]) for one in each)} | {mean} |"
         )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -209,16 +231,20 @@ def main() -> None:
     parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.table:
-        print_table(options.table)
+        print(table(rows_of(options.table)))
         return
     if options.row:
         print(json.dumps(made_row(options)))
         return
+    if not options.distiller or options.out is None:
+        parser.error("--distiller and --out are required")
+    if not options.epsilon and not all(map(is_public, options.distiller)):
+        parser.error("--epsilon is required for private methods")
     try:
         for _ in added_rows(options.out, missing_rows(options)):
             pass
     finally:
-        print_table(options.out)
+        print(table(rows_of(options.out)))
 
 
 def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
@@ -230,8 +256,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
     )
     scored_on = "test" if options.test else "validation"
     for method in options.distiller:
-        is_public = method.split("(")[0] in PUBLIC
-        for epsilon in [0.0] if is_public else options.epsilon:
+        for epsilon in [0.0] if is_public(method) else options.epsilon:
             for seed in range(options.seed, options.seed + options.seeds):
                 wanted = (
                     *(options.dataset, options.ipc, method, epsilon, options.network),

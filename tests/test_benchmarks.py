@@ -180,3 +180,26 @@ def test_time_to_pass_a_rival_is_that_of_its_run_in_the_same_setting(
     ]
     told = [line.split(" | ")[-2:] for line in passing(rows).splitlines()[2:4]]
     assert told == [["60 s", "60 s |"], ["not reached", "60 s |"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "--distiller and --out are required"),
+        (["--out", "rows.json"], "--distiller and --out are required"),
+        (["--out", "rows.json", "--distiller", "dp_dm"], "--epsilon is required"),
+    ],
+)
+def test_private_benchmark_tells_what_it_lacks(
+    words: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import private
+
+    monkeypatch.setattr("sys.argv", ["private.py", *words])
+    with pytest.raises(SystemExit):
+        private.main()
+    assert told in capsys.readouterr().err

@@ -49,6 +49,13 @@ def test_table_of_defaults_is_that_of_the_figures(tmp_path: Path) -> None:
     assert told in (DOCS / "benchmarks" / "defaults.md").read_text()
 
 
+def test_table_of_private_methods_is_that_of_the_figures(tmp_path: Path) -> None:
+    figures = DOCS / "benchmarks" / "private.json"
+    told = printed_by_benchmark("private.py", "--table", figures, folder=tmp_path)
+    page = (DOCS / "benchmarks" / "privacy.md").read_text()
+    assert set(told.splitlines()) <= set(page.splitlines())
+
+
 def documented_commands(start: str) -> list[list[str]]:
     """Return the words of each command of the docs, behind a start.
 
