@@ -6,11 +6,11 @@
     python benchmarks/decoupled.py --table FILE.json
 
 Each distillation runs in a process of its own, so its peak memory is its own; the first
-of them trains the teacher, which is kept. A network is trained on the set with the
-teacher's labels and with hard labels, and on as many random real images with both, in
-the same views and by the same recipe. The test set is read once for each set;
-``--validation`` scores on validation images instead, for searches. A row is added to
-the JSON file as soon as it is made; rows already there are not made again.
+of them trains the teacher, which is kept and serves all seeds. A network is trained on
+the set with the teacher's labels and with hard labels, and on as many random real
+images with both, in the same views and by the same recipe. The test set is read once
+for each set; ``--validation`` scores on validation images instead, for searches. A row
+is added to the JSON file as soon as it is made; rows already there are not made again.
 """
 
 import argparse
