@@ -36,20 +36,21 @@ def test_row_of_a_whitening_keeps_its_entries_whatever_was_kept_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from whitening_size import made_row
+    import whitening_size
+
+    def fitted(data: dd_plugins.RealData, *_: object, **__: object) -> Namespace:
+        def save(path: Path) -> Path:
+            path.touch()
+            return path
+
+        return Namespace(transform=kept_whitening.fitted_transform(data), save=save)
 
     monkeypatch.setattr(kept_whitening, "_LONG", 0)
-    options = Namespace(
-        dataset="fake:2x1x8x8x100",
-        data_root=None,
-        ipc=1,
-        network="conv(width=4, depth=1)",
-        evaluation_network="conv(width=4, depth=1)",
-        steps=1,
-        networks=0,
-    )
-    kept = [made_row(options, each, 0)["entries_kept"] for each in (3, 0)]
-    assert kept == [3, 0]
+    monkeypatch.setattr(whitening_size.dd_plugins, "distill", fitted)
+    monkeypatch.setattr(whitening_size, "validation_accuracies", lambda *_, **__: [])
+    options = options_of(dataset="fake:2x1x8x8x100", steps=1, networks=0)
+    rows = [whitening_size.made_row(options, each, 0) for each in (None, 3, 0)]
+    assert [row["entries_kept"] for row in rows] == [None, 3, 0]
 
 
 def options_of(**given: object) -> Namespace:
