@@ -1,12 +1,15 @@
-"""What a package declares: its requirements, its extras, its versions."""
+"""What a package declares and holds: requirements, extras, the files of a release."""
 
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
 
 import grimp
+import pytest
 from conftest import ROOT
+from setuptools.command.egg_info import FileList
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
@@ -80,3 +83,24 @@ def test_every_requirement_has_a_version_in_the_constraints() -> None:
     pinned = map(name_of, (ROOT / "constraints.txt").read_text().splitlines())
     wanted = names_of([*PROJECT["dependencies"], "dd-plugins[dev]"])
     assert wanted - {*pinned} == set()
+
+
+def test_release_of_the_sources_holds_what_a_clone_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a clone")
+    monkeypatch.chdir(ROOT)
+    files = FileList()
+    for line in (ROOT / "MANIFEST.in").read_text().splitlines():
+        if line and not line.startswith("#"):
+            files.process_template_line(line)
+    tracked = subprocess.run(
+        ["git", "ls-files"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    # setuptools adds the packages and its own files; CI's are of no use elsewhere.
+    by_itself = ("dd_plugins/", "integrations/", "LICENSE", "pyproject", "setup.cfg")
+    others = (*by_itself, ".ci/", ".gitignore")
+    wanted = {name for name in tracked if not name.startswith(others)}
+    assert wanted - {*files.files} == set()
+    assert [name for name in files.files if "_build" in name] == []
