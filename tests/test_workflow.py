@@ -17,16 +17,29 @@ def job(name: str) -> str:
 
 
 def test_oldest_versions_are_the_lower_bounds() -> None:
-    bounds = dict(entry.split(">=") for entry in PROJECT["dependencies"])
+    extras = PROJECT["optional-dependencies"]
+    required = list(PROJECT["dependencies"])
+    for name in extras.keys() - {"all", "docs", "dev"}:
+        required += extras[name]
+    bounds = dict(entry.split(">=") for entry in required)
     tested = dict(re.findall(r"^ {8}([\w-]+)==([\d.]+)$", job("oldest"), re.M))
     assert tested == bounds
 
 
-def test_oldest_python_is_the_lower_bound_and_newest_is_any() -> None:
+def test_oldest_python_is_the_lower_bound_and_newest_are_all_others() -> None:
     oldest = PROJECT["requires-python"].removeprefix(">=")
     for name in ("lint", "oldest", "wheel"):
         assert f'python-version: "{oldest}"' in job(name)
-    assert 'python-version: "3.x"' in job("newest")
+    newest = re.findall(r'"(3\.\d+)"', job("newest"))
+    named = [entry.rpartition(" :: ")[2] for entry in PROJECT["classifiers"]]
+    assert [name for name in named if name.startswith("3.")] == [oldest, *newest]
+
+
+def test_every_job_has_an_end_and_new_releases_block_nothing() -> None:
+    for name in ("lint", "oldest", "newest", "wheel"):
+        assert re.search(r"^    timeout-minutes: \d+$", job(name), re.M)
+    assert "    continue-on-error: " in job("newest")
+    assert "\n  schedule:\n" in WORKFLOW
 
 
 def test_ruff_and_mypy_run_at_each_commit() -> None:
