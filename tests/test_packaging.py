@@ -85,6 +85,18 @@ def test_every_requirement_has_a_version_in_the_constraints() -> None:
     assert wanted - {*pinned} == set()
 
 
+def test_template_asks_for_this_version_and_names_its_tools() -> None:
+    folder = ROOT / "docs" / "examples" / "dd-plugin-template"
+    template = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    assert template["dependencies"] == [f"dd-plugins>={PROJECT['version']}"]
+    (pytest_there,) = template["optional-dependencies"]["test"]
+    assert pytest_there in EXTRAS["dev"]
+    page = (folder / "README.md").read_text()
+    assert "pip install '.[test]'" in page
+    renamed = {template["name"], *template["entry-points"]["dd_plugins"]}
+    assert [name for name in renamed if f"| `{name}`" not in page] == []
+
+
 def test_release_of_the_sources_holds_what_a_clone_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -99,8 +111,9 @@ def test_release_of_the_sources_holds_what_a_clone_holds(
         ["git", "ls-files"], check=True, capture_output=True, text=True
     ).stdout.splitlines()
     # setuptools adds the packages and its own files; CI's are of no use elsewhere.
-    by_itself = ("dd_plugins/", "integrations/", "LICENSE", "pyproject", "setup.cfg")
-    others = (*by_itself, ".ci/", ".gitignore")
+    packages = ("dd_plugins/", "integrations/")
+    by_itself = ("LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")
+    others = (*packages, *by_itself, ".ci/", ".gitignore")
     wanted = {name for name in tracked if not name.startswith(others)}
     assert wanted - {*files.files} == set()
     assert [name for name in files.files if "_build" in name] == []
