@@ -212,6 +212,15 @@ def test_page_of_commands_has_each_in_the_order_of_the_help() -> None:
     assert f":commands: {', '.join(names)}\n" in text_of("command-line.md")
 
 
+def test_changelog_has_breaking_entries_first_under_their_heading() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    newest = changelog.split("\n## ")[1]
+    headings = re.findall(r"^### (.*)$", newest, re.M)
+    order = ["Breaking", "Changed", "Added", "Fixed"]
+    assert headings == [name for name in order if name in headings]
+    assert "**Breaking**" not in changelog
+
+
 def test_template_in_the_docs_is_the_template() -> None:
     package = DOCS / "examples" / "dd-plugin-template" / "dd_plugin_template"
     source = (package / "distiller.py").read_text()
