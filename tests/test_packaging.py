@@ -97,6 +97,22 @@ def test_template_asks_for_this_version_and_names_its_tools() -> None:
     assert [name for name in renamed if f"| `{name}`" not in page] == []
 
 
+@pytest.mark.parametrize(
+    "file",
+    [f"distillers/{name}.py" for name in ("dm", "dsa", "kip", "rded", "sre2l")]
+    + [
+        "distillers/frepo/frepo.py",
+        "distillers/mtt/mtt.py",
+        "wrappers/metadd/metadd.py",
+    ],
+)
+def test_paper_of_a_method_is_in_the_citation(file: str) -> None:
+    text = (ROOT / "dd_plugins" / file).read_text()
+    paper = re.search(r"References?: .*?arXiv\s+(\d+\.\d+)", text, re.S)
+    assert paper
+    assert f"/abs/{paper[1]}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_release_of_the_sources_holds_what_a_clone_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
