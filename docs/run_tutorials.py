@@ -3,6 +3,7 @@
 What libraries print to standard error is left out: it names folders of this machine.
 """
 
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -24,10 +25,11 @@ def without_errors(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main() -> None:
-    """Run each tutorial in an empty state."""
+    """Run each tutorial in an empty state and an empty folder."""
     for path in sorted(TUTORIALS.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=SECONDS, cwd=str(TUTORIALS)).execute()
+        with tempfile.TemporaryDirectory() as folder:
+            NotebookClient(notebook, timeout=SECONDS).execute(cwd=folder)
         nbformat.write(without_errors(notebook), path)
 
 

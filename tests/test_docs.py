@@ -1,6 +1,7 @@
 """The docs name what there is, exactly."""
 
 import inspect
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -210,6 +211,24 @@ def test_page_of_commands_has_each_in_the_order_of_the_help() -> None:
     listed = click.Context(command_line).get_help().partition("  Examples:")[0]
     names = re.findall(r"^  ([a-z-]+) ", listed.partition("Distil:")[2], re.M)
     assert f":commands: {', '.join(names)}\n" in text_of("command-line.md")
+
+
+def test_outputs_of_tutorials_name_no_folder_of_a_machine() -> None:
+    tutorials = sorted((DOCS / "tutorials").glob("*.ipynb"))
+    assert len(tutorials) == 4
+    for tutorial in tutorials:
+        assert not re.search(r"[\s:'\"(]/\w+/", tutorial.read_text()), tutorial.name
+
+
+def test_tutorial_of_a_plugin_has_passed_all_checks() -> None:
+    tutorial = json.loads((DOCS / "tutorials" / "plugin.ipynb").read_text())
+    (checks,) = [
+        cell["outputs"]
+        for cell in tutorial["cells"]
+        if "".join(cell["source"]).endswith("len(testing.DISTILLER_CHECKS)")
+    ]
+    (passed,) = checks[0]["data"]["text/plain"]
+    assert int(passed) == len(testing.DISTILLER_CHECKS)
 
 
 def test_changelog_has_breaking_entries_first_under_their_heading() -> None:
