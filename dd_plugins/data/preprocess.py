@@ -333,9 +333,18 @@ class Transform:
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
-        """The whitening matrix factorised, in float64 on the CPU, with its pivots."""
+        """The whitening matrix factorised, in float64 on the CPU, with its pivots.
+
+        Raises:
+            torch.linalg.LinAlgError: it is singular.
+        """
         assert self.whitening is not None
-        factors, pivots = torch.linalg.lu_factor(self.whitening.cpu().double())
+        whitening = self.whitening.cpu().double()
+        factors, pivots, failed = torch.linalg.lu_factor_ex(whitening)
+        if failed:
+            raise torch.linalg.LinAlgError(  # type: ignore[attr-defined]
+                f"the diagonal has a zero at {int(failed)}"
+            )
         return factors, pivots
 
     def _by_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -300,10 +300,11 @@ def real_outputs(
     found = []
     transform = transform.to(device)
     on_cpu = device.type == "cpu"
-    suited = max(2, chunk_size(data.images.shape)) if on_cpu else _TEST_BATCH
-    size, count = batch_size or suited, len(data.labels)
-    while count > 1 and count % size == 1:  # the statistics of a batch need two images
-        size += 1
+    size, count = batch_size, len(data.labels)
+    if size is None:
+        size = max(2, chunk_size(data.images.shape)) if on_cpu else _TEST_BATCH
+        while count > 1 and count % size == 1:  # statistics of a batch need two images
+            size += 1
     for start in range(0, count, size):
         images = transform(data.images[start : start + size].to(device))
         with autocast(device, precision):

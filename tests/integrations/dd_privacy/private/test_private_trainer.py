@@ -38,7 +38,7 @@ def tiny(**options: object) -> PrivateTrainer:
         ({"delta": 1.0}, r"delta must be in \(0, 1\), got 1.0"),
         ({"epochs": 0}, "epochs must be positive"),
         ({"clipping": "none"}, "clipping must be 'hooks' or 'ghost'"),
-        ({"batch_size": 500}, "at most the 300 images, got 500"),
+        ({"batch_size": 500}, "at most the 300 images, got a size of 500"),
         ({"epsilon": 1e-4, "delta": 1e-12}, "no noise keeps"),
         ({"network": "resnet18(width=8, normalization='batch')"}, "BatchNorm"),
         ({"network": "vit(width=48, depth=1)"}, "MultiheadAttention"),
