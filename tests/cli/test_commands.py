@@ -282,6 +282,27 @@ def test_networks_are_trained_once_for_each_stage(run: Run) -> None:
     assert {file: file.stat().st_mtime_ns for file in Path("kept").iterdir()} == files
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("estimate",),
+        ("relabel", "run", "--teacher", "mlp", "--out", "taught.safetensors"),
+        ("train-networks", "--network", "mlp"),
+        ("train-experts", "--network", "mlp"),
+        ("train-generator",),
+    ],
+    ids=lambda words: words[0],
+)
+def test_work_of_one_process_is_refused_under_torchrun(
+    run: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended = run(*words)
+    assert ended.status == 2
+    told = f"{words[0]} works in one process, got 2: start it without torchrun"
+    assert told in ended.stderr
+
+
 def test_the_list_of_plugins_tells_offers_needs_and_failures(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
