@@ -5,37 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from made_networks import Dropping
 
 import dd_plugins
-from dd_plugins import AbstractNetwork, DistilledSet, record
-from dd_plugins.api import FeatureNetwork, get_recipe
+from dd_plugins import DistilledSet
+from dd_plugins.api import get_recipe
 from dd_plugins.hookspecs import RegisterNetwork
-from dd_plugins.networks.base import ImageShape
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.testing import toy_data
 from dd_plugins.testing.toys import Interruption
 from dd_plugins.training.kept_networks import train_networks
-
-
-@record
-class Dropping(AbstractNetwork):
-    """A small network with batch normalisation and dropout."""
-
-    name = "dropping"
-
-    def construct(
-        self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
-    ) -> FeatureNetwork:
-        body = nn.Sequential(
-            nn.Conv2d(image_shape[0], 4, kernel_size=3, padding=1),
-            nn.BatchNorm2d(4),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.AvgPool2d(2),
-            nn.Flatten(),
-        )
-        return FeatureNetwork(body, nn.Linear(64, num_classes))
 
 
 class Registering:

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from made_networks import Dropping
 
-from dd_plugins import AbstractNetwork, RealData, record
-from dd_plugins.api import FeatureNetwork, Recipe, TrainedNetwork, get_network
+from dd_plugins import AbstractNetwork, RealData
+from dd_plugins.api import Recipe, TrainedNetwork, get_network
 from dd_plugins.data.draws import sampler_of
 from dd_plugins.errors import FileError, OptionError, RunError
-from dd_plugins.networks.base import ImageShape
 from dd_plugins.run import Run, Task
 from dd_plugins.runtime.kept_tensors import save_tensors
 from dd_plugins.testing import toy_data
@@ -30,19 +29,6 @@ RECIPE = Recipe(
     steps=7, learning_rate=0.05, optimizer="sgd", momentum=0.0, decay="none"
 )
 TRAINED = TrainedNetwork(get_network("mlp(width=4)"), RECIPE)
-
-
-@record
-class Dropping(AbstractNetwork):
-    """A small network with batch normalisation and dropout."""
-
-    name = "dropping"
-
-    def construct(
-        self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
-    ) -> FeatureNetwork:
-        body = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5))
-        return FeatureNetwork(body, nn.Linear(64, num_classes))
 
 
 def setting():
