@@ -121,7 +121,9 @@ def evaluate_command(
     check_outputs((json_file, "JSON"), inputs=inputs, overwrite=overwrite)
     distilled = DistilledSet.load(path)
     where: dict[str, Any] = {
-        **{"data": data, "data_root": data_root, "download": download},
+        "data": data,
+        "data_root": data_root,
+        "download": download,
         "device": device,
     }
     with processes.process_group():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dd_plugins.checks import whole_number
 from dd_plugins.data.draws import sampler_of
+from dd_plugins.data.images import Images
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
@@ -126,6 +127,21 @@ class RealSetting:
     def run(self, network: AbstractNetwork, steps: int) -> Run:
         """Return the run for training a network for a number of steps."""
         return Run(self.task, "", network, steps, 0, self.device, self.precision)
+
+    def accuracy(self, network: nn.Module, images: Images) -> float:
+        """Return the accuracy of a network, in evaluation mode, on at least one image.
+
+        Args:
+            network: maps images in the value space to logits.
+            images: real images and their labels.
+        """
+        return accuracy(
+            network,
+            images,
+            self.transform,
+            device=self.device,
+            precision=self.precision,
+        )
 
 
 @dataclass(frozen=True)
@@ -427,13 +443,7 @@ def train_networks(
         done += each
         score = None
         if len(data.validation.labels):
-            score = accuracy(
-                module,
-                data.validation,
-                setting.transform,
-                device=run.device,
-                precision=run.precision,
-            )
+            score = setting.accuracy(module, data.validation)
         yield TrainingReport(
             repr(run.network), run.steps, module, file, was_there, score, wanted.seed
         )

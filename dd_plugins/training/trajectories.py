@@ -37,7 +37,7 @@ from dd_plugins.training.kept_networks import (
     real_training_set,
 )
 from dd_plugins.training.recipes import Recipe
-from dd_plugins.training.train import accuracy, training_steps_of
+from dd_plugins.training.train import training_steps_of
 
 __all__ = [
     "ExpertReport",
@@ -467,13 +467,7 @@ def train_experts(
         if len(data.validation.labels) > has_batch_norm(module):
             set_weights(module, snapshots[len(snapshots) - 1])
             with batch_statistics(module.eval()):  # a snapshot has no running ones
-                score = accuracy(
-                    module,
-                    data.validation,
-                    setting.transform,
-                    device=run.device,
-                    precision=run.precision,
-                )
+                score = setting.accuracy(module, data.validation)
         yield ExpertReport(
             repr(network),
             seed,
