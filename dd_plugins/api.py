@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     )
     from dd_plugins.networks.factory import NetworkLike
     from dd_plugins.pages.page import write_page
+    from dd_plugins.plugins.distributed_command import DistributedCommand
     from dd_plugins.plugins.lazy_command import LazyCommand
     from dd_plugins.plugins.lookup import (
         get_dataset,
@@ -179,6 +180,7 @@ __all__ = [
     "DataError",
     "DataOptions",
     "DistilledSet",
+    "DistributedCommand",
     "DrawnImages",
     "Estimate",
     "Evaluation",

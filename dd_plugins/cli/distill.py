@@ -12,6 +12,7 @@ from dd_plugins import options as shared
 from dd_plugins.cli.printing import say, write_json
 from dd_plugins.cli.restarts import best_seed
 from dd_plugins.cli.run_options import context_of, run_options, size_of
+from dd_plugins.plugins.distributed_command import DistributedCommand
 from dd_plugins.runtime.text import duration_text, size_text
 
 __all__ = ["distill_command"]
@@ -19,7 +20,7 @@ __all__ = ["distill_command"]
 _NUMBERS = 10  # at most so many unequal counts in a folder's name
 
 
-@click.command("distill")
+@click.command("distill", cls=DistributedCommand)
 @run_options
 @click.option(
     "--out",

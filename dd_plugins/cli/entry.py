@@ -15,6 +15,7 @@ import click
 
 from dd_plugins.errors import DDError, DDWarning, UnknownNameError
 from dd_plugins.plugins.commands import installed_commands
+from dd_plugins.plugins.distributed_command import DistributedCommand
 from dd_plugins.plugins.lazy_command import PLUGINS_SECTION, LazyCommand
 from dd_plugins.plugins.registry import Plugin
 from dd_plugins.runtime.completion import keep_names
@@ -81,13 +82,17 @@ class _PluginGroup(click.Group):
 def _with_all_plugins(command: click.Command) -> click.Command:
     """Copy a command, and let the copy load all plugins before it runs.
 
-    Its help and its errors about options need no plugin.
+    Its help and its errors about options need no plugin. Several processes of torchrun
+    run distributed commands alone.
     """
     loading = copy(command)
 
     def callback(*arguments: Any, **options: Any) -> Any:
         from dd_plugins.plugins.manager import loaded_plugins
+        from dd_plugins.runtime.processes import check_alone
 
+        if not isinstance(command, DistributedCommand):
+            check_alone(str(command.name))
         plugins = loaded_plugins()
         _tell_failures(plugins.failures)
         keep_names(plugins.names())

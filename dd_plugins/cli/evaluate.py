@@ -25,6 +25,7 @@ from dd_plugins.cli.seeds import (
     results_of_seeds,
     tables_of_seeds,
 )
+from dd_plugins.plugins.distributed_command import DistributedCommand
 from dd_plugins.runtime.completion import completed
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ _protocol_or_retrieval = click.option(
 )
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=DistributedCommand)
 @click.argument("path", type=shared.path_type)
 @click.option(
     "--network",

@@ -84,11 +84,9 @@ def relabel_command(
     the teacher's label of this view.
     """
     from dd_plugins.evaluation.relabelling import bytes_of_labels, relabel
-    from dd_plugins.runtime import processes
     from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
     from dd_plugins.synthetic.views import get_views
 
-    processes.check_alone("relabel")
     inputs = [artifact_file(path)]
     check_outputs((out, "tensors"), inputs=inputs, overwrite=overwrite)
     distilled = DistilledSet.load(path)

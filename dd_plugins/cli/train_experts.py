@@ -89,11 +89,9 @@ def train_experts_command(
     """
     from dd_plugins.data.named import DataOptions
     from dd_plugins.plugins.manager import loaded_plugins
-    from dd_plugins.runtime import processes
     from dd_plugins.training.recipes import expert_recipe, get_recipe
     from dd_plugins.training.trajectories import expert_preprocessing, train_experts
 
-    processes.check_alone("train-experts")
     plugins = loaded_plugins()
     architecture = plugins.network(network)
     if recipe is not None and shared.given_on_command_line("steps"):

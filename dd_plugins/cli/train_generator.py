@@ -63,7 +63,6 @@ def train_generator_command(
     from dd_plugins.data.named import DataOptions
     from dd_plugins.decoders.kept import DecoderRecipe, train_generator
     from dd_plugins.plugins.manager import loaded_plugins
-    from dd_plugins.runtime import processes
     from dd_plugins.spec import read
 
     if recipe is not None and shared.given_on_command_line("steps"):
@@ -71,7 +70,6 @@ def train_generator_command(
     chosen = DecoderRecipe(steps=steps)
     if recipe is not None:
         chosen = read(DecoderRecipe, recipe, "decoder_recipe(steps=500)")
-    processes.check_alone("train-generator")
     plugins = loaded_plugins()
     architecture = plugins.decoder(decoder)
     options = DataOptions(root=data_root, download=download, image_size=image_size)

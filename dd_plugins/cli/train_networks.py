@@ -87,10 +87,8 @@ def train_networks_command(
     """
     from dd_plugins.data.named import DataOptions
     from dd_plugins.plugins.manager import loaded_plugins
-    from dd_plugins.runtime import processes
     from dd_plugins.training.kept_networks import train_networks
 
-    processes.check_alone("train-networks")
     plugins = loaded_plugins()
     chosen = [plugins.network(spec) for spec in networks]
     options = DataOptions(root=data_root, download=download, image_size=image_size)

@@ -20,6 +20,7 @@ from dd_plugins.cli.printing import (
     write_json,
 )
 from dd_plugins.errors import OptionError
+from dd_plugins.plugins.distributed_command import DistributedCommand
 
 if TYPE_CHECKING:
     from dd_plugins.evaluation.transfer_results import Difference, Transfer
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["transfer_command"]
 
 
-@click.command("transfer")
+@click.command("transfer", cls=DistributedCommand)
 @click.argument("paths", type=shared.path_type, nargs=-1, required=True)
 @click.option(
     "--networks", required=True, help="Architectures, separated by commas: conv,mlp."

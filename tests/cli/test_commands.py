@@ -290,6 +290,11 @@ def test_networks_are_trained_once_for_each_stage(run: Run) -> None:
         ("train-networks", "--network", "mlp"),
         ("train-experts", "--network", "mlp"),
         ("train-generator",),
+        ("show", "run"),
+        ("export", "run", "--out", "set.npz", "--to", "npz"),
+        ("audit", "herding"),
+        ("train-private", "--dataset", "digits", "--epsilon", "1", "--out", "a"),
+        ("continual",),
     ],
     ids=lambda words: words[0],
 )

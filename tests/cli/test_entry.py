@@ -15,6 +15,7 @@ from dd_plugins import hookimpl
 from dd_plugins.api import (
     DataError,
     DDWarning,
+    DistributedCommand,
     FileError,
     MissingExtraError,
     OptionError,
@@ -197,6 +198,26 @@ def test_a_plugin_that_failed_is_told_and_stops_no_command(
     (line,) = err.splitlines()
     assert str(last) in line
     assert last.error in line
+
+
+class Together:
+    @hookimpl
+    def dd_register_commands(self, register: Any) -> None:
+        register(DistributedCommand("together", callback=lambda: click.echo("done")))
+
+
+def test_distributed_commands_of_strangers_alone_run_under_torchrun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_plugins(monkeypatch, {"fine": Fine(), "together": Together()})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    main(["together"])
+    assert capsys.readouterr().out == "done\n"
+    with pytest.raises(SystemExit):
+        main(["go"])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "go works in one process, got 2: start it without torchrun" in err
 
 
 def test_a_command_goes_with_the_plugin_that_fails(
