@@ -89,7 +89,7 @@ def test_one_network_at_a_time_gives_the_gradient_of_all_at_once(
         for (auxiliary,) in state.auxiliaries
     ]
     auxiliaries = [auxiliary for (auxiliary,) in state.auxiliaries]
-    loss = agreement.value(state.run, auxiliaries, state.teacher, seen, leaves, step)
+    loss = agreement.value(auxiliaries, state.teacher, seen, view, classes)
     (expected,) = torch.autograd.grad(loss, leaves.pixels)
 
     _, added, metrics = _added(distiller, step)
@@ -99,6 +99,31 @@ def test_one_network_at_a_time_gives_the_gradient_of_all_at_once(
     assert metrics["meta_loss"].item() == pytest.approx(loss.item(), rel=1e-4)
     ratio = meta_ratio(torch.stack([outputs.maps for outputs in seen])).mean()
     assert metrics["meta_ratio"].item() == pytest.approx(ratio.item())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_networks_see_a_few_images_at_a_time(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distiller = _metadd(variant=variant, weight=1.0, augment=True)
+    _, at_once, _ = _added(distiller)
+    monkeypatch.setattr("dd_plugins.networks.base._PIXELS_IN_CHUNK", 2 * 8 * 8)
+    state, seen = distiller.setup(_run(), _real()), []
+    modules = [auxiliary.network for (auxiliary,) in state.auxiliaries]
+    for module in [*modules, *filter(None, [state.teacher])]:
+        module.body.register_forward_hook(lambda *given: seen.append(len(given[1][0])))
+    leaves = _leaves()
+    distiller.adjust(state, _with_gradient(leaves), _real(), 0)
+    assert set(seen) == {2}
+    assert leaves.pixels.grad is not None
+    scale = float(at_once.abs().max())
+    torch.testing.assert_close(leaves.pixels.grad, at_once, rtol=0, atol=1e-3 * scale)
+
+
+def _with_gradient(leaves: Leaves) -> Leaves:
+    """Give the pixels a gradient of zero, as a base without any loss would."""
+    leaves.pixels.grad = torch.zeros_like(leaves.pixels)
+    return leaves
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.1, 1.0])

@@ -1,6 +1,6 @@
 """The losses of MetaDD on outputs of auxiliary networks, and their gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dd_plugins.functional import alignment
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.networks.activation_maps import Outputs, observe
-from dd_plugins.networks.base import FeatureNetwork
+from dd_plugins.networks.base import FeatureNetwork, chunks_of
 from dd_plugins.run import Run
 from dd_plugins.synthetic.leaves import Leaves
 
@@ -88,11 +88,10 @@ class Found:
 class Agreement:
     """A loss on the outputs of several networks, and its gradient on the pixels.
 
-    The gradient is exact with one network on the device at a time. First each network
-    computes its outputs, without a graph. Then the loss is differentiated with respect
-    to these outputs, and each network computes them again to pass its part back to the
-    pixels. The loss of ``"real_features"`` is a sum over the networks, so each is
-    applied only once.
+    The gradient is exact with one network on the device at a time, and on a CPU with
+    the layers of a few images. First each network computes its outputs, without a
+    graph. Then the loss is differentiated with respect to these outputs, and each
+    network computes them again to pass its part back to the pixels.
 
     Attributes:
         loss: the name of the loss.
@@ -130,88 +129,63 @@ class Agreement:
             leaves: the set.
             step: the step of the run.
         """
-        if self.loss == "real_features":
-            return self._apart(run, auxiliaries, leaves, step)
-        return self._together(run, auxiliaries, teacher, leaves, step)
+        pixels = leaves.pixels.detach().requires_grad_()
+        view = self.view(run, pixels, step)
+        seen, classes = view.detach(), leaves.classes
+        outputs = [self._outputs(run, each, seen, classes) for each in auxiliaries]
+        loss = self.value(auxiliaries, teacher, outputs, seen, classes)
+        torch.autograd.backward([loss])
+        added = torch.zeros_like(seen)
+        for auxiliary, own in zip(auxiliaries, outputs, strict=True):
+            added += self._pulled_back(run, auxiliary, seen, classes, own)
+        (gradient,) = torch.autograd.grad([view], [pixels], [added])
+        return Found(loss.detach(), gradient, [own.maps.detach() for own in outputs])
 
-    def _apart(
-        self, run: Run, auxiliaries: Sequence[Auxiliary], leaves: Leaves, step: int
-    ) -> Found:
-        """Return the result for a loss summed over the networks."""
-        gradient, loss = torch.zeros_like(leaves.pixels), leaves.pixels.new_zeros(())
-        maps = []
-        for auxiliary in auxiliaries:
-            pixels = leaves.pixels.detach().requires_grad_()
-            outputs = self._observe(
-                run, auxiliary, self.view(run, pixels, step), leaves.classes
-            )
-            part = self.value(run, [auxiliary], None, [outputs], leaves, step)
-            (added,) = torch.autograd.grad(part / len(auxiliaries), [pixels])
-            gradient += added
-            loss += part.detach() / len(auxiliaries)
-            maps.append(outputs.maps.detach())
-            auxiliary.rest()
-        return Found(loss, gradient, maps)
+    def _outputs(
+        self, run: Run, auxiliary: Auxiliary, view: Tensor, classes: Tensor
+    ) -> Outputs:
+        """Return the outputs of one network, as leaves of the loss."""
+        network = auxiliary.network.to(run.device)
+        parts = [
+            observe(network, auxiliary.layer, *part, second_order=self.second_order)
+            for part in _parts(view, classes)
+        ]
+        auxiliary.rest()
+        whole = (torch.cat(each) for each in zip(*parts, strict=True))
+        return Outputs(*(each.requires_grad_() for each in whole))
 
-    def _together(
-        self,
-        run: Run,
-        auxiliaries: Sequence[Auxiliary],
-        teacher: nn.Module | None,
-        leaves: Leaves,
-        step: int,
-    ) -> Found:
-        """Return the result for a loss on the outputs of all networks at once."""
-        seen = []
-        for auxiliary in auxiliaries:
-            pixels = self.view(run, leaves.pixels.detach(), step)
-            seen.append(self._observe(run, auxiliary, pixels, leaves.classes))
-        # No graph spans the networks: only one of them is on the device at a time. So
-        # their outputs are leaves of the loss, and each is applied again for its part.
-        outputs = [Outputs(*(each.requires_grad_() for each in one)) for one in seen]
-        loss = self.value(run, auxiliaries, teacher, outputs, leaves, step)
-        flat = [each for one in outputs for each in one]
-        cotangents = torch.autograd.grad(loss, flat, allow_unused=True)
-        gradient = torch.zeros_like(leaves.pixels)
-        for number, auxiliary in enumerate(auxiliaries):
-            own = cotangents[3 * number :][:3]  # of maps, features and logits
-            gradient += self._pull_back(run, auxiliary, leaves, step, own)
-        return Found(loss.detach(), gradient, [one.maps.detach() for one in outputs])
-
-    def _pull_back(
+    def _pulled_back(
         self,
         run: Run,
         auxiliary: Auxiliary,
-        leaves: Leaves,
-        step: int,
-        cotangents: Sequence[Tensor | None],
+        view: Tensor,
+        classes: Tensor,
+        outputs: Outputs,
     ) -> Tensor:
-        """Pass the gradient on the outputs of one network back to the pixels."""
-        pixels = leaves.pixels.detach().requires_grad_()
-        view = self.view(run, pixels, step)
-        outputs = self._observe(run, auxiliary, view, leaves.classes)
-        used = [
-            (output, cotangent)
-            for output, cotangent in zip(outputs, cotangents, strict=True)
-            if cotangent is not None
-        ]
-        (gradient,) = torch.autograd.grad(
-            [output for output, _ in used], [pixels], [given for _, given in used]
-        )
-        auxiliary.rest()
-        return gradient
+        """Return the gradient on the view by one network, given those on its outputs.
 
-    def _observe(
-        self, run: Run, auxiliary: Auxiliary, view: Tensor, classes: Tensor
-    ) -> Outputs:
-        """Return the outputs of one network; a frozen one is moved to the device."""
+        The loss may use some outputs only: the others have no gradient.
+        """
         network = auxiliary.network.to(run.device)
-        outputs = observe(
-            network, auxiliary.layer, view, classes, second_order=self.second_order
-        )
-        if not view.requires_grad:
-            auxiliary.rest()  # else the graph still needs it on the device
-        return outputs
+        cotangents = {
+            number: each.grad
+            for number, each in enumerate(outputs)
+            if each.grad is not None
+        }
+        found: list[Tensor] = []
+        for part, labels, *given in _parts(view, classes, *cotangents.values()):
+            images = part.detach().requires_grad_()
+            again = observe(
+                network,
+                auxiliary.layer,
+                images,
+                labels,
+                second_order=self.second_order,
+            )
+            wanted = [again[number] for number in cotangents]
+            found += torch.autograd.grad(wanted, [images], given)
+        auxiliary.rest()
+        return torch.cat(found)
 
     def view(self, run: Run, pixels: Tensor, step: int) -> Tensor:
         """Return the images, or one random augmentation: the same for all networks."""
@@ -222,14 +196,13 @@ class Agreement:
 
     def value(
         self,
-        run: Run,
         auxiliaries: Sequence[Auxiliary],
         teacher: nn.Module | None,
         seen: Sequence[Outputs],
-        leaves: Leaves,
-        step: int,
+        view: Tensor,
+        classes: Tensor,
     ) -> Tensor:
-        """Return the loss of the outputs of some networks, 0-d."""
+        """Return the loss of the outputs of some networks for a view, 0-d."""
         maps = torch.stack([outputs.maps for outputs in seen])
         logits = torch.stack([outputs.logits for outputs in seen])
         loss: Tensor
@@ -243,9 +216,9 @@ class Agreement:
             case "paper":
                 assert teacher is not None
                 with torch.no_grad():
-                    own = teacher(self.view(run, leaves.pixels.detach(), step))
+                    own = torch.cat([teacher(part) for part in chunks_of(view)])
                 loss = (
-                    alignment.agreement_with_labels(logits, leaves.classes)
+                    alignment.agreement_with_labels(logits, classes)
                     + alignment.distillation_loss(logits, own, self.temperature)
                     + alignment.map_presence_loss(maps)
                     + alignment.variance(maps)
@@ -254,7 +227,7 @@ class Agreement:
                 loss = alignment.variance(_projected(auxiliaries, seen))
             case "features":
                 embeddings = _projected(auxiliaries, seen)
-                images = torch.arange(len(leaves.classes), device=embeddings.device)
+                images = torch.arange(len(classes), device=embeddings.device)
                 criterion, miner = self.metric()
                 flat, labels = embeddings.flatten(0, 1), images.repeat(len(seen))
                 pairs = None if miner is None else miner(flat, labels)
@@ -263,9 +236,7 @@ class Agreement:
                 loss = torch.stack(
                     [
                         alignment.class_mean_distance(
-                            outputs.features,
-                            leaves.classes,
-                            auxiliary.statistics.means,
+                            outputs.features, classes, auxiliary.statistics.means
                         )
                         / auxiliary.statistics.spread
                         for outputs, auxiliary in zip(seen, auxiliaries, strict=True)
@@ -284,6 +255,14 @@ class Agreement:
 
         miner = None if self.miner is None else metric_learning(self.miner)
         return metric_learning(self.metric_loss), miner
+
+
+def _parts(images: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the images computed at once, with their parts of other tensors."""
+    sizes = [len(part) for part in chunks_of(images)]
+    yield from zip(
+        *(torch.split(each, sizes) for each in (images, *others)), strict=True
+    )
 
 
 def _projected(auxiliaries: Sequence[Auxiliary], seen: Sequence[Outputs]) -> Tensor:
