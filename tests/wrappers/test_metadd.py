@@ -20,7 +20,7 @@ from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training import kept_networks
-from dd_plugins.wrappers.metadd import MetaDD, MetaDDState, auxiliaries
+from dd_plugins.wrappers.metadd import FrozenState, MetaDD, auxiliaries
 from dd_plugins.wrappers.metadd.agreement import Loss
 
 CPU = torch.device("cpu")
@@ -157,11 +157,12 @@ def test_one_stage_of_each_drawn_architecture_looks() -> None:
     assert len(places) == 9
     draws = []
     for step in range(60):
-        draws.append([places[id(one)] for one in distiller._draw(state, step)[0]])
+        found, _ = state.chosen(distiller._picks(state.run, step))
+        draws.append([places[id(one)] for one in found])
         numbers = [number for number, _ in draws[-1]]
         assert len(set(numbers)) == 2
-        again = [places[id(one)] for one in distiller._draw(state, step)[0]]
-        assert again == draws[-1]
+        again, _ = state.chosen(distiller._picks(state.run, step))
+        assert again == found
     assert {place for draw in draws for place in draw} == set(places.values())
 
 
@@ -275,7 +276,7 @@ def test_auxiliary_networks_are_frozen_and_leave_the_state_to_the_base() -> None
     leaves = _leaves()
     distiller.accumulate(state, leaves, _real(), 0)
     distiller.advance(state, leaves, 0)
-    assert isinstance(state, MetaDDState)
+    assert isinstance(state, FrozenState)
     assert state.state_dict() == state.base.state_dict()
     for (auxiliary,), kept in zip(state.auxiliaries, before, strict=True):
         assert not any(p.requires_grad for p in auxiliary.network.parameters())

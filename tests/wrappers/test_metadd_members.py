@@ -23,7 +23,7 @@ from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.testing import toy_data
-from dd_plugins.wrappers.metadd import MetaDD, MetaDDState
+from dd_plugins.wrappers.metadd import LearningState, MetaDD
 from dd_plugins.wrappers.metadd.members import add_balanced
 
 CPU = torch.device("cpu")
@@ -173,7 +173,7 @@ def test_learning_networks_are_trained_on_the_set_in_turn_and_replaced() -> None
         seeds=2,
     )
     state, leaves = distiller.setup(run_of(), real()), leaves_of(DM())
-    assert isinstance(state, MetaDDState)
+    assert isinstance(state, LearningState)
     learning = state.learning
     assert learning is not None
     ages = [model.updates for model in learning.pool.values()]
@@ -259,7 +259,7 @@ def test_learning_networks_are_saved_and_those_without_use_are_not_made() -> Non
         )
         run = replace(run_of(), network=Conv(width=2, depth=2))
         state, leaves = distiller.setup(run, real()), leaves_of(DM())
-        assert state.learning is not None
+        assert isinstance(state, LearningState)
         assert len(state.learning.pool) == count
         for step in range(4):
             distiller.accumulate(state, leaves, real(), step)
@@ -283,7 +283,7 @@ def test_learning_networks_fit_labels_by_the_loss_of_their_kind() -> None:
         start=0,
     )
     state, leaves = distiller.setup(run_of(), real()), leaves_of(DM())
-    assert state.learning is not None
+    assert isinstance(state, LearningState)
     model = state.learning.pool[0]
     by_hand = copy.deepcopy(model.network).train()
     optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)

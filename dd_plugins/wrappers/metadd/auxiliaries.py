@@ -24,10 +24,13 @@ from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.training.kept_networks import TrainedNetwork
 from dd_plugins.training.obtaining import obtained
 from dd_plugins.training.recipes import real_data_recipe
+from dd_plugins.wrappers.base import WrappedState
 from dd_plugins.wrappers.metadd.agreement import Auxiliary, FeatureStatistics
 
 __all__ = [
+    "FrozenState",
     "LearningAuxiliaries",
+    "LearningState",
     "check_maps",
     "frozen_auxiliary",
     "trained_networks",
@@ -221,3 +224,65 @@ class LearningAuxiliaries(PoolState):
         with self.run.layers_drawing_from(layers):
             model.train(self.run, view, labels.detach(), kind)
         model.updates += 1
+
+
+@dataclass
+class FrozenState(WrappedState):
+    """The base's state, and networks trained on the real data beforehand.
+
+    Attributes:
+        auxiliaries: the networks, by architecture, then stage and seed.
+        teacher: a network of the run's architecture; of ``variant="paper"`` alone.
+    """
+
+    auxiliaries: list[list[Auxiliary]]
+    teacher: FeatureNetwork | None
+
+    def chosen(
+        self, picks: Sequence[tuple[int, int]]
+    ) -> tuple[list[Auxiliary], FeatureNetwork | None]:
+        """Return networks and the teacher.
+
+        Args:
+            picks: the number of an architecture, and of a network among its own.
+        """
+        return [self.auxiliaries[number][pick] for number, pick in picks], self.teacher
+
+
+@dataclass
+class LearningState(WrappedState):
+    """The base's state, and networks in training on the set.
+
+    Attributes:
+        learning: the networks. The architecture of the teacher is the first, if there
+            is one.
+        has_teacher: whether there is one: for ``variant="paper"`` alone.
+    """
+
+    learning: LearningAuxiliaries
+    has_teacher: bool
+
+    def chosen(
+        self, picks: Sequence[tuple[int, int]]
+    ) -> tuple[list[Auxiliary], FeatureNetwork | None]:
+        """Return networks and a teacher, as :meth:`FrozenState.chosen`."""
+        if not self.has_teacher:
+            return [self.learning.auxiliary(*pick) for pick in picks], None
+        found = [self.learning.auxiliary(1 + number, pick) for number, pick in picks]
+        return found, self.learning.network(0, picks[0][1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the base and of the networks."""
+        return {"base": super().state_dict(), "learning": self.learning.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a result of :meth:`state_dict`."""
+        self.learning.load_state_dict(state["learning"])
+        super().load_state_dict(state["base"])
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Merge the states of the base and of the networks."""
+        return {
+            "base": super().merge([part["base"] for part in parts]),
+            "learning": self.learning.merge([part["learning"] for part in parts]),
+        }

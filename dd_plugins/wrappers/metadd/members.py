@@ -1,6 +1,6 @@
 """The base of MetaDD under further architectures, and gradients of equal length."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import Run
 from dd_plugins.runtime.processes import average
 from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.wrappers.base import WrappedState
 
-__all__ = ["Member", "add_balanced", "member_of"]
+__all__ = ["Member", "MembersState", "add_balanced", "member_of"]
 
 _EPSILON = 1e-12
 _SEEDS = 2**31
@@ -45,6 +46,51 @@ class Member:
         """Finish the step with the updated set."""
         base.advance(self.state, leaves, self.steps)
         self.steps += 1
+
+
+@dataclass
+class MembersState(WrappedState):
+    """The base's state, and its runs under the other architectures.
+
+    Attributes:
+        members: a run for each architecture.
+    """
+
+    members: list[Member]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all runs, and the steps of the members."""
+        return {
+            "base": super().state_dict(),
+            "members": [each.state.state_dict() for each in self.members],
+            "member_steps": [each.steps for each in self.members],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a result of :meth:`state_dict`.
+
+        Raises:
+            ValueError: a number of steps is below 0.
+        """
+        super().load_state_dict(state["base"])
+        for number, member in enumerate(self.members):
+            member.state.load_state_dict(state["members"][number])
+            member.steps = state["member_steps"][number]
+            if member.steps < 0:
+                raise ValueError(
+                    f"member_steps.{number} must be at least 0, got {member.steps}"
+                )
+
+    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Merge the states of all runs; the steps are equal in all processes."""
+        return {
+            "base": super().merge([part["base"] for part in parts]),
+            "members": [
+                member.state.merge([part["members"][number] for part in parts])
+                for number, member in enumerate(self.members)
+            ],
+            "member_steps": parts[0]["member_steps"],
+        }
 
 
 def member_of(

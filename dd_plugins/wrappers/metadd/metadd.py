@@ -1,9 +1,8 @@
 """MetaDD: images on which several architectures agree."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self, cast, get_args
+from typing import Annotated, Literal, Self, cast, get_args
 
 import torch
 from pydantic import (
@@ -21,7 +20,7 @@ from dd_plugins.distillers.base import add_gradient
 from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.activation_maps import meta_ratio
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.dc_convnet import DCConvNet
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
@@ -33,14 +32,21 @@ from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
 from dd_plugins.wrappers.metadd.agreement import Agreement, Auxiliary, Loss
 from dd_plugins.wrappers.metadd.auxiliaries import (
     EPSILON,
+    FrozenState,
     LearningAuxiliaries,
+    LearningState,
     check_maps,
     frozen_auxiliary,
     trained_networks,
 )
-from dd_plugins.wrappers.metadd.members import Member, add_balanced, member_of
+from dd_plugins.wrappers.metadd.members import (
+    Member,
+    MembersState,
+    add_balanced,
+    member_of,
+)
 
-__all__ = ["MetaDD", "MetaDDState"]
+__all__ = ["MetaDD"]
 
 Variant = Literal["gradients", Loss]
 # Losses of one network alone, and those that need no statistics of real features.
@@ -70,73 +76,6 @@ class _Pace:
 
 _AGREEMENT = _Pace(4.0, 16, first_half=False)
 _GRADIENTS = _Pace(1.0, 1, first_half=True)
-
-
-@dataclass
-class MetaDDState(WrappedState):
-    """The base's state, and the networks besides the run's own.
-
-    Attributes:
-        auxiliaries: frozen networks, by architecture, then stage and seed.
-        teacher: a frozen network of the run's architecture.
-        learning: networks in training on the set.
-        members: the base's runs under the other architectures.
-    """
-
-    auxiliaries: list[list[Auxiliary]] = field(default_factory=list)
-    teacher: FeatureNetwork | None = None
-    learning: LearningAuxiliaries | None = None
-    members: list[Member] = field(default_factory=list)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the base and of all networks in training."""
-        base = super().state_dict()
-        if self.learning is not None:
-            return {"base": base, "learning": self.learning.state_dict()}
-        if self.members:
-            return {
-                "base": base,
-                "members": [each.state.state_dict() for each in self.members],
-                "member_steps": [each.steps for each in self.members],
-            }
-        return base
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a result of :meth:`state_dict`.
-
-        Raises:
-            ValueError: a number of steps is below 0.
-        """
-        if self.learning is not None:
-            self.learning.load_state_dict(state["learning"])
-        if self.learning is None and not self.members:
-            super().load_state_dict(state)
-            return
-        super().load_state_dict(state["base"])
-        for number, member in enumerate(self.members):
-            member.state.load_state_dict(state["members"][number])
-            member.steps = state["member_steps"][number]
-            if member.steps < 0:
-                raise ValueError(
-                    f"member_steps.{number} must be at least 0, got {member.steps}"
-                )
-
-    def merge(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Merge the states of the base and of the members."""
-        if self.learning is None and not self.members:
-            return super().merge(parts)
-        merged = dict(parts[0]) | {
-            "base": super().merge([part["base"] for part in parts])
-        }
-        if self.members:
-            merged["members"] = [
-                member.state.merge([part["members"][number] for part in parts])
-                for number, member in enumerate(self.members)
-            ]
-        if self.learning is not None:
-            learning = [part["learning"] for part in parts]
-            merged["learning"] = self.learning.merge(learning)
-        return merged
 
 
 @record
@@ -313,21 +252,38 @@ class MetaDD(AbstractWrapper):
             self.second_order,
         )
 
-    def setup(self, run: Run, real: RealSampler) -> MetaDDState:
+    def setup(self, run: Run, real: RealSampler) -> WrappedState:
         """Set up the base's state, and load or train the other networks."""
         if self.variant == "gradients":
-            return self._setup_members(run, real)
+            return self._with_members(run, real)
         if self.variant == "features":
             self._agreement.metric()  # a wrong spec is refused before training
         for network in self.networks:
             check_maps(network, run)
-        own = run.network.for_evaluation()
         if self.auxiliaries == "learning":
-            teachers = (own,) if self.variant == "paper" else ()
-            learning = LearningAuxiliaries.of(
-                run, (*teachers, *self.networks), self.seeds
+            return self._with_learning(run, real)
+        return self._with_frozen(run, real)
+
+    def _with_members(self, run: Run, real: RealSampler) -> MembersState:
+        """Return the base's state under each architecture."""
+        if not super().uses_network:
+            raise OptionError(
+                f"metadd: variant='gradients' runs its base under several networks, "
+                f"but none shapes the set of {self.base!r}"
             )
-            return MetaDDState(run, self.base.setup(run, real), learning=learning)
+        members = [
+            member_of(self.base, network, number, run, real)
+            for number, network in enumerate(self.networks)
+        ]
+        return MembersState(run, self.base.setup(run, real), members)
+
+    def _with_learning(self, run: Run, real: RealSampler) -> LearningState:
+        has_teacher = self.variant == "paper"
+        teachers = [run.network.for_evaluation()] if has_teacher else []
+        learning = LearningAuxiliaries.of(run, [*teachers, *self.networks], self.seeds)
+        return LearningState(run, self.base.setup(run, real), learning, has_teacher)
+
+    def _with_frozen(self, run: Run, real: RealSampler) -> FrozenState:
         wanted = [
             (network, stage, seed)
             for network in self.networks
@@ -335,7 +291,7 @@ class MetaDD(AbstractWrapper):
             for seed in range(self.seeds)
         ]
         if self.variant == "paper":
-            wanted.append((own, max(self.stages), 0))
+            wanted.append((run.network.for_evaluation(), max(self.stages), 0))
         teacher, each = None, len(self.stages) * self.seeds
         frozen: list[list[Auxiliary]] = [[] for _ in self.networks]
         for place, module in enumerate(trained_networks(wanted, run, real)):
@@ -347,42 +303,29 @@ class MetaDD(AbstractWrapper):
                     module, number, run, real, augment=self.augment
                 )
                 frozen[number].append(found)
-        return MetaDDState(run, self.base.setup(run, real), frozen, teacher)
-
-    def _setup_members(self, run: Run, real: RealSampler) -> MetaDDState:
-        """Return the base's state under each architecture."""
-        if not super().uses_network:
-            raise OptionError(
-                f"metadd: variant='gradients' runs its base under several networks, "
-                f"but none shapes the set of {self.base!r}"
-            )
-        members = [
-            member_of(self.base, network, number, run, real)
-            for number, network in enumerate(self.networks)
-        ]
-        return MetaDDState(run, self.base.setup(run, real), members=members)
+        return FrozenState(run, self.base.setup(run, real), frozen, teacher)
 
     def inner(self, state: AbstractState) -> AbstractState:
         """Return the base's state."""
-        assert isinstance(state, MetaDDState)
+        assert isinstance(state, WrappedState)
         return state.base
 
     def adjust(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         """Add the gradients under other architectures, or of their agreement."""
-        assert isinstance(state, MetaDDState)
         assert leaves.pixels.grad is not None
         if not self._is_applied(step):
             return {}
-        if state.members:
+        if isinstance(state, MembersState):
             copies = [
                 member.gradient(self.base, leaves, real)
                 for member in self._in_turn(state, step)
             ]
             add_balanced(leaves, copies, self._rho)
             return {}
-        auxiliaries, teacher = self._draw(state, step)
+        assert isinstance(state, FrozenState | LearningState)
+        auxiliaries, teacher = state.chosen(self._picks(state.run, step))
         found = self._agreement.found(state.run, auxiliaries, teacher, leaves, step)
         scale = self._scale(leaves.pixels.grad, found.gradient)
         add_gradient(leaves.pixels, scale * found.gradient)
@@ -395,8 +338,7 @@ class MetaDD(AbstractWrapper):
     def advance(self, state: AbstractState, leaves: Leaves, step: int) -> None:
         """Advance the base, under all architectures of this step."""
         super().advance(state, leaves, step)
-        assert isinstance(state, MetaDDState)
-        if state.learning is not None:
+        if isinstance(state, LearningState):
             state.learning.learn(
                 leaves.pixels,
                 self.base.labels(state.base, leaves),
@@ -404,7 +346,7 @@ class MetaDD(AbstractWrapper):
                 step,
                 augment=self.augment,
             )
-        elif state.members and self._is_applied(step):
+        elif isinstance(state, MembersState) and self._is_applied(step):
             for member in self._in_turn(state, step):
                 member.advance(self.base, leaves)
 
@@ -413,7 +355,7 @@ class MetaDD(AbstractWrapper):
         assert self.start is not None  # settled for the task
         return step >= self.start and (step - self.start) % self._every == 0
 
-    def _in_turn(self, state: MetaDDState, step: int) -> list[Member]:
+    def _in_turn(self, state: MembersState, step: int) -> list[Member]:
         """Return the members whose turn it is at a step."""
         assert self.start is not None
         each = self.drawn or 1
@@ -421,24 +363,14 @@ class MetaDD(AbstractWrapper):
         members = state.members
         return [members[(first + more) % len(members)] for more in range(each)]
 
-    def _draw(
-        self, state: MetaDDState, step: int
-    ) -> tuple[list[Auxiliary], FeatureNetwork | None]:
-        """Return a network of each architecture drawn for this step, and a teacher."""
-        generator = state.run.own_generator("metadd networks", step)
+    def _picks(self, run: Run, step: int) -> list[tuple[int, int]]:
+        """Return the architectures drawn for a step, and a network of each."""
+        generator = run.own_generator("metadd networks", step)
         order = torch.randperm(len(self.networks), generator=generator).tolist()
-        chosen = sorted(order[: self.drawn])
+        drawn = sorted(order[: self.drawn])
         choices = len(self.stages) * self.seeds
-        picks = torch.randint(choices, (len(chosen),), generator=generator).tolist()
-        pairs = list(zip(chosen, picks, strict=True))
-        learning = state.learning
-        if learning is None:
-            found = [state.auxiliaries[number][pick] for number, pick in pairs]
-            return found, state.teacher
-        if self.variant != "paper":
-            return [learning.auxiliary(*pair) for pair in pairs], None
-        found = [learning.auxiliary(1 + number, pick) for number, pick in pairs]
-        return found, learning.network(0, picks[0])
+        picks = torch.randint(choices, (len(drawn),), generator=generator).tolist()
+        return list(zip(drawn, picks, strict=True))
 
     def _scale(self, base: Tensor, added: Tensor) -> float:
         """Return the factor of the added gradient."""
