@@ -59,6 +59,17 @@ class AbstractState(ABC):
                 break
         return dict(parts[0])
 
+    def adopt(self, own: "AbstractState") -> None:
+        """Take over what runs that learn the same set share besides its leaves.
+
+        MetaDD runs its base under several architectures. It calls this before each step
+        under another one. The default takes over nothing.
+
+        Args:
+            own: the state under the run's own architecture.
+        """
+        del own
+
 
 @dataclass
 class NoState(AbstractState):

@@ -62,6 +62,11 @@ class WrappedState(AbstractState):
         """Merge the states of the base."""
         return self.base.merge(parts)
 
+    def adopt(self, own: AbstractState) -> None:
+        """Let the base take over what its runs share."""
+        assert isinstance(own, WrappedState)
+        self.base.adopt(own.base)
+
 
 @record
 class AbstractWrapper(AbstractDistiller[AbstractState]):

@@ -89,7 +89,9 @@ def test_one_network_at_a_time_gives_the_gradient_of_all_at_once(
         for (auxiliary,) in state.auxiliaries
     ]
     auxiliaries = [auxiliary for (auxiliary,) in state.auxiliaries]
-    loss = agreement.value(auxiliaries, state.teacher, seen, view, classes)
+    loss = agreement.value(
+        state.run, auxiliaries, state.teacher, seen, view, classes, step
+    )
     (expected,) = torch.autograd.grad(loss, leaves.pixels)
 
     _, added, metrics = _added(distiller, step)
@@ -302,6 +304,19 @@ def test_auxiliary_networks_are_frozen_and_leave_the_state_to_the_base() -> None
             OptionError,
             "NTXentLoss: .*heat",
         ),
+        (
+            {"variant": "features", "metric_loss": "ProxyAnchorLoss(6, 128)"},
+            OptionError,
+            "has weights to learn",
+        ),
+        (
+            {
+                "variant": "features",
+                "metric_loss": "CrossBatchMemory(NTXentLoss(), 128)",
+            },
+            OptionError,
+            "a memory of images",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -332,11 +347,26 @@ def test_what_cannot_be_used_is_named(
         ("metadd(dm, stages=())", "stages"),
         ("metadd(dm, variant='cam')", "variant"),
         ("metadd(dm, threshold=1.0)", "threshold"),
+        ("metadd(dm, miner='A()')", "variant='paper' has no use for it: .* no miner"),
+        (
+            "metadd(dm, variant='overlap', temperature=2.0)",
+            "variant='overlap' has no use for it: expected no temperature, got 2.0",
+        ),
+        (
+            "metadd(dm, variant='logit_variance', second_order=True)",
+            "expected no second_order, got True",
+        ),
     ],
 )
 def test_wrong_specs_are_one_line(spec: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         get_distiller(spec)
+
+
+def test_networks_that_never_take_part_are_refused() -> None:
+    message = "start must be below the 10 steps of the run, got 10"
+    with pytest.raises(OptionError, match=message):
+        _metadd(start=10).for_task(replace(TASK, steps=10))
 
 
 def test_spec_holds_networks_and_metric_loss() -> None:
@@ -359,3 +389,37 @@ def test_any_loss_and_miner_of_metric_learning_will_do() -> None:
         distiller = _metadd(variant="features", metric_loss=loss, miner=miner)
         losses.append(_added(distiller)[2]["meta_loss"].item())
     assert losses[0] != losses[1]
+
+
+def test_a_metric_loss_draws_by_the_seed_of_the_run() -> None:
+    loss = "TripletMarginLoss(margin=0.5, triplets_per_anchor=2)"
+    distiller = _metadd(variant="features", metric_loss=loss)
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(_added(distiller)[1])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*found)
+
+
+def test_a_class_without_real_images_has_no_mean_to_match() -> None:
+    classes = torch.tensor([0, 0, 1, 1, 2, 2])
+    real = RealSampler(_images(20, 1), torch.arange(20) % 2, seed=0, device=CPU)
+    distiller = _metadd(variant="real_features", weight=1.0)
+    state, leaves = distiller.setup(_run(), real), _with_gradient(_leaves())
+    assert leaves.classes.tolist() == classes.tolist()
+    distiller.adjust(state, leaves, real, 0)
+    assert leaves.pixels.grad is not None
+    moved = leaves.pixels.grad.flatten(1).norm(dim=1) > 0
+    assert moved.tolist() == [True] * 4 + [False] * 2
+
+
+def test_the_memory_of_a_run_counts_the_images_that_networks_look_at() -> None:
+    task = replace(TASK, images_per_class=100)
+    base = DM(real_batch_size=8).images_in_graph(task)
+    assert base < 256
+    assert _metadd().images_in_graph(task) == 256
+    learning = get_distiller("metadd(dm, auxiliaries='learning')")
+    assert learning.images_in_graph(task) == 300
+    assert _metadd().images_in_graph(TASK) == 6

@@ -15,6 +15,7 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.frepo import FRePo
+from dd_plugins.distillers.mtt import MTT, Window
 from dd_plugins.distillers.online_models import OnlineModel
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.conv import Conv
@@ -23,6 +24,7 @@ from dd_plugins.networks.vgg import VGG11
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.testing import toy_data
+from dd_plugins.training.recipes import Recipe
 from dd_plugins.wrappers.metadd import LearningState, MetaDD
 from dd_plugins.wrappers.metadd.members import add_balanced
 
@@ -319,3 +321,60 @@ def test_learning_networks_see_the_labels_of_the_saved_set(
     )
     assert [kind for _, kind in seen] == ["probabilities"] * 2
     assert torch.equal(seen[-1][0].cpu(), made.labels)
+
+
+def test_a_member_s_run_has_as_many_steps_as_it_has_turns() -> None:
+    distiller = gradients(DM(real_batch_size=8), every=3)
+    state = distiller.setup(run_of(), real())  # turns at steps 0, 3, 6 and 9
+    assert [member.state.run.steps for member in state.members] == [2, 2]
+    distiller = replace(distiller, drawn=2, every=1, start=4)
+    state = distiller.setup(run_of(), real())
+    assert [member.state.run.steps for member in state.members] == [6, 6]
+
+
+def test_all_architectures_learn_with_the_labels_of_the_set() -> None:
+    recipe = Recipe(steps=4, learning_rate=0.05, optimizer="sgd", momentum=0.0)
+    base = MTT(
+        experts=1,
+        expert=recipe,
+        snapshot_steps=2,
+        student_steps=1,
+        target_distance=1,
+        difficulty=Window(first=0, last=1),
+        learn_labels=True,
+    ).for_task(TASK)
+    distiller = replace(gradients(base), networks=(VGG11(width=4),), start=1)
+    state, leaves = distiller.setup(run_of(), real()), leaves_of(base)
+    leaves.others.update(
+        (name, each.requires_grad_())
+        for name, each in base.learnables(run_of()).items()
+    )
+    for step in range(2):  # the member joins in at step 1
+        distiller.accumulate(state, leaves, real(), step)
+    (member,) = state.members
+    assert member.steps == 0
+    assert state.base.logits.any()
+    assert torch.equal(member.state.logits, state.base.logits)
+    labels = base.labels(member.state, leaves)
+    assert torch.equal(labels, distiller.labels(state, leaves))
+
+
+def test_learning_networks_train_on_a_thousand_images_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dd_plugins.wrappers.metadd.auxiliaries.LARGEST_BATCH", 4)
+    distiller = MetaDD(
+        base=DM(real_batch_size=8),
+        networks=(VGG11(width=4), Conv(width=4, depth=2)),
+        variant="variance",
+        auxiliaries="learning",
+        start=0,
+        augment=False,
+    )
+    state, sizes = distiller.setup(run_of(), real()), []
+    for model in state.learning.pool.values():
+        model.network.body.register_forward_hook(
+            lambda *given: sizes.append(len(given[1][0]))
+        )
+    distiller.advance(state, leaves_of(DM()), 0)
+    assert sizes == [4]

@@ -72,6 +72,7 @@ class MTTState(AbstractState):
         experts: the snapshots of each expert; not saved.
         logits: float32 ``(n, classes)``: the experts' logits for the first images,
             added to learned labels. Zero until step 0.
+        adopted: whether the logits are those of another run of the same set. Not saved.
         skipped: number of updates skipped so far; the mean over the processes at a
             save.
         mask: 1 for compared weights, 0 for others; None to compare all. Not saved.
@@ -80,6 +81,7 @@ class MTTState(AbstractState):
     network: FeatureNetwork
     experts: Sequence[Snapshots]
     logits: Tensor
+    adopted: bool = False
     skipped: float = 0.0
     mask: Tensor | None = field(default=None, repr=False)
 
@@ -101,6 +103,11 @@ class MTTState(AbstractState):
         """Return the state of the first process, with the mean of skipped updates."""
         skipped = sum(part["skipped"] for part in parts) / len(parts)
         return {**parts[0], "skipped": skipped}
+
+    def adopt(self, own: AbstractState) -> None:
+        """Take over the logits: one set has one label for each image."""
+        assert isinstance(own, MTTState)
+        self.logits, self.adopted = own.logits, True
 
 
 @record
@@ -347,7 +354,7 @@ class MTT(AbstractDistiller[MTTState]):
         """Add the gradient of the distance between student and expert."""
         del real
         run, settings = state.run, self._settings
-        if self.learn_labels and step == 0:
+        if self.learn_labels and step == 0 and not state.adopted:
             state.logits.copy_(self._first_logits(state, leaves))
         generator = run.own_generator("expert and start", step)
         expert = _drawn(0, len(state.experts) - 1, generator)

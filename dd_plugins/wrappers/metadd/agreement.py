@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dd_plugins.errors import OptionError
 from dd_plugins.functional import alignment
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.networks.activation_maps import Outputs, observe
@@ -14,7 +15,14 @@ from dd_plugins.networks.base import FeatureNetwork, chunks_of
 from dd_plugins.run import Run
 from dd_plugins.synthetic.leaves import Leaves
 
-__all__ = ["Agreement", "Auxiliary", "FeatureStatistics", "Found", "Loss"]
+__all__ = [
+    "IMAGES_AT_ONCE",
+    "Agreement",
+    "Auxiliary",
+    "FeatureStatistics",
+    "Found",
+    "Loss",
+]
 
 Loss = Literal[
     "paper",
@@ -27,6 +35,9 @@ Loss = Literal[
 ]
 """A loss that is small where architectures agree."""
 
+IMAGES_AT_ONCE = 256
+"""The most images in a graph. A CPU takes fewer."""
+
 
 @dataclass(frozen=True)
 class FeatureStatistics:
@@ -35,11 +46,13 @@ class FeatureStatistics:
     Attributes:
         projection: the projection to the common space of all networks, ``(d, 128)``.
         means: the mean features of the real classes, ``(classes, d)``.
+        present: bool ``(classes,)``: whether there are real images of the class.
         spread: the mean variance of a real feature within a class, 0-d.
     """
 
     projection: Tensor
     means: Tensor
+    present: Tensor
     spread: Tensor
 
 
@@ -133,7 +146,7 @@ class Agreement:
         view = self.view(run, pixels, step)
         seen, classes = view.detach(), leaves.classes
         outputs = [self._outputs(run, each, seen, classes) for each in auxiliaries]
-        loss = self.value(auxiliaries, teacher, outputs, seen, classes)
+        loss = self.value(run, auxiliaries, teacher, outputs, seen, classes, step)
         torch.autograd.backward([loss])
         added = torch.zeros_like(seen)
         for auxiliary, own in zip(auxiliaries, outputs, strict=True):
@@ -196,11 +209,13 @@ class Agreement:
 
     def value(
         self,
+        run: Run,
         auxiliaries: Sequence[Auxiliary],
         teacher: nn.Module | None,
         seen: Sequence[Outputs],
         view: Tensor,
         classes: Tensor,
+        step: int,
     ) -> Tensor:
         """Return the loss of the outputs of some networks for a view, 0-d."""
         maps = torch.stack([outputs.maps for outputs in seen])
@@ -216,7 +231,7 @@ class Agreement:
             case "paper":
                 assert teacher is not None
                 with torch.no_grad():
-                    own = torch.cat([teacher(part) for part in chunks_of(view)])
+                    own = torch.cat([teacher(part) for (part,) in _parts(view)])
                 loss = (
                     alignment.agreement_with_labels(logits, classes)
                     + alignment.distillation_loss(logits, own, self.temperature)
@@ -228,17 +243,16 @@ class Agreement:
             case "features":
                 embeddings = _projected(auxiliaries, seen)
                 images = torch.arange(len(classes), device=embeddings.device)
-                criterion, miner = self.metric()
                 flat, labels = embeddings.flatten(0, 1), images.repeat(len(seen))
-                pairs = None if miner is None else miner(flat, labels)
-                loss = criterion(flat, labels, pairs)
+                generator = run.own_generator("metadd metric loss", step)
+                with run.layers_drawing_from(generator):
+                    criterion, miner = self.metric()
+                    pairs = None if miner is None else miner(flat, labels)
+                    loss = criterion(flat, labels, pairs)
             case "real_features":
                 loss = torch.stack(
                     [
-                        alignment.class_mean_distance(
-                            outputs.features, classes, auxiliary.statistics.means
-                        )
-                        / auxiliary.statistics.spread
+                        _distance(outputs.features, classes, auxiliary.statistics)
                         for outputs, auxiliary in zip(seen, auxiliaries, strict=True)
                     ]
                 ).mean()
@@ -249,20 +263,38 @@ class Agreement:
 
         Raises:
             UnknownNameError: the package has no such class.
-            OptionError: the package is missing, or an option does not fit.
+            OptionError: the package is missing, an option does not fit, or the loss
+                learns, or remembers images.
         """
         from dd_plugins.wrappers.metric_learning import metric_learning
 
         miner = None if self.miner is None else metric_learning(self.miner)
-        return metric_learning(self.metric_loss), miner
+        criterion = metric_learning(self.metric_loss)
+        if [*criterion.parameters()] or hasattr(criterion, "embedding_memory"):
+            raise OptionError(
+                f"metadd: {self.metric_loss} has weights to learn, or a memory of "
+                "images, and a loss is made anew at each step; expected one without"
+            )
+        return criterion, miner
 
 
 def _parts(images: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield the images computed at once, with their parts of other tensors."""
-    sizes = [len(part) for part in chunks_of(images)]
+    sizes = [
+        len(part)
+        for chunk in chunks_of(images)
+        for part in torch.split(chunk, IMAGES_AT_ONCE)
+    ]
     yield from zip(
         *(torch.split(each, sizes) for each in (images, *others)), strict=True
     )
+
+
+def _distance(features: Tensor, classes: Tensor, real: FeatureStatistics) -> Tensor:
+    """Return the distance of class means from those of real images, in spreads."""
+    known = real.present[classes]
+    found = alignment.class_mean_distance(features[known], classes[known], real.means)
+    return found / real.spread
 
 
 def _projected(auxiliaries: Sequence[Auxiliary], seen: Sequence[Outputs]) -> Tensor:

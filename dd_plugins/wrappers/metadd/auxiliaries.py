@@ -28,6 +28,8 @@ from dd_plugins.wrappers.base import WrappedState
 from dd_plugins.wrappers.metadd.agreement import Auxiliary, FeatureStatistics
 
 __all__ = [
+    "EPSILON",
+    "LARGEST_BATCH",
     "FrozenState",
     "LearningAuxiliaries",
     "LearningState",
@@ -42,6 +44,8 @@ _UNDER_ONE_OPERATION = 4  # real images that share one augmentation
 _MEASURED = 256  # real images of a class whose features make its mean
 _MOST_UPDATES = 100  # of a learning network, as in FRePo's pool
 _LEARNING_RATE = 1e-3
+LARGEST_BATCH = 1000
+"""The most images of a training step of a learning network, as in FRePo."""
 
 
 def frozen_auxiliary(
@@ -72,6 +76,7 @@ def frozen_auxiliary(
     known = FeatureStatistics(
         projection.to(run.device) / _PROJECTED**0.5,
         torch.stack([means.get(n, absent) for n in range(run.task.num_classes)]),
+        torch.tensor([n in means for n in range(run.task.num_classes)]).to(run.device),
         torch.stack(variances).mean() + EPSILON,
     )
     return Auxiliary(module.cpu(), layer, known)
@@ -214,7 +219,12 @@ class LearningAuxiliaries(PoolState):
         if model.updates >= _MOST_UPDATES:
             self.pool[slot] = self.recipe.fresh_model(self.run, slot, step, 0)
             return
-        view = pixels.detach()
+        view, labels = pixels.detach(), labels.detach()
+        if len(view) > LARGEST_BATCH:
+            generator = self.run.generator("metadd learning batch", step)
+            order = torch.randperm(len(view), generator=generator)
+            chosen = order[:LARGEST_BATCH].to(view.device)
+            view, labels = view[chosen], labels[chosen]
         if augment:
             generator = self.run.generator("metadd learning", step)
             view = random_augmentation(
@@ -222,7 +232,7 @@ class LearningAuxiliaries(PoolState):
             ).contiguous(memory_format=torch.channels_last)
         layers = self.run.generator("layers of metadd learning", step)
         with self.run.layers_drawing_from(layers):
-            model.train(self.run, view, labels.detach(), kind)
+            model.train(self.run, view, labels, kind)
         model.updates += 1
 
 

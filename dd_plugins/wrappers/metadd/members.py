@@ -35,9 +35,21 @@ class Member:
     steps: int = 0
 
     def gradient(
-        self, base: AbstractDistiller[Any], leaves: Leaves, real: RealSampler
+        self,
+        base: AbstractDistiller[Any],
+        own: AbstractState,
+        leaves: Leaves,
+        real: RealSampler,
     ) -> Leaves:
-        """Return a copy of the set with the gradients of the base's next step."""
+        """Return a copy of the set with the gradients of the base's next step.
+
+        Args:
+            base: the distiller.
+            own: the base's state under the run's own architecture.
+            leaves: the set.
+            real: draws of real images.
+        """
+        self.state.adopt(own)
         copy = leaves.map(lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad))
         base.accumulate(self.state, copy, real, self.steps)
         return copy
@@ -99,6 +111,8 @@ def member_of(
     number: int,
     run: Run,
     real: RealSampler,
+    *,
+    steps: int,
 ) -> Member:
     """Return the base's run under an architecture, with random draws of its own.
 
@@ -108,9 +122,10 @@ def member_of(
         number: the number of the architecture; each has another seed.
         run: the run under its own architecture.
         real: all training images.
+        steps: the number of steps under this architecture.
     """
     drawn = torch.randint(_SEEDS, (), generator=run.generator("metadd member", number))
-    own = replace(run, network=network.for_distillation(), seed=int(drawn))
+    own = replace(run, network=network.for_distillation(), steps=steps, seed=int(drawn))
     return Member(base.setup(own, real))
 
 

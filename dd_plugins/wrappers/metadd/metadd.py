@@ -1,5 +1,6 @@
 """MetaDD: images on which several architectures agree."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Literal, Self, cast, get_args
@@ -29,9 +30,15 @@ from dd_plugins.spec import record, refuse_without_effect
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.training.default_steps import STAGES
 from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
-from dd_plugins.wrappers.metadd.agreement import Agreement, Auxiliary, Loss
+from dd_plugins.wrappers.metadd.agreement import (
+    IMAGES_AT_ONCE,
+    Agreement,
+    Auxiliary,
+    Loss,
+)
 from dd_plugins.wrappers.metadd.auxiliaries import (
     EPSILON,
+    LARGEST_BATCH,
     FrozenState,
     LearningAuxiliaries,
     LearningState,
@@ -40,7 +47,6 @@ from dd_plugins.wrappers.metadd.auxiliaries import (
     trained_networks,
 )
 from dd_plugins.wrappers.metadd.members import (
-    Member,
     MembersState,
     add_balanced,
     member_of,
@@ -56,6 +62,13 @@ _OF_LEARNING = ("paper", "variance", "overlap", "logit_variance")
 _OF_LOOKING = (
     *("weight", "augment", "threshold", "temperature", "metric_loss", "miner"),
     *("auxiliaries", "stages", "seeds", "second_order"),
+)
+
+# Options of some variants alone.
+_OF_VARIANTS = (
+    (("metric_loss", "miner"), ("features",)),
+    (("temperature",), ("paper",)),
+    (("second_order",), ("paper", "variance", "overlap")),
 )
 
 
@@ -191,6 +204,10 @@ class MetaDD(AbstractWrapper):
         if self.variant == "gradients":
             why = "variant='gradients' has no networks that look at the images"
             refuse_without_effect(self, _OF_LOOKING, why)
+        for options, variants in _OF_VARIANTS:
+            if self.variant not in variants:
+                why = f"variant={self.variant!r} has no use for it"
+                refuse_without_effect(self, options, why)
         if self.auxiliaries == "learning" and self.variant not in _OF_LEARNING:
             raise ValueError(
                 f"auxiliaries='learning' is for the variants {', '.join(_OF_LEARNING)},"
@@ -206,15 +223,33 @@ class MetaDD(AbstractWrapper):
         return _GRADIENTS if self.variant == "gradients" else _AGREEMENT
 
     def for_task(self, task: Task) -> Self:
-        """Settle the pace, and the base's options."""
-        half = (task.steps or self.default_steps(task)) // 2
-        start = 0 if self._pace.first_half else half
+        """Settle the pace, and the base's options.
+
+        Raises:
+            OptionError: the other networks would never take part.
+        """
+        steps = task.steps or self.default_steps(task)
+        start = 0 if self._pace.first_half else steps // 2
+        if self.start is not None:
+            start = self.start
+        if start >= steps:
+            raise OptionError(
+                f"metadd: start must be below the {steps} steps of the run, got "
+                f"{start}: other networks would never take part"
+            )
         return replace(
-            super().for_task(task),
-            rho=self._rho,
-            every=self._every,
-            start=start if self.start is None else self.start,
+            super().for_task(task), rho=self._rho, every=self._every, start=start
         )
+
+    def images_in_graph(self, task: Task) -> int:
+        """Return the most images in a graph: of the base, or of the other networks."""
+        more = 0
+        if self.auxiliaries == "learning":
+            more = LARGEST_BATCH
+        elif self.variant != "gradients":
+            more = IMAGES_AT_ONCE
+        images = task.synthetic_images
+        return max(super().images_in_graph(task), min(more, images))
 
     @property
     def _rho(self) -> float:
@@ -260,9 +295,12 @@ class MetaDD(AbstractWrapper):
             self._agreement.metric()  # a wrong spec is refused before training
         for network in self.networks:
             check_maps(network, run)
-        if self.auxiliaries == "learning":
-            return self._with_learning(run, real)
-        return self._with_frozen(run, real)
+        if self.auxiliaries == "frozen":
+            return self._with_frozen(run, real)
+        has_teacher = self.variant == "paper"
+        teachers = [run.network.for_evaluation()] if has_teacher else []
+        learning = LearningAuxiliaries.of(run, [*teachers, *self.networks], self.seeds)
+        return LearningState(run, self.base.setup(run, real), learning, has_teacher)
 
     def _with_members(self, run: Run, real: RealSampler) -> MembersState:
         """Return the base's state under each architecture."""
@@ -271,17 +309,17 @@ class MetaDD(AbstractWrapper):
                 f"metadd: variant='gradients' runs its base under several networks, "
                 f"but none shapes the set of {self.base!r}"
             )
+        turns = Counter(
+            number
+            for step in range(run.steps)
+            if self._is_applied(step)
+            for number in self._in_turn(step)
+        )
         members = [
-            member_of(self.base, network, number, run, real)
+            member_of(self.base, network, number, run, real, steps=turns[number])
             for number, network in enumerate(self.networks)
         ]
         return MembersState(run, self.base.setup(run, real), members)
-
-    def _with_learning(self, run: Run, real: RealSampler) -> LearningState:
-        has_teacher = self.variant == "paper"
-        teachers = [run.network.for_evaluation()] if has_teacher else []
-        learning = LearningAuxiliaries.of(run, [*teachers, *self.networks], self.seeds)
-        return LearningState(run, self.base.setup(run, real), learning, has_teacher)
 
     def _with_frozen(self, run: Run, real: RealSampler) -> FrozenState:
         wanted = [
@@ -319,8 +357,8 @@ class MetaDD(AbstractWrapper):
             return {}
         if isinstance(state, MembersState):
             copies = [
-                member.gradient(self.base, leaves, real)
-                for member in self._in_turn(state, step)
+                state.members[number].gradient(self.base, state.base, leaves, real)
+                for number in self._in_turn(step)
             ]
             add_balanced(leaves, copies, self._rho)
             return {}
@@ -347,21 +385,20 @@ class MetaDD(AbstractWrapper):
                 augment=self.augment,
             )
         elif isinstance(state, MembersState) and self._is_applied(step):
-            for member in self._in_turn(state, step):
-                member.advance(self.base, leaves)
+            for number in self._in_turn(step):
+                state.members[number].advance(self.base, leaves)
 
     def _is_applied(self, step: int) -> bool:
         """Return whether other networks take part in a step."""
         assert self.start is not None  # settled for the task
         return step >= self.start and (step - self.start) % self._every == 0
 
-    def _in_turn(self, state: MembersState, step: int) -> list[Member]:
-        """Return the members whose turn it is at a step."""
+    def _in_turn(self, step: int) -> list[int]:
+        """Return the numbers of the architectures whose turn it is at a step."""
         assert self.start is not None
         each = self.drawn or 1
         first = (step - self.start) // self._every * each
-        members = state.members
-        return [members[(first + more) % len(members)] for more in range(each)]
+        return [(first + more) % len(self.networks) for more in range(each)]
 
     def _picks(self, run: Run, step: int) -> list[tuple[int, int]]:
         """Return the architectures drawn for a step, and a network of each."""
