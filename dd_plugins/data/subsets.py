@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dd_plugins.errors import DDWarning, OptionError
+from dd_plugins.errors import DataError, DDWarning, OptionError
 from dd_plugins.runtime.randomness import generator_for
 
 __all__ = [
     "balanced_subset",
+    "by_class",
     "class_members",
     "every_fifth",
     "random_members",
@@ -74,25 +75,40 @@ def class_members(
     Raises:
         OptionError: a class has fewer images.
     """
-    found = [
-        (labels == label).nonzero().flatten() for label in range(int(labels.max()) + 1)
-    ]
+    found = by_class(labels)
     wanted = _counts(least, len(found))
     smallest = min(range(len(found)), key=lambda n: len(found[n]) - wanted[n])
     if len(found[smallest]) < wanted[smallest]:
-        equal, asked = len(set(wanted)) == 1, wanted[smallest] // each
-        named = f"class {smallest}, counted from 0,"
-        noun = "image" if asked == 1 else "images"
-        what = f"{noun} per class" if equal else f"{noun} of {named}"
-        which = named if equal else "it"
-        made = f", made of {each} real ones each" if each > 1 else ""
-        most = len(found[smallest]) // each
-        raise OptionError(
-            f"{asked} {what} asked for{made}, but {which} has only "
-            f"{len(found[smallest])} training images, without those held out for "
-            f"validation; {f'choose at most {most}' if most else 'too few for one'}"
-        )
+        raise _too_few(smallest, len(found[smallest]), wanted, each)
     return found
+
+
+def by_class(labels: Tensor, num_classes: int = 0) -> list[Tensor]:
+    """Return the indices of each class's images, in order; empty for absent classes.
+
+    Args:
+        labels: int64 of shape ``(n,)``, not negative.
+        num_classes: the smallest number of classes in the result.
+    """
+    counts = torch.bincount(labels, minlength=num_classes)
+    return list(labels.argsort(stable=True).split(counts.tolist()))
+
+
+def _too_few(label: int, found: int, wanted: list[int], each: int) -> OptionError:
+    """Return the error of a class with fewer images than wanted."""
+    asked, most = wanted[label] // each, found // each
+    images = f"{asked} {'image' if asked == 1 else 'images'}"
+    name = f"class {label}, counted from 0,"
+    if len(set(wanted)) == 1:
+        request, owner = f"{images} per class", name
+    else:
+        request, owner = f"{images} of {name}", "it"
+    made = f", made of {each} real ones each" if each > 1 else ""
+    advice = f"choose at most {most}" if most else "too few for one"
+    return OptionError(
+        f"{request} asked for{made}, but {owner} has only {found} training images, "
+        f"without those held out for validation; {advice}"
+    )
 
 
 def _counts(counts: int | Sequence[int], classes: int) -> list[int]:
@@ -111,8 +127,7 @@ def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Te
     """
     part = min(part, most / len(labels))
     held_out = []
-    for label in range(int(labels.max()) + 1):
-        members = (labels == label).nonzero().flatten()
+    for label, members in enumerate(by_class(labels)):
         generator = generator_for(_SPLIT_SEED, "validation split", label)
         order = torch.randperm(len(members), generator=generator)
         held_out.append(members[order[: int(part * len(members))]])
@@ -134,12 +149,17 @@ def every_fifth(labels: Sequence[int], class_names: Sequence[str], what: str) ->
 
     Returns:
         bool of shape ``(n,)``.
+
+    Raises:
+        DataError: a label is negative.
     """
-    classes = torch.tensor(labels)
-    mask = torch.zeros(len(classes), dtype=torch.bool)
+    if (least := min(labels, default=0)) < 0:
+        raise DataError(f"{what}: labels must not be negative, got {least}")
+    mask = torch.zeros(len(labels), dtype=torch.bool)
     untested = []
-    for label, name in enumerate(class_names):
-        members = (classes == label).nonzero().flatten()
+    members_of = by_class(torch.tensor(labels, dtype=torch.int64), len(class_names))
+    # Labels without a name are refused when the images are checked.
+    for name, members in zip(class_names, members_of, strict=False):
         if len(members) == 1:
             untested.append(name)
         elif len(members) >= _TEST_EVERY:

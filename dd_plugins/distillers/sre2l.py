@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from dd_plugins.data.sampler import RealSampler
+from dd_plugins.data.subsets import by_class
 from dd_plugins.distillers.base import InitialImages, add_gradient
 from dd_plugins.distillers.state import Metrics
 from dd_plugins.distillers.taught import AbstractTaught, TaughtState
@@ -304,14 +305,11 @@ def _groups(classes: Tensor, most: int) -> list[Tensor]:
         classes: int64, the class of each image.
         most: most images in a group; a larger group is cut into even parts.
     """
-    order = classes.argsort(stable=True)
-    counts = classes.bincount()
-    starts = counts.cumsum(0) - counts
     rank = torch.empty_like(classes)  # how many images of its class come before it
-    rank[order] = torch.arange(len(classes)) - starts[classes[order]]
+    for members in by_class(classes):
+        rank[members] = torch.arange(len(members))
     found: list[Tensor] = []
-    for number in range(int(counts.max())):
-        group = (rank == number).nonzero().flatten()
+    for group in by_class(rank):
         found += group.tensor_split(-(-len(group) // most))
     return found
 

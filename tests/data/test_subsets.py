@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dd_plugins.data.subsets import class_members, random_members, stratified_split
-from dd_plugins.errors import OptionError
+from dd_plugins.data.subsets import (
+    by_class,
+    class_members,
+    every_fifth,
+    random_members,
+    stratified_split,
+)
+from dd_plugins.errors import DataError, OptionError
 from dd_plugins.runtime.randomness import generator_for
 
 
@@ -59,6 +65,16 @@ def test_members_are_the_places_of_each_class_in_order() -> None:
     labels = torch.tensor([3, 0, 3, 1, 0])
     found = [members.tolist() for members in class_members(labels)]
     assert found == [[1, 4], [3], [], [0, 2]]
+    assert [len(members) for members in by_class(labels, 6)] == [2, 1, 0, 2, 0, 0]
+    assert [len(members) for members in by_class(labels[:0], 2)] == [0, 0]
+
+
+def test_every_fifth_leaves_labels_without_a_name_and_refuses_negative_ones() -> None:
+    labels = [0, 1, 2] * 5
+    mask = every_fifth(labels, ["ant", "bee"], "insects")
+    assert mask.nonzero().flatten().tolist() == [12, 13]
+    with pytest.raises(DataError, match="insects: labels must not be negative, got -1"):
+        every_fifth([0, -1], ["ant"], "insects")
 
 
 @pytest.mark.parametrize(
