@@ -22,7 +22,7 @@ from dd_plugins.functional.kernel_predictor import (
 )
 from dd_plugins.functional.kernel_regression import (
     centred_targets,
-    kernel_ridge_regression,
+    kernel_ridge_coefficients,
 )
 from dd_plugins.functional.ntk import KERNELS, AbstractKernel, FullyConnected
 from dd_plugins.run import Run, Task
@@ -201,12 +201,12 @@ class KIP(AbstractDistiller[KIPState]):
                 rows = self.kernel(batch.images[part].double(), pixels) @ weights
                 square += rows.T @ rows
                 wanted += rows.T @ targets[part]
-            # The labels of a context stay; the others fit what these leave.
+            # Labels of a context are fixed; the others are fitted to the residual.
             held = run.task.context_images
             labels = leaves.labels.detach().double().clone()
             left = wanted[held:] - square[held:, :held] @ labels[:held]
-            labels[held:] = kernel_ridge_regression(
-                square[held:, held:], identity[held:, held:], left, ridge=_SOLVE_RIDGE
+            labels[held:] = kernel_ridge_coefficients(
+                square[held:, held:], left, ridge=_SOLVE_RIDGE
             )
         return labels.to(leaves.labels.dtype)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.errors import OptionError
-from dd_plugins.functional.kernel_regression import kernel_ridge_regression
+from dd_plugins.functional.kernel_regression import kernel_ridge_coefficients
 from dd_plugins.functional.ntk import AbstractKernel
 from dd_plugins.runtime.memory import fits_in_memory
 
@@ -69,10 +69,7 @@ def regression_weights(
         float64 ``(n, classes)``. The prediction for an image is its kernel with the
         support, times these coefficients.
     """
-    identity = torch.eye(len(images), dtype=images.dtype, device=images.device)
-    return kernel_ridge_regression(
-        kernel(images, images), identity, labels, ridge=ridge
-    )
+    return kernel_ridge_coefficients(kernel(images, images), labels, ridge=ridge)
 
 
 def parts_that_fit(

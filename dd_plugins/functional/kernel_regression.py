@@ -20,6 +20,7 @@ __all__ = [
     "calibrated_cross_entropy",
     "centred_targets",
     "half_squared_error",
+    "kernel_ridge_coefficients",
     "kernel_ridge_regression",
     "margin_loss",
     "predictions_of_blocks",
@@ -151,12 +152,7 @@ def weights_of_blocks(
         RunError: the kernel is not finite, or not positive definite with any ridge
             tried.
     """
-    if ridge < 0:
-        raise OptionError(f"ridge must not be negative, got {ridge}")
-    for attempt in range(_JITTER_STEPS + 1):
-        relative = ridge
-        if attempt > 0:
-            relative = max(ridge, _SMALLEST_JITTER) * _JITTER_GROWTH**attempt
+    for relative in _ridges_to_try(ridge):
         weights, failed = _weights(blocks, targets, relative)
         if not failed:
             return weights
@@ -200,8 +196,31 @@ def kernel_ridge_regression(
     Reference: Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression"
     (KIP), ICLR 2021, arXiv 2011.00050, equation 3.
     """
-    if ridge < 0:
-        raise OptionError(f"ridge must not be negative, got {ridge}")
+    coefficients = kernel_ridge_coefficients(kernel, targets, ridge=ridge)
+    return (cross_kernel.double() @ coefficients).to(targets.dtype)
+
+
+def kernel_ridge_coefficients(
+    kernel: Tensor, targets: Tensor, *, ridge: float
+) -> Tensor:
+    """Return the coefficients of :func:`kernel_ridge_regression`.
+
+    A cross kernel times them gives the predictions.
+
+    Args:
+        kernel: kernel of the support with itself, ``(n, n)``, symmetric.
+        targets: targets of the support, ``(n, classes)``.
+        ridge: ridge relative to the mean eigenvalue of the kernel, not negative.
+
+    Returns:
+        float64 of shape ``(n, classes)``, differentiable in both tensors.
+
+    Raises:
+        OptionError: the ridge is negative.
+        RunError: the kernel is not finite, or not positive definite with any ridge
+            tried.
+    """
+    ridges = _ridges_to_try(ridge)
     if not torch.isfinite(kernel).all():
         raise RunError(
             "the kernel of the support must be finite, got values that are not finite"
@@ -209,19 +228,27 @@ def kernel_ridge_regression(
     precise, wanted = kernel.double(), targets.double()
     scale = precise.diagonal().mean()
     identity = torch.eye(len(precise), dtype=torch.float64, device=kernel.device)
-    for attempt in range(_JITTER_STEPS + 1):
-        relative = ridge
-        if attempt > 0:
-            relative = max(ridge, _SMALLEST_JITTER) * _JITTER_GROWTH**attempt
-        system = precise + relative * scale * identity
-        factor, failed = torch.linalg.cholesky_ex(system)
+    for relative in ridges:
+        factor, failed = torch.linalg.cholesky_ex(precise + relative * scale * identity)
         if not failed:
-            solution = torch.cholesky_solve(wanted, factor)
-            return (cross_kernel.double() @ solution).to(targets.dtype)
+            return torch.cholesky_solve(wanted, factor)
     raise RunError(
         "the kernel of the support is not positive definite, even with a relative "
         f"ridge of {relative:g}; expected a symmetric kernel of different images"
     )
+
+
+def _ridges_to_try(ridge: float) -> list[float]:
+    """Return a ridge, and larger ones in case the kernel is singular.
+
+    Raises:
+        OptionError: the ridge is negative.
+    """
+    if ridge < 0:
+        raise OptionError(f"ridge must not be negative, got {ridge}")
+    first = max(ridge, _SMALLEST_JITTER)
+    larger = [first * _JITTER_GROWTH**step for step in range(1, _JITTER_STEPS + 1)]
+    return [ridge, *larger]
 
 
 def ridge_regression_ex(
