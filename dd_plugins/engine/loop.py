@@ -17,7 +17,11 @@ from dd_plugins.engine.estimating import Estimate, bytes_of
 from dd_plugins.engine.finished import finished_set
 from dd_plugins.engine.learning import Learning, StopOrSave
 from dd_plugins.engine.observers import Observers
-from dd_plugins.engine.restoring import checkpoint_errors, saved_transform
+from dd_plugins.engine.restoring import (
+    check_configuration,
+    checkpoint_errors,
+    saved_transform,
+)
 from dd_plugins.engine.settled import Settled
 from dd_plugins.engine.validation import (
     validation_accuracy,
@@ -97,8 +101,8 @@ class Loop:
         self.learning = Learning(run, self.settled, self.folder, self.context)
         transform = None
         if saved is not None:
-            image = self.settled.data.train.images[:1]
-            transform = saved_transform(saved, self.configuration, run.steps, image)
+            check_configuration(saved, self.configuration, run.steps)
+            transform = saved_transform(saved, data.train.images[:1])
         self.learning.begin(transform)
         if saved is not None:
             self.learning.load_state_dict(saved)

@@ -20,6 +20,7 @@ from dd_plugins.synthetic.leaves import Parameters
 
 __all__ = [
     "LARGEST",
+    "check_configuration",
     "checkpoint_errors",
     "largest",
     "rehearse",
@@ -67,21 +68,15 @@ def threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[No
     return threads(count)
 
 
-def saved_transform(
-    saved: Mapping[str, Any],
-    configuration: Mapping[str, Any],
-    steps: int,
-    image: Tensor,
-) -> Transform | None:
-    """Return the map to the value space in a checkpoint, if it holds one.
-
-    Fitted again, by another number of threads, the map would differ in its last bits.
+def check_configuration(
+    saved: Mapping[str, Any], configuration: Mapping[str, Any], steps: int
+) -> None:
+    """Refuse a checkpoint of a run with other options.
 
     Args:
         saved: the checkpoint.
         configuration: the configuration of the run; it must be the same.
         steps: the number of steps of the run.
-        image: one real image, ``(1, channels, height, width)``.
 
     Raises:
         OptionError: another run wrote the checkpoint.
@@ -112,6 +107,21 @@ def saved_transform(
             raise OptionError(
                 f"cannot resume with other options: {differing}; {advice}"
             )
+
+
+def saved_transform(saved: Mapping[str, Any], image: Tensor) -> Transform | None:
+    """Return the map to the value space in a checkpoint, if it holds one.
+
+    Fitted again, by another number of threads, the map would differ in its last bits.
+
+    Args:
+        saved: the checkpoint.
+        image: one real image, ``(1, channels, height, width)``.
+
+    Raises:
+        FileError: the checkpoint is foreign or damaged.
+    """
+    with checkpoint_errors():
         if "transform" not in saved:
             return None
         check_saved(saved["transform"]["stride"], 1, "transform.stride")

@@ -9,6 +9,7 @@ import torch
 
 from dd_plugins.api import DDWarning, FileError, OptionError, Transform
 from dd_plugins.engine.restoring import (
+    check_configuration,
     checkpoint_errors,
     largest,
     rehearse,
@@ -62,11 +63,11 @@ IMAGE = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 def test_the_map_to_the_value_space_comes_back_bit_for_bit(kind: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     fitted = Transform.fit(torch.rand(50, 3, 4, 4, generator=generator), kind)
-    found = saved_transform(saved_with(fitted), CONFIGURATION, 9, IMAGE)
+    found = saved_transform(saved_with(fitted), IMAGE)
     assert found is not None
     assert found.fingerprint == fitted.fingerprint
     assert torch.equal(found(IMAGE), fitted(IMAGE))
-    assert saved_transform(saved_with(), CONFIGURATION, 9, IMAGE) is None
+    assert saved_transform(saved_with(), IMAGE) is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_a_checkpoint_of_other_options_names_them_all(
     changed: dict[str, Any], told: list[str], refining: bool
 ) -> None:
     with pytest.raises(OptionError) as refused:
-        saved_transform(saved_with(**changed), CONFIGURATION, 9, IMAGE)
+        check_configuration(saved_with(**changed), CONFIGURATION, 9)
     text = str(refused.value)
     assert [word for word in told if word not in text] == []
     assert ("--refine-context" in text) is refining, "it helps with steps alone"
@@ -92,7 +93,7 @@ def test_a_checkpoint_of_other_options_names_them_all(
 
 def test_a_checkpoint_of_another_version_is_told_apart() -> None:
     with pytest.raises(OptionError, match="version") as refused:
-        saved_transform(saved_with(flavour=1), CONFIGURATION, 9, IMAGE)
+        check_configuration(saved_with(flavour=1), CONFIGURATION, 9)
     assert "flavour" not in str(refused.value)
 
 
@@ -103,17 +104,30 @@ def test_a_checkpoint_of_another_version_is_told_apart() -> None:
         ({"configuration": None}, "foreign"),
         (saved_with(seed=[1, 2]), r"seed.*list"),
         (saved_with(seed={"a": 1}), r"seed.*dict"),
-        (saved_with() | {"transform": {}}, "stride"),
-        (saved_with() | {"transform": {"stride": 1, "tensors": {}}}, "mean"),
+    ],
+)
+def test_a_checkpoint_without_a_configuration_is_foreign(
+    saved: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(FileError, match=told) as refused:
+        check_configuration(saved, CONFIGURATION, 9)
+    assert "--overwrite" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [
+        ({"transform": {}}, "stride"),
+        ({"transform": {"stride": 1, "tensors": {}}}, "mean"),
         (saved_with(Transform.identity(2)), "foreign"),
         (saved_with(Transform.identity(1)), "3 channels"),
     ],
 )
-def test_a_checkpoint_without_what_it_must_hold_is_foreign(
+def test_a_checkpoint_with_the_map_of_other_images_is_foreign(
     saved: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(FileError, match=told) as refused:
-        saved_transform(saved, CONFIGURATION, 9, IMAGE)
+        saved_transform(saved, IMAGE)
     assert "--overwrite" in str(refused.value)
 
 
