@@ -91,7 +91,7 @@ def by_class(labels: Tensor, num_classes: int = 0) -> list[Tensor]:
         num_classes: the smallest number of classes in the result.
     """
     counts = torch.bincount(labels, minlength=num_classes)
-    return list(labels.argsort(stable=True).split(counts.tolist()))
+    return list(torch.split(labels.argsort(stable=True), counts.tolist()))
 
 
 def _too_few(label: int, found: int, wanted: list[int], each: int) -> OptionError:

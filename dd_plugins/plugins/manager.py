@@ -89,39 +89,43 @@ class Plugins(LoadedPlugins):
         self.observers = Registry[type[AbstractObserver]]("observer")
         self.datasets = Registry[DatasetLoader]("data set")
         self.commands = Registry[click.Command]("command")
+        # Records of these may stand within a spec.
+        self._nestable = (self.distillers, self.networks, self.decoders)
         super().__init__(hookspecs.PROJECT, hookspecs, load, extra)
 
-    def _registries(self) -> list[Registry[Any]]:
-        """Return the registries of the plugins' offers."""
+    @property
+    def record_registries(self) -> list[Registry[Any]]:
+        """The registries of records, built from specs."""
         return [
             self.distillers,
             self.networks,
             self.parametrizations,
             self.decoders,
             self.observers,
-            self.datasets,
-            self.commands,
         ]
+
+    def _registries(self) -> list[Registry[Any]]:
+        """Return the registries of the plugins' offers."""
+        return [*self.record_registries, self.datasets, self.commands]
 
     def _collect(self, registered: object, plugin: Plugin) -> None:
         """Call this plugin's registration hooks, and no other's."""
         only = partial(self._only, registered)
         only("dd_register_hookspecs")(register=self.manager.add_hookspecs)
-        distillers = record_adder(self.distillers, AbstractDistiller, plugin)
-        wrappers = record_adder(self.distillers, AbstractWrapper, plugin)
-        networks = record_adder(self.networks, AbstractNetwork, plugin)
-        only("dd_register_distillers")(register=distillers)
-        only("dd_register_wrappers")(register=wrappers)
-        only("dd_register_networks")(register=networks)
-        only("dd_register_parametrizations")(
-            register=record_adder(
-                self.parametrizations, AbstractParametrization, plugin
-            )
-        )
-        decoders = record_adder(self.decoders, AbstractDecoder, plugin)
-        only("dd_register_decoders")(register=decoders)
-        observers = record_adder(self.observers, AbstractObserver, plugin)
-        only("dd_register_observers")(register=observers)
+        bases: list[tuple[str, Registry[Any], type[Record]]] = [
+            ("dd_register_distillers", self.distillers, AbstractDistiller),
+            ("dd_register_wrappers", self.distillers, AbstractWrapper),
+            ("dd_register_networks", self.networks, AbstractNetwork),
+            (
+                "dd_register_parametrizations",
+                self.parametrizations,
+                AbstractParametrization,
+            ),
+            ("dd_register_decoders", self.decoders, AbstractDecoder),
+            ("dd_register_observers", self.observers, AbstractObserver),
+        ]
+        for hook, registry, base in bases:
+            only(hook)(register=record_adder(registry, base, plugin))
         only("dd_register_datasets")(
             register=lambda name, loader: self.datasets.add(
                 *checked_dataset(name, loader), plugin
@@ -383,15 +387,8 @@ class Plugins(LoadedPlugins):
         """
         found = {}
         for record in used:
-            origins = (
-                registry.origin(type(record))
-                for registry in (
-                    self.distillers,
-                    self.networks,
-                    self.parametrizations,
-                    self.decoders,
-                )
-            )
+            kind = type(record)
+            origins = (registry.origin(kind) for registry in self.record_registries)
             origin = next(filter(None, origins), None)
             if origin is not None and origin.distribution and origin.version:
                 found[origin.distribution] = origin.version
@@ -420,7 +417,7 @@ class Plugins(LoadedPlugins):
                 raise not_a_value(call, name, value)
         first = next(iter(call.arguments), None)
         has_base = cls.positional[:1] == ("base",)
-        if has_base and isinstance(first, Call) and not self._is_known(first):
+        if has_base and isinstance(first, Call) and not self._registry_of(first.name):
             self.distillers.get(first.name)  # raises the error
         arguments = tuple(self._value(value) for value in call.arguments)
         options = {}
@@ -428,14 +425,14 @@ class Plugins(LoadedPlugins):
             if isinstance(value, Call) and name in cls.parts:
                 options[name] = build_part(cls, name, value)
                 continue
-            if isinstance(value, Call) and not self._is_known(value):
+            if isinstance(value, Call) and not self._registry_of(value.name):
                 raise not_a_value(call, name, value)
             options[name] = self._value(value)
         return build(cls, Call(call.name, arguments, options))
 
-    def _is_known(self, call: Call) -> bool:
-        registries = (self.distillers, self.networks, self.decoders)
-        return any(call.name in registry for registry in registries)
+    def _registry_of(self, name: str) -> Registry[Any] | None:
+        """Return the registry of a record within a spec, if there is one."""
+        return next((each for each in self._nestable if name in each), None)
 
     def _value(self, value: Any) -> Any:
         """Return a literal as it is, or the record of a nested spec."""
@@ -443,11 +440,10 @@ class Plugins(LoadedPlugins):
             return tuple(self._value(item) for item in value)
         if not isinstance(value, Call):
             return value
-        for registry in (self.distillers, self.networks, self.decoders):
-            if value.name in registry:
-                return self._build(registry, value)
-        known = [*self.distillers.names(), *self.networks.names()]
-        raise unknown_name("name", value.name, [*known, *self.decoders.names()])
+        if registry := self._registry_of(value.name):
+            return self._build(registry, value)
+        known = [name for registry in self._nestable for name in registry.names()]
+        raise unknown_name("name", value.name, known)
 
 
 @cache

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from dd_plugins.errors import UnknownNameError
 from dd_plugins.plugins.manager import Plugins
-from dd_plugins.plugins.registry import Registry
 from dd_plugins.spec import Record, unknown_name
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.recipes import Recipe
@@ -87,16 +86,8 @@ def _place(found: tuple[str, type[Record]]) -> tuple[int, str]:
 
 def every_record(plugins: Plugins) -> Iterator[tuple[str, type[Record]]]:
     """Yield the kind and class of each record with a spec."""
-    registries: list[Registry[Any]] = [
-        plugins.distillers,
-        plugins.networks,
-        plugins.parametrizations,
-        plugins.decoders,
-        plugins.observers,
-        *plugins.collect_all(),
-    ]
     seen: set[type[Record]] = set()
-    for registry in registries:
+    for registry in [*plugins.record_registries, *plugins.collect_all()]:
         for name in registry.names():
             record: type[Record] = registry.get(name)
             kind = registry.kind
