@@ -122,7 +122,7 @@ class RealSampler:
     def batch(self, step: int, size: int) -> Batch:
         """Draw ``size`` images of any class; return all if there are fewer."""
         if isinstance(self._images, StreamedImages):
-            return self._read_ahead(step, size, self._everything)
+            return self._read_ahead(step, size)
         return self._draw("batch", step, size, self._everything)
 
     def class_batch(
@@ -139,7 +139,7 @@ class RealSampler:
         """
         purpose, members = f"batch of class {label}", self._members[label]
         if shared:
-            return self.read(self._whole(purpose, step, size, members))
+            return self.read(self._drawn_by_all(purpose, step, size, members))
         return self._draw(purpose, step, size, members)
 
     @cached_property
@@ -148,31 +148,31 @@ class RealSampler:
         return torch.arange(len(self._labels))
 
     def _draw(self, purpose: str, step: int, size: int, members: Tensor) -> Batch:
-        return self.read(self._picked(purpose, step, size, members))
+        return self.read(self._own_part(purpose, step, size, members))
 
-    def _read_ahead(self, step: int, size: int, members: Tensor) -> Batch:
+    def _read_ahead(self, step: int, size: int) -> Batch:
         """Draw from a stream of batches, read ahead by workers step by step.
 
         Each reader with steps of its own has a stream, such as an architecture of
         MetaDD.
         """
         assert isinstance(self._images, StreamedImages)
-        picked = partial(self._picked, "batch", size=size, members=members)
+        part = partial(self._own_part, "batch", size=size, members=self._everything)
         wanted = (step, size)
         fitting = [each for each in self._streams if each.coming == wanted]
         if fitting:
             stream = fitting[0]
             self._streams.remove(stream)
         else:
-            draws = (picked(later) for later in itertools.count(step))
+            draws = (part(later) for later in itertools.count(step))
             stream = _Stream(self._images.batches(draws), wanted)
         images = next(stream.batches)
         stream.coming = (step + 1, size)
         self._streams = [*self._streams, stream][-_MOST_STREAMS:]
-        return self._batch(images, picked(step).to(self._device))
+        return self._batch(images, part(step).to(self._device))
 
-    def _picked(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
-        """Return the indices of the images in a draw for this process.
+    def _own_part(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
+        """Return the indices of this process's images in a draw.
 
         Raises:
             OptionError: the draw has fewer images than there are processes.
@@ -184,10 +184,13 @@ class RealSampler:
                 f"{min(size, total)} for {self._ranks} processes; draw more, or use "
                 "fewer processes"
             )
-        return self._whole(purpose, step, size, members)[self._rank :: self._ranks]
+        drawn = self._drawn_by_all(purpose, step, size, members)
+        return drawn[self._rank :: self._ranks]
 
-    def _whole(self, purpose: str, step: int, size: int, members: Tensor) -> Tensor:
-        """Return the indices of all images in a draw."""
+    def _drawn_by_all(
+        self, purpose: str, step: int, size: int, members: Tensor
+    ) -> Tensor:
+        """Return the indices of the images in a draw, those of all processes."""
         total = len(members)
         if size >= total:
             return members

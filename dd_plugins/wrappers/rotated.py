@@ -344,6 +344,16 @@ class _RotatedSampler(RealSampler):
         count = len(self._real.labels)
         return self._seen(self._real.read(indices % count), indices // count)
 
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Return the images of these indices as pixels, each in its turn."""
+        count = len(self._real.labels)
+        pixels = self._real.pixels(indices % count)
+        return self._rotated(pixels, (indices // count).to(pixels.device))
+
+    def close(self) -> None:
+        """Stop the processes for reading ahead, if there are any."""
+        self._real.close()
+
     def batch(self, step: int, size: int) -> Batch:
         """Draw images of any class, each in a turn of its own."""
         batch = self._real.batch(step, size)
@@ -362,10 +372,16 @@ class _RotatedSampler(RealSampler):
         return self._seen(batch, torch.full((len(batch.labels),), turn))
 
     def _seen(self, batch: Batch, turns: Tensor) -> Batch:
-        """Return a batch, each image in its turn (int64, on the CPU)."""
+        """Return a batch, each image in its turn (int64, on any device)."""
         turns = turns.to(batch.labels.device)
-        images = batch.images.clone()
+        return Batch(
+            self._rotated(batch.images, turns), batch.labels + turns * self._classes
+        )
+
+    def _rotated(self, images: Tensor, turns: Tensor) -> Tensor:
+        """Return images, each in its turn (int64, on their device)."""
+        rotated = images.clone()
         for turn in range(1, self._turns):
             chosen = turns == turn
-            images[chosen] = _rotate(batch.images[chosen], turn, self._turns)
-        return Batch(images, batch.labels + turns * self._classes)
+            rotated[chosen] = _rotate(images[chosen], turn, self._turns)
+        return rotated

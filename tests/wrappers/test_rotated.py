@@ -120,6 +120,20 @@ def test_every_turn_of_a_class_is_a_class_of_real_images() -> None:
     assert torch.equal(read.images[1], torch.rot90(read.images[0], 1, (-2, -1)))
 
 
+def test_real_images_in_every_turn_have_pixels_and_their_readers_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrapper, state, leaves, real = _setting(4)
+    wrapper.accumulate(state, leaves, real, 0)
+    ((_, turned),) = SEEN
+    indices = torch.tensor([5, 35, 95])
+    assert torch.equal(turned.pixels(indices), turned.read(indices).images)
+    closed: list[bool] = []
+    monkeypatch.setattr(real, "close", lambda: closed.append(True))
+    turned.close()
+    assert closed == [True]
+
+
 @pytest.mark.parametrize("kind", ["regression", "probabilities", "classes"])
 def test_labels_of_a_turn_are_of_their_kind(kind: LabelKind) -> None:
     labels = torch.eye(3) - 1 / 3 if kind == "regression" else torch.eye(3)
