@@ -25,7 +25,6 @@ ZCA_RIDGE = 0.1
 
 _PIXEL_RIDGE = 0.1  # on the covariance of pixels in [0, 1] (MTT's)
 
-_LARGEST_WHITENED_SIDE = LARGEST_WHITENED_SIDE  # beyond it: see Transform
 _COMPACT = 512  # a whitening matrix of more rows is kept compact
 _LONG_TO_WHITEN = 4_000  # rows and columns of a matrix that is decomposed
 _LEAST_EIGENVALUE = 1e-10  # relative to the largest; smaller ones are rounding
@@ -89,6 +88,13 @@ class Transform:
     def identity(cls, channels: int) -> "Transform":
         """Return the transform for images already in the value space."""
         return cls(torch.zeros(channels), torch.ones(channels))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether images are in the value space already."""
+        if self.centre is not None:
+            return False
+        return bool((self.mean == 0).all() and (self.deviation == 1).all())
 
     @property
     def kind(self) -> Preprocessing:
@@ -166,7 +172,7 @@ class Transform:
             centre += scale._flatten(scale.standardize(chunk)).double().sum(dim=0).cpu()
         centre = (centre / count).float()
         if count <= size:
-            return self._with_directions(images, scale, centre, count, ridge)
+            return _along_directions(images, scale, centre, count, ridge)
         covariance = torch.zeros(size, size, dtype=torch.float64)
         for chunk in chunks(images, _CHUNK):
             flat = scale._flatten(scale.standardize(chunk)).cpu() - centre
@@ -194,46 +200,6 @@ class Transform:
             compact=compact,
         )
 
-    def _with_directions(
-        self,
-        images: ImageSource,
-        scale: "Transform",
-        centre: Tensor,
-        count: int,
-        ridge: float | None,
-    ) -> "Transform":
-        """Return the whitening transform fitted to at most as many images as values.
-
-        Directions without data keep scale 1, as in the released code. Centred images
-        span one direction fewer than there are images; the released code overlooks
-        this. So the matrix is the identity plus a matrix of low rank, found from the
-        inner products of images.
-        """
-        flat = torch.cat(
-            [
-                scale._flatten(scale.standardize(chunk)).cpu() - centre
-                for chunk in chunks(images, _CHUNK)
-            ]
-        ).double()
-        eigenvalues, vectors = torch.linalg.eigh(flat @ flat.mT / count)
-        total = float(eigenvalues.sum())
-        if not total > 0:
-            raise _all_alike()
-        kept = eigenvalues > _LEAST_EIGENVALUE * eigenvalues[-1]
-        kept[0] = False  # the direction removed by centring
-        eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
-        directions = vectors.mT @ flat / (count * eigenvalues).sqrt()[:, None]
-        if ridge is None:
-            ridge = ZCA_RIDGE * total / flat.shape[1]
-        return Transform(
-            self.mean,
-            self.deviation,
-            centre,
-            stride=scale.stride,
-            directions=directions.float().contiguous(),
-            scales=(eigenvalues + ridge).rsqrt().float(),
-        )
-
     def __call__(self, images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Map images to the value space.
 
@@ -250,10 +216,7 @@ class Transform:
         size = length_of_chunks(images.shape, _CHUNK)
         for start in range(0, len(images), size):
             near = images[start : start + size].to(self.mean.device)
-            chunk = self.standardize(near)
-            if self.centre is not None:
-                flat = self._whiten(self._flatten(chunk) - self.centre)
-                chunk = self._unflatten(flat, images.shape)
+            chunk = self.from_standardised(self.standardize(near))
             result[start : start + size] = chunk
         return result
 
@@ -284,7 +247,7 @@ class Transform:
         mean, deviation = self._by_channel(images.device)
         return (to_unit_range(images) - mean) / deviation
 
-    def standardised(self, values: Tensor) -> Tensor:
+    def to_standardised(self, values: Tensor) -> Tensor:
         """Map values back to standardised pixels, with any whitening undone.
 
         In the space ``"pixel-zca"``, pixels are divided by the square root of the ridge
@@ -296,7 +259,7 @@ class Transform:
         mean, deviation = self._by_channel(values.device)
         return (self.invert(values) - mean) / deviation
 
-    def whitened(self, standardised: Tensor) -> Tensor:
+    def from_standardised(self, standardised: Tensor) -> Tensor:
         """Map standardised pixels to the value space.
 
         Gradients flow through the map.
@@ -417,6 +380,44 @@ class Transform:
         )
 
 
+def _along_directions(
+    images: ImageSource,
+    scale: Transform,
+    centre: Tensor,
+    count: int,
+    ridge: float | None,
+) -> Transform:
+    """Return the whitening transform fitted to at most as many images as values.
+
+    Directions without data keep scale 1, as in the released code. Centred images span
+    one direction fewer than there are images; the released code overlooks this. So the
+    matrix is the identity plus a matrix of low rank, found from the inner products of
+    images.
+    """
+    flat = torch.cat(
+        [
+            scale._flatten(scale.standardize(chunk)).cpu() - centre
+            for chunk in chunks(images, _CHUNK)
+        ]
+    ).double()
+    eigenvalues, vectors = torch.linalg.eigh(flat @ flat.mT / count)
+    total = float(eigenvalues.sum())
+    if not total > 0:
+        raise _all_alike()
+    kept = eigenvalues > _LEAST_EIGENVALUE * eigenvalues[-1]
+    kept[0] = False  # the direction removed by centring
+    eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
+    directions = vectors.mT @ flat / (count * eigenvalues).sqrt()[:, None]
+    if ridge is None:
+        ridge = ZCA_RIDGE * total / flat.shape[1]
+    return replace(
+        scale,
+        centre=centre,
+        directions=directions.float().contiguous(),
+        scales=(eigenvalues + ridge).rsqrt().float(),
+    )
+
+
 def _all_alike() -> DataError:
     return DataError(
         "ZCA needs images that differ, got images that are all alike; use "
@@ -426,7 +427,7 @@ def _all_alike() -> DataError:
 
 def _stride(height: int, width: int) -> int:
     """Return the smallest number of sub-images along a side, at most 64 pixels each."""
-    stride = math.ceil(max(height, width) / _LARGEST_WHITENED_SIDE)
+    stride = math.ceil(max(height, width) / LARGEST_WHITENED_SIDE)
     if height % stride or width % stride:
         raise DataError(
             f"ZCA of {height}x{width} images needs sides divisible by {stride}; resize "

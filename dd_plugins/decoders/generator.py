@@ -120,12 +120,14 @@ class Generator(AbstractParametrization):
         scales = self._scales(module, run, real, transform)
 
         def encode(images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-            pixels = transform.standardised(images)
+            pixels = transform.to_standardised(images)
             return self._codes(module, pixels, classes, scales)
 
         def decode(stored: Mapping[str, Tensor]) -> Tensor:
             latents, styles = (stored[name] * scales[name] for name in scales)
-            return transform.whitened(module.decode(latents, styles, self.layer))
+            return transform.from_standardised(
+                module.decode(latents, styles, self.layer)
+            )
 
         return Codec(
             encode=encode,

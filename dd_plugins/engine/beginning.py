@@ -226,8 +226,7 @@ class Beginning:
         Such data has no range of values.
         """
         transform = self.transform.to(self.run.device)
-        moved = (transform.mean != 0).any() or (transform.deviation != 1).any()
-        if transform.centre is None and not moved:
+        if transform.is_identity:
             return None
         return lambda images: transform(transform.invert(images).clamp(0, 1))
 

@@ -57,8 +57,9 @@ def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> N
             f"initial images {settled.options.initial_images!r}"
         )
     data = settled.data
-    space = data.preprocessing if data.transform is None else data.transform.kind
-    if space != "constant" and not _is_identity(data.transform):
+    given = data.transform
+    space = data.preprocessing if given is None else given.kind
+    if space != "constant" and (given is None or not given.is_identity):
         raise OptionError(
             f"{name} is private, and must not fit a value space to private images: "
             f"expected preprocessing 'constant', got {space!r}"
@@ -74,14 +75,6 @@ def check_private(settled: Settled, run: Run, context: DistilledSet | None) -> N
             DDWarning,
             stacklevel=2,
         )
-
-
-def _is_identity(transform: Transform | None) -> bool:
-    """Return whether images are in the value space already."""
-    if transform is None or transform.centre is not None:
-        return False
-    still = (transform.mean == 0).all() and (transform.deviation == 1).all()
-    return bool(still)
 
 
 def _check_context(context: DistilledSet, settled: Settled, name: str) -> None:

@@ -192,7 +192,7 @@ class DistilledSet(Content):
         each = len(self) // count
         classes = self.header.initial_classes[::each]
         header = self.header.of_pixels(classes, stored.numel())
-        images = self.transform.whitened(stored)
+        images = self.transform.from_standardised(stored)
         return DistilledSet(images, self.labels[::each], self.transform, header)
 
     def preprocess(self, images: Tensor) -> Tensor:
@@ -403,7 +403,7 @@ def _unpacked(given: Content, packed: Packed) -> Content:
     transform, each = given.transform, packed.images_per_stored
     channels, height, width = given.images.shape[1:]
     packed.values_per_stored((channels, height, width), given.labels.shape[1])
-    stored = {"grids": transform.standardised(given.images).contiguous()}
+    stored = {"grids": transform.to_standardised(given.images).contiguous()}
     classes = [label for label in given.header.initial_classes for _ in range(each)]
     header = given.header.model_copy(
         update={"parametrization": repr(packed), "initial_classes": classes}

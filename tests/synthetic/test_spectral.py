@@ -68,13 +68,13 @@ def test_an_image_becomes_what_its_kept_coefficients_make(kind: str) -> None:
     assert float(stored["coefficients"].square().mean()) == pytest.approx(1, abs=0.3)
     colours = codec.constants["colours"].double().numpy()
     kept = codec.constants["scales"].numpy() > 0
-    pixels = transform.standardised(images).double().numpy()
+    pixels = transform.to_standardised(images).double().numpy()
     mixed = np.einsum("kc,nchw->nkhw", colours, pixels)
     waves = dctn(mixed, type=2, norm="ortho", axes=(2, 3)) * kept
     back = idctn(waves, type=2, norm="ortho", axes=(2, 3))
     expected = np.einsum("kc,nkhw->nchw", colours, back)
     found = codec.decode(stored)
-    mapped = transform.whitened(torch.from_numpy(expected).float())
+    mapped = transform.from_standardised(torch.from_numpy(expected).float())
     torch.testing.assert_close(found, mapped, atol=1e-4, rtol=1e-4)
 
 

@@ -89,11 +89,11 @@ class Packed(AbstractReadable):
             ``(n, channels, height, width)``: pixels, standardised by channel, so a
             learning rate has the same effect as on pixels.
         """
-        return packed(transform.standardised(images), self.factor)
+        return packed(transform.to_standardised(images), self.factor)
 
     def decode(self, stored: Mapping[str, Tensor], transform: Transform) -> Tensor:
         """Decode grids to images in the value space, row by row of each grid."""
-        return transform.whitened(unpacked(stored["grids"], self.factor))
+        return transform.from_standardised(unpacked(stored["grids"], self.factor))
 
     def read(
         self,

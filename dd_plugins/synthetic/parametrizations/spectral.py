@@ -111,7 +111,7 @@ class Spectral(AbstractReadable):
             ``(n, images_per_stored, kept)``: the kept coefficients, ordered by
             frequency, divided by their root mean square in real images.
         """
-        return self._of_standardised(transform.standardised(images), constants)
+        return self._of_standardised(transform.to_standardised(images), constants)
 
     def decode(
         self,
@@ -120,7 +120,9 @@ class Spectral(AbstractReadable):
         transform: Transform,
     ) -> Tensor:
         """Decode coefficients to images in the value space."""
-        return transform.whitened(_to_standardised(stored["coefficients"], constants))
+        return transform.from_standardised(
+            _to_standardised(stored["coefficients"], constants)
+        )
 
     def read(
         self,
