@@ -9,10 +9,10 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.distillers.frepo import FRePo, pool
+from dd_plugins.distillers.frepo import FRePo, workspaces
 from dd_plugins.distillers.frepo.defaults import Loss
 from dd_plugins.distillers.frepo.frepo import support
-from dd_plugins.distillers.frepo.pool import FRePoState
+from dd_plugins.distillers.frepo.workspaces import FRePoState
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.networks.base import has_batch_norm
@@ -556,7 +556,7 @@ def test_models_are_trained_under_augmentation_if_there_are_copies(
 ) -> None:
     trained = []
     monkeypatch.setattr(
-        pool.Workspace, "train", lambda self, view, labels: trained.append(view)
+        workspaces.Workspace, "train", lambda self, view, labels: trained.append(view)
     )
     distiller = FRePo(pool_size=1, augmented_copies=2)
     state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
@@ -628,7 +628,7 @@ def test_models_that_take_turns_at_a_bench_give_the_same_bits(
     runs = []
     for shared in (False, True):
         monkeypatch.setattr(
-            pool, "shares_workspaces", lambda run, shared=shared: shared
+            workspaces, "shares_workspaces", lambda run, shared=shared: shared
         )
         state, leaves = distiller.setup(run_of(), sampler()), leaves_of(distiller)
         for step in range(40):

@@ -28,15 +28,13 @@ from dd_plugins.distillers.frepo.defaults import (
     Settings,
     short_run,
 )
-from dd_plugins.distillers.frepo.pool import FRePoState, RealFeatures, Workspace
 from dd_plugins.distillers.frepo.regression import Regression
+from dd_plugins.distillers.frepo.workspaces import FRePoState, Workspace
 from dd_plugins.distillers.online_models import Pool
 from dd_plugins.distillers.state import Metrics
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
-from dd_plugins.functional.kernel_regression import (
-    centred_targets,
-)
+from dd_plugins.functional.kernel_regression import centred_targets
 from dd_plugins.functional.tangent_kernel import TangentKernel
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.conv import Conv
@@ -200,13 +198,14 @@ class FRePo(AbstractDistiller[FRePoState]):
         others = (network.for_distillation() for network in self.pool_networks)
         return Pool((run.network, *others), self._settings.online_learning_rate)
 
-    def _workspace(self, state: FRePoState, slot: int) -> Workspace:
-        architectures = 1 + len(self.pool_networks)
-        return state.workspace(slot, self._regression, architectures)
+    @property
+    def _support_per_image(self) -> int:
+        """The number of images in the support for each image of the set."""
+        return (1 + self._settings.augmented_copies) * (2 if self.flip else 1)
 
     def images_in_graph(self, task: Task) -> int:
         """Return the images of the support, copies included, or of a chunk of it."""
-        return min(self.chunk_size, _copies(self) * task.synthetic_images)
+        return min(self.chunk_size, self._support_per_image * task.synthetic_images)
 
     def default_steps(self, task: Task) -> int:
         """Return the number of steps of the preset for this data set."""
@@ -256,15 +255,16 @@ class FRePo(AbstractDistiller[FRePoState]):
                 for the network, or does not fit into memory.
         """
         settings = self._settings
+        architectures = 1 + len(self.pool_networks)
         if settings.pool_size < run.ranks:
             raise OptionError(
                 f"frepo: pool_size must be at least {run.ranks}, a model for each "
                 f"process, got {settings.pool_size}"
             )
-        if settings.pool_size < 1 + len(self.pool_networks):
+        if settings.pool_size < architectures:
             raise OptionError(
-                f"frepo: pool_size must be at least {1 + len(self.pool_networks)}, a "
-                f"model for each architecture, got {settings.pool_size}"
+                f"frepo: pool_size must be at least {architectures}, a model for each "
+                f"architecture, got {settings.pool_size}"
             )
         if settings.augmented_copies and not settings.augment:
             raise OptionError(
@@ -279,8 +279,7 @@ class FRePo(AbstractDistiller[FRePoState]):
         }
         if self.kernel is not None:
             own = -(-settings.real_batch_size // run.ranks)  # of this process
-            images = own + _copies(self) * run.task.synthetic_images
-            architectures = 1 + len(self.pool_networks)
+            images = own + self._support_per_image * run.task.synthetic_images
             for model in list(models.values())[:architectures]:  # one of each
                 self.kernel.check(
                     "frepo",
@@ -290,19 +289,20 @@ class FRePo(AbstractDistiller[FRePoState]):
                     images,
                     run.device,
                 )
-        return FRePoState(run, models)
+        return FRePoState(run, models, architectures)
 
     def accumulate(
         self, state: FRePoState, leaves: Leaves, real: RealSampler, step: int
     ) -> Metrics:
         """Add the gradient of the regression error and of the labels' margin loss."""
-        workspace = self._workspace(
-            state, state.slot_of(step // self._settings.updates_per_batch)
-        )
-        visit = _visit(self._settings, self._regression, state, workspace, real, step)
+        visit = step // self._settings.updates_per_batch
+        workspace = state.workspace(state.slot_of(visit), self._regression)
+        if state.visit is None or state.visit.number != visit:
+            batch = real.batch(visit, self._settings.real_batch_size)
+            state.visit = workspace.real_features(visit, batch)
         pixels, labels = leaves.pixels, leaves.labels
         view = support(self._settings, state.run, pixels, step)
-        found = workspace.gradient(view, labels, visit)
+        found = workspace.gradient(view, labels, state.visit)
         gradient = found.view
         if view is not pixels:
             (gradient,) = torch.autograd.grad(view, [pixels], gradient)
@@ -326,7 +326,7 @@ class FRePo(AbstractDistiller[FRePoState]):
                         state.run, slot, step, 0
                     )
                     return
-                workspace = self._workspace(state, slot)
+                workspace = state.workspace(slot, self._regression)
                 draw = step * settings.online_steps + number
                 self._train(state, workspace, leaves, draw)
 
@@ -370,32 +370,6 @@ class FRePo(AbstractDistiller[FRePoState]):
         return self._regression.predictor(
             state.run, oldest.network, leaves.pixels, leaves.labels
         )
-
-
-def _copies(distiller: FRePo) -> int:
-    """Return the number of images in the support for each image of the set."""
-    return (1 + distiller._settings.augmented_copies) * (2 if distiller.flip else 1)
-
-
-def _visit(
-    settings: Settings,
-    regression: Regression,
-    state: FRePoState,
-    workspace: Workspace,
-    real: RealSampler,
-    step: int,
-) -> RealFeatures:
-    """Return the real features of this step's visit, computed at its first step."""
-    run, number = state.run, step // settings.updates_per_batch
-    if state.visit is None or state.visit.number != number:
-        batch = real.batch(number, settings.real_batch_size)
-        drawn = regression.draw(
-            run, workspace.model.network, run.own_generator("kernel", number)
-        )
-        features = workspace.features(batch.images, drawn)
-        targets = centred_targets(batch.labels, run.task.num_classes)
-        state.visit = RealFeatures(number, features, targets, drawn)
-    return state.visit
 
 
 def _augmented(run: Run, images: Tensor, generator: torch.Generator) -> Tensor:

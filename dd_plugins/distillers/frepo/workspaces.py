@@ -9,13 +9,17 @@ from typing import Any, Self
 from torch import Tensor
 from torch.profiler import record_function
 
+from dd_plugins.data.sampler import Batch
 from dd_plugins.distillers.frepo.regression import (
     MetaGradient,
     Regression,
     solve_or_raise,
 )
 from dd_plugins.distillers.online_models import OnlineModel, PoolState
-from dd_plugins.functional.kernel_regression import ridge_regression_ex
+from dd_plugins.functional.kernel_regression import (
+    centred_targets,
+    ridge_regression_ex,
+)
 from dd_plugins.run import Run
 from dd_plugins.runtime.cuda_graphs import GraphedFunction
 
@@ -37,6 +41,7 @@ class Workspace:
 
     def __init__(self, regression: Regression, run: Run, model: OnlineModel) -> None:
         self.model = self.held = model
+        self._regression, self._run = regression, run
         network = model.network
         self._features = GraphedFunction(partial(regression.blocks, run, network))
         self._gradient = GraphedFunction(
@@ -54,10 +59,20 @@ class Workspace:
             self.held = model
         return self
 
-    def features(self, images: Tensor, drawn: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of real images, in blocks."""
+    def real_features(self, visit: int, batch: Batch) -> "RealFeatures":
+        """Return what the steps of a visit need of its real images.
+
+        Args:
+            visit: the number of the visit.
+            batch: the real images and their classes.
+        """
+        run = self._run
+        generator = run.own_generator("kernel", visit)
+        drawn = self._regression.draw(run, self.model.network, generator)
         with record_function("frepo: real features"):
-            return self._features(images, drawn)
+            features = self._features(batch.images, drawn)
+        targets = centred_targets(batch.labels, run.task.num_classes)
+        return RealFeatures(visit, features, targets, drawn)
 
     def gradient(
         self, view: Tensor, labels: Tensor, real: "RealFeatures"
@@ -108,25 +123,28 @@ class RealFeatures:
 
 @dataclass
 class FRePoState(PoolState):
-    """The pool, and unsaved tensors computed from it."""
+    """The pool, and unsaved tensors computed from it.
 
+    Attributes:
+        architectures: the number of architectures in the pool.
+        visit: the real images of the present visit.
+        workspaces: by architecture on a GPU, else by slot.
+    """
+
+    architectures: int
     visit: RealFeatures | None = None
-    # By architecture on a GPU, else by slot:
     workspaces: dict[int, Workspace] = field(default_factory=dict)
 
-    def workspace(
-        self, slot: int, regression: Regression, architectures: int
-    ) -> Workspace:
+    def workspace(self, slot: int, regression: Regression) -> Workspace:
         """Return a workspace, holding the model of a slot.
 
         Args:
             slot: its number in the pool.
             regression: for a new workspace.
-            architectures: the number of architectures in the pool.
         """
         model, known = self.pool[slot], self.workspaces
         shared = shares_workspaces(self.run)
-        key = slot % architectures if shared else slot
+        key = slot % self.architectures if shared else slot
         if key not in known or not (shared or known[key].model is model):
             own = copy.deepcopy(model) if shared else model
             known[key] = Workspace(regression, self.run, own)
