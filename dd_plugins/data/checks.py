@@ -1,4 +1,4 @@
-"""Checks of image values: uint8 or in [0, 1], and finite."""
+"""Checks of images: their values, and whether they fit the training images."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dd_plugins.errors import DataError
 
-__all__ = ["as_number_tensor", "check_finite", "check_values"]
+__all__ = ["as_number_tensor", "check_finite", "check_fit", "check_values"]
 
 
 def as_number_tensor(values: Any, what: str) -> Tensor:
@@ -68,4 +68,38 @@ def check_finite(images: Tensor, first: int) -> None:
             f"image values must be finite, got {len(bad)} image(s) with values that "
             f"are not finite, the first is number {first + int(bad[0])}; remove or "
             "mend them"
+        )
+
+
+def check_fit(
+    what: str,
+    shape: tuple[int, ...],
+    label: int,
+    expected_shape: tuple[int, ...],
+    num_classes: int,
+) -> None:
+    """Refuse images that do not fit the training images.
+
+    Args:
+        what: the name of the split, for messages.
+        shape: the shape of an image: channels, height and width.
+        label: the largest label.
+        expected_shape: the shape of a training image.
+        num_classes: the number of classes of the training images.
+
+    Raises:
+        DataError: images have another shape, or the label is negative or too large.
+    """
+    if shape != tuple(expected_shape):
+        raise DataError(
+            f"{what} images must have the shape {tuple(expected_shape)} of the "
+            f"training images, got {shape}"
+        )
+    if label < 0:
+        raise DataError(f"{what} labels must not be negative, got {label}")
+    if label >= num_classes:
+        raise DataError(
+            f"{what} labels must be at most {num_classes - 1}, as the training "
+            f"data has {num_classes} classes, got {label}; number them alike, "
+            "from 0"
         )

@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.checks import check_image_size
-from dd_plugins.data.checks import check_finite
+from dd_plugins.data.checks import check_finite, check_fit
 from dd_plugins.data.class_names import checked_names, names_of_dataset
 from dd_plugins.data.images import Images, checked_images, put_back, take
 from dd_plugins.data.items import Items, warn_if_random
 from dd_plugins.data.pixels import Axes
 from dd_plugins.data.preprocess import Preprocessing, Transform
+from dd_plugins.data.reading import UnreadTestSet, images_of
 from dd_plugins.data.streamed import ImageSource, chunks
 from dd_plugins.data.subsets import stratified_split
-from dd_plugins.data.unread import UnreadTestSet, check_fit, images_of
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.networks.base import ImageShape
 from dd_plugins.runtime.text import plain

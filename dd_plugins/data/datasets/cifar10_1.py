@@ -11,8 +11,8 @@ from dd_plugins.data.datasets.torchvision_sets import TorchvisionSet
 from dd_plugins.data.images import Images
 from dd_plugins.data.named import DataOptions, data_root_of, refuse_argument
 from dd_plugins.data.pixels import resized
+from dd_plugins.data.reading import UnreadTestSet
 from dd_plugins.data.real import RealData
-from dd_plugins.data.unread import UnreadTestSet
 from dd_plugins.errors import DataError
 from dd_plugins.runtime.text import one_line
 

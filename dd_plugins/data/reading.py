@@ -1,4 +1,4 @@
-"""Datasets read or surveyed, and a test set left unread until it is needed."""
+"""Datasets read into memory or on access, and a test set when it is needed."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dd_plugins.data.checks import check_fit
 from dd_plugins.data.images import Images, checked_images
 from dd_plugins.data.items import Items, has_room, read_dataset, survey
 from dd_plugins.data.pixels import Axes
 from dd_plugins.errors import DataError
 
-__all__ = ["UnreadTestSet", "check_fit", "images_of"]
+__all__ = ["UnreadTestSet", "images_of"]
 
 
 def images_of(items: Items, workers: int, *, stream: bool | None = None) -> Images:
@@ -61,22 +62,15 @@ class UnreadTestSet:
 
     def __call__(self) -> Images:
         """Read the test set, and check it."""
-        match self.test:
-            case None:
-                raise no_test_set()
-            case _ if self._is_pair():
-                images, labels = self.test
-                checked = self._checked(images, labels)
-            case _ if self._is_function():
-                images, labels = self.test()
-                checked = self._checked(images, labels)
-            case _:
-                checked = images_of(self._items(), self.workers)
+        if self.test is None:
+            raise no_test_set()
+        if self._is_pair() or self._is_function():
+            images, labels = self.test if self._is_pair() else self.test()
+            checked = checked_images(images, labels, self.channels, self.image_size)
+        else:
+            checked = images_of(self._items(), self.workers)
         self._check_fit(tuple(checked.images.shape[1:]), int(checked.labels.max()))
         return checked
-
-    def _checked(self, images: Any, labels: Any) -> Images:
-        return checked_images(images, labels, self.channels, self.image_size)
 
     def _items(self) -> Items:
         return Items(self.test, self.channels, self.image_size)
@@ -103,40 +97,6 @@ class UnreadTestSet:
 
     def _check_fit(self, shape: tuple[int, ...], label: int) -> None:
         check_fit("test", shape, label, self.shape, self.num_classes)
-
-
-def check_fit(
-    what: str,
-    shape: tuple[int, ...],
-    label: int,
-    expected_shape: tuple[int, ...],
-    num_classes: int,
-) -> None:
-    """Refuse images that do not fit the training images.
-
-    Args:
-        what: the name of the split, for messages.
-        shape: the shape of an image: channels, height and width.
-        label: the largest label.
-        expected_shape: the shape of a training image.
-        num_classes: the number of classes of the training images.
-
-    Raises:
-        DataError: images have another shape, or the label is negative or too large.
-    """
-    if shape != tuple(expected_shape):
-        raise DataError(
-            f"{what} images must have the shape {tuple(expected_shape)} of the "
-            f"training images, got {shape}"
-        )
-    if label < 0:
-        raise DataError(f"{what} labels must not be negative, got {label}")
-    if label >= num_classes:
-        raise DataError(
-            f"{what} labels must be at most {num_classes - 1}, as the training "
-            f"data has {num_classes} classes, got {label}; number them alike, "
-            "from 0"
-        )
 
 
 @runtime_checkable

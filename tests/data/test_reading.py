@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dd_plugins.data.images import Images
-from dd_plugins.data.unread import UnreadTestSet
+from dd_plugins.data.reading import UnreadTestSet
 from dd_plugins.errors import DataError
 
 SHAPE = torch.Size((1, 2, 3))
