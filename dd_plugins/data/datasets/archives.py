@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dd_plugins.data.named import DataOptions, data_root_of
@@ -13,8 +14,6 @@ from dd_plugins.errors import DataError
 from dd_plugins.runtime.text import one_line
 
 __all__ = ["Archive", "check_md5", "download_file", "unpacked", "unpacked_by"]
-
-_HASHED = 1 << 20  # bytes at a time
 
 
 @dataclass(frozen=True)
@@ -126,18 +125,16 @@ def check_md5(file: Path, md5: str | None, otherwise: str) -> None:
     """
     if md5 is None:
         return
-    digest = hashlib.md5(usedforsecurity=False)
+    make = partial(hashlib.md5, usedforsecurity=False)
     try:
         with file.open("rb") as opened:
-            while part := opened.read(_HASHED):
-                digest.update(part)
+            found = hashlib.file_digest(opened, make).hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    if digest.hexdigest() != md5:
+    if found != md5:
         raise DataError(
-            f"{file} must be the published file, with MD5 {md5}, got "
-            f"{digest.hexdigest()}: it is damaged, or another version; remove it and "
-            f"fetch it again, {otherwise}"
+            f"{file} must be the published file, with MD5 {md5}, got {found}: it is "
+            f"damaged, or another version; remove it and fetch it again, {otherwise}"
         )
 
 
