@@ -272,23 +272,10 @@ class DistilledSet(Content):
             raise _damaged(file, str(error)) from error
         try:
             transform = Transform.from_tensors(
-                {
-                    name.removeprefix(TRANSFORM_PREFIX): tensor
-                    for name, tensor in tensors.items()
-                    if name.startswith(TRANSFORM_PREFIX)
-                },
-                header.transform_stride,
+                _with_prefix(tensors, TRANSFORM_PREFIX), header.transform_stride
             )
-            stored = {
-                name.removeprefix(STORED_PREFIX): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(STORED_PREFIX)
-            }
-            decoder = {
-                name.removeprefix(DECODER_PREFIX): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(DECODER_PREFIX)
-            }
+            stored = _with_prefix(tensors, STORED_PREFIX)
+            decoder = _with_prefix(tensors, DECODER_PREFIX)
             images = None
             if stored:
                 images = _decoded(file, header, stored, decoder, transform)
@@ -396,6 +383,15 @@ class DistilledSet(Content):
             digest.update(tensor.numpy().data)
         digest.update(json.dumps(self.header.fields(), sort_keys=True).encode())
         return digest.hexdigest()
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names have a prefix, by their names without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _unpacked(given: Content, packed: Packed) -> Content:
