@@ -15,6 +15,7 @@ from dd_plugins.distillers.base import InitialImages, add_gradient
 from dd_plugins.distillers.state import Metrics
 from dd_plugins.distillers.taught import AbstractTaught, TaughtState
 from dd_plugins.errors import OptionError
+from dd_plugins.functional.augment import crop_sides
 from dd_plugins.functional.batch_norm import statistics_distance, watched_statistics
 from dd_plugins.functional.resample import resample
 from dd_plugins.networks.base import FeatureNetwork
@@ -322,13 +323,11 @@ def _cropped(
     Args:
         images: shape ``(n, channels, height, width)``.
         area: area of the crop, in (0, 1] of the image.
-        shape: its shape, from narrow (0) to wide (1); width by height from 3/4 to 4/3.
+        shape: its shape, from narrow (0) to wide (1).
         down: vertical position, in [0, 1] of the room left by the crop.
         right: horizontal position, likewise.
     """
-    widest = -math.log(max(3 / 4, area))
-    ratio = math.exp((2 * shape - 1) * widest)
-    tall, wide = min(1.0, math.sqrt(area / ratio)), min(1.0, math.sqrt(area * ratio))
+    tall, wide = (min(1.0, side) for side in crop_sides(area, shape))
     top, left = (2 * down - 1) * (1 - tall), (2 * right - 1) * (1 - wide)
     matrix = torch.tensor([[wide, 0.0, left], [0.0, tall, top]], device=images.device)
     grid = F.affine_grid(

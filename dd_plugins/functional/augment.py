@@ -29,6 +29,7 @@ __all__ = [
     "apply_affine",
     "apply_colour",
     "crop_and_flip",
+    "crop_sides",
     "cut_out",
     "flip",
     "random_augmentation",
@@ -36,6 +37,9 @@ __all__ = [
     "siamese_parameters",
     "with_box",
 ]
+
+
+_NARROWEST = 3 / 4  # width over height of a crop; its inverse for the widest
 
 
 class Affine(NamedTuple):
@@ -218,6 +222,22 @@ def crop_and_flip(
     shifted = padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
     moved = shifted.permute(0, 3, 1, 2)
     return _random_flip(moved, generator) if mirror else moved
+
+
+def crop_sides(area: float, shape: float) -> tuple[float, float]:
+    """Return the height and width of a crop, as parts of those of its image.
+
+    A large crop has nearly the shape of the image: a narrower one would be longer than
+    the image, and lose area where it is cut.
+
+    Args:
+        area: area of the crop, in (0, 1] of the image.
+        shape: its shape, from narrow (0) to wide (1); width by height from 3/4 to 4/3
+            of the image's.
+    """
+    widest = -math.log(max(_NARROWEST, area))
+    ratio = math.exp((2 * shape - 1) * widest)
+    return math.sqrt(area / ratio), math.sqrt(area * ratio)
 
 
 def with_box(

@@ -1,6 +1,5 @@
 """Views of images: reproducible random crops, mixed or not."""
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -9,13 +8,11 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dd_plugins.functional.augment import with_box
+from dd_plugins.functional.augment import crop_sides, with_box
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import Record, read, record
 
 __all__ = ["Views", "get_views"]
-
-_NARROWEST = 3 / 4  # width over height of a crop; its inverse for the widest
 
 
 @record
@@ -145,12 +142,9 @@ class Views(Record):
             top, left = int(down * (2 * tall + 1)), int(right * (2 * wide + 1))
         else:
             area = self.smallest + area * (1 - self.smallest)
-            # A large crop has nearly the shape of the image: a narrower one would be
-            # longer than the image, and lose area where it is cut.
-            widest = -math.log(max(_NARROWEST, area))
-            ratio = math.exp((2 * shape - 1) * widest)
-            rows = min(height, max(1, round(height * math.sqrt(area / ratio))))
-            columns = min(width, max(1, round(width * math.sqrt(area * ratio))))
+            tall_part, wide_part = crop_sides(area, shape)
+            rows = min(height, max(1, round(height * tall_part)))
+            columns = min(width, max(1, round(width * wide_part)))
             top = round(down * (height - rows))
             left = round(right * (width - columns))
         crop = image[..., top : top + rows, left : left + columns]
