@@ -91,15 +91,15 @@ class Beginning:
                 )
             classes = classes[new]
         return cls(
-            run,
-            settled,
-            transform,
-            sampler,
-            readable,
-            context,
-            classes,
-            chosen,
-            new,
+            run=run,
+            settled=settled,
+            transform=transform,
+            sampler=sampler,
+            readable=readable,
+            context=context,
+            classes=classes,
+            chosen=chosen,
+            new=new,
         )
 
     @property

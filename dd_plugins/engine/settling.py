@@ -103,16 +103,16 @@ def settle(
         precision=_NAMES[precision],
     )
     return Settled(
-        complete,
-        task,
-        data,
-        method,
-        network,
-        first,
-        parametrization,
-        target,
-        precision,
-        public,
+        options=complete,
+        task=task,
+        data=data,
+        distiller=method,
+        network=network,
+        initial_images=first,
+        parametrization=parametrization,
+        device=target,
+        precision=precision,
+        public=public,
     )
 
 
