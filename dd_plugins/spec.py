@@ -9,7 +9,7 @@ import ast
 import dataclasses
 import functools
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, ClassVar, TypeGuard, TypeVar, dataclass_transform
 
@@ -22,7 +22,6 @@ from dd_plugins.option_types import fault_of_options
 __all__ = [
     "Call",
     "Record",
-    "build",
     "build_part",
     "is_record",
     "names_of",
@@ -155,21 +154,10 @@ def record(cls: type[RecordType]) -> type[RecordType]:
 
     @functools.wraps(validate)
     def construct(self: RecordType, /, *arguments: Any, **options: Any) -> None:
-        if self.positional and arguments:
-            if len(arguments) > len(self.positional):
-                raise OptionError(
-                    f"{self.name}: {len(arguments)} positional arguments given, it "
-                    f"takes {', '.join(self.positional)}"
-                )
-            given = dict(zip(self.positional, arguments, strict=False))
-            for name in sorted(given.keys() & options.keys()):
-                raise OptionError(
-                    f"{self.name}: option {name!r} is given twice, expected once"
-                )
-            arguments, options = (), given | options
+        options = _by_name(type(self), arguments, options)
         _check_options(type(self), options)
         try:
-            validate(self, *arguments, **options)
+            validate(self, **options)
         except pydantic.ValidationError as error:
             raise OptionError(f"{self.name}: {_one_line(type(self), error)}") from None
 
@@ -181,6 +169,28 @@ def record(cls: type[RecordType]) -> type[RecordType]:
 def is_record(cls: type) -> TypeGuard[type[Record]]:
     """Return whether :func:`record` made this class itself, not only a base of it."""
     return _MARK in vars(cls)
+
+
+def _by_name(
+    cls: type[Record], arguments: Sequence[Any], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return all options by name, those given by position before the others.
+
+    Raises:
+        OptionError: there are too many arguments, or an option is given twice.
+    """
+    if len(arguments) > len(cls.positional):
+        noun = "argument" if len(arguments) == 1 else "arguments"
+        takes = ", ".join(cls.positional) or "none; name its options"
+        raise OptionError(
+            f"{cls.name}: {len(arguments)} positional {noun} given, it takes {takes}"
+        )
+    given = dict(zip(cls.positional, arguments, strict=False))
+    if twice := sorted(given.keys() & options.keys()):
+        raise OptionError(
+            f"{cls.name}: option {twice[0]!r} is given twice, expected once"
+        )
+    return given | options
 
 
 def _check_options(cls: type[Record], options: dict[str, Any]) -> None:
@@ -200,28 +210,6 @@ def _check_options(cls: type[Record], options: dict[str, Any]) -> None:
                 f"{cls.name}: {name} must be of at most {_MAX_BITS} bits, got a whole "
                 f"number of {max(sizes)} bits; give a smaller one"
             )
-
-
-def build(cls: type[RecordType], call: Call) -> RecordType:
-    """Build a record from a call whose nested calls are built already.
-
-    Raises:
-        OptionError: an option is unknown, misplaced or out of its range.
-    """
-    if len(call.arguments) > len(cls.positional):
-        takes = ", ".join(cls.positional) or "none; name its options"
-        raise OptionError(
-            f"{call.name}: {len(call.arguments)} positional argument(s) given, "
-            f"it takes {takes}"
-        )
-    options = dict(zip(cls.positional, call.arguments, strict=False))
-    for name, value in call.options.items():
-        if name in options:
-            raise OptionError(
-                f"{call.name}: option {name!r} is given twice, expected once"
-            )
-        options[name] = value
-    return cls(**options)
 
 
 def build_part(cls: type[Record], option: str, call: Call) -> Record:
@@ -255,7 +243,7 @@ def _build_of_literals(cls: type[RecordType], call: Call) -> RecordType:
             options[name] = build_part(cls, name, value)
         else:
             options[name] = value
-    return build(cls, Call(call.name, call.arguments, options))
+    return cls(*call.arguments, **options)
 
 
 def takes_text(cls: type[Record], option: str) -> bool:
@@ -291,8 +279,6 @@ def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
         return str(unknown_name("option", option, known))
     if detail["type"] in ("missing", "missing_keyword_only_argument"):
         return f"option {option!r} is required"
-    if detail["type"] == "unexpected_positional_argument":
-        return "name its options: it takes none by position"
     message = " ".join(detail["msg"].removeprefix("Value error, ").split())
     if not option:  # the options do not fit together
         return str(message)

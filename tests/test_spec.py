@@ -24,7 +24,7 @@ from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.errors import DDError, OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.plugins.manager import Plugins
-from dd_plugins.spec import Call, build, parse, shared_spec, split_specs
+from dd_plugins.spec import Call, parse, read, shared_spec, split_specs
 
 
 class Heat(enum.Enum):
@@ -174,7 +174,7 @@ def test_repr_knows_a_default_that_is_given_by_field() -> None:
 )
 def test_any_value_survives_being_written_and_read(options: dict[str, Any]) -> None:
     oven = Oven(**options)
-    assert build(Oven, parse(repr(oven))) == oven
+    assert read(Oven, repr(oven), "oven") == oven
 
 
 @pytest.mark.parametrize(

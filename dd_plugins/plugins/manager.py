@@ -47,7 +47,6 @@ from dd_plugins.runtime.files import folder_lock
 from dd_plugins.spec import (
     Call,
     Record,
-    build,
     build_part,
     parse,
     takes_text,
@@ -428,7 +427,7 @@ class Plugins(LoadedPlugins):
             if isinstance(value, Call) and not self._registry_of(value.name):
                 raise not_a_value(call, name, value)
             options[name] = self._value(value)
-        return build(cls, Call(call.name, arguments, options))
+        return cls(*arguments, **options)
 
     def _registry_of(self, name: str) -> Registry[Any] | None:
         """Return the registry of a record within a spec, if there is one."""
