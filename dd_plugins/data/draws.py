@@ -30,10 +30,22 @@ def sampler_of(
 ) -> tuple[Transform, RealSampler]:
     """Return the map to the value space, and a sampler of the training images.
 
-    The map is fitted to these images, unless ``transform`` or the data give one.
+    The map is fitted to these images, unless ``transform`` or the data gives one.
 
     If memory has room, all images are mapped once and kept in the precision of the
     networks. Otherwise each batch is mapped when it is drawn.
+
+    Args:
+        data: the data set.
+        seed: the seed of the draws.
+        device: the device of the batches.
+        precision: the dtype of images that are kept mapped.
+        rank: the number of this process.
+        ranks: the number of processes, which share each batch.
+        transform: the map to the value space; None for that of the data.
+
+    Warns:
+        DDWarning: a map is fitted to images too large to be whitened by default.
     """
     images: ImageSource = data.train.images
     if data.too_large_to_whiten and transform is None:

@@ -111,10 +111,10 @@ def joined(first: Images, second: Images) -> Images:
 def put_back(
     train: Images, kept: Tensor, validation: Images, cut: Tensor | None
 ) -> Images | None:
-    """Return all images in their order before a split; None if none was made.
+    """Join the two parts of a split, in the order of the images before it.
 
-    The choice of held-out images reveals the number of images of each class, so a
-    private method does without a split.
+    A private method does without a split: the choice of held-out images reveals the
+    number of images of each class.
 
     Args:
         train: the kept images.
@@ -122,6 +122,10 @@ def put_back(
         validation: the images held out, or given.
         cut: int64, the index of each held-out image before the split; None if
             validation images were given.
+
+    Returns:
+        All images; None if none were held out, or if the two parts are only some of
+        the images.
     """
     if cut is None or not len(cut):
         return None

@@ -230,7 +230,8 @@ class Loop:
                 writer.save(configuration | learning.state_dict(state))
 
         if self.settled.distiller.private and writer is not None and not learning.step:
-            # Steps repeated with other noise would spend twice, so it is kept first.
+            # A step that is repeated with other noise spends its epsilon twice. So the
+            # source of the noise is saved before the first step.
             save()
             writer.wait()
 
@@ -245,7 +246,7 @@ class Loop:
             learning.seconds = before + now - started
             self._tell_estimate(now - began, now - started)
             at_end = learning.step == self.run.steps
-            if wishes.stop or wishes.save or at_end:  # the set or checkpoint names them
+            if wishes.stop or wishes.save or at_end:  # what is saved names them
                 learning.share_architectures()
             if processes.rank() == 0:
                 self._report(metrics, interrupt)

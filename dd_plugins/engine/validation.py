@@ -35,9 +35,9 @@ _STEPS_BETWEEN = 50  # steps from one such network to the next, or more
 def validation_is_due(settled: Settled, step: int, steps: int) -> bool:
     """Return whether accuracy is measured after a step: about ten times in a run.
 
-    In a run of fewer than 20 steps it is measured after each. But if a network is
-    trained for it, at least 50 steps lie between: in a short run the networks would
-    take longer than the steps.
+    In a run of fewer than 20 steps it is measured after each. A method without a
+    predictor needs a trained network for each measurement, which takes longer than some
+    steps: then it is measured at most every 50 steps, and after the last.
     """
     every = _steps_between(settled, steps)
     return _validates(settled) and (step % every == 0 or step == steps)

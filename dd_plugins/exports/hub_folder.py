@@ -33,8 +33,8 @@ def write_hub_folder(
     """Write the folder for ``push_to_hub`` to upload.
 
     It holds the artifact, a grid of its images, all tensors as arrays, the script for
-    training on them, and a card. Of real and public data named by a path, the headers
-    keep the last part alone: where it lies is nobody's business.
+    training on them, and a card. Where data is named by a path, the headers keep the
+    last part alone: the folders above it are private.
 
     Args:
         distilled: the set.

@@ -21,7 +21,7 @@ _PIXELS_ALONE = (
     "PNG files alone may train far worse than this set, whose images are whitened and "
     "whose labels are learned; train.py takes both from set.npz"
 )
-_AS_WRITTEN = 1e-4  # labels that differ from those of their classes by less
+_TOLERANCE = 1e-4  # labels so close to those of their classes are not learned
 
 
 def write_pictures(distilled: Content, how: ExportedRecipe, folder: Path) -> Path:
@@ -73,4 +73,4 @@ def _has_learned_labels(distilled: Content) -> bool:
     header = distilled.header
     targets = LABEL_KINDS[header.label_kind].targets
     of_classes = targets(torch.tensor(header.initial_classes), distilled.num_classes)
-    return not torch.allclose(of_classes, distilled.labels.cpu(), atol=_AS_WRITTEN)
+    return not torch.allclose(of_classes, distilled.labels.cpu(), atol=_TOLERANCE)

@@ -40,11 +40,10 @@ _INVERSES = (0.01, 100.0)
 _FIRST_INVERSE = 5.0
 _NEWTON_STEPS = 12
 
-
 Blocks = Tensor | Sequence[Tensor]
-"""Features of shape ``(n, d)``, or several blocks that stand for all columns of them.
+"""Features of shape ``(n, d)``, or a sequence of blocks of columns, ``(n, d_i)`` each.
 
-The kernels of the blocks add up.
+The kernel of a sequence is the sum of the blocks' kernels.
 """
 
 
@@ -205,15 +204,14 @@ def kernel_ridge_coefficients(
 ) -> Tensor:
     """Return the coefficients of :func:`kernel_ridge_regression`.
 
-    A cross kernel times them gives the predictions.
-
     Args:
         kernel: kernel of the support with itself, ``(n, n)``, symmetric.
         targets: targets of the support, ``(n, classes)``.
         ridge: ridge relative to the mean eigenvalue of the kernel, not negative.
 
     Returns:
-        float64 of shape ``(n, classes)``, differentiable in both tensors.
+        float64 of shape ``(n, classes)``, differentiable in both tensors. A cross
+        kernel times these coefficients gives the predictions.
 
     Raises:
         OptionError: the ridge is negative.
@@ -239,11 +237,7 @@ def kernel_ridge_coefficients(
 
 
 def _ridges_to_try(ridge: float) -> list[float]:
-    """Return a ridge, and larger ones in case the kernel is singular.
-
-    Raises:
-        OptionError: the ridge is negative.
-    """
+    """Return a ridge, and larger ones in case the kernel is singular."""
     if ridge < 0:
         raise OptionError(f"ridge must not be negative, got {ridge}")
     first = max(ridge, _SMALLEST_JITTER)
@@ -423,6 +417,9 @@ def half_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
     Args:
         predictions: shape ``(b, classes)``.
         targets: shape ``(b, classes)``.
+
+    Returns:
+        0-d, differentiable in both tensors.
     """
     return 0.5 * (predictions - targets).square().sum(dim=1).mean()
 
@@ -493,6 +490,9 @@ def margin_loss(labels: Tensor) -> Tensor:
 
     Args:
         labels: learnable labels of shape ``(n, classes)``, at least two classes.
+
+    Returns:
+        0-d, differentiable in the labels.
     """
     top = labels.topk(2, dim=1).values
     return -(top[:, 0] - top[:, 1]).clamp(max=1 / labels.shape[1]).mean()

@@ -95,6 +95,12 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     ) -> Metrics:
         """Change the gradients of the leaves after the base has added to them.
 
+        Args:
+            state: the state from :meth:`setup`, as it is at this step.
+            leaves: the synthetic set; its gradients are changed in place.
+            real: draws of real images in the value space of the model.
+            step: the number of the step, from 0.
+
         Returns:
             Further metrics of the step.
         """

@@ -429,12 +429,15 @@ class MTT(AbstractDistiller[MTTState]):
 
     @torch.no_grad()
     def _first_logits(self, state: MTTState, leaves: Leaves) -> Tensor:
-        """Return the logits of the labels at the start, minus the first leaves.
+        """Return the first logits of the labels, to which the leaves are added.
 
         They are the mean logits of the experts that classify an image correctly, or of
-        all experts if none does. Images of a context keep their labels. The first
-        leaves of all others are 0; these may have learned already, if another network
-        of MetaDD joins in late.
+        all experts if none does. Leaves start at 0, but have been learned before where
+        a further network of MetaDD begins late. For an image of a context, the softmax
+        of the sum is its own label.
+
+        Returns:
+            float32 of shape ``(n, classes)``.
         """
         run, images = state.run, leaves.pixels.detach()
         module = run.fresh_network(run.generator("student")).eval()
