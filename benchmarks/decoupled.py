@@ -31,7 +31,7 @@ import dd_plugins
 import dd_plugins.api
 from dd_plugins.data.images import Images
 from dd_plugins.errors import DDError
-from dd_plugins.evaluation.evaluate import prepare_evaluation
+from dd_plugins.evaluation.evaluate import EvaluationOptions, prepare_evaluation
 
 KEY = (
     *("dataset", "images_per_class", "distiller_asked", "network", "steps"),
@@ -78,16 +78,13 @@ def distilled_for(options: argparse.Namespace) -> dict[str, Any]:
     found = prepare_evaluation(
         distilled,
         options.evaluation_network or (),
-        repeats=options.networks,
-        protocol=protocol,
-        baselines=False,
-        data=data,
-        data_root=None,
-        seed=options.seed,
-        device="auto",
-        precision="auto",
-        plugins=None,
-        compare_labels=not options.taught_only,
+        EvaluationOptions(
+            repeats=options.networks,
+            protocol=protocol,
+            data=data,
+            seed=options.seed,
+            compare_labels=not options.taught_only,
+        ),
     )()
     results = {
         "taught": found.networks,

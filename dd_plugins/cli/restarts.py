@@ -37,7 +37,7 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
     from dd_plugins.data.named import DataOptions
     from dd_plugins.engine.distillation import distill
     from dd_plugins.engine.run_folder import check_folder
-    from dd_plugins.evaluation.evaluate import prepare_evaluation
+    from dd_plugins.evaluation.evaluate import EvaluationOptions, prepare_evaluation
     from dd_plugins.plugins.manager import loaded_plugins
     from dd_plugins.runtime import processes
 
@@ -77,17 +77,16 @@ def best_seed(out: Path, restarts: int, restart_steps: int, **options: Any) -> i
             evaluation = prepare_evaluation(
                 made,
                 (),
-                repeats=_NETWORKS,
-                protocol="auto",
-                baselines=False,
-                data=data,
-                data_root=root,
-                validation=True,
-                seed=0,
-                device=options["device"],
-                precision=options["precision"],
-                plugins=plugins,
-                compare_labels=False,
+                EvaluationOptions(
+                    repeats=_NETWORKS,
+                    data=data,
+                    data_root=root,
+                    validation=True,
+                    device=options["device"],
+                    precision=options["precision"],
+                    plugins=plugins,
+                    compare_labels=False,
+                ),
             )()
             (scores,) = evaluation.networks
             accuracies = list(scores.accuracies)

@@ -12,7 +12,7 @@ from dd_plugins.data.real import RealData
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.architectures_of_set import architectures_of
 from dd_plugins.evaluation.data_of_set import real_data_of
-from dd_plugins.evaluation.evaluate import prepare_evaluation
+from dd_plugins.evaluation.evaluate import EvaluationOptions, prepare_evaluation
 from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.transfer_results import (
@@ -132,18 +132,19 @@ def transfer(
             prepare_evaluation(
                 distilled,
                 all_networks,
-                repeats=repeats,
-                protocol=protocol,
-                baselines=False,
-                data=known[key],
-                data_root=data_root,
-                validation=validation,
-                seed=seed,
-                device=device,
-                precision=precision,
-                plugins=found,
-                compare_labels=False,
-                compare_random=baselines,
+                EvaluationOptions(
+                    repeats=repeats,
+                    protocol=protocol,
+                    data=known[key],
+                    data_root=data_root,
+                    validation=validation,
+                    seed=seed,
+                    device=device,
+                    precision=precision,
+                    plugins=found,
+                    compare_labels=False,
+                    compare_random=baselines,
+                ),
             )
         )
         reports.append(

@@ -25,6 +25,7 @@ from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import Evaluation
 from dd_plugins.evaluation.teacher_of_set import teacher_of
 from dd_plugins.functional.kernel_predictor import check_kernel
+from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime import processes
@@ -42,7 +43,7 @@ from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.wrappers.metric_learning import require_metric_learning
 
-__all__ = ["evaluate", "prepare_evaluation"]
+__all__ = ["EvaluationOptions", "evaluate", "prepare_evaluation"]
 
 
 def evaluate(
@@ -130,9 +131,7 @@ def evaluate(
         [True]
     """
     processes.check_joined("evaluate")
-    return prepare_evaluation(
-        distilled,
-        networks,
+    options = EvaluationOptions(
         repeats=repeats,
         protocol=protocol,
         baselines=baselines,
@@ -145,100 +144,92 @@ def evaluate(
         device=device,
         precision=precision,
         plugins=plugins,
-    )(on_progress)
+    )
+    return prepare_evaluation(distilled, networks, options)(on_progress)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluationOptions:
+    """The options of :func:`evaluate`, and two for reports of fewer networks.
+
+    Attributes:
+        repeats: fresh networks for each spec, at least 1.
+        protocol: how networks are trained: a name, or a recipe or its spec.
+        baselines: whether networks are trained on random and all real images too.
+        scores: further scores, separated by commas.
+        data: the real data; by default found by the name in the artifact.
+        data_root: the folder of named data sets.
+        download: whether a missing data set may be downloaded to that folder.
+        validation: whether networks are scored on validation images.
+        seed: the seed of networks, batches and random images.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: the precision of the networks' arithmetic.
+        plugins: where names are looked up; by default all installed plugins.
+        compare_labels: whether hard labels are compared with those of a teacher.
+        compare_random: whether random real images are the only baseline.
+    """
+
+    repeats: int = 5
+    protocol: str | Recipe = "auto"
+    baselines: bool = False
+    scores: str | None = None
+    data: Any = None
+    data_root: str | Path | None = None
+    download: bool = False
+    validation: bool = False
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    plugins: Plugins | None = None
+    compare_labels: bool = True
+    compare_random: bool = False
 
 
 @plain_torch()
 def prepare_evaluation(
     distilled: DistilledSet | str | Path,
     networks: NetworkLike | Iterable[NetworkLike],
-    *,
-    repeats: int,
-    protocol: str | Recipe,
-    baselines: bool,
-    scores: str | None = None,
-    data: Any,
-    data_root: str | Path | None,
-    download: bool = False,
-    validation: bool = False,
-    seed: int,
-    device: str,
-    precision: Precision,
-    plugins: Plugins | None,
-    compare_labels: bool = True,
-    compare_random: bool = False,
+    options: EvaluationOptions,
 ) -> "PreparedEvaluation":
     """Check everything an evaluation needs, and return it ready to run.
 
-    Arguments and errors are those of :func:`evaluate`. But a transfer report leaves out
-    the comparison of labels (``compare_labels``), and may have random real images as
-    its only baseline (``compare_random``).
+    Errors are those of :func:`evaluate`.
     """
-    repeats = whole_number("repeats", repeats, least=1)
-    seed = whole_number("seed", seed)
-    protocol = as_protocol(protocol)
-    asked_for = asked_scores(scores)
-    if protocol == "retrieval":
-        asked_for, baselines = replace(asked_for, retrieval=True), True
-    if asked_for.retrieval:
-        require_metric_learning()
-    found = plugins or loaded_plugins()
+    repeats = whole_number("repeats", options.repeats, least=1)
+    seed = whole_number("seed", options.seed)
+    protocol = as_protocol(options.protocol)
+    scores = _requested_scores(options.scores, protocol)
+    plugins = options.plugins or loaded_plugins()
     distilled = as_set(distilled)
-    _check_scores(asked_for, distilled)
-    asked = found.network_list(networks) or [own_network(distilled, found.network)]
-    chosen = [network.for_evaluation() for network in asked]
-    names = [repr(network) for network in chosen]
-    if len(set(names)) < len(names):
-        raise OptionError(
-            f"networks must differ, got {', '.join(names)}; name each once"
-        )
-    if asked_for.kernel is not None:
-        kernel = settled(asked_for.kernel, method_of(distilled, found.distiller))
-        assert kernel.of is not None
-        largest = max(len(distilled), distilled.budget)
-        check_kernel("kernel", kernel.of, largest, *distilled.images.shape[-2:])
-        asked_for = replace(asked_for, kernel=kernel)
-    target = resolve_device(device)
-    dtype = resolve_precision(precision, target)
-    data = real_data_of(distilled, data, data_root, found.real_data, download=download)
-    warn_of_others(distilled, data)
-    if validation:
-        data = scored_on_validation(distilled, data)
-    data.check_test()
+    _check_scores(scores, distilled)
+    chosen = _chosen_networks(networks, distilled, plugins)
+    scores = _with_kernel(scores, distilled, plugins)
+    device = resolve_device(options.device)
+    precision = resolve_precision(options.precision, device)
+    data = _checked_data(distilled, options, plugins)
     for network in chosen:  # one that is too deep for the images fails now
         network.build(
             data.image_shape, data.num_classes, generator=generator_for(seed, "")
         )
-    teacher, without_teacher = _teacher(distilled, data, found, target)
+    teacher, without_teacher = _teacher(distilled, data, plugins, device)
     evaluator = Evaluator(
-        distilled,
-        data,
-        repeats,
-        seed,
-        target,
-        dtype,
-        [recipe_for(distilled, protocol, network) for network in chosen],
-        "recipe" if isinstance(protocol, Recipe) else protocol,
-        teacher,
-        without_teacher,
-        asked_for,
-        "validation images" if validation else "test images",
+        distilled=distilled,
+        data=data,
+        repeats=repeats,
+        seed=seed,
+        device=device,
+        precision=precision,
+        recipes=[recipe_for(distilled, protocol, network) for network in chosen],
+        protocol="recipe" if isinstance(protocol, Recipe) else protocol,
+        teacher=teacher,
+        without_teacher=without_teacher,
+        scores=scores,
+        scored_on="validation images" if options.validation else "test images",
     )
-
-    by_label = compare_labels and distilled.header.views is not None
-    wanted = {
-        "distilled": True,
-        "hard": by_label or asked_for.hard or asked_for.lrs,
-        "taught random": by_label and teacher is not None,
-        "random": (
-            baselines or compare_random or by_label or asked_for.lrs or asked_for.ars
-        ),
-        "full": baselines or asked_for.lrs,
-        "other view": asked_for.ars,
-        "random, other view": asked_for.ars,
-    }
+    baselines = options.baselines or protocol == "retrieval"
+    kinds = _kinds_to_train(evaluator, baselines, options)
     for network, recipe in zip(chosen, evaluator.recipes, strict=True):
-        for kind in (kind for kind, asked in wanted.items() if asked):
+        for kind in kinds:
             evaluator.add(kind, network, recipe)
     return PreparedEvaluation(evaluator, baselines)
 
@@ -274,6 +265,16 @@ class PreparedEvaluation:
         return found
 
 
+def _requested_scores(scores: str | None, protocol: str | Recipe) -> AskedScores:
+    """Return the scores in a list, and that of retrieval if the protocol has it."""
+    asked = asked_scores(scores)
+    if protocol == "retrieval":
+        asked = replace(asked, retrieval=True)
+    if asked.retrieval:
+        require_metric_learning()
+    return asked
+
+
 def _check_scores(asked: AskedScores, distilled: DistilledSet) -> None:
     """Refuse a score undefined for the set.
 
@@ -286,6 +287,65 @@ def _check_scores(asked: AskedScores, distilled: DistilledSet) -> None:
             "scores: ars compares training with and without augmentation, but this "
             "set has labels for its own views; leave it out"
         )
+
+
+def _chosen_networks(
+    networks: NetworkLike | Iterable[NetworkLike],
+    distilled: DistilledSet,
+    plugins: Plugins,
+) -> list[AbstractNetwork]:
+    """Return the networks to train: the named ones, or that of the distillation.
+
+    Raises:
+        OptionError: one is named twice.
+    """
+    asked = plugins.network_list(networks) or [own_network(distilled, plugins.network)]
+    chosen = [network.for_evaluation() for network in asked]
+    names = [repr(network) for network in chosen]
+    if len(set(names)) < len(names):
+        raise OptionError(
+            f"networks must differ, got {', '.join(names)}; name each once"
+        )
+    return chosen
+
+
+def _with_kernel(
+    scores: AskedScores, distilled: DistilledSet, plugins: Plugins
+) -> AskedScores:
+    """Return the scores with the kernel settled for the set, if it is asked for.
+
+    Raises:
+        OptionError: the kernel does not suit the number or the size of the images.
+    """
+    if scores.kernel is None:
+        return scores
+    kernel = settled(scores.kernel, method_of(distilled, plugins.distiller))
+    assert kernel.of is not None
+    largest = max(len(distilled), distilled.budget)
+    check_kernel("kernel", kernel.of, largest, *distilled.images.shape[-2:])
+    return replace(scores, kernel=kernel)
+
+
+def _checked_data(
+    distilled: DistilledSet, options: EvaluationOptions, plugins: Plugins
+) -> RealData:
+    """Return the real data of a set, with images to score networks on.
+
+    Raises:
+        DataError: the data does not fit the set, or has no such images.
+    """
+    data = real_data_of(
+        distilled,
+        options.data,
+        options.data_root,
+        plugins.real_data,
+        download=options.download,
+    )
+    warn_of_others(distilled, data)
+    if options.validation:
+        data = scored_on_validation(distilled, data)
+    data.check_test()
+    return data
 
 
 def _teacher(
@@ -306,3 +366,23 @@ def _teacher(
     if teacher is None and stored:
         return None, "the file holds labels, and does not say whose they are"
     return teacher, ""
+
+
+def _kinds_to_train(
+    evaluator: Evaluator, baselines: bool, options: EvaluationOptions
+) -> list[str]:
+    """Return the kinds of training sets needed for the scores and comparisons."""
+    scores = evaluator.scores
+    has_views = evaluator.distilled.header.views is not None
+    by_label = options.compare_labels and has_views
+    random = baselines or options.compare_random or by_label
+    wanted = {
+        "distilled": True,
+        "hard": by_label or scores.hard or scores.lrs,
+        "taught random": by_label and evaluator.teacher is not None,
+        "random": random or scores.lrs or scores.ars,
+        "full": baselines or scores.lrs,
+        "other view": scores.ars,
+        "random, other view": scores.ars,
+    }
+    return [kind for kind, asked in wanted.items() if asked]
