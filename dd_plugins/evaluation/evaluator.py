@@ -1,6 +1,6 @@
 """The work of an evaluation: train every network, then read the test set once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -22,13 +22,8 @@ from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.labels import LABEL_KINDS, one_hot
 from dd_plugins.synthetic.views import get_views
-from dd_plugins.training.protocols import (
-    training_set_of,
-)
-from dd_plugins.training.recipes import (
-    Recipe,
-    real_data_recipe,
-)
+from dd_plugins.training.protocols import training_set_of
+from dd_plugins.training.recipes import Recipe, real_data_recipe
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.training.train import (
     TrainingSet,
@@ -39,14 +34,7 @@ from dd_plugins.training.train import (
 )
 from dd_plugins.training.view_labels import ViewLabels, hard_labels
 
-__all__ = ["Evaluator"]
-
-KINDS = (
-    *("distilled", "hard", "taught random", "random", "full"),
-    *("other view", "random, other view"),
-)
-"""The training sets of networks. "hard" is the distilled set with hard labels, an
-"other view" the set without augmentation, or with it, if its recipe has none."""
+__all__ = ["TRAINING_SETS", "Evaluator"]
 
 _FULL_STEPS = 1_000
 
@@ -55,7 +43,22 @@ Predictor = Callable[[Tensor], Tensor]
 
 @dataclass
 class Evaluator:
-    """The state of one evaluation: it trains all networks, then reads the test set."""
+    """The state of one evaluation: it trains all networks, then reads the test set.
+
+    Attributes:
+        distilled: the set.
+        data: the real data.
+        repeats: the number of fresh networks of each architecture and training set.
+        seed: the seed of networks, batches and random images.
+        device: the device of all tensors.
+        precision: the dtype of the networks' arithmetic.
+        recipes: the recipe of each network.
+        protocol: the name of the protocol behind the recipes.
+        teacher: the teacher of the set's views, or None.
+        without_teacher: why random images get no labels from a teacher.
+        scores: the further scores.
+        scored_on: ``"test images"``, or ``"validation images"``.
+    """
 
     distilled: DistilledSet
     data: RealData
@@ -63,10 +66,10 @@ class Evaluator:
     seed: int
     device: torch.device
     precision: torch.dtype
-    recipes: Sequence[Recipe]  # of each network
+    recipes: Sequence[Recipe]
     protocol: str
     teacher: Teacher | None = None
-    without_teacher: str = ""  # why random images get no teacher's labels
+    without_teacher: str = ""
     scores: AskedScores = field(default_factory=AskedScores)
     scored_on: str = "test images"
 
@@ -83,17 +86,9 @@ class Evaluator:
         )
 
     def add(self, kind: str, network: AbstractNetwork, recipe: Recipe) -> None:
-        """Add networks to train on a kind of training set, one of :data:`KINDS`."""
-        draws = {
-            "distilled": self.distilled_set,
-            "hard": self.hard_set,
-            "taught random": self.taught_random,
-            "random": self.random_set,
-            "full": self.full_set,
-            "other view": self.other_view,
-            "random, other view": self.random_other,
-        }
-        self.jobs.add(kind, network, partial(draws[kind], recipe=recipe))
+        """Add networks to train on a training set, one of :data:`TRAINING_SETS`."""
+        draw = TRAINING_SETS[kind]
+        self.jobs.add(kind, network, lambda repeat: draw(self, repeat, recipe))
 
     def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
         """Return the requested kernel regressions, by the kind of their training set.
@@ -104,10 +99,10 @@ class Evaluator:
         if kernel is None or processes.rank() > 0:
             return {}
         draws = {"distilled": [0], "random": range(self.repeats if baselines else 0)}
-        sets = {"distilled": self.distilled_set, "random": self.random_set}
         found: dict[str, list[Predictor]] = {}
         for kind, repeats in draws.items():
-            drawn = [sets[kind](repeat, self.recipes[0])[0] for repeat in repeats]
+            draw = TRAINING_SETS[kind]
+            drawn = [draw(self, repeat, self.recipes[0])[0] for repeat in repeats]
             found[kind] = [
                 kernel.predictor(each.images[:], each.labels, each.label_kind)
                 for each in drawn
@@ -130,7 +125,7 @@ class Evaluator:
         scores: dict[int, dict[str, float]] = {}
         for part in processes.gather_objects(own_scores):
             scores |= part
-        results: dict[str, list[NetworkResult]] = {kind: [] for kind in KINDS}
+        results: dict[str, list[NetworkResult]] = {kind: [] for kind in TRAINING_SETS}
         for number, job in enumerate(self.jobs.jobs):
             own = [
                 scores[self.jobs.number(number, repeat)]
@@ -330,3 +325,21 @@ class Evaluator:
         """Return labels of the artifact's kind for real images."""
         meaning = LABEL_KINDS[self.distilled.header.label_kind]
         return meaning.targets(labels, self.data.num_classes).to(self.device)
+
+
+TRAINING_SETS: Mapping[
+    str, Callable[[Evaluator, int, Recipe], tuple[TrainingSet, Recipe]]
+] = {
+    "distilled": Evaluator.distilled_set,
+    "hard": Evaluator.hard_set,
+    "taught random": Evaluator.taught_random,
+    "random": Evaluator.random_set,
+    "full": Evaluator.full_set,
+    "other view": Evaluator.other_view,
+    "random, other view": Evaluator.random_other,
+}
+"""The training sets of networks, each drawn for a repeat and a recipe.
+
+"hard": the distilled set with hard labels. "other view": the distilled set with
+augmentation switched: off if its recipe augments, otherwise on.
+"""
