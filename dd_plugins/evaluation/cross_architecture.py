@@ -1,7 +1,7 @@
 """How well a distilled set trains architectures it was not distilled with."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,23 @@ from dd_plugins.data.real import RealData
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.architectures_of_set import architectures_of
 from dd_plugins.evaluation.data_of_set import real_data_of
-from dd_plugins.evaluation.evaluate import EvaluationOptions, prepare_evaluation
+from dd_plugins.evaluation.evaluate import (
+    EvaluationOptions,
+    PreparedEvaluation,
+    prepare_evaluation,
+)
 from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import own_network
+from dd_plugins.evaluation.results import Evaluation
 from dd_plugins.evaluation.transfer_results import (
     Difference,
+    Role,
     SetTransfer,
     Transfer,
     difference_of,
     mean_of,
 )
+from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.factory import FactoryNetwork, NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime import processes
@@ -105,69 +112,49 @@ def transfer(
             "transfer compares accuracies: expected another protocol, got "
             f"{protocol!r}; evaluate scores retrieval"
         )
-    found = plugins or loaded_plugins()
-    chosen = [network.for_evaluation() for network in found.network_list(networks)]
+    plugins = plugins or loaded_plugins()
+    chosen = [network.for_evaluation() for network in plugins.network_list(networks)]
     loaded = [as_set(each) for each in given]
-    known: dict[str, RealData] = {}  # sets of the same data share it
-    prepared, reports = [], []
-    for number, (name, distilled) in enumerate(zip(given, loaded, strict=True)):
-        header = distilled.header
-        own = found.network(header.evaluation_network)
-        trained = [network for network in chosen if repr(network) == repr(own)]
-        if not trained and not (isinstance(own, FactoryNetwork) and own.only_named):
-            trained = [own_network(distilled, found.network)]
-        all_networks = [*trained, *(n for n in chosen if repr(n) != repr(own))]
-        distiller = method_of(distilled, found.distiller)
-        method = parse(header.distiller).name
-        if distiller is not None:
-            method = base_of(distiller).name
-        took_part = architectures_of(distilled, found.distiller, found.network)
-        record = header.dataset.model_dump_json()
-        key = f"{record} {header.value_space} {header.mirror}"
-        if key not in known:
-            known[key] = real_data_of(
-                distilled, data, data_root, found.real_data, download=download
-            )
-        prepared.append(
-            prepare_evaluation(
-                distilled,
-                all_networks,
-                EvaluationOptions(
-                    repeats=repeats,
-                    protocol=protocol,
-                    data=known[key],
-                    data_root=data_root,
-                    validation=validation,
-                    seed=seed,
-                    device=device,
-                    precision=precision,
-                    plugins=found,
-                    compare_labels=False,
-                    compare_random=baselines,
-                ),
+    options = EvaluationOptions(
+        repeats=repeats,
+        protocol=protocol,
+        data=data,
+        data_root=data_root,
+        download=download,
+        validation=validation,
+        seed=seed,
+        device=device,
+        precision=precision,
+        plugins=plugins,
+        compare_labels=False,
+        compare_random=baselines,
+    )
+    known: dict[str, RealData] = {}
+    planned = []
+    for number, (one, distilled) in enumerate(zip(given, loaded, strict=True), 1):
+        trained = _networks_for(distilled, chosen, plugins)
+        base = _name_of_base(distilled, plugins)
+        took_part = architectures_of(distilled, plugins.distiller, plugins.network)
+        shared = _shared_data(distilled, options, plugins, known)
+        evaluation = prepare_evaluation(
+            distilled, trained, replace(options, data=shared)
+        )
+        planned.append(
+            _Planned(
+                name=f"set {number}" if isinstance(one, DistilledSet) else str(one),
+                distilled=distilled,
+                base=base,
+                roles=tuple(took_part.role(network) for network in trained),
+                families=tuple(network.architecture for network in trained),
+                evaluation=evaluation,
             )
         )
-        reports.append(
-            SetTransfer(
-                f"set {number + 1}" if isinstance(name, DistilledSet) else str(name),
-                header.distiller,
-                method,
-                tuple(took_part.role(network) for network in all_networks),
-                (),
-                len(distilled),
-                header.dataset.fingerprint or header.dataset.name,
-                tuple(network.architecture for network in all_networks),
-            )
-        )
-    seconds = [each.seconds() if on_progress else [] for each in prepared]
+    seconds = [each.evaluation.seconds() if on_progress else [] for each in planned]
     works = [repeats * sum(each) for each in seconds]
     made = []
-    for number, (report, evaluation) in enumerate(zip(reports, prepared, strict=True)):
-        told = on_progress and _among(on_progress, report, works, number)
-        found_here = evaluation(told, seconds[number])
-        made.append(
-            replace(report, results=found_here.networks, random=found_here.random)
-        )
+    for number, each in enumerate(planned):
+        told = on_progress and _among(on_progress, each.name, works, number)
+        made.append(each.report(each.evaluation(told, seconds[number])))
     reason = _reason_not_compared(made)
     return Transfer(
         tuple(made),
@@ -177,8 +164,83 @@ def transfer(
     )
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A set whose evaluation is ready to run.
+
+    Attributes:
+        name: the path of the artifact, or the number of the set.
+        distilled: the set.
+        base: the name of its distiller inside all wrappers.
+        roles: the role of each architecture for the set.
+        families: the name of each architecture, whatever its size.
+        evaluation: the checked evaluation.
+    """
+
+    name: str
+    distilled: DistilledSet
+    base: str
+    roles: tuple[Role, ...]
+    families: tuple[str, ...]
+    evaluation: PreparedEvaluation
+
+    def report(self, found: Evaluation) -> SetTransfer:
+        """Return the results of the set."""
+        header = self.distilled.header
+        return SetTransfer(
+            path=self.name,
+            distiller=header.distiller,
+            base=self.base,
+            roles=self.roles,
+            results=found.networks,
+            images=len(self.distilled),
+            data=header.dataset.fingerprint or header.dataset.name,
+            families=self.families,
+            random=found.random,
+        )
+
+
+def _networks_for(
+    distilled: DistilledSet, chosen: Sequence[AbstractNetwork], plugins: Plugins
+) -> list[AbstractNetwork]:
+    """Return the networks for a set: its own first, then the other chosen ones."""
+    own = plugins.network(distilled.header.evaluation_network)
+    trained = [network for network in chosen if repr(network) == repr(own)]
+    if not trained and not (isinstance(own, FactoryNetwork) and own.only_named):
+        trained = [own_network(distilled, plugins.network)]
+    return [*trained, *(each for each in chosen if repr(each) != repr(own))]
+
+
+def _name_of_base(distilled: DistilledSet, plugins: Plugins) -> str:
+    """Return the name of a set's distiller inside all wrappers, if it is installed."""
+    name = parse(distilled.header.distiller).name
+    distiller = method_of(distilled, plugins.distiller)
+    return name if distiller is None else base_of(distiller).name
+
+
+def _shared_data(
+    distilled: DistilledSet,
+    options: EvaluationOptions,
+    plugins: Plugins,
+    known: dict[str, RealData],
+) -> RealData:
+    """Return the real data of a set, read once for all sets of the same data."""
+    header = distilled.header
+    record = header.dataset.model_dump_json()
+    key = f"{record} {header.value_space} {header.mirror}"
+    if key not in known:
+        known[key] = real_data_of(
+            distilled,
+            options.data,
+            options.data_root,
+            plugins.real_data,
+            download=options.download,
+        )
+    return known[key]
+
+
 def _among(
-    on_progress: OnProgress, report: SetTransfer, works: Sequence[float], number: int
+    on_progress: OnProgress, name: str, works: Sequence[float], number: int
 ) -> OnProgress:
     """Return a callback for one set, reporting its part in the work of all sets."""
     before, all_work = sum(works[:number]), sum(works)
@@ -186,7 +248,7 @@ def _among(
     def on_set(what: str, done: float, total: float) -> None:
         # Several processes share the work of a set; report it as if this one did all.
         share = done / total if total else 1.0
-        on_progress(f"{report.path}, {what}", before + share * works[number], all_work)
+        on_progress(f"{name}, {what}", before + share * works[number], all_work)
 
     return on_set
 

@@ -43,7 +43,7 @@ from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.wrappers.metric_learning import require_metric_learning
 
-__all__ = ["EvaluationOptions", "evaluate", "prepare_evaluation"]
+__all__ = ["EvaluationOptions", "PreparedEvaluation", "evaluate", "prepare_evaluation"]
 
 
 def evaluate(
