@@ -40,7 +40,7 @@ from dd_plugins.training.recipes import (
     post_training_recipe,
     squeeze_recipe,
 )
-from dd_plugins.training.teacher import Teacher
+from dd_plugins.training.teacher import Teacher, check_labelling
 
 __all__ = ["bytes_of_labels", "labels_stored", "relabel"]
 
@@ -127,7 +127,7 @@ post_training_recipe`).
         >>> taught.header.views.teacher.network
         'mlp(width=8)'
     """
-    found = plugins or loaded_plugins()
+    plugins = plugins or loaded_plugins()
     distilled = as_set(distilled)
     views = get_views(views) if isinstance(views, str) else views
     student = get_recipe(student) if isinstance(student, str) else student
@@ -138,20 +138,14 @@ post_training_recipe`).
         )
     if isinstance(teachers, str | AbstractNetwork | nn.Module):
         teachers = [teachers]
-    if not teachers:
-        raise OptionError("expected at least one teacher, got none")
-    given = [each for each in teachers if isinstance(each, nn.Module)]
-    if given and len(given) < len(teachers):
-        raise OptionError("expected specs of teachers or modules, got both")
-    if given and teacher_recipe is not None:
-        raise OptionError("modules are trained already: leave teacher_recipe out")
+    given = _modules_among(teachers, teacher_recipe)
     if student is not None and student.temperature != temperature:
         raise OptionError(
             f"the student must learn at the temperature of the labels, {temperature}, "
             f"got {student.temperature}; write temperature={temperature:g} in its "
             "recipe, or ask for labels of the other temperature"
         )
-    Teacher((), views, temperature, group)  # checks both
+    check_labelling(temperature, group)
     target = resolve_device(device)
     modules: Sequence[nn.Module] = [_on(each, target) for each in given]
     kept: tuple[TrainedNetwork, ...] = ()
@@ -159,17 +153,11 @@ post_training_recipe`).
     if store_labels:
         _check_room(views, distilled)
     if not given:
-        names = [each for each in teachers if not isinstance(each, nn.Module)]
-        recipe = teacher_recipe or squeeze_recipe(SQUEEZE_STEPS)
-        recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
-        networks = found.network_list(names)
-        if len({repr(each) for each in networks}) < len(networks):
-            raise OptionError("teachers must differ: name each once")
-        kept = tuple(TrainedNetwork(each, recipe) for each in networks)
-        for network in networks:
-            _check_group(network, group, distilled)
+        kept = _kept_teachers(teachers, teacher_recipe, plugins)
+        for each in kept:
+            _check_group(each.network, group, distilled)
         real_data = real_data_of(
-            distilled, data, data_root, found.real_data, download=download
+            distilled, data, data_root, plugins.real_data, download=download
         )
         if real_data.fingerprint != distilled.header.dataset.fingerprint:
             raise DataError(
@@ -181,6 +169,44 @@ post_training_recipe`).
     records = tuple(each.record() for each in kept)
     teacher = Teacher(modules, views, temperature, group, records, store_labels)
     return _relabelled(distilled, teacher, student, target)
+
+
+def _modules_among(
+    teachers: Sequence[TeacherSpec], teacher_recipe: str | Recipe | None
+) -> list[nn.Module]:
+    """Return the teachers if they are modules; none if they are to be trained.
+
+    Raises:
+        OptionError: there are no teachers, or of both kinds, or a recipe for modules.
+    """
+    if not teachers:
+        raise OptionError("expected at least one teacher, got none")
+    given = [each for each in teachers if isinstance(each, nn.Module)]
+    if given and len(given) < len(teachers):
+        raise OptionError("expected specs of teachers or modules, got both")
+    if given and teacher_recipe is not None:
+        raise OptionError("modules are trained already: leave teacher_recipe out")
+    return given
+
+
+def _kept_teachers(
+    teachers: Sequence[TeacherSpec],
+    teacher_recipe: str | Recipe | None,
+    plugins: Plugins,
+) -> tuple[TrainedNetwork, ...]:
+    """Return the keys of the teachers among kept networks.
+
+    Raises:
+        OptionError: a teacher is named twice, or the recipe is malformed.
+        UnknownNameError: no plugin registers a name.
+    """
+    names = [each for each in teachers if not isinstance(each, nn.Module)]
+    recipe = teacher_recipe or squeeze_recipe(SQUEEZE_STEPS)
+    recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    networks = plugins.network_list(names)
+    if len({repr(each) for each in networks}) < len(networks):
+        raise OptionError("teachers must differ: name each once")
+    return tuple(TrainedNetwork(each, recipe) for each in networks)
 
 
 def _on(module: nn.Module, device: torch.device) -> nn.Module:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,24 @@ from dd_plugins.synthetic.view_records import TeacherRecord, ViewsRecord
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.view_labels import ViewLabels
 
-__all__ = ["Teacher"]
+__all__ = ["Teacher", "check_labelling"]
 
 _LABELLED = 256  # views labelled at a time
+
+
+def check_labelling(temperature: float, group: int | None) -> None:
+    """Refuse options of a teacher's labels (see :class:`Teacher`).
+
+    Raises:
+        OptionError: the temperature or the group is out of its range.
+    """
+    if not temperature > 0:
+        raise OptionError(f"a teacher's temperature must be above 0, got {temperature}")
+    if group is not None and group < 2:
+        raise OptionError(
+            "a teacher's group must have at least 2 images, whose statistics "
+            f"BatchNorm takes, got {group}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +71,7 @@ class Teacher:
         Raises:
             OptionError: the temperature or the group is out of its range.
         """
-        if not self.temperature > 0:
-            raise OptionError(
-                f"a teacher's temperature must be above 0, got {self.temperature}"
-            )
-        if self.group is not None and self.group < 2:
-            raise OptionError(
-                "a teacher's group must have at least 2 images, whose statistics "
-                f"BatchNorm takes, got {self.group}"
-            )
+        check_labelling(self.temperature, self.group)
 
     @torch.no_grad()
     @exact_kernels()  # as while a network is trained
@@ -82,12 +89,10 @@ class Teacher:
         Raises:
             OptionError: a group is given for a module without BatchNorm.
         """
-        total: Tensor | None = None
-        for module in self.modules:
-            logits = self._logits(module, images, number, mirror)
-            total = logits if total is None else total + logits
-        assert total is not None
-        mean = total / len(self.modules)
+        logits = (  # of one module at a time
+            self._logits(module, images, number, mirror) for module in self.modules
+        )
+        mean = reduce(torch.add, logits) / len(self.modules)
         return (mean / self.temperature).softmax(dim=1).half()
 
     def all_labels(self, images: Tensor, *, mirror: bool) -> Tensor:
