@@ -17,7 +17,7 @@ from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.teacher_of_set import (
     prepared_for,
-    run_and_sampler_of,
+    run_and_sampler_for_teachers,
     teacher_of,
 )
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_norm
@@ -228,7 +228,7 @@ def _trained(
 ) -> KeptNetworks:
     """Return networks trained on the real data in the value space of a set."""
     folder = cache_folder()
-    run, real = run_and_sampler_of(distilled, data, device)
+    run, real = run_and_sampler_for_teachers(distilled, data, device)
     if not all(each.is_kept(run, real, folder) for each in wanted):
         transform, real = sampler_of(
             prepared_for(distilled, data),

@@ -11,15 +11,19 @@ from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.networks_of_set import refuse_huge
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.mlp import MLP
-from dd_plugins.run import Run, Task
+from dd_plugins.run import Run
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.views import get_views
-from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
+from dd_plugins.training.kept_networks import (
+    KeptNetworks,
+    TrainedNetwork,
+    run_of_training,
+)
 from dd_plugins.training.recipes import get_recipe
 from dd_plugins.training.teacher import Teacher
 
-__all__ = ["prepared_for", "run_and_sampler_of", "teacher_of"]
+__all__ = ["prepared_for", "run_and_sampler_for_teachers", "teacher_of"]
 
 
 def teacher_of(
@@ -56,7 +60,7 @@ def teacher_of(
         network = find(each.network)
         refuse_huge(network, distilled)
         wanted.append(TrainedNetwork(network, get_recipe(each.recipe), each.seed))
-    run, real = run_and_sampler_of(distilled, data, device)
+    run, real = run_and_sampler_for_teachers(distilled, data, device)
     for one in wanted:
         if not one.is_kept(run, real, folder):
             raise OptionError(
@@ -73,7 +77,7 @@ def teacher_of(
     )
 
 
-def run_and_sampler_of(
+def run_and_sampler_for_teachers(
     distilled: DistilledSet, data: RealData, device: torch.device
 ) -> tuple[Run, RealSampler]:
     """Return the run and the sampler behind the key of a set's teacher.
@@ -84,9 +88,8 @@ def run_and_sampler_of(
     """
     data = prepared_for(distilled, data)
     precision = getattr(torch, distilled.header.run.precision)
-    task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
-    network = MLP()  # a placeholder: each teacher brings its own
-    run = Run(task, "", network, 1, 0, device, precision)
+    network = MLP()  # each teacher brings its own
+    run = run_of_training(data, network, device=device, precision=precision)
     real = RealSampler(
         data.train.images,
         data.train.labels,

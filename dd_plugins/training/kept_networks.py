@@ -53,6 +53,7 @@ __all__ = [
     "TrainedNetwork",
     "TrainingReport",
     "real_training_set",
+    "run_of_training",
     "train_networks",
 ]
 
@@ -88,19 +89,39 @@ def real_training_set(run: Run, real: RealSampler) -> TrainingSet:
     )
 
 
+def run_of_training(
+    data: RealData,
+    network: AbstractNetwork,
+    *,
+    steps: int = 1,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Run:
+    """Return the run for training a network on real data, outside a distillation."""
+    task = Task(
+        dataset=data.name,
+        image_shape=data.image_shape,
+        num_classes=data.num_classes,
+        images_per_class=1,
+        steps=None,
+        mirror=data.mirror,
+    )
+    return Run(task, "", network, steps, seed=0, device=device, precision=precision)
+
+
 @dataclass(frozen=True)
 class RealSetting:
     """All real images in their value space, for networks trained outside a run.
 
     Attributes:
-        task: the task of the networks.
-        device: the device of their training.
+        data: the real data.
+        device: the device of the networks' training.
         precision: the precision of their arithmetic.
         transform: maps images to the value space.
         real: all training images.
     """
 
-    task: Task
+    data: RealData
     device: torch.device
     precision: torch.dtype
     transform: Transform
@@ -120,13 +141,18 @@ class RealSetting:
             )
         target = resolve_device(device)
         dtype = resolve_precision(precision, target)
-        task = Task(data.name, data.image_shape, data.num_classes, 1, None, data.mirror)
         transform, real = sampler_of(data, seed=0, device=target, precision=dtype)
-        return cls(task, target, dtype, transform, real)
+        return cls(data, target, dtype, transform, real)
 
     def run(self, network: AbstractNetwork, steps: int) -> Run:
         """Return the run for training a network for a number of steps."""
-        return Run(self.task, "", network, steps, 0, self.device, self.precision)
+        return run_of_training(
+            self.data,
+            network,
+            steps=steps,
+            device=self.device,
+            precision=self.precision,
+        )
 
     def accuracy(self, network: nn.Module, images: Images) -> float:
         """Return the accuracy of a network, in evaluation mode, on at least one image.
