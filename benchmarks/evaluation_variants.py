@@ -66,7 +66,7 @@ def _mirrored(given: TrainingSet) -> TrainingSet:
     return replace(
         given,
         images=images.contiguous(memory_format=torch.channels_last),
-        labels=torch.cat([given.labels, given.labels]),
+        labels=torch.cat([given.labels[:], given.labels[:]]),
     )
 
 

@@ -149,6 +149,7 @@ if TYPE_CHECKING:
     from dd_plugins.training.teacher import Teacher
     from dd_plugins.training.train import (
         DrawnImages,
+        RealLabels,
         TrainingSet,
         Whitened,
         accuracy,
@@ -221,6 +222,7 @@ __all__ = [
     "ProgressShown",
     "ProtocolName",
     "RealData",
+    "RealLabels",
     "RealSampler",
     "Recipe",
     "Record",

@@ -26,6 +26,7 @@ from dd_plugins.training.protocols import training_set_of
 from dd_plugins.training.recipes import Recipe, real_data_recipe
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.training.train import (
+    RealLabels,
     TrainingSet,
     Whitened,
     accuracy,
@@ -104,7 +105,7 @@ class Evaluator:
             draw = TRAINING_SETS[kind]
             drawn = [draw(self, repeat, self.recipes[0])[0] for repeat in repeats]
             found[kind] = [
-                kernel.predictor(each.images[:], each.labels, each.label_kind)
+                kernel.predictor(each.images[:], each.labels[:], each.label_kind)
                 for each in drawn
             ]
         return found
@@ -316,7 +317,12 @@ class Evaluator:
             images = images[:]
         return TrainingSet(
             images,
-            self._real_labels(self.data.train.labels),
+            RealLabels(
+                self.data.train.labels,
+                self.data.num_classes,
+                self.distilled.header.label_kind,
+                self.device,
+            ),
             self.distilled.header.label_kind,
             self.distilled.header.mirror,
         )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd_plugins.checks import whole_number
@@ -40,6 +39,7 @@ from dd_plugins.training.kept_files import AbstractKept, OnStep, load_weights
 from dd_plugins.training.recipes import Recipe, get_recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
 from dd_plugins.training.train import (
+    RealLabels,
     TrainingSet,
     accuracy,
     seconds_of_training,
@@ -83,10 +83,8 @@ class RealImages:
 
 def real_training_set(run: Run, real: RealSampler) -> TrainingSet:
     """Return the training set of all real images with their classes."""
-    labels = F.one_hot(real.labels, run.task.num_classes).float()
-    return TrainingSet(
-        RealImages(real), labels.to(run.device), "classes", run.task.mirror
-    )
+    labels = RealLabels(real.labels, run.task.num_classes, "classes", run.device)
+    return TrainingSet(RealImages(real), labels, "classes", run.task.mirror)
 
 
 def run_of_training(
@@ -187,9 +185,12 @@ class TrainedNetwork(AbstractKept):
 
     def description(self, run: Run, real: RealSampler) -> dict[str, object]:
         """Return everything the weights depend on."""
+        classes, named = int(real.labels.max()) + 1, run.task.num_classes
         return {
             "format": _FORMAT,
             "data": real.content,
+            # Left out if the last class has images, as in keys of earlier versions.
+            **({} if classes == named else {"classes": named}),
             "network": self.network.identity(
                 run.task.image_shape, run.task.num_classes
             ),

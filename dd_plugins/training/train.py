@@ -35,6 +35,7 @@ from dd_plugins.training.view_labels import ViewLabels
 
 __all__ = [
     "DrawnImages",
+    "RealLabels",
     "TrainingSet",
     "Whitened",
     "accuracy",
@@ -56,7 +57,8 @@ class TrainingSet:
     Attributes:
         images: float32 in the value space, ``(n, channels, height, width)``, or an
             object returning such images when indexed.
-        labels: float32 ``(n, classes)``, of the kind ``label_kind``.
+        labels: float32 ``(n, classes)``, of the kind ``label_kind``, or an object
+            returning such labels when indexed.
         label_kind: the kind of labels; it picks the loss.
         mirror: whether augmentations may flip images.
         views: labels of the images' views, in place of ``labels`` and augmentation;
@@ -64,7 +66,7 @@ class TrainingSet:
     """
 
     images: "Tensor | DrawnImages"
-    labels: Tensor
+    labels: "Tensor | RealLabels"
     label_kind: LabelKind
     mirror: bool
     views: ViewLabels | None = None
@@ -99,6 +101,28 @@ class Whitened:
     @cached_property
     def _transform_on_device(self) -> Transform:
         return self.transform.to(self.device)
+
+
+@dataclass(frozen=True)
+class RealLabels:
+    """Labels of real images, made on access: a large data set has many for long rows.
+
+    Attributes:
+        classes: int64 of shape ``(n,)``.
+        num_classes: the number of classes.
+        kind: the kind of the labels.
+        device: the device of the labels.
+    """
+
+    classes: Tensor
+    num_classes: int
+    kind: LabelKind
+    device: torch.device
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        """Return the labels of some images, float32 ``(n, classes)``."""
+        targets = LABEL_KINDS[self.kind].targets(self.classes[chosen], self.num_classes)
+        return targets.to(self.device)
 
 
 @exact_kernels()
@@ -186,13 +210,8 @@ def training_steps_of(
         The number of steps done, after each step. The network has its weights after
         this step; averaged weights replace them when the iteration ends.
     """
-    images, labels = training_set.images, training_set.labels
-    views = training_set.views
-    kind = training_set.label_kind
-    if kind == "regression" and recipe.loss == "cross-entropy":
-        kind, labels = "probabilities", as_probabilities(labels)
-    if kind == "classes" and recipe.mix != "none":  # a mixed image has shares of two
-        kind, labels = "probabilities", one_hot(labels.argmax(dim=1), labels.shape[1])
+    images, views = training_set.images, training_set.views
+    kind, labels = _labels_for_loss(training_set, recipe)
     optimizer = recipe.make_optimizer(network.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.scale)
     batches = _batches(len(images), recipe.batch_size, recipe.steps_done, generator)
@@ -240,6 +259,20 @@ def training_steps_of(
         yield step + 1
     if mean is not None:
         network.load_state_dict(mean.module.state_dict())
+
+
+def _labels_for_loss(
+    training_set: TrainingSet, recipe: Recipe
+) -> tuple[LabelKind, "Tensor | RealLabels"]:
+    """Return the kind of labels that a recipe trains on, and the labels."""
+    kind, labels = training_set.label_kind, training_set.labels
+    if kind == "regression" and recipe.loss == "cross-entropy":
+        return "probabilities", as_probabilities(labels[:])
+    if kind != "classes" or recipe.mix == "none":
+        return kind, labels
+    if isinstance(labels, Tensor):  # a mixed image has shares of two classes
+        labels = one_hot(labels.argmax(dim=1), labels.shape[1])
+    return "probabilities", labels
 
 
 def _seed_of_layers(generator: torch.Generator) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from conftest import Command
 
 import dd_plugins
@@ -187,6 +188,19 @@ def test_mirrored_images_make_another_network(tmp_path: Path) -> None:
         ].file
         for mirror in (False, True, False)
     }
+    assert len(files) == 2
+
+
+def test_a_class_without_images_makes_another_network(tmp_path: Path) -> None:
+    images, labels = torch.rand(12, 1, 8, 8), torch.arange(12) % 2
+    files = set()
+    for names in ("ab", "abc"):
+        data = dd_plugins.RealData.from_values(images, labels, class_names=names)
+        for _ in range(2):  # the second time it is found
+            (report,) = train_networks(
+                data, [get_network("mlp(width=2)")], stages=[1], folder=tmp_path
+            )
+            files.add(report.file)
     assert len(files) == 2
 
 

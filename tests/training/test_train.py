@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,9 +14,11 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.errors import PluginError
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.networks.mlp import MLP
+from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind
 from dd_plugins.training import train
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.train import (
+    RealLabels,
     TrainingSet,
     Whitened,
     accuracy,
@@ -83,6 +85,23 @@ def test_steps_equal_those_written_out_in_float64(
         )
         weight = weight - rate * (gradient + 0.1 * weight)
     torch.testing.assert_close(network.head.weight, weight.float(), rtol=0, atol=1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+@pytest.mark.parametrize("kind", ["classes", "regression"])
+def test_labels_made_on_access_train_the_same_network(
+    kind: LabelKind, mix: Literal["none", "cutmix"]
+) -> None:
+    images, classes = random(9, 1, 4, 4), torch.arange(9) % 3
+    recipe = Recipe(steps=4, batch_size=4, mix=mix, learning_rate=0.1)
+    made = RealLabels(classes, 3, kind, CPU)
+    weights = []
+    for labels in (made, LABEL_KINDS[kind].targets(classes, 3)):
+        network = linear_network(random(3, 16, seed=1))
+        training_set = TrainingSet(images, labels, kind, mirror=False)
+        train_network(network, training_set, recipe, generator=drawn(0))
+        weights.append(network.head.weight)
+    assert torch.equal(*weights)
 
 
 def _cosine(done: float) -> float:
