@@ -13,11 +13,12 @@ from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, ImageShape
 from dd_plugins.run import Run
-from dd_plugins.runtime.memory import memory_limit
+from dd_plugins.runtime.device import autocast
+from dd_plugins.runtime.memory import graph_bytes, memory_limit
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.text import duration_text, size_text
 
-__all__ = ["Estimate", "bytes_of", "check_memory", "graph_bytes", "probed"]
+__all__ = ["Estimate", "bytes_of", "check_memory", "feature_graph_bytes", "probed"]
 
 _PROBE_SECONDS = 1.0
 _MOST_STEPS = 20  # of a probe, at each place
@@ -141,7 +142,7 @@ def check_memory(settled: Settled, run: Run) -> None:
     near = most * _MOST_KEPT * _FLOAT * each > room - needed
     if near and distiller.uses_network:
         joined = run.network.uses_batch_norm(task.image_shape)
-        needed += waiting(joined) * graph_bytes(
+        needed += waiting(joined) * feature_graph_bytes(
             run.network, task.image_shape, task.num_classes, run.precision
         )
     if needed > room:
@@ -153,7 +154,7 @@ def check_memory(settled: Settled, run: Run) -> None:
         )
 
 
-def graph_bytes(
+def feature_graph_bytes(
     network: AbstractNetwork,
     image_shape: ImageShape,
     num_classes: int,
@@ -166,20 +167,10 @@ def graph_bytes(
     module = network.build(
         image_shape, num_classes, generator=generator_for(0, "graph bytes")
     ).eval()
-    weights = {each.untyped_storage().data_ptr() for each in module.parameters()}
-    counted: dict[int, int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            counted[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     images = torch.zeros(2, *image_shape).requires_grad_()
-    with (
-        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
-        torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32),
-    ):
-        kept = module.features(images)  # alive, so that no storage is used twice
-    del kept
-    return sum(counted.values()) // 2
+
+    def features() -> Tensor:
+        with autocast(torch.device("cpu"), precision):
+            return module.features(images)
+
+    return graph_bytes(features, without=module.parameters()) // 2

@@ -1,14 +1,23 @@
-"""How much memory this process may use."""
+"""How much memory this process may use, and how much a graph takes."""
 
 import math
 import os
 import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-__all__ = ["fits_in_memory", "fits_on", "memory_limit", "peak_memory", "room_on"]
+__all__ = [
+    "fits_in_memory",
+    "fits_on",
+    "graph_bytes",
+    "memory_limit",
+    "peak_memory",
+    "room_on",
+]
 
 
 def fits_in_memory(size: float) -> bool:
@@ -54,6 +63,31 @@ def peak_memory(device: torch.device) -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
     return 0
+
+
+def graph_bytes(
+    function: Callable[[], Tensor], *, without: Iterable[Tensor] = ()
+) -> int:
+    """Return the bytes in the graph of a result.
+
+    They are the bytes of the tensors saved for its gradient, each counted once.
+
+    Args:
+        function: returns the result.
+        without: tensors left out, such as the weights.
+    """
+    left_out = {each.untyped_storage().data_ptr() for each in without}
+    held: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # the tensor itself would hold the graph for ever
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        result = function()  # alive, so that no storage is used twice
+    del result
+    return sum(size for place, size in held.items() if place not in left_out)
 
 
 def memory_limit() -> float:

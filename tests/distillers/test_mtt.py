@@ -1,9 +1,7 @@
 """MTT: its gradient against the maths, its window, labels, experts and refusals."""
 
-import gc
 import itertools
 import math
-import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from dd_plugins.data.draws import sampler_of
 from dd_plugins.distillers.mtt import MTT, Window
 from dd_plugins.distillers.mtt.mtt import MTTState
 from dd_plugins.distillers.mtt.settings import paper_run
-from dd_plugins.distillers.mtt.student import Student, graph_bytes, layers_mask
+from dd_plugins.distillers.mtt.student import Student, layers_mask
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
 from dd_plugins.synthetic.leaves import Leaves, Parameters
 from dd_plugins.testing import toy_data
@@ -357,26 +355,6 @@ def test_shallow_layers_are_left_out() -> None:
     _, some, _ = accumulated(settled(match_layers=0.5))
     assert every.pixels.grad is not None
     assert not torch.equal(every.pixels.grad, some.pixels.grad)
-
-
-def test_a_graph_is_counted_once() -> None:
-    one = torch.zeros(1000, requires_grad=True)
-    assert graph_bytes(one.exp) == 4000  # its result
-    assert graph_bytes(lambda: one.exp().exp()) == 8000
-    assert graph_bytes(lambda: one * 2) == 0
-
-
-def test_a_counted_graph_is_freed() -> None:
-    kept: list[weakref.ref[Tensor]] = []
-
-    def counted() -> Tensor:
-        between = torch.zeros(10, requires_grad=True).exp()
-        kept.append(weakref.ref(between))
-        return between.exp()
-
-    graph_bytes(counted)
-    gc.collect()
-    assert kept[0]() is None
 
 
 def test_kept_experts_are_used_and_missing_ones_may_be_refused(cache: Path) -> None:

@@ -12,7 +12,7 @@ from conftest import Command
 import dd_plugins
 from dd_plugins.api import DistilledSet, OptionError, get_network
 from dd_plugins.engine import estimating
-from dd_plugins.engine.estimating import Estimate, graph_bytes, probed
+from dd_plugins.engine.estimating import Estimate, feature_graph_bytes, probed
 from dd_plugins.plugins.manager import Plugins
 
 WAIT = 0.01  # seconds
@@ -47,9 +47,11 @@ def test_an_estimate_says_everything_in_a_line() -> None:
 def test_the_graph_of_an_image_is_counted() -> None:
     # A convolution keeps its input, ReLU its output, pooling its input.
     network, shape = get_network("conv(width=8, depth=1)"), (1, 8, 8)
-    assert graph_bytes(network, shape, 2, torch.float32) >= 4 * (64 + 8 * 64)
+    assert feature_graph_bytes(network, shape, 2, torch.float32) >= 4 * (64 + 8 * 64)
     narrow, wide = (
-        graph_bytes(get_network(f"conv(width={width})"), (3, 32, 32), 10, torch.float32)
+        feature_graph_bytes(
+            get_network(f"conv(width={width})"), (3, 32, 32), 10, torch.float32
+        )
         for width in (32, 64)
     )
     assert 1.8 < wide / narrow < 2.1
@@ -72,7 +74,7 @@ def test_what_cannot_fit_is_refused_with_advice(
     distiller: str, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = "conv(width=16, depth=1)"
-    each = graph_bytes(get_network(network), (1, 8, 8), 10, torch.float32)
+    each = feature_graph_bytes(get_network(network), (1, 8, 8), 10, torch.float32)
     monkeypatch.setattr(estimating, "memory_limit", lambda: 500 * each)
     given: dict[str, Any] = {"images_per_class": 20, "network": network, "steps": 1}
     given |= {"device": "cpu", "precision": "float32"}
@@ -104,7 +106,7 @@ def test_images_that_a_step_keeps_are_counted(
     distiller: str, normalization: str, counted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(estimating, "memory_limit", lambda: 0)
-    monkeypatch.setattr(estimating, "graph_bytes", lambda *given: 1_000_000_000)
+    monkeypatch.setattr(estimating, "feature_graph_bytes", lambda *given: 1_000_000_000)
     with pytest.raises(OptionError, match=f"needs at least {counted} GB of memory"):
         dd_plugins.estimate(
             "digits",

@@ -1,12 +1,16 @@
 """How much memory a process may use, beside what test_streamed.py shows of limits."""
 
+import gc
 import os
 import resource
+import weakref
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
-from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.memory import fits_in_memory, graph_bytes
 
 GROUPS = Path("/sys/fs/cgroup")
 
@@ -85,3 +89,25 @@ def test_everything_fits_where_nothing_tells(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(os, "sysconf", unknown)
     assert fits_in_memory(1e30)
+
+
+def test_a_graph_is_counted_once() -> None:
+    one = torch.zeros(1000, requires_grad=True)
+    assert graph_bytes(one.exp) == 4000  # its result
+    assert graph_bytes(lambda: one.exp().exp()) == 8000
+    assert graph_bytes(lambda: one * 2) == 0
+    other = torch.zeros(10, requires_grad=True)
+    assert graph_bytes(lambda: one[:10] * other, without=[one]) == 40
+
+
+def test_a_counted_graph_is_freed() -> None:
+    kept: list[weakref.ref[Tensor]] = []
+
+    def counted() -> Tensor:
+        between = torch.zeros(10, requires_grad=True).exp()
+        kept.append(weakref.ref(between))
+        return between.exp()
+
+    graph_bytes(counted)
+    gc.collect()
+    assert kept[0]() is None

@@ -21,7 +21,7 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller, add_gradient
 from dd_plugins.distillers.mtt.experts import experts_obtained
 from dd_plugins.distillers.mtt.settings import Settings, Window, paper_run, short_run
-from dd_plugins.distillers.mtt.student import Student, graph_bytes, layers_mask
+from dd_plugins.distillers.mtt.student import Student, layers_mask
 from dd_plugins.distillers.state import AbstractState, Metrics, check_saved
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.trajectory_matching import (
@@ -31,7 +31,7 @@ from dd_plugins.functional.trajectory_matching import (
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, batch_statistics
 from dd_plugins.networks.dc_convnet import classic_network
 from dd_plugins.run import Run, Task
-from dd_plugins.runtime.memory import room_on
+from dd_plugins.runtime.memory import graph_bytes, room_on
 from dd_plugins.spec import record, refuse_without_effect
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves, Parameters

@@ -1,6 +1,5 @@
 """The student: gradients of its loss on batches of the synthetic set."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +12,7 @@ from dd_plugins.functional.augment import siamese_augmentation, siamese_paramete
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.run import Run
 
-__all__ = ["Student", "graph_bytes", "layers_mask"]
+__all__ = ["Student", "layers_mask"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,24 +90,6 @@ class Student:
     @cached_property
     def _sizes(self) -> list[int]:
         return [parameter.numel() for parameter in self.network.parameters()]
-
-
-def graph_bytes(function: Callable[[], Tensor]) -> int:
-    """Return the bytes in the graph of a result.
-
-    They are the bytes of the tensors saved for its gradient, each counted once.
-    """
-    held: dict[int, int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        held[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # the tensor itself would hold the graph for ever
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        result = function()
-    del result
-    return sum(held.values())
 
 
 def layers_mask(network: FeatureNetwork, share: float) -> Tensor | None:
