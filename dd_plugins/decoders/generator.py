@@ -25,7 +25,7 @@ from dd_plugins.synthetic.parametrizations.base import (
     AbstractParametrization,
     evenly_spaced,
 )
-from dd_plugins.training.obtaining import Missing, obtained
+from dd_plugins.training.obtaining import Missing, obtained, training_command
 
 __all__ = ["Generator"]
 
@@ -227,10 +227,15 @@ def _refusal(
 ) -> OptionError:
     """Return the error with the command for training the generator."""
     del count
-    space = " --preprocessing pixel-zca" if transform.kind == "pixel-zca" else ""
-    dataset, decoder = run.task.dataset, generator.decoder
+    options = {
+        "dataset": run.task.dataset,
+        "decoder": repr(generator.decoder),
+        "recipe": repr(generator.recipe),
+    }
+    if transform.kind == "pixel-zca":
+        options["preprocessing"] = "pixel-zca"
+    command = training_command("train-generator", options.items())
     return OptionError(
-        f"generator: {decoder!r} for {dataset} is missing in {folder}; train it: "
-        f'dd-plugins train-generator --dataset {dataset} --decoder "{decoder!r}" '
-        f'--recipe "{generator.recipe!r}"{space}, with the data options of this run'
+        f"generator: {generator.decoder!r} for {run.task.dataset} is missing in "
+        f"{folder}; train it: {command}, with the data options of this run"
     )

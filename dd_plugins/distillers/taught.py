@@ -1,6 +1,5 @@
 """The common parts of methods whose images and labels come from teachers."""
 
-import shlex
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.default_steps import SQUEEZE_STEPS
 from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
-from dd_plugins.training.obtaining import Missing, obtained
+from dd_plugins.training.obtaining import Missing, obtained, training_command
 from dd_plugins.training.patches import PatchChoice, Patches
 from dd_plugins.training.recipes import Recipe, squeeze_recipe
 from dd_plugins.training.teacher import Teacher
@@ -273,22 +272,20 @@ def _refusal(
         name: name of the method.
         wanted: all teachers.
         run: the run.
-        content: fingerprint and value space of the real images.
+        content: fingerprint and value space of the real images, or empty.
         count: number of missing teachers.
         folder: the folder of kept teachers.
     """
-    space = [*content.split(), "standardize", "standardize"][1]
-    words = [("dataset", run.task.dataset)]
-    words += [("network", repr(each.network)) for each in wanted]
-    words += [
+    space = content.split()[1] if content else "standardize"
+    options = [
+        ("dataset", run.task.dataset),
+        *(("network", repr(each.network)) for each in wanted),
         ("recipe", repr(wanted[0].recipe)),
         ("preprocessing", space),
         ("precision", str(run.precision).removeprefix("torch.")),
     ]
-    command = " ".join(f"--{option} {shlex.quote(value)}" for option, value in words)
-    command += " --mirror" if run.task.mirror else " --no-mirror"
+    command = training_command("train-networks", options, mirror=run.task.mirror)
     return OptionError(
         f"{name}: {count} of {len(wanted)} teachers for {run.task.dataset} are missing "
-        f"in {folder}; train them: dd-plugins train-networks {command}, with the data "
-        "options of this run"
+        f"in {folder}; train them: {command}, with the data options of this run"
     )

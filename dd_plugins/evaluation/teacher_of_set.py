@@ -1,6 +1,5 @@
 """The teacher named by an artifact, found among kept networks."""
 
-import shlex
 from collections.abc import Callable
 
 import torch
@@ -20,6 +19,7 @@ from dd_plugins.training.kept_networks import (
     TrainedNetwork,
     run_of_training,
 )
+from dd_plugins.training.obtaining import training_command
 from dd_plugins.training.recipes import get_recipe
 from dd_plugins.training.teacher import Teacher
 
@@ -114,7 +114,7 @@ def prepared_for(distilled: DistilledSet, data: RealData) -> RealData:
 def _command(wanted: TrainedNetwork, distilled: DistilledSet) -> str:
     """Return the command for training a teacher of a set."""
     header = distilled.header
-    words = {
+    options = {
         "dataset": header.dataset.name,
         "network": repr(wanted.network),
         "recipe": repr(wanted.recipe),
@@ -122,9 +122,7 @@ def _command(wanted: TrainedNetwork, distilled: DistilledSet) -> str:
         "precision": header.run.precision,
     }
     if wanted.seed:
-        words["network-seed"] = str(wanted.seed)
+        options["network-seed"] = str(wanted.seed)
     if header.dataset.image_size is not None:
-        words["image-size"] = str(header.dataset.image_size)
-    options = " ".join(f"--{name} {shlex.quote(each)}" for name, each in words.items())
-    options += " --mirror" if header.mirror else " --no-mirror"
-    return f"dd-plugins train-networks {options}"
+        options["image-size"] = str(header.dataset.image_size)
+    return training_command("train-networks", options.items(), mirror=header.mirror)

@@ -1,7 +1,8 @@
 """The trained objects needed by a run: loaded, or trained by its processes."""
 
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -13,7 +14,7 @@ from dd_plugins.runtime import processes
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.training.kept_files import OnStep
 
-__all__ = ["Missing", "Wanted", "obtained"]
+__all__ = ["Missing", "Wanted", "obtained", "training_command"]
 
 Missing = Literal["train", "refuse"]
 """The response to missing objects."""
@@ -91,6 +92,28 @@ def obtained(
         yield each.obtain(run, real, folder, partial(tell, number))
     if show:
         sys.stderr.write("\n")
+
+
+def training_command(
+    name: str, options: Iterable[tuple[str, object]], *, mirror: bool | None = None
+) -> str:
+    """Return a command line for training missing objects, quoted for a shell.
+
+    Args:
+        name: the command, such as ``"train-networks"``.
+        options: names and values; a name may come several times.
+        mirror: whether mirrored images keep their class; None to leave the option out.
+
+    Example:
+        >>> training_command("train-networks", [("network", "mlp")], mirror=False)
+        'dd-plugins train-networks --network mlp --no-mirror'
+    """
+    words = ["dd-plugins", name]
+    for option, value in options:
+        words += [f"--{option}", str(value)]
+    if mirror is not None:
+        words.append("--mirror" if mirror else "--no-mirror")
+    return shlex.join(words)
 
 
 def _tell(wanted: Sequence[Wanted[Any]], what: str, number: int, done: int) -> None:

@@ -1,13 +1,12 @@
 """The experts of a run: read from files, trained by its processes, or refused."""
 
-import shlex
 from functools import partial
 from pathlib import Path
 
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import OptionError
 from dd_plugins.run import Run
-from dd_plugins.training.obtaining import Missing, obtained
+from dd_plugins.training.obtaining import Missing, obtained, training_command
 from dd_plugins.training.trajectories import Snapshots, Trajectory
 
 __all__ = ["experts_obtained"]
@@ -34,7 +33,7 @@ def _refusal(
 ) -> OptionError:
     """Return the error with the command for training missing experts."""
     first = trajectories[0]
-    words = {
+    options: dict[str, object] = {
         "dataset": run.task.dataset,
         "network": repr(run.network),
         "experts": len(trajectories),
@@ -43,11 +42,10 @@ def _refusal(
         "precision": str(run.precision).removeprefix("torch."),
     }
     if first.way_points is not None:
-        words["way-points"] = first.way_points
-    command = " ".join(f"--{name} {shlex.quote(str(v))}" for name, v in words.items())
+        options["way-points"] = first.way_points
+    command = training_command("train-experts", options.items())
     return OptionError(
         f"mtt: {count} of {len(trajectories)} experts for {run.task.dataset} are "
-        f"missing in {folder}; train them: dd-plugins train-experts {command}, with "
-        "the data options of this run (for data without a name, "
-        "dd_plugins.api.train_experts)"
+        f"missing in {folder}; train them: {command}, with the data options of this "
+        "run (for data without a name, dd_plugins.api.train_experts)"
     )
