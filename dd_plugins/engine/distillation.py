@@ -291,12 +291,12 @@ def _planned(
 ) -> Loop:
     """Return the loop of a run, with every choice settled and nothing made yet."""
     _check_context(context, refine_context)
-    found = plugins or loaded_plugins()
-    method = found.distiller(distiller)
-    chosen_network = None if network is None else found.network(network)
+    plugins = plugins or loaded_plugins()
+    method = plugins.distiller(distiller)
+    chosen_network = None if network is None else plugins.network(network)
     if isinstance(observers, str | AbstractObserver):
         observers = [observers]
-    requested_observers = tuple(map(found.observer, observers))
+    requested_observers = tuple(map(plugins.observer, observers))
     counts = parsed_counts(1 if images_per_class is None else images_per_class)
     asked = RunOptions(
         distiller=repr(method),
@@ -310,8 +310,8 @@ def _planned(
         precision=precision,
         refine_context=refine_context,
     )
-    found.initial_images(initial_images or method.initial_images)
-    stored = found.parametrization(parametrization)
+    plugins.initial_images(initial_images or method.initial_images)
+    stored = plugins.parametrization(parametrization)
     if context is not None and (budget is not None or images_worth is not None):
         raise OptionError("a budget is that of a whole set: expected no context")
     bounded = budget is not None or images_worth is not None
@@ -323,7 +323,7 @@ def _planned(
         download=download,
         image_size=image_size,
     )
-    real = found.real_data(data, where)
+    real = plugins.real_data(data, where)
     if bounded:
         counts = images_within(stored, real, budget=budget, images_worth=images_worth)
     if method.private and isinstance(counts, Proportional):
@@ -343,7 +343,7 @@ def _planned(
     settled = settle(
         asked,
         real,
-        found,
+        plugins,
         device=device,
         context_labels=held,
         distiller=method,
@@ -351,7 +351,7 @@ def _planned(
         public=(
             None
             if method.public_data is None
-            else found.dataset(method.public_data, where).undivided()
+            else plugins.dataset(method.public_data, where).undivided()
         ),
     )
     run = Run(
@@ -371,7 +371,7 @@ def _planned(
         observer.check(run)
     check_private(settled, run, context)
     check_memory(settled, run)
-    return Loop(run, settled, found, folder, context, requested_observers)
+    return Loop(run, settled, plugins, folder, context, requested_observers)
 
 
 def _check_options(

@@ -97,12 +97,12 @@ def meta_features(
         FileError: the artifact, or a kept network, cannot be read.
         DataError: the real data cannot be read, or does not fit the artifact.
     """
-    found = plugins or loaded_plugins()
+    plugins = plugins or loaded_plugins()
     distilled = as_set(distilled)
     # Any base does: of the wrapper only its own options are used.
-    method = method_of(distilled, found.distiller) or found.distiller("random")
+    method = method_of(distilled, plugins.distiller) or plugins.distiller("random")
     wrapper = _wrapper(method)
-    chosen = found.network_list(networks)
+    chosen = plugins.network_list(networks)
     for network in () if chosen else wrapper.networks:
         refuse_huge(network, distilled)
     chosen = chosen or list(wrapper.networks)
@@ -113,7 +113,9 @@ def meta_features(
         )
     if not 0 < threshold < 1:
         raise OptionError(f"threshold must be between 0 and 1, got {threshold}")
-    real = real_data_of(distilled, data, data_root, found.real_data, download=download)
+    real = real_data_of(
+        distilled, data, data_root, plugins.real_data, download=download
+    )
     if real.preprocessing != distilled.transform.kind:
         raise DataError(
             f"the data must be for the value space of the set, "

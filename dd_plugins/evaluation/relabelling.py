@@ -384,11 +384,11 @@ def labels_stored(
     distilled = as_set(distilled)
     if distilled.header.views is None or distilled.view_labels is not None:
         return distilled
-    found, target = plugins or loaded_plugins(), resolve_device(device)
+    plugins, target = plugins or loaded_plugins(), resolve_device(device)
     real_data = real_data_of(
-        distilled, data, data_root, found.real_data, download=download
+        distilled, data, data_root, plugins.real_data, download=download
     )
-    teacher = teacher_of(distilled, real_data, found.network, target)
+    teacher = teacher_of(distilled, real_data, plugins.network, target)
     assert teacher is not None  # a file without labels names it
     _check_room(teacher.views, distilled)
     with torch.no_grad():

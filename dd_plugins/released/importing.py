@@ -111,16 +111,16 @@ def import_set(
     Warns:
         DDWarning: the layout does not determine the space, or the values hardly fit it.
     """
-    found = plugins or loaded_plugins()
+    plugins = plugins or loaded_plugins()
     root = None if data_root is None else Path(data_root)
-    real = found.real_data(
+    real = plugins.real_data(
         data, DataOptions(root=root, download=download, image_size=image_size)
     )
     paths = [
         Path(each) for each in ([files] if isinstance(files, str | Path) else files)
     ]
     if network is not None:
-        found.network(network)  # refuses an unknown one now
+        plugins.network(network)  # refuses an unknown one now
     sets = _read(paths, real)
     experiment = whole_number("experiment", experiment, least=0)
     if experiment >= len(sets):
