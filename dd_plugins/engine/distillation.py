@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from inspect import signature
 from numbers import Real
 from os import PathLike
@@ -23,11 +23,7 @@ from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from dd_plugins.engine.estimating import (
-    Estimate,
-    check_memory,
-    probed,
-)
+from dd_plugins.engine.estimating import Estimate, check_memory, probed
 from dd_plugins.engine.loop import Loop
 from dd_plugins.engine.private import check_private
 from dd_plugins.engine.restoring import threads_of
@@ -36,8 +32,10 @@ from dd_plugins.engine.run_folder import (
     locked_folder,
     replacing_old_run,
 )
+from dd_plugins.engine.settled import Settled
 from dd_plugins.engine.settling import images_within, settle
 from dd_plugins.errors import OptionError
+from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.run import Run, RunOptions
@@ -171,9 +169,9 @@ def distill(
     writes = folder is not None and processes.rank() == 0
     if folder is not None and writes:
         check_folder(folder, resume, overwrite)
-    loop = _planned(
-        data,
-        distiller,
+    request = _Request(
+        data=data,
+        distiller=distiller,
         images_per_class=images_per_class,
         budget=budget,
         images_worth=images_worth,
@@ -196,6 +194,7 @@ def distill(
         progress=progress,
         observers=observers,
     )
+    loop = _planned(request)
     own_folder = folder if writes else None
     if not resume:  # errors are found before the folder is made
         with exact_kernels():  # a teacher may choose the first images
@@ -253,7 +252,7 @@ def estimate(
     for name in options.keys() - known:
         raise TypeError(f"estimate() got an unexpected keyword argument {name!r}")
     started = time.perf_counter()
-    loop = _planned(data, distiller, **options)
+    loop = _planned(_Request(data=data, distiller=distiller, **options))
     with exact_kernels():
         loop.prepare()
         loop.prepared_seconds = time.perf_counter() - started
@@ -263,98 +262,121 @@ def estimate(
             loop.learning.sampler.close()
 
 
-def _planned(
-    data: Any,
-    distiller: "str | AbstractDistiller[Any]",
-    *,
-    images_per_class: ImagesPerClass | None = None,
-    budget: int | None = None,
-    images_worth: int | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    network: NetworkLike | None = None,
-    data_root: str | Path | None = None,
-    download: bool = False,
-    image_size: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    mirror: bool | None = None,
-    initial_images: str | None = None,
-    parametrization: str = "identity",
-    context: DistilledSet | None = None,
-    refine_context: bool = False,
-    device: str = "auto",
-    precision: Precision = "auto",
-    plugins: Plugins | None = None,
-    folder: Path | None = None,
-    progress: bool = False,
-    observers: "str | AbstractObserver | Iterable[str | AbstractObserver]" = (),
-) -> Loop:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Request:
+    """The arguments of :func:`distill` for one run, apart from its checkpoints."""
+
+    data: Any
+    distiller: "str | AbstractDistiller[Any]"
+    images_per_class: ImagesPerClass | None = None
+    budget: int | None = None
+    images_worth: int | None = None
+    steps: int | None = None
+    seed: int = 0
+    network: NetworkLike | None = None
+    data_root: str | Path | None = None
+    download: bool = False
+    image_size: int | None = None
+    preprocessing: Preprocessing | None = None
+    mirror: bool | None = None
+    initial_images: str | None = None
+    parametrization: str = "identity"
+    context: DistilledSet | None = None
+    refine_context: bool = False
+    device: str = "auto"
+    precision: Precision = "auto"
+    plugins: Plugins | None = None
+    folder: Path | None = None
+    progress: bool = False
+    observers: "str | AbstractObserver | Iterable[str | AbstractObserver]" = ()
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a budget gives the number of images."""
+        return self.budget is not None or self.images_worth is not None
+
+    @property
+    def context_labels(self) -> list[int]:
+        """The class of each image of the context."""
+        return [] if self.context is None else self.context.header.initial_classes
+
+
+def _planned(request: _Request) -> Loop:
     """Return the loop of a run, with every choice settled and nothing made yet."""
-    _check_context(context, refine_context)
-    plugins = plugins or loaded_plugins()
-    method = plugins.distiller(distiller)
-    chosen_network = None if network is None else plugins.network(network)
-    if isinstance(observers, str | AbstractObserver):
-        observers = [observers]
-    requested_observers = tuple(map(plugins.observer, observers))
-    counts = parsed_counts(1 if images_per_class is None else images_per_class)
-    asked = RunOptions(
-        distiller=repr(method),
-        steps=steps,
-        seed=seed,
-        network=None if chosen_network is None else repr(chosen_network),
-        initial_images=initial_images,
-        parametrization=parametrization,
-        preprocessing=preprocessing,
-        mirror=mirror,
-        precision=precision,
-        refine_context=refine_context,
-    )
-    plugins.initial_images(initial_images or method.initial_images)
-    stored = plugins.parametrization(parametrization)
-    if context is not None and (budget is not None or images_worth is not None):
-        raise OptionError("a budget is that of a whole set: expected no context")
-    bounded = budget is not None or images_worth is not None
-    if bounded and images_per_class is not None:
-        raise OptionError("expected either images_per_class or a budget, got both")
-    resolve_device(device)  # a wrong device is refused before data is read
+    _check_context(request.context, request.refine_context)
+    plugins = request.plugins or loaded_plugins()
+    method = plugins.distiller(request.distiller)
+    network = None if request.network is None else plugins.network(request.network)
+    observers = _observers(request, plugins)
+    each = request.images_per_class
+    counts = parsed_counts(1 if each is None else each)
+    options = _options(request, method, network)
+    plugins.initial_images(request.initial_images or method.initial_images)
+    stored = plugins.parametrization(request.parametrization)
+    _check_budget(request)
+    resolve_device(request.device)  # a wrong device is refused before data is read
     where = DataOptions(
-        root=None if data_root is None else Path(data_root),
-        download=download,
-        image_size=image_size,
+        root=None if request.data_root is None else Path(request.data_root),
+        download=request.download,
+        image_size=request.image_size,
     )
-    real = plugins.real_data(data, where)
-    if bounded:
-        counts = images_within(stored, real, budget=budget, images_worth=images_worth)
-    if method.private and isinstance(counts, Proportional):
-        raise OptionError(
-            f"{method.name} is private, and must not count the images of a class for "
-            f"{counts!r}; give a number for each class"
-        )
+    real = plugins.real_data(request.data, where)
+    if request.has_budget:
+        budget, worth = request.budget, request.images_worth
+        counts = images_within(stored, real, budget=budget, images_worth=worth)
+    _check_private_counts(method, counts)
     counts = counts_of_classes(counts, real.train.labels, real.num_classes)
-    asked = replace(asked, images_per_class=counts)
-    held = [] if context is None else context.header.initial_classes
-    if initial_images is not None and len(set(held)) == real.num_classes:
-        raise OptionError(
-            "initial_images needs a class of which the context holds no images, got "
-            f"{initial_images!r} and a context of all {real.num_classes} classes; "
-            "leave out initial_images"
-        )
+    _check_initial_images(request, real)
+    public = None
+    if method.public_data is not None:
+        public = plugins.dataset(method.public_data, where).undivided()
     settled = settle(
-        asked,
+        replace(options, images_per_class=counts),
         real,
         plugins,
-        device=device,
-        context_labels=held,
+        device=request.device,
+        context_labels=request.context_labels,
         distiller=method,
-        network=chosen_network,
-        public=(
-            None
-            if method.public_data is None
-            else plugins.dataset(method.public_data, where).undivided()
-        ),
+        network=network,
+        public=public,
     )
-    run = Run(
+    run = _run(settled, request)
+    for observer in observers if run.rank == 0 else ():
+        observer.check(run)
+    check_private(settled, run, request.context)
+    check_memory(settled, run)
+    return Loop(run, settled, plugins, request.folder, request.context, observers)
+
+
+def _observers(request: _Request, plugins: Plugins) -> tuple[AbstractObserver, ...]:
+    """Return the requested observers."""
+    observers = request.observers
+    if isinstance(observers, str | AbstractObserver):
+        observers = [observers]
+    return tuple(map(plugins.observer, observers))
+
+
+def _options(
+    request: _Request, method: AbstractDistiller[Any], network: AbstractNetwork | None
+) -> RunOptions:
+    """Return the options of a run, except for the counts of images."""
+    return RunOptions(
+        distiller=repr(method),
+        steps=request.steps,
+        seed=request.seed,
+        network=None if network is None else repr(network),
+        initial_images=request.initial_images,
+        parametrization=request.parametrization,
+        preprocessing=request.preprocessing,
+        mirror=request.mirror,
+        precision=request.precision,
+        refine_context=request.refine_context,
+    )
+
+
+def _run(settled: Settled, request: _Request) -> Run:
+    """Return the part of this process in a settled run."""
+    return Run(
         task=settled.task,
         distiller=settled.options.distiller,
         network=settled.network.for_distillation(),
@@ -362,16 +384,11 @@ def _planned(
         seed=settled.options.seed,
         device=settled.device,
         precision=settled.precision,
-        out=folder if processes.rank() == 0 else None,
-        progress=progress,
+        out=request.folder if processes.rank() == 0 else None,
+        progress=request.progress,
         rank=processes.rank(),
         ranks=processes.world_size(),
     )
-    for observer in requested_observers if run.rank == 0 else ():
-        observer.check(run)
-    check_private(settled, run, context)
-    check_memory(settled, run)
-    return Loop(run, settled, plugins, folder, context, requested_observers)
 
 
 def _check_options(
@@ -403,3 +420,28 @@ def _check_context(context: DistilledSet | None, refine_context: bool) -> None:
         check_nesting(context.header, more=1)
     if refine_context and context is None:
         raise OptionError("refine_context needs a context, got none")
+
+
+def _check_budget(request: _Request) -> None:
+    if request.has_budget and request.context is not None:
+        raise OptionError("a budget is that of a whole set: expected no context")
+    if request.has_budget and request.images_per_class is not None:
+        raise OptionError("expected either images_per_class or a budget, got both")
+
+
+def _check_private_counts(method: AbstractDistiller[Any], counts: object) -> None:
+    if method.private and isinstance(counts, Proportional):
+        raise OptionError(
+            f"{method.name} is private, and must not count the images of a class for "
+            f"{counts!r}; give a number for each class"
+        )
+
+
+def _check_initial_images(request: _Request, real: RealData) -> None:
+    first, held = request.initial_images, request.context_labels
+    if first is not None and len(set(held)) == real.num_classes:
+        raise OptionError(
+            "initial_images needs a class of which the context holds no images, got "
+            f"{first!r} and a context of all {real.num_classes} classes; leave out "
+            "initial_images"
+        )
