@@ -48,6 +48,8 @@ if TYPE_CHECKING:
         PluginError,
         RunError,
         UnknownNameError,
+        described,
+        one_line,
         what_differs,
     )
     from dd_plugins.evaluation.cross_architecture import Transfer, transfer
@@ -265,6 +267,7 @@ __all__ = [
     "code_of",
     "counts_of_classes",
     "dataset_name_of",
+    "described",
     "distill",
     "estimate",
     "evaluate",
@@ -294,6 +297,7 @@ __all__ = [
     "mean_interval",
     "number",
     "obtained",
+    "one_line",
     "packed",
     "plain",
     "post_training_recipe",

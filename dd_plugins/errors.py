@@ -20,6 +20,8 @@ __all__ = [
     "PluginError",
     "RunError",
     "UnknownNameError",
+    "described",
+    "one_line",
     "what_differs",
 ]
 
@@ -71,6 +73,31 @@ class PluginError(DDError, RuntimeError):
 
 class MissingExtraError(DDError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error in one line, or its class if it has none.
+
+    Example:
+        >>> one_line(ValueError("two\\nlines")), one_line(KeyError())
+        ('two lines', 'KeyError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """Return the message of an error in one line, after its class.
+
+    An error of this library is told by its message alone: it says enough.
+
+    Example:
+        >>> described(ValueError("two\\nlines")), described(KeyError())
+        ('ValueError: two lines', 'KeyError')
+    """
+    message, name = one_line(error), type(error).__name__
+    if isinstance(error, DDError) or message == name:
+        return message
+    return f"{name}: {message}"
 
 
 def what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from dd_plugins.errors import DDError, DDWarning, UnknownNameError
+from dd_plugins.errors import DDError, DDWarning, UnknownNameError, described
 from dd_plugins.plugins.commands import installed_commands
 from dd_plugins.plugins.distributed_command import DistributedCommand
 from dd_plugins.plugins.lazy_command import PLUGINS_SECTION, LazyCommand
@@ -161,9 +161,8 @@ def main(arguments: list[str] | None = None) -> None:
         _show_traceback(debug)
         if _is_out_of_memory(error):
             _end(_memory_advice(error), 1)
-        reason = " ".join(str(error).split())
         notes = [" ".join(note.split()) for note in getattr(error, "__notes__", [])]
-        told = ", ".join([f"{type(error).__name__}: {reason}", *notes])
+        told = ", ".join([described(error), *notes])
         _end(f"{told}; --debug shows the traceback", 1)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd_plugins.errors import DataError
+from dd_plugins.errors import DataError, one_line
 
 __all__ = ["as_number_tensor", "check_finite", "check_fit", "check_values"]
 
@@ -28,7 +28,7 @@ def as_number_tensor(values: Any, what: str) -> Tensor:
             raise TypeError(f"a {type(values).__name__}")
         return torch.as_tensor(np.array(values))
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if isinstance(values, np.ndarray):
             reason = f"an array of {values.dtype}"
         raise DataError(

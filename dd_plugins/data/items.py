@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, IterableDataset
 from dd_plugins.data.checks import check_values
 from dd_plugins.data.pixels import Axes, channels_first, resized
 from dd_plugins.data.streamed import ImageSource, StreamedImages, read_items
-from dd_plugins.errors import DataError, DDWarning
+from dd_plugins.errors import DataError, DDWarning, described, one_line
 from dd_plugins.runtime.memory import fits_in_memory
 
 __all__ = [
@@ -83,8 +83,7 @@ class Items(Dataset[tuple[Tensor, int]]):
             raise
         except Exception as error:  # a user's dataset may raise anything
             raise DataError(
-                f"item {index} cannot be read: {type(error).__name__}: "
-                f"{' '.join(str(error).split())}"
+                f"item {index} cannot be read: {described(error)}"
             ) from error
         not_a_pair = f"item {index} is not an (image, label) pair with an integer label"
         try:
@@ -99,7 +98,7 @@ class Items(Dataset[tuple[Tensor, int]]):
         except Exception as error:
             raise DataError(
                 f"{not_a_pair}: expected a tensor, an array or a PIL image, got "
-                f"{type(image).__name__} ({' '.join(str(error).split())})"
+                f"{type(image).__name__} ({one_line(error)})"
             ) from error
         return resized(pixels[None], self._image_size)[0], number
 

@@ -8,8 +8,7 @@ from typing import Protocol
 
 from dd_plugins.checks import check_image_size
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError, OptionError
-from dd_plugins.runtime.text import one_line
+from dd_plugins.errors import DataError, OptionError, one_line
 
 __all__ = [
     "DATASET_NAME",

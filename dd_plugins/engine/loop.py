@@ -2,7 +2,6 @@
 
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
 from dd_plugins.engine.estimating import Estimate, bytes_of
 from dd_plugins.engine.finished import finished_set
 from dd_plugins.engine.learning import Learning, StopOrSave
-from dd_plugins.engine.observers import Observers
+from dd_plugins.engine.observers import Observers, warn
 from dd_plugins.engine.restoring import (
     check_configuration,
     checkpoint_errors,
@@ -29,11 +28,10 @@ from dd_plugins.engine.validation import (
     validations_of,
 )
 from dd_plugins.errors import (
-    DDError,
-    DDWarning,
     FileError,
     OptionError,
     PluginError,
+    described,
     what_differs,
 )
 from dd_plugins.plugins.manager import Plugins
@@ -197,7 +195,7 @@ class Loop:
             try:
                 return DistilledSet.load(path)
             except FileError as error:
-                _warn(f"{error}; it is written again from the last checkpoint")
+                warn(f"{error}; it is written again from the last checkpoint")
         distilled = self.distilled()
         distilled.save(path)
         return distilled
@@ -349,9 +347,7 @@ class Loop:
         except PluginError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())
-            what = "" if isinstance(error, DDError) else f"{type(error).__name__}: "
-            _warn(f"no validation accuracy at step {learning.step}: {what}{reason}")
+            warn(f"no validation accuracy at step {learning.step}: {described(error)}")
             return {}
 
     def distilled(self) -> DistilledSet:
@@ -421,11 +417,7 @@ class Loop:
                 f"a private run cannot go on elsewhere ({moved}): the same noise would "
                 "hide sums that differ in their last bits"
             )
-        _warn(
+        warn(
             f"this run goes on elsewhere ({moved}): its set will not be, bit for bit, "
             "that of a run without a break"
         )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, DDWarning, stacklevel=3)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from dd_plugins.errors import DDWarning, FileError, PluginError
+from dd_plugins.errors import DDWarning, FileError, PluginError, described
 from dd_plugins.hookspecs import LazySet, hookimpl
 from dd_plugins.run import Run
 from dd_plugins.runtime.files import write_atomically
@@ -35,6 +35,7 @@ __all__ = [
     "image_snapshots",
     "metrics_log",
     "progress_display",
+    "warn",
 ]
 
 METRICS_NAME = "metrics.jsonl"
@@ -86,7 +87,7 @@ class Observers:
         self._tell("dd_after_run", run=run, distilled=distilled)
         if self._failed:
             failures = "; ".join(f"{who}: {why}" for who, why in self._failed.items())
-            _warn(f"observers failed and did not see the whole run: {failures}")
+            warn(f"observers failed and did not see the whole run: {failures}")
 
     def _tell(self, hook: str, **given: Any) -> None:
         for name, call in self._hooks[hook]:
@@ -100,10 +101,9 @@ class Observers:
         except (Exception, SystemExit) as error:
             if name in self._failed:
                 return
-            reason = " ".join(str(error).split())
-            self._failed[name] = f"{type(error).__name__} in {hook}: {reason}"
+            self._failed[name] = f"{hook}: {described(error)}"
             where = f" at step {given['step']}" if "step" in given else ""
-            _warn(
+            warn(
                 f"observer {name} failed{where} and sees no further steps; the run "
                 f"goes on ({self._failed[name]})"
             )
@@ -138,7 +138,8 @@ class _Asked:
             self._observation.after_run(distilled)
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Warn the user, from the place that called the calling function."""
     warnings.warn(message, DDWarning, stacklevel=3)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.whitening import COMPACT_TYPES
 from dd_plugins.distillers.state import check_saved
-from dd_plugins.errors import DDWarning, FileError, OptionError, what_differs
+from dd_plugins.errors import DDWarning, FileError, OptionError, described, what_differs
 from dd_plugins.runtime.device import threads
 from dd_plugins.runtime.randomness import seeded_globally
 from dd_plugins.synthetic.leaves import Parameters
@@ -198,10 +198,10 @@ def checkpoint_errors() -> Iterator[None]:
     except (OptionError, MemoryError):
         raise
     except Exception as error:  # what is restored may be anything
-        reason = " ".join(str(error).split())
+        reason = described(error)
         if len(reason) > _LONGEST_REASON:
             reason = f"{reason[:_LONGEST_REASON]}..."
         raise FileError(
-            f"the checkpoint is foreign or damaged ({type(error).__name__}: {reason}); "
-            "start anew with --overwrite"
+            f"the checkpoint is foreign or damaged ({reason}); start anew "
+            "with --overwrite"
         ) from error

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from dd_plugins.data.draws import sampler_of
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.errors import DataError, OptionError, one_line
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.teacher_of_set import (
     prepared_for,
@@ -340,7 +340,7 @@ def _check_outputs(module: nn.Module, images: Tensor, num_classes: int) -> None:
     try:
         logits = module(images)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise OptionError(
             f"the teacher takes no images of shape {tuple(images.shape[1:])} like "
             f"those of the set: {reason}"

@@ -5,11 +5,10 @@ import re
 import tempfile
 from pathlib import Path
 
-from dd_plugins.errors import MissingExtraError, OptionError, RunError
+from dd_plugins.errors import MissingExtraError, OptionError, RunError, one_line
 from dd_plugins.exports.hub_folder import HUB_FILES, write_hub_folder
 from dd_plugins.exports.recipe import recipe_of
 from dd_plugins.plugins.lookup import get_network
-from dd_plugins.runtime.text import one_line
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 
 __all__ = ["push_to_hub"]

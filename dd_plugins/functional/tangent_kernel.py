@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import OptionError, one_line
 from dd_plugins.networks.base import (
     ChannelsLast,
     FeatureNetwork,
@@ -30,7 +30,7 @@ from dd_plugins.networks.base import (
     ImageShape,
 )
 from dd_plugins.runtime.memory import room_on
-from dd_plugins.runtime.text import one_line, size_text
+from dd_plugins.runtime.text import size_text
 from dd_plugins.spec import Record, record
 
 __all__ = ["TangentKernel"]

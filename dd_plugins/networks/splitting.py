@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import OptionError, described
 from dd_plugins.networks.base import FeatureNetwork, ImageShape
 
 __all__ = ["split_behind_features"]
@@ -88,10 +88,9 @@ def _logits(module: nn.Module, image_shape: ImageShape, origin: str) -> Any:
     except Exception as error:  # a foreign module may raise anything
         if device.type == "meta":  # where only sizes count
             raise
-        reason = " ".join(str(error).split())
         raise OptionError(
             f"{origin} cannot take images of shape {image_shape} (channels, height, "
-            f"width): {type(error).__name__}: {reason}"
+            f"width): {described(error)}"
         ) from error
     finally:
         for each, training in modes:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dd_plugins.errors import FileError, MissingExtraError, OptionError
+from dd_plugins.errors import FileError, MissingExtraError, OptionError, one_line
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.networks.splitting import split_behind_features
 from dd_plugins.spec import record
@@ -66,7 +66,7 @@ class Timm(AbstractNetwork):
         try:
             module = timm.create_model(self.model, self.pretrained, **options)
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise OptionError(
                 f"{origin} cannot be built for images of shape {image_shape} "
                 f"(channels, height, width): {reason}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 
-from dd_plugins.errors import DDWarning, PluginError
+from dd_plugins.errors import DDWarning, PluginError, described, one_line
 from dd_plugins.plugins.finding import (
     BUILT_IN,
     by_identity,
@@ -110,7 +110,7 @@ class LoadedPlugins(ABC):
 
     def _withdraw(self, plugin: Plugin, error: BaseException) -> None:
         """Record why a plugin failed, and forget all its registrations."""
-        plugin.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        plugin.error = described(error)
         plugin.offers.clear()
         for registry in [*self._registries(), *self._of_hooks.values()]:
             registry.discard(plugin)
@@ -250,7 +250,7 @@ class LoadedPlugins(ABC):
         except NameConflictError:
             raise
         except (Exception, SystemExit) as error:
-            what = f"{hook}: {' '.join(str(error).split())}"
+            what = f"{hook}: {one_line(error)}"
             if plugin.distribution is None:  # given by the caller, or built in
                 raise PluginError(f"plugin {plugin} is broken: {what}") from error
             registry.discard(plugin)

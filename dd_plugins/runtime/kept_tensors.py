@@ -8,7 +8,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from dd_plugins.errors import FileError
+from dd_plugins.errors import FileError, one_line
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import plain
 
@@ -62,7 +62,7 @@ def load_tensors(
             described = dict(opened.metadata() or {})
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise FileError(f"{path} cannot be read as {what} ({reason}); {advice}") from (
             error
         )

@@ -1,6 +1,6 @@
 """Names and paths as plain text, wherever they are shown."""
 
-__all__ = ["counted", "duration_text", "one_line", "plain", "shortened", "size_text"]
+__all__ = ["counted", "duration_text", "plain", "shortened", "size_text"]
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -19,11 +19,6 @@ def plain(text: str) -> str:
         each if each.isprintable() else each.encode("unicode_escape").decode()
         for each in text
     )
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of an error in one line, or its class if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def shortened(text: str, longest: int) -> str:

@@ -23,9 +23,9 @@ from torch.utils.data import TensorDataset
 from dd_plugins.checks import whole_number
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import FileError, OptionError, UnknownNameError
+from dd_plugins.errors import FileError, OptionError, UnknownNameError, one_line
 from dd_plugins.runtime.files import write_atomically
-from dd_plugins.runtime.text import one_line, plain
+from dd_plugins.runtime.text import plain
 from dd_plugins.spec import parse, read
 from dd_plugins.synthetic.artifact_faults import faults
 from dd_plugins.synthetic.artifact_files import (

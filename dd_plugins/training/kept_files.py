@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import nn
 
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.errors import FileError
+from dd_plugins.errors import FileError, one_line
 from dd_plugins.run import Run
 from dd_plugins.runtime.kept_tensors import load_tensors
 
@@ -67,7 +67,7 @@ def load_weights(
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise FileError(
             f"{path}: expected the weights of {of}, got others ({reason}); {advice}"
         ) from error

@@ -17,7 +17,7 @@ from dd_plugins.checks import whole_number
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import MOST_WHITENED, RealData
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.errors import FileError, OptionError, RunError
+from dd_plugins.errors import FileError, OptionError, RunError, one_line
 from dd_plugins.networks.base import (
     AbstractNetwork,
     ImageShape,
@@ -114,7 +114,7 @@ class Snapshots:
             with safetensors.safe_open(self.path, framework="pt") as opened:
                 yield opened.get_slice("weights")
         except (safetensors.SafetensorError, OSError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise FileError(f"{self.path} cannot be read ({reason}); {_ADVICE}") from (
                 error
             )

@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from dd_plugins.data.named import DataOptions, data_root_of
-from dd_plugins.errors import DataError
-from dd_plugins.runtime.text import one_line
+from dd_plugins.errors import DataError, one_line
 
 __all__ = ["Archive", "check_md5", "download_file", "unpacked", "unpacked_by"]
 

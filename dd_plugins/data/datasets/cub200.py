@@ -6,7 +6,7 @@ from dd_plugins.data.datasets.archives import Archive, unpacked
 from dd_plugins.data.datasets.image_files import ImageFiles
 from dd_plugins.data.named import DataOptions, needs_image_size, refuse_argument
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError
+from dd_plugins.errors import DataError, described
 
 __all__ = ["load_cub200"]
 
@@ -46,7 +46,7 @@ def load_cub200(options: DataOptions) -> RealData:
     except (OSError, KeyError, ValueError) as error:
         raise DataError(
             f"{folder} does not hold CUB-200-2011 as it is published "
-            f"({type(error).__name__}: {error}); remove it and unpack the archive anew"
+            f"({described(error)}); remove it and unpack the archive anew"
         ) from error
     return RealData.from_dataset(
         ImageFiles(samples["1"], size),

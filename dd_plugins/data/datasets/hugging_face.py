@@ -13,8 +13,7 @@ from dd_plugins.data.named import DataOptions, resolved_path
 from dd_plugins.data.pixels import pixels_of
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import every_fifth
-from dd_plugins.errors import DataError, MissingExtraError, OptionError
-from dd_plugins.runtime.text import one_line
+from dd_plugins.errors import DataError, MissingExtraError, OptionError, one_line
 
 __all__ = ["load_hugging_face"]
 

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.data.pixels import open_image, pixels_of, size_of
-from dd_plugins.errors import DataError
-from dd_plugins.runtime.text import one_line
+from dd_plugins.errors import DataError, one_line
 
 __all__ = ["ImageFiles"]
 

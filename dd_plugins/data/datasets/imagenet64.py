@@ -15,8 +15,7 @@ from dd_plugins.data.datasets.archives import unpacked_by
 from dd_plugins.data.named import DataOptions, data_root_of, refuse_argument
 from dd_plugins.data.pixels import resized
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError
-from dd_plugins.runtime.text import one_line
+from dd_plugins.errors import DataError, one_line
 
 __all__ = ["load_imagenet64"]
 

@@ -14,8 +14,7 @@ from dd_plugins.data.pixels import resized
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import every_fifth
-from dd_plugins.errors import DataError, OptionError
-from dd_plugins.runtime.text import one_line
+from dd_plugins.errors import DataError, OptionError, one_line
 
 __all__ = ["data_of_npz", "load_npz"]
 

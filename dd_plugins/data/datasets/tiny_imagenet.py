@@ -7,7 +7,7 @@ from dd_plugins.data.datasets.archives import Archive, unpacked
 from dd_plugins.data.datasets.image_files import ImageFiles
 from dd_plugins.data.named import DataOptions, refuse_argument
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError
+from dd_plugins.errors import DataError, described
 
 __all__ = ["load_tiny_imagenet"]
 
@@ -45,7 +45,7 @@ def load_tiny_imagenet(options: DataOptions) -> RealData:
     except (OSError, KeyError, IndexError, UnicodeDecodeError) as error:
         raise DataError(
             f"{folder} does not hold Tiny-ImageNet as it is published "
-            f"({type(error).__name__}: {error}); remove it and unpack the archive anew"
+            f"({described(error)}); remove it and unpack the archive anew"
         ) from error
     return RealData.from_dataset(
         ImageFiles(training, options.image_size),

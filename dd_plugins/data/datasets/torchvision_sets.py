@@ -13,8 +13,7 @@ from dd_plugins.data.named import DataOptions, data_root_of, refuse_argument
 from dd_plugins.data.pixels import resized
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError, OptionError
-from dd_plugins.runtime.text import one_line
+from dd_plugins.errors import DataError, OptionError, one_line
 
 __all__ = ["TorchvisionSet", "load_cifar100", "load_emnist"]
 

@@ -13,6 +13,7 @@ from dd_plugins.api import (
     FileError,
     Header,
     OptionError,
+    described,
     load_tensors,
     save_tensors,
     whole_number,
@@ -61,12 +62,12 @@ def write_state(file: Path, state: MemoryState) -> Path:
         FileError: the file cannot be written; its old content is kept.
     """
     tensors: dict[str, Tensor] = {}
-    described = []
+    groups = []
     for number, (key, stored) in enumerate(state.groups.items()):
         for name, tensor in stored.tensors().items():
             if tensor is not None:
                 tensors[f"{number}.{name}"] = tensor
-        described.append(
+        groups.append(
             {
                 "task": key.task,
                 "label": key.label,
@@ -83,7 +84,7 @@ def write_state(file: Path, state: MemoryState) -> Path:
         "experiences": state.experiences,
         "seconds": state.seconds,
         "header": state.header and state.header.model_dump(),
-        "groups": described,
+        "groups": groups,
     }
     return save_tensors(file, tensors, {_METADATA_KEY: json.dumps(content)})
 
@@ -111,16 +112,15 @@ def read_state(file: Path) -> MemoryState:
         if isinstance(error, OptionError):
             raise
         raise FileError(
-            f"{file}: expected a saved memory, got a damaged one: "
-            f"{type(error).__name__}: {error}"
+            f"{file}: expected a saved memory, got a damaged one: {described(error)}"
         ) from error
 
 
 def _groups(
-    described: list[dict[str, Any]], tensors: Mapping[str, Tensor]
+    entries: list[dict[str, Any]], tensors: Mapping[str, Tensor]
 ) -> ImageGroups:
     groups = ImageGroups()
-    for number, about in enumerate(described):
+    for number, about in enumerate(entries):
         groups[TaskClass(about["task"], about["label"])] = ClassImages(
             pixels=tensors[f"{number}.pixels"],
             labels=tensors[f"{number}.labels"],
@@ -143,11 +143,11 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not file.is_file():
         raise FileError(f"{file} does not exist; expected a saved memory")
     advice = f"remove {file.parent}, and fill the memory anew"
-    tensors, described = load_tensors(
+    tensors, metadata = load_tensors(
         file, what="a memory of dd_avalanche", advice=advice
     )
     try:
-        content = json.loads(described[_METADATA_KEY])
+        content = json.loads(metadata[_METADATA_KEY])
         version = int(content["format_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise FileError(

@@ -24,7 +24,7 @@ from dd_avalanche.replay.stream_file import (
     set_random_state,
     write_stream,
 )
-from dd_plugins.api import DDWarning, OptionError
+from dd_plugins.api import DDWarning, OptionError, one_line
 
 __all__ = ["STREAM_NAME", "restore_stream", "save_stream"]
 
@@ -151,7 +151,7 @@ def restore_stream(
         for plugin, (_, state) in zip(plugins, content["plugins"], strict=True):
             plugin.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise OptionError(
             f"expected the model, optimizer and plugins that {source} was saved with, "
             f"got others: {reason}"

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from dd_plugins.api import (
     DataError,
-    DDError,
     OptionError,
+    described,
     library_versions,
     number,
     split_specs,
@@ -146,7 +146,7 @@ def _attacked(
             own_rows = audit.rows(attack, scores, rates)
         # A plugin's attack may do anything; the figures of the others must survive.
         except (Exception, SystemExit) as error:
-            skipped.append((name, repr(attack), _reason(error)))
+            skipped.append((name, repr(attack), described(error)))
             continue
         rows += own_rows
         scores_of.append((attack, scores))
@@ -237,7 +237,7 @@ def _chosen_attacks(attacks: Sequence[str] | None, shadows: int) -> _Attacks:
         try:
             needed = whole_number("references_needed", attack.references_needed)
         except (Exception, SystemExit) as error:
-            broken.append((repr(attack), _reason(error)))
+            broken.append((repr(attack), described(error)))
             continue
         if needed <= shadows:
             usable.append(attack)
@@ -247,12 +247,6 @@ def _chosen_attacks(attacks: Sequence[str] | None, shadows: int) -> _Attacks:
                 f"{attack!r} needs at least {needed} shadow runs, got {shadows}"
             )
     return _Attacks(usable, broken, shadowed)
-
-
-def _reason(error: BaseException) -> str:
-    """Return why an attack failed, in one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, DDError) else f"{type(error).__name__}: {text}"
 
 
 def _with_match(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from dd_plugins.api import OptionError, number, whole_number
+from dd_plugins.api import OptionError, number, one_line, whole_number
 from dd_privacy.private.obstacles import require_opacus
 
 __all__ = ["Accountant", "Budget", "noise_multiplier_for", "spent"]
@@ -79,7 +79,7 @@ def _spent(
         try:
             found = _epsilon("prv", noise_multiplier, sample_rate, steps, delta)
         except (ArithmeticError, RuntimeError, ValueError, MemoryError) as error:
-            reason = f"PRV failed: {' '.join(str(error).split())}"
+            reason = f"PRV failed: {one_line(error)}"
         else:
             if math.isfinite(found) and found >= 0:
                 return Budget(found, *about, "prv")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dd_plugins.api import OptionError
+from dd_plugins.api import OptionError, one_line
 
 __all__ = ["check_example_gradients"]
 
@@ -170,7 +170,7 @@ def _check_all_used(module: nn.Module, outputs: Tensor, labels: Tensor) -> None:
 
 def _reason(error: Exception) -> str:
     """Return the message of an error in one line, or advice for a known cause."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     if "BackwardHookFunction" in text:
         return (
             "it changes the output of a layer in place, as torchvision's ResNet does "

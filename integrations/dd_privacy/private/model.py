@@ -10,7 +10,13 @@ import safetensors.torch
 import torch
 
 import dd_plugins
-from dd_plugins.api import FeatureNetwork, FileError, Transform, write_atomically
+from dd_plugins.api import (
+    FeatureNetwork,
+    FileError,
+    Transform,
+    one_line,
+    write_atomically,
+)
 from dd_privacy.private.accounting import Budget
 
 __all__ = ["NOT_COVERED", "PrivateModel", "not_covered_by_epsilon", "public_transform"]
@@ -125,7 +131,7 @@ class PrivateModel:
             TypeError,
             RuntimeError,
         ) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise FileError(
                 f"{path}: expected a private model, got a file that cannot be read as "
                 f"one: {reason}"

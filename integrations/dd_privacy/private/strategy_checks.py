@@ -6,7 +6,7 @@ from typing import Any
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 
-from dd_plugins.api import OptionError
+from dd_plugins.api import OptionError, one_line
 from dd_privacy.private.obstacles import module_obstacles
 
 __all__ = ["check_strategy", "check_takes_empty_batch"]
@@ -115,7 +115,7 @@ def check_takes_empty_batch(module: nn.Module, image: Any, chance: float) -> Non
     try:
         trial(image[None][:0].to(device))
     except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise OptionError(
             "the model must take an empty batch, which comes with a chance of "
             f"{chance:.2g}, and fails ({reason}); raise train_mb_size, or flatten by "
