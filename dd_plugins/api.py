@@ -13,7 +13,7 @@ from dd_plugins.runtime.lazy import lazy_names
 from dd_plugins.runtime.old_paths import RENAMED
 
 if TYPE_CHECKING:
-    from dd_plugins.checks import number, whole_number
+    from dd_plugins.checks import number, one_of, whole_number
     from dd_plugins.cli.outputs import OutputKind, check_outputs
     from dd_plugins.data.checks import as_number_tensor
     from dd_plugins.data.image_counts import counts_of_classes, in_proportion
@@ -298,6 +298,7 @@ __all__ = [
     "number",
     "obtained",
     "one_line",
+    "one_of",
     "packed",
     "plain",
     "post_training_recipe",

@@ -1,12 +1,15 @@
 """Checks of single arguments."""
 
 import operator
+from collections.abc import Collection
 from contextlib import suppress
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar
 
 from dd_plugins.errors import OptionError
 
-__all__ = ["check_image_size", "number", "whole_number"]
+__all__ = ["check_image_size", "number", "one_of", "whole_number"]
+
+Value = TypeVar("Value")
 
 
 def whole_number(name: str, value: object, *, least: int | None = None) -> int:
@@ -47,6 +50,21 @@ def number(name: str, value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise OptionError(f"{name} must be a number, got {value!r}") from None
+
+
+def one_of(name: str, value: Value, known: Collection[str]) -> Value:
+    """Return a value that is one of the known words.
+
+    Raises:
+        OptionError: the value is another.
+
+    Example:
+        >>> one_of("store", "packed", ["packed", "float32"])
+        'packed'
+    """
+    if value not in known:
+        raise OptionError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    return value
 
 
 def check_image_size(size: int | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Whole numbers that callers give."""
+"""Numbers and words that callers give."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dd_plugins.checks import number, whole_number
+from dd_plugins.checks import number, one_of, whole_number
 from dd_plugins.errors import OptionError
 
 
@@ -84,3 +84,12 @@ def test_other_values_are_refused_with_what_came(value: Any) -> None:
 
 def test_what_is_not_finite_is_a_number() -> None:
     assert number("epsilon", float("inf")) == float("inf")
+
+
+def test_an_unknown_word_is_refused_with_the_known_ones() -> None:
+    assert one_of("store", "float32", ("packed", "float32")) == "float32"
+    for value in ("float", None, ["packed"]):
+        with pytest.raises(OptionError) as refused:
+            one_of("store", value, ("packed", "float32"))
+        told = f"store must be one of packed, float32, got {value!r}"
+        assert str(refused.value) == told

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dd_plugins.checks import check_image_size
+from dd_plugins.checks import check_image_size, one_of
 from dd_plugins.data.checks import check_finite, check_fit
 from dd_plugins.data.class_names import checked_names, names_of_dataset
 from dd_plugins.data.images import Images, checked_images, put_back, take
@@ -227,11 +227,7 @@ class RealData:
         too_large = preprocessing is None and shape.numel() > MOST_WHITENED
         if preprocessing is None:
             preprocessing = "standardize" if too_large else "zca"
-        if preprocessing not in get_args(Preprocessing):
-            raise OptionError(
-                f"preprocessing must be one of {', '.join(get_args(Preprocessing))}, "
-                f"got {preprocessing!r}"
-            )
+        one_of("preprocessing", preprocessing, get_args(Preprocessing))
         held_out, kept = stratified_split(checked.labels, part, _LARGEST_VALIDATION)
         if given is not None:
             found = tuple(given.images.shape[1:])
@@ -463,11 +459,7 @@ class RealData:
         """
         data = self
         if preprocessing is not None:
-            if preprocessing not in get_args(Preprocessing):
-                raise OptionError(
-                    "preprocessing must be one of "
-                    f"{', '.join(get_args(Preprocessing))}, got {preprocessing!r}"
-                )
+            one_of("preprocessing", preprocessing, get_args(Preprocessing))
             data = data.with_preprocessing(preprocessing)
         return data if mirror is None else replace(data, mirror=bool(mirror))
 

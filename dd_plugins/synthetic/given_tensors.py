@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dd_plugins.checks import one_of
 from dd_plugins.data.preprocess import Preprocessing, Transform, to_unit_range
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, DDWarning, OptionError
@@ -175,10 +176,8 @@ def _labels(
         OptionError: the kind is unknown, or the labels are not of this kind.
     """
     found = _tensor_of("labels", labels)
-    if kind not in (None, *get_args(LabelKind)):
-        raise OptionError(
-            f"label_kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}"
-        )
+    if kind is not None:
+        one_of("label_kind", kind, get_args(LabelKind))
     if not found.is_floating_point() or found.ndim == 1:
         classes = found.long()
         if classes.ndim != 1 or not torch.equal(classes.to(found.dtype), found):

@@ -24,6 +24,7 @@ from dd_plugins import options as shared
 from dd_plugins.api import (
     OptionError,
     check_outputs,
+    one_of,
     shown_progress,
     split_specs,
 )
@@ -285,12 +286,7 @@ def _plain_warnings() -> Iterator[None]:
 
 def _several(option: str, text: str, known: tuple[str, ...]) -> list[str]:
     """Return the names listed in an option; refuse unknown ones."""
-    names = [part.strip() for part in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise OptionError(
-                f"{option} must be one of {', '.join(known)}, got {name!r}"
-            )
+    names = [one_of(option, part.strip(), known) for part in text.split(",")]
     _refuse_repeated(option, names)
     return names
 

@@ -9,7 +9,7 @@ import dd_plugins
 from dd_avalanche.comparison.choices import BENCHMARKS, MemoryUse, Scenario, Whitening
 from dd_avalanche.memory import INITIAL_IMAGES, NETWORK, STEPS
 from dd_avalanche.replay.conversion import require_avalanche
-from dd_plugins.api import DDWarning, OptionError
+from dd_plugins.api import DDWarning, OptionError, one_of
 
 __all__ = ["Experiment", "check_experiment"]
 
@@ -107,14 +107,8 @@ def check_experiment(
             DDWarning,
             stacklevel=2,
         )
-    for name, values, known in (
-        ("protocol", protocols, get_args(MemoryUse)),
-        ("whitening", [experiment.whitening], get_args(Whitening)),
-    ):
-        unknown = [value for value in values if value not in known]
-        if unknown:
-            raise OptionError(
-                f"{name} must be one of {', '.join(known)}, got {unknown[0]!r}"
-            )
+    for protocol in protocols:
+        one_of("protocol", protocol, get_args(MemoryUse))
+    one_of("whitening", experiment.whitening, get_args(Whitening))
     if "replay" in protocols:
         require_avalanche()

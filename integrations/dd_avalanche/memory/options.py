@@ -28,6 +28,7 @@ from dd_plugins.api import (
     get_initial_images,
     get_network,
     in_proportion,
+    one_of,
     resolve_device,
     whole_number,
 )
@@ -77,12 +78,7 @@ class MemoryOptions:
             self.context = "fixed" if self.context else "none"
         choices = {"context": Context, "store": Store, "shrink": Shrink}
         for name, kind in choices.items():
-            known = get_args(kind)
-            if getattr(self, name) not in known:
-                raise OptionError(
-                    f"{name} must be one of {', '.join(known)}, got "
-                    f"{getattr(self, name)!r}"
-                )
+            one_of(name, getattr(self, name), get_args(kind))
         self._check_whitening()
         if isinstance(self.distiller, str):
             self.distiller = dd_plugins.get_distiller(self.distiller)

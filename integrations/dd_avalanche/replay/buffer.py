@@ -21,7 +21,7 @@ from dd_avalanche.replay.layout import (
     content_of,
     read_images,
 )
-from dd_plugins.api import DDWarning, OptionError, generator_for, whole_number
+from dd_plugins.api import DDWarning, OptionError, generator_for, one_of, whole_number
 
 __all__ = ["REPLAY_DISTILLER", "BufferLabels", "DistilledBuffer"]
 
@@ -103,11 +103,8 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
         seconds: float | None = None,
         **options: Any,
     ) -> None:
-        if labels is not None and labels not in get_args(BufferLabels):
-            raise OptionError(
-                f"labels must be one of {', '.join(get_args(BufferLabels))}, got "
-                f"{labels!r}"
-            )
+        if labels is not None:
+            one_of("labels", labels, get_args(BufferLabels))
         if augmented_copies is not None:
             augmented_copies = whole_number(
                 "augmented_copies", augmented_copies, least=0

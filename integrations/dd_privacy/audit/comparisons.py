@@ -6,7 +6,7 @@ from typing import Any
 
 import dd_plugins
 from dd_plugins import options as shared
-from dd_plugins.api import OptionError
+from dd_plugins.api import OptionError, one_of
 from dd_privacy.audit.choices import COMPARISONS
 from dd_privacy.audit.mechanisms.all_members import AllMembers
 from dd_privacy.audit.mechanisms.base import AbstractMechanism
@@ -24,15 +24,8 @@ def comparisons_of(text: str) -> list[str]:
     Raises:
         OptionError: there is no such comparison.
     """
-    names = list(
-        dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
-    )
-    for name in names:
-        if name not in COMPARISONS:
-            raise OptionError(
-                f"--compare must be one of {', '.join(COMPARISONS)}, got {name!r}"
-            )
-    return names
+    names = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    return [one_of("--compare", name, COMPARISONS) for name in names]
 
 
 def refuse_unused(comparisons: Sequence[str]) -> None:

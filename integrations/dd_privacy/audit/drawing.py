@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 import dd_plugins
-from dd_plugins.api import DataError, Images, OptionError, generator_for, whole_number
+from dd_plugins.api import (
+    DataError,
+    Images,
+    OptionError,
+    generator_for,
+    one_of,
+    whole_number,
+)
 from dd_privacy.audit.choices import NonMembers
 from dd_privacy.audit.membership import Examples, Membership
 from dd_privacy.audit.shadow_members import shadow_members
@@ -206,11 +213,7 @@ def _checked_counts(
 
 def _is_by_coin(non_members: str, canaries: int) -> bool:
     """Return whether coins decide membership; refuse options unfit for the source."""
-    if non_members not in get_args(NonMembers):
-        raise OptionError(
-            f"non_members must be one of {', '.join(get_args(NonMembers))}, "
-            f"got {non_members!r}"
-        )
+    one_of("non_members", non_members, get_args(NonMembers))
     if canaries and non_members == "test":
         raise OptionError(
             "canaries are training images, and the test set has none to compare them "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd_plugins.api import OptionError, generator_for
+from dd_plugins.api import OptionError, generator_for, one_of
 from dd_privacy.audit.attacks.base import (
     AbstractAttack,
     Evidence,
@@ -176,12 +176,9 @@ class MechanismAudit:
 
     def _check_threat_model(self, attack: AbstractAttack) -> None:
         """Refuse an unknown threat model, or missing images if it needs them."""
-        threat_model = attack.threat_model
-        if threat_model not in get_args(ThreatModel):
-            raise OptionError(
-                f"threat_model must be one of {', '.join(get_args(ThreatModel))}, got "
-                f"{threat_model!r}"
-            )
+        threat_model = one_of(
+            "threat_model", attack.threat_model, get_args(ThreatModel)
+        )
         if threat_model != "model" and self.targets[0].distilled is None:
             raise OptionError(
                 f"threat model {threat_model!r} needs released images, got none"
