@@ -1,6 +1,6 @@
 """Choices and defaults of the options of an audit; light to import."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = [
     "ALL_STEPS",
@@ -8,6 +8,7 @@ __all__ = [
     "DEFAULT_ATTACKS",
     "DELTA",
     "RATES",
+    "Comparison",
     "NonMembers",
 ]
 
@@ -32,8 +33,11 @@ RATES = (0.01, 0.001, 0.0)
 NonMembers = Literal["train", "test"]
 """Where non-members come from: training images left out, or the test set."""
 
-COMPARISONS = ("all", "random", "noise", "private")
-"""The names of the comparisons of an audited distiller."""
+Comparison = Literal["all", "random", "noise", "private"]
+"""The name of a comparison of an audited distiller."""
+
+COMPARISONS: tuple[Comparison, ...] = get_args(Comparison)
+"""The names of all comparisons."""
 
 ALL_STEPS = 1_000
 """Training steps of a network on all members."""

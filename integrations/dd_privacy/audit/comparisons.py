@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 import dd_plugins
 from dd_plugins import options as shared
 from dd_plugins.api import OptionError, one_of
-from dd_privacy.audit.choices import COMPARISONS
+from dd_privacy.audit.choices import COMPARISONS, Comparison
 from dd_privacy.audit.mechanisms.all_members import AllMembers
 from dd_privacy.audit.mechanisms.base import AbstractMechanism
 from dd_privacy.audit.mechanisms.distillation import Distillation
@@ -18,14 +18,14 @@ __all__ = ["compared_with", "comparisons_of", "refuse_unused"]
 _OPTIONS_OF = {"all": ("all_steps", "all_plain"), "private": ("epsilon",)}
 
 
-def comparisons_of(text: str) -> list[str]:
+def comparisons_of(text: str) -> list[Comparison]:
     """Return the comparisons named by ``--compare``, each once.
 
     Raises:
         OptionError: there is no such comparison.
     """
     names = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
-    return [one_of("--compare", name, COMPARISONS) for name in names]
+    return [cast(Comparison, one_of("--compare", name, COMPARISONS)) for name in names]
 
 
 def refuse_unused(comparisons: Sequence[str]) -> None:
@@ -41,58 +41,67 @@ def refuse_unused(comparisons: Sequence[str]) -> None:
 
 
 def compared_with(
-    name: str,
+    name: Comparison,
     audited: Distillation,
     data: dd_plugins.RealData,
-    options: dict[str, Any],
+    *,
+    all_steps: int,
+    all_plain: bool,
+    members: int,
     epsilons: Sequence[float],
     delta: float,
 ) -> list[AbstractMechanism]:
     """Return the mechanisms of one comparison.
 
-    They train the network of the audited distillation; only private training has a
-    network of its own, its trainer's.
-
     Args:
-        name: one of :data:`~dd_privacy.audit.choices.COMPARISONS`.
+        name: the name of the comparison.
         audited: the audited distillation.
         data: the data set.
-        options: options of the command line.
+        all_steps: training steps on all members.
+        all_plain: whether to train on all members without augmentation.
+        members: about the number of members, for the batch size of private training.
         epsilons: the epsilons of private training, a mechanism for each.
         delta: the delta of private training.
     """
     match name:
         case "all":
-            plain, steps = options["all_plain"], options["all_steps"]
-            kind = "all members, plain" if plain else "all members"
-            network = audited.resolved_network(data)
-            return [AllMembers(kind, audited.device, network, steps, augment=not plain)]
+            return [_all_members(audited, data, all_steps, plain=all_plain)]
         case "random":
-            return [
-                replace(
-                    audited,
-                    name="random real images",
-                    options=replace(
-                        audited.options,
-                        distiller="random",
-                        steps=None,
-                        network=audited.resolved_network(data),
-                        initial_images=None,
-                        parametrization="identity",
-                    ),
-                )
-            ]
+            return [_random_images(audited, data)]
         case "noise":
+            return [_from_noise(audited)]
+        case "private":
             return [
-                replace(
-                    audited,
-                    name=f"{audited.name} from noise",
-                    options=replace(audited.options, initial_images="noise"),
+                PrivateTraining.at(
+                    epsilon, delta, members=members, device=audited.device
                 )
+                for epsilon in epsilons
             ]
-    return [
-        PrivateTraining.at(
-            epsilon, delta, members=options["members"], device=audited.device
-        )
-        for epsilon in epsilons
-    ]
+
+
+def _all_members(
+    audited: Distillation, data: dd_plugins.RealData, steps: int, *, plain: bool
+) -> AllMembers:
+    """Return training of the audited distillation's network on all members."""
+    name = "all members, plain" if plain else "all members"
+    network = audited.resolved_network(data)
+    return AllMembers(name, audited.device, network, steps, augment=not plain)
+
+
+def _random_images(audited: Distillation, data: dd_plugins.RealData) -> Distillation:
+    """Return a draw of as many random real images as are distilled."""
+    options = replace(
+        audited.options,
+        distiller="random",
+        steps=None,
+        network=audited.resolved_network(data),
+        initial_images=None,
+        parametrization="identity",
+    )
+    return replace(audited, name="random real images", options=options)
+
+
+def _from_noise(audited: Distillation) -> Distillation:
+    """Return the audited distillation, begun from noise."""
+    options = replace(audited.options, initial_images="noise")
+    return replace(audited, name=f"{audited.name} from noise", options=options)

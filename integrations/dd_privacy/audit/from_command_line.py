@@ -26,7 +26,7 @@ from dd_plugins.api import (
     write_atomically,
 )
 from dd_privacy.audit.audit import audit_runs
-from dd_privacy.audit.choices import RATES
+from dd_privacy.audit.choices import RATES, Comparison
 from dd_privacy.audit.comparisons import (
     compared_with,
     comparisons_of,
@@ -181,7 +181,7 @@ def _prepared(
     audited: str,
     data: dd_plugins.RealData,
     options: dict[str, Any],
-    comparisons: Sequence[str],
+    comparisons: Sequence[Comparison],
     epsilons: Sequence[float],
     delta: float,
 ) -> tuple[Membership, list[AbstractMechanism]]:
@@ -221,7 +221,16 @@ def _prepared(
     others = [
         other
         for name in comparisons
-        for other in compared_with(name, mechanism, data, options, epsilons, delta)
+        for other in compared_with(
+            name,
+            mechanism,
+            data,
+            all_steps=options["all_steps"],
+            all_plain=options["all_plain"],
+            members=options["members"],
+            epsilons=epsilons,
+            delta=delta,
+        )
     ]
     return membership, [mechanism, *others]
 

@@ -126,7 +126,7 @@ def train_private_command(
     budget = trainer.budget(len(data.train.labels))
     console = Console()
     _say_budget(console, budget, len(data.train.labels))
-    model = _fitted(trainer, data, budget)
+    model = _fitted(trainer, data)
     model.save(out)
     scored = data.read_test() if test else data.validation
     what = "test" if test else "validation"
@@ -163,9 +163,7 @@ def _say_budget(console: Console, budget: "Budget", images: int) -> None:
         say(console, f"not by PRV: {budget.fallback}")
 
 
-def _fitted(
-    trainer: "PrivateTrainer", data: "dd_plugins.RealData", budget: "Budget"
-) -> "PrivateModel":
+def _fitted(trainer: "PrivateTrainer", data: "dd_plugins.RealData") -> "PrivateModel":
     """Train on the training images, with a progress display."""
     with shown_progress("training") as progress:
         return trainer.fit(

@@ -8,7 +8,7 @@ from privacy_data import MLP, noisy_data
 
 from dd_plugins.api import RunOptions
 from dd_plugins.errors import OptionError
-from dd_privacy.audit.choices import COMPARISONS
+from dd_privacy.audit.choices import COMPARISONS, Comparison
 from dd_privacy.audit.comparisons import compared_with, comparisons_of
 from dd_privacy.audit.mechanisms import (
     AbstractMechanism,
@@ -31,10 +31,10 @@ AUDITED = Distillation(
 )
 
 
-def of(name: str, audited: Distillation = AUDITED, **options: Any) -> Any:
+def of(name: Comparison, audited: Distillation = AUDITED, **options: Any) -> Any:
     given = {"all_plain": False, "all_steps": 20, "members": 400, **options}
     found: list[AbstractMechanism] = compared_with(
-        name, audited, noisy_data(100), given, [1.0, 8.0], 1e-6
+        name, audited, noisy_data(100), **given, epsilons=[1.0, 8.0], delta=1e-6
     )
     assert {each.device for each in found} == {"cpu"}
     return found
