@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dd_plugins.api import OptionError, number, one_line, whole_number
 from dd_privacy.private.obstacles import require_opacus
@@ -16,9 +16,10 @@ Accountant = Literal["prv", "rdp"]
 """Privacy random variables (tight), or Rényi differential privacy."""
 
 _SMALLEST_NOISE = 0.3  # below this, PRV takes minutes and gigabytes
+_TOO_DEAR = f"PRV is too dear for noise below {_SMALLEST_NOISE}"
 _TOLERANCE = 0.005  # how far epsilon may stay below its target, relative to it
-_ATTEMPTS = 12
-_LARGEST_NOISE = 2.0**15  # looked for where RDP finds none
+_MOST_TRIES = 12
+_LARGEST_NOISE = 2.0**15  # tried where RDP finds no sufficient noise
 _LARGEST_LOGARITHM = 100.0  # of a noise multiplier
 _WHOLE_ORDERS = range(2, 64)  # for other orders RDP's series is 100 times as long
 
@@ -46,6 +47,14 @@ class Budget:
     fallback: str | None = None
 
 
+class _Setting(NamedTuple):
+    """All that epsilon depends on beside the noise."""
+
+    sample_rate: float
+    steps: int
+    delta: float
+
+
 def spent(
     noise_multiplier: float, *, sample_rate: float, steps: int, delta: float
 ) -> Budget:
@@ -61,48 +70,49 @@ def spent(
         OptionError: an argument is out of its range.
         MissingExtraError: opacus is not installed.
     """
-    checked = _checked(sample_rate, steps, delta)
+    setting = _checked(sample_rate, steps, delta)
     noise_multiplier = number("noise_multiplier", noise_multiplier)
     if not noise_multiplier > 0:
         raise OptionError(f"noise_multiplier must be positive, got {noise_multiplier}")
-    return _spent(noise_multiplier, *checked)
+    return _spent(noise_multiplier, setting)
 
 
 @cache  # called after the checks: to a cache, 1.0 and True equal 1
-def _spent(
-    noise_multiplier: float, sample_rate: float, steps: int, delta: float
-) -> Budget:
-    about = (delta, noise_multiplier, sample_rate, steps)
-    if noise_multiplier < _SMALLEST_NOISE:
-        reason = f"PRV is too dear for noise below {_SMALLEST_NOISE}"
-    else:
-        try:
-            found = _epsilon("prv", noise_multiplier, sample_rate, steps, delta)
-        except (ArithmeticError, RuntimeError, ValueError, MemoryError) as error:
-            reason = f"PRV failed: {one_line(error)}"
-        else:
-            if math.isfinite(found) and found >= 0:
-                return Budget(found, *about, "prv")
-            reason = f"PRV gave {found}"
-    found = _epsilon("rdp", noise_multiplier, sample_rate, steps, delta)
-    return Budget(found, *about, "rdp", reason)
+def _spent(noise: float, setting: _Setting) -> Budget:
+    """Return the budget by PRV, or by RDP if PRV fails."""
+    if noise < _SMALLEST_NOISE:
+        return _spent_by_rdp(noise, setting, _TOO_DEAR)
+    try:
+        epsilon = _epsilon("prv", noise, setting)
+    except (ArithmeticError, RuntimeError, ValueError, MemoryError) as error:
+        return _spent_by_rdp(noise, setting, f"PRV failed: {one_line(error)}")
+    if not (math.isfinite(epsilon) and epsilon >= 0):
+        return _spent_by_rdp(noise, setting, f"PRV gave {epsilon}")
+    return Budget(
+        epsilon, noise_multiplier=noise, accountant="prv", **setting._asdict()
+    )
 
 
-def _epsilon(
-    accountant: Accountant,
-    noise_multiplier: float,
-    sample_rate: float,
-    steps: int,
-    delta: float,
-) -> float:
+def _spent_by_rdp(noise: float, setting: _Setting, reason: str | None) -> Budget:
+    """Return the budget by RDP; ``reason`` says why it is not by PRV."""
+    return Budget(
+        _epsilon("rdp", noise, setting),
+        noise_multiplier=noise,
+        accountant="rdp",
+        fallback=reason,
+        **setting._asdict(),
+    )
+
+
+def _epsilon(accountant: Accountant, noise: float, setting: _Setting) -> float:
     require_opacus()
     from opacus.accountants import create_accountant
 
     found = create_accountant(accountant)
-    found.history = [(noise_multiplier, sample_rate, steps)]
+    found.history = [(noise, setting.sample_rate, setting.steps)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RDP warns that its orders could be finer
-        return float(found.get_epsilon(delta))
+        return float(found.get_epsilon(setting.delta))
 
 
 def noise_multiplier_for(
@@ -110,10 +120,9 @@ def noise_multiplier_for(
 ) -> Budget:
     """Return the budget with the least noise within a target epsilon.
 
-    RDP with whole orders quickly finds a sufficient noise. PRV then finds the least
-    sufficient noise, in three or four tries: epsilon falls nearly as a power of the
-    noise, so a line through two tries, on logarithmic scales, leads to the next. If PRV
-    fails, is too expensive or is not exact enough, RDP gives the least noise.
+    RDP quickly finds a sufficient noise. PRV, which is tighter, then lowers it to the
+    least sufficient noise in three or four tries. If PRV fails, is too expensive or is
+    not exact enough, RDP gives the least noise.
 
     Args:
         epsilon: the greatest epsilon allowed, positive.
@@ -125,117 +134,120 @@ def noise_multiplier_for(
         OptionError: an argument is out of its range, or no noise is sufficient.
         MissingExtraError: opacus is not installed.
     """
-    checked = _checked(sample_rate, steps, delta)
+    setting = _checked(sample_rate, steps, delta)
     epsilon = number("epsilon", epsilon)
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise OptionError(f"epsilon must be positive and finite, got {epsilon}")
-    return _noise_multiplier_for(epsilon, *checked)
+    return _noise_multiplier_for(epsilon, setting)
 
 
 @cache
-def _noise_multiplier_for(
-    epsilon: float, sample_rate: float, steps: int, delta: float
-) -> Budget:
-    setting = (sample_rate, steps, delta)
-    best = _spent(_enough_noise(epsilon, *setting), *setting)
-    if best.accountant == "rdp":
-        return _least_by_rdp(epsilon, *setting, reason=best.fallback)
-    if best.epsilon > epsilon:
+def _noise_multiplier_for(epsilon: float, setting: _Setting) -> Budget:
+    sufficient = _spent(_sufficient_noise(epsilon, setting), setting)
+    if sufficient.accountant == "rdp":
+        return _least_by_rdp(epsilon, setting, sufficient.fallback)
+    if sufficient.epsilon > epsilon:
         reason = f"PRV is not exact enough for epsilon {epsilon:g}"
-        return _least_by_rdp(epsilon, *setting, reason=reason)
-    aim = math.log(epsilon * (1 - _TOLERANCE / 2))
-    low, high = 0.0, best.noise_multiplier
-    last, between = best, high * 0.9
-    for _ in range(_ATTEMPTS):
-        if best.epsilon >= epsilon * (1 - _TOLERANCE):
-            return best
-        if high <= _SMALLEST_NOISE:
+        return _least_by_rdp(epsilon, setting, reason)
+    least = _least_by_prv(epsilon, setting, sufficient)
+    if _is_close(least, epsilon) or least.noise_multiplier > _SMALLEST_NOISE:
+        return least
+    # Less noise than PRV can take is sufficient; RDP may prove it.
+    by_rdp = _least_by_rdp(epsilon, setting, _TOO_DEAR)
+    return min(least, by_rdp, key=lambda budget: budget.noise_multiplier)
+
+
+def _least_by_prv(epsilon: float, setting: _Setting, sufficient: Budget) -> Budget:
+    """Lower a sufficient noise until the epsilon by PRV is close to its target.
+
+    Epsilon falls nearly as a power of the noise: a line through two tries, on
+    logarithmic scales, leads to the next. Where it leads out of the interval that must
+    hold the least noise, the interval is halved. The search ends early at the smallest
+    noise for PRV.
+    """
+    too_little = 0.0
+    previous, noise = sufficient, sufficient.noise_multiplier * 0.9
+    for _ in range(_MOST_TRIES):
+        if (
+            _is_close(sufficient, epsilon)
+            or sufficient.noise_multiplier <= _SMALLEST_NOISE
+        ):
             break
-        between = max(between, _SMALLEST_NOISE)
-        found = _spent(between, *setting)
-        if found.accountant == "prv" and found.epsilon <= epsilon:
-            best, high = found, between
+        noise = max(noise, _SMALLEST_NOISE)
+        tried = _spent(noise, setting)
+        if _is_proved(tried, epsilon):
+            sufficient = tried
         else:
-            low = between
-        if found.accountant == "prv":
-            between, last = _interpolated_noise(aim, last, found), found
-        if not low < between < high:
-            between = (low + high) / 2
-    if high > _SMALLEST_NOISE:
-        return best
-    reason = f"PRV is too dear for noise below {_SMALLEST_NOISE}"
-    by_rdp = _least_by_rdp(epsilon, *setting, reason=reason)
-    return min(best, by_rdp, key=lambda each: each.noise_multiplier)
+            too_little = noise
+        if tried.accountant == "prv":
+            aim = epsilon * (1 - _TOLERANCE / 2)
+            noise, previous = _interpolated_noise(aim, previous, tried), tried
+        if not too_little < noise < sufficient.noise_multiplier:
+            noise = (too_little + sufficient.noise_multiplier) / 2
+    return sufficient
 
 
-def _interpolated_noise(aim: float, first: Budget, second: Budget) -> float:
+def _is_close(budget: Budget, epsilon: float) -> bool:
+    """Tell whether a budget leaves nearly nothing of its target unspent."""
+    return budget.epsilon >= epsilon * (1 - _TOLERANCE)
+
+
+def _is_proved(budget: Budget, epsilon: float) -> bool:
+    """Tell whether PRV proves that a budget is within an epsilon."""
+    return budget.accountant == "prv" and budget.epsilon <= epsilon
+
+
+def _interpolated_noise(epsilon: float, first: Budget, second: Budget) -> float:
     """Return the noise for an epsilon, by a line through two budgets in logarithms.
 
-    Return 0 if the budget with more noise does not have the smaller epsilon. ``aim`` is
-    the logarithm of the wanted epsilon.
+    Return 0 if the budget with more noise does not have the smaller epsilon.
     """
-    (x, y), (other_x, other_y) = (
+    (noise_1, epsilon_1), (noise_2, epsilon_2) = (
         (math.log(each.noise_multiplier), math.log(max(each.epsilon, 1e-9)))
         for each in (first, second)
     )
-    if (x - other_x) * (y - other_y) >= 0:
+    if (noise_1 - noise_2) * (epsilon_1 - epsilon_2) >= 0:
         return 0.0
-    there = other_x + (aim - other_y) * (x - other_x) / (y - other_y)
-    return math.exp(min(there, _LARGEST_LOGARITHM))
+    change = (math.log(epsilon) - epsilon_2) * (noise_1 - noise_2)
+    found = noise_2 + change / (epsilon_1 - epsilon_2)
+    return math.exp(min(found, _LARGEST_LOGARITHM))
 
 
-def _enough_noise(
-    epsilon: float, sample_rate: float, steps: int, delta: float
-) -> float:
+def _sufficient_noise(epsilon: float, setting: _Setting) -> float:
     """Return a sufficient noise: by RDP, or by PRV if RDP proves no epsilon so small.
 
     Raises:
         OptionError: neither finds any.
     """
-    setting = (sample_rate, steps, delta)
     try:
-        return _enough_by_rdp(epsilon, *setting, orders=_WHOLE_ORDERS)
+        return _noise_by_rdp(epsilon, setting, orders=_WHOLE_ORDERS)
     except OptionError:
-        low, high = 0.0, _LARGEST_NOISE
-        if not _suffices(epsilon, high, setting):
+        if not _is_proved(_spent(_LARGEST_NOISE, setting), epsilon):
             raise
-    # From above: PRV is the dearer, the less noise there is.
-    while low < (1 - _TOLERANCE) * high and high > _SMALLEST_NOISE:
-        between = (low + high) / 2 if low else high / 2
-        if _suffices(epsilon, between, setting):
-            high = between
+    # Search downwards: PRV takes longer the smaller the noise.
+    too_little, sufficient = 0.0, _LARGEST_NOISE
+    while too_little < (1 - _TOLERANCE) * sufficient and sufficient > _SMALLEST_NOISE:
+        noise = (too_little + sufficient) / 2
+        if _is_proved(_spent(noise, setting), epsilon):
+            sufficient = noise
         else:
-            low = between
-    return high
+            too_little = noise
+    return sufficient
 
 
-def _suffices(epsilon: float, noise: float, setting: tuple[float, int, float]) -> bool:
-    """Tell whether PRV proves an epsilon for a noise."""
-    found = _spent(noise, *setting)
-    return found.accountant == "prv" and found.epsilon <= epsilon
-
-
-def _least_by_rdp(
-    epsilon: float, sample_rate: float, steps: int, delta: float, *, reason: str | None
-) -> Budget:
+def _least_by_rdp(epsilon: float, setting: _Setting, reason: str | None) -> Budget:
     """Return the least noise by RDP; ``reason`` says why it is not found by PRV."""
-    noise = _enough_by_rdp(epsilon, sample_rate, steps, delta)
-    found = _epsilon("rdp", noise, sample_rate, steps, delta)
-    return Budget(found, delta, noise, sample_rate, steps, "rdp", reason)
+    return _spent_by_rdp(_noise_by_rdp(epsilon, setting), setting, reason)
 
 
-def _enough_by_rdp(
-    epsilon: float,
-    sample_rate: float,
-    steps: int,
-    delta: float,
-    *,
-    orders: Sequence[float] | None = None,
+def _noise_by_rdp(
+    epsilon: float, setting: _Setting, *, orders: Sequence[float] | None = None
 ) -> float:
     """Return a sufficient noise by RDP; ``orders`` defaults to those of Opacus."""
     require_opacus()
     from opacus.accountants.utils import get_noise_multiplier
 
+    sample_rate, steps, delta = setting
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -256,7 +268,7 @@ def _enough_by_rdp(
         ) from error
 
 
-def _checked(sample_rate: float, steps: int, delta: float) -> tuple[float, int, float]:
+def _checked(sample_rate: float, steps: int, delta: float) -> _Setting:
     """Return the arguments as Python numbers, after checking their ranges."""
     sample_rate, delta = number("sample_rate", sample_rate), number("delta", delta)
     steps = whole_number("steps", steps)
@@ -266,4 +278,4 @@ def _checked(sample_rate: float, steps: int, delta: float) -> tuple[float, int, 
         raise OptionError(f"steps must be at least 1, got {steps}")
     if not 0 < delta < 1:
         raise OptionError(f"delta must be in (0, 1), got {delta}")
-    return sample_rate, steps, delta
+    return _Setting(sample_rate, steps, delta)

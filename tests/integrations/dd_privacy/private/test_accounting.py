@@ -115,8 +115,9 @@ def test_noise_is_enough_where_prv_fails(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(accounting, "_epsilon", failing)
     accounting._spent.cache_clear()
+    setting = accounting._Setting(sample_rate=1.0, steps=10, delta=1e-5)
     for epsilon in (1.78409, 2.3, 9.7):
-        found = accounting._noise_multiplier_for.__wrapped__(epsilon, 1.0, 10, 1e-5)
+        found = accounting._noise_multiplier_for.__wrapped__(epsilon, setting)
         assert (found.accountant, found.fallback) == ("rdp", "PRV failed: no PRV")
         assert 0.99 * epsilon <= found.epsilon <= epsilon
     accounting._spent.cache_clear()
