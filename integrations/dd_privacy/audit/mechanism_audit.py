@@ -192,14 +192,16 @@ class MechanismAudit:
         # Shadow runs are loaded only if an attack needs them: there may be none.
         shadows = zip(self.shadows, membership.shadows, strict=False)
         return Evidence(
-            self.targets[target].observations,
-            membership.labels,
-            known,
-            membership.targets[target] & known,
-            membership.population,
-            [Reference(run.observations, members) for run, members in shadows],
-            membership.seed,
-            scored,
+            target=self.targets[target].observations,
+            labels=membership.labels,
+            known=known,
+            members=membership.targets[target] & known,
+            population=membership.population,
+            references=[
+                Reference(run.observations, members) for run, members in shadows
+            ],
+            seed=membership.seed,
+            scored=scored,
         )
 
     def _scores_as_ranks(self, attack: AbstractAttack, given: object) -> Array:
@@ -267,17 +269,17 @@ class MechanismAudit:
         shared = all(torch.equal(others, masks[0][1]) for _, others in masks)
         gained = advantage(halves, shared_non_members=shared)
         return ResultRow(
-            self.mechanism.name,
-            repr(attack),
-            attack.threat_model,
-            group,
-            sum(len(each.members) for each in whole),
-            int(compared.sum()),
-            area(whole, seed=self.membership.seed, shared_non_members=shared),
-            gained,
-            balanced_accuracy(gained),
-            {rate: true_positive_rate(halves, rate) for rate in rates},
-            tuple(whole),
+            mechanism=self.mechanism.name,
+            attack=repr(attack),
+            threat_model=attack.threat_model,
+            group=group,
+            members=sum(len(each.members) for each in whole),
+            non_members=int(compared.sum()),
+            auc=area(whole, seed=self.membership.seed, shared_non_members=shared),
+            advantage=gained,
+            balanced_accuracy=balanced_accuracy(gained),
+            tpr_at_fpr={rate: true_positive_rate(halves, rate) for rate in rates},
+            curves=tuple(whole),
         )
 
 
