@@ -113,7 +113,7 @@ if TYPE_CHECKING:
     from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
     from dd_plugins.runtime.processes import process_group
     from dd_plugins.runtime.progress import OnProgress, ProgressShown, shown_progress
-    from dd_plugins.runtime.randomness import generator_for
+    from dd_plugins.runtime.randomness import generator_for, seeded_globally
     from dd_plugins.runtime.text import plain
     from dd_plugins.spec import Record, record, split_specs
     from dd_plugins.synthetic.artifact import (
@@ -318,6 +318,7 @@ __all__ = [
     "ridge_weights",
     "save_grid",
     "save_tensors",
+    "seeded_globally",
     "settle",
     "shown_progress",
     "split_specs",

@@ -18,6 +18,7 @@ from dd_plugins.api import (
     generator_for,
     number,
     resolve_device,
+    seeded_globally,
     whole_number,
 )
 from dd_privacy.private.accounting import Budget, noise_multiplier_for
@@ -67,8 +68,9 @@ class PrivateTrainer:
         clipping_norm: the largest norm of a clipped gradient of a single example.
         clipping: ``"hooks"`` keeps each gradient; ``"ghost"`` keeps only their norms,
             for less memory.
-        seed: the seed of the weights, batches and noise of a repeatable run. Whoever
-            knows it can subtract the noise. By default the system's entropy seeds them.
+        seed: the seed of the weights, batches, dropout and noise of a repeatable run.
+            Whoever knows it can subtract the noise. By default the system's entropy
+            seeds them.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
 
     Reference: Abadi et al., "Deep Learning with Differential Privacy" (2016),
@@ -251,7 +253,7 @@ class PrivateTrainer:
             generator=self.generator,
         )
         private.train()
-        coins = self.generator("mirror")
+        coins, layers = self.generator("mirror"), self.generator("layers")
         done = 0
         while done < budget.steps:
             for (indices,) in batches:
@@ -259,7 +261,9 @@ class PrivateTrainer:
                 if mirror:
                     batch = _flipped_at_random(batch, coins)
                 optimizer.zero_grad()
-                loss = criterion(private(batch), labels[indices].to(device))
+                with seeded_globally(layers, device):  # dropout draws from it
+                    outputs = private(batch)
+                loss = criterion(outputs, labels[indices].to(device))
                 with warnings.catch_warnings():
                     # Opacus's hooks on the first layer warn that images take no
                     # gradient.

@@ -93,6 +93,38 @@ def test_without_a_seed_the_noise_differs_and_with_one_it_is_not_covered() -> No
     assert "seed" not in seeded[0].about["trainer"], "nobody is told"
 
 
+@dd_plugins.record
+class Dropping(MLP):
+    """A network with dropout."""
+
+    name = "dropping"
+
+    def construct(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        generator: torch.Generator,
+    ) -> FeatureNetwork:
+        made = super().construct(image_shape, num_classes, generator=generator)
+        made.body.append(nn.Dropout(0.5))
+        return made
+
+
+@pytest.mark.parametrize("clipping", ["hooks", "ghost"])
+def test_dropout_draws_by_the_seed(
+    clipping: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dd_plugins.get_network", lambda spec: Dropping(width=4))
+    weights = []
+    for seed, global_seed in ((5, 1), (5, 2), (6, 2)):
+        torch.manual_seed(global_seed)
+        model = tiny(seed=seed, clipping=clipping).fit(IMAGES, LABELS)
+        weights.append(nn.utils.parameters_to_vector(model.network.parameters()))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+
+
 def test_images_and_labels_are_checked_first() -> None:
     trainer = PrivateTrainer(network="mlp(width=4)", batch_size=20, epochs=1)
     images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
