@@ -16,7 +16,7 @@ GROUPS: dict[MemberGroup, str] = {
 }
 """What each group is, in words."""
 
-_ERROR = 0.05  # the probability that a stated leak is none
+_ERROR = 0.05  # the probability that a leak is stated where there is none
 _MISSING = Figure(None, None, "there is none")
 
 

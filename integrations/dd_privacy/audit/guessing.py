@@ -54,7 +54,7 @@ class Guesses(NamedTuple):
     correct: int
 
 
-# Where only members stand out, guesses about non-members would dilute them.
+# Where only members stand out, guesses about non-members would be at random.
 _PLANS = [
     Plan(0.0, fraction, clears) for fraction in _FRACTIONS for clears in (True, False)
 ]
@@ -63,11 +63,11 @@ _PLANS = [
 def bound_of(guesses: Guesses, examples: int, delta: float) -> float:
     """Return the lower bound on epsilon from guesses by a chosen plan, at 95 %.
 
-    With a delta, the theorem is for a number of guesses that does not depend on the
-    release (Steinke et al. 2023, Theorem 5.2). A plan is chosen by the scores of other
-    examples of the same release, so it must hold for every number that a plan has: the
-    probability of an error is divided by their count. Without a delta, the number may
-    depend on anything.
+    With a delta, the theorem requires a number of guesses independent of the release
+    (Steinke et al. 2023, Theorem 5.2). A plan depends on the release: it is chosen by
+    the scores of other examples. So the bound must hold for the number of guesses of
+    every plan, and the probability of an error is divided by the count of these
+    numbers. Without a delta, the number may depend on anything.
 
     Args:
         guesses: the counts of guesses.
@@ -96,7 +96,8 @@ def best_plan(scores: Array, truth: NDArray[np.bool_], delta: float) -> Plan:
     for plan in _PLANS:
         epsilon = bound_of(guess(scores, truth, plan), len(scores), delta)
         plans.append(plan._replace(epsilon=epsilon))
-    # Of equal bounds, such as none, that of more guesses: few could refute nothing.
+    # If bounds are equal, for instance all 0, take the plan with the most guesses: a
+    # few guesses cannot refute any epsilon.
     return max(plans, key=lambda plan: (plan.epsilon, plan.fraction))
 
 

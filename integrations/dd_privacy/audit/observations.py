@@ -17,13 +17,15 @@ def observe(release: Release, images: Tensor, labels: Tensor) -> dict[str, Tenso
 
     Args:
         release: the release of a mechanism.
-        images: the examples.
-        labels: their labels.
+        images: the examples: uint8, or float in [0, 1], of shape ``(n, channels,
+            height, width)``.
+        labels: int64 ``(n,)``: their labels.
 
     Returns:
-        ``outputs``, and with released images ``pixel_distance`` and
-        ``feature_distance``: the fields of
-        :class:`~dd_privacy.audit.attacks.base.Observations`.
+        The fields of :class:`~dd_privacy.audit.attacks.base.Observations`, on the CPU:
+        ``outputs``, float32 ``(n, classes)``; and with released images
+        ``pixel_distance``, float32 ``(n,)``, at least 0, and ``feature_distance``,
+        float32 ``(n,)``, in [0, 2].
     """
     network, distilled = release.network, release.distilled
     device = next(network.parameters()).device

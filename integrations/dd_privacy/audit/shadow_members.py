@@ -28,8 +28,8 @@ def shadow_members(shadows: int, count: int, fraction: float, seed: int) -> Tens
         bool ``(shadows, count)``.
 
     Raises:
-        OptionError: with this many shadow runs, no equal number of runs for each
-            example gives a shadow run about as many members as an audited run.
+        OptionError: if each example is in equally many of these shadow runs, a shadow
+            run cannot have about as many members as an audited run.
     """
     if shadows == 0:
         return torch.zeros(0, count, dtype=torch.bool)

@@ -51,7 +51,8 @@ def _attacks_on(mechanism: str, found: Audit) -> Table:
         table.add_column(rate_title(rate), min_width=8)
     for group, attacks in groupby(rows, key=lambda row: row.group):
         of_group = list(attacks)
-        members = max(row.members for row in of_group)  # classifiers learn from some
+        # Attacks by classifiers count fewer: they learn from some members.
+        members = max(row.members for row in of_group)
         table.add_section()
         table.add_row(Text(f"{members} {group.replace('_', ' ')}", style="bold"))
         for row in of_group:

@@ -30,7 +30,7 @@ from dd_privacy.private.trainer import PrivateTrainer
 
 __all__ = ["PrivateTrainingPlugin"]
 
-_NEVER = 1e-9  # a smaller probability counts as none
+_NEVER = 1e-9  # a smaller probability counts as 0
 
 
 class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]

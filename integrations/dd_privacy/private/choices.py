@@ -17,7 +17,7 @@ Clipping = Literal["hooks", "ghost"]
 keeps their lengths alone and takes a second pass, for less memory."""
 
 NETWORK = "conv(width=32, normalization='group')"
-"""The spec of a network without BatchNorm, which mixes examples."""
+"""The spec of a network without BatchNorm: BatchNorm mixes examples."""
 
 EPOCHS = 15
 """Expected passes over the images."""
@@ -26,7 +26,7 @@ BATCH_SIZE = 512
 """The expected size of a batch."""
 
 LEARNING_RATE = 0.3
-"""Of SGD with momentum 0.9."""
+"""The learning rate of SGD with momentum 0.9."""
 
 CLIPPING_NORM = 1.0
 """The largest norm of a clipped gradient of a single example."""

@@ -100,8 +100,8 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
     batch (Poisson sampling). The image's part in the step is clipped to a norm, clipped
     parts are summed, and Gaussian noise is added: a subsampled Gaussian mechanism. All
     steps are accounted for together. Everything else is a function of the noisy sums
-    and of public constants. Two sets of training images are neighbours if one is the
-    other with exactly one more image and its label.
+    and of public constants. Two sets of training images are neighbours if adding one
+    image and its label to one set gives the other.
 
     The noise and the coins come from a secret, drawn from the system's entropy. So two
     runs with the same seed differ, while a resumed run makes the same draws.
@@ -119,7 +119,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
     mechanism: ClassVar[str]
     """The output released at each step, in a few words."""
     short_run: ClassVar[int]
-    """The default number of steps: each spends."""
+    """The default number of steps: few, because each step spends privacy."""
 
     epsilon: PositiveFloat
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
@@ -148,7 +148,11 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
 
     @property
     def noise_deviation(self) -> float:
-        """Small, for nearly grey images: noise would stay where gradients are small."""
+        """The standard deviation of the initial noise.
+
+        It is small, so images start nearly grey: pixels with small gradients keep their
+        initial noise.
+        """
         return self.start_noise
 
     def preprocessing(self, task: Task) -> Preprocessing | None:

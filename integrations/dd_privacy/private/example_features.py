@@ -1,4 +1,4 @@
-"""A check of features: those of an image must depend on no other image."""
+"""A check of an image's features: they must depend on no other image."""
 
 import torch
 

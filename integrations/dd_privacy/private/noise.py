@@ -1,4 +1,4 @@
-"""Noise and coins from a secret, revealed by no output of a run."""
+"""Noise and coins drawn from a secret; no output of a run reveals it."""
 
 import secrets
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class SecretNoise:
     """Gaussian noise and Poisson batches, functions of a secret key and the step.
 
     A resumed run draws the same values as an uninterrupted one. The generator is Philox
-    with a key of 128 bits; torch's on the CPU uses 32 bits of its seed, few enough to
-    search.
+    with a key of 128 bits. Torch's generator on the CPU uses only 32 bits of its seed:
+    an attacker could try all of them.
 
     Attributes:
         key: the secret, below ``2**128``.

@@ -37,8 +37,8 @@ def privacy_obstacles(
 ) -> list[str]:
     """Return the obstacles to DP-SGD on a network; empty if there are none.
 
-    BatchNorm is one: it mixes the examples of a batch, so no gradient belongs to a
-    single example.
+    BatchNorm is an obstacle: it mixes the examples of a batch, so no gradient belongs
+    to a single example.
 
     Args:
         network: a spec, or a network.

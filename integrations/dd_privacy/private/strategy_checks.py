@@ -11,8 +11,8 @@ from dd_privacy.private.obstacles import module_obstacles
 
 __all__ = ["check_strategy", "check_takes_empty_batch"]
 
-# The methods by which a strategy may draw data from elsewhere than its loader, or use
-# them in another way.
+# The methods through which a strategy may use other data than its loader's, or use its
+# loader's data in another way.
 _METHODS = (
     "training_epoch",
     "train_dataset_adaptation",
@@ -85,7 +85,7 @@ def _check_data(strategy: Any, allowed: tuple[type, ...]) -> None:
 
 
 def _check_criterion(criterion: Any) -> None:
-    """Refuse a loss if the part of one example depends on others."""
+    """Refuse a loss in which one example's term depends on other examples."""
     if (
         type(criterion) is not nn.CrossEntropyLoss
         or criterion.reduction != "mean"

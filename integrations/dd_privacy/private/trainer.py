@@ -200,7 +200,7 @@ class PrivateTrainer:
             mirror=mirror,
             on_step=on_step,
         )
-        # On random images: outputs for private ones would reveal something of them.
+        # On random images: outputs for private images would reveal something.
         check_model_outputs(network, transform, data.image_shape, budget)
         return PrivateModel(network, transform, budget, self._about(data))
 
@@ -272,7 +272,7 @@ class PrivateTrainer:
                 optimizer.step()
                 done += 1
                 on_step(done, budget.steps)
-                # An epoch of Poisson batches may be longer than was accounted for.
+                # An epoch may have more batches than are accounted for.
                 if done >= budget.steps:
                     break
             check_finite(private, budget)

@@ -13,7 +13,7 @@ __all__ = ["LiRA"]
 _SHARED_DEVIATION_BELOW = 64  # reference runs, as LiRA's authors advise
 
 
-_FEWEST_RUNS = 2  # with an example, for a standard deviation
+_FEWEST_RUNS = 2  # with an example, to have a standard deviation
 
 
 @dd_plugins.record

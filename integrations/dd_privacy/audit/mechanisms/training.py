@@ -98,8 +98,8 @@ def seconds_of_a_step(short: float, longer: float) -> float:
     """Return the seconds of one step, from runs of each number of ``PROBE_STEPS``.
 
     The difference leaves out one-time work: setting up, compiling. If a busy machine
-    made the short run the slower one, the longer run is divided by its steps: too much,
-    but never nothing.
+    made the short run slower than the longer one, the seconds of the longer run are
+    divided by its steps. This is too much, but never 0.
 
     Args:
         short: seconds of the run with fewer steps.

@@ -25,7 +25,7 @@ __all__ = [
     "true_positive_rate",
 ]
 
-_FALSE_POSITIVES = 10  # expected at a rate, or it is not reported
+_FALSE_POSITIVES = 10  # expected at every reported rate
 
 
 _TAIL = 0.0125  # the probability of each of an interval's four errors
@@ -110,12 +110,13 @@ def _best_threshold(known: Scores) -> float:
 def true_positive_rate(targets: Sequence[tuple[Scores, Scores]], rate: float) -> Figure:
     """Return the true-positive rate at a false-positive rate.
 
-    The threshold is the score of a non-member in the known half, exceeded by about this
-    rate of its non-members. Members of the other half above it are counted. The true
-    rate of non-members above it is uncertain: it has the distribution of an order
-    statistic. So the lower end of the interval takes a threshold of almost surely lower
-    rate, and the upper end one of almost surely higher rate, each with the exact
-    interval of its count: 95 % by Bonferroni over the four possible errors.
+    The threshold is the score of a non-member in the known half: about this rate of the
+    half's non-members score higher. Members of the other half above the threshold are
+    counted. The true rate of non-members above the threshold is uncertain: it has the
+    distribution of an order statistic. So the lower end of the interval is for a
+    threshold whose rate is almost surely lower, and the upper end for one whose rate is
+    almost surely higher. Each end is the exact bound for its count: the interval holds
+    at 95 %, by Bonferroni over the four possible errors.
 
     At rate 0 the threshold is the highest non-member of the known half, and the
     interval is of the count alone: guessing finds up to one member in as many as the
@@ -166,9 +167,9 @@ def true_positive_rate(targets: Sequence[tuple[Scores, Scores]], rate: float) ->
 def _threshold_ranks(count: int, rate: float) -> tuple[int, int, int]:
     """Return three ranks of non-members to exceed; the highest has rank 1.
 
-    The rate of all non-members above the first is almost surely lower than ``rate``,
-    above the second about equal on average, above the third almost surely higher. A
-    rank beyond the count means that there is no such non-member.
+    The true rate of non-members above the first is almost surely lower than ``rate``.
+    Above the second it is about ``rate`` on average, and above the third almost surely
+    higher. A rank beyond the count means: there is no such non-member.
     """
     from scipy.stats import beta
 
