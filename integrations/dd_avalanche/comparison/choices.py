@@ -5,9 +5,9 @@ from typing import Literal, get_args
 __all__ = ["BENCHMARKS", "MemoryUse", "Scenario", "Whitening"]
 
 Scenario = Literal["split", "task-split", "permuted", "rotated"]
-"""The change from experience to experience: new classes, scored among all classes or,
-with the task known, among the task's; or all classes with other pixels, permuted or
-rotated.
+"""The change from experience to experience: new classes (``split``, ``task-split``), or
+all classes with other pixels (``permuted``, ``rotated``). With ``task-split`` a test
+knows the experience, and chooses among its classes alone.
 """
 
 _DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")

@@ -38,9 +38,9 @@ def continual(
 
     Two bounds are measured beside the policies: training on the current data alone
     (``"naive"``, in replay only), and on all real images at once (``"joint"``). Real
-    images are stored as bytes. Learned ones are stored as float32 or with 256 levels an
-    image, in a row for each store. Each policy of real images has a further row, with
-    as many bytes as the first row of learned ones.
+    images are stored as bytes. Learned images are stored as float32 or with 256 levels
+    an image; each store has a row of its own. Each policy of real images has a further
+    row, with as many bytes as the first row of learned images.
 
     Test images are read once, and no choice depends on them. An experiment for choosing
     between memories is scored on validation images, and reads no test images.
@@ -117,7 +117,7 @@ def continual(
                 for variant in variants
                 if variant["store"] == "real"
             ]
-        # From scratch there is no lower bound: without a memory nothing is trained.
+        # Training from scratch has no lower bound: without a memory nothing is trained.
         for policy in _bounds(protocol):
             bound = run(
                 0, protocol=protocol, policy=policy, context="none", store="none"

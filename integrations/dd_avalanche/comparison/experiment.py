@@ -27,8 +27,8 @@ class Experiment:
         steps: the steps of a distillation.
         initial_images: the starting point of learned images: see
             :func:`dd_plugins.distill`.
-        network: the spec of the network for distillation, and without normalisation for
-            tests.
+        network: the spec of the network for distillation; tests train it without
+            normalisation.
         training_steps: training steps of a network on a memory, from scratch, and on
             all images at once; None for FRePo's number.
         epochs: epochs over each experience, with replay.

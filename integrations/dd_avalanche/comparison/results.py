@@ -77,8 +77,8 @@ class PolicyResult:
 
     Attributes:
         streams: one for each seed, with equal options.
-        equal_bytes: whether the memory equals the first distilled policy's in bytes,
-            not in images.
+        equal_bytes: whether the memory has as many bytes as the memory of the first
+            distilled policy, not as many images.
     """
 
     streams: tuple[StreamResult, ...]

@@ -66,7 +66,7 @@ class AbstractStream(ABC):
         kind: Literal["zca", "standardize"] = (
             "zca" if experiment.whitening == "first" else "standardize"
         )
-        # Of the first experience alone: nothing is fitted to images that come later.
+        # Only the first experience is used: nothing may be fitted to later images.
         self.transform = Transform.fit(self.pixels(0).images[:], kind)
 
     @abstractmethod
@@ -78,7 +78,7 @@ class AbstractStream(ABC):
         """Return the scored images of an experience, and their classes."""
 
     def classes_told(self, part: int) -> Sequence[int] | None:
-        """Return the classes of an experience if tests are told them; None here."""
+        """Return the classes of an experience if tests know them; None here."""
         del part
         return None
 
@@ -162,7 +162,7 @@ class AbstractStream(ABC):
 class ClassStream(AbstractStream):
     """A stream whose experiences bring new classes, in an order set by the seed.
 
-    With ``task-split`` a test is told the experience, and chooses among its classes.
+    With ``task-split`` a test knows the experience, and chooses among its classes.
     """
 
     def __init__(

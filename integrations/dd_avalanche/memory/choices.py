@@ -15,16 +15,16 @@ __all__ = [
 ]
 
 DISTILLER = "dm(real_batch_size=64)"
-"""The default distiller of a memory, the best one measured."""
+"""The default distiller of a memory: the best of those measured."""
 
 NETWORK = "conv(width=32)"
-"""The default network for distillation, that of the same measurement."""
+"""The default network for distillation: the network of that measurement."""
 
 INITIAL_IMAGES = "herding(training_steps=0)"
-"""The default first images, the most typical ones by their pixels."""
+"""The default initial images: the most typical ones by their pixels."""
 
 BY_DISTILLER: Literal["by distiller"] = "by distiller"
-"""Herded first images; the distiller's own choice if it is private."""
+"""Herded initial images, or the distiller's own choice if it is private."""
 
 STEPS = 100
 """The steps of a distillation by default."""
@@ -33,10 +33,10 @@ Context = Literal["none", "fixed", "refined"]
 """Whether stored images are unseen, seen or learned while new ones are distilled."""
 
 PROPORTIONAL: Literal["proportional"] = "proportional"
-"""Each class has images in proportion to its real ones so far."""
+"""The images of a class are in proportion to its real images so far."""
 
 Shrink = Literal["truncate", "distil"]
-"""How the images of a class become fewer."""
+"""How the number of images of a class is reduced."""
 
 Store = Literal["float32", "uint8", "packed", "packed-uint8"]
 """How images are stored, as they are or rounded to 256 levels for each. Packed ones are

@@ -80,7 +80,7 @@ class Addition:
     def returning(self) -> list[int]:
         """The stored classes that return, and have copies among the real images.
 
-        A coreset has none: it must not choose the same image twice.
+        A coreset gets no copies: it must not choose the same image twice.
         """
         return [] if self.chooses else sorted(set(self.seen) & set(self.counts))
 

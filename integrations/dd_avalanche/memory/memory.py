@@ -38,7 +38,7 @@ from dd_plugins.api import (
 
 __all__ = ["DistilledMemory"]
 
-_SEED_STRIDE = 100_003  # a prime: seeds of two memories seldom meet
+_SEED_STRIDE = 100_003  # a prime: seeds of two memories seldom coincide
 
 
 @dataclass
@@ -89,10 +89,10 @@ class DistilledMemory(MemoryOptions):
             learned further themselves. Methods matching each class by itself (``dm``,
             ``dsa``) gain little or nothing from a context.
         whitening: the space of the distillation: ``"none"`` for the model's space,
-            ``"experience"`` for ZCA of it, fitted to the images of the experience; or
-            images of public data, float of shape ``(n, channels, height, width)`` in
-            the space of the model, for fitting ZCA. Stored images are always in the
-            space of the model.
+            ``"experience"`` for its ZCA-whitened form, fitted to the images of the
+            experience; or images of public data, float of shape ``(n, channels, height,
+            width)`` in the space of the model, for fitting ZCA. Stored images are
+            always in the space of the model.
         store: ``"float32"``, or ``"uint8"`` for a quarter of the bytes: 256 levels for
             each image. ``"packed"`` and ``"packed-uint8"`` hold four images of half the
             size in the room of one: ``size`` and ``images_per_class`` count these

@@ -84,7 +84,7 @@ class MemoryOptions:
             self.distiller = dd_plugins.get_distiller(self.distiller)
         self._settle_initial_images()
         if self.network is not None:
-            found = get_network(self.network)  # refuses one that is not there
+            found = get_network(self.network)  # raises for an unknown name
             if getattr(found, "only_named", False):
                 raise OptionError(
                     f"network {self.network!r} only names a function; pass the "
@@ -94,10 +94,10 @@ class MemoryOptions:
             raise OptionError(
                 f"store {self.store!r} goes with no context, got {self.context!r}"
             )
-        resolve_device(self.device)  # refuses one that is not there
+        resolve_device(self.device)  # raises if there is no such device
 
     def _check_whitening(self) -> None:
-        """Refuse a whitening of unknown name, or by pixels.
+        """Refuse a whitening with an unknown name, or by images of the wrong dtype.
 
         Raises:
             OptionError: it is neither a known name nor a floating tensor.
@@ -116,11 +116,11 @@ class MemoryOptions:
             )
 
     def _settle_initial_images(self) -> None:
-        """Choose the first images by default; refuse those that cannot be.
+        """Fill in the default initial images, and refuse unsuitable ones.
 
         Raises:
-            OptionError: there are no such first images, or they would be real images
-                before a private distiller.
+            OptionError: there are no such initial images, or they are real images and
+                the distiller is private.
         """
         private = self.method.private
         if self.initial_images == BY_DISTILLER:
@@ -147,7 +147,7 @@ class MemoryOptions:
 
     @property
     def network_spec(self) -> str | None:
-        """The spec of the network; a function has one that only names it."""
+        """The spec of the network; for a function, it only gives its name."""
         if self.network is None or isinstance(self.network, str):
             return self.network
         return repr(get_network(self.network))

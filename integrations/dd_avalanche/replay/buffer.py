@@ -31,7 +31,7 @@ BufferLabels = Literal["hard", "learned"]
 REPLAY_DISTILLER = "herding(training_steps=0)"
 """The default choice of a buffer: the images nearest to the mean of their class.
 
-With augmented copies they measured as good as learned images of as many pixels, in a
+With augmented copies they are as good as learned images of as many pixels, in a
 tenth of the time (docs/benchmarks/continual.md)."""
 
 _ITEMS = 640

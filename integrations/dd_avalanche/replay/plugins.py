@@ -43,7 +43,7 @@ class DistilledReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         seed: the seed of the draws; the global generators are not used.
 
     Raises:
-        OptionError: weight, batch size or seed is no such number.
+        OptionError: weight, batch size or seed is not a number, or out of its range.
     """
 
     def __init__(

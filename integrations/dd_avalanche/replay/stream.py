@@ -137,8 +137,8 @@ def restore_stream(
         filled = [each for each in done if len(each.dataset)] or done
         buffer.restore(source / content["buffer"], like=filled[0].dataset)
         buffer.taken = taken
-    # A model may grow with each experience: it must see them again before the saved
-    # weights fit.
+    # A model may grow with each experience: it must see the finished experiences again
+    # before the saved weights fit.
     for experience in done:
         avalanche_model_adaptation(strategy.model, experience)
     strategy.model.to(strategy.device)
@@ -255,7 +255,7 @@ def _others(strategy: Any, buffer: DistilledBuffer) -> list[list[Any]]:
 
 
 def _lost(before: list[list[Any]], now: list[list[Any]]) -> list[str]:
-    """Return the names of saved plugins without an equal among the current ones."""
+    """Return the names of saved plugins that equal no current one."""
     left = list(now)
     lost = []
     for each in before:

@@ -68,7 +68,7 @@ def read_stream(file: Path) -> dict[str, Any]:
             io.BytesIO(plain), map_location="cpu", weights_only=True
         )
         version = content["format_version"]
-    except Exception as error:  # torch's own text advises running code from it
+    except Exception as error:  # torch's own message advises running code from the file
         raise FileError(
             f"{file}: expected a saved stream, got other content "
             f"({type(error).__name__}); {advice}"
