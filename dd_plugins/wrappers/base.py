@@ -82,9 +82,9 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
 
     positional: ClassVar[tuple[str, ...]] = ("base",)
     keeps_privacy: ClassVar[bool] = False
-    """Whether it reads no real image, so the set of a private base stays private.
+    """Whether the wrapper reads no real image, so a private set stays private.
 
-    Around a private distiller others are refused.
+    Other wrappers of a private distiller are refused.
     """
 
     base: AbstractDistiller[Any]

@@ -33,11 +33,11 @@ class RotatedState(WrappedState):
 class Rotated(AbstractWrapper):
     """Distil with rotated copies of the images as further classes.
 
-    A set distilled from two classes alone captures only the difference between these
-    two: beside unseen classes it is worse than real images. Here the base sees each
-    synthetic image under several rotations, and each rotation of a class is a class of
-    its own. The same holds for real images. To distinguish all rotations, the images
-    must show more of their class. The stored set does not grow.
+    A set distilled from two classes alone captures only the difference between them.
+    Beside further classes it is worse than real images. Here the base sees each image,
+    synthetic or real, under several rotations, and each rotation of a class is a class
+    of its own. To distinguish all rotations, the images must show more of their class.
+    The stored set does not grow.
 
     This is meant for streams of experiences (``dd_avalanche``) with few classes each.
 
@@ -263,7 +263,7 @@ class Rotated(AbstractWrapper):
         return upright - offset(self.turns * classes) + offset(classes)
 
     def _labels_of_base(self, state: AbstractState, leaves: Leaves) -> Tensor | None:
-        """Return the labels that the base has learned itself, in every turn, if any."""
+        """Return the labels learned by the base, in every turn; None without any."""
         seen = self._all_turns(leaves)
         found = super().labels(state, seen)
         return None if found is seen.labels else found

@@ -175,7 +175,7 @@ class Agreement:
         classes: Tensor,
         outputs: Outputs,
     ) -> Tensor:
-        """Return the gradient on the view by one network, given those on its outputs.
+        """Return one network's gradient on the view, from the gradients on its outputs.
 
         The loss may use some outputs only: the others have no gradient.
         """

@@ -132,10 +132,10 @@ def member_of(
 def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> None:
     """Average the gradients of the set under several architectures.
 
-    Every other pixel gradient is scaled, class by class, to the length of the gradient
-    of ``leaves``, so no architecture dominates; gradients of labels and other learned
-    tensors are scaled as a whole. Under torchrun all gradients are first averaged over
-    the processes, so lengths are as in a single process.
+    Each pixel gradient of ``others`` is scaled, class by class, to the length of the
+    gradient of ``leaves``, so no architecture dominates. Gradients of labels and of
+    other learned tensors are scaled as a whole. Under torchrun all gradients are first
+    averaged over the processes, so lengths are as in a single process.
 
     .. math:: \\frac{g_0 + w\\,\\sum_m g_m\\,|g_0| / |g_m|}{1 + w M}
 

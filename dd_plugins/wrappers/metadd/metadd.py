@@ -157,7 +157,7 @@ class MetaDD(AbstractWrapper):
         OptionError: at ``setup``, if no network shapes the base's set and the variant
             is ``"gradients"``.
 
-    References: Zhao et al., "MetaDD", arXiv 2410.05103; no code was released. Of
+    References: Zhao et al., "MetaDD", arXiv 2410.05103; no code was released. For
     ``"gradients"``: HMDC (ECCV 2024).
 
     Differences: the direction of the divergence, ``L_pos`` and the weights (one each)
@@ -271,7 +271,7 @@ class MetaDD(AbstractWrapper):
 
     @property
     def classes_apart(self) -> bool:
-        """The other networks learn from all classes, or weigh the whole gradient."""
+        """Always False: other networks, or a common scale, join the classes."""
         return False
 
     @cached_property
