@@ -11,12 +11,12 @@ from dd_plugins.synthetic.artifact import DistilledSet
 __all__ = ["ANY_REPOSITORY", "card_of"]
 
 ANY_REPOSITORY = "USER/NAME"
-"""What stands in a card in place of a repository that is not known yet."""
+"""The placeholder for an unknown repository in a card."""
 
 _LONGEST_VALUE = 300  # characters of a field
 _LONGEST_NAME = 60
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
-"""The hub's names of sizes, by the number of images below which they are."""
+"""The hub's names of sizes, each after the first number of images too large for it."""
 
 
 def card_of(

@@ -74,9 +74,9 @@ def export(
 
 @contextmanager
 def _fresh_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a folder to fill; if all goes well, it stands at the path afterwards.
+    """Yield a folder to fill; afterwards move it to the path.
 
-    If not, the path holds what it held before.
+    If an error is raised, the path keeps its old content.
 
     Raises:
         OptionError: something else is there already.
@@ -122,7 +122,7 @@ def _empty(folder: Path) -> None:
 
 
 def _check_replaceable(path: Path, overwrite: bool) -> None:
-    """Refuse to replace anything but an earlier export, and that unless asked to."""
+    """Refuse to replace an export without ``overwrite``, and anything else always."""
     if not all((path / name).is_file() for name in (SCRIPT_NAME, SET_NAME)):
         raise OptionError(
             f"out must be a new or an empty folder, and {path} is neither; choose "

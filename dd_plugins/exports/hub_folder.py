@@ -33,8 +33,8 @@ def write_hub_folder(
     """Write the folder for ``push_to_hub`` to upload.
 
     It holds the artifact, a grid of its images, all tensors as arrays, the script for
-    training on them, and a card. Where data is named by a path, the headers keep the
-    last part alone: the folders above it are private.
+    training on them, and a card. Where data is named by a path, the headers keep only
+    its last part: the user's folders stay private.
 
     Args:
         distilled: the set.
@@ -72,7 +72,7 @@ def _without_folders(header: Header) -> Header:
 
 
 def _without_folder(name: str) -> str:
-    """Return the name of a data set, of a path only the last part."""
+    """Return the name of a data set, with a path cut to its last part."""
     kind, colon, place = name.partition(":")
     # A Windows path may have either slash, so it splits any path.
     return f"{kind}{colon}{PureWindowsPath(place).name or place}"

@@ -21,7 +21,7 @@ _PIXELS_ALONE = (
     "PNG files alone may train far worse than this set, whose images are whitened and "
     "whose labels are learned; train.py takes both from set.npz"
 )
-_TOLERANCE = 1e-4  # labels so close to those of their classes are not learned
+_TOLERANCE = 1e-4  # learned labels differ by more from those of the classes
 
 
 def write_pictures(distilled: Content, how: ExportedRecipe, folder: Path) -> Path:
