@@ -85,7 +85,7 @@ def import_set(
             :func:`~dd_plugins.distill`.
         space: the value space of the images (see :meth:`DistilledSet.from_tensors`), or
             ``"published"`` for pixels standardised by the numbers of the papers. By
-            default the layout determines it; a warning says if it does not.
+            default the layout determines it; if it does not, there is a warning.
         label_kind: the kind of the labels, if they are scores. By default those of
             FRePo and RCIG are regression targets; others are logits, unless they are
             at least 0 and sum to one within 0.01. Probabilities are divided by their
@@ -106,7 +106,8 @@ def import_set(
         FileError: a file is missing, damaged, or of another layout.
         MissingExtraError: the file needs a missing library.
         DataError: the set does not fit the data.
-        OptionError: an option is out of its range, or labels are no probabilities.
+        OptionError: an option is out of its range, or labels called probabilities are
+            not.
 
     Warns:
         DDWarning: the layout does not determine the space, or the values hardly fit it.
@@ -120,7 +121,7 @@ def import_set(
         Path(each) for each in ([files] if isinstance(files, str | Path) else files)
     ]
     if network is not None:
-        plugins.network(network)  # refuses an unknown one now
+        plugins.network(network)  # raises now if it is unknown
     sets = _read(paths, real)
     experiment = whole_number("experiment", experiment, least=0)
     if experiment >= len(sets):
@@ -238,7 +239,7 @@ def _labels(
     """Return labels and their kind: logits become probabilities.
 
     Raises:
-        OptionError: scores that are called probabilities are none.
+        OptionError: scores called probabilities are not.
     """
     labels = torch.as_tensor(released.labels)
     scores = labels.is_floating_point() and labels.ndim == 2
