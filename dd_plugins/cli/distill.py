@@ -17,7 +17,7 @@ from dd_plugins.runtime.text import duration_text, size_text
 
 __all__ = ["distill_command"]
 
-_NUMBERS = 10  # at most so many unequal counts in a folder's name
+_NUMBERS = 10  # the most unequal counts in a folder's name
 
 
 @click.command("distill", cls=DistributedCommand)

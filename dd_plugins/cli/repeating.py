@@ -1,4 +1,4 @@
-"""Which sets a run makes again by its options, and the file of these options."""
+"""Whether the options of a run make its set again, and the file of these options."""
 
 import json
 from typing import TYPE_CHECKING

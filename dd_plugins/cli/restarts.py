@@ -1,4 +1,4 @@
-"""Short runs from several seeds; validation images select the best of them."""
+"""Short runs from several seeds; validation accuracy selects the best of them."""
 
 import json
 import statistics
