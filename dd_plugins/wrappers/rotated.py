@@ -232,19 +232,32 @@ class Rotated(AbstractWrapper):
     def _current(
         self, real: RealSampler, leaves: Leaves, turn: int, step: int
     ) -> Leaves:
-        """Return real images of the set's classes in one turn, labelled like the set's.
+        """Return one turn of the set's classes, with real images of all that have any.
+
+        The others keep the set's images.
+        """
+        present = real.classes
+        parts = [
+            self._real_class(real, leaves, label, turn, step)
+            if label in present
+            else self._turned(_of_class(leaves, label), turn)
+            for label in sorted(set(leaves.classes.tolist()))
+        ]
+        return _joined(parts)
+
+    def _real_class(
+        self, real: RealSampler, leaves: Leaves, label: int, turn: int, step: int
+    ) -> Leaves:
+        """Return real images of a class in one turn, labelled like the set's.
 
         They require no gradient.
         """
         classes = leaves.labels.shape[1]
-        batches = [
-            real.class_batch(step, label, self.current_images, shared=True)
-            for label in sorted(set(leaves.classes.tolist()))
-        ]
-        labels = torch.cat([batch.labels for batch in batches]) + turn * classes
+        batch = real.class_batch(step, label, self.current_images, shared=True)
+        labels = batch.labels + turn * classes
         first = self.base.initial_labels(labels, self.turns * classes)
         return Leaves(
-            _rotate(torch.cat([batch.images for batch in batches]), turn, self.turns),
+            _rotate(batch.images, turn, self.turns),
             first.to(leaves.labels),
             labels.to(leaves.classes),
             leaves.others,
@@ -267,6 +280,18 @@ class Rotated(AbstractWrapper):
         seen = self._all_turns(leaves)
         found = super().labels(state, seen)
         return None if found is seen.labels else found
+
+
+def _of_class(leaves: Leaves, label: int) -> Leaves:
+    """Return the images of one class."""
+    chosen = leaves.classes == label
+    return Leaves(
+        leaves.pixels[chosen],
+        leaves.labels[chosen],
+        leaves.classes[chosen],
+        leaves.others,
+        None if leaves.fixed is None else leaves.fixed[chosen],
+    )
 
 
 def _joined(parts: Sequence[Leaves]) -> Leaves:

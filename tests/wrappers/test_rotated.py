@@ -19,7 +19,7 @@ from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves
-from dd_plugins.wrappers.rotated import Rotated, rotated_labels
+from dd_plugins.wrappers.rotated import Rotated, RotatedState, rotated_labels
 
 CPU = torch.device("cpu")
 SEEN: list[tuple[Leaves, RealSampler]] = []
@@ -222,6 +222,30 @@ def test_real_images_stand_in_some_turns_as_beside_a_memory() -> None:
         assert torch.equal(leaves.pixels.grad, by_hand)  # type: ignore[arg-type]
         assert seen.labels.argmax(dim=1).tolist() == seen.classes.tolist()
     assert len(turns) > 1, "drawn anew at each step"
+
+
+@pytest.mark.parametrize("missing", [0, 2])
+def test_a_class_without_real_images_is_synthetic_in_every_turn(missing: int) -> None:
+    wrapper, state, leaves, real = _setting(4)
+    assert isinstance(state, RotatedState)
+    chosen = real.labels != missing
+    some = real.read(torch.arange(30)[chosen])
+    state.real = RealSampler(some.images, some.labels, seed=0, device=CPU)
+    replace(wrapper, current_turns=1, current_images=5).accumulate(
+        state, leaves, real, 0
+    )
+    ((seen, _),) = SEEN
+    counts = seen.classes.bincount(minlength=12).view(4, 3)
+    assert counts[:, missing].tolist() == [1, 1, 1, 1]
+    assert sorted(counts[:, 1].tolist()) == [1, 1, 1, 5]
+    own = seen.classes % 3 == missing
+    by_hand = sum(
+        torch.rot90(each, -int(label) // 3, (-2, -1))
+        for each, label in zip(
+            weights(seen.pixels)[own], seen.classes[own] - missing, strict=True
+        )
+    )
+    assert torch.equal(leaves.pixels.grad[missing], by_hand)  # type: ignore[index,arg-type]
 
 
 def test_turns_of_real_images_go_with_a_base_that_has_a_state() -> None:
