@@ -250,7 +250,7 @@ class Rotated(AbstractWrapper):
     ) -> Leaves:
         """Return real images of a class in one turn, labelled like the set's.
 
-        They require no gradient.
+        They require no gradient, and do not move.
         """
         classes = leaves.labels.shape[1]
         batch = real.class_batch(step, label, self.current_images, shared=True)
@@ -261,6 +261,7 @@ class Rotated(AbstractWrapper):
             first.to(leaves.labels),
             labels.to(leaves.classes),
             leaves.others,
+            torch.ones_like(labels, dtype=torch.bool),
         )
 
     def labels(self, state: AbstractState, leaves: Leaves) -> Tensor:

@@ -19,6 +19,7 @@ from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.wrappers.clip import Clip
 from dd_plugins.wrappers.rotated import Rotated, RotatedState, rotated_labels
 
 CPU = torch.device("cpu")
@@ -221,6 +222,10 @@ def test_real_images_stand_in_some_turns_as_beside_a_memory() -> None:
                 by_hand += torch.rot90(weighed, -turn, (-2, -1))
         assert torch.equal(leaves.pixels.grad, by_hand)  # type: ignore[arg-type]
         assert seen.labels.argmax(dim=1).tolist() == seen.classes.tolist()
+        assert seen.fixed is not None
+        for turn, chosen in enumerate(by_turn):
+            assert seen.fixed[chosen].all() == (turn in current)
+            assert seen.fixed[chosen].any() == (turn in current)
     assert len(turns) > 1, "drawn anew at each step"
 
 
@@ -246,6 +251,17 @@ def test_a_class_without_real_images_is_synthetic_in_every_turn(missing: int) ->
         )
     )
     assert torch.equal(leaves.pixels.grad[missing], by_hand)  # type: ignore[index,arg-type]
+
+
+def test_a_bound_on_the_gradient_counts_no_real_images() -> None:
+    _, _, leaves, real = _setting(4)
+    run = Run(Task("toy", (1, 6, 6), 3, 1), "turned", Conv(width=4, depth=1), 5, 0, CPU)
+    wrapper = Rotated(base=Clip(base=Weighed()), current_turns=3).for_task(run.task)
+    metrics = wrapper.accumulate(wrapper.setup(run, real), leaves, real, 0)
+    ((seen, _),) = SEEN
+    moving = weights(seen.pixels)[~seen.fixed]  # type: ignore[operator]
+    torch.testing.assert_close(metrics["gradient_norm"], moving.norm())
+    torch.testing.assert_close(leaves.pixels.grad.norm(), torch.tensor(1.0))  # type: ignore[union-attr]
 
 
 def test_turns_of_real_images_go_with_a_base_that_has_a_state() -> None:
