@@ -11,7 +11,7 @@ from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.data.subsets import balanced_subset
 from dd_plugins.distillers.state import AbstractState, Metrics, NoState
-from dd_plugins.errors import PluginError
+from dd_plugins.errors import OptionError, PluginError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import Record
@@ -29,6 +29,7 @@ __all__ = [
     "NoState",
     "StateType",
     "add_gradient",
+    "check_several_classes",
 ]
 
 _STEPS = 1_000
@@ -383,6 +384,23 @@ def add_gradient(leaf: Tensor, gradient: Tensor) -> None:
             f"add_gradient expects {_told(leaf)}, got {_told(gradient)}{unused}"
         )
     leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
+
+
+def check_several_classes(name: str, task: Task) -> None:
+    """Refuse a single class to a method whose loss is then constant.
+
+    Args:
+        name: the name of the method, for the message.
+        task: the task.
+
+    Raises:
+        OptionError: there is one class.
+    """
+    if task.num_classes < 2:
+        raise OptionError(
+            f"{name}: expected at least two classes to tell apart, got "
+            f"{task.num_classes}; take dm, or a coreset such as random"
+        )
 
 
 def _told(given: object) -> str:

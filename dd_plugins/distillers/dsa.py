@@ -11,7 +11,12 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.distillers.base import AbstractDistiller, InitialImages, add_gradient
+from dd_plugins.distillers.base import (
+    AbstractDistiller,
+    InitialImages,
+    add_gradient,
+    check_several_classes,
+)
 from dd_plugins.distillers.state import AbstractState, Metrics
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
 from dd_plugins.functional.matching import gradient_distance
@@ -89,7 +94,12 @@ class DSA(AbstractDistiller[DSAState]):
     network_learning_rate: PositiveFloat = 0.01
 
     def for_task(self, task: Task) -> Self:
-        """Settle the lengths of the loops by the number of images per class."""
+        """Settle the lengths of the loops by the number of images per class.
+
+        Raises:
+            OptionError: there is one class.
+        """
+        check_several_classes(self.name, task)
         count = task.images_per_class
         known, epochs = np.log(list(_INNER_EPOCHS)), list(_INNER_EPOCHS.values())
         interpolated = np.exp(np.interp(np.log(count), known, np.log(epochs)))

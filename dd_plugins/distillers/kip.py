@@ -10,7 +10,11 @@ from torch import Tensor
 
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.distillers.base import AbstractDistiller, add_gradient
+from dd_plugins.distillers.base import (
+    AbstractDistiller,
+    add_gradient,
+    check_several_classes,
+)
 from dd_plugins.distillers.state import Metrics, NoState
 from dd_plugins.functional.kernel_predictor import (
     MEMORY,
@@ -108,9 +112,11 @@ class KIP(AbstractDistiller[KIPState]):
         """Refuse a kernel that cannot take the images, or is too large for memory.
 
         Raises:
-            OptionError: the images are too small for the poolings, or the kernel of the
-                set does not fit into memory; the message gives the estimate.
+            OptionError: there is one class, or the images are too small for the
+                poolings, or the kernel of the set does not fit into memory; the message
+                gives the estimate.
         """
+        check_several_classes(self.name, task)
         _, height, width = task.image_shape
         check_kernel("kip", self.kernel, task.synthetic_images, height, width)
         return self

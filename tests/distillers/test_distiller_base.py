@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 import torch
 
+import dd_plugins
 from dd_plugins.api import (
     AbstractDistiller,
     Leaves,
     NoState,
     OptionError,
     Parameters,
+    RealData,
     RealSampler,
     Run,
     Task,
@@ -98,3 +100,20 @@ def test_gradients_are_added_and_what_is_given_stays_the_giver_s() -> None:
     leaf.grad.mul_(3)
     assert given.tolist() == [1.0, 2.0]
     assert first.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "spec", ["frepo", "frepo(learn_labels=False)", "dsa", "kip", "mtt", "clip(kip)"]
+)
+def test_a_method_with_a_constant_loss_refuses_a_single_class(spec: str) -> None:
+    data = RealData.from_values(torch.rand(6, 1, 8, 8), torch.zeros(6).long())
+    wanted = "expected at least two classes to tell apart, got 1; take dm"
+    with pytest.raises(OptionError, match=wanted):
+        dd_plugins.distill(data, spec, network="mlp(width=2)", steps=1)
+
+
+@pytest.mark.parametrize("spec", ["dm", "random", "rotated(frepo(pool_size=1))"])
+def test_a_single_class_is_distilled_where_the_loss_is_not_constant(spec: str) -> None:
+    data = RealData.from_values(torch.rand(6, 1, 8, 8), torch.zeros(6).long())
+    made = dd_plugins.distill(data, spec, network="conv(width=2, depth=1)", steps=1)
+    assert made.labels.shape == (1, 1)

@@ -18,7 +18,11 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.distillers.base import AbstractDistiller, add_gradient
+from dd_plugins.distillers.base import (
+    AbstractDistiller,
+    add_gradient,
+    check_several_classes,
+)
 from dd_plugins.distillers.frepo.defaults import (
     LONG_RUN,
     ON_CPU,
@@ -158,7 +162,12 @@ class FRePo(AbstractDistiller[FRePoState]):
     chunk_size: PositiveInt = 2_000
 
     def for_task(self, task: Task) -> Self:
-        """Settle every option by the preset and the table of short runs."""
+        """Settle every option by the preset and the table of short runs.
+
+        Raises:
+            OptionError: there is one class.
+        """
+        check_several_classes(self.name, task)
         usual = short_run(task)
         short = usual.settings_for(task.synthetic_images)
         defaults = PAPER if self.preset == "paper" else short

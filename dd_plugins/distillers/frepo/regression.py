@@ -30,7 +30,8 @@ _PREDICTED = 256  # images to predict whose features are in memory at once
 class MetaGradient(NamedTuple):
     """The gradients and the metrics of a step.
 
-    If ``failed`` is true, the regression failed and the rest is meaningless.
+    If ``failed`` is true, the regression failed and the rest is meaningless. Without
+    learned labels, their gradient and the margin loss are 0.
     """
 
     view: Tensor
@@ -192,12 +193,13 @@ class Regression:
                 solve, inner, _labels_of(labels, support), features
             )
             loss = self._loss_of(predictions, targets)
-            margin = margin_loss(labels)
             if self.learn_labels:
+                margin = margin_loss(labels)
                 *gradients, labels_gradient = torch.autograd.grad(
                     loss + margin, [*inner, labels]
                 )
             else:
+                margin = torch.zeros_like(loss)
                 gradients = list(torch.autograd.grad(loss, inner))
                 labels_gradient = torch.zeros_like(labels)
         with record_function("frepo: synthetic backward"):

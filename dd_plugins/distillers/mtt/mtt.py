@@ -18,7 +18,11 @@ from torch import Tensor
 
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.distillers.base import AbstractDistiller, add_gradient
+from dd_plugins.distillers.base import (
+    AbstractDistiller,
+    add_gradient,
+    check_several_classes,
+)
 from dd_plugins.distillers.mtt.experts import experts_obtained
 from dd_plugins.distillers.mtt.settings import Settings, Window, paper_run, short_run
 from dd_plugins.distillers.mtt.student import Student, layers_mask
@@ -213,7 +217,12 @@ class MTT(AbstractDistiller[MTTState]):
         return self
 
     def for_task(self, task: Task) -> Self:
-        """Settle the options by the preset and the size of the set."""
+        """Settle the options by the preset and the size of the set.
+
+        Raises:
+            OptionError: there is one class.
+        """
+        check_several_classes(self.name, task)
         is_paper = self.preset == "paper"
         usual = paper_run(task) if is_paper else short_run(task)
         settled = {

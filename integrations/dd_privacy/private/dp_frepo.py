@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,12 @@ from dd_plugins.api import (
     LabelKind,
     Leaves,
     Metrics,
+    OptionError,
     Pool,
     PoolState,
     RealSampler,
     Run,
+    Task,
     add_gradient,
     centred_targets,
     record,
@@ -107,6 +109,19 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
     max_online_updates: PositiveInt = 100
     online_learning_rate: PositiveFloat = 3e-4
     ridge: NonNegativeFloat = 0.1
+
+    def for_task(self, task: Task) -> Self:
+        """Refuse a single class, whose targets are all 0.
+
+        Raises:
+            OptionError: there is one class.
+        """
+        if task.num_classes < 2:
+            raise OptionError(
+                "dp_frepo: expected at least two classes to tell apart, got "
+                f"{task.num_classes}; take dp_dm"
+            )
+        return self
 
     @property
     def label_kind(self) -> LabelKind:

@@ -552,3 +552,9 @@ def test_by_the_command_line(command_line: Any, tmp_path: Path) -> None:
     refused = command_line(*other, "--resume")
     assert refused.returncode == 2
     assert "distiller was" in refused.stderr
+
+
+def test_regression_refuses_a_single_class() -> None:
+    data = RealData.from_values(torch.rand(8, 1, 8, 8), torch.zeros(8).long())
+    with pytest.raises(OptionError, match=r"dp_frepo: expected at least two .* dp_dm"):
+        dd_plugins.distill(data, "dp_frepo(epsilon=8, delta=0.01)", steps=1)
