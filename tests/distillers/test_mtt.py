@@ -22,10 +22,12 @@ from dd_plugins.api import (
 )
 from dd_plugins.data.draws import sampler_of
 from dd_plugins.distillers.mtt import MTT, Window
+from dd_plugins.distillers.mtt import mtt as mtt_module
 from dd_plugins.distillers.mtt.mtt import MTTState
 from dd_plugins.distillers.mtt.settings import paper_run
 from dd_plugins.distillers.mtt.student import Student, layers_mask
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
+from dd_plugins.networks.base import batch_statistics
 from dd_plugins.synthetic.leaves import Leaves, Parameters
 from dd_plugins.testing import toy_data
 from dd_plugins.training.recipes import Recipe, classic_recipe
@@ -265,6 +267,23 @@ def test_experts_with_batch_norm_judge_by_the_statistics_of_the_set() -> None:
     mtt.accumulate(state, leaves, real(), 0)
     labels = mtt.labels(state, leaves.detached())
     assert (labels.argmax(dim=1) == leaves.classes).float().mean() > 0.7
+
+
+def test_experts_judge_a_large_set_in_parts_of_all_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = get_network("dc_convnet(width=4, depth=2, normalization='batch')")
+    run, mtt = replace(run_of(), network=network), settled(learn_labels=True, experts=1)
+    state, leaves = mtt.setup(run, real()), leaves_of(mtt)
+    monkeypatch.setattr(mtt_module, "_JUDGED", CLASSES)  # half of the set
+    mtt.accumulate(state, leaves, real(), 0)
+    module = run.fresh_network(torch.Generator()).eval()
+    set_weights(module, state.experts[0][4])
+    for part in range(2):
+        assert len(set(leaves.classes[part::2].tolist())) == CLASSES
+        with torch.no_grad(), batch_statistics(module):
+            logits = module(leaves.pixels[part::2])
+        assert torch.equal(state.logits[part::2], logits)
 
 
 def test_learned_labels_are_probabilities_and_context_keeps_its_own() -> None:

@@ -57,6 +57,7 @@ _SHORT_EXPERTS, _PAPER_EXPERTS = 4, 100
 _SHORT_EVERY = 50  # steps between snapshots
 _PAPER_EPOCHS = 50
 _SHORT_EXPERT_RATE, _PAPER_EXPERT_RATE = 0.05, 0.01
+_JUDGED = 500  # images that an expert classifies at once for the first labels
 _EXPERT_BATCH = expert_recipe(1).batch_size
 _THRESHOLD = 2.0
 _STEP_SIZE = "log_step_size"
@@ -441,22 +442,25 @@ class MTT(AbstractDistiller[MTTState]):
         """Return the first logits of the labels, to which the leaves are added.
 
         They are the mean logits of the experts that classify an image correctly, or of
-        all experts if none does. Leaves start at 0, but have been learned before where
-        a further network of MetaDD begins late. For an image of a context, the softmax
-        of the sum is its own label.
+        all experts if none does. The first leaves are 0. For an image of a context, the
+        softmax of the sum is its own label.
+
+        An expert classifies at most 500 images at once, taken at equal distances from
+        the set: BatchNorm takes their statistics, so they must be of all classes.
 
         Returns:
             float32 of shape ``(n, classes)``.
         """
         run, images = state.run, leaves.pixels.detach()
+        parts = math.ceil(len(images) / _JUDGED)
         module = run.fresh_network(run.generator("student")).eval()
-        logits = []
-        for snapshots in state.experts:
+        stacked = images.new_empty(len(state.experts), *leaves.labels.shape)
+        for logits, snapshots in zip(stacked, state.experts, strict=True):
             set_weights(module, snapshots[len(snapshots) - 1].to(run.device))
             # A snapshot has no running statistics.
             with run.autocast(), batch_statistics(module):
-                logits.append(module(images).float())
-        stacked = torch.stack(logits)  # (experts, n, classes)
+                for part in range(parts):
+                    logits[part::parts] = module(images[part::parts])
         right = (stacked.argmax(dim=2) == leaves.classes).float()
         right = torch.where(right.sum(dim=0) > 0, right, torch.ones_like(right))
         mean = (right[:, :, None] * stacked).sum(dim=0) / right.sum(dim=0)[:, None]
