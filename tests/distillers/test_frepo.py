@@ -12,9 +12,11 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.frepo import FRePo, workspaces
 from dd_plugins.distillers.frepo.defaults import Loss
 from dd_plugins.distillers.frepo.frepo import support
+from dd_plugins.distillers.frepo.regression import Regression
 from dd_plugins.distillers.frepo.workspaces import FRePoState
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.augment import random_augmentation
+from dd_plugins.functional.tangent_kernel import TangentKernel
 from dd_plugins.networks.base import has_batch_norm
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
@@ -653,3 +655,26 @@ def test_equal_images_are_regressed_with_a_larger_ridge() -> None:
     assert torch.isfinite(metrics["loss"])
     assert pixels.grad is not None
     assert torch.isfinite(pixels.grad).all()
+
+
+@pytest.mark.parametrize("kernel", [None, TangentKernel()])
+def test_passes_without_a_graph_are_in_chunks_on_a_gpu(
+    kernel: TangentKernel | None,
+) -> None:
+    meta = torch.device("meta")  # as a GPU: its images are one chunk
+    network = MLP(width=4).build((1, 8, 8), 3, generator=torch.Generator(), device=meta)
+    sizes: list[int] = []
+    network.layout.register_forward_hook(
+        lambda layer, given, out: sizes.append(len(out))
+    )
+    regression = Regression(
+        1e-6, "squared-error", False, False, chunk_size=4, kernel=kernel
+    )
+    drawn = regression.draw(run_of(), network, torch.Generator()).to(meta)
+    images = torch.empty(10, 1, 8, 8, device=meta)
+    blocks = regression.blocks(run_of(), network, images, drawn)
+    assert sizes == [4, 4, 2]
+    assert {len(block) for block in blocks} == {10}
+    del sizes[:]
+    regression.blocks(run_of(), network, images, drawn, differentiable=True)
+    assert sizes == [10]

@@ -18,7 +18,7 @@ from dd_plugins.functional.kernel_regression import (
     weights_of_blocks,
 )
 from dd_plugins.functional.tangent_kernel import TangentKernel
-from dd_plugins.networks.base import FeatureNetwork, chunks_of, features_in_chunks
+from dd_plugins.networks.base import FeatureNetwork, chunks_of
 from dd_plugins.run import Run
 
 __all__ = ["MetaGradient", "Regression", "Solve", "solve_or_raise"]
@@ -68,7 +68,8 @@ class Regression:
         chunk_size: images with activations in memory at once, for the backward pass.
             With more images, features are computed without a graph, and again with a
             graph for each chunk. This bounds the memory, at the cost of one more
-            forward pass.
+            forward pass. On a GPU it bounds passes without a graph too; a CPU takes
+            fewer images at a time anyway.
         intercept: whether the regression has an intercept: features and labels minus
             their means over the support.
         kernel: the kernel of the regression; None for that of the features alone.
@@ -114,17 +115,23 @@ class Regression:
         """
         network.eval()
         with run.autocast(), torch.set_grad_enabled(differentiable):
-            if self.kernel is None:
-                return (features_in_chunks(network, images),)
             parts = [
-                self.kernel.features(
+                (network.features(chunk),)
+                if self.kernel is None
+                else self.kernel.features(
                     network, chunk, drawn, differentiable=differentiable
                 )
-                for chunk in chunks_of(images)
+                for chunk in self._chunks(images, differentiable)
             ]
             if len(parts) == 1:
                 return parts[0]
             return tuple(torch.cat(block) for block in zip(*parts, strict=True))
+
+    def _chunks(self, images: Tensor, differentiable: bool) -> Sequence[Tensor]:
+        """Return images in chunks to compute at a time; on a GPU a graph needs all."""
+        if differentiable or images.device.type == "cpu":
+            return chunks_of(images)
+        return torch.split(images, self.chunk_size)
 
     def predictor(
         self, run: Run, network: FeatureNetwork, pixels: Tensor, labels: Tensor
