@@ -17,6 +17,7 @@ __all__ = ["Padding", "resample"]
 Padding = Literal["border", "zeros"]
 
 _BITS = 50  # of the largest sum: a float64 holds every integer up to 2**53
+_VALUES = 2**24  # parts of samples in memory at once, a float64 and an int64 for each
 
 
 def resample(images: Tensor, grid: Tensor, padding: Padding) -> Tensor:
@@ -72,32 +73,19 @@ class _Spread(torch.autograd.Function):
     def forward(
         samples: Tensor, grid: Tensor, padding: Padding, size: tuple[int, int]
     ) -> Tensor:
-        height, width = size
-        sides = grid.new_tensor([width, height])
-        points = ((grid + 1) * sides - 1) / 2
-        if padding == "border":
-            points = points.clamp(min=torch.zeros_like(sides), max=sides - 1)
-        steps = grid.new_tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
-        corners = points.floor().unsqueeze(-2) + steps  # the four pixels around a point
-        inside = ((corners >= 0) & (corners < sides)).all(dim=-1)
-        weights = (1 - (points.unsqueeze(-2) - corners).abs()).prod(dim=-1) * inside
-        column, row = (corners * inside.unsqueeze(-1)).long().unbind(dim=-1)
-
-        parts = samples.double().unsqueeze(-1) * weights.double().unsqueeze(1)
-        largest = parts.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
+        corners = 4 * samples.shape[2:].numel()  # of an image
+        images = max(1, _VALUES // (corners * samples.shape[1]))
+        pieces = [
+            (some, *_corners(points, padding, size))
+            for some, points in zip(
+                torch.split(samples, images), torch.split(grid, images), strict=True
+            )
+        ]
+        largest = torch.stack([_largest(some, weights) for some, weights, _ in pieces])
+        largest = largest.amax().clamp(min=torch.finfo(torch.float64).tiny)
         # A gradient that is not finite makes the unit, and so the result, not finite.
-        unit = largest * (weights[0].numel() / 2.0**_BITS)
-        sums = torch.zeros(
-            *samples.shape[:2], height * width, dtype=torch.int64, device=grid.device
-        )
-        indices = (row * width + column).flatten(1).unsqueeze(1)
-        sums.scatter_add_(
-            2,
-            indices.expand(-1, samples.shape[1], -1),
-            (parts / unit).round().long().flatten(2),
-        )
-        spread = sums.double() * unit
-        return spread.view(*samples.shape[:2], height, width).to(samples.dtype)
+        unit = largest * (corners / 2.0**_BITS)
+        return torch.cat([_sums(*piece, size, unit) for piece in pieces])
 
     @staticmethod
     def setup_context(
@@ -113,3 +101,53 @@ class _Spread(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (grid,) = ctx.saved_tensors
         return _Sample.apply(gradient, grid, ctx.padding), None, None, None
+
+
+def _corners(
+    grid: Tensor, padding: Padding, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Return the weights and indices of the four pixels around each point.
+
+    Returns:
+        The weights, float ``(n, rows, columns, 4)``, and int64 of the same shape: the
+        indices of the pixels in a flat image.
+    """
+    height, width = size
+    sides = grid.new_tensor([width, height])
+    points = ((grid + 1) * sides - 1) / 2
+    if padding == "border":
+        points = points.clamp(min=torch.zeros_like(sides), max=sides - 1)
+    steps = grid.new_tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
+    corners = points.floor().unsqueeze(-2) + steps
+    inside = ((corners >= 0) & (corners < sides)).all(dim=-1)
+    weights = (1 - (points.unsqueeze(-2) - corners).abs()).prod(dim=-1) * inside
+    column, row = (corners * inside.unsqueeze(-1)).long().unbind(dim=-1)
+    return weights, row * width + column
+
+
+def _largest(samples: Tensor, weights: Tensor) -> Tensor:
+    """Return the largest absolute value of a part of a sample, float64."""
+    of_channels = samples.abs().amax(dim=1).double().unsqueeze(-1)
+    return (of_channels * weights.double()).amax()
+
+
+def _sums(
+    samples: Tensor,
+    weights: Tensor,
+    indices: Tensor,
+    size: tuple[int, int],
+    unit: Tensor,
+) -> Tensor:
+    """Return the sums of the parts of samples at each pixel, rounded to units."""
+    height, width = size
+    parts = samples.double().unsqueeze(-1) * weights.double().unsqueeze(1)
+    sums = torch.zeros(
+        *samples.shape[:2], height * width, dtype=torch.int64, device=samples.device
+    )
+    sums.scatter_add_(
+        2,
+        indices.flatten(1).unsqueeze(1).expand(-1, samples.shape[1], -1),
+        (parts / unit).round().long().flatten(2),
+    )
+    spread = sums.double() * unit
+    return spread.view(*samples.shape[:2], height, width).to(samples.dtype)

@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd_plugins.functional.resample import _Sample, resample
+from dd_plugins.functional import resample as module
+from dd_plugins.functional.resample import _Sample, _sums, resample
 
 
 def _images_and_grid(dtype=torch.float64, reach=0.3):
@@ -84,3 +85,28 @@ def test_the_sum_does_not_depend_on_the_order_of_its_parts():
     ]
 
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize(("values", "sizes"), [(1, [1] * 4), (3 * 840, [3, 1])])
+@pytest.mark.parametrize("padding", ["border", "zeros"])
+def test_a_large_batch_is_added_up_a_few_images_at_a_time(
+    padding, values, sizes, monkeypatch
+):
+    images, grid = _images_and_grid(torch.float32, reach=3.0)
+    gradient = resample(images, grid, padding).cos()
+    gradient *= torch.logspace(0, 3, 4).view(4, 1, 1, 1)  # of unequal images
+    leaf = images.clone().requires_grad_()
+    sampled = _Sample.apply(leaf, grid, padding)
+    (whole,) = torch.autograd.grad(sampled, leaf, gradient, retain_graph=True)
+    seen = []
+
+    def noted(samples, *rest):
+        seen.append(len(samples))
+        return _sums(samples, *rest)
+
+    monkeypatch.setattr(module, "_VALUES", values)  # an image has 840
+    monkeypatch.setattr(module, "_sums", noted)
+    (in_parts,) = torch.autograd.grad(sampled, leaf, gradient)
+
+    assert torch.equal(in_parts, whole)
+    assert seen == sizes
