@@ -30,6 +30,7 @@ from dd_plugins.functional.kernel_regression import (
 )
 from dd_plugins.functional.ntk import KERNELS, AbstractKernel, FullyConnected
 from dd_plugins.run import Run, Task
+from dd_plugins.runtime.device import in_float64
 from dd_plugins.spec import record, refuse_without_effect
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves, Parameters
@@ -117,8 +118,7 @@ class KIP(AbstractDistiller[KIPState]):
                 gives the estimate.
         """
         check_several_classes(self.name, task)
-        _, height, width = task.image_shape
-        check_kernel("kip", self.kernel, task.synthetic_images, height, width)
+        self._check_kernel(task, torch.device("cpu"))
         return self
 
     def default_steps(self, task: Task) -> int:
@@ -151,7 +151,13 @@ class KIP(AbstractDistiller[KIPState]):
         return centred_targets(labels, num_classes)
 
     def setup(self, run: Run, real: RealSampler) -> KIPState:
-        """Return the state; it does not change."""
+        """Return the state; it does not change.
+
+        Raises:
+            OptionError: the kernel of the set does not fit into the memory of the
+                device.
+        """
+        self._check_kernel(run.task, run.device)
         return KIPState(run, real)
 
     def accumulate(
@@ -159,9 +165,9 @@ class KIP(AbstractDistiller[KIPState]):
     ) -> Metrics:
         """Add the gradient of the squared error of the regression."""
         batch = real.batch(step, self._batch_size)
-        targets = centred_targets(batch.labels, state.run.task.num_classes).double()
-        pixels = leaves.pixels.detach().double().requires_grad_()
-        labels = leaves.labels.detach().double().requires_grad_(self.learn_labels)
+        targets = in_float64(centred_targets(batch.labels, state.run.task.num_classes))
+        pixels = in_float64(leaves.pixels.detach()).requires_grad_()
+        labels = in_float64(leaves.labels.detach()).requires_grad_(self.learn_labels)
         solution = regression_weights(self.kernel, pixels, labels, self.ridge)
         # Predictions depend on the set through their kernel with it and the solution.
         # So they are made in parts, and the graph of the set is walked once.
@@ -169,7 +175,7 @@ class KIP(AbstractDistiller[KIPState]):
         to_pixels, to_inner = torch.zeros_like(pixels), torch.zeros_like(inner)
         loss, right = targets.new_zeros(()), targets.new_zeros(())
         for part in parts_that_fit(self.kernel, len(targets), pixels, self.memory):
-            predictions = self.kernel(batch.images[part].double(), pixels) @ inner
+            predictions = self.kernel(in_float64(batch.images[part]), pixels) @ inner
             wanted = targets[part]
             error = (predictions - wanted).square().sum() / (2 * targets.numel())
             found = torch.autograd.grad(error, [pixels, inner])
@@ -179,9 +185,9 @@ class KIP(AbstractDistiller[KIPState]):
             right += (predictions.argmax(dim=1) == wanted.argmax(dim=1)).sum()
         learned = [pixels, labels] if self.learn_labels else [pixels]
         through = torch.autograd.grad(solution, learned, to_inner)
-        add_gradient(leaves.pixels, (to_pixels + through[0]).to(leaves.pixels.dtype))
+        add_gradient(leaves.pixels, (to_pixels + through[0]).to(leaves.pixels))
         if self.learn_labels:
-            add_gradient(leaves.labels, through[1].to(leaves.labels.dtype))
+            add_gradient(leaves.labels, through[1].to(leaves.labels))
         return {"loss": loss, "batch_accuracy": right / len(targets)}
 
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
@@ -195,8 +201,8 @@ class KIP(AbstractDistiller[KIPState]):
         run, count = state.run, len(state.real.labels)
         order = torch.randperm(count, generator=run.generator("label solve"))
         batch = state.real.read(order[:_PAPER_BATCH])  # the same in every process
-        targets = centred_targets(batch.labels, run.task.num_classes).double()
-        pixels = leaves.pixels.detach().double()
+        targets = in_float64(centred_targets(batch.labels, run.task.num_classes))
+        pixels = in_float64(leaves.pixels.detach())
         with torch.no_grad():
             identity = torch.eye(len(pixels), dtype=pixels.dtype, device=pixels.device)
             # These weights map labels to coefficients.
@@ -204,17 +210,17 @@ class KIP(AbstractDistiller[KIPState]):
             square = torch.zeros_like(identity)
             wanted = pixels.new_zeros(len(pixels), targets.shape[1])
             for part in parts_that_fit(self.kernel, len(targets), pixels, self.memory):
-                rows = self.kernel(batch.images[part].double(), pixels) @ weights
+                rows = self.kernel(in_float64(batch.images[part]), pixels) @ weights
                 square += rows.T @ rows
                 wanted += rows.T @ targets[part]
             # Labels of a context are fixed; the others are fitted to the residual.
             held = run.task.context_images
-            labels = leaves.labels.detach().double().clone()
+            labels = in_float64(leaves.labels.detach()).clone()
             left = wanted[held:] - square[held:, :held] @ labels[:held]
             labels[held:] = kernel_ridge_coefficients(
                 square[held:, held:], left, ridge=_SOLVE_RIDGE
             )
-        return labels.to(leaves.labels.dtype)
+        return labels.to(leaves.labels)
 
     def predictor(self, state: KIPState, leaves: Leaves) -> Callable[[Tensor], Tensor]:
         """Return the predictor of the regression."""
@@ -225,6 +231,12 @@ class KIP(AbstractDistiller[KIPState]):
             ridge=self.ridge,
             memory=self.memory,
         )
+
+    def _check_kernel(self, task: Task, device: torch.device) -> None:
+        """Refuse a kernel that does not suit the images or a device's memory."""
+        _, height, width = task.image_shape
+        images = task.synthetic_images
+        check_kernel(self.name, self.kernel, images, height, width, device)
 
     @property
     def _batch_size(self) -> int:

@@ -203,8 +203,8 @@ def prepare_evaluation(
     distilled = as_set(distilled)
     _check_scores(scores, distilled)
     chosen = _chosen_networks(networks, distilled, plugins)
-    scores = _with_kernel(scores, distilled, plugins)
     device = resolve_device(options.device)
+    scores = _with_kernel(scores, distilled, plugins, device)
     precision = resolve_precision(options.precision, device)
     data = _checked_data(distilled, options, plugins)
     for network in chosen:  # one that is too deep for the images fails now
@@ -310,19 +310,24 @@ def _chosen_networks(
 
 
 def _with_kernel(
-    scores: AskedScores, distilled: DistilledSet, plugins: Plugins
+    scores: AskedScores,
+    distilled: DistilledSet,
+    plugins: Plugins,
+    device: torch.device,
 ) -> AskedScores:
     """Return the scores with the kernel settled for the set, if it is asked for.
 
     Raises:
-        OptionError: the kernel does not suit the number or the size of the images.
+        OptionError: the kernel does not suit the number or the size of the images, or
+            does not fit on the device.
     """
     if scores.kernel is None:
         return scores
     kernel = settled(scores.kernel, method_of(distilled, plugins.distiller))
     assert kernel.of is not None
     largest = max(len(distilled), distilled.budget)
-    check_kernel("kernel", kernel.of, largest, *distilled.images.shape[-2:])
+    _, _, height, width = distilled.images.shape
+    check_kernel("kernel", kernel.of, largest, height, width, device)
     return replace(scores, kernel=kernel)
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from dd_plugins.errors import OptionError
 from dd_plugins.functional.kernel_regression import kernel_ridge_coefficients
 from dd_plugins.functional.ntk import AbstractKernel
-from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.device import in_float64
+from dd_plugins.runtime.memory import room_on
 
 __all__ = [
     "MEMORY",
@@ -29,7 +30,12 @@ _GIGABYTE = 1e9
 
 
 def check_kernel(
-    asker: str, kernel: AbstractKernel, images: int, height: int, width: int
+    asker: str,
+    kernel: AbstractKernel,
+    images: int,
+    height: int,
+    width: int,
+    device: torch.device,
 ) -> None:
     """Refuse a kernel that cannot take the images, or is too large for memory.
 
@@ -39,6 +45,7 @@ def check_kernel(
         images: the number of images of the support.
         height: height of an image, in pixels.
         width: width of an image, in pixels.
+        device: the device of the images.
 
     Raises:
         OptionError: the images are too small for the poolings, or the kernel of the
@@ -46,11 +53,12 @@ def check_kernel(
     """
     kernel.check(height, width)
     needed = kernel.bytes_per_pair(height, width) * images**2
-    if not fits_in_memory(needed):
+    room = room_on(device)
+    if needed > room:
         raise OptionError(
             f"{asker}: {kernel!r} of {images} images of {height}x{width} needs about "
-            f"{needed / _GIGABYTE:.3g} GB, expected at most half of the memory; take "
-            "fewer images, or a kernel without pooling"
+            f"{needed / _GIGABYTE:.3g} GB, expected at most {room / _GIGABYTE:.3g}; "
+            "take fewer images, or a kernel without pooling"
         )
 
 
@@ -111,15 +119,15 @@ def kernel_predictor(
         A function of images, float ``(b, channels, height, width)`` in the value space
         of the support, to float32 predictions ``(b, classes)``.
     """
-    support = images.detach().double()
-    weights = regression_weights(kernel, support, labels.detach().double(), ridge)
+    support, wanted = in_float64(images.detach()), in_float64(labels.detach())
+    weights = regression_weights(kernel, support, wanted, ridge)
 
     @torch.no_grad()
     def predict(others: Tensor) -> Tensor:
         found = [
-            kernel(others[part].double(), support) @ weights
+            kernel(in_float64(others[part]), support) @ weights
             for part in parts_that_fit(kernel, len(others), support, memory)
         ]
-        return torch.cat(found).float()
+        return torch.cat(found).float().to(others.device)
 
     return predict

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dd_plugins.errors import OptionError, RunError
+from dd_plugins.runtime.device import in_float64
 
 __all__ = [
     "calibrated_cross_entropy",
@@ -288,13 +289,13 @@ def _weights(
 ) -> tuple[Sequence[Tensor], Tensor]:
     """Return the weights of each block, and whether the regression failed."""
     if len(blocks) == 1:
-        precise = [_in_float64(blocks[0])]
+        precise = [in_float64(blocks[0])]
     else:
         precise = [
             block.to(torch.promote_types(block.dtype, torch.float32))
             for block in blocks
         ]
-    *weights, failed = _RidgeWeights.apply(_in_float64(targets), ridge, *precise)
+    *weights, failed = _RidgeWeights.apply(in_float64(targets), ridge, *precise)
     return weights, failed
 
 
@@ -380,7 +381,7 @@ class _RidgeWeights(torch.autograd.Function):
 
 def _sum_of(parts: Iterable[Tensor]) -> Tensor:
     """Return the sum of the parts, in float64."""
-    return functools.reduce(torch.add, map(_in_float64, parts))
+    return functools.reduce(torch.add, map(in_float64, parts))
 
 
 def _thin(matrix: Tensor, columns: Tensor) -> Tensor:
@@ -390,11 +391,6 @@ def _thin(matrix: Tensor, columns: Tensor) -> Tensor:
     direct product takes a CPU thirty times as long.
     """
     return (columns.mT @ matrix.mT).mT
-
-
-def _in_float64(tensor: Tensor) -> Tensor:
-    """Return a tensor in float64, on the CPU if its device has no float64."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def centred_targets(labels: Tensor, num_classes: int) -> Tensor:

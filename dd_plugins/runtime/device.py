@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import Literal, TypeVar, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dd_plugins.errors import OptionError
 
@@ -14,6 +14,7 @@ __all__ = [
     "autocast",
     "channels_last",
     "exact_kernels",
+    "in_float64",
     "plain_torch",
     "resolve_device",
     "resolve_precision",
@@ -63,6 +64,11 @@ def exact_kernels() -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(cudnn, name, value)
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, on the CPU if its device has no float64."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from torch import Tensor
 
 import dd_plugins
 from dd_plugins.api import OptionError, RealSampler, Run, Task, UnknownNameError
+from dd_plugins.distillers import kip as kip_module
 from dd_plugins.distillers.kip import KIP
+from dd_plugins.functional import kernel_predictor, kernel_regression
 from dd_plugins.functional.ntk import Convolutional, FullyConnected
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.synthetic.leaves import Leaves
@@ -166,3 +168,37 @@ def test_packed_images_and_a_context_work() -> None:
     )
     assert len(both) == len(first)
     assert not torch.equal(both.images, first.images)
+
+
+def test_a_kernel_must_fit_into_the_memory_of_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu, rooms = torch.device("cuda"), {"cpu": 1e12, "cuda": 100.0}
+    monkeypatch.setattr(kernel_predictor, "room_on", lambda device: rooms[device.type])
+    kip, run = KIP().for_task(run_of().task), run_of()
+    assert kip.setup(run, sampler()).run is run
+    with pytest.raises(OptionError, match=r"needs about .* GB, expected at most 1e-07"):
+        kip.setup(replace(run, device=gpu), sampler())
+
+
+@pytest.mark.parametrize("options", [{"learn_labels": True}, {"label_solve": True}])
+def test_the_device_needs_no_float64(
+    options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_float64(tensor: Tensor) -> Tensor:
+        return tensor.to(torch.float64)
+
+    def double(tensor: Tensor) -> Tensor:
+        if tensor.dtype != torch.float64:
+            raise TypeError("the device has no float64")
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "double", double)
+    for module in (kip_module, kernel_predictor, kernel_regression):
+        monkeypatch.setattr(module, "in_float64", in_float64)
+    kip = KIP(real_batch_size=20, **options)
+    state, leaves = kip.setup(run_of(), sampler()), leaves_of(kip)
+    kip.accumulate(state, leaves, sampler(), 0)
+    assert leaves.pixels.grad is not None
+    assert leaves.pixels.grad.dtype == torch.float32
+    assert kip.predictor(state, leaves)(IMAGES).dtype == torch.float32

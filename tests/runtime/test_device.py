@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from dd_plugins.errors import OptionError
 from dd_plugins.runtime.device import (
     autocast,
     exact_kernels,
+    in_float64,
     plain_torch,
     resolve_device,
     resolve_precision,
@@ -190,3 +192,10 @@ def test_threads_are_as_many_as_before_also_after_an_error() -> None:
             raise ZeroDivisionError
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_numbers_that_a_device_lacks_are_those_of_the_cpu() -> None:
+    there = torch.ones(2)
+    assert in_float64(there).dtype == torch.float64
+    apple = SimpleNamespace(device=torch.device("mps"), cpu=lambda: there)
+    assert in_float64(apple).dtype == torch.float64  # type: ignore[arg-type]

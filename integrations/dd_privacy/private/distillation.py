@@ -250,7 +250,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         total = torch.zeros(shape, dtype=torch.float64)
         for chunk in torch.split(indices, _CHUNK) if len(indices) else ():
             batch = real.read(chunk)
-            total += parts(batch.images, batch.labels).double().cpu()
+            total += parts(batch.images, batch.labels).cpu().double()
         deviation = budget.noise_multiplier * self.clipping_norm
         total += deviation * state.noise.gaussian(step, shape)
         return total / (budget.sample_rate * count)
