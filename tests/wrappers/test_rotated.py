@@ -311,3 +311,10 @@ def test_labels_that_the_base_learns_are_of_upright_images() -> None:
             network="mlp(width=4)",
             steps=2,
         )
+
+
+def test_missing_experts_of_rotated_images_are_trained_by_the_run_alone() -> None:
+    spec = "rotated(mtt(student_steps=1, missing_experts='refuse'))"
+    with pytest.raises(OptionError, match="take missing_experts='train'") as refused:
+        dd_plugins.distill("digits", spec, network="mlp(width=3)", steps=1)
+    assert "train-experts" not in str(refused.value)

@@ -22,16 +22,29 @@ def experts_obtained(
         FileError: the file of an expert is damaged or is not what its name says.
         RunError: the weights of an expert became infinite or NaN.
     """
-    refusal = partial(_refusal, trajectories, run)
+    refusal = partial(_refusal, trajectories, run, real)
     return list(
         obtained(trajectories, run, real, missing, what="expert", refusal=refusal)
     )
 
 
 def _refusal(
-    trajectories: list[Trajectory], run: Run, count: int, folder: Path
+    trajectories: list[Trajectory],
+    run: Run,
+    real: RealSampler,
+    count: int,
+    folder: Path,
 ) -> OptionError:
-    """Return the error with the command for training missing experts."""
+    """Return the error, with the remedy: the command for training missing experts."""
+    missing = (
+        f"mtt: {count} of {len(trajectories)} experts for {run.task.dataset} are "
+        f"missing in {folder}"
+    )
+    if real.content is not None and real.content.endswith(" turns"):
+        return OptionError(
+            f"{missing}; no command trains experts of rotated images: take "
+            "missing_experts='train'"
+        )
     first = trajectories[0]
     options: dict[str, object] = {
         "dataset": run.task.dataset,
@@ -45,7 +58,6 @@ def _refusal(
         options["way-points"] = first.way_points
     command = training_command("train-experts", options.items())
     return OptionError(
-        f"mtt: {count} of {len(trajectories)} experts for {run.task.dataset} are "
-        f"missing in {folder}; train them: {command}, with the data options of this "
-        "run (for data without a name, dd_plugins.api.train_experts)"
+        f"{missing}; train them: {command}, with the data options of this run (for "
+        "data without a name, dd_plugins.api.train_experts)"
     )
