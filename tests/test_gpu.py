@@ -10,7 +10,8 @@ import torch.nn.functional as F
 import dd_plugins
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.functional.resample import resample
+from dd_plugins.functional.class_sums import class_sums
+from dd_plugins.functional.resample import resample, resize
 from dd_plugins.networks.base import HalvingAvgPool2d
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.runtime.cuda_graphs import GraphedFunction
@@ -165,6 +166,34 @@ def test_resampling_has_the_gradient_of_torch(padding):
     ]
 
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [(16, 12), (11, 25), (8, 6)])
+def test_resizing_is_that_of_torch(size):
+    images = torch.randn(4, 3, 8, 6, device="cuda").requires_grad_()
+    expected = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    resized = resize(images, size)
+    gradients = [
+        torch.autograd.grad(each.square().sum(), images)[0]
+        for each in (resized, expected)
+    ]
+
+    torch.testing.assert_close(resized, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_sums_by_class_are_those_of_torch():
+    values = torch.randn(100, 5, device="cuda").requires_grad_()
+    classes = torch.arange(100, device="cuda") % 7
+    expected = values.new_zeros(8, 5).index_add(0, classes, values)
+    found = class_sums(values, classes, 8)
+    gradients = [
+        torch.autograd.grad(each.square().sum(), values)[0]
+        for each in (found, expected)
+    ]
+
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*gradients)
 
 
 def test_convolutions_in_float32_are_not_rounded_to_tf32():

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd_plugins.functional.class_sums import class_sums
+
 __all__ = [
     "agreement_with_labels",
     "class_mean_distance",
@@ -98,7 +100,7 @@ def class_mean_distance(features: Tensor, classes: Tensor, means: Tensor) -> Ten
         means: the given means of all classes, ``(classes, d)``, constant.
     """
     present, inverse = torch.unique(classes, return_inverse=True)
-    totals = features.new_zeros(len(present), features.shape[1])
-    found = totals.index_add(0, inverse, features) / inverse.bincount()[:, None]
+    totals = class_sums(features, inverse, len(present))
+    found = totals / inverse.bincount()[:, None]
     distance: Tensor = (found - means[present]).square().mean()
     return distance

@@ -1,9 +1,9 @@
 """Bilinear resampling with a reproducible gradient, on CUDA too.
 
-On CUDA, torch's gradient of ``grid_sample`` adds up the contributions of several output
-pixels to an input pixel in the order of arriving threads, so its last bits differ from
-run to run. Here the contributions are rounded to integers first, so their sum does not
-depend on the order.
+On CUDA, torch's gradients of ``grid_sample`` and of a bilinear ``interpolate`` add up
+the contributions of several output pixels to an input pixel in the order of arriving
+threads, so their last bits differ from run to run. Here the contributions are rounded
+to integers first, so their sum does not depend on the order.
 """
 
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Padding", "resample"]
+__all__ = ["Padding", "resample", "resize"]
 
 Padding = Literal["border", "zeros"]
 
@@ -38,6 +38,31 @@ def resample(images: Tensor, grid: Tensor, padding: Padding) -> Tensor:
         return _sampled(images, grid, padding)
     sampled: Tensor = _Sample.apply(images, grid, padding)
     return sampled
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images bilinearly, as ``F.interpolate`` does (``align_corners=False``).
+
+    Args:
+        images: float of shape ``(n, channels, height, width)``.
+        size: the new height and width.
+
+    Returns:
+        Images of the new size, differentiable any number of times.
+    """
+    if images.device.type != "cuda":
+        return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    grid = _even_grid(size).to(images)
+    return resample(images, grid.expand(len(images), -1, -1, -1), "border")
+
+
+def _even_grid(size: tuple[int, int]) -> Tensor:
+    """Return the centres of an image's pixels, float64 ``(height, width, 2)``."""
+    rows, columns = (
+        (2 * torch.arange(side, dtype=torch.float64) + 1) / side - 1 for side in size
+    )
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([x, y], dim=-1)
 
 
 def _sampled(images: Tensor, grid: Tensor, padding: Padding) -> Tensor:

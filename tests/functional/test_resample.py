@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from dd_plugins.functional import resample as module
-from dd_plugins.functional.resample import _Sample, _sums, resample
+from dd_plugins.functional.resample import _even_grid, _Sample, _sums, resample, resize
 
 
 def _images_and_grid(dtype=torch.float64, reach=0.3):
@@ -110,3 +110,20 @@ def test_a_large_batch_is_added_up_a_few_images_at_a_time(
 
     assert torch.equal(in_parts, whole)
     assert seen == sizes
+
+
+@pytest.mark.parametrize("size", [(16, 12), (11, 25), (8, 6), (5, 3), (1, 1)])
+def test_images_are_resized_as_by_interpolation_on_a_gpu_too(size):
+    images, _ = _images_and_grid()
+    images.requires_grad_()
+    grid = _even_grid(size).to(images).expand(len(images), -1, -1, -1)
+    wanted = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    weights = wanted.detach().cos()
+    gradients = [
+        torch.autograd.grad((each * weights).sum(), images)[0]
+        for each in (_Sample.apply(images, grid, "border"), wanted)
+    ]
+
+    torch.testing.assert_close(_Sample.apply(images, grid, "border"), wanted)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
+    assert torch.equal(resize(images, size), wanted)

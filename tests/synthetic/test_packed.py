@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dd_plugins.data.preprocess import Transform
@@ -14,7 +15,7 @@ from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
 from dd_plugins.synthetic.leaves import Synthetic
 from dd_plugins.synthetic.parametrizations.base import Identity
-from dd_plugins.synthetic.parametrizations.packed import Packed
+from dd_plugins.synthetic.parametrizations.packed import Packed, _extended
 
 CPU = torch.device("cpu")
 PLAIN = Transform.identity(2)
@@ -196,3 +197,17 @@ def test_what_no_grids_are_is_refused(
 ) -> None:
     with pytest.raises(error, match=named):
         packed.read(stored, constants, PLAIN)
+
+
+def test_pixels_repeated_on_a_gpu_are_those_of_torch() -> None:
+    grids = torch.randn(2, 3, 4, 5, dtype=torch.float64).requires_grad_()
+    found = _extended(_extended(grids, -2, 2), -1, 3)
+    wanted = F.pad(grids, (0, 3, 0, 2), mode="replicate")
+    assert torch.equal(found, wanted)
+    weights = torch.randn(wanted.shape, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad((each * weights).sum(), grids)[0]
+        for each in (found, wanted)
+    ]
+    torch.testing.assert_close(*gradients)
+    assert torch.equal(_extended(grids, -1, 0), grids)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import OptionError
+from dd_plugins.functional.resample import resize
 from dd_plugins.networks.base import ImageShape
 from dd_plugins.run import Run
 from dd_plugins.spec import record
@@ -146,13 +148,25 @@ def unpacked(grids: Tensor, factor: int) -> Tensor:
     count, channels, height, width = grids.shape
     down, right = -height % factor, -width % factor
     if down or right:
-        grids = F.pad(grids, (0, right, 0, down), mode="replicate")
+        grids = _with_last_pixels_repeated(grids, down, right)
     cell = (-(-height // factor), -(-width // factor))
     small = grids.reshape(count, channels, factor, cell[0], factor, cell[1])
     small = small.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-    return F.interpolate(
-        small, size=(height, width), mode="bilinear", align_corners=False
-    )
+    return resize(small, (height, width))
+
+
+def _with_last_pixels_repeated(grids: Tensor, down: int, right: int) -> Tensor:
+    """Return grids with further rows below and further columns at the right."""
+    if not grids.is_cuda:
+        return F.pad(grids, (0, right, 0, down), mode="replicate")
+    # The gradient of replicated pixels has no fixed order of sums there.
+    return _extended(_extended(grids, -2, down), -1, right)
+
+
+def _extended(grids: Tensor, dim: int, count: int) -> Tensor:
+    """Return grids with ``count`` copies of the last pixels along a dimension."""
+    last = grids.narrow(dim, grids.shape[dim] - 1, 1)
+    return torch.cat([grids, *[last] * count], dim=dim)
 
 
 def _clamp(grids: Tensor, transform: Transform) -> None:
