@@ -164,7 +164,7 @@ class Rotated(AbstractWrapper):
         self, state: AbstractState, leaves: Leaves
     ) -> Callable[[Tensor], Tensor] | None:
         """Return the base's predictor, for the classes of upright images."""
-        found = super().predictor(state, self._all_turns(leaves))
+        found = super().predictor(state, self._all_turns(state, leaves))
         classes = leaves.labels.shape[1]
         return None if found is None else lambda images: found(images)[:, :classes]
 
@@ -174,7 +174,7 @@ class Rotated(AbstractWrapper):
         Raises:
             OptionError: the base has a teacher.
         """
-        if super().teacher(state, self._all_turns(leaves)) is not None:
+        if super().teacher(state, self._all_turns(state, leaves)) is not None:
             raise self._no_teacher()
         return None
 
@@ -196,9 +196,12 @@ class Rotated(AbstractWrapper):
     def _rotated(self, run: Run, real: RealSampler, classes: int) -> RealSampler:
         return _RotatedSampler(real, run, self.turns, classes)
 
-    def _all_turns(self, leaves: Leaves) -> Leaves:
-        """Return the set in every turn, one turn after the other."""
-        return _joined([self._turned(leaves, turn) for turn in range(self.turns)])
+    def _all_turns(self, state: AbstractState, leaves: Leaves) -> Leaves:
+        """Return the set in every turn: its context, then all else."""
+        return _joined(
+            [self._turned(leaves, turn) for turn in range(self.turns)],
+            _held(state, self.turns),
+        )
 
     def _seen(self, state: AbstractState, leaves: Leaves, step: int) -> Leaves:
         """Return the images for the base in a step, with real ones in some rotations.
@@ -216,7 +219,8 @@ class Rotated(AbstractWrapper):
                 if turn in current
                 else self._turned(leaves, turn)
                 for turn in range(self.turns)
-            ]
+            ],
+            _held(state, self.turns),
         )
 
     def _turned(self, leaves: Leaves, turn: int) -> Leaves:
@@ -243,7 +247,7 @@ class Rotated(AbstractWrapper):
             else self._turned(_of_class(leaves, label), turn)
             for label in sorted(set(leaves.classes.tolist()))
         ]
-        return _joined(parts)
+        return _joined(parts, 0)
 
     def _real_class(
         self, real: RealSampler, leaves: Leaves, label: int, turn: int, step: int
@@ -270,7 +274,9 @@ class Rotated(AbstractWrapper):
         if found is None:
             return leaves.labels
         count, classes = leaves.labels.shape
-        upright = found[:count, :classes]
+        held = _held(state, self.turns)
+        others = found[self.turns * held :][: count - held]
+        upright = torch.cat([found[:held], others])[:, :classes]
         if self.label_kind == "probabilities":  # given that the image is upright
             return upright / upright.sum(dim=1, keepdim=True)
         offset = LABEL_KINDS[self.label_kind].offset
@@ -278,9 +284,14 @@ class Rotated(AbstractWrapper):
 
     def _labels_of_base(self, state: AbstractState, leaves: Leaves) -> Tensor | None:
         """Return the labels learned by the base, in every turn; None without any."""
-        seen = self._all_turns(leaves)
+        seen = self._all_turns(state, leaves)
         found = super().labels(state, seen)
         return None if found is seen.labels else found
+
+
+def _held(state: AbstractState, turns: int) -> int:
+    """Return the number of context images in one turn."""
+    return state.run.task.context_images // turns
 
 
 def _of_class(leaves: Leaves, label: int) -> Leaves:
@@ -295,8 +306,14 @@ def _of_class(leaves: Leaves, label: int) -> Leaves:
     )
 
 
-def _joined(parts: Sequence[Leaves]) -> Leaves:
-    """Return several parts as one set."""
+def _joined(parts: Sequence[Leaves], held: int) -> Leaves:
+    """Return several parts as one set: the first images of each, then all else.
+
+    Args:
+        parts: the parts; the further learned tensors are those of the first.
+        held: the number of first images: those of a context, which a distiller
+            expects at the front.
+    """
     fixed = [
         torch.zeros_like(part.classes, dtype=torch.bool)
         if part.fixed is None
@@ -304,12 +321,20 @@ def _joined(parts: Sequence[Leaves]) -> Leaves:
         for part in parts
     ]
     return Leaves(
-        torch.cat([part.pixels for part in parts]),
-        torch.cat([part.labels for part in parts]),
-        torch.cat([part.classes for part in parts]),
+        _in_order([part.pixels for part in parts], held),
+        _in_order([part.labels for part in parts], held),
+        _in_order([part.classes for part in parts], held),
         parts[0].others,
-        torch.cat(fixed),
+        _in_order(fixed, held),
     )
+
+
+def _in_order(tensors: Sequence[Tensor], held: int) -> Tensor:
+    """Join tensors: the first ``held`` rows of each, then all others."""
+    if not held:
+        return torch.cat(list(tensors))
+    first, others = [each[:held] for each in tensors], [each[held:] for each in tensors]
+    return torch.cat([*first, *others])
 
 
 def rotated_labels(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import dd_plugins
+from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import LabelKind
 from dd_plugins.distillers.dm import DM
@@ -318,3 +319,17 @@ def test_missing_experts_of_rotated_images_are_trained_by_the_run_alone() -> Non
     with pytest.raises(OptionError, match="take missing_experts='train'") as refused:
         dd_plugins.distill("digits", spec, network="mlp(width=3)", steps=1)
     assert "train-experts" not in str(refused.value)
+
+
+def test_labels_of_new_images_are_solved_beside_a_context() -> None:
+    spec = "kip(label_solve=True)"
+    images, labels = torch.rand(40, 1, 6, 6), torch.arange(40) % 4
+    data, old = RealData.from_values(images, labels), labels < 2
+    names = data.class_names
+    some = RealData.from_values(images[old], labels[old], class_names=names)
+    context = dd_plugins.distill(some, spec, steps=1)
+    made = dd_plugins.distill(
+        data, f"rotated({spec}, turns=2)", context=context, steps=1
+    )
+    torch.testing.assert_close(made.labels[:2], context.labels)
+    assert (made.labels[2:, :2] + 1 / 4).abs().min() > 1e-5, "they are as at the start"
