@@ -10,6 +10,7 @@ from torch import Tensor
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.state import AbstractState
+from dd_plugins.functional.class_sums import class_sums
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import Run
 from dd_plugins.runtime.processes import average
@@ -187,7 +188,6 @@ def _lengths(gradient: Tensor, classes: Tensor | None) -> Tensor:
         whole: Tensor = gradient.norm()
         return whole
     squares = gradient.flatten(1).square().sum(dim=1)
-    count = int(classes.max()) + 1
-    sums: Tensor = squares.new_zeros(count).index_add(0, classes, squares)
+    sums = class_sums(squares, classes, int(classes.max()) + 1)
     lengths: Tensor = sums.sqrt()[classes].view(-1, *[1] * (gradient.ndim - 1))
     return lengths
