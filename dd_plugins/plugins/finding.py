@@ -62,6 +62,8 @@ def _entry_points(
     project: str, load: list[str] | None
 ) -> list[tuple[Distribution, EntryPoint]]:
     """Return the entry points of a group to load, each with its distribution."""
+    if load == []:
+        return []  # to read what is installed takes a while
     found: dict[tuple[str, str], tuple[Distribution, EntryPoint]] = {}
     for distribution in distributions():
         try:
@@ -81,7 +83,7 @@ def _entry_points(
             raise OptionError(
                 f"{LOAD_VARIABLE}: {unknown_name('plugin', name, sorted(known))}"
             )
-    return [found[key] for key in found if load and set(key) & set(load)]
+    return [found[key] for key in found if set(key) & set(load)]
 
 
 def _name_and_version(distribution: Distribution) -> tuple[str, str]:

@@ -711,6 +711,13 @@ def variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None],
     loaded_plugins.cache_clear()
 
 
+def test_what_is_installed_is_not_read_where_none_of_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dd_plugins.plugins.finding.distributions", None)
+    assert names(Plugins(load=[])) == set()
+
+
 @pytest.mark.parametrize(
     ("value", "loaded"),
     [
