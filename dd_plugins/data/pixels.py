@@ -88,14 +88,14 @@ def pixels_of(
     Raises:
         DataError: the pixels are 32-bit integers, whose range is not known.
     """
-    from torchvision.transforms.v2 import functional as transforms
-
     is_pgm = image.format == "PPM"  # Pillow opens its 16 bits in a 32-bit mode
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and is_pgm):
         image = _of_8_bits(image)
     image = _without_palette(image)
     if size is not None:
+        from torchvision.transforms.v2 import functional as transforms
+
         image = transforms.center_crop(
             transforms.resize(image, [size], antialias=True), [size] * 2
         )
@@ -117,10 +117,10 @@ def resized(images: Tensor, size: int | None) -> Tensor:
         Images of the same dtype, of shape ``(n, channels, size, size)``; downsampling
         is antialiased. Values stay in [0, 1] if all were there.
     """
-    from torchvision.transforms.v2 import functional as transforms
-
     if size is None or tuple(images.shape[2:]) == (size, size):
         return images
+    from torchvision.transforms.v2 import functional as transforms
+
     found = []
     for part in torch.split(images, _RESIZED):
         small = transforms.center_crop(
