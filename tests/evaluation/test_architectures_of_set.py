@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,23 +147,22 @@ def test_what_labels_a_set_later_took_part(
 ) -> None:
     monkeypatch.setenv("DD_CACHE", str(tmp_path))
     made = distilled(BASE)
-    taught = relabel(
-        made, "mlp(width=4)", teacher_recipe="recipe(steps=2)", data=toy_data()
-    )
+    few: dict[str, Any] = {"data": toy_data(), "views": "views(count=2)"}
+    taught = relabel(made, "mlp(width=4)", teacher_recipe="recipe(steps=2)", **few)
     assert others_of(taught) == {"mlp"}
     module = get_network("vgg11(width=4)").build(
         (1, 8, 8), 2, generator=generator_for(0, "teacher")
     )
-    given = relabel(made, module.eval(), data=toy_data())
+    given = relabel(made, module.eval(), **few)
     assert others_of(given) == {"vgg11"}
     inside = torch.nn.Sequential(torch.nn.Identity(), module).eval()
-    assert others_of(relabel(made, inside, data=toy_data())) == {"vgg11"}
+    assert others_of(relabel(made, inside, **few)) == {"vgg11"}
 
     class Stranger(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)[:, :2]
 
-    taught = relabel(made, Stranger().eval(), data=toy_data())
+    taught = relabel(made, Stranger().eval(), **few)
     assert others_of(taught) == {"Stranger"}
 
 

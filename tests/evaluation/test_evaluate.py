@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_sets import with_header
 from scipy import stats
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def distilled() -> DistilledSet:
 @pytest.fixture(autouse=True)
 def short_training_on_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys are learned in fewer steps than real data; what is expected is the same."""
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 200)
+    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 60)
 
 
 def test_figures_are_mean_deviation_and_student_s_interval() -> None:
@@ -67,7 +68,10 @@ def test_steps_grow_with_the_set() -> None:
     assert steps == sorted(steps)
 
 
-def test_test_set_is_read_once_after_all_training(distilled: DistilledSet) -> None:
+def test_test_set_is_read_once_after_all_training(
+    distilled: DistilledSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 5)
     events: list[str] = []
     data = toy_data()
 
@@ -94,7 +98,7 @@ def test_same_seed_gives_the_same_accuracies(distilled: DistilledSet) -> None:
             distilled,
             ["mlp(width=3)"],
             repeats=3,
-            protocol="recipe(steps=100)",
+            protocol="recipe(steps=20)",
             data=toy_data(),
             seed=seed,
         )
@@ -106,7 +110,7 @@ def test_same_seed_gives_the_same_accuracies(distilled: DistilledSet) -> None:
 
 
 def test_distilled_set_teaches_the_toy_problem(distilled: DistilledSet) -> None:
-    recipe = "recipe(steps=200)"
+    recipe = "recipe(steps=120)"
     found = dd_plugins.evaluate(
         distilled, repeats=2, protocol=recipe, baselines=True, data=toy_data()
     )
@@ -117,20 +121,18 @@ def test_distilled_set_teaches_the_toy_problem(distilled: DistilledSet) -> None:
 
 
 def test_network_without_normalisation_is_the_default(distilled: DistilledSet) -> None:
-    given = dd_plugins.evaluate(
-        distilled, ["conv(width=3, depth=2)"], repeats=1, data=toy_data()
-    )
+    given = quickly(distilled, ["conv(width=3, depth=2)"])
     assert given.networks[0].spec == "conv(width=3, depth=2, normalization='none')"
 
 
 def test_random_images_differ_between_networks_and_keep_the_count() -> None:
     """With 1-nearest-neighbour-like toys the random baseline varies with its draw."""
-    big = dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1)
+    made = dd_plugins.distill("digits", "frepo", steps=1, network="mlp(width=2)")
     found = dd_plugins.evaluate(
-        big,
+        made,
         "mlp(width=64)",
-        repeats=3,
-        protocol="recipe(steps=300)",
+        repeats=2,
+        protocol="recipe(steps=150)",
         baselines=True,
     )
     assert len(set(found.random[0].accuracies)) > 1
@@ -261,8 +263,9 @@ def test_recipe_is_taken_as_the_protocol(distilled: DistilledSet) -> None:
 def test_retrieval_scores_features_beside_both_baselines(
     distilled: DistilledSet,
 ) -> None:
+    made = with_header(distilled, recipe="recipe(steps=20)")
     found = dd_plugins.evaluate(
-        distilled, ["mlp(width=8)"], repeats=2, protocol="retrieval", data=toy_data()
+        made, ["mlp(width=8)"], repeats=2, protocol="retrieval", data=toy_data()
     )
     figures = found.as_dict()
     results = [figures["networks"][0], *figures["baselines"].values()]
@@ -498,8 +501,9 @@ def test_nothing_is_trained_before_all_is_checked(
     ],
 )
 def test_an_artifact_cannot_ask_for_a_network_that_fills_the_memory(
-    distilled: DistilledSet, network: str
+    distilled: DistilledSet, network: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dd_plugins.evaluation.networks_of_set._MOST_TENSORS", 1_000)
     header = distilled.header.model_copy(update={"evaluation_network": network})
     foreign = replace(distilled, header=header)
     with pytest.raises(OptionError, match="name a network by --network"):

@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {"networks": "mlp(width=16)", "repeats": 2}
 @pytest.fixture(autouse=True)
 def short_training_on_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Digits are learned in fewer steps; what is expected is the same."""
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 100)
+    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 50)
 
 
 def by_dd_ranking(alpha: float) -> float:
@@ -70,7 +70,7 @@ def test_score_of_several_networks_has_the_interval_of_theirs() -> None:
 
 
 def test_evaluation_trains_what_the_scores_need() -> None:
-    distilled = dd_plugins.distill("digits", steps=30, network="conv(width=4, depth=2)")
+    distilled = dd_plugins.distill("digits", steps=3, network="mlp(width=4)")
     found = dd_plugins.evaluate(
         distilled, protocol="recipe(steps=40)", scores="lrs,ars,hard", **QUICK
     )
@@ -106,8 +106,8 @@ def test_evaluation_trains_what_the_scores_need() -> None:
 def test_hard_labels_are_the_classes_of_the_images() -> None:
     distilled = dd_plugins.distill("digits", "random", network="mlp(width=4)")
     wrong = replace(distilled, labels=distilled.labels.roll(1, dims=1))
-    recipe, three = "recipe(steps=150)", QUICK | {"repeats": 3}
-    found = dd_plugins.evaluate(wrong, protocol=recipe, scores="hard", **three)
+    recipe = "recipe(steps=100, learning_rate=0.005)"
+    found = dd_plugins.evaluate(wrong, protocol=recipe, scores="hard", **QUICK)
     assert found.networks[0].mean < 0.1
     assert found.hard[0].mean > 0.4
     assert not found.random
