@@ -151,7 +151,7 @@ BRIEFLY = f"""
 from dd_plugins.evaluation import evaluator
 from dd_plugins.training import recipes
 evaluator._FULL_STEPS = 20
-recipes._STEPS = dict.fromkeys(recipes._STEPS, 200)
+recipes._STEPS = dict.fromkeys(recipes._STEPS, 60)
 {COMMAND_LINE}
 """
 

@@ -51,7 +51,7 @@ def test_seed_of_the_best_short_run_goes_on(tmp_path: Path) -> None:
     short = DistilledSet.load(tmp_path / "run-restarts" / str(best))
     assert (short.header.seed, short.header.steps) == (best, 2)
     recipe = get_recipe(short.header.recipe or "")
-    assert recipe.steps == 200, "of the command"
+    assert recipe.steps == 60, "of the command"
     data = dd_plugins.get_dataset("digits")
     judged = replace(data, read_test=lambda: data.validation)
     found = dd_plugins.evaluate(

@@ -153,7 +153,9 @@ def test_kernels_that_do_not_suit_the_data_are_refused_before_the_run() -> None:
 def test_a_set_teaches_a_network(spec: str) -> None:
     data = toy_data()
     distilled = dd_plugins.distill(data, spec, steps=20, network="mlp(width=8)")
-    found = dd_plugins.evaluate(distilled, "mlp(width=16)", data=data, repeats=2)
+    found = dd_plugins.evaluate(
+        distilled, "mlp(width=16)", data=data, repeats=2, protocol="recipe(steps=200)"
+    )
     assert found.networks[0].mean > 0.9
 
 

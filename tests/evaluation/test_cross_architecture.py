@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import BRIEFLY, Command
 from scipy import stats
 
 import dd_plugins
@@ -128,7 +128,7 @@ def test_command_writes_tables_json_and_one_page(
     result = command_line(
         "transfer", "plain", "clipped", "--networks", "mlp(width=4),mlp(width=8)",
         "--repeats", 2, "--protocol", "recipe(steps=20)", "--json", "found.json",
-        "--html", "found.html", "--plot", "found.png", "--baselines",
+        "--html", "found.html", "--plot", "found.png", "--baselines", code=BRIEFLY,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "found.json").read_text())

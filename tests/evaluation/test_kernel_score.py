@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
+from conftest import BRIEFLY, Command
 
 import dd_plugins
 from dd_plugins import DistilledSet
@@ -120,7 +120,7 @@ def test_the_command_shows_it(command_line: Command, tmp_path: Path) -> None:
     words = ["--network", "mlp(width=4)", "--repeats", 1, "--baselines"]
     words += ["--protocol", "recipe(steps=2)", "--scores", "kernel"]
     done = command_line(
-        "evaluate", "run", *words, "--json", "found.json", COLUMNS="200"
+        "evaluate", "run", *words, "--json", "found.json", COLUMNS="200", code=BRIEFLY
     )
     assert done.returncode == 0, done.stderr
     assert "kernel(of=fc, ridge=1e-06), no network" in done.stdout

@@ -9,7 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 import torch
-from conftest import Command
+from conftest import BRIEFLY, Command
 from PIL import Image
 from torch import Tensor
 
@@ -309,6 +309,7 @@ def test_imported_set_is_evaluated_compared_and_shown(
     scored = command_line(
         *("evaluate", out, "--network", "mlp(width=32)", "--repeats", "1"),
         *("--dataset", "digits", "--protocol", "recipe(steps=20)", "--baselines"),
+        code=BRIEFLY,
     )
     assert "mlp(width=32)" in scored.stdout
     told = command_line(

@@ -544,10 +544,9 @@ def test_by_the_command_line(command_line: Any, tmp_path: Path) -> None:
     shown = command_line("info", str(tmp_path / "run")).stdout
     assert "delta 1e-05" in shown
     assert "not covered by epsilon" in shown
-    assert (
-        command_line("evaluate", str(tmp_path / "run"), "--repeats", "1").returncode
-        == 0
-    )
+    scored = ["evaluate", tmp_path / "run", "--repeats", 1]
+    scored += ["--protocol", "recipe(steps=5)"]
+    assert command_line(*scored).returncode == 0
     other = [word.replace("epsilon=3", "epsilon=9") for word in words]
     refused = command_line(*other, "--resume")
     assert refused.returncode == 2
