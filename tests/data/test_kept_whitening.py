@@ -14,8 +14,8 @@ from dd_plugins.errors import DDWarning
 
 def images(seed: int, preprocessing: str = "zca") -> RealData:
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.rand(700, 3, 14, 14, generator=generator)
-    labels = torch.arange(700) % 2
+    pixels = torch.rand(400, 3, 10, 10, generator=generator)
+    labels = torch.arange(400) % 2
     return RealData.from_tensors(pixels, labels, preprocessing=preprocessing)  # type: ignore[arg-type]
 
 

@@ -67,7 +67,7 @@ def test_a_generator_for_pixel_zca_is_trained_by_the_command_of_its_refusal(
 
 
 def test_latents_start_as_encoded_images_in_units_of_the_data() -> None:
-    spec = f"generator({SMALL}, recipe=decoder_recipe(steps=400, learning_rate=1e-2))"
+    spec = f"generator({SMALL}, recipe=decoder_recipe(steps=150, learning_rate=1e-2))"
     codec, _, images = made(spec)
     stored = codec.encode(images, toy_data().train.labels[:4])
     assert 0.3 < float(stored["latents"].square().mean()) < 3

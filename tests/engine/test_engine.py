@@ -368,7 +368,8 @@ def test_loss_falls_in_either_precision(precision: Any) -> None:
 
     plugins = Plugins(load=[], extra={"recorder": Recorder()})
     options = SMALL | {"steps": 40, "precision": precision}
-    dd_plugins.distill("digits", SPEC, plugins=plugins, **options)
+    spec = "frepo(pool_size=2, real_batch_size=200)"
+    dd_plugins.distill("digits", spec, plugins=plugins, **options)
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
@@ -691,10 +692,10 @@ def test_kernels_are_exact_in_a_run_and_the_switches_are_put_back(monkeypatch):
 
     before = switches()
     plugins = Plugins(load=[], extra={"look": Look()})
-    dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1, plugins=plugins)
+    dd_plugins.distill(toy_data(), SPEC, plugins=plugins, **SMALL)
 
     assert before == (False, True, True)
-    assert seen == [(True, False, False)]
+    assert seen == [(True, False, False)] * 4
     assert switches() == before
 
 
@@ -703,7 +704,7 @@ def test_precision_by_the_newer_switches_of_torch_is_kept():
     before = conv.fp32_precision
     conv.fp32_precision = "ieee"
     try:
-        dd_plugins.distill("digits", "frepo(pool_size=1)", steps=1)
+        dd_plugins.distill(toy_data(), SPEC, **SMALL)
         assert conv.fp32_precision == "ieee"
     finally:
         conv.fp32_precision = before

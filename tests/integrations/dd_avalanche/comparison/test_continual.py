@@ -27,7 +27,9 @@ def test_real_benchmark_runs() -> None:
     experiment = Experiment(
         f"split-{name}", memory=10, steps=2, training_steps=3, network=SMALL
     )
-    rows = continual(experiment, ["turned(frepo(pool_size=1))"], data=data)
+    rows = continual(
+        experiment, ["turned(frepo(pool_size=1, real_batch_size=32))"], data=data
+    )
     assert [row.streams[0].store for row in rows] == ["float32", "uint8", "none"]
     first, second = (torch.tensor(row.streams[0].curve) for row in rows[:2])
     assert len(first) == len(second) == 5
@@ -74,7 +76,7 @@ def test_learned_images_may_be_stored_with_256_levels_alone() -> None:
 def test_packed_memories_stand_beside_plain_ones_of_as_many_bytes() -> None:
     data = dd_plugins.get_dataset("digits")
     experiment = Experiment(
-        "split-digits", memory=10, steps=2, training_steps=20, network=SMALL
+        "split-digits", memory=10, steps=2, training_steps=8, network=SMALL
     )
     policies = ["dm(real_batch_size=8)", "random"]
     stores: list[Any] = ["uint8", "packed-uint8", "packed"]

@@ -29,8 +29,12 @@ def test_images_may_be_whitened_by_the_first_experience() -> None:
     curves = []
     for whitening in ("none", "first"):
         experiment = Experiment(
-            "split-digits", memory=50, training_steps=60, whitening=whitening
-        )  # type: ignore[arg-type]
+            "split-digits",
+            memory=50,
+            training_steps=60,
+            network="mlp(width=64)",
+            whitening=whitening,  # type: ignore[arg-type]
+        )
         rows = continual(experiment, ["random"], data=data)
         curves.append(rows[0].streams[0].curve)
     assert curves[0] != curves[1]
