@@ -1,6 +1,7 @@
 """How many images each class gets, and runs whose classes get unequal numbers."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command
+from conftest import Said
 
 import dd_plugins
 from dd_plugins import DistilledSet, RealData
@@ -230,24 +231,24 @@ def test_a_class_with_too_few_images_is_named(data: RealData) -> None:
 
 
 def test_the_command_line_takes_and_remembers_them(
-    command_line: Command, tmp_path: Path
+    in_process: Callable[..., Said], tmp_path: Path
 ) -> None:
     words = ["distill", "--distiller", "random", "--network", "mlp(width=4)"]
-    done = command_line(*words, "--ipc", "proportional(total=23)")
-    assert done.returncode == 0, done.stderr
+    done = in_process(*words, "--ipc", "proportional(total=23)")
+    assert done.status == 0, done.stderr
     made = DistilledSet.load(tmp_path / "runs" / "digits-total23")
     assert len(made) == 23
     assert "23" in done.stdout
     listed = ",".join(map(str, range(1, 11)))
-    done = command_line(*words, "--ipc", listed, "--out", "listed")
-    assert done.returncode == 0, done.stderr
+    done = in_process(*words, "--ipc", listed, "--out", "listed")
+    assert done.status == 0, done.stderr
     found = Counter(DistilledSet.load(tmp_path / "listed").header.initial_classes)
     assert found == {n: n + 1 for n in range(10)}
-    assert command_line("show", "listed").returncode == 0
-    again = command_line(*words, "--ipc", listed, "--out", "listed", "--resume")
-    assert again.returncode == 0, again.stderr
+    assert in_process("show", "listed").status == 0
+    again = in_process(*words, "--ipc", listed, "--out", "listed", "--resume")
+    assert again.status == 0, again.stderr
     for wrong in ("0", "1,2", "half", "proportional(total=3)"):
-        refused = command_line(*words, "--ipc", wrong, "--out", "wrong")
-        assert refused.returncode != 0
+        refused = in_process(*words, "--ipc", wrong, "--out", "wrong")
+        assert refused.status != 0
         assert "Traceback" not in refused.stderr
         assert not (tmp_path / "wrong").exists()
