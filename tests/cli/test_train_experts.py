@@ -2,11 +2,12 @@
 
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors
-from conftest import Command, Started
+from conftest import Command, Said, Started
 
 from dd_plugins.runtime.kept_tensors import load_tensors
 
@@ -93,9 +94,9 @@ def test_its_defaults_are_those_of_mtt(command_line: Command) -> None:
     ],
 )
 def test_wrong_words_are_one_line(
-    command_line: Command, words: tuple[str, ...], message: str
+    in_process: Callable[..., Said], words: tuple[str, ...], message: str
 ) -> None:
-    done = command_line(*WORDS, "--cache", "kept", *words)
-    assert done.returncode != 0
+    done = in_process(*WORDS, "--cache", "kept", *words)
+    assert done.status != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr

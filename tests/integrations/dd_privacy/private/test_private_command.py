@@ -1,11 +1,12 @@
 """The command ``train-private``."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, Said
 
 import dd_plugins
 from dd_plugins.errors import FileError
@@ -19,7 +20,7 @@ def test_command_trains_writes_and_says_what_is_not_covered(
 ) -> None:
     words = ["train-private", "--dataset", "digits", "--epsilon", "8"]
     words += ["--epochs", "4", "--batch-size", "128", "--out", "m.safetensors"]
-    words += ["--network", "conv(width=32, depth=2, normalization='group')"]
+    words += ["--network", "conv(width=16, depth=2, normalization='group')"]
     done = command_line(*words, "--json", "m.json", "--test")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "training: 100 %\n"
@@ -80,16 +81,16 @@ def test_what_is_wrong_is_said_before_the_budget(
     words: list[str],
     status: int,
     message: str,
-    command_line: Command,
+    in_process: Callable[..., Said],
     tmp_path: Path,
 ) -> None:
     for name in ("notes.txt", "distilled.safetensors"):
         (tmp_path / name).write_text("mine")
-    done = command_line(
+    done = in_process(
         *("train-private", "--dataset", "digits", "--epsilon", "8", "--out", "m"),
         *("--network", "mlp(width=4)", *words),
     )
-    assert (done.returncode, done.stdout) == (status, "")
+    assert (done.status, done.stdout) == (status, "")
     (line,) = done.stderr.strip().splitlines()
     assert message in line
     assert (tmp_path / "notes.txt").read_text() == "mine"
