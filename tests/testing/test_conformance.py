@@ -33,7 +33,7 @@ DISTILLERS = [
     "frepo(learning_rate=0.01, learn_labels=False, real_batch_size=16, augment=False, "
     "loss='squared-error')",
     "kip(real_batch_size=16)",
-    "kip(kernel=conv(depth=1, pooling=True), real_batch_size=8, learn_labels=True, "
+    "kip(kernel=conv(depth=1, pooling=True), real_batch_size=4, learn_labels=True, "
     "memory=1e-4)",
     "mtt(experts=2, snapshot_steps=4, student_steps=3, learning_rate=10.0, "
     "augment=False, step_size_learning_rate=1e-4)",
