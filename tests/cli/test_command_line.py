@@ -39,7 +39,7 @@ def quick_command_line(
 
 
 def test_distil_evaluate_show_info_export(
-    command_line: Command, tmp_path: Path
+    command_line: Command, quick_command_line: Callable[..., Said], tmp_path: Path
 ) -> None:
     done = command_line("distill", "--out", "run", "--ipc", 2, *SMALL)
     assert done.returncode == 0, done.stderr
@@ -86,18 +86,18 @@ def test_distil_evaluate_show_info_export(
         assert grid.size[0] > 100
 
     for word, value in (("--network", "mlp"), ("--device", "cpu")):
-        refused = command_line("show", "run", word, value)
-        assert refused.returncode == 2
+        refused = quick_command_line("show", "run", word, value)
+        assert refused.status == 2
         assert f"{word} needs --features" in one_line(refused.stderr)
 
     header = json.loads(command_line("info", "run", "--json").stdout)
     assert header["distiller"].startswith("frepo(")
     assert header["dataset"]["name"] == "digits"
-    assert "standardize" in command_line("info", "run").stdout
+    assert "standardize" in quick_command_line("info", "run").stdout
 
     for form in ("folder", "npz", "pt"):
-        done = command_line("export", "run", "--to", form, "--out", f"as-{form}.{form}")
-        assert done.returncode == 0, done.stderr
+        words = ["export", "run", "--to", form, "--out", f"as-{form}.{form}"]
+        assert quick_command_line(*words).status == 0
     assert len(list((tmp_path / "as-folder.folder").rglob("*.png"))) == 20
     exported = torch.load(tmp_path / "as-pt.pt", weights_only=True)
     torch.testing.assert_close(exported["pixels"], DistilledSet.load(run).pixels())

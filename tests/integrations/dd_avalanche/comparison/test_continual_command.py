@@ -2,11 +2,12 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command, Started
+from conftest import Command, Said, Started
 from short_comparison import FREPO, SHORT
 
 pytest.importorskip(
@@ -143,10 +144,10 @@ def test_killed_comparison_keeps_its_streams(
     ],
 )
 def test_wrong_input_is_one_clear_line(
-    words: list[str], message: str, command_line: Command
+    words: list[str], message: str, in_process: Callable[..., Said]
 ) -> None:
-    done = command_line("continual", *SHORT, *words)
-    assert done.returncode in (1, 2)
+    done = in_process("continual", *SHORT, *words)
+    assert done.status in (1, 2)
     (line,) = done.stderr.strip().splitlines()
     assert message in line
     assert "Traceback" not in line

@@ -1,11 +1,12 @@
 """The JSON file of a comparison: several processes, kills, damage."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Command, Started
+from conftest import Command, Said, Started
 from short_comparison import SHORT
 
 from dd_avalanche.comparison.experiment import Experiment
@@ -39,7 +40,7 @@ QUICK = ["continual", *SHORT, "--seeds", "1", "--training-steps", "2"]
 
 
 def test_altered_figures_and_other_files_are_refused(
-    command_line: Command, tmp_path: Path
+    command_line: Command, in_process: Callable[..., Said], tmp_path: Path
 ) -> None:
     figures = tmp_path / "c.json"
     command = [*QUICK, "--policy", "random", "--json", str(figures)]
@@ -58,9 +59,9 @@ def test_altered_figures_and_other_files_are_refused(
     ):
         assert text != content
         figures.write_text(text)
-        done = command_line(*command, "--resume")
+        done = in_process(*command, "--resume")
         (line,) = done.stderr.strip().splitlines()
-        assert done.returncode == 1
+        assert done.status == 1
         assert message in line
         assert figures.read_text() == text
     begun = command_line(*command, "--overwrite")
@@ -75,8 +76,8 @@ def test_altered_figures_and_other_files_are_refused(
         ["--plot", str(picture), "--resume"],
         ["--plot", str(figures), "--resume"],
     ):
-        done = command_line(*command, *words)
-        assert done.returncode == 2, done.stderr
+        done = in_process(*command, *words)
+        assert done.status == 2, done.stderr
     assert picture.read_text() == "my notes"
     assert json.loads(figures.read_text()) == again
 

@@ -1,11 +1,12 @@
 """The command ``audit``: figures, refusals, and what it goes on with."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from shutil import copy, copytree
 
 import pytest
-from conftest import Command, Started
+from conftest import Command, Said, Started
 from privacy_data import MLP, noisy_data
 
 import dd_plugins
@@ -109,10 +110,10 @@ def test_killed_audit_goes_on(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_is_one_clear_line(
-    words: list[str], message: str, command_line: Command
+    words: list[str], message: str, in_process: Callable[..., Said]
 ) -> None:
-    done = command_line(*COMMAND, *words)
-    assert done.returncode in (1, 2)
+    done = in_process(*COMMAND, *words)
+    assert done.status in (1, 2)
     (line,) = done.stderr.strip().splitlines()
     assert message in line
 
@@ -178,7 +179,7 @@ def test_outputs_replace_nothing_else(
     words: list[str],
     message: str,
     finished_run: Path,
-    command_line: Command,
+    in_process: Callable[..., Said],
     tmp_path: Path,
 ) -> None:
     copytree(finished_run, tmp_path / "run")
@@ -189,10 +190,10 @@ def test_outputs_replace_nothing_else(
         (tmp_path / name).write_text("{}" if name == "old.json" else "mine")
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     audited_set = "run" if "run" in words[1] else "set.safetensors"
-    done = command_line(
+    done = in_process(
         *("audit", audited_set, "--dataset", "digits", "--shadows", "0"), *words
     )
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.status, done.stdout) == (2, "")
     assert message in done.stderr
     for file, content in before.items():
         assert file.read_bytes() == content
