@@ -38,7 +38,7 @@ def test_meta_and_heterogeneous_features_are_those_of_the_paper() -> None:
 
 def test_networks_look_at_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dd_plugins.evaluation.attention._AT_A_TIME", 3)
-    distilled = _distilled()
+    distilled = _distilled("metadd(random, stages=(2,))")
     found = meta_features(distilled, NETWORKS, data=toy_data())
     assert found.networks == tuple(NETWORKS)
     assert found.maps.shape == (2, len(distilled), 8, 8)
