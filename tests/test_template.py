@@ -79,27 +79,17 @@ def commands(python: Path, *several: list[object]) -> list[str]:
     return said
 
 
-def test_template_is_listed_with_distribution_and_offers(python: Path) -> None:
-    listed = json.loads(run(python, "-m", "dd_plugins", "plugins", "--json"))
-    (template,) = [plugin for plugin in listed if plugin["name"] == "template"]
-    assert template["distribution"] == "dd-plugin-template"
-    assert template["error"] is None
-    assert template["offers"] == {
-        "distiller": ["pixel_means"],
-        "network": ["linear"],
-        "command": ["labels"],
-    }
-
-
 class Made(NamedTuple):
     """Two sets of the template's distiller, and what was said of them.
 
     Attributes:
+        listed: what ``plugins --json`` printed.
         folder: of the sets ``plain`` and ``wrapped``, and of other files.
         labels: what the command of the template printed.
         shown: what ``show --features`` printed.
     """
 
+    listed: str
     folder: Path
     labels: str
     shown: str
@@ -121,16 +111,29 @@ def made(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
     words: list[object] = ["evaluate", plain, "--network", "linear(bias=False)"]
     words += ["--repeats", 2, "--json", folder / "figures.json"]
-    words += ["--protocol", "recipe(steps=200, learning_rate=0.01)"]
-    _, _, labels, _, shown = commands(
+    words += ["--protocol", "recipe(steps=100, learning_rate=0.02)"]
+    listed, _, _, labels, _, shown = commands(
         python,
+        ["plugins", "--json"],
         distil("pixel_means(smoothing=0.5)", plain),
         words,
         ["labels", plain],
         distil(WRAPPED, wrapped),
         ["show", wrapped, "--features", "--out", folder / "features.png"],
     )
-    return Made(folder, labels, shown)
+    return Made(listed, folder, labels, shown)
+
+
+def test_template_is_listed_with_distribution_and_offers(made: Made) -> None:
+    listed = json.loads(made.listed)
+    (template,) = [plugin for plugin in listed if plugin["name"] == "template"]
+    assert template["distribution"] == "dd-plugin-template"
+    assert template["error"] is None
+    assert template["offers"] == {
+        "distiller": ["pixel_means"],
+        "network": ["linear"],
+        "command": ["labels"],
+    }
 
 
 def test_template_distils_and_is_evaluated(made: Made) -> None:
