@@ -154,10 +154,10 @@ def test_a_teacher_s_labels_carry_what_a_teacher_knows() -> None:
         noise,
         "mlp(width=16)",
         data=data,
-        teacher_recipe="recipe(steps=200)",
+        teacher_recipe="recipe(steps=100, learning_rate=0.002)",
         views="views(count=30, mix='mixup')",
         temperature=1.0,
-        student="recipe(steps=150, learning_rate=0.02, augmentation='none')",
+        student="recipe(steps=80, learning_rate=0.02, augmentation='none')",
     )
     result = dd_plugins.evaluate(found, "mlp(width=16)", repeats=1, data=data)
     assert result.networks[0].mean > 0.9
