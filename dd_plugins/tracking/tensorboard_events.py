@@ -71,6 +71,7 @@ class _Events(PacedObservation):
         self._writer = writer
         self._settings: dict[str, Setting] = {}
         self._last: dict[str, float] = {}
+        self._step = first_step
 
     def write_settings(self, settings: dict[str, Setting]) -> None:
         self._settings = settings
@@ -80,6 +81,7 @@ class _Events(PacedObservation):
 
     def write_figures(self, step: int, figures: Mapping[str, float]) -> None:
         self._last |= figures
+        self._step = step
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
 
@@ -92,10 +94,23 @@ class _Events(PacedObservation):
         try:
             super().after_run(distilled)
             if distilled is not None and self._last:
-                last = {f"final/{name}": value for name, value in self._last.items()}
-                self._writer.add_hparams(self._settings, last, run_name=".")
+                self._write_result()
         finally:
             self._writer.close()
+
+    def _write_result(self) -> None:
+        """Write what ``add_hparams`` does, without a file of its own.
+
+        Two files of the same second may be read in the wrong order.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        last = {f"final/{name}": value for name, value in self._last.items()}
+        summaries = hparams(self._settings, last)  # type: ignore[no-untyped-call]
+        for summary in summaries:
+            self._writer.file_writer.add_summary(summary)
+        for name, value in last.items():
+            self._writer.add_scalar(name, value, self._step)
 
 
 def _writer_class() -> Any:

@@ -102,7 +102,7 @@ def distilled(spec: str, **options: object) -> DistilledSet:
         ("frepo(pool_size=2, pool_networks=(mlp(width=4),))", {"mlp"}),
         (f"metadd({BASE}, {OTHERS})", {"vgg11", "dc_convnet"}),
         (f"metadd({BASE}, {SEVERAL}, variant='gradients')", {"vgg11", "dc_convnet"}),
-        (f"clip(metadd({BASE}, {OTHERS}, start=9))", {"vgg11", "dc_convnet"}),
+        (f"clip(metadd({BASE}, {OTHERS}, start=1))", {"vgg11", "dc_convnet"}),
         (
             "rded(teachers=(resnet18(width=4, normalization='batch'),), "
             "teacher_recipe=recipe(steps=2))",

@@ -44,6 +44,10 @@ def test_curves_settings_and_the_last_picture_are_there(tmp_path: Path) -> None:
     for row in ("dataset | `toy`", "steps | `6`", "distiller.real_batch_size | `256`"):
         assert f"| {row} |" in settings
     assert events.Scalars("final/loss")[0].value == events.Scalars("loss")[-1].value
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1, "no order of files"
+    kinds = ("experiment", "session_start_info", "session_end_info")
+    found = events.PluginTagToContent("hparams")
+    assert set(found) == {f"_hparams_/{kind}" for kind in kinds}
 
 
 def test_events_after_the_checkpoint_are_made_anew(tmp_path: Path) -> None:
