@@ -129,22 +129,22 @@ def test_an_estimate_takes_the_options_of_a_run() -> None:
 def test_the_command_tells_before_and_the_run_tells_first(
     command_line: Command, tmp_path: Path
 ) -> None:
-    words = ["--distiller", "frepo(pool_size=2)", "--steps", "12"]
+    words = ["--distiller", "frepo(pool_size=2)", "--steps", "60"]
     words += ["--network", "conv(width=8, depth=2)", "--device", "cpu"]
     told = command_line("estimate", *words, "--json", "told.json")
     assert told.returncode == 0, told.stderr
     found = json.loads((tmp_path / "told.json").read_text())
-    assert found["steps"] == 12
+    assert found["steps"] == 60
     first = told.stdout.splitlines()[0]
     assert found["validation_seconds"] > 0
-    assert first.startswith("12 steps take about "), told.stdout
+    assert first.startswith("60 steps take about "), told.stdout
     assert not (tmp_path / "runs").exists(), "nothing is written but what is asked for"
     run = command_line("distill", *words, "--out", "run")
     assert run.returncode == 0, run.stderr
     lines = [line for line in run.stderr.splitlines() if "steps take about" in line]
     assert len(lines) == 1
     assert lines[0].split(" take ")[0] == first.split(" take ")[0]
-    assert DistilledSet.load(tmp_path / "run").header.steps == 12
+    assert DistilledSet.load(tmp_path / "run").header.steps == 60
     written = sum(
         (tmp_path / "run" / name).stat().st_size
         for name in ("checkpoint.pt", "distilled.safetensors")
