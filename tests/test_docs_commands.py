@@ -83,19 +83,27 @@ def documented_commands(start: str) -> list[list[str]]:
     return found
 
 
-def test_table_of_transfer_is_that_of_the_figures(tmp_path: Path) -> None:
-    (words,) = [
+def test_tables_of_transfer_are_those_of_the_figures(tmp_path: Path) -> None:
+    commands = [
         words
         for words in documented_commands("python benchmarks/")
         if words[0] == "transfer.py" and "test" in words
     ]
-    figures = DOCS / "benchmarks" / "transfer.json"
-    own = {"FILE.json": str(figures), "...": "frepo"}
-    words = [own.get(word, word) for word in words]
-    told = printed_by_benchmark(*words, "--table", folder=tmp_path)
-    for name, letter in (("vgg11(width=16)", "V"), ("dc_convnet(width=32)", "D")):
-        told = told.replace(name, letter)
-    assert told in (DOCS / "benchmarks" / "transfer.md").read_text()
+    small = ["--image-size" in words for words in commands]
+    assert True in small
+    assert False in small
+    page = abbreviated((DOCS / "benchmarks" / "transfer.md").read_text())
+    for words, is_small in zip(commands, small, strict=True):
+        figures = "transfer.json" if is_small else "transfer-full-size.json"
+        own = {"FILE.json": str(DOCS / "benchmarks" / figures), "...": "frepo"}
+        named = [own.get(word, word) for word in words]
+        told = printed_by_benchmark(*named, "--table", folder=tmp_path)
+        assert abbreviated(told) in page
+
+
+def abbreviated(text: str) -> str:
+    """Return a text with the letters that the tables use for two networks."""
+    return text.replace("vgg11(width=16)", "V").replace("dc_convnet(width=32)", "D")
 
 
 def test_documented_commands_are_taken() -> None:
