@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Hundreds of processes of the tests import the same modules: Python keeps their bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: clean demo docs install lint test test-fast tutorials
 
 install: $(STAMP)
