@@ -258,14 +258,13 @@ class Rotated(AbstractWrapper):
         """
         classes = leaves.labels.shape[1]
         batch = real.class_batch(step, label, self.current_images, shared=True)
-        labels = batch.labels + turn * classes
-        first = self.base.initial_labels(labels, self.turns * classes)
+        first = self.initial_labels(batch.labels, classes).to(leaves.labels)
         return Leaves(
             _rotate(batch.images, turn, self.turns),
-            first.to(leaves.labels),
-            labels.to(leaves.classes),
+            rotated_labels(first, turn, self.turns, self.label_kind),
+            (batch.labels + turn * classes).to(leaves.classes),
             leaves.others,
-            torch.ones_like(labels, dtype=torch.bool),
+            torch.ones_like(batch.labels, dtype=torch.bool),
         )
 
     def labels(self, state: AbstractState, leaves: Leaves) -> Tensor:

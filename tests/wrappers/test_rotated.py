@@ -15,6 +15,7 @@ from dd_plugins.distillers.dm import DM
 from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.distillers.state import AbstractState, Metrics, NoState
 from dd_plugins.errors import OptionError
+from dd_plugins.functional.kernel_regression import centred_targets
 from dd_plugins.networks.conv import Conv
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run, Task
@@ -36,6 +37,10 @@ class Weighed(DM):
     @property
     def label_kind(self) -> LabelKind:
         return "regression"
+
+    def initial_labels(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Their scale depends on the number of classes, as with ``frepo``."""
+        return centred_targets(labels, num_classes) / num_classes
 
     def accumulate(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int
@@ -60,7 +65,7 @@ def _setting(turns: int) -> tuple[Rotated, AbstractState, Leaves, RealSampler]:
     wrapper = Rotated(base=Weighed(), turns=turns).for_task(run.task)  # type: ignore[arg-type]
     leaves = Leaves(
         torch.rand(3, 1, 6, 6, generator=generator).requires_grad_(),
-        (torch.eye(3) - 1 / 3).requires_grad_(),
+        wrapper.initial_labels(torch.arange(3), 3).requires_grad_(),
         torch.arange(3),
     )
     SEEN.clear()
@@ -223,6 +228,8 @@ def test_real_images_stand_in_some_turns_as_beside_a_memory() -> None:
                 by_hand += torch.rot90(weighed, -turn, (-2, -1))
         assert torch.equal(leaves.pixels.grad, by_hand)  # type: ignore[arg-type]
         assert seen.labels.argmax(dim=1).tolist() == seen.classes.tolist()
+        labels = [rotated_labels(leaves.labels, t, 4, "regression") for t in range(4)]
+        torch.testing.assert_close(seen.labels, torch.cat(labels)[seen.classes])
         assert seen.fixed is not None
         for turn, chosen in enumerate(by_turn):
             assert seen.fixed[chosen].all() == (turn in current)
