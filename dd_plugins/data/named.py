@@ -121,11 +121,17 @@ def data_root_of(name: str, options: DataOptions) -> Path:
 
     Raises:
         OptionError: none is given.
+        DataError: there is no such folder, and nothing is to be fetched into it.
     """
     if options.root is None:
         raise OptionError(
             f"data set {name!r} needs a folder: pass --data-root DIR (or set "
             "DD_DATA), and --download to fetch it there"
+        )
+    if not options.download and not options.root.is_dir():
+        raise DataError(
+            f"cannot read data set {name!r}: the folder {options.root} does not exist; "
+            "check --data-root (or DD_DATA), or pass --download to fetch it there"
         )
     return options.root
 

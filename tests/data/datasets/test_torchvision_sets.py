@@ -71,6 +71,14 @@ def test_without_a_data_root_the_options_are_told(
     assert repr(name) in str(refused.value)
 
 
+def test_a_missing_folder_of_data_sets_is_told(tmp_path: Path) -> None:
+    root = tmp_path / "dta"
+    for name in ("mnist", "cifar100", "cub200", "imagenet64", "cifar10.1"):
+        with pytest.raises(DataError, match=f"the folder {root} does not exist; check"):
+            get_dataset(name, data_root=root, image_size=8)
+    assert not root.exists()
+
+
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_missing_data_names_the_folder_and_how_to_fetch_it(
     name: str, tmp_path: Path
@@ -103,7 +111,7 @@ def test_data_root_is_that_of_the_environment_unless_given(
     monkeypatch.setenv("DD_DATA", str(tmp_path / "there"))
     write_mnist(tmp_path / "there")
     assert get_dataset("mnist").image_shape == (1, 4, 4)
-    with pytest.raises(DataError, match=f"under {tmp_path / 'other'}"):
+    with pytest.raises(DataError, match=f"folder {tmp_path / 'other'} does not exist"):
         get_dataset("mnist", data_root=tmp_path / "other")
 
 
