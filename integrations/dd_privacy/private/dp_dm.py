@@ -44,7 +44,8 @@ class DPDM(AbstractPrivateDistiller[PrivateState]):
         epsilon: the epsilon of the whole run.
         delta: the delta of the whole run, roughly the probability that epsilon fails;
             less than one over the number of images.
-        batch_size: the expected number of real images in a step, over all classes.
+        batch_size: the expected number of real images in a step, over all classes. A
+            data set with fewer images is seen whole at every step.
         clipping_norm: the largest norm of an image's clipped features, in units of the
             root-mean-square norm of the synthetic images' features.
         learning_rate: the learning rate of SGD on the images.

@@ -71,7 +71,8 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
         epsilon: the epsilon of the whole run.
         delta: the delta of the whole run, roughly the probability that epsilon fails;
             less than one over the number of images.
-        batch_size: the expected number of real images in a step.
+        batch_size: the expected number of real images in a step. A data set with
+            fewer images is seen whole at every step.
         clipping_norm: the largest norm of an image's clipped gradient. Features have
             norm 1, so gradients in the weights have a norm of about 1 at first.
         clipped: the variables of the clipped gradients: the regression's ``"weights"``
