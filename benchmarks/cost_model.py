@@ -214,7 +214,9 @@ def setting_of(row: dict[str, Any]) -> Setting:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("rows", type=Path, metavar="FILE.json")
     rows = json.loads(parser.parse_args().rows.read_text())
     settings = [setting_of(row) for row in rows]

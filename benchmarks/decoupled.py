@@ -1,4 +1,4 @@
-"""Compare methods with labels from a teacher: hard labels beside the teacher's.
+r"""Compare methods with labels from a teacher: hard labels beside the teacher's.
 
     python benchmarks/decoupled.py --dataset cifar10 --ipc 10 --steps 300 --seeds 3 \
         --distiller rded --distiller "sre2l(preset='paper')" --distiller sre2l \
@@ -190,7 +190,9 @@ def _figure(rows: list[dict[str, Any]], arm: str, network: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--data-root")
     parser.add_argument("--ipc", type=int, default=1)

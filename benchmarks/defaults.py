@@ -1,4 +1,4 @@
-"""Search the data-set-dependent defaults of short runs, on validation data.
+r"""Search the data-set-dependent defaults of short runs, on validation data.
 
     python benchmarks/defaults.py --dataset fashion-mnist --images-per-class 1 \
         --network "conv(width=32)" --steps 500 --learning-rates 1e-3,3e-3,1e-2 \
@@ -76,7 +76,9 @@ def validation_accuracies(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--data-root")
     parser.add_argument("--images-per-class", type=int, default=1)

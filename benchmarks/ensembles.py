@@ -94,7 +94,9 @@ def settings(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--widths", default="32,64,128")
     parser.add_argument("--images", default="10,100")
     parser.add_argument("--networks", type=int, default=5)

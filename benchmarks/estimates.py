@@ -125,7 +125,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-root")
     parser.add_argument("--out", type=Path, help="JSON file to which rows are added")
     parser.add_argument("--table", type=Path, help="print the table of a JSON file")

@@ -71,7 +71,9 @@ def _mirrored(given: TrainingSet) -> TrainingSet:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sets", type=Path, nargs="+")
     parser.add_argument("--networks", type=int, default=3)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)

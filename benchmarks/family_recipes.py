@@ -160,7 +160,9 @@ def _short(recipe: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--datasets", nargs="+", default=["cifar10", "fashion-mnist"])
     parser.add_argument("--data-root")
     parser.add_argument("--networks", default=NETWORKS)

@@ -1,4 +1,4 @@
-"""Measure accuracy against the time spent on distilling.
+r"""Measure accuracy against the time spent on distilling.
 
     python benchmarks/frepo_accuracy.py --dataset cifar10 --ipc 10 --minutes 30 \
         --data-root DIR --out DIR
@@ -260,7 +260,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def command_line() -> argparse.Namespace:
     """Return the options, checked."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=30.0)

@@ -67,7 +67,9 @@ class Curve:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-root")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)

@@ -1,4 +1,4 @@
-"""Compare distillers with the same data, network, seconds and threads.
+r"""Compare distillers with the same data, network, seconds and threads.
 
     python benchmarks/methods.py --dataset cifar10 --ipc 1 --seconds 300 \
         --network "dc_convnet(width=32)" --distiller dsa --distiller dm --out FILE.json
@@ -297,7 +297,9 @@ def mean(point: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--data-root")
     parser.add_argument("--ipc", type=int, default=1)

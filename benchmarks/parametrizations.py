@@ -1,4 +1,4 @@
-"""Compare parametrizations at the same bytes, distiller, network and steps.
+r"""Compare parametrizations at the same bytes, distiller, network and steps.
 
     python benchmarks/parametrizations.py --dataset cifar10 --images-worth 1 \
         --distiller frepo --parametrization identity --parametrization packed \
@@ -160,7 +160,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--data-root")
     parser.add_argument("--images-worth", type=int, default=1, help="plain, per class")

@@ -1,4 +1,4 @@
-"""Compare private distillers and private training at the same epsilon.
+r"""Compare private distillers and private training at the same epsilon.
 
     python benchmarks/private.py --dataset mnist --ipc 1 --epsilon 1 --epsilon 10 \
         --distiller "dp_frepo" --distiller "dp_dm" --out FILE.json
@@ -212,7 +212,9 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Make the missing rows, each in a process of its own; or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-root")
     parser.add_argument("--ipc", type=int, default=1)

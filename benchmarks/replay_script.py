@@ -37,7 +37,9 @@ SCRIPTS = "SimpleMLP"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", choices=["fashion-mnist", "mnist"])
     parser.add_argument("--mem-size", type=int, default=10)
     parser.add_argument("--orders", type=int, default=5)

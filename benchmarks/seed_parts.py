@@ -1,4 +1,4 @@
-"""Measure which part of a seed moves FRePo's accuracy, and if short runs show it.
+r"""Measure which part of a seed moves FRePo's accuracy, and if short runs show it.
 
     python benchmarks/seed_parts.py --dataset cifar10 --ipc 1 --steps 400 --seeds 5 \
         --short-steps 100,200 --data-root DIR --out FILE
@@ -144,7 +144,9 @@ def report(rows: list[Row], steps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--ipc", type=int, default=1)
     parser.add_argument("--network", default="conv(width=32)")

@@ -154,7 +154,9 @@ def by_conjugate_gradients(network: FeatureNetwork, support: int) -> dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--support", type=int, default=80, help="images, with copies")
     parser.add_argument("--real", type=int, default=128)

@@ -1,4 +1,4 @@
-"""Measure the gain of a wrapper on architectures that took no part in distilling.
+r"""Measure the gain of a wrapper on architectures that took no part in distilling.
 
     python benchmarks/transfer.py --dataset fashion-mnist --ipc 10 --data-root DIR \
         --distillers "frepo" "metadd(frepo)" --seeds 5 --out FILE.json
@@ -244,7 +244,9 @@ def _cell(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="fashion-mnist")
     parser.add_argument("--data-root")
     parser.add_argument("--ipc", type=int, default=10)

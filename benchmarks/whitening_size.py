@@ -80,7 +80,9 @@ def made_row(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--data-root")
     parser.add_argument("--ipc", type=int, default=1)

@@ -1,4 +1,4 @@
-"""Measure the cost of a wrapper against its base: seconds of a step, peak memory.
+r"""Measure the cost of a wrapper against its base: seconds of a step, peak memory.
 
     python benchmarks/wrapper_cost.py --dataset fashion-mnist --ipc 10 --data-root DIR \
         --distillers "frepo" "metadd(frepo)" --out FILE.json
@@ -61,7 +61,9 @@ def run_alone(spec: str, steps: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="fashion-mnist")
     parser.add_argument("--data-root")
     parser.add_argument("--ipc", type=int, default=10)
