@@ -49,6 +49,17 @@ class Leaves:
             others={name: function(each) for name, each in self.others.items()},
         )
 
+    def clear_fixed(self, gradient: Tensor) -> None:
+        """Set the gradient of fixed images to 0, in place.
+
+        The optimizer makes no use of it, so no length of a gradient should count it.
+
+        Args:
+            gradient: of pixels or labels, with a row for each image.
+        """
+        if self.fixed is not None:
+            gradient[self.fixed] = 0
+
     def _tensors(self) -> list[Tensor]:
         return [self.pixels, self.labels, *self.others.values()]
 

@@ -41,7 +41,6 @@ class Clip(AbstractWrapper):
         pixels = leaves.pixels
         assert pixels.grad is not None
         (pixels.grad,) = average([pixels.grad])
-        if leaves.fixed is not None:
-            pixels.grad[leaves.fixed] = 0
+        leaves.clear_fixed(pixels.grad)
         # clip_grad_norm_ changes gradients in place, and returns the norm before.
         return {"gradient_norm": clip_grad_norm_([pixels], self.max_norm)}

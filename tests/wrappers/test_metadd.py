@@ -134,6 +134,19 @@ def test_added_gradient_is_as_long_as_asked_for(rho: float) -> None:
     assert float(added.norm()) == pytest.approx(rho * float(base.norm()), rel=1e-3)
 
 
+def test_a_context_counts_in_no_length() -> None:
+    fixed = torch.tensor([True, False, False, True, False, False])
+    distiller, leaves = _metadd(rho=0.5), replace(_leaves(), fixed=fixed)
+    state, before = distiller.setup(_run(), _real()), _images(6, 5)
+    before[fixed] *= 100
+    leaves.pixels.grad = before.clone()
+    distiller.adjust(state, leaves, _real(), 0)
+    added = (leaves.pixels.grad - before)[~fixed]
+    assert float(added.norm()) == pytest.approx(
+        0.5 * float(before[~fixed].norm()), rel=1e-3
+    )
+
+
 def test_gradient_is_added_from_the_start_on_and_every_few_steps() -> None:
     distiller = _metadd(start=2, every=3)
     applied = [step for step in range(9) if "meta_loss" in _added(distiller, step)[2]]

@@ -102,6 +102,30 @@ def test_equal_gradients_stay_as_they_are() -> None:
     torch.testing.assert_close(own.pixels.grad, images(6, 5))
 
 
+def test_images_that_do_not_move_count_in_no_length() -> None:
+    fixed = torch.tensor([True, False, False, False, True, False])
+    few, whole = [], []
+    for seed in (5, 6):
+        made = replace(leaves_of(DM()), fixed=fixed)
+        made.pixels.grad, made.labels.grad = images(6, seed), torch.ones(6, 3)
+        made.labels.grad[fixed] = 100.0
+        whole.append(made)
+        moving = Leaves(
+            made.pixels[~fixed].detach(), made.labels[~fixed], made.classes[~fixed]
+        )
+        moving.pixels.grad = made.pixels.grad[~fixed]
+        moving.labels.grad = made.labels.grad[~fixed]
+        few.append(moving)
+    add_balanced(few[0], few[1:], 2.0)
+    add_balanced(whole[0], whole[1:], 2.0)
+    for own, alone in (
+        (whole[0].pixels, few[0].pixels),
+        (whole[0].labels, few[0].labels),
+    ):
+        assert own.grad is not None
+        torch.testing.assert_close(own.grad[~fixed], alone.grad)
+
+
 @pytest.mark.parametrize("base", [DM(real_batch_size=8), FRePo(pool_size=2)])
 def test_architectures_take_turns_each_in_a_run_of_its_own(
     base: AbstractDistiller,  # type: ignore[type-arg]

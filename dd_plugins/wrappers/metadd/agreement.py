@@ -152,6 +152,7 @@ class Agreement:
         for auxiliary, own in zip(auxiliaries, outputs, strict=True):
             added += self._pulled_back(run, auxiliary, seen, classes, own)
         (gradient,) = torch.autograd.grad([view], [pixels], [added])
+        leaves.clear_fixed(gradient)
         return Found(loss.detach(), gradient, [own.maps.detach() for own in outputs])
 
     def _outputs(

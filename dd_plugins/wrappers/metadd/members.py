@@ -135,8 +135,9 @@ def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> Non
 
     Each pixel gradient of ``others`` is scaled, class by class, to the length of the
     gradient of ``leaves``, so no architecture dominates. Gradients of labels and of
-    other learned tensors are scaled as a whole. Under torchrun all gradients are first
-    averaged over the processes, so lengths are as in a single process.
+    other learned tensors are scaled as a whole. Fixed images count in no length. Under
+    torchrun all gradients are first averaged over the processes, so lengths are as in a
+    single process.
 
     .. math:: \\frac{g_0 + w\\,\\sum_m g_m\\,|g_0| / |g_m|}{1 + w M}
 
@@ -151,6 +152,10 @@ def add_balanced(leaves: Leaves, others: Iterable[Leaves], weight: float) -> Non
     """
     copies = list(others)
     _average_over_processes([leaves, *copies])
+    for each in (leaves, *copies):
+        for gradient in (each.pixels.grad, each.labels.grad):
+            if gradient is not None:
+                leaves.clear_fixed(gradient)
     own = _gradients(leaves)
     for name, gradient in own.items():
         classes = leaves.classes if name == "pixels" else None

@@ -365,6 +365,7 @@ class MetaDD(AbstractWrapper):
         assert isinstance(state, FrozenState | LearningState)
         auxiliaries, teacher = state.chosen(self._picks(state.run, step))
         found = self._agreement.found(state.run, auxiliaries, teacher, leaves, step)
+        leaves.clear_fixed(leaves.pixels.grad)
         scale = self._scale(leaves.pixels.grad, found.gradient)
         add_gradient(leaves.pixels, scale * found.gradient)
         metrics = {"meta_loss": found.loss}
