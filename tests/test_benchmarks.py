@@ -136,7 +136,7 @@ def test_set_of_a_part_of_a_seed_is_scored_by_another_number_of_networks(
         ("random", True),
         ("kmeans", True),
         ("herding(training_steps=0)", True),
-        ("metadd(random)", True),
+        ("clip(random)", True),
         ("dm", False),
         ("frepo", False),
     ],

@@ -38,7 +38,7 @@ def test_meta_and_heterogeneous_features_are_those_of_the_paper() -> None:
 
 def test_networks_look_at_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dd_plugins.evaluation.attention._AT_A_TIME", 3)
-    distilled = _distilled("metadd(random, stages=(2,))")
+    distilled = _distilled("metadd(dm, stages=(2,))")
     found = meta_features(distilled, NETWORKS, data=toy_data())
     assert found.networks == tuple(NETWORKS)
     assert found.maps.shape == (2, len(distilled), 8, 8)
@@ -56,7 +56,10 @@ def test_training_of_the_networks_is_told(
 ) -> None:
     networks = f"networks=({', '.join(NETWORKS)})"
     made = dd_plugins.distill(
-        "digits", f"metadd(random, {networks}, stages=(2,))", network="mlp(width=4)"
+        "digits",
+        f"metadd(dm, {networks}, stages=(2,))",
+        network="mlp(width=4)",
+        steps=1,
     )
     made.save(tmp_path / "set")
     monkeypatch.setenv("DD_CACHE", str(tmp_path / "one"))  # with no networks in it
@@ -75,8 +78,7 @@ def test_training_of_the_networks_is_told(
 
 def test_networks_of_the_wrapper_look_unless_others_are_named() -> None:
     wrapped = _distilled(
-        f"clip(metadd(random, networks=({', '.join(NETWORKS)}), stages=(2,)), "
-        "max_norm=1.0)"
+        f"clip(metadd(dm, networks=({', '.join(NETWORKS)}), stages=(2,)), max_norm=1.0)"
     )
     assert meta_features(wrapped, data=toy_data()).networks == tuple(NETWORKS)
     others = [*NETWORKS, VGG11(width=2)]
@@ -123,7 +125,7 @@ def test_picture_is_drawn_even_where_nobody_looks(tmp_path: Path) -> None:
 def test_one_spec_and_other_preprocessing_are_understood() -> None:
     with pytest.raises(OptionError, match="name two networks or more"):
         meta_features(_distilled(), "vgg11", data=toy_data())
-    spec = f"metadd(random, networks=({', '.join(NETWORKS)}), stages=(1,))"
+    spec = f"metadd(dm, networks=({', '.join(NETWORKS)}), stages=(1,))"
     whitened = dd_plugins.distill(
         "digits", spec, steps=1, network="mlp(width=4)", preprocessing="zca"
     )
@@ -132,7 +134,7 @@ def test_one_spec_and_other_preprocessing_are_understood() -> None:
 
 def test_the_wrapper_of_an_artifact_cannot_fill_the_memory() -> None:
     distilled = _distilled()
-    spec = "metadd(random, networks=(vgg11(width=4), vgg11(width=5000)), stages=(1,))"
+    spec = "metadd(dm, networks=(vgg11(width=4), vgg11(width=5000)), stages=(1,))"
     header = distilled.header.model_copy(update={"distiller": spec})
     with pytest.raises(OptionError, match="name a network by --network"):
         meta_features(replace(distilled, header=header), data=toy_data())

@@ -112,7 +112,7 @@ def test_wrapper_finds_the_networks_that_were_trained_for_it(
     assert kept == set(tmp_path.iterdir())
     assert [report.steps for report in reports] == [1, 2, 1, 2]
     options = f"networks=({', '.join(specs)}), stages=(1, 2), variant='variance'"
-    wrapped = f"metadd(random, {options})"
+    wrapped = f"metadd(dm, {options})"
     dd_plugins.distill(toy_data(), wrapped, steps=2, network="mlp(width=4)")
     assert set(tmp_path.iterdir()) == kept
 
@@ -176,7 +176,7 @@ def test_all_files_are_tried_before_a_network_is_trained(
     with pytest.raises(FileError, match="cannot write"):
         dd_plugins.distill(
             toy_data(),
-            "metadd(random, networks=(conv(width=4), vgg11(width=4)), stages=(1,))",
+            "metadd(dm, networks=(conv(width=4), vgg11(width=4)), stages=(1,))",
             steps=1,
         )
 
@@ -264,7 +264,7 @@ def test_a_changed_plugin_s_networks_are_trained_anew(
     with (package / changed).open("a") as file:
         file.write("# another line\n")
     assert code_of(own) not in ({}, before)
-    wrapped = get_distiller("metadd(random, networks=(mlp, vgg11))")
+    wrapped = get_distiller("metadd(dm, networks=(mlp, vgg11))")
     assert code_of(replace(wrapped, networks=(own, own))) == code_of(own)
     assert not obtained().was_there
 

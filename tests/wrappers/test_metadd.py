@@ -376,6 +376,12 @@ def test_wrong_specs_are_one_line(spec: str, message: str) -> None:
         get_distiller(spec)
 
 
+def test_a_base_that_moves_no_image_is_refused() -> None:
+    for base in ("random", "clip(herding)"):
+        with pytest.raises(OptionError, match=r"moves none of them, .* without metadd"):
+            get_distiller(f"metadd({base})").for_task(TASK)
+
+
 def test_networks_that_never_take_part_are_refused() -> None:
     message = "start must be below the 10 steps of the run, got 10"
     with pytest.raises(OptionError, match=message):

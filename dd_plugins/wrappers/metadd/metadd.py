@@ -226,8 +226,14 @@ class MetaDD(AbstractWrapper):
         """Settle the pace, and the base's options.
 
         Raises:
-            OptionError: the other networks would never take part.
+            OptionError: the other networks would never take part, or the base moves no
+                image.
         """
+        if not self.moves_images:
+            raise OptionError(
+                f"metadd: {self.base!r} chooses its images and moves none of them, so "
+                "other networks would change nothing; use it without metadd"
+            )
         steps = task.steps or self.default_steps(task)
         start = 0 if self._pace.first_half else steps // 2
         if self.start is not None:
