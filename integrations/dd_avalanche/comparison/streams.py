@@ -93,20 +93,12 @@ class AbstractStream(ABC):
         images, labels = self.pixels(part)
         return self.transform(images[:]), labels
 
-    @cached_property
-    def scored_images(self) -> list[Images]:
-        """The scored images of each experience, as pixels.
-
-        In the space of the model they would take four times the memory.
-        """
-        return list(map(self.scored_pixels, range(self.experiment.experiences)))
-
     def score(self, network: Callable[[Tensor], Tensor], parts: int) -> list[float]:
         """Return the accuracy on each of the first experiences."""
         return [
             accuracy(
                 self._told(network, part),
-                self.scored_images[part],
+                self.scored_pixels(part),
                 self.transform,
                 device=self.device,
                 precision=self.precision,

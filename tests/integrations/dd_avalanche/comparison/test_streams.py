@@ -55,11 +55,10 @@ def test_experiences_part_the_data() -> None:
     for found, classes in zip(labels, stream.order, strict=True):
         assert set(found.tolist()) == set(classes)
     assert sum(map(len, labels)) == len(stream.data.train.labels)
-    for test, classes in zip(stream.scored_images, stream.order, strict=True):
+    tests = [stream.scored_pixels(part) for part in range(5)]
+    for test, classes in zip(tests, stream.order, strict=True):
         assert set(test.labels.tolist()) == set(classes)
-    assert sum(len(test.labels) for test in stream.scored_images) == len(
-        stream.scored.labels
-    )
+    assert sum(len(test.labels) for test in tests) == len(stream.scored.labels)
 
 
 def test_networks_are_a_function_of_seed_purpose_and_step() -> None:
@@ -85,7 +84,7 @@ def test_scores_are_the_accuracy_on_each_experience() -> None:
         return logits
 
     scores = stream.score(always, 3)
-    share = (stream.scored_images[1].labels == chosen).float().mean()
+    share = (stream.scored_pixels(1).labels == chosen).float().mean()
     assert scores == pytest.approx([0, float(share), 0])
     assert len(stream.joint) == 5
     assert stream.joint is stream.joint, "trained once"
@@ -98,7 +97,7 @@ def test_scored_images_are_kept_as_pixels_and_mapped_when_scored() -> None:
         pixels, labels, test=(pixels.flip(0), labels.flip(0))
     )
     stream = ClassStream(Experiment("split-digits"), data, data.read_test(), seed=0)
-    assert all(each.images.dtype == torch.uint8 for each in stream.scored_images)
+    assert stream.scored_pixels(0).images.dtype == torch.uint8
     seen: list[Tensor] = []
 
     def watched(images: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ def test_scored_images_are_kept_as_pixels_and_mapped_when_scored() -> None:
         return torch.zeros(len(images), 10)
 
     stream.score(watched, 1)
-    whole = stream.transform(stream.scored_images[0].images[:])
+    whole = stream.transform(stream.scored_pixels(0).images[:])
     assert torch.equal(torch.cat(seen), whole)
 
 
@@ -124,15 +123,17 @@ def test_domains_part_the_images_and_share_the_classes(benchmark: str) -> None:
     labels = [stream.train(part)[1] for part in range(3)]
     assert sum(map(len, labels)) == len(stream.data.train.labels)
     assert all(set(found.tolist()) == set(range(10)) for found in labels)
-    assert all(
-        len(test.labels) == len(stream.scored.labels) for test in stream.scored_images
-    )
+    tests = [stream.scored_pixels(part) for part in range(3)]
+    assert {len(test.labels) for test in tests} == {len(stream.scored.labels)}
     first, second = (stream.scored_pixels(part).images for part in (1, 2))
     assert not torch.equal(first, second)
     again = domain_stream(benchmark)
     assert torch.equal(again.scored_pixels(2).images, second)
     other = domain_stream(benchmark, seed=1)
     assert not torch.equal(other.scored_pixels(2).images, second)
+    held = set(vars(stream))
+    stream.score(lambda images: torch.zeros(len(images), 10), 3)
+    assert set(vars(stream)) == held, "no copy of all scored images for each part"
     assert len(stream.everything().labels) == len(stream.data.train.labels)
 
 
@@ -177,7 +178,7 @@ def test_a_known_task_leaves_its_classes_alone_to_choose_from() -> None:
         logits[:, wrong], logits[:, chosen] = 2, 1
         return logits
 
-    share = (stream.scored_images[1].labels == chosen).float().mean()
+    share = (stream.scored_pixels(1).labels == chosen).float().mean()
     assert stream.score(mostly_wrong, 2)[1] == pytest.approx(float(share))
     plain = stream_for(Experiment("split-digits"), data, data.read_test(), seed=0)
     assert plain.score(mostly_wrong, 2)[1] == 0
