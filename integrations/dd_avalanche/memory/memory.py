@@ -63,7 +63,9 @@ class DistilledMemory(MemoryOptions):
         distiller: a spec or a distiller, coresets (``random``, ``herding``,
             ``kmeans``) included.
         num_classes: the number of classes of the whole stream, if known: regression
-            labels then score all of them from the start, as in FRePo's protocol.
+            labels then score all of them from the start, as in FRePo's protocol. Those
+            of a private distiller score the classes of its experience, as it would
+            learn images of all others too.
         images_per_class: the number of images of each class; by default ``size``
             divided by the number of classes so far, rounded down; the remainder stays
             free. ``"proportional"`` divides the room in proportion to the real images
@@ -315,11 +317,10 @@ class DistilledMemory(MemoryOptions):
         ``export``.
 
         Raises:
-            FileError: a file cannot be written; a memory saved there before is kept.
+            FileError: a file cannot be written. If it is ``memory.safetensors``, a
+                memory saved there before is kept, with its artifacts.
         """
         target = Path(folder)
-        for task in self.groups.tasks():
-            self.distilled_set(task).save(target / f"task-{task}.safetensors")
         state = MemoryState(
             self.configuration(self._made_size),
             self.size,
@@ -328,7 +329,15 @@ class DistilledMemory(MemoryOptions):
             self._header,
             self.groups,
         )
-        return write_state(target / MEMORY_NAME, state)
+        file = write_state(target / MEMORY_NAME, state)
+        own = {
+            self.distilled_set(task).save(target / f"task-{task}.safetensors")
+            for task in self.groups.tasks()
+        }
+        for other in target.glob("task-*.safetensors"):  # of a memory saved before
+            if other not in own and other.stem.removeprefix("task-").isdecimal():
+                other.unlink()
+        return file
 
     def restore(self, folder: str | Path) -> None:
         """Restore a memory saved by :meth:`save`; nothing changes on failure.

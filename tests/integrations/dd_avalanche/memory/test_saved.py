@@ -64,6 +64,22 @@ def test_saved_memory_is_an_artifact_as_well(tmp_path: Path) -> None:
         held.distilled_set(1)
 
 
+def test_artifacts_of_tasks_that_are_gone_are_removed(tmp_path: Path) -> None:
+    both, one = memory(8), memory(8)
+    for held in (both, one):
+        held.add(*experience(0, 1))
+    both.add(*experience(0, 3), task=12)
+    (tmp_path / "task-notes.safetensors").write_text("somebody's")
+    both.save(tmp_path)
+    assert (tmp_path / "task-12.safetensors").exists()
+    one.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        MEMORY_NAME,
+        "task-0.safetensors",
+        "task-notes.safetensors",
+    ]
+
+
 def test_flipped_bit_of_a_saved_memory_is_refused(tmp_path: Path) -> None:
     held = memory(8, "random", store="uint8")
     held.add(*experience(0, 1))
