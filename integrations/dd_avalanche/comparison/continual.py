@@ -14,6 +14,7 @@ from dd_avalanche.comparison.memory_use import scores_from_scratch, scores_with_
 from dd_avalanche.comparison.results import PolicyResult, StreamResult, stream_key
 from dd_avalanche.comparison.streams import AbstractStream, check_scored, stream_for
 from dd_avalanche.memory import Context, Store
+from dd_avalanche.memory.stored import packing_of
 from dd_plugins.api import OnProgress, OptionError
 
 __all__ = ["continual"]
@@ -107,10 +108,10 @@ def continual(
     for protocol in protocols:
         made = [run(share, protocol=protocol, **variant) for variant in variants]
         rows += made
-        learned = [row for row in made if row.streams[0].store != "real"]
-        if learned:
-            # As many real images as fit into the bytes of the first learned row.
-            most = learned[0].streams[0].memory_bytes
+        not_real = [row for row in made if row.streams[0].store != "real"]
+        if not_real:
+            # As many real images as fit into the bytes of the first of these rows.
+            most = not_real[0].streams[0].memory_bytes
             more = most // (data.num_classes * _image_bytes(data))
             rows += [
                 run(more, equal_bytes=True, protocol=protocol, **variant)
@@ -141,10 +142,10 @@ def _variants(
     or packed. Packed memories have no context either.
     """
     variants: list[dict[str, Any]] = []
-    small = [store for store in stores if store.startswith("packed")]
+    small = [store for store in stores if packing_of(store) > 1]
     for policy in policies:
         learns = dd_plugins.get_distiller(policy).moves_images
-        packed = all(store.startswith("packed") for store in stores)
+        packed = len(small) == len(stores)
         if learns and packed and "none" not in contexts:
             raise OptionError(
                 "packed memories have no context: expected the context none, or "
@@ -152,7 +153,7 @@ def _variants(
             )
         for context in contexts if learns else ("none",):
             for store in stores if learns else [*small, "real"]:
-                if store.startswith("packed") and context != "none":
+                if store in small and context != "none":
                     continue
                 variants.append({"policy": policy, "context": context, "store": store})
     return variants

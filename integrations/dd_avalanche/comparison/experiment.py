@@ -102,8 +102,8 @@ def check_experiment(
     fitting = experiment.memory // classes * classes
     if fitting < experiment.memory:
         warnings.warn(
-            f"memory holds {fitting} images, as many of each of the {classes} classes, "
-            f"of the {experiment.memory} asked for",
+            f"memory holds {fitting} of the {experiment.memory} images asked for: "
+            f"equally many of each of the {classes} classes",
             DDWarning,
             stacklevel=2,
         )

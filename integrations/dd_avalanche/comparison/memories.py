@@ -5,6 +5,7 @@ from typing import Any
 
 from dd_avalanche.comparison.streams import AbstractStream
 from dd_avalanche.memory import Context, DistilledMemory, Store
+from dd_avalanche.memory.stored import is_rounded, packing_of
 
 __all__ = ["MemoryHistories", "MemoryHistory"]
 
@@ -27,7 +28,7 @@ class MemoryHistory:
     def at(self, part: int, store: str) -> DistilledMemory:
         """Return the memory after an experience; rounded if the store rounds."""
         held = self.states[part]
-        return held.rounded() if store.endswith("uint8") else held.copied()
+        return held.rounded() if is_rounded(store) else held.copied()
 
 
 class MemoryHistories:
@@ -48,7 +49,7 @@ class MemoryHistories:
 
         A store with rounding shares the history of the exact store.
         """
-        exact: Store = "packed" if store.startswith("packed") else "float32"
+        exact: Store = "packed" if packing_of(store) > 1 else "float32"
         key = (stream.seed, images_per_class, policy, context, exact)
         if key not in self._known:
             self._known[key] = self._fill(

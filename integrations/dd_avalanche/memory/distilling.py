@@ -98,9 +98,9 @@ def distil(
             last,
             label_scale=scale,
         )
-    absent = [1] * (len(label_classes) - len(counts))  # no images: none is made
+    absent = [1] * (len(label_classes) - len(counts))  # no real images: none is made
     equal = counts[0] if len(set(counts)) == 1 else None
-    asked = options.run(
+    asked = options.run_options(
         equal or (*counts, *absent), seed, refine_context=beside is not None
     ).arguments()
     # Pass the records themselves: one that no plugin registers has no spec.

@@ -112,20 +112,20 @@ class Addition:
         """Return how many stored images a class of this task has room for."""
         return self.room[TaskClass(self.task, label)]
 
-    def most(self, label: int) -> int:
+    def most_stored(self, label: int) -> int:
         """Return how many stored images a class can have; few real ones limit it."""
         if label not in self.counts:
             return self.room_of(label)
         available = self.counts[label] + self.seen.get(label, 0)
         return min(self.room_of(label), -(-available // self.options.packing**2))
 
-    def wanted(self, label: int) -> int:
+    def starting_images(self, label: int) -> int:
         """Return how many real images of a class the distillation starts from."""
         return self.room_of(label) * self.options.packing**2
 
     def shortage(self) -> str | None:
         """Return a sentence about the classes with too few images, or None."""
-        most = {label: self.most(label) for label in self.counts}
+        most = {label: self.most_stored(label) for label in self.counts}
         short = [
             f"{count} of class {label}"
             for label, count in most.items()
@@ -135,7 +135,7 @@ class Addition:
             return None
         wanted = " or ".join(map(str, sorted({self.room_of(n) for n in most})))
         return (
-            f"{wanted} images of each class asked for, but there are only "
+            f"{wanted} images of each class were asked for, but there are only "
             f"{', '.join(short)}"
         )
 
@@ -192,7 +192,7 @@ class Addition:
         """
         for label in (*self.returning, *self.contrast_classes):
             stored = groups[TaskClass(self.task, label)]
-            count = max(stored.seen, len(stored), self.wanted(label))
+            count = max(stored.seen, len(stored), self.starting_images(label))
             yield stored.images, label, count
 
     def _repeats_of_real(
@@ -205,8 +205,12 @@ class Addition:
         """
         for label, count in self.counts.items():
             earlier = self.seen[label] if label in self.returning else 0
-            if count + earlier < self.wanted(label):
-                yield images[labels == label], label, self.wanted(label) - count
+            if count + earlier < self.starting_images(label):
+                yield (
+                    images[labels == label],
+                    label,
+                    self.starting_images(label) - count,
+                )
 
     def result(
         self,
@@ -229,13 +233,13 @@ class Addition:
         seen = self.seen.get(label, 0) + count
         stored = made.of_class(label, seen, self.options)
         if self.chooses:
-            if 0 < count < self.wanted(label):
+            if 0 < count < self.starting_images(label):
                 # The coreset chose from several copies: each image is taken once.
                 own = self._as_grids(images[labels == label])
                 stored = stored.with_grids(own, self.options.store)
             if old is not None:
                 stored = self._mixed(old, stored, self.room_of(label))
-        return stored.first(self.most(label))
+        return stored.first(self.most_stored(label))
 
     def _mixed(self, old: ClassImages, new: ClassImages, wanted: int) -> ClassImages:
         """Return old and new stored images, in proportion to their real images."""

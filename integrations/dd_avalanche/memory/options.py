@@ -92,7 +92,7 @@ class MemoryOptions:
                 )
         if self.packing > 1 and self.context != "none":
             raise OptionError(
-                f"store {self.store!r} goes with no context, got {self.context!r}"
+                f"store {self.store!r} allows no context, got {self.context!r}"
             )
         resolve_device(self.device)  # raises if there is no such device
 
@@ -162,7 +162,7 @@ class MemoryOptions:
         """Smaller images along each side of a stored one."""
         return packing_of(self.store)
 
-    def run(
+    def run_options(
         self,
         images_per_class: int | tuple[int, ...],
         seed: int,
@@ -218,9 +218,12 @@ class MemoryOptions:
     def label_classes(self, present: list[int]) -> list[int]:
         """Return the classes scored by labels: present ones first, then others.
 
-        Regression targets score all classes of the stream, if their number is known.
+        Regression targets score all classes of the stream, if their number is known. A
+        private distiller learns images of every class that it is told of, even of one
+        without real images: it is told of those present.
         """
-        if self.num_classes is None or self.label_kind != "regression":
+        told = self.num_classes is not None and not self.method.private
+        if not told or self.label_kind != "regression":
             return present
         return [*present, *(c for c in range(self.num_classes) if c not in present)]
 

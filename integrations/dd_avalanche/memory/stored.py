@@ -14,6 +14,7 @@ __all__ = [
     "ClassImages",
     "ImageGroups",
     "TaskClass",
+    "is_rounded",
     "packing_of",
     "spread_labels",
 ]

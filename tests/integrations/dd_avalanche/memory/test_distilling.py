@@ -327,6 +327,21 @@ def test_images_are_learned_with_the_users_own_model(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_private_memory_learns_no_class_of_other_experiences() -> None:
+    pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
+    spec = "dp_frepo(epsilon=8, delta=0.001, batch_size=10, pool_size=1)"
+    held = memory(8, spec, num_classes=6, steps=1)
+    held.add(*experience(2, 3))
+    assert held._header is not None
+    assert held._header.class_names == ["class 2", "class 3"]
+    assert held._header.initial_classes == [0, 0, 0, 0, 1, 1, 1, 1]
+    labels = held.labels(6)
+    assert labels.shape == (8, 6)
+    assert labels.argmax(dim=1).tolist() == [2, 2, 2, 2, 3, 3, 3, 3]
+    torch.testing.assert_close(labels.sum(dim=1), torch.zeros(8))
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_private_memory_states_the_epsilon_of_its_last_experience(
     tmp_path: Path,
 ) -> None:

@@ -326,9 +326,11 @@ def test_shortage_names_the_classes_and_their_images() -> None:
     enough, _ = addition({1: 1, 2: 4})  # class 1 has had twelve images before
     assert enough.shortage() is None
     short, _ = addition({2: 3, 3: 1, 4: 9})
-    told = "4 images of each class asked for, but there are only 3 of class 2, 1 of"
+    told = (
+        "4 images of each class were asked for, but there are only 3 of class 2, 1 of"
+    )
     assert str(short.shortage()).startswith(told)
-    assert [short.most(label) for label in (0, 2, 3, 4)] == [4, 3, 1, 4]
+    assert [short.most_stored(label) for label in (0, 2, 3, 4)] == [4, 3, 1, 4]
 
 
 @pytest.mark.parametrize(

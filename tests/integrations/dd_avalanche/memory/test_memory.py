@@ -102,5 +102,5 @@ def test_a_packed_memory_of_few_real_images_keeps_no_more_than_they_fill() -> No
 
 
 def test_a_packed_memory_has_no_context() -> None:
-    with pytest.raises(OptionError, match="'packed' goes with no context, got 'fixed'"):
+    with pytest.raises(OptionError, match="'packed' allows no context, got 'fixed'"):
         memory(8, store="packed", context="fixed")
