@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dd_plugins import options as shared
 from dd_plugins.cli.config import config_option
@@ -83,14 +84,22 @@ def run_options(command: Command) -> Command:
 def size_of(
     images_per_class: int | str, budget: int | None, images_worth: int | None
 ) -> dict[str, Any]:
-    """Return the arguments of ``distill`` for the requested size."""
-    bounds = {"budget": budget, "images_worth": images_worth}
-    given: dict[str, Any] = {
-        name: bound for name, bound in bounds.items() if bound is not None
+    """Return the arguments of ``distill`` for the requested size.
+
+    A size on the command line replaces all sizes of a ``--config`` file. Two sizes from
+    one place are both returned, and refused by ``distill``.
+    """
+    source = click.get_current_context().get_parameter_source
+    sizes = {
+        "images_per_class": images_per_class,
+        "budget": budget,
+        "images_worth": images_worth,
     }
-    if not given or shared.given_on_command_line("images_per_class"):
-        given["images_per_class"] = images_per_class  # refused beside a bound
-    return given
+    for place in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
+        given = {name: size for name, size in sizes.items() if source(name) is place}
+        if given:
+            return given
+    return {"images_per_class": images_per_class}
 
 
 def context_of(path: Path | None) -> "DistilledSet | None":

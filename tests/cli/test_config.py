@@ -57,6 +57,10 @@ def test_the_command_line_comes_before_the_file(
     in_process("distill", "--config", file, "--seed", "4", "--out", out)
     header = dd_plugins.DistilledSet.read_header(out)
     assert (header.distiller, header.seed) == ("random", 4)
+    for size, images in ((["--ipc", "3"], 30), (["--images-worth", "2"], 20)):
+        words = ["--config", file, *size, "--out", out, "--overwrite"]
+        assert in_process("distill", *words).status == 0
+        assert len(dd_plugins.DistilledSet.load(out)) == images, "not the budget's ten"
 
 
 @pytest.mark.parametrize(
