@@ -71,7 +71,9 @@ def threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[No
 def check_configuration(
     saved: Mapping[str, Any], configuration: Mapping[str, Any], steps: int
 ) -> None:
-    """Refuse a checkpoint of a run with other options.
+    """Refuse a checkpoint of a run with other options, or of other code.
+
+    A finished run may come from any version: no step is left to be made by this one.
 
     Args:
         saved: the checkpoint.
@@ -90,7 +92,9 @@ def check_configuration(
                     f"{name}: expected text, a number or None, got "
                     f"{type(value).__name__}"
                 )
-        if _named(before) != _named(configuration):
+        if saved.get("step") == steps:
+            before, configuration = _unversioned(before), _unversioned(configuration)
+        if set(_unversioned(before)) != set(_unversioned(configuration)):
             raise OptionError(
                 "the checkpoint was written by another version of dd-plugins, whose "
                 "runs have other options; going on needs that version: install it, or "
@@ -99,6 +103,8 @@ def check_configuration(
         differing = what_differs(before, configuration)
         if differing:
             advice = "repeat the command of the first run with --resume"
+            if _unversioned(before) == _unversioned(configuration):
+                advice = "install the version that began the run, or remove its folder"
             if before | {"steps": steps} == configuration:
                 advice += (
                     "; to learn its set further, pass the run as --context with "
@@ -144,9 +150,13 @@ def saved_transform(saved: Mapping[str, Any], image: Tensor) -> Transform | None
         return transform
 
 
-def _named(configuration: Mapping[str, Any]) -> set[str]:
-    """Return the names of the options, without the versions of plugins."""
-    return {name for name in configuration if not name.endswith(" version")}
+def _unversioned(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the versions of libraries and plugins."""
+    return {
+        name: value
+        for name, value in configuration.items()
+        if not name.endswith(" version")
+    }
 
 
 def rehearse(

@@ -91,6 +91,16 @@ def test_a_checkpoint_of_other_options_names_them_all(
     assert ("--refine-context" in text) is refining, "it helps with steps alone"
 
 
+def test_a_finished_run_may_come_from_another_version() -> None:
+    other = {"torch version": "1.0"}
+    unfinished, finished = (saved_with(**other) | {"step": step} for step in (8, 9))
+    with pytest.raises(OptionError, match=r"install the version .* or remove its fold"):
+        check_configuration(unfinished, CONFIGURATION | {"torch version": "2.0"}, 9)
+    check_configuration(finished, CONFIGURATION | {"torch version": "2.0"}, 9)
+    with pytest.raises(OptionError, match="other options: seed was 0, is 5; repeat"):
+        check_configuration(finished, CONFIGURATION | {"seed": 5}, 9)
+
+
 def test_a_checkpoint_of_another_version_is_told_apart() -> None:
     with pytest.raises(OptionError, match="version") as refused:
         check_configuration(saved_with(flavour=1), CONFIGURATION, 9)
