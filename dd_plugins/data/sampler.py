@@ -96,6 +96,11 @@ class RealSampler:
         """The classes with real images, sorted."""
         return [label for label, each in enumerate(self._members) if len(each)]
 
+    @property
+    def maps_batches(self) -> bool:
+        """Whether each batch is mapped to the value space, not all images once."""
+        return self._transform is not None
+
     def read(self, indices: Tensor) -> Batch:
         """Return the images at these indices, the same in every process.
 

@@ -400,6 +400,7 @@ class Loop:
             "processes": self.run.ranks,
             "threads": torch.get_num_threads(),
             "processor": processor,
+            "images mapped by the batch": self.learning.sampler.maps_batches,
         }
 
     def _check_place(self, saved: dict[str, Any]) -> None:

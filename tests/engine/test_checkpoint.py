@@ -401,7 +401,9 @@ def test_forged_checkpoint_is_refused_in_a_line(
         path.write_bytes(good)
 
 
-def test_checkpoint_holds_what_its_run_depends_on(stopped: Path) -> None:
+def test_checkpoint_holds_what_its_run_depends_on(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = load_checkpoint(stopped / "checkpoint.pt")
     assert content["place"]["threads"] == torch.get_num_threads()
     before = torch.get_num_threads()
@@ -418,6 +420,14 @@ def test_checkpoint_holds_what_its_run_depends_on(stopped: Path) -> None:
     with pytest.warns(DDWarning, match="elsewhere .processes was 2, is 1"):
         resumed = go_on(moved)
     assert torch.equal(whole.images, resumed.images)
+    shutil.rmtree(moved)
+    shutil.copytree(stopped, moved)
+    with monkeypatch.context() as patch:
+        patch.setattr("dd_plugins.data.draws.fits_in_memory", lambda size: False)
+        with pytest.warns(
+            DDWarning, match="images mapped by the batch was False, is T"
+        ):
+            go_on(moved)
     shutil.rmtree(moved)
     shutil.copytree(stopped, moved)
     torch.set_num_threads(before + 1)
