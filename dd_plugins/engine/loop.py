@@ -299,8 +299,9 @@ class Loop:
         state = bytes_of(learning.own_state())
         tensors = learning.transform.tensors()
         stored = bytes_of(learning.synthetic.stored()) + bytes_of(tensors)
-        saved = state + bytes_of(learning.state_dict({})) + bytes_of(tensors)
-        snapshot = state if run.device.type == "cpu" else 0  # while it is written
+        changing = state + bytes_of(learning.state_dict({}))
+        saved = changing + bytes_of(tensors)
+        snapshot = changing if run.device.type == "cpu" else 0  # while it is written
         return Estimate(
             steps=run.steps - self.begun_at,
             preparation_seconds=self.prepared_seconds,

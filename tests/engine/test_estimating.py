@@ -117,6 +117,18 @@ def test_images_that_a_step_keeps_are_counted(
         )
 
 
+def test_the_copy_for_a_checkpoint_holds_set_and_optimizer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dd_plugins.engine.loop.peak_memory", lambda device: 0)
+    found = dd_plugins.estimate(
+        "digits", "dm", images_per_class=50, network="mlp(width=4)", device="cpu"
+    )
+    images = 4 * 500 * 64  # bytes
+    assert found.memory >= 2 * images, "the images and their momentum"
+    assert found.memory < found.disk
+
+
 def test_an_estimate_takes_the_options_of_a_run() -> None:
     for name in ("overwrite", "out", "folder", "observers"):
         told = rf"estimate\(\) got an unexpected keyword argument '{name}'"
