@@ -61,7 +61,7 @@ def process_group() -> Iterator[None]:
     ignored in this block, and after an error, so they can report the error; the loop of
     a run has a handler of its own.
     """
-    if not _is_apart():
+    if not _has_not_joined():
         yield
         return
     # Imported before the group exists: its functions keep the group of that moment as
@@ -82,12 +82,12 @@ def process_group() -> Iterator[None]:
     signal.signal(signal.SIGTERM, previous)
 
 
-def _is_apart() -> bool:
+def _has_not_joined() -> bool:
     """Tell whether torchrun started this process and others, and it has not joined."""
-    return _started() > 1 and not dist.is_initialized()
+    return _processes_started() > 1 and not dist.is_initialized()
 
 
-def _started() -> int:
+def _processes_started() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -101,10 +101,11 @@ def check_joined(function: str) -> None:
         OptionError: torchrun started several processes, and this one has not joined
             them by :func:`process_group`.
     """
-    if _is_apart():
+    if _has_not_joined():
         raise OptionError(
-            f"{function}: each of the {_started()} processes of torchrun would do all "
-            "the work; call it in a block of dd_plugins.api.process_group(), or run "
+            f"{function}: each of the {_processes_started()} processes of torchrun "
+            "would do all the work; call it in a block of "
+            "dd_plugins.api.process_group(), or run "
             f"`torchrun ... -m dd_plugins {function}`"
         )
 
@@ -118,10 +119,10 @@ def check_alone(function: str) -> None:
     Raises:
         OptionError: torchrun started several processes.
     """
-    if _started() > 1:
+    if _processes_started() > 1:
         raise OptionError(
-            f"{function} works in one process, got {_started()}: start it without "
-            "torchrun"
+            f"{function} works in one process, got {_processes_started()}: start it "
+            "without torchrun"
         )
 
 
