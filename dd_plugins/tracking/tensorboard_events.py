@@ -71,7 +71,6 @@ class _Events(PacedObservation):
         self._writer = writer
         self._settings: dict[str, Setting] = {}
         self._last: dict[str, float] = {}
-        self._step = first_step
 
     def write_settings(self, settings: dict[str, Setting]) -> None:
         self._settings = settings
@@ -81,7 +80,6 @@ class _Events(PacedObservation):
 
     def write_figures(self, step: int, figures: Mapping[str, float]) -> None:
         self._last |= figures
-        self._step = step
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
 
