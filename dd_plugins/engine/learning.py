@@ -12,6 +12,8 @@ from torch import Tensor
 
 from dd_plugins.data.draws import sampler_of
 from dd_plugins.data.preprocess import Transform
+from dd_plugins.data.sampler import RealSampler
+from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.returned import (
     check_metrics,
     check_optimizer,
@@ -19,7 +21,7 @@ from dd_plugins.distillers.returned import (
     check_schedule,
     check_state,
 )
-from dd_plugins.distillers.state import check_saved
+from dd_plugins.distillers.state import AbstractState, check_saved
 from dd_plugins.engine.beginning import Beginning
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
 from dd_plugins.engine.private import readable_sampler
@@ -30,7 +32,7 @@ from dd_plugins.networks.base import architectures_built
 from dd_plugins.run import Run
 from dd_plugins.runtime import processes
 from dd_plugins.synthetic.artifact import DistilledSet
-from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.synthetic.leaves import Leaves, Parameters, Synthetic
 
 __all__ = ["Learning", "StopOrSave"]
 
@@ -57,6 +59,18 @@ class Learning:
         seconds: the duration of all earlier steps.
         architectures: the names of architectures with networks built in this process
             or, after :meth:`share_architectures`, in any.
+        distiller: the distiller of the choices.
+
+    :meth:`begin` makes these:
+
+    Attributes:
+        transform: the map to the value space.
+        sampler: the draws of real images.
+        beginning: the images from which the set starts.
+        synthetic: the set.
+        state: the distiller's state.
+        optimizer: the optimizer of the set.
+        schedule: the schedule of its learning rate.
     """
 
     run: Run
@@ -66,6 +80,14 @@ class Learning:
     step: int = 0
     seconds: float = 0.0
     architectures: set[str] = field(default_factory=set)
+    distiller: AbstractDistiller[Any] = field(init=False)
+    transform: Transform = field(init=False)
+    sampler: RealSampler = field(init=False)
+    beginning: Beginning = field(init=False)
+    synthetic: Synthetic = field(init=False)
+    state: AbstractState = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    schedule: torch.optim.lr_scheduler.LRScheduler = field(init=False)
 
     def __post_init__(self) -> None:
         """Give a short name to the most used part."""
