@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from inspect import signature
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -51,12 +50,6 @@ from dd_plugins.synthetic.header import check_nesting
 from dd_plugins.tracking.base import AbstractObserver
 
 __all__ = ["distill", "estimate"]
-
-_OF_THE_RUN_ITSELF = {
-    *("data", "distiller", "out", "resume", "overwrite", "checkpoint_seconds"),
-    *("progress", "observers"),
-}
-"""Arguments of :func:`distill` that an estimate does not take by name."""
 
 
 @plain_torch()
@@ -248,16 +241,18 @@ def estimate(
         (100, True)
     """
     processes.check_alone("estimate")
-    known = signature(distill).parameters.keys() - _OF_THE_RUN_ITSELF
+    own = {"data", "distiller", "folder", "progress", "observers"}
+    known = {field.name for field in fields(_Request)} - own
     for name in options.keys() - known:
         raise TypeError(f"estimate() got an unexpected keyword argument {name!r}")
     started = time.perf_counter()
     loop = _planned(_Request(data=data, distiller=distiller, **options))
     with exact_kernels():
         loop.prepare()
-        loop.prepared_seconds = time.perf_counter() - started
+        preparation_seconds = time.perf_counter() - started
         try:
-            return loop.estimate(probed(loop.make_step, loop.run.steps))
+            step_seconds = probed(loop.make_step, loop.run.steps)
+            return loop.estimate(preparation_seconds, step_seconds)
         finally:
             loop.learning.sampler.close()
 

@@ -129,20 +129,20 @@ def check_memory(settled: Settled, run: Run) -> None:
     each = channels * height * width
     needed = _COPIES * _FLOAT * task.synthetic_images * each
 
-    def waiting(batch_norm: bool) -> int:
-        told = replace(task, batch_norm=batch_norm)
-        return check_images_in_graph(distiller, distiller.images_in_graph(told))
+    def images_in_graph(batch_norm: bool) -> int:
+        assumed = replace(task, batch_norm=batch_norm)
+        return check_images_in_graph(distiller, distiller.images_in_graph(assumed))
 
     if run.device.type == "cuda":
         room = float(torch.cuda.get_device_properties(run.device).total_memory)
     else:
         room = memory_limit()
     # Building a wide network only to count takes seconds, and few runs come near.
-    most = max(waiting(False), waiting(True))
-    near = most * _MOST_KEPT * _FLOAT * each > room - needed
-    if near and distiller.uses_network:
+    most = max(images_in_graph(False), images_in_graph(True))
+    may_not_fit = most * _MOST_KEPT * _FLOAT * each > room - needed
+    if may_not_fit and distiller.uses_network:
         joined = run.network.uses_batch_norm(task.image_shape)
-        needed += waiting(joined) * feature_graph_bytes(
+        needed += images_in_graph(joined) * feature_graph_bytes(
             run.network, task.image_shape, task.num_classes, run.precision
         )
     if needed > room:

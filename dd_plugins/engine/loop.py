@@ -76,7 +76,9 @@ class Loop:
     requested_observers: tuple[AbstractObserver, ...] = ()
     prepared_seconds: float = field(default=0.0, init=False)
     begun_at: int = field(default=0, init=False)
-    _later_seconds: float = field(default=0.0, init=False)  # of steps behind the first
+    _later_seconds: float = field(
+        default=0.0, init=False
+    )  # of the steps after the first
     _told: bool = field(default=False, init=False)
 
     def prepare(self, saved: dict[str, Any] | None = None) -> None:
@@ -273,8 +275,8 @@ class Loop:
             return
         self._told = True
         each = self._later_seconds / (made - 1)
-        line = self.estimate(each, validate=False).line()
-        sys.stderr.write(f"{line}, validation apart\n")
+        found = self.estimate(self.prepared_seconds, each, validate=False)
+        sys.stderr.write(f"{found.line()}, validation apart\n")
 
     def make_step(self, step: int) -> None:
         """Make a step as if all earlier steps had been made, and wait for its end."""
@@ -283,10 +285,13 @@ class Loop:
         if self.run.device.type == "cuda":
             torch.cuda.synchronize(self.run.device)
 
-    def estimate(self, step_seconds: float, *, validate: bool = True) -> Estimate:
+    def estimate(
+        self, preparation_seconds: float, step_seconds: float, *, validate: bool = True
+    ) -> Estimate:
         """Return the estimate from the steps of this process.
 
         Args:
+            preparation_seconds: measured seconds before the first step.
             step_seconds: measured seconds of a step.
             validate: whether validation accuracy is measured, to time it.
         """
@@ -304,7 +309,7 @@ class Loop:
         snapshot = changing if run.device.type == "cpu" else 0  # while it is written
         return Estimate(
             steps=run.steps - self.begun_at,
-            preparation_seconds=self.prepared_seconds,
+            preparation_seconds=preparation_seconds,
             step_seconds=step_seconds,
             validation_seconds=times * each,
             memory=peak_memory(run.device) + snapshot,
