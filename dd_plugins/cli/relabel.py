@@ -83,9 +83,10 @@ def relabel_command(
     Networks trained on the new set see another view of each image in each epoch, with
     the teacher's label of this view.
     """
-    from dd_plugins.evaluation.relabelling import bytes_of_labels, relabel
+    from dd_plugins.evaluation.relabelling import relabel
     from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
     from dd_plugins.synthetic.views import get_views
+    from dd_plugins.training.view_labels import bytes_of_labels
 
     inputs = [artifact_file(path)]
     check_outputs((out, "tensors"), inputs=inputs, overwrite=overwrite)

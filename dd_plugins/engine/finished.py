@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
+from dd_plugins.distillers.base import AbstractDistiller
 from dd_plugins.distillers.returned import (
     check_labels,
     check_privacy,
@@ -11,14 +13,16 @@ from dd_plugins.distillers.returned import (
 )
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.beginning import Beginning
+from dd_plugins.engine.estimating import bytes_of
 from dd_plugins.networks.base import architectures_built
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import DataRecord, make_header
-from dd_plugins.synthetic.leaves import Synthetic
+from dd_plugins.synthetic.leaves import Leaves, Synthetic
 from dd_plugins.synthetic.parametrizations.base import AbstractReadable
 from dd_plugins.synthetic.privacy_record import PrivacyRecord
+from dd_plugins.training.view_labels import bytes_of_labels
 
-__all__ = ["finished_set"]
+__all__ = ["bytes_of_set", "finished_set", "stored_views"]
 
 
 def finished_set(
@@ -86,12 +90,10 @@ def finished_set(
     distilled = DistilledSet(
         images, labels.detach().cpu().clone(), beginning.transform, header
     )
-    if teacher is not None and (teacher.stored or not teacher.kept):
+    if teacher is not None and teacher.stores_labels:
         views = teacher.all_labels(leaves.pixels.detach(), mirror=data.mirror)
         distilled = replace(distilled, view_labels=views.cpu())
-    if beginning.context is not None or not isinstance(
-        settled.parametrization, AbstractReadable
-    ):
+    if not _stores_parameters(beginning):
         return distilled
     stored = {
         name: each.cpu().contiguous().clone()  # a later step changes these in place
@@ -99,6 +101,34 @@ def finished_set(
     }
     constants = {name: each.cpu() for name, each in synthetic.constants().items()}
     return replace(distilled, stored=stored, decoder=constants)
+
+
+def stored_views(
+    distiller: AbstractDistiller[Any], state: AbstractState, leaves: Leaves
+) -> int:
+    """Return the number of views whose labels are stored with the finished set."""
+    found = distiller.teacher(state, leaves)
+    teacher = check_teacher(distiller, found, distiller.label_kind)
+    return 0 if teacher is None or not teacher.stores_labels else teacher.views.count
+
+
+def bytes_of_set(
+    beginning: Beginning, synthetic: Synthetic, state: AbstractState
+) -> int:
+    """Return the bytes of the finished set's tensors, without those of the map."""
+    leaves = synthetic.decode()
+    images = leaves.pixels.nbytes
+    if _stores_parameters(beginning):
+        images = bytes_of(synthetic.stored()) + bytes_of(synthetic.constants())
+    views = stored_views(beginning.settled.distiller, state, leaves)
+    of_views = bytes_of_labels(views, *leaves.labels.shape)
+    return images + leaves.labels.nbytes + of_views
+
+
+def _stores_parameters(beginning: Beginning) -> bool:
+    """Return whether the file holds parameters in place of the decoded images."""
+    readable = isinstance(beginning.settled.parametrization, AbstractReadable)
+    return readable and beginning.context is None
 
 
 def _privacy(beginning: Beginning, own: PrivacyRecord | None) -> PrivacyRecord | None:

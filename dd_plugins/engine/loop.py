@@ -13,7 +13,7 @@ import torch
 
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
 from dd_plugins.engine.estimating import Estimate, bytes_of
-from dd_plugins.engine.finished import finished_set
+from dd_plugins.engine.finished import bytes_of_set, finished_set
 from dd_plugins.engine.learning import Learning, StopOrSave
 from dd_plugins.engine.observers import Observers, warn
 from dd_plugins.engine.restoring import (
@@ -302,10 +302,9 @@ class Loop:
             self._validation()
         each = time.perf_counter() - started
         state = bytes_of(learning.own_state())
-        tensors = learning.transform.tensors()
-        stored = bytes_of(learning.synthetic.stored()) + bytes_of(tensors)
+        transform = bytes_of(learning.transform.tensors())
+        stored = bytes_of_set(learning.beginning, learning.synthetic, learning.state)
         changing = state + bytes_of(learning.state_dict({}))
-        saved = changing + bytes_of(tensors)
         snapshot = changing if run.device.type == "cpu" else 0  # while it is written
         return Estimate(
             steps=run.steps - self.begun_at,
@@ -313,7 +312,7 @@ class Loop:
             step_seconds=step_seconds,
             validation_seconds=times * each,
             memory=peak_memory(run.device) + snapshot,
-            disk=saved + stored,
+            disk=changing + stored + 2 * transform,  # in checkpoint and artifact
             device=run.device.type,
         )
 

@@ -24,10 +24,8 @@ from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import plain_torch, resolve_device
-from dd_plugins.runtime.memory import fits_in_memory
 from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
-from dd_plugins.runtime.text import size_text
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.synthetic.header import FORMAT_VERSION
 from dd_plugins.synthetic.labels import one_hot
@@ -41,23 +39,13 @@ from dd_plugins.training.recipes import (
     squeeze_recipe,
 )
 from dd_plugins.training.teacher import Teacher, check_labelling
+from dd_plugins.training.view_labels import check_room_for_labels
 
-__all__ = ["bytes_of_labels", "labels_stored", "relabel"]
+__all__ = ["labels_stored", "relabel"]
 
-_LABEL_BYTES = 2  # a float16
 _SHOWN_TO = 2  # images with which a module's outputs are checked
 
 TeacherSpec = str | AbstractNetwork | nn.Module
-
-
-def bytes_of_labels(views: int, images: int, classes: int) -> int:
-    """Return how many bytes the stored labels of all views take.
-
-    Example:
-        >>> bytes_of_labels(views=300, images=50_000, classes=1_000) // 10**9
-        30
-    """
-    return _LABEL_BYTES * views * images * classes
 
 
 def relabel(
@@ -97,7 +85,7 @@ def relabel(
         group: the number of views, at least 2, in a group for BatchNorm's statistics;
             None for the statistics of the real data.
         store_labels: whether the set holds the labels of all views, float16
-            ``(views, n, classes)`` (see :func:`bytes_of_labels`); else it only names
+            ``(views, n, classes)``; else it only names
             the teachers, and they must be kept wherever networks are trained on the
             set.
         student: how networks are trained on the set: a recipe or its spec; by default
@@ -151,7 +139,7 @@ post_training_recipe`).
     kept: tuple[TrainedNetwork, ...] = ()
     store_labels = store_labels or bool(given)
     if store_labels:
-        _check_room(views, distilled)
+        check_room_for_labels(views.count, *distilled.labels.shape)
     if not given:
         kept = _kept_teachers(teachers, teacher_recipe, plugins)
         for each in kept:
@@ -390,21 +378,9 @@ def labels_stored(
     )
     teacher = teacher_of(distilled, real_data, plugins.network, target)
     assert teacher is not None  # a file without labels names it
-    _check_room(teacher.views, distilled)
+    check_room_for_labels(teacher.views.count, *distilled.labels.shape)
     with torch.no_grad():
         images = distilled.images.to(target)
         labels = teacher.all_labels(images, mirror=distilled.header.mirror)
     header = distilled.header.model_copy(update={"format_version": FORMAT_VERSION})
     return replace(distilled, view_labels=labels.cpu(), header=header)
-
-
-def _check_room(views: Views, distilled: DistilledSet) -> None:
-    """Refuse labels too large for memory."""
-    count, classes = len(distilled), len(distilled.header.class_names)
-    needed = bytes_of_labels(views.count, count, classes)
-    if not fits_in_memory(3 * needed):  # once more to hash them, and to write them
-        raise OptionError(
-            f"the labels of {views.count:,} views of {count:,} images in {classes:,} "
-            f"classes take {size_text(needed)}, more than there is room for; let "
-            "the file name the teacher instead, or take fewer views"
-        )

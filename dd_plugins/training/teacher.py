@@ -73,6 +73,11 @@ class Teacher:
         """
         check_labelling(self.temperature, self.group)
 
+    @property
+    def stores_labels(self) -> bool:
+        """Whether the labels of all views are stored with the set."""
+        return self.stored or not self.kept
+
     @torch.no_grad()
     @exact_kernels()  # as while a network is trained
     def label(self, images: Tensor, number: int, *, mirror: bool) -> Tensor:

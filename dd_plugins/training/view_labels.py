@@ -6,15 +6,50 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dd_plugins.errors import OptionError
+from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.text import size_text
 from dd_plugins.synthetic.views import Views
 
-__all__ = ["LabelView", "ViewLabels", "hard_labels"]
+__all__ = [
+    "LabelView",
+    "ViewLabels",
+    "bytes_of_labels",
+    "check_room_for_labels",
+    "hard_labels",
+]
 
 LabelView = Callable[[Tensor, int], Tensor]
 """Maps all images of a set, and the number of a view, to the view's labels: float
 ``(n, classes)``."""
 
 _MOST_REMEMBERED = 512 * 2**20  # bytes of labels
+_LABEL_BYTES = 2  # a float16
+
+
+def bytes_of_labels(views: int, images: int, classes: int) -> int:
+    """Return how many bytes the stored labels of all views take.
+
+    Example:
+        >>> bytes_of_labels(views=300, images=50_000, classes=1_000) // 10**9
+        30
+    """
+    return _LABEL_BYTES * views * images * classes
+
+
+def check_room_for_labels(views: int, images: int, classes: int) -> None:
+    """Refuse labels of all views that are too large for memory.
+
+    Raises:
+        OptionError: they are.
+    """
+    needed = bytes_of_labels(views, images, classes)
+    if not fits_in_memory(3 * needed):  # once more to hash them, and to write them
+        raise OptionError(
+            f"the labels of {views:,} views of {images:,} images in {classes:,} "
+            f"classes take {size_text(needed)}, more than there is room for; let "
+            "the file name the teacher instead, or take fewer views"
+        )
 
 
 @dataclass(eq=False)

@@ -129,6 +129,45 @@ def test_the_copy_for_a_checkpoint_holds_set_and_optimizer(
     assert found.memory < found.disk
 
 
+STORED = (
+    "rded(teachers=(mlp(width=2),), teacher_recipe=recipe(steps=1), group=0, "
+    "store_labels=True, views=views(count=300))"
+)
+
+
+@pytest.mark.parametrize(
+    ("distiller", "options"),
+    [
+        ("dm", {}),
+        ("dm", {"parametrization": "spectral(keep=0.25)"}),
+        (STORED, {}),
+    ],
+)
+def test_the_disk_of_a_run_holds_checkpoint_and_set(
+    distiller: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    options |= {"images_per_class": 20, "network": "mlp(width=2)", "steps": 1}
+    found = dd_plugins.estimate("digits", distiller, **options)
+    dd_plugins.distill("digits", distiller, out=tmp_path, **options)
+    written = sum(
+        (tmp_path / name).stat().st_size
+        for name in ("checkpoint.pt", "distilled.safetensors")
+    )
+    records = 25_000  # the header of the set, and the names in the checkpoint
+    assert written - records < found.disk < written
+
+
+def test_labels_of_views_without_room_are_refused_before_the_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "dd_plugins.training.view_labels.fits_in_memory", lambda size: size < 1e6
+    )
+    spec = STORED.replace("count=300", "count=30000")
+    with pytest.raises(OptionError, match=r"labels of 30,000 views .* take 60 MB"):
+        dd_plugins.distill("digits", spec, images_per_class=10, steps=1)
+
+
 def test_an_estimate_takes_the_options_of_a_run() -> None:
     for name in ("overwrite", "out", "folder", "observers"):
         told = rf"estimate\(\) got an unexpected keyword argument '{name}'"

@@ -16,8 +16,9 @@ import dd_plugins
 from dd_plugins import DistilledSet, relabel
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluation import relabelling
-from dd_plugins.evaluation.relabelling import bytes_of_labels, labels_stored
+from dd_plugins.evaluation.relabelling import labels_stored
 from dd_plugins.testing import toy_data
+from dd_plugins.training import view_labels
 from dd_plugins.training.kept_networks import train_networks
 
 TEACHER = "conv(width=4, depth=2, normalization='batch')"
@@ -249,7 +250,7 @@ def test_sizes_are_those_of_the_tensor(made: DistilledSet) -> None:
         made, TEACHER, data=toy_data(validation=0.0), store_labels=True, **SHORT
     )
     assert found.view_labels is not None
-    assert bytes_of_labels(4, 6, 2) == found.view_labels.nbytes
+    assert view_labels.bytes_of_labels(4, 6, 2) == found.view_labels.nbytes
 
 
 @pytest.mark.parametrize(
@@ -317,7 +318,7 @@ def test_groups_of_statistics_need_batch_norm_before_the_training(
 def test_labels_that_do_not_fit_are_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relabelling, "fits_in_memory", lambda size: size < 1e9)
+    monkeypatch.setattr(view_labels, "fits_in_memory", lambda size: size < 1e9)
     module = linear_network(torch.zeros(3, 32)).eval()
     told = r"300,000,000 views of 6 images in 3 classes take 10.8 GB"
     with pytest.raises(OptionError, match=told):
