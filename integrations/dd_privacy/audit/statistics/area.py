@@ -31,9 +31,10 @@ def area(
     The estimate is the mean over the audited models. The interval is a percentile
     bootstrap over the examples of each model and over the models, at least as wide as
     Student's t over the models. It is widened like the interval of a mean over the
-    smaller group, because a percentile bootstrap of five examples would hold in only 82
-    of 100 audits. If all resamples are equal, as when members and non-members do not
-    overlap, one end is the Clopper-Pearson bound for the smaller group.
+    smaller group, and holds Newcombe's score interval: of few examples near an end, a
+    bootstrap alone would hold in only 79 of 100 audits. If all resamples are equal, as
+    when members and non-members do not overlap, one end is the Clopper-Pearson bound
+    for the smaller group.
 
     Args:
         targets: the scores of each audited model.
@@ -58,12 +59,15 @@ def area(
     means = np.take_along_axis(resampled, drawn, axis=0).mean(axis=0)
     low, high = (float(bound) for bound in np.quantile(means, (0.025, 0.975)))
     estimate = float(np.mean(estimates))
-    together = min(sum(map(len, group)) for group in zip(*targets, strict=True))
-    low, high = _widened((low, high), estimate, together)
+    members, others = (sum(map(len, each)) for each in zip(*targets, strict=True))
+    low, high = _widened((low, high), estimate, min(members, others))
     if low == high:
         fewest = min(len(group) for scores in targets for group in scores)
         bounds = clopper_pearson(round(estimate * fewest), fewest)
-        low, high = min(bounds[0], low), max(bounds[1], high)
+    else:
+        distinct = len(targets[0].non_members) if shared_non_members else others
+        bounds = _score_interval(estimate, members, distinct)
+    low, high = min(bounds[0], low), max(bounds[1], high)
     return Figure(estimate, over_models((low, high), estimates, (0.0, 1.0)))
 
 
@@ -101,6 +105,30 @@ def _widened(
     few = t.ppf(0.975, count - 1) / norm.ppf(0.975) * math.sqrt(count / (count - 1))
     low, high = (estimate + few * (bound - estimate) for bound in found)
     return max(0.0, low), min(1.0, high)
+
+
+def _score_interval(
+    estimate: float, members: int, non_members: int
+) -> tuple[float, float]:
+    """Return the areas, in (0, 1) like the estimate, from which it may come by chance.
+
+    The variance at each area is Hanley and McNeil's, with the mean size of both groups
+    (Newcombe 2006, "Confidence intervals for an effect size measure based on the
+    Mann-Whitney statistic", part 2, method 5).
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    further = (members + non_members) / 2 - 1
+    quantile = float(norm.ppf(0.975))
+
+    def excess(area: float) -> float:
+        """Return by how much the estimate is farther off than chance explains."""
+        pairs = 1 + further * ((1 - area) / (2 - area) + area / (1 + area))
+        variance = area * (1 - area) * pairs / (members * non_members)
+        return abs(estimate - area) - quantile * math.sqrt(variance)
+
+    return brentq(excess, 0.0, estimate), brentq(excess, estimate, 1.0)
 
 
 def _ranks_of_scores(scores: Scores) -> tuple[Ints, Ints]:

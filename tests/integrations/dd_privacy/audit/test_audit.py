@@ -44,7 +44,7 @@ def test_released_members_are_found_by_their_distance(tmp_path: Path) -> None:
 def test_a_model_that_learns_its_members_by_heart_is_found_out(tmp_path: Path) -> None:
     data = noisy_data(2600, hard=0.4)
     membership = membership_for_mechanism(data, members=1150, canaries=200, shadows=8)
-    model = AllMembers("all", "cpu", "mlp(width=128)", 300)
+    model = AllMembers("all", "cpu", "mlp(width=128)", 400)
     audit = audit_runs(
         Runs(membership, tmp_path), [model], ["loss", "lira", "rmia", "pixel_distance"]
     )

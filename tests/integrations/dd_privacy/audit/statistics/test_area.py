@@ -1,6 +1,8 @@
 """The area under the ROC curve, against scikit-learn and against all pairs."""
 
+import math
 import re
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -81,6 +83,14 @@ def test_an_interval_holds_its_estimate_and_lies_in_its_range(gain: float) -> No
         low, high = found.ci95
         assert 0 <= low <= found.estimate <= high <= 1
         assert low < high
+
+
+def test_an_interval_of_few_members_near_an_end_holds() -> None:
+    truth = NormalDist().cdf(2.5 / math.sqrt(2))
+    assert truth == pytest.approx(0.96, abs=0.01)
+    found = [area([drawn(10, 100, 2.5, seed=seed)]).ci95 for seed in range(100)]
+    holds = [low <= truth <= high for low, high in found]  # type: ignore[misc]
+    assert np.mean(holds) >= 0.95
 
 
 def test_more_examples_make_a_narrower_interval() -> None:
