@@ -74,6 +74,7 @@ def membership_for_mechanism(
     return _membership(
         data,
         Examples(candidates.images, labels),
+        _some_validation_images(data, seed),
         always=_at(data.train, order[:0]),
         canaries=wrong,
         initial=torch.zeros(count, dtype=torch.bool),
@@ -99,6 +100,9 @@ def membership_for_artifact(
     set, and as many test images, if there are enough. A shadow run gets half of the
     scored examples and all other training images.
 
+    The population is validation images. If there are none, as behind a private set, it
+    is test images: those that are not scored, at least a tenth of all.
+
     Args:
         data: the data behind the set.
         initial: int64: the indices of the initial real images of the set, in the
@@ -121,7 +125,11 @@ def membership_for_artifact(
     chosen = torch.randperm(
         len(test.labels), generator=generator_for(seed, "non-members")
     )
-    candidates = _joined(_at(data.train, order[:members]), _at(test, chosen[:members]))
+    population, others = _some_validation_images(data, seed), members
+    if not len(population.labels):
+        others = min(members, len(chosen) - len(chosen) // 10)
+        population = _at(test, chosen[others:][:_POPULATION])
+    candidates = _joined(_at(data.train, order[:members]), _at(test, chosen[:others]))
     count = len(candidates.labels)
     started_from = torch.zeros(count, dtype=torch.bool)
     if initial is not None:
@@ -133,6 +141,7 @@ def membership_for_artifact(
     return _membership(
         data,
         candidates,
+        population,
         always=_at(data.train, order[members:]),
         canaries=torch.zeros(count, dtype=torch.bool),
         initial=started_from,
@@ -147,6 +156,7 @@ def membership_for_artifact(
 def _membership(
     data: dd_plugins.RealData,
     candidates: Examples,
+    population: Examples,
     *,
     always: Examples,
     canaries: Tensor,
@@ -158,7 +168,6 @@ def _membership(
     seed: int,
 ) -> Membership:
     """Append the population to the candidates; only its own mask is True for it."""
-    population = _population(data, seed)
     examples = _joined(candidates, population)
     count, total = len(candidates.labels), len(examples.labels)
 
@@ -292,8 +301,8 @@ def _joined(first: Examples, second: Examples) -> Examples:
     )
 
 
-def _population(data: dd_plugins.RealData, seed: int) -> Examples:
-    """Return validation images, used by no run."""
+def _some_validation_images(data: dd_plugins.RealData, seed: int) -> Examples:
+    """Return validation images, used by no run, as the population."""
     count = len(data.validation.labels)
     order = torch.randperm(count, generator=generator_for(seed, "population"))
     return _at(data.validation, order[:_POPULATION])

@@ -156,10 +156,11 @@ def _check_resolved(
     """Refuse a given rate if there are too few non-members for it."""
     plain = membership.scored & ~membership.canaries
     there = int((plain & ~membership.targets).sum(dim=1).min())
+    members = int(membership.targets.sum(dim=1).min())
     for rate in rates:
         if not 0 <= rate < 1 or there >= non_members_needed(rate):
             continue
-        if membership.by_coin or there < len(data.read_test().labels):
+        if membership.by_coin or there == members < len(data.read_test().labels):
             found, advice = str(there), "ask for more --members, or a higher rate"
         else:
             found, advice = f"{there} test images", "choose a higher rate"
@@ -256,6 +257,8 @@ def _prepared_artifact(
             f"{audited} needs the training images that it was distilled from, those of "
             f"{record.name!r}, got those of {data.name!r}"
         )
+    if record.train_images == len(data.undivided().train.labels):
+        data = data.undivided()  # a private distiller takes validation images too
     # Its teacher was trained on these images, not on those of a run.
     distilled = labels_stored(distilled, data=data, device=options["device"])
     initial = distilled.header.initial_indices

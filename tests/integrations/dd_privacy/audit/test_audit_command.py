@@ -156,6 +156,25 @@ def test_artifact_of_another_data_set_is_refused(
     assert "photos/none" in missing.stderr
 
 
+def test_population_of_a_private_set_is_not_among_its_images(
+    in_process: Callable[..., Said], tmp_path: Path
+) -> None:
+    made = dd_plugins.distill("digits", "dp_dm(1)", steps=1, network=MLP)
+    made.save(tmp_path / "private.safetensors")
+    done = in_process(
+        *("audit", "private.safetensors", "--shadows", "0", "--members", "30"),
+        *("--training-steps", "2", "--attacks", "loss", "--json", "a.json"),
+    )
+    assert done.status == 0, done.stderr
+    content = json.loads((tmp_path / "a.json").read_text())
+    about, data = content["about"], dd_plugins.get_dataset("digits")
+    assert about["members"] == [30]
+    assert about["always_members"] == made.header.dataset.train_images - 30
+    assert about["always_members"] == len(data.undivided().train.labels) - 30
+    assert about["population"] == len(data.read_test().labels) - 30
+    assert content["mechanisms"][0]["accuracy_mean"] is not None
+
+
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "run"

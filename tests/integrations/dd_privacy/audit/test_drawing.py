@@ -205,6 +205,19 @@ def test_a_small_test_set_gives_fewer_non_members(data: RealData) -> None:
     assert int(others.sum()) == len(with_test(data, 12).read_test().labels)
 
 
+@pytest.mark.parametrize(("members", "population"), [(20, 40), (57, 6)])
+def test_data_without_validation_images_has_a_population_of_test_images(
+    data: RealData, members: int, population: int
+) -> None:
+    membership = membership_for_artifact(data.undivided(), None, members=members)
+    assert int(membership.population.sum()) == population
+    others = membership.scored & ~membership.targets
+    found = membership.images[others[0] | membership.population]
+    wanted = {image.tobytes() for image in data.read_test().images[:].numpy()}
+    assert {image.tobytes() for image in found.numpy()} == wanted, "each once"
+    assert len(found) == len(wanted)
+
+
 def test_more_members_than_images_are_refused(data: RealData) -> None:
     with pytest.raises(OptionError, match="need 200 training images, 'noisy' has"):
         membership_for_artifact(data, None, members=200)
