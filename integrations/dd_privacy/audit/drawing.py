@@ -97,8 +97,8 @@ def membership_for_artifact(
     """Choose the scored examples of a set made from all training images.
 
     The scored examples are training images, first of all the initial real images of the
-    set, and as many test images, if there are enough. A shadow run gets half of the
-    scored examples and all other training images.
+    set, and as many test images, if there are enough. A shadow run gets all other
+    training images, and as many of the scored examples as are training images.
 
     The population is validation images. If there are none, as behind a private set, it
     is test images: those that are not scored, at least a tenth of all.
@@ -147,7 +147,7 @@ def membership_for_artifact(
         initial=started_from,
         targets=target,
         scored=torch.ones_like(target),
-        shadows=shadow_members(shadows, count, 0.5, seed),
+        shadows=shadow_members(shadows, count, members / count, seed),
         by_coin=False,
         seed=seed,
     )

@@ -218,6 +218,17 @@ def test_data_without_validation_images_has_a_population_of_test_images(
     assert len(found) == len(wanted)
 
 
+def test_shadow_runs_of_an_artifact_have_as_many_members_as_made_it(
+    data: RealData,
+) -> None:
+    few = with_test(data, 30)
+    membership = membership_for_artifact(few, None, members=150, shadows=12)
+    sizes = len(membership.always.labels) + membership.shadows.sum(dim=1)
+    assert sizes.float().mean() == pytest.approx(len(data.train.labels), rel=0.02)
+    with pytest.raises(OptionError, match=r"got 2 shadow runs, .* ask for 3 shadow"):
+        membership_for_artifact(few, None, members=150, shadows=2)
+
+
 def test_more_members_than_images_are_refused(data: RealData) -> None:
     with pytest.raises(OptionError, match="need 200 training images, 'noisy' has"):
         membership_for_artifact(data, None, members=200)
