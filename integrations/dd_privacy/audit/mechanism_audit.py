@@ -1,8 +1,9 @@
 """Attacks on the runs of one mechanism."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import get_args
 
 import numpy as np
@@ -40,6 +41,7 @@ from dd_privacy.audit.statistics import (
 __all__ = ["MechanismAudit"]
 
 _SHOWN = 30  # released images in a report
+_CHUNK = 1_000  # members compared with them at once
 
 Masks = tuple[Tensor, Tensor]
 """Two masks of examples: members and non-members, or two halves."""
@@ -93,15 +95,20 @@ class MechanismAudit:
         if distilled is None:
             return None
         images = distilled.pixels()[:_SHOWN].cpu()
-        own = self.membership.images[self.membership.targets[0]]
-        members = torch.cat([own, self.membership.always.images])
-        members = members / 255 if members.dtype == torch.uint8 else members
-        flat = members.flatten(1).float()
-        distances, indices = torch.cdist(images.flatten(1), flat).min(dim=1)
+        distances = torch.full((len(images),), torch.inf)
+        nearest = torch.empty_like(images)
+        for some in self._members_in_chunks():
+            found = torch.cdist(images.flatten(1), some.flatten(1)).min(dim=1)
+            closer = found.values < distances
+            distances[closer] = found.values[closer]
+            nearest[closer] = some[found.indices[closer]]
         # The smallest distance between members is that of a member to itself.
-        between = torch.cdist(flat[indices], flat)
-        typical = between.topk(2, dim=1, largest=False).values[:, 1]
-        return NearestMembers(images, members[indices].float(), distances, typical)
+        smallest = torch.full((len(images), 2), torch.inf)
+        for some in self._members_in_chunks():
+            between = torch.cdist(nearest.flatten(1), some.flatten(1))
+            both = torch.cat([smallest, between], dim=1)
+            smallest = both.topk(2, dim=1, largest=False).values
+        return NearestMembers(images, nearest, distances, smallest[:, 1])
 
     def scores(self, attack: AbstractAttack) -> list[Array]:
         """Return each audited run's scores of all examples, as ranks without ties.
@@ -168,6 +175,20 @@ class MechanismAudit:
         epsilon = bound_of(guesses, count, delta)
         name = self.mechanism.name
         return [OneRun(name, repr(attack), count, *guesses, delta, epsilon)]
+
+    def _members_in_chunks(self) -> Iterator[Tensor]:
+        """Yield the members of the first audited run, some at a time.
+
+        Each chunk is float32 ``(n, channels, height, width)`` in [0, 1], not empty.
+        """
+        membership = self.membership
+        own = membership.targets[0].nonzero().flatten()
+        for chunk in chain(
+            (membership.images[some] for some in torch.split(own, _CHUNK)),
+            torch.split(membership.always.images, _CHUNK),
+        ):
+            if len(chunk):
+                yield chunk / 255 if chunk.dtype == torch.uint8 else chunk.float()
 
     def _coins(self, purpose: str) -> Tensor:
         """Return a mask of about half of all examples, by fair coins."""

@@ -21,21 +21,24 @@ from dd_privacy.audit.attacks import (
 from dd_privacy.audit.drawing import membership_for_mechanism
 from dd_privacy.audit.mechanism_audit import MechanismAudit
 from dd_privacy.audit.mechanisms import AllMembers
-from dd_privacy.audit.membership import Membership
+from dd_privacy.audit.membership import Examples, Membership
 from dd_privacy.audit.runs import FinishedRun
 
 COUNT = 400
 
 
-def game(**options: Any) -> Membership:
-    generator = torch.Generator().manual_seed(0)
-    data = RealData.from_tensors(
+def game_data(seed: int = 0) -> RealData:
+    generator = torch.Generator().manual_seed(seed)
+    return RealData.from_tensors(
         torch.rand(COUNT + 40, 1, 4, 4, generator=generator),
         torch.arange(COUNT + 40) % 4,
         validation=0.1,
         preprocessing="standardize",
     )
-    return membership_for_mechanism(data, **{"members": 190, **options})
+
+
+def game(**options: Any) -> Membership:
+    return membership_for_mechanism(game_data(), **{"members": 190, **options})
 
 
 def finished(membership: Membership, run: int, gain: float = 3.0) -> FinishedRun:
@@ -47,6 +50,13 @@ def finished(membership: Membership, run: int, gain: float = 3.0) -> FinishedRun
     initial = torch.zeros(count, dtype=torch.bool)
     initial[membership.members(run).nonzero().flatten()[:10]] = True
     return FinishedRun(Observations(outputs), initial, None, 0.5 + run / 10, None, 2.0)
+
+
+def audit_with_set(membership: Membership, epsilon: float | None) -> MechanismAudit:
+    """Return an audit of one run, of random images of other data."""
+    released = dd_plugins.distill(game_data(seed=1), "random", network="mlp(width=4)")
+    run = replace(finished(membership, 0), distilled=released, epsilon=epsilon)
+    return replace(audit_of(membership), runs=[run])
 
 
 def audit_of(membership: Membership, runs: int | None = None) -> MechanismAudit:
@@ -207,3 +217,24 @@ def test_attacks_on_images_need_images() -> None:
     with pytest.raises(OptionError, match="needs released images, got none"):
         audit.scores(PixelDistance())
     assert audit.nearest() is None
+
+
+@pytest.mark.parametrize("always", [0, 37])
+def test_nearest_members_are_found_some_at_a_time(
+    always: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dd_privacy.audit.mechanism_audit._CHUNK", 20)
+    membership = game()
+    more = torch.rand(always, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    others = Examples(more, torch.zeros(always, dtype=torch.int64))
+    membership = replace(membership, always=others)
+    members = torch.cat([membership.images[membership.targets[0]], more])
+    found = audit_with_set(membership, None).nearest()
+    assert found is not None
+    between = torch.cdist(members.flatten(1), members.flatten(1))
+    to_members = torch.cdist(found.images.flatten(1), members.flatten(1))
+    distances, indices = to_members.min(dim=1)
+    assert torch.equal(found.members, members[indices])
+    assert found.distances == pytest.approx(distances, abs=1e-6)
+    typical = between.fill_diagonal_(torch.inf).min(dim=1).values[indices]
+    assert found.typical == pytest.approx(typical, abs=1e-6)
