@@ -116,12 +116,14 @@ def audit_runs(
         processes=processes,
         on_done=lambda done: on_progress(done, len(wanted)),
     )
-    findings, shown = [], None
+    findings: list[_Findings] = []
+    shown = None
     for mechanism in mechanisms:
         finished = [runs.load(mechanism, run) for run in range(count)]
         audit = MechanismAudit(membership, mechanism, finished)
+        # Comparisons are not shown.
+        shown = shown if findings else audit.nearest()
         findings.append(_attacked(audit, chosen, rates, delta))
-        shown = audit.nearest() if shown is None else shown
     return Audit(
         _about(membership, shadows, overlap) | (about or {}),
         _with_match([each.summary for each in findings]),

@@ -131,7 +131,10 @@ __all__ = ["audit_command"]
 )
 @shared.json_file
 @click.option(
-    "--html", "html_file", type=shared.path_type, help="Write the report here."
+    "--html",
+    "html_file",
+    type=shared.path_type,
+    help="Write the report here. It shows training images: keep it as you keep them.",
 )
 @shared.overwrite
 @shared.data_root

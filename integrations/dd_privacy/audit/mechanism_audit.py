@@ -90,9 +90,13 @@ class MechanismAudit:
         )
 
     def nearest(self) -> NearestMembers | None:
-        """Return the first released images and the member nearest to each."""
+        """Return the first released images and the member nearest to each.
+
+        None if no images are released, or if an epsilon bounds what they reveal: the
+        members would be shown by this alone.
+        """
         distilled = self.targets[0].distilled
-        if distilled is None:
+        if distilled is None or self.targets[0].epsilon is not None:
             return None
         images = distilled.pixels()[:_SHOWN].cpu()
         distances = torch.full((len(images),), torch.inf)

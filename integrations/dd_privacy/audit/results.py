@@ -151,7 +151,8 @@ class Audit:
         rows: a row for each mechanism, attack and group.
         one_run: lower bounds on epsilon; empty unless coins decided the membership.
         skipped: mechanism, attack and reason, for inapplicable or failed attacks.
-        shown: released images and the member nearest to each, for a report.
+        shown: images released by the audited mechanism and the member nearest to each,
+            for a report; None without images, or if the mechanism states an epsilon.
     """
 
     about: dict[str, Any]

@@ -185,6 +185,13 @@ def test_artifact_is_audited_against_its_own_members(tmp_path: Path) -> None:
     assert audit.one_run == (), "membership was not by coin"
 
 
+def test_images_of_comparisons_are_not_shown(tmp_path: Path) -> None:
+    runs = Runs(membership_for_mechanism(noisy_data(300), members=120), tmp_path)
+    mechanisms = [AllMembers("all", "cpu", MLP, 1), distillation("mine")]
+    assert audit_runs(runs, mechanisms, ["loss"]).shown is None
+    assert audit_runs(runs, mechanisms[1:], ["loss"]).shown is not None
+
+
 def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
     data = noisy_data(400)
     for options, message in (

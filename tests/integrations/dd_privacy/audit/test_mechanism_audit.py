@@ -212,6 +212,11 @@ def test_without_coins_one_run_bounds_nothing() -> None:
     assert audit.one_run([(Loss(), audit.scores(Loss()))], 1e-5) == []
 
 
+def test_members_behind_a_private_set_are_not_shown() -> None:
+    assert audit_with_set(game(), epsilon=None).nearest() is not None
+    assert audit_with_set(game(), epsilon=1.0).nearest() is None
+
+
 def test_attacks_on_images_need_images() -> None:
     audit = audit_of(game())
     with pytest.raises(OptionError, match="needs released images, got none"):
