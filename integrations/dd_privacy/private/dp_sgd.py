@@ -1,5 +1,6 @@
 """Steps of DP-SGD by Opacus, and checks against divergence."""
 
+import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -102,6 +103,8 @@ def make_private(
     # Not the global generator, which has the same seed in every process.
     noise = torch.Generator(device=next(module.parameters()).device)
     noise.manual_seed(generator("noise").initial_seed())
+    # It would log an empty first batch, but coins decide that: they are a secret.
+    logging.getLogger("opacus.data_loader").disabled = True
     with warnings.catch_warnings():
         # Opacus warns that its secure mode is off; NOT_COVERED says so.
         warnings.simplefilter("ignore")

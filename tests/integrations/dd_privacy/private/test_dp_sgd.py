@@ -1,5 +1,6 @@
 """Steps of DP-SGD: who is sampled, how gradients are clipped, what diverged."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -46,6 +47,14 @@ def test_batches_are_drawn_by_coins_from_a_generator_of_their_own() -> None:
     sizes = {len(each) for each in drawn}
     assert len(sizes) > 3, "Poisson sampling has batches of many sizes"
     assert all(len(set(each)) == len(each) for each in drawn)
+
+
+def test_no_log_tells_that_a_batch_is_empty(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("opacus.data_loader").disabled = False
+    batches = made()[3]
+    batches.batch_sampler.sample_rate = 0.0
+    assert [len(indices) for (indices,) in batches] == [0] * 4
+    assert not caplog.records
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook")
