@@ -62,6 +62,10 @@ def compared_with(
         members: about the number of members, for the batch size of private training.
         epsilons: the epsilons of private training, a mechanism for each.
         delta: the delta of private training.
+
+    Raises:
+        OptionError: images from noise are asked for, and the audited ones begin as
+            noise themselves, or are not moved.
     """
     match name:
         case "all":
@@ -103,5 +107,12 @@ def _random_images(audited: Distillation, data: dd_plugins.RealData) -> Distilla
 
 def _from_noise(audited: Distillation) -> Distillation:
     """Return the audited distillation, begun from noise."""
+    method = dd_plugins.get_distiller(audited.options.distiller)
+    start = audited.options.initial_images or method.initial_images
+    if start == "noise" or not method.moves_images:
+        raise OptionError(
+            "--compare noise needs a distiller that moves images, and does not start "
+            f"from noise, got {method!r}; leave it out"
+        )
     options = replace(audited.options, initial_images="noise")
     return replace(audited, name=f"{audited.name} from noise", options=options)

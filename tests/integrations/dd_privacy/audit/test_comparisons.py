@@ -1,5 +1,6 @@
 """What an audited distillation is compared with."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -76,6 +77,25 @@ def test_from_noise_all_else_is_the_same() -> None:
     assert noise.name == "mine from noise"
     assert noise.options == replace(AUDITED.options, initial_images="noise")
     assert noise.training_steps == AUDITED.training_steps
+
+
+@pytest.mark.parametrize(
+    ("distiller", "initial_images"),
+    [("random", None), ("dp_dm(1.0)", None), ("dm", "noise")],
+)
+def test_noise_is_no_comparison_for_what_it_does_not_change(
+    distiller: str, initial_images: str | None
+) -> None:
+    options = RunOptions(distiller=distiller, initial_images=initial_images)
+    message = f"--compare noise needs .* got {re.escape(distiller)}"
+    with pytest.raises(OptionError, match=message):
+        of("noise", Distillation("mine", "cpu", options))
+
+
+def test_public_images_are_compared_with_noise() -> None:
+    options = RunOptions(distiller="dp_dm(epsilon=1.0, public='digits')")
+    (noise,) = of("noise", Distillation("mine", "cpu", options))
+    assert noise.options.initial_images == "noise"
 
 
 def test_private_training_is_at_each_epsilon() -> None:
