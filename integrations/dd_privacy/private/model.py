@@ -122,6 +122,8 @@ class PrivateModel:
                 )
             )
             network.load_state_dict(tensors)
+        except FileError:  # a ValueError too
+            raise
         except (
             safetensors.SafetensorError,
             OSError,

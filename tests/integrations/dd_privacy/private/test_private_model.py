@@ -110,7 +110,8 @@ def test_a_file_of_another_version_is_refused(
     monkeypatch.setattr("dd_privacy.private.model._FORMAT_VERSION", 2)
     path = model().save(tmp_path / "model.safetensors")
     monkeypatch.undo()
-    with pytest.raises(FileError, match="model of version 1, got 2; read it with"):
+    message = r"^\S+: expected a private model of version 1, got 2; read it with"
+    with pytest.raises(FileError, match=message):
         PrivateModel.load(path)
 
 
