@@ -82,7 +82,7 @@ class DPFRePo(AbstractPrivateDistiller[DPFRePoState]):
         learning_rate: the learning rate of Adam on the images.
         start_noise: the standard deviation of the initial noise images.
         pool_size: the number of online models.
-        max_online_updates: training steps of a model before it is replaced.
+        max_online_updates: training steps of a model; one with more steps is replaced.
         online_learning_rate: the learning rate of Adam on the models.
         ridge: the ridge, relative to the mean eigenvalue of the kernel. With a large
             ridge, noise in the weights changes the images little.
