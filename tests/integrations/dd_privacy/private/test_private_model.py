@@ -73,6 +73,7 @@ def test_what_epsilon_does_not_cover_stands_in_the_file(tmp_path: Path) -> None:
     assert described["format_version"] == 1
     assert described["not_covered"] == [*NOT_COVERED, described["not_covered"][-1]]
     assert "the seed" in described["not_covered"][-1]
+    assert any("How long steps take" in each for each in described["not_covered"])
     assert described["budget"]["fallback"] == "PRV failed"
     assert not_covered_by_epsilon(False) == list(NOT_COVERED)
 
