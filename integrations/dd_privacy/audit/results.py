@@ -47,7 +47,8 @@ class ResultRow:
         advantage: the greatest difference between true- and false-positive rate.
         balanced_accuracy: the balanced accuracy at the same threshold.
         tpr_at_fpr: true-positive rates by false-positive rate.
-        curves: scores of each audited run, for a plot; not in the JSON file.
+        curves: ranks of the scores of each audited run, for a plot; ties are broken at
+            random; not in the JSON file.
     """
 
     mechanism: str
