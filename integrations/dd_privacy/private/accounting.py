@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from dd_plugins.api import OptionError, number, one_line, whole_number
 from dd_privacy.private.obstacles import require_opacus
 
-__all__ = ["Accountant", "Budget", "noise_multiplier_for", "spent"]
+__all__ = ["Accountant", "Budget", "check_delta", "noise_multiplier_for", "spent"]
 
 Accountant = Literal["prv", "rdp"]
 """Privacy random variables (tight), or Rényi differential privacy."""
@@ -45,6 +45,20 @@ class Budget:
     steps: int
     accountant: Accountant
     fallback: str | None = None
+
+
+def check_delta(delta: float, images: int) -> None:
+    """Refuse a delta that protects nothing for this number of images.
+
+    Raises:
+        OptionError: delta is not less than one over the number of images.
+    """
+    if delta >= 1 / images:
+        raise OptionError(
+            f"delta must be less than 1/{images} for {images} images, got {delta:g}: "
+            f"publishing a random image has a delta of 1/{images}; choose a smaller "
+            f"one, such as {0.1 / images:.2g}"
+        )
 
 
 class _Setting(NamedTuple):

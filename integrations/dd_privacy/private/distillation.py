@@ -17,7 +17,6 @@ from dd_plugins.api import (
     DDWarning,
     FeatureNetwork,
     InitialImages,
-    OptionError,
     Parameters,
     Preprocessing,
     PrivacyRecord,
@@ -29,7 +28,7 @@ from dd_plugins.api import (
     get_network,
     record,
 )
-from dd_privacy.private.accounting import Budget, noise_multiplier_for
+from dd_privacy.private.accounting import Budget, check_delta, noise_multiplier_for
 from dd_privacy.private.example_features import check_features_apart
 from dd_privacy.private.noise import SecretNoise
 
@@ -198,12 +197,7 @@ class AbstractPrivateDistiller(AbstractDistiller[StateType]):
         network = run.fresh_network(run.generator("network to check"))
         check_features_apart(self.name, run, network)
         count = len(real.labels)
-        if self.delta >= 1 / count:
-            raise OptionError(
-                f"{self.name}: delta must be less than 1/{count} for {count} images, "
-                f"got {self.delta:g}: publishing a random image has that delta; choose "
-                f"{0.1 / count:.2g}"
-            )
+        check_delta(self.delta, count)
         budget = noise_multiplier_for(
             self.epsilon,
             sample_rate=min(1.0, self.batch_size / count),

@@ -4,13 +4,19 @@ import torch
 from torch import nn
 
 import dd_plugins
-from dd_plugins.api import ChannelsLast, ChannelsLastGroupNorm, MissingExtraError
+from dd_plugins.api import (
+    ChannelsLast,
+    ChannelsLastGroupNorm,
+    MissingExtraError,
+    OptionError,
+)
 from dd_privacy.extra import EXTRA
 
 __all__ = [
     "module_obstacles",
     "prepare_for_opacus",
     "privacy_obstacles",
+    "refuse_obstacles",
     "require_opacus",
     "trained_parameters",
 ]
@@ -76,6 +82,24 @@ def module_obstacles(module: nn.Module) -> list[str]:
             "(requires_grad_(True))"
         )
     return found
+
+
+def refuse_obstacles(module: nn.Module, name: str) -> None:
+    """Refuse a module that cannot be trained by DP-SGD.
+
+    Args:
+        module: the module.
+        name: what the error calls it.
+
+    Raises:
+        OptionError: there is an obstacle.
+    """
+    obstacles = module_obstacles(module)
+    if obstacles:
+        reason = " ".join(obstacles[0].split())
+        raise OptionError(
+            f"{name} cannot be trained under differential privacy: {reason}"
+        )
 
 
 def trained_parameters(module: nn.Module) -> list[nn.Parameter]:

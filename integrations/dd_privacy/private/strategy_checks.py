@@ -7,7 +7,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 
 from dd_plugins.api import OptionError, one_line
-from dd_privacy.private.obstacles import module_obstacles
+from dd_privacy.private.obstacles import refuse_obstacles
 
 __all__ = ["check_strategy", "check_takes_empty_batch"]
 
@@ -47,12 +47,7 @@ def check_strategy(strategy: Any, allowed: tuple[type, ...]) -> None:
     _check_methods(strategy)
     _check_data(strategy, allowed)
     _check_criterion(strategy._criterion)
-    obstacles = module_obstacles(strategy.model)
-    if obstacles:
-        reason = " ".join(obstacles[0].split())
-        raise OptionError(
-            f"the model cannot be trained under differential privacy: {reason}"
-        )
+    refuse_obstacles(strategy.model, "the model")
 
 
 def _check_methods(strategy: Any) -> None:

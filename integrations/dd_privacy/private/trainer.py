@@ -21,7 +21,7 @@ from dd_plugins.api import (
     seeded_globally,
     whole_number,
 )
-from dd_privacy.private.accounting import Budget, noise_multiplier_for
+from dd_privacy.private.accounting import Budget, check_delta, noise_multiplier_for
 from dd_privacy.private.choices import (
     BATCH_SIZE,
     CLIPPING,
@@ -39,8 +39,8 @@ from dd_privacy.private.dp_sgd import (
 from dd_privacy.private.example_gradients import check_example_gradients
 from dd_privacy.private.model import PrivateModel, public_transform
 from dd_privacy.private.obstacles import (
-    module_obstacles,
     prepare_for_opacus,
+    refuse_obstacles,
     require_opacus,
     trained_parameters,
 )
@@ -141,18 +141,14 @@ class PrivateTrainer:
                 f"a batch must hold at most the {images} images, got a size of {size}: "
                 "every step would see all of them; lower the size of batches"
             )
-        if self.delta is not None and self.delta >= 1 / images:
-            raise OptionError(
-                f"delta must be less than 1/{images} for {images} images, got "
-                f"{self.delta:g}: publishing a random image has a delta of 1/{images}; "
-                f"choose a smaller delta, such as {0.1 / images:.2g}, the default"
-            )
+        delta = 0.1 / images if self.delta is None else self.delta
+        check_delta(delta, images)
         batches = math.ceil(images / size)  # as Opacus counts them
         return noise_multiplier_for(
             self.epsilon,
             sample_rate=1 / batches,
             steps=passes * batches,
-            delta=0.1 / images if self.delta is None else self.delta,
+            delta=delta,
         )
 
     def fit(
@@ -302,12 +298,7 @@ class PrivateTrainer:
             .for_evaluation()
             .build(shape, classes, generator=self.generator("network"))
         )
-        obstacles = module_obstacles(module)
-        if obstacles:
-            reason = " ".join(obstacles[0].split())
-            raise OptionError(
-                f"{self.network} cannot be trained under differential privacy: {reason}"
-            )
+        refuse_obstacles(module, self.network)
         prepare_for_opacus(module)
         check_example_gradients(module, shape, classes, ghost=self.clipping == "ghost")
         return module

@@ -11,7 +11,12 @@ from scipy.stats import norm
 
 from dd_plugins.errors import OptionError
 from dd_privacy.private import accounting
-from dd_privacy.private.accounting import Budget, noise_multiplier_for, spent
+from dd_privacy.private.accounting import (
+    Budget,
+    check_delta,
+    noise_multiplier_for,
+    spent,
+)
 
 pytest.importorskip("opacus", reason="opacus is not installed: extra 'privacy'")
 
@@ -121,6 +126,12 @@ def test_noise_is_enough_where_prv_fails(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (found.accountant, found.fallback) == ("rdp", "PRV failed: no PRV")
         assert 0.99 * epsilon <= found.epsilon <= epsilon
     accounting._spent.cache_clear()
+
+
+def test_a_delta_is_less_than_that_of_publishing_an_image() -> None:
+    check_delta(0.0099, 100)
+    with pytest.raises(OptionError, match=r"less than 1/100 .* got 0.01: .* as 0.001"):
+        check_delta(0.01, 100)
 
 
 def test_fallback_to_rdp_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
