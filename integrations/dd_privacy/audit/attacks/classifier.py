@@ -10,10 +10,13 @@ from torch import Tensor
 import dd_plugins
 from dd_plugins.api import OptionError
 from dd_privacy.audit.attacks.base import AbstractAttack, Evidence, ThreatModel
-from dd_privacy.audit.attacks.entropy import Entropy
-from dd_privacy.audit.attacks.loss import Loss
-from dd_privacy.audit.attacks.modified_entropy import ModifiedEntropy
-from dd_privacy.audit.attacks.signals import Signal, signal_of
+from dd_privacy.audit.attacks.signals import (
+    Signal,
+    confidence,
+    negative_entropy,
+    negative_modified_entropy,
+    signal_of,
+)
 
 __all__ = ["FEWEST_KNOWN", "AbstractClassifierAttack"]
 
@@ -78,15 +81,15 @@ class AbstractClassifierAttack(AbstractAttack):
         return torch.from_numpy(found)
 
     def _features(self, evidence: Evidence) -> Tensor:
-        outputs = evidence.target.outputs.double()
+        outputs, labels = evidence.target.outputs.double(), evidence.labels
         columns = [
             outputs.sort(dim=1, descending=True).values,
-            Loss().scores(evidence)[:, None],
-            Entropy().scores(evidence)[:, None],
-            ModifiedEntropy().scores(evidence)[:, None],
+            confidence(outputs, labels)[:, None],
+            negative_entropy(outputs)[:, None],
+            negative_modified_entropy(outputs, labels)[:, None],
         ]
         if self.threat == "both":
             for signal in get_args(Signal)[1:]:
-                found = signal_of(evidence.target, evidence.labels, signal)
+                found = signal_of(evidence.target, labels, signal)
                 columns.append(found[:, None])
         return torch.cat(columns, dim=1)

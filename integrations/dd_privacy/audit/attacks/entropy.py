@@ -4,7 +4,7 @@ from torch import Tensor
 
 import dd_plugins
 from dd_privacy.audit.attacks.base import AbstractModelAttack, Evidence
-from dd_privacy.audit.attacks.signals import TINY, probabilities
+from dd_privacy.audit.attacks.signals import negative_entropy
 
 __all__ = ["Entropy"]
 
@@ -17,5 +17,4 @@ class Entropy(AbstractModelAttack):
 
     def scores(self, evidence: Evidence) -> Tensor:
         """Return the negative entropy, in nats."""
-        found = probabilities(evidence.target.outputs)
-        return (found * found.clamp_min(TINY).log()).sum(dim=1)
+        return negative_entropy(evidence.target.outputs)

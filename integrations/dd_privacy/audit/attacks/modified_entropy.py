@@ -1,11 +1,10 @@
 """The attack by modified entropy."""
 
-import torch
 from torch import Tensor
 
 import dd_plugins
 from dd_privacy.audit.attacks.base import AbstractModelAttack, Evidence
-from dd_privacy.audit.attacks.signals import TINY, probabilities
+from dd_privacy.audit.attacks.signals import negative_modified_entropy
 
 __all__ = ["ModifiedEntropy"]
 
@@ -18,8 +17,4 @@ class ModifiedEntropy(AbstractModelAttack):
 
     def scores(self, evidence: Evidence) -> Tensor:
         """Return the negative modified entropy, in nats."""
-        found = probabilities(evidence.target.outputs)
-        own = torch.nn.functional.one_hot(evidence.labels, found.shape[1]).bool()
-        right = torch.where(own, found, 1 - found).clamp_min(TINY)
-        wrong = torch.where(own, 1 - found, found)
-        return (wrong * right.log()).sum(dim=1)
+        return negative_modified_entropy(evidence.target.outputs, evidence.labels)

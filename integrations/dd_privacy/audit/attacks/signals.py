@@ -3,12 +3,21 @@
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dd_plugins.api import OptionError
 from dd_privacy.audit.attacks.base import Observations
 
-__all__ = ["TINY", "Signal", "confidence", "probabilities", "signal_of"]
+__all__ = [
+    "TINY",
+    "Signal",
+    "confidence",
+    "negative_entropy",
+    "negative_modified_entropy",
+    "probabilities",
+    "signal_of",
+]
 
 TINY = 1e-12
 """The smallest probability and standard deviation, so logarithms are finite."""
@@ -36,6 +45,24 @@ def confidence(outputs: Tensor, labels: Tensor) -> Tensor:
 def probabilities(outputs: Tensor) -> Tensor:
     """Return the softmax of outputs, float64 of shape ``(n, classes)``."""
     return outputs.double().softmax(dim=1)
+
+
+def negative_entropy(outputs: Tensor) -> Tensor:
+    """Return the negative entropy of each prediction in nats, float64 ``(n,)``."""
+    found = probabilities(outputs)
+    return (found * found.clamp_min(TINY).log()).sum(dim=1)
+
+
+def negative_modified_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the negative entropy, modified by the true class.
+
+    It is equation (8) of Song and Mittal (2021), in nats, float64 ``(n,)``.
+    """
+    found = probabilities(outputs)
+    own = F.one_hot(labels, found.shape[1]).bool()
+    right = torch.where(own, found, 1 - found).clamp_min(TINY)
+    wrong = torch.where(own, 1 - found, found)
+    return (wrong * right.log()).sum(dim=1)
 
 
 Signal = Literal["confidence", "pixel_distance", "feature_distance"]
