@@ -70,8 +70,8 @@ def headline(found: Audit) -> str:
     name = found.mechanisms[0].name
     rows = [row for row in found.rows if row.mechanism == name]
     rate = _compared_rate(rows)
-    rates = _there(_Compared(row, _at(row, rate), rate) for row in rows)
-    areas = _there(_Compared(row, row.auc, None) for row in rows)
+    rates = _not_withheld(_Compared(row, _at(row, rate), rate) for row in rows)
+    areas = _not_withheld(_Compared(row, row.auc, None) for row in rows)
     figures = len(rates) + len(areas)
     if not figures:
         return f"No attack on {name} has a figure."
@@ -85,7 +85,7 @@ def headline(found: Audit) -> str:
     count = len({each.attack for each in rows})
     subject = f"The strongest of {count} attacks" if count > 1 else "The attack"
     return (
-        f"{subject}, {strongest.row.attack}, {strongest.told()}. "
+        f"{subject}, {strongest.row.attack}, {strongest.in_words()}. "
         f"{strongest.meaning(figures)}"
     )
 
@@ -109,7 +109,7 @@ class _Compared:
         """The figure of guessing."""
         return 0.5 if self.rate is None else self.rate
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """Return the figure in words."""
         group = GROUPS[self.row.group]
         if self.rate is None:
@@ -153,7 +153,7 @@ class _Compared:
         )
 
 
-def _there(compared: Iterable[_Compared]) -> list[_Compared]:
+def _not_withheld(compared: Iterable[_Compared]) -> list[_Compared]:
     """Return those with a figure that is not withheld."""
     return [each for each in compared if each.figure.ci95 is not None]
 

@@ -115,7 +115,7 @@ def audit_from_command_line(
             audited, data, options, comparisons, epsilons, delta
         )
     if rates is not None:
-        _check_resolved(membership, data, chosen_rates)
+        _check_rates(membership, data, chosen_rates)
     runs = Runs(membership, audit_folder())
     found = _audited(runs, mechanisms, specs, chosen_rates, delta, processes, dataset)
     if json_file is not None:
@@ -150,20 +150,20 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
-def _check_resolved(
+def _check_rates(
     membership: Membership, data: dd_plugins.RealData, rates: Sequence[float]
 ) -> None:
     """Refuse a given rate if there are too few non-members for it."""
     plain = membership.scored & ~membership.canaries
-    there = int((plain & ~membership.targets).sum(dim=1).min())
+    non_members = int((plain & ~membership.targets).sum(dim=1).min())
     members = int(membership.targets.sum(dim=1).min())
     for rate in rates:
-        if not 0 <= rate < 1 or there >= non_members_needed(rate):
+        if not 0 <= rate < 1 or non_members >= non_members_needed(rate):
             continue
-        if membership.by_coin or there == members < len(data.read_test().labels):
-            found, advice = str(there), "ask for more --members, or a higher rate"
+        if membership.by_coin or non_members == members < len(data.read_test().labels):
+            found, advice = str(non_members), "ask for more --members, or a higher rate"
         else:
-            found, advice = f"{there} test images", "choose a higher rate"
+            found, advice = f"{non_members} test images", "choose a higher rate"
         raise OptionError(
             f"a false-positive rate of {rate:g} needs {non_members_needed(rate)} "
             f"non-members, got {found}; {advice}"
