@@ -16,7 +16,7 @@ Accountant = Literal["prv", "rdp"]
 """Privacy random variables (tight), or Rényi differential privacy."""
 
 _SMALLEST_NOISE = 0.3  # below this, PRV takes minutes and gigabytes
-_TOO_DEAR = f"PRV is too dear for noise below {_SMALLEST_NOISE}"
+_TOO_EXPENSIVE = f"PRV is too expensive for noise below {_SMALLEST_NOISE}"
 _TOLERANCE = 0.005  # how far epsilon may stay below its target, relative to it
 _MOST_TRIES = 12
 _LARGEST_NOISE = 2.0**15  # tried where RDP finds no sufficient noise
@@ -95,7 +95,7 @@ def spent(
 def _spent(noise: float, setting: _Setting) -> Budget:
     """Return the budget by PRV, or by RDP if PRV fails."""
     if noise < _SMALLEST_NOISE:
-        return _spent_by_rdp(noise, setting, _TOO_DEAR)
+        return _spent_by_rdp(noise, setting, _TOO_EXPENSIVE)
     try:
         epsilon = _epsilon("prv", noise, setting)
     except (ArithmeticError, RuntimeError, ValueError, MemoryError) as error:
@@ -167,7 +167,7 @@ def _noise_multiplier_for(epsilon: float, setting: _Setting) -> Budget:
     if _is_close(least, epsilon) or least.noise_multiplier > _SMALLEST_NOISE:
         return least
     # Less noise than PRV can take is sufficient; RDP may prove it.
-    by_rdp = _least_by_rdp(epsilon, setting, _TOO_DEAR)
+    by_rdp = _least_by_rdp(epsilon, setting, _TOO_EXPENSIVE)
     return min(least, by_rdp, key=lambda budget: budget.noise_multiplier)
 
 

@@ -49,7 +49,7 @@ _NOT_COVERED = (
     "Accuracies measured on private images, if they are published.",
     "The data set's name, the number of its images, its classes and their number.",
     "A test set that was cut from the images by their order, as that of a plain folder "
-    "is: an image more or less moves others in and out of the training images.",
+    "is: one image more or fewer moves others in and out of the training images.",
     "The checkpoint and the run's memory, which hold the noise's secret.",
     "How long steps take, which tells how large batches were.",
 )

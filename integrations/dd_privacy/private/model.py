@@ -26,7 +26,7 @@ NOT_COVERED = (
     "Accuracies measured on private validation images, if they are published.",
     "The data set's name, the number of its images, its classes and their number.",
     "Validation or test images that were cut from the same images, as those of a plain "
-    "folder are: an image more or less moves others in and out of training.",
+    "folder are: one image more or fewer moves others in and out of training.",
     "How long steps take, which tells how large batches were.",
     "Attacks on floating-point noise: Opacus's secure mode was off.",
     "Attackers who can search the 32 bits that torch seeds its generators with.",

@@ -138,7 +138,7 @@ def test_fallback_to_rdp_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     about = {"sample_rate": 0.02, "steps": 50, "delta": 1e-4}
     small = spent(0.2, **about)  # type: ignore[arg-type]
     assert small.accountant == "rdp"
-    assert small.fallback == "PRV is too dear for noise below 0.3"
+    assert small.fallback == "PRV is too expensive for noise below 0.3"
     known = accounting._epsilon
 
     def overflows(accountant: str, *values: float) -> float:
