@@ -145,7 +145,7 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.budgets[experience].append(budget)
         self._budget, self._made, self._shape = budget, 0, shape
         module.train()
-        private, optimizer, _, batches = make_private(
+        private = make_private(
             module,
             strategy.optimizer,
             strategy._criterion,
@@ -155,10 +155,10 @@ class PrivateTrainingPlugin(SupervisedPlugin):  # type: ignore[misc]
             generator=partial(self.trainer.generator, training=training),
         )
         # Opacus computes the number of batches from the rate, and gets 92 for 93.
-        batches.batch_sampler.steps = len(loader)
-        strategy.model, strategy.optimizer = private, optimizer
+        private.batches.batch_sampler.steps = len(loader)
+        strategy.model, strategy.optimizer = private.module, private.optimizer
         evaluators = [p for p in strategy.plugins if isinstance(p, EvaluationPlugin)]
-        strategy.dataloader = _Batches(batches, evaluators)
+        strategy.dataloader = _Batches(private.batches, evaluators)
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Count the steps.

@@ -4,7 +4,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -13,7 +13,23 @@ from dd_plugins.api import FeatureNetwork, OptionError, RunError, Transform
 from dd_privacy.private.accounting import Budget
 from dd_privacy.private.choices import Clipping
 
-__all__ = ["check_finite", "check_model_outputs", "make_private"]
+__all__ = ["PrivateParts", "check_finite", "check_model_outputs", "make_private"]
+
+
+class PrivateParts(NamedTuple):
+    """The parts of a private training loop, wrapped by Opacus.
+
+    Attributes:
+        module: gives gradients of single examples.
+        optimizer: clips them, adds noise to their sum, and takes a step.
+        criterion: the loss; another object than the given one with ghost clipping.
+        batches: a loader by Poisson sampling.
+    """
+
+    module: Any
+    optimizer: Any
+    criterion: Any
+    batches: Any
 
 
 def check_finite(module: torch.nn.Module, budget: Budget) -> None:
@@ -66,7 +82,7 @@ def make_private(
     clipping_norm: float,
     generator: Callable[[str], torch.Generator],
     clipping: Clipping = "hooks",
-) -> tuple[Any, Any, Any, Any]:
+) -> PrivateParts:
     """Make the parts of a training loop private, for the steps of a budget.
 
     Args:
@@ -78,10 +94,6 @@ def make_private(
         clipping_norm: the largest norm of a clipped gradient of a single example.
         generator: returns a generator for a purpose: noise or batches.
         clipping: how to clip gradients of single examples.
-
-    Returns:
-        Opacus's module, optimizer, criterion and loader; the loader draws by Poisson
-        sampling.
 
     Raises:
         OptionError: the budget does not account for how the loader samples.
@@ -123,4 +135,4 @@ def make_private(
     else:
         private, optimizer, batches = parts
     batches.batch_sampler.generator = generator("batches")
-    return private, optimizer, criterion, batches
+    return PrivateParts(private, optimizer, criterion, batches)

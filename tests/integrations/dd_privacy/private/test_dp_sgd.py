@@ -39,9 +39,10 @@ def made(budget: Budget = BUDGET, count: int = 40, **options: Any) -> Any:
 
 
 def test_batches_are_drawn_by_coins_from_a_generator_of_their_own() -> None:
-    _, _, _, batches = made(count=400, budget=Budget(1, 1e-5, 1.0, 0.025, 40, "prv"))
+    budget = Budget(1, 1e-5, 1.0, 0.025, 40, "prv")
+    batches = made(budget, 400).batches
     drawn = [indices.tolist() for (indices,) in batches]
-    again = made(count=400, budget=Budget(1, 1e-5, 1.0, 0.025, 40, "prv"))[3]
+    again = made(budget, 400).batches
     torch.manual_seed(99)
     assert drawn == [indices.tolist() for (indices,) in again]
     sizes = {len(each) for each in drawn}
@@ -51,7 +52,7 @@ def test_batches_are_drawn_by_coins_from_a_generator_of_their_own() -> None:
 
 def test_no_log_tells_that_a_batch_is_empty(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("opacus.data_loader").disabled = False
-    batches = made()[3]
+    batches = made().batches
     batches.batch_sampler.sample_rate = 0.0
     assert [len(indices) for (indices,) in batches] == [0] * 4
     assert not caplog.records
