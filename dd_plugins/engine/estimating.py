@@ -1,7 +1,7 @@
 """Estimates of the time, memory and disk of a run, before it starts."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from dd_plugins.runtime.memory import graph_bytes, memory_limit
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.text import duration_text, size_text
 
-__all__ = ["Estimate", "bytes_of", "check_memory", "feature_graph_bytes", "probed"]
+__all__ = ["Estimate", "check_memory", "feature_graph_bytes", "probed"]
 
 _PROBE_SECONDS = 1.0
 _MOST_STEPS = 20  # of a probe, at each place
@@ -101,17 +101,6 @@ def probed(make_step: Callable[[int], object], steps: int) -> float:
         later = times[1:] or times
         found.append(sum(later) / len(later))
     return sum(found) / len(found)
-
-
-def bytes_of(found: Any) -> int:
-    """Return the bytes of all tensors in nested mappings and sequences."""
-    if isinstance(found, Tensor):
-        return found.nbytes
-    if isinstance(found, Mapping):
-        return sum(map(bytes_of, found.values()))
-    if isinstance(found, list | tuple):
-        return sum(map(bytes_of, found))
-    return 0
 
 
 def check_memory(settled: Settled, run: Run) -> None:

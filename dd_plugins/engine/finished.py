@@ -13,8 +13,8 @@ from dd_plugins.distillers.returned import (
 )
 from dd_plugins.distillers.state import AbstractState
 from dd_plugins.engine.beginning import Beginning
-from dd_plugins.engine.estimating import bytes_of
 from dd_plugins.networks.base import architectures_built
+from dd_plugins.runtime.memory import bytes_of
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import DataRecord, make_header
 from dd_plugins.synthetic.leaves import Leaves, Synthetic

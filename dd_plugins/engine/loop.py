@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
-from dd_plugins.engine.estimating import Estimate, bytes_of
+from dd_plugins.engine.estimating import Estimate
 from dd_plugins.engine.finished import bytes_of_set, finished_set
 from dd_plugins.engine.learning import Learning, StopOrSave
 from dd_plugins.engine.observers import Observers, warn
@@ -37,7 +37,7 @@ from dd_plugins.errors import (
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.run import Run
 from dd_plugins.runtime import processes
-from dd_plugins.runtime.memory import peak_memory
+from dd_plugins.runtime.memory import bytes_of, peak_memory
 from dd_plugins.runtime.signals import DeferredInterrupt
 from dd_plugins.spec import Record
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet

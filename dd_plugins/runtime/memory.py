@@ -1,16 +1,18 @@
-"""How much memory this process may use, and how much a graph takes."""
+"""How much memory this process may use, and how much tensors and a graph take."""
 
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "bytes_of",
     "fits_in_memory",
     "fits_on",
     "graph_bytes",
@@ -18,6 +20,17 @@ __all__ = [
     "peak_memory",
     "room_on",
 ]
+
+
+def bytes_of(found: Any) -> int:
+    """Return the bytes of all tensors in nested mappings and sequences."""
+    if isinstance(found, Tensor):
+        return found.nbytes
+    if isinstance(found, Mapping):
+        return sum(map(bytes_of, found.values()))
+    if isinstance(found, list | tuple):
+        return sum(map(bytes_of, found))
+    return 0
 
 
 def fits_in_memory(size: float) -> bool:
