@@ -24,7 +24,6 @@ from dd_plugins.distillers.returned import (
 from dd_plugins.distillers.state import AbstractState, check_saved
 from dd_plugins.engine.beginning import Beginning
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME
-from dd_plugins.engine.finished import stored_views
 from dd_plugins.engine.private import readable_sampler
 from dd_plugins.engine.restoring import LARGEST, checkpoint_errors, largest, rehearse
 from dd_plugins.engine.settled import Settled
@@ -34,7 +33,6 @@ from dd_plugins.run import Run
 from dd_plugins.runtime import processes
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.leaves import Leaves, Parameters, Synthetic
-from dd_plugins.training.view_labels import check_room_for_labels
 
 __all__ = ["Learning", "StopOrSave"]
 
@@ -102,8 +100,7 @@ class Learning:
             transform: the map to the value space; None to fit it to the data.
 
         Raises:
-            OptionError: the context does not fit; or memory has no room for the labels
-                of views.
+            OptionError: the context does not fit.
             PluginError: a method of the distiller returned a wrong value.
         """
         with self.annotated_errors(), architectures_built(self.architectures):
@@ -127,9 +124,6 @@ class Learning:
         self.synthetic = self.beginning.synthetic()
         state = self.distiller.setup(run, self.sampler)
         self.state = check_state(self.distiller, state)
-        leaves = self.synthetic.decode()
-        views = stored_views(self.distiller, self.state, leaves)
-        check_room_for_labels(views, *leaves.labels.shape)
         self.optimizer, self.schedule = self._moving(self.synthetic.parameters())
 
     def _moving(

@@ -13,7 +13,7 @@ import torch
 
 from dd_plugins.engine.checkpoint import CHECKPOINT_NAME, CheckpointWriter
 from dd_plugins.engine.estimating import Estimate
-from dd_plugins.engine.finished import bytes_of_set, finished_set
+from dd_plugins.engine.finished import bytes_of_set, finished_set, stored_views
 from dd_plugins.engine.learning import Learning, StopOrSave
 from dd_plugins.engine.observers import Observers, warn
 from dd_plugins.engine.restoring import (
@@ -43,6 +43,7 @@ from dd_plugins.spec import Record
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME, DistilledSet
 from dd_plugins.synthetic.header import library_versions
 from dd_plugins.tracking.base import AbstractObserver
+from dd_plugins.training.view_labels import check_room_for_labels
 
 __all__ = ["Loop"]
 
@@ -76,16 +77,15 @@ class Loop:
     requested_observers: tuple[AbstractObserver, ...] = ()
     prepared_seconds: float = field(default=0.0, init=False)
     begun_at: int = field(default=0, init=False)
-    _later_seconds: float = field(
-        default=0.0, init=False
-    )  # of the steps after the first
+    _later_seconds: float = field(default=0.0, init=False)  # of steps after the first
     _told: bool = field(default=False, init=False)
 
     def prepare(self, saved: dict[str, Any] | None = None) -> None:
         """Prepare a run, from its start or from a checkpoint.
 
         Raises:
-            OptionError: the context does not fit, or another run wrote the checkpoint.
+            OptionError: the context does not fit, another run wrote the checkpoint, or
+                memory has no room for the labels of views.
             FileError: a part of the checkpoint is missing or wrong.
             PluginError: a method of the distiller returned a wrong value.
         """
@@ -104,11 +104,19 @@ class Loop:
             check_configuration(saved, self.configuration, run.steps)
             transform = saved_transform(saved, data.train.images[:1])
         self.learning.begin(transform)
+        self._check_labels_of_views()
         if saved is not None:
             self.learning.load_state_dict(saved)
             self._check_place(saved)
         self.begun_at = self.learning.step
         self.prepared_seconds = time.monotonic() - started
+
+    def _check_labels_of_views(self) -> None:
+        """Refuse labels that are made after the last step and have no room."""
+        learning = self.learning
+        leaves = learning.synthetic.decode()
+        views = stored_views(learning.distiller, learning.state, leaves)
+        check_room_for_labels(views, *leaves.labels.shape)
 
     @cached_property
     def configuration(self) -> dict[str, Any]:

@@ -222,8 +222,11 @@ class MemoryOptions:
         private distiller learns images of every class that it is told of, even of one
         without real images: it is told of those present.
         """
-        told = self.num_classes is not None and not self.method.private
-        if not told or self.label_kind != "regression":
+        if (
+            self.num_classes is None
+            or self.label_kind != "regression"
+            or self.method.private
+        ):
             return present
         return [*present, *(c for c in range(self.num_classes) if c not in present)]
 
