@@ -27,7 +27,7 @@ from dd_plugins.runtime.device import plain_torch, resolve_device
 from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
-from dd_plugins.synthetic.header import FORMAT_VERSION
+from dd_plugins.synthetic.header import current_header
 from dd_plugins.synthetic.labels import one_hot
 from dd_plugins.synthetic.views import Views, get_views
 from dd_plugins.training.default_steps import SQUEEZE_STEPS
@@ -117,6 +117,7 @@ post_training_recipe`).
     """
     plugins = plugins or loaded_plugins()
     distilled = as_set(distilled)
+    distilled = replace(distilled, header=current_header(distilled))
     views = get_views(views) if isinstance(views, str) else views
     student = get_recipe(student) if isinstance(student, str) else student
     if distilled.header.privacy is not None:
@@ -299,13 +300,10 @@ def _relabelled(
         names |= {name for module in teacher.modules for name in _architectures(module)}
     student = student or post_training_recipe(count, temperature=teacher.temperature)
     changes = {
-        "format_version": FORMAT_VERSION,
         "label_kind": "probabilities",
         "architectures": sorted(names) or header.architectures,
         "views": teacher.record(),
         "recipe": repr(student),
-        "stored_images": header.stored_images or count,
-        "stored_values": header.stored_values or distilled.images.numel(),
     }
     return replace(
         distilled,
@@ -382,5 +380,5 @@ def labels_stored(
     with torch.no_grad():
         images = distilled.images.to(target)
         labels = teacher.all_labels(images, mirror=distilled.header.mirror)
-    header = distilled.header.model_copy(update={"format_version": FORMAT_VERSION})
+    header = current_header(distilled)
     return replace(distilled, view_labels=labels.cpu(), header=header)

@@ -46,6 +46,7 @@ __all__ = [
     "TeacherRecord",
     "ViewsRecord",
     "check_nesting",
+    "current_header",
     "library_versions",
     "make_header",
 ]
@@ -380,6 +381,22 @@ def make_header(
         "transform_stride": transform.stride,
     }
     return Header(**asked | about | fields)
+
+
+def current_header(content: Content) -> Header:
+    """Return the header of a set for a file of the current format.
+
+    The fields that a file of an older version may lack are filled in.
+    """
+    header = content.header
+    fields = {
+        "format_version": FORMAT_VERSION,
+        "value_space": content.transform.kind,
+        "stored_images": header.stored_images or len(content.images),
+        "stored_values": header.stored_values or content.images.numel(),
+        "decoder_values": header.decoder_values or 0,
+    }
+    return header.model_copy(update=fields)
 
 
 def library_versions() -> dict[str, str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
-from made_sets import linear_network, made_set
+from conftest import ROOT, Command
+from made_sets import linear_network, made_set, with_header
 from torch import nn
 
 import dd_plugins
@@ -17,6 +17,7 @@ from dd_plugins import DistilledSet, relabel
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.evaluation import relabelling
 from dd_plugins.evaluation.relabelling import labels_stored
+from dd_plugins.synthetic.header import FORMAT_VERSION
 from dd_plugins.testing import toy_data
 from dd_plugins.training import view_labels
 from dd_plugins.training.kept_networks import train_networks
@@ -228,6 +229,46 @@ def test_labels_of_a_kept_teacher_may_be_stored_later(made: DistilledSet) -> Non
     assert torch.equal(found.view_labels, stored.view_labels)
     assert labels_stored(stored) is stored
     assert labels_stored(made) is made
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "tests" / "artifacts").iterdir()), ids=lambda file: file.stem
+)
+def test_artifacts_of_every_version_are_relabelled(file: Path, tmp_path: Path) -> None:
+    older = DistilledSet.load(file)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, older.num_classes)).eval()
+    found = relabel(older, teacher, views=VIEWS, device="cpu")
+    loaded = DistilledSet.load(found.save(tmp_path / "set.safetensors"))
+    assert torch.equal(loaded.images, older.images)
+    assert loaded.header.format_version == FORMAT_VERSION
+
+
+def test_a_set_in_a_space_that_older_versions_do_not_name_is_relabelled(
+    tmp_path: Path,
+) -> None:
+    images, space = 2 * torch.rand(6, 1, 8, 8) - 1, ([0.5], [0.5])
+    made = DistilledSet.from_tensors(
+        images, torch.arange(6) % 2, toy_data(), space=space
+    )
+    older = with_header(
+        made, format_version=5, architectures=None, value_space="standardize"
+    )
+    file = older.save(tmp_path / "older.safetensors")
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    found = relabel(file, teacher, views=VIEWS, device="cpu")
+    loaded = DistilledSet.load(found.save(tmp_path / "set.safetensors"))
+    assert loaded.header.value_space == "constant"
+
+
+def test_labels_of_an_older_file_may_be_stored(
+    made: DistilledSet, tmp_path: Path
+) -> None:
+    data = toy_data(validation=0.0)
+    live = relabel(made, TEACHER, data=data, **SHORT)
+    older = with_header(live, format_version=4, architectures=None, decoder_values=None)
+    file = older.save(tmp_path / "older.safetensors")
+    found = labels_stored(file, data=data).save(tmp_path / "set.safetensors")
+    assert DistilledSet.load(found).view_labels is not None
 
 
 @pytest.mark.parametrize("preprocessing", ["zca", "standardize"])
