@@ -51,10 +51,9 @@ def architectures_of(
         distiller: returns the distiller of a spec.
         network: returns the network of a spec.
     """
-    header = distilled.header
-    took_part, own = _of_header(header, distiller, network)
-    while header.context is not None:
-        header = header.context.header
+    newest, *older = distilled.header.lineage
+    took_part, own = _of_header(newest, distiller, network)
+    for header in older:
         earlier, before = _of_header(header, distiller, network)
         took_part |= earlier | {before}
     return Architectures(own, frozenset(took_part - {own, ""}))

@@ -138,25 +138,35 @@ def scored_on_validation(distilled: DistilledSet, data: RealData) -> RealData:
 
     Raises:
         DataError: no images are held out for validation.
-        OptionError: the set was distilled from the validation images too.
+        OptionError: the set, or a context of it, was distilled from the validation
+            images too.
 
     Warns:
-        DDWarning: other code made the set, perhaps from these images.
+        DDWarning: the set, or a context of it, was made by other code, or from other
+            data, perhaps from these images.
     """
-    header = distilled.header
-    known = header.dataset.fingerprint
+    headers = distilled.header.lineage
+    others = {each.dataset.fingerprint for each in headers} - {"", data.fingerprint}
     if not len(data.validation.labels):
         raise DataError(f"validation: {data.name} holds no validation images out")
-    others = header.context is None and known not in ("", data.fingerprint)
-    if header.privacy is not None or others:
+    saw_all = any(each.privacy is not None for each in headers)
+    if others:
+        saw_all |= len(headers) == 1 or data.undivided().fingerprint in others
+    if saw_all:
         raise OptionError(
             "validation: the set was distilled from the validation images too, so "
             "accuracies on them would be too high"
         )
-    if header.distiller.startswith(f"{IMPORTED}("):
+    imported = any(each.distiller.startswith(f"{IMPORTED}(") for each in headers)
+    if imported or others:
+        origin = (
+            "other code made the set or a context of it"
+            if imported
+            else "the set or a context of it was distilled from other data"
+        )
         warnings.warn(
-            "other code made the set, perhaps from these validation images too; then "
-            "accuracies on them are too high",
+            f"{origin}, perhaps from these validation images too; then accuracies on "
+            "them are too high",
             DDWarning,
             stacklevel=4,
         )

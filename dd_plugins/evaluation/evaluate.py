@@ -120,8 +120,8 @@ def evaluate(
 
     Warns:
         DDWarning: the training images are others than those behind the set, or half of
-            the test images are training images; or other code made the set, perhaps
-            from the validation images.
+            the test images are training images; or the set, or a context of it, was
+            made by other code or from other data, perhaps from the validation images.
 
     Example:
         >>> import dd_plugins

@@ -258,12 +258,17 @@ class Header(StrictRecord):
         )
 
     @property
+    def lineage(self) -> "list[Header]":
+        """Return this header, then those of the nested contexts, newest first."""
+        found = [self]
+        while found[-1].context is not None:
+            found.append(found[-1].context.header)
+        return found
+
+    @property
     def nesting(self) -> int:
         """Return the depth of nested contexts: 0 for a set without one."""
-        depth, context = 0, self.context
-        while context is not None:
-            depth, context = depth + 1, context.header.context
-        return depth
+        return len(self.lineage) - 1
 
     def text(self) -> str:
         """Return the header as JSON, for the format version."""

@@ -13,6 +13,7 @@ import dd_plugins
 from dd_plugins import DistilledSet, RealData
 from dd_plugins.errors import DataError, DDWarning, OptionError
 from dd_plugins.evaluation.cross_architecture import transfer
+from dd_plugins.testing import toy_data
 
 QUICK: dict[str, Any] = {
     "networks": ["mlp(width=4)"],
@@ -78,6 +79,31 @@ def test_sets_that_saw_the_validation_images_are_refused(
     foreign = DistilledSet.from_tensors(images, torch.arange(10), data)
     with pytest.warns(DDWarning, match="other code made the set"):
         scored(foreign, data)
+
+
+def test_contexts_that_saw_the_validation_images_are_refused() -> None:
+    data = toy_data().with_preprocessing("constant")
+
+    def scored(distilled: DistilledSet) -> None:
+        dd_plugins.evaluate(distilled, data=data, validation=True, **QUICK)
+
+    def made(real: RealData, distiller: str = "random", **more: Any) -> DistilledSet:
+        return dd_plugins.distill(
+            real, distiller, steps=1, network="mlp(width=4)", **more
+        )
+
+    def after(context: DistilledSet) -> DistilledSet:
+        return made(data, context=context, refine_context=True)
+
+    whole, private = made(data.undivided()), made(data, "dp_dm(epsilon=8)")
+    for context in (whole, after(whole), private):
+        with pytest.raises(OptionError, match="from the validation images too"):
+            scored(after(context))
+    scored(after(made(data)))
+    images, labels = data.train.images[:60], data.train.labels[:60]
+    part = RealData.from_tensors(images, labels, preprocessing="constant")
+    with pytest.warns(DDWarning, match="from other data, perhaps from these"):
+        scored(after(made(part)))
 
 
 def test_the_commands_score_on_validation_images(
