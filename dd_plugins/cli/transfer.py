@@ -146,7 +146,9 @@ def _transfer_tables(found: "Transfer") -> Iterator[Table | Text]:
             table.add_row("mean, held out", "", *figure_columns(held_out))
         yield table
         if report.random:
-            yield as_text(f"over {report.images} random real images, in such pairs")
+            yield as_text(
+                f"over {report.random_images} random real images, in such pairs"
+            )
             yield _table_of(report.over_random())
     if found.differences:
         sizes = [report.images for report in found.sets]

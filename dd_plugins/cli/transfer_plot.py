@@ -44,7 +44,7 @@ def transfer_figure(found: Transfer) -> "Figure":
     ):
         for results, style, told in (
             (report.results, "o-", name),
-            (report.random, "s--", f"random real images, {report.images}"),
+            (report.random, "s--", f"random real images, {report.random_images}"),
         ):
             if not results:
                 continue

@@ -197,6 +197,7 @@ class _Planned:
             data=header.dataset.fingerprint or header.dataset.name,
             families=self.families,
             random=found.random,
+            random_images=self.distilled.budget if found.random else 0,
         )
 
 

@@ -31,6 +31,8 @@ class SetTransfer:
             results.
         random: the accuracies of the same networks trained on as many random real
             images; empty if not asked for.
+        random_images: the number of these images; fewer than ``images`` if a stored
+            image of the set holds several.
     """
 
     path: str
@@ -42,6 +44,7 @@ class SetTransfer:
     data: str = ""
     families: tuple[str, ...] = ()
     random: tuple[NetworkResult, ...] = ()
+    random_images: int = 0
 
     def over_random(self) -> tuple["Difference", ...]:
         """Return the gain of each architecture over random real images, in pairs."""
@@ -130,6 +133,7 @@ class Transfer:
                         for family, mean in found.by_family().items()
                     ],
                     "random": [result.as_dict() for result in found.random],
+                    "random_images": found.random_images,
                     "over_random": [each.as_dict() for each in found.over_random()],
                     "held_out": (
                         None

@@ -243,6 +243,20 @@ def test_sets_of_one_data_set_are_compared_whatever_their_size(
     assert [report.images for report in found.sets] == [2, 6]
 
 
+def test_random_images_take_as_many_values_as_the_set() -> None:
+    made = dd_plugins.distill(
+        toy_data(),
+        "random",
+        steps=1,
+        images_per_class=2,
+        parametrization="packed(factor=2)",
+        network="mlp(width=2)",
+    )
+    found = transfer(made, "mlp(width=2)", data=toy_data(), baselines=True, **OPTIONS)
+    (report,) = found.sets
+    assert (report.images, report.random_images) == (16, 4)
+
+
 def test_one_set_and_one_spec_are_lists_of_one(
     sets: list[DistilledSet], tmp_path: Path
 ) -> None:
