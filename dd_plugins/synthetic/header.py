@@ -210,21 +210,23 @@ class Header(StrictRecord):
     def run(self) -> RunOptions:
         """Return the options of a run to make such a set.
 
-        Its network leaves open the options that distillation and evaluation chose
-        differently, so a repeated run chooses both again.
+        Images of a context do not count. The network leaves open the options that
+        distillation and evaluation chose differently, so a repeated run chooses both
+        again.
         """
-        stored = self.stored_images or len(self.initial_classes)
-        found = Counter(self.initial_classes)
-        per_class = [
-            max(1, found[label] * stored // len(self.initial_classes))
-            for label in range(len(self.class_names))
-        ]
-        present = {per_class[label] for label in found}
-        unequal = self.context is None and len(present) > 1
+        new, stored = self._new_images()
+        counts = {
+            label: max(1, number * stored // len(new))
+            for label, number in Counter(new).items()
+        }
+        per_class = tuple(
+            counts.get(label, 1) for label in range(len(self.class_names))
+        )
+        unequal = len(set(counts.values())) > 1
         precision: Precision = "bfloat16" if self.precision == "bfloat16" else "float32"
         return RunOptions(
             distiller=self.distiller,
-            images_per_class=tuple(per_class) if unequal else max(per_class),
+            images_per_class=per_class if unequal else max(per_class),
             steps=self.steps or None,
             seed=self.seed,
             network=shared_spec(self.network, self.evaluation_network),
@@ -235,6 +237,17 @@ class Header(StrictRecord):
             precision=precision,
             refine_context=self.context is not None and self.context.refined,
         )
+
+    def _new_images(self) -> tuple[list[int], int]:
+        """Return the class of each image outside a context, and their stored number."""
+        classes = self.initial_classes
+        stored = self.stored_images or len(classes)
+        if self.context is None:
+            return classes, stored
+        held = self.context.header
+        count = len(held.initial_classes)
+        stored -= count if self.context.refined else held.stored_images or count
+        return classes[count:], stored
 
     def of_pixels(self, initial_classes: list[int], values: int) -> "Header":
         """Return the header for other images, stored without encoding.

@@ -23,6 +23,10 @@ from dd_plugins.synthetic.header import (
     make_header,
 )
 
+THREE_IMAGES = ContextRecord(
+    refined=False, header=header_of(initial_classes=[0, 0, 0], stored_images=3)
+)
+
 
 def test_a_header_stands_for_the_run_that_made_it() -> None:
     asked = RunOptions(
@@ -59,14 +63,46 @@ def test_a_header_stands_for_the_run_that_made_it() -> None:
             {"initial_classes": [0, 0, 0, 1, 2], "stored_images": 5},
             {"images_per_class": (3, 1, 1)},
         ),
-        # a context may bring more of one class than of another
+        # a context, whose three images of a class do not count
         (
             {
                 "initial_classes": [0, 0, 0, 1, 2],
                 "stored_images": 5,
-                "context": ContextRecord(refined=False, header=header_of()),
+                "context": THREE_IMAGES,
             },
-            {"images_per_class": 3},
+            {"images_per_class": 1},
+        ),
+        (
+            {
+                "initial_classes": [0, 0, 0, 1, 2, 2],
+                "stored_images": 6,
+                "context": THREE_IMAGES,
+            },
+            {"images_per_class": (1, 1, 2)},
+        ),
+        # a context of a packed image, beside packed images of two classes
+        (
+            {
+                "initial_classes": [0] * 4 + [1] * 8 + [2] * 8,
+                "stored_images": 5,
+                "context": ContextRecord(
+                    refined=False,
+                    header=header_of(initial_classes=[0] * 4, stored_images=1),
+                ),
+            },
+            {"images_per_class": 2},
+        ),
+        # the same context, refined in pixels
+        (
+            {
+                "initial_classes": [0] * 4 + [1, 1, 2, 2],
+                "stored_images": 8,
+                "context": ContextRecord(
+                    refined=True,
+                    header=header_of(initial_classes=[0] * 4, stored_images=1),
+                ),
+            },
+            {"images_per_class": 2},
         ),
         (
             {"initial_classes": [0] * 64, "stored_images": 1},
@@ -74,7 +110,7 @@ def test_a_header_stands_for_the_run_that_made_it() -> None:
         ),
         (
             {"context": ContextRecord(refined=True, header=header_of())},
-            {"refine_context": True},
+            {"refine_context": True, "images_per_class": 1},
         ),
         (
             {"context": ContextRecord(refined=False, header=header_of())},
