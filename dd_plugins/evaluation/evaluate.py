@@ -349,6 +349,8 @@ def _checked_data(
     warn_of_others(distilled, data)
     if options.validation:
         data = scored_on_validation(distilled, data)
+    elif distilled.header.privacy is not None:  # its method saw all images
+        data = data.undivided()
     data.check_test()
     return data
 

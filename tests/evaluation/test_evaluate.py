@@ -19,6 +19,7 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.errors import DataError, DDWarning, OptionError, UnknownNameError
 from dd_plugins.evaluation.cross_architecture import transfer
 from dd_plugins.evaluation.data_of_set import real_data_of
+from dd_plugins.evaluation.evaluate import EvaluationOptions, prepare_evaluation
 from dd_plugins.evaluation.results import NetworkResult
 from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
@@ -588,3 +589,12 @@ def test_what_torch_was_told_before_changes_no_figure() -> None:
         assert figures() == expected
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_baselines_of_a_private_set_draw_from_all_images_that_it_saw() -> None:
+    made = dd_plugins.distill(
+        toy_data(), "dp_dm(epsilon=8)", steps=1, network="mlp(width=4)"
+    )
+    options = EvaluationOptions(data=toy_data(), repeats=1, baselines=True)
+    data = prepare_evaluation(made, (), options).evaluator.data
+    assert len(data.train.labels) == made.header.dataset.train_images == 120
