@@ -3,7 +3,7 @@
 import io
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import torch
 
 from dd_plugins.errors import FileError, MissingExtraError
 from dd_plugins.released.contents import Released
-from dd_plugins.runtime.text import plain
+from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.text import plain, size_text
 
 __all__ = ["read_archive", "read_checkpoint"]
 
 _IMAGES = ("x_proto", "images", "image", "x", "data")
 _LABELS = ("y_proto", "labels", "label", "y", "targets")
+_COPIES = 3  # of an array: as read, in this machine's byte order, and in float32
 _AVERAGED = "ema_average"
 _ARRAY, _SCALAR = 1, 3  # flax's types beyond those of msgpack
 _DTYPES = {"float32", "float64", "float16", "int32", "int64", "uint8"}
@@ -32,7 +34,10 @@ def read_archive(file: Path) -> Released:
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
             wanted = [each for each in archive.files if each in _IMAGES + _LABELS]
+            _check_room(file, archive.zip.infolist(), wanted)
             arrays = {name: archive[name] for name in wanted}
+    except FileError:
+        raise
     except Exception as error:  # a damaged archive raises errors of any kind
         objects = zipfile.is_zipfile(file)
         raise FileError(
@@ -40,6 +45,26 @@ def read_archive(file: Path) -> Released:
             + ("one of objects, or a damaged one" if objects else "another file")
         ) from error
     return _pair(file, arrays, "FRePo")
+
+
+def _check_room(
+    file: Path, entries: Iterable[zipfile.ZipInfo], wanted: Collection[str]
+) -> None:
+    """Refuse arrays that do not fit into memory once they are unpacked.
+
+    Raises:
+        FileError: they take more than half of the memory.
+    """
+    needed = sum(
+        each.file_size
+        for each in entries
+        if each.filename.removesuffix(".npy") in wanted
+    )
+    if not fits_in_memory(_COPIES * needed):
+        raise FileError(
+            f"{file}: expected arrays that fit in half of the memory, got "
+            f"{size_text(needed)}, to be held {_COPIES} times"
+        )
 
 
 def read_checkpoint(file: Path) -> Released:

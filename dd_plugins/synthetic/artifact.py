@@ -438,13 +438,15 @@ def _decoded(
         name = parse(spec).name
         if name not in readers:
             raise OptionError(f"expected {' or '.join(readers)}, got {name}")
-        found = read(readers[name], spec, name).read(stored, decoder, transform)
-        if len(found) != images:
-            count = len(next(iter(stored.values())))
+        reader = read(readers[name], spec, name)
+        first = next(iter(stored.values()))
+        count = len(first) if first.ndim else 0
+        decoded = count * reader.images_per_stored
+        if decoded != images:
             raise ValueError(
-                f"{count} stored images decode to {len(found)}, expected {images}"
+                f"{count} stored images decode to {decoded}, expected {images}"
             )
-        return found
+        return reader.read(stored, decoder, transform)
     except (OptionError, UnknownNameError, ValueError, RuntimeError) as error:
         raise _damaged(file, str(error)) from error
 

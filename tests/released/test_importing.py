@@ -17,6 +17,7 @@ import dd_plugins
 from dd_plugins import DistilledSet, RealData, import_set
 from dd_plugins.errors import DataError, DDWarning, FileError, OptionError
 from dd_plugins.released.importing import PUBLISHED_SCALES
+from dd_plugins.runtime import memory
 from dd_plugins.training.recipes import get_recipe
 
 MEAN, DEVIATION = ([0.3], [0.37])
@@ -350,6 +351,17 @@ def test_numbers_without_zeros_before_them_keep_their_order(
     found = import_set(tmp_path, data)
     greys = (255 * found.pixels().mean(dim=(1, 2, 3))).round().int() // 20
     assert greys.tolist() == found.header.initial_classes == list(range(10))
+
+
+def test_an_archive_beyond_the_memory_is_not_unpacked(
+    tmp_path: Path, data: RealData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.zeros((4_000, 1, 8, 8), np.float32)
+    np.savez_compressed(tmp_path / "zeros.npz", images=images, labels=np.arange(4_000))
+    assert (tmp_path / "zeros.npz").stat().st_size < 20_000
+    monkeypatch.setattr(memory, "memory_limit", lambda: 4_000_000)
+    with pytest.raises(FileError, match=r"half of the memory, got 1\.06 MB"):
+        import_set(tmp_path / "zeros.npz", data)
 
 
 def test_damaged_archives_and_odd_tensors_are_one_line(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from dd_plugins import DistilledSet, RealData, export, get_dataset
 from dd_plugins.errors import DataError, FileError, OptionError
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME
 from dd_plugins.synthetic.header import DEEPEST_CONTEXT, ContextRecord
+from dd_plugins.synthetic.parametrizations.packed import Packed
 
 SPEC = "frepo(pool_size=1, real_batch_size=64)"
 NETWORK = "conv(width=4, depth=1)"
@@ -842,3 +843,22 @@ def test_parameters_that_are_not_those_of_the_header_are_refused(
     path = made.save(tmp_path / "set.safetensors")
     rewrite(path, load_file(path), **fields)
     assert told in refused(path)
+
+
+def test_images_are_counted_and_fit_into_memory_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: Any) -> NoReturn:
+        raise AssertionError("nothing must be decoded")
+
+    made = dd_plugins.distill("digits", "random", parametrization="packed")
+    path = made.save(tmp_path / "set.safetensors")
+    monkeypatch.setattr(Packed, "decode", decode)
+    asked: list[float] = []
+    monkeypatch.setattr(
+        "dd_plugins.synthetic.parametrizations.base.fits_in_memory", asked.append
+    )
+    assert "expected images that can be decoded in half of the memory" in refused(path)
+    assert asked == [16 * 40 * 64]
+    rewrite(path, load_file(path), parametrization="packed(factor=3)")
+    assert "decode to 90, expected 40" in refused(path)

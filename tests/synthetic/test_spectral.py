@@ -16,6 +16,7 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.run import Run, Task
+from dd_plugins.runtime import memory
 from dd_plugins.synthetic.leaves import Codec, Synthetic
 from dd_plugins.synthetic.parametrizations.spectral import Spectral
 
@@ -127,6 +128,16 @@ def test_a_file_s_coefficients_are_decoded_as_a_run_s() -> None:
     stored = codec.encode(transform(IMAGES[:8]), CLASSES)
     found = Spectral(keep=0.25).read(stored, codec.constants, transform)
     assert torch.equal(found, codec.decode(stored))
+
+
+def test_images_beyond_the_memory_are_not_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codec, transform = made(Spectral(keep=0.25))
+    stored = codec.encode(transform(IMAGES[:8]), CLASSES)
+    monkeypatch.setattr(memory, "memory_limit", lambda: 1_000)
+    with pytest.raises(OptionError, match="memory, got 8 of shape \\(2, 8, 6\\)"):
+        Spectral(keep=0.25).read(stored, codec.constants, transform)
 
 
 @pytest.mark.parametrize(

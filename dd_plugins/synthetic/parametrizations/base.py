@@ -9,8 +9,10 @@ from torch import Tensor
 
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.sampler import RealSampler
+from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import ImageShape
 from dd_plugins.run import Run
+from dd_plugins.runtime.memory import fits_in_memory
 from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.leaves import Codec
 
@@ -18,10 +20,14 @@ __all__ = [
     "AbstractParametrization",
     "AbstractReadable",
     "Identity",
+    "check_room",
     "clamped",
     "evenly_spaced",
     "shapes_of",
 ]
+
+
+_DECODING = 4 * 4  # bytes for each value: float32, with three temporary copies
 
 
 class AbstractParametrization(Record, ABC):
@@ -85,7 +91,8 @@ class AbstractReadable(AbstractParametrization):
             transform: the map to the value space.
 
         Raises:
-            OptionError: images of this shape cannot be encoded.
+            OptionError: images of this shape cannot be encoded, or do not fit into
+                memory.
             ValueError: the tensors do not fit this parametrization.
         """
 
@@ -99,6 +106,23 @@ class Identity(AbstractParametrization):
     def codec(self, run: Run, real: RealSampler, transform: Transform) -> None:
         """Return None: the pixels are the parameters."""
         del run, real, transform
+
+
+def check_room(count: int, shape: ImageShape) -> None:
+    """Refuse to decode images that do not fit into memory.
+
+    Args:
+        count: the number of images.
+        shape: their channels, height and width.
+
+    Raises:
+        OptionError: they take more than half of the memory.
+    """
+    if not fits_in_memory(_DECODING * count * math.prod(shape)):
+        raise OptionError(
+            f"expected images that can be decoded in half of the memory, got {count:,} "
+            f"of shape {tuple(shape)}"
+        )
 
 
 def clamped(standardised: Tensor, transform: Transform) -> Tensor:

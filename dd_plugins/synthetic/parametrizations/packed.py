@@ -17,6 +17,7 @@ from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Codec
 from dd_plugins.synthetic.parametrizations.base import (
     AbstractReadable,
+    check_room,
     clamped,
     shapes_of,
 )
@@ -110,8 +111,9 @@ class Packed(AbstractReadable):
             )
         if constants:
             raise ValueError(f"{self!r} needs no decoder, got {shapes_of(constants)}")
-        channels, height, width = stored["grids"].shape[1:]
+        count, channels, height, width = stored["grids"].shape
         self.values_per_stored((channels, height, width), 1)
+        check_room(count * self.images_per_stored, (channels, height, width))
         return self.decode(stored, transform)
 
 

@@ -18,6 +18,7 @@ from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Codec
 from dd_plugins.synthetic.parametrizations.base import (
     AbstractReadable,
+    check_room,
     clamped,
     evenly_spaced,
     shapes_of,
@@ -158,6 +159,7 @@ class Spectral(AbstractReadable):
                 f"expected stored.coefficients of shape (n, {form[0]}, {form[1]}), got "
                 f"{shapes_of(stored)}"
             )
+        check_room(len(coefficients) * form[0], (channels, height, width))
         return self.decode(stored, constants, transform)
 
     def _of_standardised(
