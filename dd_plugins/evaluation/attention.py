@@ -21,6 +21,7 @@ from dd_plugins.runtime.device import Precision, plain_torch, resolve_device
 from dd_plugins.runtime.progress import OnProgress
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.training.kept_networks import train_networks
+from dd_plugins.training.protocols import MOST_STEPS
 from dd_plugins.wrappers.base import wrappers_of
 from dd_plugins.wrappers.metadd.metadd import MetaDD
 
@@ -92,7 +93,8 @@ def meta_features(
             all work, in seconds, estimated from a few timed steps of each.
 
     Raises:
-        OptionError: an option is out of its range, or a network has no usable map.
+        OptionError: an option is out of its range, or a network has no usable map; or
+            the set asks for more training steps than an artifact may.
         UnknownNameError: no plugin registers a name.
         FileError: the artifact, or a kept network, cannot be read.
         DataError: the real data cannot be read, or does not fit the artifact.
@@ -102,6 +104,12 @@ def meta_features(
     # Any base does: of the wrapper only its own options are used.
     method = method_of(distilled, plugins.distiller) or plugins.distiller("random")
     wrapper = _wrapper(method)
+    steps = max(wrapper.stages)
+    if steps > MOST_STEPS:
+        raise OptionError(
+            f"the artifact asks for {steps:,} training steps of each network, expected "
+            f"at most {MOST_STEPS:,}; distil with smaller stages"
+        )
     chosen = plugins.network_list(networks)
     for network in () if chosen else wrapper.networks:
         refuse_huge(network, distilled)
@@ -128,7 +136,7 @@ def meta_features(
     for kept in train_networks(
         real,
         chosen,
-        stages=[max(wrapper.stages)],
+        stages=[steps],
         device=device,
         precision=precision,
         on_progress=on_progress,

@@ -138,3 +138,11 @@ def test_the_wrapper_of_an_artifact_cannot_fill_the_memory() -> None:
     header = distilled.header.model_copy(update={"distiller": spec})
     with pytest.raises(OptionError, match="name a network by --network"):
         meta_features(replace(distilled, header=header), data=toy_data())
+
+
+def test_an_artifact_cannot_ask_for_training_without_end() -> None:
+    distilled = _distilled()
+    endless = {"distiller": "metadd(dm, stages=(5, 1000000000))"}
+    distilled = replace(distilled, header=distilled.header.model_copy(update=endless))
+    with pytest.raises(OptionError, match=r"1,000,000,000.*at most 100,000"):
+        meta_features(distilled, NETWORKS, data=toy_data())
