@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dd_plugins.errors import described
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import plain
 
@@ -88,11 +89,21 @@ def run_all(*actions: Callable[[], object]) -> None:
     """Perform all actions in turn, even if an earlier one fails; then raise its error.
 
     So figures are printed even if their file cannot be written, and the file is written
-    even if printing fails.
+    even if printing fails. Of several errors the first is raised, and the others are
+    printed.
     """
-    with ExitStack() as stack:
-        for action in reversed(actions):
-            stack.callback(action)
+    errors = []
+    for action in actions:
+        try:
+            action()
+        except Exception as error:
+            errors.append(error)
+    if not errors:
+        return
+    first, *others = errors
+    for other in others:
+        say(f"Error: {described(other)}", err=True)
+    raise first
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:

@@ -51,11 +51,19 @@ def test_figures_have_four_digits(
 
 
 @pytest.mark.parametrize(
-    ("failing", "told"),
-    [(set(), None), ({1}, "1"), ({0, 2}, "2"), ({0, 1, 2}, "2")],
+    ("failing", "raised", "printed"),
+    [
+        (set(), None, ""),
+        ({1}, "1", ""),
+        ({0, 2}, "0", "Error: 2\n"),
+        ({0, 1, 2}, "0", "Error: 1\nError: 2\n"),
+    ],
 )
 def test_each_is_done_in_its_order_though_others_fail(
-    failing: set[int], told: str | None
+    failing: set[int],
+    raised: str | None,
+    printed: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     done: list[int] = []
 
@@ -67,12 +75,13 @@ def test_each_is_done_in_its_order_though_others_fail(
 
         return act
 
-    if told is None:
+    if raised is None:
         run_all(*map(action, range(3)))
     else:
-        with pytest.raises(FileError, match=told):
+        with pytest.raises(FileError, match=raised):
             run_all(*map(action, range(3)))
     assert done == [0, 1, 2]
+    assert capsys.readouterr().err == printed
 
 
 def test_figures_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
