@@ -1,6 +1,6 @@
 """How well a distilled set trains architectures it was not distilled with."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -268,16 +268,6 @@ def _reason_not_compared(reports: Sequence[SetTransfer]) -> str:
     return ""
 
 
-def _only(report: SetTransfer, specs: Collection[str]) -> SetTransfer:
-    """Return a report restricted to some of its networks."""
-    kept = [number for number, r in enumerate(report.results) if r.spec in specs]
-    return replace(
-        report,
-        results=tuple(report.results[number] for number in kept),
-        families=tuple(report.families[number] for number in kept),
-    )
-
-
 def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
     """Compare two sets on the architectures common to both."""
     if len(reports) != 2:
@@ -297,7 +287,7 @@ def _differences(reports: Sequence[SetTransfer]) -> tuple[Difference, ...]:
             before.append(result)
             after.append(other)
     both = {result.spec for result in first.results} & others.keys()
-    one, two = (_only(report, both).by_family() for report in reports)
+    one, two = (report.by_family(both) for report in reports)
     rows += [difference_of(one[each].spec, one[each], two[each]) for each in one]
     means = mean_of(before), mean_of(after)
     if means[0] is not None and means[1] is not None:

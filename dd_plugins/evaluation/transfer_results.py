@@ -1,6 +1,6 @@
 """The results of training several architectures on distilled sets."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -53,11 +53,18 @@ class SetTransfer:
             for result, real in zip(self.results, self.random, strict=False)
         )
 
-    def by_family(self) -> dict[str, NetworkResult]:
-        """Return the mean over the sizes of each family with several, by its name."""
+    def by_family(
+        self, among: Collection[str] | None = None
+    ) -> dict[str, NetworkResult]:
+        """Return the mean over the sizes of each family with several, by its name.
+
+        Args:
+            among: the specs of the architectures that count; all by default.
+        """
         found: dict[str, list[NetworkResult]] = {}
         for family, result in zip(self.families, self.results, strict=False):
-            found.setdefault(family, []).append(result)
+            if among is None or result.spec in among:
+                found.setdefault(family, []).append(result)
         return {
             family: replace(mean, spec=f"{family}, {len(sizes)} sizes")
             for family, sizes in found.items()
