@@ -63,17 +63,18 @@ class NetworkResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form written by ``--json``."""
-        return {
+        found: dict[str, Any] = {
             "spec": self.spec,
             "accuracy_mean": self.mean,
             "accuracy_std": self.std,
             "accuracy_ci95": None if self.ci95 is None else list(self.ci95),
             "accuracies": list(self.accuracies),
-        } | (
-            {"retrieval": {name: _figures(scores) for name, scores in retrieval}}
-            if (retrieval := self.retrieval.items())
-            else {}
-        )
+        }
+        if self.retrieval:
+            found["retrieval"] = {
+                name: _figures(scores) for name, scores in self.retrieval.items()
+            }
+        return found
 
 
 def _figures(scores: Sequence[float]) -> dict[str, Any]:
