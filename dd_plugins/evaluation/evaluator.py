@@ -160,20 +160,21 @@ class Evaluator:
     ) -> Iterator[RobustnessScore]:
         """Yield the robust scores of each network."""
         for number, own in enumerate(results["distilled"]):
-
-            def by(kind: str, number: int = number) -> tuple[float, ...]:
-                return results[kind][number].accuracies
-
+            by = {
+                kind: found[number].accuracies
+                for kind, found in results.items()
+                if found
+            }
             if self.scores.lrs:
                 # Random images get labels from the set's teacher, if it is at hand.
-                random = by("taught random" if results["taught random"] else "random")
-                behind_full_data = by("full"), by("hard")
-                above_random = own.accuracies, random
+                random = by.get("taught random", by["random"])
+                behind_full_data = by["full"], by["hard"]
+                above_random = by["distilled"], random
                 yield score_of_runs("lrs", own.spec, behind_full_data, above_random)
             if self.scores.ars:
                 pairs = [
-                    (own.accuracies, by("random")),
-                    (by("other view"), by("random, other view")),
+                    (by["distilled"], by["random"]),
+                    (by["other view"], by["random, other view"]),
                 ]
                 if self.recipes[number].augmentation == "none":
                     pairs.reverse()
