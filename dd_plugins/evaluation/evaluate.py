@@ -19,7 +19,6 @@ from dd_plugins.evaluation.data_of_set import (
     warn_of_others,
 )
 from dd_plugins.evaluation.evaluator import Evaluator
-from dd_plugins.evaluation.kernel_score import settled
 from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import Evaluation
@@ -323,7 +322,7 @@ def _with_kernel(
     """
     if scores.kernel is None:
         return scores
-    kernel = settled(scores.kernel, method_of(distilled, plugins.distiller))
+    kernel = scores.kernel.settled_for(method_of(distilled, plugins.distiller))
     assert kernel.of is not None
     largest = max(len(distilled), distilled.budget)
     _, _, height, width = distilled.images.shape

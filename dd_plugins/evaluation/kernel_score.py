@@ -11,7 +11,7 @@ from dd_plugins.functional.ntk import KERNELS, AbstractKernel, FullyConnected
 from dd_plugins.spec import Record, record
 from dd_plugins.synthetic.labels import LabelKind
 
-__all__ = ["KernelScore", "settled"]
+__all__ = ["KernelScore"]
 
 
 @record
@@ -34,6 +34,22 @@ class KernelScore(Record):
     of: AbstractKernel | None = None
     ridge: NonNegativeFloat | None = None
 
+    def settled_for(self, distiller: Any) -> "KernelScore":
+        """Return the score with open options filled in from a set's method.
+
+        Args:
+            distiller: a distiller or a wrapper, or None; if it has no kernel, ``fc`` is
+                taken.
+        """
+        kernel, ridge = FullyConnected(), RIDGE
+        while distiller is not None:
+            if isinstance(getattr(distiller, "kernel", None), AbstractKernel):
+                kernel, ridge = distiller.kernel, distiller.ridge
+            distiller = getattr(distiller, "base", None)
+        return KernelScore(
+            of=self.of or kernel, ridge=ridge if self.ridge is None else self.ridge
+        )
+
     def predictor(
         self, images: Tensor, labels: Tensor, kind: LabelKind
     ) -> Callable[[Tensor], Tensor]:
@@ -49,21 +65,3 @@ class KernelScore(Record):
         if kind != "regression":
             labels = labels - 1 / labels.shape[1]
         return kernel_predictor(self.of, images, labels, ridge=self.ridge)
-
-
-def settled(score: KernelScore, distiller: Any) -> KernelScore:
-    """Return the score, its open options filled in from a set's method.
-
-    Args:
-        score: the score; its given options stay.
-        distiller: a distiller or a wrapper, or None; if it has no kernel, ``fc`` is
-            taken.
-    """
-    kernel, ridge = FullyConnected(), RIDGE
-    while distiller is not None:
-        if isinstance(getattr(distiller, "kernel", None), AbstractKernel):
-            kernel, ridge = distiller.kernel, distiller.ridge
-        distiller = getattr(distiller, "base", None)
-    return KernelScore(
-        of=score.of or kernel, ridge=ridge if score.ridge is None else score.ridge
-    )

@@ -12,7 +12,7 @@ from dd_plugins import DistilledSet
 from dd_plugins.data.subsets import class_members, random_members
 from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.asked_scores import asked_scores
-from dd_plugins.evaluation.kernel_score import KernelScore, settled
+from dd_plugins.evaluation.kernel_score import KernelScore
 from dd_plugins.functional.ntk import Convolutional, FullyConnected
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.testing import toy_data
@@ -86,11 +86,12 @@ def test_random_images_are_scored_beside_the_set(
 def test_the_kernel_and_the_ridge_are_those_of_the_method() -> None:
     method = dd_plugins.get_distiller("clip(kip(kernel=conv(depth=2), ridge=0.5))")
     own = KernelScore(of=Convolutional(depth=2), ridge=0.5)
-    assert settled(KernelScore(), method) == own
+    assert KernelScore().settled_for(method) == own
     given = KernelScore(of=FullyConnected(depth=3), ridge=0.1)
-    assert settled(given, method) == given
+    assert given.settled_for(method) == given
     usual = KernelScore(of=FullyConnected(), ridge=1e-6)
-    assert settled(KernelScore(), dd_plugins.get_distiller("clip(dm)")) == usual
+    without = dd_plugins.get_distiller("clip(dm)")
+    assert KernelScore().settled_for(without) == usual
 
 
 def test_other_scores_are_refused_before_a_network_is_trained() -> None:
