@@ -17,8 +17,8 @@ from dd_plugins.synthetic.header import Header
 __all__ = [
     "dataset_name_of",
     "real_data_of",
-    "scored_on_validation",
-    "warn_of_others",
+    "warn_if_other_images",
+    "with_validation_as_test",
 ]
 
 FindData = Callable[[Any, DataOptions], RealData]
@@ -110,7 +110,7 @@ def _data_by_name(
     return replace(data, mirror=header.mirror)
 
 
-def warn_of_others(distilled: DistilledSet, data: RealData) -> None:
+def warn_if_other_images(distilled: DistilledSet, data: RealData) -> None:
     """Warn if training images given in Python are others than those behind the set.
 
     Data given by name is refused then. A set with a context is distilled from several.
@@ -133,7 +133,7 @@ def warn_of_others(distilled: DistilledSet, data: RealData) -> None:
         )
 
 
-def scored_on_validation(distilled: DistilledSet, data: RealData) -> RealData:
+def with_validation_as_test(distilled: DistilledSet, data: RealData) -> RealData:
     """Return the data with its validation images in place of the test set.
 
     Raises:

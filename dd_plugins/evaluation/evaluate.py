@@ -15,8 +15,8 @@ from dd_plugins.errors import DDError, OptionError
 from dd_plugins.evaluation.asked_scores import AskedScores, asked_scores
 from dd_plugins.evaluation.data_of_set import (
     real_data_of,
-    scored_on_validation,
-    warn_of_others,
+    warn_if_other_images,
+    with_validation_as_test,
 )
 from dd_plugins.evaluation.evaluator import Evaluator
 from dd_plugins.evaluation.method_of_set import method_of
@@ -345,9 +345,9 @@ def _checked_data(
         plugins.real_data,
         download=options.download,
     )
-    warn_of_others(distilled, data)
+    warn_if_other_images(distilled, data)
     if options.validation:
-        data = scored_on_validation(distilled, data)
+        data = with_validation_as_test(distilled, data)
     elif distilled.header.privacy is not None:  # its method saw all images
         data = data.undivided()
     data.check_test()

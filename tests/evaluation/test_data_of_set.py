@@ -13,7 +13,7 @@ from dd_plugins import DistilledSet, RealData
 from dd_plugins.api import DataOptions
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.errors import DataError, DDWarning, OptionError, UnknownNameError
-from dd_plugins.evaluation.data_of_set import real_data_of, warn_of_others
+from dd_plugins.evaluation.data_of_set import real_data_of, warn_if_other_images
 from dd_plugins.plugins.asked_for import remember
 from dd_plugins.testing import toy_data
 
@@ -81,12 +81,12 @@ def test_data_in_hand_is_taken_as_it_is(distilled: DistilledSet) -> None:
     assert other.fingerprint != distilled.header.dataset.fingerprint
     assert real_data_of(distilled, (images, labels), None, find) is other
     with pytest.warns(DDWarning, match="not those that the set was distilled from"):
-        warn_of_others(distilled, other)
-    warn_of_others(distilled, toy_data())
+        warn_if_other_images(distilled, other)
+    warn_if_other_images(distilled, toy_data())
     whole = dd_plugins.distill(
         toy_data(validation=0), "random", steps=1, network="mlp(width=2)"
     )
-    warn_of_others(whole, toy_data())  # a part of the images is held out here
+    warn_if_other_images(whole, toy_data())  # a part of the images is held out here
     assert (other.preprocessing, other.mirror) == ("zca", False)
 
 
