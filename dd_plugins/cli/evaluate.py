@@ -192,10 +192,10 @@ def _evaluation_tables(
         )
         columns = ("trained on", "labels") if has_views else ("trained on",)
         table = _table_of_sets(*columns)
-        for kind, labels, images, results in kinds:
+        for kind, labels, count, results in kinds:
             if results:
                 words = (kind, labels) if has_views else (kind,)
-                table.add_row(*words, images, *figure_columns(results[number]))
+                table.add_row(*words, count, *figure_columns(results[number]))
         yield table
         if result.retrieval:
             yield as_text(
