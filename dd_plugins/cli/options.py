@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dd_plugins.cli.printing import as_text, print_tables
+from dd_plugins.runtime.text import with_article
 
 if TYPE_CHECKING:
     from dd_plugins.plugins.option_table import Documented
@@ -52,8 +53,7 @@ def _summary(found: "list[Documented]") -> Table:
 def _tables(found: "list[Documented]") -> Iterator[Table | Text]:
     """Yield a title and a table for each record."""
     for each in found:
-        article = "an" if each.kind[0] in "aeiou" else "a"
-        yield as_text(f"{each.name}, {article} {each.kind}: {each.summary}")
+        yield as_text(f"{each.name}, {with_article(each.kind)}: {each.summary}")
         if not each.options:
             yield as_text("It has no options.")
             continue

@@ -5,6 +5,7 @@ import inspect
 from dd_plugins.data.named import DATASET_NAME, DatasetLoader
 from dd_plugins.errors import OptionError
 from dd_plugins.plugins.registry import NO_RECORD, RecordType
+from dd_plugins.runtime.text import with_article
 from dd_plugins.spec import Call, is_record
 
 __all__ = ["checked_dataset", "checked_object", "not_a_spec", "not_a_value"]
@@ -16,9 +17,8 @@ def not_a_spec(spec: object, kind: str, example: str) -> OptionError:
     An example is a torch module.
     """
     got = spec.__name__ if isinstance(spec, type) else type(spec).__name__
-    article = "an" if kind[0] in "aeiou" else "a"
     return OptionError(
-        f"{article} {kind} must be a spec such as {example!r}, or an object of a "
+        f"{with_article(kind)} must be a spec such as {example!r}, or an object of a "
         f"subclass of Abstract{kind.capitalize()}, got {got}; "
         "docs/writing-a-plugin.md shows how to make one"
     )

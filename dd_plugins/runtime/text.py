@@ -1,6 +1,13 @@
 """Names and paths as plain text, wherever they are shown."""
 
-__all__ = ["counted", "duration_text", "plain", "shortened", "size_text"]
+__all__ = [
+    "counted",
+    "duration_text",
+    "plain",
+    "shortened",
+    "size_text",
+    "with_article",
+]
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -53,6 +60,16 @@ def counted(count: int, what: str) -> str:
         ('1 step', '1,200 steps')
     """
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def with_article(what: str) -> str:
+    """Return the name of a thing after "a" or "an".
+
+    Example:
+        >>> with_article("network"), with_article("attack")
+        ('a network', 'an attack')
+    """
+    return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
 
 
 def size_text(count: int) -> str:
