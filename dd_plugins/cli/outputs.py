@@ -62,7 +62,7 @@ def check_outputs(
             raise OptionError(f"{path} belongs to a run; an output needs another name")
         if path.exists() and not path.is_file():
             raise FileError(f"cannot write {path}: it must be a plain file, no device")
-        if path.exists() and not overwrite and not _is(path, kind):
+        if path.exists() and not overwrite and not _begins_like(path, kind):
             raise OptionError(
                 f"{path} exists, and holds "
                 + ("what may not be made again" if kind == "tensors" else f"no {kind}")
@@ -75,7 +75,7 @@ def _identity(path: Path) -> Path:
     return path.resolve()
 
 
-def _is(path: Path, kind: OutputKind) -> bool:
+def _begins_like(path: Path, kind: OutputKind) -> bool:
     """Tell whether a file starts like an output of this kind; an empty one counts."""
     try:
         with path.open("rb") as file:
