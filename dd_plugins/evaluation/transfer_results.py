@@ -84,7 +84,7 @@ class SetTransfer:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two sets: the second minus the first.
+    """A paired difference of two results: the second minus the first.
 
     Networks are paired by their seed: both were trained from the same initial weights.
 
