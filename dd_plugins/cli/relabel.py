@@ -38,13 +38,13 @@ __all__ = ["relabel_command"]
     type=click.FloatRange(min=0, min_open=True),
     default=20.0,
     show_default=True,
-    help="By which logits are divided before the softmax.",
+    help="Divisor of the logits before the softmax.",
 )
 @click.option(
     "--group",
     type=click.IntRange(min=2),
-    help="Label views by BatchNorm's statistics of groups of so many.  [default: by "
-    "those of the real data]",
+    help="Number of views in a group for BatchNorm's statistics.  [default: the "
+    "statistics of the real data]",
 )
 @click.option(
     "--store-labels",

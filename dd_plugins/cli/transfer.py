@@ -147,7 +147,8 @@ def _transfer_tables(found: "Transfer") -> Iterator[Table | Text]:
         yield table
         if report.random:
             yield as_text(
-                f"over {report.random_images} random real images, in such pairs"
+                f"gain over {report.random_images} random real images, in pairs of "
+                "equal networks"
             )
             yield _table_of(report.over_random())
     if found.differences:

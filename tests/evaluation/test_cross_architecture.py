@@ -150,7 +150,8 @@ def test_command_writes_tables_json_and_one_page(
             assert row["spec"] == real["spec"] == gain["spec"]
             difference = row["accuracy_mean"] - real["accuracy_mean"]
             assert gain["mean"] == pytest.approx(difference)
-    assert result.stdout.count("over 10 random real images, in such pairs") == 2
+    title = "gain over 10 random real images, in pairs of equal networks"
+    assert result.stdout.count(title) == 2
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "found.html").read_text()
     assert "mlp(width=8)" in page
