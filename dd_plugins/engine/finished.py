@@ -137,8 +137,8 @@ def _privacy(beginning: Beginning, own: PrivacyRecord | None) -> PrivacyRecord |
     It stands at any depth, and has those of its own contexts added.
     """
     context = beginning.context_record
-    while own is not None and context is not None:
-        if context.header.privacy is not None:
-            return own.together_with(context.header.privacy)
-        context = context.header.context
-    return own
+    if own is None or context is None:
+        return own
+    records = [header.privacy for header in context.header.lineage]
+    nearest = next(filter(None, records), None)
+    return own if nearest is None else own.together_with(nearest)

@@ -13,7 +13,6 @@ from dd_plugins.engine.settled import Settled
 from dd_plugins.errors import DDWarning, OptionError
 from dd_plugins.run import Run
 from dd_plugins.synthetic.artifact import DistilledSet
-from dd_plugins.synthetic.header import Header
 from dd_plugins.wrappers.base import base_of, wrappers_of
 
 __all__ = ["check_private", "readable_sampler"]
@@ -84,15 +83,13 @@ def _check_context(context: DistilledSet, settled: Settled, name: str) -> None:
     own context, and so on.
     """
     public = settled.distiller.public_data
-    header: Header | None = context.header
-    while header is not None:
+    for header in context.header.lineage:
         if header.privacy is None and header.dataset.name != public:
             raise OptionError(
                 f"{name} is private, and its context must be private too or be made of "
                 f"public images, got one made of {header.dataset.name!r}; say by "
                 "public=... if these are public"
             )
-        header = None if header.context is None else header.context.header
 
 
 def _check_public(settled: Settled, name: str) -> None:
