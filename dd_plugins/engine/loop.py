@@ -101,7 +101,8 @@ class Loop:
         self.learning = Learning(run, self.settled, self.folder, self.context)
         transform = None
         if saved is not None:
-            check_configuration(saved, self.configuration, run.steps)
+            finished = processes.broadcast_object(self._has_finished(saved))
+            check_configuration(saved, self.configuration, run.steps, finished=finished)
             transform = saved_transform(saved, data.train.images[:1])
         self.learning.begin(transform)
         self._check_labels_of_views()
@@ -110,6 +111,16 @@ class Loop:
             self._check_place(saved)
         self.begun_at = self.learning.step
         self.prepared_seconds = time.monotonic() - started
+
+    def _has_finished(self, saved: dict[str, Any]) -> bool:
+        """Tell whether a run has made its last step, and its set can be read."""
+        if self.folder is None or saved.get("step") != self.run.steps:
+            return False
+        try:
+            DistilledSet.load(self.folder / ARTIFACT_NAME)
+        except FileError:
+            return False
+        return True
 
     def _check_labels_of_views(self) -> None:
         """Refuse labels that are made after the last step and have no room."""

@@ -69,16 +69,20 @@ def threads_of(saved: dict[str, Any] | None = None) -> AbstractContextManager[No
 
 
 def check_configuration(
-    saved: Mapping[str, Any], configuration: Mapping[str, Any], steps: int
+    saved: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+    steps: int,
+    *,
+    finished: bool = False,
 ) -> None:
     """Refuse a checkpoint of a run with other options, or of other code.
-
-    A finished run may come from any version: no step is left to be made by this one.
 
     Args:
         saved: the checkpoint.
         configuration: the configuration of the run; it must be the same.
         steps: the number of steps of the run.
+        finished: whether nothing is left to be made: the run may then come from any
+            version.
 
     Raises:
         OptionError: another run wrote the checkpoint.
@@ -92,7 +96,7 @@ def check_configuration(
                     f"{name}: expected text, a number or None, got "
                     f"{type(value).__name__}"
                 )
-        if saved.get("step") == steps:
+        if finished:
             before, configuration = _unversioned(before), _unversioned(configuration)
         if set(_unversioned(before)) != set(_unversioned(configuration)):
             raise OptionError(

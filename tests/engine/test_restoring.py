@@ -93,12 +93,12 @@ def test_a_checkpoint_of_other_options_names_them_all(
 
 def test_a_finished_run_may_come_from_another_version() -> None:
     other = {"torch version": "1.0"}
-    unfinished, finished = (saved_with(**other) | {"step": step} for step in (8, 9))
+    saved, now = saved_with(**other), CONFIGURATION | {"torch version": "2.0"}
     with pytest.raises(OptionError, match=r"install the version .* or remove its fold"):
-        check_configuration(unfinished, CONFIGURATION | {"torch version": "2.0"}, 9)
-    check_configuration(finished, CONFIGURATION | {"torch version": "2.0"}, 9)
+        check_configuration(saved, now, 9)
+    check_configuration(saved, now, 9, finished=True)
     with pytest.raises(OptionError, match="other options: seed was 0, is 5; repeat"):
-        check_configuration(finished, CONFIGURATION | {"seed": 5}, 9)
+        check_configuration(saved, now | {"seed": 5}, 9, finished=True)
 
 
 def test_a_checkpoint_of_another_version_is_told_apart() -> None:

@@ -572,6 +572,10 @@ def test_run_goes_on_with_the_plugin_version_that_began_it(
     assert plugins.versions(plugins.network("mlp")) == {}
     dd_plugins.distill("digits", "frepo(pool_size=1)", resume=True, **options)
     (upgraded,) = found(plugins, "wide")
+    upgraded.version = "1.6"
+    again = dd_plugins.distill("digits", "frepo(pool_size=1)", resume=True, **options)
+    assert again.header.versions["dist_wide"] == "1.5", "nothing was left to be made"
+    (tmp_path / "run" / "distilled.safetensors").unlink()
     for later, told in (("1.6", "is '1"), (None, "is None")):
         upgraded.version = later
         with pytest.raises(OptionError, match=f"dist_wide version was '1.5', {told}"):

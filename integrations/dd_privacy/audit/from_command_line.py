@@ -261,6 +261,10 @@ def _prepared_artifact(
         data = data.undivided()  # a private distiller takes validation images too
     # Its teacher was trained on these images, not on those of a run.
     distilled = labels_stored(distilled, data=data, device=options["device"])
+    steps = options["training_steps"]
+    given = GivenSet(str(audited), options["device"], distilled, steps)
+    if options["shadows"]:
+        given.for_shadows()  # refuses a set that cannot be made again
     initial = distilled.header.initial_indices
     membership = membership_for_artifact(
         data,
@@ -269,8 +273,7 @@ def _prepared_artifact(
         shadows=options["shadows"],
         seed=options["seed"],
     )
-    steps = options["training_steps"]
-    return membership, [GivenSet(str(audited), options["device"], distilled, steps)]
+    return membership, [given]
 
 
 def _is_behind(distilled: dd_plugins.DistilledSet, data: dd_plugins.RealData) -> bool:
