@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 DATA_FOLDERS = {
@@ -78,6 +80,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = {*getattr(item, "fixturenames", ()), *(code.co_names if code else ())}
         if item.path.name in SLOW_FILES or not SLOW_NAMES.isdisjoint(names):
             item.add_marker("slow")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Draw the same numbers in every run of a test, whatever ran before it."""
+    torch.manual_seed(zlib.crc32(item.nodeid.encode()))
 
 
 @pytest.fixture(autouse=True, scope="session")

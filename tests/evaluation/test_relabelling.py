@@ -246,10 +246,9 @@ def test_artifacts_of_every_version_are_relabelled(file: Path, tmp_path: Path) -
 def test_a_set_in_a_space_that_older_versions_do_not_name_is_relabelled(
     tmp_path: Path,
 ) -> None:
-    images, space = 2 * torch.rand(6, 1, 8, 8) - 1, ([0.5], [0.5])
-    made = DistilledSet.from_tensors(
-        images, torch.arange(6) % 2, toy_data(), space=space
-    )
+    data, space = toy_data(), ([0.5], [0.5])
+    images, labels = (data.train.images[:6] - 0.5) / 0.5, data.train.labels[:6]
+    made = DistilledSet.from_tensors(images, labels, data, space=space)
     older = with_header(
         made, format_version=5, architectures=None, value_space="standardize"
     )
