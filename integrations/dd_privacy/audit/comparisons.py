@@ -64,8 +64,9 @@ def compared_with(
         delta: the delta of private training.
 
     Raises:
-        OptionError: images from noise are asked for, and the audited ones begin as
-            noise themselves, or are not moved.
+        OptionError: random images are asked for, and the audited ones are random
+            themselves; or images from noise, and the audited ones begin as noise, or
+            are not moved.
     """
     match name:
         case "all":
@@ -94,6 +95,14 @@ def _all_members(
 
 def _random_images(audited: Distillation, data: dd_plugins.RealData) -> Distillation:
     """Return a draw of as many random real images as are distilled."""
+    method, drawn = (
+        repr(dd_plugins.get_distiller(each))
+        for each in (audited.options.distiller, "random")
+    )
+    if method == drawn and audited.options.parametrization == "identity":
+        raise OptionError(
+            f"--compare random would compare {method} with itself; leave it out"
+        )
     options = replace(
         audited.options,
         distiller="random",

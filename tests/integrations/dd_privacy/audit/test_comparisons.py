@@ -72,6 +72,15 @@ def test_random_images_are_as_many_and_on_the_same_network() -> None:
     assert random.options.network == default.resolved_network(noisy_data(100))
 
 
+def test_random_images_are_not_compared_with_themselves() -> None:
+    drawn = RunOptions(distiller="random")
+    with pytest.raises(OptionError, match=r"would compare random with itself"):
+        of("random", Distillation("mine", "cpu", drawn))
+    packed = replace(drawn, parametrization="packed(factor=2)")
+    (random,) = of("random", Distillation("mine", "cpu", packed))
+    assert random.options.parametrization == "identity"
+
+
 def test_from_noise_all_else_is_the_same() -> None:
     (noise,) = of("noise")
     assert noise.name == "mine from noise"
