@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,6 +147,12 @@ _forks.set_forkserver_preload(
         "pytorch_metric_learning.utils.accuracy_calculator",
     ]
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forks() -> None:
+    """Start the process to fork: an audit would start it with fewer imports."""
+    forkserver.ensure_running()
 
 
 COMMAND_LINE = """

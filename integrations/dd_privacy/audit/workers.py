@@ -5,11 +5,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ Make = Callable[[AbstractMechanism, int], Path]
 """Makes a run, and returns its folder."""
 
 _PATIENCE = 15.0  # seconds for a stopped run to write its checkpoint
+_IMPORTED_LATER = ("torch._dynamo",)  # by the first optimizer, which takes seconds
 
 
 def run_in_parallel(
@@ -43,14 +45,13 @@ def run_in_parallel(
     Raises:
         RunError: a process was killed.
     """
-    # A process forked from one that has used torch's threads hangs.
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     alive, held = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(
         processes,
         mp_context=context,
         initializer=_prepare,
-        initargs=(make, _threads(processes), alive),
+        initargs=(make, _threads(processes), alive, dict(os.environ)),
     )
     try:
         futures = {executor.submit(_make, *job): job for job in jobs}
@@ -86,11 +87,27 @@ def _threads(processes: int) -> int:
     return max(1, torch.get_num_threads() // processes)
 
 
+def _context() -> BaseContext:
+    """Return how processes start: forked, where it can be, from one with torch.
+
+    A process forked from this one could hang: the threads of torch are not forked.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *_IMPORTED_LATER])
+    return context
+
+
 _worker: dict[str, Any] = {}
 
 
-def _prepare(make: Make, threads: int, alive: Connection) -> None:
+def _prepare(
+    make: Make, threads: int, alive: Connection, environment: Mapping[str, str]
+) -> None:
     """Set up a process; the examples are sent to it once, not with each run."""
+    os.environ.clear()  # its variables may be those of an earlier audit
+    os.environ.update(environment)
     _worker["ending"] = False
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     torch.set_num_threads(threads)

@@ -110,6 +110,21 @@ def test_each_job_is_made_once_in_another_process() -> None:
         assert int(threads) == max(1, torch.get_num_threads() // 2)
 
 
+def cache_of_process(mechanism: Any, run: int) -> Path:
+    """Return the folder for networks by the environment of the process."""
+    return Path(os.environ["DD_CACHE"])
+
+
+def test_each_audit_has_the_environment_of_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs: Any = [("all", 0)]
+    for folder in ("one", "other"):
+        monkeypatch.setenv("DD_CACHE", folder)
+        ((_, found),) = run_in_parallel(cache_of_process, jobs, 1)
+        assert found == Path(folder)
+
+
 def fails(mechanism: Any, run: int) -> Path:
     raise FileError(f"{mechanism} of run {run} cannot be written")
 
