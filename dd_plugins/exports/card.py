@@ -47,6 +47,7 @@ def card_of(
         train_images=f"{header.dataset.train_images:,}",
         size=next((name for most, name in _SIZES if count < most), "100K<n<1M"),
         repo_id=repo_id,
+        given_data=_given_data(header.dataset.name),
         left_out=how.left_out,
         fields=[(name, _code(value)) for name, value in _fields(distilled, how)],
     )
@@ -82,6 +83,12 @@ def _data_name(distilled: DistilledSet) -> str:
     """Return the name of the real data, without the kind of its files."""
     name = distilled.header.dataset.name
     return PureWindowsPath(name.partition(":")[2]).name or name
+
+
+def _given_data(name: str) -> str:
+    """Return how evaluation is given data with a place of its own, or nothing."""
+    kind, colon, _ = name.partition(":")
+    return f', data="{kind}:PLACE OF THE REAL IMAGES"' if colon else ""
 
 
 def _words(text: str) -> str:

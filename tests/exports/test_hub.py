@@ -52,6 +52,7 @@ def test_what_is_pushed_is_loaded_again(hub: Path) -> None:
     assert card.data.license is None
     assert "dataset-distillation" in card.data.tags
     assert 'snapshot_download("me/toys"' in card.text
+    assert "dd_plugins.evaluate(distilled)" in card.text
 
 
 def test_a_changed_card_is_uploaded_as_it_is(hub: Path, tmp_path: Path) -> None:
@@ -105,7 +106,9 @@ def test_no_file_tells_where_data_lay(tmp_path: Path) -> None:
         options={"public": "'npz:/home/me/cats.npz'", "epsilon": "1.0"},
     )
     folder = dd_plugins.export(made, "hub", tmp_path / "written")
-    assert "# pets, distilled by dp" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "# pets, distilled by dp" in card
+    assert 'evaluate(distilled, data="folder:PLACE OF THE REAL IMAGES")' in card
     loaded = DistilledSet.load(folder)
     assert loaded.header.dataset.name == "folder:pets"
     assert loaded.header.distiller == "dp_dm(epsilon=1.0, public='folder:cats')"
