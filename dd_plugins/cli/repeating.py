@@ -54,9 +54,7 @@ def check_run_repeats(header: "Header") -> None:
         OptionError: the set was imported or relabelled, or has a context.
         UnknownNameError: the set has views, and no plugin registers its distiller.
     """
-    from dd_plugins.synthetic.given_tensors import IMPORTED
-
-    if header.distiller.startswith(f"{IMPORTED}("):
+    if header.is_imported:
         raise OptionError("an imported set has no run to repeat")
     if header.context is not None:
         raise OptionError(

@@ -124,7 +124,9 @@ def info_command(path: Path, as_json: bool, as_config: bool) -> None:
         fields["recipe"] = "that of the kind of labels"
         fields["stored_images"] = len(header.initial_classes)
         del fields["stored_values"]
-    fields["learned"] = header.learned or "images alone"
+    fields["also learned"] = fields.pop("learned") or "nothing else"
+    if header.is_imported:
+        fields |= dict.fromkeys(("seed", "precision", "initial_classes"), "unknown")
     fields["privacy"] = "none"
     if header.privacy is not None:
         fields["privacy"] = header.privacy.line()

@@ -11,7 +11,6 @@ from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, DDWarning, OptionError, UnknownNameError
 from dd_plugins.plugins.asked_for import was_requested
 from dd_plugins.synthetic.artifact import DistilledSet
-from dd_plugins.synthetic.given_tensors import IMPORTED
 from dd_plugins.synthetic.header import Header
 
 __all__ = [
@@ -90,8 +89,8 @@ def _data_by_name(
         if given is not None:
             raise
         raise DataError(
-            f"the set needs the data {name!r} that it was distilled from, which no "
-            "plugin offers here; if it was given in Python, pass data=... there"
+            f"the real data of the set, {name!r}, is not among those that plugins "
+            "offer; pass the images as data=... in Python, or name them by --dataset"
         ) from error
     except DataError as error:
         if given is not None:
@@ -157,7 +156,7 @@ def with_validation_as_test(distilled: DistilledSet, data: RealData) -> RealData
             "validation: the set was distilled from the validation images too, so "
             "accuracies on them would be too high"
         )
-    imported = any(each.distiller.startswith(f"{IMPORTED}(") for each in headers)
+    imported = any(each.is_imported for each in headers)
     if imported or others:
         origin = (
             "other code made the set or a context of it"

@@ -14,12 +14,11 @@ from dd_plugins.data.preprocess import Preprocessing, Transform, to_unit_range
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, DDWarning, OptionError
 from dd_plugins.run import RunOptions
-from dd_plugins.synthetic.header import Content, DataRecord, make_header
+from dd_plugins.synthetic.header import IMPORTED, Content, DataRecord, make_header
 from dd_plugins.synthetic.labels import LabelKind, one_hot
 
-__all__ = ["IMPORTED", "Space", "content_of_tensors"]
+__all__ = ["Space", "content_of_tensors"]
 
-IMPORTED = "imported"
 """The name for the method of a set made by other code."""
 
 Space = Preprocessing | Literal["pixels"] | tuple[Sequence[float], Sequence[float]]

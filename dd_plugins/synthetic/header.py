@@ -33,6 +33,7 @@ __all__ = [
     "DEEPEST_CONTEXT",
     "DIRECTIONS_SINCE",
     "FORMAT_VERSION",
+    "IMPORTED",
     "SINCE",
     "STORED_PREFIX",
     "TEACHERS_SINCE",
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 7
+IMPORTED = "imported"
+"""The method in the headers of sets of other code."""
 SINCE = {
     "initial_images": 2,
     "context": 2,
@@ -269,6 +272,11 @@ class Header(StrictRecord):
                 "views": None,
             }
         )
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether other code made the set."""
+        return self.distiller.startswith(f"{IMPORTED}(")
 
     @property
     def lineage(self) -> "list[Header]":

@@ -1,6 +1,7 @@
 """What the built-in commands print and write, in this process."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -232,7 +233,23 @@ def test_info_tells_each_set_that_stands_behind_another(
     assert "beside 10 images by random" in told[1]
     digits.save("set")
     plain = info_of(run, "set")
-    assert (plain["context"], plain["learned"]) == ("none", "images alone")
+    assert plain["context"] == "none"
+
+
+def test_info_tells_what_else_was_learned(run: Run, digits: DistilledSet) -> None:
+    for learned, told in (({}, "nothing else"), ({"rate": [0.5]}, r"rate.*0\.5")):
+        header = digits.header.model_copy(update={"learned": learned})
+        replace(digits, header=header).save("set")
+        assert re.search(f"also learned +.*{told}", run("info", "set").stdout)
+
+
+def test_info_claims_nothing_about_a_set_of_other_code(run: Run) -> None:
+    data = dd_plugins.get_dataset("digits")
+    images, labels = data.train.images[:20], data.train.labels[:20]
+    DistilledSet.from_tensors(images, labels, data, space="pixels").save("set")
+    told = info_of(run, "set")
+    for name in ("seed", "precision", "initial classes", "initial images"):
+        assert told[name] == "unknown", name
 
 
 def test_info_shows_the_first_of_many_and_all_as_json(

@@ -109,7 +109,7 @@ def test_data_of_another_value_space_is_refused() -> None:
 
 
 def test_data_that_nobody_offers_is_named() -> None:
-    with pytest.raises(DataError, match="which no plugin offers here"):
+    with pytest.raises(DataError, match="is not among those that plugins offer"):
         meta_features(_distilled(), NETWORKS)
 
 
