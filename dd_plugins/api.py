@@ -131,11 +131,11 @@ if TYPE_CHECKING:
     from dd_plugins.synthetic.views import Views
     from dd_plugins.tracking.base import AbstractObserver, Observation
     from dd_plugins.training.kept_networks import (
-        KeptNetworks,
         TrainedNetwork,
         TrainingReport,
         train_networks,
     )
+    from dd_plugins.training.kept_sequence import KeptNetworks
     from dd_plugins.training.obtaining import Missing, obtained
     from dd_plugins.training.protocols import ProtocolName, recipe_for, training_set_of
     from dd_plugins.training.recipes import (

@@ -31,7 +31,8 @@ from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves
 from dd_plugins.synthetic.views import Views
 from dd_plugins.training.default_steps import SQUEEZE_STEPS
-from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
+from dd_plugins.training.kept_networks import TrainedNetwork
+from dd_plugins.training.kept_sequence import KeptNetworks
 from dd_plugins.training.obtaining import Missing, obtained, training_command
 from dd_plugins.training.patches import PatchChoice, Patches
 from dd_plugins.training.recipes import Recipe, squeeze_recipe
@@ -175,7 +176,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         found = obtained(
             wanted, run, real, self.missing_teachers, what="teacher", refusal=refusal
         )
-        if real.content is None:  # no file holds them
+        if not all(each.is_keepable(real) for each in wanted):
             trained = _TRAINED.setdefault(real, {})
             key = repr(wanted)
             if key not in trained:

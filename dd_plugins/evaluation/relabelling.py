@@ -31,7 +31,8 @@ from dd_plugins.synthetic.header import current_header
 from dd_plugins.synthetic.labels import one_hot
 from dd_plugins.synthetic.views import Views, get_views
 from dd_plugins.training.default_steps import SQUEEZE_STEPS
-from dd_plugins.training.kept_networks import KeptNetworks, TrainedNetwork
+from dd_plugins.training.kept_networks import TrainedNetwork
+from dd_plugins.training.kept_sequence import KeptNetworks
 from dd_plugins.training.recipes import (
     Recipe,
     get_recipe,
@@ -195,6 +196,12 @@ def _kept_teachers(
     networks = plugins.network_list(names)
     if len({repr(each) for each in networks}) < len(networks):
         raise OptionError("teachers must differ: name each once")
+    for network in networks:
+        if not network.is_identified:
+            raise OptionError(
+                f"a teacher is kept in a file, but the function of {network!r} holds "
+                "an object of unknown content, such as a lock; make it in the function"
+            )
     return tuple(TrainedNetwork(each, recipe) for each in networks)
 
 

@@ -14,11 +14,8 @@ from dd_plugins.run import Run
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.views import get_views
-from dd_plugins.training.kept_networks import (
-    KeptNetworks,
-    TrainedNetwork,
-    run_of_training,
-)
+from dd_plugins.training.kept_networks import TrainedNetwork, run_of_training
+from dd_plugins.training.kept_sequence import KeptNetworks
 from dd_plugins.training.obtaining import training_command
 from dd_plugins.training.recipes import get_recipe
 from dd_plugins.training.teacher import Teacher

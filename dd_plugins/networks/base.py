@@ -234,6 +234,11 @@ class AbstractNetwork(Record, ABC):
         del image_shape, num_classes
         return repr(self)
 
+    @property
+    def is_identified(self) -> bool:
+        """Tell whether :meth:`identity` tells all; otherwise no file keeps it."""
+        return True
+
     def build(
         self,
         image_shape: ImageShape,

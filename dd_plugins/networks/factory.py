@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeGuard
 from weakref import WeakSet
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.networks.splitting import split_behind_features
+from dd_plugins.runtime.held_values import PLAIN, held_by
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import record
 
@@ -28,7 +30,6 @@ it has such parameters, always by name.
 
 _EXAMPLE = "network=lambda num_classes: MyNet(num_classes)"
 _DIGITS = 16  # of a digest, in hexadecimal
-_PLAIN = (str, int, float, bool, type(None))
 _given_before: "WeakSet[nn.Module]" = WeakSet()
 
 
@@ -134,8 +135,17 @@ class FactoryNetwork(AbstractNetwork):
         module = super().build(image_shape, num_classes, generator=generator)
         return module if device is None else module.to(device)
 
+    @property
+    def is_identified(self) -> bool:
+        """Tell whether all values that the function holds have a known content."""
+        return self._values is not None
+
     def identity(self, image_shape: ImageShape, num_classes: int) -> str:
-        """Return the spec with a digest of the layers and the shapes of the weights."""
+        """Return the spec with a digest of the layers and the shapes of the weights.
+
+        If the function holds values, such as those of a closure, a digest of them
+        follows.
+        """
         generator = generator_for(0, "layers of a network")
         module = self.build(image_shape, num_classes, generator=generator)
         layers = re.sub(r" at 0x[0-9a-f]+", "", repr(module))  # addresses of functions
@@ -143,7 +153,13 @@ class FactoryNetwork(AbstractNetwork):
             (name, tuple(each.shape)) for name, each in module.state_dict().items()
         ]
         digest = hashlib.sha256(f"{layers} {shapes}".encode()).hexdigest()
-        return f"{self!r} with layers {digest[:_DIGITS]}"
+        values = f" and values {self._values[:_DIGITS]}" if self._values else ""
+        return f"{self!r} with layers {digest[:_DIGITS]}{values}"
+
+    @cached_property
+    def _values(self) -> str | None:
+        """The digest of the values before the first call: a call may change them."""
+        return "" if self.only_named else held_by(self.function).values
 
     def _arguments(
         self, image_shape: ImageShape, num_classes: int, origin: str
@@ -188,4 +204,6 @@ def _name_of(function: Callable[..., Any] | str) -> str:
 
 
 def _shown(value: object) -> str:
-    return repr(value) if isinstance(value, _PLAIN) else type(value).__name__
+    if isinstance(value, PLAIN):
+        return repr(value)
+    return getattr(value, "__name__", type(value).__name__)

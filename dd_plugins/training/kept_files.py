@@ -42,9 +42,13 @@ class AbstractKept(ABC):
         digest = hashlib.sha256(self.described(run, real).encode()).hexdigest()[:32]
         return folder / f"{self.prefix}{digest}.safetensors"
 
+    def is_keepable(self, real: RealSampler) -> bool:
+        """Return whether a file may hold it: the real images have a known origin."""
+        return real.content is not None
+
     def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
         """Return whether its file exists."""
-        return real.content is not None and self.path(run, real, folder).exists()
+        return self.is_keepable(real) and self.path(run, real, folder).exists()
 
 
 def load_weights(

@@ -1,12 +1,10 @@
 """Networks trained on real data, kept in files under a hash of their origin."""
 
-import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +28,6 @@ from dd_plugins.runtime.device import (
 )
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import save_tensors
-from dd_plugins.runtime.memory import fits_in_memory
 from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.view_records import TeacherRecord
@@ -47,7 +44,6 @@ from dd_plugins.training.train import (
 )
 
 __all__ = [
-    "KeptNetworks",
     "RealImages",
     "RealSetting",
     "TrainedNetwork",
@@ -58,7 +54,6 @@ __all__ = [
 ]
 
 _FORMAT = 3
-_SHARE = 4  # with the half of fits_in_memory, networks take an eighth of it
 _KIND = "a trained network"
 _ADVICE = "remove the file, and it is trained anew"
 
@@ -201,6 +196,10 @@ class TrainedNetwork(AbstractKept):
             "precision": str(run.precision),
         }
 
+    def is_keepable(self, real: RealSampler) -> bool:
+        """Return whether the origin of the images and of the network is known."""
+        return super().is_keepable(real) and self.network.is_identified
+
     @property
     def training_steps(self) -> int:
         """The number of its training steps."""
@@ -227,7 +226,8 @@ class TrainedNetwork(AbstractKept):
     ) -> FeatureNetwork:
         """Return the network from its file, or train it and keep it there.
 
-        A network trained on images without a known origin is not kept.
+        A network of unknown origin, or trained on images of unknown origin, is not
+        kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.
@@ -262,7 +262,7 @@ class TrainedNetwork(AbstractKept):
                     f"the weights of {self.network!r} are not finite after its "
                     f"training; lower the learning rate of its recipe, {self.recipe!r}"
                 )
-            if real.content is not None:
+            if self.is_keepable(real):
                 save_tensors(path, module.state_dict(), {"description": described})
         frozen: FeatureNetwork = module.eval().requires_grad_(False)
         return frozen
@@ -277,7 +277,7 @@ class TrainedNetwork(AbstractKept):
             OptionError: the images are too small for the architecture.
         """
         module, _ = self.fresh(run)
-        if real.content is None:
+        if not self.is_keepable(real):
             return None
         path = self.path(run, real, folder)
         if not self.is_kept(run, real, folder):
@@ -304,71 +304,6 @@ class TrainedNetwork(AbstractKept):
 def _is_finite(module: nn.Module) -> bool:
     """Tell whether all weights and statistics of a network are finite."""
     return all(bool(each.isfinite().all()) for each in module.state_dict().values())
-
-
-class KeptNetworks(Sequence[FeatureNetwork]):
-    """Networks, each read from its file and checked on first access.
-
-    One is on the device of the run at a time, the last one accessed. All stay in the
-    main memory, if they take no more than an eighth of it; others are read again.
-
-    Args:
-        wanted: the networks; all are in files.
-        run: for the shape of images, the classes, the device and the precision.
-        real: all training images.
-        folder: the folder of kept networks.
-    """
-
-    def __init__(
-        self,
-        wanted: Sequence[TrainedNetwork],
-        run: Run,
-        real: RealSampler,
-        folder: Path,
-    ) -> None:
-        self._wanted, self._run, self._real, self._folder = wanted, run, real, folder
-        self._last: tuple[int, FeatureNetwork] | None = None
-        self._held: dict[int, FeatureNetwork] = {}  # on the CPU
-
-    def __len__(self) -> int:
-        return len(self._wanted)
-
-    def __getitem__(self, number: Any) -> Any:
-        """Return a network, frozen and in evaluation mode, on the device of the run."""
-        if not 0 <= number < len(self._wanted):
-            raise IndexError(number)
-        if self._last is None or self._last[0] != number:
-            self._last = None  # its memory is free before the next takes its place
-            module = self._held.get(number)
-            if module is None:
-                module = self._read(number)
-                if fits_in_memory(_SHARE * _bytes(*self._held.values(), module)):
-                    self._held[number] = self._on(module, "cpu")
-            else:
-                module = self._on(module, self._run.device)
-            self._last = number, module
-        return self._last[1]
-
-    def _read(self, number: int) -> FeatureNetwork:
-        """Return a network from its file."""
-        wanted = self._wanted[number]
-        module = wanted.found(self._run, self._real, self._folder)
-        if module is None:
-            path = wanted.path(self._run, self._real, self._folder)
-            raise FileError(f"{path}: expected {_KIND}, found none; train it again")
-        frozen: FeatureNetwork = module.eval().requires_grad_(False)
-        return frozen
-
-    def _on(self, module: FeatureNetwork, device: torch.device | str) -> FeatureNetwork:
-        """Return a copy of a network on a device; itself if the run is on the CPU."""
-        if self._run.device.type == "cpu":
-            return module
-        return copy.deepcopy(module).to(device)
-
-
-def _bytes(*modules: nn.Module) -> int:
-    """Return the bytes of all weights and statistics of networks."""
-    return sum(each.nbytes for one in modules for each in one.state_dict().values())
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class Wanted(Protocol[Found_co]):
         """The number of its training steps."""
         ...
 
+    def is_keepable(self, real: RealSampler) -> bool:
+        """Return whether a file may hold the object."""
+        ...
+
     def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
         """Return whether the file exists."""
         ...
@@ -83,11 +87,12 @@ def obtained(
             "\n"
         )
     tell: Any = partial(_tell, wanted, what) if show else _tell_nothing
-    if run.ranks > 1 and real.content is not None:
+    if run.ranks > 1:
         first, every = processes.local_rank(), processes.local_world_size()
         with processes.waiting_for_all():
             for number in range(first, len(wanted), every):
-                wanted[number].obtain(run, real, folder, partial(tell, number))
+                if wanted[number].is_keepable(real):
+                    wanted[number].obtain(run, real, folder, partial(tell, number))
     for number, each in enumerate(wanted):
         yield each.obtain(run, real, folder, partial(tell, number))
     if show:

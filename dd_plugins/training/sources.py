@@ -1,6 +1,5 @@
 """The code behind an object: versions of installed packages, or sources."""
 
-import functools
 import hashlib
 import inspect
 import sys
@@ -12,18 +11,21 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+from dd_plugins.runtime.held_values import held_by
 from dd_plugins.spec import Record
 
 __all__ = ["code_of"]
 
-_OWN = ("dd_plugins", "dd_avalanche", "dd_privacy")
+_WITHOUT_ENTRY = sys.stdlib_module_names - {"__main__"} | {
+    *("dd_plugins", "dd_avalanche", "dd_privacy", "torch"),
+}
 
 
 def code_of(*records: Record) -> dict[str, str]:
     """Identify the code behind records and their parts.
 
     The result is a part of the keys of kept files. The library's own code has no entry:
-    a format number stands for it.
+    a format number stands for it. Neither has torch.
 
     Args:
         *records: networks, distillers, wrappers or others.
@@ -37,7 +39,7 @@ def code_of(*records: Record) -> dict[str, str]:
     typed: dict[str, set[str]] = {}
     for made in _code(records):
         package = made.__module__.partition(".")[0]
-        if package in _OWN or package in sys.stdlib_module_names - {"__main__"}:
+        if package in _WITHOUT_ENTRY:
             continue
         versions = _installed(package)
         if versions is not None:
@@ -54,23 +56,18 @@ def code_of(*records: Record) -> dict[str, str]:
 def _code(records: Iterable[Record]) -> set[Any]:
     """Return the classes of records, all their bases, and functions in their options.
 
-    Records within records are included.
+    Records within records are included, and all functions and classes that these hold.
     """
     found: set[Any] = set()
     for record in records:
-        found |= set(type(record).__mro__) - {object}
+        for cls in type(record).__mro__:
+            found |= held_by(cls).code
         for value in record.options().values():
             values = value if isinstance(value, tuple) else (value,)
             found |= _code(each for each in values if isinstance(each, Record))
-            found |= {_unbound(each) for each in values if callable(each)}
+            for each in filter(callable, values):
+                found |= held_by(each).code
     return found
-
-
-def _unbound(function: Any) -> Any:
-    """Return a function without bound arguments, or the class of a callable object."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function if hasattr(function, "__qualname__") else type(function)
 
 
 def _files(package: str) -> Iterator[Path]:

@@ -172,6 +172,10 @@ class Trajectory(AbstractKept):
         """The steps with snapshots."""
         return list(range(0, self.training_steps + 1, self.every))
 
+    def is_keepable(self, real: RealSampler) -> bool:
+        """Return whether the origin of the images and of the network is known."""
+        return self.trained.is_keepable(real)
+
     @property
     def training_steps(self) -> int:
         """The number of training steps of the network."""
@@ -195,7 +199,8 @@ class Trajectory(AbstractKept):
     ) -> Snapshots:
         """Return the snapshots from their file, or train the network and keep them.
 
-        Snapshots of a network trained on images without a known origin are not kept.
+        Snapshots of a network of unknown origin, or trained on images of unknown
+        origin, are not kept.
 
         Args:
             run: for the shape of images, the classes, the device and the precision.
@@ -216,7 +221,7 @@ class Trajectory(AbstractKept):
             return kept
         path = self.path(run, real, folder)
         tensors = self._train(run, real, on_step)
-        if real.content is None:
+        if not self.is_keepable(real):
             return Snapshots(
                 tensors["weights"],
                 tensors.get("fractions"),
@@ -236,7 +241,7 @@ class Trajectory(AbstractKept):
         path = self.path(run, real, folder)
         if self.is_kept(run, real, folder):
             return self._read(path, run, real)
-        if real.content is not None:
+        if self.is_keepable(real):
             check_writable(path)
         return None
 

@@ -21,7 +21,7 @@ from dd_plugins.runtime import memory
 from dd_plugins.synthetic.leaves import Leaves, Parameters
 from dd_plugins.synthetic.views import Views
 from dd_plugins.testing import toy_data
-from dd_plugins.training.kept_networks import KeptNetworks
+from dd_plugins.training.kept_sequence import KeptNetworks
 from dd_plugins.training.recipes import Recipe
 
 CPU = torch.device("cpu")

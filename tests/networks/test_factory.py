@@ -2,6 +2,7 @@
 
 import functools
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 import dd_plugins
-from dd_plugins import DistilledSet, distill, evaluate, get_network, transfer
+from dd_plugins import (
+    DistilledSet,
+    distill,
+    evaluate,
+    get_network,
+    relabel,
+    transfer,
+)
+from dd_plugins.api import train_networks
 from dd_plugins.errors import OptionError
 from dd_plugins.plugins.manager import Plugins
 from dd_plugins.runtime.randomness import generator_for
@@ -93,6 +102,8 @@ def test_bound_arguments_are_part_of_the_name() -> None:
     assert repr(narrow) == f"factory('{NAME}(width=2)')"
     module = narrow.build((1, 8, 8), 2, generator=generator_for(0, "test"))
     assert module.head.in_features == 2 * 16
+    shown = repr(get_network(functools.partial(Small, torch.relu, kind=nn.Linear)))
+    assert shown == f"factory('{NAME}(relu, kind=Linear)')"
 
 
 def test_a_set_is_evaluated_with_the_function_or_another_network(
@@ -138,6 +149,67 @@ def test_a_run_goes_on_with_the_same_layers_only(tmp_path: Path) -> None:
         short(of_width(5), steps=4, out=tmp_path, resume=True)
     gone_on = short(of_width(3), steps=4, out=tmp_path, resume=True)
     assert_equal(whole, gone_on, "a run that goes on ends as one without a break")
+
+
+def with_activation(act: Callable[..., Tensor]) -> Callable[..., nn.Module]:
+    """Return a function whose networks have the same layers for each activation."""
+
+    class Activated(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return act(images)
+
+    def make(num_classes: int) -> nn.Module:
+        return nn.Sequential(Activated(), nn.Flatten(), nn.Linear(64, num_classes))
+
+    return make
+
+
+def test_values_that_the_function_holds_tell_networks_apart(tmp_path: Path) -> None:
+    short(with_activation(torch.relu), out=tmp_path / "run")
+    with pytest.raises(OptionError, match=r"network was .* and values"):
+        short(with_activation(torch.tanh), out=tmp_path / "run", resume=True)
+
+    def was_there(act: Callable[..., Tensor]) -> bool:
+        network = get_network(with_activation(act))
+        (report,) = train_networks(
+            toy_data(), network, stages=[1], folder=tmp_path / "kept"
+        )
+        return report.was_there
+
+    acts = [torch.relu, torch.tanh, torch.relu, torch.tanh]
+    assert [was_there(act) for act in acts] == [False, False, True, True]
+
+
+def test_a_network_whose_function_holds_a_lock_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DD_CACHE", str(tmp_path))
+    lock = threading.Lock()
+
+    def make(num_classes: int) -> nn.Module:
+        with lock:
+            return Small(num_classes)
+
+    for _ in range(2):
+        (report,) = train_networks(toy_data(), get_network(make), stages=[1])
+        assert not report.was_there
+    assert not report.file.exists()
+    expert = "experts=1, expert=recipe(steps=4), snapshot_steps=1"
+    short(make, f"mtt({expert}, student_steps=1)")
+    short(make, "rded(group=0, teacher_recipe=recipe(steps=1))")
+    assert not list(tmp_path.rglob("*.safetensors"))
+    with pytest.raises(OptionError, match="holds an object of unknown content"):
+        relabel(short("mlp(width=4)"), teachers=[make], data=toy_data())
+
+
+def test_a_function_that_counts_its_calls_makes_teachers() -> None:
+    calls: list[int] = []
+
+    def make(num_classes: int) -> nn.Module:
+        calls.append(num_classes)
+        return Small(num_classes)
+
+    short(make, "rded(group=0, teacher_recipe=recipe(steps=1))")
 
 
 def test_kept_networks_are_known_by_the_code_and_the_layers() -> None:

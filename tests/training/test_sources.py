@@ -125,3 +125,23 @@ def test_functions_of_one_name_all_count(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     assert keys[0] == keys[1]
     assert len({str(sorted(key.items())) for key in keys}) == 4
+
+
+def test_classes_that_a_function_of_a_notebook_names_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A class is defined anew in a cell of its own, below the same function."""
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    text = """
+class Net:
+    def forward(self, images):
+        return images {sign} 1
+make = lambda num_classes: Net(num_classes)
+"""
+
+    def made(sign: str) -> dict[str, str]:
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(text.format(sign=sign), names)
+        return code_of(Holder(held=names["make"]))
+
+    assert made("+") == made("+") != made("-")
