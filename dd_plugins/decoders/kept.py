@@ -33,7 +33,12 @@ from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.runtime.signals import DeferredInterrupt
 from dd_plugins.spec import Record, read, record
 from dd_plugins.training.default_steps import DECODER_STEPS
-from dd_plugins.training.kept_files import AbstractKept, OnStep, load_weights
+from dd_plugins.training.kept_files import (
+    AbstractKept,
+    OnStep,
+    classes_without_images,
+    load_weights,
+)
 from dd_plugins.training.kept_networks import RealSetting
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.sources import code_of
@@ -128,6 +133,7 @@ class TrainedDecoder(AbstractKept):
         return {
             "format": _FORMAT,
             "data": real.content.split()[0],
+            **classes_without_images(run, real),
             "scale": scale,
             "decoder": repr(self.decoder),
             "code": code_of(self.decoder),

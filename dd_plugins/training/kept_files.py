@@ -14,7 +14,7 @@ from dd_plugins.errors import FileError, one_line
 from dd_plugins.run import Run
 from dd_plugins.runtime.kept_tensors import load_tensors
 
-__all__ = ["AbstractKept", "OnStep", "load_weights"]
+__all__ = ["AbstractKept", "OnStep", "classes_without_images", "load_weights"]
 
 OnStep = Callable[[int], None]
 """Called with the number of training steps done."""
@@ -49,6 +49,15 @@ class AbstractKept(ABC):
     def is_kept(self, run: Run, real: RealSampler, folder: Path) -> bool:
         """Return whether its file exists."""
         return self.is_keepable(real) and self.path(run, real, folder).exists()
+
+
+def classes_without_images(run: Run, real: RealSampler) -> dict[str, object]:
+    """Return the number of classes for a description, if the last has no images.
+
+    Otherwise the images tell the number.
+    """
+    named = run.task.num_classes
+    return {} if named == int(real.labels.max()) + 1 else {"classes": named}
 
 
 def load_weights(

@@ -32,7 +32,12 @@ from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.view_records import TeacherRecord
 from dd_plugins.training.default_steps import STAGES
-from dd_plugins.training.kept_files import AbstractKept, OnStep, load_weights
+from dd_plugins.training.kept_files import (
+    AbstractKept,
+    OnStep,
+    classes_without_images,
+    load_weights,
+)
 from dd_plugins.training.recipes import Recipe, get_recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
 from dd_plugins.training.train import (
@@ -180,12 +185,10 @@ class TrainedNetwork(AbstractKept):
 
     def description(self, run: Run, real: RealSampler) -> dict[str, object]:
         """Return everything the weights depend on."""
-        classes, named = int(real.labels.max()) + 1, run.task.num_classes
         return {
             "format": _FORMAT,
             "data": real.content,
-            # Left out if the last class has images, as in keys of earlier versions.
-            **({} if classes == named else {"classes": named}),
+            **classes_without_images(run, real),
             "network": self.network.identity(
                 run.task.image_shape, run.task.num_classes
             ),

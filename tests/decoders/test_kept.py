@@ -60,6 +60,15 @@ def test_what_is_kept_is_found_and_depends_on_all_that_made_it(tmp_path: Path) -
         assert not found.was_there
 
 
+def test_classes_without_images_take_part_in_the_key(tmp_path: Path) -> None:
+    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
+    for names in (["a", "b"], ["a", "b", "c"]):
+        data = dd_plugins.RealData.from_values(images, labels, class_names=names)
+        for was_there in (False, True):
+            found = train_generator(data, SMALL, recipe=RECIPE, folder=tmp_path)
+            assert found.was_there == was_there
+
+
 def test_damaged_files_and_wrong_arguments_are_one_line(tmp_path: Path) -> None:
     found = train_generator(toy_data(), SMALL, recipe=RECIPE, folder=tmp_path)
     tensors = load_file(found.file)
