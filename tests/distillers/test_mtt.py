@@ -376,6 +376,17 @@ def test_shallow_layers_are_left_out() -> None:
     assert not torch.equal(every.pixels.grad, some.pixels.grad)
 
 
+def test_weights_that_the_network_does_not_train_stay() -> None:
+    network = run_of().fresh_network(torch.Generator())
+    frozen, *_ = network.parameters()
+    frozen.requires_grad_(False)
+    pixels, labels = torch.rand(2, *DATA.image_shape), torch.eye(2)
+    student = Student(run_of(), network, pixels, labels, 2, False, 0)
+    gradient = student(0, student.weights(), create_graph=False)
+    assert not gradient[: frozen.numel()].any()
+    assert gradient[frozen.numel() :].any()
+
+
 def test_kept_experts_are_used_and_missing_ones_may_be_refused(cache: Path) -> None:
     with pytest.raises(OptionError, match=r"2 of 2 experts .* train-experts --dataset"):
         settled(missing_experts="refuse").setup(run_of(), real())

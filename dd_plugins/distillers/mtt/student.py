@@ -82,10 +82,16 @@ class Student:
         return order[start : start + self.batch_size].to(self.pixels.device)
 
     def _named(self, weights: Tensor) -> dict[str, Tensor]:
-        """Return the weights by the names of the network's parameters."""
+        """Return the weights by the names of the network's parameters.
+
+        No gradient reaches those that the network does not train.
+        """
         parts = torch.split(weights, self._sizes)
         named = zip(self.network.named_parameters(), parts, strict=True)
-        return {name: part.reshape(own.shape) for (name, own), part in named}
+        return {
+            name: (part if own.requires_grad else part.detach()).reshape(own.shape)
+            for (name, own), part in named
+        }
 
     @cached_property
     def _sizes(self) -> list[int]:
