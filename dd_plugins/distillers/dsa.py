@@ -171,15 +171,25 @@ class DSA(AbstractDistiller[DSAState]):
         *,
         create_graph: bool,
     ) -> tuple[Tensor, ...]:
-        """Return the gradient of the loss on images of a class, for each weight."""
+        """Return the gradient of the loss on images of a class, for each weight.
+
+        Weights that the network does not train or does not use are left out.
+        """
         if self.augment:
             generator = run.generator(f"augmentation of class {label}", step)
             parameters = siamese_parameters(generator, mirror=run.task.mirror)
             images = siamese_augmentation(images, parameters)
         targets = torch.full((len(images),), label, device=images.device)
         loss = F.cross_entropy(network(images).float(), targets)
-        weights = [weight for weight in network.parameters() if weight.ndim > 1]
-        return torch.autograd.grad(loss, weights, create_graph=create_graph)
+        weights = [
+            weight
+            for weight in network.parameters()
+            if weight.ndim > 1 and weight.requires_grad
+        ]
+        gradients = torch.autograd.grad(
+            loss, weights, create_graph=create_graph, allow_unused=True
+        )
+        return tuple(each for each in gradients if each is not None)
 
     def advance(self, state: DSAState, leaves: Leaves, step: int) -> None:
         """Train the network on the set, or draw a new one after its last update."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dd_plugins import AbstractNetwork, get_network
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.dsa import DSA, DSAState
 from dd_plugins.functional.augment import siamese_augmentation, siamese_parameters
@@ -18,7 +19,7 @@ CPU = torch.device("cpu")
 TASK = Task("toy", (1, 8, 8), 3, 2, mirror=True)
 
 
-def _run(network: DCConvNet | None = None) -> Run:
+def _run(network: AbstractNetwork | None = None) -> Run:
     return Run(TASK, "dsa", network or DCConvNet(width=4, depth=2), 10, 0, CPU)
 
 
@@ -139,6 +140,30 @@ def test_batch_normalisation_takes_real_statistics_and_freezes() -> None:
     expected = 0.9 * convolved.mean(dim=(0, 2, 3))  # from a mean of 0, momentum 0.9
     assert layers[0].running_mean is not None
     torch.testing.assert_close(layers[0].running_mean, expected)
+
+
+class Partial(nn.Module):
+    """A network with a frozen layer, and one without use."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(64, 8).requires_grad_(False)
+        self.unused = nn.Linear(3, 3)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.frozen(images.flatten(1)).relu())
+        return logits
+
+
+def test_frozen_and_unused_weights_are_left_out() -> None:
+    for distiller in (DSA(), DSA(augment=False)):
+        run = _run(get_network(Partial))
+        state, leaves = distiller.setup(run, _real()), _leaves()
+        loss = distiller.accumulate(state, leaves, _real(), 0)["loss"]
+        assert 0 < loss < 2 * 3 * 3  # each class has the rows of the head alone
+        assert leaves.pixels.grad is not None
+        assert leaves.pixels.grad.any()
 
 
 def test_condensation_begins_with_noise_and_dsa_with_real_images() -> None:
