@@ -171,7 +171,7 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         """
         wanted = self._wanted(run)
         for each in wanted:
-            self._check(each.network, run.task.image_shape)
+            self._check_batch_norm(each.network, run.task.image_shape)
         refusal = partial(_refusal, self.name, wanted, run, real.content or "")
         found = obtained(
             wanted, run, real, self.missing_teachers, what="teacher", refusal=refusal
@@ -236,14 +236,27 @@ class AbstractTaught(AbstractDistiller[TaughtState]):
         networks = self.teachers or (run.network,)
         return [TrainedNetwork(network, recipe) for network in networks]
 
-    def _check(self, network: AbstractNetwork, image_shape: ImageShape) -> None:
-        """Refuse a teacher without BatchNorm if the method or its labels need it."""
+    def _check_batch_norm(
+        self, network: AbstractNetwork, image_shape: ImageShape
+    ) -> None:
+        """Refuse a teacher without BatchNorm if the method or its labels need it.
+
+        A method that needs it needs its running statistics.
+        """
         if not self.needs_batch_norm and not self.group:
             return
-        shape = network.build(image_shape, 2, generator=generator_for(0, "shape"))
-        layers = shape.modules()
-        found = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
-        if not found:
+        module = network.build(image_shape, 2, generator=generator_for(0, "shape"))
+        layers = [
+            layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)
+        ]
+        if self.needs_batch_norm and any(
+            layer.running_mean is None for layer in layers
+        ):
+            raise OptionError(
+                f"{self.name}: {network!r} has a BatchNorm without running statistics, "
+                "and images are to match them; make it with track_running_stats=True"
+            )
+        if not layers:
             raise OptionError(
                 f"{self.name}: {network!r} has no BatchNorm, whose statistics are "
                 "needed; name another teacher, such as "

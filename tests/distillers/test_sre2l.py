@@ -305,6 +305,17 @@ def test_a_teacher_with_batch_norm_of_features_alone_is_refused() -> None:
         settled(teachers=(network,)).setup(run_of(), real())
 
 
+def test_a_batch_norm_without_running_statistics_is_refused(cache: Path) -> None:
+    def make(num_classes: int) -> nn.Module:
+        norm = nn.BatchNorm2d(1, track_running_stats=False)
+        return nn.Sequential(norm, nn.Flatten(), nn.Linear(64, num_classes))
+
+    network = dd_plugins.get_network(make)
+    with pytest.raises(OptionError, match=r"without running.*track_running_stats=True"):
+        settled(teachers=(network,)).setup(run_of(), real())
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize("preset", ["plus", "paper"])
 def test_networks_learn_at_the_temperature_of_the_labels(preset: Any) -> None:
     method = settled(preset=preset, temperature=5.0)
