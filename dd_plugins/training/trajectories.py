@@ -143,8 +143,8 @@ class Trajectory(AbstractKept):
             length in training. A file of 51 snapshots shrinks to a few.
 
     Raises:
-        OptionError: ``every`` is below 1, or there are fewer than two way points, or
-            more way points than snapshots.
+        OptionError: ``every`` is below 1 or above the number of training steps, or
+            there are fewer than two way points, or more way points than snapshots.
 
     References: Cazenavette et al., "Dataset Distillation by Matching Training
     Trajectories", CVPR 2022, arXiv 2203.11932, section 3.1 ("expert trajectories");
@@ -157,9 +157,14 @@ class Trajectory(AbstractKept):
     way_points: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse snapshots less than a step apart, and too few or many way points."""
+        """Refuse snapshots too near or too far, and too few or many way points."""
         if self.every < 1:
             raise OptionError(f"every: expected at least 1 step, got {self.every}")
+        if self.every > self.training_steps:
+            raise OptionError(
+                f"every: expected at most {self.training_steps}, the number of "
+                f"training steps, got {self.every}"
+            )
         most = len(self.steps)
         if self.way_points is not None and not 2 <= self.way_points <= most:
             raise OptionError(

@@ -247,6 +247,8 @@ def test_experts_are_reported_as_they_are_kept(tmp_path: Path) -> None:
 def test_snapshots_that_are_nowhere_are_refused() -> None:
     with pytest.raises(OptionError, match="expected at least 1 step, got 0"):
         Trajectory(TRAINED, every=0)
+    with pytest.raises(OptionError, match=r"every: expected at most 7.*got 8"):
+        next(train_experts(toy_data(), TRAINED.network, RECIPE, experts=1, every=8))
     for points in (1, 9):
         with pytest.raises(OptionError, match=f"expected 2 to 8.*got {points}"):
             Trajectory(TRAINED, every=1, way_points=points)
