@@ -32,6 +32,7 @@ _LARGE = 64  # pixels a side; the published runs take crops of images so large
 _STEPS, _PAPER_STEPS, _PAPER_STEPS_LARGE = 500, 1_000, 4_000
 _EPOCHS, _PAPER_EPOCHS, _PAPER_EPOCHS_LARGE = 300, 400, 100
 _CANDIDATES, _CROPS = 300, 5  # scored images of a class, and crops of each
+_FIRST_LAYER = 10.0
 _SMALLEST = 0.08
 _TEMPERATURE, _PAPER_TEMPERATURE = 20.0, 30.0
 
@@ -95,7 +96,7 @@ class SRe2L(AbstractTaught):
     preset: Literal["plus", "paper"] = "plus"
     learning_rate: PositiveFloat | None = None
     statistics_weight: NonNegativeFloat | None = None
-    first_layer: NonNegativeFloat = 10.0
+    first_layer: NonNegativeFloat = _FIRST_LAYER
     normalize: Literal["layer", "none"] | None = None
     jitter: NonNegativeInt = 4
     flip: bool | None = None
@@ -108,8 +109,8 @@ class SRe2L(AbstractTaught):
         """Settle the options by the preset and the size of the images.
 
         Raises:
-            OptionError: a curriculum is to run without crops; or the student has
-                another temperature than the labels.
+            OptionError: a curriculum is to run without crops; or an option has no
+                effect; or the student has another temperature than the labels.
         """
         if self.curriculum and self.crop is False:
             raise OptionError("sre2l: a curriculum is one of crops, got crop=False")
@@ -119,6 +120,16 @@ class SRe2L(AbstractTaught):
             name: value for name, value in usual.items() if getattr(self, name) is None
         }
         whole = replace(self, **settled)
+        if not whole.crop and whole.smallest != _SMALLEST:
+            raise OptionError(
+                "sre2l: without crops there is no smallest one, got "
+                f"smallest={whole.smallest}; take crop=True"
+            )
+        if whole.statistics_weight == 0 and whole.first_layer != _FIRST_LAYER:
+            raise OptionError(
+                "sre2l: statistics of weight 0 have no first layer, got "
+                f"first_layer={whole.first_layer}; take another statistics_weight"
+            )
         whole.check_student()
         return whole
 

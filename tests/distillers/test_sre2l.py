@@ -316,6 +316,19 @@ def test_a_batch_norm_without_running_statistics_is_refused(cache: Path) -> None
     assert not cache.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"crop": False, "smallest": 0.5}, "no smallest one, got smallest=0.5"),
+        ({"preset": "paper", "smallest": 0.5}, "take crop=True"),
+        ({"statistics_weight": 0.0, "first_layer": 3.0}, "got first_layer=3.0"),
+    ],
+)
+def test_options_without_effect_are_refused(options: Any, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        settled(**options)
+
+
 @pytest.mark.parametrize("preset", ["plus", "paper"])
 def test_networks_learn_at_the_temperature_of_the_labels(preset: Any) -> None:
     method = settled(preset=preset, temperature=5.0)
