@@ -78,8 +78,10 @@ class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
             )
         count = task.synthetic_images
         views = Views(count=_EPOCHS, smallest=1 / self.factor, mix="cutmix")
-        most = next(size for most, size in _BATCHES if task.images_per_class <= most)
-        batch_size = min(most, count)
+        largest = next(
+            batch for limit, batch in _BATCHES if task.images_per_class <= limit
+        )
+        batch_size = min(largest, count)
         student = post_training_recipe(
             count,
             epochs=_EPOCHS,

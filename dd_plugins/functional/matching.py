@@ -27,14 +27,14 @@ def gradient_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Te
     Reference: Zhao, Mopuri, Bilen, arXiv 2006.05929, equation 10 and its released code.
     """
     distances = [
-        (1 - _cosine(one.flatten(1), other.flatten(1))).sum()
+        (1 - _cosine_by_row(one.flatten(1), other.flatten(1))).sum()
         for one, other in zip(real, synthetic, strict=True)
         if one.ndim > 1
     ]
     return torch.stack(distances).sum()
 
 
-def _cosine(one: Tensor, other: Tensor) -> Tensor:
+def _cosine_by_row(one: Tensor, other: Tensor) -> Tensor:
     lengths = [torch.linalg.vector_norm(rows, dim=1) for rows in (one, other)]
     cosine: Tensor = (one * other).sum(dim=1) / (lengths[0] * lengths[1] + _EPSILON)
     return cosine

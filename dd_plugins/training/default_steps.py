@@ -3,7 +3,7 @@
 __all__ = ["DECODER_STEPS", "SQUEEZE_STEPS", "STAGES"]
 
 STAGES = (300,)
-"""Training steps of networks for wrappers, by default."""
+"""Training steps of kept networks, by default: a network for each number."""
 
 SQUEEZE_STEPS = 1_000
 """Training steps of a teacher, by default."""

@@ -12,12 +12,10 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import FileError
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.run import Run
-from dd_plugins.runtime.memory import fits_in_memory
+from dd_plugins.runtime.memory import memory_limit
 from dd_plugins.training.kept_networks import TrainedNetwork
 
 __all__ = ["KeptNetworks"]
-
-_SHARE = 4  # with the half of fits_in_memory, networks take an eighth of it
 
 
 class KeptNetworks(Sequence[FeatureNetwork]):
@@ -56,7 +54,7 @@ class KeptNetworks(Sequence[FeatureNetwork]):
             module = self._held.get(number)
             if module is None:
                 module = self._read(number)
-                if fits_in_memory(_SHARE * _bytes(*self._held.values(), module)):
+                if _bytes(*self._held.values(), module) < memory_limit() / 8:
                     self._held[number] = self._on(module, "cpu")
             else:
                 module = self._on(module, self._run.device)

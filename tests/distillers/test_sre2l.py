@@ -17,10 +17,10 @@ from dd_plugins.distillers.sre2l import SRe2L, _groups
 from dd_plugins.networks.resnet import ResNet18
 from dd_plugins.networks.vgg import VGG11
 from dd_plugins.plugins.manager import Plugins
-from dd_plugins.runtime import memory
 from dd_plugins.synthetic.leaves import Leaves, Parameters
 from dd_plugins.synthetic.views import Views
 from dd_plugins.testing import toy_data
+from dd_plugins.training import kept_sequence
 from dd_plugins.training.kept_sequence import KeptNetworks
 from dd_plugins.training.recipes import Recipe
 
@@ -187,7 +187,7 @@ def test_teachers_take_turns_and_are_read_once(
     for file in cache.iterdir():
         file.unlink()
     assert state.teachers[0] is first, "it is not read again"
-    monkeypatch.setattr(memory, "memory_limit", lambda: 1_000)
+    monkeypatch.setattr(kept_sequence, "memory_limit", lambda: 1_000)
     small = method.setup(run_of(), real())
     first = small.teachers[0]
     assert small.teachers[0] is first
