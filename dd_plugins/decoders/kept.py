@@ -52,7 +52,6 @@ __all__ = [
 
 _FORMAT = 1
 _KIND = "a trained decoder"
-_ADVICE = "remove the file, and it is trained anew"
 _UNREADABLE = (
     *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError),
     *(AttributeError, pickle.UnpicklingError, OptionError),
@@ -201,7 +200,7 @@ class TrainedDecoder(AbstractKept):
             save_tensors(path, module.state_dict(), {"description": described})
             part.unlink(missing_ok=True)
             return
-        load_weights(module, path, described, what=_KIND, advice=_ADVICE, of=spec)
+        load_weights(module, path, described, what=_KIND, of=spec)
 
     @exact_kernels()
     def _train(

@@ -64,7 +64,7 @@ def teacher_of(
                 f"the labels of this set's views come from {one.network!r}, which is "
                 f"not kept in {folder}; train it: {_command(one, distilled)}"
             )
-        one.found(run, real, folder)  # a damaged file is reported before the work
+        one.check(run, real, folder)  # a damaged file is reported before the work
     return Teacher(
         KeptNetworks(wanted, run, real, folder),
         get_views(record.views),

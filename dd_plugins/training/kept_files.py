@@ -14,7 +14,16 @@ from dd_plugins.errors import FileError, one_line
 from dd_plugins.run import Run
 from dd_plugins.runtime.kept_tensors import load_tensors
 
-__all__ = ["AbstractKept", "OnStep", "classes_without_images", "load_weights"]
+__all__ = [
+    "ADVICE",
+    "AbstractKept",
+    "OnStep",
+    "classes_without_images",
+    "load_weights",
+]
+
+ADVICE = "remove the file, and it is trained anew"
+"""The remedy for a damaged file, for messages."""
 
 OnStep = Callable[[int], None]
 """Called with the number of training steps done."""
@@ -61,7 +70,7 @@ def classes_without_images(run: Run, real: RealSampler) -> dict[str, object]:
 
 
 def load_weights(
-    module: nn.Module, path: Path, described: str, *, what: str, advice: str, of: str
+    module: nn.Module, path: Path, described: str, *, what: str, of: str
 ) -> None:
     """Load the weights of a file into a module.
 
@@ -70,17 +79,16 @@ def load_weights(
         path: the file.
         described: the expected description in the file.
         what: its expected content, for messages: ``"a trained network"``.
-        advice: the remedy for a damaged file, for messages.
         of: the spec of the module, for messages.
 
     Raises:
         FileError: the file is missing or damaged, or contradicts its name.
     """
-    tensors, _ = load_tensors(path, what=what, advice=advice, description=described)
+    tensors, _ = load_tensors(path, what=what, advice=ADVICE, description=described)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
         reason = one_line(error)
         raise FileError(
-            f"{path}: expected the weights of {of}, got others ({reason}); {advice}"
+            f"{path}: expected the weights of {of}, got others ({reason}); {ADVICE}"
         ) from error

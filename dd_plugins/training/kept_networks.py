@@ -33,6 +33,7 @@ from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.view_records import TeacherRecord
 from dd_plugins.training.default_steps import STAGES
 from dd_plugins.training.kept_files import (
+    ADVICE,
     AbstractKept,
     OnStep,
     classes_without_images,
@@ -60,7 +61,6 @@ __all__ = [
 
 _FORMAT = 3
 _KIND = "a trained network"
-_ADVICE = "remove the file, and it is trained anew"
 
 
 @dataclass(frozen=True)
@@ -246,50 +246,67 @@ class TrainedNetwork(AbstractKept):
             OptionError: the images are too small for the architecture.
             RunError: the weights became infinite or NaN.
         """
+        if self.is_kept(run, real, folder):
+            return self.read(run, real, folder)
+        self.check(run, real, folder)
         path, described = self.path(run, real, folder), self.described(run, real)
-        module = self.found(run, real, folder)
-        if module is None:
-            module, generator = self.fresh(run)
-            steps = training_steps_of(
-                module,
-                real_training_set(run, real),
-                self.recipe,
-                generator=generator,
-                precision=run.precision,
-            )
-            with exact_kernels():
-                for done in steps:
-                    on_step(done)
-            if not _is_finite(module):
-                raise RunError(
-                    f"the weights of {self.network!r} are not finite after its "
-                    f"training; lower the learning rate of its recipe, {self.recipe!r}"
-                )
-            if self.is_keepable(real):
-                save_tensors(path, module.state_dict(), {"description": described})
-        frozen: FeatureNetwork = module.eval().requires_grad_(False)
-        return frozen
+        module = self._trained(run, real, on_step)
+        if self.is_keepable(real):
+            save_tensors(path, module.state_dict(), {"description": described})
+        return _frozen(module)
 
     @plain_torch()
-    def found(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork | None:
-        """Return the kept network, or check write access and return None.
+    def check(self, run: Run, real: RealSampler, folder: Path) -> None:
+        """Check the kept network, or that one can be made and written.
 
         Raises:
             FileError: its file is damaged, contradicts its name, holds weights that are
                 not finite, or could not be written.
             OptionError: the images are too small for the architecture.
         """
-        module, _ = self.fresh(run)
-        if not self.is_keepable(real):
-            return None
+        if self.is_kept(run, real, folder):
+            self.read(run, real, folder)
+            return
+        self.fresh(run)
+        if self.is_keepable(real):
+            check_writable(self.path(run, real, folder))
+
+    @plain_torch()
+    def read(self, run: Run, real: RealSampler, folder: Path) -> FeatureNetwork:
+        """Return the kept network, frozen and in evaluation mode.
+
+        Raises:
+            FileError: its file is missing or damaged, contradicts its name, or holds
+                weights that are not finite.
+        """
         path = self.path(run, real, folder)
-        if not self.is_kept(run, real, folder):
-            check_writable(path)
-            return None
+        if not path.exists():
+            raise FileError(f"{path}: expected {_KIND}, found none; train it again")
+        module, _ = self.fresh(run)
         described, spec = self.described(run, real), repr(self.network)
-        load_weights(module, path, described, what=_KIND, advice=_ADVICE, of=spec)
+        load_weights(module, path, described, what=_KIND, of=spec)
         if not _is_finite(module):
-            raise FileError(f"{path}: the weights of {spec} are not finite; {_ADVICE}")
+            raise FileError(f"{path}: the weights of {spec} are not finite; {ADVICE}")
+        return _frozen(module)
+
+    def _trained(self, run: Run, real: RealSampler, on_step: OnStep) -> FeatureNetwork:
+        """Return a fresh network after its training."""
+        module, generator = self.fresh(run)
+        steps = training_steps_of(
+            module,
+            real_training_set(run, real),
+            self.recipe,
+            generator=generator,
+            precision=run.precision,
+        )
+        with exact_kernels():
+            for done in steps:
+                on_step(done)
+        if not _is_finite(module):
+            raise RunError(
+                f"the weights of {self.network!r} are not finite after its training; "
+                f"lower the learning rate of its recipe, {self.recipe!r}"
+            )
         return module
 
     def record(self) -> TeacherRecord:
@@ -302,6 +319,11 @@ class TrainedNetwork(AbstractKept):
         """Return the untrained network, and the random generator of its training."""
         generator = generator_for(self.seed, f"trained network {self.network!r}")
         return run.fresh_network(generator, self.network), generator
+
+
+def _frozen(module: FeatureNetwork) -> FeatureNetwork:
+    frozen: FeatureNetwork = module.eval().requires_grad_(False)
+    return frozen
 
 
 def _is_finite(module: nn.Module) -> bool:
@@ -393,7 +415,7 @@ def train_networks(
         for network, each, seed in itertools.product(architectures, recipes, numbers)
     ]
     for run, wanted in jobs:  # errors are found before the first network is trained
-        wanted.found(run, real, place)
+        wanted.check(run, real, place)
     seconds = [
         wanted.seconds(run, real, place) if on_progress is not None else 0.0
         for run, wanted in jobs

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from dd_plugins.data.sampler import RealSampler
-from dd_plugins.errors import FileError
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.run import Run
 from dd_plugins.runtime.memory import memory_limit
@@ -53,25 +52,13 @@ class KeptNetworks(Sequence[FeatureNetwork]):
             self._last = None  # its memory is free before the next takes its place
             module = self._held.get(number)
             if module is None:
-                module = self._read(number)
+                module = self._wanted[number].read(self._run, self._real, self._folder)
                 if _bytes(*self._held.values(), module) < memory_limit() / 8:
                     self._held[number] = self._on(module, "cpu")
             else:
                 module = self._on(module, self._run.device)
             self._last = number, module
         return self._last[1]
-
-    def _read(self, number: int) -> FeatureNetwork:
-        """Return a network from its file."""
-        wanted = self._wanted[number]
-        module = wanted.found(self._run, self._real, self._folder)
-        if module is None:
-            path = wanted.path(self._run, self._real, self._folder)
-            raise FileError(
-                f"{path}: expected a trained network, found none; train it again"
-            )
-        frozen: FeatureNetwork = module.eval().requires_grad_(False)
-        return frozen
 
     def _on(self, module: FeatureNetwork, device: torch.device | str) -> FeatureNetwork:
         """Return a copy of a network on a device; itself if the run is on the CPU."""

@@ -30,7 +30,7 @@ from dd_plugins.runtime.device import Precision, exact_kernels, plain_torch
 from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.kept_tensors import load_tensors, save_tensors
 from dd_plugins.runtime.progress import OnProgress, part_of
-from dd_plugins.training.kept_files import AbstractKept, OnStep
+from dd_plugins.training.kept_files import ADVICE, AbstractKept, OnStep
 from dd_plugins.training.kept_networks import (
     RealSetting,
     TrainedNetwork,
@@ -49,7 +49,6 @@ __all__ = [
 ]
 
 _KIND = "a kept trajectory"
-_ADVICE = "remove it, and it is trained again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +114,7 @@ class Snapshots:
                 yield opened.get_slice("weights")
         except (safetensors.SafetensorError, OSError) as error:
             reason = one_line(error)
-            raise FileError(f"{self.path} cannot be read ({reason}); {_ADVICE}") from (
+            raise FileError(f"{self.path} cannot be read ({reason}); {ADVICE}") from (
                 error
             )
 
@@ -221,10 +220,10 @@ class Trajectory(AbstractKept):
             OptionError: the images are too small for the architecture.
             RunError: the weights became infinite or NaN.
         """
-        kept = self.found(run, real, folder)
-        if kept is not None:
-            return kept
         path = self.path(run, real, folder)
+        if self.is_kept(run, real, folder):
+            return self._read(path, run, real)
+        self.check(run, real, folder)
         tensors = self._train(run, real, on_step)
         if not self.is_keepable(real):
             return Snapshots(
@@ -236,19 +235,17 @@ class Trajectory(AbstractKept):
         save_tensors(path, tensors, {"description": self.described(run, real)})
         return self._read(path, run, real)
 
-    def found(self, run: Run, real: RealSampler, folder: Path) -> Snapshots | None:
-        """Return the kept snapshots, or check write access and return None.
+    def check(self, run: Run, real: RealSampler, folder: Path) -> None:
+        """Check the file, or that it can be written.
 
         Raises:
-            FileError: the file is damaged, contradicts its name, or could not be
-                written.
+            FileError: it is damaged, contradicts its name, or could not be written.
         """
         path = self.path(run, real, folder)
         if self.is_kept(run, real, folder):
-            return self._read(path, run, real)
-        if self.is_keepable(real):
+            self._read(path, run, real)
+        elif self.is_keepable(real):
             check_writable(path)
-        return None
 
     def description(self, run: Run, real: RealSampler) -> dict[str, object]:
         """Return everything the snapshots depend on."""
@@ -261,7 +258,7 @@ class Trajectory(AbstractKept):
         """Check a file, and return its snapshots."""
         described = self.described(run, real)
         tensors, _ = load_tensors(
-            path, what=_KIND, advice=_ADVICE, description=described
+            path, what=_KIND, advice=ADVICE, description=described
         )
         sizes, count = self._sizes(run), len(self.steps)
         wanted = {"weights": (self.way_points or count, sum(sizes))}
@@ -271,7 +268,7 @@ class Trajectory(AbstractKept):
         if shapes != wanted:
             raise FileError(
                 f"{path}: expected snapshots of {self.trained.network!r}, of shapes "
-                f"{wanted}, got {shapes}; {_ADVICE}"
+                f"{wanted}, got {shapes}; {ADVICE}"
             )
         return Snapshots(None, tensors.get("fractions"), sizes, count, path)
 
@@ -462,7 +459,7 @@ def train_experts(
         network, recipe, count, every=every, way_points=way_points
     )
     for trajectory in trajectories:  # errors are found before the first is trained
-        trajectory.found(run, setting.real, place)
+        trajectory.check(run, setting.real, place)
     kept = [each.is_kept(run, setting.real, place) for each in trajectories]
     before, total = 0, recipe.steps_done * kept.count(False)
     for trajectory in trajectories:

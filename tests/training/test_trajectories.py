@@ -71,7 +71,7 @@ def test_a_kept_trajectory_is_read_and_a_damaged_one_refused(tmp_path: Path) -> 
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(FileError, match="trained again"):
+    with pytest.raises(FileError, match="trained anew"):
         trajectory.obtain(run, real, tmp_path)
 
 
