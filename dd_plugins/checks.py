@@ -7,7 +7,7 @@ from typing import SupportsIndex, TypeVar
 
 from dd_plugins.errors import OptionError
 
-__all__ = ["check_image_size", "number", "one_of", "whole_number"]
+__all__ = ["check_channels", "check_image_size", "number", "one_of", "whole_number"]
 
 Value = TypeVar("Value")
 
@@ -74,6 +74,16 @@ def check_image_size(size: int | None) -> int | None:
         OptionError: the size is no whole number from 1.
     """
     return None if size is None else whole_number("image_size", size, least=1)
+
+
+def check_channels(place: str | None) -> None:
+    """Refuse an unknown position of the channels; None leaves it to the sizes.
+
+    Raises:
+        OptionError: it is neither ``"first"`` nor ``"last"``.
+    """
+    if place is not None:
+        one_of("channels", place, ["first", "last"])
 
 
 def _is_logical(value: object) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dd_plugins.checks import check_channels
 from dd_plugins.data.checks import as_number_tensor, check_values
 from dd_plugins.data.pixels import Axes, resized, where_channels_are
 from dd_plugins.data.streamed import ImageSource
@@ -53,7 +54,9 @@ def checked_images(
 
     Raises:
         DataError: shapes, dtypes or values are not those of labelled images.
+        OptionError: there is no such position of the channels.
     """
+    check_channels(channels)
     is_tensor = isinstance(images, Tensor)
     images, labels = (
         as_number_tensor(images, "images"),

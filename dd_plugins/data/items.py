@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from dd_plugins.checks import check_channels
 from dd_plugins.data.checks import check_values
 from dd_plugins.data.pixels import Axes, channels_first, resized
 from dd_plugins.data.streamed import ImageSource, StreamedImages, read_items
@@ -51,6 +52,7 @@ class Items(Dataset[tuple[Tensor, int]]):
 
     Raises:
         DataError: the dataset has no length, is empty, or an item is not such a pair.
+        OptionError: there is no such position of the channels.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Items(Dataset[tuple[Tensor, int]]):
         channels: Axes | None = None,
         image_size: int | None = None,
     ) -> None:
+        check_channels(channels)
         if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
             raise DataError(
                 "expected a map-style dataset with a length, got "

@@ -177,7 +177,8 @@ class RealData:
                 :func:`~dd_plugins.data.pixels.channels_first`).
 
         Raises:
-            OptionError: ``validation`` or ``image_size`` is out of its range.
+            OptionError: ``validation`` or ``image_size`` is out of its range, or
+                ``channels`` is another word.
             DataError: shapes, values, labels or class names do not fit.
 
         Example:
@@ -283,6 +284,7 @@ class RealData:
 
         Raises:
             DataError: an item is not a pair, or the images differ in size or dtype.
+            OptionError: as for :meth:`from_tensors`.
 
         Warns:
             DDWarning: the training images are not the same at every reading.

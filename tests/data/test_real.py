@@ -495,6 +495,14 @@ def test_tensors_and_arrays_are_taken_as_people_hold_them() -> None:
     assert data.image_shape == (3, 9, 8)
 
 
+def test_an_unknown_position_of_the_channels_is_refused() -> None:
+    told = "channels must be one of first, last, got 'Last'"
+    with pytest.raises(OptionError, match=told):
+        RealData.from_tensors(np.zeros((20, 8, 8, 3)), LABELS, channels="Last")
+    with pytest.raises(OptionError, match=told):
+        RealData.from_dataset(Items([(IMAGE, 0)]), channels="Last")
+
+
 def test_a_dataset_brings_the_names_of_its_classes() -> None:
     items = Items([(image, index % 2) for index, image in enumerate(IMAGES)])
     assert RealData.from_dataset(items).class_names == ("0", "1")
