@@ -10,6 +10,7 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.data.streamed import ImageSource
+from dd_plugins.data.whitening import why_not_whitened
 from dd_plugins.errors import DDWarning
 from dd_plugins.runtime.memory import fits_in_memory
 
@@ -45,14 +46,14 @@ def sampler_of(
         transform: the map to the value space; None for that of the data.
 
     Warns:
-        DDWarning: a map is fitted to images too large to be whitened by default.
+        DDWarning: a map is fitted to images of a size not whitened by default.
     """
     images: ImageSource = data.train.images
     if data.too_large_to_whiten and transform is None:
         warnings.warn(
             f"images of {'x'.join(map(str, data.image_shape))} are standardised by "
-            "channel, not whitened, since whitening so many values takes long; choose "
-            "by preprocessing ('standardize' or 'zca')",
+            f"channel, not whitened, since {why_not_whitened(data.image_shape)}; "
+            "choose by preprocessing ('standardize' or 'zca')",
             DDWarning,
             stacklevel=2,
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dd_plugins.data.spaces import Preprocessing
 from dd_plugins.data.streamed import ImageSource, chunks, length_of_chunks
-from dd_plugins.data.whitening import LARGEST_WHITENED_SIDE, CompactMatrix
+from dd_plugins.data.whitening import CompactMatrix, stride_of
 from dd_plugins.errors import DataError, DDWarning
 from dd_plugins.runtime.memory import fits_in_memory
 
@@ -149,7 +149,13 @@ class Transform:
             ridge: a number added to the diagonal of the covariance; None for
                 ``ZCA_RIDGE`` times its mean eigenvalue.
         """
-        stride = _stride(images.shape[-2], images.shape[-1])
+        height, width = images.shape[2:]
+        stride = stride_of(height, width)
+        if height % stride or width % stride:
+            raise DataError(
+                f"ZCA of {height}x{width} images needs sides divisible by {stride}; "
+                "resize the images, or use preprocessing 'standardize'"
+            )
         scale = Transform(self.mean, self.deviation, stride=stride)
         size = math.prod(images.shape[1:]) // stride**2
         count = len(images) * stride**2
@@ -423,17 +429,6 @@ def _all_alike() -> DataError:
         "ZCA needs images that differ, got images that are all alike; use "
         "preprocessing 'standardize'"
     )
-
-
-def _stride(height: int, width: int) -> int:
-    """Return the smallest number of sub-images along a side, at most 64 pixels each."""
-    stride = math.ceil(max(height, width) / LARGEST_WHITENED_SIDE)
-    if height % stride or width % stride:
-        raise DataError(
-            f"ZCA of {height}x{width} images needs sides divisible by {stride}; resize "
-            "the images, or use preprocessing 'standardize'"
-        )
-    return stride
 
 
 def _scale_alike(one: Transform, other: Transform) -> bool:

@@ -22,6 +22,7 @@ from dd_plugins.data.preprocess import Preprocessing, Transform
 from dd_plugins.data.reading import UnreadTestSet, images_of
 from dd_plugins.data.streamed import ImageSource, chunks
 from dd_plugins.data.subsets import stratified_split
+from dd_plugins.data.whitening import why_not_whitened
 from dd_plugins.errors import DataError, OptionError
 from dd_plugins.networks.base import ImageShape
 from dd_plugins.runtime.text import plain
@@ -33,8 +34,6 @@ _LARGEST_VALIDATION = 5_000
 _HASHED = 4_096  # images at a time, at most
 _CHECKED = 64  # images at a time
 _HELD_OUT = ("validation", "valid", "val")
-MOST_WHITENED = 4_800
-"""Values of an image that is whitened by default: up to 3x40x40."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +75,8 @@ class RealData:
         mirror: whether mirrored images keep their class (not for digits).
         image_size: the size of the resized images, or None.
         transform: the map to the value space; None to fit one to the training images.
-        too_large_to_whiten: whether images are standardised only because they are too
-            large to whiten; a run warns of this when it starts.
+        too_large_to_whiten: whether images are standardised only because of their size;
+            a run warns of this when it starts.
         validation_indices: int64, the index of each validation image before the split;
             None if they were given.
     """
@@ -166,7 +165,9 @@ class RealData:
             preprocessing: ``"standardize"``, ``"zca"``, ``"pixel-zca"`` or
                 ``"constant"``; by default ``"zca"`` for images of at most 4,800 values,
                 such as 3x40x40, and ``"standardize"`` for larger ones: their whitening
-                takes minutes, and its matrix hundreds of megabytes.
+                takes minutes, and its matrix hundreds of megabytes. Images of a side
+                above 64 pixels are also standardised if they do not divide into equal
+                sub-images (see :class:`~dd_plugins.data.preprocess.Transform`).
             mirror: whether mirrored images keep their class.
             image_size: the side of the images in pixels: the shorter side is resized to
                 it, and the centre cropped; None for the images as they are.
@@ -225,7 +226,7 @@ class RealData:
         if not isinstance(part, Real) or not 0 <= part < 1:
             raise OptionError(f"validation must be in [0, 1), got {part!r}")
         shape = checked.images.shape[1:]
-        too_large = preprocessing is None and shape.numel() > MOST_WHITENED
+        too_large = preprocessing is None and why_not_whitened(shape) is not None
         if preprocessing is None:
             preprocessing = "standardize" if too_large else "zca"
         one_of("preprocessing", preprocessing, get_args(Preprocessing))

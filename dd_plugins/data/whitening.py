@@ -1,5 +1,6 @@
-"""A compact whitening matrix: its largest entries in the cosine basis."""
+"""Whitening: of which images, and its matrix by entries in the cosine basis."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Self
@@ -10,17 +11,36 @@ from torch import Tensor
 from dd_plugins.functional.cosine import cosine_transform, inverse_cosine_transform
 from dd_plugins.runtime.memory import fits_in_memory
 
-__all__ = ["COMPACT_TYPES", "LARGEST_WHITENED_SIDE", "CompactMatrix"]
-
-LARGEST_WHITENED_SIDE = 64
-"""Of images that are whitened as a whole; larger ones are interleaved sub-images."""
+__all__ = ["COMPACT_TYPES", "CompactMatrix", "stride_of", "why_not_whitened"]
 
 COMPACT_TYPES = {"places": torch.int32, "entries": torch.float16}
 """The dtypes of the tensors of a compact matrix that are not float32."""
 
+_LARGEST_SIDE = 64  # of images whitened as a whole; larger ones are sub-images
+_MOST_WHITENED = 4_800  # values of an image whitened by default: up to 3x40x40
 _NEEDED = 3 * 8  # bytes for each entry: float64, with two temporary copies
 _MOST_LOST = 0.1  # relative root mean square error of mapped images
 _PER_ROW = 32  # off-diagonal entries kept, above the diagonal alone
+
+
+def stride_of(height: int, width: int) -> int:
+    """Return the smallest number of sub-images along a side, at most 64 pixels each."""
+    return math.ceil(max(height, width) / _LARGEST_SIDE)
+
+
+def why_not_whitened(shape: tuple[int, int, int]) -> str | None:
+    """Return why images are standardised by default; None if they are whitened.
+
+    Args:
+        shape: ``(channels, height, width)`` of an image.
+    """
+    _, height, width = shape
+    if math.prod(shape) > _MOST_WHITENED:
+        return "whitening so many values takes long"
+    stride = stride_of(height, width)
+    if height % stride or width % stride:
+        return f"whitening needs sides divisible by {stride}"
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +146,9 @@ class CompactMatrix:
                     f"expected {name} of {dtype} and shape {shape}, got {tensor.dtype} "
                     f"and {tuple(tensor.shape)}"
                 )
-        if max(found.diagonal.shape[1:]) > LARGEST_WHITENED_SIDE:
+        if max(found.diagonal.shape[1:]) > _LARGEST_SIDE:
             raise ValueError(
-                f"expected sides of at most {LARGEST_WHITENED_SIDE} pixels, got "
+                f"expected sides of at most {_LARGEST_SIDE} pixels, got "
                 f"{tuple(found.diagonal.shape[1:])}"
             )
         if not fits_in_memory(_NEEDED * size**2):

@@ -1,7 +1,6 @@
 """Trajectories: the weights of a network during training, kept in a file."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 
 from dd_plugins.checks import whole_number
 from dd_plugins.data.preprocess import Preprocessing
-from dd_plugins.data.real import MOST_WHITENED, RealData
+from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
+from dd_plugins.data.whitening import why_not_whitened
 from dd_plugins.errors import FileError, OptionError, RunError, one_line
 from dd_plugins.networks.base import (
     AbstractNetwork,
@@ -352,10 +352,10 @@ def _fractions_along(lengths: Tensor, points: list[int]) -> Tensor:
 def expert_preprocessing(image_shape: ImageShape) -> Preprocessing | None:
     """Return the value space of MTT's experts, or None for the data's own.
 
-    Colour images are whitened as in MTT, unless they are too large.
+    Colour images are whitened as in MTT, unless their size is against it.
     """
-    fits = math.prod(image_shape) <= MOST_WHITENED
-    return "pixel-zca" if image_shape[0] == 3 and fits else None
+    is_colour = image_shape[0] == 3
+    return "pixel-zca" if is_colour and why_not_whitened(image_shape) is None else None
 
 
 def experts_of(

@@ -9,6 +9,7 @@ import torch
 from dd_plugins.data.draws import sampler_of
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
+from dd_plugins.errors import DDWarning
 from dd_plugins.testing import toy_data
 
 CPU = torch.device("cpu")
@@ -80,6 +81,13 @@ def test_nothing_is_said_of_large_images_whose_map_is_given() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sampler_of(data, **OPTIONS, transform=Transform.identity(3))
+
+
+def test_images_that_cannot_be_whitened_are_standardised_with_the_reason() -> None:
+    data = RealData.from_tensors(torch.rand(8, 1, 40, 101), torch.arange(8) % 2)
+    with pytest.warns(DDWarning, match="1x40x101 are .* sides divisible by 2"):
+        transform, _ = sampler_of(data, **OPTIONS)
+    assert transform.kind == "standardize"
 
 
 def test_what_is_made_from_draws_is_named_by_data_and_value_space() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dd_plugins.data import preprocess
+from dd_plugins.data import preprocess, whitening
 from dd_plugins.data.preprocess import ZCA_RIDGE, Transform, to_unit_range
 from dd_plugins.errors import DataError
 from dd_plugins.runtime.randomness import generator_for
@@ -73,7 +73,7 @@ def test_standardisation_equals_numpy():
 def test_whitening_equals_numpy_on_interleaved_sub_images(
     monkeypatch, height, width, stride
 ):
-    monkeypatch.setattr(preprocess, "LARGEST_WHITENED_SIDE", 4)
+    monkeypatch.setattr(whitening, "_LARGEST_SIDE", 4)
     train = _images(200, 2, height, width)
     test = _images(5, 2, height, width, purpose="test")
     expected = _zca(
@@ -95,7 +95,7 @@ def test_whitening_equals_numpy_on_interleaved_sub_images(
 def test_with_fewer_images_than_pixels_directions_without_data_keep_their_scale(
     monkeypatch, side, stride
 ):
-    monkeypatch.setattr(preprocess, "LARGEST_WHITENED_SIDE", 4)
+    monkeypatch.setattr(whitening, "_LARGEST_SIDE", 4)
     train = _images(5, height=side, width=side)
     rows = _sub_images(_standardized(train, train), stride)
     count, size = rows.shape
@@ -154,7 +154,7 @@ def test_whitened_training_data_has_the_identity_as_covariance_up_to_the_ridge()
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", [4, 8])
 def test_inverting_gives_the_images_back(monkeypatch, kind, side):
-    monkeypatch.setattr(preprocess, "LARGEST_WHITENED_SIDE", 4)
+    monkeypatch.setattr(whitening, "_LARGEST_SIDE", 4)
     transform = Transform.fit(_images(height=side, width=side), kind)
     test = _images(7, height=side, width=side, purpose="test")
 
@@ -239,7 +239,7 @@ def test_working_in_chunks_changes_nothing(monkeypatch, kind, limit, most):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", [4, 8])
 def test_a_transform_is_rebuilt_from_its_tensors_and_stride(monkeypatch, kind, side):
-    monkeypatch.setattr(preprocess, "LARGEST_WHITENED_SIDE", 4)
+    monkeypatch.setattr(whitening, "_LARGEST_SIDE", 4)
     train = _images(height=side, width=side)
     transform = Transform.fit(train, kind)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.data import whitening
-from dd_plugins.data.whitening import CompactMatrix
+from dd_plugins.data.whitening import CompactMatrix, why_not_whitened
 
 SHAPE = (2, 5, 6)
 
@@ -22,6 +22,24 @@ def whitened(smooth: float = 1.0) -> tuple[Tensor, Tensor]:
     covariance = flat.mT @ flat / 400 + 0.01 * torch.eye(60, dtype=torch.float64)
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.rsqrt()) @ vectors.mT, covariance
+
+
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        ((3, 40, 40), None),
+        ((3, 1, 64), None),
+        ((1, 66, 2), None),
+        ((3, 41, 40), "whitening so many values takes long"),
+        ((1, 65, 65), "whitening needs sides divisible by 2"),
+        ((1, 20, 65), "whitening needs sides divisible by 2"),
+        ((3, 1, 200), "whitening needs sides divisible by 4"),
+    ],
+)
+def test_images_are_whitened_unless_their_size_is_against_it(
+    shape: tuple[int, int, int], why: str | None
+) -> None:
+    assert why_not_whitened(shape) == why
 
 
 def test_with_all_entries_it_is_the_matrix_to_half_precision(monkeypatch) -> None:

@@ -446,4 +446,5 @@ def test_the_paper_s_settings_are_those_of_the_nearest_set() -> None:
     assert often.trained.recipe.steps == trajectory.trained.recipe.steps
     assert MTT().preprocessing(run_of().task) is None
     assert MTT().preprocessing(Task("x", (3, 8, 8), 2, 1)) == "pixel-zca"
+    assert MTT().preprocessing(Task("x", (3, 1, 200), 2, 1)) is None
     assert MTT().preprocessing(Task("x", (3, 64, 64), 2, 1)) is None
