@@ -8,7 +8,13 @@ from torch import Tensor
 
 from dd_plugins.errors import DataError, one_line
 
-__all__ = ["as_number_tensor", "check_finite", "check_fit", "check_values"]
+__all__ = [
+    "as_number_tensor",
+    "check_finite",
+    "check_fit",
+    "check_numbering",
+    "check_values",
+]
 
 
 def as_number_tensor(values: Any, what: str) -> Tensor:
@@ -68,6 +74,25 @@ def check_finite(images: Tensor, first: int) -> None:
             f"image values must be finite, got {len(bad)} image(s) with values that "
             f"are not finite, the first is number {first + int(bad[0])}; remove or "
             "mend them"
+        )
+
+
+def check_numbering(largest: int, images: int) -> None:
+    """Refuse a label of so many classes that one must be without an image.
+
+    The names of that many classes could fill the memory.
+
+    Args:
+        largest: the largest label.
+        images: the number of images.
+
+    Raises:
+        DataError: the label is not below the number of images.
+    """
+    if largest >= images:
+        raise DataError(
+            f"labels go up to {largest}, expected at most {images - 1} for {images} "
+            "images; number the classes from 0 without gaps"
         )
 
 

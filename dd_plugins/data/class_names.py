@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from dd_plugins.data.checks import check_numbering
 from dd_plugins.data.items import LABEL_KEYS
 from dd_plugins.errors import DataError
 
@@ -26,12 +27,7 @@ def checked_names(class_names: Iterable[str] | None, labels: Tensor) -> tuple[st
             f"{class_names!r}; pass a list"
         )
     classes = int(labels.max()) + 1
-    if classes > len(labels):
-        raise DataError(
-            f"labels go up to {classes - 1}, expected at most "
-            f"{len(labels) - 1} for {len(labels)} images; number "
-            "the classes from 0 without gaps"
-        )
+    check_numbering(classes - 1, len(labels))
     names = tuple(map(str, range(classes) if class_names is None else class_names))
     if classes > len(names):
         raise DataError(

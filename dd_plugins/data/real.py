@@ -359,8 +359,8 @@ class RealData:
             images: floating, of any range, of shape ``(n, channels, height, width)``: a
                 tensor, or images read on access.
             labels: integers of shape ``(n,)``, from 0.
-            class_names: a name for each class, by default its number; a class may have
-                no image.
+            class_names: a name for each class; by default its number, if there are no
+                more classes than images. A class may have no image.
             name: the name of the data set in the artifact.
             mirror: whether mirrored images keep their class.
 
@@ -393,6 +393,12 @@ class RealData:
             check_finite(part, first)
             first += len(part)
         low, high = (int(label) for label in labels.aminmax())
+        if class_names is None and high >= len(images):
+            raise DataError(
+                f"labels go up to {high}, expected at most {len(images) - 1} for "
+                f"{len(images)} images; number the classes from 0 without gaps, or "
+                "pass class_names"
+            )
         known = range(high + 1) if class_names is None else class_names
         names = tuple(map(str, known))
         if low < 0 or high >= len(names):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dd_plugins.data.checks import check_numbering
 from dd_plugins.errors import DataError, DDWarning, OptionError
 from dd_plugins.runtime.randomness import generator_for
 
@@ -136,7 +137,9 @@ def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Te
     return mask.nonzero().flatten(), (~mask).nonzero().flatten()
 
 
-def every_fifth(labels: Sequence[int], class_names: Sequence[str], what: str) -> Tensor:
+def every_fifth(
+    labels: Sequence[int], class_names: Sequence[str] | None, what: str
+) -> Tensor:
     """Return a mask of every fifth image of each class, in their order.
 
     These are the test set of data without one. A class of two to four images gives its
@@ -144,17 +147,21 @@ def every_fifth(labels: Sequence[int], class_names: Sequence[str], what: str) ->
 
     Args:
         labels: the class of each image.
-        class_names: a name for each class.
+        class_names: a name for each class; by its number if there are none.
         what: the name of the data set, for the warning.
 
     Returns:
         bool of shape ``(n,)``.
 
     Raises:
-        DataError: a label is negative.
+        DataError: a label is negative, or not below the number of images.
     """
     if (least := min(labels, default=0)) < 0:
         raise DataError(f"{what}: labels must not be negative, got {least}")
+    largest = max(labels, default=-1)
+    check_numbering(largest, len(labels))
+    if not class_names:
+        class_names = list(map(str, range(largest + 1)))
     mask = torch.zeros(len(labels), dtype=torch.bool)
     untested = []
     members_of = by_class(torch.tensor(labels, dtype=torch.int64), len(class_names))

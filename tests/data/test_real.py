@@ -806,6 +806,15 @@ def test_values_may_stay_in_their_dataset() -> None:
         RealData.from_values(in_dataset, labels)
 
 
+def test_an_absurd_label_of_values_needs_names() -> None:
+    images, labels = values()
+    with pytest.raises(DataError, match=r"up to 1000000000, .* or pass class_names"):
+        RealData.from_values(images, labels * 10**9)
+    names = list(map(str, range(20)))
+    data = RealData.from_values(images, labels * 19, class_names=names)
+    assert data.num_classes == 20
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -73,6 +73,9 @@ def test_every_fifth_leaves_labels_without_a_name_and_refuses_negative_ones() ->
     labels = [0, 1, 2] * 5
     mask = every_fifth(labels, ["ant", "bee"], "insects")
     assert mask.nonzero().flatten().tolist() == [12, 13]
+    mask = every_fifth(labels, None, "insects")
+    assert mask.nonzero().flatten().tolist() == [12, 13, 14]
+    assert every_fifth([], None, "insects").tolist() == []
     with pytest.raises(DataError, match="insects: labels must not be negative, got -1"):
         every_fifth([0, -1], ["ant"], "insects")
 

@@ -61,10 +61,7 @@ def _with_test(found: Any, path: Path) -> dict[str, Any]:
             f"{path}: expected whole numbers in the column {label_key!r}: "
             f"{one_line(error)}"
         ) from error
-    names = _label_names(found, label_key) or [
-        str(n) for n in range(max(labels, default=0) + 1)
-    ]
-    is_test = every_fifth(labels, names, str(path))
+    is_test = every_fifth(labels, _label_names(found, label_key), str(path))
     return {
         "train": found.select((~is_test).nonzero().flatten().tolist()),
         "test": found.select(is_test.nonzero().flatten().tolist()),

@@ -85,10 +85,7 @@ def data_of_npz(
     validation = read("val") if "val" in splits else None
     held_out = None
     if "test" not in splits:
-        classes = int(train.labels.max()) + 1
-        is_test = every_fifth(
-            train.labels.tolist(), names or list(map(str, range(classes))), str(path)
-        )
+        is_test = every_fifth(train.labels.tolist(), names, str(path))
         if not is_test.any():
             raise DataError(
                 f"{path}: expected a test split, or at least two images of a class to "

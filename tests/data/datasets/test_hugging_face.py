@@ -136,6 +136,15 @@ def test_a_class_of_one_image_is_told(tmp_path: Path) -> None:
         assert np.prod(get_dataset(f"hf:{tmp_path}").image_shape) == 240
 
 
+def test_an_absurd_label_is_refused_at_once(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    columns = {"image": [[[0.5]]] * 2, "label": [0, 10**15]}
+    Dataset.from_dict(columns).save_to_disk(tmp_path)
+    with pytest.raises(DataError, match=f"labels go up to {10**15}, .* at most 1 "):
+        get_dataset(f"hf:{tmp_path}")
+
+
 @pytest.mark.parametrize("size", [None, 4])
 def test_columns_of_arrays_keep_their_dtype(tmp_path: Path, size: int | None) -> None:
     from datasets import Array2D, ClassLabel, Dataset, Features

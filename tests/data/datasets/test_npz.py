@@ -84,6 +84,13 @@ def test_without_test_images_every_fifth_of_a_class_becomes_one(tmp_path: Path) 
     assert len(data.train.labels) + len(data.validation.labels) == 16
 
 
+def test_an_absurd_label_is_refused_before_a_test_set_is_cut(tmp_path: Path) -> None:
+    labels = np.array([0, 1] * 9 + [0, 10**15])
+    path = write(tmp_path, train_images=images(20, 8, 8), train_labels=labels)
+    with pytest.raises(DataError, match=f"labels go up to {10**15}, .* at most 19"):
+        get_dataset(f"npz:{path}")
+
+
 def test_images_are_resized(tmp_path: Path) -> None:
     data = get_dataset(f"npz:{write(tmp_path, **medmnist())}", image_size=14)
     assert (data.image_shape, data.image_size) == ((3, 14, 14), 14)
