@@ -11,24 +11,35 @@ from dd_plugins.data.checks import check_numbering
 from dd_plugins.data.items import LABEL_KEYS
 from dd_plugins.errors import DataError
 
-__all__ = ["checked_names", "names_of_dataset"]
+__all__ = ["as_names", "checked_names", "names_of_dataset"]
+
+
+def as_names(class_names: Iterable[Any]) -> tuple[str, ...]:
+    """Return given class names as text.
+
+    Raises:
+        DataError: they are one string, or no series of names.
+    """
+    is_text = isinstance(class_names, str)
+    if is_text or not isinstance(class_names, Iterable):
+        kind = "string" if is_text else type(class_names).__name__
+        raise DataError(
+            f"class_names must be a list of names, got one {kind}, {class_names!r}; "
+            "pass a list"
+        )
+    return tuple(map(str, class_names))
 
 
 def checked_names(class_names: Iterable[str] | None, labels: Tensor) -> tuple[str, ...]:
     """Return a name for each class.
 
     Raises:
-        DataError: names are missing or not printable; or a class has no image; or there
-            are fewer than two classes.
+        DataError: names are no list, missing or not printable; or a class has no
+            image; or there are fewer than two classes.
     """
-    if isinstance(class_names, str):
-        raise DataError(
-            "class_names must be a list of names, got one string, "
-            f"{class_names!r}; pass a list"
-        )
     classes = int(labels.max()) + 1
     check_numbering(classes - 1, len(labels))
-    names = tuple(map(str, range(classes) if class_names is None else class_names))
+    names = as_names(range(classes) if class_names is None else class_names)
     if classes > len(names):
         raise DataError(
             f"labels go up to {classes - 1}, expected {classes} class names, got "

@@ -7,20 +7,22 @@ import torch
 from torch import Tensor
 
 from dd_plugins.checks import check_channels
-from dd_plugins.data.checks import as_number_tensor, check_values
+from dd_plugins.data.checks import as_number_tensor, check_finite, check_values
 from dd_plugins.data.pixels import Axes, resized, where_channels_are
-from dd_plugins.data.streamed import ImageSource
+from dd_plugins.data.streamed import ImageSource, StreamedImages, chunks
 from dd_plugins.errors import DataError, DDWarning
 
 __all__ = [
     "Images",
     "checked_images",
+    "checked_values",
     "joined",
     "put_back",
     "take",
     "warn_if_trained_on",
 ]
 
+_CHECKED = 64  # images at a time
 _COMPARED = 256  # test images, approximately
 
 
@@ -97,6 +99,44 @@ def checked_images(
     if images.dtype != torch.uint8:
         images = images.float()
     return Images(resized(images.cpu(), image_size), labels.cpu())
+
+
+def checked_values(images: Any, labels: Any) -> Images:
+    """Return images in a value space, and their labels, in their working dtypes.
+
+    Args:
+        images: as for :meth:`dd_plugins.RealData.from_values`.
+        labels: likewise.
+
+    Raises:
+        DataError: shapes, dtypes or values are not those of labelled images.
+    """
+    if not isinstance(images, StreamedImages):
+        images = as_number_tensor(images, "images")
+    labels = as_number_tensor(labels, "labels")
+    if len(images.shape) != 4 or 0 in images.shape:
+        raise DataError(
+            "images must have shape (n, channels, height, width), none of them 0; "
+            f"got {tuple(images.shape)}"
+        )
+    floating = labels.is_floating_point() or labels.is_complex()
+    if floating or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"labels must be integers of shape ({len(images)},), one for each image; "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    first = 0
+    for part in chunks(images, _CHECKED):
+        if not part.is_floating_point():
+            raise DataError(
+                f"images in a value space must be floating, got {part.dtype}; pass "
+                "plain images to from_tensors"
+            )
+        check_finite(part, first)
+        first += len(part)
+    if isinstance(images, Tensor):
+        images = images.detach().float().cpu()
+    return Images(images, labels.long().cpu())
 
 
 def joined(first: Images, second: Images) -> Images:

@@ -13,9 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.checks import check_image_size, one_of
-from dd_plugins.data.checks import check_finite, check_fit
-from dd_plugins.data.class_names import checked_names, names_of_dataset
-from dd_plugins.data.images import Images, checked_images, put_back, take
+from dd_plugins.data.checks import check_fit
+from dd_plugins.data.class_names import as_names, checked_names, names_of_dataset
+from dd_plugins.data.images import (
+    Images,
+    checked_images,
+    checked_values,
+    put_back,
+    take,
+)
 from dd_plugins.data.items import Items, warn_if_random
 from dd_plugins.data.pixels import Axes
 from dd_plugins.data.preprocess import Preprocessing, Transform
@@ -32,7 +38,6 @@ __all__ = ["RealData"]
 _VALIDATION_PART = 0.1
 _LARGEST_VALIDATION = 5_000
 _HASHED = 4_096  # images at a time, at most
-_CHECKED = 64  # images at a time
 _HELD_OUT = ("validation", "valid", "val")
 
 
@@ -342,8 +347,8 @@ class RealData:
     @classmethod
     def from_values(
         cls,
-        images: ImageSource,
-        labels: Tensor,
+        images: ImageSource | NDArray[Any],
+        labels: Tensor | NDArray[Any] | Sequence[int],
         *,
         class_names: Iterable[str] | None = None,
         name: str = "values",
@@ -357,7 +362,7 @@ class RealData:
 
         Args:
             images: floating, of any range, of shape ``(n, channels, height, width)``: a
-                tensor, or images read on access.
+                tensor, an array, or images read on access.
             labels: integers of shape ``(n,)``, from 0.
             class_names: a name for each class; by default its number, if there are no
                 more classes than images. A class may have no image.
@@ -373,50 +378,31 @@ class RealData:
             >>> data.image_shape, data.num_classes
             ((1, 8, 8), 2)
         """
-        if len(images.shape) != 4 or 0 in images.shape:
+        checked = checked_values(images, labels)
+        count, channels = checked.images.shape[:2]
+        low, high = (int(label) for label in checked.labels.aminmax())
+        if class_names is None and high >= count:
             raise DataError(
-                "images must have shape (n, channels, height, width), none of them 0; "
-                f"got {tuple(images.shape)}"
+                f"labels go up to {high}, expected at most {count - 1} for {count} "
+                "images; number the classes from 0 without gaps, or pass class_names"
             )
-        if labels.is_floating_point() or labels.shape != images.shape[:1]:
-            raise DataError(
-                f"labels must be integers of shape ({len(images)},), one for each "
-                f"image; got {labels.dtype} of shape {tuple(labels.shape)}"
-            )
-        first = 0
-        for part in chunks(images, _CHECKED):
-            if not part.is_floating_point():
-                raise DataError(
-                    f"images in a value space must be floating, got {part.dtype}; pass "
-                    "plain images to from_tensors"
-                )
-            check_finite(part, first)
-            first += len(part)
-        low, high = (int(label) for label in labels.aminmax())
-        if class_names is None and high >= len(images):
-            raise DataError(
-                f"labels go up to {high}, expected at most {len(images) - 1} for "
-                f"{len(images)} images; number the classes from 0 without gaps, or "
-                "pass class_names"
-            )
-        known = range(high + 1) if class_names is None else class_names
-        names = tuple(map(str, known))
+        names = as_names(range(high + 1) if class_names is None else class_names)
         if low < 0 or high >= len(names):
             raise DataError(
                 f"labels must be from 0 to {len(names) - 1}, one for each class name; "
                 f"got {low} to {high}"
             )
-        if isinstance(images, Tensor):
-            images = images.detach().float().cpu()
         return cls(
             name=name,
-            train=Images(images, labels.long().cpu()),
-            train_indices=torch.arange(len(images)),
-            validation=Images(torch.empty(0, *images.shape[1:]), labels[:0].long()),
+            train=checked,
+            train_indices=torch.arange(count),
+            validation=Images(
+                torch.empty(0, *checked.images.shape[1:]), checked.labels[:0]
+            ),
             class_names=names,
             read_test=_values_have_no_test,
             mirror=mirror,
-        ).with_transform(Transform.identity(images.shape[1]))
+        ).with_transform(Transform.identity(channels))
 
     def check_test(self) -> None:
         """Refuse an unfit test set, as far as can be seen without reading it.

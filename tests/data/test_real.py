@@ -788,6 +788,19 @@ def test_values_are_drawn_as_they_are() -> None:
         data.read_test()
 
 
+def test_values_may_be_arrays_and_labels_a_list() -> None:
+    images, labels = values()
+    expected = RealData.from_values(images, labels).fingerprint
+    for form in ((images.numpy(), labels.numpy()), (images.double(), labels.tolist())):
+        assert RealData.from_values(*form).fingerprint == expected
+
+
+@pytest.mark.parametrize("names", ["ab", 2])
+def test_class_names_of_values_are_a_list(names: Any) -> None:
+    with pytest.raises(DataError, match=f"must be a list of names.*{names}"):
+        RealData.from_values(*values(), class_names=names)
+
+
 def test_values_may_stay_in_their_dataset() -> None:
     images, labels = values()
     in_dataset = streamed.StreamedImages(
