@@ -1,6 +1,7 @@
 """Labelled images, and their checks."""
 
 import warnings
+from collections.abc import Sized
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from dd_plugins.errors import DataError, DDWarning
 __all__ = [
     "Images",
     "checked_images",
+    "checked_pair",
     "checked_values",
     "joined",
     "put_back",
@@ -99,6 +101,30 @@ def checked_images(
     if images.dtype != torch.uint8:
         images = images.float()
     return Images(resized(images.cpu(), image_size), labels.cpu())
+
+
+def checked_pair(
+    pair: Any, what: str, channels: Axes | None, image_size: int | None
+) -> Images:
+    """Return a pair of images and labels as :func:`checked_images` does.
+
+    Args:
+        pair: a tuple or a list of images and labels.
+        what: the name of the split, for the error message.
+        channels: as for :func:`checked_images`.
+        image_size: likewise.
+
+    Raises:
+        DataError: it is no such pair.
+    """
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        size = f" of {len(pair)}" if isinstance(pair, Sized) else ""
+        raise DataError(
+            f"{what} must be a pair of images and labels, got a "
+            f"{type(pair).__name__}{size}"
+        )
+    images, labels = pair
+    return checked_images(images, labels, channels, image_size)
 
 
 def checked_values(images: Any, labels: Any) -> Images:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.data.checks import check_fit
-from dd_plugins.data.images import Images, checked_images
+from dd_plugins.data.images import Images, checked_images, checked_pair
 from dd_plugins.data.items import Items, has_room, read_dataset, survey
 from dd_plugins.data.pixels import Axes
 from dd_plugins.errors import DataError
@@ -61,12 +61,17 @@ class UnreadTestSet:
         return reader
 
     def __call__(self) -> Images:
-        """Read the test set, and check it."""
+        """Read the test set, and check it.
+
+        Raises:
+            DataError: there is none, it is no pair of images and labels, or it does
+                not fit the training images.
+        """
         if self.test is None:
             raise no_test_set()
         if self._is_pair() or self._is_function():
-            images, labels = self.test if self._is_pair() else self.test()
-            checked = checked_images(images, labels, self.channels, self.image_size)
+            pair = self.test if self._is_pair() else self.test()
+            checked = checked_pair(pair, "test", self.channels, self.image_size)
         else:
             checked = images_of(self._items(), self.workers)
         self._check_fit(tuple(checked.images.shape[1:]), int(checked.labels.max()))

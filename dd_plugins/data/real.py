@@ -18,6 +18,7 @@ from dd_plugins.data.class_names import as_names, checked_names, names_of_datase
 from dd_plugins.data.images import (
     Images,
     checked_images,
+    checked_pair,
     checked_values,
     put_back,
     take,
@@ -202,10 +203,9 @@ class RealData:
             preprocessing=preprocessing,
             mirror=mirror,
             image_size=image_size,
-            validation=(
-                checked_images(*validation, channels, image_size)
-                if isinstance(validation, tuple | list)
-                else validation
+            validation=_part_or_images(
+                validation,
+                lambda given: checked_pair(given, "validation", channels, image_size),
             ),
         )
 
@@ -307,11 +307,8 @@ class RealData:
             test=UnreadTestSet(test, channels, image_size, workers=workers),
             class_names=class_names,
             image_size=image_size,
-            validation=(
-                validation
-                if validation is None
-                or isinstance(validation, int | float | str | Real)
-                else read(Items(validation, channels, image_size))
+            validation=_part_or_images(
+                validation, lambda given: read(Items(given, channels, image_size))
             ),
             **options,
         )
@@ -322,6 +319,7 @@ class RealData:
 
         ``train`` is required. ``test`` is the test set. ``validation``, ``valid`` or
         ``val`` holds the validation images; without a test split it is the test set.
+        What the splits lack may be an option.
 
         Args:
             splits: datasets by the names of their splits, such as the ``DatasetDict``
@@ -330,6 +328,7 @@ class RealData:
 
         Raises:
             DataError: there is no training split, or a split does not fit.
+            OptionError: test or validation images are given twice.
         """
         if "train" not in splits:
             raise DataError(
@@ -339,10 +338,15 @@ class RealData:
         others = [name for name in _HELD_OUT if name in splits]
         if "test" in splits:
             others.insert(0, "test")
-        test, validation = [*(splits[name] for name in others), None, None][:2]
-        return cls.from_dataset(
-            splits["train"], test=test, validation=validation, **options
-        )
+        roles = dict(zip(("test", "validation"), others, strict=False))
+        for role, split in roles.items():
+            if options.get(role) is not None:
+                raise OptionError(
+                    f"the split {split!r} gives the {role} images, got {role!r} as an "
+                    "option too; leave one of them out"
+                )
+            options[role] = splits[split]
+        return cls.from_dataset(splits["train"], **options)
 
     @classmethod
     def from_values(
@@ -470,6 +474,16 @@ class RealData:
                 f"images, got one for {len(transform.mean)}"
             )
         return replace(self, preprocessing=transform.kind, transform=transform)
+
+
+def _part_or_images(
+    validation: Any, read: Callable[[Any], Images]
+) -> float | Images | None:
+    """Return a fraction or None as it is, and validation images once they are read."""
+    # Text is refused as a fraction.
+    is_part = validation is None or isinstance(validation, str | Real)
+    found: float | Images | None = validation if is_part else read(validation)
+    return found
 
 
 def _values_have_no_test() -> Images:

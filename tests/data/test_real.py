@@ -302,6 +302,41 @@ def test_test_set_that_does_not_fit_is_refused(test: Any, told: str) -> None:
             data.read_test()
 
 
+@pytest.mark.parametrize("split", ["test", "validation"])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((IMAGES,), "tuple of 1"),
+        ((IMAGES, LABELS, None), "tuple of 3"),
+        ([(IMAGES[0], 0)] * 3, "list of 3"),
+        (IMAGES, "Tensor of 20"),
+    ],
+)
+def test_images_without_labels_are_told_by_what_they_are(
+    given: Any, split: str, told: str
+) -> None:
+    test = given if isinstance(given, tuple) else lambda: given
+    options = {"test": test} if split == "test" else {"validation": given}
+    with pytest.raises(DataError, match=f"{split} must be a pair .* a {told}"):
+        RealData.from_tensors(IMAGES, LABELS, **options).read_test()
+
+
+def test_what_the_splits_lack_may_be_an_option() -> None:
+    some = Items([(image, index % 2) for index, image in enumerate(IMAGES)])
+    data = RealData.from_splits({"train": some, "test": some}, validation=0.2)
+    assert len(data.validation.labels) == 4
+    data = RealData.from_splits({"train": some, "val": some}, validation=0.2)
+    assert len(data.read_test().labels) == 20
+    assert (
+        len(RealData.from_splits({"train": some}, test=some).read_test().labels) == 20
+    )
+    every = {"train": some, "test": some, "valid": some}
+    assert len(RealData.from_splits(every, test=None).validation.labels) == 20
+    for role, split in (("test", "test"), ("validation", "valid")):
+        with pytest.raises(OptionError, match=f"split '{split}' gives the {role} "):
+            RealData.from_splits(every, **{role: some})
+
+
 def pil(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
