@@ -9,6 +9,7 @@ from torch import Tensor
 from dd_plugins.errors import DataError, one_line
 
 __all__ = [
+    "are_tensors",
     "as_number_tensor",
     "check_finite",
     "check_fit",
@@ -20,6 +21,8 @@ __all__ = [
 def as_number_tensor(values: Any, what: str) -> Tensor:
     """Return a tensor, an array, a list or a tuple of numbers as a tensor.
 
+    A list of tensors of one shape is stacked.
+
     Args:
         values: the numbers.
         what: the name of the argument, for the error message.
@@ -28,7 +31,11 @@ def as_number_tensor(values: Any, what: str) -> Tensor:
         DataError: the values are something else.
     """
     try:
+        if not isinstance(values, Tensor) and are_tensors(values):
+            values = torch.stack(list(values))
         if isinstance(values, Tensor):
+            if values.layout != torch.strided:
+                raise TypeError(f"one of layout {values.layout}; pass its to_dense()")
             return values
         if not isinstance(values, np.ndarray | list | tuple):
             raise TypeError(f"a {type(values).__name__}")
@@ -40,6 +47,13 @@ def as_number_tensor(values: Any, what: str) -> Tensor:
         raise DataError(
             f"{what} must be a tensor or an array of numbers, got {reason}"
         ) from error
+
+
+def are_tensors(values: Any) -> bool:
+    """Tell whether values are a tensor, or a list or a tuple of nothing but tensors."""
+    if isinstance(values, list | tuple) and values:
+        return all(isinstance(each, Tensor) for each in values)
+    return isinstance(values, Tensor)
 
 
 def check_values(images: Tensor, first: int = 0) -> None:

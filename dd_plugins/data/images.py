@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from dd_plugins.checks import check_channels
-from dd_plugins.data.checks import as_number_tensor, check_finite, check_values
+from dd_plugins.data.checks import (
+    are_tensors,
+    as_number_tensor,
+    check_finite,
+    check_values,
+)
 from dd_plugins.data.pixels import Axes, resized, where_channels_are
 from dd_plugins.data.streamed import ImageSource, StreamedImages, chunks
 from dd_plugins.errors import DataError, DDWarning
@@ -61,7 +66,7 @@ def checked_images(
         OptionError: there is no such position of the channels.
     """
     check_channels(channels)
-    is_tensor = isinstance(images, Tensor)
+    is_tensor = are_tensors(images)
     images, labels = (
         as_number_tensor(images, "images"),
         as_number_tensor(labels, "labels"),

@@ -34,9 +34,19 @@ def test_numbers_may_be_held_in_any_form(values: Any) -> None:
     assert as_number_tensor(tensor, "labels") is tensor
 
 
+def test_a_list_of_tensors_has_its_channels_first_as_a_tensor_has() -> None:
+    images = torch.rand(5, 1, 4, 4)
+    for listed in (list(images), tuple(image[0] for image in images)):
+        found = checked_images(listed, list(LABELS))
+        assert torch.equal(found.images, images)
+        assert torch.equal(found.labels, LABELS)
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
+        ([torch.ones(2), torch.ones(3)], "labels"),
+        (torch.ones(2, 2).to_sparse(), "sparse_coo; pass its to_dense"),
         ([[1, 2], [3]], "labels"),
         (["a", "b"], "labels"),
         ({1, 2}, "set"),
