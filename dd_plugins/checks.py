@@ -7,7 +7,14 @@ from typing import SupportsIndex, TypeVar
 
 from dd_plugins.errors import OptionError
 
-__all__ = ["check_channels", "check_image_size", "number", "one_of", "whole_number"]
+__all__ = [
+    "check_channels",
+    "check_image_size",
+    "number",
+    "one_of",
+    "truth",
+    "whole_number",
+]
 
 Value = TypeVar("Value")
 
@@ -50,6 +57,17 @@ def number(name: str, value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise OptionError(f"{name} must be a number, got {value!r}") from None
+
+
+def truth(name: str, value: object) -> bool:
+    """Return a truth value of Python, NumPy or torch as a Python bool.
+
+    Raises:
+        OptionError: the value is something else, such as text.
+    """
+    if not _is_logical(value):
+        raise OptionError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def one_of(name: str, value: Value, known: Collection[str]) -> Value:

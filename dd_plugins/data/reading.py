@@ -13,7 +13,7 @@ from dd_plugins.data.items import Items, has_room, read_dataset, survey
 from dd_plugins.data.pixels import Axes
 from dd_plugins.errors import DataError
 
-__all__ = ["UnreadTestSet", "images_of"]
+__all__ = ["UnreadTestSet", "images_of", "values_have_no_test"]
 
 
 def images_of(items: Items, workers: int, *, stream: bool | None = None) -> Images:
@@ -122,4 +122,12 @@ def no_test_set() -> DataError:
     return DataError(
         "this data has no test set; pass one: data={'train': ..., 'test': ...} for "
         "datasets, or RealData.from_tensors(..., test=...) for tensors and arrays"
+    )
+
+
+def values_have_no_test() -> Images:
+    """Refuse to read a test set of data from :meth:`RealData.from_values`."""
+    raise DataError(
+        "expected data with a test set, got data from RealData.from_values, which has "
+        "no test set; pass other data"
     )

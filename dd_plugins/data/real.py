@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dd_plugins.checks import check_image_size, one_of
+from dd_plugins.checks import check_image_size, one_of, truth, whole_number
 from dd_plugins.data.checks import check_fit
 from dd_plugins.data.class_names import as_names, checked_names, names_of_dataset
 from dd_plugins.data.images import (
@@ -26,7 +26,7 @@ from dd_plugins.data.images import (
 from dd_plugins.data.items import Items, warn_if_random
 from dd_plugins.data.pixels import Axes
 from dd_plugins.data.preprocess import Preprocessing, Transform
-from dd_plugins.data.reading import UnreadTestSet, images_of
+from dd_plugins.data.reading import UnreadTestSet, images_of, values_have_no_test
 from dd_plugins.data.streamed import ImageSource, chunks
 from dd_plugins.data.subsets import stratified_split
 from dd_plugins.data.whitening import why_not_whitened
@@ -102,7 +102,14 @@ class RealData:
     _hashed: _Hashed | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Keep the hash of another copy, unless this one has other images."""
+        """Keep the hash of another copy, unless this one has other images.
+
+        Raises:
+            OptionError: the name is no text, or ``mirror`` no truth value.
+        """
+        if not isinstance(self.name, str):
+            raise OptionError(f"name must be text, got {self.name!r}")
+        object.__setattr__(self, "mirror", truth("mirror", self.mirror))
         kept, indices = self._hashed, self.train_indices
         if kept is None or kept.train is not self.train or kept.indices is not indices:
             object.__setattr__(self, "_hashed", _Hashed(self.train, indices))
@@ -184,8 +191,8 @@ class RealData:
                 :func:`~dd_plugins.data.pixels.channels_first`).
 
         Raises:
-            OptionError: ``validation`` or ``image_size`` is out of its range, or
-                ``channels`` is another word.
+            OptionError: ``validation`` or ``image_size`` is out of its range; or
+                ``channels``, ``name`` or ``mirror`` is something else.
             DataError: shapes, values, labels or class names do not fit.
 
         Example:
@@ -214,7 +221,7 @@ class RealData:
         cls,
         checked: Images,
         *,
-        test: "UnreadTestSet",
+        test: UnreadTestSet,
         class_names: Iterable[str] | None = None,
         name: str = "tensors",
         preprocessing: Preprocessing | None = None,
@@ -296,6 +303,7 @@ class RealData:
             DDWarning: the training images are not the same at every reading.
         """
         image_size = check_image_size(image_size)
+        workers = whole_number("workers", workers, least=0)
         read = partial(images_of, workers=workers, stream=stream)
         items = Items(dataset, channels, image_size)
         checked = read(items)
@@ -404,7 +412,7 @@ class RealData:
                 torch.empty(0, *checked.images.shape[1:]), checked.labels[:0]
             ),
             class_names=names,
-            read_test=_values_have_no_test,
+            read_test=values_have_no_test,
             mirror=mirror,
         ).with_transform(Transform.identity(channels))
 
@@ -460,7 +468,7 @@ class RealData:
         if preprocessing is not None:
             one_of("preprocessing", preprocessing, get_args(Preprocessing))
             data = data.with_preprocessing(preprocessing)
-        return data if mirror is None else replace(data, mirror=bool(mirror))
+        return data if mirror is None else replace(data, mirror=mirror)
 
     def with_transform(self, transform: Transform) -> "RealData":
         """Return the same data with this transform as its map to the value space.
@@ -484,10 +492,3 @@ def _part_or_images(
     is_part = validation is None or isinstance(validation, str | Real)
     found: float | Images | None = validation if is_part else read(validation)
     return found
-
-
-def _values_have_no_test() -> Images:
-    raise DataError(
-        "expected data with a test set, got data from RealData.from_values, which has "
-        "no test set; pass other data"
-    )

@@ -302,6 +302,29 @@ def test_test_set_that_does_not_fit_is_refused(test: Any, told: str) -> None:
             data.read_test()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"name": 3}, "name must be text, got 3"),
+        ({"mirror": "no"}, "mirror must be True or False, got 'no'"),
+        ({"workers": -1}, "workers must be a whole number from 0, got -1"),
+        ({"workers": "2"}, "workers must be a whole number from 0, got '2'"),
+    ],
+)
+def test_options_of_another_kind_are_refused(
+    options: dict[str, Any], told: str
+) -> None:
+    items = Items([(image, index % 2) for index, image in enumerate(IMAGES)])
+    with pytest.raises(OptionError, match=told):
+        RealData.from_dataset(items, **options)
+
+
+def test_mirror_may_be_a_truth_value_of_numpy() -> None:
+    assert RealData.from_tensors(IMAGES, LABELS, mirror=np.True_).mirror is True
+    with pytest.raises(OptionError, match="mirror must be True or False"):
+        RealData.from_tensors(IMAGES, LABELS).prepared(None, "no")
+
+
 @pytest.mark.parametrize("split", ["test", "validation"])
 @pytest.mark.parametrize(
     ("given", "told"),
