@@ -45,7 +45,9 @@ BATCH_NORM_MOMENTUM = 0.9
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _PIXELS_IN_CHUNK = 64 * 32 * 32
-_built: ContextVar[set[str] | None] = ContextVar("architectures built", default=None)
+_architectures_seen: ContextVar[set[str] | None] = ContextVar(
+    "architectures seen", default=None
+)
 
 
 class ChannelsLast(nn.Module):
@@ -268,9 +270,9 @@ class AbstractNetwork(Record, ABC):
                 f"{type(module).__name__}"
             )
         module.origin, module.architecture = self.name, self.architecture
-        built = _built.get()
-        if built is not None:
-            built.add(self.architecture)
+        seen = _architectures_seen.get()
+        if seen is not None:
+            seen.add(self.architecture)
         return module if device is None else channels_last(module, device)
 
 
@@ -284,12 +286,12 @@ def architectures_built(into: set[str]) -> Iterator[None]:
     Args:
         into: the set to add the names to.
     """
-    outer = _built.get()
-    token = _built.set(into)
+    outer = _architectures_seen.get()
+    token = _architectures_seen.set(into)
     try:
         yield
     finally:
-        _built.reset(token)
+        _architectures_seen.reset(token)
         if outer is not None:  # a run within a run
             outer |= into
 

@@ -30,7 +30,7 @@ it has such parameters, always by name.
 
 _EXAMPLE = "network=lambda num_classes: MyNet(num_classes)"
 _DIGITS = 16  # of a digest, in hexadecimal
-_given_before: "WeakSet[nn.Module]" = WeakSet()
+_modules_returned_before: "WeakSet[nn.Module]" = WeakSet()
 
 
 def is_factory(given: object) -> TypeGuard[Callable[..., nn.Module]]:
@@ -113,12 +113,12 @@ class FactoryNetwork(AbstractNetwork):
             raise OptionError(
                 f"{origin} must be a torch.nn.Module, got {type(module).__name__}"
             )
-        if module in _given_before:
+        if module in _modules_returned_before:
             raise OptionError(
                 f"{origin} must be a fresh module at each call, got the same one "
                 f"twice; make it in the function: {_EXAMPLE}"
             )
-        _given_before.add(module)
+        _modules_returned_before.add(module)
         network = split_behind_features(module, image_shape, num_classes, origin=origin)
         network.layout = _Contiguous()  # type: ignore[assignment]
         return network
