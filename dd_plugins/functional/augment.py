@@ -177,9 +177,9 @@ def random_augmentation(
     """Apply one operation, drawn uniformly, to the whole batch.
 
     The operations and their ranges: colour (brightness ±0.25, contrast and saturation
-    by a factor exp(±0.25)), crop (zoom 0.8 to 1.25), translation (an eighth of the
-    side), rotation (15 degrees), cut-out (a square of a quarter of the side),
-    flip.
+    by a factor exp(±0.25)), crop (a view of 0.8 to 1.25 of the side, beyond the image
+    padded by its edge), translation (an eighth of the side), rotation (15 degrees),
+    cut-out (a square of a quarter of the side), flip.
 
     Args:
         images: float of shape ``(n, channels, height, width)``.

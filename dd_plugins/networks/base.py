@@ -41,7 +41,10 @@ ImageShape = tuple[int, int, int]
 Normalization = Literal["batch", "instance", "group", "none"]
 
 BATCH_NORM_MOMENTUM = 0.9
-"""torch's momentum of the running statistics: the 0.1 of FRePo's flax code."""
+"""The share of the newest batch in running statistics, as torch states it.
+
+FRePo's flax code states the share that is kept, 0.1.
+"""
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _PIXELS_IN_CHUNK = 64 * 32 * 32
