@@ -70,13 +70,14 @@ def class_members(
 
     Args:
         labels: int64 of shape ``(n,)``.
-        least: the smallest allowed number of images of a class; or a number for each.
+        least: the smallest allowed number of images of a class; or a number for each,
+            also for classes without an image.
         each: the number of real images in an image that the user asked for.
 
     Raises:
         OptionError: a class has fewer images.
     """
-    found = by_class(labels)
+    found = by_class(labels, 0 if isinstance(least, int) else len(least))
     wanted = _counts(least, len(found))
     smallest = min(range(len(found)), key=lambda n: len(found[n]) - wanted[n])
     if len(found[smallest]) < wanted[smallest]:
@@ -113,7 +114,7 @@ def _too_few(label: int, found: int, wanted: list[int], each: int) -> OptionErro
 
 
 def _counts(counts: int | Sequence[int], classes: int) -> list[int]:
-    return [counts] * classes if isinstance(counts, int) else list(counts)[:classes]
+    return [counts] * classes if isinstance(counts, int) else list(counts)
 
 
 def stratified_split(labels: Tensor, part: float, most: int) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.data.subsets import (
+    balanced_subset,
     by_class,
     class_members,
     every_fifth,
@@ -90,6 +91,15 @@ def test_too_small_a_class_is_named_with_its_size(
     class_members(torch.tensor([0, 0, 1, 1]), 2)
     with pytest.raises(OptionError, match=named):
         class_members(torch.tensor(labels), least)
+
+
+def test_numbers_of_classes_without_images_are_not_cut_off() -> None:
+    labels = torch.tensor([0, 1, 1])
+    assert [len(members) for members in class_members(labels, [1, 2, 0])] == [1, 2, 0]
+    chosen = balanced_subset(labels, [1, 1, 0], generator_for(1, "draw"))
+    assert labels[chosen].tolist() == [0, 1]
+    with pytest.raises(OptionError, match=r"1 image of class 2, .* 0 training"):
+        class_members(labels, [1, 2, 1])
 
 
 def test_as_many_members_as_asked_for_or_all_there_are() -> None:
