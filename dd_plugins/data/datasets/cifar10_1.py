@@ -10,7 +10,6 @@ from dd_plugins.data.datasets.archives import check_md5, download_file
 from dd_plugins.data.datasets.torchvision_sets import TorchvisionSet
 from dd_plugins.data.images import Images
 from dd_plugins.data.named import DataOptions, data_root_of, refuse_argument
-from dd_plugins.data.pixels import resized
 from dd_plugins.data.reading import UnreadTestSet
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, one_line
@@ -42,14 +41,14 @@ def load_cifar10_1(options: DataOptions) -> RealData:
                 f"cannot read data set 'cifar10.1' under {root}: expected {file.name}; "
                 "pass --download to fetch it"
             )
-    test = UnreadTestSet(lambda: _read(*files, options.image_size))
+    test = UnreadTestSet(lambda: _read(*files), "first", options.image_size)
     shape = torch.Size(data.image_shape)
     return replace(
         data, name="cifar10.1", read_test=test.fitting(shape, data.num_classes)
     )
 
 
-def _read(images: Path, labels: Path, size: int | None) -> Images:
+def _read(images: Path, labels: Path) -> Images:
     """Read the test images.
 
     Raises:
@@ -66,4 +65,4 @@ def _read(images: Path, labels: Path, size: int | None) -> Images:
             f"{images} must hold an image for each of {len(numbers)} labels, "
             f"got {tuple(pixels.shape)}"
         )
-    return Images(resized(pixels.movedim(-1, 1).contiguous(), size), numbers)
+    return Images(pixels.movedim(-1, 1).contiguous(), numbers)

@@ -2,10 +2,8 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dd_plugins.data.named import DataOptions, refuse_argument
-from dd_plugins.data.pixels import resized
 from dd_plugins.data.real import RealData
 
 __all__ = ["load_digits"]
@@ -33,13 +31,10 @@ def load_digits(options: DataOptions) -> RealData:
         random_state=0,
     )
 
-    def sized(images: np.ndarray) -> Tensor:
-        return resized(torch.from_numpy(images), options.image_size)
-
     return RealData.from_tensors(
-        sized(train_x),
+        torch.from_numpy(train_x),
         torch.from_numpy(train_y),
-        test=(sized(test_x), torch.from_numpy(test_y)),
+        test=(torch.from_numpy(test_x), torch.from_numpy(test_y)),
         class_names=map(str, digits.target_names),
         name="digits",
         preprocessing="standardize",

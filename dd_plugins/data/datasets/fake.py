@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.data.named import DataOptions
-from dd_plugins.data.pixels import resized
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import OptionError
 
@@ -38,14 +37,13 @@ def load_fake(options: DataOptions) -> RealData:
         raise OptionError(
             f"data set 'fake' needs an image of each of {classes} classes, got {count}"
         )
-    size = options.image_size
     return RealData.from_dataset(
-        _Fake(classes, tuple(shape), count, size, first=0),
-        test=_Fake(classes, tuple(shape), _TEST_IMAGES * classes, size, first=count),
+        _Fake(classes, tuple(shape), count, first=0),
+        test=_Fake(classes, tuple(shape), _TEST_IMAGES * classes, first=count),
         class_names=map(str, range(classes)),
         name=f"fake:{options.argument}",
         channels="first",
-        image_size=size,
+        image_size=options.image_size,
     )
 
 
@@ -53,15 +51,9 @@ class _Fake(Dataset[tuple[Tensor, int]]):
     """Noise around the mean colour of a class, generated when it is read."""
 
     def __init__(
-        self,
-        classes: int,
-        shape: tuple[int, ...],
-        count: int,
-        size: int | None,
-        *,
-        first: int,
+        self, classes: int, shape: tuple[int, ...], count: int, *, first: int
     ) -> None:
-        self._shape, self._count, self._size, self._first = shape, count, size, first
+        self._shape, self._count, self._first = shape, count, first
         drawn = np.random.default_rng(0).integers(128, size=(classes, shape[0], 1, 1))
         self._colours = drawn.astype(np.uint8)
 
@@ -72,7 +64,4 @@ class _Fake(Dataset[tuple[Tensor, int]]):
         label = index % len(self._colours)
         generator = np.random.default_rng(self._first + index)
         noise = generator.integers(128, size=self._shape, dtype=np.uint8)
-        image = torch.from_numpy(noise + self._colours[label])
-        if self._size is not None:
-            image = resized(image[None], self._size)[0]
-        return image, label
+        return torch.from_numpy(noise + self._colours[label]), label

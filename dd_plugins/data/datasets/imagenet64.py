@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 
 from dd_plugins.data.datasets.archives import unpacked_by
 from dd_plugins.data.named import DataOptions, data_root_of, refuse_argument
-from dd_plugins.data.pixels import resized
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, one_line
 
@@ -40,8 +39,8 @@ def load_imagenet64(options: DataOptions) -> RealData:
     refuse_argument("imagenet64", options)
     folder = _unpacked(data_root_of("imagenet64", options), options)
     return RealData.from_dataset(
-        _Arrays(folder, _TRAIN, options.image_size),
-        test=_Arrays(folder, _TEST, options.image_size),
+        _Arrays(folder, _TRAIN),
+        test=_Arrays(folder, _TEST),
         class_names=_class_names(folder),
         name="imagenet64",
         channels="first",
@@ -132,11 +131,10 @@ def _class_names(folder: Path) -> list[str]:
 class _Arrays(Dataset[tuple[Tensor, int]]):
     """Images in files of arrays, read from the disk one by one."""
 
-    def __init__(self, folder: Path, stem: str, size: int | None) -> None:
+    def __init__(self, folder: Path, stem: str) -> None:
         files = sorted(folder.glob(f"{stem}*-data.npy"), key=_number)
         if not files:
             raise DataError(f"{folder}: expected {stem}*, found none")
-        self._size = size
         self._images: Sequence[NDArray[np.uint8]] = [
             _opened(file, mapped=True) for file in files
         ]
@@ -154,8 +152,8 @@ class _Arrays(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         batch = int(np.searchsorted(self._starts, index, side="right")) - 1
         flat = self._images[batch][index - int(self._starts[batch])]
-        image = torch.from_numpy(np.array(flat)).reshape(1, 3, _SIDE, _SIDE)
-        return resized(image, self._size)[0], self.targets[index]
+        image = torch.from_numpy(np.array(flat)).reshape(3, _SIDE, _SIDE)
+        return image, self.targets[index]
 
 
 def _number(file: Path) -> tuple[int, str]:

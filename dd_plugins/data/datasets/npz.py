@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dd_plugins.data.images import Images, checked_images, take
 from dd_plugins.data.named import DataOptions, resolved_path
-from dd_plugins.data.pixels import resized
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import every_fifth
@@ -69,11 +68,9 @@ def data_of_npz(
     def read(split: str) -> Images:
         images, labels = (_array(path, key) for key in splits[split])
         try:
-            found = checked_images(images, labels)
+            return checked_images(images, labels, image_size=options.image_size)
         except DataError as error:
             raise DataError(f"{path}, {split} split: {error}") from error
-        assert isinstance(found.images, Tensor)
-        return Images(resized(found.images, options.image_size), found.labels)
 
     train = read("train")
     names = None

@@ -10,7 +10,6 @@ from torch import Tensor
 from dd_plugins.data.datasets.npz import data_of_npz
 from dd_plugins.data.images import Images
 from dd_plugins.data.named import DataOptions, data_root_of, refuse_argument
-from dd_plugins.data.pixels import resized
 from dd_plugins.data.preprocess import Preprocessing
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, OptionError, one_line
@@ -49,10 +48,8 @@ class TorchvisionSet:
         for_training, for_testing = self.splits
         train = self.read(options, for_training)
         return RealData.from_tensors(
-            *self.tensors(train, options.image_size),
-            test=lambda: Images(
-                *self.tensors(self.read(options, for_testing), options.image_size)
-            ),
+            *self.tensors(train),
+            test=lambda: Images(*self.tensors(self.read(options, for_testing))),
             class_names=getattr(train, "classes", None),
             name=self.name,
             preprocessing=self.preprocessing,
@@ -81,7 +78,7 @@ class TorchvisionSet:
                 f"cannot read data set {self.name!r} under {root}: {told}{todo}"
             ) from error
 
-    def tensors(self, dataset: Any, size: int | None) -> tuple[Tensor, Tensor]:
+    def tensors(self, dataset: Any) -> tuple[Tensor, Tensor]:
         """Return images, uint8 with their channels first, and labels."""
         pixels: Tensor = torch.as_tensor(dataset.data)
         if pixels.ndim == 3:
@@ -89,7 +86,7 @@ class TorchvisionSet:
         elif self.channels_last:
             pixels = pixels.movedim(-1, 1)
         found = dataset.labels if hasattr(dataset, "labels") else dataset.targets
-        return resized(pixels.contiguous(), size), torch.as_tensor(found)
+        return pixels.contiguous(), torch.as_tensor(found)
 
 
 _CIFAR100 = TorchvisionSet("cifar100", "CIFAR100", mirror=True, preprocessing="zca")
@@ -125,12 +122,11 @@ def load_emnist(options: DataOptions) -> RealData:
 
     def read(*, train: bool) -> tuple[Tensor, Tensor, list[str]]:
         found = reader.read(options, {"split": split, "train": train})
-        pixels, labels = reader.tensors(found, None)
+        pixels, labels = reader.tensors(found)
         names = list(found.classes)
         if split == "letters":  # whose class 0 is empty
             labels, names = labels - 1, names[1:]
-        upright = pixels.transpose(2, 3).contiguous()
-        return resized(upright, options.image_size), labels, names
+        return pixels.transpose(2, 3).contiguous(), labels, names
 
     *train, names = read(train=True)
     return RealData.from_tensors(
