@@ -113,7 +113,7 @@ class Conv(AbstractNetwork):
             raise OptionError(
                 f"conv: depth {depth} halves the image {depth} times and needs sides "
                 f"of at least 2**{depth} pixels, got {height}x{width}; use a smaller "
-                "depth"
+                "depth, or the network 'mlp'"
             )
         layers: list[nn.Module] = [nn.ZeroPad2d(extra)] if extra else []
         sizes = [channels, *(self.width * 2**block for block in range(depth))]

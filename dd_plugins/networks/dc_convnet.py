@@ -65,7 +65,7 @@ class DCConvNet(AbstractNetwork):
             raise OptionError(
                 f"dc_convnet: depth {depth} halves the image {depth} times and needs "
                 f"sides of at least 2**{depth} pixels, got {height}x{width}; use a "
-                "smaller depth"
+                "smaller depth, or the network 'mlp'"
             )
         layers: list[nn.Module] = [nn.ZeroPad2d(extra)] if extra else []
         for block in range(depth):
