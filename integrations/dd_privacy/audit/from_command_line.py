@@ -1,7 +1,9 @@
 """The work of the command ``dd-plugins audit``."""
 
 import json
+import math
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import dd_plugins
 from dd_plugins import options as shared
 from dd_plugins.api import (
     ARTIFACT_NAME,
+    DDWarning,
     OptionError,
     RunOptions,
     artifact_file,
@@ -257,6 +260,7 @@ def _prepared_artifact(
             f"{audited} needs the training images that it was distilled from, those of "
             f"{record.name!r}, got those of {data.name!r}"
         )
+    _warn_of_whitening(distilled)
     if record.train_images == len(data.undivided().train.labels):
         data = data.undivided()  # a private distiller takes validation images too
     # Its teacher was trained on these images, not on those of a run.
@@ -274,6 +278,23 @@ def _prepared_artifact(
         seed=options["seed"],
     )
     return membership, [given]
+
+
+def _warn_of_whitening(distilled: dd_plugins.DistilledSet) -> None:
+    """Warn if a set holds a whitening of fewer images than values.
+
+    It is close to the images it was fitted to, and maps others elsewhere.
+    """
+    values = math.prod(distilled.image_shape)
+    images = distilled.header.dataset.train_images
+    if distilled.transform.kind in ("zca", "pixel-zca") and images < values:
+        warnings.warn(
+            f"the set holds a whitening of {images:,} images of {values:,} values, and "
+            "it tells these images from others; one distilled with --preprocessing "
+            "standardize does not",
+            DDWarning,
+            stacklevel=2,
+        )
 
 
 def _is_behind(distilled: dd_plugins.DistilledSet, data: dd_plugins.RealData) -> bool:

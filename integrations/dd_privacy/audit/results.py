@@ -44,7 +44,8 @@ class ResultRow:
         members: members of the group, summed over audited runs.
         non_members: non-members compared with them, each counted once.
         auc: the area under the ROC curve.
-        advantage: the greatest difference between true- and false-positive rate.
+        advantage: the difference between true- and false-positive rate, at the
+            threshold where it is greatest on the known half; it may be negative.
         balanced_accuracy: the balanced accuracy at the same threshold.
         tpr_at_fpr: true-positive rates by false-positive rate.
         curves: ranks of the scores of each audited run, for a plot; ties are broken at

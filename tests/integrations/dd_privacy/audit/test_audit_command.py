@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from shutil import copy, copytree
 
+import numpy as np
 import pytest
 from conftest import Command, Said, Started
 from privacy_data import MLP, noisy_data
 
 import dd_plugins
+from dd_plugins.errors import DDWarning
+from dd_plugins.testing import toy_data
 
 COMMAND = [
     *("audit", "frepo(pool_size=1)", "--dataset", "digits", "--members", "300"),
@@ -154,6 +158,33 @@ def test_artifact_of_another_data_set_is_refused(
     missing = command_line("audit", public, "--dataset", "digits", "--members", 300)
     assert "an artifact or a distiller's spec" not in missing.stderr
     assert "photos/none" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("images", "preprocessing", "warned"),
+    [(40, "zca", True), (40, "standardize", False), (120, "zca", False)],
+)
+def test_a_whitening_of_few_images_is_told(
+    images: int,
+    preprocessing: str,
+    warned: bool,
+    in_process: Callable[..., Said],
+    tmp_path: Path,
+) -> None:
+    train = toy_data(validation=0.0).train
+    np.savez(
+        tmp_path / "few.npz",
+        x_train=train.images[:images, 0],
+        y_train=train.labels[:images],
+    )
+    words = ["--dataset", "npz:few.npz", "--preprocessing", preprocessing, "--ipc", "1"]
+    done = in_process("distill", "--distiller", "random", *words, "--out", "made")
+    assert done.status == 0, done.stderr
+    words = ["--shadows", "0", "--members", "20", "--training-steps", "1"]
+    message = "a whitening of 30 images of 64 values, and it tells these images from"
+    with pytest.warns(DDWarning, match=message) if warned else nullcontext():
+        done = in_process("audit", "made", *words, "--attacks", "pixel_distance")
+    assert done.status == 0, done.stderr
 
 
 def test_population_of_a_private_set_is_not_among_its_images(
