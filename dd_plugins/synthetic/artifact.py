@@ -33,6 +33,7 @@ from dd_plugins.synthetic.artifact_files import (
     WHAT_TO_GIVE,
     artifact_file,
     foreign_kind,
+    warn_of_suffix,
 )
 from dd_plugins.synthetic.given_tensors import Space, content_of_tensors
 from dd_plugins.synthetic.header import (
@@ -246,8 +247,12 @@ class DistilledSet(Content):
         Raises:
             FileError: the file cannot be written; an existing one stays as it was.
             OptionError: contexts are nested too deep.
+
+        Warns:
+            DDWarning: the suffix is that of another kind of file, such as ``.pt``.
         """
         check_nesting(self.header)
+        warn_of_suffix(Path(path))
         tensors = self.tensors()
         header = self.header.model_copy(update={"content_hash": self.content_hash()})
         metadata = {_METADATA_KEY: header.text()}

@@ -1,14 +1,21 @@
 """Finding the file of an artifact, and recognising files of other kinds."""
 
 import stat
+import warnings
 import zipfile
 from itertools import islice
 from pathlib import Path
 
-from dd_plugins.errors import FileError
+from dd_plugins.errors import DDWarning, FileError
 from dd_plugins.runtime.text import plain
 
-__all__ = ["ARTIFACT_NAME", "WHAT_TO_GIVE", "artifact_file", "foreign_kind"]
+__all__ = [
+    "ARTIFACT_NAME",
+    "WHAT_TO_GIVE",
+    "artifact_file",
+    "foreign_kind",
+    "warn_of_suffix",
+]
 
 ARTIFACT_NAME = "distilled.safetensors"
 """The name of the artifact in the folder of a run."""
@@ -30,6 +37,7 @@ _BEGINNINGS = {
 """The kind of a file, by its first bytes."""
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+_OTHER_FORMS = _PICTURES | {".pt", ".pth", ".pkl", ".npy", ".npz", ".h5", ".json"}
 _LISTED = 1_000  # entries of a folder, read to recognise it
 
 
@@ -94,6 +102,22 @@ def foreign_kind(file: Path) -> str | None:
         (what for start, what in _BEGINNINGS.items() if beginning.startswith(start)),
         None,
     )
+
+
+def warn_of_suffix(file: Path) -> None:
+    """Warn that the name of an artifact has the suffix of another kind of file.
+
+    Warns:
+        DDWarning: the suffix is that of a torch file, an array or a picture, or alike.
+    """
+    if file.suffix.lower() in _OTHER_FORMS:
+        warnings.warn(
+            f"{file} is written as a safetensors file, which programs for "
+            f"{file.suffix} files cannot read; name it "
+            f"{file.with_suffix('.safetensors').name}",
+            DDWarning,
+            stacklevel=3,
+        )
 
 
 def _holds_pictures(folder: Path) -> bool:

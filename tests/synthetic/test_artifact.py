@@ -22,7 +22,7 @@ from torch import Tensor
 
 import dd_plugins
 from dd_plugins import DistilledSet, RealData, export, get_dataset
-from dd_plugins.errors import DataError, FileError, OptionError
+from dd_plugins.errors import DataError, DDWarning, FileError, OptionError
 from dd_plugins.synthetic.artifact import ARTIFACT_NAME
 from dd_plugins.synthetic.header import DEEPEST_CONTEXT, ContextRecord
 from dd_plugins.synthetic.parametrizations.packed import Packed
@@ -81,6 +81,17 @@ def test_saving_and_loading_keep_every_bit(
     nameless = loaded.header.model_copy(update={"content_hash": ""})
     assert nameless == distilled.header.model_copy(update={"content_hash": ""})
     assert loaded.save(tmp_path / "again").read_bytes() == content
+
+
+def test_a_suffix_of_another_kind_of_file_is_warned_of(
+    distilled: DistilledSet, tmp_path: Path
+) -> None:
+    told = r"set\.PT is written as a safetensors file.*; name it set\.safetensors$"
+    with pytest.warns(DDWarning, match=told):
+        saved = distilled.save(tmp_path / "set.PT")
+    assert torch.equal(DistilledSet.load(saved).images, distilled.images)
+    for name in ("set.safetensors", "set-0.5", "set"):
+        distilled.save(tmp_path / name)
 
 
 def test_a_path_is_the_file_or_the_folder_that_holds_it(
