@@ -44,9 +44,21 @@ def as_number_tensor(values: Any, what: str) -> Tensor:
         reason = one_line(error)
         if isinstance(values, np.ndarray):
             reason = f"an array of {values.dtype}"
+        if _has_strings(values):
+            reason = "strings"
+            if what == "labels":
+                reason += "; number the classes from 0, and name them by class_names"
         raise DataError(
             f"{what} must be a tensor or an array of numbers, got {reason}"
         ) from error
+
+
+def _has_strings(values: Any) -> bool:
+    if isinstance(values, np.ndarray):
+        values = values.flat
+    elif not isinstance(values, list | tuple):
+        return False
+    return any(isinstance(each, str) for each in values)
 
 
 def are_tensors(values: Any) -> bool:

@@ -98,6 +98,9 @@ def with_pixel(value: float) -> Tensor:
         ("images", LABELS, "images must be a tensor or an array.*str"),
         (np.array([None]), LABELS, "images must be a tensor or an array.*object"),
         (IMAGES, np.array(["a"]), "labels must be a tensor or an array.*"),
+        (IMAGES, ["a", "b"], "labels must be .*, got strings; number the classes.*"),
+        (IMAGES, np.array(["a"], object), "labels must be .*, got strings; number.*"),
+        (["a.png", "b.png"], LABELS, "images must be .* array of numbers, got strings"),
         (
             torch.rand(20, 28, 28, 3),
             LABELS,
