@@ -69,6 +69,7 @@ def sampler_of(
         transform=later,
         source=data.train.images,
         content=f"{data.fingerprint} {data.value_space}",
+        class_names=data.class_names,
         rank=rank,
         ranks=ranks,
     )

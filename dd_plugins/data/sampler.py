@@ -1,7 +1,7 @@
 """Random draws of real images, in the value space of the model."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
@@ -53,6 +53,7 @@ class RealSampler:
             preprocessing. Results depending on the images alone may be kept under it.
         rank: the number of this process.
         ranks: the number of processes.
+        class_names: the names of all classes, for errors; by default their numbers.
     """
 
     def __init__(
@@ -67,8 +68,9 @@ class RealSampler:
         content: str | None = None,
         rank: int = 0,
         ranks: int = 1,
+        class_names: Sequence[str] = (),
     ) -> None:
-        self.content = content
+        self.content, self.class_names = content, class_names
         self._rank, self._ranks = rank, ranks
         self._images = images
         self._source = images if source is None else source

@@ -29,6 +29,7 @@ def balanced_subset(
     generator: torch.Generator,
     *,
     each: int = 1,
+    class_names: Sequence[str] = (),
 ) -> Tensor:
     """Draw ``images_per_class`` random images of each class; return indices by class.
 
@@ -37,11 +38,14 @@ def balanced_subset(
         images_per_class: one number for all classes; or a number for each class.
         generator: the source of the random draws.
         each: the number of real images in an image that the user asked for.
+        class_names: the names of all classes, for the error; by default their numbers.
 
     Raises:
         OptionError: a class has fewer images.
     """
-    members = class_members(labels, images_per_class, each=each)
+    members = class_members(
+        labels, images_per_class, each=each, class_names=class_names
+    )
     counts = _counts(images_per_class, len(members))
     return random_members(members, counts, generator)
 
@@ -64,7 +68,11 @@ def random_members(
 
 
 def class_members(
-    labels: Tensor, least: int | Sequence[int] = 0, *, each: int = 1
+    labels: Tensor,
+    least: int | Sequence[int] = 0,
+    *,
+    each: int = 1,
+    class_names: Sequence[str] = (),
 ) -> list[Tensor]:
     """Return the indices of each class's images.
 
@@ -73,6 +81,7 @@ def class_members(
         least: the smallest allowed number of images of a class; or a number for each,
             also for classes without an image.
         each: the number of real images in an image that the user asked for.
+        class_names: the names of all classes, for the error; by default their numbers.
 
     Raises:
         OptionError: a class has fewer images.
@@ -81,7 +90,10 @@ def class_members(
     wanted = _counts(least, len(found))
     smallest = min(range(len(found)), key=lambda n: len(found[n]) - wanted[n])
     if len(found[smallest]) < wanted[smallest]:
-        raise _too_few(smallest, len(found[smallest]), wanted, each)
+        name = f"class {smallest}, counted from 0,"
+        if class_names:
+            name = f"class {class_names[smallest]!r}"
+        raise _too_few(smallest, len(found[smallest]), wanted, each, name)
     return found
 
 
@@ -96,11 +108,12 @@ def by_class(labels: Tensor, num_classes: int = 0) -> list[Tensor]:
     return list(torch.split(labels.argsort(stable=True), counts.tolist()))
 
 
-def _too_few(label: int, found: int, wanted: list[int], each: int) -> OptionError:
+def _too_few(
+    label: int, found: int, wanted: list[int], each: int, name: str
+) -> OptionError:
     """Return the error of a class with fewer images than wanted."""
     asked, most = wanted[label] // each, found // each
     images = f"{asked} {'image' if asked == 1 else 'images'}"
-    name = f"class {label}, counted from 0,"
     if len(set(wanted)) == 1:
         request, owner = f"{images} per class", name
     else:

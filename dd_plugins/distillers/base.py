@@ -223,6 +223,7 @@ class AbstractDistiller(Record, ABC, Generic[StateType]):
             run.task.class_counts,
             run.generator("initial images"),
             each=run.task.images_per_stored,
+            class_names=real.class_names,
         )
 
     def first_images(

@@ -73,7 +73,12 @@ class _EmbeddedCoreSet(CoreSet):
     def choose(self, run: Run, real: RealSampler) -> Tensor:
         """Choose images of each class by their features."""
         counts = run.task.class_counts
-        classes = class_members(real.labels, counts, each=run.task.images_per_stored)
+        classes = class_members(
+            real.labels,
+            counts,
+            each=run.task.images_per_stored,
+            class_names=real.class_names,
+        )
         embed = _Embedding(run, real, self.training_steps)
         chosen = []
         for label, members in enumerate(classes):

@@ -75,7 +75,10 @@ class PatchChoice:
         """
         crops = self.factor**2
         classes = class_members(
-            real.labels, [count * crops for count in counts], each=crops * each
+            real.labels,
+            [count * crops for count in counts],
+            each=crops * each,
+            class_names=real.class_names,
         )
         found, boxes = [], []
         for label, members in enumerate(classes):

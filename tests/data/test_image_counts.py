@@ -223,7 +223,8 @@ def test_baselines_are_of_as_many_images_of_each_class(
 
 
 def test_a_class_with_too_few_images_is_named(data: RealData) -> None:
-    told = "11 images of class 2, counted from 0, asked for, but it has only 10"
+    data = replace(data, class_names=("ant", "bee", "cat"))
+    told = "11 images of class 'cat' asked for, but it has only 10"
     with pytest.raises(OptionError, match=told):
         distil(data, "dm", images_per_class=(1, 1, 11))
     with pytest.raises(OptionError, match="a number for each of 3 classes, got 2"):

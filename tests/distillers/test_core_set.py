@@ -112,7 +112,7 @@ def test_classes_are_apart_where_others_change_no_choice(
 
 @pytest.mark.parametrize("spec", ["random", "herding", "kmeans"])
 def test_class_that_is_too_small_is_named(spec: str) -> None:
-    with pytest.raises(OptionError, match="counted from 0, has only 54 training"):
+    with pytest.raises(OptionError, match="class '0' has only 54 training"):
         dd_plugins.distill(
             toy_data(), spec, images_per_class=100, network="conv(width=4, depth=2)"
         )
