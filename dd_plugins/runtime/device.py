@@ -121,8 +121,14 @@ def resolve_device(device: str) -> torch.device:
             device = "cuda"
     try:
         resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(
+            "device must be 'auto', 'cpu', 'cuda', 'mps', or one of several GPUs, such "
+            f"as 'cuda:1'; got {device!r}"
+        ) from error
+    try:
         torch.zeros((), device=resolved).item()  # "meta" has tensors without values
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         if reason.startswith("Could not run"):  # followed by all of torch's backends
             reason = "torch has no such device here"

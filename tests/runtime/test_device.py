@@ -45,6 +45,13 @@ def test_a_device_that_holds_no_values_is_refused_in_one_line(device: Any) -> No
     assert resolve_device("cpu") == CPU
 
 
+@pytest.mark.parametrize("device", ["gpu", "tpu", "", "cpu:x", None])
+def test_an_unknown_name_is_told_with_those_to_choose_from(device: Any) -> None:
+    told = rf"^device must be 'auto', 'cpu', 'cuda', .*'cuda:1'; got {device!r}$"
+    with pytest.raises(OptionError, match=told):
+        resolve_device(device)
+
+
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="it is there")
 def test_a_device_that_torch_was_not_built_for_is_refused_shortly() -> None:
     with pytest.raises(OptionError, match=r"'mps'.*no such device here") as refused:
