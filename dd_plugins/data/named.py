@@ -158,14 +158,16 @@ def resolved_path(argument: str, root: Path | None) -> Path:
     Raises:
         DataError: there is no such file or folder.
     """
+    places = argument
     try:
         path = Path(argument).expanduser()
         if root is not None and not path.is_absolute() and not path.exists():
             path = root / path
+            places = f"{argument} or {path}"
         return path.resolve(strict=True)
     except (
         OSError,
         RuntimeError,
     ) as error:  # a loop of links, an unknown user
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise DataError(f"cannot read images under {argument}: {reason}") from error
+        raise DataError(f"cannot read {places}: {reason}") from error

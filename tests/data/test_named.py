@@ -11,7 +11,7 @@ import dd_plugins
 from dd_plugins import RealData, hookimpl
 from dd_plugins.api import DataOptions, Plugins
 from dd_plugins.data.named import split_name, usual_name
-from dd_plugins.errors import OptionError, UnknownNameError
+from dd_plugins.errors import DataError, OptionError, UnknownNameError
 from dd_plugins.testing import toy_data
 
 
@@ -84,6 +84,18 @@ def test_a_folder_or_file_in_place_of_a_name_is_recognised(
     with pytest.raises(UnknownNameError, match="unknown data set 'absent'") as raised:
         dd_plugins.get_dataset("absent")
     assert "of this name" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["npz:none", "folder:none"])
+def test_a_missing_path_is_told_with_every_place_searched(
+    name: str, tmp_path: Path
+) -> None:
+    told = f"^cannot read none or {tmp_path / 'none'}: No such file or directory$"
+    with pytest.raises(DataError, match=told):
+        dd_plugins.get_dataset(name, data_root=tmp_path)
+    there = str(tmp_path / "none")
+    with pytest.raises(DataError, match=f"^cannot read {there}: No such"):
+        dd_plugins.get_dataset(name.replace("none", there), data_root=tmp_path)
 
 
 def test_one_process_fetches_a_data_set_and_the_others_wait(tmp_path: Path) -> None:
