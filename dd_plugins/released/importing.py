@@ -125,9 +125,10 @@ def import_set(
     sets = _read(paths, real)
     experiment = whole_number("experiment", experiment, least=0)
     if experiment >= len(sets):
-        raise OptionError(
-            f"experiment must be from 0 to {len(sets) - 1}, got {experiment}"
-        )
+        numbers = f"from 0 to {len(sets) - 1}"
+        if len(sets) == 1:
+            numbers = "0, as there is one set"
+        raise OptionError(f"experiment must be {numbers}, got {experiment}")
     released = sets[experiment]
     chosen = _space(released, space, real)
     if on_read is not None:

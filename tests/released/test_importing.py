@@ -92,6 +92,8 @@ def test_pairs_of_idc_are_pixels_and_unpacked(
     file = tmp_path / "data_best.pt"
     torch.save([images, labels], file)
     pixels_are(import_set(file, data), images)
+    with pytest.raises(OptionError, match="must be 0, as there is one set, got 3"):
+        import_set(file, data, experiment=3)
     packed = kept(import_set(file, data, factor=2), tmp_path)
     assert len(packed) == 4 * len(images)
     assert packed.budget == len(images)
