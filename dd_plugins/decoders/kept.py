@@ -325,7 +325,7 @@ def train_generator(
     recipe: DecoderRecipe | str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> GeneratorReport:
     """Train a decoder on real data for later runs, unless it is kept already.
@@ -353,13 +353,13 @@ def train_generator(
             "decoder must be a decoder of dd-plugins, such as get_decoder("
             f"'conv_decoder') returns, got {decoder!r}"
         )
-    if isinstance(recipe, str):
+    if not isinstance(recipe, DecoderRecipe | None):
         recipe = read(DecoderRecipe, recipe, "decoder_recipe(steps=500)")
     setting = RealSetting.of(data, device, precision)
     transform = setting.transform.to(setting.device)
     wanted = TrainedDecoder(decoder, recipe or DecoderRecipe(), transform)
     run = setting.run(MLP(), wanted.training_steps)
-    place = folder or cache_folder()
+    place = Path(folder or cache_folder())
     file = wanted.path(run, setting.real, place)
     was_there = file.exists()
 

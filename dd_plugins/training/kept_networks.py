@@ -1,10 +1,11 @@
 """Networks trained on real data, kept in files under a hash of their origin."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -364,7 +365,7 @@ def train_networks(
     seeds: Sequence[int] = (0,),
     device: str = "auto",
     precision: Precision = "auto",
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Iterator[TrainingReport]:
     """Train networks on real data for later runs, except those already kept.
@@ -379,7 +380,7 @@ def train_networks(
             each. By default :data:`STAGES`.
         recipe: how each is trained, in place of ``stages``: a recipe or its spec.
         seeds: seeds of the weights and the training; a separate network is trained for
-            each.
+            each. At least one.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: the precision of the networks' arithmetic.
         folder: the folder of kept networks; by default :func:`cache_folder`.
@@ -395,7 +396,9 @@ def train_networks(
             architecture.
     """
     architectures = (
-        [networks] if isinstance(networks, AbstractNetwork) else list(networks)
+        [networks]
+        if isinstance(networks, AbstractNetwork)
+        else _listed("networks", networks)
     )
     for network in architectures:
         if not isinstance(network, AbstractNetwork):
@@ -404,9 +407,11 @@ def train_networks(
                 f"returns, got {network!r}"
             )
     recipes = _recipes_of(stages, recipe)
-    numbers = [whole_number("a seed", seed) for seed in seeds]
+    numbers = [whole_number("a seed", each) for each in _listed("seeds", seeds)]
+    if not numbers:
+        raise OptionError("seeds: expected one or more numbers, got none")
     setting = RealSetting.of(data, device, precision)
-    real, place = setting.real, folder or cache_folder()
+    real, place = setting.real, Path(folder or cache_folder())
     jobs = [
         (
             setting.run(network, each.steps_done),
@@ -436,6 +441,17 @@ def train_networks(
         )
 
 
+def _listed(name: str, given: Iterable[Any]) -> list[Any]:
+    """Return the elements of an argument.
+
+    Raises:
+        OptionError: it is no sequence.
+    """
+    if not isinstance(given, Iterable):
+        raise OptionError(f"{name} must be a list, got {given!r}; pass [{given!r}]")
+    return list(given)
+
+
 def _recipes_of(
     stages: Sequence[int] | None, recipe: Recipe | str | None
 ) -> list[Recipe]:
@@ -448,9 +464,8 @@ def _recipes_of(
         if stages is not None:
             raise OptionError("expected stages or a recipe, got both")
         return [recipe if isinstance(recipe, Recipe) else get_recipe(recipe)]
-    steps = [whole_number("a stage", each) for each in stages or ()]
-    if stages is None:
-        steps = list(STAGES)
+    chosen = STAGES if stages is None else _listed("stages", stages)
+    steps = [whole_number("a stage", each) for each in chosen]
     if min(steps, default=0) < 1:
         raise OptionError(
             "stages: expected one or more numbers of steps, each at least 1, got "

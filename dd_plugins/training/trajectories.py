@@ -406,7 +406,7 @@ def train_experts(
     way_points: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Iterator[ExpertReport]:
     """Train experts for later runs, except those already kept.
@@ -454,7 +454,7 @@ def train_experts(
     setting = RealSetting.of(data, device, precision)
     network = network.for_distillation()
     run = setting.run(network, recipe.steps)
-    place = folder or cache_folder()
+    place = Path(folder or cache_folder())
     trajectories = experts_of(
         network, recipe, count, every=every, way_points=way_points
     )

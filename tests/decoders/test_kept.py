@@ -43,7 +43,7 @@ def test_training_brings_images_back(tmp_path: Path) -> None:
 
 def test_what_is_kept_is_found_and_depends_on_all_that_made_it(tmp_path: Path) -> None:
     first = train_generator(toy_data(), SMALL, recipe=RECIPE, folder=tmp_path)
-    again = train_generator(toy_data(), SMALL, recipe=RECIPE, folder=tmp_path)
+    again = train_generator(toy_data(), SMALL, recipe=RECIPE, folder=str(tmp_path))
     assert (first.was_there, again.was_there) == (False, True)
     assert (first.file, first.error) == (again.file, again.error)
     whitened = toy_data().with_preprocessing("zca")  # pixels are the same
@@ -77,6 +77,8 @@ def test_damaged_files_and_wrong_arguments_are_one_line(tmp_path: Path) -> None:
         train_generator(toy_data(), SMALL, recipe=RECIPE, folder=tmp_path)
     with pytest.raises(OptionError, match=r"decoder must be.*'conv_decoder'"):
         train_generator(toy_data(), "conv_decoder")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="a spec must be text, got int"):
+        train_generator(toy_data(), SMALL, recipe=7)  # type: ignore[arg-type]
 
 
 KILLED = """

@@ -90,7 +90,7 @@ def test_wrong_words_are_one_line(
 
 def test_networks_learn(tmp_path: Path) -> None:
     (report,) = train_networks(
-        toy_data(), [get_network("mlp(width=16)")], stages=[60], folder=tmp_path
+        toy_data(), [get_network("mlp(width=16)")], stages=[60], folder=str(tmp_path)
     )
     assert report.validation_accuracy is not None
     assert report.validation_accuracy > 0.9
@@ -218,6 +218,13 @@ def test_what_is_no_network_or_data_is_one_line(tmp_path: Path) -> None:
     for wrong in ([True], [1.5], ["3"]):
         with pytest.raises(OptionError, match="a stage must be a whole number"):
             next(train_networks(toy_data(), [], stages=wrong))
+    for wrong in ({"stages": 3}, {"seeds": 3}, {"networks": 3}):
+        ((name, _),) = wrong.items()
+        told = rf"^{name} must be a list, got 3; pass \[3\]$"
+        with pytest.raises(OptionError, match=told):
+            next(train_networks(**({"data": toy_data(), "networks": []} | wrong)))
+    with pytest.raises(OptionError, match="seeds: expected one or more numbers"):
+        next(train_networks(toy_data(), [], seeds=()))
 
 
 NETWORK = """

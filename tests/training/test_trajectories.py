@@ -214,7 +214,7 @@ def test_an_expert_is_scored_on_any_number_of_images(
     )
     drawn = torch.random.get_rng_state()
     (report,) = train_experts(
-        data, network, RECIPE, experts=1, every=7, device="cpu", folder=tmp_path
+        data, network, RECIPE, experts=1, every=7, device="cpu", folder=str(tmp_path)
     )
     assert (report.validation_accuracy is not None) == scored
     assert torch.equal(torch.random.get_rng_state(), drawn)
