@@ -36,6 +36,7 @@ __all__ = [
 
 _MAX_LENGTH = 10_000  # people type specs; deep nesting exhausts the parser
 _MAX_BITS = 64  # of an int: torch takes no more, and Python refuses to print huge ones
+_LISTED = 5  # names in the error for an unknown one
 _MARK = "__made_by_record__"
 
 RecordType = TypeVar("RecordType", bound="Record")
@@ -445,11 +446,14 @@ def _value(node: ast.expr) -> Any:
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UnknownNameError:
-    """Return the error for an unknown name; it lists the nearest names first."""
+    """Return the error for an unknown name; it lists the five nearest names."""
 
     def unlikeness(candidate: str) -> tuple[float, str]:
         likeness = SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
         return -likeness, candidate
 
-    listed = ", ".join(sorted(known, key=unlikeness)) or "none"
+    nearest = sorted(known, key=unlikeness)[:_LISTED]
+    listed = ", ".join(nearest) or "none"
+    if len(known) > _LISTED:
+        listed += f"; {len(known) - _LISTED} more"
     return UnknownNameError(f"unknown {kind} {name!r}; known, nearest first: {listed}")

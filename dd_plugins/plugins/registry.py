@@ -151,7 +151,7 @@ class Registry(Generic[Item]):
         """Return the item of a name.
 
         Raises:
-            UnknownNameError: the name is not registered; the message lists all names.
+            UnknownNameError: the name is not registered; the message lists the nearest.
         """
         found = self._offers.get(self._aliases.get(name, name))
         if found is None:
