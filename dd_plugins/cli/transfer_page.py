@@ -79,7 +79,7 @@ def _comparison(difference: Difference, names: Sequence[str]) -> str:
 
 
 def _figures(name: str, report: SetTransfer) -> str:
-    """Return a set's accuracy on held-out architectures, and on its own."""
+    """Return a set's accuracy on held-out architectures, and on its own family."""
     own = [
         result
         for result, role in zip(report.results, report.roles, strict=True)
@@ -91,7 +91,7 @@ def _figures(name: str, report: SetTransfer) -> str:
     else:
         told = f"{name} gives {_percent(mean)} on the architectures held out"
     for result in own:
-        told += f", and {_percent(result)} on {result.spec}, its own"
+        told += f", and {_percent(result)} on {result.spec}, of its own family"
     return f"{told}."
 
 

@@ -74,13 +74,13 @@ def test_sets_that_are_not_compared_have_a_sentence_each() -> None:
     one = Transfer((of_set(),), ())
     assert transfer_finding(one) == (
         "frepo gives 51.0 % (38.3 to 63.7) on the architectures held out, and 51.0 % "
-        "(38.3 to 63.7) on mlp, its own."
+        "(38.3 to 63.7) on mlp, of its own family."
     )
     all_seen = of_set("b", "dm", (0.5,), roles=("distilled with", "seen"))
     told = transfer_finding(Transfer((of_set(), all_seen), (), "not compared: of a"))
     assert told.endswith(
-        " dm was tried on no architecture that is held out, and 50.0 % on mlp, its own."
-        " Not compared: of a."
+        " dm was tried on no architecture that is held out, and 50.0 % on mlp, of its "
+        "own family. Not compared: of a."
     )
 
 
