@@ -330,7 +330,8 @@ def _audited(
 
         def on_plan(missing: int, total: int, seconds: float) -> None:
             progress.line(
-                f"{total} runs, {total - missing} of them kept from before; about "
+                f"{total} {'run' if total == 1 else 'runs'}, {total - missing} of them "
+                "kept from before; about "
                 f"{duration(seconds)} for the rest",
             )
 

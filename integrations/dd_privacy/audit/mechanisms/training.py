@@ -89,9 +89,12 @@ def training_seconds(
 ) -> float:
     """Estimate how long a network trains on a set."""
     total = training_steps or recipe_for(distilled).steps
-    few = min(PROBE_STEPS[1], total)
-    _, seconds = timed(lambda: trained_on(distilled, 0, device, few))
-    return seconds / few * total
+    few, more = PROBE_STEPS
+    if total <= more:
+        return timed(lambda: trained_on(distilled, 0, device, total))[1]
+    _, short = timed(lambda: trained_on(distilled, 0, device, few))
+    _, longer = timed(lambda: trained_on(distilled, 0, device, more))
+    return longer + (total - more) * seconds_of_a_step(short, longer)
 
 
 def seconds_of_a_step(short: float, longer: float) -> float:

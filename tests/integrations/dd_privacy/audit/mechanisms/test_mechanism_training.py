@@ -104,3 +104,14 @@ def test_a_few_steps_stand_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> N
     assert training_seconds(made, "cpu", 1) == pytest.approx(1), "no more than asked"
     wanted = recipe_for(made).steps / few
     assert training_seconds(made, "cpu", None) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(3, 10.03), (1006, 20.06)])
+def test_the_time_of_setting_up_is_counted_once(
+    steps: int, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = "dd_privacy.audit.mechanisms.training"
+    monkeypatch.setattr(f"{place}.trained_on", lambda *given: 10 + 0.01 * given[3])
+    monkeypatch.setattr(f"{place}.timed", lambda work: (None, work()))
+    found = training_seconds(small_set(), "cpu", steps)
+    assert found == pytest.approx(expected)
