@@ -138,7 +138,7 @@ def counts_of_classes(
         return asked
     if len(asked) != num_classes:
         raise OptionError(
-            f"images per class (--ipc): expected one number, or a number for each of "
+            "images per class (--ipc): expected one number, or a number for each of "
             f"{num_classes} classes, got {len(asked)}"
         )
     return asked[0] if len(set(asked)) == 1 else asked
