@@ -51,7 +51,7 @@ def test_a_list_of_tensors_has_its_channels_first_as_a_tensor_has() -> None:
         (["a", "b"], "labels"),
         ({1, 2}, "set"),
         (3, "int"),
-        (np.array(["a"]), "<U1"),
+        (np.array(["a"]), "strings"),
         (np.array([object()]), "object"),
     ],
 )

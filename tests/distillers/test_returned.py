@@ -422,7 +422,7 @@ def test_a_fault_of_an_observer_is_found(fault: str, check: Any, told: str) -> N
         ("distiller", torch.optim.Adam, "a distiller must be a spec .* got Adam"),
         ("distiller", None, "a distiller must be a spec .* got NoneType"),
         ("device", "meta", "device 'meta' cannot be used"),
-        ("device", 0.5, "device 0.5 cannot be used"),
+        ("device", 0.5, "such as 'cuda:1'; got 0.5"),
     ],
 )
 def test_options_of_other_types(name: str, value: Any, told: str | None) -> None:

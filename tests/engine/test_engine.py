@@ -90,7 +90,7 @@ def test_run_without_enough_real_images_is_refused() -> None:
 def test_packed_images_are_counted_as_they_were_asked_for(first: str) -> None:
     labels = torch.tensor([0] * 20 + [1] * 6)
     data = dd_plugins.RealData.from_values(torch.rand(26, 1, 8, 8), labels)
-    for asked, told in ((2, "2 images per class"), ((1, 2), "2 images of class 1, c")):
+    for asked, told in ((2, "2 images per class"), ((1, 2), "2 images of class '1'")):
         with pytest.raises(
             OptionError,
             match=f"^{told}.* of 4 real ones each, .*only 6 .*; choose at most 1$",

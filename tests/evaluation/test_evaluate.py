@@ -146,7 +146,7 @@ def test_random_images_differ_between_networks_and_keep_the_count() -> None:
         ({"repeats": 0}, OptionError, "repeats"),
         ({"networks": ["mpl"]}, UnknownNameError, "nearest first: mlp"),
         ({"networks": ["mlp", "mlp"]}, OptionError, "name each once"),
-        ({"data": None}, DataError, "given in Python"),
+        ({"data": None}, DataError, "in Python"),
     ],
 )
 def test_wrong_option_is_refused(

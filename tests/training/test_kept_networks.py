@@ -195,7 +195,7 @@ def test_a_class_without_images_makes_another_network(tmp_path: Path) -> None:
     images, labels = torch.rand(12, 1, 8, 8), torch.arange(12) % 2
     files = set()
     for names in ("ab", "abc"):
-        data = dd_plugins.RealData.from_values(images, labels, class_names=names)
+        data = dd_plugins.RealData.from_values(images, labels, class_names=list(names))
         for _ in range(2):  # the second time it is found
             (report,) = train_networks(
                 data, [get_network("mlp(width=2)")], stages=[1], folder=tmp_path

@@ -209,7 +209,8 @@ def test_a_path_without_classes_of_pictures_is_refused(
     elif kind == "flat":
         path.mkdir()
         picture(0).save(path / "000.png")
-    with pytest.raises(DataError, match=f"cannot read images under {path}: ") as told:
+    under = "" if kind == "missing" else "images under "
+    with pytest.raises(DataError, match=f"cannot read {under}{path}: ") as told:
         load(path, image_size)
     one_line(told.value)
 

@@ -68,7 +68,7 @@ def test_diverged_training_writes_nothing(
     [
         (["--network", "nonsense"], 2, "unknown network 'nonsense'"),
         (["--network", "conv(depth=9)"], 2, "depth 9 halves the image 9 times"),
-        (["--device", "nonsense"], 2, "device 'nonsense' cannot be used"),
+        (["--device", "nonsense"], 2, "such as 'cuda:1'; got 'nonsense'"),
         (["--delta", "0.5"], 2, "less than 1/1298 for 1298 images, got 0.5"),
         (["--json", "m"], 2, "m is named for two outputs"),
         (["--json", "./m"], 2, "m is named for two outputs"),

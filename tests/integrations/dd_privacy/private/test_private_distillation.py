@@ -222,7 +222,7 @@ def released(
 ) -> torch.Tensor:
     """Return the gradient that a step of ``dp_frepo`` on some images gives the set."""
     data = RealData.from_values(
-        images[members], labels[members], class_names="ab", name="canaries"
+        images[members], labels[members], class_names=["a", "b"], name="canaries"
     )
     distiller = Catching(1.0, batch_size=10_000, clipping_norm=0.01, pool_size=1)
     dd_plugins.distill(

@@ -314,7 +314,7 @@ def test_generators_are_of_a_purpose_a_training_and_the_seed() -> None:
 
 def test_what_fit_refuses_is_refused_before() -> None:
     tiny().check((1, 8, 8), 3)
-    with pytest.raises(OptionError, match="device 'nowhere' cannot be used"):
+    with pytest.raises(OptionError, match="such as 'cuda:1'; got 'nowhere'"):
         tiny(device="nowhere").check((1, 8, 8), 3)
     batch_norm = "conv(width=4, depth=2, normalization='batch')"
     with pytest.raises(OptionError, match="cannot be trained under differential"):
