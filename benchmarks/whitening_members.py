@@ -5,8 +5,9 @@
 
 An artifact holds the map from pixels to its value space. Ten real images are released,
 drawn from the members, in that space. An example's score is its distance to the nearest
-of them there, as in the attack ``pixel_distance``. Each row is an area under the ROC
-curve of the other members against as many images that the map was not fitted to.
+of them there, as in the attack ``pixel_distance``. Each row has the area under the ROC
+curve of the other members, 4,000 at most, against 4,000 images that the map was not
+fitted to.
 """
 
 import argparse

@@ -49,7 +49,7 @@ def sampler_of(
         DDWarning: a map is fitted to images of a size not whitened by default.
     """
     images: ImageSource = data.train.images
-    if data.too_large_to_whiten and transform is None:
+    if data.unfit_to_whiten and transform is None:
         warnings.warn(
             f"images of {'x'.join(map(str, data.image_shape))} are standardised by "
             f"channel, not whitened, since {why_not_whitened(data.image_shape)}; "

@@ -81,7 +81,7 @@ class RealData:
         mirror: whether mirrored images keep their class (not for digits).
         image_size: the size of the resized images, or None.
         transform: the map to the value space; None to fit one to the training images.
-        too_large_to_whiten: whether images are standardised only because of their size;
+        unfit_to_whiten: whether images are standardised only because of their size;
             a run warns of this when it starts.
         validation_indices: int64, the index of each validation image before the split;
             None if they were given.
@@ -97,7 +97,7 @@ class RealData:
     mirror: bool = False
     image_size: int | None = None
     transform: Transform | None = field(default=None, repr=False)
-    too_large_to_whiten: bool = False
+    unfit_to_whiten: bool = False
     validation_indices: Tensor | None = field(default=None, repr=False)
     _hashed: _Hashed | None = field(default=None, repr=False)
 
@@ -238,9 +238,9 @@ class RealData:
         if not isinstance(part, Real) or not 0 <= part < 1:
             raise OptionError(f"validation must be in [0, 1), got {part!r}")
         shape = checked.images.shape[1:]
-        too_large = preprocessing is None and why_not_whitened(shape) is not None
+        unfit = preprocessing is None and why_not_whitened(shape) is not None
         if preprocessing is None:
-            preprocessing = "standardize" if too_large else "zca"
+            preprocessing = "standardize" if unfit else "zca"
         one_of("preprocessing", preprocessing, get_args(Preprocessing))
         held_out, kept = stratified_split(checked.labels, part, _LARGEST_VALIDATION)
         if given is not None:
@@ -254,7 +254,7 @@ class RealData:
             validation=take(checked, held_out) if given is None else given,
             class_names=names,
             read_test=test.fitting(shape, len(names)),
-            too_large_to_whiten=too_large,
+            unfit_to_whiten=unfit,
             validation_indices=held_out if given is None else None,
             preprocessing=preprocessing,
             mirror=mirror,
@@ -447,7 +447,7 @@ class RealData:
             self,
             preprocessing=preprocessing,
             transform=None,
-            too_large_to_whiten=False,
+            unfit_to_whiten=False,
         )
 
     def prepared(

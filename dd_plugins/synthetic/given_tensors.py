@@ -19,8 +19,6 @@ from dd_plugins.synthetic.labels import LabelKind, one_hot
 
 __all__ = ["Space", "content_of_tensors"]
 
-"""The name for the method of a set made by other code."""
-
 Space = Preprocessing | Literal["pixels"] | tuple[Sequence[float], Sequence[float]]
 """The space of images: pixels in [0, 1], pixels standardised by a mean and a standard
 deviation for each channel, or a value space."""

@@ -52,9 +52,10 @@ __all__ = [
     "make_header",
 ]
 
-FORMAT_VERSION = 7
 IMPORTED = "imported"
 """The method in the headers of sets of other code."""
+
+FORMAT_VERSION = 7
 SINCE = {
     "initial_images": 2,
     "context": 2,

@@ -77,7 +77,7 @@ def test_a_given_map_goes_before_the_data_s_own_and_that_before_a_fitted_one() -
 
 def test_nothing_is_said_of_large_images_whose_map_is_given() -> None:
     data = RealData.from_tensors(torch.rand(8, 3, 41, 41), torch.arange(8) % 2)
-    assert data.too_large_to_whiten
+    assert data.unfit_to_whiten
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sampler_of(data, **OPTIONS, transform=Transform.identity(3))
